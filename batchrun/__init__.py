@@ -1,0 +1,3 @@
+"""batchrun runs one prompt over many rows: every row answered or accounted for, nothing paid for twice."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,182 @@
+"""What happened, as data. The engine emits events in order; faces only ever learn of a run through them.
+
+A fact is in the journal before its event is emitted. All times are monotonic seconds of the engine's clock unless
+they say otherwise.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from batchrun.errors import ExitCode
+from batchrun.models import Outcome, State, Totals, Usage
+
+
+class WaitReason(StrEnum):
+    """Why no request leaves although rows are pending."""
+
+    REQUESTS = "requests per minute"
+    TOKENS = "tokens per minute"
+    CONCURRENCY = "concurrency"
+    THROTTLED = "the provider said 429"
+    DOWN = "the provider is down"
+    RETRIES = "all rows left wait for their retry"
+    PAUSED = "paused"
+    POST = "post-processing is behind"
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeProgress:
+    """Rows checked and taken into the journal so far."""
+
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The run begins to send. `totals` is the journal's account at this moment."""
+
+    run: str
+    totals: Totals
+    host: str
+    model: str
+    simulated: bool
+    at: float
+
+
+class AttemptStarted(NamedTuple):
+    """An attempt is in the journal and leaves now."""
+
+    seq: int
+    number: int
+    at: float
+
+
+class AttemptEnded(NamedTuple):
+    """An attempt came to its end.
+
+    `cause` is None for a paid reply that was accepted, else a short stable phrase; `status` is the HTTP status, 0
+    for none; `throttled` marks a 429; `retry` is whether the row will be sent again; `paid` whether a reply came.
+    """
+
+    seq: int
+    number: int
+    at: float
+    status: int
+    cause: str | None
+    throttled: bool
+    retry: bool
+    paid: bool
+    maybe_paid: bool
+    seconds: float
+    usage: Usage | None
+
+
+class RowFinished(NamedTuple):
+    """A row's outcome is committed."""
+
+    seq: int
+    position: int
+    key: str
+    at: float
+    outcome: Outcome
+
+
+class RowLost(NamedTuple):
+    """An attempt was given up with no answer known; the row is unknown until the run goes on."""
+
+    seq: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Nothing leaves, and why; `until` is None where the end is not known."""
+
+    reason: WaitReason
+    until: float | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """Requests leave again."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsChanged:
+    """What the gate allows now. Rates are per minute, None where no limit is known; `fill` is 0..1 of the bucket left."""
+
+    in_flight: int
+    allowed: int
+    cap: int
+    rpm: float | None
+    tpm: float | None
+    requests_fill: float | None
+    tokens_fill: float | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """No new request leaves; those in flight are awaited until `until`."""
+
+    in_flight: int
+    until: float
+    why: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A rare fact worth a line of its own: a breaker opened, a limit was learnt, a retry budget is spent."""
+
+    message: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The run is over; `totals` is the journal's account, which faces show as the final word."""
+
+    exit_code: ExitCode
+    totals: Totals
+    message: str | None
+    hint: str | None
+    at: float
+
+
+Event = (
+    IntakeProgress
+    | RunStarted
+    | AttemptStarted
+    | AttemptEnded
+    | RowFinished
+    | RowLost
+    | Waiting
+    | Going
+    | LimitsChanged
+    | Draining
+    | Notice
+    | RunEnded
+)
+
+__all__ = [
+    "AttemptEnded",
+    "AttemptStarted",
+    "Draining",
+    "Event",
+    "Going",
+    "IntakeProgress",
+    "LimitsChanged",
+    "Notice",
+    "RowFinished",
+    "RowLost",
+    "RunEnded",
+    "RunStarted",
+    "State",
+    "WaitReason",
+    "Waiting",
+]

@@ -1,0 +1,215 @@
+"""What a row is at each stage of its way from the input file to the output file.
+
+Frozen records and the enums they use; no behaviour beyond what a record says of itself. A row is read (`Row`),
+rendered (`Request`), sent (`Exchange`), understood (`Reply` or `Defect`) and ended (`Outcome`). Records that are
+made once per row or per attempt are named tuples: they are immutable and cost a third of a frozen dataclass.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+
+class State(StrEnum):
+    """Where a row is. At every end done + failed + skipped + unknown + pending = rows in."""
+
+    PENDING = "pending"
+    IN_FLIGHT = "in flight"
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    UNKNOWN = "unknown"
+
+
+class Flag(StrEnum):
+    """What a done row's reply is, beside done."""
+
+    TRUNCATED = "truncated"
+    REFUSED = "refused"
+    FILTERED = "filtered"
+
+
+class Endpoint(StrEnum):
+    """The endpoints a request can go to, spelled as the `url` of an OpenAI Batch request."""
+
+    CHAT = "/v1/chat/completions"
+    RESPONSES = "/v1/responses"
+    EMBEDDINGS = "/v1/embeddings"
+    COMPLETIONS = "/v1/completions"
+
+
+class Kind(StrEnum):
+    """What the rows of an input are: rows for a prompt, OpenAI Batch requests, or bare request bodies."""
+
+    ROWS = "rows"
+    BATCH = "batch"
+    BODIES = "bodies"
+
+
+class Row(NamedTuple):
+    """One input record.
+
+    `line` is the 1-based line of a text file, the 1-based element of a JSON array, the 1-based record of a table
+    or the 1-based file of a directory: what an error message names. `key` is the value of the id column as text,
+    None where rows are identified by their content. `text` is the record as one JSON object, for JSONL and JSON
+    arrays the very characters of the input; `fields` is the same, parsed.
+    """
+
+    line: int
+    key: str | None
+    text: str
+    fields: dict[str, Any]
+
+
+class Invalid(NamedTuple):
+    """A record that cannot be a row: its line, a printable excerpt of its text, and the reason with the column."""
+
+    line: int
+    text: str
+    reason: str
+
+
+class Request(NamedTuple):
+    """What one row sends: the endpoint and the exact bytes of the body.
+
+    `output_limit` is the body's own limit of output tokens (all choices), None where it states none.
+    """
+
+    endpoint: Endpoint
+    body: bytes
+    output_limit: int | None
+
+
+class Usage(NamedTuple):
+    """Tokens of one reply, as the provider counted them. `cached` is part of `input`, `reasoning` of `output`."""
+
+    input: int
+    output: int
+    cached: int
+    reasoning: int
+
+
+class Fault(StrEnum):
+    """Why an exchange has no whole answer. The first five are found before a byte of the request has left."""
+
+    DNS = "name not found"
+    REFUSED = "connection refused"
+    TLS = "TLS failure"
+    PROXY = "proxy failure"
+    CONNECT = "cannot connect"
+    RESET = "connection lost"
+    DEADLINE = "deadline"
+    TOO_LARGE = "reply too large"
+    PROTOCOL = "not HTTP"
+
+
+class Exchange(NamedTuple):
+    """One HTTP exchange: what came back, or why nothing did.
+
+    `status` is 0 when no whole answer came; then `fault` and `detail` say why. `headers` have lower-case names.
+    `left` and `ended` are monotonic seconds; `sent` is whether the request may have reached the provider, so that
+    it may have been paid for.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    left: float
+    ended: float
+    fault: Fault | None
+    detail: str
+    sent: bool
+
+
+class Reply(NamedTuple):
+    """What a 200 body says. `value` is the JSON value for the output column: text, an embedding, or tool calls.
+
+    `text` is the model's text where there is any; `usage` is None where the body states none that can be believed.
+    """
+
+    value: Any
+    text: str | None
+    finish: str | None
+    flags: frozenset[Flag]
+    usage: Usage | None
+    model: str | None
+
+
+class Defect(NamedTuple):
+    """Why a 200 body is not a reply; `usage` where it states one all the same, since it may have been paid."""
+
+    reason: str
+    usage: Usage | None
+
+
+class Outcome(NamedTuple):
+    """How a row ended.
+
+    `final` is False for a failure that only holds for now: going on sends the row again. `cause` is a short stable
+    phrase to group by, `message` the detail. `value` is the JSON text of the output where it is not simply the
+    value of the reply, else None.
+    """
+
+    state: State
+    final: bool
+    cause: str | None
+    message: str | None
+    flags: frozenset[Flag]
+    value: str | None
+
+
+class History(NamedTuple):
+    """What the journal knows of a row that is not finished; attempts of a concluded earlier outcome do not count.
+
+    `number` is the number of the row's last attempt ever (0: none), `attempts` how many count against
+    `--max-attempts`, `deadlines` how many of them ended by the deadline, `asks` how many replies were found invalid
+    against the schema, `open` whether the last attempt left and no answer is known, `reply` the body of the last
+    attempt's reply where one was recorded.
+    """
+
+    number: int
+    attempts: int
+    deadlines: int
+    asks: int
+    open: bool
+    reply: str | None
+
+
+class Pending(NamedTuple):
+    """A row of the journal that still has to be answered. `seq` is its lasting number in the journal."""
+
+    seq: int
+    position: int
+    line: int
+    key: str
+    text: str
+    history: History
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """The sums of a run, as the journal keeps them. Tokens and attempts include replies that were asked again."""
+
+    rows: int = 0
+    done: int = 0
+    failed: int = 0
+    failed_for_now: int = 0
+    skipped: int = 0
+    unknown: int = 0
+    truncated: int = 0
+    refused: int = 0
+    filtered: int = 0
+    attempts: int = 0
+    replies: int = 0
+    maybe_paid: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    without_usage: int = 0
+
+    @property
+    def pending(self) -> int:
+        """Rows that nothing has been decided about and of which nothing is under way or lost."""
+        return self.rows - self.done - self.failed - self.skipped - self.unknown
