@@ -1,0 +1,111 @@
+# Everything a contributor needs; `make` alone prints the list. Only Python >= 3.11, make and git must be there.
+
+PYTHON ?= python3
+
+ifeq ($(OS),Windows_NT)
+  SCRIPTS := Scripts
+  EXE := .exe
+else
+  SCRIPTS := bin
+  EXE :=
+endif
+
+BIN := .venv/$(SCRIPTS)
+STAMP := .venv/stamp
+LOCAL_UV := .uv/$(SCRIPTS)/uv$(EXE)
+ifeq ($(shell command -v uv 2>/dev/null),)
+  UV := $(LOCAL_UV)
+  UV_MADE := $(LOCAL_UV)
+else
+  UV := uv
+  UV_MADE :=
+endif
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make requirements"
+
+# The Python at hand, never a downloaded one.
+export UV_PYTHON_DOWNLOADS := never
+
+# A .venv that was moved or copied, or whose Python is gone, does not find this checkout: it is made anew.
+FINDS_CHECKOUT := import os, batchrun; print(os.path.samefile(os.path.dirname(batchrun.__file__), "batchrun"))
+ifneq ($(shell $(BIN)/python -I -c '$(FINDS_CHECKOUT)' 2>/dev/null),True)
+  $(shell rm -f $(STAMP))
+endif
+
+.NOTPARALLEL:
+.PHONY: help setup demo test check format-check lint types imports format wheel check-wheel upgrade requirements clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-14s %s\n", $$1, $$2}'
+
+setup: $(STAMP) $(UV_MADE) ## make .venv from the pinned, hashed requirements (again only if they changed)
+
+demo: setup ## translate and summarise the examples with the simulated provider, into out/
+	@mkdir -p out
+	$(BIN)/batchrun --input examples/udhr.jsonl --prompt translate --set language=Japanese --profile sim --output out/udhr.ja.jsonl
+	$(BIN)/batchrun --input examples/passages.jsonl --prompt summarize --profile sim --output out/passages.summary.jsonl
+	@for file in out/udhr.ja.jsonl out/passages.summary.jsonl; do printf '\n%s\n' "$$file"; head -n 2 "$$file" | cut -c 1-2000; done
+
+check: format-check lint types imports test ## everything CI checks of the source: format, lint, types, imports, tests
+
+format-check: setup
+	$(BIN)/ruff format --check --quiet .
+
+lint: setup
+	$(BIN)/ruff check --quiet .
+
+types: setup
+	$(BIN)/basedpyright --warnings
+
+imports: setup
+	$(BIN)/lint-imports --no-cache
+
+test: setup ## the tests
+	$(BIN)/python -m pytest -q
+
+format: setup ## format the source and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel: setup ## build the source archive, and the wheel from it, into dist/
+	rm -rf dist
+	$(UV) build --quiet --no-build-isolation --python $(BIN)/python
+
+check-wheel: wheel ## install the wheel into an empty environment elsewhere and run it there
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	$(UV) venv --quiet --python $(BIN)/python "$$dir/venv"; \
+	$(UV) pip sync --quiet --python "$$dir/venv" --require-hashes requirements/runtime.txt; \
+	$(UV) pip install --quiet --python "$$dir/venv" --no-deps dist/*.whl; \
+	$(UV) pip check --quiet --python "$$dir/venv"; \
+	cd "$$dir"; \
+	venv/$(SCRIPTS)/batchrun --help >help.txt; \
+	venv/$(SCRIPTS)/batchrun prompts >prompts.txt; \
+	grep -q translate prompts.txt; grep -q summarize prompts.txt; \
+	echo "the wheel runs, and its prompts are found"
+
+upgrade: COMPILE += --upgrade
+upgrade: requirements ## resolve every pin anew
+
+requirements: $(UV_MADE) ## bring the pins in requirements/ in line with pyproject.toml
+	$(COMPILE) --group uv -o requirements/uv.txt
+	$(COMPILE) --extra data pyproject.toml -o requirements/runtime.txt
+	$(COMPILE) --extra data --group dev --constraints requirements/runtime.txt pyproject.toml -o requirements/dev.txt
+
+clean: ## remove environments, caches and what was built
+	rm -rf .venv .uv .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build out
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml requirements/dev.txt | $(UV_MADE)
+	@"$(PYTHON)" -c 'import sys; sys.exit("batchrun needs Python 3.11 or newer; name one: make setup PYTHON=python3.13" if sys.version_info < (3, 11) else 0)'
+	@[ -f $(STAMP) ] || { rm -rf .venv && $(UV) venv --quiet --python "$$("$(PYTHON)" -c 'import sys; print(sys.executable)')" .venv; }
+	@$(UV) pip sync --quiet --python .venv --require-hashes --compile-bytecode requirements/dev.txt
+	@$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --compile-bytecode --editable .
+	@touch $(STAMP)
+	@echo "ready: $(BIN)/batchrun"
+
+# uv from the registry where the machine has none.
+$(LOCAL_UV): requirements/uv.txt
+	@rm -rf .uv
+	@"$(PYTHON)" -m venv .uv
+	@.uv/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $(LOCAL_UV)
