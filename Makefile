@@ -58,7 +58,7 @@ types: setup
 	$(BIN)/basedpyright --warnings
 
 imports: setup
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-logo --no-cache
 
 test: setup ## the tests
 	$(BIN)/python -m pytest -q
