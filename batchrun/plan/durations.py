@@ -1,0 +1,50 @@
+"""Durations as people write them: `90`, `90s`, `10m`, `2h`, `1h30m`, `500ms`, `1d`."""
+
+import re
+
+_UNITS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_PLAIN = re.compile(_NUMBER)
+_PARTS = re.compile("".join(rf"(?:{_NUMBER}{unit})?" for unit in _UNITS))
+_LONGEST = 10 * 365 * _UNITS["d"]
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of a duration: a number of seconds, or numbers with units from d down to ms, each at most once.
+
+    There is no way to say "for ever". Raises ValueError with a text that says what is expected.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(_expected(value))
+    seconds = _parse(value.strip().lower()) if isinstance(value, str) else float(value)
+    if seconds is None:
+        raise ValueError(_expected(value))
+    if not 0 <= seconds <= _LONGEST:
+        raise ValueError(f"must be between 0 and ten years, not {value}")
+    return seconds
+
+
+def _parse(text: str) -> float | None:
+    if _PLAIN.fullmatch(text):
+        return float(text)
+    match = _PARTS.fullmatch(text)
+    if not text or match is None:
+        return None
+    return sum(float(number) * unit for number, unit in zip(match.groups(), _UNITS.values(), strict=True) if number)
+
+
+def _expected(value: object) -> str:
+    return f"must be a finite duration such as 90s, 10m or 1h30m, not {value!r}"
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest spelling that `parse_duration` reads back: 5400 → `1h30m`, 0.5 → `0.5s`."""
+    if seconds <= 0 or seconds != int(seconds):
+        return f"{seconds:g}s"
+    parts: list[str] = []
+    rest = int(seconds)
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts)

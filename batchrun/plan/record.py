@@ -1,0 +1,128 @@
+"""The plan: everything the user chose, resolved once and frozen; its JSON in the journal; what counts as drift."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from batchrun.errors import StorageError
+from batchrun.models import Endpoint, Flag, Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything a run needs to know, JSON-serialisable; kept in the journal. Durations are seconds.
+
+    What decides the request of a row (and so drift) is `kind`, `endpoint`, `model`, `params`, `prompt_source`,
+    `variables` and `columns`; the rest may change from one command to the next. No key is in it: `headers` hold
+    secrets only as `${NAME}` references to the environment, expanded when a request is sent.
+
+    `input_format` and `output_format` are names such as `jsonl`, `csv`, `parquet`. `output_fields` are the members
+    that an output schema adds, one column each; where it is empty the reply's value goes whole into
+    `output_column`. `base_url` is empty for the embedded simulator. Prices are USD per million tokens.
+    """
+
+    kind: Kind
+    input: str
+    input_format: str
+    id_column: str | None
+    prompt_name: str | None
+    prompt_path: str | None
+    prompt_source: str | None
+    variables: Mapping[str, str] = field(default_factory=dict[str, str])
+    columns: Mapping[str, str] = field(default_factory=dict[str, str])
+    endpoint: Endpoint
+    model: str | None
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    output: str
+    output_format: str
+    output_column: str
+    output_fields: tuple[str, ...] = ()
+
+    profile: str
+    base_url: str
+    api_key_env: str | None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    ca_file: str | None = None
+    simulated: bool = False
+    input_price: float | None = None
+    output_price: float | None = None
+    cached_price: float | None = None
+
+    concurrency: int = 256
+    concurrency_fixed: bool = False
+    rpm: float | None = None
+    tpm: float | None = None
+    max_attempts: int = 5
+    timeout: float = 600.0
+    drain: float = 60.0
+    max_wait: float | None = None
+    give_up_after: float = 600.0
+    stop_after: float | None = None
+    limit: int | None = None
+    sample: int | None = None
+    skip_invalid: bool = False
+    fail_on: frozenset[Flag] = frozenset()
+    schema_retries: int = 2
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "kind": Kind,
+    "endpoint": Endpoint,
+    "fail_on": lambda names: frozenset(Flag(name) for name in names),
+    "output_fields": tuple,
+}
+_DRIFT = {
+    "kind": "the kind of input",
+    "endpoint": "the endpoint",
+    "model": "the model",
+    "params": "parameters",
+    "prompt_source": "the prompt",
+    "variables": "variables",
+    "columns": "the columns of variables",
+}
+
+
+def plan_to_json(plan: Plan) -> str:
+    """The plan as one JSON object with stable order, so that equal plans have equal texts."""
+    values = {item.name: getattr(plan, item.name) for item in fields(plan)}
+    values["fail_on"] = sorted(plan.fail_on)
+    return json.dumps(values, ensure_ascii=False, allow_nan=False, default=dict)
+
+
+def plan_from_json(text: str) -> Plan:
+    """The plan of a journal. Raises StorageError where the text is none, or one of a later version."""
+    try:
+        values = json.loads(text)
+        return Plan(**{name: _READERS.get(name, _same)(value) for name, value in values.items()})
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise StorageError(
+            f"the plan in the journal cannot be read: {error}",
+            "the journal is damaged or was written by another version of batchrun",
+        ) from error
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def drift(old: Plan, new: Plan) -> tuple[str, ...]:
+    """The fields that decide requests and differ, by name. Empty: every row's request is the same for the same row."""
+    return tuple(name for name in _DRIFT if getattr(old, name) != getattr(new, name))
+
+
+def drift_text(old: Plan, new: Plan) -> str:
+    """What changed, for people: `the model (gpt-5-mini → gpt-5) and parameters (temperature)`. Empty: no drift."""
+    parts = [_DRIFT[name] + _detail(getattr(old, name), getattr(new, name)) for name in drift(old, new)]
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
+def _detail(old: Any, new: Any) -> str:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        before, after = dict[str, Any](old), dict[str, Any](new)
+        names = sorted(name for name in before.keys() | after.keys() if before.get(name, ...) != after.get(name, ...))
+        return f" ({', '.join(names)})"
+    if isinstance(old, str) and isinstance(new, str) and len(old) + len(new) <= 100 and "\n" not in old + new:
+        return f" ({old} → {new})"
+    return ""
