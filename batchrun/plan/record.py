@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
 from batchrun.errors import StorageError
 from batchrun.models import Endpoint, Flag, Kind
@@ -119,8 +119,8 @@ def drift_text(old: Plan, new: Plan) -> str:
 
 
 def _detail(old: Any, new: Any) -> str:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        before, after = dict[str, Any](old), dict[str, Any](new)
+    if isinstance(old, dict) and isinstance(new, dict):
+        before, after = cast("dict[str, Any]", old), cast("dict[str, Any]", new)
         names = sorted(name for name in before.keys() | after.keys() if before.get(name, ...) != after.get(name, ...))
         return f" ({', '.join(names)})"
     if isinstance(old, str) and isinstance(new, str) and len(old) + len(new) <= 100 and "\n" not in old + new:

@@ -1,0 +1,160 @@
+"""`batchrun.toml`: where it is found and what may stand in it. Nothing is taken from it unchecked.
+
+Two files count: the one in the current directory and the user's, in the configuration directory (XDG_CONFIG_HOME
+where it is set). No parent directory is searched and no `.env` is read.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from platformdirs import user_config_path
+
+from batchrun.errors import RefusedError
+from batchrun.plan.names import unknown
+from batchrun.plan.profiles import KEY_SOURCES, PRICES
+
+NAME = "batchrun.toml"
+ONLY_FLAGS = frozenset({"dry_run", "fresh", "insecure_http", "update", "yes"})
+TABLES = frozenset({"columns", "headers", "params", "set"})
+_PATHS = frozenset({"api_key_file", "ca_file", "log_file", "runs_dir"})
+_LOOKS_LIKE_KEY = re.compile(r"(\w*api_?)?(key|token|secret)|password")
+_OF_PROFILES = {
+    *("base_url", "model", "params", "headers", "endpoint", "rpm", "tpm", "concurrency", "concurrency_fixed"),
+    *("timeout", "max_attempts", "max_wait", "give_up_after", "ca_file", *KEY_SOURCES, *PRICES),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """One `batchrun.toml`: its options by name (underscores), and its profile tables by profile name."""
+
+    path: Path
+    options: Mapping[str, Any]
+    profiles: Mapping[str, Mapping[str, Any]]
+
+
+def user_file() -> Path:
+    """The user's own `batchrun.toml`; it need not exist."""
+    home = os.environ.get("XDG_CONFIG_HOME", "")
+    folder = Path(home) / "batchrun" if Path(home).is_absolute() else user_config_path("batchrun", appauthor=False)
+    return folder / NAME
+
+
+def read_files(options: Iterable[str], folder: Path | None = None) -> tuple[ConfigFile, ...]:
+    """The configuration files that exist, the nearer first; `options` are the known option names.
+
+    Raises RefusedError, naming the file, for anything in them that is not known or not of the right form.
+    """
+    here = (folder or Path.cwd()) / NAME
+    user = user_file()
+    known = frozenset(options) - ONLY_FLAGS
+    found = [(here, False)] if here != user else []
+    files = [_read(path, known, trusted=trusted) for path, trusted in (*found, (user, True))]
+    return tuple(file for file in files if file is not None)
+
+
+def _read(path: Path, known: frozenset[str], *, trusted: bool) -> ConfigFile | None:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RefusedError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(f"{path} is not valid TOML: {error}") from error
+    profiles = _tables(table.pop("profiles", {}), f"profiles in {path}")
+    options = _options(table, known, path)
+    return ConfigFile(path, options, {name: _profile(name, own, path, trusted) for name, own in profiles.items()})
+
+
+def _options(table: Mapping[str, Any], known: frozenset[str], path: Path) -> dict[str, Any]:
+    options = _plain(table, path)
+    for key, value in options.items():
+        if key in ONLY_FLAGS:
+            raise RefusedError(f"{key} in {path}: it is a decision for one command", f"type --{key.replace('_', '-')}")
+        if key not in known:
+            raise _unknown_key(key, known, path)
+        if key in TABLES:
+            _tables_of_values(value, f"{key} in {path}")
+    return options
+
+
+def _profile(name: str, table: Mapping[str, Any], path: Path, trusted: bool) -> dict[str, Any]:
+    where = f"[profiles.{name}] of {path}"
+    own = _plain(table, path)
+    for key in own:
+        if key not in _OF_PROFILES:
+            raise _unknown_key(key, _OF_PROFILES, where)
+    _check_types(own, where)
+    if "api_key_command" in own and not trusted:
+        raise RefusedError(
+            f"api_key_command in {where}: a directory may not say which commands run",
+            f"move the profile to {user_file()}",
+        )
+    return own
+
+
+def _check_types(own: Mapping[str, Any], where: str) -> None:
+    for key in ("base_url", "model", "api_key_env", "api_key_file"):
+        if not isinstance(own.get(key, ""), str):
+            raise RefusedError(f"{key} in {where} must be text")
+    for key in PRICES:
+        if isinstance(own.get(key, 0), bool) or not isinstance(own.get(key, 0), int | float) or own.get(key, 0) < 0:
+            raise RefusedError(f"{key} in {where} must be a number of USD per million tokens")
+    for key in ("params", "headers"):
+        _tables_of_values(own.get(key, {}), f"{key} in {where}")
+    if not re.fullmatch(r"[A-Za-z_]\w*", own.get("api_key_env", "A"), re.ASCII):
+        raise RefusedError(
+            f"api_key_env in {where} is not the name of an environment variable",
+            "name the variable that holds the key, not the key itself",
+        )
+    _check_command(own.get("api_key_command", ["x"]), where)
+    if len(own.keys() & set(KEY_SOURCES)) > 1:
+        raise RefusedError(f"{where} names more than one of {', '.join(KEY_SOURCES)}", "keep one")
+
+
+def _check_command(command: Any, where: str) -> None:
+    if (
+        not isinstance(command, list)
+        or not command
+        or not all(isinstance(word, str) for word in cast("list[Any]", command))
+    ):
+        raise RefusedError(
+            f"api_key_command in {where} must be a list of words",
+            'for example ["pass", "show", "openai"]; it runs without a shell',
+        )
+
+
+def _plain(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Keys with underscores; paths made independent of the current directory."""
+    plain = {key.replace("-", "_"): value for key, value in table.items()}
+    for key in plain.keys() & _PATHS:
+        if isinstance(plain[key], str):
+            plain[key] = str(path.parent / Path(plain[key]).expanduser())
+    return plain
+
+
+def _tables(value: Any, where: str) -> dict[str, dict[str, Any]]:
+    _tables_of_values(value, where)
+    for name, own in value.items():
+        _tables_of_values(own, f"{name} of {where}")
+    return value
+
+
+def _tables_of_values(value: Any, where: str) -> None:
+    if not isinstance(value, dict):
+        raise RefusedError(f"{where} must be a table", "write [name] on a line, then NAME = VALUE lines")
+
+
+def _unknown_key(key: str, known: Iterable[str], where: object) -> RefusedError:
+    if _LOOKS_LIKE_KEY.fullmatch(key) or key in KEY_SOURCES:
+        return RefusedError(
+            f"{key} in {where}: keys do not stand in configuration files",
+            "name their place: api_key_env, api_key_file or api_key_command in a [profiles.NAME] table",
+        )
+    return unknown("key", key, known, f" in {where}")

@@ -1,0 +1,133 @@
+"""The API key: where it is found, and how it is kept out of every text."""
+
+import base64
+import os
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from batchrun.errors import RefusedError
+from batchrun.plan.profiles import DEFAULT, Profile
+
+_LONGEST = 16_384
+_SECONDS = 60
+_TOO_SHORT_TO_HIDE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key and where it came from; only `value`, read on purpose, shows it."""
+
+    value: str = field(repr=False)
+    source: str
+
+
+def find_key(profile: Profile, *, needed: bool) -> Key | None:
+    """The key of a profile, None where there is none and none is needed.
+
+    Raises RefusedError for a key that is missing or cannot be sent, without showing any part of it.
+    """
+    key = _from_file(profile) or _from_command(profile) or _from_environment(profile)
+    if key is None and needed:
+        raise _missing(profile)
+    return key
+
+
+def _from_environment(profile: Profile) -> Key | None:
+    name = profile.api_key_env
+    text = os.environ.get(name, "") if name else ""
+    return _checked(text, f"${name}") if text.strip() else None
+
+
+def _from_file(profile: Profile) -> Key | None:
+    if profile.api_key_file is None:
+        return None
+    path = Path(profile.api_key_file).expanduser()
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(_LONGEST + 1)
+    except OSError as error:
+        raise RefusedError(f"cannot read the key file {path}: {error.strerror or error}") from error
+    return _checked(text.decode(errors="replace"), f"the key file {path}")
+
+
+def _from_command(profile: Profile) -> Key | None:
+    if not profile.api_key_command:
+        return None
+    name = profile.api_key_command[0]
+    try:
+        done = subprocess.run(  # noqa: S603  the user's own command, from the user's own file, without a shell
+            profile.api_key_command, stdout=subprocess.PIPE, timeout=_SECONDS, check=True
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RefusedError(f"the key command {name} gave no key within {_SECONDS} s") from error
+    except subprocess.CalledProcessError as error:
+        raise RefusedError(f"the key command {name} failed with exit code {error.returncode}") from error
+    except OSError as error:
+        raise RefusedError(f"cannot run the key command {name}: {error.strerror or error}") from error
+    return _checked(done.stdout.decode(errors="replace"), f"the output of {name}")
+
+
+def _checked(text: str, source: str) -> Key:
+    value = text.strip()
+    if not value:
+        raise RefusedError(f"{source} is empty", "it must hold the API key and nothing else")
+    if len(value) > _LONGEST:
+        raise RefusedError(f"{source} is too long to be an API key")
+    if len(value.split()) > 1:
+        raise RefusedError(f"the key in {source} has a blank or a line break inside", "it must be one word")
+    if not (value.isascii() and value.isprintable()):
+        raise RefusedError(
+            f"the key in {source} has characters that cannot be sent", "copy it again: printable ASCII only"
+        )
+    if value[0] in "\"'" or value[-1] in "\"'":
+        raise RefusedError(f"the key in {source} has quotes around it", "remove them")
+    return Key(value, source)
+
+
+def _missing(profile: Profile) -> RefusedError:
+    name = profile.api_key_env
+    if name is None:
+        return RefusedError(f"profile {profile.name} has no API key", f"add api_key_env to [profiles.{profile.name}]")
+    other = " or choose another --profile" if profile.name == DEFAULT else ""
+    return RefusedError(
+        f"no API key: {name} is not set (profile {profile.name})",
+        f"set {name}{other}, or rehearse without a key and without paying: --profile sim",
+    )
+
+
+class Mask:
+    """Takes known secrets out of texts: as they are, as base64 and as they stand in a URL.
+
+    A secret shorter than eight characters is a placeholder (`EMPTY`, `ollama`) and stays.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._spellings: list[str] = []
+        self.add(*secrets)
+
+    def add(self, *secrets: str) -> None:
+        spellings = {form for secret in secrets if len(secret) >= _TOO_SHORT_TO_HIDE for form in _spellings(secret)}
+        self._spellings = sorted({*self._spellings, *spellings}, key=len, reverse=True)
+
+    def text(self, text: str) -> str:
+        for spelling in self._spellings:
+            text = text.replace(spelling, "[key]")
+        return text
+
+    def body(self, body: bytes) -> bytes:
+        for spelling in self._spellings:
+            body = body.replace(spelling.encode(), b"[key]")
+        return body
+
+
+def _spellings(secret: str) -> set[str]:
+    forms = {secret, quote(secret, safe="")}
+    for shift in range(3):
+        # Inside a longer text (`user:KEY`) base64 depends on the offset: keep the digits that only the secret decides.
+        encoded = base64.b64encode(b"\0" * shift + secret.encode()).decode()
+        start, end = (shift * 8 + 5) // 6, (shift + len(secret)) * 8 // 6
+        forms |= {encoded[start:end], encoded[start:end].translate(str.maketrans("+/", "-_"))}
+    return forms

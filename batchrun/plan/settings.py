@@ -1,0 +1,145 @@
+"""Settings: every option of a run with its form and its built-in default. Where values come from: `sources`."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, cast
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from batchrun.models import Endpoint, Flag
+from batchrun.plan.durations import parse_duration
+from batchrun.plan.profiles import DEFAULT
+
+PREFIX = "BATCHRUN_"
+_ENDPOINTS = {endpoint.rsplit("/", 1)[1]: endpoint for endpoint in Endpoint} | {"chat": Endpoint.CHAT}
+
+
+def _duration(value: object) -> float:
+    seconds = parse_duration(value)
+    if seconds == 0:
+        raise ValueError("must be longer than 0")
+    return seconds
+
+
+def _count(least: int) -> Callable[[object], int]:
+    def check(value: object) -> int:
+        text = str(value).strip()
+        if isinstance(value, bool) or not text.removeprefix("-").isdecimal() or len(text) > 18 or int(text) < least:
+            raise ValueError(f"must be a whole number of at least {least}, not {value!r}")
+        return int(text)
+
+    return check
+
+
+def _rate(value: object) -> float:
+    try:
+        rate = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else 0.0
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < 1e12:
+        raise ValueError(f"must be a number above 0 (per minute), not {value!r}")
+    return rate
+
+
+def _endpoint(value: object) -> Endpoint:
+    name = str(value).strip().lower().removeprefix("/").removeprefix("v1/")
+    if name not in _ENDPOINTS and name != "chat/completions":
+        raise ValueError(f"must be one of chat, responses, embeddings, completions, not {value!r}")
+    return _ENDPOINTS.get(name, Endpoint.CHAT)
+
+
+def _flags(value: object) -> frozenset[Flag]:
+    names = cast("list[object]", value) if isinstance(value, list | tuple) else str(value).split(",")
+    words = [str(name).strip().lower() for name in names]
+    if not words or not set(words) <= set(Flag):
+        raise ValueError(f"must be some of {', '.join(Flag)}, separated by commas, not {value!r}")
+    return frozenset(Flag(word) for word in words)
+
+
+def _format(value: object) -> str:
+    if value not in ("jsonl", "csv", "parquet"):
+        raise ValueError(f"must be jsonl, csv or parquet, not {value!r}")
+    return str(value)
+
+
+def _filled(value: object) -> object:
+    if isinstance(value, str) and (not value.strip() or "\0" in value):
+        raise ValueError("must not be empty")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_filled)]
+Duration = Annotated[float, BeforeValidator(_duration)]
+Rate = Annotated[float, BeforeValidator(_rate)]
+Table = Annotated[dict[str, str], NoDecode]
+
+
+class Settings(BaseSettings):
+    """Every option of a run by name. Durations are seconds, rates per minute; None is "not chosen".
+
+    What a prompt or a profile may still say (`model`, `params`) is completed by `resolve`.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_prefix_target="all", env_ignore_empty=True, frozen=True, extra="forbid"
+    )
+
+    input: Text | None = None
+    prompt: Text | None = None
+    output: Text | None = None
+    format: Annotated[str, BeforeValidator(_format)] | None = None
+    model: Text | None = None
+    profile: Text = DEFAULT
+    base_url: str | None = None
+    endpoint: Annotated[Endpoint, BeforeValidator(_endpoint)] | None = None
+    params: Annotated[dict[str, Any], NoDecode] = {}
+    headers: Table = {}
+    variables: Table = Field(default={}, alias="set")
+    columns: Table = {}
+    id_column: Text | None = None
+    output_column: Text | None = None
+
+    concurrency: Annotated[int, BeforeValidator(_count(1))] = 256
+    concurrency_fixed: bool = False
+    rpm: Rate | None = None
+    tpm: Rate | None = None
+    max_attempts: Annotated[int, BeforeValidator(_count(1))] = 5
+    timeout: Duration = 600.0
+    drain: Annotated[float, BeforeValidator(parse_duration)] = 60.0
+    max_wait: Duration | None = None
+    give_up_after: Duration = 600.0
+    stop_after: Duration | None = None
+    limit: Annotated[int, BeforeValidator(_count(1))] | None = None
+    sample: Annotated[int, BeforeValidator(_count(1))] | None = None
+    skip_invalid: bool = False
+    fail_on: Annotated[frozenset[Flag], NoDecode, BeforeValidator(_flags)] = frozenset()
+    schema_retries: Annotated[int, BeforeValidator(_count(0))] = 2
+
+    dry_run: bool = False
+    fresh: bool = False
+    update: bool = False
+    yes: bool = False
+    insecure_http: bool = False
+    ca_file: Text | None = None
+    runs_dir: Text | None = None
+
+    as_json: bool = Field(default=False, alias="json")
+    quiet: bool = False
+    no_progress: bool = False
+    verbose: bool = False
+    log_file: Text | None = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `gather` hands over: it reads the sources itself, to name the one that is wrong."""
+        return (init_settings,)
+
+
+OPTIONS = tuple(field.alias or name for name, field in Settings.model_fields.items())

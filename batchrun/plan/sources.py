@@ -1,0 +1,205 @@
+"""Where settings come from, and which source wins.
+
+The strongest source that sets a value wins: flags that were typed, `BATCHRUN_*` variables, `batchrun.toml` in the
+current directory, the user's `batchrun.toml`, the profile's defaults, the built-in defaults. Tables (`params`,
+`headers`, `set`, `columns`) are merged entry by entry by the same rule. Of two settings that exclude each other the
+stronger source wins; from one source they are refused.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+from pydantic_settings import EnvSettingsSource
+
+from batchrun.errors import RefusedError
+from batchrun.plan.config import ONLY_FLAGS, TABLES, ConfigFile, read_files
+from batchrun.plan.names import unknown
+from batchrun.plan.profiles import DEFAULT, Profile, find_profile
+from batchrun.plan.settings import OPTIONS, PREFIX, Settings
+from batchrun.plan.tables import check_headers, check_params, pairs, parse_param, texts
+
+FLAGS = "flags"
+ENVIRONMENT = "environment"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one source sets, by option name; `source` is how messages call it."""
+
+    source: str
+    values: Mapping[str, Any]
+
+    def name_of(self, option: str) -> str:
+        """The option as the user wrote it in this source."""
+        if self.source == FLAGS:
+            return "--" + {"params": "param", "headers": "header", "columns": "column"}.get(
+                option, option.replace("_", "-")
+            )
+        return PREFIX + option.upper() if self.source == ENVIRONMENT else f"{option} in {self.source}"
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The settings, the profile they name, and for every option that was set the source that set it."""
+
+    settings: Settings
+    profile: Profile
+    sources: Mapping[str, str]
+
+    def typed(self, option: str) -> bool:
+        """Whether the option was given for this very command: by a flag or a `BATCHRUN_*` variable."""
+        return self.sources.get(option) in (FLAGS, ENVIRONMENT)
+
+
+def gather(flags: Mapping[str, Any], folder: Path | None = None) -> Gathered:
+    """Settings from all sources. `flags` are the typed ones by option name; lists of NAME=VALUE for tables.
+
+    `folder` is the directory whose `batchrun.toml` counts, the current one by default. Raises RefusedError.
+    """
+    layers = [flag_layer(flags), environment_layer(), *map(_file_layer, files := read_files(OPTIONS, folder))]
+    merged, _ = merge(settle(layers))
+    profile = find_profile(str(merged.get("profile", DEFAULT)), profile_tables(files))
+    layers.append(Layer(f"profile {profile.name}", {**profile.defaults, **_address(profile)}))
+    settled = settle(layers)
+    merged, sources = merge(settled)
+    gathered = Gathered(validate(merged, settled), profile, sources)
+    _check(gathered)
+    return gathered
+
+
+def profile_tables(files: Iterable[ConfigFile]) -> dict[str, dict[str, Any]]:
+    """The `[profiles.NAME]` tables of all files, the nearer file's entries winning."""
+    tables: dict[str, dict[str, Any]] = {}
+    for file in files:
+        for name, table in file.profiles.items():
+            tables[name] = {**table, **tables.get(name, {})}
+    return tables
+
+
+def flag_layer(flags: Mapping[str, Any]) -> Layer:
+    """The typed flags; `NAME=VALUE` lists become tables."""
+    values = dict(flags)
+    for option, separators in (("params", "="), ("headers", "=:"), ("set", "="), ("columns", "=")):
+        if option in values and not isinstance(values[option], dict):
+            values[option] = pairs(values[option], Layer(FLAGS, {}).name_of(option), separators)
+    if "params" in values:
+        values["params"] = {name: parse_param(name, text) for name, text in values["params"].items()}
+    if "headers" in values:
+        values["headers"] = {name: value.strip() for name, value in values["headers"].items()}
+    return Layer(FLAGS, values)
+
+
+def environment_layer() -> Layer:
+    """The `BATCHRUN_*` variables; tables are JSON objects. An unknown one is refused with the nearest name."""
+    known = frozenset(OPTIONS) - ONLY_FLAGS
+    for variable in os.environ:
+        option = variable.removeprefix(PREFIX).lower()
+        if not variable.startswith(PREFIX) or option in known:
+            continue
+        if re.search("key|token|secret", option):
+            raise RefusedError(f"{variable} is not read", "set OPENAI_API_KEY, or the variable the profile names")
+        if option in ONLY_FLAGS:
+            raise RefusedError(f"{variable}: it is a decision for one command", f"type --{option.replace('_', '-')}")
+        raise unknown("variable", variable, [PREFIX + option.upper() for option in known])
+    values = {str(option): value for option, value in EnvSettingsSource(Settings)().items()}
+    return Layer(ENVIRONMENT, {**values, **{name: _object(name, values[name]) for name in TABLES & values.keys()}})
+
+
+def _object(option: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise RefusedError(f"{PREFIX}{option.upper()} must be a JSON object", """for example '{"NAME": "value"}'""")
+    return cast("dict[str, Any]", value)
+
+
+def _file_layer(file: ConfigFile) -> Layer:
+    return Layer(str(file.path), file.options)
+
+
+def _address(profile: Profile) -> dict[str, str]:
+    return {} if profile.base_url is None else {"base_url": profile.base_url}
+
+
+_EXCLUDE = (("quiet", "verbose"), ("fresh", "update"), ("limit", "sample"), ("json", "output"))
+_OFF = frozenset({"", "0", "false", "f", "no", "n", "off"})
+
+
+def settle(layers: Iterable[Layer]) -> list[Layer]:
+    """The layers, the strongest first, without what a stronger layer excludes.
+
+    A base URL that comes from a weaker source than the profile's name is dropped as well: it belongs to another
+    choice, and a rehearsal under `sim` must never reach it. Raises RefusedError for exclusions within one layer.
+    """
+    settled: list[Layer] = []
+    chosen: set[str] = set()
+    named_profile = False
+    for layer in layers:
+        active = {option for option, value in layer.values.items() if _active(option, value)}
+        dropped = {option for pair in _EXCLUDE for option in _loser(pair, active, chosen, layer)}
+        if named_profile and not layer.source.startswith("profile "):
+            dropped.add("base_url")
+        settled.append(
+            Layer(layer.source, {name: value for name, value in layer.values.items() if name not in dropped})
+        )
+        chosen |= active - dropped
+        named_profile = named_profile or "profile" in layer.values
+    return settled
+
+
+def _active(option: str, value: Any) -> bool:
+    return value == "-" if option == "output" else str(value).strip().lower() not in _OFF
+
+
+def _loser(pair: tuple[str, str], active: set[str], chosen: set[str], layer: Layer) -> list[str]:
+    first, second = pair
+    if first in active and second in active:
+        names = layer.name_of(first), layer.name_of(second) + (" -" if second == "output" else "")
+        raise RefusedError(f"{names[0]} and {names[1]} exclude each other", "keep one of them")
+    return [mine for mine, other in (pair, (second, first)) if mine in active and other in chosen]
+
+
+def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
+    """One value for every option that any layer sets, the strongest layer's; and the source of each."""
+    merged: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for layer in layers:
+        for option, value in layer.values.items():
+            if option not in merged:
+                merged[option], sources[option] = value, layer.source
+            elif option in TABLES:
+                merged[option] = {**value, **merged[option]}
+    return merged, sources
+
+
+def validate(values: Mapping[str, Any], layers: Iterable[Layer]) -> Settings:
+    """The settings, or RefusedError naming every value that is wrong and where it stands."""
+    checked = dict(values)
+    for option in ("headers", "set", "columns"):
+        if option in checked:
+            checked[option] = texts(checked[option], option)
+    try:
+        return Settings(**checked)
+    except ValidationError as error:
+        found = [(str(item["loc"][0]), item["msg"].removeprefix("Value error, ")) for item in error.errors()]
+    raise RefusedError("; ".join(f"{_place(option, layers)}: {message}" for option, message in found))
+
+
+def _place(option: str, layers: Iterable[Layer]) -> str:
+    return next((layer.name_of(option) for layer in layers if option in layer.values), option)
+
+
+def _check(gathered: Gathered) -> None:
+    settings, profile = gathered.settings, gathered.profile
+    check_params({**profile.params, **settings.params})
+    check_headers(settings.headers)
+    if profile.simulated and settings.base_url:
+        raise RefusedError("profile sim starts its own server: it takes no base URL", "leave --base-url out")
