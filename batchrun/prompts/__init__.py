@@ -1,0 +1,33 @@
+"""Prompts: from a prompt file to the request of a row.
+
+A prompt is loaded once (`load`, `parse`), checked completely at that moment, and then turned into a renderer, a pure
+function from a row to the exact bytes of a request. Nothing here reads the environment, opens a connection or keeps
+anything between rows that could change a result.
+"""
+
+from batchrun.prompts.bodies import batch_renderer, body_renderer
+from batchrun.prompts.definition import InputField, Message, Prompt, Renderer, RenderError
+from batchrun.prompts.files import Listing, available, default_places, load
+from batchrun.prompts.parse import parse
+from batchrun.prompts.render import renderer
+from batchrun.prompts.request import ask_again, request_digest
+from batchrun.prompts.variables import check_variables
+
+__all__ = [
+    "InputField",
+    "Listing",
+    "Message",
+    "Prompt",
+    "RenderError",
+    "Renderer",
+    "ask_again",
+    "available",
+    "batch_renderer",
+    "body_renderer",
+    "check_variables",
+    "default_places",
+    "load",
+    "parse",
+    "renderer",
+    "request_digest",
+]

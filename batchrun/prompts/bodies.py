@@ -1,0 +1,132 @@
+"""Requests that come ready-made: OpenAI Batch lines, and bare bodies.
+
+A Batch line (`custom_id`, `method`, `url`, `body`: https://platform.openai.com/docs/guides/batch) is sent as it is:
+the characters of its `body` member, untouched.
+"""
+
+from collections.abc import Mapping
+from json.decoder import JSONDecoder, scanstring
+from typing import Any, NoReturn, cast
+
+from batchrun.errors import PromptError
+from batchrun.models import Endpoint, Request, Row
+from batchrun.prompts.definition import Renderer, RenderError, did_you_mean
+from batchrun.prompts.request import output_limit, to_json
+
+_URLS: Mapping[str, Endpoint] = {
+    url: endpoint for endpoint in Endpoint for url in (endpoint.value, endpoint.value.removeprefix("/v1"))
+}
+_BLANKS = " \t\n\r"
+_scan_once = JSONDecoder().scan_once
+
+
+def batch_renderer() -> Renderer:
+    """The renderer of OpenAI Batch lines; each line's `url` chooses its endpoint."""
+    return _BatchRenderer()
+
+
+def body_renderer(
+    *, endpoint: Endpoint | None, model: str | None, params: Mapping[str, Any], id_column: str | None
+) -> Renderer:
+    """The renderer of bare bodies: the row without its id; `model` and `params` go where the row has none of its own.
+
+    Without `endpoint`, each body tells it: `messages` is a chat, `input` a response, `prompt` a completion. Raises
+    PromptError for a parameter that cannot be sent.
+    """
+    return _BodyRenderer(endpoint, model, params, id_column)
+
+
+class _BatchRenderer:
+    """The exact text of `body`."""
+
+    def render(self, row: Row) -> Request:
+        """The request of this line. Raises RenderError for a wrong `url`, `method` or `body`."""
+        fields = row.fields
+        body = fields.get("body")
+        if type(body) is not dict:
+            raise RenderError("`body` must be an object", "A Batch line has `custom_id`, `method`, `url` and `body`.")
+        given = cast("dict[str, Any]", body)
+        url = fields.get("url")
+        endpoint = _URLS.get(url) if type(url) is str else None
+        if endpoint is None:
+            endpoint = _endpoint_of(given) if url is None else _wrong_url(url)
+        if fields.get("method", "POST") != "POST":
+            raise RenderError(f"`method` is {fields['method']!r}, and only POST is sent")
+        if given.get("stream"):
+            raise _streamed()
+        try:
+            sent = _body_text(row.text).encode()
+        except UnicodeEncodeError:
+            raise RenderError("the body is not Unicode text (a lone surrogate)") from None
+        return Request(endpoint, sent, output_limit(endpoint, given))
+
+
+class _BodyRenderer:
+    """The row itself, without its id."""
+
+    def __init__(
+        self, endpoint: Endpoint | None, model: str | None, params: Mapping[str, Any], id_column: str | None
+    ) -> None:
+        if params.get("stream"):
+            raise PromptError("`stream` is not supported: replies are read whole", "Leave the parameter out.")
+        self._endpoint = endpoint
+        self._added = ({"model": model} if model else {}) | dict(params)
+        self._id_column = id_column
+
+    def render(self, row: Row) -> Request:
+        """The request of this row. Raises RenderError."""
+        body = self._added | row.fields if self._added else dict(row.fields)
+        if self._id_column is not None:
+            body.pop(self._id_column, None)
+        endpoint = self._endpoint or _endpoint_of(body)
+        if body.get("stream"):
+            raise _streamed()
+        try:
+            sent = to_json(body).encode()
+        except (ValueError, RecursionError) as error:
+            raise RenderError(f"the body cannot be sent as JSON: {error}") from None
+        return Request(endpoint, sent, output_limit(endpoint, body))
+
+
+def _body_text(text: str) -> str:
+    """The characters of the value of `body`; of the last one, as a parser would have it, should there be several."""
+    index, found = _skip(text, text.index("{") + 1), ""
+    while text[index] == '"':
+        key, index = scanstring(text, index + 1)
+        start = _skip(text, _skip(text, index) + 1)
+        _, index = _scan_once(text, start)
+        if key == "body":
+            found = text[start:index]
+        index = _skip(text, index)
+        if text[index] != ",":
+            break
+        index = _skip(text, index + 1)
+    return found
+
+
+def _skip(text: str, index: int) -> int:
+    while text[index] in _BLANKS:
+        index += 1
+    return index
+
+
+def _endpoint_of(body: Mapping[str, Any]) -> Endpoint:
+    if "messages" in body:
+        return Endpoint.CHAT
+    if "input" in body:
+        return Endpoint.RESPONSES
+    if "prompt" in body:
+        return Endpoint.COMPLETIONS
+    raise RenderError(
+        "the body has neither `messages` nor `input`", "A body for chat has `messages`, one for responses `input`."
+    )
+
+
+def _wrong_url(url: Any) -> NoReturn:
+    near = did_you_mean(url, [endpoint.value for endpoint in Endpoint]) if isinstance(url, str) else ""
+    known = ", ".join(endpoint.value for endpoint in Endpoint)
+    raise RenderError(f"`url` is {url!r}, which is not an endpoint{near}", f"Known: {known}.")
+
+
+def _streamed() -> RenderError:
+    return RenderError("`stream` is not supported: replies are read whole", "Remove `stream` from the body.")

@@ -1,0 +1,151 @@
+"""The parts that both kinds of prompt file have, and how single keys of them are read."""
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from batchrun.errors import PromptError
+from batchrun.models import Endpoint
+from batchrun.prompts.definition import InputField, Message, did_you_mean
+
+_INPUT_KEYS = [
+    "name",
+    "kind",
+    "type",
+    "description",
+    "required",
+    "default",
+    "example",
+    "sample",
+    "enumValues",
+    "enum",
+    "items",
+    "properties",
+    "is_required",
+    "json_schema",
+]
+_RICH = frozenset({"thread", "image", "file", "audio"})
+_TYPES = frozenset(
+    [
+        "string",
+        "str",
+        "text",
+        "integer",
+        "int",
+        "number",
+        "float",
+        "double",
+        "boolean",
+        "bool",
+        "array",
+        "list",
+        "object",
+        "dict",
+        "any",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a file says, before its templates are checked."""
+
+    title: str = ""
+    description: str = ""
+    model: str | None = None
+    endpoint: Endpoint | None = None
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    inputs: dict[str, InputField] = field(default_factory=dict[str, InputField])
+    outputs: dict[str, Any] | None = None
+    messages: tuple[Message, ...] = ()
+
+
+def known_keys(node: dict[str, Any], known: list[str], path: str, where: str) -> None:
+    """Refuses a key that nobody reads; `x-…` is free for own notes."""
+    for key in node:
+        if key not in known and not key.startswith(("x-", "x_")):
+            raise PromptError(
+                f"{path}: `{key}` is not known in {where}{did_you_mean(key, known)}",
+                f"Known: {', '.join(known)}. Own notes can go into `metadata` or a key that starts with `x-`.",
+            )
+
+
+def text_of(node: dict[str, Any], key: str, path: str) -> str:
+    """The text under `key`, empty where there is none. Numbers are taken as they are written."""
+    value = node.get(key)
+    if value is None:
+        return ""
+    if isinstance(value, dict | list | bool):
+        raise PromptError(f"{path}: `{key}` must be a text")
+    return str(value).strip()
+
+
+def mapping_of(node: dict[str, Any], key: str, path: str) -> dict[str, Any]:
+    """The mapping under `key`, empty where there is none."""
+    value = node.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise PromptError(f"{path}: `{key}` must be a mapping of `name: value` lines")
+    return {str(name): item for name, item in cast("dict[Any, Any]", value).items()}
+
+
+def unresolved(value: Any, what: str, path: str) -> None:
+    """Refuses `${env:…}` and `${file:…}`, which would let a prompt file read this machine."""
+    if isinstance(value, str) and value.startswith(("${env:", "${file:")):
+        raise PromptError(
+            f"{path}: {what} is {value!r}, which is not resolved", "Write the value, or give it on the command line."
+        )
+
+
+def inputs_of(inputs: Any, path: str, *, samples: bool) -> dict[str, InputField]:
+    """The declared variables: a list of properties or a mapping of names.
+
+    A bare value in the mapping is a default, as Prompty 2.x has it; with `samples` the file is spelled as 1.x, where it is only an example.
+    The name of a type is a type in both.
+    """
+    if inputs is None:
+        return {}
+    if isinstance(inputs, dict):
+        named = [(str(name), value) for name, value in cast("dict[Any, Any]", inputs).items()]
+    elif isinstance(inputs, list):
+        named = [(_name_of(value, path), value) for value in cast("list[Any]", inputs)]
+    else:
+        raise PromptError(f"{path}: `inputs` must be a mapping or a list")
+    if len({name for name, _ in named}) < len(named):
+        raise PromptError(f"{path}: an input stands twice in `inputs`")
+    return {name: _input(name, value, path, samples) for name, value in named}
+
+
+def _name_of(value: Any, path: str) -> str:
+    if isinstance(value, str):
+        return value
+    name = cast("dict[str, Any]", value).get("name") if isinstance(value, dict) else None
+    if not isinstance(name, str) or not name:
+        raise PromptError(f"{path}: each of `inputs` needs a `name`")
+    return name
+
+
+def _input(name: str, value: Any, path: str, samples: bool) -> InputField:
+    if value is None:
+        return InputField()
+    if isinstance(value, str) and value in _TYPES:
+        return InputField(kind=value)
+    if not isinstance(value, dict):
+        unresolved(value, f"the input `{name}`", path)
+        return InputField() if samples else InputField(has_default=True, default=value)
+    return _declared(name, cast("dict[str, Any]", value), path)
+
+
+def _declared(name: str, value: dict[str, Any], path: str) -> InputField:
+    known_keys({str(key): item for key, item in value.items()}, _INPUT_KEYS, path, f"the input `{name}`")
+    kind, description = value.get("kind", value.get("type")), value.get("description")
+    if kind in _RICH:
+        raise PromptError(f"{path}: the input `{name}` is of kind `{kind}`; inputs are text and JSON values")
+    default = value.get("default")
+    unresolved(default, f"the default of `{name}`", path)
+    return InputField(
+        kind=kind if isinstance(kind, str) else None,
+        description=str(description).strip() if description is not None else None,
+        has_default="default" in value or value.get("required") is False,
+        default=default,
+    )

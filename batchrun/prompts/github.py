@@ -1,0 +1,105 @@
+"""GitHub's `.prompt.yml`: `messages`, `model`, `modelParameters`, `responseFormat`, `jsonSchema`.
+
+https://docs.github.com/en/github-models/use-github-models/storing-prompts-in-github-repositories; the fields are those of
+`pkg/prompt/prompt.go` in github/gh-models. `testData` and `evaluators` are for GitHub's own tests and not used here.
+"""
+
+import json
+from typing import Any, cast
+
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from batchrun.errors import PromptError
+from batchrun.prompts.definition import Message
+from batchrun.prompts.fields import Parts, inputs_of, known_keys, mapping_of, text_of, unresolved
+from batchrun.prompts.yaml_text import read_mapping
+
+_KEYS = [
+    "name",
+    "description",
+    "model",
+    "modelParameters",
+    "responseFormat",
+    "jsonSchema",
+    "messages",
+    "testData",
+    "evaluators",
+    "inputs",
+]
+_ROLES = ("system", "developer", "user", "assistant")
+
+
+def parts(text: str, path: str) -> Parts:
+    """What a `.prompt.yml` says. Raises PromptError."""
+    data, node = read_mapping(text, path=path)
+    known_keys(data, _KEYS, path, "the file")
+    options = mapping_of(data, "modelParameters", path)
+    for name, value in options.items():
+        unresolved(value, f"the parameter `{name}`", path)
+    schema = _schema(data, path)
+    if schema is None and data.get("responseFormat") == "json_object":
+        options["response_format"] = {"type": "json_object"}
+    return Parts(
+        title=text_of(data, "name", path),
+        description=text_of(data, "description", path),
+        model=text_of(data, "model", path) or None,
+        options=options,
+        inputs=inputs_of(data.get("inputs"), path, samples=False),
+        outputs=schema,
+        messages=_messages(data, node, path),
+    )
+
+
+def _messages(data: dict[str, Any], node: MappingNode | None, path: str) -> tuple[Message, ...]:
+    listed = data.get("messages")
+    if not isinstance(listed, list) or not listed:
+        raise PromptError(f"{path}: `messages` must be a list of `role` and `content`")
+    lines = _content_lines(node)
+    found: list[Message] = []
+    for number, item in enumerate(cast("list[Any]", listed)):
+        message = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
+        role, content = str(message.get("role", "")).lower(), message.get("content")
+        if role not in _ROLES or not isinstance(content, str):
+            raise PromptError(
+                f"{path}: message {number + 1} needs a `role` ({', '.join(_ROLES)}) and a text as `content`"
+            )
+        if content.strip():
+            found.append(Message(role, content.strip("\n"), lines[number] if number < len(lines) else 1))
+    return tuple(found)
+
+
+def _content_lines(node: MappingNode | None) -> list[int]:
+    """The 1-based line where the content of each message starts."""
+    listed = _member(node, "messages")
+    if not isinstance(listed, SequenceNode):
+        return []
+    contents = [_member(item, "content") for item in listed.value]
+    return [
+        1 + content.start_mark.line + (isinstance(content, ScalarNode) and content.style in ("|", ">"))
+        if content
+        else 1
+        for content in contents
+    ]
+
+
+def _member(node: Node | None, name: str) -> Node | None:
+    if not isinstance(node, MappingNode):
+        return None
+    return next((value for key, value in node.value if key.value == name), None)
+
+
+def _schema(data: dict[str, Any], path: str) -> dict[str, Any] | None:
+    form, given = data.get("responseFormat"), data.get("jsonSchema")
+    if form not in (None, "text", "json_object", "json_schema"):
+        raise PromptError(f"{path}: `responseFormat` is {form!r}", "Write text, json_object or json_schema.")
+    if form != "json_schema":
+        return None
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except (ValueError, RecursionError) as error:
+            raise PromptError(f"{path}: `jsonSchema` is not JSON: {error}") from None
+    schema = cast("dict[str, Any]", given).get("schema") if isinstance(given, dict) else None
+    if not isinstance(schema, dict):
+        raise PromptError(f"{path}: `jsonSchema` needs `name` and `schema`")
+    return cast("dict[str, Any]", schema)

@@ -1,0 +1,254 @@
+"""Prompt files, read: Prompty 1.x and 2.x, GitHub's `.prompt.yml`, plain text and Markdown.
+
+Prompty: https://github.com/microsoft/prompty (`spec/spec.md`, section 2). Where this reader departs from it, it does
+so for the user's safety: roles are split before rendering, so that a row cannot open a message; `${env:…}` and
+`${file:…}` are never resolved and `connection` is never used, so that a prompt from elsewhere can neither read this
+machine nor choose where a key is sent; an unknown key is an error, since it is mostly a slip.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any, NamedTuple, cast
+
+from batchrun.errors import PromptError
+from batchrun.models import Endpoint
+from batchrun.prompts import github, sandbox
+from batchrun.prompts.definition import Message, Prompt
+from batchrun.prompts.fields import Parts, inputs_of, known_keys, mapping_of, text_of, unresolved
+from batchrun.prompts.schema import output_schema
+from batchrun.prompts.yaml_text import read_mapping
+
+MAX_SOURCE = 1_000_000
+"""Characters of a prompt file."""
+
+SUFFIXES = (".prompty", ".prompt.yml", ".prompt.yaml", ".md", ".txt")
+
+_FENCE = re.compile(r"(?:---|\+\+\+)[ \t]*")
+_ROLE = re.compile(r"[ \t]*#?[ \t]*(system|developer|user|assistant)[ \t]*(\[.*\])?[ \t]*:[ \t]*", re.IGNORECASE)
+
+_KEYS = [
+    "$schema",
+    "name",
+    "displayName",
+    "title",
+    "description",
+    "version",
+    "authors",
+    "tags",
+    "metadata",
+    "sample",
+    "model",
+    "inputs",
+    "outputs",
+    "template",
+    "tools",
+    "parameters",
+    "environment",
+]
+_MODEL_KEYS = ["id", "provider", "apiType", "connection", "options", "api", "configuration", "parameters", "response"]
+
+_ENDPOINTS: Mapping[str, Endpoint] = {
+    "chat": Endpoint.CHAT,
+    "agent": Endpoint.CHAT,
+    "responses": Endpoint.RESPONSES,
+    "embedding": Endpoint.EMBEDDINGS,
+    "embeddings": Endpoint.EMBEDDINGS,
+    "completion": Endpoint.COMPLETIONS,
+    "completions": Endpoint.COMPLETIONS,
+}
+
+
+class _Model(NamedTuple):
+    id: str | None
+    endpoint: Endpoint | None
+    options: dict[str, Any]
+    old: bool
+
+
+def stem_of(path: str) -> str:
+    """The name a prompt file goes by: its file name without the suffix of a prompt."""
+    name = PurePath(path).name
+    for suffix in SUFFIXES:
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)]
+    return PurePath(name).stem or "prompt"
+
+
+def parse(source: str, *, path: str) -> Prompt:
+    """The prompt that `source` spells; `path` tells the format by its suffix and is named in errors.
+
+    Raises PromptError for everything that is wrong with it, at the latest here and never while rows are rendered.
+    """
+    if len(source) > MAX_SOURCE:
+        raise PromptError(
+            f"{path}: larger than {MAX_SOURCE:,} characters", "A prompt is a template; data belongs into rows."
+        )
+    text = source.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    if "\0" in text:
+        raise PromptError(f"{path}: not a text file")
+    suffix = path.lower()
+    if suffix.endswith(".prompty"):
+        parts = _prompty(text, path)
+    elif suffix.endswith((".yml", ".yaml")):
+        parts = github.parts(text, path)
+    else:
+        parts = _plain(text, path)
+    return _checked(parts, source, path)
+
+
+def _checked(parts: Parts, source: str, path: str) -> Prompt:
+    if not parts.messages:
+        raise PromptError(
+            f"{path}: the prompt is empty", "Write what the model is to do, with `{{ text }}` for the row."
+        )
+    uses = [sandbox.check(message, path) for message in parts.messages]
+    name = stem_of(path)
+    return Prompt(
+        name=name,
+        title=parts.title or name,
+        description=parts.description,
+        path=path,
+        source=source,
+        model=parts.model,
+        endpoint=parts.endpoint,
+        options=parts.options,
+        inputs=parts.inputs,
+        outputs=parts.outputs,
+        messages=parts.messages,
+        variables=frozenset[str]().union(*(use.variables for use in uses)),
+        optional=frozenset[str]().union(*(use.optional for use in uses)),
+        nullable=frozenset[str]().union(*(use.nullable for use in uses)),
+    )
+
+
+def _plain(text: str, path: str) -> Parts:
+    head, _, _ = _front_matter(text, path) if text.lstrip().startswith("---\n") and "\n---" in text else (None, "", 1)
+    if head is not None and re.search(r"^(name|model|inputs):", head, re.MULTILINE):
+        raise PromptError(
+            f"{path}: starts with front matter, which only `.prompty` files have", "Rename it to `.prompty`."
+        )
+    message = _message("user", text.split("\n"), 1)
+    return Parts(messages=(message,) if message else ())
+
+
+def _prompty(text: str, path: str) -> Parts:
+    head, body, body_line = _front_matter(text, path)
+    front, _ = read_mapping(head, path=path, first_line=2) if head is not None else ({}, None)
+    known_keys(front, _KEYS, path, "the front matter")
+    _refuse_unsupported(front, path)
+    model = _model(front, path)
+    return Parts(
+        title=text_of(front, "displayName", path) or text_of(front, "name", path),
+        description=text_of(front, "description", path),
+        model=model.id,
+        endpoint=model.endpoint,
+        options=model.options,
+        inputs=inputs_of(front.get("inputs"), path, samples=model.old or "sample" in front),
+        outputs=output_schema(front.get("outputs"), path),
+        messages=split_roles(body, body_line, path),
+    )
+
+
+def _front_matter(text: str, path: str) -> tuple[str | None, str, int]:
+    """Front matter (None where there is none), body, and the 1-based line where the body starts."""
+    lines = text.split("\n")
+    start = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    if not _FENCE.fullmatch(lines[start].lstrip()):
+        return None, text, 1
+    for number in range(start + 1, len(lines)):
+        if _FENCE.fullmatch(lines[number]):
+            # Empty lines stand for those above, so that YAML counts lines as the file does.
+            return "\n" * start + "\n".join(lines[start + 1 : number]), "\n".join(lines[number + 1 :]), number + 2
+    raise PromptError(f"{path}:{start + 1}: the front matter has no end", "Close it with a line `---`.")
+
+
+def split_roles(body: str, first_line: int, path: str) -> tuple[Message, ...]:
+    """The messages of a body. Text before the first role line is a system message; without role lines all is the user's."""
+    role, start, lines = "system", 0, body.split("\n")
+    messages: list[Message | None] = []
+    marks = 0
+    for number, line in enumerate([*lines, None]):
+        mark = _ROLE.fullmatch(line) if line is not None else None
+        if line is not None and mark is None:
+            continue
+        if mark is not None and mark[2]:
+            raise PromptError(
+                f"{path}:{first_line + number}: a role line has no attributes here", f"Write `{mark[1]}:`."
+            )
+        last = role if marks or line is not None else "user"
+        messages.append(_message(last, lines[start:number], first_line + start))
+        if mark is not None:
+            role, start, marks = mark[1].lower(), number + 1, marks + 1
+    return tuple(message for message in messages if message is not None)
+
+
+def _message(role: str, lines: list[str], first_line: int) -> Message | None:
+    """A message without the empty lines around it; None where nothing is left."""
+    start, end = 0, len(lines)
+    while start < end and not lines[start].strip():
+        start += 1
+    while end > start and not lines[end - 1].strip():
+        end -= 1
+    return Message(role, "\n".join(lines[start:end]), first_line + start) if start < end else None
+
+
+def _refuse_unsupported(front: dict[str, Any], path: str) -> None:
+    if front.get("tools"):
+        raise PromptError(
+            f"{path}: `tools` are not supported", "To let the model answer with tool calls: --param tools=JSON."
+        )
+    template = front.get("template")
+    if template is None:
+        return
+    if isinstance(template, dict):
+        node = cast("dict[str, Any]", template)
+        known_keys(node, ["format", "parser", "type"], path, "`template`")
+        template = node.get("format", node.get("type", "jinja2"))
+    if isinstance(template, dict):
+        template = cast("dict[str, Any]", template).get("kind", "jinja2")
+    if template != "jinja2":
+        raise PromptError(f"{path}: template format {template!r} is not supported", "Use `format: jinja2`.")
+
+
+def _model(front: dict[str, Any], path: str) -> _Model:
+    model = front.get("model")
+    parameters = mapping_of(front, "parameters", path)
+    if model is None or isinstance(model, str):
+        return _Model(_identifier(model, path), None, _options(parameters, path), False)
+    if not isinstance(model, dict):
+        raise PromptError(f"{path}: `model` must be a name or a mapping with `id`")
+    node = cast("dict[str, Any]", model)
+    known_keys(node, _MODEL_KEYS, path, "`model`")
+    options = parameters | mapping_of(node, "parameters", path) | mapping_of(node, "options", path)
+    configuration = mapping_of(node, "configuration", path)
+    name = node.get("id") or configuration.get("model") or configuration.get("azure_deployment")
+    old = any(key in node for key in ("api", "configuration", "parameters", "response"))
+    return _Model(_identifier(name, path), _endpoint(node, path), _options(options, path), old)
+
+
+def _identifier(name: Any, path: str) -> str | None:
+    if name is None or (isinstance(name, str) and "${" in name):
+        return None
+    if not isinstance(name, str):
+        raise PromptError(f"{path}: the model must be a text, not {name!r}")
+    return name.strip() or None
+
+
+def _endpoint(node: dict[str, Any], path: str) -> Endpoint | None:
+    api = node.get("apiType", node.get("api"))
+    if api is None:
+        return None
+    if not isinstance(api, str) or api.lower() not in _ENDPOINTS:
+        raise PromptError(f"{path}: the API {api!r} is not supported", f"Known: {', '.join(_ENDPOINTS)}.")
+    return _ENDPOINTS[api.lower()]
+
+
+def _options(options: dict[str, Any], path: str) -> dict[str, Any]:
+    options = dict(options)
+    more = options.pop("additionalProperties", None)
+    if isinstance(more, dict):
+        options |= {str(key): value for key, value in cast("dict[Any, Any]", more).items()}
+    for name, value in options.items():
+        unresolved(value, f"the option `{name}`", path)
+    return options

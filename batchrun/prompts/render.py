@@ -1,0 +1,202 @@
+"""Rows for a prompt: the renderer.
+
+Everything that cannot change from row to row is computed once: the JSON around the texts, the options, the schema,
+and messages whose variables are all given by `--set`. A message that is only text with variables becomes a list of
+JSON pieces; any other runs its template, and keeps its last result, since the instructions of most prompts are the
+same for every row.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import orjson
+from jinja2 import UndefinedError
+
+from batchrun.models import Endpoint, Request, Row
+from batchrun.prompts import sandbox
+from batchrun.prompts.definition import Message, Prompt, Renderer, RenderError
+from batchrun.prompts.filters import MAX_OUTPUT, TooLargeError
+from batchrun.prompts.request import frame, members, output_limit
+from batchrun.prompts.variables import check_names, fixed_values
+
+_ABSENT = object()
+
+
+def renderer(  # noqa: PLR0913  everything that decides a request, by name
+    prompt: Prompt,
+    *,
+    endpoint: Endpoint,
+    model: str | None,
+    params: Mapping[str, Any],
+    variables: Mapping[str, str],
+    columns: Mapping[str, str],
+) -> Renderer:
+    """The renderer of a prompt: `variables` are those of `--set`, `columns` maps variables to input columns.
+
+    Raises PromptError where they do not fit the prompt, or the prompt does not fit the endpoint.
+    """
+    check_names(prompt, variables, columns)
+    rest = members(prompt, endpoint, model, params)
+    values = _Values(prompt, fixed_values(prompt, variables), columns)
+    pieces = frame(endpoint, rest, [message.role for message in prompt.messages])
+    return _PromptRenderer(endpoint, output_limit(endpoint, rest), values, pieces)
+
+
+class _Values:
+    """Where each variable of a prompt has its value from, and what is missing where there is none."""
+
+    def __init__(self, prompt: Prompt, fixed: Mapping[str, Any], columns: Mapping[str, str]) -> None:
+        self.prompt = prompt
+        self.fixed = fixed
+        self._columns = columns
+        self._defaults = prompt.defaults
+
+    def source(self, name: str) -> tuple[str, Any]:
+        """The column of a variable, and what holds where a row has no such column."""
+        return self._columns.get(name, name), self._defaults.get(name, _ABSENT)
+
+    def of(self, name: str, fields: Mapping[str, Any]) -> Any:
+        """The value for this row, `_ABSENT` for none. A null gives way to a default."""
+        if name in self.fixed:
+            return self.fixed[name]
+        column, default = self.source(name)
+        value = fields.get(column, _ABSENT)
+        return default if value is _ABSENT or (value is None and default is not _ABSENT) else value
+
+    def refuse(self, fields: Mapping[str, Any], otherwise: str) -> NoReturn:
+        """Raises the error for a row that could not be rendered, naming the variables it lacks, if any."""
+        missing = tuple(sorted(name for name in self.prompt.variables if self._lacks(name, fields)))
+        if not missing:
+            raise RenderError(otherwise)
+        listed = ", ".join(self._named(name, fields) for name in missing)
+        raise RenderError(
+            f"no value for {listed}",
+            "Fill the column, name another one with --column NAME=COLUMN, or give a default in the prompt.",
+            missing,
+        )
+
+    def _lacks(self, name: str, fields: Mapping[str, Any]) -> bool:
+        value = self.of(name, fields)
+        if value is None:
+            return name not in self.prompt.nullable
+        return value is _ABSENT and name not in self.prompt.optional
+
+    def _named(self, name: str, fields: Mapping[str, Any]) -> str:
+        column, _ = self.source(name)
+        mapped = f" (column `{column}`)" if column != name else ""
+        return f"`{name}`{mapped}" + (", which is null" if fields.get(column, _ABSENT) is None else "")
+
+
+class _TemplateMessage:
+    """A message whose template must run."""
+
+    def __init__(self, message: Message, unit: sandbox.Compiled, values: _Values) -> None:
+        self._message = message
+        self._unit = unit
+        self._values = values
+        self._names = tuple(sorted(unit.variables))
+        self._required = unit.variables - values.prompt.nullable
+        self._last: dict[str, Any] | None = None
+        self._text = b""
+
+    def render(self, fields: Mapping[str, Any]) -> bytes:
+        """The text as the inside of a JSON string."""
+        values = {name: value for name in self._names if (value := self._values.of(name, fields)) is not _ABSENT}
+        if values == self._last:
+            return self._text
+        for name in self._required:
+            if values.get(name) is None:
+                self._values.refuse(fields, f"no value for `{name}`")
+        text = orjson.dumps(self._run(values, fields))[1:-1]
+        # Only texts are compared later: 1, 1.0 and True are equal and print differently.
+        if all(type(value) is str for value in values.values()):
+            self._last, self._text = values, text
+        return text
+
+    def _run(self, values: dict[str, Any], fields: Mapping[str, Any]) -> str:
+        try:
+            return sandbox.run(self._unit, values)
+        except UndefinedError as error:
+            self._values.refuse(fields, self._where(error))
+        except (TooLargeError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+            raise RenderError(self._where(error), "Look at the value in this row, or ask for it with `if`.") from None
+
+    def _where(self, error: Exception) -> str:
+        line = sandbox.line_of(error, self._message, self._unit)
+        return f"{self._values.prompt.path}:{line}: {error}"
+
+
+class _PromptRenderer:
+    """Rows into requests, by filling the gaps of a body that is otherwise written already."""
+
+    def __init__(self, endpoint: Endpoint, limit: int | None, values: _Values, pieces: list[str]) -> None:
+        self._endpoint = endpoint
+        self._limit = limit
+        self._values = values
+        self._body: list[bytes] = [b""]
+        self._slots: list[tuple[int, str, Any]] = []
+        self._templates: list[tuple[int, _TemplateMessage]] = []
+        self._add(pieces[0].encode())
+        for message, piece in zip(values.prompt.messages, pieces[1:], strict=True):
+            self._message(message)
+            self._add(piece.encode())
+        self._maximum = MAX_OUTPUT + len(b"".join(self._body))
+
+    def render(self, row: Row) -> Request:
+        """The request of this row. Raises RenderError."""
+        fields = row.fields
+        body = self._body.copy()
+        try:
+            for index, column, default in self._slots:
+                value = fields.get(column)
+                if value is None:
+                    value = self._absent(column, default, fields)
+                body[index] = orjson.dumps(value if type(value) is str else str(value))[1:-1]
+            for index, template in self._templates:
+                body[index] = template.render(fields)
+        except orjson.JSONEncodeError as error:
+            raise RenderError(f"the text cannot be sent: {error}") from None
+        sent = b"".join(body)
+        if len(sent) > self._maximum:
+            raise RenderError(str(TooLargeError()))
+        return Request(self._endpoint, sent, self._limit)
+
+    def _absent(self, column: str, default: Any, fields: Mapping[str, Any]) -> Any:
+        if default is _ABSENT or default is None:
+            self._values.refuse(fields, f"no value for `{column}`")
+        return default
+
+    def _add(self, constant: bytes) -> None:
+        """Text that is the same for every row goes to the end of the last constant."""
+        if self._body and self._gap_at_end():
+            self._body.append(constant)
+        else:
+            self._body[-1] += constant
+
+    def _gap(self) -> int:
+        self._body.append(b"")
+        return len(self._body) - 1
+
+    def _gap_at_end(self) -> bool:
+        last = len(self._body) - 1
+        return any(index == last for index, *_ in [*self._slots, *self._templates])
+
+    def _message(self, message: Message) -> None:
+        unit = sandbox.compiled(message, self._values.prompt.path)
+        if unit.pieces is None:
+            template = _TemplateMessage(message, unit, self._values)
+            if unit.variables <= self._values.fixed.keys():
+                self._add(template.render({}))
+            else:
+                self._templates.append((self._gap(), template))
+            return
+        for piece in unit.pieces:
+            self._piece(piece)
+
+    def _piece(self, piece: str | sandbox.Variable) -> None:
+        if isinstance(piece, str):
+            self._add(orjson.dumps(piece)[1:-1])
+        elif piece.name in self._values.fixed:
+            self._add(orjson.dumps(str(self._values.fixed[piece.name]))[1:-1])
+        else:
+            self._slots.append((self._gap(), *self._values.source(piece.name)))

@@ -1,0 +1,171 @@
+"""The body of a request: how each endpoint spells a prompt, its options and its schema.
+
+Names that a prompt file writes in Prompty's or GitHub's spelling (`maxOutputTokens`, `topP`, `stopSequences`) become
+the endpoint's own; names written as a provider spells them are sent as they are, except for the token limit and the
+reply format, which the Responses endpoint has under other names
+(https://platform.openai.com/docs/api-reference/responses/create). What `--param` says is never renamed and wins.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any, cast
+
+from batchrun.errors import PromptError
+from batchrun.models import Endpoint, Request
+from batchrun.prompts.definition import Prompt
+from batchrun.prompts.schema import is_strict
+
+_CAMEL: Mapping[str, str] = {
+    "topP": "top_p",
+    "topK": "top_k",
+    "frequencyPenalty": "frequency_penalty",
+    "presencePenalty": "presence_penalty",
+    "stopSequences": "stop",
+    "allowMultipleToolCalls": "parallel_tool_calls",
+    "maxTokens": "max_tokens",
+    "maxCompletionTokens": "max_completion_tokens",
+    "maxOutputTokens": "max_completion_tokens",
+}
+_LIMITS: Mapping[Endpoint, Mapping[str, str]] = {
+    Endpoint.CHAT: {},
+    Endpoint.RESPONSES: {"max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"},
+    Endpoint.COMPLETIONS: {"max_completion_tokens": "max_tokens"},
+    Endpoint.EMBEDDINGS: {},
+}
+_CONTENT: Mapping[Endpoint, str] = {
+    Endpoint.CHAT: "messages",
+    Endpoint.RESPONSES: "input",
+    Endpoint.EMBEDDINGS: "input",
+    Endpoint.COMPLETIONS: "prompt",
+}
+
+
+def members(prompt: Prompt, endpoint: Endpoint, model: str | None, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything of the body but the messages. Raises PromptError where the endpoint cannot carry the prompt."""
+    options = {_spelled(name, endpoint): value for name, value in prompt.options.items()}
+    if endpoint is Endpoint.RESPONSES and "response_format" in options:
+        form = _flat(options.pop("response_format"))
+        options.setdefault("text", {"format": form})
+    given = options | dict(params)
+    _refuse_impossible(prompt, endpoint, given)
+    if prompt.outputs is not None:
+        _add_schema(prompt, endpoint, given)
+    chosen = given.pop("model", None) or model or prompt.model
+    return ({"model": chosen} if chosen else {}) | given
+
+
+def frame(endpoint: Endpoint, rest: Mapping[str, Any], roles: list[str]) -> list[str]:
+    """The constant JSON around the texts of the messages, inside whose quotes they belong: one piece more than texts."""
+    model = {"model": rest["model"]} if "model" in rest else {}
+    tail = {name: value for name, value in rest.items() if name != "model"}
+    start = "{" + _inner(model) + ("," if model else "") + f'"{_CONTENT[endpoint]}":'
+    end = ("," if tail else "") + _inner(tail) + "}"
+    if endpoint in (Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS):
+        return [start + '"', '"' + end]
+    opened = [f'{{"role":"{role}","content":"' for role in roles]
+    return [start + "[" + opened[0], *('"},' + opening for opening in opened[1:]), '"}]' + end]
+
+
+def output_limit(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
+    """The output tokens a body allows for all its choices, None where it states no limit. Embeddings have none: 0."""
+    if endpoint is Endpoint.EMBEDDINGS:
+        return 0
+    if endpoint is Endpoint.RESPONSES:
+        return _positive(body.get("max_output_tokens"))
+    limit = _positive(body.get("max_completion_tokens")) or _positive(body.get("max_tokens"))
+    if limit is None:
+        return None
+    choices = _positive(body.get("n")) or 1
+    if endpoint is Endpoint.COMPLETIONS:
+        choices = max(choices, _positive(body.get("best_of")) or 1)
+    return limit * choices
+
+
+def ask_again(request: Request, reply_text: str, complaint: str) -> Request:
+    """The same request, followed by the model's reply and what is wrong with it."""
+    name = _CONTENT[request.endpoint]
+    body: dict[str, Any] = json.loads(request.body)
+    talk = body.get(name)
+    if request.endpoint is Endpoint.RESPONSES and isinstance(talk, str):
+        talk = [{"role": "user", "content": talk}]
+    if request.endpoint in (Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS) or not isinstance(talk, list):
+        raise ValueError(f"{request.endpoint} is not a conversation")
+    correction = (
+        f"Your reply does not fit the required JSON schema: {complaint}\n"
+        "Reply again with the complete, corrected JSON and nothing else."
+    )
+    body[name] = [
+        *cast("list[Any]", talk),
+        {"role": "assistant", "content": reply_text},
+        {"role": "user", "content": correction},
+    ]
+    return request._replace(body=to_json(body).encode("utf-8", "replace"))
+
+
+def request_digest(request: Request) -> str:
+    """32 hexadecimal characters that tell whether a row's effective request has changed."""
+    digest = blake2b(request.endpoint.encode(), digest_size=16)
+    digest.update(b"\0")
+    digest.update(request.body)
+    return digest.hexdigest()
+
+
+def to_json(value: Any) -> str:
+    """Compact JSON; raises ValueError for NaN and infinities, which JSON does not have."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _spelled(name: str, endpoint: Endpoint) -> str:
+    plain = _CAMEL.get(name, name)
+    return _LIMITS[endpoint].get(plain, plain)
+
+
+def _inner(members: Mapping[str, Any]) -> str:
+    return to_json(members)[1:-1]
+
+
+def _positive(value: Any) -> int | None:
+    return value if type(value) is int and value > 0 else None
+
+
+def _refuse_impossible(prompt: Prompt, endpoint: Endpoint, given: Mapping[str, Any]) -> None:
+    if _CONTENT[endpoint] in given:
+        raise PromptError(
+            f"`{_CONTENT[endpoint]}` comes from the prompt", "Change the prompt, or leave the parameter out."
+        )
+    if given.get("stream"):
+        raise PromptError("`stream` is not supported: replies are read whole", "Leave the parameter out.")
+    single = endpoint in (Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS)
+    if single and len(prompt.messages) > 1:
+        raise PromptError(
+            f"{prompt.path}: {endpoint} takes one text, and the prompt has {len(prompt.messages)} messages"
+        )
+    if single and prompt.outputs is not None:
+        raise PromptError(f"{prompt.path}: {endpoint} has no structured output", "Leave `outputs` out.")
+    try:
+        to_json(dict(given)).encode()
+    except (TypeError, ValueError) as error:
+        raise PromptError(f"{prompt.path}: an option or parameter is not JSON: {error}") from None
+
+
+def _add_schema(prompt: Prompt, endpoint: Endpoint, given: dict[str, Any]) -> None:
+    """The schema in the endpoint's spelling; a format that the user states is left alone."""
+    name = re.sub(r"[^a-zA-Z0-9_-]", "_", prompt.name)[:64] or "output"
+    named = {"name": name, "schema": prompt.outputs, "strict": is_strict(prompt.outputs)}
+    if endpoint is Endpoint.CHAT:
+        given.setdefault("response_format", {"type": "json_schema", "json_schema": named})
+        return
+    text = given.get("text", {})
+    if isinstance(text, dict):
+        given["text"] = {"format": {"type": "json_schema"} | named} | cast("dict[str, Any]", text)
+
+
+def _flat(form: Any) -> Any:
+    """Chat's `response_format` as the Responses endpoint has it: without the inner `json_schema`."""
+    if not isinstance(form, dict):
+        return form
+    node = dict(cast("dict[str, Any]", form))
+    inner = node.pop("json_schema", None)
+    return node | cast("dict[str, Any]", inner) if isinstance(inner, dict) else node

@@ -1,0 +1,86 @@
+"""Which variable of a prompt gets its value from where.
+
+`--set NAME=VALUE` wins over everything, then the row's column (`--column NAME=COLUMN`, else the column of the same
+name), then the default of the prompt's `inputs`. A null counts as absent unless the template asks for it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from shlex import quote
+from typing import Any
+
+from batchrun.errors import PromptError
+from batchrun.prompts.definition import Prompt, did_you_mean, nearest
+
+_JSON_KINDS = frozenset(
+    ["integer", "int", "number", "float", "double", "boolean", "bool", "array", "list", "object", "dict"]
+)
+
+
+def check_variables(
+    prompt: Prompt, columns: Sequence[str], variables: Mapping[str, str], column_map: Mapping[str, str]
+) -> None:
+    """Whether every variable can get a value; `columns` are the input's, empty where they are not known.
+
+    Raises PromptError for a `--set` or `--column` that names no variable, for a `--column` that names no column,
+    and for variables that neither the input nor a default has.
+    """
+    check_names(prompt, variables, column_map)
+    if not columns:
+        return
+    for name, column in column_map.items():
+        if column not in columns:
+            near = did_you_mean(column, tuple(columns))
+            raise PromptError(f"--column {name}={column}: the input has no column `{column}`{near}", _has(columns))
+    known = set(columns) | set(variables) | set(column_map) | set(prompt.defaults) | prompt.optional
+    missing = sorted(prompt.variables - known)
+    if missing:
+        raise PromptError(*_unfilled(prompt, missing, columns))
+
+
+def check_names(prompt: Prompt, variables: Mapping[str, str], column_map: Mapping[str, str]) -> None:
+    """Whether `--set` and `--column` name variables of the prompt, each only once. Raises PromptError."""
+    known = prompt.variables | frozenset(prompt.inputs)
+    for option, names in (("--set", variables), ("--column", column_map)):
+        for name in names:
+            if name not in known:
+                listed = ", ".join(sorted(known)) or "none"
+                raise PromptError(
+                    f"{option} {name}=…: the prompt `{prompt.name}` has no variable `{name}`{did_you_mean(name, known)}",
+                    f"Its variables: {listed}.",
+                )
+    for name in variables:
+        if name in column_map:
+            raise PromptError(f"`{name}` has both --set and --column", "Give one of them.")
+
+
+def fixed_values(prompt: Prompt, variables: Mapping[str, str]) -> dict[str, Any]:
+    """The values of `--set`; JSON where the prompt declares the variable as something else than text."""
+    return {name: _typed(prompt, name, text) for name, text in variables.items()}
+
+
+def _typed(prompt: Prompt, name: str, text: str) -> Any:
+    field = prompt.inputs.get(name)
+    if field is None or field.kind not in _JSON_KINDS:
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise PromptError(f"--set {name}={text}: `{name}` is declared as {field.kind}", "Write it as JSON.") from None
+
+
+def _unfilled(prompt: Prompt, missing: list[str], columns: Sequence[str]) -> tuple[str, str]:
+    listed = ", ".join(f"`{name}`" for name in missing)
+    taken = prompt.variables & set(columns)
+    spare = tuple(column for column in columns if column not in taken)
+    pairs = [(name, nearest(name, spare)) for name in missing]
+    if len(missing) == 1 and len(spare) == 1:
+        pairs = [(missing[0], spare[0])]
+    options = [f"--column {quote(f'{name}={column}')}" if column else f"--set {name}=VALUE" for name, column in pairs]
+    message = f"the input has no column for {listed}, which the prompt `{prompt.name}` needs"
+    return message, f"{_has(columns)} Try {' '.join(options)}, or give a default in the prompt."
+
+
+def _has(columns: Sequence[str]) -> str:
+    shown = ", ".join(columns[:20]) + (" …" if len(columns) > 20 else "")
+    return f"The input has: {shown}."

@@ -1,0 +1,98 @@
+"""YAML as configuration: plain data only, and the surprises of YAML 1.1 left out.
+
+Aliases are refused, since a few of them can stand for gigabytes; so are tags, repeated keys and deep nesting. Words
+are words: `no` is Norway and `12:30` a text, as in the core schema of YAML 1.2.
+"""
+
+import re
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode
+
+from batchrun.errors import PromptError
+
+if TYPE_CHECKING:
+    from yaml import SafeLoader
+else:
+    # PyYAML may be built without libyaml; the loader written in Python reads the same.
+    SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+MAX_DEPTH = 40
+
+
+class _Loader(SafeLoader):
+    """Safe YAML with the scalars of the core schema."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012  the base class declares it so
+
+    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.MarkedYAMLError(problem="a key must be a plain word", problem_mark=key.start_mark)
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"`{key.value}` stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+_CORE: list[tuple[str, str, list[str]]] = [
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
+    ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?", list("-+0123456789.")),
+]
+for _tag, _pattern, _first in _CORE:
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), _first)
+
+
+def read_mapping(text: str, *, path: str, first_line: int = 1) -> tuple[dict[str, Any], MappingNode | None]:
+    """The mapping that `text` holds, and its nodes, which know their lines. Raises PromptError."""
+    try:
+        _refuse_bombs(text)
+        loader = _Loader(text)
+        try:
+            node: Node | None = loader.get_single_node()
+            data = None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        raise PromptError(*_explain(error, path, first_line)) from None
+    except (ValueError, RecursionError) as error:
+        raise PromptError(f"{path}: the YAML cannot be read: {error}") from None
+    if data is None:
+        return {}, None
+    if not isinstance(data, dict) or not isinstance(node, MappingNode):
+        raise PromptError(f"{path}:{first_line}: expected `key: value` lines, found a {type(data).__name__}")
+    return {str(key): value for key, value in data.items()}, node
+
+
+def _refuse_bombs(text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases (`*name`) are refused", problem_mark=event.start_mark)
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=event.start_mark)
+
+
+def _explain(error: yaml.YAMLError, path: str, first_line: int) -> tuple[str, str | None]:
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return f"{path}: not YAML: {str(error).splitlines()[0]}", None
+    mark = error.problem_mark or error.context_mark
+    line = first_line + (mark.line if mark else 0)
+    problem = error.problem or error.context or "not YAML"
+    hint = None
+    if "could not determine a constructor" in problem:
+        hint = "Tags like `!!python/object` are never followed; write plain text, numbers, lists and mappings."
+    elif "alias" in problem:
+        hint = "Write the value out where it is needed."
+    elif "mapping values are not allowed" in problem or "could not find expected ':'" in problem:
+        hint = "Put quotes around a value that contains `: `."
+    return f"{path}:{line}: {problem}", hint
