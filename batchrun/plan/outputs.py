@@ -1,0 +1,77 @@
+"""Where the output goes: its default name, its format, its columns, and what it may not overwrite."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from batchrun.errors import RefusedError
+from batchrun.models import Kind
+
+STREAM = "-"
+_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+_COMPRESSED = {".gz", ".gzip", ".zst", ".zstd"}
+_GLOB = "*?["
+
+
+def default_output(input_name: str, kind: Kind, prompt: str | None, form: str | None) -> str:
+    """The output's name where none is chosen, in the current directory: `reviews.translate.jsonl`."""
+    middle = {Kind.ROWS: prompt or "output", Kind.BATCH: "results", Kind.BODIES: "output"}[kind]
+    return f"{input_stem(input_name)}.{middle}.{form or 'jsonl'}"
+
+
+def input_stem(input_name: str) -> str:
+    """What an input is called without folder and suffix: `data/reviews.csv.gz` → `reviews`, `-` → `stdin`."""
+    if input_name == STREAM:
+        return "stdin"
+    parts = [part for part in Path(input_name).resolve().parts if not any(sign in part for sign in _GLOB)]
+    path = Path(input_name) if not any(sign in input_name for sign in _GLOB) else Path(parts[-1])
+    path = Path(path.resolve().name or "input")
+    if path.suffix.lower() in _COMPRESSED:
+        path = path.with_suffix("")
+    return path.stem.lstrip(".-") or "input"
+
+
+def output_format(output: str, chosen: str | None, kind: Kind) -> str:
+    """The format of the output: the chosen one, else by suffix, else JSONL. Raises RefusedError."""
+    found = chosen or _by_suffix(output)
+    if kind is Kind.BATCH and found != "jsonl":
+        raise RefusedError("results of an OpenAI Batch file are written as JSONL", "name the output NAME.jsonl")
+    return found
+
+
+def _by_suffix(output: str) -> str:
+    suffix = Path(output).suffix.lower()
+    if output == STREAM or not suffix or not Path(output).name.strip(".-"):
+        return "jsonl"
+    if suffix not in _FORMATS:
+        raise RefusedError(
+            f"cannot tell the format of {output}",
+            "name it .jsonl, .csv or .parquet, or add --format jsonl, csv or parquet",
+        )
+    return _FORMATS[suffix]
+
+
+def check_not_input(output: str, sources: Iterable[str | None]) -> None:
+    """Refuses an output that is a file which is read: the input or the prompt."""
+    if output == STREAM:
+        return
+    target = Path(output).resolve()
+    for source in sources:
+        if source and source != STREAM and Path(source).resolve() == target:
+            raise RefusedError(f"the output would overwrite {source}, which is read", "choose another --output")
+
+
+def output_fields(schema: Mapping[str, Any] | None, *, column_chosen: bool) -> tuple[str, ...]:
+    """The columns an output schema adds: its properties, unless a column for the whole value was chosen."""
+    properties = schema.get("properties") if schema and not column_chosen else None
+    return tuple(properties) if isinstance(properties, dict) else ()  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  names of a JSON object
+
+
+def check_clash(added: Iterable[str], columns: Iterable[str]) -> None:
+    """Refuses columns to add that the input already has."""
+    clash = [name for name in added if name in set(columns)]
+    if clash:
+        raise RefusedError(
+            f"the input already has a column {', '.join(clash)}",
+            "name another with --output-column NAME",
+        )

@@ -1,0 +1,209 @@
+"""Settings and the facts of input and prompt become the plan; a journaled plan takes the flags of `resume`."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from batchrun.errors import InputError, RefusedError
+from batchrun.models import Endpoint, Kind
+from batchrun.plan.address import check_base_url, check_secrecy, is_loopback
+from batchrun.plan.keys import Key, Mask, find_key
+from batchrun.plan.names import unknown
+from batchrun.plan.outputs import check_clash, check_not_input, default_output, output_fields, output_format
+from batchrun.plan.profiles import PRICES, Profile
+from batchrun.plan.record import Plan
+from batchrun.plan.settings import Settings
+from batchrun.plan.sources import FLAGS, Gathered, gather
+from batchrun.plan.tables import expand_headers, secrets_of
+from batchrun.prompts import Prompt
+
+_LIMITS = (
+    *("concurrency", "concurrency_fixed", "rpm", "tpm", "max_attempts", "timeout", "drain", "max_wait"),
+    *("give_up_after", "stop_after", "limit", "sample", "skip_invalid", "fail_on", "schema_retries", "ca_file"),
+)
+_OF_PROMPTS = {"prompt": "--prompt", "model": "--model", "params": "--param", "set": "--set", "columns": "--column"}
+_AUTHENTICATION = {"authorization", "api-key", "x-api-key"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of the input before the plan; `columns` are those of its first rows."""
+
+    name: str
+    kind: Kind
+    format: str
+    columns: tuple[str, ...] = ()
+    id_column: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a client needs to be let in; never stored. `headers` are expanded, `mask` knows every secret of them."""
+
+    key: Key | None
+    headers: Mapping[str, str] = field(repr=False)
+    mask: Mask = field(repr=False)
+
+
+def resolve(gathered: Gathered, facts: Facts, prompt: Prompt | None) -> Plan:
+    """The plan of a run. Raises RefusedError where the choices do not fit the input, the prompt or each other."""
+    _check_kind(gathered, facts, prompt)
+    settings, profile = gathered.settings, gathered.profile
+    rows = facts.kind is Kind.ROWS
+    columns = settings.columns if rows else {}
+    _check_columns(columns, facts)
+    return Plan(
+        kind=facts.kind,
+        input=facts.name,
+        input_format=facts.format,
+        id_column=facts.id_column,
+        prompt_name=prompt.name if prompt else None,
+        prompt_path=prompt.path if prompt else None,
+        prompt_source=prompt.source if prompt else None,
+        variables=settings.variables if rows else {},
+        columns=columns,
+        **_request(settings, profile, facts, prompt),
+        **_output(gathered, facts, prompt),
+        **_provider(settings, profile),
+        **{name: getattr(settings, name) for name in _LIMITS},
+    )
+
+
+def _check_kind(gathered: Gathered, facts: Facts, prompt: Prompt | None) -> None:
+    if facts.kind is Kind.ROWS and prompt is None:
+        raise RefusedError("rows need a prompt", "add --prompt NAME; `batchrun prompts` lists what is installed")
+    unfit = {Kind.ROWS: (), Kind.BATCH: tuple(_OF_PROMPTS), Kind.BODIES: ("prompt", "set", "columns")}[facts.kind]
+    for option in unfit:
+        if gathered.typed(option):
+            what = "OpenAI Batch requests are" if facts.kind is Kind.BATCH else "request bodies are"
+            raise RefusedError(f"{what} sent as they stand: {_OF_PROMPTS[option]} does not apply", "leave it out")
+    if gathered.typed("endpoint") and facts.kind is Kind.BATCH:
+        raise RefusedError("the `url` of each OpenAI Batch request chooses the endpoint", "leave --endpoint out")
+
+
+def _check_columns(columns: Mapping[str, str], facts: Facts) -> None:
+    for column in columns.values():
+        if facts.columns and column not in facts.columns:
+            raise unknown("column", column, facts.columns, f" of {facts.name}")
+
+
+def _request(settings: Settings, profile: Profile, facts: Facts, prompt: Prompt | None) -> dict[str, Any]:
+    """Endpoint, model and parameters: the settings first, then what the prompt says, then the profile."""
+    if facts.kind is Kind.BATCH:
+        return {"endpoint": Endpoint.CHAT, "model": None, "params": {}}
+    said: Iterable[str] = prompt.options if prompt else ()
+    params = {name: value for name, value in profile.params.items() if name not in said} | settings.params
+    model = settings.model or (prompt.model or profile.model if prompt else None)
+    if prompt and model is None:
+        raise RefusedError(
+            f"no model is chosen, and profile {profile.name} has no default",
+            "add --model NAME, or model = to the prompt",
+        )
+    endpoint = settings.endpoint or (prompt.endpoint if prompt else _endpoint_of_bodies(facts.columns))
+    return {"endpoint": endpoint or Endpoint.CHAT, "model": model, "params": params}
+
+
+def _endpoint_of_bodies(columns: tuple[str, ...]) -> Endpoint:
+    return Endpoint.RESPONSES if "input" in columns and "messages" not in columns else Endpoint.CHAT
+
+
+def _output(gathered: Gathered, facts: Facts, prompt: Prompt | None) -> dict[str, Any]:
+    settings = gathered.settings
+    name = prompt.name if prompt else None
+    output = settings.output or default_output(facts.name, facts.kind, name, settings.format)
+    check_not_input(output, [facts.name, prompt.path if prompt else None])
+    column = settings.output_column or "output"
+    schema = prompt.outputs if prompt else None
+    members = output_fields(schema, column_chosen=settings.output_column is not None)
+    if facts.kind is not Kind.BATCH:
+        check_clash(members or (column,), facts.columns)
+    return {
+        "output": output,
+        "output_format": output_format(output, settings.format, facts.kind),
+        "output_column": column,
+        "output_fields": members,
+    }
+
+
+def _provider(settings: Settings, profile: Profile) -> dict[str, Any]:
+    return {
+        "profile": profile.name,
+        "base_url": _base_url(settings, profile),
+        "api_key_env": profile.api_key_env,
+        "headers": settings.headers,
+        "simulated": profile.simulated,
+        **{name: getattr(profile, name) for name in PRICES},
+    }
+
+
+def _base_url(settings: Settings, profile: Profile) -> str:
+    if profile.simulated:
+        return ""
+    if settings.base_url:
+        return check_base_url(settings.base_url)
+    hint = f"add base_url to [profiles.{profile.name}] of batchrun.toml, or --base-url URL"
+    if profile.name == "azure":
+        hint = f"set AZURE_OPENAI_ENDPOINT=https://RESOURCE.openai.azure.com, or {hint}"
+    raise RefusedError(f"profile {profile.name} has no base URL", hint)
+
+
+def check_provider(gathered: Gathered) -> Access:
+    """Address and key, checked before any input is read. Raises RefusedError."""
+    address = _base_url(gathered.settings, gathered.profile)
+    return _access(address, gathered.settings.headers, gathered)
+
+
+def access(plan: Plan, gathered: Gathered) -> Access:
+    """What the client needs to send the requests of this plan. Raises RefusedError where the key is missing, cannot
+    be sent, or would travel in the clear."""
+    return _access(plan.base_url, plan.headers, gathered)
+
+
+def _access(base_url: str, headers: Mapping[str, str], gathered: Gathered) -> Access:
+    if gathered.profile.simulated:
+        return Access(None, {}, Mask())
+    own = bool(_AUTHENTICATION & {name.lower() for name in headers})
+    optional = own or gathered.profile.key_optional or is_loopback(base_url)
+    key = find_key(gathered.profile, needed=not optional)
+    secrets = secrets_of(headers, os.environ)
+    check_secrecy(base_url, secret=bool(key or secrets), insecure_http=gathered.settings.insecure_http)
+    mask = Mask([*secrets, *([key.value] if key else [])])
+    return Access(key, expand_headers(headers, os.environ), mask)
+
+
+def gather_again(plan: Plan, flags: Mapping[str, Any]) -> Gathered:
+    """The settings for going on with a journaled plan: its profile holds unless another is typed.
+
+    The key is found by this machine's profile of that name, never by anything the journal says.
+    """
+    return gather({"profile": plan.profile, **flags})
+
+
+def override(plan: Plan, gathered: Gathered) -> Plan:
+    """The journaled plan with the typed flags of `resume`; nothing else of today's settings changes it.
+
+    Raises RefusedError where simulated and real replies would meet in one output.
+    """
+    if gathered.profile.simulated != plan.simulated:
+        other = "simulated" if plan.simulated else "real"
+        raise RefusedError(
+            f"this run holds {other} replies; profile {gathered.profile.name} would mix them with others",
+            f"go on with --profile {plan.profile}, or begin a run of its own with another --output",
+        )
+    typed = {name for name, source in gathered.sources.items() if source == FLAGS}
+    changes: dict[str, Any] = {name: getattr(gathered.settings, name) for name in _LIMITS if name in typed}
+    changes["api_key_env"] = gathered.profile.api_key_env
+    if gathered.profile.name != plan.profile or "base_url" in typed:
+        changes |= {"profile": gathered.profile.name, "base_url": _base_url(gathered.settings, gathered.profile)}
+        changes |= {name: getattr(gathered.profile, name) for name in PRICES}
+    if "headers" in typed:
+        changes["headers"] = gathered.settings.headers
+    return replace(plan, **changes)
+
+
+def check_input(settings: Settings) -> str:
+    """The input's name. Raises InputError where none is chosen."""
+    if settings.input is None:
+        raise InputError("no input is chosen", "add --input FILE, a directory, a glob, or - for standard input")
+    return settings.input
