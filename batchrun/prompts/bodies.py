@@ -4,9 +4,12 @@ A Batch line (`custom_id`, `method`, `url`, `body`: https://platform.openai.com/
 the characters of its `body` member, untouched.
 """
 
+import re
 from collections.abc import Mapping
-from json.decoder import JSONDecoder, scanstring
+from json import JSONDecoder
 from typing import Any, NoReturn, cast
+
+import orjson
 
 from batchrun.errors import PromptError
 from batchrun.models import Endpoint, Request, Row
@@ -17,7 +20,13 @@ _URLS: Mapping[str, Endpoint] = {
     url: endpoint for endpoint in Endpoint for url in (endpoint.value, endpoint.value.removeprefix("/v1"))
 }
 _BLANKS = " \t\n\r"
-_scan_once = JSONDecoder().scan_once
+_UP_TO_BODY = re.compile(
+    r"""[ \t\n\r]*+\{[ \t\n\r]*+
+    (?: "(?!body")[^"\\]*+" [ \t\n\r]*+ : [ \t\n\r]*+ (?: "[^"\\]*+" | [-+.\w]++ ) [ \t\n\r]*+ , [ \t\n\r]*+ )*+
+    "body" [ \t\n\r]*+ : [ \t\n\r]*+""",
+    re.VERBOSE,
+)
+_scan = JSONDecoder().raw_decode
 
 
 def batch_renderer() -> Renderer:
@@ -89,12 +98,29 @@ class _BodyRenderer:
 
 
 def _body_text(text: str) -> str:
-    """The characters of the value of `body`; of the last one, as a parser would have it, should there be several."""
+    """The characters of the value of `body`.
+
+    Nearly always it is the last member, so its text is what is left between the members before it and the last
+    brace; that this is one JSON value proves it.
+    """
+    before = _UP_TO_BODY.match(text)
+    if before is not None:
+        found = text[before.end() : text.rindex("}")].rstrip(_BLANKS)
+        try:
+            orjson.loads(found)
+        except orjson.JSONDecodeError:
+            return _body_by_scan(text)
+        return found
+    return _body_by_scan(text)
+
+
+def _body_by_scan(text: str) -> str:
+    """The same, member by member; of several bodies the last one, as a parser would have it."""
     index, found = _skip(text, text.index("{") + 1), ""
     while text[index] == '"':
-        key, index = scanstring(text, index + 1)
+        key, index = _scan(text, index)
         start = _skip(text, _skip(text, index) + 1)
-        _, index = _scan_once(text, start)
+        _, index = _scan(text, start)
         if key == "body":
             found = text[start:index]
         index = _skip(text, index)

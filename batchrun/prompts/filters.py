@@ -49,7 +49,7 @@ def _join(environment: Environment, value: Iterable[Any], d: Any = "", attribute
     return separator.join(texts)
 
 
-def _indent(value: Any, width: int = 4, first: bool = False, blank: bool = False) -> str:
+def _indent(value: Any, width: Any = 4, first: bool = False, blank: bool = False) -> str:
     if not isinstance(width, int) or not 0 <= width <= 40:
         raise TypeError("`indent` takes a width of 0 to 40")
     pad, lines = " " * width, str(value).split("\n")
@@ -59,13 +59,13 @@ def _indent(value: Any, width: int = 4, first: bool = False, blank: bool = False
     return "\n".join([pad + lines[0] if first else lines[0], *rest])
 
 
-def _tojson(value: Any, indent: int | None = None) -> str:
+def _tojson(value: Any, indent: Any = None) -> str:
     if indent is not None and (not isinstance(indent, int) or not 0 <= indent <= 8):
         raise TypeError("`tojson` takes an indent of 0 to 8")
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
-def _round(value: Any, precision: int = 0) -> Any:
+def _round(value: Any, precision: Any = 0) -> Any:
     if not isinstance(precision, int) or not -30 <= precision <= 30:
         raise TypeError("`round` takes a precision of -30 to 30")
     return round(value, precision)

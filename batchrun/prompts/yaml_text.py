@@ -6,7 +6,7 @@ are words: `no` is Norway and `12:30` a text, as in the core schema of YAML 1.2.
 
 import re
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
@@ -31,9 +31,9 @@ class _Loader(SafeLoader):
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                raise yaml.MarkedYAMLError(problem="a key must be a plain word", problem_mark=key.start_mark)
+                raise _refusal("a key must be a plain word", key.start_mark)
             if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"`{key.value}` stands twice", problem_mark=key.start_mark)
+                raise _refusal(f"`{key.value}` stands twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
@@ -45,7 +45,7 @@ _CORE: list[tuple[str, str, list[str]]] = [
     ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?", list("-+0123456789.")),
 ]
 for _tag, _pattern, _first in _CORE:
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), _first)
+    cast("Any", _Loader).add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), _first)
 
 
 def read_mapping(text: str, *, path: str, first_line: int = 1) -> tuple[dict[str, Any], MappingNode | None]:
@@ -55,7 +55,7 @@ def read_mapping(text: str, *, path: str, first_line: int = 1) -> tuple[dict[str
         loader = _Loader(text)
         try:
             node: Node | None = loader.get_single_node()
-            data = None if node is None else loader.construct_document(node)
+            data: Any = None if node is None else cast("Any", loader).construct_document(node)
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
@@ -65,21 +65,25 @@ def read_mapping(text: str, *, path: str, first_line: int = 1) -> tuple[dict[str
     if data is None:
         return {}, None
     if not isinstance(data, dict) or not isinstance(node, MappingNode):
-        raise PromptError(f"{path}:{first_line}: expected `key: value` lines, found a {type(data).__name__}")
-    return {str(key): value for key, value in data.items()}, node
+        raise PromptError(f"{path}:{first_line}: expected lines of `key: value`")
+    return {str(key): value for key, value in cast("dict[Any, Any]", data).items()}, node
+
+
+def _refusal(problem: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
 def _refuse_bombs(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="aliases (`*name`) are refused", problem_mark=event.start_mark)
+            raise _refusal("aliases (`*name`) are refused", event.start_mark)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=event.start_mark)
+            raise _refusal("nested too deeply", event.start_mark)
 
 
 def _explain(error: yaml.YAMLError, path: str, first_line: int) -> tuple[str, str | None]:
