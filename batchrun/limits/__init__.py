@@ -1,0 +1,70 @@
+"""When a request may leave: requests and tokens per minute, concurrency, and what the provider says of them.
+
+Theory of operation
+-------------------
+All requests of a run to one limit scope (host, key, model) pass one `Gate`, first in first out:
+
+    admit ──► (the journal commits the attempt) ──► leave ──► … exchange … ──► settle
+                                                └─► cancel
+
+The first in the queue may leave when nothing of this list holds it back; the first thing that does is the reason
+that every face shows:
+
+1. *Paused* by the user.
+2. *Closed* after a 429 (`closing`): until Retry-After, or a jittered back-off, for everybody.
+3. *Trickle*: the provider is down, one request a second.
+4. *Concurrency* (`concurrency`): a window under the cap, from 16 upwards while a larger one completes more.
+5. *Requests* (`buckets.Spacing`): spaced at the lowest of the user's rate, the rate the headers state, and the rate
+   that 429s have taught (`learning.Pace`); after a closing at half of it, which returns over two seconds.
+6. *Tokens* (`buckets.TokenBucket`): reserved by an estimate (`learning.Estimate`), settled with the actual usage.
+
+Nobody polls: a request that cannot leave is a future in a queue, and one timer wakes the first. `leave` exists because
+the journal's commit lies between admission and departure: what the provider counts is when a request arrives.
+
+A 429 is news only once: requests that left before the gate closed belong to the same burst, and change no rate and no
+window again. Headers are news only when they answer a later request than the last ones used, and `remaining` is
+believed less what has left since that request left. Everything is reckoned in the loop's monotonic time; a machine that
+was suspended finds every bucket filled once, not more.
+"""
+
+from batchrun.limits.gate import Gate
+from batchrun.limits.headers import (
+    NO_HINTS,
+    BucketHint,
+    Hints,
+    hints,
+    parse_duration,
+    parse_number,
+    parse_reset,
+    parse_retry_after,
+)
+from batchrun.limits.records import (
+    Feedback,
+    GateClosed,
+    GateView,
+    Limits,
+    NeverFits,
+    Overlong,
+    Permit,
+    Throttle,
+)
+
+__all__ = [
+    "NO_HINTS",
+    "BucketHint",
+    "Feedback",
+    "Gate",
+    "GateClosed",
+    "GateView",
+    "Hints",
+    "Limits",
+    "NeverFits",
+    "Overlong",
+    "Permit",
+    "Throttle",
+    "hints",
+    "parse_duration",
+    "parse_number",
+    "parse_reset",
+    "parse_retry_after",
+]

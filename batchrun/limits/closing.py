@@ -1,0 +1,56 @@
+"""The time after a 429: closed for everybody, then spaced at half the rate, which returns over some clean seconds."""
+
+import math
+import random
+
+_FIRST_BACK_OFF = 0.25
+_LONGEST_BACK_OFF = 60.0
+_LATER = 0.2
+_RECOVERY = 2.0
+
+
+class Closing:
+    """Until when nothing leaves, and how far the rate has come back. Times are seconds of the gate's clock."""
+
+    __slots__ = ("_began", "_random", "bursts", "since", "until")
+
+    def __init__(self, source: random.Random) -> None:
+        self._random = source
+        self._began = -math.inf
+        self.until = -math.inf
+        self.bursts = 0
+        self.since: float | None = None
+
+    def refused(self, left: float, announced: float | None, now: float) -> bool:
+        """A 429 to a request that left then; whether it is a new burst, one that the last closing did not cause.
+
+        An announced wait is kept to the full and at most a fifth longer. Without one the back-off doubles with each
+        burst that nothing but 429s separates from the last.
+        """
+        new = left > self._began
+        if new:
+            self._began = now
+            self.bursts += 1
+        if self.since is None:
+            self.since = now
+        if announced:
+            self.until = max(self.until, now + announced * (1 + _LATER * self._random.random()))
+        elif new:
+            self.until = max(self.until, now + self._back_off())
+        return new
+
+    def answered(self) -> None:
+        """Something other than a 429 came back."""
+        self.bursts = 0
+        self.since = None
+
+    def share(self, now: float) -> float:
+        """The share of the rate to use now: a half on reopening, then growing to the whole."""
+        open_for = now - self.until
+        if open_for >= _RECOVERY:
+            return 1.0
+        return 0.5 + 0.5 * max(0.0, open_for) / _RECOVERY
+
+    def _back_off(self) -> float:
+        longest = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2.0 ** min(self.bursts - 1, 20))
+        return longest * (0.5 + 0.5 * self._random.random())

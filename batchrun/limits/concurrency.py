@@ -1,0 +1,218 @@
+"""How many requests may be in flight at once.
+
+*Slow start* from 16: every answered request lets one more in, so the window doubles with each clean round, until a
+round brings no more completions per second than the one before. From then on the window *climbs*: it is measured
+over whole rounds at a constant size; a smaller window that completes as much is better (by Little's law the rest only
+queued at the provider), a larger one must earn its place by completing more. 429s that are about concurrency, or
+about nothing known while the window was full, cut it to 0.8 once per burst; after that it grows by one a round and
+rests under the size that was refused. Failures freeze growth and cut nothing.
+"""
+
+from enum import Enum
+
+START = 16
+_CUT = 0.8
+_PAYS_IN_START = 1.2
+_PAYS_UP = 1.2
+_LOSES_DOWN = 0.9
+_SAMPLE = 32
+_HOLD_ROUNDS = 8
+_HOLD_SECONDS = 10.0
+_LONGEST_HOLD = 600.0
+_REFUSED_REST = 30.0
+
+
+class _Stage(Enum):
+    START = "slow start"
+    MEASURE = "measuring the window in force"
+    DOWN = "trying a smaller window"
+    UP = "trying a larger window"
+    HOLD = "resting"
+    REFUSED = "under a size that was refused"
+
+
+class Window:
+    """The window of one gate. `size` is in force; times are seconds of the gate's clock."""
+
+    __slots__ = (
+        "_at_cap_pays", "_best", "_count", "_cut_at", "_frozen", "_good", "_hold", "_rate", "_refused", "_since",
+        "_skip", "_stage", "_target", "_until", "cap", "fixed", "size",
+    )  # fmt: skip
+
+    def __init__(self, cap: int, fixed: bool) -> None:
+        self.cap = cap
+        self.fixed = fixed
+        self.size: float = cap if fixed else min(cap, START)
+        self._stage = _Stage.START
+        self._rate = 0.0
+        self._best = 0.0
+        self._good: float = self.size
+        self._hold = _HOLD_SECONDS
+        self._until = 0.0
+        self._refused = 0.0
+        self._cut_at = -1.0
+        self._at_cap_pays = False
+        self._frozen = 0
+        self._since = -1.0
+        self._begin(-1.0, skip=False)
+
+    def change(self, cap: int, fixed: bool, now: float) -> None:
+        """A new cap or mode, while running."""
+        self.fixed = fixed
+        if fixed:
+            self.size = cap
+        elif cap < self.size:
+            self.size = cap
+            self._rest(now)
+        elif self.size == self.cap and cap > self.cap:
+            self._stage = _Stage.START
+            self._rate = 0.0
+            self._begin(now, skip=False)
+        self.cap = cap
+
+    def restart(self, now: float) -> None:
+        """The provider comes back: slow start again."""
+        if not self.fixed:
+            self.size = min(self.cap, START)
+            self._stage = _Stage.START
+            self._rate = 0.0
+            self._begin(now, skip=False)
+
+    def answered(self, now: float, bound: bool) -> None:
+        """One request was answered; `bound` is whether the window was what held requests back."""
+        if self.fixed:
+            return
+        if self._since < 0:
+            self._since = now
+        if self._frozen > 0:
+            self._frozen -= 1
+            return
+        if not bound:
+            self._void(now)
+            return
+        self._count += 1
+        if self._stage is _Stage.START:
+            self.size = min(self.cap, self.size + 1)
+        if self._count >= self._target:
+            self._round_over(now)
+
+    def failed(self, now: float) -> None:
+        """A 5xx, a lost connection or a deadline: nothing grows for a round, and a measurement is void."""
+        self._frozen = int(self.size)
+        self._void(now)
+
+    def refused(self, left: float, full: bool, now: float) -> None:
+        """A 429 about concurrency (or of unknown kind, then only when `full`) for a request that left then."""
+        if self.fixed or not full or left <= self._cut_at:
+            return
+        self._refused = self.size
+        self.size = max(1.0, self.size * _CUT)
+        self._cut_at = now
+        self._stage = _Stage.REFUSED
+        self._until = now + _REFUSED_REST
+        self._begin(now, skip=False)
+
+    def first_left(self, now: float) -> None:
+        """The clock of the first round starts with the first departure."""
+        if self._since < 0:
+            self._since = now
+
+    def _begin(self, now: float, *, skip: bool) -> None:
+        size = max(1, int(self.size))
+        self._count = 0
+        self._skip = skip
+        self._since = now
+        self._target = size if skip or self._stage is _Stage.START else size * max(1, -(-_SAMPLE // size))
+
+    def _void(self, now: float) -> None:
+        if self._stage in (_Stage.DOWN, _Stage.UP):
+            self.size = self._good
+            self._rest(now)
+        elif self._stage is _Stage.START:
+            self._rate = 0.0
+            self._begin(now, skip=False)
+        else:
+            self._begin(now, skip=True)
+
+    def _round_over(self, now: float) -> None:
+        if self._skip:
+            self._begin(now, skip=False)
+            return
+        rate = self._count / max(now - self._since, 1e-6)
+        match self._stage:
+            case _Stage.START:
+                self._start_over(rate, now)
+            case _Stage.MEASURE:
+                self._best = rate
+                self._try(_Stage.DOWN, self.size / 2, now)
+            case _Stage.DOWN:
+                self._down_over(rate, now)
+            case _Stage.UP:
+                self._up_over(rate, now)
+            case _Stage.HOLD:
+                self._hold_over(rate, now)
+            case _Stage.REFUSED:
+                self._refused_over(now)
+
+    def _start_over(self, rate: float, now: float) -> None:
+        if self._rate and rate < _PAYS_IN_START * self._rate:
+            self.size = self._good
+            self._stage = _Stage.MEASURE
+            self._begin(now, skip=True)
+        elif self.size >= self.cap:
+            self._at_cap_pays = bool(self._rate)
+            self._best = rate
+            self._rest(now)
+        else:
+            self._good = self._target
+            self._rate = rate
+            self._begin(now, skip=False)
+
+    def _try(self, stage: _Stage, size: float, now: float) -> None:
+        self._good = self.size
+        self.size = max(1.0, min(float(self.cap), float(int(size))))
+        if self.size == self._good:
+            self._rest(now)
+            return
+        self._stage = stage
+        self._begin(now, skip=True)
+
+    def _down_over(self, rate: float, now: float) -> None:
+        if rate < _LOSES_DOWN * self._best:
+            self.size = self._good
+            self._rest(now)
+            return
+        self._best = max(self._best, rate)
+        self._hold = _HOLD_SECONDS
+        self._try(_Stage.DOWN, self.size / 2, now)
+
+    def _up_over(self, rate: float, now: float) -> None:
+        if rate < _PAYS_UP * self._best:
+            self.size = self._good
+            self._hold = min(_LONGEST_HOLD, self._hold * 2)
+            self._rest(now)
+            return
+        self._best = rate
+        self._hold = _HOLD_SECONDS
+        self._try(_Stage.UP, self.size * 1.5 + 1, now)
+
+    def _rest(self, now: float) -> None:
+        self._stage = _Stage.HOLD
+        self._until = now + self._hold
+        self._begin(now, skip=True)
+
+    def _hold_over(self, rate: float, now: float) -> None:
+        self._best = rate
+        if now < self._until:
+            self._begin(now, skip=False)
+        elif self.size < self.cap:
+            self._try(_Stage.UP, self.size * 1.5 + 1, now)
+        elif self._at_cap_pays:
+            self._rest(now)
+        else:
+            self._try(_Stage.DOWN, self.size * 0.75, now)
+
+    def _refused_over(self, now: float) -> None:
+        if self.size + 1 < self._refused * 0.95 or now >= self._until:
+            self.size = min(self.cap, self.size + 1)
+        self._begin(now, skip=False)

@@ -1,0 +1,145 @@
+"""Learning a rate from refusals alone, and the tokens of a request from what earlier ones used.
+
+A rate is learnt in three stages. *Start*: it doubles every quarter of a second until the first 429. *Search*: from
+just under what was admitted then, it grows by some per cent a second, faster the longer nothing happens. *Hold*: after
+every further 429 it falls to just under the pace at which the refused request left, and returns along a cubic (as
+RFC 9438 does with a window): quickly at first, flat near the pace that was refused, then ever faster beyond it. A
+burst of 429s is one fall. The pace grows only while it is what holds requests back.
+"""
+
+import math
+from collections import deque
+
+_FIRST_PACE = 16.0
+_DOUBLES_IN = 0.25
+_UNBOUNDED = 20_000.0
+_SEARCH_FROM = 0.8
+_SEARCH_GROWTH = 0.10
+_SEARCH_HASTE = 0.03
+_FALL = 0.93
+_FALL_AGAIN = 0.85
+_PLATEAU = 8.0
+_SLOWEST = 1 / 60
+_REMEMBERED = 2048
+
+
+class Pace:
+    """The learnt rate in requests per second. All times are seconds of the gate's clock."""
+
+    __slots__ = ("_anchor", "_at", "_cut_at", "_first", "_outcomes", "_scale", "_stage", "_time", "rate")
+
+    def __init__(self, *, start: bool) -> None:
+        self.rate = _FIRST_PACE if start else math.inf
+        self._stage = "start"
+        self._outcomes: deque[tuple[float, bool]] = deque(maxlen=_REMEMBERED)
+        self._first = -1.0
+        self._at = 0.0
+        self._time = 0.0
+        self._anchor = math.inf
+        self._scale = 1.0
+        self._cut_at = -math.inf
+
+    @property
+    def learnt(self) -> bool:
+        """Whether a 429 has shown where the limit is."""
+        return self._stage != "start"
+
+    def refresh(self, now: float, binding: bool) -> float:
+        """The rate now; `binding` is whether it held requests back since the last call."""
+        if self._first < 0:
+            self._first = self._at = now
+        elapsed, self._at = max(0.0, now - self._at), now
+        if self._stage == "start":
+            self._start(now)
+        elif binding:
+            self._time += min(elapsed, 1.0)
+            self.rate = max(_SLOWEST, self._search() if self._stage == "search" else self._cubic())
+        return self.rate
+
+    def answered(self, left: float) -> None:
+        """A request that left then was not refused."""
+        if self._stage == "start" and self.rate != math.inf:
+            self._outcomes.append((left, True))
+
+    def refused(self, left: float, pace: float, now: float) -> bool:
+        """A request that left then, at that pace, was refused; whether that begins a new burst."""
+        if self._stage == "start":
+            self._begin_search(left, now)
+            return True
+        if left <= self._cut_at:
+            if self._stage == "search" and self._time == 0.0:
+                self._begin_search(left, self._cut_at)
+            return False
+        self._fall(min(pace, self.rate) if pace != math.inf else self.rate, now)
+        return True
+
+    def slow_down(self) -> None:
+        """Refused again before anything was answered: half the pace."""
+        if self._stage != "start":
+            self._anchor = max(_SLOWEST, self._anchor / 2)
+            self._time = 0.0
+            self.rate = max(_SLOWEST, self.rate / 2)
+
+    def _start(self, now: float) -> None:
+        if self.rate == math.inf:
+            return
+        doublings = (now - self._first) / _DOUBLES_IN
+        self.rate = _FIRST_PACE * 2**doublings if doublings < 12 else math.inf
+
+    def _search(self) -> float:
+        t = min(self._time, 60.0)
+        return self._anchor * math.exp(_SEARCH_GROWTH * t + _SEARCH_HASTE * t * t)
+
+    def _cubic(self) -> float:
+        turns = self._time / (_PLATEAU * self._scale) - 1
+        return self._anchor * (1 + (1 - _FALL) * turns**3)
+
+    def _begin_search(self, left: float, now: float) -> None:
+        """From what was admitted in the last while before the refused request left; a bucket's depth is not rate."""
+        window = max(0.25, (left - self._first) / 4)
+        known = [at for at, _ in self._outcomes if left - window <= at <= left]
+        span = min(window, max(left - self._first, 0.05))
+        admitted = max(1.0, len(known) - 1.0) / span
+        self._stage = "search"
+        self._anchor = self.rate = max(_SLOWEST, _SEARCH_FROM * admitted)
+        self._time = 0.0
+        self._cut_at = now
+
+    def _fall(self, refused_at: float, now: float) -> None:
+        soon = self._stage == "hold" and self._time < _PLATEAU * self._scale / 2
+        self._stage = "hold"
+        self._anchor = max(_SLOWEST, refused_at * (_FALL_AGAIN / _FALL if soon else 1.0))
+        self._scale = max(1.0, 2.5 / self._anchor)
+        self._time = 0.0
+        self.rate = self._cubic()
+        self._cut_at = now
+
+
+class Estimate:
+    """How many tokens a request will use, from what earlier ones of the run used (moving averages)."""
+
+    __slots__ = ("_count", "_output", "_ratio")
+
+    BYTES_PER_TOKEN = 4
+    UNKNOWN_OUTPUT = 256.0
+
+    def __init__(self) -> None:
+        self._ratio = 1.0
+        self._output = self.UNKNOWN_OUTPUT
+        self._count = 0
+
+    def of(self, body_bytes: int, output_limit: int | None) -> int:
+        """Input by bytes / 4 times the observed ratio; output as observed, at most the request's own limit."""
+        output = self._output
+        if output_limit is not None and (self._count == 0 or output_limit < output):
+            output = output_limit
+        return math.ceil(body_bytes / self.BYTES_PER_TOKEN * self._ratio + output)
+
+    def learn(self, body_bytes: int, input_tokens: int, output_tokens: int) -> None:
+        """Take in what one reply used."""
+        self._count += 1
+        weight = max(0.02, 1 / self._count)
+        if body_bytes > 0:
+            ratio = min(100.0, input_tokens * self.BYTES_PER_TOKEN / body_bytes)
+            self._ratio += weight * (ratio - self._ratio)
+        self._output += weight * (output_tokens - self._output)

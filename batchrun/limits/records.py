@@ -1,0 +1,101 @@
+"""What goes into the gate and comes out of it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from batchrun.events import WaitReason
+from batchrun.limits.headers import NO_HINTS, Hints
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the user allows. `rpm` and `tpm` are per minute; `max_wait` is the longest announced wait, in seconds."""
+
+    cap: int = 256
+    fixed: bool = False
+    rpm: float | None = None
+    tpm: float | None = None
+    max_wait: float | None = None
+
+
+class Throttle(StrEnum):
+    """What a 429 says it is about."""
+
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+    CONCURRENCY = "concurrency"
+    UNKNOWN = "unknown"
+
+
+class Feedback(NamedTuple):
+    """How an exchange ended, as far as limits are concerned.
+
+    `status` is the HTTP status, 0 for none. `throttle` is set for a 429 and for whatever else is one in disguise.
+    `tokens` is the total usage where it is known. `failed` marks a 5xx, a lost connection or a deadline. With
+    `body_bytes`, `input_tokens` and `output_tokens` the gate's estimates improve.
+    """
+
+    status: int
+    hints: Hints = NO_HINTS
+    throttle: Throttle | None = None
+    tokens: int | None = None
+    failed: bool = False
+    body_bytes: int = 0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+class Overlong(NamedTuple):
+    """The provider announced a wait longer than `Limits.max_wait`; `seconds` is that wait. The run should stop."""
+
+    seconds: float
+
+
+class Permit:
+    """Leave for one request to go, from `Gate.admit` until `Gate.settle` or `Gate.cancel`."""
+
+    __slots__ = ("full", "left", "open", "pace", "sent_before", "tokens", "tokens_before")
+
+    def __init__(self, tokens: int, pace: float, full: bool, now: float) -> None:
+        self.tokens = tokens
+        self.pace = pace
+        self.full = full
+        self.left = now
+        self.sent_before = -1
+        self.tokens_before = 0.0
+        self.open = True
+
+
+@dataclass(frozen=True, slots=True)
+class GateView:
+    """The gate at one moment. Rates are per minute, None where none is known; fills are 0..1 of what is left.
+
+    `reason` is what holds the next request back, None when nothing does or nobody waits; `until` is the gate's
+    clock. `refused_since` is when the present unbroken row of 429s began, None after any other answer.
+    """
+
+    in_flight: int
+    allowed: int
+    cap: int
+    rpm: float | None
+    tpm: float | None
+    requests_fill: float | None
+    tokens_fill: float | None
+    reason: WaitReason | None
+    until: float | None
+    refused_since: float | None
+    waiting: int
+
+
+class GateClosed(Exception):  # noqa: N818  # a state that waiters are told of, not a fault
+    """The gate was closed for good; nothing more is admitted."""
+
+
+class NeverFits(Exception):  # noqa: N818  # a verdict about one request
+    """The request is larger than the tokens-per-minute limit, so no wait would ever let it in."""
+
+    def __init__(self, limit: float, tokens: int) -> None:
+        super().__init__(f"about {tokens:,} tokens, but the limit is {limit:,.0f} tokens per minute")
+        self.limit = limit
+        self.tokens = tokens

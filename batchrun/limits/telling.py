@@ -1,0 +1,54 @@
+"""When a wait is worth an event: on a change of reason, and only when nothing leaves for a second or longer."""
+
+from collections.abc import Callable
+
+from batchrun.events import Going, Waiting, WaitReason
+
+WORTH_TELLING = 1.0
+"""Seconds without a departure that a user may take for a standstill."""
+
+_AT_ONCE = frozenset({WaitReason.PAUSED, WaitReason.DOWN})
+
+
+class Teller:
+    """Turns what holds the gate back into `Waiting` and `Going`, at most one a change."""
+
+    __slots__ = ("_listen", "_told", "_until")
+
+    def __init__(self, listen: Callable[[Waiting | Going], None]) -> None:
+        self._listen = listen
+        self._told: WaitReason | None = None
+        self._until: float | None = None
+
+    def going(self, now: float) -> None:
+        """Requests leave, or nobody waits."""
+        if self._told is not None:
+            self._told = None
+            self._listen(Going(now))
+
+    def held(self, reason: WaitReason, until: float | None, last: float, now: float) -> float | None:
+        """The next request is held back; the last one was admitted at `last`.
+
+        Returns when to look again, None when there is nothing left to tell.
+        """
+        known = until is not None and reason not in _AT_ONCE
+        if known and until is not None and until - now < WORTH_TELLING and now - last < WORTH_TELLING:
+            self.going(now)
+            return None
+        if until is None and reason not in _AT_ONCE and now - last < WORTH_TELLING - 1e-6:
+            self.going(now)
+            return last + WORTH_TELLING
+        self._tell(reason, until, now)
+        return None
+
+    def _tell(self, reason: WaitReason, until: float | None, now: float) -> None:
+        if reason is self._told and not _moved(self._until, until):
+            return
+        self._told, self._until = reason, until
+        self._listen(Waiting(reason, until, now))
+
+
+def _moved(old: float | None, new: float | None) -> bool:
+    if old is None or new is None:
+        return old is not new
+    return abs(new - old) >= WORTH_TELLING
