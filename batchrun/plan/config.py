@@ -45,20 +45,20 @@ def user_file() -> Path:
     return folder / NAME
 
 
-def read_files(options: Iterable[str], folder: Path | None = None) -> tuple[ConfigFile, ...]:
-    """The configuration files that exist, the nearer first; `options` are the known option names.
+def read_files(options: Iterable[str] | None, folder: Path | None = None) -> tuple[ConfigFile, ...]:
+    """The configuration files that exist, the nearer first; `options` are the known option names, None to look at profiles only.
 
     Raises RefusedError, naming the file, for anything in them that is not known or not of the right form.
     """
     here = (folder or Path.cwd()) / NAME
     user = user_file()
-    known = frozenset(options) - ONLY_FLAGS
+    known = None if options is None else frozenset(options) - ONLY_FLAGS
     found = [(here, False)] if here != user else []
     files = [_read(path, known, trusted=trusted) for path, trusted in (*found, (user, True))]
     return tuple(file for file in files if file is not None)
 
 
-def _read(path: Path, known: frozenset[str], *, trusted: bool) -> ConfigFile | None:
+def _read(path: Path, known: frozenset[str] | None, *, trusted: bool) -> ConfigFile | None:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -68,7 +68,7 @@ def _read(path: Path, known: frozenset[str], *, trusted: bool) -> ConfigFile | N
     except (ValueError, RecursionError) as error:
         raise RefusedError(f"{path} is not valid TOML: {error}") from error
     profiles = _tables(table.pop("profiles", {}), f"profiles in {path}")
-    options = _options(table, known, path)
+    options = {} if known is None else _options(table, known, path)
     return ConfigFile(path, options, {name: _profile(name, own, path, trusted) for name, own in profiles.items()})
 
 

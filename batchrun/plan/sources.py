@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource
 
 from batchrun.errors import RefusedError
+from batchrun.plan.catalogue import profile_tables
 from batchrun.plan.config import ONLY_FLAGS, TABLES, ConfigFile, read_files
 from batchrun.plan.names import unknown
 from batchrun.plan.profiles import DEFAULT, Profile, find_profile
@@ -71,15 +72,6 @@ def gather(flags: Mapping[str, Any], folder: Path | None = None) -> Gathered:
     gathered = Gathered(validate(merged, settled), profile, sources)
     _check(gathered)
     return gathered
-
-
-def profile_tables(files: Iterable[ConfigFile]) -> dict[str, dict[str, Any]]:
-    """The `[profiles.NAME]` tables of all files, the nearer file's entries winning."""
-    tables: dict[str, dict[str, Any]] = {}
-    for file in files:
-        for name, table in file.profiles.items():
-            tables[name] = {**table, **tables.get(name, {})}
-    return tables
 
 
 def flag_layer(flags: Mapping[str, Any]) -> Layer:

@@ -1,0 +1,65 @@
+"""The command line: `main` is the door, `program` the tree of commands.
+
+Commands parse, gather settings and call the engine, the registry or the report; no feature begins here. At the top
+of these modules stand click and the standard library only; a command imports what it needs when it runs.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from batchrun import __version__
+from batchrun.cli.failures import Border
+from batchrun.cli.run import resume, run
+from batchrun.cli.runs import export, rm, runs, show
+from batchrun.cli.shape import Door
+from batchrun.cli.tools import completion, profiles, prompts, sim
+from batchrun.errors import ExitCode
+
+_COMPLETE = "_BATCHRUN_COMPLETE"
+_EXAMPLES = (
+    "batchrun --input reviews.csv --prompt translate --profile sim     a rehearsal: no key, no cost",
+    "batchrun --input reviews.csv --prompt translate --model gpt-5.4-mini",
+    "batchrun --input requests.jsonl                                   an OpenAI Batch file, sent live",
+    "batchrun resume                                                   go on with the last run",
+)
+
+
+@click.group(cls=Door, examples=_EXAMPLES, invoke_without_command=True)
+@click.version_option(__version__, prog_name="batchrun", message="%(prog)s %(version)s")
+@click.pass_context
+def program(ctx: click.Context) -> int:
+    """Run one prompt over many rows: ten or ten million LLM calls, from a file to a file.
+
+    Every row is answered or accounted for, nothing is paid for twice. Options without a command belong to run:
+    see batchrun run --help.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+    return ExitCode.REFUSED
+
+
+for _command in (run, resume, runs, show, export, rm, sim, prompts, profiles, completion):
+    program.add_command(_command)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line, `sys.argv` by default, and returns its exit code."""
+    border = Border()
+    args = list(sys.argv[1:] if argv is None else argv)
+
+    def command() -> int:
+        if instruction := os.environ.get(_COMPLETE):
+            return _complete(instruction)
+        with program.make_context("batchrun", args, obj=border) as ctx:
+            return int(program.invoke(ctx) or 0)
+
+    return int(border.run(command))
+
+
+def _complete(instruction: str) -> int:
+    from click.shell_completion import shell_complete  # noqa: PLC0415  loaded only to complete
+
+    return shell_complete(program, {}, "batchrun", _COMPLETE, instruction)

@@ -1,0 +1,82 @@
+"""What the shell can complete: runs, prompts, profiles, columns. Never raises: no completion is the worst case."""
+
+import csv
+import json
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+Completion = list[CompletionItem]
+_RUNS = ".batchrun"
+_HEAD = 65_536
+
+
+def _starting(names: Iterable[str], incomplete: str, prefix: str = "") -> Completion:
+    return [CompletionItem(prefix + name) for name in sorted(names) if (prefix + name).startswith(incomplete)]
+
+
+def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
+    return [CompletionItem(incomplete, type="file")]
+
+
+def one_of(*names: str) -> Callable[[click.Context, click.Parameter, str], Completion]:
+    """Completes one of the names, and each one of a comma-separated list."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
+        before, comma, _ = incomplete.rpartition(",")
+        return _starting(names, incomplete, before + comma)
+
+    return complete
+
+
+def profiles(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
+    from batchrun.errors import BatchrunError  # noqa: PLC0415  loaded only to complete
+    from batchrun.plan.catalogue import every_profile  # noqa: PLC0415  loaded only to complete
+
+    with suppress(BatchrunError):
+        return _starting((profile.name for profile in every_profile()), incomplete)
+    return []
+
+
+def prompts(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
+    from batchrun.errors import BatchrunError  # noqa: PLC0415  loaded only to complete
+    from batchrun.prompts import available, default_places  # noqa: PLC0415  loaded only to complete
+
+    with suppress(BatchrunError, OSError):
+        names = _starting((listing.name for listing in available(default_places())), incomplete)
+        return names or files(ctx, param, incomplete)
+    return []
+
+
+def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
+    with suppress(OSError):
+        found = {path.name.split(".")[0] for path in Path(_RUNS).iterdir() if not path.name.startswith(".")}
+        return _starting({*found, "last"}, incomplete) or files(ctx, param, incomplete)
+    return files(ctx, param, incomplete)
+
+
+def columns(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
+    """The columns of the chosen input's first record; for `--column` after `NAME=`."""
+    name, equals, _ = incomplete.rpartition("=")
+    if param.name == "columns" and not equals:
+        return []
+    with suppress(OSError, ValueError, csv.Error, RecursionError):
+        return _starting(_columns_of(Path(str(ctx.params.get("input")))), incomplete, name + equals)
+    return []
+
+
+def _columns_of(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        head = stream.read(_HEAD)
+    first = next(islice(filter(str.strip, head.split("\n")), 1), "")
+    if first.lstrip().startswith("{"):
+        return list(json.loads(first))
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return next(csv.reader([first], delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+    return []

@@ -1,0 +1,101 @@
+"""How a command fails: one line that says what and where, one that says what to do next, and the exit code."""
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+import click
+
+from batchrun.errors import BatchrunError, ExitCode
+
+_log = logging.getLogger("batchrun")
+
+
+class Border:
+    """The outer border of every command: turns what is raised into words on stderr and an exit code.
+
+    `mask` takes secrets out of texts, `keeps_log` is whether a log has the traceback; a command sets both as soon as
+    it knows them.
+    """
+
+    def __init__(self) -> None:
+        self.mask: Callable[[str], str] = str
+        self.keeps_log = False
+
+    def run(self, command: Callable[[], int]) -> int:
+        """The exit code of the command. Nothing but SystemExit leaves this method."""
+        try:
+            code = command()
+            sys.stdout.flush()
+        except BatchrunError as error:
+            self.say(error.message, error.hint)
+            code = error.exit_code
+        except click.ClickException as error:
+            self.say(_usage_text(error), _usage_hint(error))
+            code = ExitCode.REFUSED
+        except click.exceptions.Exit as error:
+            code = error.exit_code
+        except (KeyboardInterrupt, click.Abort):
+            code = ExitCode.INTERRUPTED
+        except OSError as error:
+            code = self._system(error)
+        except Exception as error:  # noqa: BLE001  the one border where anything may arrive
+            code = self._unexpected(error)
+        return _with_closed_pipe(code)
+
+    def say(self, message: str, hint: str | None = None, label: str = "error") -> None:
+        """An error and its hint on stderr, safe to show."""
+        from batchrun.display import printable  # noqa: PLC0415  only on the way to an error
+
+        lines = [f"batchrun: {label}: {message}", *([f"  hint: {hint}"] if hint else [])]
+        try:
+            for line in lines:
+                click.echo(printable(self.mask(_without_environment(line))), err=True)
+        except OSError:
+            return
+
+    def _system(self, error: OSError) -> ExitCode:
+        if error.errno == errno.EPIPE:
+            return ExitCode.BROKEN_PIPE
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+            self.say(f"cannot write: {error.strerror}", "make room, then give the same command again")
+            return ExitCode.STORAGE
+        return self._unexpected(error)
+
+    def _unexpected(self, error: Exception) -> ExitCode:
+        _log.error("unexpected", exc_info=error)
+        hint = "the log has the traceback" if self.keeps_log else "add --verbose or --log-file FILE for the traceback"
+        self.say(f"{type(error).__name__}: {error}", f"this is a defect of batchrun; {hint}", label="unexpected error")
+        return ExitCode.UNEXPECTED
+
+
+def _usage_text(error: click.ClickException) -> str:
+    text = error.format_message().strip().rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
+def _usage_hint(error: click.ClickException) -> str | None:
+    if isinstance(error, click.UsageError) and error.ctx:
+        return f"{error.ctx.command_path} --help"
+    return None
+
+
+def _without_environment(line: str) -> str:
+    """The line without the values of variables that are named like secrets, whoever put them there."""
+    for name, value in os.environ.items():
+        if len(value) >= 8 and any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD")):
+            line = line.replace(value, f"${name}")
+    return line
+
+
+def _with_closed_pipe(code: int) -> int:
+    """Keeps the interpreter from complaining about a closed or full stdout when it flushes for the last time."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        broken = isinstance(error, OSError) and error.errno == errno.EPIPE
+        return code or (ExitCode.BROKEN_PIPE if broken else ExitCode.STORAGE)
+    return code

@@ -1,0 +1,86 @@
+"""The options of `run` and `resume`, as data: name, section, what help says. Their forms are checked by `plan`.
+
+Every value stays text here, so that flags, variables and configuration files are checked and refused by one rule.
+"""
+
+from collections.abc import Callable
+
+import click
+from click.shell_completion import CompletionItem
+
+from batchrun.cli import complete
+from batchrun.cli.shape import SectionOption
+
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+_INPUT, _OUTPUT, _PROVIDER = "Input and prompt", "Output", "Model and provider"
+_SPEED, _FAILURES, _TALK = "Speed", "Failures and time", "This command"
+
+
+def value(
+    section: str, names: str, metavar: str, text: str, *, many: bool = False, completer: Completer | None = None
+) -> SectionOption:
+    """An option with a value; `names` are its spellings and, last, the name of the setting."""
+    return SectionOption(
+        names.split(), section=section, metavar=metavar, help=text, multiple=many, shell_complete=completer
+    )
+
+
+def flag(section: str, names: str, text: str) -> SectionOption:
+    """An option that is on where it is typed."""
+    return SectionOption(names.split(), section=section, is_flag=True, help=text)
+
+
+RUN: tuple[SectionOption, ...] = (
+    value(_INPUT, "-i --input input", "FILE", "A file, a directory, a glob, or - for standard input.", completer=complete.files),
+    value(_INPUT, "-p --prompt prompt", "NAME", "A prompt by name, or the path of one.", completer=complete.prompts),
+    value(_INPUT, "--set set", "NAME=VALUE", "A prompt variable, the same for all rows.", many=True),
+    value(_INPUT, "--column columns", "NAME=COLUMN", "A prompt variable from a column of another name.", many=True, completer=complete.columns),
+    value(_INPUT, "--id-column id_column", "NAME|none", "What identifies a row [default: custom_id or id, else its content].", completer=complete.columns),
+    value(_INPUT, "--limit limit", "N", "Send only the first N rows."),
+    value(_INPUT, "--sample sample", "N", "Send only N rows from all over the input."),
+    flag(_INPUT, "--skip-invalid skip_invalid", "Record invalid lines as skipped instead of refusing the input."),
+    value(_OUTPUT, "-o --output output", "FILE", "Where the rows go, or - [default: INPUT.PROMPT.jsonl].", completer=complete.files),
+    value(_OUTPUT, "--format format", "FORMAT", "jsonl, csv or parquet [default: by the output's suffix].", completer=complete.one_of("jsonl", "csv", "parquet")),
+    value(_OUTPUT, "--output-column output_column", "NAME", "The column for the reply [default: output]."),
+    value(_OUTPUT, "--fail-on fail_on", "FLAGS", "Count these replies as failures: truncated,refused,filtered.", completer=complete.one_of("truncated", "refused", "filtered")),
+    flag(_OUTPUT, "--update update", "After a change of prompt, model or parameters: send the changed rows again."),
+    flag(_OUTPUT, "--fresh fresh", "Begin anew and pay again, whatever the output holds."),
+    value(_PROVIDER, "-m --model model", "NAME", "The model [default: the prompt's, else the profile's]."),
+    value(_PROVIDER, "-P --profile profile", "NAME", "The provider; sim is a rehearsal without key [default: openai].", completer=complete.profiles),
+    value(_PROVIDER, "--base-url base_url", "URL", "Another address of the provider, such as https://host/v1."),
+    value(_PROVIDER, "--endpoint endpoint", "NAME", "chat, responses, embeddings or completions [default: chat].", completer=complete.one_of("chat", "responses", "embeddings", "completions")),
+    value(_PROVIDER, "--param params", "NAME=JSON", "A parameter of the request body, such as temperature=0.", many=True),
+    value(_PROVIDER, "--header headers", "NAME:VALUE", "A header of every request; ${NAME} stands for a variable.", many=True),
+    value(_PROVIDER, "--ca-file ca_file", "FILE", "Trust these certificate authorities.", completer=complete.files),
+    flag(_PROVIDER, "--insecure-http insecure_http", "Send the key over http:// to another machine."),
+    value(_SPEED, "--concurrency concurrency", "N", "At most N requests in flight; adapts below it [default: 256]."),
+    flag(_SPEED, "--concurrency-fixed concurrency_fixed", "Always use the whole --concurrency."),
+    value(_SPEED, "--rpm rpm", "N", "At most N requests a minute [default: what the provider says]."),
+    value(_SPEED, "--tpm tpm", "N", "At most N tokens a minute [default: what the provider says]."),
+    value(_SPEED, "--max-wait max_wait", "TIME", "Stop rather than wait longer than this when told to [default: wait]."),
+    value(_FAILURES, "--max-attempts max_attempts", "N", "Attempts for a row; 429s do not count [default: 5]."),
+    value(_FAILURES, "--timeout timeout", "TIME", "Deadline of an attempt, as a whole [default: 10m]."),
+    value(_FAILURES, "--schema-retries schema_retries", "N", "Ask again N times for a reply that fits the schema [default: 2]."),
+    value(_FAILURES, "--drain drain", "TIME", "Await requests in flight after Ctrl-C [default: 1m]."),
+    value(_FAILURES, "--give-up-after give_up_after", "TIME", "Stop when the provider is down this long [default: 10m]."),
+    value(_FAILURES, "--stop-after stop_after", "TIME", "Stop in good order after this time."),
+    flag(_TALK, "--dry-run dry_run", "Check and render everything, make no call."),
+    flag(_TALK, "-y --yes yes", "Do not ask."),
+    flag(_TALK, "--json json", "One event a line on standard output."),
+    flag(_TALK, "-q --quiet quiet", "Say only what went wrong, and the sums."),
+    flag(_TALK, "--no-progress no_progress", "No bar and no status lines."),
+    flag(_TALK, "-v --verbose verbose", "Log to standard error."),
+    value(_TALK, "--log-file log_file", "FILE", "Log to a file.", completer=complete.files),
+    value(_TALK, "--runs-dir runs_dir", "DIR", "Where journals are kept [default: .batchrun beside the output].", completer=complete.files),
+)  # fmt: skip
+
+_NOT_RESUMED = {
+    *("input", "prompt", "set", "columns", "id_column", "skip_invalid", "output", "format", "output_column", "update"),
+    *("fresh", "model", "endpoint", "params", "dry_run"),
+}
+RESUME = tuple(option for option in RUN if option.name not in _NOT_RESUMED)
+
+
+def talk(*names: str) -> list[click.Parameter]:
+    """The options of those names that other commands share with `run`."""
+    return [option for option in RUN if option.name in names]

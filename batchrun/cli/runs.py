@@ -1,0 +1,121 @@
+"""`runs`, `show`, `export`, `rm`: the run registry."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batchrun.cli import complete
+from batchrun.cli.options import flag, value
+from batchrun.cli.shape import Shown
+from batchrun.errors import ExitCode
+
+_RUN = "RUN is a run id, a unique beginning of one, an output file, or last."
+_DIR = value(
+    "Options",
+    "--runs-dir runs_dir",
+    "DIR",
+    "Where journals are kept [default: .batchrun here].",
+    completer=complete.files,
+)
+_JSON = flag("Options", "--json json", "One JSON object a line.")
+
+
+def _ref(*, required: bool = False) -> click.Argument:
+    return click.Argument(
+        ["ref"],
+        metavar="RUN" if required else "[RUN]",
+        default=None if required else "last",
+        required=required,
+        shell_complete=complete.runs,
+    )
+
+
+@click.command("runs", cls=Shown, params=[_JSON, _DIR], examples=("batchrun runs", "batchrun runs --json | jq -r .id"))
+def runs(json: bool, runs_dir: str | None) -> int:
+    """List the runs of this directory, the latest first."""
+    from batchrun import registry, report  # noqa: PLC0415  only for this command
+
+    report.runs_table(registry.listing(_folder(runs_dir)), as_json=json)
+    return ExitCode.OK
+
+
+@click.command(
+    "show",
+    cls=Shown,
+    params=[
+        _ref(),
+        flag("Options", "-f --follow follow", "Stay and show the run as it goes on."),
+        flag("Options", "--failed failed", "List the rows that failed, and why."),
+        _JSON,
+        _DIR,
+    ],
+    examples=(
+        "batchrun show                        the last run",
+        "batchrun show last --follow          look on while another terminal runs it",
+        "batchrun show reviews.translate.jsonl --failed",
+    ),
+    help=f"Show one run: its plan, its sums, what is left and how to go on.\n\n{_RUN}",
+)
+def show(ref: str, follow: bool, failed: bool, json: bool, runs_dir: str | None) -> int:
+    from batchrun import registry, report  # noqa: PLC0415  only for this command
+
+    found = registry.find(ref, _folder(runs_dir))
+    report.show_run(found, follow=follow, failed=failed, as_json=json)
+    return ExitCode.OK
+
+
+@click.command(
+    "export",
+    cls=Shown,
+    params=[
+        _ref(),
+        value("Options", "-o --output output", "FILE", "Write there instead; - is standard output.", completer=complete.files),
+        value("Options", "--format format", "FORMAT", "jsonl, csv or parquet.", completer=complete.one_of("jsonl", "csv", "parquet")),
+        flag("Options", "--failed failed", "Only the rows that failed, as input for another run."),
+        value("Options", "--journal journal", "FILE", "A copy of the journal, to take elsewhere.", completer=complete.files),
+        _DIR,
+    ],
+    examples=(
+        "batchrun export last                          its output again, from the journal; no call is made",
+        "batchrun export last --output all.csv",
+        "batchrun export last --failed --output again.jsonl",
+        "batchrun export last --journal backup.db",
+    ),
+    help=f"Write the output of a run again, at any time, also while it runs.\n\n{_RUN}",
+)  # fmt: skip
+def export(**options: Any) -> int:
+    from batchrun import registry, report  # noqa: PLC0415  only for this command
+
+    found = registry.find(options.pop("ref"), _folder(options.pop("runs_dir")))
+    report.export_run(found, **options)
+    return ExitCode.OK
+
+
+@click.command(
+    "rm",
+    cls=Shown,
+    params=[
+        click.Argument(["refs"], metavar="RUN…", nargs=-1, required=True, shell_complete=complete.runs),
+        flag("Options", "-y --yes yes", "Do not ask."),
+        _DIR,
+    ],
+    examples=("batchrun rm 7f3a", "batchrun rm last --yes"),
+    help=f"Delete runs: the journal with every reply in it. The output files stay.\n\n{_RUN}",
+)
+def rm(refs: tuple[str, ...], yes: bool, runs_dir: str | None) -> int:
+    from batchrun import registry  # noqa: PLC0415  only for this command
+    from batchrun.errors import RefusedError  # noqa: PLC0415  only for this command
+
+    found = [registry.find(ref, _folder(runs_dir)) for ref in refs]
+    if not yes and not sys.stdin.isatty():
+        raise RefusedError("deleting needs a yes, and there is no terminal to ask", "add --yes")
+    for run in found:
+        if yes or click.confirm(f"Delete {run.describe()}?", err=True):
+            registry.remove(run)
+    return ExitCode.OK
+
+
+def _folder(runs_dir: str | None) -> Path | None:
+    return Path(runs_dir) if runs_dir else None

@@ -1,0 +1,143 @@
+"""How commands look: help that starts with examples, options in sections, unknown names with the nearest one.
+
+Imports click and the standard library only, like every module of `cli` at its top: `batchrun --help` loads nothing
+else.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from batchrun.errors import ExitCode, RefusedError
+
+HELP_NAMES: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+_FIRST = frozenset({"-h", "--help", "--version"})
+_EXIT_CODES = (
+    (ExitCode.OK, "every row is done"),
+    (ExitCode.UNEXPECTED, "unexpected: a defect of batchrun"),
+    (ExitCode.REFUSED, "refused before any call: usage, configuration, input, host"),
+    (ExitCode.ROWS_FAILED, "finished, some rows failed"),
+    (ExitCode.STOPPED, "stopped by a fatal answer: key, quota, model, everything failing, gave up"),
+    (ExitCode.STORAGE, "the journal or the output cannot be written"),
+    (ExitCode.BUDGET, "a budget is reached"),
+    (ExitCode.BUSY, "another process holds the run"),
+    (ExitCode.HANGUP, "after HUP"),
+    (ExitCode.INTERRUPTED, "after Ctrl-C"),
+    (ExitCode.BROKEN_PIPE, "the reader of standard output is gone"),
+    (ExitCode.TERMINATED, "after TERM"),
+)
+
+
+class SectionOption(click.Option):
+    """An option that help shows under a heading of its own."""
+
+    def __init__(self, *names: Any, section: str = "Options", **settings: Any) -> None:
+        super().__init__(*names, **settings)
+        self.section = section
+
+    def consume_value(self, ctx: click.Context, opts: Any) -> Any:
+        """Refuses another option in the place of this one's value: `--model --profile sim`."""
+        value, source = super().consume_value(ctx, opts)
+        known = {name for param in ctx.command.params for name in param.opts}
+        for text in value if isinstance(value, list | tuple) else [value]:  # pyright: ignore[reportUnknownVariableType]  click's own value
+            if not self.is_flag and text in known:
+                raise RefusedError(
+                    f"{self.opts[-1]} needs a value, not {text}", f"write {self.opts[-1]}={text} to insist"
+                )
+        return value, source
+
+
+class Shown(click.Command):
+    """A command whose help is: usage, what it does, examples, options by section."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **settings: Any) -> None:
+        super().__init__(*args, context_settings={**HELP_NAMES, **settings.pop("context_settings", {})}, **settings)
+        self.examples = examples
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_help_text(ctx, formatter)
+        write_examples(self.examples, formatter)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            if record := param.get_help_record(ctx):
+                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records, col_max=34)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise no_such_option(error, self.get_params(ctx)) from error
+
+
+class ShownGroup(Shown, click.Group):
+    """A command with commands of its own, which may run without one."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_commands(ctx, formatter)
+        Shown.format_options(self, ctx, formatter)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
+            raise no_such_command(args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+
+class Door(ShownGroup):
+    """The program: options without a command before them belong to `run`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0] not in _FIRST:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(int(code)), meaning) for code, meaning in _EXIT_CODES])
+        super().format_epilog(ctx, formatter)
+
+
+def write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> None:
+    if examples:
+        with formatter.section("Examples"):
+            for line in examples:
+                formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
+def no_such_option(error: click.NoSuchOption, params: Sequence[click.Parameter]) -> RefusedError:
+    """The refusal of an unknown flag; one that looks like a key is told where keys come from."""
+    from batchrun.plan.names import unknown  # noqa: PLC0415  only on the way to an error
+
+    name = error.option_name
+    if name.strip("-").replace("_", "-") in ("api-key", "apikey", "key", "token", "secret"):
+        return RefusedError(
+            f"{name} does not exist: others on this machine can read a command line, and the shell keeps it",
+            "set OPENAI_API_KEY or the variable the profile names, or api_key_file or api_key_command in batchrun.toml",
+        )
+    return unknown("option", name, [option for param in params for option in param.opts if option.startswith("--")])
+
+
+def no_such_command(name: str, commands: Sequence[str]) -> RefusedError:
+    from batchrun.plan.names import unknown  # noqa: PLC0415  only on the way to an error
+
+    if Path(name).exists():
+        return RefusedError(f"unknown command: {name}", f"to run over that file: batchrun --input {name}")
+    return unknown("command", name, commands)
+
+
+def typed(ctx: click.Context) -> dict[str, Any]:
+    """The parameters that stand on the command line, by name; not their defaults."""
+    given = {
+        name: value
+        for name, value in ctx.params.items()
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+    return cast("dict[str, Any]", given)

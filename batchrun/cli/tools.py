@@ -1,0 +1,141 @@
+"""`sim`, `prompts`, `profiles`, `completion`: what is beside runs."""
+
+import json as json_text
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchrun.cli import complete
+from batchrun.cli.options import flag
+from batchrun.cli.shape import Shown, ShownGroup
+from batchrun.errors import ExitCode
+
+if TYPE_CHECKING:
+    from batchrun.plan.profiles import Profile
+
+_JSON = flag("Options", "--json json", "One JSON object a line.")
+
+
+@click.command(
+    "sim",
+    cls=Shown,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+    add_help_option=False,
+)
+@click.pass_context
+def sim(ctx: click.Context) -> int:
+    """Start the simulated provider as a server on loopback."""
+    from batchrun import sim as simulator  # noqa: PLC0415  only for this command
+
+    return simulator.main(ctx.args)
+
+
+@click.group(
+    "prompts",
+    cls=ShownGroup,
+    invoke_without_command=True,
+    params=[_JSON],
+    examples=("batchrun prompts", "batchrun prompts show translate"),
+)
+@click.pass_context
+def prompts(ctx: click.Context, json: bool) -> int:
+    """List the prompts that are installed, or show one."""
+    if ctx.invoked_subcommand is None:
+        from batchrun.prompts import available, default_places  # noqa: PLC0415  only for this command
+
+        found = [(listing.name, listing.description) for listing in available(default_places())]
+        _table([{"name": name, "description": text} for name, text in found], as_json=json)
+    return ExitCode.OK
+
+
+@prompts.command(
+    "show",
+    cls=Shown,
+    params=[click.Argument(["name"], shell_complete=complete.prompts)],
+    examples=("batchrun prompts show translate > mine.prompty",),
+)
+def prompts_show(name: str) -> int:
+    """Print a prompt as it stands in its file."""
+    from batchrun.prompts import load  # noqa: PLC0415  only for this command
+
+    click.echo(load(name).source, nl=False)
+    return ExitCode.OK
+
+
+@click.group(
+    "profiles",
+    cls=ShownGroup,
+    invoke_without_command=True,
+    params=[_JSON],
+    examples=("batchrun profiles", "batchrun profiles show azure"),
+)
+@click.pass_context
+def profiles(ctx: click.Context, json: bool) -> int:
+    """List the providers that can be named with --profile, or show one."""
+    if ctx.invoked_subcommand is None:
+        from batchrun.plan.catalogue import every_profile  # noqa: PLC0415  only for this command
+
+        _table([_summary(profile) for profile in every_profile()], as_json=json)
+    return ExitCode.OK
+
+
+@profiles.command(
+    "show",
+    cls=Shown,
+    params=[click.Argument(["name"], shell_complete=complete.profiles), _JSON],
+    examples=("batchrun profiles show openai",),
+)
+def profiles_show(name: str, json: bool) -> int:
+    """Print one profile: address, where its key comes from, defaults. Never the key."""
+    from batchrun.plan.catalogue import one_profile  # noqa: PLC0415  only for this command
+
+    profile = one_profile(name)
+    facts: dict[str, Any] = {**_summary(profile), **profile.defaults, "params": dict(profile.params)}
+    facts |= {name: getattr(profile, name) for name in ("input_price", "output_price", "cached_price")}
+    known = {name: fact for name, fact in facts.items() if fact not in (None, {}, "")}
+    if json:
+        click.echo(json_text.dumps(known, ensure_ascii=False))
+    else:
+        _table([{"entry": name, "value": str(fact)} for name, fact in known.items()], as_json=False)
+    return ExitCode.OK
+
+
+def _summary(profile: "Profile") -> dict[str, Any]:
+    key = profile.api_key_file or " ".join(profile.api_key_command[:1]) or profile.api_key_env
+    address = "started by the run" if profile.simulated else profile.base_url or "(set it)"
+    return {"name": profile.name, "base_url": address, "key": key or "none", "model": profile.model or ""}
+
+
+@click.command(
+    "completion",
+    cls=Shown,
+    params=[click.Argument(["shell"], type=click.Choice(["bash", "zsh", "fish"]))],
+    examples=(
+        "batchrun completion bash > ~/.local/share/bash-completion/completions/batchrun",
+        "batchrun completion zsh > ~/.zfunc/_batchrun",
+        "batchrun completion fish > ~/.config/fish/completions/batchrun.fish",
+    ),
+)
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> int:
+    """Print the script that completes commands, options, runs, prompts, profiles and columns in a shell."""
+    from click.shell_completion import get_completion_class  # noqa: PLC0415  only for this command
+
+    script = get_completion_class(shell)
+    if script is not None:
+        click.echo(script(ctx.find_root().command, {}, "batchrun", "_BATCHRUN_COMPLETE").source())
+    return ExitCode.OK
+
+
+def _table(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    """One JSON object a line, or aligned columns under no heading."""
+    from batchrun.display import printable  # noqa: PLC0415  only where names are shown
+
+    if as_json:
+        for row in rows:
+            click.echo(json_text.dumps(row, ensure_ascii=False))
+        return
+    cells = [[printable(str(cell), 120) for cell in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
