@@ -1,0 +1,71 @@
+"""Foreign text made safe to show: one function for every message, log line, table cell and title.
+
+Text from rows, replies, error bodies and file names can carry terminal commands (ESC, OSC, C1), overwrite a line (CR,
+backspace), turn the reading direction or hide characters. `printable` shows them instead of letting them act. It is
+for display only: what goes into a file stays exact.
+"""
+
+import re
+from unicodedata import category
+
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0")
+_ARABIC_SIGNS = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+_MARKS_IN_A_ROW = 8
+
+
+def printable(text: str, limit: int | None = None) -> str:
+    """The text on one line with nothing in it that acts or hides; at most `limit` characters, the last then "…".
+
+    C0 controls and DEL become their Unicode pictures (ESC is shown as ␛, a line feed as ␊); C1 controls, bidirectional
+    and zero-width characters, line separators and lone surrogates become escapes (`\\x9b`, `\\u202e`). Of more than
+    eight combining marks in a row the rest is left out.
+    """
+    cut = text if limit is None else text[: limit + 1]
+    if not (cut.isascii() and cut.isprintable()):
+        cut = _bounded_marks(cut.translate(_PICTURES))
+    if limit is not None and (len(cut) > limit or len(text) > limit + 1):
+        return cut[: max(limit - 1, 0)] + "…" * (limit > 0)
+    return cut
+
+
+class _Pictures(dict[int, str | int]):
+    """A table for `str.translate` that knows what is to be replaced and looks up the rest as it comes."""
+
+    def __missing__(self, code: int) -> str | int:
+        char = chr(code)
+        if char in _BLANK_LETTERS or (category(char) in _UNSEEN and char not in _ARABIC_SIGNS):
+            self[code] = _picture(code)
+            return self[code]
+        return code
+
+
+def _picture(code: int) -> str:
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "␡"
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+_PICTURES = _Pictures()
+
+
+def _bounded_marks(text: str) -> str:
+    """Combining marks are never ASCII, so only the other stretches are looked at."""
+    return _NOT_ASCII.sub(lambda match: _bounded_stretch(match.group()), text)
+
+
+def _bounded_stretch(stretch: str) -> str:
+    if len(stretch) <= _MARKS_IN_A_ROW:
+        return stretch
+    kept: list[str] = []
+    run = 0
+    for char in stretch:
+        run = run + 1 if category(char) in ("Mn", "Me") else 0
+        if run <= _MARKS_IN_A_ROW:
+            kept.append(char)
+    return "".join(kept)

@@ -1,0 +1,37 @@
+"""Every input format in, every output format out.
+
+Input is streamed: JSONL, JSON arrays, CSV, TSV, text, directories and globs, stdin; gzip and zstd by content; Parquet
+and Excel with the extra `data`. A record is a `Row` whose text is one JSON object on one line, or an `Invalid` with
+its line and its reason; neither is ever dropped. This package knows nothing of prompts, providers or the journal.
+"""
+
+from batchrun.rows.check import RESERVED
+from batchrun.rows.input import Input, open_input
+from batchrun.rows.kinds import Mixed
+from batchrun.rows.members import (
+    batch_error_line,
+    batch_line,
+    clash,
+    error_text,
+    insert_members,
+    note_text,
+    restore,
+)
+from batchrun.rows.writers import RowWriter, columns_of, writer
+
+__all__ = [
+    "RESERVED",
+    "Input",
+    "Mixed",
+    "RowWriter",
+    "batch_error_line",
+    "batch_line",
+    "clash",
+    "columns_of",
+    "error_text",
+    "insert_members",
+    "note_text",
+    "open_input",
+    "restore",
+    "writer",
+]

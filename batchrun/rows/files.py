@@ -1,0 +1,72 @@
+"""A directory or a glob: a file is a row with `path`, `name` and `text`.
+
+Directories are read with everything below them, in the order of the paths; hidden files and directories are left
+out, links to directories are not followed. `path` is relative to the directory, or as the glob matched it. A file
+that is not UTF-8 text, that cannot be read or that is too large is an invalid record, named by its path.
+"""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from batchrun.display import printable
+from batchrun.errors import InputError
+from batchrun.models import Invalid
+from batchrun.rows.check import ROW_LIMIT, Record, encodable, invalid, string
+from batchrun.rows.lines import BOM
+from batchrun.rows.source import translated
+
+
+def is_glob(source: str) -> bool:
+    """Whether the name of something that does not exist is a pattern."""
+    return glob.has_magic(source)
+
+
+def in_directory(directory: Path) -> list[tuple[str, Path]]:
+    """The files below a directory, with the path of each relative to it. Raises InputError."""
+    name = printable(str(directory))
+    with translated(name):
+        os.scandir(directory).close()
+    found: list[tuple[str, Path]] = []
+    for folder, folders, names in os.walk(directory):
+        folders[:] = [entry for entry in folders if not entry.startswith(".")]
+        for entry in names:
+            path = Path(folder, entry)
+            if not entry.startswith(".") and path.is_file():
+                found.append((path.relative_to(directory).as_posix(), path))
+    if not found:
+        raise InputError(f"There are no files in the directory {name}.")
+    return sorted(found)
+
+
+def matching(pattern: str) -> list[tuple[str, Path]]:
+    """The files that a glob matches (`**` goes down), hidden ones only if it says so. Raises InputError."""
+    found = [(name, Path(name)) for name in sorted(glob.iglob(pattern, recursive=True)) if Path(name).is_file()]
+    if not found:
+        raise InputError(f"No file matches {printable(pattern)}.")
+    return found
+
+
+def read_files(files: Sequence[tuple[str, Path]]) -> Iterator[Record | Invalid]:
+    """A record per file; its line is the number of the file, from 1."""
+    for number, (name, path) in enumerate(files, 1):
+        yield _record(number, name, path) if encodable(name) else invalid(number, name, "a name that is not UTF-8")
+
+
+def _record(number: int, name: str, path: Path) -> Record | Invalid:
+    try:
+        with path.open("rb") as file:
+            data = file.read(ROW_LIMIT + 1)
+    except OSError as error:
+        return invalid(number, name, f"cannot be read: {error.strerror}")
+    if len(data) > ROW_LIMIT:
+        return invalid(number, name, f"larger than {ROW_LIMIT // 1024**2} MiB")
+    try:
+        text = data.removeprefix(BOM).decode()
+    except UnicodeDecodeError:
+        return invalid(number, name, "not text in UTF-8")
+    if "\0" in text:
+        return invalid(number, name, "a binary file")
+    fields = {"path": name, "name": path.name, "text": text}
+    return number, "{" + ",".join(f"{string(key)}:{string(value)}" for key, value in fields.items()) + "}", fields

@@ -1,0 +1,130 @@
+"""What the records of an input are, and who each of them is.
+
+The first valid record decides the kind and, unless it is named, the id column. Everything per record that is not
+about its format happens in `Identity.row`: the key `_batchrun` of an errors file is taken off, a record of another
+kind is found, an OpenAI Batch request is checked, the id is read.
+"""
+
+from typing import Any, NamedTuple
+
+from batchrun.display import printable
+from batchrun.models import Endpoint, Invalid, Kind, Row
+from batchrun.rows.check import RESERVED, Record, RefusedRowError, invalid, without_reserved
+
+AUTOMATIC = ("custom_id", "id")
+NO_COLUMN = "none"
+_SAID = {
+    Kind.ROWS: "a row for a prompt",
+    Kind.BATCH: "an OpenAI Batch request",
+    Kind.BODIES: "a bare request body",
+}
+_URLS = frozenset(endpoint.value for endpoint in Endpoint)
+
+
+class Mixed(Invalid):
+    """A record of another kind than the first one: the input is refused for it, also with `--skip-invalid`."""
+
+    __slots__ = ()
+
+
+class Identity(NamedTuple):
+    """What the first valid record decided: the kind, the id column (None: by content) and its line."""
+
+    kind: Kind
+    id_column: str | None
+    line: int
+    has_prompt: bool
+    json: bool
+
+    def row(self, record: Record) -> Row | Invalid | None:
+        """The row of a record; None for the note of an invalid line, which an errors file holds."""
+        line, text, fields = record
+        if RESERVED in fields:
+            if is_note(fields):
+                return None
+            text, fields = stripped(text, fields)
+        kind = kind_of(fields, has_prompt=self.has_prompt, json=self.json)
+        if kind is not self.kind:
+            return Mixed(line, printable(text, 120), f"{_SAID[kind]}, but line {self.line} is {_SAID[self.kind]}")
+        try:
+            if kind is not Kind.ROWS:
+                _refuse_request(fields, kind)
+            elif not self.has_prompt:
+                _refuse_result(fields)
+            if self.id_column is None:
+                return Row(line, None, text, fields)
+            return Row(line, _key(fields, self.id_column), text, fields)
+        except RefusedRowError as error:
+            return invalid(line, text, str(error))
+
+
+def identity_of(record: Record, id_column: str | None, *, has_prompt: bool, json: bool) -> Identity:
+    """What this record decides, being the first valid one."""
+    line, _, fields = record
+    kind = kind_of(fields, has_prompt=has_prompt, json=json)
+    if id_column is None:
+        column = next((name for name in AUTOMATIC if name in fields), None)
+    else:
+        column = None if id_column == NO_COLUMN else id_column
+    return Identity(kind, column, line, has_prompt, json)
+
+
+def kind_of(fields: dict[str, Any], *, has_prompt: bool, json: bool) -> Kind:
+    """A table has no request bodies: its cells are text."""
+    if not json:
+        return Kind.ROWS
+    if "body" in fields and "custom_id" in fields and _is_request(fields):
+        return Kind.BATCH
+    if not has_prompt and ("messages" in fields or "input" in fields):
+        return Kind.BODIES
+    return Kind.ROWS
+
+
+def _is_request(fields: dict[str, Any]) -> bool:
+    """A `body` that is text and stands alone is an ordinary column, of letters for instance."""
+    return type(fields["body"]) is dict or "url" in fields or "method" in fields
+
+
+def is_note(fields: dict[str, Any]) -> bool:
+    """Whether an object is no row but what an errors file says of a line that was none."""
+    reserved = fields[RESERVED]
+    return len(fields) == 1 and isinstance(reserved, dict) and "text" in reserved
+
+
+def stripped(text: str, fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Text and fields of a row without the key `_batchrun`."""
+    return without_reserved(text), {name: value for name, value in fields.items() if name != RESERVED}
+
+
+def _key(fields: dict[str, Any], column: str) -> str:
+    value = fields.get(column)
+    if type(value) is str and value:
+        return value
+    if type(value) is int:
+        return str(value)
+    shown = printable(column, 60)
+    if value is None or value == "":
+        raise RefusedRowError(f'the id column "{shown}" is {"empty" if column in fields else "missing"}')
+    raise RefusedRowError(f'the id in column "{shown}" is not text or a whole number')
+
+
+def _refuse_request(fields: dict[str, Any], kind: Kind) -> None:
+    """A method or url that is missing means POST to chat completions."""
+    if kind is Kind.BODIES:
+        return
+    if type(fields["body"]) is not dict:
+        raise RefusedRowError('the "body" of the request is not an object')
+    method, url = fields.get("method", "POST"), fields.get("url", Endpoint.CHAT.value)
+    if method != "POST":
+        raise RefusedRowError(f"the method is {_shown(method)}, but only POST is sent")
+    if not isinstance(url, str) or url not in _URLS:
+        raise RefusedRowError(f"the url is {_shown(url)}, but it can only be one of {', '.join(sorted(_URLS))}")
+
+
+def _refuse_result(fields: dict[str, Any]) -> None:
+    if "custom_id" in fields and "response" in fields and "error" in fields:
+        raise RefusedRowError("an OpenAI Batch result, not a request: take the file of the requests as input")
+
+
+def _shown(value: object) -> str:
+    return printable(value, 60) if isinstance(value, str) else printable(repr(value), 60)

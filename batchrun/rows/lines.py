@@ -1,0 +1,81 @@
+"""Chunks of bytes become lines of text: split at the line feed only, never where `str.splitlines` would as well.
+
+CRLF and a byte order mark at the start are taken off, the last line needs no line feed. Whole blocks are decoded at
+once; only a block that does not decode, or that holds an overlong line, is looked at line by line.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from batchrun.errors import InputError
+from batchrun.models import Invalid
+from batchrun.rows.check import EXCERPT, ROW_LIMIT, too_long, undecodable
+
+BOM = b"\xef\xbb\xbf"
+
+
+def line_groups(chunks: Iterable[bytes]) -> Iterator[list[str | Invalid] | list[str]]:
+    """The lines of the input in groups, in order; a line that is no text is an Invalid that knows its number."""
+    number = 1
+    for block in _blocks(without_bom(chunks)):
+        group = _group(block, number)
+        number += len(group)
+        yield group
+
+
+def raw_lines(chunks: Iterable[bytes], name: str) -> Iterator[str]:
+    """The lines as they are, each with its line feed; bytes that are not UTF-8 become lone surrogates."""
+    for block in _blocks(without_bom(chunks)):
+        if len(block) > ROW_LIMIT:
+            raise InputError(f"{name} has a line longer than {ROW_LIMIT // 1024**2} MiB.")
+        for line in block.decode(errors="surrogateescape").split("\n"):
+            yield line + "\n"
+
+
+def without_bom(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks without the byte order mark of UTF-8."""
+    start = b""
+    source = iter(chunks)
+    for chunk in source:
+        start += chunk
+        if len(start) >= len(BOM):
+            break
+    yield start.removeprefix(BOM)
+    yield from source
+
+
+def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Blocks of whole lines, without the last line feed. What exceeds the limit of a row is not kept."""
+    parts: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        cut = chunk.rfind(b"\n")
+        if cut < 0:
+            if size <= ROW_LIMIT:
+                parts.append(chunk)
+                size += len(chunk)
+            continue
+        yield b"".join([*parts, chunk[:cut]])
+        parts = [chunk[cut + 1 :]]
+        size = len(parts[0])
+    if size:
+        yield b"".join(parts)
+
+
+def _group(block: bytes, number: int) -> list[str | Invalid] | list[str]:
+    if len(block) <= ROW_LIMIT:
+        try:
+            text = block.decode()
+        except UnicodeDecodeError:
+            pass
+        else:
+            return (text.replace("\r\n", "\n").removesuffix("\r") if "\r" in text else text).split("\n")
+    return [_line(data, number + index) for index, data in enumerate(block.split(b"\n"))]
+
+
+def _line(data: bytes, number: int) -> str | Invalid:
+    if len(data) > ROW_LIMIT:
+        return too_long(number, data[: 4 * EXCERPT].decode(errors="replace"))
+    try:
+        return data.removesuffix(b"\r").decode()
+    except UnicodeDecodeError:
+        return undecodable(number, data)

@@ -1,0 +1,205 @@
+"""Where the bytes of an input come from: files, spooled streams, compression found by content, caps.
+
+Everything that can go wrong below the level of a format is found here and becomes an `InputError`: a missing file, no
+permission, a cut or corrupt archive, a decompression bomb, a file that changes while it is read.
+"""
+
+import difflib
+import gzip
+import os
+import stat
+import sys
+import tempfile
+import weakref
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from batchrun.display import printable
+from batchrun.errors import InputError, StorageError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+CHUNK = 256 * 1024
+GZIP_MAGIC = b"\x1f\x8b"
+ZSTD_MAGICS = (b"\x28\xb5\x2f\xfd", *(bytes([low, 0x2A, 0x4D, 0x18]) for low in range(0x50, 0x60)))
+BOMB_RATIO = 1000
+BOMB_SIZE = 1024**3
+PACKED_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd")
+_STREAM_NAMES = ("-", "/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Source:
+    """One regular file that can be read again and again. `name` is what messages call it, safe to show.
+
+    `path` is where the bytes are: for a stream the spool. `stamp` is what the file was when it was opened first; a file
+    that is another one after a whole reading is refused, so a growing file is never half taken.
+    """
+
+    path: Path
+    name: str
+    suffix: str
+    size: int
+    stamp: tuple[int, ...] = field(repr=False)
+
+    def chunks(self, size: int = CHUNK) -> Iterator[bytes]:
+        """The unpacked bytes, in pieces of at most `size`. Raises InputError."""
+        with translated(self.name), self.path.open("rb", buffering=0) as raw:
+            stream = _unpacked(raw)
+            total = 0
+            while piece := stream.read(size):
+                total += len(piece)
+                refuse_bomb(total, self.size, self.name)
+                yield piece
+            if stamp_of(os.fstat(raw.fileno())) != self.stamp:
+                raise InputError(
+                    f"{self.name} changed while it was read.",
+                    "Wait until it is complete, or copy it first.",
+                )
+
+    def head(self, size: int = 64 * 1024) -> bytes:
+        """At most the first `size` unpacked bytes."""
+        return next(self.chunks(size), b"")
+
+    def packed(self) -> bool:
+        """Whether the bytes on disk are gzip or zstd."""
+        with translated(self.name), self.path.open("rb") as raw:
+            start = raw.read(4)
+        return start.startswith((GZIP_MAGIC, *ZSTD_MAGICS))
+
+
+def is_stream(source: str) -> bool:
+    """Whether the source can be read only once: stdin, a FIFO, process substitution, a character device."""
+    if source == "-" or source.startswith(_STREAM_NAMES[1:]):
+        return True
+    try:
+        mode = Path(source).stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def regular(path: Path, name: str) -> Source:
+    """The source of a regular file. Raises InputError where there is none, with the nearest name."""
+    with translated(name):
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            raise InputError(f"There is no file {name}.", _nearest(path)) from None
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{name} is neither a file nor a directory.")
+        with path.open("rb"):
+            pass
+    return Source(path, name, suffix_of(path.name), status.st_size, stamp_of(status))
+
+
+def spooled(source: str, spool: Path | None) -> Source:
+    """Read a stream to its end into the file `spool` (None: a temporary one, gone with the source)."""
+    name = "stdin" if source == "-" else printable(source)
+    target = _temporary() if spool is None else spool
+    try:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise StorageError(f"Cannot write {printable(str(target))}: {error.strerror}.") from error
+    with open(descriptor, "wb") as sink, translated(name):
+        _copy(source, sink, target)
+    status = target.stat()
+    found = Source(target, name, "", status.st_size, stamp_of(status))
+    if spool is None:
+        weakref.finalize(found, target.unlink, missing_ok=True)
+    return found
+
+
+def suffix_of(name: str) -> str:
+    """The suffix that tells the format, in lower case: that of `rows.csv.gz` is `.csv`."""
+    return Path(unpacked_name(name)).suffix.lower()
+
+
+def unpacked_name(name: str) -> str:
+    """The name without the suffix of a compression."""
+    stem, dot, ending = name.rpartition(".")
+    return stem if dot + ending.lower() in PACKED_SUFFIXES and stem else name
+
+
+def refuse_bomb(unpacked: int, packed: int, name: str) -> None:
+    """More than 1 GiB that came out of less than a thousandth of it is not data."""
+    if unpacked > BOMB_SIZE and unpacked > packed * BOMB_RATIO:
+        raise InputError(
+            f"{name} unpacks to more than {BOMB_RATIO} times its size: it is refused as a decompression bomb.",
+            "If it is genuine, unpack it first.",
+        )
+
+
+def stamp_of(status: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is written to or replaced."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def translated(name: str) -> Generator[None]:
+    """Foreign exceptions of opening, reading and unpacking, as InputError."""
+    try:
+        yield
+    except PermissionError as error:
+        raise InputError(f"No permission to read {name}.") from error
+    except EOFError as error:
+        raise InputError(f"{name} is cut off: its compressed data ends too early.", "Fetch it again.") from error
+    except (gzip.BadGzipFile, zlib.error, zstd.ZstdError) as error:
+        raise InputError(f"{name} is corrupt: {error}.", "Fetch it again.") from error
+    except OSError as error:
+        raise InputError(f"Cannot read {name}: {error.strerror or error}.") from error
+    except ValueError as error:
+        if "null byte" not in str(error):
+            raise
+        raise InputError(f"{name} cannot be a file name.") from error
+
+
+def _unpacked(raw: Any) -> BinaryIO:
+    start = raw.read(4)
+    raw.seek(0)
+    if start.startswith(GZIP_MAGIC):
+        return cast("BinaryIO", gzip.GzipFile(fileobj=raw))
+    if start.startswith(ZSTD_MAGICS):
+        return cast("BinaryIO", zstd.ZstdFile(raw))
+    return raw
+
+
+def _copy(source: str, sink: BinaryIO, target: Path) -> None:
+    stream = sys.stdin.buffer if source == "-" else open(source, "rb")  # noqa: SIM115 (stdin is not ours to close)
+    try:
+        while piece := stream.read(CHUNK):
+            _put(sink, piece, target)
+        sink.flush()
+    finally:
+        if source != "-":
+            stream.close()
+
+
+def _put(sink: BinaryIO, piece: bytes, target: Path) -> None:
+    try:
+        sink.write(piece)
+        sink.flush()
+    except OSError as error:
+        raise StorageError(f"Cannot spool the input to {printable(str(target))}: {error.strerror}.") from error
+
+
+def _temporary() -> Path:
+    descriptor, name = tempfile.mkstemp(prefix="batchrun-", suffix=".spool")
+    os.close(descriptor)
+    return Path(name)
+
+
+def _nearest(path: Path) -> str | None:
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return f"There is no directory {printable(str(path.parent))} either."
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"Did you mean {printable(str(path.parent / close[0]))}?" if close else None
