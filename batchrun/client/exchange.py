@@ -1,0 +1,179 @@
+"""The client: one request out, one exchange back, and the questions to answer before the first of them."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from multidict import CIMultiDict
+
+from batchrun.client import trust
+from batchrun.client.faults import WIRE_ERRORS, explain
+from batchrun.client.preflight import reach
+from batchrun.client.secrets import Masker, secret_values
+from batchrun.client.session import SessionWire
+from batchrun.client.trust import Target
+from batchrun.client.wire import MAX_REPLY_BYTES, Token, Wire
+from batchrun.errors import RefusedError
+from batchrun.models import Exchange, Fault, Request
+
+_NO_HEADERS: Mapping[str, str] = CIMultiDict()
+_PREFLIGHT_SECONDS = 20.0
+
+
+class Client:
+    """Sends requests to one provider with one key; an async context manager.
+
+    `api_key` is None for a server that needs none; `token` gives tokens that are renewed on the way instead.
+    `headers` go with every request and win over the client's own. The proxy and the certificates are resolved here,
+    from `environ` (the process's own by default), and never again. How many requests are in flight is the caller's
+    to limit: the pool of connections has no limit of its own.
+
+    Raises RefusedError for a key, a header, an address or a CA file that cannot work or must not be used.
+    """
+
+    def __init__(  # noqa: PLR0913 # what a profile may say, each by name
+        self,
+        *,
+        base_url: str,
+        api_key: str | None = None,
+        token: Token | None = None,
+        headers: Mapping[str, str] | None = None,
+        ca_file: str | None = None,
+        allow_insecure_http: bool = False,
+        environ: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+    ) -> None:
+        if api_key and token is not None:
+            raise RefusedError("A key and a source of tokens are both given.", "Give one of them.")
+        self._url = trust.parse_base_url(base_url)
+        self._api_key = api_key or None
+        self._token = token
+        self._headers = dict(headers or {})
+        self._check_secrets(allow_insecure_http)
+        self._proxy = trust.proxy_for(self._url, os.environ if environ is None else environ)
+        self._tls = trust.tls_context(ca_file) if self._url.scheme == "https" else None
+        self._clock = clock
+        self._max_reply_bytes = max_reply_bytes
+        self._masker = Masker(self._secrets())
+        self._wire: Wire | None = None
+
+    def _check_secrets(self, allow_insecure_http: bool) -> None:
+        if self._api_key is not None:
+            trust.check_key(self._api_key)
+        trust.check_headers(self._headers)
+        secret = self._api_key is not None or self._token is not None or bool(secret_values(self._headers.items()))
+        trust.check_plain_http(self._url, secret=secret, allowed=allow_insecure_http)
+
+    def _secrets(self) -> list[str]:
+        of_proxy = [] if self._proxy is None else [self._proxy.raw_password or "", self._proxy.password or ""]
+        return [self._api_key or "", *secret_values(self._headers.items()), *of_proxy]
+
+    def describe(self) -> Target:
+        """The effective host and proxy, to be shown before the start."""
+        proxy = None if self._proxy is None else f"{self._proxy.scheme}://{trust.authority(self._proxy)}"
+        return Target(trust.authority(self._url), proxy)
+
+    def mask(self, text: str) -> str:
+        """`text` with every secret of this client replaced by `[key]`."""
+        return self._masker.mask(text)
+
+    def prepare(self) -> None:
+        """Import the SDK and learn addresses and headers from it: about 0.4 s, done once; may run in a thread."""
+        if self._wire is not None:
+            return
+        from batchrun.client import sdk  # noqa: PLC0415 # imports the SDK, 0.4 s that intake hides
+
+        recipe = sdk.recipe(str(self._url), self._api_key, self._headers)
+        session = SessionWire(
+            recipe.urls, recipe.headers, tls=self._tls, proxy=self._proxy, max_reply_bytes=self._max_reply_bytes
+        )
+        if self._token is None:
+            self._wire = session
+        else:
+            self._wire = sdk.SdkWire(session, str(self._url), self._masked(self._token), self._headers)
+
+    def _masked(self, source: Token) -> Token:
+        async def token() -> str:
+            value = await source()
+            self._masker.add(value)
+            return value
+
+        return token
+
+    async def __aenter__(self) -> Self:
+        if self._wire is None:
+            await asyncio.to_thread(self.prepare)
+        assert self._wire is not None, "prepare makes the wire"
+        await self._wire.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._wire is not None, "the client was entered"
+        await self._wire.close()
+
+    async def preflight(self) -> None:
+        """Connect to the host, through the proxy if there is one, and hang up: nothing is asked and nothing billed.
+
+        Raises HostError that names the cause: name, connection, proxy, certificate, or HTTP where TLS was expected.
+        """
+        await reach(self._url, self._proxy, self._tls, seconds=_PREFLIGHT_SECONDS)
+
+    async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109 # one timer is cheaper than asyncio.timeout by a tenth of a request
+        """Send `request` once; `timeout` seconds are the deadline for everything, from the name to the last byte.
+
+        Whatever happens on the wire is in the Exchange. Cancellation passes through, and so does what a source of
+        tokens raises. Must be called from a task, between `__aenter__` and `__aexit__`.
+        """
+        wire = self._wire
+        assert wire is not None, "the client was entered"
+        left = self._clock()
+        deadline = _Deadline(timeout)
+        try:
+            status, headers, body = await wire.post(request.endpoint, request.body)
+        except (asyncio.CancelledError, *WIRE_ERRORS) as error:
+            return self._without_answer(error, deadline, left)
+        finally:
+            deadline.timer.cancel()
+        return Exchange(status, headers, body, left, self._clock(), None, "", True)
+
+    def _without_answer(self, error: BaseException, deadline: "_Deadline", left: float) -> Exchange:
+        if deadline.passed(error):
+            fault, detail, sent = Fault.DEADLINE, f"no whole answer within {deadline.seconds:g} s", True
+        elif isinstance(error, asyncio.CancelledError):
+            raise error
+        else:
+            fault, detail, sent = explain(error)
+        return Exchange(0, _NO_HEADERS, b"", left, self._clock(), fault, self._masker.mask(detail), sent)
+
+
+class _Deadline:
+    """Cancels the current task after some seconds, and afterwards tells its own cancellation from another's."""
+
+    __slots__ = ("_before", "_fired", "_task", "seconds", "timer")
+
+    def __init__(self, seconds: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "an exchange runs in a task"
+        self._task: asyncio.Task[Any] = task
+        self._before = task.cancelling()
+        self._fired = False
+        self.seconds = seconds
+        self.timer = asyncio.get_running_loop().call_later(seconds, self._fire)
+
+    def _fire(self) -> None:
+        self._fired = True
+        self._task.cancel()
+
+    def passed(self, error: BaseException) -> bool:
+        """Whether `error` is this deadline's doing; raises it if somebody else cancelled the task as well."""
+        if not self._fired:
+            return False
+        if self._task.uncancel() > self._before:
+            raise error if isinstance(error, asyncio.CancelledError) else asyncio.CancelledError from error
+        return True

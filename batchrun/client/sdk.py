@@ -1,0 +1,124 @@
+"""The OpenAI SDK, used for what it knows: addresses, headers and tokens.
+
+For a plain key the SDK is asked once what it would send, and the session sends that from then on. Where a token has
+to be renewed on the way, the SDK builds every request itself and hands it to the same session to carry, so that
+certificates, proxy and size limits are the same on both wires. Importing this module imports the SDK, which
+takes about 0.4 s: `Client.prepare` does it, in a thread if need be.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import httpx2
+from multidict import CIMultiDict
+from openai import APIStatusError, AsyncOpenAI, OpenAI
+from yarl import URL
+
+from batchrun.client.session import SessionWire
+from batchrun.client.wire import Answer, Token
+from batchrun.models import Endpoint
+
+_NO_KEY = "none"
+_PER_MESSAGE = frozenset({"host", "connection", "content-length", "accept-encoding", "transfer-encoding"})
+_OF_OPENAI_ONLY = frozenset({"openai-organization", "openai-project"})
+_AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
+
+
+class Recipe(NamedTuple):
+    """What the SDK would send: an address per endpoint, and headers that are the same for every request."""
+
+    urls: Mapping[Endpoint, URL]
+    headers: Mapping[str, str]
+
+
+def sdk_path(endpoint: Endpoint) -> str:
+    """The endpoint as the SDK names it: the version belongs to the base URL."""
+    return endpoint.value.removeprefix("/v1")
+
+
+def recipe(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Recipe:
+    """Ask the SDK for one request per endpoint, without sending any.
+
+    Azure's own hosts get the key in `api-key`, as its reference has it for keys; a bearer is a token there.
+    """
+    seen: list[httpx2.Request] = []
+
+    def record(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        return httpx2.Response(200)
+
+    with OpenAI(
+        api_key=api_key or _NO_KEY,
+        base_url=base_url,
+        default_headers=headers,
+        max_retries=0,
+        http_client=httpx2.Client(transport=httpx2.MockTransport(record), trust_env=False),
+    ) as client:
+        for endpoint in Endpoint:
+            client.post(sdk_path(endpoint), content=b"{}", cast_to=httpx2.Response)
+    urls = {endpoint: URL(str(request.url), encoded=True) for endpoint, request in zip(Endpoint, seen, strict=True)}
+    return Recipe(urls, _lasting(CIMultiDict(seen[0].headers.multi_items()), seen[0].url.host, api_key, headers))
+
+
+def _lasting(sent: CIMultiDict[str], host: str, api_key: str | None, chosen: Mapping[str, str]) -> Mapping[str, str]:
+    lasting = CIMultiDict((name, value) for name, value in sent.items() if _belongs(name.lower(), host))
+    own = {name.lower() for name in chosen}
+    if "authorization" not in own:
+        if api_key is None:
+            lasting.pop("authorization", None)
+        elif host.endswith(_AZURE_HOSTS):
+            lasting.pop("authorization", None)
+            if "api-key" not in own:
+                lasting["api-key"] = api_key
+    # Replies are small, or vectors that hardly shrink: unpacking costs more than it saves, and none invites a bomb.
+    lasting.setdefault("accept-encoding", "identity")
+    return lasting
+
+
+def _belongs(name: str, host: str) -> bool:
+    """Whether a header of the SDK is sent on: not those about one message, nor about this machine, nor about OpenAI."""
+    if name in _OF_OPENAI_ONLY:
+        return host == "openai.com" or host.endswith(".openai.com")
+    return name not in _PER_MESSAGE and not name.startswith("x-stainless-")
+
+
+class SdkWire:
+    """The SDK builds each request, with a token that it asks for; the session carries it."""
+
+    def __init__(self, session: SessionWire, base_url: str, token: Token, headers: Mapping[str, str]) -> None:
+        self._session = session
+        self._client = AsyncOpenAI(
+            api_key=token,
+            base_url=base_url,
+            default_headers={"accept-encoding": "identity", **headers},
+            max_retries=0,
+            timeout=None,
+            http_client=httpx2.AsyncClient(
+                transport=httpx2.MockTransport(self._carry), trust_env=False, follow_redirects=False, timeout=None
+            ),
+        )
+
+    async def open(self) -> None:
+        await self._session.open()
+
+    async def close(self) -> None:
+        await self._client.close()
+        await self._session.close()
+
+    async def post(self, endpoint: Endpoint, body: bytes) -> Answer:
+        try:
+            response = await self._client.post(sdk_path(endpoint), content=body, cast_to=httpx2.Response)
+        except APIStatusError as error:
+            response = error.response
+        return Answer(response.status_code, response.headers, response.content)
+
+    async def _carry(self, request: httpx2.Request) -> httpx2.Response:
+        kept = ((name, value) for name, value in request.headers.multi_items() if _belongs(name, request.url.host))
+        headers = CIMultiDict([*kept, ("accept-encoding", "identity")])
+        answer = await self._session.carry(URL(str(request.url), encoded=True), headers, request.content)
+        unpacked = [
+            (name, value)
+            for name, value in answer.headers.items()
+            if name.lower() not in {"content-encoding", "transfer-encoding", "content-length"}
+        ]
+        return httpx2.Response(answer.status, headers=unpacked, content=answer.body)

@@ -1,0 +1,144 @@
+"""Whom the client trusts and how it gets there: the address, the proxy and the certificates, resolved once.
+
+Nothing here is asked again per request; the environment is read when the client is made and never after.
+"""
+
+import ipaddress
+import ssl
+import urllib.request
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from yarl import URL
+
+from batchrun.errors import RefusedError
+
+
+class Target(NamedTuple):
+    """The effective host, and the proxy on the way to it, both without credentials."""
+
+    host: str
+    proxy: str | None
+
+    def __str__(self) -> str:
+        return f"{self.host} through {self.proxy}" if self.proxy else self.host
+
+
+def parse_base_url(base_url: str) -> URL:
+    """The provider's address.
+
+    Raises RefusedError for anything but an http or https URL with a host and without credentials.
+    """
+    try:
+        url = URL(base_url)
+    except ValueError as error:
+        raise RefusedError(f"base_url is not a URL: {error}", _URL_HINT) from error
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise RefusedError(f"base_url is not an http or https URL: {_shown(url)}", _URL_HINT)
+    if url.raw_user or url.raw_password:
+        raise RefusedError("base_url contains credentials", "Give the key through the profile's api_key_env.")
+    return url
+
+
+_URL_HINT = "Give it like https://api.openai.com/v1, with scheme, host and path."
+
+
+def check_key(key: str) -> None:
+    """Refuse a key that no header can carry or that was pasted with its surroundings; the key is not quoted."""
+    if not key.isascii():
+        raise RefusedError("The API key contains characters outside ASCII.", _KEY_HINT)
+    if any(character.isspace() or not character.isprintable() for character in key):
+        raise RefusedError("The API key contains a blank, a line break or a control character.", _KEY_HINT)
+    if '"' in key or "'" in key:
+        raise RefusedError("The API key contains quotes.", _KEY_HINT)
+
+
+_KEY_HINT = "Copy the key again, without quotes and without a line break."
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse header names and values that HTTP cannot carry (RFC 9110, section 5); the value is not quoted."""
+    for name, value in headers.items():
+        if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
+            raise RefusedError(f"The header name {name!r} is not one.", "Use letters, digits, - and _ only.")
+        if not value.isascii() or not value.isprintable():
+            raise RefusedError(f"The value of the header {name} contains a control or non-ASCII character.")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine by name or by address (RFC 6761, RFC 1122, RFC 4291)."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_plain_http(url: URL, *, secret: bool, allowed: bool) -> None:
+    """Refuse to send a secret in the clear to another machine."""
+    if url.scheme == "http" and secret and not allowed and not is_loopback(url.host or ""):
+        raise RefusedError(
+            f"The key would cross the network unencrypted to {authority(url)}.",
+            "Use https, leave the key out if the server needs none, or allow it with allow_insecure_http.",
+        )
+
+
+def proxy_for(url: URL, environ: Mapping[str, str]) -> URL | None:
+    """The proxy for `url`, from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY in either case; never for loopback.
+
+    A lower-case name wins over the upper-case one, as in curl. Raises RefusedError for a proxy that is not HTTP.
+    """
+    host = url.host or ""
+    if is_loopback(host):
+        return None
+    proxies = _proxies(environ)
+    address = proxies.get(url.scheme) or proxies.get("all")
+    if not address or urllib.request.proxy_bypass_environment(f"{host}:{url.port}", proxies):  # type: ignore[attr-defined]
+        return None
+    return _proxy_url(address)
+
+
+def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
+    names = ("http", "https", "all", "no")
+    found = {name: environ.get(f"{name}_proxy", environ.get(f"{name.upper()}_PROXY", "")) for name in names}
+    if "REQUEST_METHOD" in environ:  # a CGI process: HTTP_PROXY is a header of the visitor
+        found["http"] = environ.get("http_proxy", "")
+    return found
+
+
+def _proxy_url(address: str) -> URL:
+    try:
+        proxy = URL(address if "://" in address else f"http://{address}")
+    except ValueError as error:
+        raise RefusedError("The proxy in the environment is not a URL.", _PROXY_HINT) from error
+    if proxy.scheme not in {"http", "https"} or not proxy.host:
+        raise RefusedError(f"The proxy {_shown(proxy)} is not an HTTP proxy.", _PROXY_HINT)
+    return proxy
+
+
+_PROXY_HINT = "Set HTTPS_PROXY to http://host:port, or name the provider's host in NO_PROXY."
+
+
+def tls_context(ca_file: str | None) -> ssl.SSLContext:
+    """Certificates of the system, or of SSL_CERT_FILE and SSL_CERT_DIR, and those of `ca_file` besides.
+
+    Verification cannot be switched off. Raises RefusedError if `ca_file` cannot be read.
+    """
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=ca_file)
+        except OSError as error:
+            reason = error.strerror or "it holds no certificate"
+            raise RefusedError(f"The CA file {ca_file} cannot be used: {reason}.") from error
+    return context
+
+
+def authority(url: URL) -> str:
+    """Host and, where it is not the scheme's own, port."""
+    return url.host_port_subcomponent or ""
+
+
+def _shown(url: URL) -> str:
+    return str(url.with_user(None)) if url.raw_user else str(url)

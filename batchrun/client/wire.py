@@ -1,0 +1,39 @@
+"""The seam to the provider: one request out, one whole answer back."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple, Protocol
+
+from batchrun.models import Endpoint
+
+MAX_REPLY_BYTES = 64 * 1024 * 1024
+"""The largest reply that is read, counted after decompression."""
+
+Token = Callable[[], Awaitable[str]]
+"""Gives a token that is valid now; asked before every request, so it keeps the token while it can."""
+
+
+class Answer(NamedTuple):
+    """A whole HTTP answer. `headers` are looked up without regard to case; `body` is decompressed."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class TooLargeError(Exception):
+    """The reply grew past `MAX_REPLY_BYTES`; the connection is closed."""
+
+
+class Wire(Protocol):
+    """Carries a request body to an endpoint; knows nothing of rows, retries or deadlines.
+
+    `open` and `close` frame its life on one running loop. `post` returns every answer there is, whatever its
+    status, follows no redirect and tries once; it raises the errors that `faults.explain` knows. A caller that
+    wants a deadline cancels it.
+    """
+
+    async def open(self) -> None: ...
+
+    async def post(self, endpoint: Endpoint, body: bytes) -> Answer: ...
+
+    async def close(self) -> None: ...
