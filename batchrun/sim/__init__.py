@@ -1,0 +1,31 @@
+"""The simulated provider: an OpenAI-compatible server on loopback that is real in everything but the model.
+
+`spawn` runs it in a process of its own for the length of a context, `run` in this process until a signal, `running`
+on this event loop. docs/sim.md has its limits, faults and control endpoints.
+"""
+
+from batchrun.sim.control import change, down, log, stats
+from batchrun.sim.faults import NAMED, Fault, parse_fault
+from batchrun.sim.latency import Latency, parse_latency
+from batchrun.sim.process import run, spawn
+from batchrun.sim.server import Server, running, serve
+from batchrun.sim.settings import Settings, from_json
+
+__all__ = [
+    "NAMED",
+    "Fault",
+    "Latency",
+    "Server",
+    "Settings",
+    "change",
+    "down",
+    "from_json",
+    "log",
+    "parse_fault",
+    "parse_latency",
+    "run",
+    "running",
+    "serve",
+    "spawn",
+    "stats",
+]

@@ -1,0 +1,31 @@
+"""`python -m batchrun.sim`: the process behind `spawn`. Settings as one line of JSON on stdin, held open."""
+
+import json
+import os
+import sys
+
+from batchrun.errors import RefusedError
+from batchrun.sim.process import run_on_leash
+from batchrun.sim.settings import from_json
+
+
+def main() -> int:
+    """Serve until stdin is closed; 2 with the reason as JSON on stdout where that is refused."""
+    try:
+        run_on_leash(from_json(json.loads(_line())))
+    except RefusedError as refused:
+        print(json.dumps({"message": refused.message, "hint": refused.hint}), flush=True)
+        return int(refused.exit_code)
+    return 0
+
+
+def _line() -> bytes:
+    """The first line of stdin, unbuffered: the rest is waited for in a thread that Python must not join."""
+    line = b""
+    while not line.endswith(b"\n") and (more := os.read(0, 65_536)):
+        line += more
+    return line or b"{}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

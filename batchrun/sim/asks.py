@@ -1,0 +1,174 @@
+"""What a request body asks for: the text to answer, the limit of the answer, and its shape.
+
+A token is four bytes of UTF-8, the last one perhaps fewer.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import orjson
+
+from batchrun.models import Endpoint
+from batchrun.sim.problems import Problem
+
+_UNREADABLE = "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP library correctly.)"
+
+
+class Ask(NamedTuple):
+    """A request understood.
+
+    `texts` are what is to be answered, one for each reply; `limit` is in tokens for one reply, None where the
+    request states none; `schema` is the JSON schema the reply has to satisfy, `{}` for any JSON object, None for plain
+    text; `dimensions` is the size of an embedding and `base64` its encoding.
+    """
+
+    endpoint: Endpoint
+    model: str
+    texts: list[str]
+    input_tokens: int
+    limit: int | None = None
+    choices: int = 1
+    schema: dict[str, Any] | None = None
+    dimensions: int = 16
+    base64: bool = False
+
+
+def understand(endpoint: Endpoint, body: bytes) -> Ask | Problem:
+    """Read a request body, or say what is wrong with it."""
+    asked = _parsed(body)
+    if not isinstance(asked, dict):
+        return Problem(400, _UNREADABLE)
+    if asked.get("stream"):  # pyright: ignore[reportUnknownMemberType]  # foreign JSON
+        return Problem(400, "The simulated provider does not stream.", "stream", "unsupported_value")
+    model: Any = asked.get("model")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # foreign JSON
+    if not isinstance(model, str) or not model:
+        return Problem(400, "you must provide a model parameter")
+    try:
+        return _READERS[endpoint](model, asked)  # pyright: ignore[reportUnknownArgumentType]  # foreign JSON
+    except (TypeError, ValueError, AttributeError, KeyError):
+        return Problem(400, "Invalid type for a parameter of the request.", None, "invalid_type")
+
+
+def count(text: str) -> int:
+    """The tokens of a text."""
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return -(-size // 4)
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass
+    # Lone surrogates and NaN, which orjson refuses and clients may send.
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _chat(model: str, asked: dict[str, Any]) -> Ask | Problem:
+    messages = asked.get("messages")
+    if not isinstance(messages, list) or not messages:
+        return _missing("messages")
+    limit = _limit(asked, "max_completion_tokens", "max_tokens")
+    shape: dict[str, Any] = asked.get("response_format") or {}
+    schema = _schema(shape, shape.get("json_schema") or {})
+    text, tokens = _dialogue(messages)  # pyright: ignore[reportUnknownArgumentType]  # foreign JSON
+    return Ask(Endpoint.CHAT, model, [text], tokens, limit, _choices(asked), schema)
+
+
+def _responses(model: str, asked: dict[str, Any]) -> Ask | Problem:
+    given: Any = asked.get("input")
+    if not given:
+        return _missing("input")
+    messages: list[Any] = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    options: dict[str, Any] = asked.get("text") or {}
+    shape: dict[str, Any] = options.get("format") or {}
+    text, tokens = _dialogue(messages)
+    tokens += count(asked.get("instructions") or "")
+    return Ask(Endpoint.RESPONSES, model, [text], tokens, _limit(asked, "max_output_tokens"), 1, _schema(shape, shape))
+
+
+def _completions(model: str, asked: dict[str, Any]) -> Ask | Problem:
+    texts = _texts(asked.get("prompt"))
+    if not texts:
+        return _missing("prompt")
+    limit = _limit(asked, "max_tokens")
+    return Ask(Endpoint.COMPLETIONS, model, texts, sum(map(count, texts)), limit, _choices(asked))
+
+
+def _embeddings(model: str, asked: dict[str, Any]) -> Ask | Problem:
+    texts = _texts(asked.get("input"))
+    if not texts:
+        return _missing("input")
+    dimensions = asked.get("dimensions") or 16
+    if not isinstance(dimensions, int) or not 1 <= dimensions <= 100_000:
+        return Problem(400, "Invalid value for 'dimensions'.", "dimensions", "invalid_value")
+    base64 = asked.get("encoding_format") == "base64"
+    tokens = sum(map(count, texts))
+    return Ask(Endpoint.EMBEDDINGS, model, texts, tokens, dimensions=dimensions, base64=base64)
+
+
+_READERS: dict[Endpoint, Callable[[str, dict[str, Any]], Ask | Problem]] = {
+    Endpoint.CHAT: _chat,
+    Endpoint.RESPONSES: _responses,
+    Endpoint.COMPLETIONS: _completions,
+    Endpoint.EMBEDDINGS: _embeddings,
+}
+
+
+def _dialogue(messages: Iterable[Any]) -> tuple[str, int]:
+    """The last user message (else the last message), and the tokens of all."""
+    last, asked, tokens = "", None, 0
+    for message in messages:
+        last = _content(message.get("content"))
+        tokens += count(last)
+        if message.get("role") == "user":
+            asked = last
+    return last if asked is None else asked, tokens
+
+
+def _content(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return " ".join(part.get("text") or "" for part in content) if content else ""
+
+
+def _texts(given: Any) -> list[str]:
+    """One text, several, one list of token numbers, or several lists."""
+    if not given:
+        return []
+    if isinstance(given, str):
+        return [given]
+    if isinstance(given[0], int):
+        return [" ".join(map(str, given))]
+    return [each if isinstance(each, str) else " ".join(map(str, each)) for each in given]
+
+
+def _choices(asked: dict[str, Any]) -> int:
+    choices = asked.get("n") or 1
+    if not isinstance(choices, int) or not 1 <= choices <= 128:
+        raise ValueError(choices)
+    return choices
+
+
+def _limit(asked: dict[str, Any], *names: str) -> int | None:
+    for name in names:
+        limit = asked.get(name)
+        if limit is not None:
+            if not isinstance(limit, int) or limit < 1:
+                raise ValueError(limit)
+            return limit
+    return None
+
+
+def _schema(shape: dict[str, Any], holder: dict[str, Any]) -> dict[str, Any] | None:
+    if shape.get("type") == "json_schema":
+        return holder.get("schema") or {}
+    return {} if shape.get("type") == "json_object" else None
+
+
+def _missing(name: str) -> Problem:
+    return Problem(400, f"Missing required parameter: '{name}'.", name, "missing_required_parameter")

@@ -1,0 +1,156 @@
+"""Which faults the simulated provider injects, and when.
+
+A fault is spelled NAME=WHEN, NAME a status or one of `NAMED`, and WHEN one of
+
+    0.1             this share of the requests, drawn from the seed, the prompt and the number of its attempt, so
+                    that a run repeated meets the same faults
+    first, first:3  the first attempt (the first three) of every prompt
+    text:POISON     every request whose body contains the text
+    10-20, 10-      every request from the 10th to the 20th second after the start (or from then on)
+
+and the shares of several faults add up: 503=0.1 with reset=0.1 leaves 80 % whole.
+"""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from enum import Enum
+from hashlib import blake2b
+from typing import NamedTuple
+
+from batchrun.errors import RefusedError
+
+
+class Moment(Enum):
+    """When a fault strikes."""
+
+    DOOR = "before the limits are asked: nothing is taken from a bucket"
+    REPLY = "in the place of the reply, after its latency"
+    LISTEN = "nobody listens"
+
+
+NAMED: dict[str, str] = {
+    "reset": "the connection is reset (RST) in the place of an answer",
+    "reset-late": "the connection is reset after the headers and half of the body",
+    "close": "the connection is closed (FIN) without an answer",
+    "hang": "no answer ever comes",
+    "truncate": "the connection is closed in the middle of the body",
+    "cut": "a whole answer whose JSON is cut in the middle",
+    "slow": "the body comes in drips, `drip` seconds apart",
+    "garbage": "bytes that are not HTTP",
+    "html": "a 200 with an HTML page",
+    "html404": "a 404 with an HTML page",
+    "empty": "a 200 with an empty body",
+    "null": "a 200 with the body null",
+    "list": "a 200 with the body []",
+    "error": "a 200 with an error as its body",
+    "badutf8": "a 200 whose body is not UTF-8",
+    "nochoices": "a reply with no choices",
+    "nocontent": "a reply whose content is null",
+    "nousage": "a reply without usage",
+    "refusal": "a reply in which the model refuses",
+    "filter": "a reply cut by the content filter",
+    "invalid": "a reply whose text is no valid JSON",
+    "throttle": "a 429 about requests, naming a wait of 1 s in the way of `retry_after`",
+    "concurrency": "a 429 about requests at once",
+    "context": "400 context_length_exceeded",
+    "model": "404 model_not_found",
+    "key": "401 invalid_api_key, echoing the key masked",
+    "quota": "429 insufficient_quota",
+    "down": "connections are refused, those that are open are reset; WHEN is 10-20",
+}
+_AT_THE_DOOR = frozenset({"key", "quota", "model", "401", "402", "403", "404", "html404"})
+_HINT = "say NAME=WHEN, such as 503=0.1, reset=first, 400=text:POISON, quota=10-, down=10-20"
+
+
+class Fault(NamedTuple):
+    """One fault and its condition; `start` and `end` are seconds after the start. `str()` gives its spelling."""
+
+    name: str
+    share: float = 0.0
+    tries: int = 0
+    text: str = ""
+    start: float | None = None
+    end: float = float("inf")
+
+    @property
+    def moment(self) -> Moment:
+        """When it strikes."""
+        if self.name == "down":
+            return Moment.LISTEN
+        return Moment.DOOR if self.name in _AT_THE_DOOR else Moment.REPLY
+
+    def certain(self, number: int, body: bytes, at: float) -> bool:
+        """Whether it strikes attempt `number` (from 1) of a prompt at `at` seconds, whatever is drawn."""
+        if self.start is not None:
+            return self.start <= at < self.end
+        return number <= self.tries or bool(self.text and self.text.encode() in body)
+
+    def __str__(self) -> str:
+        if self.start is not None:
+            when = f"{self.start!r}-" if self.end == float("inf") else f"{self.start!r}-{self.end!r}"
+        elif self.text:
+            when = f"text:{self.text}"
+        else:
+            when = f"first:{self.tries}" if self.tries else f"{self.share!r}"
+        return f"{self.name}={when}"
+
+
+def parse_fault(text: str) -> Fault:
+    """Read NAME=WHEN. Raises RefusedError, with the spellings or the nearest name as its hint."""
+    name, equals, when = text.partition("=")
+    name, when = name.strip().lower(), when.strip()
+    if not equals:
+        raise RefusedError(f"Not a fault: {text!r}", _HINT)
+    _check_name(name)
+    fault = _when(name, when)
+    if fault is None or (name == "down" and fault.start is None):
+        raise RefusedError(f"Not a condition of the fault {name}: {when!r}", _HINT)
+    return fault
+
+
+def fraction(seed: int, digest: bytes, number: int, what: bytes) -> float:
+    """A random-looking number in 0..1 that depends on the arguments alone."""
+    drawn = blake2b(b"%d %d %b" % (seed, number, digest), digest_size=7, person=what).digest()
+    return int.from_bytes(drawn, "big") / (1 << 56)
+
+
+def draw(faults: Sequence[Fault], lot: float, number: int, body: bytes, at: float) -> Fault | None:
+    """The fault that strikes attempt `number` of a prompt at `at` seconds, if any; `lot` is its draw in 0..1."""
+    reach = 0.0
+    for fault in faults:
+        reach += fault.share
+        if fault.name != "down" and (fault.certain(number, body, at) or (fault.share and lot < reach)):
+            return fault
+    return None
+
+
+def _check_name(name: str) -> None:
+    if name in NAMED or (name.isascii() and name.isdigit() and 400 <= int(name) <= 599):
+        return
+    near = get_close_matches(name, NAMED, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"a status from 400 to 599, or one of {', '.join(NAMED)}"
+    raise RefusedError(f"Unknown fault: {name!r}", hint)
+
+
+def _when(name: str, when: str) -> Fault | None:
+    kind, colon, rest = when.partition(":")
+    if kind == "text":
+        return Fault(name, text=rest) if rest else None
+    if kind == "first":
+        tries = (int(rest) if rest.isascii() and rest.isdigit() else 0) if colon else 1
+        return Fault(name, tries=tries) if tries else None
+    start, dash, end = when.partition("-")
+    numbers = [_number(part) for part in (start, end or "inf")]
+    if numbers[0] is None or numbers[1] is None:
+        return None
+    if dash:
+        return Fault(name, start=numbers[0], end=numbers[1]) if numbers[0] < numbers[1] else None
+    return Fault(name, share=numbers[0]) if numbers[0] <= 1 else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if number >= 0 else None

@@ -1,0 +1,191 @@
+"""Deterministic replies: the leading sentences of what was asked, in OpenAI's shapes, saying that they are simulated."""
+
+import base64
+import json
+import math
+import re
+import struct
+from collections.abc import Callable
+from hashlib import shake_128
+from typing import Any, NamedTuple
+
+import orjson
+
+from batchrun.models import Endpoint
+from batchrun.sim.asks import Ask, count
+from batchrun.sim.schema import example
+
+MARK = "[simulated] "
+FINGERPRINT = "batchrun-sim"
+_SENTENCE = re.compile(r"[.!?](?=\s|$)|[。！？]")
+
+
+class Made(NamedTuple):
+    """A reply as a JSON value, and the tokens its usage states. `total` is what a request takes from the bucket."""
+
+    value: dict[str, Any]
+    input_tokens: int
+    output_tokens: int
+
+    @property
+    def total(self) -> int:
+        """Input and output."""
+        return self.input_tokens + self.output_tokens
+
+
+class _Said(NamedTuple):
+    texts: list[tuple[str, bool]]
+    output_tokens: int
+
+
+def make(ask: Ask, digest: str, *, reply_tokens: int, reasoning: int, cached: float) -> Made:
+    """The reply to a request; `digest` names it. Figures as in `Settings`."""
+    if ask.endpoint is Endpoint.EMBEDDINGS:
+        return _embeddings(ask)
+    texts = [_say(ask, text, reply_tokens) for text in ask.texts for _ in range(ask.choices)]
+    said = _Said(texts, sum(count(text) + reasoning for text, _ in texts))
+    usage = _USAGES[ask.endpoint](ask.input_tokens, said.output_tokens, int(ask.input_tokens * cached), reasoning)
+    value = _SHAPES[ask.endpoint](ask, digest, said)
+    value["usage"] = usage
+    value["system_fingerprint"] = FINGERPRINT
+    return Made(value, ask.input_tokens, said.output_tokens)
+
+
+def dump(value: Any) -> bytes:
+    """JSON text; also of lone surrogates, which a request may have brought."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value).encode()
+
+
+def leading(text: str, size: int) -> str:
+    """The leading sentences of a text that fit into `size` bytes, else as many whole words, else what fits."""
+    text = text.strip()
+    fits = _cut(text, size)
+    if fits == text:
+        return text
+    ends = [found.end() for found in _SENTENCE.finditer(fits)]
+    if ends:
+        return fits[: ends[-1]]
+    words, _, _ = fits.rpartition(" ")
+    return words or fits
+
+
+def unit_vector(text: str, dimensions: int) -> list[float]:
+    """A direction that depends on the text alone; its length is 1."""
+    drawn = struct.unpack(f"<{dimensions}h", shake_128(text.encode("utf-8", "surrogatepass")).digest(2 * dimensions))
+    length = math.sqrt(sum(each * each for each in drawn)) or 1.0
+    return [each / length for each in drawn] if any(drawn) else [1.0] + [0.0] * (dimensions - 1)
+
+
+def _say(ask: Ask, text: str, reply_tokens: int) -> tuple[str, bool]:
+    """The text of one reply, and whether it was cut by the request's limit."""
+    if ask.schema is None:
+        whole = MARK + leading(text, 4 * reply_tokens - len(MARK))
+    else:
+        schema = ask.schema or {"type": "object", "properties": {"text": {"type": "string"}}}
+        whole = dump(example(schema, MARK + leading(text, 80))).decode()
+    if ask.limit is None or count(whole) <= ask.limit:
+        return whole, False
+    return _cut(whole, 4 * ask.limit), True
+
+
+def _cut(text: str, size: int) -> str:
+    if text.isascii():
+        return text[: max(size, 0)]
+    return text.encode("utf-8", "surrogatepass")[: max(size, 0)].decode("utf-8", "ignore")
+
+
+def _chat(ask: Ask, digest: str, said: _Said) -> dict[str, Any]:
+    choices = [
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": text, "refusal": None},
+            "logprobs": None,
+            "finish_reason": "length" if cut else "stop",
+        }
+        for index, (text, cut) in enumerate(said.texts)
+    ]
+    return _frame(f"chatcmpl-sim-{digest}", "chat.completion", ask.model, choices)
+
+
+def _completions(ask: Ask, digest: str, said: _Said) -> dict[str, Any]:
+    choices = [
+        {"index": index, "text": text, "logprobs": None, "finish_reason": "length" if cut else "stop"}
+        for index, (text, cut) in enumerate(said.texts)
+    ]
+    return _frame(f"cmpl-sim-{digest}", "text_completion", ask.model, choices)
+
+
+def _frame(name: str, kind: str, model: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"id": name, "object": kind, "created": 0, "model": model, "choices": choices}
+
+
+def _responses(ask: Ask, digest: str, said: _Said) -> dict[str, Any]:
+    text, cut = said.texts[0]
+    status = "incomplete" if cut else "completed"
+    message: dict[str, Any] = {
+        "type": "message",
+        "id": f"msg_sim_{digest}",
+        "status": status,
+        "role": "assistant",
+        "content": [{"type": "output_text", "text": text, "annotations": []}],
+    }
+    return {
+        "id": f"resp_sim_{digest}",
+        "object": "response",
+        "created_at": 0,
+        "status": status,
+        "error": None,
+        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "model": ask.model,
+        "output": [message],
+    }
+
+
+def _embeddings(ask: Ask) -> Made:
+    vectors = [unit_vector(text, ask.dimensions) for text in ask.texts]
+    data = [
+        {"object": "embedding", "index": index, "embedding": _packed(vector) if ask.base64 else vector}
+        for index, vector in enumerate(vectors)
+    ]
+    usage = {"prompt_tokens": ask.input_tokens, "total_tokens": ask.input_tokens}
+    value = {"object": "list", "data": data, "model": ask.model, "usage": usage, "system_fingerprint": FINGERPRINT}
+    return Made(value, ask.input_tokens, 0)
+
+
+def _packed(vector: list[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+def _chat_usage(given: int, said: int, cached: int, reasoning: int) -> dict[str, Any]:
+    return {
+        "prompt_tokens": given,
+        "completion_tokens": said,
+        "total_tokens": given + said,
+        "prompt_tokens_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
+    }
+
+
+def _responses_usage(given: int, said: int, cached: int, reasoning: int) -> dict[str, Any]:
+    return {
+        "input_tokens": given,
+        "input_tokens_details": {"cached_tokens": cached},
+        "output_tokens": said,
+        "output_tokens_details": {"reasoning_tokens": reasoning},
+        "total_tokens": given + said,
+    }
+
+
+_SHAPES: dict[Endpoint, Callable[[Ask, str, _Said], dict[str, Any]]] = {
+    Endpoint.CHAT: _chat,
+    Endpoint.RESPONSES: _responses,
+    Endpoint.COMPLETIONS: _completions,
+}
+_USAGES: dict[Endpoint, Callable[[int, int, int, int], dict[str, Any]]] = {
+    Endpoint.CHAT: _chat_usage,
+    Endpoint.RESPONSES: _responses_usage,
+    Endpoint.COMPLETIONS: _chat_usage,
+}

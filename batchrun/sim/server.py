@@ -1,0 +1,171 @@
+"""The simulated provider on a loopback port, with its control endpoints under /_sim."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from batchrun.errors import RefusedError
+from batchrun.sim import problems
+from batchrun.sim.faults import Fault
+from batchrun.sim.problems import Answer
+from batchrun.sim.provider import Provider
+from batchrun.sim.replies import dump
+from batchrun.sim.settings import Settings
+from batchrun.sim.tally import Stats
+from batchrun.sim.wire import Call, Connection
+
+_LOOPBACK = "127.0.0.1"
+_BACKLOG = 4096
+
+
+class Server:
+    """A provider that listens. Start it with `running` or `serve`."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+        self.provider = Provider(settings, clock)
+        self._live: set[Connection] = set()
+        self._listener: asyncio.Server | None = None
+        self._socket = _bound(settings.port)
+        self.port: int = self._socket.getsockname()[1]
+        self._timers: list[asyncio.TimerHandle] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def base_url(self) -> str:
+        """What a client takes as its base URL."""
+        return f"http://{_LOOPBACK}:{self.port}/v1"
+
+    @property
+    def stats(self) -> Stats:
+        """What has been seen so far."""
+        return self.provider.stats
+
+    def change(self, **values: Any) -> None:
+        """Change settings by their names and JSON values while running. Raises RefusedError; see `Settings`."""
+        settings = self.provider.settings.changed(values)
+        self.provider.change(settings)
+        self._plan_outages(settings.faults)
+
+    async def start(self) -> None:
+        """Listen."""
+        await self._listen()
+        self._plan_outages(self.provider.settings.faults)
+
+    async def stop(self) -> None:
+        """Stop listening and reset whatever is connected."""
+        self._forget_outages()
+        self._go_down()
+        self._socket.close()
+        await asyncio.sleep(0)
+
+    def down(self, seconds: float) -> None:
+        """Refuse connections, and reset the open ones, for so many seconds."""
+        self._go_down()
+        self._timers.append(asyncio.get_running_loop().call_later(seconds, self._come_up))
+
+    def _plan_outages(self, faults: tuple[Fault, ...]) -> None:
+        self._forget_outages()
+        loop = asyncio.get_running_loop()
+        elapsed = self.provider.elapsed()
+        for fault in faults:
+            if fault.name == "down" and fault.start is not None and fault.end > elapsed:
+                self._timers.append(loop.call_later(max(0.0, fault.start - elapsed), self._go_down))
+                if fault.end != float("inf"):
+                    self._timers.append(loop.call_later(fault.end - elapsed, self._come_up))
+
+    def _forget_outages(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        if self._listener is None and self._socket.fileno() >= 0:
+            self._come_up()
+
+    def _go_down(self) -> None:
+        for connection in list(self._live):
+            connection.reset()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+            # A bound socket that does not listen refuses connections and keeps the port from others.
+            self._socket = _bound(self.port)
+
+    def _come_up(self) -> None:
+        if self._listener is None:
+            task = asyncio.get_running_loop().create_task(self._listen())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _listen(self) -> None:
+        if self._listener is None:
+            loop = asyncio.get_running_loop()
+            self._listener = await loop.create_server(self._connection, sock=self._socket, backlog=_BACKLOG)
+
+    def _connection(self) -> Connection:
+        return Connection(self._answer, self._live)
+
+    def _answer(self, connection: Connection, call: Call) -> None:
+        if not call.path.startswith("/_sim/"):
+            self.provider.handle(connection, call)
+            return
+        try:
+            told = self._control(f"{call.method} {call.path}", call.body)
+        except (RefusedError, ValueError, TypeError, KeyError) as refused:
+            connection.send(problems.error(400, str(refused), "invalid_request_error"))
+        else:
+            connection.send(Answer(200, dump(told)))
+
+    def _control(self, what: str, body: bytes) -> Any:
+        match what:
+            case "GET /_sim/stats" | "GET /_sim/stats?summary":
+                return self.stats.view(prompts=not what.endswith("summary"))
+            case "GET /_sim/log":
+                return self.stats.log or []
+            case "POST /_sim/reset":
+                self.provider.stats = Stats(record=self.provider.settings.record)
+            case "POST /_sim/down":
+                # The answer to this call has to get away before its connection is reset.
+                asyncio.get_running_loop().call_later(0.02, self.down, float(json.loads(body)["seconds"]))
+            case "POST /_sim/settings":
+                self.change(**json.loads(body))
+            case "GET /_sim/settings":
+                pass
+            case _:
+                raise ValueError(f"No such control: {what}")
+        return self.provider.settings.to_json()
+
+
+@asynccontextmanager
+async def running(settings: Settings, *, clock: Callable[[], float] | None = None) -> AsyncGenerator[Server, None]:
+    """A server in this process, on this event loop. Raises RefusedError where the port is taken."""
+    server = Server(settings, clock or asyncio.get_running_loop().time)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
+    """Serve until cancelled; `ready` is told the base URL. Raises RefusedError where the port is taken."""
+    async with running(settings) as server:
+        ready(server.base_url)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.get_running_loop().create_future()
+
+
+def _bound(port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((_LOOPBACK, port))
+    except OSError as error:
+        sock.close()
+        raise RefusedError(
+            f"The simulated provider cannot listen on port {port}: {error.strerror}",
+            "leave the port out to take a free one",
+        ) from error
+    return sock

@@ -1,0 +1,109 @@
+"""What the simulated provider is told to be; frozen, and JSON for the process it runs in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from typing import Any
+
+from batchrun.errors import RefusedError
+from batchrun.sim.faults import Fault, parse_fault
+from batchrun.sim.latency import Latency, parse_latency
+
+RETRY_AFTER = ("both", "ms", "seconds", "date", "gateway", "none")
+CHARGE = ("usage", "stated")
+AT_ONCE = Latency()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be chosen; the defaults make a provider without limits, latency and faults.
+
+    `port` 0 takes a free one. `rpm` and `tpm` are per minute, None for no limit; `request_depth` and `token_depth`
+    the depths of their buckets, None for the defaults of docs/sim.md; `charge` is "usage" or "stated", what a
+    request takes from the tokens bucket. `concurrency` is how many requests are served at once; those over it get a
+    429, or wait with `queue`. `headers` switches the rate-limit headers, `retry_after` is the way a 429 names its
+    wait: one of RETRY_AFTER, or "=VALUE" for that very header value. `count_rejected` lets refused requests take
+    from the bucket. `reply_tokens` is the longest reply where the request states no limit, `reasoning` the
+    reasoning tokens of every reply, `cached` the share of its input tokens that count as cached. `drip` is the
+    seconds between the pieces of a slow body. `record` keeps a log of every call. With `require_key` a request
+    needs some bearer key. `seed` varies what is drawn.
+
+    Raises RefusedError for a value that cannot be meant.
+    """
+
+    port: int = 0
+    rpm: float | None = None
+    tpm: float | None = None
+    request_depth: float | None = None
+    token_depth: float | None = None
+    charge: str = "usage"
+    concurrency: int | None = None
+    queue: bool = False
+    latency: Latency = AT_ONCE
+    headers: bool = True
+    retry_after: str = "both"
+    count_rejected: bool = False
+    faults: tuple[Fault, ...] = ()
+    seed: int = 0
+    require_key: bool = False
+    reply_tokens: int = 64
+    reasoning: int = 0
+    cached: float = 0.0
+    drip: float = 0.1
+    record: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("rpm", "tpm", "request_depth", "token_depth", "concurrency", "reply_tokens", "drip"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise RefusedError(f"The simulated provider cannot have {name} = {value!r}", "give a number above 0")
+        if not 0 <= self.port <= 65_535:
+            raise RefusedError(f"Not a port: {self.port}", "give a number from 1 to 65535, or 0 for a free port")
+        if self.reasoning < 0 or not 0 <= self.cached <= 1:
+            raise RefusedError("reasoning is a number of tokens, cached a share from 0 to 1")
+        if self.charge not in CHARGE:
+            raise RefusedError(f"Unknown charge: {self.charge!r}", f"one of {', '.join(CHARGE)}")
+        if self.retry_after not in RETRY_AFTER and not self.retry_after.startswith("="):
+            raise RefusedError(f"Unknown retry_after: {self.retry_after!r}", f"one of {', '.join(RETRY_AFTER)}, =VALUE")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain JSON values, latency and faults in their spelling."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return values | {"latency": str(self.latency), "faults": [str(fault) for fault in self.faults]}
+
+    def changed(self, values: Mapping[str, Any]) -> "Settings":
+        """These settings with some replaced by JSON values. Raises RefusedError for an unknown name or value."""
+        return replace(self, **{name: _value(name, value) for name, value in values.items()})
+
+
+_NAMES = tuple(field.name for field in fields(Settings))
+
+
+def from_json(values: Mapping[str, Any]) -> Settings:
+    """The reverse of `Settings.to_json`. Raises RefusedError for an unknown name or a wrong value."""
+    return Settings().changed(values)
+
+
+def _value(name: str, value: Any) -> Any:
+    default: Any = getattr(_DEFAULTS, name, _DEFAULTS)
+    if default is _DEFAULTS:
+        near = get_close_matches(name, _NAMES, n=1)
+        raise RefusedError(f"Unknown setting: {name!r}", f"did you mean {near[0]}?" if near else None)
+    if name == "latency":
+        return parse_latency(str(value))
+    if name == "faults" and isinstance(value, list | tuple):
+        return tuple(parse_fault(str(fault)) for fault in value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  # foreign JSON
+    if not _fits(value, default):
+        raise RefusedError(f"Not a value of the setting {name}: {value!r}")
+    return value
+
+
+def _fits(value: Any, default: Any) -> bool:
+    if default is None:
+        return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is type(default)
+
+
+_DEFAULTS = Settings()

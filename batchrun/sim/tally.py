@@ -1,0 +1,85 @@
+"""What the simulated provider has seen: the ground truth that a client's own account is held against."""
+
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+
+class Stats:
+    """Counts of the calls to the endpoints; control calls are not counted. Times are seconds since the start."""
+
+    def __init__(self, *, record: bool = False) -> None:
+        self.calls = 0
+        self.answered = 0
+        self.by_status: Counter[str] = Counter()
+        self.by_fault: Counter[str] = Counter()
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.at_once = 0
+        self.peak = 0
+        self.refused: Counter[bytes] = Counter()
+        self.prompts: dict[bytes, int] = {}
+        self.replies: dict[bytes, int] = {}
+        self.arrivals = array("d")
+        self.admissions = array("d")
+        self.log: list[dict[str, Any]] | None = [] if record else None
+
+    def arrive(self, digest: bytes, at: float) -> int:
+        """Count a call of a prompt; returns which attempt it is, from 1, those refused by a limit left out."""
+        self.calls += 1
+        self.at_once += 1
+        self.peak = max(self.peak, self.at_once)
+        self.arrivals.append(at)
+        number = self.prompts.get(digest, 0) + 1
+        self.prompts[digest] = number
+        return number - self.refused[digest] if self.refused else number
+
+    def refuse(self, digest: bytes) -> None:
+        """Count a call refused by a limit."""
+        self.refused[digest] += 1
+
+    def leave(self, digest: bytes, label: str, tokens: tuple[int, int] | None) -> None:
+        """Count the end of a call: its status or fault, and the tokens of a whole reply that could be delivered."""
+        self.at_once -= 1
+        self.by_status[label] += 1
+        if tokens:
+            self.answered += 1
+            self.replies[digest] = self.replies.get(digest, 0) + 1
+            self.input_tokens += tokens[0]
+            self.output_tokens += tokens[1]
+
+    def view(self, *, prompts: bool = True) -> dict[str, Any]:
+        """Everything as JSON values; docs/sim.md has the members."""
+        told: dict[str, Any] = {
+            "calls": self.calls,
+            "answered": self.answered,
+            "by_status": dict(self.by_status),
+            "by_fault": dict(self.by_fault),
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "at_once": self.at_once,
+            "peak": self.peak,
+            "first": self.arrivals[0] if self.arrivals else None,
+            "last": self.arrivals[-1] if self.arrivals else None,
+            "most_calls_in_1s": most_within(self.arrivals, 1),
+            "most_admitted_in_1s": most_within(self.admissions, 1),
+            "most_admitted_in_60s": most_within(self.admissions, 60),
+            "distinct_prompts": len(self.prompts),
+            "most_calls_of_a_prompt": max(self.prompts.values(), default=0),
+            "most_replies_to_a_prompt": max(self.replies.values(), default=0),
+        }
+        if prompts:
+            told["prompts"] = {digest.hex(): calls for digest, calls in self.prompts.items()}
+            told["replies"] = {digest.hex(): calls for digest, calls in self.replies.items()}
+        return told
+
+
+def most_within(times: Sequence[float], span: float) -> int:
+    """The most of the ascending times that lie within any `span` seconds, its end not included."""
+    most = start = 0
+    for end, time in enumerate(times):
+        while times[start] <= time - span:
+            start += 1
+        most = max(most, end - start + 1)
+    return most
