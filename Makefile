@@ -23,6 +23,9 @@ endif
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make requirements"
 
+TOO_OLD := batchrun needs Python 3.11 or newer; name one: make setup PYTHON=python3.13
+CHECK_PYTHON = "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(TOO_OLD)")'
+
 # The Python at hand, never a downloaded one.
 export UV_PYTHON_DOWNLOADS := never
 
@@ -96,7 +99,7 @@ clean: ## remove environments, caches and what was built
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml requirements/dev.txt | $(UV_MADE)
-	@"$(PYTHON)" -c 'import sys; sys.exit("batchrun needs Python 3.11 or newer; name one: make setup PYTHON=python3.13" if sys.version_info < (3, 11) else 0)'
+	@$(CHECK_PYTHON)
 	@[ -f $(STAMP) ] || { rm -rf .venv && $(UV) venv --quiet --python "$$("$(PYTHON)" -c 'import sys; print(sys.executable)')" .venv; }
 	@$(UV) pip sync --quiet --python .venv --require-hashes --compile-bytecode requirements/dev.txt
 	@$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --compile-bytecode --editable .
@@ -105,6 +108,7 @@ $(STAMP): pyproject.toml requirements/dev.txt | $(UV_MADE)
 
 # uv from the registry where the machine has none.
 $(LOCAL_UV): requirements/uv.txt
+	@$(CHECK_PYTHON)
 	@rm -rf .uv
 	@"$(PYTHON)" -m venv .uv
 	@.uv/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
