@@ -15,7 +15,8 @@ from batchrun.cli.failures import Border
 from batchrun.cli.run import resume, run
 from batchrun.cli.runs import export, rm, runs, show
 from batchrun.cli.shape import Door
-from batchrun.cli.tools import completion, profiles, prompts, sim
+from batchrun.cli.sim import sim
+from batchrun.cli.tools import completion, profiles, prompts
 from batchrun.errors import ExitCode
 
 _COMPLETE = "_BATCHRUN_COMPLETE"

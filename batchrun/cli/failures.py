@@ -45,6 +45,10 @@ class Border:
             code = self._unexpected(error)
         return _with_closed_pipe(code)
 
+    def masked(self, text: str) -> str:
+        """The text without the secrets that are known by now."""
+        return self.mask(_without_environment(text))
+
     def say(self, message: str, hint: str | None = None, label: str = "error") -> None:
         """An error and its hint on stderr, safe to show."""
         from batchrun.display import printable  # noqa: PLC0415  only on the way to an error
@@ -52,7 +56,7 @@ class Border:
         lines = [f"batchrun: {label}: {message}", *([f"  hint: {hint}"] if hint else [])]
         try:
             for line in lines:
-                click.echo(printable(self.mask(_without_environment(line))), err=True)
+                click.echo(printable(self.masked(line)), err=True)
         except OSError:
             return
 

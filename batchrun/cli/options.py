@@ -16,7 +16,7 @@ _INPUT, _OUTPUT, _PROVIDER = "Input and prompt", "Output", "Model and provider"
 _SPEED, _FAILURES, _TALK = "Speed", "Failures and time", "This command"
 
 
-def value(
+def value(  # noqa: PLR0913  what a line of help has, by place
     section: str, names: str, metavar: str, text: str, *, many: bool = False, completer: Completer | None = None
 ) -> SectionOption:
     """An option with a value; `names` are its spellings and, last, the name of the setting."""

@@ -73,7 +73,7 @@ def prepare(ctx: click.Context, gathered: "Gathered") -> None:
     """Starts the log that the settings ask for; what the border learns to mask is masked there too."""
     border = ctx.ensure_object(Border)
     settings = gathered.settings
-    start_logging(verbose=settings.verbose, log_file=settings.log_file, mask=lambda text: border.mask(text))
+    start_logging(verbose=settings.verbose, log_file=settings.log_file, mask=border.masked)
     border.keeps_log = settings.verbose or settings.log_file is not None
 
 

@@ -44,6 +44,7 @@ def runs(json: bool, runs_dir: str | None) -> int:
 @click.command(
     "show",
     cls=Shown,
+    short_help="Show one run.",
     params=[
         _ref(),
         flag("Options", "-f --follow follow", "Stay and show the run as it goes on."),
@@ -69,6 +70,7 @@ def show(ref: str, follow: bool, failed: bool, json: bool, runs_dir: str | None)
 @click.command(
     "export",
     cls=Shown,
+    short_help="Write the output of a run again.",
     params=[
         _ref(),
         value("Options", "-o --output output", "FILE", "Write there instead; - is standard output.", completer=complete.files),
@@ -96,6 +98,7 @@ def export(**options: Any) -> int:
 @click.command(
     "rm",
     cls=Shown,
+    short_help="Delete runs with every reply in them.",
     params=[
         click.Argument(["refs"], metavar="RUN…", nargs=-1, required=True, shell_complete=complete.runs),
         flag("Options", "-y --yes yes", "Do not ask."),

@@ -6,7 +6,7 @@ else.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 
@@ -43,9 +43,7 @@ class SectionOption(click.Option):
         known = {name for param in ctx.command.params for name in param.opts}
         for text in value if isinstance(value, list | tuple) else [value]:  # pyright: ignore[reportUnknownVariableType]  click's own value
             if not self.is_flag and text in known:
-                raise RefusedError(
-                    f"{self.opts[-1]} needs a value, not {text}", f"write {self.opts[-1]}={text} to insist"
-                )
+                raise RefusedError(f"{self.opts[-1]} needs a value, not {text}", "options and values stand in pairs")
         return value, source
 
 
@@ -82,6 +80,10 @@ class ShownGroup(Shown, click.Group):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.format_commands(ctx, formatter)
         Shown.format_options(self, ctx, formatter)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order they were added: the most used first."""
+        return list(self.commands)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -135,9 +137,8 @@ def no_such_command(name: str, commands: Sequence[str]) -> RefusedError:
 
 def typed(ctx: click.Context) -> dict[str, Any]:
     """The parameters that stand on the command line, by name; not their defaults."""
-    given = {
+    return {
         name: value
         for name, value in ctx.params.items()
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     }
-    return cast("dict[str, Any]", given)

@@ -1,4 +1,4 @@
-"""`sim`, `prompts`, `profiles`, `completion`: what is beside runs."""
+"""`prompts`, `profiles`, `completion`: what is beside runs."""
 
 import json as json_text
 from typing import TYPE_CHECKING, Any
@@ -12,22 +12,9 @@ from batchrun.errors import ExitCode
 
 if TYPE_CHECKING:
     from batchrun.plan.profiles import Profile
+    from batchrun.prompts import Listing
 
 _JSON = flag("Options", "--json json", "One JSON object a line.")
-
-
-@click.command(
-    "sim",
-    cls=Shown,
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
-    add_help_option=False,
-)
-@click.pass_context
-def sim(ctx: click.Context) -> int:
-    """Start the simulated provider as a server on loopback."""
-    from batchrun import sim as simulator  # noqa: PLC0415  only for this command
-
-    return simulator.main(ctx.args)
 
 
 @click.group(
@@ -35,6 +22,7 @@ def sim(ctx: click.Context) -> int:
     cls=ShownGroup,
     invoke_without_command=True,
     params=[_JSON],
+    short_help="List the installed prompts, or show one.",
     examples=("batchrun prompts", "batchrun prompts show translate"),
 )
 @click.pass_context
@@ -43,8 +31,7 @@ def prompts(ctx: click.Context, json: bool) -> int:
     if ctx.invoked_subcommand is None:
         from batchrun.prompts import available, default_places  # noqa: PLC0415  only for this command
 
-        found = [(listing.name, listing.description) for listing in available(default_places())]
-        _table([{"name": name, "description": text} for name, text in found], as_json=json)
+        _table([_described(listing) for listing in available(default_places())], as_json=json)
     return ExitCode.OK
 
 
@@ -67,6 +54,7 @@ def prompts_show(name: str) -> int:
     cls=ShownGroup,
     invoke_without_command=True,
     params=[_JSON],
+    short_help="List the providers, or show one.",
     examples=("batchrun profiles", "batchrun profiles show azure"),
 )
 @click.pass_context
@@ -100,6 +88,11 @@ def profiles_show(name: str, json: bool) -> int:
     return ExitCode.OK
 
 
+def _described(listing: "Listing") -> dict[str, Any]:
+    text = f"cannot be used: {listing.error}" if listing.error else listing.description
+    return {"name": listing.name, "variables": ", ".join(listing.variables), "description": text}
+
+
 def _summary(profile: "Profile") -> dict[str, Any]:
     key = profile.api_key_file or " ".join(profile.api_key_command[:1]) or profile.api_key_env
     address = "started by the run" if profile.simulated else profile.base_url or "(set it)"
@@ -109,6 +102,7 @@ def _summary(profile: "Profile") -> dict[str, Any]:
 @click.command(
     "completion",
     cls=Shown,
+    short_help="Print the completion script of a shell.",
     params=[click.Argument(["shell"], type=click.Choice(["bash", "zsh", "fish"]))],
     examples=(
         "batchrun completion bash > ~/.local/share/bash-completion/completions/batchrun",

@@ -20,7 +20,7 @@ from batchrun.plan.profiles import KEY_SOURCES, PRICES
 
 NAME = "batchrun.toml"
 ONLY_FLAGS = frozenset({"dry_run", "fresh", "insecure_http", "update", "yes"})
-TABLES = frozenset({"columns", "headers", "params", "set"})
+TABLES = frozenset({"columns", "headers", "params", "set", "sim"})
 _PATHS = frozenset({"api_key_file", "ca_file", "log_file", "runs_dir"})
 _LOOKS_LIKE_KEY = re.compile(r"(\w*api_?)?(key|token|secret)|password")
 _OF_PROFILES = {

@@ -9,26 +9,12 @@ from batchrun.models import Kind
 
 STREAM = "-"
 _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
-_COMPRESSED = {".gz", ".gzip", ".zst", ".zstd"}
-_GLOB = "*?["
 
 
-def default_output(input_name: str, kind: Kind, prompt: str | None, form: str | None) -> str:
+def default_output(stem: str, kind: Kind, prompt: str | None, form: str | None) -> str:
     """The output's name where none is chosen, in the current directory: `reviews.translate.jsonl`."""
     middle = {Kind.ROWS: prompt or "output", Kind.BATCH: "results", Kind.BODIES: "output"}[kind]
-    return f"{input_stem(input_name)}.{middle}.{form or 'jsonl'}"
-
-
-def input_stem(input_name: str) -> str:
-    """What an input is called without folder and suffix: `data/reviews.csv.gz` → `reviews`, `-` → `stdin`."""
-    if input_name == STREAM:
-        return "stdin"
-    parts = [part for part in Path(input_name).resolve().parts if not any(sign in part for sign in _GLOB)]
-    path = Path(input_name) if not any(sign in input_name for sign in _GLOB) else Path(parts[-1])
-    path = Path(path.resolve().name or "input")
-    if path.suffix.lower() in _COMPRESSED:
-        path = path.with_suffix("")
-    return path.stem.lstrip(".-") or "input"
+    return f"{stem}.{middle}.{form or 'jsonl'}"
 
 
 def output_format(output: str, chosen: str | None, kind: Kind) -> str:

@@ -9,7 +9,6 @@ from batchrun.errors import InputError, RefusedError
 from batchrun.models import Endpoint, Kind
 from batchrun.plan.address import check_base_url, check_secrecy, is_loopback
 from batchrun.plan.keys import Key, Mask, find_key
-from batchrun.plan.names import unknown
 from batchrun.plan.outputs import check_clash, check_not_input, default_output, output_fields, output_format
 from batchrun.plan.profiles import PRICES, Profile
 from batchrun.plan.record import Plan
@@ -17,6 +16,7 @@ from batchrun.plan.settings import Settings
 from batchrun.plan.sources import FLAGS, Gathered, gather
 from batchrun.plan.tables import expand_headers, secrets_of
 from batchrun.prompts import Prompt
+from batchrun.rows import Input
 
 _LIMITS = (
     *("concurrency", "concurrency_fixed", "rpm", "tpm", "max_attempts", "timeout", "drain", "max_wait"),
@@ -28,13 +28,30 @@ _AUTHENTICATION = {"authorization", "api-key", "x-api-key"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of the input before the plan; `columns` are those of its first rows."""
+    """What is known of the input before the plan.
 
-    name: str
+    `source` is what the user named, `stem` the beginning of a default output name, `columns` are those of the first
+    rows.
+    """
+
+    source: str
+    stem: str
     kind: Kind
     format: str
     columns: tuple[str, ...] = ()
     id_column: str | None = None
+
+
+def facts_of(source: str, rows: Input) -> Facts:
+    """The facts of an opened input; `source` is what the user named."""
+    return Facts(
+        source=source,
+        stem=rows.stem,
+        kind=rows.kind,
+        format=rows.format,
+        columns=rows.columns,
+        id_column=rows.id_column,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +68,16 @@ def resolve(gathered: Gathered, facts: Facts, prompt: Prompt | None) -> Plan:
     _check_kind(gathered, facts, prompt)
     settings, profile = gathered.settings, gathered.profile
     rows = facts.kind is Kind.ROWS
-    columns = settings.columns if rows else {}
-    _check_columns(columns, facts)
     return Plan(
         kind=facts.kind,
-        input=facts.name,
+        input=facts.source,
         input_format=facts.format,
         id_column=facts.id_column,
         prompt_name=prompt.name if prompt else None,
         prompt_path=prompt.path if prompt else None,
         prompt_source=prompt.source if prompt else None,
         variables=settings.variables if rows else {},
-        columns=columns,
+        columns=settings.columns if rows else {},
         **_request(settings, profile, facts, prompt),
         **_output(gathered, facts, prompt),
         **_provider(settings, profile),
@@ -82,19 +97,13 @@ def _check_kind(gathered: Gathered, facts: Facts, prompt: Prompt | None) -> None
         raise RefusedError("the `url` of each OpenAI Batch request chooses the endpoint", "leave --endpoint out")
 
 
-def _check_columns(columns: Mapping[str, str], facts: Facts) -> None:
-    for column in columns.values():
-        if facts.columns and column not in facts.columns:
-            raise unknown("column", column, facts.columns, f" of {facts.name}")
-
-
 def _request(settings: Settings, profile: Profile, facts: Facts, prompt: Prompt | None) -> dict[str, Any]:
     """Endpoint, model and parameters: the settings first, then what the prompt says, then the profile."""
     if facts.kind is Kind.BATCH:
         return {"endpoint": Endpoint.CHAT, "model": None, "params": {}}
     said: Iterable[str] = prompt.options if prompt else ()
     params = {name: value for name, value in profile.params.items() if name not in said} | settings.params
-    model = settings.model or (prompt.model or profile.model if prompt else None)
+    model = settings.model or (prompt and prompt.model) or profile.model
     if prompt and model is None:
         raise RefusedError(
             f"no model is chosen, and profile {profile.name} has no default",
@@ -105,14 +114,15 @@ def _request(settings: Settings, profile: Profile, facts: Facts, prompt: Prompt 
 
 
 def _endpoint_of_bodies(columns: tuple[str, ...]) -> Endpoint:
-    return Endpoint.RESPONSES if "input" in columns and "messages" not in columns else Endpoint.CHAT
+    told = {"messages": Endpoint.CHAT, "input": Endpoint.RESPONSES, "prompt": Endpoint.COMPLETIONS}
+    return next((endpoint for name, endpoint in told.items() if name in columns), Endpoint.CHAT)
 
 
 def _output(gathered: Gathered, facts: Facts, prompt: Prompt | None) -> dict[str, Any]:
     settings = gathered.settings
     name = prompt.name if prompt else None
-    output = settings.output or default_output(facts.name, facts.kind, name, settings.format)
-    check_not_input(output, [facts.name, prompt.path if prompt else None])
+    output = settings.output or default_output(facts.stem, facts.kind, name, settings.format)
+    check_not_input(output, [facts.source, prompt.path if prompt else None])
     column = settings.output_column or "output"
     schema = prompt.outputs if prompt else None
     members = output_fields(schema, column_chosen=settings.output_column is not None)
@@ -164,7 +174,7 @@ def _access(base_url: str, headers: Mapping[str, str], gathered: Gathered) -> Ac
     if gathered.profile.simulated:
         return Access(None, {}, Mask())
     own = bool(_AUTHENTICATION & {name.lower() for name in headers})
-    optional = own or gathered.profile.key_optional or is_loopback(base_url)
+    optional = own or gathered.profile.key_optional or is_loopback(base_url) or gathered.settings.dry_run
     key = find_key(gathered.profile, needed=not optional)
     secrets = secrets_of(headers, os.environ)
     check_secrecy(base_url, secret=bool(key or secrets), insecure_http=gathered.settings.insecure_http)

@@ -49,9 +49,9 @@ def _endpoint(value: object) -> Endpoint:
 
 
 def _flags(value: object) -> frozenset[Flag]:
-    names = cast("list[object]", value) if isinstance(value, list | tuple) else str(value).split(",")
+    names = cast("list[object]", value) if isinstance(value, list | tuple | frozenset) else str(value).split(",")
     words = [str(name).strip().lower() for name in names]
-    if not words or not set(words) <= set(Flag):
+    if not set(words) <= set(Flag):
         raise ValueError(f"must be some of {', '.join(Flag)}, separated by commas, not {value!r}")
     return frozenset(Flag(word) for word in words)
 
@@ -77,7 +77,8 @@ Table = Annotated[dict[str, str], NoDecode]
 class Settings(BaseSettings):
     """Every option of a run by name. Durations are seconds, rates per minute; None is "not chosen".
 
-    What a prompt or a profile may still say (`model`, `params`) is completed by `resolve`.
+    What a prompt or a profile may still say (`model`, `params`) is completed by `resolve`. `sim` are the settings of
+    the embedded simulator by name (docs/sim.md), which only a file or a variable sets.
     """
 
     model_config = SettingsConfigDict(
@@ -96,6 +97,7 @@ class Settings(BaseSettings):
     headers: Table = {}
     variables: Table = Field(default={}, alias="set")
     columns: Table = {}
+    sim: Annotated[dict[str, Any], NoDecode] = {}
     id_column: Text | None = None
     output_column: Text | None = None
 

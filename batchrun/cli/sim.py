@@ -1,0 +1,75 @@
+"""`sim`: the simulated provider as a server."""
+
+import json as json_text
+from typing import Any
+
+import click
+
+from batchrun.cli.options import flag, value
+from batchrun.cli.shape import Shown, typed
+from batchrun.errors import ExitCode, RefusedError
+
+_LIMITS, _ANSWERS, _SERVER = "Limits", "Answers", "Server"
+_TEXTS = frozenset({"latency", "faults", "retry_after", "charge"})
+
+_OPTIONS = (
+    value(_LIMITS, "--rpm rpm", "N", "Requests a minute [default: no limit]."),
+    value(_LIMITS, "--tpm tpm", "N", "Tokens a minute [default: no limit]."),
+    value(_LIMITS, "--concurrency concurrency", "N", "Requests served at once [default: no limit]."),
+    flag(_LIMITS, "--queue queue", "Let requests over --concurrency wait instead of refusing them."),
+    value(_LIMITS, "--request-depth request_depth", "N", "Depth of the bucket of requests."),
+    value(_LIMITS, "--token-depth token_depth", "N", "Depth of the bucket of tokens."),
+    value(_LIMITS, "--charge charge", "usage|stated", "What a request takes from the bucket of tokens."),
+    flag(_LIMITS, "--count-rejected count_rejected", "Refused requests take from the bucket, too."),
+    flag(_LIMITS, "--no-headers no_headers", "Send no x-ratelimit headers."),
+    value(_LIMITS, "--retry-after retry_after", "HOW", "How a 429 names its wait, or =VALUE for that very header."),
+    value(_ANSWERS, "--latency latency", "TIME", "Seconds: 0.5, 0.3-0.8, lognormal:0.5:0.4, +0.02/token."),
+    value(_ANSWERS, "--fault faults", "NAME=WHEN", "503=0.1, reset=first, hang=text:WORD, 500=10-20.", many=True),
+    value(_ANSWERS, "--reply-tokens reply_tokens", "N", "The longest reply where a request states no limit."),
+    value(_ANSWERS, "--reasoning reasoning", "N", "Reasoning tokens of every reply."),
+    value(_ANSWERS, "--cached cached", "SHARE", "Share of the input tokens that count as cached."),
+    value(_ANSWERS, "--drip drip", "SECONDS", "Time between the pieces of a slow body."),
+    value(_ANSWERS, "--seed seed", "N", "Varies what is drawn."),
+    value(_SERVER, "--port port", "N", "The port on loopback [default: a free one]."),
+    flag(_SERVER, "--require-key require_key", "Refuse requests without a key."),
+    flag(_SERVER, "--record record", "Keep a log of every call."),
+    flag(_SERVER, "--json json", "Say when ready as a line of JSON."),
+)
+
+
+@click.command(
+    "sim",
+    cls=Shown,
+    params=list(_OPTIONS),
+    short_help="Start the simulated provider as a server.",
+    examples=(
+        "batchrun sim --port 8080 --rpm 600 --latency 0.5",
+        "batchrun sim --fault 503=0.1 --fault reset=first",
+        "batchrun -i rows.csv -p translate -m any --base-url http://127.0.0.1:8080/v1",
+    ),
+)
+@click.pass_context
+def sim(ctx: click.Context, **_: Any) -> int:
+    """Start the simulated provider as a server on loopback, until Ctrl-C.
+
+    It speaks HTTP as OpenAI does, with limits, headers and errors; only its replies are not a model's, and each says
+    so. The rehearsal --profile sim needs no server of its own.
+    """
+    from batchrun import sim as simulator  # noqa: PLC0415  only for this command
+
+    options = typed(ctx)
+    as_json = bool(options.pop("json", False))
+    if options.pop("no_headers", False):
+        options["headers"] = False
+    settings = simulator.from_json({name: _parsed(name, given) for name, given in options.items()})
+    simulator.run(settings, as_json=as_json)
+    return ExitCode.OK
+
+
+def _parsed(name: str, given: Any) -> Any:
+    if name in _TEXTS or not isinstance(given, str):
+        return given
+    try:
+        return json_text.loads(given)
+    except ValueError as error:
+        raise RefusedError(f"--{name.replace('_', '-')} must be a number, not {given}") from error
