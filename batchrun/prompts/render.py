@@ -63,9 +63,13 @@ class _Values:
         value = fields.get(column, _ABSENT)
         return default if value is _ABSENT or (value is None and default is not _ABSENT) else value
 
-    def refuse(self, fields: Mapping[str, Any], otherwise: str) -> NoReturn:
-        """Raises the error for a row that could not be rendered, naming the variables it lacks, if any."""
-        missing = tuple(sorted(name for name in self.prompt.variables if self._lacks(name, fields)))
+    def refuse(self, fields: Mapping[str, Any], otherwise: str = "", *, printed: str | None = None) -> NoReturn:
+        """Raises the error for a row that could not be rendered, naming the variables it lacks, if any.
+
+        `printed` is a variable that is printed and absent, `otherwise` what is wrong where none is missing.
+        """
+        names = self.prompt.variables
+        missing = tuple(sorted(name for name in names if name == printed or self._lacks(name, fields)))
         if not missing:
             raise RenderError(otherwise)
         listed = ", ".join(self._named(name, fields) for name in missing)
@@ -106,7 +110,7 @@ class _TemplateMessage:
             return self._text
         for name in self._required:
             if values.get(name) is None:
-                self._values.refuse(fields, f"no value for `{name}`")
+                self._values.refuse(fields, printed=name)
         text = orjson.dumps(self._run(values, fields))[1:-1]
         # Only texts are compared later: 1, 1.0 and True are equal and print differently.
         if all(type(value) is str for value in values.values()):
@@ -134,7 +138,7 @@ class _PromptRenderer:
         self._limit = limit
         self._values = values
         self._body: list[bytes] = [b""]
-        self._slots: list[tuple[int, str, Any]] = []
+        self._slots: list[tuple[int, str, str, Any]] = []
         self._templates: list[tuple[int, _TemplateMessage]] = []
         self._add(pieces[0].encode())
         for message, piece in zip(values.prompt.messages, pieces[1:], strict=True):
@@ -147,10 +151,12 @@ class _PromptRenderer:
         fields = row.fields
         body = self._body.copy()
         try:
-            for index, column, default in self._slots:
+            for index, name, column, default in self._slots:
                 value = fields.get(column)
                 if value is None:
-                    value = self._absent(column, default, fields)
+                    if default is _ABSENT or default is None:
+                        self._values.refuse(fields, printed=name)
+                    value = default
                 body[index] = orjson.dumps(value if type(value) is str else str(value))[1:-1]
             for index, template in self._templates:
                 body[index] = template.render(fields)
@@ -160,11 +166,6 @@ class _PromptRenderer:
         if len(sent) > self._maximum:
             raise RenderError(str(TooLargeError()))
         return Request(self._endpoint, sent, self._limit)
-
-    def _absent(self, column: str, default: Any, fields: Mapping[str, Any]) -> Any:
-        if default is _ABSENT or default is None:
-            self._values.refuse(fields, f"no value for `{column}`")
-        return default
 
     def _add(self, constant: bytes) -> None:
         """Text that is the same for every row goes to the end of the last constant."""
@@ -199,4 +200,4 @@ class _PromptRenderer:
         elif piece.name in self._values.fixed:
             self._add(orjson.dumps(str(self._values.fixed[piece.name]))[1:-1])
         else:
-            self._slots.append((self._gap(), *self._values.source(piece.name)))
+            self._slots.append((self._gap(), piece.name, *self._values.source(piece.name)))

@@ -74,10 +74,10 @@ def output_limit(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
         return 0
     if endpoint is Endpoint.RESPONSES:
         return _positive(body.get("max_output_tokens"))
-    limit = _positive(body.get("max_completion_tokens")) or _positive(body.get("max_tokens"))
+    limit = _positive(body.get("max_completion_tokens") or body.get("max_tokens"))
     if limit is None:
         return None
-    choices = _positive(body.get("n")) or 1
+    choices = _positive(body.get("n", 1)) or 1
     if endpoint is Endpoint.COMPLETIONS:
         choices = max(choices, _positive(body.get("best_of")) or 1)
     return limit * choices

@@ -161,7 +161,11 @@ def _parse(message: Message, path: str) -> nodes.Template:
         _Check(message, path).visit(tree, 0, 0)
     except TemplateSyntaxError as error:
         raise PromptError(*_explain(error, message, path)) from None
-    except (RecursionError, ValueError, OverflowError, MemoryError) as error:
+    except RecursionError:
+        raise PromptError(
+            f"{path}:{message.line}: expressions nested too deeply", "Write the template simpler."
+        ) from None
+    except (ValueError, OverflowError, MemoryError) as error:
         raise PromptError(f"{path}:{message.line}: the template cannot be read: {error}") from None
     return tree
 

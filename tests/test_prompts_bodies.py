@@ -1,0 +1,131 @@
+"""Ready-made requests: sent as they are, or with what is absent filled in."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrun.errors import PromptError
+from batchrun.models import Endpoint, Row
+from batchrun.prompts import RenderError, batch_renderer, body_renderer
+
+CHAT = '{"messages":[{"role":"user","content":"hi"}],"max_tokens":4,"n":2}'
+
+
+def batch(text: str) -> Any:
+    return batch_renderer().render(Row(1, None, text, json.loads(text)))
+
+
+class TestBatchLines:
+    @pytest.mark.parametrize(
+        ("text", "body"),
+        [
+            ('{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":' + CHAT + "}", CHAT),
+            (
+                ' { "custom_id" : "a" , "n":-1.5e3,"t":true, "body" : {"messages" : [ 1.10, 1e400 ]} } ',
+                '{"messages" : [ 1.10, 1e400 ]}',
+            ),
+            ('{"body":{"messages":[]},"custom_id":"a"}', '{"messages":[]}'),
+            ('{"x":{"body":{"input":1}},"body":{"messages":[]}}', '{"messages":[]}'),
+            ('{"body":{"input":1},"body":{"messages":[]}}', '{"messages":[]}'),
+            ('{"body":{"input":1},"x":1,"body":{"messages":[]} ,"x":2}', '{"messages":[]}'),
+            (r'{"a\"b":"\"body\":{}","bo\u0064y":{"messages":["\ud800"]}}', r'{"messages":["\ud800"]}'),
+            ('{"custom_id":"a","body":{"messages":["ü","\\u00fc",123456789012345678901234567890]}}', None),
+        ],
+    )
+    def test_the_characters_of_the_body_are_sent_untouched(self, text: str, body: str | None):
+        sent = batch(text).body.decode()
+        assert sent == (body or '{"messages":["ü","\\u00fc",123456789012345678901234567890]}')
+
+    @pytest.mark.parametrize(
+        ("url", "endpoint"),
+        [
+            ("/v1/chat/completions", Endpoint.CHAT),
+            ("/chat/completions", Endpoint.CHAT),
+            ("/v1/responses", Endpoint.RESPONSES),
+            ("/v1/embeddings", Endpoint.EMBEDDINGS),
+            ("/v1/completions", Endpoint.COMPLETIONS),
+        ],
+    )
+    def test_the_url_chooses_the_endpoint(self, url: str, endpoint: Endpoint):
+        assert batch(json.dumps({"url": url, "body": {}})).endpoint is endpoint
+
+    def test_without_url_the_body_tells_it(self):
+        assert batch('{"body":{"input":"x"}}').endpoint is Endpoint.RESPONSES
+        assert batch('{"body":{"prompt":"x"}}').endpoint is Endpoint.COMPLETIONS
+
+    def test_the_output_limit_is_the_bodys(self):
+        assert batch('{"body":' + CHAT + "}").output_limit == 8
+
+    @pytest.mark.parametrize(
+        ("line", "said"),
+        [
+            ({"url": "/v1/chat/completion", "body": {}}, "did you mean `/v1/chat/completions`?"),
+            ({"url": 7, "body": {}}, "not an endpoint"),
+            ({"url": "/v1/responses", "method": "GET", "body": {}}, "only POST"),
+            ({"url": "/v1/responses", "body": "x"}, "`body` must be an object"),
+            ({"url": "/v1/responses"}, "`body` must be an object"),
+            ({"url": "/v1/responses", "body": {"stream": True}}, "`stream`"),
+            ({"body": {}}, "neither `messages` nor `input`"),
+        ],
+    )
+    def test_a_line_that_cannot_be_sent_is_named(self, line: dict[str, Any], said: str):
+        with pytest.raises(RenderError, match=said):
+            batch(json.dumps(line))
+
+
+KEYS = st.sampled_from(["body", "a", "custom_id", 'q"', "body ", ""])
+FLAT = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
+VALUES = FLAT | st.lists(FLAT, max_size=2) | st.dictionaries(KEYS, FLAT, max_size=2)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    members=st.lists(st.tuples(KEYS, VALUES), max_size=5),
+    body=st.dictionaries(KEYS, VALUES, max_size=3),
+    blank=st.sampled_from(["", " ", "\n\t"]),
+    ascii_only=st.booleans(),
+)
+def test_wherever_the_body_stands_its_text_is_found(members: Any, body: dict[str, Any], blank: str, ascii_only: bool):
+    def spelled(value: Any) -> str:
+        return blank + json.dumps(value, ensure_ascii=ascii_only) + blank
+
+    written = [*members, ("body", {**body, "messages": []})]
+    text = blank + "{" + ",".join(f"{spelled(key)}:{spelled(value)}" for key, value in written) + "}" + blank
+    fields = json.loads(text) | {"url": None, "method": "POST"}
+    sent = batch_renderer().render(Row(1, None, text, fields)).body.decode()
+    assert sent == spelled(written[-1][1]).strip()
+
+
+class TestBareBodies:
+    def send(self, fields: dict[str, Any], **given: Any) -> Any:
+        settings: dict[str, Any] = {"endpoint": None, "model": None, "params": {}, "id_column": None}
+        return body_renderer(**(settings | given)).render(Row(1, None, json.dumps(fields), fields))
+
+    def test_the_id_stays_here_and_absent_members_are_filled_in(self):
+        request = self.send({"id": 1, "messages": [], "seed": 5}, id_column="id", model="m", params={"seed": 1, "n": 2})
+        assert json.loads(request.body) == {"model": "m", "seed": 5, "n": 2, "messages": []}
+        assert request.endpoint is Endpoint.CHAT
+
+    def test_a_model_of_its_own_is_kept(self):
+        assert json.loads(self.send({"input": "ü", "model": "own"}, model="m").body) == {"model": "own", "input": "ü"}
+
+    def test_the_endpoint_is_told_by_the_body_or_by_the_user(self):
+        assert self.send({"input": "x"}).endpoint is Endpoint.RESPONSES
+        assert self.send({"input": "x"}, endpoint=Endpoint.EMBEDDINGS).endpoint is Endpoint.EMBEDDINGS
+        with pytest.raises(RenderError, match="neither"):
+            self.send({"text": "x"})
+
+    def test_large_numbers_survive(self):
+        assert b"123456789012345678901234567890" in self.send({"input": 123456789012345678901234567890}).body
+
+    @pytest.mark.parametrize("fields", [{"input": float("inf")}, {"input": "\ud800"}, {"input": "x", "stream": True}])
+    def test_what_cannot_be_sent_is_a_render_error(self, fields: dict[str, Any]):
+        with pytest.raises(RenderError):
+            self.send(fields)
+
+    def test_streaming_is_refused_at_once(self):
+        with pytest.raises(PromptError):
+            self.send({"input": "x"}, params={"stream": True})
