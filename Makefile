@@ -39,7 +39,7 @@ endif
 .PHONY: help setup demo test check format-check lint types imports format wheel check-wheel upgrade requirements clean
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-14s %s\n", $$1, $$2}'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMP) $(UV_MADE) ## make .venv from the pinned, hashed requirements (again only if they changed)
 
@@ -47,7 +47,7 @@ demo: setup ## translate and summarise the examples with the simulated provider,
 	@mkdir -p out
 	$(BIN)/batchrun --input examples/udhr.jsonl --prompt translate --set language=Japanese --profile sim --output out/udhr.ja.jsonl
 	$(BIN)/batchrun --input examples/passages.jsonl --prompt summarize --profile sim --output out/passages.summary.jsonl
-	@for file in out/udhr.ja.jsonl out/passages.summary.jsonl; do printf '\n%s\n' "$$file"; head -n 2 "$$file" | cut -c 1-2000; done
+	@for file in out/udhr.ja.jsonl out/passages.summary.jsonl; do printf '\n%s\n' "$$file"; head -n 2 "$$file"; done
 
 check: format-check lint types imports test ## everything CI checks of the source: format, lint, types, imports, tests
 
