@@ -9,8 +9,7 @@ import re
 
 from batchrun.errors import InputError
 from batchrun.rows.check import RefusedRowError, parse
-from batchrun.rows.lines import BOM
-from batchrun.rows.source import Source
+from batchrun.rows.source import BOM, Source
 from batchrun.rows.table import DELIMITERS, widths
 
 JSONL_SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonlines")

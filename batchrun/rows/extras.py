@@ -23,8 +23,18 @@ from batchrun.rows.table import refuse_header
 
 _BATCH = 1000
 _AS_IT_IS = frozenset({str, int, bool, type(None)})
-_FOREIGN = (ValueError, KeyError, TypeError, AttributeError, IndexError, zipfile.BadZipFile, ParseError)
-_MODULES = {"parquet": "pyarrow.parquet", "excel": "openpyxl"}
+_FOREIGN = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    ParseError,
+)
+_MODULES = {"parquet": "pyarrow.parquet", "excel": "openpyxl", "arrow": "pyarrow"}
 
 
 def library(format: str) -> Any:
@@ -48,6 +58,7 @@ def read_parquet(source: Source) -> Iterator[Record | Invalid]:
             for values in _whole_microseconds(batch).to_pylist():
                 number += 1
                 yield _record(number, values)
+    source.refuse_change()
 
 
 def read_excel(source: Source) -> Iterator[Record | Invalid]:
@@ -59,6 +70,7 @@ def read_excel(source: Source) -> Iterator[Record | Invalid]:
             warnings.simplefilter("ignore")
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
         yield from _sheet(book.worksheets[0].iter_rows(values_only=True), source.name)
+    source.refuse_change()
 
 
 def plain(value: object) -> Any:
@@ -122,7 +134,7 @@ def _trimmed(cells: Sequence[object]) -> Sequence[object]:
 
 def _whole_microseconds(batch: Any) -> Any:
     """Python's datetime has no nanoseconds, so they are cut off."""
-    pyarrow = importlib.import_module("pyarrow")
+    pyarrow = library("arrow")
     schema = batch.schema
     for index, column in enumerate(schema):
         if pyarrow.types.is_timestamp(column.type) and column.type.unit == "ns":

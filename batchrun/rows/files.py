@@ -9,13 +9,13 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from batchrun.display import printable
 from batchrun.errors import InputError
 from batchrun.models import Invalid
 from batchrun.rows.check import ROW_LIMIT, Record, encodable, invalid, string
-from batchrun.rows.lines import BOM
-from batchrun.rows.source import translated
+from batchrun.rows.source import BOM, translated
 
 
 def is_glob(source: str) -> bool:
@@ -27,17 +27,10 @@ def in_directory(directory: Path) -> list[tuple[str, Path]]:
     """The files below a directory, with the path of each relative to it. Raises InputError."""
     name = printable(str(directory))
     with translated(name):
-        os.scandir(directory).close()
-    found: list[tuple[str, Path]] = []
-    for folder, folders, names in os.walk(directory):
-        folders[:] = [entry for entry in folders if not entry.startswith(".")]
-        for entry in names:
-            path = Path(folder, entry)
-            if not entry.startswith(".") and path.is_file():
-                found.append((path.relative_to(directory).as_posix(), path))
+        found = sorted((path.relative_to(directory).as_posix(), path) for path in _below(directory))
     if not found:
         raise InputError(f"There are no files in the directory {name}.")
-    return sorted(found)
+    return found
 
 
 def matching(pattern: str) -> list[tuple[str, Path]]:
@@ -52,6 +45,18 @@ def read_files(files: Sequence[tuple[str, Path]]) -> Iterator[Record | Invalid]:
     """A record per file; its line is the number of the file, from 1."""
     for number, (name, path) in enumerate(files, 1):
         yield _record(number, name, path) if encodable(name) else invalid(number, name, "a name that is not UTF-8")
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    """The files that are not hidden. A directory that cannot be listed raises OSError: its files must not vanish."""
+    for folder, folders, names in os.walk(directory, onerror=_raise):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(folder, name) for name in names if not name.startswith("."))
+        yield from (path for path in paths if path.is_file())
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def _record(number: int, name: str, path: Path) -> Record | Invalid:

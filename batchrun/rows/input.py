@@ -1,5 +1,6 @@
 """An input that is open: what it is, and its rows as often as they are asked for."""
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -121,15 +122,11 @@ class _Look:
 def _resolve(source: str, spool: Path | None) -> tuple[Place, Records]:
     if is_stream(source):
         return _file(spooled(source, spool), "stdin")
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     name = printable(source)
-    try:
-        is_directory, exists = path.is_dir(), path.exists()
-    except (OSError, ValueError):
-        is_directory, exists = False, True
-    if is_directory:
+    if os.path.isdir(path):
         return _files(files.in_directory(path), name, path.resolve().name)
-    if not exists and files.is_glob(source):
+    if files.is_glob(source) and not os.path.lexists(path):
         return _files(files.matching(str(path)), name, "files")
     return _file(regular(path, name), path.name)
 

@@ -8,6 +8,7 @@ kind is found, an OpenAI Batch request is checked, the id is read.
 from typing import Any, NamedTuple
 
 from batchrun.display import printable
+from batchrun.errors import InputError
 from batchrun.models import Endpoint, Invalid, Kind, Row
 from batchrun.rows.check import RESERVED, Record, RefusedRowError, invalid, without_reserved
 
@@ -18,6 +19,7 @@ _SAID = {
     Kind.BATCH: "an OpenAI Batch request",
     Kind.BODIES: "a bare request body",
 }
+_RESULT = "an OpenAI Batch result, not a request"
 _URLS = frozenset(endpoint.value for endpoint in Endpoint)
 
 
@@ -49,8 +51,8 @@ class Identity(NamedTuple):
         try:
             if kind is not Kind.ROWS:
                 _refuse_request(fields, kind)
-            elif not self.has_prompt:
-                _refuse_result(fields)
+            elif not self.has_prompt and _is_result(fields):
+                return invalid(line, text, _RESULT)
             if self.id_column is None:
                 return Row(line, None, text, fields)
             return Row(line, _key(fields, self.id_column), text, fields)
@@ -59,8 +61,10 @@ class Identity(NamedTuple):
 
 
 def identity_of(record: Record, id_column: str | None, *, has_prompt: bool, json: bool) -> Identity:
-    """What this record decides, being the first valid one."""
+    """What this record decides, being the first valid one. Raises InputError if it is a result and not an input."""
     line, _, fields = record
+    if not has_prompt and _is_result(fields):
+        raise InputError(f"Line {line} is {_RESULT}.", "Take the file of the requests as input.")
     kind = kind_of(fields, has_prompt=has_prompt, json=json)
     if id_column is None:
         column = next((name for name in AUTOMATIC if name in fields), None)
@@ -121,9 +125,8 @@ def _refuse_request(fields: dict[str, Any], kind: Kind) -> None:
         raise RefusedRowError(f"the url is {_shown(url)}, but it can only be one of {', '.join(sorted(_URLS))}")
 
 
-def _refuse_result(fields: dict[str, Any]) -> None:
-    if "custom_id" in fields and "response" in fields and "error" in fields:
-        raise RefusedRowError("an OpenAI Batch result, not a request: take the file of the requests as input")
+def _is_result(fields: dict[str, Any]) -> bool:
+    return "custom_id" in fields and "response" in fields and "error" in fields
 
 
 def _shown(value: object) -> str:

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator
 from batchrun.errors import InputError
 from batchrun.models import Invalid
 from batchrun.rows.check import EXCERPT, ROW_LIMIT, too_long, undecodable
-
-BOM = b"\xef\xbb\xbf"
+from batchrun.rows.source import BOM
 
 
 def line_groups(chunks: Iterable[bytes]) -> Iterator[list[str | Invalid] | list[str]]:

@@ -14,11 +14,11 @@ from batchrun.rows.check import RESERVED, RefusedRowError, encode, one_line, par
 
 def insert_members(text: str, additions: Mapping[str, str]) -> str:
     """The object `text` with members added at its end; `additions` maps names to JSON texts."""
-    end = text.rindex("}")
+    end = len(text) - 1 if text[-1] == "}" else text.rindex("}")
     inserted = "".join([_named(name) + value for name, value in additions.items()])
     if text[end - 1] in "{ \t\r\n" and text[:end].rstrip(" \t\r\n").endswith("{"):
         inserted = inserted[1:]
-    return text[:end] + inserted + text[end:]
+    return f"{text[:end]}{inserted}{text[end:]}"
 
 
 def clash(columns: Iterable[str], new_names: Iterable[str]) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+BOM = b"\xef\xbb\xbf"
 CHUNK = 256 * 1024
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGICS = (b"\x28\xb5\x2f\xfd", *(bytes([low, 0x2A, 0x4D, 0x18]) for low in range(0x50, 0x60)))
@@ -58,15 +59,18 @@ class Source:
                 total += len(piece)
                 refuse_bomb(total, self.size, self.name)
                 yield piece
-            if stamp_of(os.fstat(raw.fileno())) != self.stamp:
-                raise InputError(
-                    f"{self.name} changed while it was read.",
-                    "Wait until it is complete, or copy it first.",
-                )
+        self.refuse_change()
 
     def head(self, size: int = 64 * 1024) -> bytes:
-        """At most the first `size` unpacked bytes."""
-        return next(self.chunks(size), b"")
+        """The first `size` unpacked bytes or so; what is only blanks is passed over."""
+        return next((piece for piece in self.chunks(size) if piece.removeprefix(BOM).strip()), b"")
+
+    def refuse_change(self) -> None:
+        """Raises InputError if the file is not what it was when it was opened first."""
+        with translated(self.name):
+            stamp = stamp_of(self.path.stat())
+        if stamp != self.stamp:
+            raise InputError(f"{self.name} changed while it was read.", "Wait until it is complete, or copy it first.")
 
     def packed(self) -> bool:
         """Whether the bytes on disk are gzip or zstd."""

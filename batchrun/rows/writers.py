@@ -24,6 +24,7 @@ from batchrun.rows.members import insert_members
 _FORMULA = re.compile(r"[\t\r\n]|[\s'\"]*[=+\-@＝＋－＠]")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
 _BATCH = 10_000
+_spelled = json.JSONDecoder(parse_int=str, parse_float=str).decode
 
 
 class RowWriter(Protocol):
@@ -81,17 +82,19 @@ class CsvWriter:
 
     def write(self, text: str, additions: Mapping[str, str]) -> None:
         """Raises StorageError for a column that the header does not have."""
-        values = {member.name: text[member.value : member.end] for member in members(text)} | dict(additions)
+        cells = _cells(text)
+        for name, value in additions.items():
+            cells[name] = _cells(f'{{"":{value}}}')[""]
         if not self._columns:
-            self._columns = dict.fromkeys(values)
-            self._put(list(values))
-        unknown = next((name for name in values if name not in self._columns), None)
-        if unknown is not None:
+            self._columns = dict.fromkeys(cells)
+            self._put(list(cells))
+        if not cells.keys() <= self._columns.keys():
+            unknown = next(name for name in cells if name not in self._columns)
             raise StorageError(
                 f'A row has the column "{printable(unknown, 60)}", which the header of the CSV output does not have.',
                 "Export as JSONL (--output NAME.jsonl): there every row keeps its own columns.",
             )
-        self._put([_cell(values[name]) if name in values else "" for name in self._columns])
+        self._put([cells.get(name, "") for name in self._columns])
 
     def close(self) -> None:
         """Nothing is held back."""
@@ -125,7 +128,7 @@ class ParquetWriter:
     def close(self) -> None:
         """Write the file."""
         arrow = {"null": "string", "bool": "bool", "int": "int64", "float": "float64", "text": "string"}
-        pyarrow = library("parquet").pa
+        pyarrow = library("arrow")
         schema = pyarrow.schema([(name, pyarrow.type_for_alias(arrow[kind])) for name, kind in self._types.items()])
         self._rows.seek(0)
         with self._rows, self._parquet.ParquetWriter(self._stream, schema) as file:
@@ -149,10 +152,19 @@ def columns_of(text: str) -> Iterator[str]:
     return (member.name for member in members(text))
 
 
-def _cell(value: str) -> str:
-    if value.startswith('"'):
-        return json.loads(value)
-    return "" if value == "null" else value
+def _cells(text: str) -> dict[str, str]:
+    """The cell of each member. Numbers are read as text, so that they keep their spelling."""
+    values: dict[str, Any] = _spelled(text)
+    if all(type(value) is str for value in values.values()):
+        return values
+    texts = {member.name: text[member.value : member.end] for member in members(text)}
+    return {name: _cell(value, texts[name]) for name, value in values.items()}
+
+
+def _cell(value: object, text: str) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else text
 
 
 def _typed(text: str, kind: str) -> Any:
