@@ -1,0 +1,11 @@
+"""What the body of an answer says: a reply, or why it is none; and what is wrong with a reply's JSON.
+
+Pure: bytes in, records out. Nothing here raises on what a server sends, however broken, and nothing here decides
+what to do about it: that is for `retry`.
+"""
+
+from batchrun.replies.bodies import read
+from batchrun.replies.failures import ErrorInfo, error_of
+from batchrun.replies.schema import Checker, Complaint, checker
+
+__all__ = ["Checker", "Complaint", "ErrorInfo", "checker", "error_of", "read"]

@@ -1,0 +1,118 @@
+"""What an answer other than 200 says is wrong, in the dialects of providers, gateways and proxies.
+
+OpenAI, Azure and OpenRouter wrap an object in `error`; Anthropic puts a second `type` around it; Gemini wraps the
+whole in a list and calls the type `status`; Ollama has a string in `error`; Mistral and Cohere have no wrapper;
+FastAPI (vLLM, LiteLLM) says `detail`, a text or a list of what is wrong where. Proxies answer in HTML or plain text.
+"""
+
+import html
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+import orjson
+
+LONGEST_MESSAGE = 2048
+"""Characters of a message that are kept."""
+
+# Larger ones are not error bodies but accidents; parsing them would hold up the loop.
+_LARGEST_JSON = 1024 * 1024
+_LARGEST_TEXT = 64 * 1024
+
+
+class ErrorInfo(NamedTuple):
+    """What a body says is wrong. `type` and `code` are as the server spells them, "" where it names none."""
+
+    type: str
+    code: str
+    message: str
+
+
+def error_of(status: int, headers: Mapping[str, str], body: bytes | str) -> ErrorInfo:
+    """Read any error body; total: an unknown one is its own message, an empty one the status in words."""
+    said = _object(body)
+    info = _from_object(said) if said is not None else ErrorInfo("", "", _from_text(headers, body))
+    message = info.message.strip() or _in_words(status)
+    return ErrorInfo(info.type[:LONGEST_MESSAGE], info.code[:LONGEST_MESSAGE], message[:LONGEST_MESSAGE])
+
+
+def _object(body: bytes | str) -> dict[str, Any] | None:
+    """The body as one object; a list stands for its first element, as Gemini wraps its errors."""
+    if len(body) > _LARGEST_JSON:
+        return None
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if isinstance(data, list) and data:
+        data = data[0]
+    return data if isinstance(data, dict) else None
+
+
+def _from_object(said: dict[str, Any]) -> ErrorInfo:
+    inner = said.get("error")
+    errors = said.get("errors")
+    if not inner and isinstance(errors, list) and errors:
+        inner = errors[0]
+    if isinstance(inner, dict):
+        return _from_fields(inner)
+    if inner:
+        return ErrorInfo(_word(said, "type"), _word(said, "code"), _sentence(inner))
+    return _from_fields(said)
+
+
+def _from_fields(fields: dict[str, Any]) -> ErrorInfo:
+    inner = fields.get("error")
+    if isinstance(inner, dict) and "message" not in fields:
+        fields = inner
+    message = next((fields[name] for name in ("message", "detail", "msg") if fields.get(name)), None)
+    return ErrorInfo(
+        _word(fields, "type") or _word(fields, "status"),
+        _word(fields, "code") or _word(fields, "error_code"),
+        _sentence(fields if message is None else message),
+    )
+
+
+def _word(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+
+
+def _sentence(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(isinstance(item, dict) and "msg" in item for item in value):
+        return "; ".join(_complaint(item) for item in value)
+    return orjson.dumps(value).decode() if value else ""
+
+
+def _complaint(item: dict[str, Any]) -> str:
+    """One entry of a FastAPI validation error: where, and what."""
+    where = item.get("loc")
+    place = ".".join(str(step) for step in where) if isinstance(where, list) else ""
+    return f"{place}: {_sentence(item['msg'])}" if place else _sentence(item["msg"])
+
+
+def _from_text(headers: Mapping[str, str], body: bytes | str) -> str:
+    start = body[:_LARGEST_TEXT]
+    text = start.decode("utf-8", "replace") if isinstance(start, bytes) else start
+    if "html" in headers.get("content-type", "") or text.lstrip().startswith("<"):
+        return _html_title(text)
+    return text
+
+
+_TITLE = re.compile(r"<(title|h1)\b[^>]*>([^<]{1,500})", re.IGNORECASE)
+
+
+def _html_title(page: str) -> str:
+    """The title of a proxy's page, which says as much as the page does."""
+    found = _TITLE.search(page)
+    return " ".join(html.unescape(found[2]).split()) if found else "an HTML page without a title"
+
+
+def _in_words(status: int) -> str:
+    try:
+        return f"HTTP {status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"HTTP {status}"

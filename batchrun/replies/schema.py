@@ -1,0 +1,75 @@
+"""Checking a reply against the JSON schema of the prompt's outputs."""
+
+import re
+from typing import Any, NamedTuple, NoReturn
+
+import jsonschema_rs
+import orjson
+
+from batchrun.errors import PromptError
+
+_MOST_COMPLAINTS = 3
+_LONGEST_COMPLAINT = 200
+
+# One fence around everything: what models without a strict mode add to an answer that is otherwise right.
+_ONE_FENCE = re.compile(r"\s*```(?:json|JSON)?[ \t]*\r?\n(?P<inside>(?:(?!```).)*)```\s*", re.DOTALL)
+
+
+class Complaint(NamedTuple):
+    """Why a reply does not fit, short enough to be shown to the model and naming the place."""
+
+    message: str
+
+
+class Checker:
+    """A compiled schema (draft 2020-12 unless it names another one of json-schema.org)."""
+
+    def __init__(self, validator: jsonschema_rs.Validator) -> None:
+        self._validator = validator
+
+    def check(self, text: str) -> Any | Complaint:
+        """The JSON value of `text` if it fits, else a Complaint.
+
+        A text that is one Markdown fence and nothing else counts as what the fence encloses.
+        """
+        fence = _ONE_FENCE.fullmatch(text)
+        try:
+            value = orjson.loads(fence["inside"] if fence else text)
+        except orjson.JSONDecodeError as error:
+            return Complaint(f"The answer is not JSON: {error.msg} (line {error.lineno}, column {error.colno}).")
+        if self._validator.is_valid(value):
+            return value
+        return Complaint("; ".join(self._complaints(value)))
+
+    def _complaints(self, value: Any) -> list[str]:
+        complaints: list[str] = []
+        for error in self._validator.iter_errors(value):
+            if len(complaints) == _MOST_COMPLAINTS:
+                complaints.append("and more")
+                break
+            complaints.append(f"{_place(error.instance_path)}: {error.message}"[:_LONGEST_COMPLAINT])
+        return complaints
+
+
+def checker(schema: dict[str, Any]) -> Checker:
+    """Compile `schema`.
+
+    Raises PromptError if it is no JSON schema or refers to anything outside itself: references are never fetched,
+    neither from the network nor from a file.
+    """
+    try:
+        return Checker(jsonschema_rs.validator_for(schema, retriever=_refuse))
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "message", None) or str(error)
+        raise PromptError(
+            f"The output schema cannot be used: {reason[:500]}", "See https://json-schema.org."
+        ) from error
+
+
+def _refuse(uri: str) -> NoReturn:
+    raise ValueError(f"references to other documents are not followed ({uri})")
+
+
+def _place(path: list[str | int]) -> str:
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return f"at ${''.join(steps)}"

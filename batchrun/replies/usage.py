@@ -1,0 +1,37 @@
+"""The tokens a body says it used, where that can be believed.
+
+Only whole numbers from 0 to 10^12 count. Anything else (strings, null, fractions, nonsense) makes the usage unknown
+rather than zero, because sums must not pretend.
+"""
+
+from typing import Any
+
+from batchrun.models import Usage
+
+_MOST_TOKENS = 10**12
+
+
+def usage_of(body: dict[str, Any]) -> Usage | None:
+    """The usage in the names of chat completions, completions and embeddings, or in those of responses."""
+    usage = body.get("usage")
+    if type(usage) is not dict:
+        return None
+    if "prompt_tokens" in usage:
+        given, made = usage["prompt_tokens"], usage.get("completion_tokens", _rest(usage))
+        of_given, of_made = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    else:
+        given, made = usage.get("input_tokens"), usage.get("output_tokens")
+        of_given, of_made = usage.get("input_tokens_details"), usage.get("output_tokens_details")
+    if not (type(given) is type(made) is int and 0 <= given <= _MOST_TOKENS and 0 <= made <= _MOST_TOKENS):
+        return None
+    return Usage(given, made, _part(of_given, "cached_tokens", given), _part(of_made, "reasoning_tokens", made))
+
+
+def _rest(usage: dict[str, Any]) -> int | None:
+    """The output of an embedding, which names none: nothing, if the total says so too."""
+    return 0 if usage.get("total_tokens", usage["prompt_tokens"]) == usage["prompt_tokens"] else None
+
+
+def _part(details: Any, name: str, whole: int) -> int:
+    part = details.get(name) if type(details) is dict else 0
+    return part if type(part) is int and 0 <= part <= whole else 0
