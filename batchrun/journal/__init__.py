@@ -1,0 +1,42 @@
+"""The journal: the SQLite file that proves what happened in a run. Only this package touches SQLite.
+
+Theory. A row is in one of three places: without attempt and outcome (pending), with an attempt that has not ended
+(in flight, or unknown after a kill), or with an outcome. Every step from one to the next is one commit, and the next
+step of the world waits for it: `begin` is committed before the first byte leaves, a reply before anybody judges it,
+an outcome before anybody is told. So a kill at any moment loses at most the answers of attempts that are open, and
+those are named.
+
+    Journal      one run's journal, open for writing by the holder of its Lock
+    Reader       the same file to look at, with or without a writer
+    lock         one process per run
+    IntakeRow    a row on its way in; End, how an attempt ended; Meta, what the run is; Drift, a changed input
+
+Copies of a journal in use are made with `Reader.copy`: the file alone lacks what is still in its log.
+"""
+
+from batchrun.journal.database import prepare
+from batchrun.journal.intake import fingerprint
+from batchrun.journal.ledger import Journal, delete
+from batchrun.journal.lock import Lock, lock
+from batchrun.journal.reader import Reader
+from batchrun.journal.records import Attempt, Cause, Drift, End, Entry, IntakeRow, Meta, Record, Sample, Session
+
+__all__ = [
+    "Attempt",
+    "Cause",
+    "Drift",
+    "End",
+    "Entry",
+    "IntakeRow",
+    "Journal",
+    "Lock",
+    "Meta",
+    "Reader",
+    "Record",
+    "Sample",
+    "Session",
+    "delete",
+    "fingerprint",
+    "lock",
+    "prepare",
+]

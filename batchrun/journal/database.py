@@ -1,0 +1,270 @@
+"""The file: made, opened and checked; and whose fault it is when it cannot be.
+
+WAL with `synchronous=FULL`: what was committed survives a kill and a power cut. A new journal is built under another
+name and renamed, so that no kill leaves half a schema. Never open the database file with `open()` while SQLite may
+have it open in the same process: closing that descriptor would drop SQLite's locks.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import sqlite3
+import stat
+from collections.abc import Generator
+from importlib import resources
+from pathlib import Path
+
+from batchrun.errors import RefusedError, StorageError
+
+APPLICATION_ID = 0x42524A4C  # "BRJL", shown by file(1) and by PRAGMA application_id
+SCHEMA_VERSION = 1
+
+_NETWORK = re.compile(
+    r"nfs\d?|cifs|smb\d?|smbfs|9p|afs|ncpfs|ceph|glusterfs|lustre|beegfs|davfs2?|vboxsf"
+    r"|fuse\.(sshfs|glusterfs|ceph.*|s3fs|rclone|gcsfuse|goofys|mount-s3|davfs2?|smbnetfs|curlftpfs)"
+)
+_MOUNTS = Path("/proc/self/mounts")
+
+
+@contextlib.contextmanager
+def translated(path: Path, doing: str = "read") -> Generator[None]:
+    """Turn SQLite's errors and the system's into StorageError."""
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise
+    except (sqlite3.Error, OSError) as error:
+        raise storage_error(path, error, doing) from error
+
+
+def storage_error(path: Path, error: Exception, doing: str) -> StorageError:
+    """Say what is wrong with the journal at `path`, with the space that is left, and what to do."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return _damaged(path, str(error))
+    return StorageError(
+        f"{path}: the journal cannot be {'written' if doing == 'write' else 'read'}: {error} ({_free(path)} free).",
+        "What was committed is safe. Make room or mend the disk, then give the same command again.",
+    )
+
+
+def _damaged(path: Path, why: str) -> StorageError:
+    return StorageError(
+        f"{path}: the journal is damaged: {why}.",
+        f"Nothing was changed. `batchrun export {path.stem}` writes the part that can be read; "
+        "go on from a copy of the journal, or start again with --fresh.",
+    )
+
+
+def _free(path: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(path.parent).free / 1e6:,.1f} MB"
+    except OSError:
+        return "unknown space"
+
+
+def prepare(directory: Path) -> None:
+    """Make the directory of journals, 0700 whatever the umask, that git ignores. Raises RefusedError if it cannot."""
+    refuse_network(directory)
+    try:
+        if not directory.is_dir():
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.chmod(0o700)
+        ignore = directory / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="ascii")
+    except OSError as error:
+        raise RefusedError(
+            f"{directory}: the journal's directory cannot be made: {error.strerror}.",
+            "Name a directory that can be written with --runs-dir.",
+        ) from error
+
+
+def refuse_network(directory: Path, mounts: Path = _MOUNTS) -> None:
+    """Refuse a network file system, where locks and shared memory cannot be trusted (sqlite.org/wal.html)."""
+    kind = _file_system(directory.resolve(), mounts)
+    if kind is not None and _NETWORK.fullmatch(kind):
+        raise RefusedError(
+            f"{directory}: journals cannot be kept on a network file system ({kind}).",
+            "Name a directory on a local disk with --runs-dir.",
+        )
+
+
+def _file_system(directory: Path, mounts: Path) -> str | None:
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None  # no such list on this system
+    best, kind = -1, None
+    for line in lines:
+        _, point, name, *_ = line.split(" ")
+        place = Path(re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), point))
+        if directory.is_relative_to(place) and len(place.parts) >= best:
+            best, kind = len(place.parts), name
+    return kind
+
+
+def create(path: Path, meta: dict[str, str | None]) -> None:
+    """Make an empty journal. Raises RefusedError where the directory cannot be written or the name is taken."""
+    prepare(path.parent)
+    if os.path.lexists(path):
+        raise RefusedError(f"{path}: there is a journal already.", "Go on with it, or use --fresh.")
+    building = path.with_suffix(".new")
+    try:
+        building.unlink(missing_ok=True)
+        os.close(os.open(building, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise RefusedError(
+            f"{building}: the journal cannot be made: {error.strerror}.",
+            "Name a directory that can be written with --runs-dir.",
+        ) from error
+    with translated(path, "write"):
+        _build(building, meta)
+        building.rename(path)
+        sync_directory(path.parent)
+
+
+def _build(path: Path, meta: dict[str, str | None]) -> None:
+    schema = resources.files("batchrun.journal").joinpath("schema.sql").read_text(encoding="utf-8")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.executescript(f"BEGIN; {schema} COMMIT;")
+        connection.executemany("INSERT INTO meta (name, value) VALUES (?, ?)", meta.items())
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+def sync_directory(directory: Path) -> None:
+    """Make a rename in `directory` last; not needed, and not possible, on Windows."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def connect(path: Path, *, write: bool) -> sqlite3.Connection:
+    """Open and check an existing journal. The connection may move between threads, but serves one at a time.
+
+    Raises StorageError for anything that is not a whole journal of this schema version.
+    """
+    _check_file(path)
+    with translated(path):
+        _refuse_lost_log(path)
+        connection = _connect(path, write=write)
+        try:
+            _check_content(path, connection)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _connect(path: Path, *, write: bool) -> sqlite3.Connection:
+    if write:
+        connection = _raw(path, "rw")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+    connection = _raw(path, "ro")
+    try:
+        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError:  # a medium where the side files of WAL cannot be made
+        if os.access(path.parent, os.W_OK) or _beside(path, "-wal").exists():
+            raise
+        connection.close()
+        connection = _raw(path, "ro&immutable=1")
+    return connection
+
+
+def _raw(path: Path, mode: str) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _check_file(path: Path) -> None:
+    try:
+        found = path.lstat()
+    except OSError as error:
+        raise StorageError(
+            f"{path}: the journal cannot be opened: {error.strerror}.", "`batchrun runs` lists what there is."
+        ) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise StorageError(f"{path}: the journal is not a regular file; links are not followed.", "Move it away.")
+    if found.st_size == 0:
+        raise _damaged(path, "the file is empty")
+
+
+def _refuse_lost_log(path: Path) -> None:
+    """A killed process leaves the write-ahead log beside its index; the index alone means that the log was removed."""
+    if not _beside(path, "-shm").exists() or _beside(path, "-wal").exists():
+        return
+    with contextlib.closing(_raw(path, "ro&immutable=1")) as connection:
+        if connection.execute("SELECT 1 FROM sessions WHERE ended IS NULL").fetchone():
+            raise _damaged(path, f"{path.name}-wal, which holds the last commits, is missing")
+
+
+def _check_content(path: Path, connection: sqlite3.Connection) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        raise StorageError(f"{path}: this SQLite file is not a journal of batchrun.", "Name another run or file.")
+    if version != SCHEMA_VERSION:
+        age = "a newer" if version > SCHEMA_VERSION else "an older"
+        raise StorageError(
+            f"{path}: the journal was written by {age} version of batchrun (schema {version}, this is {SCHEMA_VERSION}).",
+            "Use that version for this run, or start again with --fresh.",
+        )
+    _check_size(path, connection)
+    if not connection.execute("SELECT count(*) FROM totals").fetchone()[0]:
+        raise _damaged(path, "its totals are missing")
+
+
+def _check_size(path: Path, connection: sqlite3.Connection) -> None:
+    """Without a log, the file is as long as its header says."""
+    log = _beside(path, "-wal")
+    if log.exists() and log.stat().st_size:
+        return
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    if path.stat().st_size < pages * size:
+        raise _damaged(path, "the file is cut short")
+
+
+def remove(path: Path) -> None:
+    """Remove a journal and what SQLite keeps beside it; the caller holds the lock."""
+    with translated(path, "write"):
+        for suffix in ("-wal", "-shm", "-journal"):
+            _beside(path, suffix).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        path.with_suffix(".new").unlink(missing_ok=True)
+
+
+def copy(connection: sqlite3.Connection, path: Path, target: Path) -> None:
+    """Write a whole, single-file copy. The target appears under its name only when complete."""
+    if os.path.lexists(target):
+        raise RefusedError(f"{target}: there is such a file already.", "Name a file that does not exist.")
+    building = target.with_name(f"{target.name}.partial")
+    with translated(path):
+        building.unlink(missing_ok=True)
+        os.close(os.open(building, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        connection.execute("VACUUM INTO ?", (str(building),))
+        _sync(building)
+        building.rename(target)
+        sync_directory(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

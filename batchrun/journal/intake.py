@@ -1,0 +1,167 @@
+"""Taking the input in: the first time, and again.
+
+A row is told by its key and, among rows of the same content, by its occurrence. The first intake loads without
+indexes, in transactions of 10,000 rows, and is complete only when `meta` says so; one that was killed starts over.
+An input that is read again is compared by identity: nothing is trusted but the identity and the request's hash.
+"""
+
+import sqlite3
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from itertools import islice
+from json import dumps
+
+from batchrun.errors import InputError
+from batchrun.journal import sums
+from batchrun.journal.records import IntakeRow
+
+BATCH = 10_000
+
+Params = tuple[int, int, str, str, str]
+
+_INSERT = "INSERT INTO {table} (position, line, key, request, text) VALUES (?, ?, ?, ?, ?)"
+_RENUMBER = """
+UPDATE {table} SET occurrence = twin.occurrence
+FROM (SELECT position, row_number() OVER (PARTITION BY key ORDER BY position) - 1 AS occurrence
+      FROM {table} WHERE key IN (SELECT key FROM {table} GROUP BY key HAVING count(*) > 1)) AS twin
+WHERE {table}.position = twin.position AND twin.occurrence > 0
+"""
+_SKIP = """
+INSERT INTO outcomes (row, state, final, cause, message, attempts, finished)
+VALUES (?, 'skipped', 1, 'invalid line', ?, 0, ?)
+"""
+
+
+def fingerprint(text: str) -> str:
+    """The identity of a row that has no id: BLAKE2b-128 of its text, in hexadecimal."""
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class Feed:
+    """Rows on their way into a table: numbered from 1, with their identity; remembers what SQL cannot see."""
+
+    def __init__(self, rows: Iterable[IntakeRow], first: int = 1) -> None:
+        self._rows = iter(rows)
+        self.position = first - 1
+        self.keyed = False
+        self.skipped: list[tuple[int, str]] = []
+        self._params = self._iterate()
+
+    def _iterate(self) -> Iterator[Params]:
+        for position, (line, key, request, text, skipped) in enumerate(self._rows, self.position + 1):
+            self.position = position
+            if skipped is not None:
+                self.skipped.append((position, skipped))
+                yield position, line, fingerprint(text), "", dumps(text, ensure_ascii=False)
+            elif key is None:
+                yield position, line, fingerprint(text), request, text
+            else:
+                self.keyed = True
+                yield position, line, key, request, text
+
+    def take(self, count: int) -> Iterator[Params]:
+        """The next rows, at most `count`, as parameters."""
+        return islice(self._params, count)
+
+    def load(self, connection: sqlite3.Connection, table: str) -> bool:
+        """Insert the next batch; whether there was a full one, so that more may come."""
+        before = self.position
+        connection.executemany(_INSERT.format(table=table), self.take(BATCH))
+        return self.position - before == BATCH
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, before_commit: Callable[[], None]) -> Generator[None]:
+    """All of it or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        before_commit()
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+class FirstIntake:
+    """The first load of a journal. `now` stamps the skipped rows, `before_commit` is the seam for faults."""
+
+    def __init__(self, connection: sqlite3.Connection, now: float, before_commit: Callable[[], None]) -> None:
+        self._connection = connection
+        self._now = now
+        self._before_commit = before_commit
+
+    def run(self, rows: Iterable[IntakeRow], progress: Callable[[int], None]) -> None:
+        """Take all rows in and say after each transaction how many there are. Raises InputError for duplicate ids."""
+        self._clear()
+        feed = Feed(rows)
+        more = True
+        while more:
+            with self._transaction():
+                more = feed.load(self._connection, "rows")
+                self._skip(feed)
+            progress(feed.position)
+        self._index(feed)
+
+    def _transaction(self):
+        return transaction(self._connection, self._before_commit)
+
+    def _clear(self) -> None:
+        """Remove what a killed intake left."""
+        with self._transaction():
+            self._connection.execute("DROP INDEX IF EXISTS rows_position")
+            self._connection.execute("DROP INDEX IF EXISTS rows_identity")
+            self._connection.execute("DELETE FROM outcomes")
+            self._connection.execute("DELETE FROM rows")
+
+    def _skip(self, feed: Feed) -> None:
+        """A fresh journal numbers its rows as they come: seq and position are the same."""
+        self._connection.executemany(_SKIP, [(position, why, self._now) for position, why in feed.skipped])
+        feed.skipped.clear()
+
+    def _index(self, feed: Feed) -> None:
+        self._connection.execute("PRAGMA cache_size = -16000")  # 16 MB, so that the sort needs few passes
+        with self._transaction():
+            identify(self._connection, "rows", keyed=feed.keyed)
+            self._connection.execute("CREATE INDEX rows_position ON rows (position)")
+            self._connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('intake', 'done')")
+            counted = sums.recount(self._connection)
+            counted.write(self._connection)
+        self._connection.execute("PRAGMA cache_size = -2000")
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def identify(connection: sqlite3.Connection, table: str, *, keyed: bool) -> None:
+    """Number equal rows and index the identity. Raises InputError for a duplicate id, naming both lines."""
+    index = f"CREATE UNIQUE INDEX {_index_name(table)} ON {table.removeprefix('temp.')} (key, occurrence)"
+    try:
+        connection.execute(index)
+    except sqlite3.IntegrityError:
+        if keyed:
+            _refuse_duplicate_ids(connection, table)
+        connection.execute(_RENUMBER.format(table=table))
+        connection.execute(index)
+
+
+def _index_name(table: str) -> str:
+    return "temp.stage_identity" if table == "temp.stage" else "rows_identity"
+
+
+def _refuse_duplicate_ids(connection: sqlite3.Connection, table: str) -> None:
+    """Rows without an id may be equal; two rows with the same id may not."""
+    twins = connection.execute(
+        f"SELECT key, line, text, request FROM {table} "  # noqa: S608 - one of two table names
+        f"WHERE key IN (SELECT key FROM {table} GROUP BY key HAVING count(*) > 1) ORDER BY key, position"
+    )
+    last, first = None, 0
+    for key, line, text, request in twins:
+        if request == "" or fingerprint(text) == key:
+            continue
+        if key == last:
+            raise InputError(
+                f"The id {key[:80]!r} is on line {first} and again on line {line}.",
+                "Make the ids unique, or name another column with --id-column (`none`: tell rows by their content).",
+            )
+        last, first = key, line

@@ -1,0 +1,279 @@
+"""A journal open for writing: what a run does to it, from intake to the last outcome."""
+
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Self
+
+from batchrun.journal import database, sums
+from batchrun.journal.drift import Comparison
+from batchrun.journal.intake import FirstIntake, transaction
+from batchrun.journal.reader import read_meta
+from batchrun.journal.records import Drift, End, IntakeRow, Meta
+from batchrun.journal.window import pending
+from batchrun.journal.writer import Done, Writer
+from batchrun.models import Outcome, Pending, Totals
+
+_FAILED = "state = 'failed' AND final IN (0, ?)"
+_REOPEN = (
+    f"UPDATE attempts SET spent = 1 WHERE spent = 0 AND row IN (SELECT row FROM outcomes WHERE {_FAILED})",  # noqa: S608 - above
+    f"DELETE FROM outcomes WHERE {_FAILED}",  # noqa: S608 - above
+)
+_TO_REOPEN = f"""
+SELECT count(*), total(NOT final) FROM outcomes JOIN rows ON rows.seq = outcomes.row
+WHERE {_FAILED} AND position IS NOT NULL
+"""  # noqa: S608 - above
+
+
+class Journal:
+    """The journal of one run, open for writing; the caller holds its lock (`lock`).
+
+    Before `start`, methods work in the calling thread, which may be any, one at a time. Between `start` and `stop`
+    the writer thread owns the database: only `begin`, `end`, `lose`, `judge`, `finish` and `sample` write, on the
+    thread of the loop, and `pending` and `totals` read.
+
+    `clock` gives Unix seconds. `faults` is called before each commit with its number, from 1: a seam for tests.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        faults: Callable[[int], None] | None = None,
+    ) -> None:
+        self.path = path
+        self._clock = clock
+        self._faults = faults
+        self._commits = 0
+        self._connection: sqlite3.Connection = database.connect(path, write=True)
+        self._window: sqlite3.Connection | None = None
+        self._writer: Writer | None = None
+        self._session = 0
+        self._comparison = Comparison(self._connection)
+        self._totals = sums.read(self._connection).totals()
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        meta: Meta,
+        *,
+        clock: Callable[[], float] = time.time,
+        faults: Callable[[int], None] | None = None,
+    ) -> Self:
+        """Make a journal at `path`, which must not exist, in a directory that is made for it.
+
+        Raises RefusedError for a network file system or a directory that cannot be written, StorageError for a
+        full disk.
+        """
+        database.create(path, _values(meta) | {"intake": "begun"})
+        return cls(path, clock=clock, faults=faults)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        faults: Callable[[int], None] | None = None,
+    ) -> Self:
+        """Open an existing journal. Raises StorageError where it is missing, damaged or of another version."""
+        database.refuse_network(path.parent)
+        return cls(path, clock=clock, faults=faults)
+
+    @property
+    def meta(self) -> Meta:
+        """What the run is."""
+        with database.translated(self.path):
+            return read_meta(self._reading())
+
+    def amend(self, meta: Meta) -> None:
+        """Replace what the run is, its plan above all."""
+        with self._writing(), transaction(self._connection, self._before_commit):
+            self._put_meta(meta)
+
+    @property
+    def taken_in(self) -> bool:
+        """Whether the first intake is complete; if not, `take_in` starts it over."""
+        query = "SELECT 1 FROM meta WHERE name = 'intake' AND value = 'done'"
+        with database.translated(self.path):
+            return self._reading().execute(query).fetchone() is not None
+
+    def take_in(self, rows: Iterable[IntakeRow], progress: Callable[[int], None] = lambda _: None) -> None:
+        """The first intake: all rows, in input order; `progress` hears the number taken in after each commit.
+
+        Blocks: run it in a thread. Raises InputError for duplicate ids, and whatever `rows` raises; then, as after
+        a kill, `taken_in` is False and the next call starts over.
+        """
+        with self._writing():
+            FirstIntake(self._connection, self._clock(), self._before_commit).run(rows, progress)
+            self._totals = sums.read(self._connection).totals()
+
+    def compare(self, rows: Iterable[IntakeRow], progress: Callable[[int], None] = lambda _: None) -> Drift:
+        """Read the input again and say how it differs; changes nothing until `apply`. Blocks, raises as `take_in`."""
+        with self._writing():
+            return self._comparison.run(rows, progress)
+
+    def apply(self, meta: Meta | None = None) -> None:
+        """Make the journal follow the input that was compared last, and `meta` with it, in one transaction.
+
+        Changed rows lose their outcome and are pending again; absent rows leave the output and the sums.
+        """
+        with self._writing():
+            self._comparison.apply(self._clock(), self._before_commit, lambda: meta and self._put_meta(meta))
+            self._totals = sums.read(self._connection).totals()
+
+    def discard(self) -> None:
+        """Forget the input that was compared last."""
+        with self._writing():
+            self._comparison.discard()
+
+    def reopen(self, *, failed_for_good: bool = False) -> int:
+        """Make failed rows pending again, with fresh attempts: those that failed for now, or all. Returns how many."""
+        with self._writing(), transaction(self._connection, self._before_commit):
+            which = (int(failed_for_good),)
+            rows, for_now = map(int, self._connection.execute(_TO_REOPEN, which).fetchone())
+            for statement in _REOPEN:
+                self._connection.execute(statement, which)
+            account = sums.read(self._connection)
+            account.failed -= rows
+            account.failed_for_now -= for_now
+            account.write(self._connection)
+        self._totals = account.totals()
+        return rows
+
+    def pending(self, after: int = 0, limit: int = 1000, until: int | None = None) -> list[Pending]:
+        """Rows without an outcome in input order, behind the position `after` (0: from the first) and up to `until`."""
+        with database.translated(self.path):
+            return pending(self._reading(), after, limit, until)
+
+    @property
+    def totals(self) -> Totals:
+        """The account as of the last commit, without touching the disk."""
+        return self._totals if self._writer is None else self._writer.totals
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why nothing is written any more, if so."""
+        return None if self._writer is None else self._writer.failure
+
+    def start(self) -> None:
+        """Begin a session: from here on the running loop's writer thread has the database."""
+        with self._writing():
+            self._session = self._begin_session()
+            # In the file itself, so that a log that was lost after a kill can be noticed.
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._writer = Writer(
+                self._connection, self.path, self._session, clock=self._clock, before_commit=self._before_commit
+            )
+        self._writer.start()
+
+    def begin(self, row: int, number: int) -> Done:
+        """Record that an attempt is about to leave. An earlier one that is still open is closed as lost, maybe paid.
+
+        This and the calls below return a future that is resolved after the COMMIT and need not be awaited; it fails
+        with StorageError when the journal cannot be written.
+        """
+        return self._running.begin(row, number)
+
+    def end(self, row: int, number: int, end: End, body: str | None = None) -> Done:
+        """Record how an attempt ended; `body` is the exact text of a reply, None where none came."""
+        return self._running.end(row, number, end, body)
+
+    def lose(self, row: int, number: int, why: str) -> Done:
+        """Record that an attempt is given up with no answer known: it stays open, the row is unknown."""
+        return self._running.lose(row, number, why)
+
+    def judge(self, row: int, number: int, cause: str, message: str) -> Done:
+        """Record that a reply, stored already, does not match the schema."""
+        return self._running.judge(row, number, cause, message)
+
+    def finish(self, row: int, outcome: Outcome) -> Done:
+        """Record how a row ended; it rests on the last attempt and its reply."""
+        return self._running.finish(row, outcome)
+
+    def sample(self, state: str) -> Done:
+        """Record the state of the run, JSON."""
+        return self._running.sample(state)
+
+    def stop(self, exit_code: int | None = None) -> None:
+        """Write what was handed over, end the session and the thread. Waits for the disk; never raises."""
+        writer = self._writer
+        if writer is None:
+            return
+        writer.stop()
+        self._writer, self._totals = None, writer.totals
+        if writer.failure is None:
+            self._end_session(exit_code)
+
+    def close(self, exit_code: int | None = None) -> None:
+        """`stop`, fold the write-ahead log into the file, and let go of it. Closing twice does nothing."""
+        self.stop(exit_code)
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+        self._connection.close()
+
+    @property
+    def _running(self) -> Writer:
+        if self._writer is None:
+            raise RuntimeError("the journal is written between start() and stop() only")
+        return self._writer
+
+    def _writing(self):
+        if self._writer is not None:
+            raise RuntimeError("the writer has the database")
+        return database.translated(self.path, "write")
+
+    def _reading(self) -> sqlite3.Connection:
+        """While the writer has the database, another connection reads."""
+        if self._writer is None:
+            return self._connection
+        if self._window is None:
+            self._window = database.connect(self.path, write=False)
+        return self._window
+
+    def _before_commit(self) -> None:
+        self._commits += 1
+        if self._faults is not None:
+            self._faults(self._commits)
+
+    def _put_meta(self, meta: Meta) -> None:
+        statement = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"
+        self._connection.executemany(statement, _values(meta).items())
+
+    def _begin_session(self) -> int:
+        with transaction(self._connection, self._before_commit):
+            statement = "INSERT INTO sessions (started, pid, host) VALUES (?, ?, ?) RETURNING id"
+            values = (self._clock(), os.getpid(), socket.gethostname())
+            return self._connection.execute(statement, values).fetchone()[0]
+
+    def _end_session(self, exit_code: int | None) -> None:
+        try:
+            with transaction(self._connection, self._before_commit):
+                self._connection.execute(
+                    "UPDATE sessions SET ended = ?, exit_code = ? WHERE id = ?",
+                    (self._clock(), exit_code, self._session),
+                )
+        except (sqlite3.Error, OSError):
+            return  # everything that matters is committed; a session without an end looks like a kill
+
+
+def _values(meta: Meta) -> dict[str, str | None]:
+    return {
+        "run": meta.run,
+        "created": repr(meta.created),
+        "plan": meta.plan,
+        "prompt": meta.prompt,
+        "simulated": "1" if meta.simulated else "0",
+        "output": meta.output,
+    }
+
+
+def delete(path: Path) -> None:
+    """Delete a journal and what is beside it, except the lock, which the caller holds and removes (`Lock.remove`)."""
+    database.remove(path)

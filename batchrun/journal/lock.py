@@ -1,0 +1,138 @@
+"""One process per run: an advisory lock on a file beside the journal.
+
+The lock is the kernel's (`flock`), so that it ends with its process however that dies, and it is never on the
+database itself, whose own locks SQLite drops when any descriptor of the file is closed. The content of the file,
+process id and host, is only there to be named. The file is not unlinked while anybody may wait for it, except by
+`Lock.remove` in the hands of the holder.
+"""
+
+import contextlib
+import os
+import socket
+import sys
+import weakref
+from pathlib import Path
+from typing import Self
+
+from batchrun.errors import BusyError, StorageError
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(descriptor: int) -> bool:
+        os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # far behind the content: Windows forbids reading a locked byte
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        finally:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        return True
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+class Lock:
+    """The right to work on one run; a context manager. Made by `lock`."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor: int | None = descriptor
+        _held.add(self)
+
+    def release(self) -> None:
+        """Let others work on the run. The file stays. Releasing twice does nothing."""
+        _held.discard(self)
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def remove(self) -> None:
+        """Release the lock and remove its file, for a run that is deleted."""
+        if os.name == "posix":
+            self.path.unlink(missing_ok=True)
+        self.release()
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+_held: "weakref.WeakSet[Lock]" = weakref.WeakSet()
+
+
+def _release_in_child() -> None:
+    """A forked worker must not keep the run locked after its parent was killed."""
+    for held in list(_held):
+        held.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_in_child)
+
+
+def lock(journal: Path) -> Lock:
+    """Take the lock of the run whose journal is, or will be, at `journal`, without waiting.
+
+    Raises BusyError with process id and host while another process holds it, StorageError where the lock file
+    cannot be made. The lock of a dead process is free.
+    """
+    path = journal.with_suffix(".lock")
+    while True:
+        descriptor = _open(path)
+        if not _try_lock(descriptor):
+            holder = _holder(descriptor)
+            os.close(descriptor)
+            raise BusyError(
+                f"The run {journal.stem} is held by {holder}.",
+                "Wait until it ends or stop it; `batchrun show` and `batchrun export` work all the same.",
+            )
+        if _is_current(path, descriptor):
+            _sign(descriptor)
+            return Lock(path, descriptor)
+        os.close(descriptor)  # removed with its run between opening and locking it
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, _FLAGS, 0o600)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: the lock file cannot be opened: {error.strerror}.",
+            "Check the permissions of the directory, or name another one with --runs-dir.",
+        ) from error
+
+
+def _is_current(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _sign(descriptor: int) -> None:
+    """Name the holder; a full disk must not keep anybody from the lock."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
+
+
+def _holder(descriptor: int) -> str:
+    words = os.read(descriptor, 512).decode("utf-8", "replace").split()
+    if len(words) != 2:
+        return "another process"
+    return f"process {words[0]} on {words[1]}"

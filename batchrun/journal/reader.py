@@ -1,0 +1,204 @@
+"""Reading a journal, also while another process writes it: no lock, and no transaction that outlives a call.
+
+Whatever can be long is read page by page, each page a query of its own that goes on behind the last key.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from batchrun.errors import StorageError
+from batchrun.journal import database, sums
+from batchrun.journal.records import Attempt, Cause, Entry, Meta, Record, Sample, Session
+from batchrun.models import State, Totals
+
+PAGE = 1000
+
+_OPEN = "EXISTS (SELECT 1 FROM attempts WHERE attempts.row = rows.seq AND ended IS NULL)"
+_STATE = f"ifnull(o.state, CASE WHEN {_OPEN} THEN 'unknown' ELSE 'pending' END)"
+_RECORD = f"""
+SELECT rows.seq, rows.position, rows.line, rows.key, rows.text, {_STATE}, ifnull(o.final, 0), o.cause, o.message,
+       o.flags, ifnull(o.attempts, 0), o.value, replies.body, o.finished, o.seconds, o.input_tokens, o.output_tokens
+FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.reply
+"""  # noqa: S608 - made of the expressions above
+_ENTRY = f"""
+SELECT rows.seq, rows.position, rows.line, rows.key, {_STATE} AS shown, ifnull(o.final, 0), o.cause, o.message,
+       o.flags, ifnull(o.attempts, 0), o.finished, o.seconds, o.input_tokens, o.output_tokens
+FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq
+"""  # noqa: S608 - made of the expressions above
+_ATTEMPTS = """
+SELECT a.number, session, began, ended, seconds, status, cause, message, throttled, counted, invalid, maybe_paid, spent,
+       input_tokens, output_tokens, request_id, excerpt, body
+FROM attempts AS a LEFT JOIN replies ON replies.id = a.reply WHERE a.row = ? ORDER BY a.number
+"""
+_CAUSES = """
+SELECT ifnull(cause, ''), count(*), ifnull(min(message), ''), min(row)
+FROM outcomes JOIN rows ON rows.seq = outcomes.row
+WHERE state = 'failed' AND position IS NOT NULL GROUP BY cause ORDER BY count(*) DESC LIMIT ?
+"""
+_LINES = """
+SELECT line FROM outcomes JOIN rows ON rows.seq = outcomes.row
+WHERE state = 'failed' AND final IN (0, 1) AND cause IS ? AND position IS NOT NULL LIMIT 5
+"""
+
+_STATES = {str(state): state for state in State}
+_NO_FLAGS: frozenset[str] = frozenset()
+
+
+def _flags(text: str | None) -> frozenset[str]:
+    return _NO_FLAGS if text is None else frozenset(text.split(","))
+
+
+def _record(row: Sequence[Any]) -> Record:
+    seq, position, line, key, text, state, final, cause, message, flags, *rest = row
+    return Record(seq, position, line, key, text, _STATES[state], final == 1, cause, message, _flags(flags), *rest)
+
+
+def _entry(row: Sequence[Any]) -> Entry:
+    seq, position, line, key, state, final, cause, message, flags, *rest = row
+    return Entry(seq, position, line, key, _STATES[state], final == 1, cause, message, _flags(flags), *rest)
+
+
+def read_meta(connection: sqlite3.Connection) -> Meta:
+    """What the run is."""
+    known: dict[str, str | None] = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+    return Meta(
+        run=known.get("run") or "",
+        created=float(known.get("created") or 0),
+        plan=known.get("plan") or "{}",
+        prompt=known.get("prompt"),
+        simulated=known.get("simulated") == "1",
+        output=known.get("output") or "",
+    )
+
+
+class Reader:
+    """A journal, to look at; a context manager. Serves one thread at a time. All methods raise StorageError."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the journal at `path`. Raises StorageError where it is missing, damaged or of another version."""
+        return cls(path, database.connect(path, write=False))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def meta(self) -> Meta:
+        """What the run is."""
+        with database.translated(self.path):
+            return read_meta(self._connection)
+
+    @property
+    def taken_in(self) -> bool:
+        """Whether the first intake is complete."""
+        return bool(self._all("SELECT 1 FROM meta WHERE name = 'intake' AND value = 'done'"))
+
+    @property
+    def totals(self) -> Totals:
+        """The account as it was last committed; costs nothing however long the journal is."""
+        with database.translated(self.path):
+            return sums.read(self._connection).totals()
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The processes that worked on the run, in order."""
+        return [Session(*row) for row in self._all("SELECT id, started, ended, exit_code, pid, host FROM sessions")]
+
+    def samples(self, since: float = 0.0) -> list[Sample]:
+        """The states of the run after `since`, in order."""
+        return [Sample(*row) for row in self._all("SELECT at, state FROM samples WHERE at > ? ORDER BY rowid", since)]
+
+    def errors_by_cause(self, limit: int = 20) -> list[Cause]:
+        """Why rows failed, the most frequent cause first."""
+        return [self._cause(*row) for row in self._all(_CAUSES, limit)]
+
+    def _cause(self, cause: str, rows: int, message: str, _: int) -> Cause:
+        lines = tuple(line for (line,) in self._all(_LINES, cause or None))
+        return Cause(cause, rows, message, lines)
+
+    def slowest(self, count: int = 10) -> list[Entry]:
+        """The rows whose last exchange took longest; reads all outcomes."""
+        where = "WHERE o.seconds IS NOT NULL AND rows.position IS NOT NULL ORDER BY o.seconds DESC LIMIT ?"
+        return [_entry(row) for row in self._all(_ENTRY + where, count)]
+
+    def attempts(self, seq: int) -> list[Attempt]:
+        """Every attempt of a row, those of earlier outcomes too."""
+        flags = slice(8, 13)
+        return [Attempt(*row[:8], *map(bool, row[flags]), *row[13:]) for row in self._all(_ATTEMPTS, seq)]
+
+    def row(self, *, seq: int | None = None, key: str | None = None, line: int | None = None) -> Record | None:
+        """One row: by its number in the journal, its key, or its line in the input (the first of several)."""
+        column, value = ("seq", seq) if seq is not None else ("key", key) if key is not None else ("line", line)
+        query = f"{_RECORD} WHERE rows.{column} = ? ORDER BY rows.position IS NULL, rows.position LIMIT 1"
+        found = self._all(query, value)
+        return _record(found[0]) if found else None
+
+    def entries(
+        self, after: int = 0, limit: int = PAGE, *, state: State | None = None, cause: str | None = None
+    ) -> list[Entry]:
+        """Rows in the order of the input, behind the position `after`; of one state or one cause if named."""
+        where = "WHERE rows.position > ?1 AND (?3 IS NULL OR shown = ?3) AND (?4 IS NULL OR o.cause = ?4)"
+        rest = " ORDER BY rows.position LIMIT ?2"
+        return [_entry(row) for row in self._all(_ENTRY + where + rest, after, limit, state, cause)]
+
+    def export_rows(self, after: int = 0) -> Iterator[Record]:
+        """All rows in the order of the input, each as it is at the moment when its page is read."""
+        query = _RECORD + "WHERE rows.position > ? ORDER BY rows.position LIMIT ?"
+        while page := self._all(query, after, PAGE):
+            yield from map(_record, page)
+            after = page[-1][1]
+
+    def recover_rows(self) -> Iterator[Record]:
+        """What can still be read of a damaged journal, by seq; damaged stretches are passed over."""
+        end = self._last_seq()
+        for start in range(1, end + 1, PAGE):
+            yield from self._recover(start, min(start + PAGE - 1, end))
+
+    def _recover(self, first: int, last: int) -> Iterator[Record]:
+        try:
+            page = self._all(_RECORD + "WHERE rows.seq BETWEEN ? AND ?", first, last)
+        except StorageError:
+            if first < last:
+                middle = (first + last) // 2
+                yield from self._recover(first, middle)
+                yield from self._recover(middle + 1, last)
+            return
+        yield from (_record(row) for row in page if row[5] in _STATES)
+
+    def _last_seq(self) -> int:
+        try:
+            return self._all("SELECT ifnull(max(seq), 0) FROM rows")[0][0]
+        except StorageError:
+            return self.totals.rows
+
+    def check(self) -> list[str]:
+        """What is wrong with the journal, an empty list for nothing: reads all of it."""
+        try:
+            found = [line for (line,) in self._all("PRAGMA integrity_check(20)") if line != "ok"]
+            counted = sums.recount(self._connection).totals()
+        except (StorageError, sqlite3.Error) as error:
+            return [str(error)]
+        if counted != self.totals:
+            found.append(f"the totals are not the sums of the rows: {self.totals} instead of {counted}")
+        return found
+
+    def copy(self, target: Path) -> None:
+        """Write a whole copy in a single file. Raises RefusedError where there is a file of this name."""
+        database.copy(self._connection, self.path, target)
+
+    def _all(self, query: str, *parameters: Any) -> list[Any]:
+        with database.translated(self.path):
+            return self._connection.execute(query, parameters).fetchall()

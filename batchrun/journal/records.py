@@ -1,0 +1,177 @@
+"""What goes into the journal and what comes out of it. Times are Unix seconds, durations seconds."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from batchrun.models import State, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meta:
+    """What a run is. `plan` is JSON, `prompt` the source text, `output` a path relative to the journal's directory."""
+
+    run: str
+    created: float
+    plan: str
+    prompt: str | None
+    simulated: bool
+    output: str
+
+
+class IntakeRow(NamedTuple):
+    """One row on its way into the journal.
+
+    `key` is the value of the id column, None where content is the identity; `request` the hash of the request;
+    `text` the row as JSON without lone surrogates. `skipped` is the reason why the line cannot be a row, else
+    None; then `text` is an excerpt of the line, not JSON, and `request` is not looked at.
+    """
+
+    line: int
+    key: str | None
+    request: str
+    text: str
+    skipped: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """How an input that is read again differs from the journal, in rows.
+
+    `changed` rows have another request than the one that was sent or is pending; `changed_done` of them are done
+    and would be sent again. `added` rows are new, `absent` rows are no longer in the input, `reappeared` ones were
+    absent. `retouched` rows only differ in text, line or place. `examples` are (line, key) of a few changed rows.
+    """
+
+    rows: int = 0
+    changed: int = 0
+    changed_done: int = 0
+    added: int = 0
+    absent: int = 0
+    reappeared: int = 0
+    retouched: int = 0
+    examples: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the input is exactly the one in the journal."""
+        return not (self.changed or self.added or self.absent or self.reappeared or self.retouched)
+
+
+class End(NamedTuple):
+    """How an attempt ended.
+
+    `status` is the HTTP status, 0 for no whole answer; `seconds` how long the exchange took; `cause` None for a
+    reply that is accepted, else a short stable phrase with `message` as its detail. `throttled` is a 429, which
+    never counts; `counted` False keeps others (a request that never left, a probe) from counting against the
+    row's attempts. `deadline`: ended by the deadline. `invalid`: a reply that does not match the schema.
+    `maybe_paid`: no answer, though the request may have been paid. `excerpt` of a body that is not a reply is
+    cut to 2 kB.
+    """
+
+    status: int
+    seconds: float
+    cause: str | None = None
+    message: str | None = None
+    throttled: bool = False
+    counted: bool = True
+    deadline: bool = False
+    invalid: bool = False
+    maybe_paid: bool = False
+    usage: Usage | None = None
+    request_id: str | None = None
+    excerpt: str | None = None
+
+
+class Record(NamedTuple):
+    """A row of the journal with everything that is needed to write it out. `state` is never in flight.
+
+    `position` is None for an absent row; `body` is the body of the reply that the outcome rests on; `value` is
+    JSON, see `models.Outcome`. Fields from `final` on are None or empty where there is no outcome.
+    """
+
+    seq: int
+    position: int | None
+    line: int
+    key: str
+    text: str
+    state: State
+    final: bool
+    cause: str | None
+    message: str | None
+    flags: frozenset[str]
+    attempts: int
+    value: str | None
+    body: str | None
+    finished: float | None
+    seconds: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+
+
+class Entry(NamedTuple):
+    """A row of the journal as listings show it: a `Record` without its text, value and body."""
+
+    seq: int
+    position: int | None
+    line: int
+    key: str
+    state: State
+    final: bool
+    cause: str | None
+    message: str | None
+    flags: frozenset[str]
+    attempts: int
+    finished: float | None
+    seconds: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+
+
+class Attempt(NamedTuple):
+    """One attempt of a row; `ended` is None where no answer is known, `body` is None where no reply came."""
+
+    number: int
+    session: int
+    began: float
+    ended: float | None
+    seconds: float | None
+    status: int | None
+    cause: str | None
+    message: str | None
+    throttled: bool
+    counted: bool
+    invalid: bool
+    maybe_paid: bool
+    spent: bool
+    input_tokens: int | None
+    output_tokens: int | None
+    request_id: str | None
+    excerpt: str | None
+    body: str | None
+
+
+class Cause(NamedTuple):
+    """A reason why rows failed: how many, one message in full, and the lines of some of them."""
+
+    cause: str
+    rows: int
+    message: str
+    lines: tuple[int, ...]
+
+
+class Session(NamedTuple):
+    """A process that worked on the run; `ended` is None while it works or where it was killed."""
+
+    id: int
+    started: float
+    ended: float | None
+    exit_code: int | None
+    pid: int
+    host: str
+
+
+class Sample(NamedTuple):
+    """The state of the run at one moment, as JSON."""
+
+    at: float
+    state: str

@@ -1,0 +1,107 @@
+-- The journal of one batchrun run: what was to be sent, every attempt, every reply, how every row ended.
+-- Times are seconds since 1970 (UTC), durations seconds, flags 0 or 1; there is nothing in here but text, numbers and JSON.
+
+CREATE TABLE meta (                     -- facts about the run, one a line
+    name            TEXT PRIMARY KEY,   -- run, created, plan (JSON), prompt (source), simulated, output (path relative to this file), intake
+    value           TEXT
+) WITHOUT ROWID;
+
+CREATE TABLE rows (                     -- the input
+    seq             INTEGER PRIMARY KEY,            -- the lasting number of the row in this journal
+    position        INTEGER,                        -- its place in the input, from 1; NULL: absent from the present input, outside output and sums
+    line            INTEGER NOT NULL,               -- the line, element, record or file of the input that messages name
+    key             TEXT NOT NULL,                  -- identity: the value of the id column, or the BLAKE2b-128 of the text in hexadecimal
+    occurrence      INTEGER NOT NULL DEFAULT 0,     -- tells rows of the same content apart: 0, 1, 2 in the order of the input
+    request         TEXT NOT NULL,                  -- hash of the effective request; empty for a skipped row
+    text            TEXT NOT NULL                   -- the row as JSON; for a skipped row an excerpt of the line as a JSON string
+);
+
+CREATE TABLE attempts (                 -- one HTTP exchange each, written before its first byte leaves
+    row             INTEGER NOT NULL,               -- rows.seq
+    number          INTEGER NOT NULL,               -- 1, 2, 3 within the row
+    session         INTEGER NOT NULL,               -- sessions.id of the process that began it
+    began           REAL NOT NULL,
+    ended           REAL,                           -- NULL: it left and no answer is known
+    seconds         REAL,                           -- how long the exchange took
+    status          INTEGER,                        -- HTTP status; 0: no whole answer came
+    cause           TEXT,                           -- why it is not a reply that was accepted; NULL for one that was
+    message         TEXT,                           -- the detail of the cause
+    throttled       INTEGER NOT NULL DEFAULT 0,     -- a 429
+    counted         INTEGER NOT NULL DEFAULT 1,     -- counts against the attempts of the row
+    deadline        INTEGER NOT NULL DEFAULT 0,     -- ended by the deadline
+    invalid         INTEGER NOT NULL DEFAULT 0,     -- a reply that does not match the schema
+    maybe_paid      INTEGER NOT NULL DEFAULT 0,     -- no answer, but the provider may have charged for it
+    spent           INTEGER NOT NULL DEFAULT 0,     -- belongs to an earlier outcome or request of the row
+    input_tokens    INTEGER,                        -- NULL where the provider stated none
+    output_tokens   INTEGER,
+    cached_tokens   INTEGER,                        -- part of input_tokens
+    reasoning_tokens INTEGER,                       -- part of output_tokens
+    request_id      TEXT,                           -- the provider's name for the exchange
+    excerpt         TEXT,                           -- the beginning of the body of an answer that is not a reply
+    reply           INTEGER,                        -- replies.id
+    PRIMARY KEY (row, number)
+) WITHOUT ROWID;
+
+CREATE INDEX attempts_open ON attempts (row) WHERE ended IS NULL;
+
+CREATE TABLE replies (                  -- bodies that came back and were paid for, to the byte
+    id              INTEGER PRIMARY KEY,
+    row             INTEGER NOT NULL,               -- rows.seq
+    number          INTEGER NOT NULL,               -- attempts.number
+    body            TEXT NOT NULL
+);
+
+CREATE TABLE outcomes (                 -- how rows ended; a row without one is pending or unknown
+    row             INTEGER PRIMARY KEY,            -- rows.seq
+    state           TEXT NOT NULL,                  -- done, failed, skipped
+    final           INTEGER NOT NULL,               -- 0: failed for now, going on sends it again
+    cause           TEXT,
+    message         TEXT,
+    flags           TEXT,                           -- of truncated, refused, filtered; with commas
+    attempts        INTEGER NOT NULL,               -- the number of its last attempt
+    value           TEXT,                           -- JSON of the output where it is not simply what the reply says
+    reply           INTEGER,                        -- replies.id
+    finished        REAL NOT NULL,
+    seconds         REAL,                           -- how long the last exchange took
+    input_tokens    INTEGER,                        -- of the last exchange
+    output_tokens   INTEGER
+);
+
+CREATE INDEX outcomes_failed ON outcomes (final, cause) WHERE state = 'failed';
+
+CREATE TABLE totals (                   -- one line: the sums over all rows that are not absent, kept with every commit
+    id              INTEGER PRIMARY KEY CHECK (id = 1),
+    rows            INTEGER NOT NULL DEFAULT 0,
+    done            INTEGER NOT NULL DEFAULT 0,
+    failed          INTEGER NOT NULL DEFAULT 0,
+    failed_for_now  INTEGER NOT NULL DEFAULT 0,     -- part of failed
+    skipped         INTEGER NOT NULL DEFAULT 0,
+    unknown         INTEGER NOT NULL DEFAULT 0,     -- without an outcome, and the last attempt is open
+    truncated       INTEGER NOT NULL DEFAULT 0,     -- part of done, like the next two
+    refused         INTEGER NOT NULL DEFAULT 0,
+    filtered        INTEGER NOT NULL DEFAULT 0,
+    attempts        INTEGER NOT NULL DEFAULT 0,     -- all that ever left, like everything below
+    replies         INTEGER NOT NULL DEFAULT 0,
+    maybe_paid      INTEGER NOT NULL DEFAULT 0,
+    input_tokens    INTEGER NOT NULL DEFAULT 0,
+    output_tokens   INTEGER NOT NULL DEFAULT 0,
+    cached_tokens   INTEGER NOT NULL DEFAULT 0,
+    reasoning_tokens INTEGER NOT NULL DEFAULT 0,
+    without_usage   INTEGER NOT NULL DEFAULT 0      -- replies that state no tokens
+);
+
+CREATE TABLE samples (                  -- the state of the run every few seconds
+    at              REAL NOT NULL,
+    state           TEXT NOT NULL                   -- JSON
+);
+
+CREATE TABLE sessions (                 -- the processes that worked on the run
+    id              INTEGER PRIMARY KEY,
+    started         REAL NOT NULL,
+    ended           REAL,                           -- NULL: under way, or killed
+    exit_code       INTEGER,
+    pid             INTEGER NOT NULL,
+    host            TEXT NOT NULL
+);
+
+INSERT INTO totals (id) VALUES (1);

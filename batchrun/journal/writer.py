@@ -1,0 +1,415 @@
+"""The one thread that writes while a run is under way.
+
+The loop hands over operations and gets a future for each; the thread takes what has gathered, up to `GROUP`, writes
+it in one transaction and resolves the futures after its COMMIT, with one wake-up of the loop for all of them. While a
+commit waits for the disk the next group gathers, so that commits grow with the load.
+
+Within a group, operations are written kind by kind, each kind by a few statements for many rows: every statement
+gives the interpreter's lock away, and on a busy loop taking it back is what costs. An attempt is begun before it
+ends, and ends before its row is finished, so the order of kinds is the order of life.
+
+A commit that fails ends the writer for good: the group is rolled back, and every waiting and every later future fails
+with StorageError.
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable
+from itertools import chain
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+from batchrun.errors import StorageError
+from batchrun.journal import sums
+from batchrun.journal.database import storage_error
+from batchrun.journal.records import End
+from batchrun.models import Outcome, State, Totals
+
+GROUP = 512
+EXCERPT = 2048
+
+Done = asyncio.Future[None]
+Apply = Callable[["Group"], None]
+Params = tuple[Any, ...]
+
+_BEGUN = ("row", "number", "session", "began")
+_ENDED = (
+    "ended",
+    "seconds",
+    "status",
+    "cause",
+    "message",
+    "throttled",
+    "counted",
+    "deadline",
+    "invalid",
+    "maybe_paid",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "reasoning_tokens",
+    "request_id",
+    "excerpt",
+    "reply",
+)
+_OUTCOME = (
+    "row",
+    "state",
+    "final",
+    "cause",
+    "message",
+    "flags",
+    "attempts",
+    "value",
+    "reply",
+    "finished",
+    "seconds",
+    "input_tokens",
+    "output_tokens",
+)
+
+
+class Insert:
+    """An INSERT for many rows at once, prepared in three sizes."""
+
+    def __init__(self, table: str, columns: tuple[str, ...], tail: str = "") -> None:
+        head = f"INSERT INTO {table} ({', '.join(columns)}) VALUES "  # noqa: S608 - names from this file
+        one = f"({', '.join('?' * len(columns))})"
+        self._sizes = [(size, head + ", ".join([one] * size) + tail) for size in (64, 8, 1)]
+
+    def run(self, connection: sqlite3.Connection, rows: list[Params]) -> None:
+        """Insert all rows."""
+        start, count = 0, len(rows)
+        for size, statement in self._sizes:
+            while count - start >= size:
+                connection.execute(statement, list(chain.from_iterable(rows[start : start + size])))
+                start += size
+
+
+_BEGIN = Insert("attempts", _BEGUN)
+_END = Insert(
+    "attempts",
+    _BEGUN + _ENDED,
+    f" ON CONFLICT (row, number) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _ENDED)}",
+)
+_REPLY = Insert("replies", ("id", "row", "number", "body"))
+_FINISH = Insert("outcomes", _OUTCOME)
+_SAMPLE = Insert("samples", ("at", "state"))
+_NOTE = "UPDATE attempts SET cause = ?, message = ? WHERE row = ? AND number = ?"
+_JUDGE = "UPDATE attempts SET invalid = 1, cause = ?, message = ? WHERE row = ? AND number = ?"
+_OPEN = """
+SELECT row, number FROM attempts WHERE ended IS NULL AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = attempts.row)
+"""
+_LAST = """
+SELECT number, reply, seconds, input_tokens, output_tokens FROM attempts
+WHERE row = ? AND spent = 0 ORDER BY number DESC LIMIT 1
+"""
+
+
+class Last(NamedTuple):
+    """What an outcome takes over from the last attempt of its row."""
+
+    number: int
+    reply: int | None
+    seconds: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+
+
+_NEVER = Last(0, None, None, None, None)
+
+
+def storable(text: str | None) -> str | None:
+    """Text that SQLite can hold: lone surrogates become the escapes that JSON has for them."""
+    if text is None or text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+class Group:
+    """What one transaction writes. `open` and `last` are the writer's memory of attempts without an outcome."""
+
+    def __init__(self, writer: "Writer") -> None:
+        self.writer = writer
+        self.begun: list[Params] = []
+        self.replies: list[Params] = []
+        self.ended: list[Params] = []
+        self.notes: list[Params] = []
+        self.judged: list[Params] = []
+        self.finished: list[Params] = []
+        self.samples: list[Params] = []
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Put everything into the present transaction."""
+        _BEGIN.run(connection, self.begun)
+        _REPLY.run(connection, self.replies)
+        _END.run(connection, self.ended)
+        if self.notes:
+            connection.executemany(_NOTE, self.notes)
+        if self.judged:
+            connection.executemany(_JUDGE, self.judged)
+        _FINISH.run(connection, self.finished)
+        _SAMPLE.run(connection, self.samples)
+        self.writer.sums.write(connection)
+
+
+class Writer:
+    """Owns `connection` from `start` to `stop`. Operations are called on the loop's thread.
+
+    `clock` gives Unix seconds; `before_commit` is called in the thread before each commit.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: Path,
+        session: int,
+        *,
+        clock: Callable[[], float],
+        before_commit: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._path = path
+        self._session = session
+        self._clock = clock
+        self._before_commit = before_commit
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[tuple[Done | None, Apply | None]] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self.failure: StorageError | None = None
+        self.sums = sums.read(connection)
+        self.totals: Totals = self.sums.totals()
+        self._open: dict[int, int] = dict(connection.execute(_OPEN).fetchall())
+        self._last: dict[int, Last] = {}
+        self._reply: int = connection.execute("SELECT ifnull(max(id), 0) FROM replies").fetchone()[0]
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what was handed over and end the thread; waits for it."""
+        self._queue.put((None, None))
+        self._thread.join()
+
+    def begin(self, row: int, number: int) -> Done:
+        """An attempt is about to leave; one of the same row that is still open is lost."""
+        now = self._clock()
+
+        def apply(group: Group) -> None:
+            self._close_open(group, row, now)
+            group.begun.append((row, number, self._session, now))
+            self._open[row] = number
+            self.sums.attempts += 1
+            self.sums.unknown += 1
+
+        return self._put(apply)
+
+    def end(self, row: int, number: int, end: End, body: str | None) -> Done:
+        """The attempt ended, with the body of its reply if one came."""
+        now = self._clock()
+
+        def apply(group: Group) -> None:
+            if self._open.get(row) == number:
+                del self._open[row]
+                self.sums.unknown -= 1
+            reply = None if body is None else self._add_reply(group, row, number, body)
+            group.ended.append(self._end_params(row, number, now, end, reply))
+            usage = end.usage
+            self._last[row] = Last(
+                number, reply, end.seconds, usage.input if usage else None, usage.output if usage else None
+            )
+            self._count(end, paid=reply is not None)
+
+        return self._put(apply)
+
+    def lose(self, row: int, number: int, why: str) -> Done:
+        """The attempt is given up; it stays open, so that the row is unknown, and says why."""
+        return self._put(lambda group: group.notes.append(("lost", storable(why), row, number)))
+
+    def judge(self, row: int, number: int, cause: str, message: str) -> Done:
+        """The reply of the attempt does not match the schema."""
+        return self._put(lambda group: group.judged.append((cause, storable(message), row, number)))
+
+    def finish(self, row: int, outcome: Outcome) -> Done:
+        """The row has ended."""
+        now = self._clock()
+
+        def apply(group: Group) -> None:
+            self._close_open(group, row, now)
+            group.finished.append(self._outcome_params(row, outcome, now))
+            self._count_outcome(outcome)
+
+        return self._put(apply)
+
+    def sample(self, state: str) -> Done:
+        """The state of the run, as JSON."""
+        now = self._clock()
+        return self._put(lambda group: group.samples.append((now, storable(state))))
+
+    def _put(self, apply: Apply) -> Done:
+        future: Done = self._loop.create_future()
+        if self.failure is not None:
+            _fail(future, self.failure)
+        else:
+            self._queue.put((future, apply))
+        return future
+
+    def _close_open(self, group: Group, row: int, now: float) -> None:
+        """A process that was killed left this attempt open; it may have been paid."""
+        number = self._open.pop(row, None)
+        if number is None:
+            return
+        lost = End(0, 0.0, "lost", "no answer is known", counted=False, maybe_paid=True)
+        group.ended.append(self._end_params(row, number, now, lost, None))
+        self._last[row] = Last(number, None, None, None, None)
+        self.sums.unknown -= 1
+        self.sums.maybe_paid += 1
+
+    def _add_reply(self, group: Group, row: int, number: int, body: str) -> int:
+        self._reply += 1
+        group.replies.append((self._reply, row, number, body))
+        return self._reply
+
+    def _end_params(self, row: int, number: int, now: float, end: End, reply: int | None) -> Params:
+        usage = end.usage or (None, None, None, None)
+        excerpt = end.excerpt and storable(end.excerpt[:EXCERPT])
+        return (
+            row,
+            number,
+            self._session,
+            now - end.seconds,
+            now,
+            end.seconds,
+            end.status,
+            storable(end.cause),
+            storable(end.message),
+            end.throttled,
+            end.counted and not end.throttled,
+            end.deadline,
+            end.invalid,
+            end.maybe_paid,
+            *usage,
+            storable(end.request_id),
+            excerpt,
+            reply,
+        )
+
+    def _outcome_params(self, row: int, outcome: Outcome, now: float) -> Params:
+        last = self._last.pop(row, None) or self._look_up(row)
+        return (
+            row,
+            outcome.state,
+            outcome.final,
+            storable(outcome.cause),
+            storable(outcome.message),
+            ",".join(sorted(outcome.flags)) or None,
+            last.number,
+            storable(outcome.value),
+            last.reply,
+            now,
+            last.seconds,
+            last.input_tokens,
+            last.output_tokens,
+        )
+
+    def _look_up(self, row: int) -> Last:
+        """The last attempt of a row that an earlier session left, with a reply that is only finished now."""
+        found = self._connection.execute(_LAST, (row,)).fetchone()
+        return _NEVER if found is None else Last(*found)
+
+    def _count(self, end: End, *, paid: bool) -> None:
+        account, usage = self.sums, end.usage
+        account.maybe_paid += end.maybe_paid
+        account.replies += paid
+        if usage is None:
+            account.without_usage += paid
+            return
+        account.input_tokens += usage.input
+        account.output_tokens += usage.output
+        account.cached_tokens += usage.cached
+        account.reasoning_tokens += usage.reasoning
+
+    def _count_outcome(self, outcome: Outcome) -> None:
+        if outcome.state is State.DONE:
+            self.sums.done += 1
+            if outcome.flags:
+                self.sums.flag(outcome.flags)
+        elif outcome.state is State.FAILED:
+            self.sums.failed += 1
+            self.sums.failed_for_now += not outcome.final
+        else:
+            self.sums.skipped += 1
+
+    def _run(self) -> None:
+        """The thread."""
+        more = True
+        while more:
+            taken, more = self._gather()
+            if self.failure is None:
+                self._commit(taken)
+            self._tell([future for future, _ in taken if future is not None])
+
+    def _gather(self) -> tuple[list[tuple[Done | None, Apply]], bool]:
+        """Wait for one operation and take what else has come; and whether more may come."""
+        taken: list[tuple[Done | None, Apply]] = []
+        future, apply = self._queue.get()
+        try:
+            while apply is not None:
+                taken.append((future, apply))
+                if len(taken) == GROUP:
+                    return taken, True
+                future, apply = self._queue.get_nowait()
+        except Empty:
+            return taken, True
+        return taken, False
+
+    def _commit(self, taken: Iterable[tuple[Done | None, Apply]]) -> None:
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            group = Group(self)
+            for _, apply in taken:
+                apply(group)
+            group.write(connection)
+            self._before_commit()
+            connection.execute("COMMIT")
+            self.totals = self.sums.totals()
+        except Exception as error:  # noqa: BLE001 - whatever ends this thread, those who wait for it must hear of it
+            self.failure = storage_error(self._path, error, "write")
+            _roll_back(connection)
+
+    def _tell(self, futures: list[Done]) -> None:
+        if not futures:
+            return
+        try:
+            self._loop.call_soon_threadsafe(_resolve, futures, self.failure)
+        except RuntimeError:
+            return  # the loop is closed: nobody waits any more
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if not connection.in_transaction:
+        return
+    try:
+        connection.execute("ROLLBACK")
+    except sqlite3.Error:
+        return  # SQLite rolls back when the file is opened again
+
+
+def _resolve(futures: list[Done], failure: StorageError | None) -> None:
+    for future in futures:
+        if future.done():
+            continue  # who waited was cancelled
+        if failure is None:
+            future.set_result(None)
+        else:
+            _fail(future, failure)
+
+
+def _fail(future: Done, failure: StorageError) -> None:
+    """Fail a future that perhaps nobody awaits."""
+    future.set_exception(StorageError(failure.message, failure.hint))
+    future.exception()
