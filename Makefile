@@ -55,7 +55,7 @@ format-check: setup
 	$(BIN)/ruff format --check --quiet .
 
 lint: setup
-	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff check --quiet --output-format concise .
 
 types: setup
 	$(BIN)/basedpyright --warnings
