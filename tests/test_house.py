@@ -26,7 +26,7 @@ UNSAFE_LOADERS = {"yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_l
 UNFINISHED_TESTS = {"skip", "skipif", "xfail", "importorskip"}
 EXCUSE = re.compile(r"#\s*(?:noqa|type:\s*ignore|pyright:\s*ignore)")
 EXCUSE_WITH_REASON = re.compile(
-    r"#\s*(?:noqa:\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*|(?:type|pyright):\s*ignore\[[\w, -]+\])\W+\w.{5,}"
+    r"#\s*(?:noqa:\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*|(?:type|pyright):\s*ignore\[[\w, -]+\])\W+\w.{3,}"
 )
 
 
