@@ -1,5 +1,8 @@
 """What a prompt file says, in every spelling."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -212,8 +215,11 @@ class TestOtherFormats:
         assert (prompt.name, prompt.variables) == ("short.v2", {"text"})
         assert prompt.messages[0][:2] == ("user", "user:\nSummarize {{ text }}")
 
-    def test_markdown_may_begin_with_a_rule(self):
-        assert parse("---\nNews\n---\n{{ text }}", path="x.md").messages[0].template.startswith("---\nNews")
+    @pytest.mark.parametrize(
+        "source", ["---\nNews\n---\n{{ text }}", "---\nname: {{ text }}", "---\na\n---b\n{{ text }}"]
+    )
+    def test_markdown_may_begin_with_a_rule(self, source: str):
+        assert parse(source, path="x.md").messages[0].template == source
 
     def test_front_matter_in_markdown_is_pointed_out(self):
         with pytest.raises(PromptError, match=r"only `\.prompty` files have"):
@@ -270,54 +276,9 @@ jsonSchema: '{"name": "s", "schema": {"type": "object", "properties": {}}}'
                 parse(source, path="x.md")
 
 
-_SCRAPS = st.sampled_from(
-    [
-        "---",
-        "name:",
-        "model:",
-        "inputs:",
-        "outputs:",
-        "user:",
-        "system:",
-        "{{",
-        "}}",
-        "{%",
-        "%}",
-        "{#",
-        "#}",
-        "for",
-        "if",
-        "x",
-        "in",
-        "endif",
-        "endfor",
-        "raw",
-        "endraw",
-        "kind",
-        "type",
-        "-",
-        ":",
-        "[",
-        "]",
-        "{",
-        "}",
-        "*a",
-        "&a",
-        "!!python/object:x",
-        "'",
-        '"',
-        "|",
-        ">",
-        "#",
-        "1e9",
-        "<<",
-        "?",
-        "%",
-        "@",
-        "`",
-    ]
-    + ["  ", "\n", "\n", ": ", "\ud800", "\u2028", "\0"]
-)
+_WORDS = """--- name: model: inputs: outputs: user: system: {{ }} {% %} {# #} for if x in endif endfor raw endraw kind type
+- : [ ] { } *a &a !!python/object:x ' " | > # 1e9 << ? % @ `"""
+_SCRAPS = st.sampled_from([*re.findall(r"\S+", _WORDS), "  ", "\n", "\n", ": ", "\ud800", "\u2028", "\0"])
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -333,3 +294,12 @@ def test_whatever_a_file_holds_it_is_a_prompt_or_a_prompt_error(front: str, body
     except PromptError as error:
         said = error.message
     assert said.startswith("x" + suffix)
+
+
+def test_the_prompt_in_the_documentation_works():
+    page = (Path(__file__).parent.parent / "docs" / "prompts.md").read_text(encoding="utf-8")
+    lines = page.partition("Save this as")[2].partition("and run it")[0].split("\n")[2:]
+    prompt = parse("\n".join(line[4:] for line in lines), path="classify.prompty")
+    assert (prompt.title, prompt.variables) == ("Classify reviews", {"text", "topics"})
+    assert prompt.outputs is not None
+    assert prompt.outputs["required"] == ["mood", "topic"]

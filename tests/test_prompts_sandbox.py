@@ -5,10 +5,13 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from batchrun.errors import PromptError
 from batchrun.models import Endpoint, Row
 from batchrun.prompts import RenderError, parse, renderer
+from batchrun.prompts.filters import SAFE_FILTERS, SAFE_TESTS
 
 
 def render(template: str, **fields: Any) -> str:
@@ -164,6 +167,48 @@ def test_a_row_that_does_not_fit_is_told_where(template: str, fields: dict[str, 
         render(template, **fields)
     assert said in caught.value.message
     assert caught.value.missing == ()
+
+
+ANY = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+ANY |= st.lists(ANY, max_size=3) | st.dictionaries(st.text(max_size=2), ANY, max_size=2)
+FORMS = [f"{{{{ a | {name} }}}}" for name in sorted(SAFE_FILTERS) if name not in {"map", "replace"}]
+FORMS += [f"{{{{ a | {name}(b) }}}}" for name in sorted(SAFE_FILTERS) if name != "map"]
+FORMS += [f"{{{{ a | {name}(b, c) }}}}" for name in sorted(SAFE_FILTERS) if name != "map"]
+FORMS += [f"{{{{ a is {name} }}}}" for name in sorted(SAFE_TESTS) if name.isalpha()]
+FORMS += [f"{{{{ a is {name}(b) }}}}" for name in sorted(SAFE_TESTS) if name.isalpha()]
+FORMS += [f"{{{{ a {operator} b }}}}" for operator in ["+", "-", "/", "//", "~", "<", "==", "in", "and", "or"]]
+FORMS += [
+    "{{ a[b] }}",
+    "{{ a[b:c] }}",
+    "{{ -a }}",
+    "{{ a.b.c }}",
+    "{{ a | map('int') | list }}",
+    "{{ a | map(attribute=b) | list }}",
+]
+FORMS += ["{% for x in a %}{{ x }}{{ loop.length }}{% endfor %}", "{{ a | select(b) | list }}", "{{ a if b }}"]
+MADE = {
+    form: renderer(parse(form, path="p.md"), endpoint=Endpoint.CHAT, model="m", params={}, variables={}, columns={})
+    for form in FORMS
+}
+
+
+@settings(max_examples=600, deadline=None)
+@given(form=st.sampled_from(FORMS), a=ANY, b=ANY, c=ANY)
+def test_whatever_a_row_holds_it_is_a_request_or_a_render_error(form: str, a: Any, b: Any, c: Any):
+    try:
+        said = json.loads(MADE[form].render(Row(1, None, "", {"a": a, "b": b, "c": c})).body)["messages"][0]["role"]
+    except RenderError as error:
+        said = error.message
+    assert said
+
+
+@pytest.mark.parametrize("template", ["{{ a }}", "{{ a | tojson }}"])
+def test_a_value_nested_too_deeply_is_a_render_error(template: str):
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(RenderError, match="recursion"):
+        render(template, a=value)
 
 
 def test_steps_are_counted_for_each_row_anew():

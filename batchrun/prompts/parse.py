@@ -25,7 +25,8 @@ MAX_SOURCE = 1_000_000
 SUFFIXES = (".prompty", ".prompt.yml", ".prompt.yaml", ".md", ".txt")
 
 _FENCE = re.compile(r"(?:---|\+\+\+)[ \t]*")
-_ROLE = re.compile(r"[ \t]*#?[ \t]*(system|developer|user|assistant)[ \t]*(\[.*\])?[ \t]*:[ \t]*", re.IGNORECASE)
+_MISPLACED = re.compile(r"^(?:name|model|inputs):", re.MULTILINE)
+_ROLE = re.compile(r"[ \t]*+#?[ \t]*+(system|developer|user|assistant)[ \t]*+(\[.*\])?[ \t]*+:[ \t]*", re.IGNORECASE)
 
 _KEYS = [
     "$schema",
@@ -123,8 +124,8 @@ def _checked(parts: Parts, source: str, path: str) -> Prompt:
 
 
 def _plain(text: str, path: str) -> Parts:
-    head, _, _ = _front_matter(text, path) if text.lstrip().startswith("---\n") and "\n---" in text else (None, "", 1)
-    if head is not None and re.search(r"^(name|model|inputs):", head, re.MULTILINE):
+    head, fence, _ = text.lstrip().partition("\n---\n")
+    if fence and head.startswith("---\n") and _MISPLACED.search(head):
         raise PromptError(
             f"{path}: starts with front matter, which only `.prompty` files have", "Rename it to `.prompty`."
         )

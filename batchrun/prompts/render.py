@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import orjson
-from jinja2 import UndefinedError
+from jinja2 import TemplateError, UndefinedError
 
 from batchrun.models import Endpoint, Request, Row
 from batchrun.prompts import sandbox
@@ -20,6 +20,12 @@ from batchrun.prompts.request import frame, members, output_limit
 from batchrun.prompts.variables import check_names, fixed_values
 
 _ABSENT = object()
+
+_MISFITS = (
+    *(TooLargeError, TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError),
+    *(AttributeError, AssertionError),
+)
+"""What filters raise when a value is not what they are for; `truncate` asserts its arguments."""
 
 
 def renderer(  # noqa: PLR0913  everything that decides a request, by name
@@ -122,7 +128,7 @@ class _TemplateMessage:
             return sandbox.run(self._unit, values)
         except UndefinedError as error:
             self._values.refuse(fields, self._where(error))
-        except (TooLargeError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        except _MISFITS as error:
             raise RenderError(self._where(error), "Look at the value in this row, or ask for it with `if`.") from None
 
     def _where(self, error: Exception) -> str:
@@ -160,7 +166,7 @@ class _PromptRenderer:
                 body[index] = orjson.dumps(value if type(value) is str else str(value))[1:-1]
             for index, template in self._templates:
                 body[index] = template.render(fields)
-        except orjson.JSONEncodeError as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise RenderError(f"the text cannot be sent: {error}") from None
         sent = b"".join(body)
         if len(sent) > self._maximum:
