@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from batchrun.models import Defect, Endpoint, Flag, Reply, Usage
+from batchrun.models import Defect, Endpoint, Flag, Reply
+from batchrun.replies.shapes import is_array, is_object
 from batchrun.replies.usage import usage_of
 
 _NO_FLAGS: frozenset[Flag] = frozenset()
@@ -46,19 +47,16 @@ def read(endpoint: Endpoint, body: bytes | str) -> Reply | Defect:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         return Defect(_not_json(body, error), None)
-    if type(data) is not dict:
+    if not is_object(data):
         return Defect(f"not an object but {_named(data)}", None)
     usage = usage_of(data)
     if (error := data.get("error")) is not None and error != {}:
         return Defect(f"an error in place of an answer: {_quote(error)}", usage)
     said = _READERS[endpoint](data)
-    if type(said) is str:
+    if isinstance(said, str):
         return Defect(said, usage)
-    return _reply(said, usage, data.get("model"))  # type: ignore[arg-type]
-
-
-def _reply(said: _Said, usage: Usage | None, model: Any) -> Reply:
     value, text, finish, flags = said
+    model = data.get("model")
     return Reply(value, text, finish, flags, usage, model if type(model) is str else None)
 
 
@@ -79,18 +77,18 @@ def _named(data: Any) -> str:
 
 
 def _quote(error: Any) -> str:
-    message = error.get("message", error) if type(error) is dict else error
+    message = error.get("message", error) if is_object(error) else error
     text = message if type(message) is str else orjson.dumps(message).decode()
     return text[:_LONGEST_QUOTE]
 
 
 def _choices(data: dict[str, Any], read_one: Callable[[dict[str, Any]], _Said | str]) -> _Said | str:
     choices = data.get("choices")
-    if type(choices) is not list or not choices:
+    if not is_array(choices) or not choices:
         return "no choices"
     if len(choices) == 1:
-        return read_one(choices[0]) if type(choices[0]) is dict else "a choice that is no object"
-    return _several([read_one(choice) if type(choice) is dict else EMPTY for choice in choices])
+        return read_one(choices[0]) if is_object(choices[0]) else "a choice that is no object"
+    return _several([read_one(choice) if is_object(choice) else EMPTY for choice in choices])
 
 
 def _several(all_said: list[_Said | str]) -> _Said | str:
@@ -104,18 +102,20 @@ def _several(all_said: list[_Said | str]) -> _Said | str:
 
 def _chat_choice(choice: dict[str, Any]) -> _Said | str:
     message = choice.get("message")
-    if type(message) is not dict:
+    if not is_object(message):
         return "a choice without a message"
     finish = choice.get("finish_reason")
     if type(finish) is not str:
         finish = None
+    if finish == "error":  # OpenRouter, where the provider behind it broke off
+        return f"an error in place of an answer: {_quote(choice.get('error'))}"
     flags = _FLAGS_OF_FINISH.get(finish, _NO_FLAGS)
     content = message.get("content")
     calls = message.get("tool_calls") or message.get("function_call")
     refusal = message.get("refusal")
     if type(content) is str and content and not calls and not refusal:
         return _Said(content, content, finish, flags)
-    if type(content) is list:
+    if is_array(content):
         content, refused = _parts(content)
         refusal = refusal or refused
     return _said(content if type(content) is str else None, calls, refusal, finish, flags)
@@ -123,14 +123,13 @@ def _chat_choice(choice: dict[str, Any]) -> _Said | str:
 
 def _said(text: str | None, calls: Any, refusal: Any, finish: str | None, flags: frozenset[Flag]) -> _Said | str:
     """The answer among the three that a message may hold; an empty text stands for itself, a missing one does not."""
-    if type(calls) is list or type(calls) is dict:
-        if calls:
-            return _Said(calls if type(calls) is list else [calls], text, finish, flags)
+    if calls and (is_array(calls) or is_object(calls)):
+        return _Said(calls if is_array(calls) else [calls], text, finish, flags)
     if type(refusal) is str and refusal:
         return _Said(refusal, refusal, finish, flags | _REFUSED)
     if text is not None or flags:
         return _Said(text or "", text or "", finish, flags)
-    return "an error in place of an answer" if finish == "error" else EMPTY
+    return EMPTY
 
 
 def _parts(content: list[Any]) -> tuple[str | None, str | None]:
@@ -138,7 +137,7 @@ def _parts(content: list[Any]) -> tuple[str | None, str | None]:
     texts: list[str] = []
     refusals: list[str] = []
     for part in content:
-        if type(part) is not dict:
+        if not is_object(part):
             continue
         if type(text := part.get("text")) is str and part.get("type") in _TEXT_PARTS:
             texts.append(text)
@@ -147,7 +146,7 @@ def _parts(content: list[Any]) -> tuple[str | None, str | None]:
     return "".join(texts) if texts else None, "".join(refusals) or None
 
 
-_TEXT_PARTS = frozenset({"text", "output_text", None})
+_TEXT_PARTS = ("text", "output_text", None)
 
 
 def _completion_choice(choice: dict[str, Any]) -> _Said | str:
@@ -169,35 +168,35 @@ def _responses(data: dict[str, Any]) -> _Said | str:
     if status in _UNFINISHED:
         return f"no answer yet: status {status}"
     output = data.get("output")
-    if type(output) is not list:
+    if not is_array(output):
         return "no output"
     finish = _incomplete(data.get("incomplete_details")) or (status if type(status) is str else None)
-    items = [item for item in output if type(item) is dict]
-    contents = [
-        part
-        for item in items
-        if type(item.get("content")) is list and item.get("type") == "message"
-        for part in item["content"]
-    ]
+    items = [item for item in output if is_object(item)]
+    contents = [part for item in items if item.get("type") == "message" for part in _array(item.get("content"))]
     calls = [item for item in items if item.get("type") in _CALLS]
     text, refusal = _parts(contents)
     return _said(text, calls, refusal, finish, _FLAGS_OF_FINISH.get(finish, _NO_FLAGS))
 
 
-_UNFINISHED = frozenset({"failed", "cancelled", "queued", "in_progress"})
-_CALLS = frozenset({"function_call", "custom_tool_call"})
+# Tuples, because what a server puts in their place need not be hashable.
+_UNFINISHED = ("failed", "cancelled", "queued", "in_progress")
+_CALLS = ("function_call", "custom_tool_call")
+
+
+def _array(value: Any) -> list[Any]:
+    return value if is_array(value) else []
 
 
 def _incomplete(details: Any) -> str | None:
-    reason = details.get("reason") if type(details) is dict else None
+    reason = details.get("reason") if is_object(details) else None
     return reason if type(reason) is str else None
 
 
 def _embeddings(data: dict[str, Any]) -> _Said | str:
     items = data.get("data")
-    if type(items) is not list or not items:
+    if not is_array(items) or not items:
         return "no embeddings"
-    vectors = [item.get("embedding") if type(item) is dict else None for item in items]
+    vectors = [item.get("embedding") if is_object(item) else None for item in items]
     if not all(_is_vector(vector) for vector in vectors):
         return "an empty embedding"
     if len(vectors) == 1:
@@ -209,7 +208,7 @@ def _embeddings(data: dict[str, Any]) -> _Said | str:
 
 
 def _is_vector(vector: Any) -> bool:
-    return bool(vector) and (type(vector) is str or type(vector) is list)
+    return bool(vector) and (type(vector) is str or is_array(vector))
 
 
 _READERS: dict[Endpoint, Callable[[dict[str, Any]], _Said | str]] = {

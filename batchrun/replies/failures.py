@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from batchrun.replies.shapes import is_array, is_object
+
 LONGEST_MESSAGE = 2048
 """Characters of a message that are kept."""
 
@@ -45,17 +47,17 @@ def _object(body: bytes | str) -> dict[str, Any] | None:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    if isinstance(data, list) and data:
+    if is_array(data) and data:
         data = data[0]
-    return data if isinstance(data, dict) else None
+    return data if is_object(data) else None
 
 
 def _from_object(said: dict[str, Any]) -> ErrorInfo:
     inner = said.get("error")
     errors = said.get("errors")
-    if not inner and isinstance(errors, list) and errors:
+    if not inner and is_array(errors) and errors:
         inner = errors[0]
-    if isinstance(inner, dict):
+    if is_object(inner):
         return _from_fields(inner)
     if inner:
         return ErrorInfo(_word(said, "type"), _word(said, "code"), _sentence(inner))
@@ -64,7 +66,7 @@ def _from_object(said: dict[str, Any]) -> ErrorInfo:
 
 def _from_fields(fields: dict[str, Any]) -> ErrorInfo:
     inner = fields.get("error")
-    if isinstance(inner, dict) and "message" not in fields:
+    if is_object(inner) and "message" not in fields:
         fields = inner
     message = next((fields[name] for name in ("message", "detail", "msg") if fields.get(name)), None)
     return ErrorInfo(
@@ -82,7 +84,7 @@ def _word(fields: dict[str, Any], name: str) -> str:
 def _sentence(value: Any) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, list) and value and all(isinstance(item, dict) and "msg" in item for item in value):
+    if is_array(value) and value and all(is_object(item) and "msg" in item for item in value):
         return "; ".join(_complaint(item) for item in value)
     return orjson.dumps(value).decode() if value else ""
 
@@ -90,7 +92,7 @@ def _sentence(value: Any) -> str:
 def _complaint(item: dict[str, Any]) -> str:
     """One entry of a FastAPI validation error: where, and what."""
     where = item.get("loc")
-    place = ".".join(str(step) for step in where) if isinstance(where, list) else ""
+    place = ".".join(str(step) for step in where) if is_array(where) else ""
     return f"{place}: {_sentence(item['msg'])}" if place else _sentence(item["msg"])
 
 

@@ -4,9 +4,10 @@ Only whole numbers from 0 to 10^12 count. Anything else (strings, null, fraction
 rather than zero, because sums must not pretend.
 """
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from batchrun.models import Usage
+from batchrun.replies.shapes import is_object
 
 _MOST_TOKENS = 10**12
 
@@ -14,17 +15,23 @@ _MOST_TOKENS = 10**12
 def usage_of(body: dict[str, Any]) -> Usage | None:
     """The usage in the names of chat completions, completions and embeddings, or in those of responses."""
     usage = body.get("usage")
-    if type(usage) is not dict:
+    if not is_object(usage):
         return None
+    given: Any
+    made: Any
     if "prompt_tokens" in usage:
         given, made = usage["prompt_tokens"], usage.get("completion_tokens", _rest(usage))
         of_given, of_made = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
     else:
         given, made = usage.get("input_tokens"), usage.get("output_tokens")
         of_given, of_made = usage.get("input_tokens_details"), usage.get("output_tokens_details")
-    if not (type(given) is type(made) is int and 0 <= given <= _MOST_TOKENS and 0 <= made <= _MOST_TOKENS):
+    if not (_is_count(given) and _is_count(made)):
         return None
     return Usage(given, made, _part(of_given, "cached_tokens", given), _part(of_made, "reasoning_tokens", made))
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= _MOST_TOKENS
 
 
 def _rest(usage: dict[str, Any]) -> int | None:
@@ -33,5 +40,5 @@ def _rest(usage: dict[str, Any]) -> int | None:
 
 
 def _part(details: Any, name: str, whole: int) -> int:
-    part = details.get(name) if type(details) is dict else 0
+    part = details.get(name) if is_object(details) else 0
     return part if type(part) is int and 0 <= part <= whole else 0
