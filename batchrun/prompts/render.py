@@ -106,21 +106,21 @@ class _TemplateMessage:
         self._values = values
         self._names = tuple(sorted(unit.variables))
         self._required = unit.variables - values.prompt.nullable
-        self._last: dict[str, Any] | None = None
-        self._text = b""
+        self._last: tuple[dict[str, Any], bytes] | None = None
 
     def render(self, fields: Mapping[str, Any]) -> bytes:
         """The text as the inside of a JSON string."""
         values = {name: value for name in self._names if (value := self._values.of(name, fields)) is not _ABSENT}
-        if values == self._last:
-            return self._text
+        last = self._last
+        if last is not None and values == last[0]:
+            return last[1]
         for name in self._required:
             if values.get(name) is None:
                 self._values.refuse(fields, printed=name)
         text = orjson.dumps(self._run(values, fields))[1:-1]
         # Only texts are compared later: 1, 1.0 and True are equal and print differently.
         if all(type(value) is str for value in values.values()):
-            self._last, self._text = values, text
+            self._last = values, text
         return text
 
     def _run(self, values: dict[str, Any], fields: Mapping[str, Any]) -> str:
