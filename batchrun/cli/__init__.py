@@ -11,12 +11,9 @@ from collections.abc import Sequence
 import click
 
 from batchrun import __version__
+from batchrun.cli import run, runs, sim, tools
 from batchrun.cli.failures import Border
-from batchrun.cli.run import resume, run
-from batchrun.cli.runs import export, rm, runs, show
 from batchrun.cli.shape import Door
-from batchrun.cli.sim import sim
-from batchrun.cli.tools import completion, profiles, prompts
 from batchrun.errors import ExitCode
 
 _COMPLETE = "_BATCHRUN_COMPLETE"
@@ -42,7 +39,9 @@ def program(ctx: click.Context) -> int:
     return ExitCode.REFUSED
 
 
-for _command in (run, resume, runs, show, export, rm, sim, prompts, profiles, completion):
+for _command in (run.run, run.resume, runs.runs, runs.show, runs.export, runs.rm):
+    program.add_command(_command)
+for _command in (sim.sim, tools.prompts, tools.profiles, tools.completion):
     program.add_command(_command)
 
 

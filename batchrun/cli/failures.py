@@ -5,27 +5,35 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import click
 
 from batchrun.errors import BatchrunError, ExitCode
 
 _log = logging.getLogger("batchrun")
+_SILENCE = logging.NullHandler()  # without any handler Python itself prints warnings and tracebacks, unmasked
 
 
 class Border:
     """The outer border of every command: turns what is raised into words on stderr and an exit code.
 
     `mask` takes secrets out of texts, `keeps_log` is whether a log has the traceback; a command sets both as soon as
-    it knows them.
+    it knows them. `log` is what has to be closed when the last word is said.
     """
 
     def __init__(self) -> None:
         self.mask: Callable[[str], str] = str
+        self.log = ExitStack()
         self.keeps_log = False
 
     def run(self, command: Callable[[], int]) -> int:
-        """The exit code of the command. Nothing but SystemExit leaves this method."""
+        """The exit code of the command, whatever it raises."""
+        logging.getLogger().addHandler(_SILENCE)
+        with self.log:
+            return _with_closed_pipe(self._run(command))
+
+    def _run(self, command: Callable[[], int]) -> int:
         try:
             code = command()
             sys.stdout.flush()
@@ -43,7 +51,7 @@ class Border:
             code = self._system(error)
         except Exception as error:  # noqa: BLE001  the one border where anything may arrive
             code = self._unexpected(error)
-        return _with_closed_pipe(code)
+        return code
 
     def masked(self, text: str) -> str:
         """The text without the secrets that are known by now."""

@@ -2,7 +2,10 @@
 
 import logging
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from typing import TextIO
 
 from batchrun.errors import RefusedError
 
@@ -20,25 +23,28 @@ class MaskingFormatter(logging.Formatter):
         return self._mask(super().format(record))
 
 
-def start_logging(*, verbose: bool, log_file: str | None, mask: Callable[[str], str]) -> None:
+@contextmanager
+def logging_to(*, verbose: bool, log_file: str | None, mask: Callable[[str], str]) -> Generator[None]:
     """Sends batchrun's log to stderr, to a file of mode 0600, or both. Raises RefusedError for a file that cannot be
     opened."""
-    handlers: list[logging.Handler] = [logging.StreamHandler()] if verbose else []
-    if log_file is not None:
-        handlers.append(_file_handler(log_file))
-    for handler in handlers:
-        handler.setFormatter(MaskingFormatter(mask))
-        logging.getLogger().addHandler(handler)
-    if handlers:
-        logging.getLogger("batchrun").setLevel(logging.DEBUG)
+    with ExitStack() as stack:
+        streams = [sys.stderr] if verbose else []
+        if log_file is not None:
+            streams.append(stack.enter_context(_opened(log_file)))
+        for stream in streams:
+            handler = logging.StreamHandler(stream)
+            handler.setFormatter(MaskingFormatter(mask))
+            logging.getLogger().addHandler(handler)
+            stack.callback(logging.getLogger().removeHandler, handler)
+        logging.getLogger("batchrun").setLevel(logging.DEBUG if streams else logging.NOTSET)
+        yield
 
 
-def _file_handler(path: str) -> logging.Handler:
+def _opened(path: str) -> TextIO:
     def private(name: str, flags: int) -> int:
         return os.open(name, flags, 0o600)
 
     try:
-        stream = open(path, "a", encoding="utf-8", errors="backslashreplace", opener=private)  # noqa: SIM115  kept open for the life of the process
+        return open(path, "a", encoding="utf-8", errors="backslashreplace", opener=private)
     except OSError as error:
         raise RefusedError(f"cannot write the log file {path}: {error.strerror or error}") from error
-    return logging.StreamHandler(stream)

@@ -6,7 +6,7 @@ import click
 
 from batchrun.cli import complete
 from batchrun.cli.failures import Border
-from batchrun.cli.logs import start_logging
+from batchrun.cli.logs import logging_to
 from batchrun.cli.options import RESUME, RUN, flag
 from batchrun.cli.shape import Shown, typed
 
@@ -73,7 +73,8 @@ def prepare(ctx: click.Context, gathered: "Gathered") -> None:
     """Starts the log that the settings ask for; what the border learns to mask is masked there too."""
     border = ctx.ensure_object(Border)
     settings = gathered.settings
-    start_logging(verbose=settings.verbose, log_file=settings.log_file, mask=border.masked)
+    log = logging_to(verbose=settings.verbose, log_file=settings.log_file, mask=border.masked)
+    border.log.enter_context(log)
     border.keeps_log = settings.verbose or settings.log_file is not None
 
 

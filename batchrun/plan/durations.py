@@ -3,7 +3,7 @@
 import re
 
 _UNITS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_NUMBER = r"(\d+(?:\.\d+)?)"
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 _PLAIN = re.compile(_NUMBER)
 _PARTS = re.compile("".join(rf"(?:{_NUMBER}{unit})?" for unit in _UNITS))
 _LONGEST = 10 * 365 * _UNITS["d"]

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchrun.errors import InputError, RefusedError
 from batchrun.models import Endpoint, Kind
@@ -15,8 +15,10 @@ from batchrun.plan.record import Plan
 from batchrun.plan.settings import Settings
 from batchrun.plan.sources import FLAGS, Gathered, gather
 from batchrun.plan.tables import expand_headers, secrets_of
-from batchrun.prompts import Prompt
-from batchrun.rows import Input
+
+if TYPE_CHECKING:  # Jinja2 and the readers of tables: not to refuse a wrong key
+    from batchrun.prompts import Prompt
+    from batchrun.rows import Input
 
 _LIMITS = (
     *("concurrency", "concurrency_fixed", "rpm", "tpm", "max_attempts", "timeout", "drain", "max_wait"),
@@ -42,7 +44,7 @@ class Facts:
     id_column: str | None = None
 
 
-def facts_of(source: str, rows: Input) -> Facts:
+def facts_of(source: str, rows: "Input") -> Facts:
     """The facts of an opened input; `source` is what the user named."""
     return Facts(
         source=source,
@@ -63,7 +65,7 @@ class Access:
     mask: Mask = field(repr=False)
 
 
-def resolve(gathered: Gathered, facts: Facts, prompt: Prompt | None) -> Plan:
+def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
     """The plan of a run. Raises RefusedError where the choices do not fit the input, the prompt or each other."""
     _check_kind(gathered, facts, prompt)
     settings, profile = gathered.settings, gathered.profile
@@ -85,7 +87,7 @@ def resolve(gathered: Gathered, facts: Facts, prompt: Prompt | None) -> Plan:
     )
 
 
-def _check_kind(gathered: Gathered, facts: Facts, prompt: Prompt | None) -> None:
+def _check_kind(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> None:
     if facts.kind is Kind.ROWS and prompt is None:
         raise RefusedError("rows need a prompt", "add --prompt NAME; `batchrun prompts` lists what is installed")
     unfit = {Kind.ROWS: (), Kind.BATCH: tuple(_OF_PROMPTS), Kind.BODIES: ("prompt", "set", "columns")}[facts.kind]
@@ -97,7 +99,7 @@ def _check_kind(gathered: Gathered, facts: Facts, prompt: Prompt | None) -> None
         raise RefusedError("the `url` of each OpenAI Batch request chooses the endpoint", "leave --endpoint out")
 
 
-def _request(settings: Settings, profile: Profile, facts: Facts, prompt: Prompt | None) -> dict[str, Any]:
+def _request(settings: Settings, profile: Profile, facts: Facts, prompt: "Prompt | None") -> dict[str, Any]:
     """Endpoint, model and parameters: the settings first, then what the prompt says, then the profile."""
     if facts.kind is Kind.BATCH:
         return {"endpoint": Endpoint.CHAT, "model": None, "params": {}}
@@ -118,7 +120,7 @@ def _endpoint_of_bodies(columns: tuple[str, ...]) -> Endpoint:
     return next((endpoint for name, endpoint in told.items() if name in columns), Endpoint.CHAT)
 
 
-def _output(gathered: Gathered, facts: Facts, prompt: Prompt | None) -> dict[str, Any]:
+def _output(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> dict[str, Any]:
     settings = gathered.settings
     name = prompt.name if prompt else None
     output = settings.output or default_output(facts.stem, facts.kind, name, settings.format)

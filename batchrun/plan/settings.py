@@ -24,7 +24,12 @@ def _duration(value: object) -> float:
 def _count(least: int) -> Callable[[object], int]:
     def check(value: object) -> int:
         text = str(value).strip()
-        if isinstance(value, bool) or not text.removeprefix("-").isdecimal() or len(text) > 18 or int(text) < least:
+        if (
+            isinstance(value, bool)
+            or not (text.isascii() and text.removeprefix("-").isdecimal())
+            or len(text) > 18
+            or int(text) < least
+        ):
             raise ValueError(f"must be a whole number of at least {least}, not {value!r}")
         return int(text)
 

@@ -177,7 +177,7 @@ def validate(values: Mapping[str, Any], layers: Iterable[Layer]) -> Settings:
     checked = dict(values)
     for option in ("headers", "set", "columns"):
         if option in checked:
-            checked[option] = texts(checked[option], option)
+            checked[option] = texts(checked[option], _place(option, layers))
     try:
         return Settings(**checked)
     except ValidationError as error:

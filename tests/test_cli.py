@@ -1,0 +1,263 @@
+"""The command line as its users meet it: exit codes, what stands on stdout and stderr, and what help costs."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from batchrun.cli import main, program
+from batchrun.cli.options import RESUME, RUN
+from batchrun.errors import ExitCode
+from batchrun.plan.durations import format_duration
+from batchrun.plan.settings import OPTIONS, Settings
+
+CANARY = "sk-canary-0123456789abcdef"
+HEAVY = {
+    "aiohttp",
+    "asyncio",
+    "httpx2",
+    "jinja2",
+    "openai",
+    "orjson",
+    "pydantic",
+    "pydantic_settings",
+    "textual",
+    "tqdm",
+    "yaml",
+}
+Ran = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("BATCHRUN_", "OPENAI_", "AZURE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+
+
+def batchrun(*args: str, options: tuple[str, ...] = (), **environment: str) -> Ran:
+    command = [sys.executable, *options, "-m", "batchrun", *args]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize("args", [("--help",), ("run", "--help"), ("--version",), ("resume", "-h"), ()])
+def test_help_loads_nothing_heavy(args: tuple[str, ...]) -> None:
+    ran = batchrun(*args, options=("-X", "importtime"))
+    loaded = {
+        line.rpartition("|")[2].strip().partition(".")[0] for line in ran.stderr.splitlines() if "import time:" in line
+    }
+    assert "click" in loaded
+    assert not loaded & HEAVY
+    assert not set(re.findall(r"batchrun\.[\w.]+", ran.stderr)) & {
+        "batchrun.plan.settings",
+        "batchrun.engine",
+    }
+
+
+def test_help_begins_with_examples_and_names_every_exit_code() -> None:
+    ran = batchrun("--help")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.index("Examples:") < ran.stdout.index("Commands:") < ran.stdout.index("Options:")
+    codes = {int(code) for code in re.findall(r"^  (\d+)  ", ran.stdout.partition("Exit codes:")[2], re.MULTILINE)}
+    assert codes == set(ExitCode)
+
+
+@pytest.mark.parametrize("name", [*program.commands, "prompts show", "profiles show"])
+def test_every_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"Usage: batchrun {name}" in shown
+    assert "\nExamples:\n  " in shown
+
+
+def test_batchrun_alone_shows_help_and_is_refused() -> None:
+    ran = batchrun()
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("Usage: batchrun")
+
+
+def test_every_option_of_a_run_is_a_setting_and_the_reverse() -> None:
+    assert {option.name for option in RUN} == set(OPTIONS) - {"sim"}
+    assert {option.name for option in RESUME} < set(OPTIONS)
+
+
+def _shown(default: object) -> str | None:
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        return None
+    return format_duration(default) if isinstance(default, float) else str(default)
+
+
+def test_help_tells_the_true_defaults() -> None:
+    defaults = {field.alias or name: _shown(field.default) for name, field in Settings.model_fields.items()}
+    numbers = [option for option in RUN if defaults[str(option.name)]]
+    assert len(numbers) >= 6
+    for option in numbers:
+        assert f"[default: {defaults[str(option.name)]}]" in str(option.help), option.name
+
+
+REFUSED = [
+    (["--inptu", "x"], "unknown option: --inptu", "did you mean --input?"),
+    (["run", "--concurency", "1"], "unknown option: --concurency", "did you mean --concurrency?"),
+    (["runn"], "unknown command: runn", "did you mean run?"),
+    (["prompts", "shw", "x"], "unknown command: shw", "did you mean show?"),
+    (["profiles", "show", "opnai"], "unknown profile: opnai", "did you mean openai?"),
+    (["prompts", "show", "translat"], "translat", "translate"),
+    (["sim", "--falt", "503=1"], "unknown option: --falt", "did you mean --fault?"),
+    (["sim", "--rpm", "many"], "--rpm must be a number, not many", ""),
+    (["--api-key", CANARY, "--input", "x"], "--api-key does not exist", "set OPENAI_API_KEY"),
+    ([f"--api-key={CANARY}"], "--api-key does not exist", "api_key_file"),
+    (["--input"], "requires an argument", ""),
+    (["--model", "--profile", "sim"], "--model needs a value, not --profile", ""),
+    (["run", "rows.csv"], "unexpected extra argument (rows.csv)", ""),
+    (["--input", "x", "--timeout", "none"], "--timeout: must be a finite duration", ""),
+    (["--input", "x", "--json", "-o", "-"], "--json and --output - exclude each other", ""),
+    (["--profile", "sim"], "no input is chosen", "--input FILE"),
+    (["--input", "x"], "no API key: OPENAI_API_KEY is not set", "--profile sim"),
+    (["rm"], "missing argument", "batchrun rm --help"),
+    (["--input", "x", "--log-file", "/nowhere/log"], "cannot write the log file /nowhere/log", ""),
+]
+
+
+@pytest.mark.parametrize(("args", "message", "hint"), REFUSED)
+def test_a_mistake_is_refused_with_what_to_do_next(
+    args: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(args) == ExitCode.REFUSED
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("batchrun: error: ")
+    assert message in err
+    assert hint in err
+    assert CANARY not in err
+    assert "Traceback" not in err
+
+
+def test_a_file_in_the_place_of_a_command_is_told_how_to_run_it(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("rows.csv").write_text("a\n1\n")
+    assert main(["rows.csv"]) == ExitCode.REFUSED
+    assert "batchrun --input rows.csv" in capsys.readouterr().err
+
+
+def test_a_name_with_terminal_commands_is_shown_and_does_not_act(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--profile", "\x1b]0;owned\x07", "--input", "x"])
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_options_alone_belong_to_run() -> None:
+    ran, same = batchrun("--input", "x"), batchrun("run", "--input", "x")
+    assert (ran.returncode, ran.stderr) == (same.returncode, same.stderr)
+
+
+def _fails(error: BaseException) -> Callable[..., int]:
+    def execute(*_: object) -> int:
+        raise error
+
+    return execute
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (KeyboardInterrupt(), ExitCode.INTERRUPTED),
+        (BrokenPipeError(32, "Broken pipe"), ExitCode.BROKEN_PIPE),
+        (OSError(28, "No space left on device"), ExitCode.STORAGE),
+        (ZeroDivisionError(f"with {CANARY} in it"), ExitCode.UNEXPECTED),
+    ],
+)
+def test_whatever_is_raised_has_an_exit_code_and_no_secret(
+    error: BaseException, code: ExitCode, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("batchrun.cli.run.execute", _fails(error))
+    Path("key").write_text(CANARY)
+    config = Path(os.environ["XDG_CONFIG_HOME"]) / "batchrun/batchrun.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(
+        "[profiles.own]\nbase_url='https://h/v1'\napi_key_file='/" + str(Path("key").resolve()).lstrip("/") + "'\n"
+    )
+    assert main(["--input", "x", "--profile", "own", "--log-file", "run.log"]) == code
+    err = capsys.readouterr().err
+    log = Path("run.log").read_text()
+    assert CANARY not in err + log
+    assert "Traceback" not in err
+    assert ("Traceback" in log) == (code is ExitCode.UNEXPECTED)
+    assert Path("run.log").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_reader_that_leaves_ends_the_command_quietly() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    ran = subprocess.run(
+        [sys.executable, "-m", "batchrun", "profiles"], stdout=write, stderr=subprocess.PIPE, timeout=30, check=False
+    )
+    os.close(write)
+    assert (ran.returncode, ran.stderr) == (ExitCode.BROKEN_PIPE, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout_is_told() -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "batchrun", "profiles"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
+            text=True,
+        )
+    assert ran.returncode == ExitCode.STORAGE
+    assert ran.stderr.startswith("batchrun: error: cannot write: No space left on device")
+
+
+def complete(line: str) -> list[str]:
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+    ran = batchrun(_BATCHRUN_COMPLETE="bash_complete", **words)
+    assert ran.stderr == ""
+    return [shown.partition(",")[2] for shown in ran.stdout.splitlines()]
+
+
+def test_the_shell_completes_commands_profiles_prompts_and_columns() -> None:
+    Path("rows.csv").write_text("id,text,title\n1,a,b\n")
+    assert complete("batchrun re") == ["resume"]
+    assert complete("batchrun run --profile o") == ["ollama", "openai", "openrouter"]
+    assert "translate" in complete("batchrun run --prompt tr")
+    assert complete("batchrun run --input rows.csv --column body=t") == ["body=text", "body=title"]
+
+
+def test_a_completion_script_is_printed_for_each_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    for shell in ("zsh", "fish"):
+        assert main(["completion", shell]) == 0
+        assert "_BATCHRUN_COMPLETE" in capsys.readouterr().out
+
+
+def test_profiles_are_listed_for_people_and_machines_without_keys(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    assert main(["profiles", "show", "openai", "--json"]) == 0
+    assert main(["profiles"]) == 0
+    out = capsys.readouterr().out
+    assert '"base_url": "https://api.openai.com/v1"' in out
+    assert re.search(r"^groq +https://api\.groq\.com/openai/v1 +GROQ_API_KEY$", out, re.MULTILINE)
+    assert CANARY not in out
+
+
+def test_prompts_are_listed_and_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prompts"]) == 0
+    assert re.search(r"^translate +.*language", capsys.readouterr().out, re.MULTILINE)
+    assert main(["prompts", "show", "translate"]) == 0
+    assert capsys.readouterr().out.startswith("---\n")

@@ -1,0 +1,281 @@
+"""Settings: which source wins, and that anything unknown or wrong is refused with its place and the nearest name."""
+
+import os
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrun.errors import RefusedError
+from batchrun.models import Endpoint, Flag
+from batchrun.plan.catalogue import every_profile
+from batchrun.plan.config import ONLY_FLAGS
+from batchrun.plan.settings import OPTIONS, Settings
+from batchrun.plan.sources import ENVIRONMENT, FLAGS, Layer, gather, merge, settle
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in list(os.environ):
+        if name.startswith(("BATCHRUN_", "OPENAI_", "AZURE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "config/batchrun").mkdir(parents=True)
+    return tmp_path
+
+
+def user_file(here: Path, text: str) -> None:
+    (here / "config/batchrun/batchrun.toml").write_text(text)
+
+
+def refusal(**flags: Any) -> str:
+    with pytest.raises(RefusedError) as refused:
+        gather(flags)
+    return f"{refused.value.message} | {refused.value.hint}"
+
+
+# Two values for every source, each different from all others and from the default.
+SOURCES = ("flags", "environment", "here", "user", "profile")
+VALUES = {
+    "concurrency": [11, 12, 13, 14, 15],
+    "timeout": ["11s", "12s", "13s", "14s", "15s"],
+    "rpm": [11, 12, 13, 14, 15],
+    "endpoint": ["chat", "responses", "embeddings", "completions", "chat"],
+    "max_attempts": [11, 12, 13, 14, 15],
+    "ca_file": [f"/{name}.pem" for name in SOURCES],
+}
+
+
+ENDPOINTS = {
+    "chat": Endpoint.CHAT,
+    "responses": Endpoint.RESPONSES,
+    "embeddings": Endpoint.EMBEDDINGS,
+    "completions": Endpoint.COMPLETIONS,
+}
+
+
+def _expected(option: str, value: Any) -> Any:
+    if option == "timeout":
+        return float(value.removesuffix("s"))
+    return ENDPOINTS[value] if option == "endpoint" else value
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(VALUES)), st.sets(st.sampled_from(SOURCES), min_size=1), min_size=1))
+def test_the_strongest_source_that_sets_a_value_wins(said: dict[str, set[str]]) -> None:
+    def by(source: str) -> dict[str, Any]:
+        return {option: VALUES[option][SOURCES.index(source)] for option, sources in said.items() if source in sources}
+
+    home = Path(os.environ["XDG_CONFIG_HOME"])
+    Path("batchrun.toml").write_text(_toml(by("here")))
+    own = _toml(by("user")) + "[profiles.own]\nbase_url = 'https://h/v1'\n" + _toml(by("profile"))
+    (home / "batchrun/batchrun.toml").write_text(own)
+    environment = {f"BATCHRUN_{option.upper()}": str(value) for option, value in by("environment").items()}
+    with mock.patch.dict(os.environ, environment):
+        found = gather({"profile": "own", **by("flags")})
+    for option, sources in said.items():
+        strongest = next(source for source in SOURCES if source in sources)
+        value = VALUES[option][SOURCES.index(strongest)]
+        assert getattr(found.settings, option) == _expected(option, value), (option, sources)
+        assert found.typed(option) == (strongest in ("flags", "environment"))
+
+
+def _toml(values: dict[str, Any]) -> str:
+    return "".join(f"{option} = {value!r}\n" for option, value in values.items())
+
+
+def test_tables_are_merged_entry_by_entry(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    user_file(here, '[set]\nlanguage = "de"\ntone = "dry"\nyear = 2026\n[headers]\nX-Team = "a"\n')
+    (here / "batchrun.toml").write_text('[set]\ntone = "warm"\n[params]\nseed = 1\ntemperature = 1\n')
+    monkeypatch.setenv("BATCHRUN_PARAMS", '{"temperature": 0.5, "stop": ["x"]}')
+    found = gather(
+        {"set": ["language=fr", "empty=", "sum=a=b"], "params": ["stop=null"], "headers": ["X-Run: 7"]}
+    ).settings
+    assert found.variables == {"language": "fr", "empty": "", "sum": "a=b", "tone": "warm", "year": "2026"}
+    assert found.params == {"seed": 1, "temperature": 0.5, "stop": None}
+    assert found.headers == {"X-Team": "a", "X-Run": "7"}
+
+
+def test_dashes_and_underscores_are_the_same_in_files(here: Path) -> None:
+    (here / "batchrun.toml").write_text(
+        'max-attempts = 7\nstop_after = "1h30m"\nfail-on = ["truncated"]\nlog-file = "x.log"\n'
+    )
+    found = gather({}).settings
+    assert (found.max_attempts, found.stop_after, found.fail_on) == (7, 5400.0, {Flag.TRUNCATED})
+    assert found.log_file == str(here / "x.log")
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHRUN_MODEL", "")
+    assert gather({}).settings.model is None
+
+
+def test_no_env_file_and_no_parent_directory_is_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "batchrun.toml").write_text("concurrency = 3\n")
+    (here / "sub").mkdir()
+    monkeypatch.chdir(here / "sub")
+    (here / "sub/.env").write_text("BATCHRUN_MODEL=evil\nOPENAI_BASE_URL=https://evil/v1\n")
+    found = gather({}).settings
+    assert (found.concurrency, found.model, found.base_url) == (256, None, "https://api.openai.com/v1")
+
+
+WRONG = [
+    ({"concurrency": "-5"}, "--concurrency: must be a whole number of at least 1"),
+    ({"concurrency": "0"}, "--concurrency"),
+    ({"concurrency": "1.5"}, "--concurrency"),
+    ({"timeout": "0"}, "--timeout: must be longer than 0"),
+    ({"timeout": "none"}, "--timeout: must be a finite duration"),
+    ({"max_wait": "never"}, "--max-wait"),
+    ({"rpm": "0"}, "--rpm: must be a number above 0"),
+    ({"tpm": "nan"}, "--tpm"),
+    ({"limit": "0"}, "--limit"),
+    ({"schema_retries": "-1"}, "--schema-retries"),
+    ({"fail_on": "truncatd"}, "--fail-on: must be some of truncated, refused, filtered"),
+    ({"endpoint": "chatter"}, "--endpoint"),
+    ({"format": "xml"}, "--format: must be jsonl, csv or parquet"),
+    ({"model": ""}, "--model: must not be empty"),
+    ({"params": ["temperature"]}, "--param must be NAME=VALUE"),
+    ({"params": ["a=1", "a=2"]}, "--param a is given twice"),
+    ({"params": ["a=True"]}, "did you mean a=true?"),
+    ({"params": ["a=NaN"]}, "not a JSON value"),
+    ({"params": ["a={"]}, "not a JSON value"),
+    ({"params": ["model=x"]}, "use --model"),
+    ({"params": ["stream=true"]}, "stream cannot be switched on"),
+    ({"profile": "opnai"}, "did you mean openai?"),
+    ({"profile": "sim", "base_url": "https://h/v1"}, "takes no base URL"),
+    ({"json": True, "output": "-"}, "--json and --output - exclude each other"),
+    ({"fresh": True, "update": True}, "--fresh and --update"),
+    ({"quiet": True, "verbose": True}, "--quiet and --verbose"),
+    ({"limit": "1", "sample": "1"}, "--limit and --sample"),
+    ({"headers": ["Authorization: Bearer abc"]}, "looks like a secret"),
+    ({"headers": ["X-Api-Key=abc"]}, "${MY_VARIABLE}"),
+    ({"headers": ["Cookie: a=b"]}, "looks like a secret"),
+    ({"headers": ["Host: h"]}, "belongs to the connection"),
+    ({"headers": ["X-A: a\nX-B: b"]}, "cannot be sent"),
+    ({"headers": ["X A: b"]}, "header name not allowed"),
+]
+
+
+@pytest.mark.parametrize(("flags", "text"), WRONG)
+def test_a_wrong_flag_is_refused_in_plain_words(flags: dict[str, Any], text: str) -> None:
+    assert text in refusal(**flags)
+
+
+def test_a_bare_word_is_a_text_parameter() -> None:
+    params = gather({"params": ["reasoning_effort=low", "stop=[1]", 'user="7"', "n=2"]}).settings.params
+    assert params == {"reasoning_effort": "low", "stop": [1], "user": "7", "n": 2}
+
+
+WRONG_FILES = [
+    ("concurency = 1", "unknown key in", "did you mean concurrency?"),
+    ("timeout = 0", "timeout in", "must be longer than 0"),
+    ("concurrency = true", "concurrency in", "whole number"),
+    ("model = 5", "model in", "valid string"),
+    ("fresh = true", "decision for one command", "--fresh"),
+    ("api_key = 'sk-secret'", "keys do not stand in configuration files", "api_key_env"),
+    ("api_key_env = 'X'", "keys do not stand", "[profiles.NAME]"),
+    ("params = 1", "must be a table", ""),
+    ("[set]\na = [1]", "a in set in ", "must be text"),
+    ("[profiles]\nx = 1", "must be a table", ""),
+    ("[profiles.x]\nbase_ulr = 'h'", "unknown key in [profiles.x]", "did you mean base_url?"),
+    ("[profiles.x]\napi_key_env = 'sk-abc'", "not the name of an environment variable", ""),
+    ("[profiles.x]\napi_key_command = 'pass x'", "must be a list of words", ""),
+    ("[profiles.x]\napi_key_command = ['pass']", "may not say which commands run", "move the profile to"),
+    ("[profiles.x]\napi_key_env = 'A'\napi_key_file = 'b'", "more than one of", ""),
+    ("[profiles.x]\ninput_price = -1", "USD per million", ""),
+    ("[profiles.x]\nheaders = {Authorization = 'Bearer abc'}", None, None),
+    ("a = ", "is not valid TOML", ""),
+    ("quiet = true\nverbose = true", "exclude each other", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "message", "hint"), WRONG_FILES)
+def test_a_wrong_file_is_refused_with_its_name(here: Path, text: str, message: str | None, hint: str | None) -> None:
+    (here / "batchrun.toml").write_text(text)
+    if message is None:
+        assert "looks like a secret" in refusal(profile="x")
+        return
+    refused = refusal()
+    assert message in refused
+    assert str(hint) in refused
+    assert "batchrun.toml" in refused
+    assert "sk-" not in refused
+
+
+def test_a_file_that_is_not_text_is_refused(here: Path) -> None:
+    (here / "batchrun.toml").write_bytes(b"\xff\xfe")
+    assert "not valid TOML" in refusal()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("BATCHRUN_MODLE", "did you mean BATCHRUN_MODEL?"),
+        ("BATCHRUN_API_KEY", "is not read"),
+        ("BATCHRUN_FRESH", "decision for one command"),
+        ("BATCHRUN_TIMEOUT", "BATCHRUN_TIMEOUT: must be a finite duration"),
+        ("BATCHRUN_PARAMS", "BATCHRUN_PARAMS must be a JSON object"),
+        ("BATCHRUN_JSON", "BATCHRUN_JSON"),
+    ],
+)
+def test_a_wrong_variable_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, variable: str, text: str) -> None:
+    monkeypatch.setenv(variable, "sk-secret")
+    assert text in refusal()
+
+
+@pytest.mark.parametrize(
+    ("strong", "weak", "kept"),
+    [
+        ({"verbose": True}, {"quiet": True}, {"verbose": True}),
+        ({"output": "-"}, {"json": True}, {"output": "-"}),
+        ({"json": True}, {"output": "-"}, {"json": True}),
+        ({"json": True}, {"output": "a"}, {"json": True, "output": "a"}),
+        ({"sample": 1}, {"limit": 1}, {"sample": 1}),
+        ({"quiet": False}, {"verbose": True}, {"quiet": False, "verbose": True}),
+        ({"profile": "sim"}, {"base_url": "https://h"}, {"profile": "sim"}),
+        ({"base_url": "https://h"}, {"profile": "own"}, {"base_url": "https://h", "profile": "own"}),
+    ],
+)
+def test_of_two_that_exclude_each_other_the_stronger_source_wins(
+    strong: dict[str, Any], weak: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    merged, _ = merge(settle([Layer(FLAGS, strong), Layer(ENVIRONMENT, weak)]))
+    assert merged == kept
+
+
+def test_a_rehearsal_never_goes_to_the_configured_gateway(here: Path) -> None:
+    (here / "batchrun.toml").write_text('base_url = "https://gateway/v1"\n')
+    assert gather({}).settings.base_url == "https://gateway/v1"
+    assert gather({"profile": "sim"}).settings.base_url == ""
+
+
+def test_profiles_can_be_made_and_built_in_ones_changed(here: Path) -> None:
+    user_file(
+        here,
+        "[profiles.groq]\nmodel = 'm'\nrpm = 30\n[profiles.own]\nbase_url = 'https://h/v1'\napi_key_file = '~/k'\n",
+    )
+    (here / "batchrun.toml").write_text("[profiles.groq]\nrpm = 60\n[profiles.own]\napi_key_env = 'OWN_KEY'\n")
+    groq, own = gather({"profile": "groq"}), gather({"profile": "own"}).profile
+    assert (groq.settings.rpm, groq.profile.model, groq.profile.api_key_env) == (60.0, "m", "GROQ_API_KEY")
+    assert (own.base_url, own.api_key_env, own.api_key_file) == ("https://h/v1", "OWN_KEY", None)
+    assert [profile.name for profile in every_profile()][-1] == "own"
+
+
+def test_vendors_variables_are_honoured_by_their_profile_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://proxy/v1")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://r.openai.azure.com/")
+    openai = gather({}).settings
+    assert (openai.base_url, openai.headers) == ("https://proxy/v1", {"OpenAI-Organization": "${OPENAI_ORG_ID}"})
+    assert gather({"profile": "groq"}).settings.base_url == "https://api.groq.com/openai/v1"
+    assert gather({"profile": "azure"}).settings.base_url == "https://r.openai.azure.com/openai/v1"
+    assert gather({"base_url": "https://typed/v1"}).settings.base_url == "https://typed/v1"
+
+
+def test_every_option_has_a_place_outside_the_command_line_but_the_decisions() -> None:
+    assert set(OPTIONS) > ONLY_FLAGS
+    assert Settings.model_config.get("env_prefix") == "BATCHRUN_"
