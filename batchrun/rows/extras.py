@@ -54,7 +54,7 @@ def read_parquet(source: Source) -> Iterator[Record | Invalid]:
     number = 0
     with _explained(source.name, "a Parquet file"), parquet.ParquetFile(source.path, pre_buffer=False) as file:
         refuse_header(file.schema_arrow.names, source.name)
-        for batch in file.iter_batches(batch_size=_BATCH):
+        for batch in file.iter_batches(batch_size=_BATCH, use_threads=False):
             for values in _whole_microseconds(batch).to_pylist():
                 number += 1
                 yield _record(number, values)

@@ -1,0 +1,321 @@
+"""JSON Lines and JSON arrays: what is a row, what is refused and why, and that every row keeps its text."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchrun.errors import InputError
+from batchrun.models import Invalid, Kind, Row
+from batchrun.rows import Mixed, error_text, note_text, open_input
+from batchrun.rows.jsons import read_array, read_jsonl
+
+
+def read(path: Path, data: str | bytes, *, prompt: bool = True, id_column: str | None = None) -> list[Row | Invalid]:
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return list(open_input(str(path), has_prompt=prompt, id_column=id_column))
+
+
+def texts(rows: list[Row | Invalid]) -> list[str]:
+    assert all(isinstance(row, Row) for row in rows), rows
+    return [row.text for row in rows]
+
+
+@pytest.fixture
+def jsonl(tmp_path: Path) -> Path:
+    return tmp_path / "rows.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"a":1,}', "invalid JSON at column 8: expecting property name enclosed in double quotes"),
+        ('{"a":1} x', "invalid JSON at column 9: extra data"),
+        ('{"a"', "invalid JSON at column 5: expecting ':' delimiter"),
+        ('{"a":"\t"}', "invalid JSON at column 7: invalid control character at"),
+        ("[1]", "not an object but an array"),
+        ('"a"', "not an object but a string"),
+        ("17", "not an object but a number"),
+        ("true", "not an object but true or false"),
+        ("null", "not an object but null"),
+        ('{"a":NaN}', "NaN is not JSON"),
+        ('{"a":-Infinity}', "-Infinity is not JSON"),
+        ('{"a":"\\ud800"}', "a lone surrogate (\\ud800) cannot be stored or sent"),
+        ('{"\\uDFFF":1}', "a lone surrogate (\\udfff) cannot be stored or sent"),
+        ('{"a":' + "1" * 5000 + "}", "an integer has more than 4,300 digits"),
+        ('{"a":' + "[" * 200_000 + "}", "nested deeper than 200 levels"),
+        ('{"a":' + "[" * 200 + "]" * 200 + "}", "nested deeper than 200 levels"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_reason_and_no_row_shifts(jsonl: Path, line: str, reason: str) -> None:
+    before, bad, after = read(jsonl, f'{{"n":1}}\n{line}\n{{"n":3}}\n')
+    assert isinstance(bad, Invalid)
+    assert (bad.line, bad.reason) == (2, reason)
+    assert [row.line for row in (before, after) if isinstance(row, Row)] == [1, 3]
+    assert len(bad.text) <= 120
+
+
+def test_invalid_utf8_is_named_with_its_byte(jsonl: Path) -> None:
+    _, bad, last = read(jsonl, b'{"n":1}\n{"a":"\xe9"}\n{"n":3}')
+    assert bad == Invalid(2, '{"a":"\ufffd"}', "not UTF-8 at byte 7 of the line (0xe9)")
+    assert last.line == 3
+
+
+def test_a_line_over_the_limit_is_refused_and_the_next_one_is_read(jsonl: Path) -> None:
+    long = '{"a":"' + "x" * (33 * 1024**2) + '"}'
+    bad, row = read(jsonl, f'{long}\n{{"n":2}}\n')
+    assert isinstance(bad, Invalid)
+    assert bad.reason == "longer than 32 MiB"
+    assert isinstance(row, Row)
+    assert (row.line, row.text) == (2, '{"n":2}')
+
+
+def test_bom_crlf_blank_lines_and_a_missing_last_line_feed(jsonl: Path) -> None:
+    rows = read(jsonl, '\ufeff{"n":1}\r\n\r\n  \n{"n":2}\r\n{"n":3}')
+    assert texts(rows) == ['{"n":1}', '{"n":2}', '{"n":3}']
+    assert [row.line for row in rows] == [1, 4, 5]
+
+
+@pytest.mark.parametrize("char", ["\u2028", "\u2029", "\u0085", "\ufeff"])
+def test_only_a_line_feed_ends_a_line(jsonl: Path, char: str) -> None:
+    assert texts(read(jsonl, f'{{"a":"x{char}y"}}\n')) == [f'{{"a":"x{char}y"}}']
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":1.10,"b":1E400,"c":123456789012345678901234567890,"d":-0.0}',
+        '{ "z" : null ,\t"a.b" : [ true , { } ] }',
+        '{"a":"\\u0000 \\ud83d\\ude00 \\/"}',
+        '{"a":1,"a":2}',
+        '{"a":"\\\\ud800"}',
+        ' {"a":1} ',
+        "{}",
+    ],
+)
+def test_numbers_order_and_spelling_survive(jsonl: Path, text: str) -> None:
+    assert texts(read(jsonl, text)) == [text]
+
+
+def test_utf16_is_refused_by_name(jsonl: Path) -> None:
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        with pytest.raises(InputError, match="UTF-16"):
+            read(jsonl, '{"a":1}\n'.encode(encoding))
+
+
+def test_pretty_printed_json_is_refused_with_the_way_out(jsonl: Path) -> None:
+    first = read(jsonl, '{\n "a": 1\n}\n')[0]
+    assert isinstance(first, Invalid)
+    assert "jq -c ." in first.reason
+
+
+@pytest.mark.parametrize(
+    ("first", "column", "key"),
+    [
+        ('{"custom_id":"a","id":"b"}', "custom_id", "a"),
+        ('{"id":7}', "id", "7"),
+        ('{"id":"../\\u0000\\n\u202e"}', "id", "../\0\n\u202e"),
+        ('{"a":1}', None, None),
+    ],
+)
+def test_the_first_row_decides_the_id_column(jsonl: Path, first: str, column: str | None, key: str | None) -> None:
+    jsonl.write_text(first)
+    opened = open_input(str(jsonl), has_prompt=True)
+    assert opened.id_column == column
+    assert [row.key for row in opened if isinstance(row, Row)] == [key]
+
+
+def test_an_id_column_can_be_named_or_switched_off(jsonl: Path) -> None:
+    named = read(jsonl, '{"id":1,"n":"x"}', id_column="n")[0]
+    off = read(jsonl, '{"id":1,"n":"x"}', id_column="none")[0]
+    assert isinstance(named, Row)
+    assert isinstance(off, Row)
+    assert (named.key, off.key) == ("x", None)
+    with pytest.raises(InputError, match='no column "m"'):
+        read(jsonl, '{"id":1,"n":"x"}', id_column="m")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"n":1}', 'the id column "id" is missing'),
+        ('{"id":null}', 'the id column "id" is empty'),
+        ('{"id":""}', 'the id column "id" is empty'),
+        ('{"id":true}', 'the id in column "id" is not text or a whole number'),
+        ('{"id":1.5}', 'the id in column "id" is not text or a whole number'),
+        ('{"id":["a"]}', 'the id in column "id" is not text or a whole number'),
+    ],
+)
+def test_a_row_without_a_usable_id_is_invalid(jsonl: Path, line: str, reason: str) -> None:
+    assert read(jsonl, f'{{"id":1}}\n{line}')[1] == Invalid(2, line, reason)
+
+
+BATCH = '{"custom_id":"a","method":"POST","url":"/v1/responses","body":{"model":"m"}}'
+
+
+@pytest.mark.parametrize(
+    ("line", "prompt", "kind"),
+    [
+        (BATCH, False, Kind.BATCH),
+        (BATCH, True, Kind.BATCH),
+        ('{"custom_id":"a","body":{}}', False, Kind.BATCH),
+        ('{"custom_id":"a","body":"Dear Sir"}', True, Kind.ROWS),
+        ('{"messages":[]}', False, Kind.BODIES),
+        ('{"input":"x"}', False, Kind.BODIES),
+        ('{"messages":[]}', True, Kind.ROWS),
+        ('{"text":"x"}', False, Kind.ROWS),
+    ],
+)
+def test_the_first_row_decides_the_kind(jsonl: Path, line: str, prompt: bool, kind: Kind) -> None:
+    jsonl.write_text(line)
+    assert open_input(str(jsonl), has_prompt=prompt).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"custom_id":"b","method":"GET","body":{}}', "the method is GET"),
+        ('{"custom_id":"b","method":null,"body":{}}', "the method is None"),
+        ('{"custom_id":"b","url":"/v1/files","body":{}}', "the url is /v1/files"),
+        ('{"custom_id":"b","url":["/v1/responses"],"body":{}}', "the url is ["),
+        ('{"custom_id":"b","url":"/v1/responses","body":[]}', 'the "body" of the request is not an object'),
+    ],
+)
+def test_a_batch_request_that_cannot_be_sent_is_invalid(jsonl: Path, line: str, reason: str) -> None:
+    bad = read(jsonl, f"{BATCH}\n{line}", prompt=False)[1]
+    assert isinstance(bad, Invalid)
+    assert bad.reason.startswith(reason)
+    assert not isinstance(bad, Mixed)
+
+
+def test_a_row_of_another_kind_is_told_apart_from_a_bad_line(jsonl: Path) -> None:
+    mixed = read(jsonl, f'\n{BATCH}\n{{"text":"x"}}', prompt=False)[1]
+    assert isinstance(mixed, Mixed)
+    assert (mixed.line, mixed.reason) == (3, "a row for a prompt, but line 2 is an OpenAI Batch request")
+
+
+def test_batch_results_are_no_input_without_a_prompt(jsonl: Path) -> None:
+    result = '{"id":"x","custom_id":"a","response":null,"error":{}}'
+    with pytest.raises(InputError, match="Batch result") as refused:
+        read(jsonl, result, prompt=False)
+    assert refused.value.hint
+    assert isinstance(read(jsonl, result, prompt=True)[0], Row)
+    assert isinstance(read(jsonl, f'{{"custom_id":"b"}}\n{result}', prompt=False)[1], Invalid)
+
+
+def test_columns_are_those_of_the_first_hundred_rows_in_order(jsonl: Path) -> None:
+    lines = ['{"b":1,"a":2}', "bad", '{"c":1,"a":2}', *['{"a":1}'] * 200, '{"z":1}']
+    jsonl.write_text("\n".join(lines))
+    assert open_input(str(jsonl), has_prompt=True).columns == ("b", "a", "c")
+
+
+def test_an_input_can_be_read_again_and_its_head_alone(jsonl: Path) -> None:
+    jsonl.write_text('{"a":1}\n{"a":2}\n{"a":3}\n')
+    opened = open_input(str(jsonl), has_prompt=True)
+    assert texts(opened.head(2)) == ['{"a":1}', '{"a":2}']
+    assert list(opened) == list(opened)
+    assert (opened.name, opened.stem, opened.size, opened.format) == (str(jsonl), "rows", 24, "jsonl")
+
+
+def test_the_errors_file_is_the_same_input_again(jsonl: Path) -> None:
+    original = ['{"id":"a","n":1.10}', '{ "id": "b" , "x":{} }', '{"id":"c"}']
+    note = note_text(Invalid(9, "bad\\", "not JSON"), {"cause": "invalid"})
+    lines = [error_text(text, {"cause": "x", "line": 1}) for text in original]
+    assert texts(read(jsonl, "\n".join([note, *lines]))) == original
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ('{"_batchrun":{}}', "{}"),
+        ('{ "_batchrun" : {"cause":"x"} }', "{  }"),
+        ('{"_batchrun":{"a":"},{"} , "b":2}', '{"b":2}'),
+        ('{"a":1 , "_batchrun":1,"b":2}', '{"a":1 ,"b":2}'),
+        ('{"_batchrun":1,"a":1,"_batchrun":2}', '{"a":1}'),
+        ('{"a":{"_batchrun":1}}', '{"a":{"_batchrun":1}}'),
+    ],
+)
+def test_the_reserved_key_is_taken_off_wherever_it_stands(jsonl: Path, line: str, text: str) -> None:
+    row = read(jsonl, line)[0]
+    assert isinstance(row, Row)
+    assert row.text == text
+    assert row.fields == json.loads(text)
+
+
+def test_an_errors_file_of_notes_alone_has_no_rows(jsonl: Path) -> None:
+    with pytest.raises(InputError, match="has no rows"):
+        read(jsonl, note_text(Invalid(1, "x", "not JSON"), {}))
+
+
+def test_elements_of_an_array_keep_their_text(tmp_path: Path) -> None:
+    rows = read(tmp_path / "a.json", '\ufeff [ {"a": 1.10, "b":[{"c":"],{\\""}]} ,{}\n,\n{"d":\n  [1,\r\n 2]}]\n')
+    assert texts(rows) == ['{"a": 1.10, "b":[{"c":"],{\\""}]}', "{}", '{"d":[1,2]}']
+    assert [row.line for row in rows] == [1, 2, 3]
+
+
+def test_a_bad_element_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    rows = read(tmp_path / "a.json", b'[{"n":1},7,,{"a":tru},{"b":"\xe9"},{"n":6}]')
+    assert [(row.line, row.reason) for row in rows if isinstance(row, Invalid)] == [
+        (2, "not an object but a number"),
+        (3, "nothing between two commas"),
+        (4, "invalid JSON at column 6: expecting value"),
+        (5, "not UTF-8"),
+    ]
+    assert [row.line for row in rows if isinstance(row, Row)] == [1, 6]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ('[{"a":1},{"b":', "not closed after element 1"),
+        ('[{"a":1}', "not closed after element 0"),
+        ('[{"a":1}]\n[{"a":2}]', "something follows the JSON array after element 1"),
+        ('[{"a":1}}', "brackets do not match in element 1"),
+        ("[]", "has no rows"),
+        ("[ ]\n", "has no rows"),
+    ],
+)
+def test_an_array_that_cannot_be_trusted_is_refused(tmp_path: Path, data: str, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        read(tmp_path / "a.json", data)
+
+
+JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+OBJECTS = st.builds(
+    json.dumps,
+    st.dictionaries(st.text(), JSON_VALUES, max_size=4),
+    ensure_ascii=st.booleans(),
+    separators=st.sampled_from([(",", ":"), (", ", ": "), (" ,", " :\t")]),
+)
+
+
+def cut(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+@given(st.lists(OBJECTS, min_size=1, max_size=6), st.integers(1, 40), st.sampled_from(["\n", "\r\n"]))
+def test_any_object_survives_lines_to_the_byte(objects: list[str], size: int, end: str) -> None:
+    found = list(read_jsonl(cut(end.join(objects).encode(), size)))
+    assert [(record[0], record[1]) for record in found] == list(enumerate(objects, 1))
+
+
+@given(st.lists(OBJECTS, min_size=1, max_size=6), st.integers(1, 40), st.sampled_from([",", ", ", "\n,\n"]))
+def test_any_object_survives_an_array_to_the_byte(objects: list[str], size: int, comma: str) -> None:
+    found = list(read_array(cut(f"[{comma.join(objects)}]".encode(), size), "x"))
+    assert [(record[0], record[1]) for record in found] == list(enumerate(objects, 1))
+
+
+@given(st.binary(max_size=80), st.integers(1, 20))
+def test_an_array_of_garbage_is_refused_or_named_never_a_crash(data: bytes, size: int) -> None:
+    try:
+        found = list(read_array(cut(b"[" + data, size), "x"))
+    except InputError:
+        return
+    assert [record[0] for record in found] == list(range(1, len(found) + 1))
