@@ -4,10 +4,6 @@ The loop hands over operations and gets a future for each; the thread takes what
 it in one transaction and resolves the futures after its COMMIT, with one wake-up of the loop for all of them. While a
 commit waits for the disk the next group gathers, so that commits grow with the load.
 
-Within a group, operations are written kind by kind, each kind by a few statements for many rows: every statement
-gives the interpreter's lock away, and on a busy loop taking it back is what costs. An attempt is begun before it
-ends, and ends before its row is finished, so the order of kinds is the order of life.
-
 A commit that fails ends the writer for good: the group is rolled back, and every waiting and every later future fails
 with StorageError.
 """
@@ -16,89 +12,21 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
-from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
 
 from batchrun.errors import StorageError
 from batchrun.journal import sums
 from batchrun.journal.database import storage_error
+from batchrun.journal.group import NEVER, Group, Last, storable
 from batchrun.journal.records import End
 from batchrun.models import Outcome, State, Totals
 
 GROUP = 512
-EXCERPT = 2048
 
 Done = asyncio.Future[None]
-Apply = Callable[["Group"], None]
-Params = tuple[Any, ...]
+Apply = Callable[[Group], None]
 
-_BEGUN = ("row", "number", "session", "began")
-_ENDED = (
-    "ended",
-    "seconds",
-    "status",
-    "cause",
-    "message",
-    "throttled",
-    "counted",
-    "deadline",
-    "invalid",
-    "maybe_paid",
-    "input_tokens",
-    "output_tokens",
-    "cached_tokens",
-    "reasoning_tokens",
-    "request_id",
-    "excerpt",
-    "reply",
-)
-_OUTCOME = (
-    "row",
-    "state",
-    "final",
-    "cause",
-    "message",
-    "flags",
-    "attempts",
-    "value",
-    "reply",
-    "finished",
-    "seconds",
-    "input_tokens",
-    "output_tokens",
-)
-
-
-class Insert:
-    """An INSERT for many rows at once, prepared in three sizes."""
-
-    def __init__(self, table: str, columns: tuple[str, ...], tail: str = "") -> None:
-        head = f"INSERT INTO {table} ({', '.join(columns)}) VALUES "  # noqa: S608 - names from this file
-        one = f"({', '.join('?' * len(columns))})"
-        self._sizes = [(size, head + ", ".join([one] * size) + tail) for size in (64, 8, 1)]
-
-    def run(self, connection: sqlite3.Connection, rows: list[Params]) -> None:
-        """Insert all rows."""
-        start, count = 0, len(rows)
-        for size, statement in self._sizes:
-            while count - start >= size:
-                connection.execute(statement, list(chain.from_iterable(rows[start : start + size])))
-                start += size
-
-
-_BEGIN = Insert("attempts", _BEGUN)
-_END = Insert(
-    "attempts",
-    _BEGUN + _ENDED,
-    f" ON CONFLICT (row, number) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _ENDED)}",
-)
-_REPLY = Insert("replies", ("id", "row", "number", "body"))
-_FINISH = Insert("outcomes", _OUTCOME)
-_SAMPLE = Insert("samples", ("at", "state"))
-_NOTE = "UPDATE attempts SET cause = ?, message = ? WHERE row = ? AND number = ?"
-_JUDGE = "UPDATE attempts SET invalid = 1, cause = ?, message = ? WHERE row = ? AND number = ?"
 _OPEN = """
 SELECT row, number FROM attempts WHERE ended IS NULL AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = attempts.row)
 """
@@ -106,53 +34,6 @@ _LAST = """
 SELECT number, reply, seconds, input_tokens, output_tokens FROM attempts
 WHERE row = ? AND spent = 0 ORDER BY number DESC LIMIT 1
 """
-
-
-class Last(NamedTuple):
-    """What an outcome takes over from the last attempt of its row."""
-
-    number: int
-    reply: int | None
-    seconds: float | None
-    input_tokens: int | None
-    output_tokens: int | None
-
-
-_NEVER = Last(0, None, None, None, None)
-
-
-def storable(text: str | None) -> str | None:
-    """Text that SQLite can hold: lone surrogates become the escapes that JSON has for them."""
-    if text is None or text.isascii():
-        return text
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-class Group:
-    """What one transaction writes. `open` and `last` are the writer's memory of attempts without an outcome."""
-
-    def __init__(self, writer: "Writer") -> None:
-        self.writer = writer
-        self.begun: list[Params] = []
-        self.replies: list[Params] = []
-        self.ended: list[Params] = []
-        self.notes: list[Params] = []
-        self.judged: list[Params] = []
-        self.finished: list[Params] = []
-        self.samples: list[Params] = []
-
-    def write(self, connection: sqlite3.Connection) -> None:
-        """Put everything into the present transaction."""
-        _BEGIN.run(connection, self.begun)
-        _REPLY.run(connection, self.replies)
-        _END.run(connection, self.ended)
-        if self.notes:
-            connection.executemany(_NOTE, self.notes)
-        if self.judged:
-            connection.executemany(_JUDGE, self.judged)
-        _FINISH.run(connection, self.finished)
-        _SAMPLE.run(connection, self.samples)
-        self.writer.sums.write(connection)
 
 
 class Writer:
@@ -216,7 +97,7 @@ class Writer:
                 del self._open[row]
                 self.sums.unknown -= 1
             reply = None if body is None else self._add_reply(group, row, number, body)
-            group.ended.append(self._end_params(row, number, now, end, reply))
+            group.end((row, number, self._session), now, end, reply)
             usage = end.usage
             self._last[row] = Last(
                 number, reply, end.seconds, usage.input if usage else None, usage.output if usage else None
@@ -239,7 +120,7 @@ class Writer:
 
         def apply(group: Group) -> None:
             self._close_open(group, row, now)
-            group.finished.append(self._outcome_params(row, outcome, now))
+            group.finish(row, now, self._last.pop(row, None) or self._look_up(row), outcome)
             self._count_outcome(outcome)
 
         return self._put(apply)
@@ -263,7 +144,7 @@ class Writer:
         if number is None:
             return
         lost = End(0, 0.0, "lost", "no answer is known", counted=False, maybe_paid=True)
-        group.ended.append(self._end_params(row, number, now, lost, None))
+        group.end((row, number, self._session), now, lost, None)
         self._last[row] = Last(number, None, None, None, None)
         self.sums.unknown -= 1
         self.sums.maybe_paid += 1
@@ -273,52 +154,10 @@ class Writer:
         group.replies.append((self._reply, row, number, body))
         return self._reply
 
-    def _end_params(self, row: int, number: int, now: float, end: End, reply: int | None) -> Params:
-        usage = end.usage or (None, None, None, None)
-        excerpt = end.excerpt and storable(end.excerpt[:EXCERPT])
-        return (
-            row,
-            number,
-            self._session,
-            now - end.seconds,
-            now,
-            end.seconds,
-            end.status,
-            storable(end.cause),
-            storable(end.message),
-            end.throttled,
-            end.counted and not end.throttled,
-            end.deadline,
-            end.invalid,
-            end.maybe_paid,
-            *usage,
-            storable(end.request_id),
-            excerpt,
-            reply,
-        )
-
-    def _outcome_params(self, row: int, outcome: Outcome, now: float) -> Params:
-        last = self._last.pop(row, None) or self._look_up(row)
-        return (
-            row,
-            outcome.state,
-            outcome.final,
-            storable(outcome.cause),
-            storable(outcome.message),
-            ",".join(sorted(outcome.flags)) or None,
-            last.number,
-            storable(outcome.value),
-            last.reply,
-            now,
-            last.seconds,
-            last.input_tokens,
-            last.output_tokens,
-        )
-
     def _look_up(self, row: int) -> Last:
         """The last attempt of a row that an earlier session left, with a reply that is only finished now."""
         found = self._connection.execute(_LAST, (row,)).fetchone()
-        return _NEVER if found is None else Last(*found)
+        return NEVER if found is None else Last(*found)
 
     def _count(self, end: End, *, paid: bool) -> None:
         account, usage = self.sums, end.usage
@@ -370,10 +209,11 @@ class Writer:
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
-            group = Group(self)
+            group = Group()
             for _, apply in taken:
                 apply(group)
             group.write(connection)
+            self.sums.write(connection)
             self._before_commit()
             connection.execute("COMMIT")
             self.totals = self.sums.totals()
