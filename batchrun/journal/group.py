@@ -1,0 +1,142 @@
+"""What one commit writes: gathered kind by kind, each kind written by a few statements for many rows.
+
+Every statement gives the interpreter's lock away, and on a busy loop taking it back is what costs. An attempt is
+begun before it ends, and ends before its row is finished, so the order of kinds is the order of life.
+"""
+
+import sqlite3
+from collections.abc import Mapping
+from itertools import chain
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from batchrun.journal.records import End
+from batchrun.models import Outcome, State
+
+EXCERPT = 2048  # bytes kept of a body that is not a reply
+
+Params = tuple[Any, ...]
+
+_BEGUN = "row number session began"
+_PAID = "ended seconds status input_tokens output_tokens cached_tokens reasoning_tokens request_id reply"
+_ENDED = f"{_PAID} throttled counted deadline invalid maybe_paid cause message excerpt"
+_DONE = "row finished attempts reply seconds input_tokens output_tokens"
+_FINISHED = f"{_DONE} state final cause message flags value"
+
+
+class Insert:
+    """An INSERT for many rows at once, prepared in three sizes. `fixed` are columns with a literal of SQL."""
+
+    def __init__(
+        self, table: str, columns: str, *, fixed: Mapping[str, str] = MappingProxyType({}), tail: str = ""
+    ) -> None:
+        names = columns.split()
+        head = f"INSERT INTO {table} ({', '.join((*names, *fixed))}) VALUES "  # noqa: S608 - names from this file
+        one = f"({', '.join(('?',) * len(names) + tuple(fixed.values()))})"
+        self._sizes = [(size, head + ", ".join([one] * size) + tail) for size in (64, 8, 1)]
+
+    def run(self, connection: sqlite3.Connection, rows: list[Params]) -> None:
+        """Insert all rows."""
+        start, count = 0, len(rows)
+        for size, statement in self._sizes:
+            while count - start >= size:
+                connection.execute(statement, list(chain.from_iterable(rows[start : start + size])))
+                start += size
+
+
+def _update(columns: str) -> str:
+    return (
+        f" ON CONFLICT (row, number) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in columns.split())}"
+    )
+
+
+# SQLite's Python module binds int, float and str at once, but asks None, bool and enums how they adapt, 0.3 µs each:
+# so what nearly every attempt and row has in common has statements of its own.
+_BEGIN = Insert("attempts", _BEGUN)
+_END = Insert("attempts", f"{_BEGUN} {_ENDED}", tail=_update(_ENDED))
+_END_PAID = Insert(
+    "attempts", f"{_BEGUN} {_PAID}", fixed={"cause": "NULL", "message": "NULL"}, tail=_update(f"{_PAID} cause message")
+)
+_FINISH = Insert("outcomes", _FINISHED)
+_FINISH_DONE = Insert("outcomes", _DONE, fixed={"state": "'done'", "final": "1"})
+_REPLY = Insert("replies", "id row number body")
+_SAMPLE = Insert("samples", "at state")
+_NOTE = "UPDATE attempts SET cause = ?, message = ? WHERE row = ? AND number = ?"
+_JUDGE = "UPDATE attempts SET invalid = 1, cause = ?, message = ? WHERE row = ? AND number = ?"
+
+
+class Last(NamedTuple):
+    """What an outcome takes over from the last attempt of its row."""
+
+    number: int
+    reply: int | None
+    seconds: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+
+
+NEVER = Last(0, None, None, None, None)
+_NO_USAGE = (None, None, None, None)
+_ACCEPTED = End(200, 0.0)[2:9]  # from `cause` to `maybe_paid`
+_JUST_DONE = Outcome(State.DONE, True, None, None, frozenset(), None)
+
+
+def storable(text: str | None) -> str | None:
+    """Text that SQLite can hold: lone surrogates become the escapes that JSON has for them."""
+    if text is None or text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _cut(excerpt: str | None) -> str | None:
+    return excerpt and excerpt.encode("utf-8", "backslashreplace")[:EXCERPT].decode("utf-8", "ignore")
+
+
+class Group:
+    """What one transaction writes."""
+
+    def __init__(self) -> None:
+        self.begun: list[Params] = []
+        self.replies: list[Params] = []
+        self.ended: list[Params] = []
+        self.paid: list[Params] = []
+        self.notes: list[Params] = []
+        self.judged: list[Params] = []
+        self.finished: list[Params] = []
+        self.done: list[Params] = []
+        self.samples: list[Params] = []
+
+    def end(self, begun: Params, now: float, end: End, reply: int | None) -> None:
+        """An attempt ended. `begun` is its row, number and session."""
+        first = (*begun, now - end.seconds, now, end.seconds, end.status)
+        usage = end.usage or _NO_USAGE
+        if end[2:9] == _ACCEPTED and end.excerpt is None:
+            self.paid.append((*first, *usage, storable(end.request_id), reply))
+            return
+        flags = (end.throttled, end.counted and not end.throttled, end.deadline, end.invalid, end.maybe_paid)
+        texts = (storable(end.cause), storable(end.message), _cut(end.excerpt))
+        self.ended.append((*first, *usage, storable(end.request_id), reply, *flags, *texts))
+
+    def finish(self, row: int, now: float, last: Last, outcome: Outcome) -> None:
+        """A row ended with the attempt `last`."""
+        done = (row, now, *last)
+        if outcome == _JUST_DONE:
+            self.done.append(done)
+            return
+        state, final, cause, message, flags, value = outcome
+        texts = (storable(cause), storable(message), ",".join(sorted(flags)) or None, storable(value))
+        self.finished.append((*done, state, final, *texts))
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Put everything into the present transaction."""
+        _BEGIN.run(connection, self.begun)
+        _REPLY.run(connection, self.replies)
+        _END_PAID.run(connection, self.paid)
+        _END.run(connection, self.ended)
+        if self.notes:
+            connection.executemany(_NOTE, self.notes)
+        if self.judged:
+            connection.executemany(_JUDGE, self.judged)
+        _FINISH_DONE.run(connection, self.done)
+        _FINISH.run(connection, self.finished)
+        _SAMPLE.run(connection, self.samples)
