@@ -20,6 +20,7 @@ from batchrun.models import Endpoint
 
 _NO_KEY = "none"
 _PER_MESSAGE = frozenset({"host", "connection", "content-length", "accept-encoding", "transfer-encoding"})
+_DONE_WITH = frozenset({"content-encoding", "content-length", "set-cookie", "transfer-encoding"})
 _OF_OPENAI_ONLY = frozenset({"openai-organization", "openai-project"})
 _AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 
@@ -90,7 +91,7 @@ class SdkWire:
         self._client = AsyncOpenAI(
             api_key=token,
             base_url=base_url,
-            default_headers={"accept-encoding": "identity", **headers},
+            default_headers=headers,
             max_retries=0,
             timeout=None,
             http_client=httpx2.AsyncClient(
@@ -113,12 +114,8 @@ class SdkWire:
         return Answer(response.status_code, response.headers, response.content)
 
     async def _carry(self, request: httpx2.Request) -> httpx2.Response:
-        kept = ((name, value) for name, value in request.headers.multi_items() if _belongs(name, request.url.host))
-        headers = CIMultiDict([*kept, ("accept-encoding", "identity")])
+        sent = ((name, value) for name, value in request.headers.multi_items() if _belongs(name, request.url.host))
+        headers = CIMultiDict([*sent, ("accept-encoding", "identity")])
         answer = await self._session.carry(URL(str(request.url), encoded=True), headers, request.content)
-        unpacked = [
-            (name, value)
-            for name, value in answer.headers.items()
-            if name.lower() not in {"content-encoding", "transfer-encoding", "content-length"}
-        ]
-        return httpx2.Response(answer.status, headers=unpacked, content=answer.body)
+        kept = [(name, value) for name, value in answer.headers.items() if name.lower() not in _DONE_WITH]
+        return httpx2.Response(answer.status, headers=kept, content=answer.body)

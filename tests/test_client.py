@@ -1,0 +1,313 @@
+"""One exchange, over the own session and over the SDK: the same promises for both wires."""
+
+import asyncio
+import time
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+from wire import GARBAGE, LOST, FaultServer, chat, close, gzip_bomb, hang, head, large, raw, redirect, slow_drip, whole
+
+from batchrun.client import Client
+from batchrun.client.wire import Answer
+from batchrun.models import Endpoint, Fault, Request
+
+KEY = "sk-canary-0123456789"
+BODY = b'{"model": "m", "messages": [{"role": "user", "content": "hi \xc3\xa9"}], "x": 1.10}'
+ASK = Request(Endpoint.CHAT, BODY, None)
+
+Connect = Callable[..., Client]
+
+
+async def token() -> str:
+    return KEY
+
+
+@pytest.fixture(params=["session", "sdk"])
+def connect(request: pytest.FixtureRequest) -> Connect:
+    """Makes a client for a server, over each of the two wires."""
+
+    def make(server: FaultServer | str, **options: object) -> Client:
+        base_url = server if isinstance(server, str) else server.base_url
+        access = {"api_key": KEY} if request.param == "session" else {"token": token}
+        return Client(**{"base_url": base_url, **access, "environ": {}, **options})
+
+    return make
+
+
+async def test_an_answer_comes_back_whole(connect: Connect):
+    async with FaultServer(whole(chat("salut"), 200, ("X-RateLimit-Remaining-Requests", "41"))) as server:
+        before = time.monotonic()
+        async with connect(server) as client:
+            exchange = await client.send(ASK, timeout=5)
+        after = time.monotonic()
+    assert (exchange.status, exchange.fault, exchange.detail, exchange.sent) == (200, None, "", True)
+    assert exchange.body == chat("salut")
+    assert exchange.headers["x-ratelimit-remaining-requests"] == "41"
+    assert before <= exchange.left <= exchange.ended <= after
+
+
+async def test_the_server_sees_the_very_bytes_and_the_key(connect: Connect):
+    async with FaultServer() as server, connect(server, headers={"X-Team": "blue"}) as client:
+        await client.send(ASK, timeout=5)
+    call = server.calls[0]
+    assert call.target == "/v1/chat/completions"
+    assert call.body == BODY
+    assert call.headers["authorization"] == f"Bearer {KEY}"
+    assert call.headers["content-type"] == "application/json"
+    assert call.headers["x-team"] == "blue"
+
+
+async def test_nothing_about_this_machine_is_sent(connect: Connect, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-mine")
+    async with FaultServer() as server, connect(server) as client:
+        await client.send(ASK, timeout=5)
+    names = set(server.calls[0].headers)
+    assert not [name for name in names if name.startswith("x-stainless")]
+    assert "openai-organization" not in names
+
+
+@pytest.mark.parametrize("endpoint", list(Endpoint))
+async def test_each_endpoint_has_its_address(connect: Connect, endpoint: Endpoint):
+    async with FaultServer() as server, connect(server) as client:
+        await client.send(Request(endpoint, b"{}", None), timeout=5)
+    assert server.calls[0].target == endpoint.value
+
+
+async def test_the_address_of_the_environment_is_not_used(connect: Connect, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    async with FaultServer() as server, connect(server) as client:
+        assert (await client.send(ASK, timeout=5)).status == 200
+
+
+@pytest.mark.parametrize("status", [201, 299, 301, 400, 401, 404, 408, 418, 422, 429, 500, 502, 503, 529, 600, 999])
+async def test_every_status_is_an_answer_and_is_asked_for_once(connect: Connect, status: int):
+    async with FaultServer(whole(b'{"detail": "x"}', status)) as server, connect(server) as client:
+        exchange = await client.send(ASK, timeout=5)
+    assert (exchange.status, exchange.fault, exchange.body) == (status, None, b'{"detail": "x"}')
+    assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed(connect: Connect, status: int):
+    async with FaultServer() as elsewhere, FaultServer(redirect(elsewhere.base_url, status)) as server:
+        async with connect(server) as client:
+            exchange = await client.send(ASK, timeout=5)
+    assert (exchange.status, exchange.headers["location"]) == (status, elsewhere.base_url)
+    assert elsewhere.connections == 0
+
+
+@pytest.mark.parametrize("name", LOST)
+async def test_a_lost_answer_is_a_fault_that_may_be_paid(connect: Connect, name: str):
+    async with FaultServer(LOST[name]) as server, connect(server) as client:
+        exchange = await client.send(ASK, timeout=5)
+    assert (exchange.status, exchange.fault, exchange.sent, exchange.body) == (0, Fault.RESET, True, b"")
+    assert exchange.detail
+    assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+async def test_garbage_is_a_fault_and_no_crash(connect: Connect, name: str):
+    async with FaultServer(GARBAGE[name]) as server, connect(server) as client:
+        exchange = await client.send(ASK, timeout=5)
+    assert (exchange.status, exchange.fault, exchange.sent) == (0, Fault.PROTOCOL, True)
+    assert 0 < len(exchange.detail) <= 500
+    assert len(server.calls) == 1
+
+
+async def test_an_answer_in_http_1_0_is_read_to_its_end(connect: Connect):
+    async with FaultServer(raw(head(version="HTTP/1.0") + chat(), then="finish")) as server, connect(server) as client:
+        exchange = await client.send(ASK, timeout=5)
+    assert (exchange.status, exchange.body) == (200, chat())
+
+
+async def test_a_header_of_100_kb_is_read(connect: Connect):
+    async with FaultServer(whole(chat(), 200, ("X-Big", "x" * 100_000))) as server, connect(server) as client:
+        exchange = await client.send(ASK, timeout=5)
+    assert (exchange.status, len(exchange.headers["x-big"])) == (200, 100_000)
+
+
+@pytest.mark.parametrize("answer", [hang, slow_drip(0.02), raw(head(200, [("Content-Length", "9")]))])
+async def test_the_deadline_is_for_the_whole_exchange(connect: Connect, answer: Callable[..., object]):
+    async with FaultServer(answer) as server, connect(server) as client:
+        exchange = await client.send(ASK, timeout=0.3)
+    assert (exchange.fault, exchange.sent, exchange.detail) == (Fault.DEADLINE, True, "no whole answer within 0.3 s")
+    assert 0.3 <= exchange.ended - exchange.left < 0.6
+
+
+async def test_a_server_that_accepts_and_never_reads_meets_the_deadline(connect: Connect):
+    async with FaultServer(on_connect=lambda peer: asyncio.sleep(30)) as server, connect(server) as client:
+        assert (await client.send(ASK, timeout=0.2)).fault is Fault.DEADLINE
+
+
+async def test_after_a_deadline_the_task_is_not_cancelled(connect: Connect):
+    async with FaultServer(hang, whole()) as server, connect(server) as client:
+        first = await client.send(ASK, timeout=0.1)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        second = await client.send(ASK, timeout=5)
+    assert (first.fault, second.status) == (Fault.DEADLINE, 200)
+
+
+async def test_cancellation_passes_through_and_hangs_up(connect: Connect):
+    hung_up = asyncio.Event()
+
+    async def wait(peer: object) -> None:
+        await hang(peer)  # type: ignore[arg-type]
+        hung_up.set()
+
+    async with FaultServer(wait) as server, connect(server) as client:
+        task = asyncio.create_task(client.send(ASK, timeout=30))
+        while not server.calls:
+            await asyncio.sleep(0.005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait_for(hung_up.wait(), 5)
+
+
+@pytest.mark.looptime
+async def test_cancellation_in_the_instant_of_the_deadline_passes_through():
+    client = Client(base_url="http://127.0.0.1:1", environ={})
+    client._wire = Silence()
+    task = asyncio.create_task(client.send(ASK, timeout=1.0))
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_later(1.0, task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+class Silence:
+    """A wire on which nothing ever comes back."""
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def post(self, endpoint: Endpoint, body: bytes) -> Answer:
+        return await asyncio.get_running_loop().create_future()
+
+
+async def test_a_reply_may_be_as_large_as_the_cap(connect: Connect):
+    async with FaultServer(large(1_000_000)) as server, connect(server, max_reply_bytes=1_000_000) as client:
+        exchange = await client.send(ASK, timeout=5)
+    assert (exchange.fault, len(exchange.body)) == (None, 1_000_000)
+
+
+async def test_a_reply_over_the_cap_is_given_up(connect: Connect):
+    async with FaultServer(large(3_000_000)) as server, connect(server, max_reply_bytes=2_000_000) as client:
+        exchange = await client.send(ASK, timeout=5)
+    assert (exchange.status, exchange.fault, exchange.sent) == (0, Fault.TOO_LARGE, True)
+
+
+async def test_a_packed_reply_is_unpacked(connect: Connect):
+    async with FaultServer(gzip_bomb(10_000)) as server, connect(server) as client:
+        assert (await client.send(ASK, timeout=5)).body == bytes(10_000)
+
+
+async def test_a_bomb_does_not_go_off(connect: Connect):
+    async with FaultServer(gzip_bomb(100_000_000)) as server, connect(server, max_reply_bytes=2_000_000) as client:
+        tracemalloc.start()
+        exchange = await client.send(ASK, timeout=10)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert exchange.fault is Fault.TOO_LARGE
+    assert peak < 10_000_000
+
+
+async def test_a_large_request_goes_out(connect: Connect):
+    body = b'{"text": "' + b"x" * 3_000_000 + b'"}'
+    async with FaultServer() as server, connect(server) as client:
+        assert (await client.send(Request(Endpoint.CHAT, body, None), timeout=5)).status == 200
+    assert server.calls[0].body == body
+
+
+async def test_connections_are_kept(connect: Connect):
+    async with FaultServer() as server, connect(server) as client:
+        for _ in range(5):
+            await client.send(ASK, timeout=5)
+    assert (len(server.calls), server.connections) == (5, 1)
+
+
+async def test_more_requests_than_aiohttp_would_allow_are_in_flight_at_once(connect: Connect):
+    everybody = asyncio.Barrier(130)
+
+    async def together(peer: object) -> None:
+        await everybody.wait()
+        await whole()(peer)  # type: ignore[arg-type]
+
+    async with FaultServer(together) as server, connect(server) as client:
+        exchanges = await asyncio.gather(*(client.send(ASK, timeout=20) for _ in range(130)))
+    assert {exchange.status for exchange in exchanges} == {200}
+
+
+async def test_a_connection_that_the_server_closed_meanwhile_is_not_used(connect: Connect):
+    once = raw(head(200, [("Content-Length", "2")]) + b"{}", then="finish")
+    async with FaultServer(once) as server, connect(server) as client:
+        first = await client.send(ASK, timeout=5)
+        await asyncio.sleep(0.05)
+        second = await client.send(ASK, timeout=5)
+    assert (first.status, second.status, server.connections) == (200, 200, 2)
+
+
+async def test_a_connection_lost_while_idle_is_a_fault_of_one_request(connect: Connect):
+    async with FaultServer(whole(), close, whole()) as server, connect(server) as client:
+        exchanges = [await client.send(ASK, timeout=5) for _ in range(3)]
+    assert [exchange.fault for exchange in exchanges] == [None, Fault.RESET, None]
+    assert len(server.calls) == 3
+
+
+async def test_a_refused_connection_was_not_sent(connect: Connect):
+    async with FaultServer() as server:
+        gone = server.base_url
+    async with connect(gone) as client:
+        exchange = await client.send(ASK, timeout=5)
+    assert (exchange.status, exchange.fault, exchange.sent) == (0, Fault.REFUSED, False)
+
+
+async def test_cookies_are_not_kept(connect: Connect):
+    async with FaultServer(whole(chat(), 200, ("Set-Cookie", "a=b; Path=/"))) as server, connect(server) as client:
+        await client.send(ASK, timeout=5)
+        await client.send(ASK, timeout=5)
+    assert "cookie" not in server.calls[1].headers
+
+
+async def test_details_never_show_the_key(connect: Connect):
+    broken = raw(f"HTTP/1.1 {KEY} X\r\n\r\n".encode(), then="finish")
+    async with FaultServer(broken) as server, connect(server) as client:
+        exchange = await client.send(ASK, timeout=5)
+        assert KEY not in exchange.detail
+        assert KEY not in client.mask(f'{{"message": "Incorrect API key provided: {KEY}"}}')
+    assert exchange.fault is Fault.PROTOCOL
+
+
+async def test_a_token_is_renewed_on_the_way():
+    fresh = iter(["token-first-1", "token-second-2"])
+
+    async def next_token() -> str:
+        return next(fresh)
+
+    async with FaultServer() as server, Client(base_url=server.base_url, token=next_token, environ={}) as client:
+        await client.send(ASK, timeout=5)
+        await client.send(ASK, timeout=5)
+        assert client.mask("was token-second-2") == "was [key]"
+    sent = [call.headers["authorization"] for call in server.calls]
+    assert sent == ["Bearer token-first-1", "Bearer token-second-2"]
+
+
+async def test_a_server_without_keys_gets_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    async with FaultServer() as server, Client(base_url=server.base_url, environ={}) as client:
+        await client.send(ASK, timeout=5)
+    assert "authorization" not in server.calls[0].headers
+    assert KEY not in str(server.calls[0].headers)
+
+
+async def test_the_clock_is_the_callers():
+    ticks = iter([10.0, 12.5])
+    async with FaultServer() as server:
+        async with Client(base_url=server.base_url, environ={}, clock=lambda: next(ticks)) as client:
+            exchange = await client.send(ASK, timeout=5)
+    assert (exchange.left, exchange.ended) == (10.0, 12.5)
