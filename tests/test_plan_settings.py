@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from batchrun.errors import RefusedError
 from batchrun.models import Endpoint, Flag
 from batchrun.plan.catalogue import every_profile
-from batchrun.plan.config import ONLY_FLAGS
+from batchrun.plan.config import OF_PROFILES, ONLY_FLAGS
+from batchrun.plan.profiles import BUILT_IN, Profile
 from batchrun.plan.settings import OPTIONS, Settings
 from batchrun.plan.sources import ENVIRONMENT, FLAGS, Layer, gather, merge, settle
 
@@ -89,7 +90,7 @@ def _toml(values: dict[str, Any]) -> str:
 
 
 def test_tables_are_merged_entry_by_entry(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    user_file(here, '[set]\nlanguage = "de"\ntone = "dry"\nyear = 2026\n[headers]\nX-Team = "a"\n')
+    user_file(here, '[set]\nlanguage = "de"\ntone = "dry"\nyear = 2026\n[headers]\nX-Team = "a"\nX-RUN = 6\n')
     (here / "batchrun.toml").write_text('[set]\ntone = "warm"\n[params]\nseed = 1\ntemperature = 1\n')
     monkeypatch.setenv("BATCHRUN_PARAMS", '{"temperature": 0.5, "stop": ["x"]}')
     found = gather(
@@ -279,3 +280,25 @@ def test_vendors_variables_are_honoured_by_their_profile_only(monkeypatch: pytes
 def test_every_option_has_a_place_outside_the_command_line_but_the_decisions() -> None:
     assert set(OPTIONS) > ONLY_FLAGS
     assert Settings.model_config.get("env_prefix") == "BATCHRUN_"
+
+
+MANUAL = (Path(__file__).parents[1] / "docs/configuration.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("option", sorted({*OPTIONS, *OF_PROFILES}))
+def test_the_manual_has_every_key(option: str) -> None:
+    assert f"`{option}`" in MANUAL or f"`--{option.replace('_', '-')}`" in MANUAL
+
+
+@pytest.mark.parametrize("profile", BUILT_IN.values(), ids=BUILT_IN.keys())
+def test_the_manual_has_every_profile_as_it_is(profile: Profile) -> None:
+    line = next(line for line in MANUAL.splitlines() if line.startswith(f"| `{profile.name}` |"))
+    for fact in (profile.base_url, profile.api_key_env, profile.model):
+        assert not fact or f"`{fact}`" in line
+
+
+def test_the_file_in_the_manual_is_taken_as_it_stands(here: Path) -> None:
+    (here / "batchrun.toml").write_text(MANUAL.partition("```toml\n")[2].partition("```")[0])
+    found = gather({})
+    assert (found.profile.name, found.settings.tpm, found.settings.max_wait) == ("work", 2e6, 900.0)
+    assert found.settings.headers["X-Gateway-Token"] == "${GATEWAY_TOKEN}"

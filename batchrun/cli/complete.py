@@ -1,7 +1,5 @@
 """What the shell can complete: runs, prompts, profiles, columns. Never raises: no completion is the worst case."""
 
-import csv
-import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import islice
@@ -54,13 +52,15 @@ def prompts(ctx: click.Context, param: click.Parameter, incomplete: str) -> Comp
 
 def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
     with suppress(OSError):
-        found = {path.name.split(".")[0] for path in Path(_RUNS).iterdir() if not path.name.startswith(".")}
+        found = {path.stem for path in Path(_RUNS).glob("*.db") if path.stem != "registry"}
         return _starting({*found, "last"}, incomplete) or files(ctx, param, incomplete)
     return files(ctx, param, incomplete)
 
 
 def columns(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
     """The columns of the chosen input's first record; for `--column` after `NAME=`."""
+    import csv  # noqa: PLC0415  loaded only to complete
+
     name, equals, _ = incomplete.rpartition("=")
     if param.name == "columns" and not equals:
         return []
@@ -70,6 +70,9 @@ def columns(ctx: click.Context, param: click.Parameter, incomplete: str) -> Comp
 
 
 def _columns_of(path: Path) -> list[str]:
+    import csv  # noqa: PLC0415  loaded only to complete
+    import json  # noqa: PLC0415  loaded only to complete
+
     if not path.is_file():
         return []
     with path.open(encoding="utf-8-sig", newline="") as stream:

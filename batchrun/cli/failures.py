@@ -1,7 +1,6 @@
 """How a command fails: one line that says what and where, one that says what to do next, and the exit code."""
 
 import errno
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -10,9 +9,6 @@ from contextlib import ExitStack
 import click
 
 from batchrun.errors import BatchrunError, ExitCode
-
-_log = logging.getLogger("batchrun")
-_SILENCE = logging.NullHandler()  # without any handler Python itself prints warnings and tracebacks, unmasked
 
 
 class Border:
@@ -29,7 +25,6 @@ class Border:
 
     def run(self, command: Callable[[], int]) -> int:
         """The exit code of the command, whatever it raises."""
-        logging.getLogger().addHandler(_SILENCE)
         with self.log:
             return _with_closed_pipe(self._run(command))
 
@@ -77,7 +72,10 @@ class Border:
         return self._unexpected(error)
 
     def _unexpected(self, error: Exception) -> ExitCode:
-        _log.error("unexpected", exc_info=error)
+        if self.keeps_log:
+            import logging  # noqa: PLC0415  only where a log was asked for
+
+            logging.getLogger("batchrun").error("unexpected", exc_info=error)
         hint = "the log has the traceback" if self.keeps_log else "add --verbose or --log-file FILE for the traceback"
         self.say(f"{type(error).__name__}: {error}", f"this is a defect of batchrun; {hint}", label="unexpected error")
         return ExitCode.UNEXPECTED

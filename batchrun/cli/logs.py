@@ -9,6 +9,7 @@ from typing import TextIO
 
 from batchrun.errors import RefusedError
 
+_SILENCE = logging.NullHandler()  # without any handler Python prints warnings of libraries itself, unmasked
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -31,6 +32,7 @@ def logging_to(*, verbose: bool, log_file: str | None, mask: Callable[[str], str
         streams = [sys.stderr] if verbose else []
         if log_file is not None:
             streams.append(stack.enter_context(_opened(log_file)))
+        logging.getLogger().addHandler(_SILENCE)
         for stream in streams:
             handler = logging.StreamHandler(stream)
             handler.setFormatter(MaskingFormatter(mask))

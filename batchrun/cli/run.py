@@ -6,7 +6,6 @@ import click
 
 from batchrun.cli import complete
 from batchrun.cli.failures import Border
-from batchrun.cli.logs import logging_to
 from batchrun.cli.options import RESUME, RUN, flag
 from batchrun.cli.shape import Shown, typed
 
@@ -71,6 +70,8 @@ def resume(ctx: click.Context, ref: str, failed: bool, **_: Any) -> int:
 
 def prepare(ctx: click.Context, gathered: "Gathered") -> None:
     """Starts the log that the settings ask for; what the border learns to mask is masked there too."""
+    from batchrun.cli.logs import logging_to  # noqa: PLC0415  not for --help
+
     border = ctx.ensure_object(Border)
     settings = gathered.settings
     log = logging_to(verbose=settings.verbose, log_file=settings.log_file, mask=border.masked)

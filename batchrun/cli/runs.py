@@ -1,7 +1,6 @@
 """`runs`, `show`, `export`, `rm`: the run registry."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -37,7 +36,8 @@ def runs(json: bool, runs_dir: str | None) -> int:
     """List the runs of this directory, the latest first."""
     from batchrun import registry, report  # noqa: PLC0415  only for this command
 
-    report.runs_table(registry.listing(_folder(runs_dir)), as_json=json)
+    found = registry.listing(registry.directory_for("-", runs_dir))
+    report.runs_table([registry.summary(run) for run in found], as_json=json)
     return ExitCode.OK
 
 
@@ -62,7 +62,7 @@ def runs(json: bool, runs_dir: str | None) -> int:
 def show(ref: str, follow: bool, failed: bool, json: bool, runs_dir: str | None) -> int:
     from batchrun import registry, report  # noqa: PLC0415  only for this command
 
-    found = registry.find(ref, _folder(runs_dir))
+    found = registry.find(ref, runs_dir)
     report.show_run(found, follow=follow, failed=failed, as_json=json)
     return ExitCode.OK
 
@@ -90,7 +90,7 @@ def show(ref: str, follow: bool, failed: bool, json: bool, runs_dir: str | None)
 def export(**options: Any) -> int:
     from batchrun import registry, report  # noqa: PLC0415  only for this command
 
-    found = registry.find(options.pop("ref"), _folder(options.pop("runs_dir")))
+    found = registry.find(options.pop("ref"), options.pop("runs_dir"))
     report.export_run(found, **options)
     return ExitCode.OK
 
@@ -111,14 +111,10 @@ def rm(refs: tuple[str, ...], yes: bool, runs_dir: str | None) -> int:
     from batchrun import registry  # noqa: PLC0415  only for this command
     from batchrun.errors import RefusedError  # noqa: PLC0415  only for this command
 
-    found = [registry.find(ref, _folder(runs_dir)) for ref in refs]
+    found = [registry.find(ref, runs_dir) for ref in refs]
     if not yes and not sys.stdin.isatty():
         raise RefusedError("deleting needs a yes, and there is no terminal to ask", "add --yes")
     for run in found:
-        if yes or click.confirm(f"Delete {run.describe()}?", err=True):
+        if yes or click.confirm(f"Delete {run.id}?", err=True):
             registry.remove(run)
     return ExitCode.OK
-
-
-def _folder(runs_dir: str | None) -> Path | None:
-    return Path(runs_dir) if runs_dir else None

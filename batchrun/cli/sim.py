@@ -1,6 +1,5 @@
 """`sim`: the simulated provider as a server."""
 
-import json as json_text
 from typing import Any
 
 import click
@@ -69,7 +68,9 @@ def sim(ctx: click.Context, **_: Any) -> int:
 def _parsed(name: str, given: Any) -> Any:
     if name in _TEXTS or not isinstance(given, str):
         return given
+    import json  # noqa: PLC0415  only for this command
+
     try:
-        return json_text.loads(given)
+        return json.loads(given)
     except ValueError as error:
         raise RefusedError(f"--{name.replace('_', '-')} must be a number, not {given}") from error

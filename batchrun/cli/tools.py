@@ -1,6 +1,5 @@
 """`prompts`, `profiles`, `completion`: what is beside runs."""
 
-import json as json_text
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -82,7 +81,7 @@ def profiles_show(name: str, json: bool) -> int:
     facts |= {name: getattr(profile, name) for name in ("input_price", "output_price", "cached_price")}
     known = {name: fact for name, fact in facts.items() if fact not in (None, {}, "")}
     if json:
-        click.echo(json_text.dumps(known, ensure_ascii=False))
+        _lines([known])
     else:
         _table([{"entry": name, "value": str(fact)} for name, fact in known.items()], as_json=False)
     return ExitCode.OK
@@ -126,10 +125,16 @@ def _table(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     from batchrun.display import printable  # noqa: PLC0415  only where names are shown
 
     if as_json:
-        for row in rows:
-            click.echo(json_text.dumps(row, ensure_ascii=False))
+        _lines(rows)
         return
     cells = [[printable(str(cell), 120) for cell in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _lines(rows: list[dict[str, Any]]) -> None:
+    import json  # noqa: PLC0415  only for --json
+
+    for row in rows:
+        click.echo(json.dumps(row, ensure_ascii=False))

@@ -23,7 +23,7 @@ ONLY_FLAGS = frozenset({"dry_run", "fresh", "insecure_http", "update", "yes"})
 TABLES = frozenset({"columns", "headers", "params", "set", "sim"})
 _PATHS = frozenset({"api_key_file", "ca_file", "log_file", "runs_dir"})
 _LOOKS_LIKE_KEY = re.compile(r"(\w*api_?)?(key|token|secret)|password")
-_OF_PROFILES = {
+OF_PROFILES = {
     *("base_url", "model", "params", "headers", "endpoint", "rpm", "tpm", "concurrency", "concurrency_fixed"),
     *("timeout", "max_attempts", "max_wait", "give_up_after", "ca_file", *KEY_SOURCES, *PRICES),
 }
@@ -88,8 +88,8 @@ def _profile(name: str, table: Mapping[str, Any], path: Path, trusted: bool) -> 
     where = f"[profiles.{name}] of {path}"
     own = _plain(table, path)
     for key in own:
-        if key not in _OF_PROFILES:
-            raise _unknown_key(key, _OF_PROFILES, where)
+        if key not in OF_PROFILES:
+            raise _unknown_key(key, OF_PROFILES, where)
     _check_types(own, where)
     if "api_key_command" in own and not trusted:
         raise RefusedError(

@@ -168,8 +168,15 @@ def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
             if option not in merged:
                 merged[option], sources[option] = value, layer.source
             elif option in TABLES:
-                merged[option] = {**value, **merged[option]}
+                taken = {_entry(option, name) for name in merged[option]}
+                weaker = {name: item for name, item in value.items() if _entry(option, name) not in taken}
+                merged[option] = {**weaker, **merged[option]}
     return merged, sources
+
+
+def _entry(option: str, name: str) -> str:
+    """What makes two entries of a table the same; letter case does not in names of headers (RFC 9110, 5.1)."""
+    return name.lower() if option == "headers" else name
 
 
 def validate(values: Mapping[str, Any], layers: Iterable[Layer]) -> Settings:
