@@ -139,12 +139,13 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The run is over; `totals` is the journal's account, which faces show as the final word."""
+    """The run is over; `totals` is the journal's account, which faces show as the final word. `files` were written."""
 
     exit_code: ExitCode
     totals: Totals
     message: str | None
     hint: str | None
+    files: tuple[str, ...]
     at: float
 
 

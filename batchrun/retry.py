@@ -329,7 +329,7 @@ def _scope_hint(answer: Answer) -> str:
         return "the host redirects; name the final address with --base-url"
     if answer.html:
         return "the answer is a web page: is the base URL right, with its /v1?"
-    if answer.status == 404 or answer.status == 400:
+    if answer.status in (400, 404):
         return "check the model (--model) and the base URL (--base-url)"
     return "check that the key may use this model"
 
@@ -402,22 +402,20 @@ class Next(Enum):
 
     SEND = auto()
     JUDGE = auto()
-    ASK_AGAIN = auto()
 
 
-def go_on(history: History, complaint: str | None) -> Next:
-    """What an unfinished row needs, from the journal alone; `complaint` is the checker's word on its recorded reply.
+def go_on(history: History) -> Next:
+    """What an unfinished row needs, from the journal alone.
 
-    | the journal says                                    | the row is                                          |
+    | the journal says                              | the row is                                                      |
     |---|---|
-    | a reply is recorded and fits, no outcome            | judged: post-processing and the outcome, no call    |
-    | the recorded reply does not fit the schema          | asked again while tries are left (`decide` says)    |
-    | an attempt left and no answer is known              | sent again, the lost attempt counted as maybe paid  |
-    | no attempt, or failed for now                       | sent                                                |
+    | a reply is recorded, no outcome               | judged: post-processing and outcome, no call; `decide` asks it  |
+    |                                               | again where it does not fit the schema and tries are left       |
+    | an attempt left and no answer is known        | sent again, the lost attempt counted as maybe paid              |
+    | no attempt, attempts without a reply, or      | sent                                                            |
+    | failed for now                                |                                                                 |
 
     Rows that are done, skipped, or failed for good are not asked about: the journal's window leaves them out. A row
     whose request has changed is drift and is settled before the run begins.
     """
-    if history.reply is None or history.open:
-        return Next.SEND
-    return Next.JUDGE if complaint is None else Next.ASK_AGAIN
+    return Next.SEND if history.reply is None or history.open else Next.JUDGE

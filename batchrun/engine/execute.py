@@ -1,0 +1,204 @@
+"""A prepared run from its first request to its output, for whichever face looks on."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from batchrun import sim
+from batchrun.client import Client
+from batchrun.engine.export import STREAM, Exported, Streamer, errors_path, export, partial_path
+from batchrun.engine.run import Emit, Ending, Run
+from batchrun.engine.start import Prepared
+from batchrun.errors import BatchrunError, ExitCode
+from batchrun.events import Event, RowFinished, RunEnded, RunStarted
+from batchrun.journal import Reader
+from batchrun.models import Totals
+from batchrun.plan import Plan
+from batchrun.plan.resolve import Access
+
+HASTY = frozenset({ExitCode.TERMINATED, ExitCode.HANGUP})
+"""Ends after which somebody waits to kill the process: the output can be made later."""
+STREAM_EVERY = 0.1
+"""Seconds between looks for rows that became final, when the output is a stream."""
+
+
+async def execute(
+    prepared: Prepared,
+    access: Access,
+    emit: Emit,
+    *,
+    at_hand: Callable[[Run], None],
+    stream: BinaryIO | None = None,
+) -> RunEnded:
+    """Send what is pending, write the output, and say how it ended; the event is emitted too.
+
+    `at_hand` gets the run before it begins, to steer it. `stream` takes the rows where the output is `-`. Raises
+    HostError where the provider cannot be reached before the first call; anything later is in the result.
+    """
+    loop = asyncio.get_running_loop()
+    with contextlib.closing(_Closing(prepared)) as closing:
+        ending = Ending(ExitCode.OK)
+        if something_pending(prepared.journal.totals):
+            ending = await _sent(prepared, access, emit, at_hand, stream)
+        closing.exit_code = ending.exit_code
+        totals = prepared.journal.totals
+        prepared.journal.stop(ending.exit_code)
+        ending, exported = await _output(prepared, _settled(ending, totals, prepared.plan), stream)
+        closing.exit_code = ending.exit_code
+        ended = _ended(ending, prepared.journal.totals, exported, loop.time())
+    emit(ended)
+    return ended
+
+
+class _Closing:
+    """Closes a prepared run with the exit code that is known by then."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+        self.exit_code: int | None = None
+
+    def close(self) -> None:
+        self._prepared.close(self.exit_code)
+
+
+def something_pending(totals: Totals) -> bool:
+    """Whether any row has no outcome."""
+    return totals.pending + totals.unknown > 0
+
+
+async def _sent(
+    prepared: Prepared, access: Access, emit: Emit, at_hand: Callable[[Run], None], stream: BinaryIO | None
+) -> Ending:
+    async with connected(prepared.plan, access) as client:
+        prepared.journal.start()
+        rows_out = _RowsOut(prepared, stream) if prepared.plan.output == STREAM and stream is not None else None
+
+        def heard(event: Event) -> None:
+            emit(event)
+            if rows_out is not None and isinstance(event, RowFinished):
+                rows_out.news.set()
+
+        run = Run(prepared.plan, prepared.journal, client, prepared.renderer, checker=prepared.checker, emit=heard)
+        at_hand(run)
+        emit(_started(prepared, client))
+        if rows_out is None:
+            return await run.run()
+        return await rows_out.beside(run)
+
+
+def _started(prepared: Prepared, client: Client) -> RunStarted:
+    plan, loop = prepared.plan, asyncio.get_running_loop()
+    host = "the simulated provider" if plan.simulated else client.describe()
+    return RunStarted(
+        prepared.run.id, prepared.journal.totals, str(host), plan.model or "", plan.simulated, loop.time()
+    )
+
+
+@contextlib.asynccontextmanager
+async def connected(plan: Plan, access: Access) -> AsyncGenerator[Client]:
+    """A client for the plan's provider, reachable; the simulated one is started for as long as it is needed."""
+    async with contextlib.AsyncExitStack() as stack:
+        base_url = plan.base_url
+        if plan.simulated:
+            spawned = sim.spawn(sim.Settings())
+            base_url = await asyncio.to_thread(stack.enter_context, spawned)
+        client = Client(
+            base_url=base_url,
+            api_key=access.key.value if access.key is not None else None,
+            headers=access.headers,
+            ca_file=plan.ca_file,
+            allow_insecure_http=True,  # the plan has refused what the user did not allow
+        )
+        await stack.enter_async_context(client)
+        await client.preflight()
+        yield client
+
+
+class _RowsOut:
+    """Writes rows to a stream while the run goes on; a reader that has gone away stops the run."""
+
+    def __init__(self, prepared: Prepared, stream: BinaryIO) -> None:
+        self.news = asyncio.Event()
+        self._plan = prepared.plan
+        self._reader = Reader.open(prepared.journal.path)
+        self._streamer = Streamer(prepared.plan, self._reader.export_rows, stream)
+
+    async def beside(self, run: Run) -> Ending:
+        """Run, and write what becomes final meanwhile, in input order."""
+        writing = asyncio.get_running_loop().create_task(self._write(run))
+        ending = await run.run()
+        writing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await writing
+        return await asyncio.to_thread(self._finish, ending)
+
+    async def _write(self, run: Run) -> None:
+        while True:
+            await self.news.wait()
+            self.news.clear()
+            failure = await asyncio.to_thread(self._advance, Ending(ExitCode.OK))
+            if failure.exit_code is not ExitCode.OK:
+                run.stop(failure, drain=self._plan.drain)
+                return
+            await asyncio.sleep(STREAM_EVERY)
+
+    def _advance(self, ending: Ending, *, all_rows: bool = False) -> Ending:
+        try:
+            self._streamer.advance(all_rows=all_rows)
+        except BrokenPipeError:
+            return Ending(ExitCode.BROKEN_PIPE, "the reader of the output has gone away")
+        except OSError as error:
+            return Ending(ExitCode.STORAGE, f"the output cannot be written: {error.strerror}")
+        return ending
+
+    def _finish(self, ending: Ending) -> Ending:
+        with contextlib.closing(self._reader):
+            if ending.exit_code in (ExitCode.BROKEN_PIPE, ExitCode.STORAGE):
+                return ending
+            ending = self._advance(ending, all_rows=True)
+            with contextlib.suppress(OSError):
+                self._streamer.close()
+            return ending
+
+
+def _settled(ending: Ending, totals: Totals, plan: Plan) -> Ending:
+    """The ending with the account in view: failed rows, and the check that nothing has vanished."""
+    if ending.exit_code is not ExitCode.OK:
+        return ending
+    whole = plan.limit is None and plan.sample is None
+    if totals.pending < 0 or (whole and something_pending(totals)):
+        return Ending(
+            ExitCode.UNEXPECTED,
+            f"the account does not add up: {totals.pending + totals.unknown} rows have no outcome",
+            "this is a bug in batchrun; nothing is lost: the journal has every reply",
+        )
+    return Ending(ExitCode.ROWS_FAILED) if totals.failed else ending
+
+
+async def _output(prepared: Prepared, ending: Ending, stream: BinaryIO | None) -> tuple[Ending, Exported | None]:
+    """Replace the output after a run that finished, write a partial one after others, nothing in haste."""
+    output = prepared.run.output
+    if output is None or ending.exit_code in HASTY or ending.exit_code is ExitCode.STORAGE:
+        return ending, None
+    whole = ending.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED)
+    target = output if whole else partial_path(output)
+    try:
+        exported = await asyncio.to_thread(write_output, prepared.plan, prepared.journal.path, target, output)
+    except BatchrunError as error:
+        return Ending(ExitCode.STORAGE, error.message, error.hint), None
+    if whole:
+        partial_path(output).unlink(missing_ok=True)
+    return ending, exported
+
+
+def write_output(plan: Plan, journal: Path, target: Path, output: Path) -> Exported:
+    """The output of a journal written to `target`, its errors file beside `output`."""
+    with Reader.open(journal) as reader:
+        return export(plan, reader.export_rows(), target, errors=errors_path(output))
+
+
+def _ended(ending: Ending, totals: Totals, exported: Exported | None, now: float) -> RunEnded:
+    files = () if exported is None else tuple(str(path) for path in (exported.output, exported.errors) if path)
+    return RunEnded(ending.exit_code, totals, ending.message, ending.hint, files, now)

@@ -1,0 +1,233 @@
+"""The output and the errors file: projections of the journal, made again at any time without a call."""
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import orjson
+
+from batchrun import replies, rows
+from batchrun.errors import StorageError
+from batchrun.journal import Record
+from batchrun.models import Defect, Invalid, Kind, State
+from batchrun.plan import Plan
+
+STREAM = "-"
+
+
+class Exported(NamedTuple):
+    """Where rows were written and how many; `errors` is None where none failed."""
+
+    output: Path
+    rows: int
+    errors: Path | None
+    failed: int
+
+
+def errors_path(output: Path) -> Path:
+    """`NAME.errors.jsonl` beside NAME, whatever the output's format."""
+    return output.with_name(f"{output.stem}.errors.jsonl")
+
+
+def partial_path(output: Path) -> Path:
+    """Where the rows of an unfinished run go, so that NAME is only ever whole."""
+    return output.with_name(f"{output.name}.partial")
+
+
+def export(plan: Plan, records: Iterable[Record], output: Path, *, errors: Path | None = None) -> Exported:
+    """Write done rows to `output` and failed and skipped ones to the errors file, both whole or not at all.
+
+    Raises StorageError where they cannot be written; the journal still has every reply.
+    """
+    errors = errors or errors_path(output)
+    written = failed = 0
+    with _storage(output), ExitStack() as files:
+        stream = files.enter_context(replaced(output))
+        complaints = files.enter_context(replaced(errors, unless_empty=True))
+        writer = RecordWriter(plan, stream)
+        for record in records:
+            if record.state is State.DONE:
+                writer.write(record)
+                written += 1
+            elif record.state in (State.FAILED, State.SKIPPED):
+                complaints.write(error_line(plan, record).encode() + b"\n")
+                failed += 1
+        writer.close()
+    return Exported(output, written, errors if failed else None, failed)
+
+
+@contextlib.contextmanager
+def _storage(output: Path) -> Generator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{output}: the output cannot be written: {error.strerror or error}",
+            "every reply is safe in the journal; `batchrun export` writes the output when there is room",
+        ) from error
+
+
+class RecordWriter:
+    """Writes done rows of one plan into a stream, in the plan's format."""
+
+    def __init__(self, plan: Plan, stream: BinaryIO) -> None:
+        self._plan = plan
+        self._stream = stream
+        self._batch = plan.kind is Kind.BATCH
+        self._rows = None if self._batch else rows.writer(plan.output_format, stream)
+
+    def write(self, record: Record) -> None:
+        """One done row."""
+        if self._rows is None:
+            self._stream.write(batch_result(record).encode() + b"\n")
+        else:
+            self._rows.write(record.text, additions(self._plan, record))
+
+    def close(self) -> None:
+        """Finish what the format needs."""
+        if self._rows is not None:
+            self._rows.close()
+
+
+def additions(plan: Plan, record: Record) -> dict[str, str]:
+    """The new members of a done row: the output column, or the fields of the output schema."""
+    if record.value is None:
+        return {plan.output_column: _reply_value(plan, record.body or "")}
+    if not plan.output_fields:
+        return {plan.output_column: record.value}
+    value: dict[str, Any] = orjson.loads(record.value)
+    return {name: orjson.dumps(value.get(name)).decode() for name in plan.output_fields}
+
+
+def _reply_value(plan: Plan, body: str) -> str:
+    reply = replies.read(plan.endpoint, body)
+    return "null" if isinstance(reply, Defect) else orjson.dumps(reply.value).decode()
+
+
+def batch_result(record: Record) -> str:
+    """A done OpenAI Batch request as a line of OpenAI's results file."""
+    return rows.batch_line(
+        _batch_id(record),
+        record.key,
+        record.status or 200,
+        record.request_id or _batch_id(record),
+        record.body or "null",
+    )
+
+
+def error_line(plan: Plan, record: Record) -> str:
+    """A failed or skipped row as a line of the errors file."""
+    reason = {
+        "cause": record.cause,
+        "message": record.message,
+        "line": record.line,
+        "attempts": record.attempts,
+        "final": record.final,
+    }
+    if record.state is State.SKIPPED:
+        excerpt = orjson.loads(record.text)
+        return rows.note_text(Invalid(record.line, excerpt, record.message or ""), {"cause": "skipped"})
+    if plan.kind is not Kind.BATCH:
+        return rows.error_text(record.text, reason)
+    return rows.batch_error_line(
+        _batch_id(record),
+        record.key,
+        record.cause or "failed",
+        record.message or record.cause or "failed",
+        status_code=record.status or None,
+        request_id=record.request_id,
+        body_text=record.excerpt,
+    )
+
+
+def _batch_id(record: Record) -> str:
+    return f"batch_req_{record.seq}"
+
+
+@contextlib.contextmanager
+def replaced(path: Path, *, unless_empty: bool = False) -> Generator[BinaryIO]:
+    """A stream whose content takes the place of `path` when the block ends well: temp file, fsync, rename, fsync.
+
+    What exists and is no regular file (a pipe, a device) is written to, never renamed over. With `unless_empty` an
+    empty file is not made, and an old one at its place is removed.
+    """
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        with path.open("wb") as stream:
+            yield stream
+        return
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb", buffering=1 << 18) as stream:
+            yield stream
+            stream.flush()
+            os.fchmod(stream.fileno(), _mode_for(path))
+            os.fsync(stream.fileno())
+            empty = stream.tell() == 0
+        if empty and unless_empty:
+            path.unlink(missing_ok=True)
+            temporary.unlink()
+        else:
+            temporary.replace(path)
+        _sync_directory(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _mode_for(path: Path) -> int:
+    """The mode a new file would have, or the one of the file that is replaced."""
+    if path.exists():
+        return stat.S_IMODE(path.stat().st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename durable. Windows cannot open directories, and needs it not."""
+    if os.name == "nt":
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Streamer:
+    """Writes rows to a stream in input order as they become final, each once; memory does not grow with the file.
+
+    `fetch` gives records after a position, in order. A row that failed is passed over: it is in the journal.
+    """
+
+    def __init__(self, plan: Plan, fetch: Callable[[int], Iterable[Record]], stream: BinaryIO) -> None:
+        self._writer = RecordWriter(plan, stream)
+        self._stream = stream
+        self._fetch = fetch
+        self._after = 0
+
+    def advance(self, *, all_rows: bool = False) -> int:
+        """Write what is final by now, up to the first row that is not; with `all_rows` pass over such rows too."""
+        written = 0
+        for record in self._fetch(self._after):
+            if record.state is State.DONE:
+                self._writer.write(record)
+                written += 1
+            elif record.state in (State.PENDING, State.UNKNOWN) and not all_rows:
+                break
+            self._after = record.position or self._after
+        self._stream.flush()
+        return written
+
+    def close(self) -> None:
+        """Finish what the format needs."""
+        self._writer.close()
+        self._stream.flush()

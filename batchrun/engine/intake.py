@@ -1,0 +1,57 @@
+"""The input, checked and rendered once, on its way into the journal; nothing is sent while a row is in doubt."""
+
+from collections.abc import Iterable, Iterator
+
+from batchrun.display import printable
+from batchrun.errors import InputError
+from batchrun.journal import IntakeRow
+from batchrun.models import Invalid, Row
+from batchrun.prompts import Renderer, RenderError, request_digest
+from batchrun.rows import Mixed
+
+NAMED = 20
+"""Bad lines that are named one by one; the rest are counted."""
+
+
+class Problems:
+    """What is wrong with the input: each bad line up to a number, and how many there are."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mixed = 0
+        self._named: list[str] = []
+
+    def add(self, line: int, reason: str, *, mixed: bool = False) -> None:
+        """Note that a line cannot be taken."""
+        self.count += 1
+        self.mixed += mixed
+        if len(self._named) < NAMED:
+            self._named.append(f"line {line}: {reason}")
+
+    def refuse(self, name: str, *, skip_invalid: bool) -> None:
+        """Raises InputError naming the lines, unless they may be skipped. Mixed kinds are never skipped."""
+        if not self.count or (skip_invalid and not self.mixed):
+            return
+        rows = "row" if self.count == 1 else "rows"
+        more = [f"… and {self.count - NAMED:,} more"] if self.count > NAMED else []
+        hint = "mend these lines" if self.mixed else "mend these lines, or take the rest with --skip-invalid"
+        raise InputError(
+            "\n  ".join([f"{name}: {self.count:,} {rows} cannot be sent:", *self._named, *more]),
+            f"{hint}; nothing was sent",
+        )
+
+
+def checked(rows: Iterable[Row | Invalid], renderer: Renderer, problems: Problems) -> Iterator[IntakeRow]:
+    """Each row with the hash of its request; a row that cannot be sent is skipped and noted in `problems`."""
+    for item in rows:
+        if isinstance(item, Row):
+            try:
+                request = renderer.render(item)
+            except RenderError as error:
+                problems.add(item.line, error.message)
+                yield IntakeRow(item.line, None, "", printable(item.text, 200), error.message)
+            else:
+                yield IntakeRow(item.line, item.key, request_digest(request), item.text)
+        else:
+            problems.add(item.line, item.reason, mixed=isinstance(item, Mixed))
+            yield IntakeRow(item.line, None, "", item.text, item.reason)

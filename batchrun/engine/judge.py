@@ -1,0 +1,118 @@
+"""What one exchange says, in the terms of the gate, of `retry.decide` and of the journal. Pure."""
+
+from typing import NamedTuple
+
+import orjson
+
+from batchrun import limits, replies, retry
+from batchrun.journal import End
+from batchrun.limits import Feedback, Hints, Throttle
+from batchrun.models import Defect, Endpoint, Exchange, Fault, Reply, Usage
+from batchrun.replies import Checker, Complaint
+from batchrun.retry import Answer
+
+EXCERPT = 2000
+"""Characters of a body that is no reply that are kept."""
+
+
+class Judged(NamedTuple):
+    """One exchange, understood. `value` is JSON where a schema gives the reply a value of its own."""
+
+    answer: Answer
+    reply: Reply | None
+    usage: Usage | None
+    hints: Hints
+    value: str | None
+
+
+def judge(endpoint: Endpoint, exchange: Exchange, checker: Checker | None) -> Judged:
+    """What the exchange says of its row and of the provider."""
+    hints = limits.hints(exchange.headers, exchange.status)
+    if exchange.status == 200:
+        return judge_body(endpoint, exchange.body, checker, hints, exchange.left)
+    answer = _failed(exchange, hints)
+    return Judged(answer, None, None, hints, None)
+
+
+def judge_body(
+    endpoint: Endpoint, body: bytes | str, checker: Checker | None, hints: Hints = limits.NO_HINTS, left: float = 0.0
+) -> Judged:
+    """The same for the body of a 200: one that just came, or one that the journal kept."""
+    reply = replies.read(endpoint, body)
+    if isinstance(reply, Defect):
+        answer = Answer(200, defect=reply.reason, left=left)
+        return Judged(answer, None, reply.usage, hints, None)
+    complaint, value = _check(reply, checker)
+    answer = Answer(200, complaint=complaint, flags=reply.flags, left=left)
+    return Judged(answer, reply, reply.usage, hints, value)
+
+
+def _check(reply: Reply, checker: Checker | None) -> tuple[str | None, str | None]:
+    if checker is None:
+        return None, None
+    checked = checker.check(reply.text or "")
+    if isinstance(checked, Complaint):
+        return checked.message, None
+    return None, orjson.dumps(checked).decode()
+
+
+def _failed(exchange: Exchange, hints: Hints) -> Answer:
+    if exchange.fault is not None:
+        return Answer(0, exchange.fault, exchange.sent, message=exchange.detail, left=exchange.left)
+    error = replies.error_of(exchange.status, exchange.headers, exchange.body)
+    return Answer(
+        exchange.status,
+        type=error.type,
+        code=error.code,
+        message=error.message,
+        html=exchange.body[:512].lstrip().startswith(b"<"),
+        retry_after=hints.retry_after,
+        left=exchange.left,
+    )
+
+
+def feedback(judged: Judged, body_bytes: int) -> Feedback:
+    """What the gate learns from the exchange of a request of `body_bytes`."""
+    answer, usage = judged.answer, judged.usage
+    return Feedback(
+        answer.status,
+        judged.hints,
+        throttle_of(answer) if answer.throttled else None,
+        usage.input + usage.output if usage else None,
+        answer.down,
+        body_bytes,
+        usage.input if usage else None,
+        usage.output if usage else None,
+    )
+
+
+def throttle_of(answer: Answer) -> Throttle:
+    """What a 429 is about, as far as its body tells."""
+    said = f"{answer.type} {answer.code} {answer.message}".lower()
+    if "concurren" in said:
+        return Throttle.CONCURRENCY
+    if answer.type == "requests" or "requests per" in said or "(rpm)" in said:
+        return Throttle.REQUESTS
+    if answer.type == "tokens" or "tokens per" in said or "(tpm)" in said:
+        return Throttle.TOKENS
+    return Throttle.UNKNOWN
+
+
+def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict) -> End:
+    """The attempt's end for the journal."""
+    answer = judged.answer
+    accepted = isinstance(verdict, retry.Done)
+    return End(
+        answer.status,
+        exchange.ended - exchange.left,
+        None if accepted else answer.cause,
+        answer.complaint or answer.message or None,
+        throttled=answer.throttled,
+        counted=not isinstance(verdict, retry.RetryIn) or verdict.counts,
+        deadline=answer.fault is Fault.DEADLINE,
+        invalid=answer.complaint is not None,
+        maybe_paid=answer.maybe_paid,
+        usage=judged.usage,
+        request_id=exchange.headers.get("x-request-id"),
+        excerpt=None if answer.accepted else exchange.body[:EXCERPT].decode("utf-8", "backslashreplace"),
+    )

@@ -1,0 +1,399 @@
+"""The run: a bounded crew of workers takes rows from the window through gate, journal and client to their outcome.
+
+A worker's way with one row reads top to bottom in `_send` and `_conclude`. What an answer means is decided by `retry`,
+when a request may leave by `limits`; this module performs the verdicts, writes each fact to the journal, and only then
+emits it. There is never a task per input row, and no worker sleeps for a retry.
+
+Ends: every row handled; a fatal verdict, the user, or the clock stops the run (no new request leaves, those in flight
+are awaited up to a limit); or the journal fails (everything is abandoned at once). A failure before anything has
+succeeded is held back, since it may turn out to be everybody's: then the rows stay pending.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+import orjson
+
+from batchrun import retry
+from batchrun.client import Client
+from batchrun.engine.judge import Judged, end_of, feedback, judge, judge_body
+from batchrun.engine.window import AHEAD, Job, Window
+from batchrun.errors import ExitCode, StorageError
+from batchrun.events import (
+    AttemptEnded,
+    AttemptStarted,
+    Draining,
+    Event,
+    Going,
+    LimitsChanged,
+    Notice,
+    RowFinished,
+    RowLost,
+    Waiting,
+    WaitReason,
+)
+from batchrun.journal import End, Journal
+from batchrun.limits import Gate, GateClosed, GateView, Limits, NeverFits
+from batchrun.models import Exchange, Fault, Outcome, Pending, Request, State
+from batchrun.plan import Plan
+from batchrun.prompts import Renderer, ask_again
+from batchrun.replies import Checker
+from batchrun.retry import Answer, AskAgain, Done, GiveUp, Health, Next, Policy, RetryIn, StopRun, Tries, Verdict
+from batchrun.rows import restore
+
+log = logging.getLogger(__name__)
+
+TICK = 0.25
+"""Seconds between looks at the gate for the faces."""
+SAMPLE_EVERY = 5.0
+"""Seconds between samples of the run's state in the journal."""
+
+Emit = Callable[[Event], None]
+
+
+class Ending(NamedTuple):
+    """Why the run is over."""
+
+    exit_code: ExitCode
+    message: str | None = None
+    hint: str | None = None
+
+
+class Run:
+    """One run over the pending rows of a journal. Make it inside the loop that runs it.
+
+    `emit` is called in order, on the loop, and returns at once. Raises nothing for failures of rows, provider or
+    journal: `run` returns how it ended.
+    """
+
+    def __init__(  # noqa: PLR0913  the four parts, what is to be done with them, and who hears of it
+        self,
+        plan: Plan,
+        journal: Journal,
+        client: Client,
+        renderer: Renderer,
+        *,
+        checker: Checker | None,
+        emit: Emit,
+    ) -> None:
+        self._plan = plan
+        self._journal = journal
+        self._client = client
+        self._renderer = renderer
+        self._checker = checker
+        self._emit = emit
+        self._loop = asyncio.get_running_loop()
+        self._limits = Limits(plan.concurrency, plan.concurrency_fixed, plan.rpm, plan.tpm)
+        self._gate = Gate(self._limits, listen=emit)
+        self._window = Window(self._fetch)
+        self._health = Health()
+        self._policy = Policy(plan.max_attempts, plan.schema_retries, plan.give_up_after, plan.max_wait, plan.fail_on)
+        self._held: list[tuple[Job, GiveUp]] = []
+        self._ending: Ending | None = None
+        self._crew: set[asyncio.Task[None]] = set()
+        self._view: GateView | None = None
+        self._down = False
+        self._waits_for_retries = False
+
+    async def run(self) -> Ending:
+        """Send until every row has its outcome or something ends the run."""
+        side = [self._loop.create_task(self._watch())]
+        timer = None
+        if self._plan.stop_after is not None:
+            timer = self._loop.call_later(self._plan.stop_after, self._time_is_up)
+        try:
+            self._man()
+            while self._crew:
+                await asyncio.gather(*self._crew, return_exceptions=True)
+            await self._flush_held()
+        except StorageError as error:
+            self._fail(error)
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._window.close()
+            self._gate.close()
+            await _cancelled(side)
+        return self._ending or Ending(ExitCode.OK)
+
+    def stop(self, ending: Ending, *, drain: float) -> None:
+        """Send nothing new; await what is in flight for `drain` seconds, then abandon it. The first ending stands."""
+        if self._ending is not None:
+            return
+        self._ending = ending
+        self._window.close()
+        self._gate.close()
+        in_flight, now = self._gate.view().in_flight, self._loop.time()
+        if in_flight:
+            self._emit(Draining(in_flight, now + drain, ending.message or ending.exit_code.name.lower(), now))
+        self._loop.call_later(drain, self.abandon)
+
+    def abandon(self) -> None:
+        """Give up what is in flight: its rows become unknown, and going on sends them again."""
+        for worker in self._crew:
+            worker.cancel()
+
+    def pause(self) -> None:
+        """Let nothing leave until `resume`."""
+        self._gate.pause()
+
+    def resume(self) -> None:
+        """Let requests leave again."""
+        self._gate.resume()
+
+    def change(self, limits: Limits) -> None:
+        """Hold the run to other limits from now on."""
+        self._limits = limits
+        self._gate.change(limits)
+        self._man()
+
+    @property
+    def limits(self) -> Limits:
+        """The limits that the user has set."""
+        return self._limits
+
+    def _man(self) -> None:
+        """Bring the crew up to twice the cap: while one half is in flight, the other stands ready at the gate."""
+        for _ in range(2 * self._limits.cap - len(self._crew)):
+            worker = self._loop.create_task(self._work())
+            self._crew.add(worker)
+            worker.add_done_callback(self._crew.discard)
+
+    async def _fetch(self, after: int) -> tuple[list[Pending], int | None]:
+        until = self._plan.limit
+        rows = await asyncio.to_thread(self._journal.pending, after, AHEAD, until)
+        last = rows[-1].position if len(rows) == AHEAD else None
+        sample, total = self._plan.sample, self._journal.totals.rows
+        if sample is not None:
+            rows = [row for row in rows if in_sample(row.position, sample, total)]
+        return rows, last
+
+    async def _work(self) -> None:
+        """One worker of the crew, and the border that nothing foreign crosses: a bug costs a row, not the run."""
+        try:
+            while len(self._crew) <= 2 * self._limits.cap and (job := await self._window.next()) is not None:
+                try:
+                    await self._go(job)
+                except (StorageError, GateClosed, asyncio.CancelledError):
+                    raise
+                except Exception as error:  # the row worker's border
+                    log.exception("row %s: internal error", job.row.line)
+                    await self._finish_failed(job, GiveUp("internal error", f"{type(error).__name__}: {error}", False))
+        except GateClosed:
+            pass
+        except StorageError as error:
+            self._fail(error)
+
+    async def _go(self, job: Job) -> None:
+        """Rendering is deterministic, so the journal keeps the row and not the body."""
+        row, request = job.row, job.request
+        if request is not None:
+            await self._send(job, request)
+            return
+        request = self._renderer.render(restore(row.line, row.key, row.text))
+        if retry.go_on(row.history) is Next.SEND:
+            await self._send(job, request)
+        else:
+            judged = judge_body(request.endpoint, row.history.reply or "", self._checker)
+            await self._conclude(job, request, judged, None)
+
+    async def _send(self, job: Job, request: Request) -> None:
+        try:
+            permit = await self._gate.admit(self._gate.estimate(len(request.body), request.output_limit))
+        except NeverFits as error:
+            await self._give_up(job, GiveUp("request too large", str(error), final=True))
+            return
+        seq, job.number = job.row.seq, job.number + 1
+        try:
+            await self._journal.begin(seq, job.number)
+        except BaseException:
+            self._gate.cancel(permit)
+            raise
+        self._gate.leave(permit)
+        self._emit(AttemptStarted(seq, job.number, self._loop.time()))
+        try:
+            exchange = await self._client.send(request, timeout=self._plan.timeout)
+        except asyncio.CancelledError:
+            self._gate.cancel(permit)
+            self._emit(RowLost(seq, self._loop.time()))
+            raise
+        judged = judge(request.endpoint, exchange, self._checker)
+        self._gate.settle(permit, feedback(judged, len(request.body)))
+        await self._conclude(job, request, judged, exchange)
+
+    async def _conclude(self, job: Job, request: Request, judged: Judged, exchange: Exchange | None) -> None:
+        """Decide and perform. `exchange` is None for a reply that an earlier process recorded."""
+        answer = judged.answer
+        tries = Tries(job.attempts, job.deadlines, job.asks)
+        if exchange is not None:
+            tries = self._count(job, answer)
+            self._health.observe(answer, job.row.seq, self._loop.time())
+        verdict = retry.decide(answer, tries, self._health, self._policy, self._loop.time())
+        if exchange is not None:
+            self._record(job, judged, exchange, verdict)
+        await self._perform(job, request, judged, verdict)
+
+    def _count(self, job: Job, answer: Answer) -> Tries:
+        return Tries(
+            job.attempts + (not answer.throttled),
+            job.deadlines + (answer.fault is Fault.DEADLINE),
+            job.asks + (answer.complaint is not None),
+        )
+
+    def _record(self, job: Job, judged: Judged, exchange: Exchange, verdict: Verdict) -> None:
+        """Into the journal's queue first, then told; the outcome that follows is committed after it."""
+        end = end_of(judged, exchange, verdict)
+        body = exchange.body.decode() if judged.reply is not None else None
+        self._journal.end(job.row.seq, job.number, end, body)
+        if end.counted and not end.throttled:
+            job.attempts += 1
+            job.deadlines += end.deadline
+        job.asks += end.invalid
+        self._tell_attempt(job, judged, end, verdict)
+        self._mind_the_breaker()
+
+    def _tell_attempt(self, job: Job, judged: Judged, end: End, verdict: Verdict) -> None:
+        self._emit(
+            AttemptEnded(
+                job.row.seq,
+                job.number,
+                self._loop.time(),
+                end.status,
+                end.cause,
+                end.throttled,
+                isinstance(verdict, RetryIn | AskAgain),
+                judged.reply is not None,
+                end.maybe_paid,
+                end.seconds,
+                end.usage,
+            )
+        )
+
+    async def _perform(self, job: Job, request: Request, judged: Judged, verdict: Verdict) -> None:
+        match verdict:
+            case Done():
+                outcome = Outcome(State.DONE, True, None, None, judged.answer.flags, judged.value)
+                await self._finish(job, outcome)
+                if self._held and self._health.succeeded:
+                    await self._flush_held()
+            case RetryIn(seconds=seconds):
+                self._window.put_back(job, seconds)
+            case AskAgain(complaint=complaint):
+                text = judged.reply.text if judged.reply is not None else None
+                job.request = ask_again(request, text or "", complaint)
+                self._window.put_back(job, 0.0)
+            case GiveUp():
+                await self._give_up(job, verdict)
+            case StopRun(message=message, hint=hint):
+                self._held.clear()
+                self.stop(Ending(ExitCode.STOPPED, message, hint), drain=self._plan.drain)
+
+    async def _give_up(self, job: Job, verdict: GiveUp) -> None:
+        if self._health.succeeded:
+            await self._finish_failed(job, verdict)
+        else:
+            self._held.append((job, verdict))
+            self._window.finished()
+
+    async def _finish_failed(self, job: Job, verdict: GiveUp) -> None:
+        await self._finish(job, failure(verdict))
+
+    async def _finish(self, job: Job, outcome: Outcome) -> None:
+        await self._write(job, outcome)
+        self._window.finished()
+
+    async def _write(self, job: Job, outcome: Outcome) -> None:
+        await self._journal.finish(job.row.seq, outcome)
+        row = job.row
+        self._emit(RowFinished(row.seq, row.position, row.key, self._loop.time(), outcome))
+
+    async def _flush_held(self) -> None:
+        """Failures from before the first success stand after all."""
+        held, self._held = self._held, []
+        for job, verdict in held:
+            await self._write(job, failure(verdict))
+
+    def _mind_the_breaker(self) -> None:
+        down = self._health.breaker_open
+        if down != self._down:
+            self._down = down
+            self._gate.trickle(down)
+            now = self._loop.time()
+            said = "the provider is down: one try a second" if down else "the provider answers again"
+            self._emit(Notice(said, now))
+
+    async def _watch(self) -> None:
+        """What changes without an event of its own: the gate, waits for retries, and the samples in the journal."""
+        next_sample = self._loop.time()
+        while True:
+            now, view = self._loop.time(), self._gate.view()
+            if view != self._view:
+                self._view = view
+                self._emit(limits_event(view, now))
+            self._tell_waiting_for_retries(view, now)
+            if now >= next_sample:
+                next_sample = now + SAMPLE_EVERY
+                self._journal.sample(sample_of(view, self._journal))
+            await asyncio.sleep(TICK)
+
+    def _tell_waiting_for_retries(self, view: GateView, now: float) -> None:
+        due = self._window.next_due if not view.in_flight else None
+        if due is not None and due > now:
+            self._waits_for_retries = True
+            self._emit(Waiting(WaitReason.RETRIES, due, now))
+        elif self._waits_for_retries:
+            self._waits_for_retries = False
+            self._emit(Going(now))
+
+    def _time_is_up(self) -> None:
+        self.stop(Ending(ExitCode.BUDGET, "the time of --stop-after is over"), drain=self._plan.drain)
+
+    def _fail(self, error: StorageError) -> None:
+        """The journal cannot be written: nothing that comes back could be kept, so nothing more is awaited."""
+        self._ending = Ending(ExitCode.STORAGE, error.message, error.hint)
+        self._window.close()
+        self._gate.close()
+        self.abandon()
+
+
+def failure(verdict: GiveUp) -> Outcome:
+    """The outcome of a row that is given up."""
+    return Outcome(State.FAILED, verdict.final, verdict.cause, verdict.message, frozenset(), None)
+
+
+def in_sample(position: int, size: int, total: int) -> bool:
+    """Whether a row (positions count from 1) belongs to the sample of `size` rows spread evenly over `total`."""
+    return position * size // total != (position - 1) * size // total
+
+
+def limits_event(view: GateView, now: float) -> LimitsChanged:
+    """The gate as faces see it."""
+    fills = (view.requests_fill, view.tokens_fill)
+    return LimitsChanged(view.in_flight, view.allowed, view.cap, view.rpm, view.tpm, *fills, now)
+
+
+def sample_of(view: GateView, journal: Journal) -> str:
+    """The run's state at this moment, as the JSON that the journal keeps."""
+    totals = journal.totals
+    return orjson.dumps(
+        {
+            "done": totals.done,
+            "failed": totals.failed,
+            "attempts": totals.attempts,
+            "input_tokens": totals.input_tokens,
+            "output_tokens": totals.output_tokens,
+            "in_flight": view.in_flight,
+            "allowed": view.allowed,
+            "rpm": view.rpm,
+            "tpm": view.tpm,
+            "waiting": view.reason,
+        }
+    ).decode()
+
+
+async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,302 @@
+"""From what the user chose to a run that is ready to send: input open, plan frozen, journal locked and filled.
+
+Everything here happens before the first call, blocks, and refuses rather than guesses. `prepare` is for a command
+that names an input, `prepare_resume` for one that names a run.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from batchrun import journal as journals
+from batchrun import prompts, registry, rows
+from batchrun.engine.intake import Problems, checked
+from batchrun.errors import RefusedError
+from batchrun.events import Event, IntakeProgress, Notice
+from batchrun.journal import Drift, Journal, Lock, Meta
+from batchrun.models import Kind, Request, Row
+from batchrun.plan import Plan, drift_text, plan_from_json, plan_to_json
+from batchrun.plan.resolve import facts_of, gather_again, override, resolve
+from batchrun.plan.sources import Gathered
+from batchrun.prompts import Prompt, Renderer
+from batchrun.registry import STREAM, RunFile
+from batchrun.replies import Checker, checker
+from batchrun.rows import Input
+
+Emit = Callable[[Event], None]
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A run that can begin; the holder closes it. `renderer` and `checker` are those of the plan."""
+
+    run: RunFile
+    plan: Plan
+    journal: Journal
+    lock: Lock
+    renderer: Renderer
+    checker: Checker | None
+
+    def close(self, exit_code: int | None = None) -> None:
+        """Let go of the journal and the run."""
+        self.journal.close(exit_code)
+        self.lock.release()
+
+
+def prepare(gathered: Gathered, emit: Emit) -> Prepared:
+    """Open and check the input, find or make the run of its output, and take the rows in.
+
+    Raises RefusedError for anything the user can mend, BusyError, StorageError.
+    """
+    settings = gathered.settings
+    directory = registry.directory_for(settings.output or ".", settings.runs_dir)
+    prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
+    with ExitStack() as undo:
+        source = open_input(gathered, directory, prompt, undo)
+        plan = resolve(gathered, facts_of(settings.input or STREAM, source), prompt)
+        check_output(plan)
+        journals.prepare(registry.directory_for(plan.output, settings.runs_dir))
+        prepared = _claimed(plan, gathered, undo)
+        _fill(prepared, source, gathered, emit)
+        undo.pop_all()
+    return prepared
+
+
+def open_input(gathered: Gathered, directory: Path, prompt: Prompt | None, undo: ExitStack) -> Input:
+    """The input that the settings name; a stream is spooled beside the journals until it is taken in."""
+    settings = gathered.settings
+    name = settings.input or STREAM
+    spool = None
+    if name == STREAM:
+        journals.prepare(directory)
+        spool = directory / f"{registry.new_id(time.time())}.spool"
+        undo.callback(spool.unlink, missing_ok=True)
+    return rows.open_input(name, id_column=settings.id_column, has_prompt=prompt is not None, spool=spool)
+
+
+def renderer_of(plan: Plan, prompt: Prompt | None) -> Renderer:
+    """The renderer that the plan's requests come from."""
+    if plan.kind is Kind.BATCH:
+        return prompts.batch_renderer()
+    if prompt is None:
+        return prompts.body_renderer(
+            endpoint=plan.endpoint, model=plan.model, params=plan.params, id_column=plan.id_column
+        )
+    return prompts.renderer(
+        prompt,
+        endpoint=plan.endpoint,
+        model=plan.model,
+        params=plan.params,
+        variables=plan.variables,
+        columns=plan.columns,
+    )
+
+
+def prompt_of(plan: Plan) -> Prompt | None:
+    """The prompt of a journaled plan: its source text, never the file of today."""
+    if plan.prompt_source is None:
+        return None
+    return prompts.parse(plan.prompt_source, path=plan.prompt_path or plan.prompt_name or "prompt")
+
+
+def checker_of(prompt: Prompt | None) -> Checker | None:
+    """What replies are checked against."""
+    return None if prompt is None or prompt.outputs is None else checker(prompt.outputs)
+
+
+def check_output(plan: Plan) -> None:
+    """Refuses an output whose directory is missing."""
+    if plan.output != STREAM and not Path(plan.output).parent.is_dir():
+        parent = Path(plan.output).parent
+        raise RefusedError(f"{parent}: no such directory for the output", f"mkdir -p {parent}")
+
+
+def _claimed(plan: Plan, gathered: Gathered, undo: ExitStack) -> Prepared:
+    """The run that belongs to the output, or a new one; locked."""
+    settings = gathered.settings
+    directory = registry.directory_for(plan.output, settings.runs_dir)
+    prompt = prompt_of(plan)
+    renderer, check = renderer_of(plan, prompt), checker_of(prompt)
+    with registry.choosing(directory):
+        found = _existing(plan, directory)
+        if found is not None and settings.fresh:
+            journals.lock(found.path).release()  # a run that is under way keeps its output
+        if found is not None and not settings.fresh:
+            lock = journals.lock(found.path)
+            undo.callback(lock.release)
+            _check_same_world(found, plan)
+            journal = Journal.open(found.path)
+            undo.callback(journal.close)
+            return Prepared(found, plan, journal, lock, renderer, check)
+        _check_overwrite(plan, found, fresh=settings.fresh)
+        return _created(plan, directory, renderer, check, undo)
+
+
+def _existing(plan: Plan, directory: Path) -> RunFile | None:
+    return None if plan.output == STREAM else registry.of_output(Path(plan.output), directory)
+
+
+def _check_same_world(found: RunFile, plan: Plan) -> None:
+    if found.meta.simulated != plan.simulated:
+        held, asked = ("simulated", "real") if found.meta.simulated else ("real", "simulated")
+        raise RefusedError(
+            f"{plan.output} belongs to run {found.id}, which holds {held} replies; {asked} ones would mix with them",
+            "start over with --fresh, or choose another --output",
+        )
+
+
+def _check_overwrite(plan: Plan, found: RunFile | None, *, fresh: bool) -> None:
+    output = Path(plan.output)
+    if plan.output != STREAM and output.is_file() and found is None and not fresh:
+        raise RefusedError(
+            f"{output} exists and belongs to no run",
+            "choose another --output, or replace it with --fresh",
+        )
+
+
+def _created(plan: Plan, directory: Path, renderer: Renderer, check: Checker | None, undo: ExitStack) -> Prepared:
+    now = time.time()
+    meta = _meta(plan, registry.new_id(now), now, directory)
+    path = directory / f"{meta.run}.db"
+    lock = journals.lock(path)
+    undo.callback(lock.remove)
+    journal = Journal.create(path, meta)
+    undo.callback(journals.delete, path)
+    undo.callback(journal.close)
+    return Prepared(RunFile(path, meta), plan, journal, lock, renderer, check)
+
+
+def _meta(plan: Plan, run: str, created: float, directory: Path) -> Meta:
+    return Meta(
+        run=run,
+        created=created,
+        plan=plan_to_json(plan),
+        prompt=plan.prompt_source,
+        simulated=plan.simulated,
+        output=registry.relative_output(plan.output, directory),
+    )
+
+
+def _fill(prepared: Prepared, source: Input, gathered: Gathered, emit: Emit) -> None:
+    """Take the rows in: all of them the first time, what differs after that."""
+    problems = Problems()
+    found = checked(source, prepared.renderer, problems)
+    journal = prepared.journal
+
+    def told(count: int) -> None:
+        emit(IntakeProgress(count))
+
+    if not journal.taken_in:
+        journal.take_in(_refusing(found, problems, source, gathered), told)
+        journal.amend(_amended(prepared))
+        return
+    drift = journal.compare(_refusing(found, problems, source, gathered), told)
+    _check_drift(prepared, drift, update=gathered.settings.update)
+    journal.apply(_amended(prepared))
+    if not drift.nothing:
+        emit(Notice(_drift_sentence(drift), time.monotonic()))
+    journal.reopen()
+
+
+def _refusing(found: Any, problems: Problems, source: Input, gathered: Gathered) -> Any:
+    """All rows; at their end the refusal, where lines cannot be sent."""
+    yield from found
+    problems.refuse(source.name, skip_invalid=gathered.settings.skip_invalid)
+
+
+def _amended(prepared: Prepared) -> Meta:
+    return replace(prepared.run.meta, plan=plan_to_json(prepared.plan), prompt=prepared.plan.prompt_source)
+
+
+def _check_drift(prepared: Prepared, drift: Drift, *, update: bool) -> None:
+    """Paid replies are never replaced by the way. Rows that nothing was paid for follow the new request."""
+    if not drift.changed_done or update:
+        return
+    old = plan_from_json(prepared.run.meta.plan)
+    what = drift_text(old, prepared.plan) or "the input"
+    lines = ", ".join(str(line) for line, _ in drift.examples)
+    raise RefusedError(
+        f"{what} changed since run {prepared.run.id}: {drift.changed:,} rows have another request (line {lines} …), "
+        f"and {drift.changed_done:,} that are done would be sent again",
+        "send them again with --update, start over with --fresh, or choose another --output",
+    )
+
+
+def _drift_sentence(drift: Drift) -> str:
+    parts = {
+        "new": drift.added,
+        "changed": drift.changed,
+        "no longer in the input": drift.absent,
+        "back in the input": drift.reappeared,
+        "moved or touched without a new request": drift.retouched,
+    }
+    said = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
+    return f"the input differs from the journal: {said}"
+
+
+def prepare_resume(reference: str, flags: dict[str, Any], *, failed: bool) -> tuple[Prepared, Gathered]:
+    """A journaled run, locked, with what failed made pending again; neither input nor prompt file is read."""
+    runs_dir = flags.get("runs_dir")
+    found = registry.find(reference, runs_dir)
+    with ExitStack() as undo:
+        lock = journals.lock(found.path)
+        undo.callback(lock.release)
+        journal = Journal.open(found.path)
+        undo.callback(journal.close)
+        if not journal.taken_in:
+            raise RefusedError(f"run {found.id} was ended while its input was read", "give its first command again")
+        old = plan_from_json(journal.meta.plan)
+        gathered = gather_again(old, flags)
+        plan = override(old, gathered)
+        journal.reopen(failed_for_good=failed)
+        prompt = prompt_of(plan)
+        prepared = Prepared(found, plan, journal, lock, renderer_of(plan, prompt), checker_of(prompt))
+        undo.pop_all()
+    return prepared, gathered
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What a run would send, found without a journal and without a call; `body_bytes` sums all bodies."""
+
+    plan: Plan
+    rows: int
+    skipped: int
+    body_bytes: int
+    first: Request | None
+
+
+def rehearse(gathered: Gathered, emit: Emit) -> Rehearsal:
+    """Open, check and render the whole input as a run would. Raises as `prepare`."""
+    settings = gathered.settings
+    prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
+    source = rows.open_input(settings.input or STREAM, id_column=settings.id_column, has_prompt=prompt is not None)
+    plan = resolve(gathered, facts_of(settings.input or STREAM, source), prompt)
+    check_output(plan)
+    problems = Problems()
+    sized = _Sized(renderer_of(plan, prompt))
+    for count, _ in enumerate(checked(source, sized, problems), 1):
+        if count % 10_000 == 0:
+            emit(IntakeProgress(count))
+    problems.refuse(source.name, skip_invalid=settings.skip_invalid)
+    return Rehearsal(plan, sized.rows, problems.count, sized.body_bytes, sized.first)
+
+
+class _Sized:
+    """A renderer that counts what passes."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self.rows = 0
+        self.body_bytes = 0
+        self.first: Request | None = None
+
+    def render(self, row: Row) -> Request:
+        request = self._renderer.render(row)
+        self.first = self.first or request
+        self.rows += 1
+        self.body_bytes += len(request.body)
+        return request

@@ -1,0 +1,258 @@
+"""One picture of a run, folded from its events; every face draws this and counts nothing itself.
+
+`Fold` is fed every event in order and costs about a microsecond each; `snapshot` gives the picture of the moment.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from batchrun.events import (
+    AttemptEnded,
+    AttemptStarted,
+    Draining,
+    Event,
+    Going,
+    LimitsChanged,
+    RowFinished,
+    RowLost,
+    RunEnded,
+    RunStarted,
+    Waiting,
+)
+from batchrun.models import Flag, State, Totals
+
+WINDOW = 30.0
+"""Seconds over which rates are measured."""
+SETTLED = 3.0
+"""Seconds of sending before a rate is believed."""
+
+
+class Mark(NamedTuple):
+    """How far the run was at a moment: finished rows, and tokens in and out."""
+
+    at: float
+    rows: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """The run at one moment. Times are the engine's monotonic seconds, rates per second.
+
+    `done` … `unknown` are rows of the whole run, earlier sessions included; `finished_here`, `attempts` and what
+    follows count this session only. `retries` were sent again after a failure, `throttled` met a 429. `eta` is in
+    seconds, None while nothing supports one.
+    """
+
+    run: str = ""
+    host: str = ""
+    model: str = ""
+    simulated: bool = False
+    started: float | None = None
+    now: float = 0.0
+    rows: int = 0
+    done: int = 0
+    failed: int = 0
+    failed_for_now: int = 0
+    skipped: int = 0
+    unknown: int = 0
+    truncated: int = 0
+    refused: int = 0
+    filtered: int = 0
+    in_flight: int = 0
+    finished_here: int = 0
+    attempts: int = 0
+    retries: int = 0
+    throttled: int = 0
+    maybe_paid: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    row_rate: float = 0.0
+    token_rate: float = 0.0
+    eta: float | None = None
+    causes: Mapping[str, int]
+    waiting: Waiting | None = None
+    limits: LimitsChanged | None = None
+    draining: Draining | None = None
+    ended: RunEnded | None = None
+
+    @property
+    def finished(self) -> int:
+        """Rows with an outcome."""
+        return self.done + self.failed + self.skipped
+
+    @property
+    def pending(self) -> int:
+        """Rows without an outcome that are not in flight."""
+        return max(0, self.rows - self.finished - self.in_flight - self.unknown)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began to send."""
+        return 0.0 if self.started is None else self.now - self.started
+
+
+class Fold:
+    """Folds events into the picture."""
+
+    def __init__(self) -> None:
+        self._start: RunStarted | None = None
+        self._totals = Totals()
+        self._states: Counter[str] = Counter()
+        self._flags: Counter[Flag] = Counter()
+        self._causes: Counter[str] = Counter()
+        self._n: Counter[str] = Counter()
+        self._open: set[int] = set()
+        self._waiting: Waiting | None = None
+        self._limits: LimitsChanged | None = None
+        self._draining: Draining | None = None
+        self._ended: RunEnded | None = None
+        self._marks: deque[Mark] = deque()
+
+    def __call__(self, event: Event) -> None:
+        """Take one event in."""
+        fold = self._FOLDS.get(type(event))
+        if fold is not None:
+            fold(self, event)
+
+    def snapshot(self, now: float) -> Progress:
+        """The picture at `now`."""
+        totals, n = self._totals, self._n
+        mark = self._mark(now)
+        rows, tokens = self._rates(mark)
+        flags = {f"{flag}": getattr(totals, flag) + self._flags[flag] for flag in Flag}
+        return Progress(
+            **self._whole_run(),
+            **flags,
+            started=None if self._start is None else self._start.at,
+            now=now,
+            in_flight=len(self._open),
+            finished_here=mark.rows,
+            attempts=n["attempts"],
+            retries=n["retries"],
+            throttled=n["throttled"],
+            maybe_paid=n["maybe_paid"],
+            input_tokens=n["input"],
+            output_tokens=n["output"],
+            row_rate=rows,
+            token_rate=tokens,
+            eta=self._eta(rows),
+            causes=dict(self._causes.most_common()),
+            waiting=self._waiting,
+            limits=self._limits,
+            draining=self._draining,
+            ended=self._ended,
+        )
+
+    def _whole_run(self) -> dict[str, Any]:
+        totals, start = self._totals, self._start
+        return {
+            "run": start.run if start else "",
+            "host": start.host if start else "",
+            "model": start.model if start else "",
+            "simulated": start.simulated if start else False,
+            "rows": totals.rows,
+            "done": totals.done + self._states[State.DONE],
+            "failed": totals.failed + self._states[State.FAILED],
+            "failed_for_now": totals.failed_for_now + self._n["for now"],
+            "skipped": totals.skipped,
+            "unknown": (totals.unknown if self._ended else 0) + self._n["lost"],
+        }
+
+    def _mark(self, now: float) -> Mark:
+        """Remember how far the run is, and forget what is older than the window, but for the last before it."""
+        mark = Mark(now, self._states[State.DONE] + self._states[State.FAILED], self._n["input"] + self._n["output"])
+        marks = self._marks
+        if not marks or now - marks[-1].at >= 0.5:
+            marks.append(mark)
+        while len(marks) > 1 and marks[1].at <= now - WINDOW:
+            marks.popleft()
+        return mark
+
+    def _rates(self, mark: Mark) -> tuple[float, float]:
+        first = self._marks[0]
+        span = mark.at - first.at
+        if span < 0.5:
+            return 0.0, 0.0
+        return (mark.rows - first.rows) / span, (mark.tokens - first.tokens) / span
+
+    def _eta(self, rate: float) -> float | None:
+        if self._start is None or not self._marks or self._marks[-1].at - self._start.at < SETTLED or rate <= 0:
+            return None
+        left = self._totals.rows - self._totals.done - self._totals.failed - self._totals.skipped
+        return (left - self._states[State.DONE] - self._states[State.FAILED]) / rate
+
+    def _on_start(self, event: RunStarted) -> None:
+        self._start = event
+        self._totals = event.totals
+        self._marks.clear()
+        self._marks.append(Mark(event.at, 0, 0))
+
+    def _on_attempt(self, event: AttemptStarted) -> None:
+        self._n["attempts"] += 1
+        self._open.add(event.seq)
+        self._waiting = None
+
+    def _on_attempt_end(self, event: AttemptEnded) -> None:
+        n = self._n
+        self._open.discard(event.seq)
+        if event.throttled:
+            n["throttled"] += 1
+        elif event.retry:
+            n["retries"] += 1
+        if event.cause is not None:
+            self._causes[event.cause] += 1
+        n["maybe_paid"] += event.maybe_paid
+        if event.usage is not None:
+            n["input"] += event.usage.input
+            n["output"] += event.usage.output
+
+    def _on_row(self, event: RowFinished) -> None:
+        outcome = event.outcome
+        self._states[outcome.state] += 1
+        if outcome.state is State.FAILED and not outcome.final:
+            self._n["for now"] += 1
+        for flag in outcome.flags if outcome.state is State.DONE else ():
+            self._flags[flag] += 1
+
+    def _on_lost(self, event: RowLost) -> None:
+        self._open.discard(event.seq)
+        self._n["lost"] += 1
+
+    def _on_waiting(self, event: Waiting) -> None:
+        self._waiting = event
+
+    def _on_going(self, _: Going) -> None:
+        self._waiting = None
+
+    def _on_limits(self, event: LimitsChanged) -> None:
+        self._limits = event
+
+    def _on_draining(self, event: Draining) -> None:
+        self._draining = event
+
+    def _on_end(self, event: RunEnded) -> None:
+        """The journal has the last word."""
+        self._ended = event
+        self._totals = event.totals
+        self._waiting = None
+        self._open.clear()
+        for counter in (self._states, self._flags):
+            counter.clear()
+        for name in ("for now", "lost"):
+            self._n[name] = 0
+
+    _FOLDS: ClassVar[dict[type, Callable[["Fold", Any], None]]] = {
+        RunStarted: _on_start,
+        AttemptStarted: _on_attempt,
+        AttemptEnded: _on_attempt_end,
+        RowFinished: _on_row,
+        RowLost: _on_lost,
+        Waiting: _on_waiting,
+        Going: _on_going,
+        LimitsChanged: _on_limits,
+        Draining: _on_draining,
+        RunEnded: _on_end,
+    }

@@ -1,0 +1,188 @@
+"""The runs of a directory: where their journals are, which belongs to an output, and which one a user means.
+
+Journals lie in `.batchrun/` beside the output (in the current directory for a stream, or where `--runs-dir` says).
+There is no index to go stale: a run is its journal, and listing reads each one's meta.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from batchrun import journal
+from batchrun.errors import BusyError, RefusedError, StorageError
+from batchrun.journal import Lock, Meta, Reader, Session
+from batchrun.models import Totals
+
+DIRECTORY = ".batchrun"
+STREAM = "-"
+_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+_PATIENCE = 2.0
+
+
+class RunFile(NamedTuple):
+    """A run by its journal; `meta` is what the journal says of it."""
+
+    path: Path
+    meta: Meta
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.meta.run
+
+    @property
+    def output(self) -> Path | None:
+        """Where its output goes; None for a stream."""
+        if self.meta.output == STREAM:
+            return None
+        return Path(os.path.normpath(self.path.parent / self.meta.output))
+
+    @property
+    def reference(self) -> str:
+        """What a user types to mean this run from the current directory."""
+        output = self.output
+        if output is None:
+            return self.id
+        relative = os.path.relpath(output)
+        return str(output) if relative.startswith("..") else relative
+
+
+class Summary(NamedTuple):
+    """A run as a listing shows it; `running` names the process that works on it, where one does."""
+
+    run: RunFile
+    totals: Totals
+    sessions: list[Session]
+    running: str | None
+    damage: str | None
+
+
+def directory_for(output: str, runs_dir: str | None) -> Path:
+    """Where the journal of a run with this output lies."""
+    if runs_dir is not None:
+        return Path(runs_dir)
+    return Path(DIRECTORY) if output == STREAM else Path(output).parent / DIRECTORY
+
+
+def new_id(now: float) -> str:
+    """A run id: the local time to the second, and four letters so that no two are alike."""
+    letters = "".join(secrets.choice(_ALPHABET) for _ in range(4))
+    return time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + letters
+
+
+def relative_output(output: str, directory: Path) -> str:
+    """The output as the journal stores it: relative to the journal's directory, so that both can be moved."""
+    return STREAM if output == STREAM else os.path.relpath(output, directory)
+
+
+def listing(directory: Path) -> list[RunFile]:
+    """The readable runs of a directory, newest first."""
+    found: list[RunFile] = []
+    for path in directory.glob("*.db"):
+        try:
+            with Reader.open(path) as reader:
+                found.append(RunFile(path, reader.meta))
+        except StorageError:
+            continue
+    return sorted(found, key=lambda run: run.meta.created, reverse=True)
+
+
+def unreadable(directory: Path) -> dict[Path, StorageError]:
+    """The journals of a directory that cannot be read, and why."""
+    found: dict[Path, StorageError] = {}
+    for path in sorted(directory.glob("*.db")):
+        try:
+            Reader.open(path).close()
+        except StorageError as error:
+            found[path] = error
+    return found
+
+
+def of_output(output: Path, directory: Path) -> RunFile | None:
+    """The newest run whose output this is."""
+    wanted = output.resolve()
+    return next((run for run in listing(directory) if run.output and run.output.resolve() == wanted), None)
+
+
+def find(reference: str, runs_dir: str | None) -> RunFile:
+    """The run that is meant by a run id, a unique beginning of one, an output file, or `last`.
+
+    Raises RefusedError where it is none or more than one; StorageError where its journal is damaged.
+    """
+    directory = directory_for(STREAM, runs_dir)
+    if os.sep in reference or Path(reference).suffix:
+        found = of_output(Path(reference), directory_for(reference, runs_dir))
+        if found is not None:
+            return found
+    runs = listing(directory)
+    if reference == "last" and runs:
+        return runs[0]
+    matching = [run for run in runs if run.id.startswith(reference)]
+    if len(matching) == 1:
+        return matching[0]
+    _raise_for_damaged(reference, directory)
+    if matching:
+        raise RefusedError(
+            f"{reference} is the beginning of {len(matching)} runs: {', '.join(run.id for run in matching[:5])}",
+            "give more of the id",
+        )
+    where = "no runs here" if not runs else f"no run {reference} here"
+    raise RefusedError(f"{where} ({directory}/)", "`batchrun runs` lists them; a run is also found by its output file")
+
+
+def _raise_for_damaged(reference: str, directory: Path) -> None:
+    for path, error in unreadable(directory).items():
+        if path.stem.startswith(reference):
+            raise error
+
+
+def summary(run: RunFile) -> Summary:
+    """A run's account, its sessions, and whether a process works on it now."""
+    try:
+        with Reader.open(run.path) as reader:
+            return Summary(run, reader.totals, reader.sessions, _holder(run.path), None)
+    except StorageError as error:
+        return Summary(run, Totals(), [], None, error.message)
+
+
+def _holder(path: Path) -> str | None:
+    """Who holds the run's lock; asking takes it for a moment."""
+    if not path.with_suffix(".lock").exists():
+        return None
+    try:
+        journal.lock(path).release()
+    except BusyError as error:
+        return error.message
+    return None
+
+
+def remove(run: RunFile) -> None:
+    """Delete a run's journal; its output stays. Raises BusyError while a process works on it."""
+    with journal.lock(run.path) as held:
+        journal.delete(run.path)
+        held.remove()
+
+
+@contextmanager
+def choosing(directory: Path) -> Generator[None]:
+    """Nobody else looks for, or makes, a run in this directory meanwhile: two commands must not make two runs."""
+    held = _locked_soon(directory / "registry.db")
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _locked_soon(path: Path) -> Lock:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return journal.lock(path)
+        except BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)

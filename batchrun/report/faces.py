@@ -1,0 +1,297 @@
+"""The headless faces of a run that is under way: a bar on a terminal, plain lines elsewhere, JSON events, silence.
+
+A face takes events and is asked to paint now and then; it never holds the engine up and never fails it: a terminal
+that has gone away is no reason to lose a run.
+"""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, Protocol, TextIO, cast
+
+from tqdm import tqdm
+
+from batchrun.display import printable
+from batchrun.events import (
+    AttemptEnded,
+    AttemptStarted,
+    Draining,
+    Event,
+    Going,
+    IntakeProgress,
+    LimitsChanged,
+    Notice,
+    RowFinished,
+    RunStarted,
+    Waiting,
+)
+from batchrun.progress import Progress
+from batchrun.report import words
+
+LINE_EVERY = 5.0
+"""Seconds between plain status lines."""
+
+
+class Face(Protocol):
+    """What looks on while a run is under way."""
+
+    def hear(self, event: Event) -> None:
+        """Take one event; returns at once."""
+        ...
+
+    def paint(self, progress: Progress) -> None:
+        """Show the picture of the moment; called a few times a second."""
+        ...
+
+    def close(self) -> None:
+        """Leave the terminal as a line of text can follow."""
+        ...
+
+
+class Silent:
+    """Shows nothing until the end."""
+
+    def hear(self, event: Event) -> None:
+        """Nothing."""
+
+    def paint(self, progress: Progress) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Lines:
+    """One plain status line every few seconds, and a line for each rare fact."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._next = 0.0
+
+    def hear(self, event: Event) -> None:
+        """Rare facts at once."""
+        said = notable(event)
+        if said is not None:
+            self._say(said)
+
+    def paint(self, progress: Progress) -> None:
+        """A status line when it is time for one."""
+        if progress.now >= self._next:
+            if self._next:
+                self._say(words.status(progress))
+            self._next = progress.now + LINE_EVERY
+
+    def close(self) -> None:
+        """Lines need no end."""
+
+    def _say(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            print(f"batchrun: {text}", file=self._stream, flush=True)
+
+
+class Bar:
+    """A tqdm bar: rows, rate, tokens, failures, in flight and allowed, the reason it waits, ETA."""
+
+    def __init__(self, stream: TextIO, *, ascii_only: bool) -> None:
+        self._stream = stream
+        self._ascii = ascii_only
+        self._bar: tqdm[Any] | None = None
+
+    def hear(self, event: Event) -> None:
+        """The first event with a total opens the bar; rare facts go above it."""
+        if isinstance(event, RunStarted):
+            self.close()
+            totals = event.totals
+            self._open(total=totals.rows, initial=totals.done + totals.failed + totals.skipped)
+        elif isinstance(event, IntakeProgress):
+            self._intake(event.rows)
+        said = notable(event)
+        if said is not None:
+            self._above(said)
+
+    def paint(self, progress: Progress) -> None:
+        """Redraw with the numbers of the moment."""
+        bar = self._bar
+        if bar is None or progress.started is None:
+            return
+        bar.n = progress.finished
+        with contextlib.suppress(OSError):
+            bar.set_postfix_str(postfix(progress), refresh=True)
+
+    def close(self) -> None:
+        """Leave the bar as it was last drawn."""
+        if self._bar is not None:
+            with contextlib.suppress(OSError):
+                self._bar.close()
+            self._bar = None
+
+    def _open(self, **options: Any) -> None:
+        form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+        if "total" not in options:
+            form = "{desc}{n_fmt} rows checked [{elapsed}]"
+        self._bar = tqdm(
+            file=self._stream,
+            ascii=self._ascii,
+            dynamic_ncols=True,
+            bar_format=form,
+            leave=True,
+            mininterval=0,
+            **options,
+        )
+
+    def _intake(self, rows: int) -> None:
+        if self._bar is None:
+            self._open()
+        if self._bar is not None:
+            self._bar.n = rows
+            self._bar.refresh()
+
+    def _above(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            if self._bar is None:
+                print(f"batchrun: {text}", file=self._stream, flush=True)
+            else:
+                self._bar.write(f"batchrun: {text}", file=self._stream)
+
+
+def postfix(progress: Progress) -> str:
+    """What stands behind the bar, the most wanted first, since a narrow terminal cuts the end."""
+    limits = progress.limits
+    allowed = f"/{limits.allowed}" if limits is not None else ""
+    parts = [
+        words.waiting(progress.waiting, progress.now) if progress.waiting is not None else "",
+        "stopping" if progress.draining is not None else "",
+        f"{words.count(progress.row_rate)}/s",
+        f"{progress.failed:,} failed" if progress.failed else "",
+        f"{progress.in_flight}{allowed} in flight",
+        f"{words.count(progress.input_tokens)}+{words.count(progress.output_tokens)} tokens",
+        f"{progress.retries} retries" if progress.retries else "",
+        f"{progress.throttled}×429" if progress.throttled else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def notable(event: Event) -> str | None:
+    """The line for an event that deserves one."""
+    if isinstance(event, Notice):
+        return printable(event.message, 500)
+    if isinstance(event, RunStarted):
+        return started(event)
+    if isinstance(event, Draining) and event.in_flight:
+        return f"stopping ({event.why}); {event.in_flight} in flight are awaited"
+    return None
+
+
+class JsonLines:
+    """One event a line on stdout; docs/events.md describes them. A reader that goes away is told to `gone`."""
+
+    def __init__(self, stream: TextIO, gone: Callable[[], None]) -> None:
+        self._stream = stream
+        self._gone = gone
+        self._closed = False
+
+    def hear(self, event: Event) -> None:
+        """Write the event, if it is one of those that are documented."""
+        name = JSON_EVENTS.get(type(event))
+        if name is not None:
+            self.say({"event": name, **plain(event)})
+
+    def say(self, value: Mapping[str, Any]) -> None:
+        """One line; after a broken pipe nothing more."""
+        if self._closed:
+            return
+        try:
+            self._stream.write(json.dumps(value, ensure_ascii=False) + "\n")
+            self._stream.flush()
+        except BrokenPipeError:
+            self._closed = True
+            self._gone()
+
+    def paint(self, progress: Progress) -> None:
+        """The picture as an event of its own."""
+        if progress.started is not None:
+            self.say({"event": "progress", **progress_values(progress)})
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+JSON_EVENTS: dict[type, str] = {
+    IntakeProgress: "intake",
+    RunStarted: "started",
+    AttemptStarted: "attempt",
+    AttemptEnded: "attempt_ended",
+    RowFinished: "row",
+    Waiting: "waiting",
+    Going: "going",
+    LimitsChanged: "limits",
+    Draining: "draining",
+    Notice: "notice",
+}
+
+
+def plain(event: Any) -> dict[str, Any]:
+    """An event as JSON values; nested records become objects, sets sorted lists, enums their names."""
+    if dataclasses.is_dataclass(event):
+        return {item.name: _value(getattr(event, item.name)) for item in dataclasses.fields(event)}
+    return {name: _value(value) for name, value in zip(event._fields, event, strict=True)}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) or hasattr(value, "_fields"):
+        return plain(value)
+    if isinstance(value, frozenset):
+        return sorted(str(item) for item in cast("frozenset[object]", value))
+    if isinstance(value, tuple):
+        return [_value(item) for item in cast("tuple[object, ...]", value)]
+    return value
+
+
+_PICTURE = (
+    *("rows", "done", "failed", "failed_for_now", "skipped", "unknown", "pending", "in_flight"),
+    *("truncated", "refused", "filtered", "attempts", "retries", "throttled", "maybe_paid"),
+    *("input_tokens", "output_tokens", "row_rate", "token_rate", "eta", "elapsed"),
+)
+
+
+def progress_values(progress: Progress) -> dict[str, Any]:
+    """The picture as JSON values."""
+    values: dict[str, Any] = {name: getattr(progress, name) for name in _PICTURE}
+    for name in ("row_rate", "token_rate", "eta", "elapsed"):
+        values[name] = None if values[name] is None else round(values[name], 3)
+    values["waiting"] = None if progress.waiting is None else str(progress.waiting.reason)
+    return values
+
+
+def choose(
+    *, as_json: bool, quiet: bool, no_progress: bool, environ: Mapping[str, str], gone: Callable[[], None]
+) -> Face:
+    """The face that fits where the command runs."""
+    if as_json:
+        return JsonLines(sys.stdout, gone)
+    if quiet:
+        return Silent()
+    if no_progress or not sys.stderr.isatty() or environ.get("TERM") == "dumb":
+        return Lines(sys.stderr)
+    return Bar(sys.stderr, ascii_only=not _speaks_unicode())
+
+
+def _speaks_unicode() -> bool:
+    return (sys.stderr.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def started(event: RunStarted) -> str:
+    """Which run begins, with whom, and how much is left of it."""
+    totals = event.totals
+    left = totals.pending + totals.unknown
+    rows = f"{left:,} of {totals.rows:,} rows" if left != totals.rows else f"{totals.rows:,} rows"
+    model = f", model {event.model}" if event.model else ""
+    said = f"run {event.run}: {rows} to {event.host}{model}"
+    if totals.unknown:
+        said += f"; {totals.unknown:,} of them were sent before and may have been paid"
+    return printable(said + (" (SIMULATED replies)" if event.simulated else ""), 500)

@@ -1,0 +1,179 @@
+"""A run without a screen: signals in, lines out, and the last word at the end."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Self, TextIO
+
+from batchrun.display import printable
+from batchrun.engine.execute import execute
+from batchrun.engine.run import Ending, Run
+from batchrun.engine.start import Prepared, prepare, prepare_resume, rehearse
+from batchrun.errors import ExitCode
+from batchrun.events import Event, RunEnded
+from batchrun.plan import Plan
+from batchrun.plan.resolve import Access
+from batchrun.plan.settings import Settings
+from batchrun.plan.sources import Gathered
+from batchrun.progress import Fold
+from batchrun.registry import STREAM
+from batchrun.report import pages, words
+from batchrun.report.faces import JsonLines, choose, plain
+
+PAINT_EVERY = 0.2
+JSON_EVERY = 1.0
+HASTY_DRAIN = 8.0
+"""Seconds that SIGTERM and SIGHUP leave for what is in flight: service managers kill soon after."""
+_SIGNALS = {
+    "SIGINT": ExitCode.INTERRUPTED,
+    "SIGTERM": ExitCode.TERMINATED,
+    "SIGHUP": ExitCode.HANGUP,
+}
+
+
+def run(gathered: Gathered, access: Access) -> ExitCode:
+    """A run from its settings to its exit code. Raises BatchrunError for what is refused before any call."""
+    headless = Headless(gathered.settings)
+    if gathered.settings.dry_run:
+        pages.show_rehearsal(rehearse(gathered, headless.emit), as_json=gathered.settings.as_json)
+        return ExitCode.OK
+    with headless:
+        prepared = prepare(gathered, headless.emit)
+        return headless.finish(prepared, access)
+
+
+def go_on(
+    reference: str, flags: dict[str, Any], *, failed: bool, admit: Callable[[Plan, Gathered], Access]
+) -> ExitCode:
+    """Everything of a journaled run that is not done; `admit` finds the key for the plan. Raises BatchrunError."""
+    prepared, gathered = prepare_resume(reference, flags, failed=failed)
+    try:
+        access = admit(prepared.plan, gathered)
+    except BaseException:
+        prepared.close()
+        raise
+    with Headless(gathered.settings) as headless:
+        return headless.finish(prepared, access)
+
+
+class Headless:
+    """One run on stderr and stdout; a context manager that leaves the terminal in order."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._fold = Fold()
+        self._face = choose(
+            as_json=settings.as_json,
+            quiet=settings.quiet,
+            no_progress=settings.no_progress,
+            environ=os.environ,
+            gone=self._gone,
+        )
+        self._run: Run | None = None
+        self._drain = settings.drain
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._face.close()
+
+    def emit(self, event: Event) -> None:
+        """Every event passes here, in order."""
+        self._fold(event)
+        self._face.hear(event)
+
+    def finish(self, prepared: Prepared, access: Access) -> ExitCode:
+        """Run what is prepared to its end and have the last word."""
+        ended = asyncio.run(self._go(prepared, access))
+        self._face.close()
+        if isinstance(self._face, JsonLines):
+            self._face.say(end_event(ended, prepared.run.reference))
+        last_word(ended, prepared.run.reference, sys.stderr, quiet=self._settings.quiet)
+        return ended.exit_code
+
+    async def _go(self, prepared: Prepared, access: Access) -> RunEnded:
+        loop = asyncio.get_running_loop()
+        painting = loop.create_task(self._paint())
+        stream = sys.stdout.buffer if prepared.plan.output == STREAM else None
+
+        def at_hand(run: Run) -> None:
+            self._run = run
+            obey(run, prepared.plan)
+
+        try:
+            return await execute(prepared, access, self.emit, at_hand=at_hand, stream=stream)
+        finally:
+            painting.cancel()
+            self._face.paint(self._fold.snapshot(loop.time()))
+
+    async def _paint(self) -> None:
+        loop = asyncio.get_running_loop()
+        every = JSON_EVERY if isinstance(self._face, JsonLines) else PAINT_EVERY
+        while True:
+            await asyncio.sleep(every)
+            self._face.paint(self._fold.snapshot(loop.time()))
+
+    def _gone(self) -> None:
+        if self._run is not None:
+            ending = Ending(ExitCode.BROKEN_PIPE, "the reader of the events has gone away")
+            self._run.stop(ending, drain=self._drain)
+
+
+def obey(run: Run, plan: Plan) -> None:
+    """Let signals stop the run: the first drains, a second Ctrl-C leaves at once. A signal that was ignored before
+    the start stays ignored, as `nohup` and `cmd &` want it."""
+    loop = asyncio.get_running_loop()
+    for name, code in _SIGNALS.items():
+        number = getattr(signal, name, None)
+        if number is None or signal.getsignal(number) is signal.SIG_IGN:
+            continue
+        stop = _stopper(run, plan, code)
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # Windows has no loop.add_signal_handler
+            signal.signal(number, partial(_pass_on, loop, stop))
+
+
+def _pass_on(loop: asyncio.AbstractEventLoop, stop: Callable[[], None], *_: object) -> None:
+    loop.call_soon_threadsafe(stop)
+
+
+def _stopper(run: Run, plan: Plan, code: ExitCode) -> Callable[[], None]:
+    received = 0
+
+    def stop() -> None:
+        nonlocal received
+        received += 1
+        if received == 1:
+            drain = plan.drain if code is ExitCode.INTERRUPTED else min(plan.drain, HASTY_DRAIN)
+            run.stop(Ending(code, code.name.lower()), drain=drain)
+        elif code is ExitCode.INTERRUPTED:
+            run.abandon()
+
+    return stop
+
+
+def last_word(ended: RunEnded, reference: str, stream: TextIO, *, quiet: bool) -> None:
+    """How it ended, what was written, and in the last lines the account and the command that goes on."""
+    lines: list[str] = []
+    if ended.exit_code not in (ExitCode.OK, ExitCode.ROWS_FAILED) and ended.message:
+        lines.append(f"stopped: {printable(ended.message, 2000)}")
+        if ended.hint:
+            lines.append(f"next: {printable(ended.hint, 1000)}")
+    if not quiet:
+        lines += [f"wrote {printable(name)}" for name in ended.files]
+    lines.append(words.account(ended.totals))
+    command = words.going_on(ended.totals, reference)
+    if command is not None:
+        lines[-1] += f"; go on with: {command}"
+    for line in lines:
+        print(f"batchrun: {line}", file=stream, flush=True)
+
+
+def end_event(ended: RunEnded, reference: str) -> dict[str, object]:
+    """The last JSON event of a run."""
+    return {"event": "ended", **plain(ended), "resume": words.going_on(ended.totals, reference)}

@@ -1,0 +1,281 @@
+"""What `runs`, `show`, `export` and a dry run say: tables and pages about journals, for people and as JSON."""
+
+import contextlib
+import datetime
+import json
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from batchrun import registry
+from batchrun.display import printable
+from batchrun.engine.execute import write_output
+from batchrun.engine.export import RecordWriter, error_line, replaced
+from batchrun.engine.start import Rehearsal
+from batchrun.errors import ExitCode
+from batchrun.journal import Reader
+from batchrun.models import State
+from batchrun.plan import Plan, plan_from_json
+from batchrun.plan.outputs import output_format
+from batchrun.registry import STREAM, RunFile, Summary
+from batchrun.report import words
+from batchrun.report.faces import plain
+
+FOLLOW_EVERY = 2.0
+
+
+def runs_table(runs: list[RunFile], *, as_json: bool, stream: TextIO | None = None) -> None:
+    """One line a run, the latest first."""
+    out = stream or sys.stdout
+    for run in runs:
+        found = registry.summary(run)
+        print(json.dumps(summary_values(found)) if as_json else _run_line(found), file=out)
+    if not runs and not as_json:
+        print("no runs here; `batchrun --help` shows how to begin one", file=sys.stderr)
+
+
+def summary_values(found: Summary) -> dict[str, Any]:
+    """A run's listing as JSON values."""
+    return {
+        "id": found.run.id,
+        "created": found.run.meta.created,
+        "state": state_of(found),
+        "simulated": found.run.meta.simulated,
+        "output": None if found.run.output is None else str(found.run.output),
+        "journal": str(found.run.path),
+        **plain(found.totals),
+        "pending": found.totals.pending,
+    }
+
+
+def state_of(found: Summary) -> str:
+    """Whether a run is under way, finished, stopped, or was killed."""
+    if found.damage is not None:
+        return "damaged"
+    if found.running is not None:
+        return "running"
+    if not found.sessions:
+        return "new"
+    last = found.sessions[-1]
+    if last.ended is None:
+        return "killed"
+    if last.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED):
+        return "finished"
+    return "stopped" if last.exit_code is None else f"stopped ({ExitCode(last.exit_code).name.lower()})"
+
+
+def _run_line(found: Summary) -> str:
+    totals = found.totals
+    failed = f", {totals.failed:,} failed" if totals.failed else ""
+    mark = " [simulated]" if found.run.meta.simulated else ""
+    target = printable(found.run.reference, 60)
+    return f"{found.run.id}  {state_of(found):<10}  {totals.done:,}/{totals.rows:,} done{failed}  {target}{mark}"
+
+
+def show_run(run: RunFile, *, follow: bool, failed: bool, as_json: bool) -> None:
+    """One run: its plan, its account, errors by cause, the slowest rows, what was learnt of the limits."""
+    out = sys.stdout
+    _show_once(run, failed=failed, as_json=as_json, out=out)
+    while follow and registry.summary(run).running is not None:
+        time.sleep(FOLLOW_EVERY)
+        if as_json:
+            _show_once(run, failed=False, as_json=True, out=out)
+        else:
+            _show_progress(run, out)
+    if follow and not as_json:
+        with Reader.open(run.path) as reader:
+            print(words.account(reader.totals), file=out)
+
+
+def _show_progress(run: RunFile, out: TextIO) -> None:
+    with Reader.open(run.path) as reader:
+        totals, samples = reader.totals, reader.samples(time.time() - 30)
+    state: dict[str, Any] = json.loads(samples[-1].state) if samples else {}
+    wait = f", waits: {state['waiting']}" if state.get("waiting") else ""
+    flying = f", {state.get('in_flight', 0)}/{state.get('allowed', 0)} in flight" if state else ""
+    finished = totals.done + totals.failed + totals.skipped
+    print(f"{finished:,}/{totals.rows:,} rows, {totals.failed:,} failed{flying}{wait}", file=out, flush=True)
+
+
+def _show_once(run: RunFile, *, failed: bool, as_json: bool, out: TextIO) -> None:
+    values = run_values(run)
+    if as_json:
+        print(json.dumps(values, ensure_ascii=False), file=out, flush=True)
+        return
+    for line in run_lines(run, values):
+        print(line, file=out)
+    if failed:
+        _show_failed(run, out)
+
+
+def run_values(run: RunFile) -> dict[str, Any]:
+    """A run as JSON values."""
+    with Reader.open(run.path) as reader:
+        plan = plan_from_json(reader.meta.plan)
+        return {
+            **summary_values(registry.summary(run)),
+            "plan": json.loads(reader.meta.plan),
+            "errors": [plain(cause) for cause in reader.errors_by_cause()],
+            "slowest": [_slow_values(entry) for entry in reader.slowest(5)],
+            "sessions": [plain(session) for session in reader.sessions],
+            "history": history([(sample.at, json.loads(sample.state)) for sample in reader.samples()]),
+            "kind": plan.kind.value,
+        }
+
+
+def _slow_values(entry: Any) -> dict[str, Any]:
+    return {"line": entry.line, "id": entry.key, "seconds": entry.seconds, "output_tokens": entry.output_tokens}
+
+
+def history(samples: list[tuple[float, dict[str, Any]]], points: int = 12) -> list[dict[str, Any]]:
+    """Samples thinned to a few points, each with its Unix time."""
+    step = max(1, len(samples) // points)
+    return [{"at": at, **state} for at, state in samples[::step]]
+
+
+def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
+    """The page of one run for people."""
+    with Reader.open(run.path) as reader:
+        plan, totals = plan_from_json(reader.meta.plan), reader.totals
+    yield f"run      {run.id} ({values['state']}{', SIMULATED replies' if run.meta.simulated else ''})"
+    yield f"input    {printable(plan.input, 100)} ({plan.input_format}, {plan.kind})"
+    yield f"prompt   {printable(plan.prompt_name or '-', 100)}"
+    yield f"model    {printable(plan.model or '-', 100)} with profile {plan.profile} {printable(plan.base_url, 100)}"
+    yield f"output   {printable(str(run.output or 'stdout'), 200)}"
+    yield f"rows     {words.account(totals)}"
+    yield (
+        f"tokens   {totals.input_tokens:,} in ({totals.cached_tokens:,} cached), {totals.output_tokens:,} out "
+        f"({totals.reasoning_tokens:,} reasoning); {totals.attempts:,} attempts, {totals.maybe_paid:,} may have been paid"
+    )
+    yield from _session_lines(values["sessions"])
+    yield from _section("errors by cause", [_cause_line(cause) for cause in values["errors"]])
+    yield from _section("slowest rows", [_slow_line(entry) for entry in values["slowest"]])
+    yield from _section("history", [_history_line(point) for point in values["history"]])
+    command = words.going_on(totals, run.reference)
+    if command is not None and values["state"] != "running":
+        yield f"\ngo on with: {command}"
+
+
+def _section(title: str, lines: list[str]) -> Iterable[str]:
+    if lines:
+        yield f"\n{title}"
+        yield from (f"  {line}" for line in lines)
+
+
+def _session_lines(sessions: list[dict[str, Any]]) -> Iterable[str]:
+    for session in sessions[-5:]:
+        began = datetime.datetime.fromtimestamp(session["started"]).astimezone()
+        ended = session["ended"]
+        took = "no end" if ended is None else words.duration(ended - session["started"])
+        yield f"session  {began:%Y-%m-%d %H:%M:%S}, {took}, exit {session['exit_code']}"
+
+
+def _cause_line(cause: dict[str, Any]) -> str:
+    lines = ", ".join(map(str, cause["lines"]))
+    return f"{cause['rows']:,} × {printable(cause['cause'], 60)} (line {lines}): {printable(cause['message'], 160)}"
+
+
+def _slow_line(entry: dict[str, Any]) -> str:
+    return f"line {entry['line']}: {words.duration(entry['seconds'])}, {entry['output_tokens'] or '?'} tokens out"
+
+
+def _history_line(point: dict[str, Any]) -> str:
+    at = datetime.datetime.fromtimestamp(point["at"]).astimezone()
+    rates = "".join(
+        f", {name} {point[key]:,.0f}/min" for name, key in (("requests", "rpm"), ("tokens", "tpm")) if point.get(key)
+    )
+    wait = f", waits: {point['waiting']}" if point.get("waiting") else ""
+    return f"{at:%H:%M:%S} {point['done']:,} done, {point['in_flight']}/{point['allowed']} in flight{rates}{wait}"
+
+
+def _show_failed(run: RunFile, out: TextIO) -> None:
+    with Reader.open(run.path) as reader:
+        for record in reader.export_rows():
+            if record.state is State.FAILED:
+                when = "for good" if record.final else "for now"
+                said = printable(f"{record.cause}: {record.message}", 300)
+                print(f"line {record.line} ({printable(record.key, 60)}), {when}: {said}", file=out)
+
+
+def export_run(run: RunFile, *, output: str | None, format: str | None, failed: bool, journal: str | None) -> None:
+    """The output of a run again, or its failed rows, or a copy of its journal."""
+    if journal is not None:
+        with Reader.open(run.path) as reader:
+            reader.copy(Path(journal))
+        _wrote(journal)
+        return
+    plan = _plan_for(run, output, format)
+    target = output or (None if run.output is None else str(run.output))
+    if failed:
+        _export_failed(run, plan, target if output else None)
+    elif target is None or target == STREAM:
+        _export_stream(run, plan)
+    else:
+        exported = write_output(plan, run.path, Path(target), Path(target))
+        for path in (exported.output, exported.errors):
+            if path is not None:
+                _wrote(str(path))
+
+
+def _plan_for(run: RunFile, output: str | None, format: str | None) -> Plan:
+    with Reader.open(run.path) as reader:
+        plan = plan_from_json(reader.meta.plan)
+    if output is None and format is None:
+        return plan
+    return replace(plan, output_format=output_format(output or plan.output, format, plan.kind))
+
+
+def _wrote(name: str) -> None:
+    print(f"batchrun: wrote {printable(name)}", file=sys.stderr)
+
+
+def _export_stream(run: RunFile, plan: Plan) -> None:
+    writer = RecordWriter(plan, sys.stdout.buffer)
+    with Reader.open(run.path) as reader:
+        for record in reader.export_rows():
+            if record.state is State.DONE:
+                writer.write(record)
+    writer.close()
+    sys.stdout.buffer.flush()
+
+
+def _export_failed(run: RunFile, plan: Plan, target: str | None) -> None:
+    with Reader.open(run.path) as reader, contextlib.ExitStack() as stack:
+        stream = sys.stdout.buffer
+        if target is not None and target != STREAM:
+            stream = stack.enter_context(replaced(Path(target)))
+        for record in reader.export_rows():
+            if record.state in (State.FAILED, State.SKIPPED):
+                stream.write(error_line(plan, record).encode() + b"\n")
+        stream.flush()
+    if target is not None and target != STREAM:
+        _wrote(target)
+
+
+def show_rehearsal(found: Rehearsal, *, as_json: bool) -> None:
+    """What a dry run found."""
+    plan = found.plan
+    values = {
+        "rows": found.rows,
+        "skipped": found.skipped,
+        "body_bytes": found.body_bytes,
+        "output": plan.output,
+        "profile": plan.profile,
+        "base_url": plan.base_url,
+        "model": plan.model,
+        "first": None if found.first is None else json.loads(found.first.body),
+    }
+    if as_json:
+        print(json.dumps(values, ensure_ascii=False))
+        return
+    print(
+        f"{found.rows:,} rows would be sent ({found.body_bytes:,} bytes), {found.skipped:,} skipped; nothing was sent"
+    )
+    print(f"to {printable(plan.base_url or plan.profile)}, model {printable(plan.model or '-')}")
+    print(f"output {printable(plan.output)}")
+    if found.first is not None:
+        print("the first request:")
+        print(printable(json.dumps(values["first"], ensure_ascii=False, indent=2), 4000).replace("␊", "\n"))

@@ -1,0 +1,87 @@
+"""Sentences about a run that every headless face shares: the account, the wait, durations, rates."""
+
+from batchrun.display import printable
+from batchrun.errors import ExitCode
+from batchrun.events import Waiting
+from batchrun.models import Totals
+from batchrun.progress import Progress
+
+_GOING_ON = frozenset({ExitCode.OK, ExitCode.ROWS_FAILED})
+
+
+def account(totals: Totals) -> str:
+    """The accounting sentence: every row in exactly one place."""
+    failed = f"{totals.failed:,} failed"
+    if totals.failed_for_now:
+        failed += f" ({totals.failed_for_now:,} for now)"
+    flags = [
+        f"{count:,} {name}"
+        for name, count in (("truncated", totals.truncated), ("refused", totals.refused), ("filtered", totals.filtered))
+        if count
+    ]
+    done = f"{totals.done:,} done" + (f" ({', '.join(flags)})" if flags else "")
+    return (
+        f"{done} + {failed} + {totals.skipped:,} skipped + {totals.unknown:,} unknown + {totals.pending:,} pending"
+        f" = {totals.rows:,} rows in"
+    )
+
+
+def going_on(totals: Totals, reference: str) -> str | None:
+    """The command that goes on, where anything is left that going on would send."""
+    command = f"batchrun resume {_quoted(reference)}"
+    if totals.pending or totals.unknown or totals.failed_for_now:
+        return command
+    return f"{command} --failed" if totals.failed else None
+
+
+def _quoted(text: str) -> str:
+    import shlex  # noqa: PLC0415  only at the end of a run
+
+    return shlex.quote(printable(text))
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    seconds = max(0.0, seconds)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def count(number: float) -> str:
+    """A number in few characters: 950, 12.3k, 4.1M."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.1f}{unit}"
+    return f"{number:.0f}" if number >= 10 or number == int(number) else f"{number:.1f}"
+
+
+def waiting(wait: Waiting, now: float) -> str:
+    """Why nothing leaves, and how long it will take."""
+    if wait.until is None or wait.until <= now:
+        return f"waits: {wait.reason}"
+    return f"waits {duration(wait.until - now)}: {wait.reason}"
+
+
+def status(progress: Progress) -> str:
+    """One plain line: where the run is, how fast, what it waits for."""
+    limits = progress.limits
+    allowed = f"/{limits.allowed}" if limits is not None else ""
+    parts = [
+        f"{progress.finished:,}/{progress.rows:,} rows",
+        f"{count(progress.row_rate)}/s",
+        f"{count(progress.input_tokens)} tokens in, {count(progress.output_tokens)} out",
+        f"{progress.failed:,} failed" if progress.failed else "",
+        f"{progress.in_flight}{allowed} in flight",
+        f"{progress.retries:,} retries" if progress.retries else "",
+        f"{progress.throttled:,} × 429" if progress.throttled else "",
+        f"ETA {duration(progress.eta)}" if progress.eta is not None else "",
+        waiting(progress.waiting, progress.now) if progress.waiting is not None else "",
+        f"stopping: {progress.in_flight} in flight" if progress.draining is not None else "",
+    ]
+    return ", ".join(part for part in parts if part)
