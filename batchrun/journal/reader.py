@@ -3,6 +3,7 @@
 Whatever can be long is read page by page, each page a query of its own that goes on behind the last key.
 """
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,8 +20,10 @@ _OPEN = "EXISTS (SELECT 1 FROM attempts WHERE attempts.row = rows.seq AND ended 
 _STATE = f"ifnull(o.state, CASE WHEN {_OPEN} THEN 'unknown' ELSE 'pending' END)"
 _RECORD = f"""
 SELECT rows.seq, rows.position, rows.line, rows.key, rows.text, {_STATE}, ifnull(o.final, 0), o.cause, o.message,
-       o.flags, ifnull(o.attempts, 0), o.value, replies.body, o.finished, o.seconds, o.input_tokens, o.output_tokens
+       o.flags, ifnull(o.attempts, 0), o.value, replies.body, o.finished, o.seconds, o.input_tokens, o.output_tokens,
+       a.status, a.request_id, a.excerpt
 FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.reply
+LEFT JOIN attempts AS a ON a.row = o.row AND a.number = o.attempts
 """  # noqa: S608 - made of the expressions above
 _ENTRY = f"""
 SELECT rows.seq, rows.position, rows.line, rows.key, {_STATE} AS shown, ifnull(o.final, 0), o.cause, o.message,
@@ -81,9 +84,12 @@ class Reader:
         self._connection = connection
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open the journal at `path`. Raises StorageError where it is missing, damaged or of another version."""
-        return cls(path, database.connect(path, write=False))
+    def open(cls, path: Path, *, damaged: bool = False) -> Self:
+        """Open the journal at `path`. Raises StorageError where it is missing, damaged or of another version.
+
+        With `damaged` it is opened unchecked, for `recover_rows`.
+        """
+        return cls(path, database.salvage(path) if damaged else database.connect(path, write=False))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -182,7 +188,9 @@ class Reader:
         try:
             return self._all("SELECT ifnull(max(seq), 0) FROM rows")[0][0]
         except StorageError:
-            return self.totals.rows
+            with contextlib.suppress(StorageError):
+                return self.totals.rows
+            return 0
 
     def check(self) -> list[str]:
         """What is wrong with the journal, an empty list for nothing: reads all of it."""

@@ -86,7 +86,8 @@ class Record(NamedTuple):
     """A row of the journal with everything that is needed to write it out. `state` is never in flight.
 
     `position` is None for an absent row; `body` is the body of the reply that the outcome rests on; `value` is
-    JSON, see `models.Outcome`. Fields from `final` on are None or empty where there is no outcome.
+    JSON, see `models.Outcome`. Fields from `final` on are None or empty where there is no outcome. `status`, `request_id`
+    and `excerpt` are those of the attempt that the outcome rests on.
     """
 
     seq: int
@@ -106,6 +107,9 @@ class Record(NamedTuple):
     seconds: float | None
     input_tokens: int | None
     output_tokens: int | None
+    status: int | None
+    request_id: str | None
+    excerpt: str | None
 
 
 class Entry(NamedTuple):
