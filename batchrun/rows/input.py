@@ -120,6 +120,8 @@ class _Look:
 
 
 def _resolve(source: str, spool: Path | None) -> tuple[Place, Records]:
+    if not source:
+        raise InputError("The input has no name.", "Name a file, a directory, a glob, or - for stdin.")
     if is_stream(source):
         return _file(spooled(source, spool), "stdin")
     path = Path(os.path.expanduser(source))

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -112,7 +113,7 @@ def spooled(source: str, spool: Path | None) -> Source:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise StorageError(f"Cannot write {printable(str(target))}: {error.strerror}.") from error
-    with open(descriptor, "wb") as sink, translated(name):
+    with open(descriptor, "wb", buffering=0) as sink, translated(name):
         _copy(source, sink, target)
     status = target.stat()
     found = Source(target, name, "", status.st_size, stamp_of(status))
@@ -175,21 +176,21 @@ def _unpacked(raw: Any) -> BinaryIO:
     return raw
 
 
-def _copy(source: str, sink: BinaryIO, target: Path) -> None:
+def _copy(source: str, sink: FileIO, target: Path) -> None:
     stream = sys.stdin.buffer if source == "-" else open(source, "rb")  # noqa: SIM115 (stdin is not ours to close)
     try:
         while piece := stream.read(CHUNK):
             _put(sink, piece, target)
-        sink.flush()
     finally:
         if source != "-":
             stream.close()
 
 
-def _put(sink: BinaryIO, piece: bytes, target: Path) -> None:
+def _put(sink: FileIO, piece: bytes, target: Path) -> None:
+    rest = memoryview(piece)
     try:
-        sink.write(piece)
-        sink.flush()
+        while rest:
+            rest = rest[sink.write(rest) :]
     except OSError as error:
         raise StorageError(f"Cannot spool the input to {printable(str(target))}: {error.strerror}.") from error
 

@@ -17,6 +17,7 @@ from batchrun.rows.check import ROW_LIMIT, Record, encodable, invalid, string
 from batchrun.rows.lines import line_groups, raw_lines
 
 DELIMITERS = (",", ";", "\t")
+_LOOKED_AT = 20
 
 
 class Cells(NamedTuple):
@@ -65,13 +66,13 @@ def delimiter_of(head: str) -> str:
 
 
 def widths(head: str, delimiter: str) -> list[int]:
-    """The number of cells of each of the first records; what the head cuts off is left out."""
+    """The number of cells of each of the first records. The last line may be cut off, so it counts only in a short head."""
     lines = head.split("\n")
-    whole = lines[:-1] if len(lines) > 1 else lines
+    whole = lines[:-1] if len(lines) > _LOOKED_AT else lines
     reader = csv.reader((f"{line}\n" for line in whole), delimiter=delimiter)
     found: list[int] = []
     with contextlib.suppress(csv.Error):
-        found.extend(len(cells) for cells in islice(reader, 20))
+        found.extend(len(cells) for cells in islice(reader, _LOOKED_AT))
     return [width for width in found if width] or [1]
 
 

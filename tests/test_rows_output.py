@@ -1,0 +1,206 @@
+"""Output lines and files: the row's own text with the new members, CSV for spreadsheets, Parquet, OpenAI Batch lines."""
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_rows_json import OBJECTS
+
+from batchrun.errors import StorageError
+from batchrun.rows import (
+    batch_error_line,
+    batch_line,
+    clash,
+    columns_of,
+    error_text,
+    insert_members,
+    restore,
+    writer,
+)
+from batchrun.rows.writers import neutral
+
+
+def written(format: str, rows: list[tuple[str, dict[str, str]]], **options: Any) -> bytes:
+    stream = io.BytesIO()
+    sink = writer(format, stream, **options)
+    for text, additions in rows:
+        sink.write(text, additions)
+    sink.close()
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{}", '{"output":"x"}'),
+        ("{ }", '{ "output":"x"}'),
+        ('{"a":1.10}', '{"a":1.10,"output":"x"}'),
+        ('{"a":1 } ', '{"a":1 ,"output":"x"} '),
+        ('{"a":"{"}', '{"a":"{","output":"x"}'),
+        ('{"a":{}}', '{"a":{},"output":"x"}'),
+        ('{"a":{} }', '{"a":{} ,"output":"x"}'),
+    ],
+)
+def test_new_members_stand_before_the_last_brace(text: str, expected: str) -> None:
+    assert insert_members(text, {"output": '"x"'}) == expected
+    assert json.loads(expected) == json.loads(text) | {"output": "x"}
+
+
+def test_no_new_members_change_nothing() -> None:
+    assert insert_members('{"a":1}', {}) == '{"a":1}'
+    assert insert_members("{}", {}) == "{}"
+
+
+@given(OBJECTS, st.dictionaries(st.text(), st.text(), min_size=1, max_size=3))
+def test_a_line_is_the_row_and_its_additions_whatever_they_are(text: str, values: dict[str, str]) -> None:
+    line = insert_members(text, {name: json.dumps(value) for name, value in values.items()})
+    assert line.startswith(text.rstrip()[:-1])
+    assert json.loads(line) == json.loads(text) | values
+
+
+def test_a_clash_names_the_columns() -> None:
+    assert clash(("id", "summary", "topic"), ["topic", "output", "summary"]) == ("topic", "summary")
+    assert clash(("id",), ["output"]) == ()
+
+
+def test_an_error_line_is_the_row_and_the_reason() -> None:
+    assert error_text('{"a":1.0}', {"cause": "é", "line": 3}) == '{"a":1.0,"_batchrun":{"cause":"é","line":3}}'
+
+
+def test_a_row_comes_back_from_its_text() -> None:
+    row = restore(3, "k", '{"a":1.10}')
+    assert (row.line, row.key, row.text, row.fields) == (3, "k", '{"a":1.10}', {"a": 1.1})
+    with pytest.raises(ValueError, match="not an object"):
+        restore(1, None, "[]")
+
+
+def test_jsonl_is_a_line_per_row() -> None:
+    rows = [('{"a":1.10}', {"output": '"é\\n"'}), ("{}", {"output": '{\n  "b": "x  y"\n}'})]
+    assert written("jsonl", rows).decode() == '{"a":1.10,"output":"é\\n"}\n{"output":{"b": "x  y"}}\n'
+
+
+def test_csv_cells_keep_the_spelling_of_the_row() -> None:
+    text = '{"id":"007","n":1.10,"big":1E400,"yes":true,"no":null,"list":[1.0, "a"],"text":"a\\r\\"b\\",\\nc"}'
+    data = written("csv", [(text, {"output": '{"x":1.50}'}), ('{"id":"8"}', {"output": "null"})]).decode()
+    assert data.startswith("id,n,big,yes,no,list,text,output\r\n")
+    _, first, second = csv.reader(io.StringIO(data, newline=""))
+    assert first == ["007", "1.10", "1E400", "true", "", '[1.0, "a"]', 'a\r"b",\nc', '{"x":1.50}']
+    assert second == ["8", "", "", "", "", "", "", ""]
+
+
+def test_a_csv_header_can_be_known_before_the_first_row() -> None:
+    rows = [('{"a":1}', {"output": '"x"'}), ('{"b":2}', {"output": '"y"'})]
+    columns = dict.fromkeys(name for text, _ in rows for name in columns_of(text)) | {"output": None}
+    assert written("csv", rows, columns=list(columns)) == b"a,b,output\r\n1,,x\r\n,2,y\r\n"
+    assert written("csv", [], columns=["a"]) == b"a\r\n"
+
+
+def test_a_column_that_the_csv_header_lacks_is_not_dropped_silently() -> None:
+    with pytest.raises(StorageError, match='the column "b"') as refused:
+        written("csv", [('{"a":1}', {}), ('{"a":1,"b":2}', {})])
+    assert refused.value.hint
+    assert "JSONL" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+49 170", "'+49 170"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),
+        ("\tx", "'\tx"),
+        ("\r=1", "'\r=1"),
+        ("\n=1", "'\n=1"),
+        ("  =1", "'  =1"),
+        ("'=1", "''=1"),
+        ('"=1"', '\'"=1"'),
+        ("＝1", "'＝1"),
+        ("-5", "-5"),
+        ("+5.25", "+5.25"),
+        ("-1e-5", "-1e-5"),
+        ("-", "'-"),
+        ("a=1", "a=1"),
+        ("'tis", "'tis"),
+        ("", ""),
+    ],
+)
+def test_a_spreadsheet_never_sees_a_formula(cell: str, shown: str) -> None:
+    assert neutral(cell) == shown
+    header, row = csv.reader(io.StringIO(written("csv", [(json.dumps({cell: cell, "b": 1}), {})]).decode(), newline=""))
+    assert (header[0], row[0]) == (shown, shown)
+
+
+def test_exact_csv_leaves_formulas_alone() -> None:
+    assert written("csv", [('{"a":"=1"}', {})], exact=True) == b"a\r\n=1\r\n"
+
+
+@given(st.lists(st.fixed_dictionaries({"a": st.text(), "b": st.text()}), min_size=1, max_size=4))
+def test_exact_csv_is_read_back_as_it_was(rows: list[dict[str, str]]) -> None:
+    data = written("csv", [(json.dumps(row), {}) for row in rows], exact=True).decode()
+    assert list(csv.DictReader(io.StringIO(data, newline=""))) == rows
+
+
+def test_parquet_finds_the_types_of_all_rows() -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [
+        ('{"id":1,"n":1,"m":1,"t":"a","big":1,"nested":[1.0],"none":null}', {"output": '"x"'}),
+        ('{"id":2,"n":1.5,"m":"a","t":null,"big":123456789012345678901,"late":true}', {"output": "null"}),
+    ]
+    table = parquet.read_table(io.BytesIO(written("parquet", rows)))
+    assert {field.name: str(field.type) for field in table.schema} == {
+        "id": "int64",
+        "n": "double",
+        "m": "string",
+        "t": "string",
+        "big": "string",
+        "nested": "string",
+        "none": "string",
+        "output": "string",
+        "late": "bool",
+    }
+    first, second = table.to_pylist()
+    assert (first["n"], first["m"], first["nested"], first["late"]) == (1.0, "1", "[1.0]", None)
+    assert (second["n"], second["m"], second["big"], second["output"]) == (1.5, "a", "123456789012345678901", None)
+
+
+def test_a_batch_result_has_openai_s_shape_and_the_reply_s_text() -> None:
+    line = batch_line("batch_req_1", "../é\n\0", 200, "req_1", '{\n  "n": 1.10,\n  "text": "a  b"\n}\n')
+    assert line == (
+        '{"id": "batch_req_1", "custom_id": "../é\\n\\u0000", "response": {"status_code": 200, "request_id": "req_1", '
+        '"body": {"n": 1.10,"text": "a  b"}}, "error": null}'
+    )
+    assert json.loads(line)["custom_id"] == "../é\n\0"
+
+
+@pytest.mark.parametrize(
+    ("options", "response"),
+    [
+        ({}, None),
+        (
+            {"status_code": 400, "body_text": '{"error":1}'},
+            {"status_code": 400, "request_id": None, "body": {"error": 1}},
+        ),
+        (
+            {"status_code": 502, "request_id": "r", "body_text": "<html>\n"},
+            {"status_code": 502, "request_id": "r", "body": "<html>\n"},
+        ),
+        ({"status_code": 500}, {"status_code": 500, "request_id": None, "body": None}),
+    ],
+)
+def test_a_batch_error_has_the_answer_if_there_was_one(
+    options: dict[str, Any], response: dict[str, Any] | None
+) -> None:
+    line = batch_error_line("batch_req_1", "a", "deadline", 'no "answer"', **options)
+    assert "\n" not in line
+    assert json.loads(line) == {
+        "id": "batch_req_1",
+        "custom_id": "a",
+        "response": response,
+        "error": {"code": "deadline", "message": 'no "answer"'},
+    }
