@@ -15,6 +15,8 @@ _LATE = 0.004
 """Seconds of lateness of a timer that are made up for."""
 _JITTER = 0.005
 """Seconds between admission and departure (the journal's commit) that are not yet a clump."""
+_NOW = 1e-6
+"""Seconds that are no wait: sums of refills are not exact."""
 _TOKEN_DEPTH = 0.1
 """Depth of the tokens bucket in seconds of its rate; a request larger than that waits for a full bucket and leaves
 it in debt, which a provider's bucket of any greater depth allows as well."""
@@ -63,7 +65,7 @@ class Spacing:
         if self.rate == math.inf:
             return 0.0
         short = max(1.0 - self.level, -self._gone_level(self._at))
-        return short / self.rate if short > 1e-9 else 0.0
+        return short / self.rate if short > self.rate * _NOW else 0.0
 
     def take(self) -> None:
         """Charge one admission."""
@@ -119,7 +121,7 @@ class TokenBucket:
         if self.rate == math.inf:
             return 0.0
         short = min(tokens, self.depth) - self.level
-        return short / self.rate if short > 1e-6 else 0.0
+        return short / self.rate if short > self.rate * _NOW else 0.0
 
     def take(self, tokens: float) -> None:
         """Reserve, into debt if it must be."""
@@ -148,7 +150,17 @@ class HeaderRate:
     depth of that bucket; a fixed window shows no such line, and neither does a bucket that is always empty.
     """
 
-    __slots__ = ("_count", "_covariance", "_held", "_held_variance", "_reset", "_reset_variance", "limit", "remaining")
+    __slots__ = (
+        "_count",
+        "_covariance",
+        "_depth",
+        "_held",
+        "_held_variance",
+        "_reset",
+        "_reset_variance",
+        "limit",
+        "remaining",
+    )
 
     def __init__(self) -> None:
         self.limit: float | None = None
@@ -161,6 +173,8 @@ class HeaderRate:
             self.limit = hint.limit
             self._forget()
         self.remaining = hint.remaining
+        if hint.remaining and hint.reset is not None:
+            self._depth = hint.remaining + hint.reset * self.rate()
         if hint.remaining is not None and hint.reset is not None:
             self._fit(hint.remaining, hint.reset)
 
@@ -178,7 +192,16 @@ class HeaderRate:
         plenty = per_minute if self.remaining is None else self.remaining / MINUTE
         return max(slope, plenty) if self._reset > _LONGEST_MINUTE else per_minute
 
+    def held(self, hint: BucketHint) -> float:
+        """What the provider's bucket holds; below 0 is debt, which only the time until it is whole again shows."""
+        if hint.remaining is None:
+            return math.inf
+        if hint.remaining or hint.reset is None or self._depth is None:
+            return hint.remaining
+        return min(0.0, self._depth - hint.reset * self.rate())
+
     def _forget(self) -> None:
+        self._depth: float | None = None
         self._count = 0
         self._held = self._reset = 0.0
         self._held_variance = self._reset_variance = self._covariance = 0.0

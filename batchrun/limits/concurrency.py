@@ -2,24 +2,29 @@
 
 *Slow start* from 16: every answered request lets one more in, so the window doubles with each clean round, until a
 round brings no more completions per second than the one before. From then on the window *climbs*: it is measured
-over whole rounds at a constant size; a smaller window that completes as much is better (by Little's law the rest only
-queued at the provider), a larger one must earn its place by completing more. 429s that are about concurrency, or
-about nothing known while the window was full, cut it to 0.8 once per burst; after that it grows by one a round and
-rests under the size that was refused. Failures freeze growth and cut nothing.
+over whole rounds at a constant size; a smaller window that completes as much is better (the rest only queued at the
+provider), a larger one must earn its place by completing more. Where one size of two completes more, Little's law
+gives the size between them that would do: the smaller one times the gain. 429s that are about concurrency, or about
+nothing known while the window was full, cut it to 0.8 once per burst; after that it grows by a few per cent a round and,
+if that is refused as well, rests for a while under the size that was refused, longer each time. Failures freeze growth
+and cut nothing.
 """
 
+import math
 from enum import Enum
 
 START = 16
 _CUT = 0.8
+_REGROWTH = 0.05
 _PAYS_IN_START = 1.2
 _PAYS_UP = 1.2
-_LOSES_DOWN = 0.9
+_LOSES_DOWN = 0.93
+_HEADROOM = 1.1
 _SAMPLE = 32
-_HOLD_ROUNDS = 8
 _HOLD_SECONDS = 10.0
 _LONGEST_HOLD = 600.0
-_REFUSED_REST = 30.0
+_REFUSED_REST = 5.0
+_LONGEST_REFUSED_REST = 60.0
 
 
 class _Stage(Enum):
@@ -35,7 +40,7 @@ class Window:
     """The window of one gate. `size` is in force; times are seconds of the gate's clock."""
 
     __slots__ = (
-        "_at_cap_pays", "_best", "_count", "_cut_at", "_frozen", "_good", "_hold", "_rate", "_refused", "_since",
+        "_at_cap_pays", "_best", "_count", "_cut_at", "_frozen", "_good", "_hold", "_rate", "_refused", "_rest_for", "_since",
         "_skip", "_stage", "_target", "_until", "cap", "fixed", "size",
     )  # fmt: skip
 
@@ -49,7 +54,7 @@ class Window:
         self._good: float = self.size
         self._hold = _HOLD_SECONDS
         self._until = 0.0
-        self._refused = 0.0
+        self._refused = self._rest_for = 0.0
         self._cut_at = -1.0
         self._at_cap_pays = False
         self._frozen = 0
@@ -78,8 +83,12 @@ class Window:
             self._rate = 0.0
             self._begin(now, skip=False)
 
-    def answered(self, now: float, bound: bool) -> None:
-        """One request was answered; `bound` is whether the window was what held requests back."""
+    def answered(self, now: float, used: bool, bound: bool) -> None:
+        """One request was answered.
+
+        `used` is whether half the window was in use, which slow start asks for; `bound` whether the window was what
+        held requests back, without which a round measures nothing.
+        """
         if self.fixed:
             return
         if self._since < 0:
@@ -87,7 +96,7 @@ class Window:
         if self._frozen > 0:
             self._frozen -= 1
             return
-        if not bound:
+        if not (used if self._stage is _Stage.START else bound):
             self._void(now)
             return
         self._count += 1
@@ -101,15 +110,17 @@ class Window:
         self._frozen = int(self.size)
         self._void(now)
 
-    def refused(self, left: float, full: bool, now: float) -> None:
-        """A 429 about concurrency (or of unknown kind, then only when `full`) for a request that left then."""
-        if self.fixed or not full or left <= self._cut_at:
+    def refused(self, left: float, now: float) -> None:
+        """A 429 that concurrency may have caused, for a request that left then."""
+        if self.fixed or left <= self._cut_at:
             return
+        again = self._stage is _Stage.REFUSED
+        self._rest_for = min(_LONGEST_REFUSED_REST, self._rest_for * 2 or _REFUSED_REST) if again else 0.0
         self._refused = self.size
         self.size = max(1.0, self.size * _CUT)
         self._cut_at = now
         self._stage = _Stage.REFUSED
-        self._until = now + _REFUSED_REST
+        self._until = now + self._rest_for
         self._begin(now, skip=False)
 
     def first_left(self, now: float) -> None:
@@ -156,7 +167,7 @@ class Window:
 
     def _start_over(self, rate: float, now: float) -> None:
         if self._rate and rate < _PAYS_IN_START * self._rate:
-            self.size = self._good
+            self.size = self._knee(self._good, rate / self._rate)
             self._stage = _Stage.MEASURE
             self._begin(now, skip=True)
         elif self.size >= self.cap:
@@ -179,7 +190,7 @@ class Window:
 
     def _down_over(self, rate: float, now: float) -> None:
         if rate < _LOSES_DOWN * self._best:
-            self.size = self._good
+            self.size = min(self._good, self._knee(self.size, self._best / rate))
             self._rest(now)
             return
         self._best = max(self._best, rate)
@@ -188,13 +199,19 @@ class Window:
 
     def _up_over(self, rate: float, now: float) -> None:
         if rate < _PAYS_UP * self._best:
-            self.size = self._good
+            self.size = (
+                min(self.size, self._knee(self._good, rate / self._best)) if rate > 1.05 * self._best else self._good
+            )
             self._hold = min(_LONGEST_HOLD, self._hold * 2)
             self._rest(now)
             return
         self._best = rate
         self._hold = _HOLD_SECONDS
         self._try(_Stage.UP, self.size * 1.5 + 1, now)
+
+    def _knee(self, size: float, gain: float) -> float:
+        """The window that completes `gain` times what `size` does, and a little more for the pauses between."""
+        return min(float(self.cap), float(math.ceil(size * max(1.0, gain) * _HEADROOM)))
 
     def _rest(self, now: float) -> None:
         self._stage = _Stage.HOLD
@@ -214,5 +231,5 @@ class Window:
 
     def _refused_over(self, now: float) -> None:
         if self.size + 1 < self._refused * 0.95 or now >= self._until:
-            self.size = min(self.cap, self.size + 1)
+            self.size = min(float(self.cap), self.size + max(1.0, _REGROWTH * self.size))
         self._begin(now, skip=False)

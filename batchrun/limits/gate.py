@@ -19,6 +19,13 @@ _TUNED_EVERY = 0.02
 """Seconds for which a rate is taken as constant."""
 _TRICKLE = 1.0
 """Seconds between two requests while the provider is down."""
+_PRESSURE = 5.0
+"""So many 429s about tokens (fading over `_PRESSED` seconds) show that a stated limit is not the true one."""
+_PRESSED = 5.0
+_RECENTLY = 15.0
+"""Seconds for which a shortage of tokens explains a 429 that does not say what it is about."""
+_SHORTEST = 1e-4
+"""Seconds; a timer for less could fire before its time by the clock's own resolution, again and again."""
 _ROUNDED = 0.5
 """What the provider may have rounded off `remaining`."""
 
@@ -42,6 +49,7 @@ class Gate:
         self._bucket = TokenBucket(now)
         self._window = Window(limits.cap, limits.fixed)
         self._pace = Pace(start=not limits.fixed)
+        self._token_pace = Pace(start=False)
         self._estimate = Estimate()
         self._closing = Closing(random or Random())  # noqa: S311  # jitter, not a secret
         self._teller = Teller(listen)
@@ -54,7 +62,9 @@ class Gate:
         self._heard = -1
         self._paused = self._trickling = self._closed = False
         self._reason: WaitReason | None = None
+        self._short_of_tokens = -math.inf
         self._until: float | None = None
+        self._tokens_refused, self._pressure = -math.inf, 0.0
         self._last = now
         self._tuned = -math.inf
         self._binding = False
@@ -91,14 +101,14 @@ class Gate:
         permit.open = False
         self._in_flight -= 1
         now = self._clock()
-        bound = self._in_flight + 1 >= self._window.size / 2 and bool(self._queue)
+        waited = self._reason if self._queue else None
         self._settle_tokens(permit, feedback)
         self._hear(permit, feedback.hints, now)
         overlong = None
         if feedback.throttle is not None or feedback.hints.looks_like_429:
             overlong = self._refused(permit, feedback, now)
         else:
-            self._answered(permit, feedback, bound, now)
+            self._answered(permit, feedback, waited, now)
         self._pump(now)
         return overlong
 
@@ -232,6 +242,7 @@ class Gate:
         self._bucket.refill(now)
         wait = self._bucket.wait(tokens)
         if wait > 0:
+            self._short_of_tokens = now
             return self._no(WaitReason.TOKENS, now + wait)
         self._reason = None
         return True
@@ -268,7 +279,7 @@ class Gate:
                 return
             self._timer.cancel()
         self._timer_at = at
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - now), self._wake)
+        self._timer = asyncio.get_running_loop().call_later(max(_SHORTEST, at - now), self._wake)
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -282,9 +293,10 @@ class Gate:
     def _tune(self, now: float) -> None:
         stated = self._stated_rate()
         learnt = self._pace.refresh(now, self._binding and self._pace.rate <= stated)
+        tokens = self._token_pace.refresh(now, self._reason is WaitReason.TOKENS)
         self._binding = False
         self._spacing.set_rate(min(stated, learnt) * self._closing.share(now), now)
-        self._bucket.set_rate(self._stated_token_rate(), now)
+        self._bucket.set_rate(min(self._stated_token_rate(), tokens), now)
         self._tuned = now
 
     def _stated_rate(self) -> float:
@@ -322,50 +334,63 @@ class Gate:
             self._stated_requests.learn(hints.requests)
             left = self._sent - permit.sent_before - 1
             self._spacing.refill(now)
-            self._spacing.believe(_credit(hints.requests, left, elapsed, self._stated_requests.rate()) + _ROUNDED)
+            self._spacing.believe(_credit(self._stated_requests, hints.requests, left, elapsed) + _ROUNDED)
         if hints.tokens is not None:
             self._stated_tokens.learn(hints.tokens)
             left = self._sent_tokens - permit.tokens_before - permit.tokens
             self._bucket.refill(now)
-            self._bucket.believe(_credit(hints.tokens, left, elapsed, self._stated_tokens.rate()))
+            self._bucket.believe(_credit(self._stated_tokens, hints.tokens, left, elapsed))
 
     def _refused(self, permit: Permit, feedback: Feedback, now: float) -> Overlong | None:
         announced = feedback.hints.retry_after
-        throttle = feedback.throttle or Throttle.UNKNOWN
+        throttle = self._kind(feedback, now)
         again = self._closing.bursts > 0
         new = self._closing.refused(permit.left, announced, now)
-        if throttle is not Throttle.CONCURRENCY and not self._explained(permit, throttle):
-            self._pace.refused(permit.left, permit.pace, now)
-            if new and again:
-                self._pace.slow_down()
-        if throttle in (Throttle.CONCURRENCY, Throttle.UNKNOWN):
-            self._window.refused(permit.left, permit.full or throttle is Throttle.CONCURRENCY, now)
+        if throttle is Throttle.CONCURRENCY or (throttle is Throttle.UNKNOWN and permit.full and self._pace.learnt):
+            self._window.refused(permit.left, now)
+        if throttle is not Throttle.CONCURRENCY:
+            self._teach(permit, throttle, new and again, now)
         self._tune(now)
         longest = self._limits.max_wait
         if announced is not None and longest is not None and announced > longest:
             return Overlong(announced)
         return None
 
-    def _explained(self, permit: Permit, throttle: Throttle) -> bool:
-        """Whether the refusal teaches nothing: it left faster than is stated by now, or it is about stated tokens."""
+    def _kind(self, feedback: Feedback, now: float) -> Throttle:
+        """What a 429 is about; one that does not say is about tokens if those held requests back just now."""
+        throttle = feedback.throttle or Throttle.UNKNOWN
+        recently = self._short_of_tokens > now - _RECENTLY
+        return Throttle.TOKENS if throttle is Throttle.UNKNOWN and recently and not self._pace.learnt else throttle
+
+    def _teach(self, permit: Permit, throttle: Throttle, again: bool, now: float) -> None:
+        """Slow down what was refused, unless it left faster than is stated by now."""
         if throttle is Throttle.TOKENS and self._bucket.rate < math.inf:
             self._bucket.believe(0.0)
-            return True
-        return permit.pace > 1.05 * self._stated_rate()
+            pace, at = self._token_pace, self._bucket.rate
+            faded = math.exp((self._tokens_refused - now) / _PRESSED)
+            self._pressure, self._tokens_refused = self._pressure * faded + 1, now
+            if self._pressure < _PRESSURE:
+                return  # estimates are off now and then; only a limit that is lower than it says goes on refusing
+        elif permit.pace <= 1.05 * self._stated_rate():
+            pace, at = self._pace, permit.pace
+        else:
+            return
+        pace.refused(permit.left, at, now)
+        if again:
+            pace.slow_down()
 
-    def _answered(self, permit: Permit, feedback: Feedback, bound: bool, now: float) -> None:
+    def _answered(self, permit: Permit, feedback: Feedback, waited: WaitReason | None, now: float) -> None:
         self._pace.answered(permit.left)
         if feedback.failed:
             self._window.failed(now)
             return
         self._closing.answered()
-        self._window.answered(now, bound)
+        used = waited is not None and self._in_flight + 1 >= self._window.size / 2
+        self._window.answered(now, used, waited is WaitReason.CONCURRENCY)
 
 
-def _credit(hint: BucketHint, left: float, elapsed: float, rate: float) -> float:
-    if hint.remaining is None:
-        return math.inf
-    return hint.remaining - left + elapsed * rate
+def _credit(stated: HeaderRate, hint: BucketHint, left: float, elapsed: float) -> float:
+    return stated.held(hint) - left + elapsed * stated.rate()
 
 
 def _fill(stated: HeaderRate, own: float) -> float:

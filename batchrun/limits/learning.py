@@ -17,26 +17,29 @@ _SEARCH_FROM = 0.8
 _SEARCH_GROWTH = 0.10
 _SEARCH_HASTE = 0.03
 _FALL = 0.93
-_FALL_AGAIN = 0.85
-_PLATEAU = 8.0
+_FALL_AGAIN = 0.92
+_PLATEAU = 15.0
+_PLATEAU_REQUESTS = 50.0
 _SLOWEST = 1 / 60
-_REMEMBERED = 2048
+_REMEMBERED = 4096
+_REMEMBERED_SECONDS = 10.0
 
 
 class Pace:
     """The learnt rate in requests per second. All times are seconds of the gate's clock."""
 
-    __slots__ = ("_anchor", "_at", "_cut_at", "_first", "_outcomes", "_scale", "_stage", "_time", "rate")
+    __slots__ = ("_admitted", "_anchor", "_at", "_cut_at", "_falls", "_first", "_scale", "_stage", "_time", "rate")
 
     def __init__(self, *, start: bool) -> None:
         self.rate = _FIRST_PACE if start else math.inf
         self._stage = "start"
-        self._outcomes: deque[tuple[float, bool]] = deque(maxlen=_REMEMBERED)
+        self._admitted: deque[float] = deque(maxlen=_REMEMBERED)
         self._first = -1.0
         self._at = 0.0
         self._time = 0.0
         self._anchor = math.inf
         self._scale = 1.0
+        self._falls = 0
         self._cut_at = -math.inf
 
     @property
@@ -58,12 +61,12 @@ class Pace:
 
     def answered(self, left: float) -> None:
         """A request that left then was not refused."""
-        if self._stage == "start" and self.rate != math.inf:
-            self._outcomes.append((left, True))
+        if self._stage == "start":
+            self._admitted.append(left)
 
     def refused(self, left: float, pace: float, now: float) -> bool:
         """A request that left then, at that pace, was refused; whether that begins a new burst."""
-        if self._stage == "start":
+        if self._stage == "start" and (self.rate != math.inf or pace == math.inf):
             self._begin_search(left, now)
             return True
         if left <= self._cut_at:
@@ -96,10 +99,10 @@ class Pace:
 
     def _begin_search(self, left: float, now: float) -> None:
         """From what was admitted in the last while before the refused request left; a bucket's depth is not rate."""
-        window = max(0.25, (left - self._first) / 4)
-        known = [at for at, _ in self._outcomes if left - window <= at <= left]
-        span = min(window, max(left - self._first, 0.05))
-        admitted = max(1.0, len(known) - 1.0) / span
+        oldest = self._admitted[0] if len(self._admitted) == _REMEMBERED else self._first
+        span = min(max((left - self._first) / 4, 0.25), _REMEMBERED_SECONDS, max(left - oldest, 0.05))
+        known = sum(left - span <= at <= left for at in self._admitted)
+        admitted = max(1.0, known - 1.0) / span
         self._stage = "search"
         self._anchor = self.rate = max(_SLOWEST, _SEARCH_FROM * admitted)
         self._time = 0.0
@@ -107,9 +110,10 @@ class Pace:
 
     def _fall(self, refused_at: float, now: float) -> None:
         soon = self._stage == "hold" and self._time < _PLATEAU * self._scale / 2
+        self._falls = self._falls + 1 if soon else 0
         self._stage = "hold"
-        self._anchor = max(_SLOWEST, refused_at * (_FALL_AGAIN / _FALL if soon else 1.0))
-        self._scale = max(1.0, 2.5 / self._anchor)
+        self._anchor = max(_SLOWEST, refused_at * _FALL_AGAIN**self._falls)
+        self._scale = max(1.0, _PLATEAU_REQUESTS / (_PLATEAU * self._anchor))
         self._time = 0.0
         self.rate = self._cubic()
         self._cut_at = now
