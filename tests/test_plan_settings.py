@@ -110,6 +110,13 @@ def test_dashes_and_underscores_are_the_same_in_files(here: Path) -> None:
     assert found.log_file == str(here / "x.log")
 
 
+def test_the_rehearsal_is_configured_by_the_simulators_own_names(here: Path) -> None:
+    (here / "batchrun.toml").write_text('[sim]\nlatency = "0.3-0.8"\nrpm = 60\n')
+    assert gather({"profile": "sim"}).settings.sim == {"latency": "0.3-0.8", "rpm": 60}
+    (here / "batchrun.toml").write_text("[sim]\nlatncy = 1\n")
+    assert "did you mean latency?" in refusal(profile="sim")
+
+
 def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHRUN_MODEL", "")
     assert gather({}).settings.model is None
@@ -190,6 +197,7 @@ WRONG_FILES = [
     ("[profiles.x]\ninput_price = -1", "USD per million", ""),
     ("[profiles.x]\nheaders = {Authorization = 'Bearer abc'}", None, None),
     ("a = ", "is not valid TOML", ""),
+    ("sim = 1", "must be a table", ""),
     ("quiet = true\nverbose = true", "exclude each other", ""),
 ]
 

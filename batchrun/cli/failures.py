@@ -56,7 +56,8 @@ class Border:
         """An error and its hint on stderr, safe to show."""
         from batchrun.display import printable  # noqa: PLC0415  only on the way to an error
 
-        lines = [f"batchrun: {label}: {message}", *([f"  hint: {hint}"] if hint else [])]
+        text = f"batchrun: {label}: {message}" + (f"\nhint: {hint}" if hint else "")
+        lines = text.replace("\n", "\n  ").split("\n")
         try:
             for line in lines:
                 click.echo(printable(self.masked(line)), err=True)

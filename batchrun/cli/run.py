@@ -10,6 +10,7 @@ from batchrun.cli.options import RESUME, RUN, flag
 from batchrun.cli.shape import Shown, typed
 
 if TYPE_CHECKING:
+    from batchrun.plan import Plan
     from batchrun.plan.resolve import Access
     from batchrun.plan.sources import Gathered
 
@@ -81,9 +82,20 @@ def prepare(ctx: click.Context, gathered: "Gathered") -> None:
 
 def execute(gathered: "Gathered", access: "Access") -> int:
     """Runs the engine with these settings; the exit code."""
-    raise NotImplementedError
+    from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
+
+    return headless.run(gathered, access)
 
 
 def go_on(ctx: click.Context, ref: str, failed: bool, flags: dict[str, Any]) -> int:
     """Goes on with a journaled run; the exit code."""
-    raise NotImplementedError
+    from batchrun.plan import resolve  # noqa: PLC0415  pydantic: not for --help
+    from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
+
+    def admit(plan: "Plan", gathered: "Gathered") -> "Access":
+        prepare(ctx, gathered)
+        access = resolve.access(plan, gathered)
+        ctx.ensure_object(Border).mask = access.mask.text
+        return access
+
+    return headless.go_on(ref, flags, failed=failed, admit=admit)

@@ -116,7 +116,7 @@ def write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> N
 
 def no_such_option(error: click.NoSuchOption, params: Sequence[click.Parameter]) -> RefusedError:
     """The refusal of an unknown flag; one that looks like a key is told where keys come from."""
-    from batchrun.plan.names import unknown  # noqa: PLC0415  only on the way to an error
+    from batchrun.plan.names import nearest, unknown  # noqa: PLC0415  only on the way to an error
 
     name = error.option_name
     if name.strip("-").replace("_", "-") in ("api-key", "apikey", "key", "token", "secret"):
@@ -124,7 +124,10 @@ def no_such_option(error: click.NoSuchOption, params: Sequence[click.Parameter])
             f"{name} does not exist: others on this machine can read a command line, and the shell keeps it",
             "set OPENAI_API_KEY or the variable the profile names, or api_key_file or api_key_command in batchrun.toml",
         )
-    return unknown("option", name, [option for param in params for option in param.opts if option.startswith("--")])
+    known = [option for param in params for option in param.opts if option.startswith("--")]
+    if nearest(name, known) is None:
+        return RefusedError(f"unknown option: {name}", f"{error.ctx.command_path} --help" if error.ctx else None)
+    return unknown("option", name, known)
 
 
 def no_such_command(name: str, commands: Sequence[str]) -> RefusedError:

@@ -59,7 +59,7 @@ def _from_command(profile: Profile) -> Key | None:
     name = profile.api_key_command[0]
     try:
         done = subprocess.run(  # noqa: S603  the user's own command, from the user's own file, without a shell
-            profile.api_key_command, stdout=subprocess.PIPE, timeout=_SECONDS, check=True
+            profile.api_key_command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=_SECONDS, check=True
         )
     except subprocess.TimeoutExpired as error:
         raise RefusedError(f"the key command {name} gave no key within {_SECONDS} s") from error

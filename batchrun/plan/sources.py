@@ -200,5 +200,9 @@ def _check(gathered: Gathered) -> None:
     settings, profile = gathered.settings, gathered.profile
     check_params({**profile.params, **settings.params})
     check_headers(settings.headers)
+    if settings.sim:
+        from batchrun.sim import from_json  # noqa: PLC0415  a server, loaded only where it is configured
+
+        from_json(settings.sim)
     if profile.simulated and settings.base_url:
         raise RefusedError("profile sim starts its own server: it takes no base URL", "leave --base-url out")
