@@ -34,10 +34,11 @@ def _ref(*, required: bool = False) -> click.Argument:
 @click.command("runs", cls=Shown, params=[_JSON, _DIR], examples=("batchrun runs", "batchrun runs --json | jq -r .id"))
 def runs(json: bool, runs_dir: str | None) -> int:
     """List the runs of this directory, the latest first."""
-    from batchrun import registry, report  # noqa: PLC0415  only for this command
+    from batchrun import registry  # noqa: PLC0415  only for this command
+    from batchrun.report import pages  # noqa: PLC0415  only for this command
 
     found = registry.listing(registry.directory_for("-", runs_dir))
-    report.runs_table([registry.summary(run) for run in found], as_json=json)
+    pages.runs_table([registry.summary(run) for run in found], as_json=json)
     return ExitCode.OK
 
 
@@ -60,10 +61,11 @@ def runs(json: bool, runs_dir: str | None) -> int:
     help=f"Show one run: its plan, its sums, what is left and how to go on.\n\n{_RUN}",
 )
 def show(ref: str, follow: bool, failed: bool, json: bool, runs_dir: str | None) -> int:
-    from batchrun import registry, report  # noqa: PLC0415  only for this command
+    from batchrun import registry  # noqa: PLC0415  only for this command
+    from batchrun.report import pages  # noqa: PLC0415  only for this command
 
     found = registry.find(ref, runs_dir)
-    report.show_run(found, follow=follow, failed=failed, as_json=json)
+    pages.show_run(found, follow=follow, failed=failed, as_json=json)
     return ExitCode.OK
 
 
@@ -88,10 +90,11 @@ def show(ref: str, follow: bool, failed: bool, json: bool, runs_dir: str | None)
     help=f"Write the output of a run again, at any time, also while it runs.\n\n{_RUN}",
 )  # fmt: skip
 def export(**options: Any) -> int:
-    from batchrun import registry, report  # noqa: PLC0415  only for this command
+    from batchrun import registry  # noqa: PLC0415  only for this command
+    from batchrun.report import pages  # noqa: PLC0415  only for this command
 
     found = registry.find(options.pop("ref"), options.pop("runs_dir"))
-    report.export_run(found, **options)
+    pages.export_run(found, **options)
     return ExitCode.OK
 
 
@@ -110,11 +113,12 @@ def export(**options: Any) -> int:
 def rm(refs: tuple[str, ...], yes: bool, runs_dir: str | None) -> int:
     from batchrun import registry  # noqa: PLC0415  only for this command
     from batchrun.errors import RefusedError  # noqa: PLC0415  only for this command
+    from batchrun.report import pages  # noqa: PLC0415  only for this command
 
     found = [registry.find(ref, runs_dir) for ref in refs]
     if not yes and not sys.stdin.isatty():
         raise RefusedError("deleting needs a yes, and there is no terminal to ask", "add --yes")
     for run in found:
-        if yes or click.confirm(f"Delete {run.id}?", err=True):
+        if yes or click.confirm(f"Delete {pages.title(run)}?", err=True):
             registry.remove(run)
     return ExitCode.OK

@@ -27,14 +27,19 @@ from batchrun.report.faces import plain
 FOLLOW_EVERY = 2.0
 
 
-def runs_table(runs: list[RunFile], *, as_json: bool, stream: TextIO | None = None) -> None:
+def runs_table(runs: list[Summary], *, as_json: bool, stream: TextIO | None = None) -> None:
     """One line a run, the latest first."""
     out = stream or sys.stdout
-    for run in runs:
-        found = registry.summary(run)
+    for found in runs:
         print(json.dumps(summary_values(found)) if as_json else _run_line(found), file=out)
     if not runs and not as_json:
         print("no runs here; `batchrun --help` shows how to begin one", file=sys.stderr)
+
+
+def title(run: RunFile) -> str:
+    """A run in a question: its id, its output, how many replies are in it."""
+    totals = registry.summary(run).totals
+    return f"run {run.id} ({printable(run.reference, 60)}, {totals.replies:,} replies)"
 
 
 def summary_values(found: Summary) -> dict[str, Any]:
