@@ -40,6 +40,7 @@ def texts(rows: Input) -> list[str]:
         ("a.txt", '{"a":1}\n', "jsonl"),
         ("a.jsonl", ' [ {"a":1}]', "json"),
         ("a.json", "[1]", "json"),
+        ("a.jsonl", "[1]", "jsonl"),
         ("a", '{"a":oops}', "jsonl"),
         ("a.jsonl", "oops", "jsonl"),
         ("a.txt", "{not json}", "text"),

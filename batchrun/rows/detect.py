@@ -64,7 +64,7 @@ def _refuse_unreadable(data: bytes, name: str) -> None:
 
 
 def _by_content(text: str, suffix: str) -> str | None:
-    if _ARRAY.match(text) or (suffix in JSONL_SUFFIXES and text.lstrip().startswith("[")):
+    if _ARRAY.match(text) or (suffix == ".json" and text.lstrip().startswith("[")):
         return "json"
     first = text.lstrip().partition("\n")[0]
     if first.startswith("{") and (suffix not in BY_SUFFIX or _is_object(first)):
