@@ -40,7 +40,7 @@ class Window:
     """The window of one gate. `size` is in force; times are seconds of the gate's clock."""
 
     __slots__ = (
-        "_at_cap_pays", "_best", "_count", "_cut_at", "_frozen", "_good", "_hold", "_rate", "_refused", "_rest_for", "_since",
+        "_at_cap_pays", "_best", "_bound", "_count", "_cut_at", "_frozen", "_good", "_hold", "_rate", "_refused", "_rest_for", "_since",
         "_skip", "_stage", "_target", "_until", "cap", "fixed", "size",
     )  # fmt: skip
 
@@ -100,6 +100,7 @@ class Window:
             self._void(now)
             return
         self._count += 1
+        self._bound += bound
         if self._stage is _Stage.START:
             self.size = min(self.cap, self.size + 1)
         if self._count >= self._target:
@@ -123,6 +124,10 @@ class Window:
         self._until = now + self._rest_for
         self._begin(now, skip=False)
 
+    def excuse(self, now: float) -> None:
+        """What has left until now was refused for its rate: no cut for that."""
+        self._cut_at = now
+
     def first_left(self, now: float) -> None:
         """The clock of the first round starts with the first departure."""
         if self._since < 0:
@@ -130,7 +135,7 @@ class Window:
 
     def _begin(self, now: float, *, skip: bool) -> None:
         size = max(1, int(self.size))
-        self._count = 0
+        self._count = self._bound = 0
         self._skip = skip
         self._since = now
         self._target = size if skip or self._stage is _Stage.START else size * max(1, -(-_SAMPLE // size))
@@ -166,7 +171,9 @@ class Window:
                 self._refused_over(now)
 
     def _start_over(self, rate: float, now: float) -> None:
-        if self._rate and rate < _PAYS_IN_START * self._rate:
+        if 2 * self._bound < self._count:
+            rate = 0.0  # something else held requests back: the round says nothing of the window
+        if rate and self._rate and rate < _PAYS_IN_START * self._rate:
             self.size = self._knee(self._good, rate / self._rate)
             self._stage = _Stage.MEASURE
             self._begin(now, skip=True)

@@ -19,6 +19,7 @@ _TUNED_EVERY = 0.02
 """Seconds for which a rate is taken as constant."""
 _TRICKLE = 1.0
 """Seconds between two requests while the provider is down."""
+_SCARCE = frozenset({WaitReason.CONCURRENCY, WaitReason.REQUESTS, WaitReason.TOKENS})
 _PRESSURE = 5.0
 """So many 429s about tokens (fading over `_PRESSED` seconds) show that a stated limit is not the true one."""
 _PRESSED = 5.0
@@ -62,6 +63,7 @@ class Gate:
         self._heard = -1
         self._paused = self._trickling = self._closed = False
         self._reason: WaitReason | None = None
+        self._scarce: WaitReason | None = None
         self._short_of_tokens = -math.inf
         self._until: float | None = None
         self._tokens_refused, self._pressure = -math.inf, 0.0
@@ -226,7 +228,8 @@ class Gate:
         self._bucket.take(tokens)
         self._last = now
         self._window.first_left(now)
-        return Permit(tokens, self._spacing.rate, self._in_flight >= 0.8 * self._window.size, now)
+        full = self._scarce is WaitReason.CONCURRENCY and self._in_flight >= 0.8 * self._window.size
+        return Permit(tokens, self._spacing.rate, full, now)
 
     def _may_leave(self, now: float, tokens: int) -> bool:
         """Whether a request may leave now; else `_reason` and `_until` say why not."""
@@ -261,6 +264,8 @@ class Gate:
 
     def _no(self, reason: WaitReason, until: float | None) -> bool:
         self._reason, self._until = reason, until
+        if reason in _SCARCE:
+            self._scarce = reason
         return False
 
     def _allowed(self) -> int:
@@ -348,6 +353,8 @@ class Gate:
         new = self._closing.refused(permit.left, announced, now)
         if throttle is Throttle.CONCURRENCY or (throttle is Throttle.UNKNOWN and permit.full and self._pace.learnt):
             self._window.refused(permit.left, now)
+        elif throttle is Throttle.UNKNOWN and not self._pace.learnt:
+            self._window.excuse(now)
         if throttle is not Throttle.CONCURRENCY:
             self._teach(permit, throttle, new and again, now)
         self._tune(now)
