@@ -112,8 +112,7 @@ def create(path: Path, meta: dict[str, str | None]) -> None:
         raise RefusedError(f"{path}: there is a journal already.", "Go on with it, or use --fresh.")
     building = path.with_suffix(".new")
     try:
-        building.unlink(missing_ok=True)
-        os.close(os.open(building, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        _make_private(building)
     except OSError as error:
         raise RefusedError(
             f"{building}: the journal cannot be made: {error.strerror}.",
@@ -123,6 +122,13 @@ def create(path: Path, meta: dict[str, str | None]) -> None:
         _build(building, meta)
         building.rename(path)
         sync_directory(path.parent)
+
+
+def _make_private(path: Path) -> None:
+    """An empty file that only its owner can read, whatever the umask; SQLite gives its side files the same mode."""
+    path.unlink(missing_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    path.chmod(0o600)
 
 
 def _build(path: Path, meta: dict[str, str | None]) -> None:
@@ -147,6 +153,18 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def has_log(path: Path) -> bool:
+    """Whether there is a write-ahead log: somebody has the journal open, or had when he was killed."""
+    return _beside(path, "-wal").exists()
+
+
+def salvage(path: Path) -> sqlite3.Connection:
+    """Open a damaged journal to read what can be read."""
+    _check_file(path)
+    with translated(path):
+        return _raw(path, "ro")
+
+
 def connect(path: Path, *, write: bool) -> sqlite3.Connection:
     """Open and check an existing journal. The connection may move between threads, but serves one at a time.
 
@@ -155,29 +173,28 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
     _check_file(path)
     with translated(path):
         _refuse_lost_log(path)
-        connection = _connect(path, write=write)
+        connection = _raw(path, "rw") if write else _open_read_only(path)
         try:
             _check_content(path, connection)
+            if write:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
         except BaseException:
             connection.close()
             raise
     return connection
 
 
-def _connect(path: Path, *, write: bool) -> sqlite3.Connection:
-    if write:
-        connection = _raw(path, "rw")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        return connection
+def _open_read_only(path: Path) -> sqlite3.Connection:
     connection = _raw(path, "ro")
     try:
         connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
-    except sqlite3.OperationalError:  # a medium where the side files of WAL cannot be made
-        if os.access(path.parent, os.W_OK) or _beside(path, "-wal").exists():
-            raise
+    except sqlite3.Error as error:
         connection.close()
-        connection = _raw(path, "ro&immutable=1")
+        # On a medium where the side files of WAL cannot be made, nobody can be writing either.
+        if not isinstance(error, sqlite3.OperationalError) or os.access(path.parent, os.W_OK) or has_log(path):
+            raise
+        return _raw(path, "ro&immutable=1")
     return connection
 
 
@@ -205,11 +222,17 @@ def _check_file(path: Path) -> None:
 
 def _refuse_lost_log(path: Path) -> None:
     """A killed process leaves the write-ahead log beside its index; the index alone means that the log was removed."""
-    if not _beside(path, "-shm").exists() or _beside(path, "-wal").exists():
+    if not _beside(path, "-shm").exists() or has_log(path):
         return
     with contextlib.closing(_raw(path, "ro&immutable=1")) as connection:
-        if connection.execute("SELECT 1 FROM sessions WHERE ended IS NULL").fetchone():
+        if was_killed(connection):
             raise _damaged(path, f"{path.name}-wal, which holds the last commits, is missing")
+
+
+def was_killed(connection: sqlite3.Connection) -> bool:
+    """Whether the last session is under way or did not end as it should."""
+    last = connection.execute("SELECT ended IS NULL FROM sessions ORDER BY id DESC LIMIT 1").fetchone()
+    return last is not None and last[0] == 1
 
 
 def _check_content(path: Path, connection: sqlite3.Connection) -> None:
@@ -254,8 +277,7 @@ def copy(connection: sqlite3.Connection, path: Path, target: Path) -> None:
         raise RefusedError(f"{target}: there is such a file already.", "Name a file that does not exist.")
     building = target.with_name(f"{target.name}.partial")
     with translated(path):
-        building.unlink(missing_ok=True)
-        os.close(os.open(building, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        _make_private(building)
         connection.execute("VACUUM INTO ?", (str(building),))
         _sync(building)
         building.rename(target)

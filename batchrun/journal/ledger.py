@@ -35,7 +35,7 @@ class Journal:
     the writer thread owns the database: only `begin`, `end`, `lose`, `judge`, `finish` and `sample` write, on the
     thread of the loop, and `pending` and `totals` read.
 
-    `clock` gives Unix seconds. `faults` is called before each commit with its number, from 1: a seam for tests.
+    `doubt` is a warning to show, else None. `clock` gives Unix seconds. `faults` is called before each commit with its number, from 1: a seam for tests.
     """
 
     def __init__(
@@ -49,12 +49,23 @@ class Journal:
         self._clock = clock
         self._faults = faults
         self._commits = 0
+        had_log = database.has_log(path)
         self._connection: sqlite3.Connection = database.connect(path, write=True)
         self._window: sqlite3.Connection | None = None
         self._writer: Writer | None = None
         self._session = 0
         self._comparison = Comparison(self._connection)
         self._totals = sums.read(self._connection).totals()
+        self.doubt = None if had_log else self._lost_log()
+
+    def _lost_log(self) -> str | None:
+        """After a kill there is a log, unless somebody removed it, or another SQLite tool folded it in."""
+        if not database.was_killed(self._connection):
+            return None
+        return (
+            f"{self.path}: a session did not end, and there is no {self.path.name}-wal. If the journal was copied or moved "
+            "without it, the last answers are missing and would be paid again."
+        )
 
     @classmethod
     def create(
