@@ -48,7 +48,13 @@ def test_marks_of_one_letter_each_all_stay() -> None:
 
 @pytest.mark.parametrize(
     ("text", "limit", "shown"),
-    [("abcdef", 6, "abcdef"), ("abcdefg", 6, "abcde…"), ("a" * 10**6, 3, "aa…"), ("\x9b\x9b", 5, "\\x9b…"), ("ab", 0, "")],
+    [
+        ("abcdef", 6, "abcdef"),
+        ("abcdefg", 6, "abcde…"),
+        ("a" * 10**6, 3, "aa…"),
+        ("\x9b\x9b", 5, "\\x9b…"),
+        ("ab", 0, ""),
+    ],
 )
 def test_a_long_text_is_cut_with_an_ellipsis(text: str, limit: int, shown: str) -> None:
     assert printable(text, limit) == shown
