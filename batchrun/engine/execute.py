@@ -71,7 +71,7 @@ def something_pending(totals: Totals) -> bool:
 async def _sent(
     prepared: Prepared, access: Access, emit: Emit, at_hand: Callable[[Run], None], stream: BinaryIO | None
 ) -> Ending:
-    async with connected(prepared.plan, access) as client:
+    async with connected(prepared.plan, access, prepared.simulator) as client:
         prepared.journal.start()
         rows_out = _RowsOut(prepared, stream) if prepared.plan.output == STREAM and stream is not None else None
 
@@ -97,13 +97,12 @@ def _started(prepared: Prepared, client: Client) -> RunStarted:
 
 
 @contextlib.asynccontextmanager
-async def connected(plan: Plan, access: Access) -> AsyncGenerator[Client]:
+async def connected(plan: Plan, access: Access, simulator: sim.Settings) -> AsyncGenerator[Client]:
     """A client for the plan's provider, reachable; the simulated one is started for as long as it is needed."""
     async with contextlib.AsyncExitStack() as stack:
         base_url = plan.base_url
         if plan.simulated:
-            spawned = sim.spawn(sim.Settings())
-            base_url = await asyncio.to_thread(stack.enter_context, spawned)
+            base_url = await asyncio.to_thread(stack.enter_context, sim.spawn(simulator))
         client = Client(
             base_url=base_url,
             api_key=access.key.value if access.key is not None else None,

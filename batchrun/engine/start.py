@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from batchrun import journal as journals
-from batchrun import prompts, registry, rows
+from batchrun import prompts, registry, rows, sim
 from batchrun.engine.intake import Problems, checked
 from batchrun.errors import RefusedError
 from batchrun.events import Event, IntakeProgress, Notice
@@ -31,7 +31,10 @@ Emit = Callable[[Event], None]
 
 @dataclass(slots=True)
 class Prepared:
-    """A run that can begin; the holder closes it. `renderer` and `checker` are those of the plan."""
+    """A run that can begin; the holder closes it.
+
+    `renderer` and `checker` are those of the plan; `simulator` is what the embedded provider is told to be.
+    """
 
     run: RunFile
     plan: Plan
@@ -39,6 +42,7 @@ class Prepared:
     lock: Lock
     renderer: Renderer
     checker: Checker | None
+    simulator: sim.Settings
 
     def close(self, exit_code: int | None = None) -> None:
         """Let go of the journal and the run."""
@@ -56,8 +60,7 @@ def prepare(gathered: Gathered, emit: Emit) -> Prepared:
     prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
     with ExitStack() as undo:
         source = open_input(gathered, directory, prompt, undo)
-        plan = resolve(gathered, facts_of(settings.input or STREAM, source), prompt)
-        check_output(plan)
+        plan = planned(gathered, source, prompt)
         journals.prepare(registry.directory_for(plan.output, settings.runs_dir))
         prepared = _claimed(plan, gathered, undo)
         _fill(prepared, source, gathered, emit)
@@ -75,6 +78,15 @@ def open_input(gathered: Gathered, directory: Path, prompt: Prompt | None, undo:
         spool = directory / f"{registry.new_id(time.time())}.spool"
         undo.callback(spool.unlink, missing_ok=True)
     return rows.open_input(name, id_column=settings.id_column, has_prompt=prompt is not None, spool=spool)
+
+
+def planned(gathered: Gathered, source: Input, prompt: Prompt | None) -> Plan:
+    """The plan for this input; refuses names and places that do not exist."""
+    plan = resolve(gathered, facts_of(gathered.settings.input or STREAM, source), prompt)
+    if prompt is not None:
+        prompts.check_variables(prompt, source.columns, plan.variables, plan.columns)
+    check_output(plan)
+    return plan
 
 
 def renderer_of(plan: Plan, prompt: Prompt | None) -> Renderer:
@@ -100,6 +112,11 @@ def prompt_of(plan: Plan) -> Prompt | None:
     if plan.prompt_source is None:
         return None
     return prompts.parse(plan.prompt_source, path=plan.prompt_path or plan.prompt_name or "prompt")
+
+
+def simulator_of(gathered: Gathered) -> sim.Settings:
+    """The embedded provider that the settings describe. Raises RefusedError for what it cannot be."""
+    return sim.from_json(dict(gathered.settings.sim))
 
 
 def checker_of(prompt: Prompt | None) -> Checker | None:
@@ -130,9 +147,10 @@ def _claimed(plan: Plan, gathered: Gathered, undo: ExitStack) -> Prepared:
             _check_same_world(found, plan)
             journal = Journal.open(found.path)
             undo.callback(journal.close)
-            return Prepared(found, plan, journal, lock, renderer, check)
+            return Prepared(found, plan, journal, lock, renderer, check, simulator_of(gathered))
         _check_overwrite(plan, found, fresh=settings.fresh)
-        return _created(plan, directory, renderer, check, undo)
+        run, journal, lock = _created(plan, directory, undo)
+        return Prepared(run, plan, journal, lock, renderer, check, simulator_of(gathered))
 
 
 def _existing(plan: Plan, directory: Path) -> RunFile | None:
@@ -157,7 +175,7 @@ def _check_overwrite(plan: Plan, found: RunFile | None, *, fresh: bool) -> None:
         )
 
 
-def _created(plan: Plan, directory: Path, renderer: Renderer, check: Checker | None, undo: ExitStack) -> Prepared:
+def _created(plan: Plan, directory: Path, undo: ExitStack) -> tuple[RunFile, Journal, Lock]:
     now = time.time()
     meta = _meta(plan, registry.new_id(now), now, directory)
     path = directory / f"{meta.run}.db"
@@ -166,7 +184,7 @@ def _created(plan: Plan, directory: Path, renderer: Renderer, check: Checker | N
     journal = Journal.create(path, meta)
     undo.callback(journals.delete, path)
     undo.callback(journal.close)
-    return Prepared(RunFile(path, meta), plan, journal, lock, renderer, check)
+    return RunFile(path, meta), journal, lock
 
 
 def _meta(plan: Plan, run: str, created: float, directory: Path) -> Meta:
@@ -253,7 +271,8 @@ def prepare_resume(reference: str, flags: dict[str, Any], *, failed: bool) -> tu
         plan = override(old, gathered)
         journal.reopen(failed_for_good=failed)
         prompt = prompt_of(plan)
-        prepared = Prepared(found, plan, journal, lock, renderer_of(plan, prompt), checker_of(prompt))
+        parts = renderer_of(plan, prompt), checker_of(prompt), simulator_of(gathered)
+        prepared = Prepared(found, plan, journal, lock, *parts)
         undo.pop_all()
     return prepared, gathered
 
@@ -274,8 +293,7 @@ def rehearse(gathered: Gathered, emit: Emit) -> Rehearsal:
     settings = gathered.settings
     prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
     source = rows.open_input(settings.input or STREAM, id_column=settings.id_column, has_prompt=prompt is not None)
-    plan = resolve(gathered, facts_of(settings.input or STREAM, source), prompt)
-    check_output(plan)
+    plan = planned(gathered, source, prompt)
     problems = Problems()
     sized = _Sized(renderer_of(plan, prompt))
     for count, _ in enumerate(checked(source, sized, problems), 1):
