@@ -171,10 +171,12 @@ async def test_azure_gets_its_key_in_its_own_header():
 
 
 async def test_a_trusted_certificate_is_accepted():
-    async with FaultServer(certificate="trusted") as server:
-        async with Client(base_url=server.base_url, api_key=KEY, ca_file=CA_FILE, environ={}) as client:
-            await client.preflight()
-            exchange = await client.send(ASK, timeout=5)
+    async with (
+        FaultServer(certificate="trusted") as server,
+        Client(base_url=server.base_url, api_key=KEY, ca_file=CA_FILE, environ={}) as client,
+    ):
+        await client.preflight()
+        exchange = await client.send(ASK, timeout=5)
     assert (exchange.status, exchange.body, len(server.calls)) == (200, chat(), 1)
 
 
@@ -194,11 +196,13 @@ async def test_ssl_cert_file_is_obeyed(monkeypatch: pytest.MonkeyPatch):
     ],
 )
 async def test_an_untrusted_certificate_is_named_and_gets_no_request(certificate: str, ca_file: str | None, cause: str):
-    async with FaultServer(certificate=certificate) as server:
-        async with Client(base_url=server.base_url, api_key=KEY, ca_file=ca_file, environ={}) as client:
-            with pytest.raises(HostError, match=cause) as caught:
-                await client.preflight()
-            exchange = await client.send(ASK, timeout=5)
+    async with (
+        FaultServer(certificate=certificate) as server,
+        Client(base_url=server.base_url, api_key=KEY, ca_file=ca_file, environ={}) as client,
+    ):
+        with pytest.raises(HostError, match=cause) as caught:
+            await client.preflight()
+        exchange = await client.send(ASK, timeout=5)
     assert f"localhost:{server.port}" in caught.value.message
     assert caught.value.hint
     assert (exchange.fault, exchange.sent) == (Fault.TLS, False)
@@ -206,11 +210,13 @@ async def test_an_untrusted_certificate_is_named_and_gets_no_request(certificate
 
 
 async def test_plain_http_on_an_https_address_is_named():
-    async with FaultServer(on_connect=raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
-        async with Client(base_url=f"https://localhost:{server.port}", environ={}) as client:
-            with pytest.raises(HostError, match="does not speak TLS") as caught:
-                await client.preflight()
-            exchange = await client.send(ASK, timeout=5)
+    async with (
+        FaultServer(on_connect=raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server,
+        Client(base_url=f"https://localhost:{server.port}", environ={}) as client,
+    ):
+        with pytest.raises(HostError, match="does not speak TLS") as caught:
+            await client.preflight()
+        exchange = await client.send(ASK, timeout=5)
     assert "http://" in (caught.value.hint or "")
     assert (exchange.fault, exchange.sent) == (Fault.TLS, False)
 
@@ -254,10 +260,12 @@ async def test_preflight_asks_nothing():
 
 async def test_preflight_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("batchrun.client.exchange._PREFLIGHT_SECONDS", 0.1)
-    async with FaultServer(on_connect=hang) as server:
-        async with Client(base_url=f"https://localhost:{server.port}", environ={}) as client:
-            with pytest.raises(HostError, match=r"does not answer within 0\.1 s"):
-                await client.preflight()
+    async with (
+        FaultServer(on_connect=hang) as server,
+        Client(base_url=f"https://localhost:{server.port}", environ={}) as client,
+    ):
+        with pytest.raises(HostError, match=r"does not answer within 0\.1 s"):
+            await client.preflight()
 
 
 BASIC = "Basic bWU6aHVudGVyMi1odW50ZXIy"

@@ -15,7 +15,7 @@ from batchrun.client.preflight import reach
 from batchrun.client.secrets import Masker, secret_values
 from batchrun.client.session import SessionWire
 from batchrun.client.trust import Target
-from batchrun.client.wire import MAX_REPLY_BYTES, Token, Wire
+from batchrun.client.wire import MAX_REPLY_BYTES, NO_RECIPE, Recipe, Token, Wire
 from batchrun.errors import RefusedError
 from batchrun.models import Exchange, Fault, Request
 
@@ -87,14 +87,14 @@ class Client:
             return
         from batchrun.client import sdk  # noqa: PLC0415 # imports the SDK, 0.4 s that intake hides
 
-        recipe = sdk.recipe(str(self._url), self._api_key, self._headers)
-        session = SessionWire(
-            recipe.urls, recipe.headers, tls=self._tls, proxy=self._proxy, max_reply_bytes=self._max_reply_bytes
-        )
         if self._token is None:
-            self._wire = session
+            self._wire = self._session(sdk.recipe(str(self._url), self._api_key, self._headers))
         else:
+            session = self._session(NO_RECIPE)
             self._wire = sdk.SdkWire(session, str(self._url), self._masked(self._token), self._headers)
+
+    def _session(self, recipe: Recipe) -> SessionWire:
+        return SessionWire(recipe, tls=self._tls, proxy=self._proxy, max_reply_bytes=self._max_reply_bytes)
 
     def _masked(self, source: Token) -> Token:
         async def token() -> str:

@@ -7,7 +7,6 @@ takes about 0.4 s: `Client.prepare` does it, in a thread if need be.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import httpx2
 from multidict import CIMultiDict
@@ -15,7 +14,7 @@ from openai import APIStatusError, AsyncOpenAI, OpenAI
 from yarl import URL
 
 from batchrun.client.session import SessionWire
-from batchrun.client.wire import Answer, Token
+from batchrun.client.wire import Answer, Recipe, Token
 from batchrun.models import Endpoint
 
 _NO_KEY = "none"
@@ -23,13 +22,6 @@ _PER_MESSAGE = frozenset({"host", "connection", "content-length", "accept-encodi
 _DONE_WITH = frozenset({"content-encoding", "content-length", "set-cookie", "transfer-encoding"})
 _OF_OPENAI_ONLY = frozenset({"openai-organization", "openai-project"})
 _AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
-
-
-class Recipe(NamedTuple):
-    """What the SDK would send: an address per endpoint, and headers that are the same for every request."""
-
-    urls: Mapping[Endpoint, URL]
-    headers: Mapping[str, str]
 
 
 def sdk_path(endpoint: Endpoint) -> str:

@@ -2,13 +2,12 @@
 
 import io
 import ssl
-from collections.abc import Mapping
 
 import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from batchrun.client.wire import MAX_REPLY_BYTES, Answer, TooLargeError
+from batchrun.client.wire import MAX_REPLY_BYTES, Answer, Recipe, TooLargeError
 from batchrun.models import Endpoint
 
 CONNECT_SECONDS = 20.0
@@ -27,15 +26,15 @@ class SessionWire:
 
     def __init__(
         self,
-        urls: Mapping[Endpoint, URL],
-        headers: Mapping[str, str],
+        recipe: Recipe,
         *,
         tls: ssl.SSLContext | None,
         proxy: URL | None,
         max_reply_bytes: int = MAX_REPLY_BYTES,
     ) -> None:
-        self._urls = urls
-        self._headers = CIMultiDict(headers)
+        self._urls = recipe.urls
+        # aiohttp copies the session's headers at once, but merges those of a request one by one.
+        self._headers = CIMultiDict(recipe.headers)
         self._tls = tls
         self._proxy = proxy
         self._max = max_reply_bytes
@@ -46,6 +45,7 @@ class SessionWire:
             connector=aiohttp.TCPConnector(
                 limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS, ssl=self._tls if self._tls is not None else True
             ),
+            headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             trust_env=False,
@@ -60,10 +60,10 @@ class SessionWire:
             await self._session.close()
 
     async def post(self, endpoint: Endpoint, body: bytes) -> Answer:
-        return await self.carry(self._urls[endpoint], self._headers, body)
+        return await self.carry(self._urls[endpoint], None, body)
 
-    async def carry(self, url: URL, headers: CIMultiDict[str], body: bytes) -> Answer:
-        """Post `body` to any address over the same connections."""
+    async def carry(self, url: URL, headers: CIMultiDict[str] | None, body: bytes) -> Answer:
+        """Post `body` to any address over the same connections; `headers` win over those of every request."""
         assert self._session is not None, "the wire is open"
         # aiohttp writes bytes in one piece and warns from 1 MB on; a file object it writes piece by piece.
         data = body if len(body) < _LARGE_BODY_BYTES else io.BytesIO(body)

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
+from yarl import URL
+
 from batchrun.models import Endpoint
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
@@ -18,6 +20,16 @@ class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+class Recipe(NamedTuple):
+    """What is the same for every request: an address per endpoint, and the headers."""
+
+    urls: Mapping[Endpoint, URL]
+    headers: Mapping[str, str]
+
+
+NO_RECIPE = Recipe({}, {})
 
 
 class TooLargeError(Exception):
