@@ -7,28 +7,18 @@ from collections.abc import Callable
 from random import Random
 
 from batchrun.events import Going, Waiting, WaitReason
-from batchrun.limits.buckets import MINUTE, HeaderRate, Spacing, TokenBucket, usable
 from batchrun.limits.closing import Closing
 from batchrun.limits.concurrency import Window
-from batchrun.limits.headers import BucketHint, Hints
-from batchrun.limits.learning import Estimate, Pace
+from batchrun.limits.learning import Estimate
+from batchrun.limits.rates import Rates
 from batchrun.limits.records import Feedback, GateClosed, GateView, Limits, NeverFits, Overlong, Permit, Throttle
 from batchrun.limits.telling import Teller
 
-_TUNED_EVERY = 0.02
-"""Seconds for which a rate is taken as constant."""
 _TRICKLE = 1.0
 """Seconds between two requests while the provider is down."""
 _SCARCE = frozenset({WaitReason.CONCURRENCY, WaitReason.REQUESTS, WaitReason.TOKENS})
-_PRESSURE = 5.0
-"""So many 429s about tokens (fading over `_PRESSED` seconds) show that a stated limit is not the true one."""
-_PRESSED = 5.0
-_RECENTLY = 15.0
-"""Seconds for which a shortage of tokens explains a 429 that does not say what it is about."""
 _SHORTEST = 1e-4
 """Seconds; a timer for less could fire before its time by the clock's own resolution, again and again."""
-_ROUNDED = 0.5
-"""What the provider may have rounded off `remaining`."""
 
 
 class Gate:
@@ -46,30 +36,21 @@ class Gate:
         self._limits = limits
         self._clock = clock or asyncio.get_running_loop().time
         now = self._clock()
-        self._spacing = Spacing(now)
-        self._bucket = TokenBucket(now)
+        self._rates = Rates(limits, now)
         self._window = Window(limits.cap, limits.fixed)
-        self._pace = Pace(start=not limits.fixed)
-        self._token_pace = Pace(start=False)
         self._estimate = Estimate()
         self._closing = Closing(random or Random())  # noqa: S311  # jitter, not a secret
         self._teller = Teller(listen)
-        self._stated_requests, self._stated_tokens = HeaderRate(), HeaderRate()
         self._queue: deque[tuple[asyncio.Future[Permit], int]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._in_flight = 0
-        self._sent, self._sent_tokens = 0, 0.0
-        self._heard = -1
         self._paused = self._trickling = self._closed = False
         self._reason: WaitReason | None = None
         self._scarce: WaitReason | None = None
-        self._short_of_tokens = -math.inf
         self._until: float | None = None
         self._tokens_refused, self._pressure = -math.inf, 0.0
         self._last = now
-        self._tuned = -math.inf
-        self._binding = False
         self._tune(now)
 
     async def admit(self, tokens: int) -> Permit:
@@ -88,13 +69,7 @@ class Gate:
 
     def leave(self, permit: Permit) -> None:
         """The request leaves now. Called just before its first byte."""
-        now = self._clock()
-        permit.left = now
-        permit.sent_before = self._sent
-        permit.tokens_before = self._sent_tokens
-        self._sent += 1
-        self._sent_tokens += permit.tokens
-        self._spacing.left(now)
+        self._rates.left(permit, self._clock())
 
     def settle(self, permit: Permit, feedback: Feedback) -> Overlong | None:
         """The exchange is over: free the slot and learn. Tells when the provider announced too long a wait."""
@@ -105,7 +80,7 @@ class Gate:
         now = self._clock()
         waited = self._reason if self._queue else None
         self._settle_tokens(permit, feedback)
-        self._hear(permit, feedback.hints, now)
+        self._rates.hear(permit, feedback.hints, now)
         overlong = None
         if feedback.throttle is not None or feedback.hints.looks_like_429:
             overlong = self._refused(permit, feedback, now)
@@ -120,8 +95,8 @@ class Gate:
             return
         permit.open = False
         self._in_flight -= 1
-        self._spacing.give_back()
-        self._bucket.give(permit.tokens)
+        self._rates.spacing.give_back()
+        self._rates.bucket.give(permit.tokens)
         self._pump(self._clock())
 
     def estimate(self, body_bytes: int, output_limit: int | None) -> int:
@@ -157,9 +132,10 @@ class Gate:
         now = self._clock()
         self._window.change(limits.cap, limits.fixed, now)
         self._limits = limits
+        self._rates.change(limits)
         self._tune(now)
         for future, tokens in self._queue:
-            limit = self._token_limit()
+            limit = self._rates.token_limit
             if tokens > limit and not future.done():
                 future.set_exception(NeverFits(limit, tokens))
         self._pump(now)
@@ -177,16 +153,16 @@ class Gate:
         """The gate now, for a face."""
         waiting = sum(not future.done() for future, _ in self._queue)
         held = waiting > 0 or self._paused
-        spacing, bucket = self._spacing, self._bucket
-        known = self._pace.learnt or self._stated_rate() < math.inf
+        rpm, tpm = self._rates.per_minute()
+        requests_fill, tokens_fill = self._rates.fills()
         return GateView(
             in_flight=self._in_flight,
             allowed=self._allowed(),
             cap=self._limits.cap,
-            rpm=spacing.rate * MINUTE if known and spacing.rate < math.inf else None,
-            tpm=bucket.rate * MINUTE if bucket.rate < math.inf else None,
-            requests_fill=_fill(self._stated_requests, spacing.level / spacing.depth) if known else None,
-            tokens_fill=_fill(self._stated_tokens, bucket.level / bucket.depth) if bucket.depth else None,
+            rpm=rpm,
+            tpm=tpm,
+            requests_fill=requests_fill,
+            tokens_fill=tokens_fill,
             reason=self._reason if held else None,
             until=self._until if held else None,
             refused_since=self._closing.since,
@@ -224,29 +200,22 @@ class Gate:
 
     def _grant(self, now: float, tokens: int) -> Permit:
         self._in_flight += 1
-        self._spacing.take()
-        self._bucket.take(tokens)
+        self._rates.spacing.take()
+        self._rates.bucket.take(tokens)
         self._last = now
         self._window.first_left(now)
         full = self._scarce is WaitReason.CONCURRENCY and self._in_flight >= 0.8 * self._window.size
-        return Permit(tokens, self._spacing.rate, full, now)
+        return Permit(tokens, self._rates.spacing.rate, full, now)
 
     def _may_leave(self, now: float, tokens: int) -> bool:
         """Whether a request may leave now; else `_reason` and `_until` say why not."""
-        if now - self._tuned >= _TUNED_EVERY or now < self._tuned:
+        if self._rates.due(now):
             self._tune(now)
         if self._barred(now):
             return False
-        self._spacing.refill(now)
-        wait = self._spacing.wait()
-        if wait > 0:
-            self._binding = True
-            return self._no(WaitReason.REQUESTS, now + wait)
-        self._bucket.refill(now)
-        wait = self._bucket.wait(tokens)
-        if wait > 0:
-            self._short_of_tokens = now
-            return self._no(WaitReason.TOKENS, now + wait)
+        held = self._rates.wait(tokens, now)
+        if held is not None:
+            return self._no(*held)
         self._reason = None
         return True
 
@@ -296,111 +265,45 @@ class Gate:
         self._pump(self._clock())
 
     def _tune(self, now: float) -> None:
-        stated = self._stated_rate()
-        learnt = self._pace.refresh(now, self._binding and self._pace.rate <= stated)
-        tokens = self._token_pace.refresh(now, self._reason is WaitReason.TOKENS)
-        self._binding = False
-        self._spacing.set_rate(min(stated, learnt) * self._closing.share(now), now)
-        self._bucket.set_rate(min(self._stated_token_rate(), tokens), now)
-        self._tuned = now
-
-    def _stated_rate(self) -> float:
-        own = math.inf if self._limits.rpm is None else self._limits.rpm / MINUTE
-        return usable(min(own, self._stated_requests.rate()))
-
-    def _stated_token_rate(self) -> float:
-        own = math.inf if self._limits.tpm is None else self._limits.tpm / MINUTE
-        return usable(min(own, self._stated_tokens.rate()))
-
-    def _token_limit(self) -> float:
-        own = math.inf if self._limits.tpm is None else self._limits.tpm
-        return min(own, self._stated_tokens.limit or math.inf)
+        self._rates.tune(now, self._closing.share(now))
 
     def _check_fits(self, tokens: int) -> None:
-        limit = self._token_limit()
+        limit = self._rates.token_limit
         if tokens > limit:
             raise NeverFits(limit, tokens)
 
     def _settle_tokens(self, permit: Permit, feedback: Feedback) -> None:
         if feedback.throttle is not None:
-            self._bucket.give(permit.tokens)
+            self._rates.bucket.give(permit.tokens)
         elif feedback.tokens is not None:
-            self._bucket.give(permit.tokens - feedback.tokens)
+            self._rates.bucket.give(permit.tokens - feedback.tokens)
         if feedback.input_tokens is not None and feedback.output_tokens is not None:
             self._estimate.learn(feedback.body_bytes, feedback.input_tokens, feedback.output_tokens)
 
-    def _hear(self, permit: Permit, hints: Hints, now: float) -> None:
-        """Believe the headers of the newest request heard so far, less what has left since it left."""
-        if permit.sent_before < self._heard or (hints.requests is None and hints.tokens is None):
-            return
-        self._heard = permit.sent_before
-        elapsed = max(0.0, now - permit.left)
-        if hints.requests is not None:
-            self._stated_requests.learn(hints.requests)
-            left = self._sent - permit.sent_before - 1
-            self._spacing.refill(now)
-            self._spacing.believe(_credit(self._stated_requests, hints.requests, left, elapsed) + _ROUNDED)
-        if hints.tokens is not None:
-            self._stated_tokens.learn(hints.tokens)
-            left = self._sent_tokens - permit.tokens_before - permit.tokens
-            self._bucket.refill(now)
-            self._bucket.believe(_credit(self._stated_tokens, hints.tokens, left, elapsed))
-
     def _refused(self, permit: Permit, feedback: Feedback, now: float) -> Overlong | None:
         announced = feedback.hints.retry_after
-        throttle = self._kind(feedback, now)
+        throttle = self._rates.kind(feedback.throttle, now)
         again = self._closing.bursts > 0
         new = self._closing.refused(permit.left, announced, now)
-        if throttle is Throttle.CONCURRENCY or (throttle is Throttle.UNKNOWN and permit.full and self._pace.learnt):
+        if throttle is Throttle.CONCURRENCY or (
+            throttle is Throttle.UNKNOWN and permit.full and self._rates.pace.learnt
+        ):
             self._window.refused(permit.left, now)
-        elif throttle is Throttle.UNKNOWN and not self._pace.learnt:
+        elif throttle is Throttle.UNKNOWN and not self._rates.pace.learnt:
             self._window.excuse(now)
         if throttle is not Throttle.CONCURRENCY:
-            self._teach(permit, throttle, new and again, now)
+            self._rates.refused(permit, throttle, new and again, now)
         self._tune(now)
         longest = self._limits.max_wait
         if announced is not None and longest is not None and announced > longest:
             return Overlong(announced)
         return None
 
-    def _kind(self, feedback: Feedback, now: float) -> Throttle:
-        """What a 429 is about; one that does not say is about tokens if those held requests back just now."""
-        throttle = feedback.throttle or Throttle.UNKNOWN
-        recently = self._short_of_tokens > now - _RECENTLY
-        return Throttle.TOKENS if throttle is Throttle.UNKNOWN and recently and not self._pace.learnt else throttle
-
-    def _teach(self, permit: Permit, throttle: Throttle, again: bool, now: float) -> None:
-        """Slow down what was refused, unless it left faster than is stated by now."""
-        if throttle is Throttle.TOKENS and self._bucket.rate < math.inf:
-            self._bucket.believe(0.0)
-            pace, at = self._token_pace, self._bucket.rate
-            faded = math.exp((self._tokens_refused - now) / _PRESSED)
-            self._pressure, self._tokens_refused = self._pressure * faded + 1, now
-            if self._pressure < _PRESSURE:
-                return  # estimates are off now and then; only a limit that is lower than it says goes on refusing
-        elif permit.pace <= 1.05 * self._stated_rate():
-            pace, at = self._pace, permit.pace
-        else:
-            return
-        pace.refused(permit.left, at, now)
-        if again:
-            pace.slow_down()
-
     def _answered(self, permit: Permit, feedback: Feedback, waited: WaitReason | None, now: float) -> None:
-        self._pace.answered(permit.left)
+        self._rates.pace.answered(permit.left)
         if feedback.failed:
             self._window.failed(now)
             return
         self._closing.answered()
         used = waited is not None and self._in_flight + 1 >= self._window.size / 2
         self._window.answered(now, used, waited is WaitReason.CONCURRENCY)
-
-
-def _credit(stated: HeaderRate, hint: BucketHint, left: float, elapsed: float) -> float:
-    return stated.held(hint) - left + elapsed * stated.rate()
-
-
-def _fill(stated: HeaderRate, own: float) -> float:
-    if stated.limit and stated.remaining is not None:
-        return min(1.0, stated.remaining / stated.limit)
-    return min(1.0, max(0.0, own))
