@@ -18,6 +18,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from batchrun.errors import RefusedError
+from batchrun.sim.times import plain
 
 
 class Moment(Enum):
@@ -87,7 +88,7 @@ class Fault(NamedTuple):
 
     def __str__(self) -> str:
         if self.start is not None:
-            when = f"{self.start!r}-" if self.end == float("inf") else f"{self.start!r}-{self.end!r}"
+            when = f"{plain(self.start)}-" if self.end == float("inf") else f"{plain(self.start)}-{plain(self.end)}"
         elif self.text:
             when = f"text:{self.text}"
         else:
@@ -139,13 +140,12 @@ def _when(name: str, when: str) -> Fault | None:
     if kind == "first":
         tries = (int(rest) if rest.isascii() and rest.isdigit() else 0) if colon else 1
         return Fault(name, tries=tries) if tries else None
-    start, dash, end = when.partition("-")
-    numbers = [_number(part) for part in (start, end or "inf")]
-    if numbers[0] is None or numbers[1] is None:
-        return None
-    if dash:
-        return Fault(name, start=numbers[0], end=numbers[1]) if numbers[0] < numbers[1] else None
-    return Fault(name, share=numbers[0]) if numbers[0] <= 1 else None
+    share = _number(when)
+    if share is not None:
+        return Fault(name, share=share) if share <= 1 else None
+    first, _, last = when.partition("-")
+    start, end = _number(first), _number(last or "inf")
+    return Fault(name, start=start, end=end) if start is not None and end is not None and start < end else None
 
 
 def _number(text: str) -> float | None:

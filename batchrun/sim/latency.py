@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 from batchrun.errors import RefusedError
+from batchrun.sim.times import plain
 
 _HINT = "say 0.5, 0.3-0.8 or lognormal:0.5:0.4 (median and sigma), and +0.02/token for each output token"
 
@@ -32,10 +33,10 @@ class Latency(NamedTuple):
 
     def __str__(self) -> str:
         if self.sigma:
-            base = f"lognormal:{self.low!r}:{self.sigma!r}"
+            base = f"lognormal:{plain(self.low)}:{plain(self.sigma)}"
         else:
-            base = f"{self.low!r}" if self.low == self.high else f"{self.low!r}-{self.high!r}"
-        return f"{base}+{self.per_token!r}/token" if self.per_token else base
+            base = plain(self.low) if self.low == self.high else f"{plain(self.low)}-{plain(self.high)}"
+        return f"{base}+{plain(self.per_token)}/token" if self.per_token else base
 
 
 def parse_latency(text: str) -> Latency:

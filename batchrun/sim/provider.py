@@ -61,6 +61,8 @@ class Provider:
         limiter = Limiter(settings, self._clock())
         limiter.keep(self._limiter)
         self.settings, self._limiter = settings, limiter
+        self.stats.record(settings.record)
+        self._serve_waiting()
 
     def elapsed(self) -> float:
         """Seconds since the start."""
@@ -170,6 +172,9 @@ class Provider:
     def _served(self, visit: _Visit) -> None:
         self._serving -= 1
         self._answer(visit)
+        self._serve_waiting()
+
+    def _serve_waiting(self) -> None:
         while self._queue and not self._full():
             self._serve(self._queue.popleft())
 

@@ -92,9 +92,16 @@ def _say(ask: Ask, text: str, reply_tokens: int) -> tuple[str, bool]:
 
 
 def _cut(text: str, size: int) -> str:
+    """As much of a text as fits into `size` bytes of UTF-8."""
+    size = max(size, 0)
     if text.isascii():
-        return text[: max(size, 0)]
-    return text.encode("utf-8", "surrogatepass")[: max(size, 0)].decode("utf-8", "ignore")
+        return text[:size]
+    encoded = text.encode("utf-8", "surrogatepass")
+    if len(encoded) > size:
+        # A byte 10xxxxxx goes on with a character, which has to be left out as a whole.
+        while size and encoded[size] & 0xC0 == 0x80:
+            size -= 1
+    return encoded[:size].decode("utf-8", "surrogatepass")
 
 
 def _chat(ask: Ask, digest: str, said: _Said) -> dict[str, Any]:

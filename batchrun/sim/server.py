@@ -33,6 +33,8 @@ class Server:
         self.port: int = self._socket.getsockname()[1]
         self._timers: list[asyncio.TimerHandle] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._up = False
+        self._turn = asyncio.Lock()
 
     @property
     def base_url(self) -> str:
@@ -48,17 +50,24 @@ class Server:
         """Change settings by their names and JSON values while running. Raises RefusedError; see `Settings`."""
         settings = self.provider.settings.changed(values)
         self.provider.change(settings)
+        self._come_up()
         self._plan_outages(settings.faults)
 
     async def start(self) -> None:
         """Listen."""
+        self._up = True
         await self._listen()
         self._plan_outages(self.provider.settings.faults)
 
     async def stop(self) -> None:
         """Stop listening and reset whatever is connected."""
         self._forget_outages()
-        self._go_down()
+        for task in self._tasks:
+            task.cancel()
+        for connection in list(self._live):
+            connection.reset()
+        if self._listener is not None:
+            self._listener.close()
         self._socket.close()
         await asyncio.sleep(0)
 
@@ -81,10 +90,9 @@ class Server:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-        if self._listener is None and self._socket.fileno() >= 0:
-            self._come_up()
 
     def _go_down(self) -> None:
+        self._up = False
         for connection in list(self._live):
             connection.reset()
         if self._listener is not None:
@@ -94,15 +102,20 @@ class Server:
             self._socket = _bound(self.port)
 
     def _come_up(self) -> None:
-        if self._listener is None:
+        if not self._up:
+            self._up = True
             task = asyncio.get_running_loop().create_task(self._listen())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _listen(self) -> None:
-        if self._listener is None:
-            loop = asyncio.get_running_loop()
-            self._listener = await loop.create_server(self._connection, sock=self._socket, backlog=_BACKLOG)
+        async with self._turn:
+            if self._listener is None:
+                loop = asyncio.get_running_loop()
+                self._listener = await loop.create_server(self._connection, sock=self._socket, backlog=_BACKLOG)
+            if not self._up:
+                # An outage has begun meanwhile.
+                self._go_down()
 
     def _connection(self) -> Connection:
         return Connection(self._answer, self._live)

@@ -25,6 +25,11 @@ class Stats:
         self.admissions = array("d")
         self.log: list[dict[str, Any]] | None = [] if record else None
 
+    def record(self, wanted: bool) -> None:
+        """Keep a log from now on, or no longer."""
+        if wanted != (self.log is not None):
+            self.log = [] if wanted else None
+
     def arrive(self, digest: bytes, at: float) -> int:
         """Count a call of a prompt; returns which attempt it is, from 1, those refused by a limit left out."""
         self.calls += 1

@@ -1,4 +1,4 @@
-"""How durations and dates are written in headers."""
+"""How durations and dates are written, in headers and in settings."""
 
 import time
 
@@ -15,6 +15,11 @@ def go_duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes}m{text}s" if minutes else f"{text}s"
     return f"{minutes // 60}h{minutes % 60}m{text}s"
+
+
+def plain(number: float) -> str:
+    """A number without an exponent, to nine places: `0.00001`, where `str` writes `1e-05`."""
+    return f"{number:.9f}".rstrip("0").rstrip(".")
 
 
 def http_date(epoch: float) -> str:
