@@ -4,17 +4,20 @@ import asyncio
 import os
 import sqlite3
 import stat
+import tempfile
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import InputError, RefusedError, StorageError
-from batchrun.journal import Drift, End, IntakeRow, Journal, Meta, Reader, delete, fingerprint
+from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, delete, fingerprint
 from batchrun.models import Flag, Outcome, State, Totals, Usage
 
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a property test makes thousands of commits
 META = Meta(run="r1", created=1.5, plan='{"model": "m"}', prompt="Translate", simulated=True, output="../out.jsonl")
 DONE = Outcome(State.DONE, True, None, None, frozenset(), None)
 FOR_NOW = Outcome(State.FAILED, False, "HTTP 503", "overloaded", frozenset(), None)
@@ -402,34 +405,36 @@ class Life:
         return self.journal.end(row, self.open.pop(row), *ENDS[what])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None)
 @given(sessions=st.lists(st.tuples(steps, st.sampled_from(["", "reopen", "all", "shrink"])), min_size=1, max_size=3))
 def test_the_totals_are_always_the_sums_of_the_rows(
-    tmp_path_factory: pytest.TempPathFactory, sessions: list[tuple[list[tuple[int, str, bool]], str]]
+    sessions: list[tuple[list[tuple[int, str, bool]], str]],
 ) -> None:
-    path = tmp_path_factory.mktemp("totals") / "r.db"
-    first = Journal.create(path, META)
-    first.take_in(numbered(4))
-    first.close()
+    with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
+        path = Path(directory) / "r.db"
+        first = Journal.create(path, META)
+        first.take_in(numbered(4))
+        first.close()
+        for taken, between in sessions:
+            again(path, partial(live, taken=taken))
+            change(path, between)
+            checked(path)
 
-    for taken, between in sessions:
 
-        async def work(journal: Journal, taken: list[tuple[int, str, bool]] = taken) -> None:
-            life = Life(journal)
-            for row, what, wait in taken:
-                future = life.step(row, what)
-                if future is not None and wait:
-                    await future
+async def live(journal: Journal, taken: list[tuple[int, str, bool]]) -> None:
+    life = Life(journal)
+    for row, what, wait in taken:
+        future = life.step(row, what)
+        if future is not None and wait:
+            await future
 
-        again(path, work)
-        checked(path)
-        with_rows = Journal.open(path)
-        if between == "shrink":
-            drift = with_rows.compare([numbered(4)[0]._replace(request="other"), numbered(4)[2]])
-            assert isinstance(drift, Drift)
-            with_rows.apply()
-        elif between:
-            with_rows.reopen(failed_for_good=between == "all")
-        assert with_rows.totals.pending >= 0
-        with_rows.close()
-        checked(path)
+
+def change(path: Path, between: str) -> None:
+    journal = Journal.open(path)
+    if between == "shrink":
+        assert journal.compare([numbered(4)[0]._replace(request="other"), numbered(4)[2]]).rows == 2
+        journal.apply()
+    elif between:
+        journal.reopen(failed_for_good=between == "all")
+    assert journal.totals.pending >= 0
+    journal.close()
