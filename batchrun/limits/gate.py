@@ -67,6 +67,17 @@ class Gate:
                 return self._grant(now, tokens)
         return await self._wait(tokens)
 
+    async def confirm(self, permit: Permit) -> Permit:
+        """The permit to leave with, called between the journal's commit and `leave`.
+
+        A 429 may have closed the gate since the request was admitted; then it waits again, first in the queue, and
+        the permit it had is void. Returns at once otherwise. Raises GateClosed.
+        """
+        if self._clock() >= self._closing.until or not permit.open:
+            return permit
+        self._give_back(permit)
+        return await self._wait(permit.tokens, first=True)
+
     def leave(self, permit: Permit) -> None:
         """The request leaves now. Called just before its first byte."""
         self._rates.left(permit, self._clock())
@@ -91,13 +102,9 @@ class Gate:
 
     def cancel(self, permit: Permit) -> None:
         """The request never left: everything is given back."""
-        if not permit.open:
-            return
-        permit.open = False
-        self._in_flight -= 1
-        self._rates.spacing.give_back()
-        self._rates.bucket.give(permit.tokens)
-        self._pump(self._clock())
+        if permit.open:
+            self._give_back(permit)
+            self._pump(self._clock())
 
     def estimate(self, body_bytes: int, output_limit: int | None) -> int:
         """The tokens a request will probably use, input and output."""
@@ -169,10 +176,21 @@ class Gate:
             waiting=waiting,
         )
 
-    async def _wait(self, tokens: int) -> Permit:
+    def _give_back(self, permit: Permit) -> None:
+        permit.open = False
+        self._in_flight -= 1
+        self._rates.spacing.give_back()
+        self._rates.bucket.give(permit.tokens)
+
+    async def _wait(self, tokens: int, *, first: bool = False) -> Permit:
+        if self._closed:
+            raise GateClosed
         future: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
-        self._queue.append((future, tokens))
-        if len(self._queue) == 1:
+        if first:
+            self._queue.appendleft((future, tokens))
+        else:
+            self._queue.append((future, tokens))
+        if self._queue[0][0] is future:
             self._pump(self._clock())
         try:
             return await future
