@@ -5,7 +5,6 @@ Nothing here is asked again per request; the environment is read when the client
 
 import ipaddress
 import ssl
-import urllib.request
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -94,9 +93,25 @@ def proxy_for(url: URL, environ: Mapping[str, str]) -> URL | None:
         return None
     proxies = _proxies(environ)
     address = proxies.get(url.scheme) or proxies.get("all")
-    if not address or urllib.request.proxy_bypass_environment(f"{host}:{url.port}", proxies):  # type: ignore[attr-defined]
+    if not address or _goes_direct(host, url.port, proxies["no"]):
         return None
     return _proxy_url(address)
+
+
+def _goes_direct(host: str, port: int | None, exceptions: str) -> bool:
+    """Whether NO_PROXY names the host: as a name, a domain with or without its dot, an address, a network or `*`."""
+    for entry in exceptions.lower().replace(",", " ").split():
+        name = entry.removesuffix(f":{port}").lstrip(".")
+        if entry == "*" or host == name or host.endswith(f".{name}") or _in_network(host, name):
+            return True
+    return False
+
+
+def _in_network(host: str, network: str) -> bool:
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(network, strict=False)
+    except ValueError:
+        return False
 
 
 def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
