@@ -17,6 +17,8 @@ from batchrun.limits.telling import Teller
 _TRICKLE = 1.0
 """Seconds between two requests while the provider is down."""
 _SCARCE = frozenset({WaitReason.CONCURRENCY, WaitReason.REQUESTS, WaitReason.TOKENS})
+_LOOK_AGAIN = 1.0
+"""Seconds after which a slow rate is looked at again: it may have grown."""
 _SHORTEST = 1e-4
 """Seconds; a timer for less could fire before its time by the clock's own resolution, again and again."""
 
@@ -97,14 +99,21 @@ class Gate:
             overlong = self._refused(permit, feedback, now)
         else:
             self._answered(permit, feedback, waited, now)
+        if self._rates.due(now):
+            self._tune(now)
         self._pump(now)
         return overlong
 
     def cancel(self, permit: Permit) -> None:
-        """The request never left: everything is given back."""
-        if permit.open:
+        """The request never left: everything is given back. If it did leave and was abandoned, only its slot is."""
+        if not permit.open:
+            return
+        if permit.sent_before < 0:
             self._give_back(permit)
-            self._pump(self._clock())
+        else:
+            permit.open = False
+            self._in_flight -= 1
+        self._pump(self._clock())
 
     def estimate(self, body_bytes: int, output_limit: int | None) -> int:
         """The tokens a request will probably use, input and output."""
@@ -263,7 +272,7 @@ class Gate:
         look = self._teller.held(reason, self._until, self._last, now)
         at = look if self._until is None else self._until
         if at is not None:
-            self._arm(at, now)
+            self._arm(min(at, now + _LOOK_AGAIN) if reason is WaitReason.REQUESTS else at, now)
 
     def _arm(self, at: float, now: float) -> None:
         if self._timer is not None:
@@ -301,21 +310,24 @@ class Gate:
     def _refused(self, permit: Permit, feedback: Feedback, now: float) -> Overlong | None:
         announced = feedback.hints.retry_after
         throttle = self._rates.kind(feedback.throttle, now)
-        again = self._closing.bursts > 0
-        new = self._closing.refused(permit.left, announced, now)
-        if throttle is Throttle.CONCURRENCY or (
-            throttle is Throttle.UNKNOWN and permit.full and self._rates.pace.learnt
-        ):
-            self._window.refused(permit.left, now)
-        elif throttle is Throttle.UNKNOWN and not self._rates.pace.learnt:
-            self._window.excuse(now)
+        row = self._closing.bursts > 0
+        again = self._closing.refused(permit.left, announced, now) and row
+        if not again:  # else the back-off grows, and the window is told nothing new
+            self._blame_window(permit, throttle, now)
         if throttle is not Throttle.CONCURRENCY:
-            self._rates.refused(permit, throttle, new and again, now)
+            self._rates.refused(permit, throttle, again, now)
         self._tune(now)
         longest = self._limits.max_wait
         if announced is not None and longest is not None and announced > longest:
             return Overlong(announced)
         return None
+
+    def _blame_window(self, permit: Permit, throttle: Throttle, now: float) -> None:
+        unknown = throttle is Throttle.UNKNOWN
+        if throttle is Throttle.CONCURRENCY or (unknown and permit.full and self._rates.pace.learnt):
+            self._window.refused(permit.left, now)
+        elif unknown and not self._rates.pace.learnt:
+            self._window.excuse(now)
 
     def _answered(self, permit: Permit, feedback: Feedback, waited: WaitReason | None, now: float) -> None:
         self._rates.pace.answered(permit.left)

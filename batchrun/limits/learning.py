@@ -20,6 +20,9 @@ _FALL = 0.93
 _FALL_AGAIN = 0.92
 _PLATEAU = 15.0
 _PLATEAU_REQUESTS = 50.0
+_MOST_FALLS = 6
+_HALVINGS = 3
+_LONGEST_STEP = 2.0
 _SLOWEST = 1 / 60
 _REMEMBERED = 4096
 _REMEMBERED_SECONDS = 10.0
@@ -28,7 +31,19 @@ _REMEMBERED_SECONDS = 10.0
 class Pace:
     """The learnt rate in requests per second. All times are seconds of the gate's clock."""
 
-    __slots__ = ("_admitted", "_anchor", "_at", "_cut_at", "_falls", "_first", "_scale", "_stage", "_time", "rate")
+    __slots__ = (
+        "_admitted",
+        "_anchor",
+        "_at",
+        "_cut_at",
+        "_falls",
+        "_first",
+        "_halved",
+        "_scale",
+        "_stage",
+        "_time",
+        "rate",
+    )
 
     def __init__(self, *, start: bool) -> None:
         self.rate = _FIRST_PACE if start else math.inf
@@ -39,7 +54,7 @@ class Pace:
         self._time = 0.0
         self._anchor = math.inf
         self._scale = 1.0
-        self._falls = 0
+        self._falls = self._halved = 0
         self._cut_at = -math.inf
 
     @property
@@ -55,12 +70,13 @@ class Pace:
         if self._stage == "start":
             self._start(now)
         elif binding:
-            self._time += min(elapsed, 1.0)
+            self._time += min(elapsed, _LONGEST_STEP)
             self.rate = max(_SLOWEST, self._search() if self._stage == "search" else self._cubic())
         return self.rate
 
     def answered(self, left: float) -> None:
         """A request that left then was not refused."""
+        self._halved = 0
         if self._stage == "start":
             self._admitted.append(left)
 
@@ -76,9 +92,11 @@ class Pace:
         self._fall(min(pace, self.rate) if pace != math.inf else self.rate, now)
         return True
 
-    def slow_down(self) -> None:
-        """Refused again before anything was answered: half the pace."""
-        if self._stage != "start":
+    def slow_down(self, now: float) -> None:
+        """Refused again before anything was answered: half the pace, but the back-off does the rest."""
+        self._cut_at = now
+        if self._stage != "start" and self._halved < _HALVINGS:
+            self._halved += 1
             self._anchor = max(_SLOWEST, self._anchor / 2)
             self._time = 0.0
             self.rate = max(_SLOWEST, self.rate / 2)
@@ -110,7 +128,7 @@ class Pace:
 
     def _fall(self, refused_at: float, now: float) -> None:
         soon = self._stage == "hold" and self._time < _PLATEAU * self._scale / 2
-        self._falls = self._falls + 1 if soon else 0
+        self._falls = min(self._falls + 1, _MOST_FALLS) if soon else 0
         self._stage = "hold"
         self._anchor = max(_SLOWEST, refused_at * _FALL_AGAIN**self._falls)
         self._scale = max(1.0, _PLATEAU_REQUESTS / (_PLATEAU * self._anchor))

@@ -60,7 +60,7 @@ class Rates:
         """Set the rates anew; `share` of the rate of requests is to be used after a 429."""
         stated = self._stated()
         learnt = self.pace.refresh(now, self._binding and self.pace.rate <= stated)
-        tokens = self._token_pace.refresh(now, self._short_of_tokens >= self._tuned)
+        tokens = self._token_pace.refresh(now, self._short_of_tokens > self._tuned)
         self._binding = False
         self.spacing.set_rate(min(stated, learnt) * share, now)
         self.bucket.set_rate(min(self._stated_tokens(), tokens), now)
@@ -95,6 +95,7 @@ class Rates:
             return
         self._heard = permit.sent_before
         elapsed = max(0.0, now - permit.left)
+        before = self._requests.limit, self._tokens.limit
         if said.requests is not None:
             self._requests.learn(said.requests)
             left = self._sent - permit.sent_before - 1
@@ -105,6 +106,8 @@ class Rates:
             left = self._sent_tokens - permit.tokens_before - permit.tokens
             self.bucket.refill(now)
             self.bucket.believe(_credit(self._tokens, said.tokens, left, elapsed))
+        if before != (self._requests.limit, self._tokens.limit):
+            self._tuned = -math.inf
 
     def kind(self, throttle: Throttle | None, now: float) -> Throttle:
         """What a 429 is about; one that does not say is about tokens if those held requests back just now."""
@@ -127,9 +130,10 @@ class Rates:
             pace, at = self.pace, permit.pace
         else:
             return
-        pace.refused(permit.left, at, now)
         if again:
-            pace.slow_down()
+            pace.slow_down(now)
+        else:
+            pace.refused(permit.left, at, now)
 
     def fills(self) -> tuple[float | None, float | None]:
         """What is left of the requests and of the tokens, 0..1, None where no limit is known."""

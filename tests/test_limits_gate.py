@@ -1,0 +1,459 @@
+"""The gate in a loop whose time is simulated."""
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrun.events import Going, Waiting, WaitReason
+from batchrun.limits import BucketHint, Feedback, Gate, GateClosed, Hints, Limits, NeverFits, Permit, Throttle
+from batchrun.limits.buckets import HeaderRate, Spacing, TokenBucket
+from batchrun.limits.learning import Estimate, Pace
+
+pytestmark = pytest.mark.looptime
+
+OK = Feedback(200)
+PAID = Feedback(200, tokens=100)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Scene:
+    """A gate, what it tells, and when each request left."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.told: list[Waiting | Going] = []
+        self.gate = Gate(limits or Limits(fixed=True), listen=self.told.append, random=random.Random(3))
+        self.left: list[float] = []
+
+    async def send(self, tokens: int = 100) -> Permit:
+        permit = await self.gate.admit(tokens)
+        self.gate.leave(permit)
+        self.left.append(now())
+        return permit
+
+    async def exchange(self, tokens: int = 100, seconds: float = 0.1, feedback: Feedback = OK) -> None:
+        permit = await self.send(tokens)
+        await asyncio.sleep(seconds)
+        self.gate.settle(permit, feedback)
+
+    def go(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        return asyncio.create_task(work)
+
+
+def refusal(throttle: Throttle = Throttle.REQUESTS, seconds: float | None = None) -> Feedback:
+    return Feedback(429, Hints(retry_after=seconds, looks_like_429=True), throttle)
+
+
+async def test_a_stated_rate_is_spaced_from_the_first_request_on() -> None:
+    scene = Scene(Limits(fixed=True, rpm=600))
+    await asyncio.gather(*(scene.exchange() for _ in range(31)))
+    gaps = [later - earlier for earlier, later in zip(scene.left, scene.left[1:], strict=False)]
+    assert min(gaps) > 0.09
+    assert scene.left[-1] == pytest.approx(3.0, rel=0.03)
+
+
+async def test_requests_leave_in_the_order_of_their_coming_large_ones_too() -> None:
+    scene = Scene(Limits(fixed=True, tpm=60_000))
+    order: list[int] = []
+
+    async def one(number: int) -> None:
+        permit = await scene.gate.admit(5_000 if number % 3 == 0 else 10)
+        order.append(number)
+        scene.gate.leave(permit)
+        scene.gate.settle(permit, OK)
+
+    await asyncio.gather(*(one(number) for number in range(12)))
+    assert order == list(range(12))
+
+
+async def test_refunds_and_debts_of_tokens_are_settled() -> None:
+    scene = Scene(Limits(fixed=True, tpm=60_000))
+    generous = await scene.send(2_000)
+    scene.gate.settle(generous, Feedback(200, tokens=100))
+    await scene.send(50)
+    assert scene.left[1] < 0.1
+    await asyncio.sleep(5)
+    modest = await scene.send(100)
+    scene.gate.settle(modest, Feedback(200, tokens=3_000))
+    await scene.send(50)
+    assert scene.left[3] - scene.left[2] == pytest.approx(3.0, abs=0.2)
+
+
+async def test_a_request_larger_than_the_limit_is_refused_at_once() -> None:
+    scene = Scene(Limits(tpm=1_000))
+    with pytest.raises(NeverFits) as caught:
+        await scene.gate.admit(1_001)
+    assert caught.value.limit == 1_000
+    scene.gate.settle(await scene.send(900), Feedback(200, Hints(tokens=BucketHint(950, 0, 60.0))))
+    with pytest.raises(NeverFits):
+        await scene.gate.admit(951)
+
+
+@pytest.mark.parametrize("seconds", [0.7, 2.0, 3600.0])
+async def test_retry_after_holds_everybody_never_before_at_most_a_fifth_longer(seconds: float) -> None:
+    scene = Scene()
+    first = await scene.send()
+    others = [scene.go(scene.send()) for _ in range(3)]
+    await asyncio.sleep(0.2)
+    said = now()
+    scene.gate.settle(first, refusal(seconds=seconds))
+    await asyncio.gather(*others)
+    await scene.send()
+    assert said + seconds <= scene.left[-1] <= said + 1.2 * seconds + 0.5
+
+
+@pytest.mark.parametrize("hint", [None, 0.0])
+async def test_without_a_usable_hint_the_back_off_doubles_and_a_success_ends_that(hint: float | None) -> None:
+    scene = Scene()
+    waits: list[float] = []
+    for _ in range(6):
+        permit = await scene.send()
+        at = now()
+        scene.gate.settle(permit, refusal(seconds=hint))
+        waiter = scene.go(scene.gate.admit(1))
+        await asyncio.sleep(0)
+        waits.append((scene.gate.view().until or 0.0) - at)
+        scene.gate.cancel(await waiter)
+        await asyncio.sleep(120)
+    assert all(0 < wait <= 0.25 * 2**number for number, wait in enumerate(waits))
+    assert waits[5] > waits[0] * 4
+    assert scene.gate.view().refused_since is not None
+    scene.gate.settle(await scene.send(), OK)
+    assert scene.gate.view().refused_since is None
+
+
+async def test_after_a_429_requests_come_back_at_half_the_rate() -> None:
+    scene = Scene(Limits(fixed=True, rpm=6_000))
+    scene.gate.settle(await scene.send(), refusal(seconds=1.0))
+    await asyncio.gather(*(scene.exchange() for _ in range(600)))
+    opened = scene.left[1]
+    first = sum(opened <= at < opened + 0.5 for at in scene.left)
+    later = sum(opened + 4 <= at < opened + 4.5 for at in scene.left)
+    assert 20 <= first <= 35
+    assert later >= 48
+
+
+async def test_an_announced_wait_over_max_wait_is_reported() -> None:
+    scene = Scene(Limits(max_wait=60))
+    assert scene.gate.settle(await scene.send(), refusal(seconds=59)) is None
+    scene = Scene(Limits(max_wait=60))
+    overlong = scene.gate.settle(await scene.send(), refusal(seconds=3600))
+    assert overlong is not None
+    assert overlong.seconds == 3600
+
+
+async def test_a_request_admitted_before_the_gate_closed_waits_again_first_in_the_queue() -> None:
+    scene = Scene()
+    refused = await scene.send()
+    admitted = await scene.gate.admit(1)
+    scene.gate.settle(refused, refusal(seconds=2.0))
+    waiter = scene.go(scene.send())
+    await asyncio.sleep(0.01)
+    confirmed = await scene.gate.confirm(admitted)
+    assert now() >= 2.0
+    scene.gate.leave(confirmed)
+    scene.gate.settle(confirmed, OK)
+    scene.gate.cancel(admitted)
+    scene.gate.settle(await waiter, OK)
+    assert scene.gate.view().in_flight == 0
+
+
+async def test_an_abandoned_request_frees_its_slot_but_has_used_its_turn() -> None:
+    scene = Scene(Limits(cap=1, fixed=True, rpm=60))
+    scene.gate.cancel(await scene.send())
+    scene.gate.cancel(await scene.gate.admit(1))
+    assert now() == pytest.approx(1.0, abs=0.1)
+    await scene.send()
+    assert now() == pytest.approx(1.0, abs=0.1)
+
+
+async def test_limits_in_headers_slow_everybody_down_to_them() -> None:
+    scene = Scene()
+    said = Feedback(200, Hints(requests=BucketHint(600, 1, 0.1)))
+    scene.gate.settle(await scene.send(), said)
+    await asyncio.gather(*(scene.exchange(feedback=said) for _ in range(30)))
+    assert scene.left[-1] == pytest.approx(3.0, abs=0.4)
+    assert scene.gate.view().rpm == pytest.approx(600, rel=0.02)
+
+
+async def test_what_others_used_of_a_shared_limit_is_believed() -> None:
+    scene = Scene(Limits(fixed=True, tpm=60_000))
+    scene.gate.settle(await scene.send(10), Feedback(200, Hints(tokens=BucketHint(60_000, 0, 60.0)), tokens=10))
+    at = now()
+    await scene.send(2_000)
+    assert scene.left[-1] - at == pytest.approx(0.1, abs=0.05)
+
+
+async def test_headers_of_an_older_request_are_ignored() -> None:
+    scene = Scene()
+    older, newer = await scene.send(), await scene.send()
+    scene.gate.settle(newer, Feedback(200, Hints(requests=BucketHint(6_000, 100, 1.0))))
+    scene.gate.settle(older, Feedback(200, Hints(requests=BucketHint(60, 0, 60.0))))
+    await asyncio.sleep(0.1)
+    assert (scene.gate.view().rpm or 0) > 5_000
+
+
+async def test_pause_and_resume() -> None:
+    scene = Scene()
+    scene.gate.pause()
+    waiter = scene.go(scene.send())
+    await asyncio.sleep(100)
+    assert scene.left == []
+    assert scene.gate.view().reason is WaitReason.PAUSED
+    scene.gate.resume()
+    await waiter
+    assert [type(event) for event in scene.told] == [Waiting, Going]
+
+
+async def test_while_the_provider_is_down_one_request_a_second_leaves() -> None:
+    scene = Scene()
+    scene.gate.trickle(True)
+    senders = [scene.go(scene.exchange()) for _ in range(30)]
+    await asyncio.sleep(10.5)
+    assert 9 <= len(scene.left) <= 11
+    scene.gate.trickle(False)
+    await asyncio.gather(*senders)
+    assert now() < 15
+
+
+async def test_other_limits_count_at_once() -> None:
+    scene = Scene(Limits(cap=1, fixed=True))
+    first = await scene.send()
+    waiters = [scene.go(scene.send()) for _ in range(2)]
+    await asyncio.sleep(1)
+    assert len(scene.left) == 1
+    scene.gate.change(Limits(cap=3, fixed=True))
+    await asyncio.gather(*waiters)
+    assert len(scene.left) == 3
+    scene.gate.settle(first, OK)
+
+
+async def test_closing_the_gate_wakes_everybody() -> None:
+    scene = Scene(Limits(cap=1, fixed=True))
+    await scene.send()
+    waiters = [scene.go(scene.send()) for _ in range(5)]
+    await asyncio.sleep(0)
+    scene.gate.close()
+    assert all(isinstance(end, GateClosed) for end in await asyncio.gather(*waiters, return_exceptions=True))
+    with pytest.raises(GateClosed):
+        await scene.gate.admit(1)
+
+
+async def test_a_standstill_is_told_once_with_its_reason_and_its_end() -> None:
+    scene = Scene(Limits(fixed=True, rpm=600))
+    scene.gate.settle(await scene.send(), refusal(seconds=10))
+    await asyncio.gather(*(scene.exchange() for _ in range(50)))
+    assert [type(event) for event in scene.told] == [Waiting, Going]
+    waiting = scene.told[0]
+    assert isinstance(waiting, Waiting)
+    assert waiting.reason is WaitReason.THROTTLED
+    assert waiting.until is not None
+    assert 10 <= waiting.until <= 12
+
+
+async def test_slow_limits_do_not_flood_with_events() -> None:
+    scene = Scene(Limits(fixed=True, rpm=20))
+    await asyncio.gather(*(scene.exchange() for _ in range(20)))
+    assert len(scene.told) <= now()
+
+
+async def test_a_full_window_is_told_after_a_second() -> None:
+    scene = Scene(Limits(cap=1, fixed=True))
+    permit = await scene.send()
+    waiter = scene.go(scene.send())
+    await asyncio.sleep(5)
+    assert [event.reason for event in scene.told if isinstance(event, Waiting)] == [WaitReason.CONCURRENCY]
+    scene.gate.settle(permit, OK)
+    await waiter
+    assert isinstance(scene.told[-1], Going)
+
+
+async def test_the_window_doubles_while_that_pays_and_shrinks_when_the_server_only_queues() -> None:
+    open_server = Scene(Limits(cap=128))
+    await asyncio.gather(*(open_server.exchange(seconds=0.5) for _ in range(1500)))
+    assert open_server.gate.view().allowed == 128
+    queueing, slots = Scene(Limits(cap=64)), asyncio.Semaphore(4)
+
+    async def queued() -> None:
+        permit = await queueing.send()
+        async with slots:
+            await asyncio.sleep(0.2)
+        queueing.gate.settle(permit, OK)
+
+    started = now()
+    await asyncio.gather(*(queued() for _ in range(1000)))
+    assert queueing.gate.view().allowed <= 8
+    assert 1000 * 0.2 / 4 / (now() - started) >= 0.9
+
+
+async def test_failures_freeze_the_window_and_cut_nothing() -> None:
+    scene = Scene(Limits(cap=64))
+    failed = Feedback(500, failed=True)
+    await asyncio.gather(*(scene.exchange(feedback=failed) for _ in range(200)))
+    assert scene.gate.view().allowed == 16
+
+
+async def test_a_burst_of_429s_about_concurrency_cuts_the_window_once() -> None:
+    scene = Scene(Limits(cap=16))
+    permits = [await scene.send() for _ in range(16)]
+    for permit in permits:
+        scene.gate.settle(permit, refusal(Throttle.CONCURRENCY))
+    assert scene.gate.view().allowed == 12
+
+
+async def test_a_429_about_requests_leaves_the_window_alone() -> None:
+    scene = Scene(Limits(cap=16))
+    for permit in [await scene.send() for _ in range(16)]:
+        scene.gate.settle(permit, refusal(Throttle.REQUESTS))
+    assert scene.gate.view().allowed == 16
+
+
+async def test_fixed_concurrency_does_not_adapt() -> None:
+    scene = Scene(Limits(cap=40, fixed=True))
+    for permit in [await scene.send() for _ in range(40)]:
+        scene.gate.settle(permit, refusal(Throttle.CONCURRENCY))
+    assert scene.gate.view().allowed == 40
+
+
+async def test_a_rate_that_only_429s_show_is_learnt() -> None:
+    scene, level, refused, at = Scene(Limits(cap=32)), 2.0, 0, now()
+
+    async def row() -> None:
+        nonlocal level, refused, at
+        while True:
+            permit = await scene.send()
+            level, at = min(2.0, level + (now() - at) * 10), now()
+            admitted = level >= 1
+            level -= admitted
+            refused += not admitted
+            await asyncio.sleep(0.3 if admitted else 0.01)
+            scene.gate.settle(permit, OK if admitted else refusal(Throttle.UNKNOWN))
+            if admitted:
+                return
+
+    await asyncio.gather(*(row() for _ in range(1000)))
+    assert now() < 100 / 0.8
+    assert refused < 50
+
+
+async def test_a_long_row_of_429s_does_not_leave_the_run_crawling() -> None:
+    scene = Scene(Limits(cap=8))
+
+    async def row() -> None:
+        while True:
+            permit = await scene.send()
+            await asyncio.sleep(0.1)
+            down = 5 < now() < 300
+            scene.gate.settle(permit, refusal(Throttle.UNKNOWN) if down else OK)
+            if not down:
+                return
+
+    await asyncio.gather(*(row() for _ in range(3000)))
+    assert now() < 300 + 60 + 60
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.floats(0, 3), st.booleans()), max_size=40), st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_nobody_is_lost_or_starved_when_waiters_are_cancelled(rows: list[tuple[int, float, bool]], cap: int) -> None:
+    async def play() -> None:
+        gate = Gate(Limits(cap=cap, fixed=True, rpm=60_000, tpm=600_000), listen=lambda _: None)
+
+        async def one(tokens: int) -> None:
+            permit = await gate.admit(tokens)
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                gate.cancel(permit)
+                raise
+            gate.leave(permit)
+            gate.settle(permit, Feedback(200, tokens=tokens))
+
+        tasks = [(asyncio.create_task(one(tokens)), cancelled) for tokens, _, cancelled in rows]
+        await asyncio.sleep(0)
+        for task, cancelled in tasks:
+            if cancelled:
+                task.cancel()
+        ends = await asyncio.wait_for(asyncio.gather(*(task for task, _ in tasks), return_exceptions=True), 30)
+        assert all(end is None or isinstance(end, asyncio.CancelledError) for end in ends)
+        view = gate.view()
+        assert (view.in_flight, view.waiting) == (0, 0)
+
+    asyncio.run(play())
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.integers(1, 400), st.integers(0, 800)), max_size=60))
+def test_no_more_tokens_are_granted_than_the_rate_and_one_bucket_allow(steps: list[tuple[float, int, int]]) -> None:
+    bucket, at, used, largest = TokenBucket(0.0), 0.0, 0.0, 0.0
+    bucket.set_rate(100.0, 0.0)
+    latest, passed = 0.0, 0.0
+    for step, reserved, actual in steps:
+        passed += max(0.0, step)
+        at += step
+        latest = max(latest, at)
+        bucket.refill(at)
+        if bucket.wait(reserved) == 0:
+            bucket.take(reserved)
+            bucket.give(reserved - actual)
+            used += actual
+            largest = max(largest, actual, reserved)
+    assert used <= 100.0 * passed + bucket.depth + largest
+
+
+@given(st.floats(0.1, 5_000), st.lists(st.floats(-10, 1e5), max_size=50))
+def test_a_leap_of_the_clock_fills_one_bucket_at_most(rate: float, leaps: list[float]) -> None:
+    spacing, at = Spacing(0.0), 0.0
+    spacing.set_rate(rate, 0.0)
+    for leap in leaps:
+        at += leap
+        spacing.refill(at)
+        burst = 0
+        while spacing.wait() == 0:
+            spacing.take()
+            spacing.left(at)
+            burst += 1
+        assert burst <= max(1.25, 1 + rate * 0.004) + rate * 1e-6
+
+
+def test_headers_of_a_shallow_bucket_of_a_daily_quota_and_of_a_fixed_window() -> None:
+    shallow, daily, window = HeaderRate(), HeaderRate(), HeaderRate()
+    for number in range(40):
+        level = 20.0 * (number % 7) / 7
+        shallow.learn(BucketHint(20, float(int(level)), (20 - level) / 10))
+        daily.learn(BucketHint(14_400, 14_400 - number, number * 6.0))
+        window.learn(BucketHint(600, 600 - 5.0 * number, 59.0 - number))
+    assert shallow.rate() == pytest.approx(10, rel=0.2)
+    assert 200 < daily.rate() <= 240
+    assert window.rate() == 10
+
+
+def test_a_learnt_pace_falls_once_a_burst_and_rises_again_beyond_it() -> None:
+    pace = Pace(start=False)
+    pace.refresh(0.0, False)
+    assert pace.refused(left=1.0, pace=100.0, now=2.0)
+    assert not pace.refused(left=1.5, pace=100.0, now=2.1)
+    fallen = pace.rate
+    assert fallen == pytest.approx(93.0)
+    for tenth in range(21, 600):
+        pace.refresh(tenth / 10, True)
+    assert pace.rate > 110
+    idle = Pace(start=False)
+    idle.refused(left=1.0, pace=100.0, now=2.0)
+    for second in range(3, 100):
+        idle.refresh(second, False)
+    assert idle.rate == pytest.approx(93.0)
+
+
+def test_estimates_follow_what_is_used() -> None:
+    estimate = Estimate()
+    assert estimate.of(400, 50) == 150
+    for _ in range(200):
+        estimate.learn(400, 80, 20)
+    assert estimate.of(400, None) == pytest.approx(100, abs=1)
+    assert estimate.of(400, 5) == pytest.approx(85, abs=1)
