@@ -193,7 +193,6 @@ class Fold:
     def _on_attempt(self, event: AttemptStarted) -> None:
         self._n["attempts"] += 1
         self._open.add(event.seq)
-        self._waiting = None
 
     def _on_attempt_end(self, event: AttemptEnded) -> None:
         n = self._n
