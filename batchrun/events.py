@@ -107,7 +107,10 @@ class Going:
 
 @dataclass(frozen=True, slots=True)
 class LimitsChanged:
-    """What the gate allows now. Rates are per minute, None where no limit is known; `fill` is 0..1 of the bucket left."""
+    """What the gate allows now. Rates are per minute, None where no limit is known; `fill` is 0..1 of the bucket left.
+
+    `held` is what holds the next request back at this moment, be it for a millisecond: what bounds the speed.
+    """
 
     in_flight: int
     allowed: int
@@ -116,6 +119,7 @@ class LimitsChanged:
     tpm: float | None
     requests_fill: float | None
     tokens_fill: float | None
+    held: WaitReason | None
     at: float
 
 

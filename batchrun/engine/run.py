@@ -371,7 +371,7 @@ def in_sample(position: int, size: int, total: int) -> bool:
 def limits_event(view: GateView, now: float) -> LimitsChanged:
     """The gate as faces see it."""
     fills = (view.requests_fill, view.tokens_fill)
-    return LimitsChanged(view.in_flight, view.allowed, view.cap, view.rpm, view.tpm, *fills, now)
+    return LimitsChanged(view.in_flight, view.allowed, view.cap, view.rpm, view.tpm, *fills, view.reason, now)
 
 
 def sample_of(view: GateView, journal: Journal) -> str:

@@ -162,7 +162,7 @@ def postfix(progress: Progress) -> str:
     limits = progress.limits
     allowed = f"/{limits.allowed}" if limits is not None else ""
     parts = [
-        words.waiting(progress.waiting, progress.now) if progress.waiting is not None else "",
+        words.holding(progress),
         "stopping" if progress.draining is not None else "",
         f"{words.count(progress.row_rate)}/s",
         f"{progress.failed:,} failed" if progress.failed else "",

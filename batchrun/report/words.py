@@ -1,13 +1,9 @@
 """Sentences about a run that every headless face shares: the account, the wait, durations, rates."""
 
 from batchrun.display import printable
-from batchrun.errors import ExitCode
-from batchrun.events import Waiting
+from batchrun.events import LimitsChanged, Waiting, WaitReason
 from batchrun.models import Totals
 from batchrun.progress import Progress
-
-_GOING_ON = frozenset({ExitCode.OK, ExitCode.ROWS_FAILED})
-
 
 def account(totals: Totals) -> str:
     """The accounting sentence: every row in exactly one place."""
@@ -68,6 +64,19 @@ def waiting(wait: Waiting, now: float) -> str:
     return f"waits {duration(wait.until - now)}: {wait.reason}"
 
 
+def bound(limits: LimitsChanged | None) -> str:
+    """What bounds the speed while requests leave: the provider's rate, where it does."""
+    if limits is None or limits.held not in (WaitReason.REQUESTS, WaitReason.TOKENS):
+        return ""
+    rate = limits.rpm if limits.held is WaitReason.REQUESTS else limits.tpm
+    return f"limit: {count(rate)} {limits.held}" if rate is not None else ""
+
+
+def holding(progress: Progress) -> str:
+    """Why nothing leaves, or what bounds the speed."""
+    return waiting(progress.waiting, progress.now) if progress.waiting is not None else bound(progress.limits)
+
+
 def status(progress: Progress) -> str:
     """One plain line: where the run is, how fast, what it waits for."""
     limits = progress.limits
@@ -81,7 +90,7 @@ def status(progress: Progress) -> str:
         f"{progress.retries:,} retries" if progress.retries else "",
         f"{progress.throttled:,} × 429" if progress.throttled else "",
         f"ETA {duration(progress.eta)}" if progress.eta is not None else "",
-        waiting(progress.waiting, progress.now) if progress.waiting is not None else "",
+        holding(progress),
         f"stopping: {progress.in_flight} in flight" if progress.draining is not None else "",
     ]
     return ", ".join(part for part in parts if part)
