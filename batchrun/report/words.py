@@ -5,6 +5,7 @@ from batchrun.events import LimitsChanged, Waiting, WaitReason
 from batchrun.models import Totals
 from batchrun.progress import Progress
 
+
 def account(totals: Totals) -> str:
     """The accounting sentence: every row in exactly one place."""
     failed = f"{totals.failed:,} failed"
