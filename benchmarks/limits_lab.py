@@ -1,6 +1,7 @@
+# ruff: noqa: S311  # chance in an experiment is no secret
 """Experiments with the gate against simulated limits, in virtual time: hours pass in seconds.
 
-    python benchmarks/limits_lab.py [NAME …]       e.g. headers rate tokens queue open stated storm concurrency cpu
+    python benchmarks/limits_lab.py [NAME …]       e.g. headers rate tokens charges queue open stated storm concurrency cpu
 
 Workers call admit, wait a few milliseconds for a journal, call leave, and exchange with a server whose limits are those
 of `batchrun sim` (docs/sim.md). Timers wake on whole milliseconds, as epoll's do. One line an experiment: wall time over
@@ -61,6 +62,8 @@ class Server:
     at_once: int | None = None
     queues: bool = True
     quick_refusals: bool = True
+    charge: float = 1.0
+    named: bool = True
     rng: random.Random = field(default_factory=lambda: random.Random(7))
     arrivals: list[tuple[float, bool, int]] = field(default_factory=list)
     replies: list[float] = field(default_factory=list)
@@ -71,7 +74,7 @@ class Server:
 
     async def call(self, tokens: int) -> Feedback:
         loop = asyncio.get_running_loop()
-        refused = self.limiter.admit(tokens, "sim", loop.time())
+        refused = self.limiter.admit(int(tokens * self.charge), "sim", loop.time())
         kind, wait = (refused.kind, refused.wait) if refused else ("", None)
         if not refused and not self.queues and self.slots.locked():
             kind = "concurrency"
@@ -95,8 +98,7 @@ class Server:
     def _refuse(self, kind: str, wait: float | None) -> Feedback:
         lines = retry_after(self.settings.retry_after, wait) if wait else ""
         said = hints(self._headers(lines), 429)
-        named = self.settings.headers or self.settings.tpm or kind == "concurrency"
-        return Feedback(429, said, throttle=Throttle(kind) if named else Throttle.UNKNOWN)
+        return Feedback(429, said, throttle=Throttle(kind) if self.named else Throttle.UNKNOWN)
 
     def _headers(self, more: str = "") -> dict[str, str]:
         now = asyncio.get_running_loop().time()
@@ -115,7 +117,6 @@ class Run:
     journal: Callable[[random.Random], float]
     seconds: float | None
     done: int = 0
-    events: int = 0
     sizes: list[tuple[float, int]] = field(default_factory=list)
     rng: random.Random = field(default_factory=lambda: random.Random(11))
 
@@ -153,33 +154,36 @@ def sizes(count: int | None, rng: random.Random, spread: float) -> Iterator[int]
         yield max(4, int(200 * math.exp(spread * rng.gauss(0, 1) - spread * spread / 2)))
 
 
-def experiment(
-    name: str,
-    settings: Settings,
-    *,
-    rows: int | None = None,
-    seconds: float | None = None,
-    latency: float | Callable[[random.Random], float] = 0.5,
-    limits: Limits | None = None,
-    ideal: float | None = None,
-    at_once: int | None = None,
-    queues: bool = True,
-    spread: float = 0.0,
-    quick: bool = True,
-    workers: int | None = None,
-    seed: int = 1,
-) -> Run:
+@dataclass(kw_only=True)
+class Setup:
+    """What an experiment varies. `rows` or `seconds` end it; `ideal` is the wall time to compare with."""
+
+    rows: int | None = None
+    seconds: float | None = None
+    latency: float | Callable[[random.Random], float] = 0.5
+    limits: Limits = field(default_factory=Limits)
+    ideal: float | None = None
+    at_once: int | None = None
+    queues: bool = True
+    spread: float = 0.0
+    quick: bool = True
+    charge: float = 1.0
+    named: bool = True
+    seed: int = 1
+
+
+def experiment(name: str, settings: Settings, **varied: Any) -> None:
     """Run one experiment in virtual time and print its line."""
-    limits = limits or Limits()
+    setup = Setup(**varied)
+    latency = setup.latency
     draw = latency if callable(latency) else lambda _: latency
     loop = VirtualLoop()
 
     async def main() -> tuple[Run, float]:
-        server = Server(settings, draw, at_once, queues, quick)
-        gate = Gate(limits, listen=lambda _: None, random=random.Random(seed))
-        crew = workers or 2 * limits.cap
-        run = Run(server, gate, sizes(rows, random.Random(seed), spread), crew, journal, seconds)
-        run.rng.seed(seed)
+        server = Server(settings, draw, setup.at_once, setup.queues, setup.quick, setup.charge, setup.named)
+        gate = Gate(setup.limits, listen=lambda _: None, random=random.Random(setup.seed))
+        rows = sizes(setup.rows, random.Random(setup.seed), setup.spread)
+        run = Run(server, gate, rows, 2 * setup.limits.cap, journal, setup.seconds)
         return run, await run.go()
 
     started = time.perf_counter()
@@ -187,26 +191,24 @@ def experiment(
         run, wall = loop.run_until_complete(main())
     finally:
         loop.close()
-    print(line(name, run, wall, settings, rows, ideal, time.perf_counter() - started), flush=True)
-    return run
+    print(f"{name:38}", line(run, wall, settings, setup), f"({time.perf_counter() - started:.1f} s)", flush=True)
 
 
-def line(
-    name: str, run: Run, wall: float, settings: Settings, rows: int | None, ideal: float | None, took: float
-) -> str:
-    """One line of the table."""
+def line(run: Run, wall: float, settings: Settings, setup: Setup) -> str:
+    """The figures of one experiment."""
     arrivals = run.server.arrivals
-    lost = "" if rows is None or run.done == rows else f" LOST {rows - run.done}"
-    parts = [f"{name:38}", f"wall {wall:7.1f}", f"×{wall / ideal:5.2f}" if ideal else " " * 6]
-    parts += [
-        f"calls {len(arrivals):6}",
-        f"429 {refusals(arrivals, 0):5.1%} {refusals(arrivals, 2):5.1%} {refusals(arrivals, 10):5.1%}",
-    ]
-    parts.append(f"used {used(run, settings):6.1%}" if settings.rpm or settings.tpm else " " * 11)
-    parts.append(f"1s {most(arrivals, 1.0):5}")
+    lost = "" if setup.rows is None or run.done == setup.rows else f" LOST {setup.rows - run.done}"
     half = [size for at, size in run.sizes if at > wall / 2] or [0]
-    parts.append(f"window {min(half)}–{max(half)}")
-    return "  ".join(parts) + lost + f"  ({took:.1f} s)"
+    late = " ".join(f"{refusals(arrivals, after):5.1%}" for after in (0, 2, 10))
+    parts = [
+        f"wall {wall:7.1f}",
+        f"×{wall / setup.ideal:5.2f}" if setup.ideal else " " * 6,
+        f"calls {len(arrivals):6}  429 {late}",
+        f"used {used(run, settings, setup.charge):6.1%}" if settings.rpm or settings.tpm else " " * 11,
+        f"1s {most(arrivals, 1.0):5}",
+        f"window {min(half)}–{max(half)}{lost}",
+    ]
+    return "  ".join(parts)
 
 
 def refusals(arrivals: list[tuple[float, bool, int]], after: float) -> float:
@@ -215,13 +217,13 @@ def refusals(arrivals: list[tuple[float, bool, int]], after: float) -> float:
     return 1 - sum(late) / len(late) if late else 0.0
 
 
-def used(run: Run, settings: Settings) -> float:
+def used(run: Run, settings: Settings, charge: float) -> float:
     """The share of the allowed rate that was used from the tenth second to the last arrival."""
     arrivals = run.server.arrivals
     end = arrivals[-1][0]
     if end <= 10:
         return math.nan
-    late = [(1 if settings.rpm else tokens) for at, admitted, tokens in arrivals if admitted and at >= 10]
+    late = [(1 if settings.rpm else tokens * charge) for at, admitted, tokens in arrivals if admitted and at >= 10]
     return sum(late) / ((settings.rpm or settings.tpm or 0) / 60 * (end - 10))
 
 
@@ -255,6 +257,7 @@ def rate() -> None:
                 experiment(
                     f"only 429s, {style}, {rows}, {latency} s",
                     settings,
+                    named=False,
                     rows=rows,
                     latency=latency,
                     ideal=rows / 10,
@@ -265,6 +268,7 @@ def rate() -> None:
         experiment(
             f"slow 429s, none, 3000, {latency} s",
             settings,
+            named=False,
             rows=3000,
             latency=latency,
             ideal=300,
@@ -274,7 +278,12 @@ def rate() -> None:
     for r, cap in ((1, 16), (100, 256), (1000, 1024)):
         settings = Settings(rpm=60 * r, headers=False, retry_after="none")
         experiment(
-            f"only 429s at {r}/s, 0.5 s", settings, seconds=240 if r < 1000 else 60, latency=0.5, limits=Limits(cap=cap)
+            f"only 429s at {r}/s, 0.5 s",
+            settings,
+            named=False,
+            seconds=240 if r < 1000 else 60,
+            latency=0.5,
+            limits=Limits(cap=cap),
         )
 
 
@@ -300,6 +309,16 @@ def tokens() -> None:
                 ideal=100,
                 limits=Limits(cap=64, tpm=120_000),
             )
+
+
+def charges() -> None:
+    """(c) a provider that charges three times the tokens that replies state."""
+    for latency in (0.05, 0.5, 3.0):
+        for told in (True, False):
+            settings = Settings(tpm=120_000, headers=told)
+            limits = Limits(cap=64, tpm=120_000)
+            name = f"charged ×3, {'headers' if told else 'stated'}, {latency} s"
+            experiment(name, settings, rows=1000, latency=latency, limits=limits, ideal=300, charge=3.0)
 
 
 def queue() -> None:
@@ -378,6 +397,7 @@ def storm() -> None:
         experiment(
             f"storm, fixed 64, {latency} s",
             settings,
+            named=False,
             rows=2000,
             latency=latency,
             ideal=200,
@@ -390,16 +410,10 @@ def storm() -> None:
 def concurrency() -> None:
     """429s about concurrency, named and unnamed."""
     for latency in (0.2, 1.0):
-        rows = int(20 * 120 / latency)
-        experiment(
-            f"20 at once or 429, {latency} s",
-            Settings(),
-            rows=rows,
-            latency=latency,
-            at_once=20,
-            queues=False,
-            ideal=120,
-        )
+        for named in (True, False):
+            name = f"20 at once or 429{'' if named else ', unnamed'}, {latency} s"
+            rows = int(20 * 120 / latency)
+            experiment(name, Settings(), rows=rows, latency=latency, at_once=20, queues=False, ideal=120, named=named)
 
 
 def cpu() -> None:
@@ -431,27 +445,26 @@ async def _unblocked(count: int = 100_000) -> None:
 async def _bound(seconds: float = 4.0) -> None:
     for r in (500, 5000, 15_000):
         gate = Gate(Limits(cap=64, fixed=True, rpm=r * 60), listen=lambda _: None)
-        loop = asyncio.get_running_loop()
-        end, count = loop.time() + seconds, 0
-
-        async def work(gate: Gate = gate, end: float = end) -> None:
-            nonlocal count
-            while loop.time() < end:
-                permit = await gate.admit(200)
-                gate.leave(permit)
-                count += 1
-                gate.settle(permit, Feedback(200, tokens=200))
-
-        started = time.process_time()
-        await asyncio.gather(*(work() for _ in range(64)))
+        started, end = time.process_time(), asyncio.get_running_loop().time() + seconds
+        count = sum(await asyncio.gather(*(_until(gate, end) for _ in range(64))))
         spent = time.process_time() - started
         print(
-            f"rate-bound at {r}/s: {count / seconds:.0f}/s, {spent / count * 1e6:.1f} µs a request with loop and tasks"
+            f"rate-bound at {r}/s: {count / seconds:.0f}/s, {spent / count * 1e6:.1f} µs a request, loop and tasks too"
         )
 
 
+async def _until(gate: Gate, end: float) -> int:
+    count = 0
+    while asyncio.get_running_loop().time() < end:
+        permit = await gate.admit(200)
+        gate.leave(permit)
+        gate.settle(permit, Feedback(200, tokens=200))
+        count += 1
+    return count
+
+
 EXPERIMENTS = {
-    "headers": headers, "rate": rate, "tokens": tokens, "queue": queue, "open": open_, "stated": stated,
+    "headers": headers, "rate": rate, "tokens": tokens, "charges": charges, "queue": queue, "open": open_, "stated": stated,
     "storm": storm, "concurrency": concurrency, "cpu": cpu,
 }  # fmt: skip
 

@@ -457,3 +457,25 @@ def test_estimates_follow_what_is_used() -> None:
         estimate.learn(400, 80, 20)
     assert estimate.of(400, None) == pytest.approx(100, abs=1)
     assert estimate.of(400, 5) == pytest.approx(85, abs=1)
+
+
+async def test_a_provider_that_charges_more_tokens_than_it_states_is_not_hammered_and_not_starved() -> None:
+    scene, level, refused, at = Scene(Limits(cap=16, tpm=60_000)), 1_000.0, 0, now()
+
+    async def row() -> None:
+        nonlocal level, refused, at
+        while True:
+            permit = await scene.send(100)
+            level, at = min(1_000.0, level + (now() - at) * 1_000), now()
+            admitted = level >= 300
+            level -= 300 * admitted
+            refused += not admitted
+            await asyncio.sleep(0.2)
+            wait = (300 - level) / 1_000
+            scene.gate.settle(permit, PAID if admitted else refusal(Throttle.TOKENS, wait))
+            if admitted:
+                return
+
+    await asyncio.gather(*(row() for _ in range(300)))
+    assert now() < 90 / 0.85
+    assert refused < 100

@@ -60,7 +60,7 @@ class Rates:
         """Set the rates anew; `share` of the rate of requests is to be used after a 429."""
         stated = self._stated()
         learnt = self.pace.refresh(now, self._binding and self.pace.rate <= stated)
-        tokens = self._token_pace.refresh(now, self._short_of_tokens > self._tuned)
+        tokens = self._token_pace.refresh(now, self._short_of_tokens >= self._tuned)
         self._binding = False
         self.spacing.set_rate(min(stated, learnt) * share, now)
         self.bucket.set_rate(min(self._stated_tokens(), tokens), now)
