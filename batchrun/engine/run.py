@@ -93,6 +93,7 @@ class Run:
         self._held: list[tuple[Job, GiveUp]] = []
         self._ending: Ending | None = None
         self._crew: set[asyncio.Task[None]] = set()
+        self._manned = 0
         self._view: GateView | None = None
         self._down = False
         self._waits_for_retries = False
@@ -156,7 +157,8 @@ class Run:
 
     def _man(self) -> None:
         """Bring the crew up to twice the cap: while one half is in flight, the other stands ready at the gate."""
-        for _ in range(2 * self._limits.cap - len(self._crew)):
+        while self._manned < 2 * self._limits.cap:
+            self._manned += 1
             worker = self._loop.create_task(self._work())
             self._crew.add(worker)
             worker.add_done_callback(self._crew.discard)
@@ -171,22 +173,45 @@ class Run:
         return rows, last
 
     async def _work(self) -> None:
-        """One worker of the crew, and the border that nothing foreign crosses: a bug costs a row, not the run."""
+        """One worker of the crew. It goes home when the rows are done or the crew has become too large."""
         try:
-            while len(self._crew) <= 2 * self._limits.cap and (job := await self._window.next()) is not None:
-                try:
-                    await self._go(job)
-                except (StorageError, GateClosed, asyncio.CancelledError):
-                    raise
-                except Exception as error:  # the row worker's border
-                    log.exception("row %s: internal error", job.row.line)
-                    await self._finish_failed(job, GiveUp("internal error", f"{type(error).__name__}: {error}", False))
+            while self._manned <= 2 * self._limits.cap and (job := await self._window.next()) is not None:
+                await self._go(job)
         except GateClosed:
             pass
         except StorageError as error:
             self._fail(error)
+        finally:
+            self._manned -= 1
 
     async def _go(self, job: Job) -> None:
+        """The border that nothing foreign crosses: a bug costs a row, not the run. A row that was already handed on
+        is not judged twice; then the run stops."""
+        job.handed_on = False
+        try:
+            await self._advance(job)
+        except (StorageError, GateClosed):
+            raise
+        except Exception as error:
+            log.exception("row %s: internal error", job.row.line)
+            said = f"internal error: {type(error).__name__}: {error}"
+            if job.handed_on:
+                self.stop(Ending(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"), drain=self._plan.drain)
+            else:
+                self._clear_up(job, said)
+                await self._finish(job, failure(GiveUp("internal error", said, final=False)))
+
+    def _clear_up(self, job: Job, said: str) -> None:
+        """After a bug: free the slot, and keep what came back."""
+        if job.permit is not None:
+            self._gate.cancel(job.permit)
+        if job.exchange is not None:
+            exchange, job.exchange = job.exchange, None
+            body = exchange.body.decode(errors="replace") if exchange.status == 200 else None
+            end = End(exchange.status, exchange.ended - exchange.left, "internal error", said)
+            self._journal.end(job.row.seq, job.number, end, body)
+
+    async def _advance(self, job: Job) -> None:
         """Rendering is deterministic, so the journal keeps the row and not the body."""
         row, request = job.row, job.request
         if request is not None:
@@ -202,6 +227,7 @@ class Run:
     async def _send(self, job: Job, request: Request) -> None:
         try:
             permit = await self._gate.admit(self._gate.estimate(len(request.body), request.output_limit))
+            job.permit = permit
         except NeverFits as error:
             await self._give_up(job, GiveUp("request too large", str(error), final=True))
             return
@@ -219,6 +245,7 @@ class Run:
             self._gate.cancel(permit)
             self._emit(RowLost(seq, self._loop.time()))
             raise
+        job.exchange = exchange
         judged = judge(request.endpoint, exchange, self._checker)
         self._gate.settle(permit, feedback(judged, len(request.body)))
         await self._conclude(job, request, judged, exchange)
@@ -247,6 +274,7 @@ class Run:
         end = end_of(judged, exchange, verdict)
         body = exchange.body.decode() if judged.reply is not None else None
         self._journal.end(job.row.seq, job.number, end, body)
+        job.exchange = None
         if end.counted and not end.throttled:
             job.attempts += 1
             job.deadlines += end.deadline
@@ -279,11 +307,11 @@ class Run:
                 if self._held and self._health.succeeded:
                     await self._flush_held()
             case RetryIn(seconds=seconds):
-                self._window.put_back(job, seconds)
+                self._put_back(job, seconds)
             case AskAgain(complaint=complaint):
                 text = judged.reply.text if judged.reply is not None else None
                 job.request = ask_again(request, text or "", complaint)
-                self._window.put_back(job, 0.0)
+                self._put_back(job, 0.0)
             case GiveUp():
                 await self._give_up(job, verdict)
             case StopRun(message=message, hint=hint):
@@ -292,15 +320,18 @@ class Run:
 
     async def _give_up(self, job: Job, verdict: GiveUp) -> None:
         if self._health.succeeded:
-            await self._finish_failed(job, verdict)
+            await self._finish(job, failure(verdict))
         else:
+            job.handed_on = True
             self._held.append((job, verdict))
             self._window.finished()
 
-    async def _finish_failed(self, job: Job, verdict: GiveUp) -> None:
-        await self._finish(job, failure(verdict))
+    def _put_back(self, job: Job, seconds: float) -> None:
+        job.handed_on = True
+        self._window.put_back(job, seconds)
 
     async def _finish(self, job: Job, outcome: Outcome) -> None:
+        job.handed_on = True
         await self._write(job, outcome)
         self._window.finished()
 

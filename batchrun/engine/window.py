@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from batchrun.models import Pending, Request
+from batchrun.limits import Permit
+from batchrun.models import Exchange, Pending, Request
 
 AHEAD = 2000
 """Rows fetched from the journal at a time."""
@@ -22,7 +23,11 @@ Fetch = Callable[[int], Awaitable[tuple[list[Pending], int | None]]]
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A row on its way, with what it has used up. `request` is set where it is not simply the rendered row."""
+    """A row on its way, with what it has used up.
+
+    `request` is set where it is not simply the rendered row. `permit` and `exchange` are those of the attempt under
+    way; `handed_on` is whether this attempt's verdict has been performed.
+    """
 
     row: Pending
     number: int
@@ -30,6 +35,9 @@ class Job:
     deadlines: int
     asks: int
     request: Request | None = None
+    permit: Permit | None = None
+    exchange: Exchange | None = None
+    handed_on: bool = False
 
     @classmethod
     def of(cls, row: Pending) -> "Job":
