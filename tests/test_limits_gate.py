@@ -140,15 +140,6 @@ async def test_after_a_429_requests_come_back_at_half_the_rate() -> None:
     assert later >= 48
 
 
-async def test_an_announced_wait_over_max_wait_is_reported() -> None:
-    scene = Scene(Limits(max_wait=60))
-    assert scene.gate.settle(await scene.send(), refusal(seconds=59)) is None
-    scene = Scene(Limits(max_wait=60))
-    overlong = scene.gate.settle(await scene.send(), refusal(seconds=3600))
-    assert overlong is not None
-    assert overlong.seconds == 3600
-
-
 async def test_a_request_admitted_before_the_gate_closed_waits_again_first_in_the_queue() -> None:
     scene = Scene()
     refused = await scene.send()

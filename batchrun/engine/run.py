@@ -50,6 +50,9 @@ TICK = 0.25
 SAMPLE_EVERY = 5.0
 """Seconds between samples of the run's state in the journal."""
 
+NEVER_LEFT = End(0, 0.0, "stopped before it left", counted=False)
+"""The end of an attempt that was written down but not sent: nothing about its row is unknown."""
+
 Emit = Callable[[Event], None]
 
 
@@ -234,8 +237,10 @@ class Run:
         seq, job.number = job.row.seq, job.number + 1
         try:
             await self._journal.begin(seq, job.number)
+            permit = job.permit = await self._gate.confirm(permit)
         except BaseException:
             self._gate.cancel(permit)
+            self._journal.end(seq, job.number, NEVER_LEFT)
             raise
         self._gate.leave(permit)
         self._emit(AttemptStarted(seq, job.number, self._loop.time()))

@@ -45,7 +45,6 @@ from batchrun.limits.records import (
     GateView,
     Limits,
     NeverFits,
-    Overlong,
     Permit,
     Throttle,
 )
@@ -60,7 +59,6 @@ __all__ = [
     "Hints",
     "Limits",
     "NeverFits",
-    "Overlong",
     "Permit",
     "Throttle",
     "hints",

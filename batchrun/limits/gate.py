@@ -11,7 +11,7 @@ from batchrun.limits.closing import Closing
 from batchrun.limits.concurrency import Window
 from batchrun.limits.learning import Estimate
 from batchrun.limits.rates import Rates
-from batchrun.limits.records import Feedback, GateClosed, GateView, Limits, NeverFits, Overlong, Permit, Throttle
+from batchrun.limits.records import Feedback, GateClosed, GateView, Limits, NeverFits, Permit, Throttle
 from batchrun.limits.telling import Teller
 
 _TRICKLE = 1.0
@@ -84,25 +84,23 @@ class Gate:
         """The request leaves now. Called just before its first byte."""
         self._rates.left(permit, self._clock())
 
-    def settle(self, permit: Permit, feedback: Feedback) -> Overlong | None:
-        """The exchange is over: free the slot and learn. Tells when the provider announced too long a wait."""
+    def settle(self, permit: Permit, feedback: Feedback) -> None:
+        """The exchange is over: free the slot and learn."""
         if not permit.open:
-            return None
+            return
         permit.open = False
         self._in_flight -= 1
         now = self._clock()
         waited = self._reason if self._queue else None
         self._settle_tokens(permit, feedback)
         self._rates.hear(permit, feedback.hints, now)
-        overlong = None
         if feedback.throttle is not None or feedback.hints.looks_like_429:
-            overlong = self._refused(permit, feedback, now)
+            self._refused(permit, feedback, now)
         else:
             self._answered(permit, feedback, waited, now)
         if self._rates.due(now):
             self._tune(now)
         self._pump(now)
-        return overlong
 
     def cancel(self, permit: Permit) -> None:
         """The request never left: everything is given back. If it did leave and was abandoned, only its slot is."""
@@ -307,7 +305,7 @@ class Gate:
         if feedback.input_tokens is not None and feedback.output_tokens is not None:
             self._estimate.learn(feedback.body_bytes, feedback.input_tokens, feedback.output_tokens)
 
-    def _refused(self, permit: Permit, feedback: Feedback, now: float) -> Overlong | None:
+    def _refused(self, permit: Permit, feedback: Feedback, now: float) -> None:
         announced = feedback.hints.retry_after
         throttle = self._rates.kind(feedback.throttle, now)
         row = self._closing.bursts > 0
@@ -317,10 +315,6 @@ class Gate:
         if throttle is not Throttle.CONCURRENCY:
             self._rates.refused(permit, throttle, again, now)
         self._tune(now)
-        longest = self._limits.max_wait
-        if announced is not None and longest is not None and announced > longest:
-            return Overlong(announced)
-        return None
 
     def _blame_window(self, permit: Permit, throttle: Throttle, now: float) -> None:
         unknown = throttle is Throttle.UNKNOWN

@@ -10,13 +10,12 @@ from batchrun.limits.headers import NO_HINTS, Hints
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the user allows. `rpm` and `tpm` are per minute; `max_wait` is the longest announced wait, in seconds."""
+    """What the user allows. `rpm` and `tpm` are per minute."""
 
     cap: int = 256
     fixed: bool = False
     rpm: float | None = None
     tpm: float | None = None
-    max_wait: float | None = None
 
 
 class Throttle(StrEnum):
