@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import importlib
 import io
 from decimal import Decimal
 from pathlib import Path
@@ -113,8 +114,8 @@ def test_what_python_writes_as_csv_is_read_back(rows: list[list[str]], delimiter
 
 
 def test_parquet_values_become_json(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = importlib.import_module("pyarrow")
+    parquet = importlib.import_module("pyarrow.parquet")
     values = {
         "id": 7,
         "price": Decimal("1.10"),
@@ -137,14 +138,14 @@ def test_parquet_values_become_json(tmp_path: Path) -> None:
 
 
 def test_nanoseconds_are_cut_off(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = importlib.import_module("pyarrow")
+    parquet = importlib.import_module("pyarrow.parquet")
     parquet.write_table(pyarrow.table({"t": pyarrow.array([1], pyarrow.timestamp("ns"))}), tmp_path / "t.parquet")
     assert fields(open_input(str(tmp_path / "t.parquet"), has_prompt=True)) == [{"t": "1970-01-01T00:00:00"}]
 
 
 def test_the_first_sheet_of_a_workbook_is_read(tmp_path: Path) -> None:
-    openpyxl = pytest.importorskip("openpyxl")
+    openpyxl = importlib.import_module("openpyxl")
     book = openpyxl.Workbook()
     for cells in (["id", "text", None], [1, "=1+1x"], [], [2], [3, datetime.date(2026, 1, 2), None], [4, 5, 6]):
         book.active.append(cells)
@@ -166,7 +167,7 @@ def test_a_missing_extra_names_the_command(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("data", [b"PAR1 and so on PAR1", b"PK\x03\x04 and so on"])
 def test_a_damaged_file_is_refused(tmp_path: Path, data: bytes) -> None:
-    pytest.importorskip("pyarrow")
-    pytest.importorskip("openpyxl")
+    importlib.import_module("pyarrow")
+    importlib.import_module("openpyxl")
     with pytest.raises(InputError, match="cannot be read as"):
         opened(tmp_path / "t", data)
