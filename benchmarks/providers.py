@@ -3,12 +3,14 @@
     python benchmarks/providers.py [NAME …]
 
 Each scenario starts the simulated provider with its limit in force there, gives batchrun no `--rpm`, and prints what the
-provider counted: wall over ideal, share of the allowed rate that was used, 429s, calls per row. The provider's count is
+provider counted: time from the first to the last request over the ideal, share of the allowed rate that was used, 429s (`late`: after two seconds), the most requests at once,
+the window that concurrency settled at. The provider's count is
 the truth; batchrun's own account is only checked against it.
 """
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -39,9 +41,7 @@ def scenarios() -> list[Scenario]:
     """Those of the table, quick ones first."""
     latencies = (0.05, 0.5, 3.0)
     cap = ("--concurrency", "32")
-    found = [
-        Scenario(f"headers-{lag}", 300, {"rpm": 600, "latency": str(lag)}, cap, 30 + lag) for lag in latencies
-    ]
+    found = [Scenario(f"headers-{lag}", 300, {"rpm": 600, "latency": str(lag)}, cap, 30 + lag) for lag in latencies]
     silent = {"rpm": 600, "headers": False, "retry_after": "none"}
     for rows in (300, 3000):
         found += [
@@ -65,8 +65,10 @@ def _take_down(base_url: str) -> None:
 def main(names: list[str]) -> None:
     """Run the chosen scenarios, all by default, and print a line each."""
     chosen = [scenario for scenario in scenarios() if not names or any(scenario.name.startswith(n) for n in names)]
-    print(f"{'scenario':<18}{'rows':>6}{'done':>6}{'calls':>7}{'429':>6}{'429 late':>9}{'wall':>8}{'ideal':>8}{'×':>6}"
-          f"{'used':>7}{'peak':>6}{'1 s':>5}")
+    print(
+        f"{'scenario':<18}{'rows':>6}{'done':>6}{'calls':>7}{'429':>6}{'429 late':>9}{'wall':>8}{'ideal':>8}{'×':>6}"
+        f"{'used':>7}{'peak':>6}{'window':>8}{'1 s':>5}"
+    )
     for scenario in chosen:
         print(measured(scenario), flush=True)
 
@@ -95,18 +97,39 @@ def _write_rows(folder: Path, scenario: Scenario) -> None:
 
 
 def _run(folder: Path, base_url: str, options: tuple[str, ...]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "batchrun", "run", "-i", "rows.jsonl", "-p", "repeat.txt", "-m", "any", "-o", "out.jsonl"]
+    command = [
+        sys.executable,
+        "-m",
+        "batchrun",
+        "run",
+        "-i",
+        "rows.jsonl",
+        "-p",
+        "repeat.txt",
+        "-m",
+        "any",
+        "-o",
+        "out.jsonl",
+    ]
     command += ["--base-url", base_url, "--json", *options]
     done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, "OPENAI_API_KEY": "sk-none"}
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OPENAI_API_KEY": "sk-none"},
     )
-    last = done.stdout.strip().rpartition("\n")[2]
-    if not last:
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    if not events:
         raise SystemExit(done.stderr)
-    return json.loads(last)
+    windows = [event["allowed"] for event in events if event["event"] == "limits"]
+    return {**events[-1], "settled": statistics.median(windows[len(windows) // 2 :])}
 
 
-def _line(scenario: Scenario, summary: dict[str, Any], wall: float, stats: dict[str, Any], log: list[dict[str, Any]]) -> str:
+def _line(
+    scenario: Scenario, summary: dict[str, Any], wall: float, stats: dict[str, Any], log: list[dict[str, Any]]
+) -> str:
     totals = summary["totals"]
     refused = stats["by_status"].get("429", 0) + stats["by_status"].get(429, 0)
     first = stats["first"]
@@ -120,7 +143,7 @@ def _line(scenario: Scenario, summary: dict[str, Any], wall: float, stats: dict[
     return (
         f"{scenario.name:<18}{totals['rows']:>6}{totals['done']:>6}{stats['calls']:>7}{refused:>6}"
         f"{late / max(1, stats['calls']):>9.1%}{wall:>8.1f}{scenario.ideal:>8.1f}{ratio:>6.2f}{used:>7.1%}"
-        f"{stats['peak']:>6}{stats['most_admitted_in_1s']:>5}"
+        f"{stats['peak']:>6}{summary['settled']:>8.0f}{stats['most_admitted_in_1s']:>5}"
     )
 
 
