@@ -2,10 +2,10 @@
 
     python benchmarks/providers.py [NAME …]
 
-Each scenario starts the simulated provider with its limit in force there, gives batchrun no `--rpm`, and prints what the
-provider counted: time from the first to the last request over the ideal, share of the allowed rate that was used, 429s (`late`: after two seconds), the most requests at once,
-the window that concurrency settled at. The provider's count is
-the truth; batchrun's own account is only checked against it.
+Each scenario starts the simulated provider with its limit in force there, gives batchrun no `--rpm`, and prints what
+the provider counted: time from the first to the last request over the ideal, share of the allowed rate that was used,
+429s (`late`: after two seconds), the most requests at once, the window that concurrency settled at. The provider's
+count is the truth; batchrun's own account is only checked against it.
 """
 
 import json
