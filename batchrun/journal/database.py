@@ -162,7 +162,9 @@ def salvage(path: Path) -> sqlite3.Connection:
     """Open a damaged journal to read what can be read."""
     _check_file(path)
     with translated(path):
-        return _raw(path, "ro")
+        connection = _raw(path, "ro")
+        connection.execute("PRAGMA writable_schema = ON")  # otherwise a file that is cut short is refused as a whole
+        return connection
 
 
 def connect(path: Path, *, write: bool) -> sqlite3.Connection:
@@ -246,20 +248,8 @@ def _check_content(path: Path, connection: sqlite3.Connection) -> None:
             f"{path}: the journal was written by {age} version of batchrun (schema {version}, this is {SCHEMA_VERSION}).",
             "Use that version for this run, or start again with --fresh.",
         )
-    _check_size(path, connection)
     if not connection.execute("SELECT count(*) FROM totals").fetchone()[0]:
         raise _damaged(path, "its totals are missing")
-
-
-def _check_size(path: Path, connection: sqlite3.Connection) -> None:
-    """Without a log, the file is as long as its header says."""
-    log = _beside(path, "-wal")
-    if log.exists() and log.stat().st_size:
-        return
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    (size,) = connection.execute("PRAGMA page_size").fetchone()
-    if path.stat().st_size < pages * size:
-        raise _damaged(path, "the file is cut short")
 
 
 def remove(path: Path) -> None:

@@ -27,6 +27,11 @@ SELECT count(*), total(NOT final) FROM outcomes JOIN rows ON rows.seq = outcomes
 WHERE {_FAILED} AND position IS NOT NULL
 """  # noqa: S608 - above
 
+_LAST_HEARD = """
+UPDATE sessions SET ended = max(started, ifnull((SELECT at FROM samples ORDER BY rowid DESC LIMIT 1), 0))
+WHERE ended IS NULL
+"""
+
 
 class Journal:
     """The journal of one run, open for writing; the caller holds its lock (`lock`).
@@ -56,12 +61,16 @@ class Journal:
         self._session = 0
         self._comparison = Comparison(self._connection)
         self._totals = sums.read(self._connection).totals()
-        self.doubt = None if had_log else self._lost_log()
+        self.doubt = self._settle_killed(had_log)
 
-    def _lost_log(self) -> str | None:
+    def _settle_killed(self, had_log: bool) -> str | None:
         """After a kill there is a log, unless somebody removed it, or another SQLite tool folded it in."""
-        if not database.was_killed(self._connection):
-            return None
+        with database.translated(self.path, "write"):
+            if not database.was_killed(self._connection):
+                return None
+            if had_log:
+                self._connection.execute(_LAST_HEARD)
+                return None
         return (
             f"{self.path}: a session did not end, and there is no {self.path.name}-wal. If the journal was copied or moved "
             "without it, the last answers are missing and would be paid again."

@@ -164,7 +164,11 @@ class Cause(NamedTuple):
 
 
 class Session(NamedTuple):
-    """A process that worked on the run; `ended` is None while it works or where it was killed."""
+    """A process that worked on the run.
+
+    `exit_code` is None while it works and where it was killed; in the latter case `ended` is when it was last heard
+    of, None until somebody opens the journal to go on.
+    """
 
     id: int
     started: float

@@ -98,8 +98,8 @@ CREATE TABLE samples (                  -- the state of the run every few second
 CREATE TABLE sessions (                 -- the processes that worked on the run
     id              INTEGER PRIMARY KEY,
     started         REAL NOT NULL,
-    ended           REAL,                           -- NULL: under way, or killed
-    exit_code       INTEGER,
+    ended           REAL,                           -- NULL: under way, or killed and not opened since
+    exit_code       INTEGER,                        -- NULL: under way, or killed; then ended is when it was last heard of
     pid             INTEGER NOT NULL,
     host            TEXT NOT NULL
 );

@@ -187,7 +187,7 @@ class Writer:
         more = True
         while more:
             taken, more = self._gather()
-            if self.failure is None:
+            if taken and self.failure is None:
                 self._commit(taken)
             self._tell([future for future, _ in taken if future is not None])
 
