@@ -1,5 +1,6 @@
 """What one exchange says, in the terms of the gate, of `retry.decide` and of the journal. Pure."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import orjson
@@ -10,6 +11,8 @@ from batchrun.limits import Feedback, Hints, Throttle
 from batchrun.models import Defect, Endpoint, Exchange, Fault, Reply, Usage
 from batchrun.replies import Checker, Complaint
 from batchrun.retry import Answer
+
+Mask = Callable[[str], str]
 
 EXCERPT = 2000
 """Characters of a body that is no reply that are kept."""
@@ -25,13 +28,12 @@ class Judged(NamedTuple):
     value: str | None
 
 
-def judge(endpoint: Endpoint, exchange: Exchange, checker: Checker | None) -> Judged:
-    """What the exchange says of its row and of the provider."""
+def judge(endpoint: Endpoint, exchange: Exchange, checker: Checker | None, mask: Mask) -> Judged:
+    """What the exchange says of its row and of the provider; `mask` takes secrets out of an error that echoes them."""
     hints = limits.hints(exchange.headers, exchange.status)
     if exchange.status == 200:
         return judge_body(endpoint, exchange.body, checker, hints, exchange.left)
-    answer = _failed(exchange, hints)
-    return Judged(answer, None, None, hints, None)
+    return Judged(_failed(exchange, hints, mask), None, None, hints, None)
 
 
 def judge_body(
@@ -56,7 +58,7 @@ def _check(reply: Reply, checker: Checker | None) -> tuple[str | None, str | Non
     return None, orjson.dumps(checked).decode()
 
 
-def _failed(exchange: Exchange, hints: Hints) -> Answer:
+def _failed(exchange: Exchange, hints: Hints, mask: Mask) -> Answer:
     if exchange.fault is not None:
         return Answer(0, exchange.fault, exchange.sent, message=exchange.detail, left=exchange.left)
     error = replies.error_of(exchange.status, exchange.headers, exchange.body)
@@ -64,7 +66,7 @@ def _failed(exchange: Exchange, hints: Hints) -> Answer:
         exchange.status,
         type=error.type,
         code=error.code,
-        message=error.message,
+        message=mask(error.message),
         html=exchange.body[:512].lstrip().startswith(b"<"),
         retry_after=hints.retry_after,
         left=exchange.left,
@@ -98,7 +100,7 @@ def throttle_of(answer: Answer) -> Throttle:
     return Throttle.UNKNOWN
 
 
-def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict) -> End:
+def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict, mask: Mask) -> End:
     """The attempt's end for the journal."""
     answer = judged.answer
     accepted = isinstance(verdict, retry.Done)
@@ -114,5 +116,5 @@ def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict) -> End:
         maybe_paid=answer.maybe_paid,
         usage=judged.usage,
         request_id=exchange.headers.get("x-request-id"),
-        excerpt=None if answer.accepted else exchange.body[:EXCERPT].decode("utf-8", "backslashreplace"),
+        excerpt=None if answer.accepted else mask(exchange.body[:EXCERPT].decode("utf-8", "backslashreplace")),
     )

@@ -12,6 +12,7 @@ succeeded is held back, since it may turn out to be everybody's: then the rows s
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import orjson
@@ -229,7 +230,7 @@ class Run:
 
     async def _send(self, job: Job, request: Request) -> None:
         try:
-            permit = await self._gate.admit(self._gate.estimate(len(request.body), request.output_limit))
+            permit = await self._gate.admit(partial(self._gate.estimate, len(request.body), request.output_limit))
             job.permit = permit
         except NeverFits as error:
             await self._give_up(job, GiveUp("request too large", str(error), final=True))
@@ -251,7 +252,7 @@ class Run:
             self._emit(RowLost(seq, self._loop.time()))
             raise
         job.exchange = exchange
-        judged = judge(request.endpoint, exchange, self._checker)
+        judged = judge(request.endpoint, exchange, self._checker, self._client.mask)
         self._gate.settle(permit, feedback(judged, len(request.body)))
         await self._conclude(job, request, judged, exchange)
 
@@ -276,7 +277,7 @@ class Run:
 
     def _record(self, job: Job, judged: Judged, exchange: Exchange, verdict: Verdict) -> None:
         """Into the journal's queue first, then told; the outcome that follows is committed after it."""
-        end = end_of(judged, exchange, verdict)
+        end = end_of(judged, exchange, verdict, self._client.mask)
         body = exchange.body.decode() if judged.reply is not None else None
         self._journal.end(job.row.seq, job.number, end, body)
         job.exchange = None

@@ -19,6 +19,8 @@ _TRICKLE = 1.0
 _SCARCE = frozenset({WaitReason.CONCURRENCY, WaitReason.REQUESTS, WaitReason.TOKENS})
 _LOOK_AGAIN = 1.0
 """Seconds after which a slow rate is looked at again: it may have grown."""
+Demand = int | Callable[[], int]
+"""How many tokens a request wants; a function is asked when the request is first in the queue, since estimates improve."""
 _SHORTEST = 1e-4
 """Seconds; a timer for less could fire before its time by the clock's own resolution, again and again."""
 
@@ -43,7 +45,7 @@ class Gate:
         self._estimate = Estimate()
         self._closing = Closing(random or Random())  # noqa: S311  # jitter, not a secret
         self._teller = Teller(listen)
-        self._queue: deque[tuple[asyncio.Future[Permit], int]] = deque()
+        self._queue: deque[tuple[asyncio.Future[Permit], Demand]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._in_flight = 0
@@ -55,19 +57,19 @@ class Gate:
         self._last = now
         self._tune(now)
 
-    async def admit(self, tokens: int) -> Permit:
-        """Wait for a slot, a request and so many tokens, in turn.
+    async def admit(self, demand: Demand) -> Permit:
+        """Wait for a slot, a request and as many tokens as it demands, in turn.
 
         Raises NeverFits when the limit is smaller than the request, GateClosed once `close` was called.
         """
         if self._closed:
             raise GateClosed
-        self._check_fits(tokens)
         if not self._queue:
-            now = self._clock()
+            now, tokens = self._clock(), asked(demand)
+            self._check_fits(tokens)
             if self._may_leave(now, tokens):
                 return self._grant(now, tokens)
-        return await self._wait(tokens)
+        return await self._wait(demand)
 
     async def confirm(self, permit: Permit) -> Permit:
         """The permit to leave with, called between the journal's commit and `leave`.
@@ -148,10 +150,6 @@ class Gate:
         self._limits = limits
         self._rates.change(limits)
         self._tune(now)
-        for future, tokens in self._queue:
-            limit = self._rates.token_limit
-            if tokens > limit and not future.done():
-                future.set_exception(NeverFits(limit, tokens))
         self._pump(now)
 
     def close(self) -> None:
@@ -189,14 +187,14 @@ class Gate:
         self._rates.spacing.give_back()
         self._rates.bucket.give(permit.tokens)
 
-    async def _wait(self, tokens: int, *, first: bool = False) -> Permit:
+    async def _wait(self, demand: Demand, *, first: bool = False) -> Permit:
         if self._closed:
             raise GateClosed
         future: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
         if first:
-            self._queue.appendleft((future, tokens))
+            self._queue.appendleft((future, demand))
         else:
-            self._queue.append((future, tokens))
+            self._queue.append((future, demand))
         if self._queue[0][0] is future:
             self._pump(self._clock())
         try:
@@ -213,12 +211,16 @@ class Gate:
     def _pump(self, now: float) -> None:
         queue = self._queue
         while queue:
-            future, tokens = queue[0]
+            future, demand = queue[0]
             if not future.done():
-                if not self._may_leave(now, tokens):
+                tokens, limit = asked(demand), self._rates.token_limit
+                if tokens > limit:
+                    future.set_exception(NeverFits(limit, tokens))
+                elif self._may_leave(now, tokens):
+                    future.set_result(self._grant(now, tokens))
+                else:
                     self._hold(now)
                     return
-                future.set_result(self._grant(now, tokens))
             queue.popleft()
         if not self._paused:
             self._teller.going(now)
@@ -331,3 +333,8 @@ class Gate:
         self._closing.answered()
         used = waited is not None and self._in_flight + 1 >= self._window.size / 2
         self._window.answered(now, used, waited is WaitReason.CONCURRENCY)
+
+
+def asked(demand: Demand) -> int:
+    """The tokens that a request wants now."""
+    return demand if isinstance(demand, int) else demand()
