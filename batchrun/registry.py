@@ -16,9 +16,9 @@ from batchrun import journal
 from batchrun.errors import BusyError, RefusedError, StorageError
 from batchrun.journal import Lock, Meta, Reader, Session
 from batchrun.models import Totals
+from batchrun.plan.outputs import STREAM
 
 DIRECTORY = ".batchrun"
-STREAM = "-"
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _PATIENCE = 2.0
 

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from batchrun import sim
 from batchrun.client import Client
-from batchrun.engine.export import STREAM, Exported, Streamer, errors_path, export, partial_path
+from batchrun.engine.export import Exported, Streamer, errors_path, export, partial_path
 from batchrun.engine.run import Emit, Ending, Run
 from batchrun.engine.start import Prepared
 from batchrun.errors import BatchrunError, ExitCode
@@ -16,6 +16,7 @@ from batchrun.events import Event, RowFinished, RunEnded, RunStarted
 from batchrun.journal import Reader
 from batchrun.models import Totals
 from batchrun.plan import Plan
+from batchrun.plan.outputs import STREAM
 from batchrun.plan.resolve import Access
 
 HASTY = frozenset({ExitCode.TERMINATED, ExitCode.HANGUP})

@@ -17,8 +17,6 @@ from batchrun.journal import Record
 from batchrun.models import Defect, Invalid, Kind, State
 from batchrun.plan import Plan
 
-STREAM = "-"
-
 
 class Exported(NamedTuple):
     """Where rows were written and how many; `errors` is None where none failed."""

@@ -19,10 +19,11 @@ from batchrun.events import Event, IntakeProgress, Notice
 from batchrun.journal import Drift, Journal, Lock, Meta
 from batchrun.models import Kind, Request, Row
 from batchrun.plan import Plan, drift_text, plan_from_json, plan_to_json
+from batchrun.plan.outputs import STREAM
 from batchrun.plan.resolve import facts_of, gather_again, override, resolve
 from batchrun.plan.sources import Gathered
 from batchrun.prompts import Prompt, Renderer
-from batchrun.registry import STREAM, RunFile
+from batchrun.registry import RunFile
 from batchrun.replies import Checker, checker
 from batchrun.rows import Input
 

@@ -15,11 +15,11 @@ from batchrun.engine.start import Prepared, prepare, prepare_resume, rehearse
 from batchrun.errors import ExitCode
 from batchrun.events import Event, RunEnded
 from batchrun.plan import Plan
+from batchrun.plan.outputs import STREAM
 from batchrun.plan.resolve import Access
 from batchrun.plan.settings import Settings
 from batchrun.plan.sources import Gathered
 from batchrun.progress import Fold
-from batchrun.registry import STREAM
 from batchrun.report import pages, words
 from batchrun.report.faces import JsonLines, choose, plain
 

@@ -19,8 +19,8 @@ from batchrun.errors import ExitCode
 from batchrun.journal import Reader
 from batchrun.models import State
 from batchrun.plan import Plan, plan_from_json
-from batchrun.plan.outputs import output_format
-from batchrun.registry import STREAM, RunFile, Summary
+from batchrun.plan.outputs import STREAM, output_format
+from batchrun.registry import RunFile, Summary
 from batchrun.report import words
 from batchrun.report.faces import plain
 
