@@ -257,6 +257,7 @@ async def test_what_was_in_flight_is_unknown_to_the_next_session_and_maybe_paid(
 
     reopened = Journal.open(path)
     assert reopened.totals.unknown == 1
+    assert [row.history for row in reopened.pending()][1] == (1, 0, 0, 0, True, None)
     assert [row.history.open for row in reopened.pending()] == [False, True, False]
     reopened.start()
     await reopened.begin(2, 2)
@@ -269,6 +270,19 @@ async def test_what_was_in_flight_is_unknown_to_the_next_session_and_maybe_paid(
     assert (lost.cause, lost.maybe_paid, lost.counted) == ("lost", True, False)
     assert (paid.cause, paid.ended is not None) == (None, True)
     assert checked(path).done == 1
+
+
+async def test_an_answer_that_comes_after_the_attempt_was_given_up_is_an_answer(journal: Journal, path: Path) -> None:
+    journal.take_in(numbered(1))
+    journal.start()
+    await journal.begin(1, 1)
+    await journal.lose(1, 1, "given up after the drain limit")
+    with Reader.open(path) as reader:
+        assert reader.attempts(1)[0].message == "given up after the drain limit"
+        await journal.end(1, 1, PAID, "{}")
+        (attempt,) = reader.attempts(1)
+    assert (attempt.cause, attempt.message, attempt.body) == (None, None, "{}")
+    assert journal.totals.unknown == 0
 
 
 @pytest.mark.parametrize(("failed_for_good", "expected"), [(False, [2]), (True, [2, 3])])

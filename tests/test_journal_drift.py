@@ -196,6 +196,19 @@ def test_a_changed_row_that_was_in_flight_is_counted_as_maybe_paid_and_starts_an
     journal.close()
 
 
+def test_a_changed_row_that_was_done_starts_anew_and_keeps_its_history(path: Path) -> None:
+    finish(path, {2})
+    journal = Journal.open(path)
+    journal.compare(ids([("p", "x"), ("q", "other"), ("r", "z")]))
+    journal.apply()
+    assert [row.history for row in journal.pending() if row.key == "q"] == [(1, 0, 0, 0, False, None)]
+    assert (journal.totals.done, journal.totals.replies) == (0, 1)
+    journal.close()
+    with Reader.open(path) as reader:
+        (attempt,) = reader.attempts(2)
+    assert (attempt.body, attempt.spent) == ("{}", True)
+
+
 def test_a_line_that_was_mended_is_a_new_row(path: Path) -> None:
     journal = Journal.open(path)
     rows = ids([("p", "x"), ("q", "y"), ("r", "z")])

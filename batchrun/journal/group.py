@@ -54,9 +54,7 @@ def _update(columns: str) -> str:
 # so what nearly every attempt and row has in common has statements of its own.
 _BEGIN = Insert("attempts", _BEGUN)
 _END = Insert("attempts", f"{_BEGUN} {_ENDED}", tail=_update(_ENDED))
-_END_PAID = Insert(
-    "attempts", f"{_BEGUN} {_PAID}", fixed={"cause": "NULL", "message": "NULL"}, tail=_update(f"{_PAID} cause message")
-)
+_END_PAID = Insert("attempts", f"{_BEGUN} {_PAID}", tail=_update(f"{_PAID} cause message"))
 _FINISH = Insert("outcomes", _FINISHED)
 _FINISH_DONE = Insert("outcomes", _DONE, fixed={"state": "'done'", "final": "1"})
 _REPLY = Insert("replies", "id row number body")

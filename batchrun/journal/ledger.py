@@ -3,6 +3,7 @@
 import os
 import socket
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -57,6 +58,7 @@ class Journal:
         had_log = database.has_log(path)
         self._connection: sqlite3.Connection = database.connect(path, write=True)
         self._window: sqlite3.Connection | None = None
+        self._window_guard = threading.Lock()  # a caller that was cancelled may have left a thread in `pending`
         self._writer: Writer | None = None
         self._session = 0
         self._comparison = Comparison(self._connection)
@@ -168,7 +170,7 @@ class Journal:
 
     def pending(self, after: int = 0, limit: int = 1000, until: int | None = None) -> list[Pending]:
         """Rows without an outcome in input order, behind the position `after` (0: from the first) and up to `until`."""
-        with database.translated(self.path):
+        with self._window_guard, database.translated(self.path):
             return pending(self._reading(), after, limit, until)
 
     @property
@@ -233,10 +235,11 @@ class Journal:
     def close(self, exit_code: int | None = None) -> None:
         """`stop`, fold the write-ahead log into the file, and let go of it. Closing twice does nothing."""
         self.stop(exit_code)
-        if self._window is not None:
-            self._window.close()
-            self._window = None
-        self._connection.close()
+        with self._window_guard:
+            if self._window is not None:
+                self._window.close()
+                self._window = None
+            self._connection.close()
 
     @property
     def _running(self) -> Writer:
