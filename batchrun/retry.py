@@ -62,7 +62,9 @@ BILLING = frozenset(
 UNKNOWN_MODEL = frozenset(
     {"model_not_found", "unknown_model", "invalid_model", "model_not_available", "deploymentnotfound"}
 )
-TOO_LARGE = re.compile(r"Request too large|Limit (?P<limit>[\d,]+).*?Requested (?P<requested>[\d,]+)", re.IGNORECASE)
+TOO_LARGE = re.compile(
+    r"Request too large|Limit (?P<limit>\d[\d,]{0,18}).*?Requested (?P<requested>\d[\d,]{0,18})", re.IGNORECASE
+)
 
 _backoff = wait_random_exponential(multiplier=0.5, max=60)
 
@@ -72,7 +74,8 @@ class Answer(NamedTuple):
 
     `status` is 0 without a whole answer, then `fault` says why; `type`, `code` and `message` are the error body's.
     `defect` is why a 200 body is no reply; `complaint` why a reply does not fit the schema; `html` marks an HTML body.
-    `left` is when the request left, in the engine's monotonic seconds.
+    `left` is when the request left, in the engine's monotonic seconds. `disguised` marks a 429 that a gateway passes on
+    as its own failure.
     """
 
     status: int
@@ -87,6 +90,7 @@ class Answer(NamedTuple):
     flags: frozenset[Flag] = frozenset()
     retry_after: float | None = None
     left: float = 0.0
+    disguised: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -101,17 +105,19 @@ class Answer(NamedTuple):
     @property
     def throttled(self) -> bool:
         """A 429 that is about a rate."""
-        return self.status == 429 and not self.billing
+        return (self.status == 429 or self.disguised) and not self.billing
 
     @property
     def down(self) -> bool:
         """The provider did not answer, or answered for its own failure."""
+        if self.disguised:
+            return False
         return self.status >= 500 or (self.fault is not None and self.fault is not Fault.TOO_LARGE)
 
     @property
     def maybe_paid(self) -> bool:
         """The request was sent, no reply came, and nothing says that it was turned away."""
-        return self.sent and (self.status in (0, 408, 409) or self.status >= 500)
+        return self.sent and not self.disguised and (self.status in (0, 408, 409) or self.status >= 500)
 
     @property
     def cause(self) -> str:

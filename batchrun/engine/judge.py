@@ -70,6 +70,7 @@ def _failed(exchange: Exchange, hints: Hints, mask: Mask) -> Answer:
         html=exchange.body[:512].lstrip().startswith(b"<"),
         retry_after=hints.retry_after,
         left=exchange.left,
+        disguised=hints.looks_like_429 and exchange.status != 429,
     )
 
 

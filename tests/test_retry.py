@@ -1,0 +1,412 @@
+"""What an answer means for its row and for the run: the tables, and what holds for every answer there can be."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrun.models import Fault, Flag, History
+from batchrun.retry import (
+    ALIKE,
+    BILLING,
+    BUDGET_PER_SUCCESS,
+    BUDGET_START,
+    DEADLINES,
+    GARBAGE_TRIES,
+    STREAK,
+    THROTTLED_FOR,
+    UNKNOWN_MODEL,
+    Answer,
+    AskAgain,
+    Done,
+    GiveUp,
+    Health,
+    Next,
+    Policy,
+    RetryIn,
+    StopRun,
+    Tries,
+    Verdict,
+    decide,
+    go_on,
+)
+
+FIRST = Tries(1, 0, 0)
+OK = Answer(200)
+QUOTA = Answer(429, type="insufficient_quota", code="insufficient_quota", message="You exceeded your quota")
+THROTTLED = Answer(429, type="requests", code="rate_limit_exceeded", message="slow down")
+UNAUTHORIZED = Answer(401, code="invalid_api_key", message="Incorrect API key")
+OVERLOADED = Answer(503, message="overloaded")
+LOST = Answer(0, Fault.RESET)
+REFUSED = Answer(0, Fault.REFUSED, sent=False)
+DEADLINE = Answer(0, Fault.DEADLINE)
+DISGUISED = Answer(500, type="internal_server_error", retry_after=2.0, disguised=True)
+BAD = Answer(400, code="context_length_exceeded", message="too long")
+
+
+def healthy() -> Health:
+    """Something has succeeded."""
+    health = Health()
+    health.observe(OK, 0, 0.0)
+    return health
+
+
+def verdict(
+    answer: Answer,
+    health: Health | None = None,
+    *,
+    tries: Tries = FIRST,
+    policy: Policy | None = None,
+    seq: int = 1,
+    now: float = 10.0,
+) -> Verdict:
+    """What is decided about the answer once it is observed, in a run where something has succeeded."""
+    health = healthy() if health is None else health
+    health.observe(answer, seq, now)
+    return decide(answer, tries, health, policy or Policy(), now)
+
+
+NEW, LATER = False, True
+STOPS = [
+    ("an empty account", QUOTA, (NEW, LATER)),
+    ("an empty account that announces a wait", QUOTA._replace(retry_after=1.0), (NEW, LATER)),
+    ("a bill that is not paid", Answer(402), (NEW, LATER)),
+    ("a wrong key", UNAUTHORIZED, (NEW,)),
+    ("a key that may not", Answer(403), (NEW,)),
+    ("an unknown model", Answer(404, code="model_not_found"), (NEW,)),
+    ("a wrong base URL", Answer(404, html=True), (NEW,)),
+    ("a redirect", Answer(307), (NEW,)),
+    *(("an unknown model as 400", Answer(400, code=code), (NEW,)) for code in sorted(UNKNOWN_MODEL)),
+    *(("a billing code", Answer(status, code=code), (NEW, LATER)) for code in sorted(BILLING) for status in (429, 403)),
+]
+
+
+@pytest.mark.parametrize(("answer", "later"), [(answer, when) for _, answer, whens in STOPS for when in whens])
+def test_what_is_about_the_whole_run_stops_it(answer: Answer, later: bool) -> None:
+    assert isinstance(verdict(answer, healthy() if later else Health()), StopRun)
+
+
+GIVEN_UP = [
+    ("403 for one row", Answer(403), LATER),
+    ("404 for one row", Answer(404, code="model_not_found"), LATER),
+    ("an unknown model for one row", Answer(400, code="unknown_model"), LATER),
+    ("a redirect for one row", Answer(308), LATER),
+    *((f"{status} in a row that is wrong", Answer(status, code="x"), NEW) for status in (400, 413, 422)),
+    *((f"{status} in a row that is wrong", Answer(status, code="x"), LATER) for status in (400, 413, 422)),
+    ("the content filter", Answer(400, code="content_filter"), LATER),
+    ("a request that never fits", Answer(429, message="Request too large for gpt"), LATER),
+    ("a request over the limit", Answer(429, message="on tokens: Limit 1,000, Used 0, Requested 2,000."), LATER),
+    *((f"{status}, whatever that is", Answer(status), LATER) for status in (100, 204, 299, 418, 451)),
+    ("a reply that is too large", Answer(0, Fault.TOO_LARGE), LATER),
+]
+
+
+@pytest.mark.parametrize(("answer", "later"), [(answer, when) for _, answer, when in GIVEN_UP])
+def test_what_is_about_the_row_fails_it_for_good_after_one_call(answer: Answer, later: bool) -> None:
+    given_up = verdict(answer, healthy() if later else Health())
+    assert isinstance(given_up, GiveUp)
+    assert given_up.final
+    assert given_up.cause
+
+
+PASSING = [
+    *(Answer(status, message="m") for status in (408, 409, 500, 502, 503, 504, 520, 521, 524, 529, 599, 600)),
+    *(Answer(0, fault) for fault in Fault if fault is not Fault.TOO_LARGE),
+    *(Answer(200, defect=why) for why in ("HTML", "empty answer", "null", "[]", "cut JSON", "no choices")),
+]
+
+
+@pytest.mark.parametrize("answer", PASSING)
+@pytest.mark.parametrize("later", [NEW, LATER])
+def test_what_may_pass_is_tried_again(answer: Answer, later: bool) -> None:
+    again = verdict(answer, healthy() if later else Health())
+    assert isinstance(again, RetryIn)
+    assert 0 <= again.seconds < 5
+    assert again.counts == (answer.sent or not later)
+
+
+@pytest.mark.parametrize("answer", [OVERLOADED, Answer(409), LOST])
+def test_a_row_has_so_many_attempts_and_then_has_failed_for_now(answer: Answer) -> None:
+    assert isinstance(verdict(answer, tries=Tries(4, 0, 0)), RetryIn)
+    last = verdict(answer, tries=Tries(5, 0, 0))
+    assert isinstance(last, GiveUp)
+    assert not last.final
+    assert isinstance(verdict(answer, tries=Tries(2, 0, 0), policy=Policy(max_attempts=2)), GiveUp)
+
+
+def test_garbage_and_deadlines_have_fewer_attempts() -> None:
+    garbage = Answer(200, defect="null")
+    assert isinstance(verdict(garbage, tries=Tries(GARBAGE_TRIES - 1, 0, 0)), RetryIn)
+    assert isinstance(verdict(garbage, tries=Tries(GARBAGE_TRIES, 0, 0)), GiveUp)
+    assert isinstance(verdict(DEADLINE, tries=Tries(1, DEADLINES - 1, 0)), RetryIn)
+    assert isinstance(verdict(DEADLINE, tries=Tries(2, DEADLINES, 0)), GiveUp)
+
+
+def test_the_wait_is_at_least_what_the_provider_asks_for() -> None:
+    again = verdict(OVERLOADED._replace(retry_after=30.0))
+    assert isinstance(again, RetryIn)
+    assert again.seconds >= 30
+
+
+def test_waits_grow_with_full_jitter_and_are_capped() -> None:
+    waits = [
+        verdict(OVERLOADED, tries=Tries(attempt, 0, 0), policy=Policy(99)) for attempt in (1, 3, 30) for _ in "x" * 200
+    ]
+    seconds = [again.seconds for again in waits if isinstance(again, RetryIn)]
+    early, late, last = seconds[:200], seconds[200:400], seconds[400:]
+    assert max(early) < max(late) <= max(last) <= 60
+    assert min(last) < 10
+
+
+@pytest.mark.parametrize("answer", [THROTTLED, DISGUISED])
+def test_a_429_costs_the_row_nothing_however_often_it_comes(answer: Answer) -> None:
+    health = healthy()
+    for _ in range(1000):
+        assert verdict(answer, health, tries=Tries(1000, 0, 0)) == RetryIn(0.0, counts=False)
+    assert health.budget == healthy().budget
+    assert not health.breaker_open
+
+
+def test_half_an_hour_of_429s_without_a_success_stops_the_run() -> None:
+    health = healthy()
+    verdict(THROTTLED, health, now=100.0)
+    assert isinstance(verdict(THROTTLED, health, now=100 + THROTTLED_FOR - 1), RetryIn)
+    assert isinstance(verdict(THROTTLED, health, now=100 + THROTTLED_FOR), StopRun)
+    health.observe(OK, 1, 100 + THROTTLED_FOR)
+    assert isinstance(verdict(THROTTLED, health, now=101 + THROTTLED_FOR), RetryIn)
+
+
+@pytest.mark.parametrize(("asked", "stops"), [(59.0, False), (61.0, True), (None, False)])
+def test_a_wait_over_max_wait_stops_the_run(asked: float | None, stops: bool) -> None:
+    found = verdict(THROTTLED._replace(retry_after=asked), policy=Policy(max_wait=60.0))
+    assert isinstance(found, StopRun if stops else RetryIn)
+    assert isinstance(verdict(THROTTLED._replace(retry_after=asked)), RetryIn)
+
+
+def test_a_401_after_a_success_is_confirmed_by_one_more_call() -> None:
+    health = healthy()
+    assert verdict(UNAUTHORIZED._replace(left=5.0), health, now=10.0) == RetryIn(0.0, counts=False)
+    in_flight_too = UNAUTHORIZED._replace(left=6.0)
+    assert verdict(in_flight_too, health, now=10.5) == RetryIn(0.0, counts=False)
+    assert isinstance(verdict(UNAUTHORIZED._replace(left=10.1), health, now=11.0), StopRun)
+
+
+def test_a_success_after_a_suspect_401_clears_it() -> None:
+    health = healthy()
+    verdict(UNAUTHORIZED._replace(left=5.0), health, now=10.0)
+    health.observe(OK._replace(left=9.0), 2, 10.5)
+    assert health.suspect_since == 10.0
+    health.observe(OK._replace(left=10.5), 2, 11.0)
+    assert isinstance(verdict(UNAUTHORIZED._replace(left=11.0), health, now=12.0), RetryIn)
+
+
+@pytest.mark.parametrize("answer", [BAD, OVERLOADED, LOST, Answer(500), Answer(400, code="no_db_connection")])
+def test_when_the_first_rows_all_fail_alike_the_run_stops(answer: Answer) -> None:
+    health = Health()
+    found = [verdict(answer, health, seq=seq) for seq in range(ALIKE)]
+    assert not any(isinstance(each, StopRun) for each in found[:-1])
+    assert isinstance(found[-1], StopRun)
+    assert answer.cause in found[-1].message
+
+
+def test_the_same_row_again_and_other_causes_are_not_alike() -> None:
+    health = Health()
+    for _ in range(3 * ALIKE):
+        verdict(OVERLOADED, health, seq=1)
+    assert not health.all_alike
+    for seq in range(3 * ALIKE):
+        verdict(OVERLOADED if seq % 10 else BAD, health, seq=seq)
+    assert not health.all_alike
+
+
+def test_429s_are_not_failures_alike_and_nothing_is_after_a_success() -> None:
+    health = Health()
+    for seq in range(2 * ALIKE):
+        health.observe(THROTTLED, seq, 1.0)
+    assert not health.all_alike
+    health.observe(OK, 0, 1.0)
+    for seq in range(2 * ALIKE):
+        assert isinstance(verdict(BAD, health, seq=seq), GiveUp)
+
+
+def test_when_the_provider_is_down_no_row_loses_an_attempt() -> None:
+    health = healthy()
+    found = [verdict(OVERLOADED, health, seq=seq, tries=Tries(5, 0, 0)) for seq in range(3 * ALIKE)]
+    assert [isinstance(each, GiveUp) for each in found] == [True] * (STREAK - 1) + [False] * (3 * ALIKE - STREAK + 1)
+    assert health.breaker_open
+    assert all(isinstance(each, RetryIn) and not each.counts for each in found[STREAK:])
+
+
+@pytest.mark.parametrize("answer", [OK, BAD, THROTTLED, UNAUTHORIZED, Answer(404)])
+def test_any_answer_below_500_closes_the_breaker(answer: Answer) -> None:
+    health = healthy()
+    for seq in range(ALIKE):
+        health.observe(LOST, seq, 1.0)
+    assert health.breaker_open
+    health.observe(answer, 1, 2.0)
+    assert not health.breaker_open
+    assert health.down_since is None
+
+
+def test_one_row_that_always_fails_is_no_outage() -> None:
+    health = healthy()
+    for attempt in range(1, 5):
+        assert isinstance(verdict(Answer(500), health, seq=7, tries=Tries(attempt, 0, 0)), RetryIn)
+    assert isinstance(verdict(Answer(500), health, seq=7, tries=Tries(5, 0, 0)), GiveUp)
+
+
+def test_a_breaker_never_opens_before_anything_succeeded() -> None:
+    health = Health()
+    for _ in range(3 * ALIKE):
+        health.observe(LOST, 1, 1.0)
+    assert not health.breaker_open
+
+
+def test_a_provider_that_stays_down_is_given_up() -> None:
+    health, policy = healthy(), Policy(give_up_after=600)
+    for seq in range(ALIKE):
+        verdict(REFUSED, health, seq=seq, policy=policy, now=100.0)
+    assert isinstance(verdict(REFUSED, health, policy=policy, now=699.0), RetryIn)
+    stop = verdict(REFUSED, health, policy=policy, now=700.0)
+    assert isinstance(stop, StopRun)
+    assert "10 minutes" in stop.message
+
+
+def test_the_run_has_a_budget_of_retries_that_grows_with_success() -> None:
+    health = healthy()
+    health.observe(OK, 0, 0.0)
+    may = int(BUDGET_START + 2 * BUDGET_PER_SUCCESS)
+    found: list[Verdict] = []
+    for seq in range(may + 1):
+        health.streak = 0  # scattered failures, not an outage
+        found.append(verdict(Answer(409), health, seq=seq))
+    assert all(isinstance(each, RetryIn) for each in found[:-1])
+    last = found[-1]
+    assert isinstance(last, GiveUp)
+    assert not last.final
+    assert "budget" in last.message
+
+
+REPLIES = [
+    ("a reply", OK, Policy(), Done),
+    ("a cut reply", OK._replace(flags=frozenset({Flag.TRUNCATED})), Policy(), Done),
+    ("a refusal", OK._replace(flags=frozenset({Flag.REFUSED})), Policy(), Done),
+    (
+        "a cut reply that shall fail",
+        OK._replace(flags=frozenset({Flag.TRUNCATED})),
+        Policy(fail_on=frozenset({Flag.TRUNCATED})),
+        GiveUp,
+    ),
+    (
+        "a refusal where only cut ones fail",
+        OK._replace(flags=frozenset({Flag.REFUSED})),
+        Policy(fail_on=frozenset({Flag.TRUNCATED})),
+        Done,
+    ),
+    ("a reply that does not fit", OK._replace(complaint="not JSON"), Policy(), AskAgain),
+    ("one that does not fit and is never asked again", OK._replace(complaint="x"), Policy(schema_retries=0), GiveUp),
+    ("a cut reply that does not fit", Answer(200, complaint="x", flags=frozenset({Flag.TRUNCATED})), Policy(), GiveUp),
+    ("a refusal where JSON is due", Answer(200, complaint="x", flags=frozenset({Flag.REFUSED})), Policy(), GiveUp),
+]
+
+
+@pytest.mark.parametrize(("_name", "answer", "policy", "kind"), REPLIES, ids=[row[0] for row in REPLIES])
+def test_a_reply_stands_is_asked_again_or_fails(_name: str, answer: Answer, policy: Policy, kind: type) -> None:
+    assert isinstance(verdict(answer, policy=policy, tries=Tries(1, 0, int(answer.complaint is not None))), kind)
+
+
+def test_a_reply_that_does_not_fit_is_asked_again_as_often_as_the_user_wants() -> None:
+    misfit = OK._replace(complaint="at $: required")
+    found = [verdict(misfit, tries=Tries(asks, 0, asks), policy=Policy(schema_retries=2)) for asks in (1, 2, 3)]
+    assert [type(each) for each in found] == [AskAgain, AskAgain, GiveUp]
+
+
+PAID = [
+    (LOST, True),
+    (DEADLINE, True),
+    (OVERLOADED, True),
+    (Answer(408), True),
+    (REFUSED, False),
+    (THROTTLED, False),
+    (DISGUISED, False),
+    (BAD, False),
+    (OK, False),
+]
+
+
+@pytest.mark.parametrize(("answer", "maybe"), PAID)
+def test_what_may_have_been_paid_is_said(answer: Answer, maybe: bool) -> None:
+    assert answer.maybe_paid == maybe
+
+
+def test_the_provider_s_words_are_in_what_is_said() -> None:
+    for answer in (UNAUTHORIZED, QUOTA):
+        stop = verdict(answer, Health())
+        assert isinstance(stop, StopRun)
+        assert answer.message in stop.message
+        assert stop.hint
+
+
+answers = st.builds(
+    Answer,
+    st.sampled_from(
+        [0, 100, 200, 204, 301, 307, 400, 401, 402, 403, 404, 408, 409, 413, 418, 422, 429, 500, 503, 529, 600, 999]
+    ),
+    st.none() | st.sampled_from(list(Fault)),
+    st.booleans(),
+    st.sampled_from(["", "insufficient_quota", "requests", "server_error"]),
+    st.sampled_from(["", "insufficient_quota", "model_not_found", "context_length_exceeded"]) | st.text(max_size=8),
+    st.text(max_size=40)
+    | st.sampled_from(["Limit 10 Requested 99", "Limit , Requested ,", "Limit 9 Requested " + "9" * 5000]),
+    st.booleans(),
+    st.none() | st.text(max_size=5),
+    st.none() | st.text(max_size=5),
+    st.frozensets(st.sampled_from(list(Flag))),
+    st.none() | st.floats(0, 1e9),
+    st.floats(0, 1e6),
+    st.booleans(),
+)
+tries = st.builds(Tries, st.integers(0, 10**6), st.integers(0, 10), st.integers(0, 10))
+policies = st.builds(
+    Policy,
+    st.integers(1, 100),
+    st.integers(0, 5),
+    st.floats(0, 1e6),
+    st.none() | st.floats(0, 1e6),
+    st.frozensets(st.sampled_from(list(Flag))),
+)
+
+
+@given(st.lists(st.tuples(answers, st.integers(0, 30), tries), min_size=1, max_size=60), policies)
+@settings(max_examples=60)
+def test_every_answer_has_a_verdict_and_every_wait_is_finite(
+    story: list[tuple[Answer, int, Tries]], policy: Policy
+) -> None:
+    health = Health()
+    for step, (answer, seq, used) in enumerate(story):
+        health.observe(answer, seq, float(step))
+        found = decide(answer, used, health, policy, float(step))
+        assert isinstance(found, Done | RetryIn | AskAgain | GiveUp | StopRun)
+        if isinstance(found, RetryIn):
+            assert math.isfinite(found.seconds)
+            assert found.seconds >= 0
+        if isinstance(found, Done):
+            assert answer.status == 200
+            assert answer.defect is None
+        assert health.budget >= 0
+
+
+GOES_ON = [
+    ("never tried", History(0, 0, 0, 0, False, None), Next.SEND),
+    ("tried, an answer without a reply", History(1, 1, 0, 0, False, None), Next.SEND),
+    ("an attempt without an answer", History(1, 0, 0, 0, True, None), Next.SEND),
+    ("a reply and no outcome", History(1, 1, 0, 0, False, "{}"), Next.JUDGE),
+    ("a reply that did not fit and no outcome", History(1, 1, 0, 1, False, "{}"), Next.JUDGE),
+    ("asked again, and no answer", History(2, 1, 0, 1, True, "{}"), Next.SEND),
+]
+
+
+@pytest.mark.parametrize(("_name", "history", "needs"), GOES_ON, ids=[row[0] for row in GOES_ON])
+def test_what_a_row_of_the_journal_needs(_name: str, history: History, needs: Next) -> None:
+    assert go_on(history) is needs
