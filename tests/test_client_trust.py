@@ -12,11 +12,11 @@ from wire import CA_FILE, FaultServer, Proxy, chat, hang, raw
 from yarl import URL
 
 from batchrun.client import Client, faults
-from batchrun.client.secrets import Masker
 from batchrun.client.trust import is_loopback, proxy_for
 from batchrun.client.wire import TooLargeError
 from batchrun.errors import HostError, RefusedError
 from batchrun.models import Endpoint, Fault, Request
+from batchrun.secrecy import Mask
 
 ASK = Request(Endpoint.CHAT, b'{"model": "m"}', None)
 PROVIDER = "https://provider.test/v1"
@@ -155,14 +155,14 @@ def test_a_ca_file_that_is_none_is_refused(tmp_path: os.PathLike[str]):
 
 @pytest.mark.parametrize("text", [KEY, f"Bearer {KEY}.", "c2stY2FuYXJ5LTAxMjM0NTY3ODk=", f'"{KEY}"'])
 def test_the_key_is_masked_in_every_spelling(text: str):
-    masked = Masker([KEY]).mask(text)
+    masked = Mask([KEY]).text(text)
     assert "[key]" in masked
     assert KEY not in masked
     assert "c2stY2FuYXJ5" not in masked
 
 
 def test_words_that_stand_in_for_a_key_do_not_spoil_texts():
-    assert Masker(["none", "", "ollama"]).mask("none of ollama's") == "none of ollama's"
+    assert Mask(["none", "", "ollama"]).text("none of ollama's") == "none of ollama's"
 
 
 async def test_azure_gets_its_key_in_its_own_header():

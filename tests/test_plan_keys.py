@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from batchrun.errors import RefusedError
 from batchrun.plan.address import check_base_url, check_secrecy, is_loopback
-from batchrun.plan.keys import Key, Mask, find_key
+from batchrun.plan.keys import Key, find_key
 from batchrun.plan.profiles import BUILT_IN, Profile
 from batchrun.plan.tables import expand_headers, secrets_of
+from batchrun.secrecy import Mask
 
 CANARY = "sk-canary-0123456789abcdef"
 OWN = Profile(name="own", base_url="https://h/v1", api_key_env="OWN_KEY")
@@ -78,7 +79,6 @@ def test_a_masked_text_holds_neither_the_key_nor_its_base64(secret: str, shift: 
     masked = mask.text(f"a {secret} b {encoded} c {base64.b64encode(secret.encode()).decode()}")
     assert secret not in masked.replace("[key]", "")
     assert masked.count("[key]") >= 3
-    assert mask.body(secret.encode()) == b"[key]"
 
 
 def test_placeholders_are_not_masked() -> None:

@@ -12,12 +12,13 @@ from multidict import CIMultiDict
 from batchrun.client import trust
 from batchrun.client.faults import WIRE_ERRORS, explain
 from batchrun.client.preflight import reach
-from batchrun.client.secrets import Masker, secret_values
+from batchrun.client.secrets import secret_values
 from batchrun.client.session import SessionWire
 from batchrun.client.trust import Target
 from batchrun.client.wire import MAX_REPLY_BYTES, NO_RECIPE, Recipe, Token, Wire
 from batchrun.errors import RefusedError
 from batchrun.models import Exchange, Fault, Request
+from batchrun.secrecy import Mask
 
 _NO_HEADERS: Mapping[str, str] = CIMultiDict()
 _PREFLIGHT_SECONDS = 20.0
@@ -58,7 +59,7 @@ class Client:
         self._tls = trust.tls_context(ca_file) if self._url.scheme == "https" else None
         self._clock = clock
         self._max_reply_bytes = max_reply_bytes
-        self._masker = Masker(self._secrets())
+        self._mask = Mask(self._secrets())
         self._wire: Wire | None = None
 
     def _check_secrets(self, allow_insecure_http: bool) -> None:
@@ -79,7 +80,7 @@ class Client:
 
     def mask(self, text: str) -> str:
         """`text` with every secret of this client replaced by `[key]`."""
-        return self._masker.mask(text)
+        return self._mask.text(text)
 
     def prepare(self) -> None:
         """Import the SDK and learn addresses and headers from it: about 0.4 s, done once; may run in a thread."""
@@ -99,7 +100,7 @@ class Client:
     def _masked(self, source: Token) -> Token:
         async def token() -> str:
             value = await source()
-            self._masker.add(value)
+            self._mask.add(value)
             return value
 
         return token
@@ -149,7 +150,7 @@ class Client:
             raise error
         else:
             fault, detail, sent = explain(error)
-        return Exchange(0, _NO_HEADERS, b"", left, self._clock(), fault, self._masker.mask(detail), sent)
+        return Exchange(0, _NO_HEADERS, b"", left, self._clock(), fault, self._mask.text(detail), sent)
 
 
 class _Deadline:

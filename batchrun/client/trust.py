@@ -11,6 +11,7 @@ from typing import NamedTuple
 from yarl import URL
 
 from batchrun.errors import RefusedError
+from batchrun.secrecy import is_loopback
 
 
 class Target(NamedTuple):
@@ -62,16 +63,6 @@ def check_headers(headers: Mapping[str, str]) -> None:
             raise RefusedError(f"The header name {name!r} is not one.", "Use letters, digits, - and _ only.")
         if not value.isascii() or not value.isprintable():
             raise RefusedError(f"The value of the header {name} contains a control or non-ASCII character.")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine by name or by address (RFC 6761, RFC 1122, RFC 4291)."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_plain_http(url: URL, *, secret: bool, allowed: bool) -> None:

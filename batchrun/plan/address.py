@@ -1,8 +1,8 @@
 """The provider's address: what a base URL may look like and where a key may travel."""
 
-import ipaddress
 from urllib.parse import SplitResult, urlsplit
 
+from batchrun import secrecy
 from batchrun.errors import RefusedError
 from batchrun.models import Endpoint
 
@@ -41,13 +41,7 @@ def host_of(base_url: str) -> str:
 
 def is_loopback(base_url: str) -> bool:
     """Whether the address never leaves this machine. The simulator's empty one does not."""
-    host = (urlsplit(base_url).hostname or "localhost").rstrip(".")
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return secrecy.is_loopback(urlsplit(base_url).hostname or "localhost")
 
 
 def check_secrecy(base_url: str, *, secret: bool, insecure_http: bool) -> None:

@@ -1,19 +1,15 @@
-"""The API key: where it is found, and how it is kept out of every text."""
+"""The API key: where it is found, and whether it can be one."""
 
-import base64
 import os
 import subprocess
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
 from batchrun.errors import RefusedError
 from batchrun.plan.profiles import DEFAULT, Profile
 
 _LONGEST = 16_384
 _SECONDS = 60
-_TOO_SHORT_TO_HIDE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,38 +92,3 @@ def _missing(profile: Profile) -> RefusedError:
         f"no API key: {name} is not set (profile {profile.name})",
         f"set {name}{other}, or rehearse without a key and without paying: --profile sim",
     )
-
-
-class Mask:
-    """Takes known secrets out of texts: as they are, as base64 and as they stand in a URL.
-
-    A secret shorter than eight characters is a placeholder (`EMPTY`, `ollama`) and stays.
-    """
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._spellings: list[str] = []
-        self.add(*secrets)
-
-    def add(self, *secrets: str) -> None:
-        spellings = {form for secret in secrets if len(secret) >= _TOO_SHORT_TO_HIDE for form in _spellings(secret)}
-        self._spellings = sorted({*self._spellings, *spellings}, key=len, reverse=True)
-
-    def text(self, text: str) -> str:
-        for spelling in self._spellings:
-            text = text.replace(spelling, "[key]")
-        return text
-
-    def body(self, body: bytes) -> bytes:
-        for spelling in self._spellings:
-            body = body.replace(spelling.encode(), b"[key]")
-        return body
-
-
-def _spellings(secret: str) -> set[str]:
-    forms = {secret, quote(secret, safe="")}
-    for shift in range(3):
-        # Inside a longer text (`user:KEY`) base64 depends on the offset: keep the digits that only the secret decides.
-        encoded = base64.b64encode(b"\0" * shift + secret.encode()).decode()
-        start, end = (shift * 8 + 5) // 6, (shift + len(secret)) * 8 // 6
-        forms |= {encoded[start:end], encoded[start:end].translate(str.maketrans("+/", "-_"))}
-    return forms

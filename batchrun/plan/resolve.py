@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from batchrun.errors import InputError, RefusedError
 from batchrun.models import Endpoint, Kind
 from batchrun.plan.address import check_base_url, check_secrecy, is_loopback
-from batchrun.plan.keys import Key, Mask, find_key
+from batchrun.plan.keys import Key, find_key
 from batchrun.plan.outputs import check_clash, check_not_input, default_output, output_fields, output_format
 from batchrun.plan.profiles import PRICES, Profile
 from batchrun.plan.record import Plan
 from batchrun.plan.settings import Settings
 from batchrun.plan.sources import FLAGS, Gathered, gather
 from batchrun.plan.tables import expand_headers, secrets_of
+from batchrun.secrecy import Mask
 
 if TYPE_CHECKING:  # Jinja2 and the readers of tables: not to refuse a wrong key
     from batchrun.prompts import Prompt

@@ -1,0 +1,52 @@
+"""Where secrets may go, and how they are kept out of what people read: providers echo them, libraries quote them."""
+
+import base64
+import ipaddress
+from collections.abc import Iterable
+from urllib.parse import quote
+
+_SHORTEST = 8
+_SAID = "[key]"
+
+
+class Mask:
+    """Takes known secrets out of texts: as they are, as base64, as they stand in a URL, with escaped slashes.
+
+    A secret shorter than eight characters is a placeholder (`EMPTY`, `ollama`) and stays.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._spellings: list[str] = []
+        self.add(*secrets)
+
+    def add(self, *secrets: str) -> None:
+        """Take these out from now on as well."""
+        spellings = {form for secret in secrets if len(secret) >= _SHORTEST for form in _spellings(secret)}
+        self._spellings = sorted({*self._spellings, *spellings}, key=len, reverse=True)
+
+    def text(self, text: str) -> str:
+        """The text without the secrets."""
+        for spelling in self._spellings:
+            text = text.replace(spelling, _SAID)
+        return text
+
+
+def _spellings(secret: str) -> set[str]:
+    forms = {secret, quote(secret, safe=""), secret.replace("/", "\\/")}
+    for shift in range(3):
+        # Inside a longer text (`user:KEY`) base64 depends on the offset: keep the digits that only the secret decides.
+        encoded = base64.b64encode(b"\0" * shift + secret.encode()).decode()
+        start, end = (shift * 8 + 5) // 6, (shift + len(secret)) * 8 // 6
+        forms |= {encoded[start:end], encoded[start:end].translate(str.maketrans("+/", "-_"))}
+    return forms
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine by name or by address (RFC 6761, RFC 1122, RFC 4291)."""
+    host = host.rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
