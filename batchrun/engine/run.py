@@ -249,6 +249,7 @@ class Run:
             exchange = await self._client.send(request, timeout=self._plan.timeout)
         except asyncio.CancelledError:
             self._gate.cancel(permit)
+            self._journal.lose(seq, job.number, "abandoned while it was in flight")
             self._emit(RowLost(seq, self._loop.time()))
             raise
         job.exchange = exchange

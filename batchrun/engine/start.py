@@ -204,6 +204,8 @@ def _fill(prepared: Prepared, source: Input, gathered: Gathered, emit: Emit) -> 
     problems = Problems()
     found = checked(source, prepared.renderer, problems)
     journal = prepared.journal
+    if journal.doubt is not None:
+        emit(Notice(journal.doubt, time.monotonic()))
 
     def told(count: int) -> None:
         emit(IntakeProgress(count))

@@ -60,7 +60,6 @@ _FINISH_DONE = Insert("outcomes", _DONE, fixed={"state": "'done'", "final": "1"}
 _REPLY = Insert("replies", "id row number body")
 _SAMPLE = Insert("samples", "at state")
 _NOTE = "UPDATE attempts SET cause = ?, message = ? WHERE row = ? AND number = ?"
-_JUDGE = "UPDATE attempts SET invalid = 1, cause = ?, message = ? WHERE row = ? AND number = ?"
 
 
 class Last(NamedTuple):
@@ -99,7 +98,6 @@ class Group:
         self.ended: list[Params] = []
         self.paid: list[Params] = []
         self.notes: list[Params] = []
-        self.judged: list[Params] = []
         self.finished: list[Params] = []
         self.done: list[Params] = []
         self.samples: list[Params] = []
@@ -133,8 +131,6 @@ class Group:
         _END.run(connection, self.ended)
         if self.notes:
             connection.executemany(_NOTE, self.notes)
-        if self.judged:
-            connection.executemany(_JUDGE, self.judged)
         _FINISH_DONE.run(connection, self.done)
         _FINISH.run(connection, self.finished)
         _SAMPLE.run(connection, self.samples)

@@ -38,7 +38,7 @@ class Journal:
     """The journal of one run, open for writing; the caller holds its lock (`lock`).
 
     Before `start`, methods work in the calling thread, which may be any, one at a time. Between `start` and `stop`
-    the writer thread owns the database: only `begin`, `end`, `lose`, `judge`, `finish` and `sample` write, on the
+    the writer thread owns the database: only `begin`, `end`, `lose`, `finish` and `sample` write, on the
     thread of the loop, and `pending` and `totals` read.
 
     `doubt` is a warning to show, else None. `clock` gives Unix seconds. `faults` is called before each commit with its number, from 1: a seam for tests.
@@ -209,10 +209,6 @@ class Journal:
     def lose(self, row: int, number: int, why: str) -> Done:
         """Record that an attempt is given up with no answer known: it stays open, the row is unknown."""
         return self._running.lose(row, number, why)
-
-    def judge(self, row: int, number: int, cause: str, message: str) -> Done:
-        """Record that a reply, stored already, does not match the schema."""
-        return self._running.judge(row, number, cause, message)
 
     def finish(self, row: int, outcome: Outcome) -> Done:
         """Record how a row ended; it rests on the last attempt and its reply."""

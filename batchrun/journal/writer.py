@@ -110,10 +110,6 @@ class Writer:
         """The attempt is given up; it stays open, so that the row is unknown, and says why."""
         return self._put(lambda group: group.notes.append(("lost", storable(why), row, number)))
 
-    def judge(self, row: int, number: int, cause: str, message: str) -> Done:
-        """The reply of the attempt does not match the schema."""
-        return self._put(lambda group: group.judged.append((cause, storable(message), row, number)))
-
     def finish(self, row: int, outcome: Outcome) -> Done:
         """The row has ended."""
         now = self._clock()
