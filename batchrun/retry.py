@@ -14,7 +14,9 @@ Theory. An attempt's answer is judged in this order, first match wins:
 
 Two rules look at more than one row. When nothing has succeeded and the first 20 rows failed alike, the cause is not in
 the rows: the run stops. When 20 connection or server failures follow each other after a success, the provider is down:
-a breaker opens, nobody loses attempts, and the engine tries once a second until an answer below 500 closes it.
+a breaker opens and the engine tries once a second until an answer below 500 closes it; while such failures come from 20
+rows or more, nobody loses attempts. A row that failed while others were answered is itself suspect: its further
+failures say nothing about the provider, or the last rows of a run, all poisonous, would look like an outage.
 
 `Health` folds the answers into what these rules ask; `decide` is a pure function of an answer, the row's tries, the
 health and the policy. Waits and stops are tenacity's objects; nothing here sleeps.
@@ -39,8 +41,8 @@ DEADLINES = 2
 """Attempts of one row that may end by the deadline."""
 GARBAGE_TRIES = 3
 """Attempts of one row that may bring a 200 that is no reply."""
-STREAK = 5
-"""Failures in a row, over two rows or more, from which on they are the provider's and not the rows'."""
+SUSPECTS = 10_000
+"""Rows that are remembered to have failed while others were answered."""
 THROTTLED_FOR = 1800.0
 """Seconds of 429s without one success that stop the run."""
 BUDGET_START = 50.0
@@ -192,6 +194,7 @@ class Health:
     succeeded: bool = False
     streak: int = 0
     streak_rows: set[int] = field(default_factory=set[int])
+    suspects: dict[int, None] = field(default_factory=dict[int, None])
     down_since: float | None = None
     throttled_since: float | None = None
     suspect_since: float | None = None
@@ -202,10 +205,11 @@ class Health:
     def observe(self, answer: Answer, seq: int, now: float) -> None:
         """Fold one answer of the row `seq`; `now` in monotonic seconds."""
         if answer.accepted:
+            self.suspects.pop(seq, None)
             self._note_success(answer)
-        elif answer.down:
+        elif answer.down and seq not in self.suspects:
             self._note_down(seq, now)
-        elif answer.status:
+        elif answer.status and not answer.down:
             self._note_answer()
         if answer.throttled and self.throttled_since is None:
             self.throttled_since = now
@@ -220,7 +224,7 @@ class Health:
     @property
     def ailing(self) -> bool:
         """Failures are the provider's, not the rows'."""
-        return self.succeeded and self.streak >= STREAK and len(self.streak_rows) > 1
+        return self.succeeded and len(self.streak_rows) >= ALIKE
 
     @property
     def all_alike(self) -> bool:
@@ -244,14 +248,20 @@ class Health:
         self._note_answer()
 
     def _note_answer(self) -> None:
+        if self.streak_rows:
+            self._suspect()
         self.streak = 0
-        self.streak_rows.clear()
         self.down_since = None
+
+    def _suspect(self) -> None:
+        self.suspects |= dict.fromkeys(self.streak_rows)
+        self.streak_rows.clear()
+        while len(self.suspects) > SUSPECTS:
+            del self.suspects[next(iter(self.suspects))]
 
     def _note_down(self, seq: int, now: float) -> None:
         self.streak += 1
-        if len(self.streak_rows) < ALIKE:
-            self.streak_rows.add(seq)
+        self.streak_rows.add(seq)
         if self.down_since is None:
             self.down_since = now
 
@@ -353,19 +363,23 @@ def _may_pass(answer: Answer, tries: Tries, health: Health, policy: Policy, now:
     garbage = answer.status == 200
     if not (answer.down or garbage or answer.status in (408, 409)):
         return None
-    if answer.down and health.down_since is not None and now - health.down_since >= policy.give_up_after:
-        return StopRun(
-            _said(answer, f"the provider has been down for {(now - health.down_since) / 60:.0f} minutes"),
-            "go on with the command below when it is back",
-        )
     wait = max(_backoff(_attempt(tries.attempts)), answer.retry_after or 0.0)
     if _is_the_providers(answer, health):
-        return RetryIn(wait, counts=False)
+        return _given_up(answer, health, policy, now) or RetryIn(wait, counts=False)
     if _used_up(answer, tries, policy):
         return GiveUp(answer.cause, _said(answer, f"{answer.cause} after {tries.attempts} attempts"), final=False)
     if not health.spend():
         return GiveUp(answer.cause, f"{answer.cause}; the run's retry budget is spent", final=False)
     return RetryIn(wait, counts=True)
+
+
+def _given_up(answer: Answer, health: Health, policy: Policy, now: float) -> StopRun | None:
+    if health.down_since is None or now - health.down_since < policy.give_up_after:
+        return None
+    return StopRun(
+        _said(answer, f"the provider has been down for {_duration(now - health.down_since)}"),
+        "go on with the command below when it is back",
+    )
 
 
 def _is_the_providers(answer: Answer, health: Health) -> bool:
@@ -377,6 +391,10 @@ def _used_up(answer: Answer, tries: Tries, policy: Policy) -> bool:
     most = GARBAGE_TRIES if answer.status == 200 else policy.max_attempts
     deadline = answer.fault is Fault.DEADLINE and tries.deadlines >= DEADLINES
     return deadline or stop_after_attempt(min(most, policy.max_attempts))(_attempt(tries.attempts))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
 
 
 def _attempt(number: int) -> RetryCallState:

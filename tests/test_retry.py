@@ -14,7 +14,7 @@ from batchrun.retry import (
     BUDGET_START,
     DEADLINES,
     GARBAGE_TRIES,
-    STREAK,
+    SUSPECTS,
     THROTTLED_FOR,
     UNKNOWN_MODEL,
     Answer,
@@ -233,9 +233,9 @@ def test_429s_are_not_failures_alike_and_nothing_is_after_a_success() -> None:
 def test_when_the_provider_is_down_no_row_loses_an_attempt() -> None:
     health = healthy()
     found = [verdict(OVERLOADED, health, seq=seq, tries=Tries(5, 0, 0)) for seq in range(3 * ALIKE)]
-    assert [isinstance(each, GiveUp) for each in found] == [True] * (STREAK - 1) + [False] * (3 * ALIKE - STREAK + 1)
+    assert [isinstance(each, GiveUp) for each in found] == [True] * (ALIKE - 1) + [False] * (2 * ALIKE + 1)
     assert health.breaker_open
-    assert all(isinstance(each, RetryIn) and not each.counts for each in found[STREAK:])
+    assert all(isinstance(each, RetryIn) and not each.counts for each in found[ALIKE:])
 
 
 @pytest.mark.parametrize("answer", [OK, BAD, THROTTLED, UNAUTHORIZED, Answer(404)])
@@ -247,6 +247,33 @@ def test_any_answer_below_500_closes_the_breaker(answer: Answer) -> None:
     health.observe(answer, 1, 2.0)
     assert not health.breaker_open
     assert health.down_since is None
+
+
+def test_rows_that_fail_while_others_are_answered_are_no_outage_when_they_are_the_last() -> None:
+    health = healthy()
+    for seq in range(2 * ALIKE):
+        verdict(Answer(500), health, seq=seq)
+        health.observe(OK, 1000 + seq, 1.0)
+    found = [verdict(Answer(500), health, seq=seq, tries=Tries(5, 0, 0), now=9000.0) for seq in range(2 * ALIKE)]
+    assert all(isinstance(each, GiveUp) for each in found)
+    assert not health.breaker_open
+
+
+def test_a_few_rows_that_fail_at_the_end_use_up_their_attempts() -> None:
+    health = healthy()
+    for attempt in range(1, 5):
+        found = [verdict(LOST, health, seq=seq, tries=Tries(attempt, 0, 0)) for seq in range(8)]
+        assert all(isinstance(each, RetryIn) and each.counts for each in found)
+    assert isinstance(verdict(LOST, health, seq=0, tries=Tries(5, 0, 0)), GiveUp)
+
+
+def test_no_more_rows_are_suspected_than_memory_is_set_aside_for() -> None:
+    health = healthy()
+    for seq in range(SUSPECTS + 100):
+        health.observe(Answer(500), seq, 1.0)
+        health.observe(OK, -1, 1.0)
+    assert len(health.suspects) == SUSPECTS
+    assert SUSPECTS + 99 in health.suspects
 
 
 def test_one_row_that_always_fails_is_no_outage() -> None:
@@ -279,7 +306,7 @@ def test_the_run_has_a_budget_of_retries_that_grows_with_success() -> None:
     may = int(BUDGET_START + 2 * BUDGET_PER_SUCCESS)
     found: list[Verdict] = []
     for seq in range(may + 1):
-        health.streak = 0  # scattered failures, not an outage
+        health.streak_rows.clear()  # scattered failures, not an outage
         found.append(verdict(Answer(409), health, seq=seq))
     assert all(isinstance(each, RetryIn) for each in found[:-1])
     last = found[-1]

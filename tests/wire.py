@@ -60,6 +60,8 @@ class Peer(NamedTuple):
 
 
 Answer = Callable[[Peer], Awaitable[None]]
+Choose = Callable[[Call, int], Answer]
+"""From a call, and how often its prompt has been asked with this one, to the answer."""
 
 
 def chat(text: str | None = "hello", *, finish: str = "stop", **members: Any) -> bytes:
@@ -191,17 +193,30 @@ GARBAGE: dict[str, Answer] = {
 class FaultServer:
     """Serves `script` on a free port of 127.0.0.1; use as an async context manager.
 
-    `on_connect` answers a connection before anything is read from it. `certificate` is the stem of a file in
-    `certificates/`: the server then speaks TLS.
+    `choose` takes the place of the script: the answer depends on the prompt. `on_connect` answers a connection before
+    anything is read from it. `certificate` is the stem of a file in `certificates/`: the server then speaks TLS.
+    `times` holds when each call came, in the loop's time.
     """
 
-    def __init__(self, *script: Answer, on_connect: Answer | None = None, certificate: str | None = None) -> None:
+    def __init__(
+        self,
+        *script: Answer,
+        choose: Choose | None = None,
+        on_connect: Answer | None = None,
+        certificate: str | None = None,
+    ) -> None:
         self._script = script or (whole(),)
+        self._choose = choose or self._next
         self._on_connect = on_connect
         self._tls = server_tls(certificate) if certificate else None
         self._tasks: set[asyncio.Task[Any]] = set()
         self.calls: list[Call] = []
+        self.times: list[float] = []
+        self.prompts: Counter[str] = Counter()
         self.connections = 0
+
+    def _next(self, call: Call, number: int) -> Answer:
+        return self._script[min(len(self.calls) - 1, len(self._script) - 1)]
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls, limit=64 * 1024 * 1024)
@@ -220,11 +235,6 @@ class FaultServer:
         scheme, host = ("https", "localhost") if self._tls else ("http", "127.0.0.1")
         return f"{scheme}://{host}:{self.port}/v1"
 
-    @property
-    def prompts(self) -> Counter[str]:
-        """How often each prompt was asked."""
-        return Counter(call.prompt for call in self.calls)
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -241,12 +251,16 @@ class FaultServer:
             self._tasks.discard(task)
             writer.transport.abort()
 
+    def _count(self, call: Call) -> None:
+        self.calls.append(call)
+        self.times.append(asyncio.get_running_loop().time())
+        self.prompts[call.prompt] += 1
+
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while not writer.is_closing():
             call = await read_call(reader)
-            answer = self._script[min(len(self.calls), len(self._script) - 1)]
-            self.calls.append(call)
-            await answer(Peer(reader, writer, call))
+            self._count(call)
+            await self._choose(call, self.prompts[call.prompt])(Peer(reader, writer, call))
         await writer.wait_closed()
 
 
@@ -263,7 +277,7 @@ class Proxy(FaultServer):
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         call = await read_call(reader)
-        self.calls.append(call)
+        self._count(call)
         if self._password is not None and call.headers.get("proxy-authorization") != self._password:
             await Peer(reader, writer).send(head(407, [("Content-Length", "0")]))
             return
