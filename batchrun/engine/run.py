@@ -112,7 +112,8 @@ class Run:
             self._man()
             while self._crew:
                 await asyncio.gather(*self._crew, return_exceptions=True)
-            await self._flush_held()
+            if self._ending is None or self._ending.exit_code is not ExitCode.STOPPED:
+                await self._flush_held()
         except StorageError as error:
             self._fail(error)
         finally:
@@ -226,6 +227,7 @@ class Run:
             await self._send(job, request)
         else:
             judged = judge_body(request.endpoint, row.history.reply or "", self._checker)
+            job.row = row._replace(history=row.history._replace(reply=None))  # judged once; from here on it is sent
             await self._conclude(job, request, judged, None)
 
     async def _send(self, job: Job, request: Request) -> None:
