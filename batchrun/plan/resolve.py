@@ -25,6 +25,7 @@ _LIMITS = (
     *("concurrency", "concurrency_fixed", "rpm", "tpm", "max_attempts", "timeout", "drain", "max_wait"),
     *("give_up_after", "stop_after", "limit", "sample", "skip_invalid", "fail_on", "schema_retries", "ca_file"),
 )
+_OF_ONE_COMMAND = ("limit", "sample", "stop_after")
 _OF_PROMPTS = {"prompt": "--prompt", "model": "--model", "params": "--param", "set": "--set", "columns": "--column"}
 _AUTHENTICATION = {"authorization", "api-key", "x-api-key"}
 
@@ -196,7 +197,8 @@ def gather_again(plan: Plan, flags: Mapping[str, Any]) -> Gathered:
 def override(plan: Plan, gathered: Gathered) -> Plan:
     """The journaled plan with the typed flags of `resume`; nothing else of today's settings changes it.
 
-    Raises RefusedError where simulated and real replies would meet in one output.
+    How far the earlier command was to go does not hold: to go on means all that is not done. Raises RefusedError
+    where simulated and real replies would meet in one output.
     """
     if gathered.profile.simulated != plan.simulated:
         other = "simulated" if plan.simulated else "real"
@@ -205,7 +207,8 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
             f"go on with --profile {plan.profile}, or begin a run of its own with another --output",
         )
     typed = {name for name, source in gathered.sources.items() if source == FLAGS}
-    changes: dict[str, Any] = {name: getattr(gathered.settings, name) for name in _LIMITS if name in typed}
+    changes: dict[str, Any] = dict.fromkeys(_OF_ONE_COMMAND)
+    changes |= {name: getattr(gathered.settings, name) for name in _LIMITS if name in typed}
     changes["api_key_env"] = gathered.profile.api_key_env
     if gathered.profile.name != plan.profile or "base_url" in typed:
         changes |= {"profile": gathered.profile.name, "base_url": _base_url(gathered.settings, gathered.profile)}
