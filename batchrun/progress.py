@@ -163,7 +163,7 @@ class Fold:
 
     def _mark(self, now: float) -> Mark:
         """Remember how far the run is, and forget what is older than the window, but for the last before it."""
-        mark = Mark(now, self._states[State.DONE] + self._states[State.FAILED], self._n["input"] + self._n["output"])
+        mark = Mark(now, self._n["finished"], self._n["input"] + self._n["output"])
         marks = self._marks
         if not marks or now - marks[-1].at >= 0.5:
             marks.append(mark)
@@ -182,7 +182,7 @@ class Fold:
         if self._start is None or not self._marks or self._marks[-1].at - self._start.at < SETTLED or rate <= 0:
             return None
         left = self._totals.rows - self._totals.done - self._totals.failed - self._totals.skipped
-        return (left - self._states[State.DONE] - self._states[State.FAILED]) / rate
+        return max(0, left - self._states[State.DONE] - self._states[State.FAILED]) / rate
 
     def _on_start(self, event: RunStarted) -> None:
         self._start = event
@@ -211,6 +211,7 @@ class Fold:
     def _on_row(self, event: RowFinished) -> None:
         outcome = event.outcome
         self._states[outcome.state] += 1
+        self._n["finished"] += 1
         if outcome.state is State.FAILED and not outcome.final:
             self._n["for now"] += 1
         for flag in outcome.flags if outcome.state is State.DONE else ():

@@ -21,6 +21,8 @@ from batchrun.plan.outputs import STREAM
 DIRECTORY = ".batchrun"
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _PATIENCE = 2.0
+_MOMENT = 0.2
+"""Seconds for which a lock that is held is tried again: while another process makes a run, or asks who holds one."""
 
 
 class RunFile(NamedTuple):
@@ -50,6 +52,12 @@ class RunFile(NamedTuple):
         relative = os.path.relpath(output)
         return str(output) if relative.startswith("..") else relative
 
+    @property
+    def runs_dir(self) -> str | None:
+        """The `--runs-dir` with which `reference` is found; None where that is the place looked at anyway."""
+        usual = directory_for(STREAM if self.output is None else self.reference, None)
+        return None if usual.resolve() == self.path.parent.resolve() else os.path.relpath(self.path.parent)
+
 
 class Summary(NamedTuple):
     """A run as a listing shows it; `running` names the process that works on it, where one does."""
@@ -62,10 +70,11 @@ class Summary(NamedTuple):
 
 
 def directory_for(output: str, runs_dir: str | None) -> Path:
-    """Where the journal of a run with this output lies."""
+    """Where the journal of a run with this output lies; no directory is made among the system's devices."""
     if runs_dir is not None:
         return Path(runs_dir)
-    return Path(DIRECTORY) if output == STREAM else Path(output).parent / DIRECTORY
+    path = Path(output)
+    return Path(DIRECTORY) if output == STREAM or path.is_fifo() or path.is_char_device() else path.parent / DIRECTORY
 
 
 def new_id(now: float) -> str:
@@ -108,6 +117,24 @@ def of_output(output: Path, directory: Path) -> RunFile | None:
     return next((run for run in listing(directory) if run.output and run.output.resolve() == wanted), None)
 
 
+def refuse_damaged(output: Path, directory: Path) -> None:
+    """Raises StorageError where a journal that cannot be read may be the one of this output: its replies were paid."""
+    wanted = output.resolve()
+    for path, error in unreadable(directory).items():
+        said = _output_of_damaged(path)
+        if said is None or Path(os.path.normpath(path.parent / said)).resolve() == wanted:
+            raise error
+
+
+def _output_of_damaged(path: Path) -> str | None:
+    """What a damaged journal still says of its output, if anything."""
+    try:
+        with Reader.open(path, damaged=True) as reader:
+            return reader.meta.output or None
+    except (StorageError, ValueError):
+        return None
+
+
 def find(reference: str, runs_dir: str | None) -> RunFile:
     """The run that is meant by a run id, a unique beginning of one, an output file, or `last`.
 
@@ -124,6 +151,9 @@ def find(reference: str, runs_dir: str | None) -> RunFile:
     matching = [run for run in runs if run.id.startswith(reference)]
     if len(matching) == 1:
         return matching[0]
+    named = None if matching else of_output(Path(reference), directory)
+    if named is not None:
+        return named
     _raise_for_damaged(reference, directory)
     if matching:
         raise RefusedError(
@@ -170,15 +200,20 @@ def remove(run: RunFile) -> None:
 @contextmanager
 def choosing(directory: Path) -> Generator[None]:
     """Nobody else looks for, or makes, a run in this directory meanwhile: two commands must not make two runs."""
-    held = _locked_soon(directory / "registry.db")
+    choice = _locked_soon(directory / "registry.db", _PATIENCE)
     try:
         yield
     finally:
-        held.release()
+        choice.release()
 
 
-def _locked_soon(path: Path) -> Lock:
-    deadline = time.monotonic() + _PATIENCE
+def held(path: Path) -> Lock:
+    """The lock of a run, to work on it; who only asks whether it is held has it for a moment. Raises BusyError."""
+    return _locked_soon(path, _MOMENT)
+
+
+def _locked_soon(path: Path, patience: float) -> Lock:
+    deadline = time.monotonic() + patience
     while True:
         try:
             return journal.lock(path)

@@ -13,9 +13,8 @@ from typing import Any
 
 import orjson
 
-from batchrun import prompts
 from batchrun.engine.run import Ending, Run
-from batchrun.engine.start import checker_of, renderer_of
+from batchrun.engine.start import checker_of, prompt_of, renderer_of
 from batchrun.events import AttemptEnded, AttemptStarted, Draining, Event, Notice, RowFinished, RowLost
 from batchrun.journal import IntakeRow, Journal, Meta, Reader, Record
 from batchrun.models import Endpoint, Exchange, Fault, Flag, Kind, Request, State, Totals
@@ -171,7 +170,8 @@ class Stage:
     def __init__(
         self, directory: Path, rows: int = 1, *, faults: Callable[[int], None] | None = None, **plan: Any
     ) -> None:
-        self.plan = replace(PLAN, **plan)
+        path = "p.prompty" if plan.get("prompt_source") == WITH_SCHEMA else "p.md"
+        self.plan = replace(PLAN, **{"prompt_path": path, **plan})
         self.path = directory / ".batchrun" / "r1.db"
         self.faults = faults
         meta = Meta(
@@ -199,9 +199,7 @@ class Stage:
     ) -> Story:
         """One session; `during` runs beside it, `hear` gets every event."""
         wanted = replace(self.plan, **plan)
-        prompt = prompts.parse(
-            wanted.prompt_source or "", path="p.prompty" if wanted.prompt_source != PROMPT else "p.md"
-        )
+        prompt = prompt_of(wanted)
         events: list[Event] = []
         runs: list[Run] = []
 

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from batchrun import sim
 from batchrun.client import Client
-from batchrun.engine.export import Exported, Streamer, errors_path, export, partial_path
+from batchrun.engine.export import Exported, Streamer, columns_of, errors_path, export, is_stream, partial_path
 from batchrun.engine.run import Emit, Ending, Run
 from batchrun.engine.start import Prepared
 from batchrun.errors import BatchrunError, ExitCode
@@ -43,10 +43,10 @@ async def execute(
         ending = Ending(ExitCode.OK)
         if something_pending(prepared.journal.totals):
             ending = await _sent(prepared, access, emit, at_hand, stream)
+        ending = _settled(ending, prepared.journal.totals, prepared.plan)
         closing.exit_code = ending.exit_code
-        totals = prepared.journal.totals
         prepared.journal.stop(ending.exit_code)
-        ending, exported = await _output(prepared, _settled(ending, totals, prepared.plan), stream)
+        ending, exported = await _output(prepared, ending, stream)
         closing.exit_code = ending.exit_code
         ended = _ended(ending, prepared.journal.totals, exported, loop.time())
     emit(ended)
@@ -74,7 +74,9 @@ async def _sent(
 ) -> Ending:
     async with connected(prepared.plan, access, prepared.simulator) as client:
         prepared.journal.start()
-        rows_out = _RowsOut(prepared, stream) if prepared.plan.output == STREAM and stream is not None else None
+        rows_out = None
+        if prepared.plan.output == STREAM and stream is not None:
+            rows_out = await asyncio.to_thread(_RowsOut, prepared, stream)
 
         def heard(event: Event) -> None:
             emit(event)
@@ -123,7 +125,8 @@ class _RowsOut:
         self.news = asyncio.Event()
         self._plan = prepared.plan
         self._reader = Reader.open(prepared.journal.path)
-        self._streamer = Streamer(prepared.plan, self._reader.export_rows, stream)
+        columns = columns_of(prepared.plan, self._reader)
+        self._streamer = Streamer(prepared.plan, self._reader.export_rows, stream, columns)
 
     async def beside(self, run: Run) -> Ending:
         """Run, and write what becomes final meanwhile, in input order."""
@@ -180,23 +183,28 @@ def _settled(ending: Ending, totals: Totals, plan: Plan) -> Ending:
 async def _output(prepared: Prepared, ending: Ending, stream: BinaryIO | None) -> tuple[Ending, Exported | None]:
     """Replace the output after a run that finished, write a partial one after others, nothing in haste."""
     output = prepared.run.output
-    if output is None or ending.exit_code in HASTY or ending.exit_code is ExitCode.STORAGE:
+    if output is None or ending.exit_code is ExitCode.STORAGE:
         return ending, None
     whole = ending.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED)
+    if ending.hasty or ending.exit_code in HASTY or (not whole and is_stream(output)):
+        said = f"`batchrun export {prepared.run.reference}` writes what is done"
+        return ending._replace(hint=ending.hint or said), None
     target = output if whole else partial_path(output)
     try:
         exported = await asyncio.to_thread(write_output, prepared.plan, prepared.journal.path, target, output)
     except BatchrunError as error:
         return Ending(ExitCode.STORAGE, error.message, error.hint), None
+    except BrokenPipeError:
+        return Ending(ExitCode.BROKEN_PIPE, "the reader of the output has gone away"), None
     if whole:
         partial_path(output).unlink(missing_ok=True)
     return ending, exported
 
 
 def write_output(plan: Plan, journal: Path, target: Path, output: Path) -> Exported:
-    """The output of a journal written to `target`, its errors file beside `output`."""
+    """The output of a journal written to `target`, its errors file beside `output` if that is a file."""
     with Reader.open(journal) as reader:
-        return export(plan, reader.export_rows(), target, errors=errors_path(output))
+        return export(plan, reader, target, errors=None if is_stream(output) else errors_path(output))
 
 
 def _ended(ending: Ending, totals: Totals, exported: Exported | None, now: float) -> RunEnded:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -13,9 +13,12 @@ import orjson
 
 from batchrun import replies, rows
 from batchrun.errors import StorageError
-from batchrun.journal import Record
+from batchrun.journal import Reader, Record
 from batchrun.models import Defect, Invalid, Kind, State
 from batchrun.plan import Plan
+
+_UNLIKE = frozenset({"jsonl", "json"})
+"""Inputs whose rows may have columns of their own."""
 
 
 class Exported(NamedTuple):
@@ -37,18 +40,31 @@ def partial_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.partial")
 
 
-def export(plan: Plan, records: Iterable[Record], output: Path, *, errors: Path | None = None) -> Exported:
-    """Write done rows to `output` and failed and skipped ones to the errors file, both whole or not at all.
+def is_stream(output: Path) -> bool:
+    """Whether the output is a pipe or a device: written to, with nothing beside it."""
+    return output.exists() and not output.is_file()
 
-    Raises StorageError where they cannot be written; the journal still has every reply.
+
+def columns_of(plan: Plan, reader: Reader) -> tuple[str, ...]:
+    """The columns of a CSV output in order of appearance; empty where the first row has them all."""
+    if plan.output_format != "csv" or plan.input_format not in _UNLIKE:
+        return ()
+    found = dict.fromkeys(name for text in reader.texts() for name in rows.columns_of(text))
+    return (*found, *added(plan))
+
+
+def export(plan: Plan, reader: Reader, output: Path, *, errors: Path | None = None) -> Exported:
+    """Write done rows to `output` and failed and skipped ones to `errors`, both whole or not at all.
+
+    Without `errors` failed rows are only counted. Raises StorageError where the files cannot be written; the journal
+    still has every reply.
     """
-    errors = errors or errors_path(output)
     written = failed = 0
     with _storage(output), ExitStack() as files:
         stream = files.enter_context(replaced(output))
-        complaints = files.enter_context(replaced(errors, unless_empty=True))
-        writer = RecordWriter(plan, stream)
-        for record in records:
+        complaints = files.enter_context(replaced(errors or Path(os.devnull), unless_empty=True))
+        writer = RecordWriter(plan, stream, columns_of(plan, reader))
+        for record in reader.export_rows():
             if record.state is State.DONE:
                 writer.write(record)
                 written += 1
@@ -73,13 +89,13 @@ def _storage(output: Path) -> Generator[None]:
 
 
 class RecordWriter:
-    """Writes done rows of one plan into a stream, in the plan's format."""
+    """Writes done rows of one plan into a stream, in the plan's format; `columns` are those of `columns_of`."""
 
-    def __init__(self, plan: Plan, stream: BinaryIO) -> None:
+    def __init__(self, plan: Plan, stream: BinaryIO, columns: Sequence[str] = ()) -> None:
         self._plan = plan
         self._stream = stream
         self._batch = plan.kind is Kind.BATCH
-        self._rows = None if self._batch else rows.writer(plan.output_format, stream)
+        self._rows = None if self._batch else rows.writer(plan.output_format, stream, columns=columns)
 
     def write(self, record: Record) -> None:
         """One done row."""
@@ -92,6 +108,13 @@ class RecordWriter:
         """Finish what the format needs."""
         if self._rows is not None:
             self._rows.close()
+
+
+def added(plan: Plan) -> tuple[str, ...]:
+    """The names of the members that an output row has beside its input's."""
+    if plan.kind is Kind.BATCH:
+        return ()
+    return plan.output_fields or (plan.output_column,)
 
 
 def additions(plan: Plan, record: Record) -> dict[str, str]:
@@ -206,8 +229,10 @@ class Streamer:
     `fetch` gives records after a position, in order. A row that failed is passed over: it is in the journal.
     """
 
-    def __init__(self, plan: Plan, fetch: Callable[[int], Iterable[Record]], stream: BinaryIO) -> None:
-        self._writer = RecordWriter(plan, stream)
+    def __init__(
+        self, plan: Plan, fetch: Callable[[int], Iterable[Record]], stream: BinaryIO, columns: Sequence[str] = ()
+    ) -> None:
+        self._writer = RecordWriter(plan, stream, columns)
         self._stream = stream
         self._fetch = fetch
         self._after = 0

@@ -1,6 +1,6 @@
 """The input, checked and rendered once, on its way into the journal; nothing is sent while a row is in doubt."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from batchrun.display import printable
 from batchrun.errors import InputError
@@ -41,11 +41,19 @@ class Problems:
         )
 
 
-def checked(rows: Iterable[Row | Invalid], renderer: Renderer, problems: Problems) -> Iterator[IntakeRow]:
-    """Each row with the hash of its request; a row that cannot be sent is skipped and noted in `problems`."""
+def checked(
+    rows: Iterable[Row | Invalid], renderer: Renderer, problems: Problems, added: Sequence[str]
+) -> Iterator[IntakeRow]:
+    """Each row with the hash of its request; a row that cannot be sent is skipped and noted in `problems`.
+
+    `added` are the columns of the output that no row may have already.
+    """
+    taken = frozenset(added)
     for item in rows:
         if isinstance(item, Row):
             try:
+                if not taken.isdisjoint(item.fields):
+                    raise _clash(item, added)
                 request = renderer.render(item)
             except RenderError as error:
                 problems.add(item.line, error.message)
@@ -55,3 +63,8 @@ def checked(rows: Iterable[Row | Invalid], renderer: Renderer, problems: Problem
         else:
             problems.add(item.line, item.reason, mixed=isinstance(item, Mixed))
             yield IntakeRow(item.line, None, "", item.text, item.reason)
+
+
+def _clash(row: Row, added: Sequence[str]) -> RenderError:
+    names = ", ".join(name for name in added if name in row.fields)
+    return RenderError(f"has a column {names} already; name another for the reply with --output-column NAME")

@@ -58,11 +58,12 @@ Emit = Callable[[Event], None]
 
 
 class Ending(NamedTuple):
-    """Why the run is over."""
+    """Why the run is over; after a `hasty` end no output is written."""
 
     exit_code: ExitCode
     message: str | None = None
     hint: str | None = None
+    hasty: bool = False
 
 
 class Run:
@@ -140,6 +141,12 @@ class Run:
         """Give up what is in flight: its rows become unknown, and going on sends them again."""
         for worker in self._crew:
             worker.cancel()
+
+    def leave(self) -> None:
+        """End the stop that is under way at once: abandon what is in flight and write no output."""
+        if self._ending is not None:
+            self._ending = self._ending._replace(hasty=True)
+            self.abandon()
 
     def pause(self) -> None:
         """Let nothing leave until `resume`."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from batchrun import journal as journals
 from batchrun import prompts, registry, rows, sim
+from batchrun.engine.export import added
 from batchrun.engine.intake import Problems, checked
 from batchrun.errors import RefusedError
 from batchrun.events import Event, IntakeProgress, Notice
@@ -57,10 +58,12 @@ def prepare(gathered: Gathered, emit: Emit) -> Prepared:
     Raises RefusedError for anything the user can mend, BusyError, StorageError.
     """
     settings = gathered.settings
-    directory = registry.directory_for(settings.output or ".", settings.runs_dir)
+    if settings.output is not None:
+        check_output(settings.output)
+    directory = registry.directory_for(settings.output or STREAM, settings.runs_dir)
     prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
-    with ExitStack() as undo:
-        source = open_input(gathered, directory, prompt, undo)
+    with ExitStack() as always, ExitStack() as undo:
+        source = open_input(gathered, directory, prompt, always)
         plan = planned(gathered, source, prompt)
         journals.prepare(registry.directory_for(plan.output, settings.runs_dir))
         prepared = _claimed(plan, gathered, undo)
@@ -69,7 +72,7 @@ def prepare(gathered: Gathered, emit: Emit) -> Prepared:
     return prepared
 
 
-def open_input(gathered: Gathered, directory: Path, prompt: Prompt | None, undo: ExitStack) -> Input:
+def open_input(gathered: Gathered, directory: Path, prompt: Prompt | None, always: ExitStack) -> Input:
     """The input that the settings name; a stream is spooled beside the journals until it is taken in."""
     settings = gathered.settings
     name = settings.input or STREAM
@@ -77,7 +80,7 @@ def open_input(gathered: Gathered, directory: Path, prompt: Prompt | None, undo:
     if name == STREAM:
         journals.prepare(directory)
         spool = directory / f"{registry.new_id(time.time())}.spool"
-        undo.callback(spool.unlink, missing_ok=True)
+        always.callback(spool.unlink, missing_ok=True)
     return rows.open_input(name, id_column=settings.id_column, has_prompt=prompt is not None, spool=spool)
 
 
@@ -86,7 +89,7 @@ def planned(gathered: Gathered, source: Input, prompt: Prompt | None) -> Plan:
     plan = resolve(gathered, facts_of(gathered.settings.input or STREAM, source), prompt)
     if prompt is not None:
         prompts.check_variables(prompt, source.columns, plan.variables, plan.columns)
-    check_output(plan)
+    check_output(plan.output)
     return plan
 
 
@@ -125,10 +128,12 @@ def checker_of(prompt: Prompt | None) -> Checker | None:
     return None if prompt is None or prompt.outputs is None else checker(prompt.outputs)
 
 
-def check_output(plan: Plan) -> None:
-    """Refuses an output whose directory is missing."""
-    if plan.output != STREAM and not Path(plan.output).parent.is_dir():
-        parent = Path(plan.output).parent
+def check_output(output: str) -> None:
+    """Refuses an output that is a directory, or whose directory is missing."""
+    if output != STREAM and Path(output).is_dir():
+        raise RefusedError(f"{output}: the output is a directory", "name a file in it")
+    if output != STREAM and not Path(output).parent.is_dir():
+        parent = Path(output).parent
         raise RefusedError(f"{parent}: no such directory for the output", f"mkdir -p {parent}")
 
 
@@ -141,15 +146,16 @@ def _claimed(plan: Plan, gathered: Gathered, undo: ExitStack) -> Prepared:
     with registry.choosing(directory):
         found = _existing(plan, directory)
         if found is not None and settings.fresh:
-            journals.lock(found.path).release()  # a run that is under way keeps its output
+            registry.held(found.path).release()  # a run that is under way keeps its output
         if found is not None and not settings.fresh:
-            lock = journals.lock(found.path)
+            lock = registry.held(found.path)
             undo.callback(lock.release)
             _check_same_world(found, plan)
             journal = Journal.open(found.path)
             undo.callback(journal.close)
             return Prepared(found, plan, journal, lock, renderer, check, simulator_of(gathered))
-        _check_overwrite(plan, found, fresh=settings.fresh)
+        if found is None and not settings.fresh:
+            _check_overwrite(plan, directory)
         run, journal, lock = _created(plan, directory, undo)
         return Prepared(run, plan, journal, lock, renderer, check, simulator_of(gathered))
 
@@ -167,9 +173,13 @@ def _check_same_world(found: RunFile, plan: Plan) -> None:
         )
 
 
-def _check_overwrite(plan: Plan, found: RunFile | None, *, fresh: bool) -> None:
+def _check_overwrite(plan: Plan, directory: Path) -> None:
+    """Refuses an output that is not this run's to replace. Raises StorageError where a damaged journal may be its."""
+    if plan.output == STREAM:
+        return
     output = Path(plan.output)
-    if plan.output != STREAM and output.is_file() and found is None and not fresh:
+    registry.refuse_damaged(output, directory)
+    if output.is_file():
         raise RefusedError(
             f"{output} exists and belongs to no run",
             "choose another --output, or replace it with --fresh",
@@ -202,7 +212,7 @@ def _meta(plan: Plan, run: str, created: float, directory: Path) -> Meta:
 def _fill(prepared: Prepared, source: Input, gathered: Gathered, emit: Emit) -> None:
     """Take the rows in: all of them the first time, what differs after that."""
     problems = Problems()
-    found = checked(source, prepared.renderer, problems)
+    found = checked(source, prepared.renderer, problems, added(prepared.plan))
     journal = prepared.journal
     if journal.doubt is not None:
         emit(Notice(journal.doubt, time.monotonic()))
@@ -263,7 +273,7 @@ def prepare_resume(reference: str, flags: dict[str, Any], *, failed: bool) -> tu
     runs_dir = flags.get("runs_dir")
     found = registry.find(reference, runs_dir)
     with ExitStack() as undo:
-        lock = journals.lock(found.path)
+        lock = registry.held(found.path)
         undo.callback(lock.release)
         journal = Journal.open(found.path)
         undo.callback(journal.close)
@@ -299,7 +309,7 @@ def rehearse(gathered: Gathered, emit: Emit) -> Rehearsal:
     plan = planned(gathered, source, prompt)
     problems = Problems()
     sized = _Sized(renderer_of(plan, prompt))
-    for count, _ in enumerate(checked(source, sized, problems), 1):
+    for count, _ in enumerate(checked(source, sized, problems, added(plan)), 1):
         if count % 10_000 == 0:
             emit(IntakeProgress(count))
     problems.refuse(source.name, skip_invalid=settings.skip_invalid)

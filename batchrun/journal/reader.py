@@ -58,6 +58,13 @@ def _record(row: Sequence[Any]) -> Record:
     return Record(seq, position, line, key, text, _STATES[state], final == 1, cause, message, _flags(flags), *rest)
 
 
+_TEXTS = """
+SELECT position, text FROM rows
+WHERE position > ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq AND state = 'skipped')
+ORDER BY position LIMIT ?
+"""
+
+
 def _entry(row: Sequence[Any]) -> Entry:
     seq, position, line, key, state, final, cause, message, flags, *rest = row
     return Entry(seq, position, line, key, _STATES[state], final == 1, cause, message, _flags(flags), *rest)
@@ -166,6 +173,13 @@ class Reader:
         while page := self._all(query, after, PAGE):
             yield from map(_record, page)
             after = page[-1][1]
+
+    def texts(self) -> Iterator[str]:
+        """The texts of all rows in the order of the input, those of skipped lines left out."""
+        after = 0
+        while page := self._all(_TEXTS, after, PAGE):
+            yield from (text for _, text in page)
+            after = page[-1][0]
 
     def recover_rows(self) -> Iterator[Record]:
         """What can still be read of a damaged journal, by seq; damaged stretches are passed over."""

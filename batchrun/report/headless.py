@@ -20,6 +20,7 @@ from batchrun.plan.resolve import Access
 from batchrun.plan.settings import Settings
 from batchrun.plan.sources import Gathered
 from batchrun.progress import Fold
+from batchrun.registry import RunFile
 from batchrun.report import pages, words
 from batchrun.report.faces import JsonLines, choose, plain
 
@@ -74,6 +75,7 @@ class Headless:
         )
         self._run: Run | None = None
         self._drain = settings.drain
+        self._left_alone = False
 
     def __enter__(self) -> Self:
         return self
@@ -91,8 +93,8 @@ class Headless:
         ended = asyncio.run(self._go(prepared, access))
         self._face.close()
         if isinstance(self._face, JsonLines):
-            self._face.say(end_event(ended, prepared.run.reference))
-        last_word(ended, prepared.run.reference, sys.stderr, quiet=self._settings.quiet)
+            self._face.say(end_event(ended, prepared.run))
+        last_word(ended, prepared.run, sys.stderr, quiet=self._settings.quiet)
         return ended.exit_code
 
     async def _go(self, prepared: Prepared, access: Access) -> RunEnded:
@@ -103,6 +105,8 @@ class Headless:
         def at_hand(run: Run) -> None:
             self._run = run
             obey(run, prepared.plan)
+            if self._left_alone:
+                self._gone()
 
         try:
             return await execute(prepared, access, self.emit, at_hand=at_hand, stream=stream)
@@ -118,6 +122,8 @@ class Headless:
             self._face.paint(self._fold.snapshot(loop.time()))
 
     def _gone(self) -> None:
+        """Who reads the events has gone away, perhaps before there is a run."""
+        self._left_alone = True
         if self._run is not None:
             ending = Ending(ExitCode.BROKEN_PIPE, "the reader of the events has gone away")
             self._run.stop(ending, drain=self._drain)
@@ -127,11 +133,12 @@ def obey(run: Run, plan: Plan) -> None:
     """Let signals stop the run: the first drains, a second Ctrl-C leaves at once. A signal that was ignored before
     the start stays ignored, as `nohup` and `cmd &` want it."""
     loop = asyncio.get_running_loop()
+    received: list[ExitCode] = []
     for name, code in _SIGNALS.items():
         number = getattr(signal, name, None)
         if number is None or signal.getsignal(number) is signal.SIG_IGN:
             continue
-        stop = _stopper(run, plan, code)
+        stop = partial(_stop, run, plan, code, received)
         try:
             loop.add_signal_handler(number, stop)
         except NotImplementedError:  # Windows has no loop.add_signal_handler
@@ -142,22 +149,16 @@ def _pass_on(loop: asyncio.AbstractEventLoop, stop: Callable[[], None], *_: obje
     loop.call_soon_threadsafe(stop)
 
 
-def _stopper(run: Run, plan: Plan, code: ExitCode) -> Callable[[], None]:
-    received = 0
-
-    def stop() -> None:
-        nonlocal received
-        received += 1
-        if received == 1:
-            drain = plan.drain if code is ExitCode.INTERRUPTED else min(plan.drain, HASTY_DRAIN)
-            run.stop(Ending(code, code.name.lower()), drain=drain)
-        elif code is ExitCode.INTERRUPTED:
-            run.abandon()
-
-    return stop
+def _stop(run: Run, plan: Plan, code: ExitCode, received: list[ExitCode]) -> None:
+    received.append(code)
+    if len(received) == 1:
+        drain = plan.drain if code is ExitCode.INTERRUPTED else min(plan.drain, HASTY_DRAIN)
+        run.stop(Ending(code, code.name.lower()), drain=drain)
+    elif code is ExitCode.INTERRUPTED or received[0] is ExitCode.INTERRUPTED:
+        run.leave()
 
 
-def last_word(ended: RunEnded, reference: str, stream: TextIO, *, quiet: bool) -> None:
+def last_word(ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool) -> None:
     """How it ended, what was written, and in the last lines the account and the command that goes on."""
     lines: list[str] = []
     if ended.exit_code not in (ExitCode.OK, ExitCode.ROWS_FAILED) and ended.message:
@@ -167,13 +168,14 @@ def last_word(ended: RunEnded, reference: str, stream: TextIO, *, quiet: bool) -
     if not quiet:
         lines += [f"wrote {printable(name)}" for name in ended.files]
     lines.append(words.account(ended.totals))
-    command = words.going_on(ended.totals, reference)
+    command = words.going_on(ended.totals, run.reference, run.runs_dir)
     if command is not None:
         lines[-1] += f"; go on with: {command}"
     for line in lines:
         print(f"batchrun: {line}", file=stream, flush=True)
 
 
-def end_event(ended: RunEnded, reference: str) -> dict[str, object]:
+def end_event(ended: RunEnded, run: RunFile) -> dict[str, object]:
     """The last JSON event of a run."""
-    return {"event": "ended", **plain(ended), "resume": words.going_on(ended.totals, reference)}
+    command = words.going_on(ended.totals, run.reference, run.runs_dir)
+    return {"event": "ended", **plain(ended), "resume": command}

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from batchrun import registry
 from batchrun.display import printable
 from batchrun.engine.execute import write_output
-from batchrun.engine.export import RecordWriter, error_line, replaced
+from batchrun.engine.export import RecordWriter, columns_of, error_line, replaced
 from batchrun.engine.start import Rehearsal
 from batchrun.errors import ExitCode
 from batchrun.journal import Reader
@@ -69,14 +69,14 @@ def state_of(found: Summary) -> str:
         return "killed"
     if last.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED):
         return "finished"
-    return "stopped" if last.exit_code is None else f"stopped ({ExitCode(last.exit_code).name.lower()})"
+    return "stopped" if last.exit_code in (None, ExitCode.STOPPED) else f"stopped ({ExitCode(last.exit_code).name.lower()})"
 
 
 def _run_line(found: Summary) -> str:
     totals = found.totals
     failed = f", {totals.failed:,} failed" if totals.failed else ""
     mark = " [simulated]" if found.run.meta.simulated else ""
-    target = printable(found.run.reference, 60)
+    target = "stdout" if found.run.output is None else printable(found.run.reference, 60)
     return f"{found.run.id}  {state_of(found):<10}  {totals.done:,}/{totals.rows:,} done{failed}  {target}{mark}"
 
 
@@ -148,7 +148,8 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     yield f"run      {run.id} ({values['state']}{', SIMULATED replies' if run.meta.simulated else ''})"
     yield f"input    {printable(plan.input, 100)} ({plan.input_format}, {plan.kind})"
     yield f"prompt   {printable(plan.prompt_name or '-', 100)}"
-    yield f"model    {printable(plan.model or '-', 100)} with profile {plan.profile} {printable(plan.base_url, 100)}"
+    where = printable(plan.base_url, 100) or "(started by the run)"
+    yield f"model    {printable(plan.model or '-', 100)} with profile {plan.profile} {where}"
     yield f"output   {printable(str(run.output or 'stdout'), 200)}"
     yield f"rows     {words.account(totals)}"
     yield (
@@ -159,7 +160,7 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     yield from _section("errors by cause", [_cause_line(cause) for cause in values["errors"]])
     yield from _section("slowest rows", [_slow_line(entry) for entry in values["slowest"]])
     yield from _section("history", [_history_line(point) for point in values["history"]])
-    command = words.going_on(totals, run.reference)
+    command = words.going_on(totals, run.reference, run.runs_dir)
     if command is not None and values["state"] != "running":
         yield f"\ngo on with: {command}"
 
@@ -238,8 +239,8 @@ def _wrote(name: str) -> None:
 
 
 def _export_stream(run: RunFile, plan: Plan) -> None:
-    writer = RecordWriter(plan, sys.stdout.buffer)
     with Reader.open(run.path) as reader:
+        writer = RecordWriter(plan, sys.stdout.buffer, columns_of(plan, reader))
         for record in reader.export_rows():
             if record.state is State.DONE:
                 writer.write(record)

@@ -23,9 +23,11 @@ def account(totals: Totals) -> str:
     )
 
 
-def going_on(totals: Totals, reference: str) -> str | None:
+def going_on(totals: Totals, reference: str, runs_dir: str | None = None) -> str | None:
     """The command that goes on, where anything is left that going on would send."""
     command = f"batchrun resume {_quoted(reference)}"
+    if runs_dir is not None:
+        command += f" --runs-dir {_quoted(runs_dir)}"
     if totals.pending or totals.unknown or totals.failed_for_now:
         return command
     return f"{command} --failed" if totals.failed else None

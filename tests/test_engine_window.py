@@ -1,0 +1,171 @@
+"""The window of rows at hand: in order, retries when they are due, nothing lost, nobody busy."""
+
+import asyncio
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrun.engine.window import AHEAD, Job, Window
+from batchrun.errors import StorageError
+from batchrun.models import History, Pending
+
+
+def row(position: int) -> Pending:
+    return Pending(position, position, position, f"k{position}", "{}", History(0, 0, 0, 0, False, None))
+
+
+class Source:
+    """A journal of `total` rows, read `AHEAD` at a time."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.reads = 0
+
+    async def fetch(self, after: int) -> tuple[list[Pending], int | None]:
+        self.reads += 1
+        await asyncio.sleep(0)
+        rows = [row(position) for position in range(after + 1, min(after + AHEAD, self.total) + 1)]
+        return rows, rows[-1].position if len(rows) == AHEAD else None
+
+
+async def taken(window: Window) -> list[int]:
+    found: list[int] = []
+    while (job := await window.next()) is not None:
+        found.append(job.row.seq)
+        window.finished()
+    return found
+
+
+@pytest.mark.parametrize("total", [0, 1, AHEAD - 1, AHEAD, AHEAD + 1, 3 * AHEAD])
+async def test_every_row_comes_once_and_in_order(total: int) -> None:
+    source = Source(total)
+    assert await taken(Window(source.fetch)) == list(range(1, total + 1))
+    assert source.reads == total // AHEAD + 1
+
+
+@pytest.mark.looptime
+async def test_retries_come_when_they_are_due_the_earliest_first() -> None:
+    window, loop = Window(Source(3).fetch), asyncio.get_running_loop()
+    jobs = [await window.next() for _ in range(3)]
+    start = loop.time()
+    for job, seconds in zip(jobs, (30.0, 10.0, 20.0), strict=True):
+        assert job is not None
+        window.put_back(job, seconds)
+    assert window.next_due == start + 10
+    order: list[tuple[int, float]] = []
+    while (again := await window.next()) is not None:
+        order.append((again.row.seq, round(loop.time() - start)))
+        window.finished()
+    assert order == [(2, 10), (3, 20), (1, 30)]
+
+
+@pytest.mark.looptime
+async def test_a_retry_that_is_due_goes_before_fresh_rows_and_one_that_is_not_holds_nobody_up() -> None:
+    window = Window(Source(5).fetch)
+    first = await window.next()
+    assert first is not None
+    window.put_back(first, 0.0)
+    again = await window.next()
+    assert again is first
+    window.put_back(again, 3600.0)
+    assert [job.row.seq for _ in range(4) if (job := await window.next())] == [2, 3, 4, 5]
+
+
+@pytest.mark.looptime
+async def test_who_waits_wakes_only_when_a_row_is_due() -> None:
+    """A busy loop would go round thousands of times in an hour."""
+    window, loop = Window(Source(1).fetch), asyncio.get_running_loop()
+    job = await window.next()
+    assert job is not None
+    waiting = [asyncio.ensure_future(window.next()) for _ in range(50)]
+    await asyncio.sleep(0)
+    steps = 0
+    take = window._take
+
+    def counted() -> Job | None:
+        nonlocal steps
+        steps += 1
+        return take()
+
+    window._take = counted  # type: ignore[method-assign]
+    window.put_back(job, 3600.0)
+    start = loop.time()
+    done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    assert loop.time() - start >= 3600
+    assert steps < 60
+    assert [task.result() for task in done] == [job]
+    window.finished()
+    assert await asyncio.gather(*waiting) == [waiting[i].result() for i in range(50)]
+
+
+async def test_a_closed_window_hands_out_nothing_more() -> None:
+    window = Window(Source(10).fetch)
+    job = await window.next()
+    assert job is not None
+    window.put_back(job, 0.0)
+    window.close()
+    assert await window.next() is None
+
+
+async def test_who_waits_when_it_closes_goes_home() -> None:
+    window = Window(Source(1).fetch)
+    assert await window.next()
+    waiting = asyncio.ensure_future(window.next())
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    window.close()
+    assert await waiting is None
+
+
+async def test_a_journal_that_cannot_be_read_is_told_to_who_asks() -> None:
+    async def broken(_: int) -> tuple[list[Pending], int | None]:
+        raise StorageError("the journal cannot be read")
+
+    window = Window(broken)
+    with pytest.raises(StorageError, match="cannot be read"):
+        await window.next()
+
+
+async def test_memory_does_not_grow_with_the_input() -> None:
+    async def most(total: int) -> int:
+        tracemalloc.start()
+        window = Window(Source(total).fetch)
+        while await window.next() is not None:
+            window.finished()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    assert await most(10 * AHEAD) < 1.5 * await most(2 * AHEAD)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 40),
+    st.integers(1, 8),
+    st.lists(st.sampled_from(["done", "again", "later"]), min_size=1, max_size=30),
+)
+def test_whatever_happens_to_rows_each_ends_once(total: int, workers: int, fates: list[str]) -> None:
+    async def story() -> None:
+        window = Window(Source(total).fetch)
+        ended: list[int] = []
+        tries = 0
+
+        async def work() -> None:
+            nonlocal tries
+            while (job := await window.next()) is not None:
+                await asyncio.sleep(0)
+                tries += 1
+                fate = fates[tries % len(fates)] if tries < 200 else "done"
+                if fate == "done":
+                    ended.append(job.row.seq)
+                    window.finished()
+                else:
+                    window.put_back(job, 0.0 if fate == "again" else 0.001)
+
+        await asyncio.wait_for(asyncio.gather(*(work() for _ in range(workers))), 10)
+        assert sorted(ended) == list(range(1, total + 1))
+
+    asyncio.run(story())
