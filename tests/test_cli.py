@@ -130,6 +130,11 @@ REFUSED = [
     (["--profile", "sim"], "no input is chosen", "--input FILE"),
     (["--input", "x"], "no API key: OPENAI_API_KEY is not set", "--profile sim"),
     (["rm"], "missing argument", "batchrun rm --help"),
+    (
+        ["--input", "x", "--profile", "sim", "--ca-file", "none.pem"],
+        "no such file of certificate authorities: none.pem",
+        "",
+    ),
     (["--input", "x", "--log-file", "/nowhere/log"], "cannot write the log file /nowhere/log", ""),
 ]
 
@@ -221,6 +226,22 @@ def test_a_full_disk_behind_stdout_is_told() -> None:
         )
     assert ran.returncode == ExitCode.STORAGE
     assert ran.stderr.startswith("batchrun: error: cannot write: No space left on device")
+
+
+@pytest.mark.parametrize("where", ["typed", "variable", "file"])
+def test_runs_kept_elsewhere_are_found_there_and_the_last_word_says_how(where: str) -> None:
+    Path("rows.jsonl").write_text('{"text":"a"}\n{"text":"b"}\n')
+    typed = ["--runs-dir", "kept"] if where == "typed" else []
+    environment = {"BATCHRUN_RUNS_DIR": "kept"} if where == "variable" else {}
+    if where == "file":
+        Path("batchrun.toml").write_text('runs-dir = "kept"\n')
+    run = ["--input", "rows.jsonl", "--prompt", "summarize", "--profile", "sim", "--limit", "1"]
+    begun = batchrun(*run, *typed, **environment)
+    assert begun.stderr.rstrip().endswith("go on with: batchrun resume rows.summarize.jsonl --runs-dir kept")
+    assert "1/2 done" in batchrun("runs", *typed, **environment).stdout
+    assert "--runs-dir kept" in batchrun("show", "rows.summarize.jsonl", *typed, **environment).stdout
+    resumed = batchrun("resume", "rows.summarize.jsonl", "--json", *typed, **environment)
+    assert (resumed.returncode, "2 done" in resumed.stderr) == (0, True)
 
 
 def complete(line: str) -> list[str]:

@@ -84,3 +84,10 @@ RESUME = tuple(option for option in RUN if option.name not in _NOT_RESUMED)
 def talk(*names: str) -> list[click.Parameter]:
     """The options of those names that other commands share with `run`."""
     return [option for option in RUN if option.name in names]
+
+
+def configured_runs_dir() -> str | None:
+    """Where journals are kept if the command line does not say, for commands that look for runs."""
+    from batchrun.plan.config import runs_directory  # noqa: PLC0415  not for --help
+
+    return runs_directory()

@@ -6,7 +6,7 @@ import click
 
 from batchrun.cli import complete
 from batchrun.cli.failures import Border
-from batchrun.cli.options import RESUME, RUN, flag
+from batchrun.cli.options import RESUME, RUN, configured_runs_dir, flag
 from batchrun.cli.shape import Shown, typed
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def resume(ctx: click.Context, ref: str, failed: bool, **_: Any) -> int:
     the journal; neither the input nor the prompt file is read. Options change the plan from here on.
     """
     flags = {name: value for name, value in typed(ctx).items() if name not in ("ref", "failed")}
+    if "runs_dir" not in flags and (runs_dir := configured_runs_dir()) is not None:
+        flags["runs_dir"] = runs_dir
     return go_on(ctx, ref, failed, flags)
 
 

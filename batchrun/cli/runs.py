@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from batchrun.cli import complete
-from batchrun.cli.options import flag, value
+from batchrun.cli.options import configured_runs_dir, flag, value
 from batchrun.cli.shape import Shown
 from batchrun.errors import ExitCode
 
@@ -37,7 +37,7 @@ def runs(json: bool, runs_dir: str | None) -> int:
     from batchrun import registry  # noqa: PLC0415  only for this command
     from batchrun.report import pages  # noqa: PLC0415  only for this command
 
-    found = registry.listing(registry.directory_for("-", runs_dir))
+    found = registry.listing(registry.directory_for("-", runs_dir or configured_runs_dir()))
     pages.runs_table([registry.summary(run) for run in found], as_json=json)
     return ExitCode.OK
 
@@ -64,7 +64,7 @@ def show(ref: str, follow: bool, failed: bool, json: bool, runs_dir: str | None)
     from batchrun import registry  # noqa: PLC0415  only for this command
     from batchrun.report import pages  # noqa: PLC0415  only for this command
 
-    found = registry.find(ref, runs_dir)
+    found = registry.find(ref, runs_dir or configured_runs_dir())
     pages.show_run(found, follow=follow, failed=failed, as_json=json)
     return ExitCode.OK
 
@@ -93,7 +93,7 @@ def export(**options: Any) -> int:
     from batchrun import registry  # noqa: PLC0415  only for this command
     from batchrun.report import pages  # noqa: PLC0415  only for this command
 
-    found = registry.find(options.pop("ref"), options.pop("runs_dir"))
+    found = registry.find(options.pop("ref"), options.pop("runs_dir") or configured_runs_dir())
     pages.export_run(found, **options)
     return ExitCode.OK
 
@@ -115,6 +115,7 @@ def rm(refs: tuple[str, ...], yes: bool, runs_dir: str | None) -> int:
     from batchrun.errors import RefusedError  # noqa: PLC0415  only for this command
     from batchrun.report import pages  # noqa: PLC0415  only for this command
 
+    runs_dir = runs_dir or configured_runs_dir()
     found = [registry.find(ref, runs_dir) for ref in refs]
     if not yes and not sys.stdin.isatty():
         raise RefusedError("deleting needs a yes, and there is no terminal to ask", "add --yes")

@@ -45,8 +45,18 @@ def user_file() -> Path:
     return folder / NAME
 
 
+def runs_directory() -> str | None:
+    """Where journals are kept, as BATCHRUN_RUNS_DIR or a configuration file says; None where neither does.
+
+    For commands that only look for runs. Raises RefusedError as `read_files`.
+    """
+    said = [os.environ.get("BATCHRUN_RUNS_DIR"), *(file.options.get("runs_dir") for file in read_files(None))]
+    return next((str(name) for name in said if name), None)
+
+
 def read_files(options: Iterable[str] | None, folder: Path | None = None) -> tuple[ConfigFile, ...]:
-    """The configuration files that exist, the nearer first; `options` are the known option names, None to look at profiles only.
+    """The configuration files that exist, the nearer first; `options` are the known option names, None to look
+    at profiles and `runs_dir` only.
 
     Raises RefusedError, naming the file, for anything in them that is not known or not of the right form.
     """
@@ -68,7 +78,10 @@ def _read(path: Path, known: frozenset[str] | None, *, trusted: bool) -> ConfigF
     except (ValueError, RecursionError) as error:
         raise RefusedError(f"{path} is not valid TOML: {error}") from error
     profiles = _tables(table.pop("profiles", {}), f"profiles in {path}")
-    options = {} if known is None else _options(table, known, path)
+    if known is None:
+        options = _plain({key: value for key, value in table.items() if key in ("runs_dir", "runs-dir")}, path)
+    else:
+        options = _options(table, known, path)
     return ConfigFile(path, options, {name: _profile(name, own, path, trusted) for name, own in profiles.items()})
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchrun.errors import InputError, RefusedError
@@ -163,7 +164,9 @@ def _base_url(settings: Settings, profile: Profile) -> str:
 
 
 def check_provider(gathered: Gathered) -> Access:
-    """Address and key, checked before any input is read. Raises RefusedError."""
+    """Address, authorities and key, checked before any input is read. Raises RefusedError."""
+    if gathered.settings.ca_file is not None and not Path(gathered.settings.ca_file).is_file():
+        raise RefusedError(f"no such file of certificate authorities: {gathered.settings.ca_file}", "mend --ca-file")
     address = _base_url(gathered.settings, gathered.profile)
     return _access(address, gathered.settings.headers, gathered)
 

@@ -69,7 +69,11 @@ def state_of(found: Summary) -> str:
         return "killed"
     if last.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED):
         return "finished"
-    return "stopped" if last.exit_code in (None, ExitCode.STOPPED) else f"stopped ({ExitCode(last.exit_code).name.lower()})"
+    return (
+        "stopped"
+        if last.exit_code in (None, ExitCode.STOPPED)
+        else f"stopped ({ExitCode(last.exit_code).name.lower()})"
+    )
 
 
 def _run_line(found: Summary) -> str:
