@@ -1,0 +1,122 @@
+"""Ten thousand rows to a million: time and memory, what goes in and comes out, going on."""
+
+import shutil
+import sqlite3
+import sys
+from pathlib import Path
+
+from measure import Bench, Spent
+from mockserver import Mock, serving
+
+FIXED = ("--concurrency", "256", "--concurrency-fixed")
+
+
+def run(bench: Bench) -> None:
+    """10,000 and 100,000 rows."""
+    _series(bench, (10_000, 100_000))
+
+
+def million(bench: Bench) -> None:
+    """The same and a million."""
+    _series(bench, (10_000, 100_000, 1_000_000))
+
+
+def _series(bench: Bench, sizes: tuple[int, ...]) -> None:
+    with serving(bench.program, cpu=bench.server_cpu) as mock:
+        base = 1_000
+        _sent(bench, mock, base)
+        small = _sent(bench, mock, base)
+        per_row: dict[int, float] = {}
+        for size in sizes:
+            spent = _sent(bench, mock, size)
+            per_row[size] = (spent.wall - small.wall) / (size - base)
+            _tell_run(bench, size, spent, per_row)
+        _files(bench, sizes[-1])
+        _resume(bench, mock, sizes[-1])
+    _intake(bench, sizes[-1])
+
+
+def _sent(bench: Bench, mock: Mock, size: int) -> Spent:
+    mock.reset()
+    return bench.batchrun(mock.base_url, size, *FIXED)
+
+
+def _tell_run(bench: Bench, size: int, spent: Spent, per_row: dict[int, float]) -> None:
+    first = next(iter(per_row.values()))
+    ratio = per_row[size] / first
+    figure = f"{per_row[size] * 1e6:.0f} µs a row, {ratio:.2f} × that of {next(iter(per_row)):,}"
+    bench.table.row("5", f"{size:,} rows, whole command", figure, "± 10 %", abs(ratio - 1) <= 0.1)
+    bench.table.row("5", f"{size:,} rows, memory", f"{spent.memory:.0f} MB", "≤ 150 MB", spent.memory <= 150)
+
+
+def _files(bench: Bench, size: int) -> None:
+    """What the last run left, and writing its output again."""
+    out = bench.folder / "out"
+    journal = _journal(out)
+    payload = _payload(journal)
+    held = journal.stat().st_size
+    figure = f"{held / size:,.0f} bytes a row, {held / payload:.2f} × what is in it"
+    bench.table.row("5", f"{size:,} rows, journal", figure)
+    command = [sys.executable, "-m", "batchrun", "export", journal.stem, "--runs-dir", str(journal.parent), "-o", "again.jsonl"]
+    (bench.folder / "again.jsonl").unlink(missing_ok=True)
+    export = bench.run(command).wall - bench.run([sys.executable, "-m", "batchrun", "runs", "--runs-dir", str(journal.parent)]).wall
+    bench.table.row("5", f"{size:,} rows, export", f"{size / export:,.0f} rows/s", "≥ 100,000 rows/s", size / export >= 100_000)
+
+
+def _journal(out: Path) -> Path:
+    return next((out / ".batchrun").glob("*.db"))
+
+
+def _payload(journal: Path) -> int:
+    """Bytes that must be kept: the rows' texts and keys, and the replies."""
+    connection = sqlite3.connect(f"file:{journal}?mode=ro", uri=True)
+    rows = connection.execute("SELECT sum(length(text) + length(key)) FROM rows").fetchone()[0]
+    replies = connection.execute("SELECT sum(length(body)) FROM replies").fetchone()[0]
+    connection.close()
+    return rows + replies
+
+
+def _resume(bench: Bench, mock: Mock, size: int) -> None:
+    """Going on where one row in a hundred is left."""
+    journal = _journal(bench.folder / "out")
+    _forget_some(journal)
+    mock.reset()
+    command = [sys.executable, "-m", "batchrun", "resume", journal.stem, "--runs-dir", str(journal.parent), "--no-progress", *FIXED]
+    spent = bench.run(command)
+    seen = mock.arrivals()
+    first = seen.at[0] - spent.began
+    what = f"resume of {size:,} rows, {len(seen.at):,} left: first request"
+    bench.table.row("5", what, f"{first:.2f} s", "≤ 2 s", first <= 2.0)
+
+
+def _forget_some(journal: Path) -> None:
+    """As if the run had been stopped before every hundredth row."""
+    connection = sqlite3.connect(journal)
+    for table in ("outcomes", "attempts", "replies"):
+        connection.execute(f"DELETE FROM {table} WHERE row % 100 = 0")  # noqa: S608  names from this line
+    gone = connection.execute("SELECT count(*) FROM rows WHERE seq % 100 = 0").fetchone()[0]
+    connection.execute(f"UPDATE totals SET done = done - {gone}, attempts = attempts - {gone}, replies = replies - {gone}")  # noqa: S608  a number
+    connection.commit()
+    connection.close()
+
+
+def _intake(bench: Bench, size: int) -> None:
+    """Rows per second from the file into the journal, by two sizes; the run stops before it sends anything."""
+    small = size // 10
+    for what, source, options, target in (
+        ("a Batch file", bench.batch, (), 100_000),
+        ("a prompt", bench.rows, ("-p", "prompt.txt", "-m", "mock"), 40_000),
+    ):
+        wall = {count: min(_taken_in(bench, source(count), options) for _ in range(2)) for count in (small, size)}
+        rate = (size - small) / (wall[size] - wall[small])
+        bench.table.row("5", f"intake of {size:,} rows with {what}", f"{rate:,.0f} rows/s", f"≥ {target:,} rows/s", rate >= target)
+
+
+def _taken_in(bench: Bench, path: Path, options: tuple[str, ...]) -> float:
+    """`--limit 1`: the whole input is checked and taken in, one row is sent."""
+    shutil.rmtree(bench.folder / "in", ignore_errors=True)
+    (bench.folder / "in").mkdir()
+    with serving(bench.program) as mock:
+        command = [sys.executable, "-m", "batchrun", "run", "-i", str(path), "-o", "in/out.jsonl", "--no-progress", *options]
+        spent = bench.run([*command, "--base-url", mock.base_url, "--limit", "1"])
+        return mock.arrivals().at[0] - spent.began
