@@ -121,7 +121,7 @@ def body(n: int) -> str:
 
 def environment() -> dict[str, str]:
     """The user's own settings and proxies stay out of it."""
-    dropped = ("batchrun_", "openai_", "http_proxy", "https_proxy", "all_proxy")
+    dropped = ("batchrun_", "openai_", "http_proxy", "https_proxy", "all_proxy", "pythondontwritebytecode")
     kept = {name: value for name, value in os.environ.items() if not name.lower().startswith(dropped)}
     return {**kept, "OPENAI_API_KEY": KEY, "XDG_CONFIG_HOME": "/nonexistent", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 

@@ -41,12 +41,13 @@ def bare_aiohttp(base_url: str, rows: Iterator[bytes], output: TextIO, in_flight
 
     async def work(session: aiohttp.ClientSession) -> None:
         for row in rows:
-            async with session.post(url, data=row, headers=headers) as response:
+            async with session.post(url, data=row) as response:
                 reply = json.loads(await response.read())
             output.write(f"{reply['choices'][0]['message']['content']}\n")
 
     async def main() -> None:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
             await asyncio.gather(*(work(session) for _ in range(in_flight)))
 
     url = f"{base_url}/chat/completions"
