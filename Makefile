@@ -36,7 +36,7 @@ ifneq ($(shell $(BIN)/python -I -c '$(FINDS_CHECKOUT)' 2>/dev/null),True)
 endif
 
 .NOTPARALLEL:
-.PHONY: help setup demo test check format-check lint types imports format wheel check-wheel upgrade requirements clean
+.PHONY: help setup demo test check format-check lint types imports format wheel check-wheel upgrade requirements clean bench bench-million
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -65,6 +65,12 @@ imports: setup
 
 test: setup ## the tests
 	$(BIN)/python -m pytest -q
+
+bench: setup ## the table of docs/performance.md, under ten minutes on a quiet machine (needs gcc)
+	@$(BIN)/python benchmarks
+
+bench-million: setup ## the part of the table about scale, with a million rows
+	@$(BIN)/python benchmarks million
 
 format: setup ## format the source and mend what ruff can mend
 	$(BIN)/ruff format .

@@ -1,6 +1,6 @@
 """Everything that is measured, in one table.
 
-    python benchmarks [SECTION …]      ceiling cost slots limits scale start stages; all but `million` by default
+python benchmarks [SECTION …]      ceiling cost slots limits scale start stages; all but `million` by default
 """
 
 import os
@@ -45,7 +45,9 @@ def main(names: list[str]) -> None:
         for name, section in SECTIONS.items():
             if name in names or (not names and name != "million"):
                 section(bench)
-    print(f"\n{time.monotonic() - began:.0f} s, {len(cores)} cores, Python {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"\n{time.monotonic() - began:.0f} s, {len(cores)} cores, Python {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f}"
+    )
 
 
 if __name__ == "__main__":

@@ -52,10 +52,18 @@ def _compare(bench: Bench, mock: Mock, in_flight: int) -> None:
     spent: dict[str, list[float]] = {}
     for number in range(ROUNDS):
         for runner in RUNNERS:
-            if number < runner.rounds and in_flight in (*runner.in_flight, IN_FLIGHT[0]) and spent.get(runner.name) != []:
+            if (
+                number < runner.rounds
+                and in_flight in (*runner.in_flight, IN_FLIGHT[0])
+                and spent.get(runner.name) != []
+            ):
                 spent.setdefault(runner.name, [])
                 spent[runner.name] += _round(bench, mock, runner, in_flight)
-    ratios = {name: median([one / floor for one, floor in zip(found, spent[FLOOR], strict=False)]) for name, found in spent.items() if found}
+    ratios = {
+        name: median([one / floor for one, floor in zip(found, spent[FLOOR], strict=False)])
+        for name, found in spent.items()
+        if found
+    }
     for runner in RUNNERS:
         if runner.name in spent:
             _tell(bench, runner, in_flight, spent[runner.name], ratios.get(runner.name))
@@ -74,7 +82,9 @@ def _round(bench: Bench, mock: Mock, runner: Runner, in_flight: int) -> list[flo
 def _measure(bench: Bench, mock: Mock, runner: Runner, in_flight: int) -> Callable[[int], Spent]:
     def measure(rows: int) -> Spent:
         if runner.name == "batchrun":
-            return bench.batchrun(mock.base_url, rows, "--concurrency", str(in_flight), "--concurrency-fixed", pinned=True)
+            return bench.batchrun(
+                mock.base_url, rows, "--concurrency", str(in_flight), "--concurrency-fixed", pinned=True
+            )
         return bench.other(runner.name, mock.base_url, rows, in_flight, pinned=True)
 
     return measure

@@ -42,7 +42,9 @@ FAST = tuple(Case(2_000, known, False, 25) for known in (False, True))
 def run(bench: Bench) -> None:
     """The slow ones at the same time, since they hardly use the machine; the fast ones alone."""
     with ThreadPoolExecutor(len(SLOW) + len(TOKENS)) as pool:
-        for case, seen in zip((*SLOW, *TOKENS), pool.map(lambda case: _seen(bench, case), (*SLOW, *TOKENS)), strict=True):
+        for case, seen in zip(
+            (*SLOW, *TOKENS), pool.map(lambda case: _seen(bench, case), (*SLOW, *TOKENS)), strict=True
+        ):
             _tell(bench, case, seen)
     for case in FAST:
         _tell(bench, case, _seen(bench, case))
@@ -56,11 +58,17 @@ def _seen(bench: Bench, case: Case) -> Arrivals:
     per_minute = case.rate * 60
     rows = round(case.rate * (case.seconds + 5) / (_tokens_a_row() if case.tokens else 1))
     limit = {"tpm" if case.tokens else "rpm": per_minute}
-    options = ["--stop-after", f"{case.seconds}s", "--drain", "2s"] + ([case.flag, str(per_minute)] if case.known else [])
+    options = ["--stop-after", f"{case.seconds}s", "--drain", "2s"] + (
+        [case.flag, str(per_minute)] if case.known else []
+    )
     with serving(bench.program, latency_ms=case.latency * 1000, **limit) as mock:
         with _making:
-            command = bench.command(mock.base_url, rows, *options, name=f"limits-{case.rate}-{case.known}-{case.tokens}")
-        done = subprocess.run(command, cwd=bench.folder, env=bench.environment, capture_output=True, check=False, text=True)
+            command = bench.command(
+                mock.base_url, rows, *options, name=f"limits-{case.rate}-{case.known}-{case.tokens}"
+            )
+        done = subprocess.run(
+            command, cwd=bench.folder, env=bench.environment, capture_output=True, check=False, text=True
+        )
         if done.returncode not in (0, 6):
             raise RuntimeError(done.stderr)
         return mock.arrivals()
@@ -73,7 +81,11 @@ def _tokens_a_row() -> float:
 def _tell(bench: Bench, case: Case, seen: Arrivals) -> None:
     late = seen.after(SETTLED)
     seconds = late.at[-1] - (seen.at[0] + SETTLED)
-    admitted = sum(used for used, ok in zip(late.tokens, late.admitted, strict=True) if ok) if case.tokens else late.admitted.count(True)
+    admitted = (
+        sum(used for used, ok in zip(late.tokens, late.admitted, strict=True) if ok)
+        if case.tokens
+        else late.admitted.count(True)
+    )
     used = admitted / seconds / case.rate
     share = seen.refused / len(seen.at)
     table = bench.table
@@ -81,7 +93,13 @@ def _tell(bench: Bench, case: Case, seen: Arrivals) -> None:
     if case.known:
         table.row("4", f"{case.name}: 429s", f"{seen.refused} of {len(seen.at):,}", "0", seen.refused == 0)
     else:
-        table.row("4", f"{case.name}: 429s", f"{seen.refused} of {len(seen.at):,}, {share:.2%}", f"< {REFUSED:.1%}", share < REFUSED)
+        table.row(
+            "4",
+            f"{case.name}: 429s",
+            f"{seen.refused} of {len(seen.at):,}, {share:.2%}",
+            f"< {REFUSED:.1%}",
+            share < REFUSED,
+        )
     for span in (1, 60):
         if span > case.seconds:
             continue

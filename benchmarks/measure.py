@@ -43,13 +43,21 @@ class Bench:
     table: "Table" = field(default_factory=lambda: Table())
     environment: dict[str, str] = field(default_factory=lambda: environment())
 
-    def run(self, command: Sequence[str | Path], *, pinned: bool = False, meanwhile: Callable[[], None] | None = None) -> Spent:
+    def run(
+        self, command: Sequence[str | Path], *, pinned: bool = False, meanwhile: Callable[[], None] | None = None
+    ) -> Spent:
         """Run a command in the folder. Raises RuntimeError with what it said if it fails."""
         pin = (lambda: os.sched_setaffinity(0, {self.client_cpu})) if pinned and self.client_cpu is not None else None
         with (self.folder / "said.txt").open("w+") as said:
             began = time.monotonic()
             process = subprocess.Popen(
-                command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, preexec_fn=pin
+                command,
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                preexec_fn=pin,
             )
             if meanwhile is not None:
                 meanwhile()
@@ -78,7 +86,16 @@ class Bench:
 
     def other(self, runner: str, base_url: str, rows: int, in_flight: int, *, pinned: bool = False) -> Spent:
         """Another runner over the same rows."""
-        command = [sys.executable, HERE / "runners.py", runner, base_url, self.bodies(rows), "other.txt", str(in_flight), str(rows)]
+        command = [
+            sys.executable,
+            HERE / "runners.py",
+            runner,
+            base_url,
+            self.bodies(rows),
+            "other.txt",
+            str(in_flight),
+            str(rows),
+        ]
         return self.run(command, pinned=pinned)
 
     def rows(self, count: int) -> Path:

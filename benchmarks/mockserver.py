@@ -58,7 +58,9 @@ class Mock:
     def arrivals(self) -> Arrivals:
         """Everything that came since the last `reset`."""
         found = list(_ARRIVAL.iter_unpack(self._ask("log")))
-        return Arrivals([at for at, *_ in found], [status == 200 for _, status, _ in found], [used for *_, used in found])
+        return Arrivals(
+            [at for at, *_ in found], [status == 200 for _, status, _ in found], [used for *_, used in found]
+        )
 
     def peak(self) -> int:
         """The most requests in flight at once."""

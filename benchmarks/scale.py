@@ -57,10 +57,25 @@ def _files(bench: Bench, size: int) -> None:
     held = journal.stat().st_size
     figure = f"{held / size:,.0f} bytes a row, {held / payload:.2f} × what is in it"
     bench.table.row("5", f"{size:,} rows, journal", figure)
-    command = [sys.executable, "-m", "batchrun", "export", journal.stem, "--runs-dir", str(journal.parent), "-o", "again.jsonl"]
+    command = [
+        sys.executable,
+        "-m",
+        "batchrun",
+        "export",
+        journal.stem,
+        "--runs-dir",
+        str(journal.parent),
+        "-o",
+        "again.jsonl",
+    ]
     (bench.folder / "again.jsonl").unlink(missing_ok=True)
-    export = bench.run(command).wall - bench.run([sys.executable, "-m", "batchrun", "runs", "--runs-dir", str(journal.parent)]).wall
-    bench.table.row("5", f"{size:,} rows, export", f"{size / export:,.0f} rows/s", "≥ 100,000 rows/s", size / export >= 100_000)
+    export = (
+        bench.run(command).wall
+        - bench.run([sys.executable, "-m", "batchrun", "runs", "--runs-dir", str(journal.parent)]).wall
+    )
+    bench.table.row(
+        "5", f"{size:,} rows, export", f"{size / export:,.0f} rows/s", "≥ 100,000 rows/s", size / export >= 100_000
+    )
 
 
 def _journal(out: Path) -> Path:
@@ -81,7 +96,17 @@ def _resume(bench: Bench, mock: Mock, size: int) -> None:
     journal = _journal(bench.folder / "out")
     _forget_some(journal)
     mock.reset()
-    command = [sys.executable, "-m", "batchrun", "resume", journal.stem, "--runs-dir", str(journal.parent), "--no-progress", *FIXED]
+    command = [
+        sys.executable,
+        "-m",
+        "batchrun",
+        "resume",
+        journal.stem,
+        "--runs-dir",
+        str(journal.parent),
+        "--no-progress",
+        *FIXED,
+    ]
     spent = bench.run(command)
     seen = mock.arrivals()
     first = seen.at[0] - spent.began
@@ -95,7 +120,9 @@ def _forget_some(journal: Path) -> None:
     for table in ("outcomes", "attempts", "replies"):
         connection.execute(f"DELETE FROM {table} WHERE row % 100 = 0")  # noqa: S608  names from this line
     gone = connection.execute("SELECT count(*) FROM rows WHERE seq % 100 = 0").fetchone()[0]
-    connection.execute(f"UPDATE totals SET done = done - {gone}, attempts = attempts - {gone}, replies = replies - {gone}")  # noqa: S608  a number
+    connection.execute(
+        f"UPDATE totals SET done = done - {gone}, attempts = attempts - {gone}, replies = replies - {gone}"
+    )  # noqa: S608  a number
     connection.commit()
     connection.close()
 
@@ -109,7 +136,9 @@ def _intake(bench: Bench, size: int) -> None:
     ):
         wall = {count: min(_taken_in(bench, source(count), options) for _ in range(2)) for count in (small, size)}
         rate = (size - small) / (wall[size] - wall[small])
-        bench.table.row("5", f"intake of {size:,} rows with {what}", f"{rate:,.0f} rows/s", f"≥ {target:,} rows/s", rate >= target)
+        bench.table.row(
+            "5", f"intake of {size:,} rows with {what}", f"{rate:,.0f} rows/s", f"≥ {target:,} rows/s", rate >= target
+        )
 
 
 def _taken_in(bench: Bench, path: Path, options: tuple[str, ...]) -> float:
@@ -117,6 +146,17 @@ def _taken_in(bench: Bench, path: Path, options: tuple[str, ...]) -> float:
     shutil.rmtree(bench.folder / "in", ignore_errors=True)
     (bench.folder / "in").mkdir()
     with serving(bench.program) as mock:
-        command = [sys.executable, "-m", "batchrun", "run", "-i", str(path), "-o", "in/out.jsonl", "--no-progress", *options]
+        command = [
+            sys.executable,
+            "-m",
+            "batchrun",
+            "run",
+            "-i",
+            str(path),
+            "-o",
+            "in/out.jsonl",
+            "--no-progress",
+            *options,
+        ]
         spent = bench.run([*command, "--base-url", mock.base_url, "--limit", "1"])
         return mock.arrivals().at[0] - spent.began

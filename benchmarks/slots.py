@@ -27,7 +27,13 @@ def _batchrun(bench: Bench, how: str, requests: float, command: float | None, *o
     figure = f"{between:.2f} s, {between / IDEAL:.3f} × the ideal {IDEAL:.1f} s (peak {peak})"
     bench.table.row("3", f"{what}: first to last request", figure, f"≤ {requests} ×", between <= requests * IDEAL)
     told = f"{spent.wall:.2f} s, {spent.wall / IDEAL:.3f} ×"
-    bench.table.row("3", f"{what}: whole command", told, f"≤ {command} ×" if command else "", command and spent.wall <= command * IDEAL)
+    bench.table.row(
+        "3",
+        f"{what}: whole command",
+        told,
+        f"≤ {command} ×" if command else "",
+        command and spent.wall <= command * IDEAL,
+    )
 
 
 def _other(bench: Bench, runner: str) -> None:
@@ -38,4 +44,6 @@ def _other(bench: Bench, runner: str) -> None:
             return
         peak = mock.peak()
     ideal = math.ceil(ROWS / IN_FLIGHT) * LATENCY
-    bench.table.row("3", f"the same: {runner}, whole command", f"{spent.wall:.2f} s, {spent.wall / ideal:.3f} × (peak {peak})")
+    bench.table.row(
+        "3", f"the same: {runner}, whole command", f"{spent.wall:.2f} s, {spent.wall / ideal:.3f} × (peak {peak})"
+    )

@@ -1,6 +1,6 @@
 """Where the CPU of a row goes: a run that samples its own stack every millisecond of CPU that it uses.
 
-    python benchmarks/stages.py FILE ARGUMENT …      batchrun with these arguments; the samples go to FILE as JSON
+python benchmarks/stages.py FILE ARGUMENT …      batchrun with these arguments; the samples go to FILE as JSON
 """
 
 import json
@@ -60,7 +60,9 @@ class Sampler:
         while frame is not None:
             files.append(frame.f_code.co_filename)
             if len(files) == 1:
-                self.functions[f"{frame.f_code.co_filename.rpartition('site-packages/')[2]}:{frame.f_code.co_qualname}"] += weight
+                self.functions[
+                    f"{frame.f_code.co_filename.rpartition('site-packages/')[2]}:{frame.f_code.co_qualname}"
+                ] += weight
             frame = frame.f_back
         self.stages[stage_of(files)] += weight
 
@@ -110,7 +112,11 @@ def run(bench: Bench) -> None:
     stages["intake, fetching and output: other threads"] = sum(v for k, v in found["threads"].items() if k != "journal")
     whole = sum(stages.values())
     for name, seconds in sorted(stages.items(), key=lambda item: -item[1]):
-        bench.table.row("2", f"{ROWS:,} rows, {IN_FLIGHT} in flight: {name}", f"{seconds / ROWS * 1e6:.0f} µs a row, {seconds / whole:.0%}")
+        bench.table.row(
+            "2",
+            f"{ROWS:,} rows, {IN_FLIGHT} in flight: {name}",
+            f"{seconds / ROWS * 1e6:.0f} µs a row, {seconds / whole:.0%}",
+        )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,10 @@ def run(bench: Bench) -> None:
             mock.reset()
             spent = bench.batchrun(mock.base_url, 20)
             first.append(mock.arrivals().at[0] - spent.began)
-    for what, command, limit in (("--help", [*base, "--help"], 100), ("runs", [*base, "runs", "--runs-dir", "out/.batchrun"], 250)):
+    for what, command, limit in (
+        ("--help", [*base, "--help"], 100),
+        ("runs", [*base, "runs", "--runs-dir", "out/.batchrun"], 250),
+    ):
         taken = median([bench.run(command).wall for _ in range(TIMES)]) * 1000
         bench.table.row("6", f"batchrun {what}", f"{taken:.0f} ms", f"≤ {limit} ms", taken <= limit)
     taken = median(first)
