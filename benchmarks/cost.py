@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from measure import Bench, MissingError, Spent, median
-from mockserver import Mock, ceiling as measured_ceiling, serving
+from mockserver import Mock, serving
+from mockserver import ceiling as measured_ceiling
 
 ROUNDS = 5
 IN_FLIGHT = (64, 512)

@@ -16,7 +16,22 @@ from runners import KEY, NOT_INSTALLED
 
 HERE = Path(__file__).parent
 PROMPT = "Summarize in one sentence: {{ text }}"
-_WORDS = "the quick brown fox jumps over the lazy dog and runs through the open field until night falls".split()
+_WORDS = (
+    "quick",
+    "brown",
+    "foxes",
+    "jump",
+    "over",
+    "lazy",
+    "dogs",
+    "and",
+    "run",
+    "through",
+    "open",
+    "fields",
+    "until",
+    "night",
+)
 
 
 class Spent(NamedTuple):
@@ -32,6 +47,32 @@ class MissingError(Exception):
     """The runner is not installed."""
 
 
+class Table:
+    """One table, printed as it grows."""
+
+    def __init__(self) -> None:
+        self._failed: list[str] = []
+
+    def head(self) -> None:
+        """The first lines."""
+        print("| point | what | figure | target | holds |")
+        print("|---|---|---|---|---|", flush=True)
+
+    def row(self, point: str, what: str, figure: str, target: str = "", holds: bool | None = None) -> None:
+        """One line."""
+        verdict = "" if holds is None else "yes" if holds else "**no**"
+        if holds is False:
+            self._failed.append(what)
+        print(f"| {point} | {what} | {figure} | {target} | {verdict} |", flush=True)
+
+
+def _environment() -> dict[str, str]:
+    """The user's own settings and proxies stay out of it."""
+    dropped = ("batchrun_", "openai_", "http_proxy", "https_proxy", "all_proxy", "pythondontwritebytecode")
+    kept = {name: value for name, value in os.environ.items() if not name.lower().startswith(dropped)}
+    return {**kept, "OPENAI_API_KEY": KEY, "XDG_CONFIG_HOME": "/nonexistent", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+
+
 @dataclass
 class Bench:
     """Where everything is: the folder to work in, the mock's program, and the cores of client and server."""
@@ -40,8 +81,8 @@ class Bench:
     program: Path
     client_cpu: int | None
     server_cpu: int
-    table: "Table" = field(default_factory=lambda: Table())
-    environment: dict[str, str] = field(default_factory=lambda: environment())
+    table: Table = field(default_factory=Table)
+    environment: dict[str, str] = field(default_factory=_environment)
 
     def run(
         self, command: Sequence[str | Path], *, pinned: bool = False, meanwhile: Callable[[], None] | None = None
@@ -57,7 +98,7 @@ class Bench:
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
-                preexec_fn=pin,
+                preexec_fn=pin,  # noqa: PLW1509  no threads of this process are at work then
             )
             if meanwhile is not None:
                 meanwhile()
@@ -134,37 +175,6 @@ def body(n: int) -> str:
     """The request of a row."""
     message = {"role": "user", "content": PROMPT.replace("{{ text }}", text(n))}
     return json.dumps({"model": "mock", "messages": [message]}, separators=(",", ":"))
-
-
-def environment() -> dict[str, str]:
-    """The user's own settings and proxies stay out of it."""
-    dropped = ("batchrun_", "openai_", "http_proxy", "https_proxy", "all_proxy", "pythondontwritebytecode")
-    kept = {name: value for name, value in os.environ.items() if not name.lower().startswith(dropped)}
-    return {**kept, "OPENAI_API_KEY": KEY, "XDG_CONFIG_HOME": "/nonexistent", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-
-
-def per_row(measure: Callable[[int], float], small: int, large: int) -> float:
-    """Seconds per row, what does not depend on the number of rows left out."""
-    return (measure(large) - measure(small)) / (large - small)
-
-
-class Table:
-    """One table, printed as it grows."""
-
-    def __init__(self) -> None:
-        self._failed: list[str] = []
-
-    def head(self) -> None:
-        """The first lines."""
-        print("| point | what | figure | target | holds |")
-        print("|---|---|---|---|---|", flush=True)
-
-    def row(self, point: str, what: str, figure: str, target: str = "", holds: bool | None = None) -> None:
-        """One line."""
-        verdict = "" if holds is None else "yes" if holds else "**no**"
-        if holds is False:
-            self._failed.append(what)
-        print(f"| {point} | {what} | {figure} | {target} | {verdict} |", flush=True)
 
 
 def median(values: Sequence[float]) -> float:

@@ -71,7 +71,7 @@ class Mock:
         self._ask("reset")
 
     def _ask(self, what: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{what}", timeout=30) as answer:  # noqa: S310  loopback
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{what}", timeout=30) as answer:
             return answer.read()
 
 

@@ -119,10 +119,9 @@ def _forget_some(journal: Path) -> None:
     connection = sqlite3.connect(journal)
     for table in ("outcomes", "attempts", "replies"):
         connection.execute(f"DELETE FROM {table} WHERE row % 100 = 0")  # noqa: S608  names from this line
-    gone = connection.execute("SELECT count(*) FROM rows WHERE seq % 100 = 0").fetchone()[0]
-    connection.execute(
-        f"UPDATE totals SET done = done - {gone}, attempts = attempts - {gone}, replies = replies - {gone}"
-    )  # noqa: S608  a number
+    (gone,) = connection.execute("SELECT count(*) FROM rows WHERE seq % 100 = 0").fetchone()
+    change = "UPDATE totals SET done = done - ?1, attempts = attempts - ?1, replies = replies - ?1"
+    connection.execute(change, (gone,))
     connection.commit()
     connection.close()
 
