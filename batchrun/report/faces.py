@@ -28,6 +28,7 @@ from batchrun.events import (
     RunStarted,
     Waiting,
 )
+from batchrun.plan.settings import Settings
 from batchrun.progress import Progress
 from batchrun.report import words
 
@@ -65,10 +66,11 @@ class Silent:
 
 
 class Lines:
-    """One plain status line every few seconds, and a line for each rare fact."""
+    """One plain status line every few seconds unless `status` is off, and a line for each rare fact."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, status: bool = True) -> None:
         self._stream = stream
+        self._status = status
         self._next = 0.0
 
     def hear(self, event: Event) -> None:
@@ -79,7 +81,7 @@ class Lines:
 
     def paint(self, progress: Progress) -> None:
         """A status line when it is time for one."""
-        if progress.now >= self._next:
+        if self._status and progress.now >= self._next:
             if self._next:
                 self._say(words.status(progress))
             self._next = progress.now + LINE_EVERY
@@ -268,15 +270,15 @@ def progress_values(progress: Progress) -> dict[str, Any]:
     return values
 
 
-def choose(
-    *, as_json: bool, quiet: bool, no_progress: bool, environ: Mapping[str, str], gone: Callable[[], None]
-) -> Face:
-    """The face that fits where the command runs."""
-    if as_json:
+def choose(settings: Settings, *, environ: Mapping[str, str], gone: Callable[[], None]) -> Face:
+    """The face that fits where the command runs; no bar where the lines of a log would tear it."""
+    if settings.as_json:
         return JsonLines(sys.stdout, gone)
-    if quiet:
+    if settings.quiet:
         return Silent()
-    if no_progress or not sys.stderr.isatty() or environ.get("TERM") == "dumb":
+    if settings.no_progress:
+        return Lines(sys.stderr, status=False)
+    if settings.verbose or not sys.stderr.isatty() or environ.get("TERM") == "dumb":
         return Lines(sys.stderr)
     return Bar(sys.stderr, ascii_only=not _speaks_unicode())
 

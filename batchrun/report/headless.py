@@ -1,19 +1,21 @@
 """A run without a screen: signals in, lines out, and the last word at the end."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self, TextIO
 
 from batchrun.display import printable
-from batchrun.engine.execute import execute
+from batchrun.engine.execute import HASTY, execute
 from batchrun.engine.run import Ending, Run
 from batchrun.engine.start import Prepared, prepare, prepare_resume, rehearse
-from batchrun.errors import ExitCode
+from batchrun.errors import ExitCode, StorageError
 from batchrun.events import Event, RunEnded
+from batchrun.journal import Reader
 from batchrun.plan import Plan
 from batchrun.plan.outputs import STREAM
 from batchrun.plan.resolve import Access
@@ -21,11 +23,13 @@ from batchrun.plan.settings import Settings
 from batchrun.plan.sources import Gathered
 from batchrun.progress import Fold
 from batchrun.registry import RunFile
-from batchrun.report import pages, words
+from batchrun.report import logbook, pages, words
 from batchrun.report.faces import JsonLines, choose, plain
 
 PAINT_EVERY = 0.2
 JSON_EVERY = 1.0
+CAUSES = 3
+"""How many causes of failed rows are told at the end."""
 HASTY_DRAIN = 8.0
 """Seconds that SIGTERM and SIGHUP leave for what is in flight: service managers kill soon after."""
 _SIGNALS = {
@@ -66,16 +70,11 @@ class Headless:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._fold = Fold()
-        self._face = choose(
-            as_json=settings.as_json,
-            quiet=settings.quiet,
-            no_progress=settings.no_progress,
-            environ=os.environ,
-            gone=self._gone,
-        )
+        self._face = choose(settings, environ=os.environ, gone=self._gone)
         self._run: Run | None = None
         self._drain = settings.drain
         self._left_alone = False
+        self._logs = settings.verbose or settings.log_file is not None
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +85,8 @@ class Headless:
     def emit(self, event: Event) -> None:
         """Every event passes here, in order."""
         self._fold(event)
+        if self._logs:
+            logbook.record(event)
         self._face.hear(event)
 
     def finish(self, prepared: Prepared, access: Access) -> ExitCode:
@@ -94,7 +95,7 @@ class Headless:
         self._face.close()
         if isinstance(self._face, JsonLines):
             self._face.say(end_event(ended, prepared.run))
-        last_word(ended, prepared.run, sys.stderr, quiet=self._settings.quiet)
+        last_word(ended, prepared.run, sys.stderr, quiet=self._settings.quiet, why=_why(ended, prepared.run))
         return ended.exit_code
 
     async def _go(self, prepared: Prepared, access: Access) -> RunEnded:
@@ -158,9 +159,21 @@ def _stop(run: Run, plan: Plan, code: ExitCode, received: list[ExitCode]) -> Non
         run.leave()
 
 
-def last_word(ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool) -> None:
-    """How it ended, what was written, and in the last lines the account and the command that goes on."""
-    lines: list[str] = []
+def _why(ended: RunEnded, run: RunFile) -> list[str]:
+    """Why rows failed: the most frequent causes, each with an example."""
+    if not ended.totals.failed or ended.exit_code in HASTY:
+        return []
+    with contextlib.suppress(StorageError), Reader.open(run.path) as reader:
+        causes = reader.errors_by_cause(CAUSES + 1)
+        lines = [f"failed: {words.cause(cause)}" for cause in causes[:CAUSES]]
+        more = [f"failed: other causes too; see `batchrun show {run.reference}`"] if len(causes) > CAUSES else []
+        return lines + more
+    return []
+
+
+def last_word(ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool, why: Sequence[str] = ()) -> None:
+    """How it ended, why rows failed, what was written, and last the account and the command that goes on."""
+    lines = list(why)
     if ended.exit_code not in (ExitCode.OK, ExitCode.ROWS_FAILED) and ended.message:
         lines.append(f"stopped: {printable(ended.message, 2000)}")
         if ended.hint:

@@ -148,7 +148,7 @@ def history(samples: list[tuple[float, dict[str, Any]]], points: int = 12) -> li
 def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     """The page of one run for people."""
     with Reader.open(run.path) as reader:
-        plan, totals = plan_from_json(reader.meta.plan), reader.totals
+        plan, totals, causes = plan_from_json(reader.meta.plan), reader.totals, reader.errors_by_cause()
     yield f"run      {run.id} ({values['state']}{', SIMULATED replies' if run.meta.simulated else ''})"
     yield f"input    {printable(plan.input, 100)} ({plan.input_format}, {plan.kind})"
     yield f"prompt   {printable(plan.prompt_name or '-', 100)}"
@@ -161,7 +161,7 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
         f"({totals.reasoning_tokens:,} reasoning); {totals.attempts:,} attempts, {totals.maybe_paid:,} may have been paid"
     )
     yield from _session_lines(values["sessions"])
-    yield from _section("errors by cause", [_cause_line(cause) for cause in values["errors"]])
+    yield from _section("errors by cause", [words.cause(cause) for cause in causes])
     yield from _section("slowest rows", [_slow_line(entry) for entry in values["slowest"]])
     yield from _section("history", [_history_line(point) for point in values["history"]])
     command = words.going_on(totals, run.reference, run.runs_dir)
@@ -181,11 +181,6 @@ def _session_lines(sessions: list[dict[str, Any]]) -> Iterable[str]:
         ended = session["ended"]
         took = "no end" if ended is None else words.duration(ended - session["started"])
         yield f"session  {began:%Y-%m-%d %H:%M:%S}, {took}, exit {session['exit_code']}"
-
-
-def _cause_line(cause: dict[str, Any]) -> str:
-    lines = ", ".join(map(str, cause["lines"]))
-    return f"{cause['rows']:,} × {printable(cause['cause'], 60)} (line {lines}): {printable(cause['message'], 160)}"
 
 
 def _slow_line(entry: dict[str, Any]) -> str:

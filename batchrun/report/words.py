@@ -2,6 +2,7 @@
 
 from batchrun.display import printable
 from batchrun.events import LimitsChanged, Waiting, WaitReason
+from batchrun.journal import Cause
 from batchrun.models import Totals
 from batchrun.progress import Progress
 
@@ -31,6 +32,12 @@ def going_on(totals: Totals, reference: str, runs_dir: str | None = None) -> str
     if totals.pending or totals.unknown or totals.failed_for_now:
         return command
     return f"{command} --failed" if totals.failed else None
+
+
+def cause(found: Cause) -> str:
+    """Why rows failed, with an example: how many, for what, where, in which words."""
+    lines = ", ".join(map(str, found.lines))
+    return f"{found.rows:,} × {printable(found.cause, 60)} (line {lines}): {printable(found.message, 160)}"
 
 
 def _quoted(text: str) -> str:

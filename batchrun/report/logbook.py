@@ -1,0 +1,92 @@
+"""What `--verbose` and `--log-file` tell of a run: its events as log records, from bookkeeping (DEBUG) to trouble (WARNING)."""
+
+import logging
+
+from batchrun.display import printable
+from batchrun.events import (
+    AttemptEnded,
+    AttemptStarted,
+    Draining,
+    Event,
+    Going,
+    IntakeProgress,
+    LimitsChanged,
+    Notice,
+    RowFinished,
+    RowLost,
+    RunEnded,
+    RunStarted,
+    Waiting,
+)
+from batchrun.models import State
+
+log = logging.getLogger(__name__)
+
+
+def record(event: Event) -> None:
+    """Log one event. Rows are called by their number in the journal, as its tables do."""
+    level, said = told(event)
+    log.log(level, "%s", printable(said, 2000))
+
+
+def told(event: Event) -> tuple[int, str]:
+    """The level and the text of an event."""
+    match event:
+        case AttemptStarted() | AttemptEnded():
+            return _attempt(event)
+        case RowFinished() | RowLost():
+            return _row(event)
+        case Waiting() | Going() | LimitsChanged():
+            return _speed(event)
+        case _:
+            return _run(event)
+
+
+def _attempt(event: AttemptStarted | AttemptEnded) -> tuple[int, str]:
+    name = f"row {event.seq}, attempt {event.number}"
+    if isinstance(event, AttemptStarted):
+        return logging.DEBUG, f"{name}: sent"
+    status = f"status {event.status}" if event.status else "no answer"
+    said = f"{name}: {status} after {event.seconds:.3f} s"
+    if event.usage is not None:
+        said += f", {event.usage.input} tokens in, {event.usage.output} out"
+    if event.cause is None:
+        return logging.DEBUG, said
+    paid = ", may have been paid" if event.maybe_paid else ""
+    return logging.INFO, f"{said}: {event.cause}{paid}{', to be sent again' if event.retry else ''}"
+
+
+def _row(event: RowFinished | RowLost) -> tuple[int, str]:
+    if isinstance(event, RowLost):
+        return logging.WARNING, f"row {event.seq}: given up in flight, it may have been paid"
+    outcome = event.outcome
+    flags = f" ({', '.join(sorted(outcome.flags))})" if outcome.flags else ""
+    said = f"row {event.seq} (id {event.key}): {outcome.state.value}{flags}"
+    if outcome.state is not State.FAILED:
+        return logging.DEBUG, said
+    return logging.WARNING, f"{said} {'for good' if outcome.final else 'for now'}: {outcome.cause}: {outcome.message}"
+
+
+def _speed(event: Waiting | Going | LimitsChanged) -> tuple[int, str]:
+    if isinstance(event, Waiting):
+        wait = "" if event.until is None else f" {max(0.0, event.until - event.at):.1f} s"
+        return logging.INFO, f"waits{wait}: {event.reason}"
+    if isinstance(event, Going):
+        return logging.INFO, "goes on"
+    rates = f"{event.rpm or 'unknown'} requests and {event.tpm or 'unknown'} tokens a minute"
+    return logging.DEBUG, f"{event.in_flight} of {event.allowed} allowed in flight (cap {event.cap}); limits: {rates}"
+
+
+def _run(event: IntakeProgress | RunStarted | Draining | Notice | RunEnded) -> tuple[int, str]:
+    match event:
+        case IntakeProgress(rows):
+            return logging.INFO, f"{rows} rows taken in"
+        case RunStarted():
+            return logging.INFO, f"run {event.run} begins: {event.totals.rows} rows, host {event.host}"
+        case Draining():
+            return logging.INFO, f"stopping ({event.why}), {event.in_flight} in flight"
+        case Notice(message):
+            return logging.WARNING, message
+        case RunEnded():
+            said = f": {event.message}" if event.message else ""
+            return logging.INFO, f"ended with exit code {int(event.exit_code)}{said}"

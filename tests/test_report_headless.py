@@ -1,0 +1,116 @@
+"""What a run says on stderr, on stdout and into its log, as the real program says it."""
+
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from batchrun.events import AttemptEnded, Draining, Event, Going, IntakeProgress, Notice, RowFinished, RowLost, Waiting
+from batchrun.events import WaitReason as Reason
+from batchrun.models import Flag, Outcome, State
+from batchrun.progress import Progress
+from batchrun.report.faces import Lines
+from batchrun.report.logbook import told
+
+ROWS = "".join(f'{{"id":"r{number}","text":"text {number}"}}\n' for number in range(1, 7))
+FAULTS = '{"faults":["context=text:text 2","context=text:text 5","404=text:text 4"],"latency":"0.05"}'
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("BATCHRUN_", "OPENAI_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    Path("rows.jsonl").write_text(ROWS)
+
+
+def batchrun(*args: str, sim: str = "{}") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "batchrun", "-i", "rows.jsonl", "-p", "summarize", "-P", "sim", *args]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "BATCHRUN_SIM": sim},
+    )
+
+
+@pytest.mark.parametrize("output", ["out.jsonl", "-"])
+def test_the_end_tells_why_rows_failed_and_where(output: str) -> None:
+    ran = batchrun("-o", output, "--quiet", sim=FAULTS)
+    assert ran.returncode == 3
+    assert "batchrun: failed: 2 × 400 context_length_exceeded (line 2, 5): " in ran.stderr
+    assert "batchrun: failed: 1 × 404" in ran.stderr
+    assert ran.stderr.splitlines()[-1].startswith("batchrun: 3 done + 3 failed + ")
+
+
+@pytest.mark.parametrize("status", [True, False])
+def test_no_progress_leaves_the_facts_and_no_status_lines(*, status: bool) -> None:
+    heard = io.StringIO()
+    face = Lines(heard, status=status)
+    for now in (100.0, 101.0, 106.0):
+        face.paint(Progress(causes={}, now=now, rows=10, done=4))
+    face.hear(Notice("the provider is down", 107.0))
+    shown = ["batchrun: 4/10 rows"] * status + ["batchrun: the provider is down"]
+    assert [line.partition(",")[0] for line in heard.getvalue().splitlines()] == shown
+
+
+def test_a_log_tells_every_attempt_and_why_it_is_sent_again() -> None:
+    ran = batchrun("--log-file", "log.txt", sim='{"faults":["503=first"]}')
+    log = Path("log.txt").read_text()
+    assert ran.returncode == 0
+    assert Path("log.txt").stat().st_mode & 0o777 == 0o600
+    assert log.count("status 503") == 6
+    assert log.count("to be sent again") == 6
+    assert log.count(": done") == 6
+    assert "503" not in ran.stderr
+
+
+TOLD: list[tuple[Event, int, str]] = [
+    (IntakeProgress(5), logging.INFO, "5 rows taken in"),
+    (
+        AttemptEnded(7, 2, 9.0, 0, "timeout", False, True, False, True, 1.5, None),
+        logging.INFO,
+        "row 7, attempt 2: no answer after 1.500 s: timeout, may have been paid, to be sent again",
+    ),
+    (
+        RowFinished(7, 7, "k", 9.0, Outcome(State.DONE, True, None, None, frozenset({Flag.TRUNCATED}), None)),
+        logging.DEBUG,
+        "row 7 (id k): done (truncated)",
+    ),
+    (
+        RowFinished(7, 7, "k", 9.0, Outcome(State.FAILED, False, "503", "busy", frozenset(), None)),
+        logging.WARNING,
+        "row 7 (id k): failed for now: 503: busy",
+    ),
+    (RowLost(7, 9.0), logging.WARNING, "row 7: given up in flight, it may have been paid"),
+    (Waiting(Reason.THROTTLED, 12.0, 9.0), logging.INFO, "waits 3.0 s: the provider said 429"),
+    (Waiting(Reason.PAUSED, None, 9.0), logging.INFO, "waits: paused"),
+    (Going(9.0), logging.INFO, "goes on"),
+    (Draining(3, 20.0, "interrupted", 9.0), logging.INFO, "stopping (interrupted), 3 in flight"),
+    (Notice("the provider is down", 9.0), logging.WARNING, "the provider is down"),
+]
+
+
+@pytest.mark.parametrize(("event", "level", "text"), TOLD)
+def test_an_event_is_told_in_words(event: Event, level: int, text: str) -> None:
+    assert told(event) == (level, text)
+
+
+def test_json_events_end_with_the_account_and_the_command_that_goes_on() -> None:
+    ran = batchrun("--json", "--limit", "2")
+    events = [json.loads(line) for line in ran.stdout.splitlines()]
+    names = [event["event"] for event in events]
+    assert (names[-1], names.count("row"), names.count("started")) == ("ended", 2, 1)
+    assert events[-1]["resume"] == "batchrun resume rows.summarize.jsonl"
+    assert events[-1]["totals"]["done"] == 2
