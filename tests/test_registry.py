@@ -1,0 +1,133 @@
+"""The runs of a directory: found by id, by a beginning of one, by output, or as the last."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from batchrun import journal, registry
+from batchrun.errors import BusyError, RefusedError, StorageError
+from batchrun.journal import IntakeRow, Journal, Meta
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def made(run: str, output: str = "out.jsonl", created: float = 1.0, directory: str = ".batchrun") -> Path:
+    path = Path(directory) / f"{run}.db"
+    relative = registry.relative_output(output, path.parent)
+    meta = Meta(run=run, created=created, plan="{}", prompt=None, simulated=False, output=relative)
+    with_rows = Journal.create(path, meta)
+    with_rows.take_in([IntakeRow(1, "a", "r", "{}")])
+    with_rows.close()
+    return path
+
+
+def test_a_run_is_found_by_whatever_names_it() -> None:
+    made("20260101-000000-aaaa", "one.jsonl", 1.0)
+    made("20260102-000000-bbbb", "two", 2.0)
+    for reference in ("20260102-000000-bbbb", "20260102", "two", "./two", "last"):
+        assert registry.find(reference, None).id.endswith("bbbb"), reference
+    assert registry.find("one.jsonl", None).id.endswith("aaaa")
+    assert [run.id[-4:] for run in registry.listing(Path(".batchrun"))] == ["bbbb", "aaaa"]
+
+
+def test_a_beginning_of_two_runs_names_both() -> None:
+    made("20260101-000000-aaaa")
+    made("20260101-000000-bbbb")
+    with pytest.raises(RefusedError, match=r"2 runs: .*aaaa") as caught:
+        registry.find("20260101", None)
+    assert caught.value.hint == "give more of the id"
+
+
+@pytest.mark.parametrize("reference", ["last", "nope", "nope.jsonl", "a/nope.jsonl"])
+def test_a_run_that_is_not_there_is_refused(reference: str) -> None:
+    with pytest.raises(RefusedError, match="no run"):
+        registry.find(reference, None)
+
+
+def test_of_two_runs_with_one_output_the_newest_counts() -> None:
+    made("r1", created=1.0)
+    made("r2", created=2.0)
+    found = registry.of_output(Path("out.jsonl"), Path(".batchrun"))
+    assert found is not None
+    assert found.id == "r2"
+
+
+def test_output_and_journal_can_be_moved_together() -> None:
+    Path("a").mkdir()
+    made("r1", "a/out.jsonl", directory="a/.batchrun")
+    shutil.move("a", "b")
+    found = registry.find("b/out.jsonl", None)
+    assert found.output is not None
+    assert found.output.resolve() == Path("b/out.jsonl").resolve()
+    assert found.reference == "b/out.jsonl"
+
+
+def test_an_output_elsewhere_is_named_in_full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made("r1", str(tmp_path / "out.jsonl"), directory=str(tmp_path / ".batchrun"))
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert Path(registry.find(str(tmp_path / "out.jsonl"), None).reference).is_absolute()
+
+
+def test_a_stream_s_run_is_meant_by_its_id() -> None:
+    made("r1", "-")
+    found = registry.find("last", None)
+    assert (found.output, found.reference) == (None, "r1")
+
+
+def test_journals_lie_beside_their_output_but_not_beside_devices() -> None:
+    assert registry.directory_for("a/b.jsonl", None) == Path("a/.batchrun")
+    assert registry.directory_for("-", None) == Path(".batchrun")
+    assert registry.directory_for("/dev/null", None) == Path(".batchrun")
+    assert registry.directory_for("a/b.jsonl", "runs") == Path("runs")
+
+
+def test_a_damaged_journal_is_left_out_of_the_list_and_named_when_it_is_meant() -> None:
+    made("r1", "one.jsonl")
+    made("r2", "two.jsonl").write_bytes(b"rubbish" * 1000)
+    assert [run.id for run in registry.listing(Path(".batchrun"))] == ["r1"]
+    assert [path.stem for path in registry.unreadable(Path(".batchrun"))] == ["r2"]
+    with pytest.raises(StorageError, match="r2"):
+        registry.find("r2", None)
+    with pytest.raises(StorageError, match="r2"):
+        registry.refuse_damaged(Path("other.jsonl"), Path(".batchrun"))
+
+
+def test_a_damaged_journal_that_still_names_another_output_is_in_nobody_s_way() -> None:
+    path = made("r1", "one.jsonl")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) - 4096])
+    registry.refuse_damaged(Path("other.jsonl"), Path(".batchrun"))
+    with pytest.raises(StorageError):
+        registry.refuse_damaged(Path("one.jsonl"), Path(".batchrun"))
+
+
+def test_a_summary_says_who_works_on_a_run() -> None:
+    made("r1")
+    found = registry.find("r1", None)
+    assert registry.summary(found).running is None
+    with journal.lock(found.path):
+        assert "process" in (registry.summary(found).running or "")
+        with pytest.raises(BusyError):
+            registry.remove(found)
+    registry.remove(found)
+    assert list(Path(".batchrun").iterdir()) == [Path(".batchrun/.gitignore")]
+
+
+def test_only_one_at_a_time_chooses_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchrun.registry._PATIENCE", 0.05)
+    journal.prepare(Path(".batchrun"))
+    with registry.choosing(Path(".batchrun")), pytest.raises(BusyError), registry.choosing(Path(".batchrun")):
+        pass
+    with registry.choosing(Path(".batchrun")):
+        pass
+
+
+def test_ids_sort_by_time_and_differ() -> None:
+    ids = {registry.new_id(1e9) for _ in range(50)}
+    assert len(ids) > 45
+    assert registry.new_id(1e9) < registry.new_id(1e9 + 86400)
