@@ -34,7 +34,8 @@ class IntakeProgress:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The run begins to send. `totals` is the journal's account at this moment."""
+    """The run begins to send. `totals` is the journal's account at this moment; `price` says what tokens cost, None
+    where that is not known."""
 
     run: str
     totals: Totals
@@ -42,6 +43,7 @@ class RunStarted:
     model: str
     simulated: bool
     at: float
+    price: str | None = None
 
 
 class AttemptStarted(NamedTuple):
@@ -55,7 +57,7 @@ class AttemptStarted(NamedTuple):
 class AttemptEnded(NamedTuple):
     """An attempt came to its end.
 
-    `cause` is None for a paid reply that was accepted, else a short stable phrase; `status` is the HTTP status, 0
+    `cost` is what it is charged, in picodollars, None where the price is not known. `cause` is None for a paid reply that was accepted, else a short stable phrase; `status` is the HTTP status, 0
     for none; `throttled` marks a 429; `retry` is whether the row will be sent again; `paid` whether a reply came.
     """
 
@@ -70,6 +72,7 @@ class AttemptEnded(NamedTuple):
     maybe_paid: bool
     seconds: float
     usage: Usage | None
+    cost: int | None = None
 
 
 class RowFinished(NamedTuple):
@@ -83,10 +86,11 @@ class RowFinished(NamedTuple):
 
 
 class RowLost(NamedTuple):
-    """An attempt was given up with no answer known; the row is unknown until the run goes on."""
+    """An attempt was given up with no answer known; the row is unknown until the run goes on. `cost`: at worst."""
 
     seq: int
     at: float
+    cost: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,7 +189,12 @@ class Pending(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """The sums of a run, as the journal keeps them. Tokens and attempts include replies that were asked again."""
+    """The sums of a run, as the journal keeps them. Tokens and attempts include replies that were asked again.
+
+    Money is in picodollars. `cost` is what all attempts that ended are charged; parts of it are `cost_again`, for
+    replies that were invalid against the schema, and `cost_maybe`, for attempts without an answer, in full. `cost_open`
+    is what open attempts may cost at worst. `unpriced` attempts were or may have been paid, at a price not known.
+    """
 
     rows: int = 0
     done: int = 0
@@ -208,6 +213,11 @@ class Totals:
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     without_usage: int = 0
+    cost: int = 0
+    cost_again: int = 0
+    cost_maybe: int = 0
+    cost_open: int = 0
+    unpriced: int = 0
 
     @property
     def pending(self) -> int:

@@ -44,6 +44,10 @@ class Progress:
     `done` … `unknown` are rows of the whole run, earlier sessions included; `finished_here`, `attempts` and what
     follows count this session only. `retries` were sent again after a failure, `throttled` met a 429. `eta` is in
     seconds, None while nothing supports one.
+
+    Money is of the whole run, in picodollars: `cost` is what is charged so far, `cost_again` of it for replies that
+    were asked again, `cost_maybe` for attempts that may have been paid (at their worst), `projected` what the whole
+    run will have cost if it goes on like this; all None where no price is known. `unpriced` replies are in no sum.
     """
 
     run: str = ""
@@ -69,6 +73,13 @@ class Progress:
     maybe_paid: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: int | None = None
+    cost_again: int | None = None
+    cost_maybe: int | None = None
+    projected: int | None = None
+    unpriced: int = 0
     row_rate: float = 0.0
     token_rate: float = 0.0
     eta: float | None = None
@@ -136,6 +147,9 @@ class Fold:
             maybe_paid=n["maybe_paid"],
             input_tokens=n["input"],
             output_tokens=n["output"],
+            cached_tokens=n["cached"],
+            reasoning_tokens=n["reasoning"],
+            **self._money(),
             row_rate=rows,
             token_rate=tokens,
             eta=self._eta(rows),
@@ -159,6 +173,23 @@ class Fold:
             "failed_for_now": totals.failed_for_now + self._n["for now"],
             "skipped": totals.skipped,
             "unknown": (totals.unknown if self._ended else 0) + self._n["lost"],
+        }
+
+    def _money(self) -> dict[str, Any]:
+        """What the run has cost, what earlier sessions lost included, and what it will have cost at the end."""
+        totals, n = self._totals, self._n
+        unpriced = totals.unpriced + n["unpriced"]
+        cost = totals.cost + totals.cost_open + n["cost"]
+        priced = self._start is not None and self._start.price is not None
+        if not priced and not cost:
+            return {"unpriced": unpriced}
+        finished = totals.done + totals.failed + self._states[State.DONE] + self._states[State.FAILED]
+        return {
+            "cost": cost,
+            "cost_again": totals.cost_again + n["cost again"],
+            "cost_maybe": totals.cost_maybe + totals.cost_open + n["cost maybe"],
+            "projected": cost * (totals.rows - totals.skipped) // finished if finished else None,
+            "unpriced": unpriced,
         }
 
     def _mark(self, now: float) -> Mark:
@@ -207,6 +238,20 @@ class Fold:
         if event.usage is not None:
             n["input"] += event.usage.input
             n["output"] += event.usage.output
+            n["cached"] += event.usage.cached
+            n["reasoning"] += event.usage.reasoning
+        self._charge(event)
+
+    def _charge(self, event: AttemptEnded) -> None:
+        n, cost = self._n, event.cost
+        if cost is None:
+            n["unpriced"] += event.paid or event.maybe_paid
+            return
+        n["cost"] += cost
+        if event.maybe_paid:
+            n["cost maybe"] += cost
+        elif event.paid and event.retry:
+            n["cost again"] += cost
 
     def _on_row(self, event: RowFinished) -> None:
         outcome = event.outcome
@@ -220,6 +265,8 @@ class Fold:
     def _on_lost(self, event: RowLost) -> None:
         self._open.discard(event.seq)
         self._n["lost"] += 1
+        self._n["cost"] += event.cost or 0
+        self._n["cost maybe"] += event.cost or 0
 
     def _on_waiting(self, event: Waiting) -> None:
         self._waiting = event
@@ -241,7 +288,7 @@ class Fold:
         self._open.clear()
         for counter in (self._states, self._flags):
             counter.clear()
-        for name in ("for now", "lost"):
+        for name in ("for now", "lost", "cost", "cost again", "cost maybe", "unpriced"):
             self._n[name] = 0
 
     _FOLDS: ClassVar[dict[type, Callable[["Fold", Any], None]]] = {

@@ -443,7 +443,7 @@ async def test_a_limit_takes_the_first_rows_and_a_sample_rows_from_everywhere(tm
     sampled = Provider()
     await stage.play(sampled, sample=10)
     numbers = sorted(int(prompt.removeprefix("row ")) for prompt in sampled.calls)
-    assert numbers == [20, 30, 40, 50, 60, 70, 80, 90, 100]
+    assert [(number - 1) // 10 for number in numbers] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     rest = Provider()
     await stage.play(rest)
     assert len(rest.calls) == 81

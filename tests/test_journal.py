@@ -23,7 +23,7 @@ DONE = Outcome(State.DONE, True, None, None, frozenset(), None)
 FOR_NOW = Outcome(State.FAILED, False, "HTTP 503", "overloaded", frozenset(), None)
 FOR_GOOD = Outcome(State.FAILED, True, "HTTP 400", "too long", frozenset(), None)
 USAGE = Usage(10, 5, 2, 1)
-PAID = End(200, 0.5, usage=USAGE, request_id="req_1")
+PAID = End(200, 0.5, usage=USAGE, request_id="req_1", cost=70, charged_tokens=15)
 
 
 def numbered(count: int) -> list[IntakeRow]:
@@ -164,7 +164,15 @@ async def test_an_answered_row_is_done_with_its_reply_to_the_byte(journal: Journ
         assert (row.input_tokens, row.output_tokens) == (10, 5)
         assert reader.attempts(1)[0].request_id == "req_1"
     expected = Totals(
-        rows=2, done=1, attempts=1, replies=1, input_tokens=10, output_tokens=5, cached_tokens=2, reasoning_tokens=1
+        rows=2,
+        done=1,
+        attempts=1,
+        replies=1,
+        input_tokens=10,
+        output_tokens=5,
+        cached_tokens=2,
+        reasoning_tokens=1,
+        cost=70,
     )
     assert journal.totals == expected
     assert [row.seq for row in journal.pending()] == [2]
@@ -202,7 +210,7 @@ async def test_throttled_and_uncounted_attempts_leave_the_row_its_tries(journal:
         await journal.end(1, number, end)
     (row,) = journal.pending()
     assert row.history == (4, 2, 1, 0, False, None)
-    assert journal.totals == Totals(rows=1, attempts=4, maybe_paid=1)
+    assert journal.totals == Totals(rows=1, attempts=4, maybe_paid=1, unpriced=1)
 
 
 async def test_a_reply_that_was_not_finished_is_there_to_go_on_from(journal: Journal) -> None:
@@ -327,7 +335,15 @@ async def test_a_full_disk_fails_every_waiter_and_keeps_what_was_committed(path:
     assert journal.totals.unknown == 0
     journal.close()
     assert checked(path) == Totals(
-        rows=3, done=1, attempts=1, replies=1, input_tokens=10, output_tokens=5, cached_tokens=2, reasoning_tokens=1
+        rows=3,
+        done=1,
+        attempts=1,
+        replies=1,
+        input_tokens=10,
+        output_tokens=5,
+        cached_tokens=2,
+        reasoning_tokens=1,
+        cost=70,
     )
 
 
@@ -364,6 +380,8 @@ steps = st.lists(
                 "begin",
                 "paid",
                 "no usage",
+                "no price",
+                "invalid",
                 "failed",
                 "throttled",
                 "deadline",
@@ -381,9 +399,11 @@ steps = st.lists(
 ENDS = {
     "paid": (PAID, "{}"),
     "no usage": (PAID._replace(usage=None), "{}"),
+    "no price": (PAID._replace(cost=None), "{}"),
+    "invalid": (PAID._replace(invalid=True, cause="does not fit the schema"), "{}"),
     "failed": (End(500, 0.1, "HTTP 500"), None),
     "throttled": (End(429, 0.1, "throttled", throttled=True), None),
-    "deadline": (End(0, 9.0, "deadline", deadline=True, maybe_paid=True), None),
+    "deadline": (End(0, 9.0, "deadline", deadline=True, maybe_paid=True, cost=90, charged_tokens=40), None),
 }
 OUTCOMES = {
     "done": DONE,
@@ -407,7 +427,7 @@ class Life:
         if what == "begin":
             self.number[row] += 1
             self.open[row] = self.number[row]
-            return self.journal.begin(row, self.number[row])
+            return self.journal.begin(row, self.number[row], 90 if row > 1 else None, 40)
         if what in OUTCOMES:
             del self.number[row]
             self.open.pop(row, None)
@@ -452,3 +472,26 @@ def change(path: Path, between: str) -> None:
         journal.reopen(failed_for_good=between == "all")
     assert journal.totals.pending >= 0
     journal.close()
+
+
+async def test_what_an_open_attempt_may_cost_is_charged_until_its_end_is_known(journal: Journal) -> None:
+    journal.take_in(numbered(2))
+    journal.start()
+    await journal.begin(1, 1, 900, 50)
+    await journal.begin(2, 1, 800, 40)
+    await journal.end(2, 1, PAID, "{}")
+    assert (journal.totals.cost, journal.totals.cost_open) == (70, 900)
+    assert journal.charged == (970, 65, 2)
+    await journal.begin(1, 2, 500, 30)
+    assert (journal.totals.cost, journal.totals.cost_maybe, journal.totals.cost_open) == (970, 900, 500)
+    assert journal.charged == (1470, 95, 3)
+
+
+async def test_the_cost_of_rows_that_left_the_input_stays_charged(journal: Journal) -> None:
+    journal.take_in(numbered(2))
+    journal.start()
+    await answer(journal, 1)
+    journal.stop()
+    journal.compare(numbered(2)[1:])
+    journal.apply()
+    assert (journal.totals.cost, journal.charged) == (0, (70, 15, 1))

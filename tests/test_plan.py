@@ -85,7 +85,7 @@ def test_a_damaged_or_later_plan_is_a_storage_error(text: str) -> None:
         plan_from_json(text)
 
 
-DECIDING = {"kind", "endpoint", "model", "params", "prompt_source", "variables", "columns"}
+DECIDING = {"kind", "endpoint", "model", "params", "prompt_source", "variables", "columns", "max_output_tokens"}
 OTHER = {
     "kind": Kind.BODIES,
     "endpoint": Endpoint.RESPONSES,

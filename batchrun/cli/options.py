@@ -13,7 +13,7 @@ from batchrun.cli.shape import SectionOption
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 _INPUT, _OUTPUT, _PROVIDER = "Input and prompt", "Output", "Model and provider"
-_SPEED, _FAILURES, _TALK = "Speed", "Failures and time", "This command"
+_SPEED, _FAILURES, _MONEY, _TALK = "Speed", "Failures and time", "Money", "This command"
 
 
 def value(  # noqa: PLR0913  what a line of help has, by place
@@ -64,6 +64,11 @@ RUN: tuple[SectionOption, ...] = (
     value(_FAILURES, "--drain drain", "TIME", "Await requests in flight after Ctrl-C [default: 1m]."),
     value(_FAILURES, "--give-up-after give_up_after", "TIME", "Stop when the provider is down this long [default: 10m]."),
     value(_FAILURES, "--stop-after stop_after", "TIME", "Stop in good order after this time."),
+    value(_MONEY, "--max-cost max_cost", "USD", "Stop before this run can cost more, earlier sessions included."),
+    value(_MONEY, "--max-total-tokens max_total_tokens", "N", "Stop before it can use more tokens."),
+    value(_MONEY, "--max-requests max_requests", "N", "Send no more requests than this."),
+    value(_MONEY, "--max-output-tokens max_output_tokens", "N", "Limit replies that have no limit of their own."),
+    value(_MONEY, "--reserve reserve", "USD", "For each request, what its images, files and tools may cost."),
     flag(_TALK, "--dry-run dry_run", "Check and render everything, make no call."),
     flag(_TALK, "-y --yes yes", "Do not ask."),
     flag(_TALK, "--json json", "One event a line on standard output."),

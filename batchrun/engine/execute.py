@@ -11,6 +11,7 @@ from batchrun.client import Client
 from batchrun.engine.export import Exported, Streamer, columns_of, errors_path, export, is_stream, partial_path
 from batchrun.engine.run import Emit, Ending, Run
 from batchrun.engine.start import Prepared
+from batchrun.engine.till import tariff_of
 from batchrun.errors import BatchrunError, ExitCode
 from batchrun.events import Event, RowFinished, RunEnded, RunStarted
 from batchrun.journal import Reader
@@ -94,8 +95,15 @@ async def _sent(
 def _started(prepared: Prepared, client: Client) -> RunStarted:
     plan, loop = prepared.plan, asyncio.get_running_loop()
     host = "the simulated provider" if plan.simulated else client.describe()
+    price = None if plan.model is None else tariff_of(plan).of(plan.model)
     return RunStarted(
-        prepared.run.id, prepared.journal.totals, str(host), plan.model or "", plan.simulated, loop.time()
+        run=prepared.run.id,
+        totals=prepared.journal.totals,
+        host=str(host),
+        model=plan.model or "",
+        simulated=plan.simulated,
+        at=loop.time(),
+        price=None if price is None else price.text,
     )
 
 

@@ -8,7 +8,7 @@ import orjson
 from batchrun import limits, replies, retry
 from batchrun.journal import End
 from batchrun.limits import Feedback, Hints, Throttle
-from batchrun.models import Defect, Endpoint, Exchange, Fault, Reply, Usage
+from batchrun.models import Defect, Endpoint, Exchange, Fault, Outcome, Reply, State, Usage
 from batchrun.replies import Checker, Complaint
 from batchrun.retry import Answer
 
@@ -119,3 +119,8 @@ def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict, mask: Mas
         request_id=exchange.headers.get("x-request-id"),
         excerpt=None if answer.accepted else mask(exchange.body[:EXCERPT].decode("utf-8", "backslashreplace")),
     )
+
+
+def failure(verdict: retry.GiveUp) -> Outcome:
+    """The outcome of a row that is given up."""
+    return Outcome(State.FAILED, verdict.final, verdict.cause, verdict.message, frozenset(), None)

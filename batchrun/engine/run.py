@@ -15,12 +15,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import orjson
-
 from batchrun import retry
+from batchrun.budget import Sum
 from batchrun.client import Client
-from batchrun.engine.judge import Judged, end_of, feedback, judge, judge_body
-from batchrun.engine.window import AHEAD, Job, Window
+from batchrun.engine.judge import Judged, end_of, failure, feedback, judge, judge_body
+from batchrun.engine.picture import limits_event, sample_of
+from batchrun.engine.till import BudgetReached, Charge, Hold, Till, caps_of
+from batchrun.engine.window import AHEAD, Job, Window, in_sample
 from batchrun.errors import ExitCode, StorageError
 from batchrun.events import (
     AttemptEnded,
@@ -28,7 +29,6 @@ from batchrun.events import (
     Draining,
     Event,
     Going,
-    LimitsChanged,
     Notice,
     RowFinished,
     RowLost,
@@ -36,7 +36,7 @@ from batchrun.events import (
     WaitReason,
 )
 from batchrun.journal import End, Journal
-from batchrun.limits import Gate, GateClosed, GateView, Limits, NeverFits
+from batchrun.limits import Gate, GateClosed, GateView, Limits, NeverFits, Permit
 from batchrun.models import Exchange, Fault, Outcome, Pending, Request, State
 from batchrun.plan import Plan
 from batchrun.prompts import Renderer, ask_again
@@ -92,6 +92,8 @@ class Run:
         self._loop = asyncio.get_running_loop()
         self._limits = Limits(plan.concurrency, plan.concurrency_fixed, plan.rpm, plan.tpm)
         self._gate = Gate(self._limits, listen=emit)
+        charged = Sum(*journal.charged) if caps_of(plan).any else Sum()
+        self._till = Till(plan, charged, expected=lambda: self._gate.estimate(0, None))
         self._window = Window(self._fetch)
         self._health = Health()
         self._policy = Policy(plan.max_attempts, plan.schema_retries, plan.give_up_after, plan.max_wait, plan.fail_on)
@@ -120,18 +122,28 @@ class Run:
         finally:
             if timer is not None:
                 timer.cancel()
-            self._window.close()
-            self._gate.close()
+            self._close()
             await _cancelled(side)
-        return self._ending or Ending(ExitCode.OK)
+        return self._explained(self._ending or Ending(ExitCode.OK))
+
+    def _explained(self, ending: Ending) -> Ending:
+        """The ending, with what is known when all is over."""
+        if ending.exit_code is not ExitCode.BUDGET or self._till.reached is None:
+            return ending
+        return Ending(ending.exit_code, *self._till.last_word(self._journal.totals))
+
+    def _close(self) -> None:
+        """Let nothing more begin."""
+        self._window.close()
+        self._gate.close()
+        self._till.close()
 
     def stop(self, ending: Ending, *, drain: float) -> None:
         """Send nothing new; await what is in flight for `drain` seconds, then abandon it. The first ending stands."""
         if self._ending is not None:
             return
         self._ending = ending
-        self._window.close()
-        self._gate.close()
+        self._close()
         in_flight, now = self._gate.view().in_flight, self._loop.time()
         if in_flight:
             self._emit(Draining(in_flight, now + drain, ending.message or ending.exit_code.name.lower(), now))
@@ -217,10 +229,15 @@ class Run:
         """After a bug: free the slot, and keep what came back."""
         if job.permit is not None:
             self._gate.cancel(job.permit)
+        if job.hold is not None:
+            self._till.lose(job.hold)
+            job.charge, job.hold = Charge(job.hold.cost, job.hold.tokens), None
         if job.exchange is not None:
             exchange, job.exchange = job.exchange, None
             body = exchange.body.decode(errors="replace") if exchange.status == 200 else None
-            end = End(exchange.status, exchange.ended - exchange.left, "internal error", said)
+            cost, tokens = job.charge
+            seconds = exchange.ended - exchange.left
+            end = End(exchange.status, seconds, "internal error", said, cost=cost, charged_tokens=tokens)
             self._journal.end(job.row.seq, job.number, end, body)
 
     async def _advance(self, job: Job) -> None:
@@ -244,12 +261,14 @@ class Run:
         except NeverFits as error:
             await self._give_up(job, GiveUp("request too large", str(error), final=True))
             return
+        hold = job.hold = await self._reserved(request, permit)
         seq, job.number = job.row.seq, job.number + 1
         try:
-            await self._journal.begin(seq, job.number)
+            await self._journal.begin(seq, job.number, hold.cost, hold.tokens)
             permit = job.permit = await self._gate.confirm(permit)
         except BaseException:
             self._gate.cancel(permit)
+            self._till.cancel(hold)
             self._journal.end(seq, job.number, NEVER_LEFT)
             raise
         self._gate.leave(permit)
@@ -258,13 +277,27 @@ class Run:
             exchange = await self._client.send(request, timeout=self._plan.timeout)
         except asyncio.CancelledError:
             self._gate.cancel(permit)
+            self._till.lose(hold)
             self._journal.lose(seq, job.number, "abandoned while it was in flight")
-            self._emit(RowLost(seq, self._loop.time()))
+            self._emit(RowLost(seq, self._loop.time(), hold.cost))
             raise
         job.exchange = exchange
         judged = judge(request.endpoint, exchange, self._checker, self._client.mask)
         self._gate.settle(permit, feedback(judged, len(request.body)))
+        job.hold, job.charge = None, self._till.settle(hold, judged)
         await self._conclude(job, request, judged, exchange)
+
+    async def _reserved(self, request: Request, permit: Permit) -> Hold:
+        """What the request may cost at worst, taken out of the budget; a budget that is used up ends the run."""
+        try:
+            return await self._till.hold(request)
+        except BudgetReached as error:
+            self._gate.cancel(permit)
+            self.stop(Ending(ExitCode.BUDGET, str(error)), drain=max(self._plan.drain, self._plan.timeout))
+            raise GateClosed from error
+        except BaseException:
+            self._gate.cancel(permit)
+            raise
 
     async def _conclude(self, job: Job, request: Request, judged: Judged, exchange: Exchange | None) -> None:
         """Decide and perform. `exchange` is None for a reply that an earlier process recorded."""
@@ -287,7 +320,9 @@ class Run:
 
     def _record(self, job: Job, judged: Judged, exchange: Exchange, verdict: Verdict) -> None:
         """Into the journal's queue first, then told; the outcome that follows is committed after it."""
+        cost, tokens = job.charge
         end = end_of(judged, exchange, verdict, self._client.mask)
+        end = end._replace(cost=cost, charged_tokens=tokens)
         body = exchange.body.decode() if judged.reply is not None else None
         self._journal.end(job.row.seq, job.number, end, body)
         job.exchange = None
@@ -312,6 +347,7 @@ class Run:
                 end.maybe_paid,
                 end.seconds,
                 end.usage,
+                end.cost,
             )
         )
 
@@ -400,44 +436,8 @@ class Run:
     def _fail(self, error: StorageError) -> None:
         """The journal cannot be written: nothing that comes back could be kept, so nothing more is awaited."""
         self._ending = Ending(ExitCode.STORAGE, error.message, error.hint)
-        self._window.close()
-        self._gate.close()
+        self._close()
         self.abandon()
-
-
-def failure(verdict: GiveUp) -> Outcome:
-    """The outcome of a row that is given up."""
-    return Outcome(State.FAILED, verdict.final, verdict.cause, verdict.message, frozenset(), None)
-
-
-def in_sample(position: int, size: int, total: int) -> bool:
-    """Whether a row (positions count from 1) belongs to the sample of `size` rows spread evenly over `total`."""
-    return position * size // total != (position - 1) * size // total
-
-
-def limits_event(view: GateView, now: float) -> LimitsChanged:
-    """The gate as faces see it."""
-    fills = (view.requests_fill, view.tokens_fill)
-    return LimitsChanged(view.in_flight, view.allowed, view.cap, view.rpm, view.tpm, *fills, view.reason, now)
-
-
-def sample_of(view: GateView, journal: Journal) -> str:
-    """The run's state at this moment, as the JSON that the journal keeps."""
-    totals = journal.totals
-    return orjson.dumps(
-        {
-            "done": totals.done,
-            "failed": totals.failed,
-            "attempts": totals.attempts,
-            "input_tokens": totals.input_tokens,
-            "output_tokens": totals.output_tokens,
-            "in_flight": view.in_flight,
-            "allowed": view.allowed,
-            "rpm": view.rpm,
-            "tpm": view.tpm,
-            "waiting": view.reason,
-        }
-    ).decode()
 
 
 async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 from batchrun import journal as journals
 from batchrun import prompts, registry, rows, sim
 from batchrun.engine.export import added
+from batchrun.engine.guard import check_pending, guarded
 from batchrun.engine.intake import Problems, checked
+from batchrun.engine.till import tariff_of
 from batchrun.errors import RefusedError
 from batchrun.events import Event, IntakeProgress, Notice
 from batchrun.journal import Drift, Journal, Lock, Meta
@@ -68,6 +70,7 @@ def prepare(gathered: Gathered, emit: Emit) -> Prepared:
         journals.prepare(registry.directory_for(plan.output, settings.runs_dir))
         prepared = _claimed(plan, gathered, undo)
         _fill(prepared, source, gathered, emit)
+        tariff_of(plan).of(plan.model)  # now, since the first look takes long
         undo.pop_all()
     return prepared
 
@@ -94,7 +97,11 @@ def planned(gathered: Gathered, source: Input, prompt: Prompt | None) -> Plan:
 
 
 def renderer_of(plan: Plan, prompt: Prompt | None) -> Renderer:
-    """The renderer that the plan's requests come from."""
+    """The renderer that the plan's requests come from, as its budget needs them."""
+    return guarded(_plain_renderer(plan, prompt), plan)
+
+
+def _plain_renderer(plan: Plan, prompt: Prompt | None) -> Renderer:
     if plan.kind is Kind.BATCH:
         return prompts.batch_renderer()
     if prompt is None:
@@ -286,6 +293,8 @@ def prepare_resume(reference: str, flags: dict[str, Any], *, failed: bool) -> tu
         prompt = prompt_of(plan)
         parts = renderer_of(plan, prompt), checker_of(prompt), simulator_of(gathered)
         prepared = Prepared(found, plan, journal, lock, *parts)
+        check_pending(plan, journal, prepared.renderer)
+        tariff_of(plan).of(plan.model)  # as in `prepare`
         undo.pop_all()
     return prepared, gathered
 

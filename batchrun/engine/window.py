@@ -10,7 +10,9 @@ import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from zlib import crc32
 
+from batchrun.engine.till import UNCHARGED, Charge, Hold
 from batchrun.limits import Permit
 from batchrun.models import Exchange, Pending, Request
 
@@ -26,7 +28,7 @@ class Job:
     """A row on its way, with what it has used up.
 
     `request` is set where it is not simply the rendered row. `permit` and `exchange` are those of the attempt under
-    way; `handed_on` is whether this attempt's verdict has been performed.
+    way, `hold` what it may cost at worst and `charge` what it was charged; `handed_on` is whether this attempt's verdict has been performed.
     """
 
     row: Pending
@@ -37,6 +39,8 @@ class Job:
     request: Request | None = None
     permit: Permit | None = None
     exchange: Exchange | None = None
+    hold: Hold | None = None
+    charge: Charge = UNCHARGED
     handed_on: bool = False
 
     @classmethod
@@ -153,3 +157,16 @@ class Window:
             if not waiter.done():
                 waiter.set_result(None)
                 count -= 1
+
+
+def in_sample(position: int, size: int, total: int) -> bool:
+    """Whether a row (positions count from 1) belongs to the sample of `size` rows from all over `total`.
+
+    The rows are cut into `size` stretches, and each gives one, at a place that no period of the input can meet.
+    """
+    if size >= total:
+        return True
+    stretch = (position - 1) * size // total
+    first = -(-stretch * total // size)
+    length = -(-(stretch + 1) * total // size) - first
+    return position - 1 - first == crc32(stretch.to_bytes(8)) % length

@@ -19,11 +19,24 @@ from batchrun.journal.intake import fingerprint
 from batchrun.journal.ledger import Journal, delete
 from batchrun.journal.lock import Lock, lock
 from batchrun.journal.reader import Reader
-from batchrun.journal.records import Attempt, Cause, Drift, End, Entry, IntakeRow, Meta, Record, Sample, Session
+from batchrun.journal.records import (
+    Attempt,
+    Cause,
+    Charged,
+    Drift,
+    End,
+    Entry,
+    IntakeRow,
+    Meta,
+    Record,
+    Sample,
+    Session,
+)
 
 __all__ = [
     "Attempt",
     "Cause",
+    "Charged",
     "Drift",
     "End",
     "Entry",

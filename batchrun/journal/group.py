@@ -18,7 +18,8 @@ EXCERPT = 2048  # bytes kept of a body that is not a reply
 Params = tuple[Any, ...]
 
 _BEGUN = "row number session began"
-_PAID = "ended seconds status input_tokens output_tokens cached_tokens reasoning_tokens request_id reply"
+_LEFT = f"{_BEGUN} cost charged_tokens"
+_PAID = "ended seconds status input_tokens output_tokens cached_tokens reasoning_tokens cost charged_tokens request_id reply"
 _ENDED = f"{_PAID} throttled counted deadline invalid maybe_paid cause message excerpt"
 _DONE = "row finished attempts reply seconds input_tokens output_tokens"
 _FINISHED = f"{_DONE} state final cause message flags value"
@@ -52,7 +53,7 @@ def _update(columns: str) -> str:
 
 # SQLite's Python module binds int, float and str at once, but asks None, bool and enums how they adapt, 0.3 µs each:
 # so what nearly every attempt and row has in common has statements of its own.
-_BEGIN = Insert("attempts", _BEGUN)
+_BEGIN = Insert("attempts", _LEFT)
 _END = Insert("attempts", f"{_BEGUN} {_ENDED}", tail=_update(_ENDED))
 _END_PAID = Insert("attempts", f"{_BEGUN} {_PAID}", tail=_update(f"{_PAID} cause message"))
 _FINISH = Insert("outcomes", _FINISHED)
@@ -107,11 +108,12 @@ class Group:
         first = (*begun, now - end.seconds, now, end.seconds, end.status)
         usage = end.usage or _NO_USAGE
         if end[2:9] == _ACCEPTED and end.excerpt is None:
-            self.paid.append((*first, *usage, storable(end.request_id), reply))
+            self.paid.append((*first, *usage, end.cost, end.charged_tokens, storable(end.request_id), reply))
             return
         flags = (end.throttled, end.counted and not end.throttled, end.deadline, end.invalid, end.maybe_paid)
         texts = (storable(end.cause), storable(end.message), _cut(end.excerpt))
-        self.ended.append((*first, *usage, storable(end.request_id), reply, *flags, *texts))
+        charged = (end.cost, end.charged_tokens)
+        self.ended.append((*first, *usage, *charged, storable(end.request_id), reply, *flags, *texts))
 
     def finish(self, row: int, now: float, last: Last, outcome: Outcome) -> None:
         """A row ended with the attempt `last`."""

@@ -13,7 +13,7 @@ from batchrun.journal import database, sums
 from batchrun.journal.drift import Comparison
 from batchrun.journal.intake import FirstIntake, transaction
 from batchrun.journal.reader import read_meta
-from batchrun.journal.records import Drift, End, IntakeRow, Meta
+from batchrun.journal.records import Charged, Drift, End, IntakeRow, Meta
 from batchrun.journal.window import pending
 from batchrun.journal.writer import Done, Writer
 from batchrun.models import Outcome, Pending, Totals
@@ -32,6 +32,9 @@ _LAST_HEARD = """
 UPDATE sessions SET ended = max(started, ifnull((SELECT at FROM samples ORDER BY rowid DESC LIMIT 1), 0))
 WHERE ended IS NULL
 """
+_CHARGED = (
+    "SELECT total(cost), total(charged_tokens), count(*) FROM attempts WHERE cause IS NOT 'stopped before it left'"
+)
 
 
 class Journal:
@@ -194,13 +197,21 @@ class Journal:
             )
         self._writer.start()
 
-    def begin(self, row: int, number: int) -> Done:
+    @property
+    def charged(self) -> Charged:
+        """What all attempts are charged, those of absent rows too; reads every attempt."""
+        with database.translated(self.path):
+            return Charged(*map(int, self._reading().execute(_CHARGED).fetchone()))
+
+    def begin(self, row: int, number: int, cost: int | None = None, tokens: int = 0) -> Done:
         """Record that an attempt is about to leave. An earlier one that is still open is closed as lost, maybe paid.
+
+        `cost` (picodollars, None: not known) and `tokens` are the worst that it is charged should no answer come.
 
         This and the calls below return a future that is resolved after the COMMIT and need not be awaited; it fails
         with StorageError when the journal cannot be written.
         """
-        return self._running.begin(row, number)
+        return self._running.begin(row, number, cost, tokens)
 
     def end(self, row: int, number: int, end: End, body: str | None = None) -> Done:
         """Record how an attempt ended; `body` is the exact text of a reply, None where none came."""

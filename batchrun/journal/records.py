@@ -65,7 +65,8 @@ class End(NamedTuple):
     never counts; `counted` False keeps others (a request that never left, a probe) from counting against the
     row's attempts. `deadline`: ended by the deadline. `invalid`: a reply that does not match the schema.
     `maybe_paid`: no answer, though the request may have been paid. `excerpt` of a body that is not a reply is
-    cut to 2 kB.
+    cut to 2 kB. `cost` is what it is charged, in picodollars, None where the price is not known; `charged_tokens`
+    likewise.
     """
 
     status: int
@@ -80,6 +81,8 @@ class End(NamedTuple):
     usage: Usage | None = None
     request_id: str | None = None
     excerpt: str | None = None
+    cost: int | None = None
+    charged_tokens: int = 0
 
 
 class Record(NamedTuple):
@@ -176,6 +179,14 @@ class Session(NamedTuple):
     exit_code: int | None
     pid: int
     host: str
+
+
+class Charged(NamedTuple):
+    """What all attempts of a run are charged: picodollars, tokens, and how many left; open ones at their worst."""
+
+    cost: int
+    tokens: int
+    requests: int
 
 
 class Sample(NamedTuple):

@@ -36,6 +36,8 @@ CREATE TABLE attempts (                 -- one HTTP exchange each, written befor
     output_tokens   INTEGER,
     cached_tokens   INTEGER,                        -- part of input_tokens
     reasoning_tokens INTEGER,                       -- part of output_tokens
+    cost            INTEGER,                        -- charged, in picodollars (1e-12 USD); while it is open what it may cost at worst; NULL: not known
+    charged_tokens  INTEGER NOT NULL DEFAULT 0,     -- charged to a cap of tokens; while it is open what it may use at worst
     request_id      TEXT,                           -- the provider's name for the exchange
     excerpt         TEXT,                           -- the beginning of the body of an answer that is not a reply
     reply           INTEGER,                        -- replies.id
@@ -87,7 +89,12 @@ CREATE TABLE totals (                   -- one line: the sums over all rows that
     output_tokens   INTEGER NOT NULL DEFAULT 0,
     cached_tokens   INTEGER NOT NULL DEFAULT 0,
     reasoning_tokens INTEGER NOT NULL DEFAULT 0,
-    without_usage   INTEGER NOT NULL DEFAULT 0      -- replies that state no tokens
+    without_usage   INTEGER NOT NULL DEFAULT 0,     -- replies that state no tokens
+    cost            INTEGER NOT NULL DEFAULT 0,     -- charged for attempts that ended, in picodollars (1e-12 USD)
+    cost_again      INTEGER NOT NULL DEFAULT 0,     -- part of it: replies that did not match the schema
+    cost_maybe      INTEGER NOT NULL DEFAULT 0,     -- part of it: attempts without an answer, in full
+    cost_open       INTEGER NOT NULL DEFAULT 0,     -- not part of it: the worst that open attempts may cost
+    unpriced        INTEGER NOT NULL DEFAULT 0      -- attempts that were or may have been paid, at a price that is not known
 );
 
 CREATE TABLE samples (                  -- the state of the run every few seconds

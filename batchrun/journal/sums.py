@@ -38,7 +38,12 @@ SELECT total(attempts.ended IS NULL AND NOT EXISTS (SELECT 1 FROM outcomes WHERE
        total(output_tokens) AS output_tokens,
        total(cached_tokens) AS cached_tokens,
        total(reasoning_tokens) AS reasoning_tokens,
-       total(reply IS NOT NULL AND input_tokens IS NULL) AS without_usage
+       total(reply IS NOT NULL AND input_tokens IS NULL) AS without_usage,
+       total(iif(ended IS NULL, 0, cost)) AS cost,
+       total(iif(invalid, cost, 0)) AS cost_again,
+       total(iif(maybe_paid, cost, 0)) AS cost_maybe,
+       total(iif(ended IS NULL, cost, 0)) AS cost_open,
+       total(cost IS NULL AND (reply IS NOT NULL OR maybe_paid)) AS unpriced
 FROM attempts JOIN rows ON rows.seq = attempts.row
 WHERE rows.position IS NOT NULL
 """
@@ -71,6 +76,11 @@ class Sums:
     cached_tokens: int
     reasoning_tokens: int
     without_usage: int
+    cost: int
+    cost_again: int
+    cost_maybe: int
+    cost_open: int
+    unpriced: int
 
     def totals(self) -> Totals:
         """The sums as they stand."""

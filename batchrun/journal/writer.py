@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
 
 from batchrun.errors import StorageError
 from batchrun.journal import sums
@@ -28,12 +29,20 @@ Done = asyncio.Future[None]
 Apply = Callable[[Group], None]
 
 _OPEN = """
-SELECT row, number FROM attempts WHERE ended IS NULL AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = attempts.row)
+SELECT row, number, cost, charged_tokens FROM attempts WHERE ended IS NULL AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = attempts.row)
 """
 _LAST = """
 SELECT number, reply, seconds, input_tokens, output_tokens FROM attempts
 WHERE row = ? AND spent = 0 ORDER BY number DESC LIMIT 1
 """
+
+
+class Left(NamedTuple):
+    """An attempt that is open: its number, and what it may cost and use at worst."""
+
+    number: int
+    cost: int | None
+    tokens: int
 
 
 class Writer:
@@ -62,7 +71,7 @@ class Writer:
         self.failure: StorageError | None = None
         self.sums = sums.read(connection)
         self.totals: Totals = self.sums.totals()
-        self._open: dict[int, int] = dict(connection.execute(_OPEN).fetchall())
+        self._open: dict[int, Left] = {row: Left(*left) for row, *left in connection.execute(_OPEN).fetchall()}
         self._last: dict[int, Last] = {}
         self._reply: int = connection.execute("SELECT ifnull(max(id), 0) FROM replies").fetchone()[0]
 
@@ -75,16 +84,17 @@ class Writer:
         self._queue.put((None, None))
         self._thread.join()
 
-    def begin(self, row: int, number: int) -> Done:
+    def begin(self, row: int, number: int, cost: int | None, tokens: int) -> Done:
         """An attempt is about to leave; one of the same row that is still open is lost."""
         now = self._clock()
 
         def apply(group: Group) -> None:
             self._close_open(group, row, now)
-            group.begun.append((row, number, self._session, now))
-            self._open[row] = number
+            group.begun.append((row, number, self._session, now, cost, tokens))
+            self._open[row] = Left(number, cost, tokens)
             self.sums.attempts += 1
             self.sums.unknown += 1
+            self.sums.cost_open += cost or 0
 
         return self._put(apply)
 
@@ -93,9 +103,11 @@ class Writer:
         now = self._clock()
 
         def apply(group: Group) -> None:
-            if self._open.get(row) == number:
+            left = self._open.get(row)
+            if left is not None and left.number == number:
                 del self._open[row]
                 self.sums.unknown -= 1
+                self.sums.cost_open -= left.cost or 0
             reply = None if body is None else self._add_reply(group, row, number, body)
             group.end((row, number, self._session), now, end, reply)
             usage = end.usage
@@ -136,14 +148,16 @@ class Writer:
 
     def _close_open(self, group: Group, row: int, now: float) -> None:
         """A process that was killed left this attempt open; it may have been paid."""
-        number = self._open.pop(row, None)
-        if number is None:
+        left = self._open.pop(row, None)
+        if left is None:
             return
-        lost = End(0, 0.0, "lost", "no answer is known", counted=False, maybe_paid=True)
-        group.end((row, number, self._session), now, lost, None)
-        self._last[row] = Last(number, None, None, None, None)
+        charged: Any = {"cost": left.cost, "charged_tokens": left.tokens}
+        lost = End(0, 0.0, "lost", "no answer is known", counted=False, maybe_paid=True, **charged)
+        group.end((row, left.number, self._session), now, lost, None)
+        self._last[row] = Last(left.number, None, None, None, None)
         self.sums.unknown -= 1
-        self.sums.maybe_paid += 1
+        self.sums.cost_open -= left.cost or 0
+        self._count(lost, paid=False)
 
     def _add_reply(self, group: Group, row: int, number: int, body: str) -> int:
         self._reply += 1
@@ -159,6 +173,7 @@ class Writer:
         account, usage = self.sums, end.usage
         account.maybe_paid += end.maybe_paid
         account.replies += paid
+        self._count_money(end, paid=paid)
         if usage is None:
             account.without_usage += paid
             return
@@ -166,6 +181,15 @@ class Writer:
         account.output_tokens += usage.output
         account.cached_tokens += usage.cached
         account.reasoning_tokens += usage.reasoning
+
+    def _count_money(self, end: End, *, paid: bool) -> None:
+        account = self.sums
+        if end.cost is None:
+            account.unpriced += paid or end.maybe_paid
+            return
+        account.cost += end.cost
+        account.cost_again += end.cost if end.invalid else 0
+        account.cost_maybe += end.cost if end.maybe_paid else 0
 
     def _count_outcome(self, outcome: Outcome) -> None:
         if outcome.state is State.DONE:

@@ -25,7 +25,7 @@ _PATHS = frozenset({"api_key_file", "ca_file", "log_file", "runs_dir"})
 _LOOKS_LIKE_KEY = re.compile(r"(\w*api_?)?(key|token|secret)|password")
 OF_PROFILES = {
     *("base_url", "model", "params", "headers", "endpoint", "rpm", "tpm", "concurrency", "concurrency_fixed"),
-    *("timeout", "max_attempts", "max_wait", "give_up_after", "ca_file", *KEY_SOURCES, *PRICES),
+    *("timeout", "max_attempts", "max_wait", "give_up_after", "ca_file", "max_output_tokens", *KEY_SOURCES, *PRICES),
 }
 
 

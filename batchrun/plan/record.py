@@ -14,12 +14,13 @@ class Plan:
     """Everything a run needs to know, JSON-serialisable; kept in the journal. Durations are seconds.
 
     What decides the request of a row (and so drift) is `kind`, `endpoint`, `model`, `params`, `prompt_source`,
-    `variables` and `columns`; the rest may change from one command to the next. No key is in it: `headers` hold
+    `variables`, `columns` and `max_output_tokens`; the rest may change from one command to the next. No key is in it: `headers` hold
     secrets only as `${NAME}` references to the environment, expanded when a request is sent.
 
     `input_format` and `output_format` are names such as `jsonl`, `csv`, `parquet`. `output_fields` are the members
     that an output schema adds, one column each; where it is empty the reply's value goes whole into
-    `output_column`. `base_url` is empty for the embedded simulator. Prices are USD per million tokens.
+    `output_column`. `base_url` is empty for the embedded simulator. Prices are USD per million tokens; `max_cost` and
+    `reserve` (for each request) are USD.
     """
 
     kind: Kind
@@ -65,6 +66,11 @@ class Plan:
     skip_invalid: bool = False
     fail_on: frozenset[Flag] = frozenset()
     schema_retries: int = 2
+    max_cost: float | None = None
+    max_total_tokens: int | None = None
+    max_requests: int | None = None
+    max_output_tokens: int | None = None
+    reserve: float | None = None
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
@@ -81,6 +87,7 @@ _DRIFT = {
     "prompt_source": "the prompt",
     "variables": "variables",
     "columns": "the columns of variables",
+    "max_output_tokens": "--max-output-tokens",
 }
 
 

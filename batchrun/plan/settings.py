@@ -46,6 +46,16 @@ def _rate(value: object) -> float:
     return rate
 
 
+def _dollars(value: object) -> float:
+    try:
+        amount = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else -1.0
+    except ValueError:
+        amount = -1.0
+    if not 0 <= amount < 1e9:
+        raise ValueError(f"must be an amount of US dollars, not {value!r}")
+    return amount
+
+
 def _endpoint(value: object) -> Endpoint:
     name = str(value).strip().lower().removeprefix("/").removeprefix("v1/")
     if name not in _ENDPOINTS and name != "chat/completions":
@@ -76,6 +86,7 @@ def _filled(value: object) -> object:
 Text = Annotated[str, BeforeValidator(_filled)]
 Duration = Annotated[float, BeforeValidator(_duration)]
 Rate = Annotated[float, BeforeValidator(_rate)]
+Dollars = Annotated[float, BeforeValidator(_dollars)]
 Table = Annotated[dict[str, str], NoDecode]
 
 
@@ -121,6 +132,11 @@ class Settings(BaseSettings):
     skip_invalid: bool = False
     fail_on: Annotated[frozenset[Flag], NoDecode, BeforeValidator(_flags)] = frozenset()
     schema_retries: Annotated[int, BeforeValidator(_count(0))] = 2
+    max_cost: Dollars | None = None
+    max_total_tokens: Annotated[int, BeforeValidator(_count(1))] | None = None
+    max_requests: Annotated[int, BeforeValidator(_count(1))] | None = None
+    max_output_tokens: Annotated[int, BeforeValidator(_count(1))] | None = None
+    reserve: Dollars | None = None
 
     dry_run: bool = False
     fresh: bool = False

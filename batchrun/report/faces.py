@@ -29,9 +29,11 @@ from batchrun.events import (
     Waiting,
 )
 from batchrun.plan.settings import Settings
+from batchrun.pricing import usd
 from batchrun.progress import Progress
 from batchrun.report import words
 
+MONEY = frozenset({"cost", "cost_again", "cost_maybe", "cost_open", "saved"})
 LINE_EVERY = 5.0
 """Seconds between plain status lines."""
 
@@ -167,6 +169,7 @@ def postfix(progress: Progress) -> str:
         words.holding(progress),
         "stopping" if progress.draining is not None else "",
         f"{words.count(progress.row_rate)}/s",
+        words.spending(progress),
         f"{progress.failed:,} failed" if progress.failed else "",
         f"{progress.in_flight}{allowed} in flight",
         f"{words.count(progress.input_tokens)}+{words.count(progress.output_tokens)} tokens",
@@ -238,8 +241,13 @@ JSON_EVENTS: dict[type, str] = {
 def plain(event: Any) -> dict[str, Any]:
     """An event as JSON values; nested records become objects, sets sorted lists, enums their names."""
     if dataclasses.is_dataclass(event):
-        return {item.name: _value(getattr(event, item.name)) for item in dataclasses.fields(event)}
-    return {name: _value(value) for name, value in zip(event._fields, event, strict=True)}
+        return {item.name: _named(item.name, getattr(event, item.name)) for item in dataclasses.fields(event)}
+    return {name: _named(name, value) for name, value in zip(event._fields, event, strict=True)}
+
+
+def _named(name: str, value: Any) -> Any:
+    """The value of a member; money, which is counted in picodollars, becomes US dollars."""
+    return usd(value) if name in MONEY and value is not None else _value(value)
 
 
 def _value(value: Any) -> Any:
@@ -254,10 +262,12 @@ def _value(value: Any) -> Any:
     return value
 
 
+COSTS = ("cost", "cost_again", "cost_maybe")
 _PICTURE = (
     *("rows", "done", "failed", "failed_for_now", "skipped", "unknown", "pending", "in_flight"),
     *("truncated", "refused", "filtered", "attempts", "retries", "throttled", "maybe_paid"),
-    *("input_tokens", "output_tokens", "row_rate", "token_rate", "eta", "elapsed"),
+    *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "unpriced"),
+    *("row_rate", "token_rate", "eta", "elapsed"),
 )
 
 
@@ -266,6 +276,8 @@ def progress_values(progress: Progress) -> dict[str, Any]:
     values: dict[str, Any] = {name: getattr(progress, name) for name in _PICTURE}
     for name in ("row_rate", "token_rate", "eta", "elapsed"):
         values[name] = None if values[name] is None else round(values[name], 3)
+    for name in (*COSTS, "projected"):
+        values[name] = None if getattr(progress, name) is None else usd(getattr(progress, name))
     values["waiting"] = None if progress.waiting is None else str(progress.waiting.reason)
     return values
 
@@ -294,6 +306,10 @@ def started(event: RunStarted) -> str:
     rows = f"{left:,} of {totals.rows:,} rows" if left != totals.rows else f"{totals.rows:,} rows"
     model = f", model {event.model}" if event.model else ""
     said = f"run {event.run}: {rows} to {event.host}{model}"
+    if event.price is not None:
+        said += f", {event.price}"
+    elif event.model and not event.simulated:
+        said += ", price not known"
     if totals.unknown:
         said += f"; {totals.unknown:,} of them were sent before and may have been paid"
     return printable(said + (" (SIMULATED replies)" if event.simulated else ""), 500)

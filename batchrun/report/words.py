@@ -1,9 +1,12 @@
 """Sentences about a run that every headless face shares: the account, the wait, durations, rates."""
 
+import math
+
 from batchrun.display import printable
 from batchrun.events import LimitsChanged, Waiting, WaitReason
 from batchrun.journal import Cause
 from batchrun.models import Totals
+from batchrun.pricing import usd
 from batchrun.progress import Progress
 
 
@@ -67,6 +70,40 @@ def count(number: float) -> str:
     return f"{number:.0f}" if number >= 10 or number == int(number) else f"{number:.1f}"
 
 
+def money(cost: int) -> str:
+    """Picodollars as an amount to read: $12.35, $0.0123, $0.00001."""
+    dollars = usd(cost)
+    if dollars >= 1 or not cost:
+        return f"${dollars:,.2f}"
+    return f"${dollars:.{max(4, 1 - math.floor(math.log10(dollars)))}f}"
+
+
+def spending(progress: Progress) -> str:
+    """What the run has cost so far, and what it will have cost; nothing where no price is known."""
+    if progress.cost is None:
+        return ""
+    ahead = progress.projected
+    if ahead is None or progress.ended is not None:
+        return money(progress.cost)
+    return f"{money(progress.cost)} of about {money(ahead)}"
+
+
+def bill(totals: Totals) -> str:
+    """What a run was charged, and for what; nothing where no price was known."""
+    cost = totals.cost + totals.cost_open
+    unpriced = f"{totals.unpriced:,} attempts of unknown price" if totals.unpriced else ""
+    if not cost:
+        return unpriced and f"unknown ({unpriced})"
+    maybe = totals.cost_maybe + totals.cost_open
+    parts = [
+        f"{money(totals.cost_again)} for replies that were asked again" if totals.cost_again else "",
+        f"up to {money(maybe)} for attempts that may have been paid" if maybe else "",
+        unpriced and f"without {unpriced}",
+    ]
+    said = ", ".join(part for part in parts if part)
+    return money(cost) + (f" ({said})" if said else "")
+
+
 def waiting(wait: Waiting, now: float) -> str:
     """Why nothing leaves, and how long it will take."""
     if wait.until is None or wait.until <= now:
@@ -95,6 +132,7 @@ def status(progress: Progress) -> str:
         f"{progress.finished:,}/{progress.rows:,} rows",
         f"{count(progress.row_rate)}/s",
         f"{count(progress.input_tokens)} tokens in, {count(progress.output_tokens)} out",
+        spending(progress),
         f"{progress.failed:,} failed" if progress.failed else "",
         f"{progress.in_flight}{allowed} in flight",
         f"{progress.retries:,} retries" if progress.retries else "",

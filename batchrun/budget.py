@@ -1,0 +1,114 @@
+"""Hard caps on what a run may cost, use and send. Pure: `engine` asks before each request and tells what came of it.
+
+Theory. Before a request leaves, the worst that it can cost is reserved; when its end is known, the reservation is
+replaced by what is charged for it. So at any moment
+
+    charged + reserved ≤ cap
+
+for each of the three caps (money, tokens, requests), whatever is in flight and in whatever order it ends, as long as
+no charge is larger than its reservation. Charges of earlier sessions count: they are where the budget begins. An
+attempt without an answer may have been paid, so its whole reservation is charged. A request that never left gives all
+of it back; one that left counts against the requests whatever became of it.
+
+When a reservation does not fit, something in flight may still give back a part of what it holds: then the verdict is
+`Later`. When nothing is in flight, or the cap of requests is reached, which never gives back, it is `Reached`.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Sum(NamedTuple):
+    """Money in picodollars, tokens, and requests."""
+
+    cost: int = 0
+    tokens: int = 0
+    requests: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caps:
+    """What must not be exceeded; None is no cap. `cost` is in picodollars."""
+
+    cost: int | None = None
+    tokens: int | None = None
+    requests: int | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is capped."""
+        return not (self.cost is None and self.tokens is None and self.requests is None)
+
+
+class Held(NamedTuple):
+    """A reservation that was granted."""
+
+    cost: int
+    tokens: int
+
+
+class Later(NamedTuple):
+    """It does not fit now; it may when something in flight has ended."""
+
+
+class Reached(NamedTuple):
+    """It does not fit and will not; `cap` names what is in the way: `cost`, `tokens` or `requests`."""
+
+    cap: str
+
+
+class Budget:
+    """One run's budget, beginning at what earlier sessions were charged."""
+
+    def __init__(self, caps: Caps, charged: Sum = Sum()) -> None:  # noqa: B008  an immutable record
+        self._caps = caps
+        self._cost, self._tokens, self._requests = charged
+        self._held_cost = self._held_tokens = self._in_flight = 0
+
+    def ask(self, cost: int, tokens: int) -> Held | Later | Reached:
+        """Reserve for one request that may cost and use so much at worst."""
+        caps = self._caps
+        if _over(caps.requests, self._requests + 1):
+            return Reached("requests")
+        if _over(caps.cost, self._cost + self._held_cost + cost):
+            return self._no("cost")
+        if _over(caps.tokens, self._tokens + self._held_tokens + tokens):
+            return self._no("tokens")
+        self._requests += 1
+        self._in_flight += 1
+        self._held_cost += cost
+        self._held_tokens += tokens
+        return Held(cost, tokens)
+
+    def charge(self, held: Held, cost: int, tokens: int) -> None:
+        """The request has ended; this is what it is charged instead of its reservation."""
+        self._free(held)
+        self._cost += cost
+        self._tokens += tokens
+
+    def cancel(self, held: Held) -> None:
+        """The request never left."""
+        self._free(held)
+        self._requests -= 1
+
+    @property
+    def charged(self) -> Sum:
+        """What is charged so far; of the requests, all that left."""
+        return Sum(self._cost, self._tokens, self._requests)
+
+    @property
+    def reserved(self) -> Sum:
+        """What is held for requests in flight."""
+        return Sum(self._held_cost, self._held_tokens, self._in_flight)
+
+    def _no(self, cap: str) -> Later | Reached:
+        return Later() if self._in_flight else Reached(cap)
+
+    def _free(self, held: Held) -> None:
+        self._in_flight -= 1
+        self._held_cost -= held.cost
+        self._held_tokens -= held.tokens
+
+
+def _over(cap: int | None, amount: int) -> bool:
+    return cap is not None and amount > cap

@@ -1,0 +1,147 @@
+"""Requests that a budget can hold: a limit of output tokens for each, and the refusal of what has no known worst case.
+
+A renderer is wrapped, so that the same rule holds when the input is checked and when a row is sent.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import orjson
+
+from batchrun.engine.till import caps_of, tariff_of
+from batchrun.errors import RefusedError
+from batchrun.journal import Journal
+from batchrun.models import Endpoint, Kind, Request, Row
+from batchrun.plan import Plan
+from batchrun.pricing import Price
+from batchrun.prompts import Renderer, RenderError
+from batchrun.prompts.request import output_limit
+from batchrun.rows import restore
+
+_OWN_NAMES = ("openai.com", "azure.com")
+"""Hosts whose newer models refuse `max_tokens`; everybody else takes it, and some take nothing else."""
+_TEXT = frozenset({"text", "input_text", "output_text", "refusal"})
+_DEAR = ("tools", "functions", "audio", "web_search_options", "plugins")
+
+
+def guarded(renderer: Renderer, plan: Plan) -> Renderer:
+    """The renderer as the plan's budget needs it."""
+    if plan.max_output_tokens is not None:
+        renderer = _Limited(renderer, plan)
+    if plan.max_cost is not None or plan.max_total_tokens is not None:
+        renderer = _Bounded(renderer, plan)
+    return renderer
+
+
+def check_pending(plan: Plan, journal: Journal, renderer: Renderer) -> None:
+    """Refuses to go on under a budget that could not hold for all rows that are left. Raises RefusedError."""
+    if plan.max_cost is None and plan.max_total_tokens is None:
+        return
+    after = 0
+    while page := journal.pending(after):
+        for row in page:
+            try:
+                renderer.render(restore(row.line, row.key, row.text))
+            except RenderError as error:
+                raise RefusedError(f"line {row.line}: {error.message}", error.hint) from None
+        after = page[-1].position
+
+
+class _Limited:
+    """Gives `--max-output-tokens` to each request that has no limit of its own."""
+
+    def __init__(self, renderer: Renderer, plan: Plan) -> None:
+        self._renderer = renderer
+        self._limit = plan.max_output_tokens or 0
+        host = plan.base_url.split("/")[2].split(":")[0] if "//" in plan.base_url else ""
+        newer = plan.simulated or host.endswith(_OWN_NAMES)
+        self._names: Mapping[Endpoint, str] = {
+            Endpoint.CHAT: "max_completion_tokens" if newer else "max_tokens",
+            Endpoint.COMPLETIONS: "max_tokens",
+            Endpoint.RESPONSES: "max_output_tokens",
+        }
+
+    def render(self, row: Row) -> Request:
+        """The request of this row. Raises RenderError."""
+        request = self._renderer.render(row)
+        if request.output_limit is not None:
+            return request
+        body = request.body.rstrip()[:-1] + f',"{self._names[request.endpoint]}":{self._limit}}}'.encode()
+        limit: int | None = self._limit
+        if b'"n"' in body or b'"best_of"' in body:
+            limit = output_limit(request.endpoint, orjson.loads(body))
+        return Request(request.endpoint, body, limit)
+
+
+class _Bounded:
+    """Refuses a request whose worst case is not known."""
+
+    def __init__(self, renderer: Renderer, plan: Plan) -> None:
+        self._renderer = renderer
+        self._capped = caps_of(plan).cost is not None
+        self._reserve = plan.reserve is not None
+        self._tariff = tariff_of(plan)
+        self._alike = plan.kind is Kind.ROWS
+        self._seen = False
+
+    def render(self, row: Row) -> Request:
+        """The request of this row. Raises RenderError, and RefusedError for what holds for all rows."""
+        request = self._renderer.render(row)
+        if not self._seen:
+            try:
+                self._check(request)
+            except RenderError as error:
+                if self._alike:
+                    raise RefusedError(error.message, error.hint) from None
+                raise
+            self._seen = self._alike
+        return request
+
+    def _check(self, request: Request) -> None:
+        if request.output_limit is None:
+            raise RenderError(
+                "a budget needs a limit of output tokens, and the request has none", "add --max-output-tokens N"
+            )
+        if not self._capped:
+            return
+        body: dict[str, Any] = orjson.loads(request.body)
+        model = body.get("model")
+        price = self._tariff.of(model if isinstance(model, str) else None)
+        if price is None or price.worst(1, request.output_limit) is None:
+            raise unknown_price(model, price)
+        if not self._reserve and costs_more(body):
+            raise RenderError(
+                "images, audio, files and tools cost more than the request's text tells",
+                "add --reserve USD: the most that they may cost for one request",
+            )
+
+
+def unknown_price(model: Any, price: Price | None) -> RenderError:
+    """The refusal of a model whose price is not known."""
+    what = "the price" if price is None else "the price of output tokens"
+    return RenderError(
+        f"--max-cost cannot hold: {what} of model {model} is not known here",
+        "add input_price and output_price (USD per million tokens) to the profile in batchrun.toml",
+    )
+
+
+def costs_more(body: Mapping[str, Any]) -> bool:
+    """Whether a body holds images, audio, files or tools."""
+    if any(body.get(name) for name in _DEAR) or "audio" in (body.get("modalities") or ()):
+        return True
+    talk = body.get("messages", body.get("input"))
+    return isinstance(talk, list) and any(_beyond_text(item) for item in cast("list[Any]", talk))
+
+
+def _beyond_text(item: Any) -> bool:
+    """Whether a message, or an item of a response's input, holds more than text."""
+    if not isinstance(item, dict):
+        return False
+    found = cast("dict[str, Any]", item)
+    content = found.get("content")
+    if content is None and "type" in found:
+        return found["type"] not in (*_TEXT, "message")
+    if not isinstance(content, list):
+        return False
+    parts = [cast("dict[str, Any]", part) for part in cast("list[Any]", content) if isinstance(part, dict)]
+    return any(part.get("type") not in _TEXT for part in parts)

@@ -1,0 +1,38 @@
+"""The state of a run at one moment: as an event for faces, and as the JSON of a sample in the journal."""
+
+import orjson
+
+from batchrun.events import LimitsChanged
+from batchrun.journal import Journal
+from batchrun.limits import GateView
+from batchrun.pricing import usd
+
+
+def limits_event(view: GateView, now: float) -> LimitsChanged:
+    """The gate as faces see it."""
+    fills = (view.requests_fill, view.tokens_fill)
+    return LimitsChanged(view.in_flight, view.allowed, view.cap, view.rpm, view.tpm, *fills, view.reason, now)
+
+
+def sample_of(view: GateView, journal: Journal) -> str:
+    """The run's state at this moment, as the JSON that the journal keeps."""
+    totals = journal.totals
+    return orjson.dumps(
+        {
+            "done": totals.done,
+            "failed": totals.failed,
+            "attempts": totals.attempts,
+            "input_tokens": totals.input_tokens,
+            "output_tokens": totals.output_tokens,
+            "cached_tokens": totals.cached_tokens,
+            "reasoning_tokens": totals.reasoning_tokens,
+            "cost": usd(totals.cost),
+            "cost_again": usd(totals.cost_again),
+            "cost_maybe": usd(totals.cost_maybe),
+            "in_flight": view.in_flight,
+            "allowed": view.allowed,
+            "rpm": view.rpm,
+            "tpm": view.tpm,
+            "waiting": view.reason,
+        }
+    ).decode()

@@ -1,0 +1,208 @@
+"""The till: what each request may cost at worst, what it is charged in the end, and the caps that both must fit into.
+
+Requests pass it one by one between the gate and the journal. One that does not fit while others are in flight waits in
+turn, since each of those gives back what it did not use; one that does not fit at all ends the run.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple, cast
+
+import orjson
+
+from batchrun.budget import Budget, Caps, Held, Later, Reached, Sum
+from batchrun.engine.judge import Judged
+from batchrun.limits import GateClosed
+from batchrun.models import Kind, Request, Totals
+from batchrun.plan import Plan
+from batchrun.pricing import Price, Tariff, picodollars, usd
+
+
+class Hold(NamedTuple):
+    """What one request may be charged: `cost` in picodollars, None where its price is not known, and tokens."""
+
+    cost: int | None
+    tokens: int
+    price: Price | None
+    held: Held
+
+
+class Charge(NamedTuple):
+    """What one request was charged."""
+
+    cost: int | None
+    tokens: int
+
+
+UNCHARGED = Charge(None, 0)
+
+
+class BudgetReached(Exception):  # noqa: N818  # a state that the run is told of, not a fault
+    """The next request does not fit into the budget; `cap` is `cost`, `tokens` or `requests`."""
+
+    def __init__(self, cap: str) -> None:
+        super().__init__(f"the budget of --max-{OPTIONS[cap]} is reached")
+        self.cap = cap
+
+
+OPTIONS = {"cost": "cost", "tokens": "total-tokens", "requests": "requests"}
+
+
+def caps_of(plan: Plan) -> Caps:
+    """The caps that the plan sets."""
+    cost = None if plan.max_cost is None else picodollars(plan.max_cost)
+    return Caps(cost=cost, tokens=plan.max_total_tokens, requests=plan.max_requests)
+
+
+def tariff_of(plan: Plan) -> Tariff:
+    """The prices that hold for the plan's requests."""
+    return _tariff(plan.base_url, plan.input_price, plan.output_price, plan.cached_price)
+
+
+@cache
+def _tariff(*terms: Any) -> Tariff:
+    return Tariff(*terms)
+
+
+def model_in(body: bytes) -> str | None:
+    """The model that a body names."""
+    given = cast("dict[str, Any]", orjson.loads(body))
+    model = given.get("model")
+    return model if isinstance(model, str) else None
+
+
+class Till:
+    """One run's till. `charged` is what earlier sessions were; `expected` tells the output tokens of a request that
+    has no limit of its own. One event loop, no threads."""
+
+    def __init__(self, plan: Plan, charged: Sum, *, expected: Callable[[], int]) -> None:
+        self._caps = caps_of(plan)
+        self._budget = Budget(self._caps, charged)
+        self._tariff = tariff_of(plan)
+        self._one_model = plan.kind is Kind.ROWS
+        self._model: str | None = None
+        self._extra = 0 if plan.reserve is None else picodollars(plan.reserve)
+        self._expected = expected
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self._closed = False
+        self.reached: str | None = None
+        self._asked = Sum(requests=1)
+
+    async def hold(self, request: Request) -> Hold:
+        """Reserve for the request, in turn. Raises BudgetReached, or GateClosed once `close` was called."""
+        price = self._tariff.of(self._model_of(request))
+        limit = request.output_limit if request.output_limit is not None else self._expected()
+        tokens = len(request.body) + limit
+        cost = None if price is None else price.worst(len(request.body), limit)
+        cost = None if cost is None else cost + self._extra
+        if cost is None and self._caps.cost is not None:
+            self._reach("cost")
+        self._asked = Sum(cost or 0, tokens, 1)
+        verdict = Later() if self._queue else self._budget.ask(cost or 0, tokens)
+        while not isinstance(verdict, Held):
+            if isinstance(verdict, Reached):
+                self._reach(verdict.cap)
+            await self._turn()
+            verdict = self._budget.ask(cost or 0, tokens)
+        self._wake()
+        return Hold(cost, tokens, price, verdict)
+
+    def settle(self, hold: Hold, judged: Judged) -> Charge:
+        """The exchange is over: charge what the reply states, or the whole where it may have been paid and nobody says.
+
+        What `--reserve` stands for is in no usage, so it stays charged.
+        """
+        usage, answer = judged.usage, judged.answer
+        charge = Charge(None if hold.cost is None else 0, 0)
+        if usage is not None:
+            cost = None if hold.price is None else hold.price.cost(usage)
+            charge = Charge(None if cost is None else cost + self._extra, usage.input + usage.output)
+        elif answer.status == 200 or answer.maybe_paid:
+            charge = Charge(hold.cost, hold.tokens)
+        self._charge(hold, charge)
+        return charge
+
+    def lose(self, hold: Hold) -> None:
+        """The request left and its answer is not awaited: it stays charged in full."""
+        self._charge(hold, Charge(hold.cost, hold.tokens))
+
+    def cancel(self, hold: Hold) -> None:
+        """The request never left."""
+        self._budget.cancel(hold.held)
+        self._wake()
+
+    def close(self) -> None:
+        """Grant nothing more; everybody who waits gets GateClosed."""
+        self._closed = True
+        for waiter in self._queue:
+            if not waiter.done():
+                waiter.set_exception(GateClosed())
+        self._queue.clear()
+
+    def last_word(self, totals: Totals) -> tuple[str, str]:
+        """What is said at the end when a cap was reached: the message, and what going on would take."""
+        cap = self.reached or "requests"
+        charged, capped = self._budget.charged, self._caps
+        spent: int = getattr(charged, cap)
+        left = totals.pending + totals.unknown
+        finished = totals.done + totals.failed
+        says = _amount(cap, spent)
+        message = (
+            f"the budget of --max-{OPTIONS[cap]} {_amount(cap, getattr(capped, cap) or 0)} is reached: {says} charged"
+        )
+        if not finished:
+            return message, f"{left:,} rows are left; go on with a higher --max-{OPTIONS[cap]}"
+        more = -(-spent * left // finished)
+        also = self._also(cap, charged, left, finished)
+        return (
+            f"{message}; the {left:,} rows left would take about {_amount(cap, more)} more{also}",
+            f"go on with a higher cap, such as --max-{OPTIONS[cap]} {_plain(cap, spent + more + more // 10 + getattr(self._asked, cap))}",
+        )
+
+    def _also(self, cap: str, charged: Sum, left: int, finished: int) -> str:
+        if cap == "cost" or not charged.cost:
+            return ""
+        return f", about {_amount('cost', charged.cost * left // finished)}"
+
+    def _model_of(self, request: Request) -> str | None:
+        if not self._one_model:
+            return model_in(request.body)
+        self._model = self._model or model_in(request.body)
+        return self._model
+
+    def _reach(self, cap: str) -> None:
+        self.reached = self.reached or cap
+        raise BudgetReached(cap)
+
+    async def _turn(self) -> None:
+        if self._closed:
+            raise GateClosed
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self._wake()  # its turn passes to the next
+            raise
+
+    def _charge(self, hold: Hold, charge: Charge) -> None:
+        self._budget.charge(hold.held, charge.cost or 0, charge.tokens)
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._queue:
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+
+def _amount(cap: str, number: int) -> str:
+    return f"${usd(number):,.4f}" if cap == "cost" else f"{number:,} {cap}"
+
+
+def _plain(cap: str, number: int) -> str:
+    return f"{usd(number):.4f}" if cap == "cost" else str(number)

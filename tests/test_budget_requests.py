@@ -1,0 +1,89 @@
+"""Requests under a budget: each gets a limit of output tokens, and what has no known worst case is refused."""
+
+import json
+from typing import Any
+
+import pytest
+from test_budget_run import plan_of
+
+from batchrun.engine.guard import costs_more, guarded
+from batchrun.errors import RefusedError
+from batchrun.models import Kind, Row
+from batchrun.prompts import RenderError, batch_renderer
+
+TALK = [{"role": "user", "content": "hello"}]
+
+
+def row(body: dict[str, Any], url: str = "/v1/chat/completions") -> Row:
+    fields = {"custom_id": "a", "method": "POST", "url": url, "body": body}
+    return Row(1, "a", json.dumps(fields), fields)
+
+
+def sent(body: dict[str, Any], url: str = "/v1/chat/completions", **terms: Any) -> tuple[dict[str, Any], int | None]:
+    request = guarded(batch_renderer(), plan_of(kind=Kind.BATCH, **terms)).render(row(body, url))
+    return json.loads(request.body), request.output_limit
+
+
+def test_a_request_without_a_limit_gets_one_under_the_name_that_its_host_takes() -> None:
+    body = {"model": "m", "messages": TALK}
+    assert sent(body) == (body | {"max_tokens": 100}, 100)
+    assert sent(body, base_url="https://api.openai.com/v1") == (body | {"max_completion_tokens": 100}, 100)
+    asked = {"model": "m", "input": "hello"}
+    assert sent(asked, "/v1/responses") == (asked | {"max_output_tokens": 100}, 100)
+    assert sent(body | {"n": 3}) == (body | {"n": 3, "max_tokens": 100}, 300)
+
+
+@pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
+def test_a_request_that_has_a_limit_keeps_it(limit: str) -> None:
+    body = {"model": "m", "messages": TALK, limit: 7, "n": 2}
+    assert sent(body) == (body, 14)
+
+
+def test_embeddings_have_no_output_to_limit() -> None:
+    body = {"model": "m", "input": "hello"}
+    assert sent(body, "/v1/embeddings", max_cost=1.0) == (body, 0)
+
+
+def test_a_line_with_a_model_of_unknown_price_is_named_under_a_cap() -> None:
+    body = {"model": "no-such-model", "messages": TALK}
+    with pytest.raises(RenderError, match="price of model no-such-model is not known"):
+        sent(body, max_cost=1.0, input_price=None, output_price=None, base_url="https://api.openai.com/v1")
+
+
+def test_what_holds_for_all_rows_is_said_once() -> None:
+    plan = plan_of(max_cost=1.0, max_output_tokens=None)
+    with pytest.raises(RenderError):
+        guarded(batch_renderer(), plan).render(row({"model": "m", "messages": TALK}))
+    rows = plan_of(kind=Kind.ROWS, max_cost=1.0, max_output_tokens=None)
+    with pytest.raises(RefusedError) as refused:
+        guarded(batch_renderer(), rows).render(row({"model": "m", "messages": TALK}))
+    assert not isinstance(refused.value, RenderError)
+
+
+@pytest.mark.parametrize(
+    ("more", "dear"),
+    [
+        ({}, False),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}, False),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, True),
+        ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, True),
+        ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, True),
+        ({"tools": [{"type": "web_search"}]}, True),
+        ({"tools": []}, False),
+        ({"modalities": ["text", "audio"]}, True),
+        ({"input": [{"role": "user", "content": [{"type": "input_text", "text": "a"}]}]}, False),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, True),
+        ({"input": [{"type": "item_reference", "id": "a"}]}, True),
+        ({"input": "hello"}, False),
+    ],
+)
+def test_images_audio_files_and_tools_need_a_reserve(more: dict[str, Any], dear: bool) -> None:
+    assert costs_more(more) is dear
+    body = {"model": "m", "messages": TALK} | more
+    url = "/v1/responses" if "input" in more else "/v1/chat/completions"
+    if "input" in more:
+        del body["messages"]
+    if dear:
+        with pytest.raises(RenderError, match="cost more than"):
+            sent(body, url, max_cost=1.0)
+    assert sent(body, url, max_cost=1.0, reserve=0.01)[1] == 100
