@@ -1,0 +1,513 @@
+"""Whole runs from the command line, killed, stopped and gone on with; what was called is counted at the server."""
+
+import contextlib
+import csv
+import json
+import os
+import random
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrun import sim
+from batchrun.cli import main
+from batchrun.errors import ExitCode
+from batchrun.journal import Reader
+
+KEY = "sk-canary-0123456789abcdef"
+ACCOUNT = re.compile(
+    r"batchrun: (?P<done>[\d,]+) done.* \+ (?P<failed>[\d,]+) failed.* \+ (?P<skipped>[\d,]+) skipped"
+    r" \+ (?P<unknown>[\d,]+) unknown \+ (?P<pending>[\d,]+) pending = (?P<rows>[\d,]+) rows in(?P<rest>.*)"
+)
+Process = subprocess.Popen[str]
+
+
+@pytest.fixture(scope="session")
+def base_url() -> Iterator[str]:
+    """One provider for all runs: 10 ms, no limits."""
+    with sim.spawn(sim.from_json({"latency": "0.01", "require_key": True})) as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("BATCHRUN_", "OPENAI_", "AZURE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    Path("say.md").write_text("Say {{ text }}")
+
+
+@dataclass
+class Provider:
+    """The server and what it had seen when the test began. Settings it is given hold for the test."""
+
+    base_url: str
+
+    def __post_init__(self) -> None:
+        self.before = sim.stats(self.base_url)
+
+    @property
+    def calls(self) -> int:
+        return sim.stats(self.base_url, prompts=False)["calls"] - self.before["calls"]
+
+    def calls_of(self) -> Counter[str]:
+        """Calls per request hash, which is the journal's too."""
+        return Counter(sim.stats(self.base_url)["prompts"]) - Counter(self.before["prompts"])
+
+    def args(self, *more: str, rows: str = "in.jsonl", output: str = "out.jsonl") -> list[str]:
+        own = ["-i", rows, "-p", "say.md", "-m", "m", "--base-url", self.base_url, "-o", output]
+        return [*own, *more]
+
+
+@pytest.fixture
+def provider(base_url: str) -> Iterator[Provider]:
+    yield Provider(base_url)
+    sim.change(base_url, latency="0.01", faults=[])
+
+
+def given(count: int, name: str = "in.jsonl", start: int = 1) -> list[dict[str, Any]]:
+    """Rows that no other test has."""
+    mark = random.randbytes(6).hex()
+    rows = [{"id": f"r{n}", "text": f"{mark} {n}."} for n in range(start, start + count)]
+    write(rows, name)
+    return rows
+
+
+def write(rows: list[dict[str, Any]], name: str = "in.jsonl") -> None:
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def begun(*args: str, **options: Any) -> Process:
+    """The process, begun from Python so that signals are not ignored."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options}
+    return subprocess.Popen([sys.executable, "-m", "batchrun", *args], text=True, **streams)
+
+
+@dataclass
+class Ran:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def account(self) -> dict[str, int]:
+        """The accounting sentence, which is the last line on stderr."""
+        found = ACCOUNT.fullmatch(self.err.strip().splitlines()[-1])
+        assert found, self.err
+        counts = {name: int(text.replace(",", "")) for name, text in found.groupdict().items() if name != "rest"}
+        assert sum(counts.values()) == 2 * counts["rows"]
+        return counts
+
+    @property
+    def goes_on(self) -> str | None:
+        found = re.search(r"; go on with: batchrun (.*)$", self.err.strip())
+        return found and found[1]
+
+
+def ended(process: Process, timeout: float = 40) -> Ran:
+    out, err = process.communicate(timeout=timeout)
+    assert KEY not in out + err
+    assert "Traceback" not in err
+    return Ran(process.returncode, out, err)
+
+
+def ran(*args: str, **options: Any) -> Ran:
+    text = options.pop("input", None)
+    process = begun(*args, **options, **({"stdin": subprocess.PIPE} if text is not None else {}))
+    if text is None:
+        return ended(process)
+    out, err = process.communicate(text, timeout=40)
+    return Ran(process.returncode, out, err)
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Commands that only read, in this process: they need no start of their own."""
+
+    def run(*args: str) -> Ran:
+        capsys.readouterr()
+        return Ran(main(args), *capsys.readouterr())
+
+    return run
+
+
+def table(name: str) -> list[list[str]]:
+    with Path(name).open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def lines(name: str = "out.jsonl") -> list[Any]:
+    return [json.loads(line) for line in Path(name).read_text(encoding="utf-8").splitlines()]
+
+
+def await_true(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def journal() -> Path:
+    (path,) = [path for path in Path(".batchrun").glob("*.db") if path.name != "registry.db"]
+    return path
+
+
+def committed() -> set[str]:
+    """The request hashes of rows that an independent reader finds done."""
+    with contextlib.closing(sqlite3.connect(journal(), timeout=10)) as connection:
+        query = "SELECT request FROM rows JOIN outcomes ON outcomes.row = rows.seq WHERE state = 'done'"
+        return {request for (request,) in connection.execute(query)}
+
+
+def sound() -> None:
+    with Reader.open(journal()) as reader:
+        assert reader.check() == []
+
+
+def test_a_run_from_file_to_file(provider: Provider) -> None:
+    rows = given(20)
+    done = ran(*provider.args())
+    assert (done.code, done.out) == (ExitCode.OK, "")
+    assert done.account == {"done": 20, "failed": 0, "skipped": 0, "unknown": 0, "pending": 0, "rows": 20}
+    assert done.goes_on is None
+    assert provider.calls == 20
+    assert [row["id"] for row in lines()] == [row["id"] for row in rows]
+    assert all(row["output"].startswith("[simulated] Say") for row in lines())
+    assert provider.base_url.split("/")[2] in done.err
+    again = ran(*provider.args())
+    assert (again.code, again.account["done"], provider.calls) == (ExitCode.OK, 20, 20)
+    more = [{"id": f"new{n}", "text": f"{rows[0]['text']} new {n}"} for n in range(10)]
+    write([*rows[:5], *more, *rows[5:]])
+    inserted = ran(*provider.args())
+    assert (inserted.code, inserted.account["rows"], provider.calls) == (ExitCode.OK, 30, 30)
+    assert [row["id"] for row in lines()] == [row["id"] for row in [*rows[:5], *more, *rows[5:]]]
+
+
+def test_a_changed_prompt_is_refused_by_name_and_sent_again_with_update(provider: Provider) -> None:
+    given(5)
+    assert ran(*provider.args()).code == ExitCode.OK
+    Path("say.md").write_text("Tell {{ text }}")
+    refused = ran(*provider.args())
+    assert refused.code == ExitCode.REFUSED
+    assert "the prompt" in refused.err
+    assert "5 that are done would be sent again" in refused.err
+    assert provider.calls == 5
+    assert ran(*provider.args("--update")).code == ExitCode.OK
+    assert provider.calls == 10
+    assert lines()[0]["output"].startswith("[simulated] Tell")
+
+
+def killed_and_gone_on(provider: Provider, count: int, kills: int, cap: int) -> None:
+    rows = given(count)
+    sim.change(provider.base_url, latency="0.03")
+    args = provider.args("--concurrency", str(cap), "--concurrency-fixed")
+    done_then: set[str] = set()
+    calls_then: Counter[str] = Counter()
+    lost = 0
+    for _ in range(kills):
+        process = begun(*args)
+        calls = provider.calls
+        while provider.calls == calls and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.1))
+        process.kill()
+        process.communicate()
+        time.sleep(0.05)
+        sound()
+        now = provider.calls_of()
+        assert all(now[request] == calls_then[request] for request in done_then)
+        done_then, calls_then = committed(), now
+        lost += 1
+    last = ran(*args)
+    assert last.code == ExitCode.OK
+    assert [row["id"] for row in lines()] == [row["id"] for row in rows]
+    final = provider.calls_of()
+    assert all(final[request] == calls_then[request] for request in done_then)
+    assert count <= provider.calls <= count + lost * cap
+    sound()
+
+
+def test_kill_9_loses_and_repeats_nothing(provider: Provider) -> None:
+    killed_and_gone_on(provider, 200, 3, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_kill_9_at_twenty_random_moments(provider: Provider) -> None:
+    killed_and_gone_on(provider, 1000, 20, 16)
+
+
+def running(provider: Provider, *more: str, latency: str = "0.3", rows: int = 400, **options: Any) -> Process:
+    """A run that has requests in flight."""
+    given(rows)
+    sim.change(provider.base_url, latency=latency)
+    process = begun(*provider.args("--concurrency", "8", *more), **options)
+    await_true(lambda: provider.calls >= 8)
+    return process
+
+
+def test_ctrl_c_drains_and_names_the_command_that_goes_on(provider: Provider) -> None:
+    process = running(provider)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    calls = provider.calls
+    stopped = ended(process)
+    assert stopped.code == ExitCode.INTERRUPTED
+    assert provider.calls == calls
+    assert stopped.account["unknown"] == 0
+    assert stopped.account["done"] == calls
+    assert stopped.goes_on == "resume out.jsonl"
+    assert not Path("out.jsonl").exists()
+    assert len(lines("out.jsonl.partial")) == calls
+    sim.change(provider.base_url, latency="0.01")
+    on = ran(*stopped.goes_on.split())
+    assert (on.code, on.account["done"], provider.calls) == (ExitCode.OK, 400, 400)
+    assert not Path("out.jsonl.partial").exists()
+    assert len(lines()) == 400
+
+
+def test_a_second_ctrl_c_leaves_at_once(provider: Provider) -> None:
+    process = running(provider, latency="20")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    left = ended(process)
+    assert time.monotonic() - began < 5
+    assert left.code == ExitCode.INTERRUPTED
+    assert left.account["unknown"] == provider.calls == 8
+    assert "batchrun export" in left.err
+    assert not Path("out.jsonl.partial").exists()
+    sound()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, ExitCode.TERMINATED), (signal.SIGHUP, ExitCode.HANGUP)])
+def test_a_service_manager_finds_it_gone_in_time(
+    provider: Provider, number: int, code: ExitCode, here: Callable[..., Ran]
+) -> None:
+    process = running(provider)
+    process.send_signal(number)
+    stopped = ended(process, 12)
+    assert stopped.code == code
+    assert stopped.account["done"] >= 8
+    assert not list(Path().glob("out*"))
+    exported = here("export", "out.jsonl")
+    assert exported.code == ExitCode.OK
+    assert len(lines()) == stopped.account["done"]
+
+
+def last_words(process: Process, code: ExitCode) -> str:
+    assert process.stderr is not None
+    with process.stderr as stream:
+        err = stream.read()
+    assert process.wait(20) == code
+    assert "Traceback" not in err
+    return err
+
+
+def test_a_reader_that_leaves_stops_the_run(provider: Provider) -> None:
+    given(400)
+    sim.change(provider.base_url, latency="0.05")
+    process = begun(*provider.args("--concurrency", "8", output="-"))
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["id"] == "r1"
+    process.stdout.close()
+    err = last_words(process, ExitCode.BROKEN_PIPE)
+    assert provider.calls < 400
+    assert ACCOUNT.fullmatch(err.strip().splitlines()[-1])
+
+
+def test_a_reader_of_events_that_leaves_stops_the_run(provider: Provider) -> None:
+    process = running(provider, "--json", latency="0.05")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    last_words(process, ExitCode.BROKEN_PIPE)
+    assert provider.calls < 400
+
+
+def test_two_processes_do_not_share_a_run(provider: Provider, here: Callable[..., Ran]) -> None:
+    process = running(provider)
+    began = time.monotonic()
+    for second in (ran(*provider.args()), here("resume", "out.jsonl")):
+        assert second.code == ExitCode.BUSY
+        assert str(process.pid) in second.err
+    assert time.monotonic() - began < 10
+    assert "running" in here("runs").out
+    process.kill()
+    process.communicate()
+    assert "killed" in here("runs").out
+
+
+def test_rows_stream_in_input_order(provider: Provider) -> None:
+    rows = given(60)
+    sim.change(provider.base_url, latency="0.005-0.1")
+    text = Path("in.jsonl").read_text()
+    done = ran(*provider.args(rows="-", output="-"), input=text)
+    assert done.code == ExitCode.OK
+    assert [json.loads(line)["id"] for line in done.out.splitlines()] == [row["id"] for row in rows]
+    assert done.account["done"] == 60
+    assert not list(Path(".batchrun").glob("*.spool"))
+
+
+def test_events_are_one_json_object_a_line(provider: Provider) -> None:
+    given(10)
+    sim.change(provider.base_url, latency="0.3", faults=["503=first"])
+    done = ran(*provider.args("--json"))
+    assert done.code == ExitCode.OK
+    events = [json.loads(line) for line in done.out.splitlines()]
+    kinds = Counter(event["event"] for event in events)
+    assert (kinds["started"], kinds["row"], kinds["ended"]) == (1, 10, 1)
+    assert kinds["attempt"] == kinds["attempt_ended"] == provider.calls
+    assert events[-1]["event"] == "ended"
+    assert events[-1]["exit_code"] == 0
+    assert events[-1]["totals"]["done"] == 10
+    assert done.account["done"] == 10
+
+
+def test_failed_rows_exit_3_and_go_beside_the_output(provider: Provider) -> None:
+    rows = given(10)
+    sim.change(provider.base_url, faults=[f"context=text:{rows[3]['text']}"])
+    done = ran(*provider.args())
+    assert done.code == ExitCode.ROWS_FAILED
+    assert (done.account["done"], done.account["failed"], provider.calls) == (9, 1, 10)
+    assert [row["id"] for row in lines("out.errors.jsonl")] == ["r4"]
+    assert "resume out.jsonl --failed" in done.err
+    sim.change(provider.base_url, faults=[])
+    mended = ran("resume", "out.jsonl", "--failed")
+    assert (mended.code, provider.calls) == (ExitCode.OK, 11)
+    assert not Path("out.errors.jsonl").exists()
+    assert len(lines()) == 10
+
+
+@pytest.mark.parametrize(("fault", "said"), [("quota", "quota"), ("key", "key"), ("model", "model")])
+def test_a_fatal_answer_exits_4_and_the_same_command_goes_on(provider: Provider, fault: str, said: str) -> None:
+    given(50)
+    sim.change(provider.base_url, faults=[f"{fault}=1"])
+    stopped = ran(*provider.args("--concurrency", "8"))
+    assert stopped.code == ExitCode.STOPPED
+    assert said in stopped.err
+    assert provider.calls <= 8
+    assert stopped.account["pending"] == 50
+    if fault == "quota":
+        calls = provider.calls
+        sim.change(provider.base_url, faults=[])
+        on = ran(*provider.args())
+        assert (on.code, on.account["done"], provider.calls) == (ExitCode.OK, 50, calls + 50)
+
+
+def test_time_that_is_over_exits_6(provider: Provider) -> None:
+    given(400)
+    sim.change(provider.base_url, latency="0.2")
+    over = ran(*provider.args("--stop-after", "1s", "--concurrency", "4"))
+    assert over.code == ExitCode.BUDGET
+    assert over.account["unknown"] == 0
+    assert over.account["pending"] > 0
+    assert over.goes_on == "resume out.jsonl"
+
+
+def test_an_output_that_cannot_be_written_exits_5_and_keeps_every_reply(provider: Provider) -> None:
+    given(5)
+    full = ran(*provider.args("--format", "jsonl", output="/dev/full"))
+    assert full.code == ExitCode.STORAGE
+    assert "No space left on device" in full.err
+    assert full.account["done"] == 5
+    assert ran("export", "last", "-o", "saved.jsonl").code == ExitCode.OK
+    assert len(lines("saved.jsonl")) == 5
+    assert provider.calls == 5
+    assert not Path("/dev/.batchrun").exists()
+    assert not list(Path("/dev").glob("full.*"))
+
+
+def test_a_host_that_is_not_there_is_refused_before_any_call_and_holds_no_lock() -> None:
+    given(3)
+    args = ["-i", "in.jsonl", "-p", "say.md", "-m", "m", "-o", "out.jsonl", "--base-url", "http://127.0.0.1:9/v1"]
+    for _ in range(2):
+        refused = ran(*args)
+        assert refused.code == ExitCode.REFUSED
+        assert "127.0.0.1:9 cannot be reached" in refused.err
+    assert not Path("out.jsonl").exists()
+
+
+def test_runs_are_listed_shown_exported_and_removed(provider: Provider, here: Callable[..., Ran]) -> None:
+    rows = given(12)
+    sim.change(provider.base_url, faults=[f"context=text:{rows[3]['text']}"])
+    assert ran(*provider.args()).code == ExitCode.ROWS_FAILED
+    (listed,) = [json.loads(line) for line in here("runs", "--json").out.splitlines()]
+    assert (listed["state"], listed["done"], listed["failed"], listed["pending"]) == ("finished", 11, 1, 0)
+    page = here("show", "out.jsonl", "--failed").out
+    for said in ("errors by cause", "context_length_exceeded", "(line 4)", "slowest rows", "line 4 (r4), for good"):
+        assert said in page
+    assert json.loads(here("show", listed["id"][:-2], "--json").out)["plan"]["model"] == "m"
+    Path("out.jsonl").unlink()
+    assert here("export", "last").code == ExitCode.OK
+    assert len(lines()) == 11
+    assert here("export", "last", "-o", "out.csv").code == ExitCode.OK
+    assert len(table("out.csv")) == 12
+    streamed = here("export", "last", "-o", "-").out
+    assert [json.loads(line)["id"] for line in streamed.splitlines()] == [row["id"] for row in lines()]
+    assert here("export", "last", "--failed", "-o", "again.jsonl").code == ExitCode.OK
+    assert [row["id"] for row in lines("again.jsonl")] == ["r4"]
+    assert here("export", "last", "--journal", "copy.db").code == ExitCode.OK
+    with Reader.open(Path("copy.db")) as reader:
+        assert reader.totals.done == 11
+    assert here("rm", "last").code == ExitCode.REFUSED
+    assert here("rm", "last", "--yes").code == ExitCode.OK
+    assert here("runs", "--json").out == ""
+    assert Path("out.jsonl").exists()
+    assert provider.calls == 12
+
+
+def test_a_dry_run_makes_no_call_and_no_file(provider: Provider) -> None:
+    rows = given(3)
+    dry = ran(*provider.args("--dry-run"))
+    assert dry.code == ExitCode.OK
+    assert "3 rows would be sent" in dry.out
+    assert rows[0]["text"] in dry.out
+    assert provider.calls == 0
+    assert sorted(os.listdir()) == ["in.jsonl", "say.md"]
+
+
+def test_csv_in_csv_out_with_the_simulated_provider() -> None:
+    Path("in.csv").write_text('id,text\n1,"Hello, you."\n2,"Two\nlines."\n', newline="")
+    done = ran("-i", "in.csv", "-p", "say.md", "-P", "sim", "-o", "out.csv")
+    assert done.code == ExitCode.OK
+    assert "SIMULATED" in done.err
+    header, *rows = table("out.csv")
+    assert header == ["id", "text", "output"]
+    assert [row[:2] for row in rows] == [["1", "Hello, you."], ["2", "Two\nlines."]]
+    refused = ran("-i", "in.csv", "-p", "say.md", "-m", "m", "-o", "out.csv")
+    assert refused.code == ExitCode.REFUSED
+    assert "simulated" in refused.err
+
+
+def test_a_limit_leaves_the_rest_pending_and_says_how_to_go_on(provider: Provider) -> None:
+    given(20)
+    first = ran(*provider.args("--limit", "5"))
+    assert (first.code, first.account["pending"], provider.calls) == (ExitCode.OK, 15, 5)
+    assert ran(*provider.args()).account["done"] == 20
+
+
+def test_quiet_says_the_account_alone(provider: Provider) -> None:
+    given(3)
+    done = ran(*provider.args("--quiet"))
+    assert (done.code, done.out) == (ExitCode.OK, "")
+    assert len(done.err.splitlines()) == 1
+    assert done.account["done"] == 3
