@@ -229,18 +229,22 @@ def test_a_full_disk_behind_stdout_is_told() -> None:
 
 
 @pytest.mark.parametrize("where", ["typed", "variable", "file"])
-def test_runs_kept_elsewhere_are_found_there_and_the_last_word_says_how(where: str) -> None:
+def test_runs_kept_elsewhere_are_found_there_and_the_last_word_says_how(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("rows.jsonl").write_text('{"text":"a"}\n{"text":"b"}\n')
     typed = ["--runs-dir", "kept"] if where == "typed" else []
-    environment = {"BATCHRUN_RUNS_DIR": "kept"} if where == "variable" else {}
+    if where == "variable":
+        monkeypatch.setenv("BATCHRUN_RUNS_DIR", "kept")
     if where == "file":
         Path("batchrun.toml").write_text('runs-dir = "kept"\n')
-    run = ["--input", "rows.jsonl", "--prompt", "summarize", "--profile", "sim", "--limit", "1"]
-    begun = batchrun(*run, *typed, **environment)
+    begun = batchrun(
+        "--input", "rows.jsonl", "--prompt", "summarize", "--profile", "sim", "--limit", "1", "--no-progress", *typed
+    )
     assert begun.stderr.rstrip().endswith("go on with: batchrun resume rows.summarize.jsonl --runs-dir kept")
-    assert "1/2 done" in batchrun("runs", *typed, **environment).stdout
-    assert "--runs-dir kept" in batchrun("show", "rows.summarize.jsonl", *typed, **environment).stdout
-    resumed = batchrun("resume", "rows.summarize.jsonl", "--json", *typed, **environment)
+    assert "1/2 done" in batchrun("runs", *typed).stdout
+    assert "--runs-dir kept" in batchrun("show", "rows.summarize.jsonl", *typed).stdout
+    resumed = batchrun("resume", "rows.summarize.jsonl", *typed)
     assert (resumed.returncode, "2 done" in resumed.stderr) == (0, True)
 
 
@@ -254,6 +258,9 @@ def complete(line: str) -> list[str]:
 def test_the_shell_completes_commands_profiles_prompts_and_columns() -> None:
     Path("rows.csv").write_text("id,text,title\n1,a,b\n")
     assert complete("batchrun re") == ["resume"]
+    assert complete("batchrun --inp") == ["--input"]
+    assert complete("batchrun --he") == ["--help", "--header"]
+    assert complete("batchrun --input rows.csv --column body=t") == ["body=text", "body=title"]
     assert complete("batchrun run --profile o") == ["ollama", "openai", "openrouter"]
     assert "translate" in complete("batchrun run --prompt tr")
     assert complete("batchrun run --input rows.csv --column body=t") == ["body=text", "body=title"]

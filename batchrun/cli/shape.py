@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from batchrun.errors import ExitCode, RefusedError
 
@@ -100,6 +101,14 @@ class Door(ShownGroup):
         if args and args[0].startswith("-") and args[0] not in _FIRST:
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands, and the options of `run`, which need no command before them."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            run = self.commands["run"]
+            found += run.shell_complete(click.Context(run, ctx, "run", resilient_parsing=True), incomplete)
+        return list({item.value: item for item in found}.values())
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Exit codes"):
