@@ -25,6 +25,7 @@ from batchrun.events import (
     LimitsChanged,
     Notice,
     RowFinished,
+    RowLost,
     RunStarted,
     Waiting,
 )
@@ -230,6 +231,7 @@ JSON_EVENTS: dict[type, str] = {
     AttemptStarted: "attempt",
     AttemptEnded: "attempt_ended",
     RowFinished: "row",
+    RowLost: "lost",
     Waiting: "waiting",
     Going: "going",
     LimitsChanged: "limits",
