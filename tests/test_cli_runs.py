@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ ACCOUNT = re.compile(
     r" \+ (?P<unknown>[\d,]+) unknown \+ (?P<pending>[\d,]+) pending = (?P<rows>[\d,]+) rows in(?P<rest>.*)"
 )
 Process = subprocess.Popen[str]
+moment = threading.Event().wait
+"""Time for other processes, whose clocks cannot be faked."""
 
 
 @pytest.fixture(scope="session")
@@ -160,7 +163,7 @@ def await_true(condition: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.005)
+        moment(0.005)
 
 
 def journal() -> Path:
@@ -224,11 +227,11 @@ def killed_and_gone_on(provider: Provider, count: int, kills: int, cap: int) -> 
         process = begun(*args)
         calls = provider.calls
         while provider.calls == calls and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(random.uniform(0, 0.1))
+            moment(0.005)
+        moment(random.uniform(0, 0.1))
         process.kill()
         process.communicate()
-        time.sleep(0.05)
+        moment(0.05)
         sound()
         now = provider.calls_of()
         assert all(now[request] == calls_then[request] for request in done_then)
@@ -265,7 +268,7 @@ def running(provider: Provider, *more: str, latency: str = "0.3", rows: int = 40
 def test_ctrl_c_drains_and_names_the_command_that_goes_on(provider: Provider) -> None:
     process = running(provider)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
+    moment(0.2)
     calls = provider.calls
     stopped = ended(process)
     assert stopped.code == ExitCode.INTERRUPTED
@@ -285,7 +288,7 @@ def test_ctrl_c_drains_and_names_the_command_that_goes_on(provider: Provider) ->
 def test_a_second_ctrl_c_leaves_at_once(provider: Provider) -> None:
     process = running(provider, latency="20")
     process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    moment(0.3)
     assert process.poll() is None
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
