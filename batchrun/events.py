@@ -35,7 +35,8 @@ class IntakeProgress:
 @dataclass(frozen=True, slots=True)
 class RunStarted:
     """The run begins to send. `totals` is the journal's account at this moment; `price` says what tokens cost, None
-    where that is not known."""
+    where that is not known; `to_send` is how many rows are sent where this command stops short of all that are left.
+    """
 
     run: str
     totals: Totals
@@ -44,6 +45,13 @@ class RunStarted:
     simulated: bool
     at: float
     price: str | None = None
+    to_send: int | None = None
+
+    @property
+    def goal(self) -> int:
+        """How many rows have an outcome when this command is through."""
+        totals = self.totals
+        return totals.rows if self.to_send is None else totals.done + totals.failed + totals.skipped + self.to_send
 
 
 class AttemptStarted(NamedTuple):

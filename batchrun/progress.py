@@ -41,7 +41,7 @@ class Mark(NamedTuple):
 class Progress:
     """The run at one moment. Times are the engine's monotonic seconds, rates per second.
 
-    `done` … `unknown` are rows of the whole run, earlier sessions included; `finished_here`, `attempts` and what
+    `left_out` are the rows that this command does not send: `--limit`, `--sample`. `done` … `unknown` are rows of the whole run, earlier sessions included; `finished_here`, `attempts` and what
     follows count this session only. `retries` were sent again after a failure, `throttled` met a 429. `eta` is in
     seconds, None while nothing supports one.
 
@@ -57,6 +57,7 @@ class Progress:
     started: float | None = None
     now: float = 0.0
     rows: int = 0
+    left_out: int = 0
     done: int = 0
     failed: int = 0
     failed_for_now: int = 0
@@ -93,6 +94,11 @@ class Progress:
     def finished(self) -> int:
         """Rows with an outcome."""
         return self.done + self.failed + self.skipped
+
+    @property
+    def goal(self) -> int:
+        """Rows with an outcome when this command is through."""
+        return self.rows - self.left_out
 
     @property
     def pending(self) -> int:
@@ -168,6 +174,7 @@ class Fold:
             "model": start.model if start else "",
             "simulated": start.simulated if start else False,
             "rows": totals.rows,
+            "left_out": start.totals.rows - start.goal if start else 0,
             "done": totals.done + self._states[State.DONE],
             "failed": totals.failed + self._states[State.FAILED],
             "failed_for_now": totals.failed_for_now + self._n["for now"],
@@ -212,7 +219,7 @@ class Fold:
     def _eta(self, rate: float) -> float | None:
         if self._start is None or not self._marks or self._marks[-1].at - self._start.at < SETTLED or rate <= 0:
             return None
-        left = self._totals.rows - self._totals.done - self._totals.failed - self._totals.skipped
+        left = self._start.goal - self._totals.done - self._totals.failed - self._totals.skipped
         return max(0, left - self._states[State.DONE] - self._states[State.FAILED]) / rate
 
     def _on_start(self, event: RunStarted) -> None:

@@ -107,6 +107,16 @@ def test_an_event_is_told_in_words(event: Event, level: int, text: str) -> None:
     assert told(event) == (level, text)
 
 
+def test_a_run_that_stops_short_counts_towards_what_it_sends() -> None:
+    assert "2 of 6 rows to" in batchrun("--limit", "2").stderr
+    ran = batchrun("--json", "--limit", "5")
+    events = [json.loads(line) for line in ran.stdout.splitlines()]
+    pictures = [event for event in events if event["event"] == "progress"]
+    assert [event["to_send"] for event in events if event["event"] == "started"] == [3]
+    assert pictures[-1]["goal"] == pictures[-1]["done"] == 5
+    assert "3 of 6 rows to" in batchrun("--sample", "3", "-o", "sample.jsonl").stderr
+
+
 def test_json_events_end_with_the_account_and_the_command_that_goes_on() -> None:
     ran = batchrun("--json", "--limit", "2")
     events = [json.loads(line) for line in ran.stdout.splitlines()]

@@ -8,16 +8,17 @@ from typing import BinaryIO
 
 from batchrun import sim
 from batchrun.client import Client
-from batchrun.engine.export import Exported, Streamer, columns_of, errors_path, export, is_stream, partial_path
+from batchrun.engine.export import Exported, Streamer, columns_of, errors_path, export, partial_path
 from batchrun.engine.run import Emit, Ending, Run
 from batchrun.engine.start import Prepared
 from batchrun.engine.till import tariff_of
+from batchrun.engine.window import in_sample
 from batchrun.errors import BatchrunError, ExitCode
 from batchrun.events import Event, RowFinished, RunEnded, RunStarted
 from batchrun.journal import Reader
 from batchrun.models import Totals
 from batchrun.plan import Plan
-from batchrun.plan.outputs import STREAM
+from batchrun.plan.outputs import STREAM, is_device
 from batchrun.plan.resolve import Access
 
 HASTY = frozenset({ExitCode.TERMINATED, ExitCode.HANGUP})
@@ -86,13 +87,25 @@ async def _sent(
 
         run = Run(prepared.plan, prepared.journal, client, prepared.renderer, checker=prepared.checker, emit=heard)
         at_hand(run)
-        emit(_started(prepared, client))
+        emit(_started(prepared, client, await asyncio.to_thread(_to_send, prepared)))
         if rows_out is None:
             return await run.run()
         return await rows_out.beside(run)
 
 
-def _started(prepared: Prepared, client: Client) -> RunStarted:
+def _to_send(prepared: Prepared) -> int | None:
+    """How many rows `limit` and `sample` leave to be sent; None without them."""
+    plan, total = prepared.plan, prepared.journal.totals.rows
+    if plan.limit is None and plan.sample is None:
+        return None
+
+    def wanted(position: int) -> bool:
+        return plan.sample is None or in_sample(position, plan.sample, total)
+
+    return prepared.journal.count_pending(plan.limit, wanted)
+
+
+def _started(prepared: Prepared, client: Client, to_send: int | None) -> RunStarted:
     plan, loop = prepared.plan, asyncio.get_running_loop()
     host = "the simulated provider" if plan.simulated else client.describe()
     price = None if plan.model is None else tariff_of(plan).of(plan.model)
@@ -104,6 +117,7 @@ def _started(prepared: Prepared, client: Client) -> RunStarted:
         simulated=plan.simulated,
         at=loop.time(),
         price=None if price is None else price.text,
+        to_send=to_send,
     )
 
 
@@ -194,7 +208,7 @@ async def _output(prepared: Prepared, ending: Ending, stream: BinaryIO | None) -
     if output is None or ending.exit_code is ExitCode.STORAGE:
         return ending, None
     whole = ending.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED)
-    if ending.hasty or ending.exit_code in HASTY or (not whole and is_stream(output)):
+    if ending.hasty or ending.exit_code in HASTY or (not whole and is_device(output)):
         said = f"`batchrun export {prepared.run.reference}` writes what is done"
         return ending._replace(hint=ending.hint or said), None
     target = output if whole else partial_path(output)
@@ -212,7 +226,7 @@ async def _output(prepared: Prepared, ending: Ending, stream: BinaryIO | None) -
 def write_output(plan: Plan, journal: Path, target: Path, output: Path) -> Exported:
     """The output of a journal written to `target`, its errors file beside `output` if that is a file."""
     with Reader.open(journal) as reader:
-        return export(plan, reader, target, errors=None if is_stream(output) else errors_path(output))
+        return export(plan, reader, target, errors=None if is_device(output) else errors_path(output))
 
 
 def _ended(ending: Ending, totals: Totals, exported: Exported | None, now: float) -> RunEnded:

@@ -14,7 +14,7 @@ from batchrun.journal.drift import Comparison
 from batchrun.journal.intake import FirstIntake, transaction
 from batchrun.journal.reader import read_meta
 from batchrun.journal.records import Charged, Drift, End, IntakeRow, Meta
-from batchrun.journal.window import pending
+from batchrun.journal.window import count_pending, pending
 from batchrun.journal.writer import Done, Writer
 from batchrun.models import Outcome, Pending, Totals
 
@@ -175,6 +175,11 @@ class Journal:
         """Rows without an outcome in input order, behind the position `after` (0: from the first) and up to `until`."""
         with self._window_guard, database.translated(self.path):
             return pending(self._reading(), after, limit, until)
+
+    def count_pending(self, until: int | None, wanted: Callable[[int], bool]) -> int:
+        """How many rows up to `until` have no outcome and a position that is `wanted`; reads all of them."""
+        with self._window_guard, database.translated(self.path):
+            return count_pending(self._reading(), until, wanted)
 
     @property
     def totals(self) -> Totals:

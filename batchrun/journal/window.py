@@ -1,7 +1,7 @@
 """The rows that still have to be answered, in the order of the input, with what the journal knows of each."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from json import dumps
 from typing import Any
 
@@ -11,6 +11,10 @@ _WINDOW = """
 SELECT seq, position, line, key, text FROM rows
 WHERE position > ? AND position <= ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
 ORDER BY position LIMIT ?
+"""
+_POSITIONS = """
+SELECT position FROM rows
+WHERE position <= ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
 """
 _HISTORY = """
 SELECT attempts.row, max(number),
@@ -31,6 +35,12 @@ def pending(connection: sqlite3.Connection, after: int, limit: int, until: int |
     rows: list[tuple[Any, ...]] = connection.execute(_WINDOW, (after, last, limit)).fetchall()
     known = _histories(connection, [row[0] for row in rows])
     return [Pending(seq, position, line, key, text, known.get(seq, FRESH)) for seq, position, line, key, text in rows]
+
+
+def count_pending(connection: sqlite3.Connection, until: int | None, wanted: Callable[[int], bool]) -> int:
+    """How many rows without an outcome have a position that is `wanted` and not over `until`."""
+    found = connection.execute(_POSITIONS, (EVERYTHING if until is None else until,))
+    return sum(wanted(position) for (position,) in found)
 
 
 def _histories(connection: sqlite3.Connection, rows: Iterable[int]) -> dict[int, History]:

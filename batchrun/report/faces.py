@@ -110,7 +110,7 @@ class Bar:
         if isinstance(event, RunStarted):
             self.close()
             totals = event.totals
-            self._open(total=totals.rows, initial=totals.done + totals.failed + totals.skipped)
+            self._open(total=event.goal, initial=totals.done + totals.failed + totals.skipped)
         elif isinstance(event, IntakeProgress):
             self._intake(event.rows)
         said = notable(event)
@@ -266,7 +266,7 @@ def _value(value: Any) -> Any:
 
 COSTS = ("cost", "cost_again", "cost_maybe")
 _PICTURE = (
-    *("rows", "done", "failed", "failed_for_now", "skipped", "unknown", "pending", "in_flight"),
+    *("rows", "goal", "done", "failed", "failed_for_now", "skipped", "unknown", "pending", "in_flight"),
     *("truncated", "refused", "filtered", "attempts", "retries", "throttled", "maybe_paid"),
     *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "unpriced"),
     *("row_rate", "token_rate", "eta", "elapsed"),
@@ -304,7 +304,7 @@ def _speaks_unicode() -> bool:
 def started(event: RunStarted) -> str:
     """Which run begins, with whom, and how much is left of it."""
     totals = event.totals
-    left = totals.pending + totals.unknown
+    left = totals.pending + totals.unknown if event.to_send is None else event.to_send
     rows = f"{left:,} of {totals.rows:,} rows" if left != totals.rows else f"{totals.rows:,} rows"
     model = f", model {event.model}" if event.model else ""
     said = f"run {event.run}: {rows} to {event.host}{model}"

@@ -129,7 +129,7 @@ def status(progress: Progress) -> str:
     limits = progress.limits
     allowed = f"/{limits.allowed}" if limits is not None else ""
     parts = [
-        f"{progress.finished:,}/{progress.rows:,} rows",
+        f"{progress.finished:,}/{progress.goal:,} rows",
         f"{count(progress.row_rate)}/s",
         f"{count(progress.input_tokens)} tokens in, {count(progress.output_tokens)} out",
         spending(progress),
