@@ -16,7 +16,7 @@ from batchrun import journal
 from batchrun.errors import BusyError, RefusedError, StorageError
 from batchrun.journal import Lock, Meta, Reader, Session
 from batchrun.models import Totals
-from batchrun.plan.outputs import STREAM
+from batchrun.plan.outputs import STREAM, is_device
 
 DIRECTORY = ".batchrun"
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -47,7 +47,7 @@ class RunFile(NamedTuple):
     def reference(self) -> str:
         """What a user types to mean this run from the current directory."""
         output = self.output
-        if output is None:
+        if output is None or is_device(output):
             return self.id
         relative = os.path.relpath(output)
         return str(output) if relative.startswith("..") else relative
@@ -73,8 +73,7 @@ def directory_for(output: str, runs_dir: str | None) -> Path:
     """Where the journal of a run with this output lies; no directory is made among the system's devices."""
     if runs_dir is not None:
         return Path(runs_dir)
-    path = Path(output)
-    return Path(DIRECTORY) if output == STREAM or path.is_fifo() or path.is_char_device() else path.parent / DIRECTORY
+    return Path(DIRECTORY) if output == STREAM or is_device(output) else Path(output).parent / DIRECTORY
 
 
 def new_id(now: float) -> str:

@@ -359,6 +359,21 @@ def test_two_processes_do_not_share_a_run(provider: Provider, here: Callable[...
     assert "killed" in here("runs").out
 
 
+def test_of_many_that_begin_at_once_exactly_one_runs(provider: Provider) -> None:
+    given(30)
+    sim.change(provider.base_url, latency="20")
+    crowd = [begun(*provider.args("--concurrency", "8")) for _ in range(4)]
+    await_true(lambda: sum(process.poll() is None for process in crowd) == 1, 30)
+    await_true(lambda: provider.calls == 8)
+    (winner,) = [process for process in crowd if process.poll() is None]
+    winner.kill()
+    winner.communicate()
+    crowd.remove(winner)
+    assert [ended(process).code for process in crowd] == [ExitCode.BUSY] * 3
+    assert len(list(Path(".batchrun").glob("*.db"))) == 1
+    assert provider.calls == 8
+
+
 def test_rows_stream_in_input_order(provider: Provider) -> None:
     rows = given(60)
     sim.change(provider.base_url, latency="0.005-0.1")

@@ -123,8 +123,7 @@ async def test_batch_results_are_openai_s_to_the_letter(tmp_path: Path) -> None:
     assert list(refused) == ["id", "custom_id", "response", "error"]
     assert refused["response"]["status_code"] == 400
     assert refused["response"]["body"]["error"]["code"] == "context_length_exceeded"
-    assert refused["error"]["code"]
-    assert refused["error"]["message"]
+    assert refused["error"] is None
     assert html["response"]["body"] == "<html>"
 
 
@@ -198,6 +197,22 @@ async def test_a_pipe_is_written_to_and_never_renamed_over(tmp_path: Path) -> No
     assert len(os.read(reader, 65536).splitlines()) == 2
     os.close(reader)
     assert fifo.is_fifo()
+
+
+async def test_a_device_that_leads_to_a_file_is_never_renamed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As /dev/stdout is in `batchrun -o /dev/stdout >file`."""
+    stage, device = Stage(tmp_path, 2), tmp_path / "dev" / "stdout"
+    await stage.play(Provider())
+    os.mkdir(device.parent)
+    os.symlink(tmp_path / "file", device)
+    monkeypatch.setattr("batchrun.plan.outputs._DEVICES", {str(device.parent)})
+    (tmp_path / "file").write_text("")
+    written(stage, device, errors=False)
+    assert len(lines(tmp_path / "file")) == 2
+    assert os.listdir(device.parent) == ["stdout"]
+    assert os.readlink(device) == str(tmp_path / "file")
 
 
 async def test_the_mode_of_an_output_is_kept(tmp_path: Path) -> None:

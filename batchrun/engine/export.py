@@ -16,6 +16,7 @@ from batchrun.errors import StorageError
 from batchrun.journal import Reader, Record
 from batchrun.models import Defect, Invalid, Kind, State
 from batchrun.plan import Plan
+from batchrun.plan.outputs import is_device
 
 _UNLIKE = frozenset({"jsonl", "json"})
 """Inputs whose rows may have columns of their own."""
@@ -38,11 +39,6 @@ def errors_path(output: Path) -> Path:
 def partial_path(output: Path) -> Path:
     """Where the rows of an unfinished run go, so that NAME is only ever whole."""
     return output.with_name(f"{output.name}.partial")
-
-
-def is_stream(output: Path) -> bool:
-    """Whether the output is a pipe or a device: written to, with nothing beside it."""
-    return output.exists() and not output.is_file()
 
 
 def columns_of(plan: Plan, reader: Reader) -> tuple[str, ...]:
@@ -179,7 +175,7 @@ def replaced(path: Path, *, unless_empty: bool = False) -> Generator[BinaryIO]:
     What exists and is no regular file (a pipe, a device) is written to, never renamed over. With `unless_empty` an
     empty file is not made, and an old one at its place is removed.
     """
-    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+    if is_device(path):
         with path.open("wb") as stream:
             yield stream
         return

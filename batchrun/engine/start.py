@@ -22,7 +22,7 @@ from batchrun.events import Event, IntakeProgress, Notice
 from batchrun.journal import Drift, Journal, Lock, Meta
 from batchrun.models import Kind, Request, Row
 from batchrun.plan import Plan, drift_text, plan_from_json, plan_to_json
-from batchrun.plan.outputs import STREAM
+from batchrun.plan.outputs import STREAM, is_device
 from batchrun.plan.resolve import facts_of, gather_again, override, resolve
 from batchrun.plan.sources import Gathered
 from batchrun.prompts import Prompt, Renderer
@@ -186,7 +186,7 @@ def _check_overwrite(plan: Plan, directory: Path) -> None:
         return
     output = Path(plan.output)
     registry.refuse_damaged(output, directory)
-    if output.is_file():
+    if output.is_file() and not is_device(output):
         raise RefusedError(
             f"{output} exists and belongs to no run",
             "choose another --output, or replace it with --fresh",

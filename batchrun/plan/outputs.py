@@ -1,5 +1,6 @@
 """Where the output goes: its default name, its format, its columns, and what it may not overwrite."""
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from batchrun.errors import RefusedError
 from batchrun.models import Kind
 
 STREAM = "-"
+_DEVICES = frozenset({"/dev", "/dev/fd", "/proc/self/fd"})
 _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -15,6 +17,12 @@ def default_output(stem: str, kind: Kind, prompt: str | None, form: str | None) 
     """The output's name where none is chosen, in the current directory: `reviews.translate.jsonl`."""
     middle = {Kind.ROWS: prompt or "output", Kind.BATCH: "results", Kind.BODIES: "output"}[kind]
     return f"{stem}.{middle}.{form or 'jsonl'}"
+
+
+def is_device(output: str | Path) -> bool:
+    """Whether the output is a pipe or a device: written to as it is, with nothing beside it."""
+    path = Path(os.path.abspath(output))  # links such as /dev/stdout are not followed
+    return path.exists() and (not path.is_file() or str(path.parent) in _DEVICES)
 
 
 def output_format(output: str, chosen: str | None, kind: Kind) -> str:
