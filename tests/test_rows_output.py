@@ -180,22 +180,29 @@ def test_a_batch_result_has_openai_s_shape_and_the_reply_s_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "response"),
+    ("options", "response", "told"),
     [
-        ({}, None),
+        ({}, None, False),
         (
             {"status_code": 400, "body_text": '{"error":1}'},
             {"status_code": 400, "request_id": None, "body": {"error": 1}},
+            True,
         ),
         (
             {"status_code": 502, "request_id": "r", "body_text": "<html>\n"},
             {"status_code": 502, "request_id": "r", "body": "<html>\n"},
+            True,
         ),
-        ({"status_code": 500}, {"status_code": 500, "request_id": None, "body": None}),
+        ({"status_code": 500}, {"status_code": 500, "request_id": None, "body": None}, False),
+        (
+            {"status_code": 200, "body_text": '{"choices": []}'},
+            {"status_code": 200, "request_id": None, "body": {"choices": []}},
+            False,
+        ),
     ],
 )
-def test_a_batch_error_has_the_answer_if_there_was_one(
-    options: dict[str, Any], response: dict[str, Any] | None
+def test_a_batch_error_has_the_answer_if_there_was_one_and_else_says_why(
+    options: dict[str, Any], response: dict[str, Any] | None, *, told: bool
 ) -> None:
     line = batch_error_line("batch_req_1", "a", "deadline", 'no "answer"', **options)
     assert "\n" not in line
@@ -203,5 +210,5 @@ def test_a_batch_error_has_the_answer_if_there_was_one(
         "id": "batch_req_1",
         "custom_id": "a",
         "response": response,
-        "error": {"code": "deadline", "message": 'no "answer"'},
+        "error": None if told else {"code": "deadline", "message": 'no "answer"'},
     }

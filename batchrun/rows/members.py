@@ -65,12 +65,15 @@ def batch_error_line(  # noqa: PLR0913 (the members of the line)
 ) -> str:
     """A line of OpenAI's Batch error file. Without a status there was no answer, and `response` is null.
 
-    A body that is not JSON (a proxy's HTML) becomes a string.
+    Where the answer was an error it says itself why, and `error` is null, as at OpenAI
+    (github.com/openai/openai-openapi/issues/302). A body that is not JSON (a proxy's HTML) becomes a string.
     """
     error = f'{{"code": {string(code)}, "message": {string(message)}}}'
     if status_code is None:
         return _batch(id, custom_id, "null", error)
-    return _batch(id, custom_id, _response(status_code, request_id, _json_or_string(body_text)), error)
+    told = status_code >= 400 and body_text is not None
+    response = _response(status_code, request_id, _json_or_string(body_text))
+    return _batch(id, custom_id, response, "null" if told else error)
 
 
 def _batch(id: str, custom_id: str, response: str, error: str) -> str:
