@@ -359,6 +359,21 @@ def test_two_processes_do_not_share_a_run(provider: Provider, here: Callable[...
     assert "killed" in here("runs").out
 
 
+def test_ctrl_c_while_the_input_is_checked_leaves_nothing_behind(provider: Provider) -> None:
+    given(1)
+    os.mkfifo("endless")
+    process = begun(*provider.args(rows="endless"))
+    with Path("endless").open("w") as endless:
+        endless.write('{"text": "x"}\n')
+        endless.flush()
+        moment(0.5)
+        process.send_signal(signal.SIGINT)
+        stopped = ended(process)
+    assert (stopped.code, provider.calls) == (ExitCode.INTERRUPTED, 0)
+    assert "nothing was sent" in stopped.err
+    assert not [*Path(".batchrun").glob("*.db"), *Path(".batchrun").glob("*.spool")]
+
+
 def test_of_many_that_begin_at_once_exactly_one_runs(provider: Provider) -> None:
     given(30)
     sim.change(provider.base_url, latency="20")

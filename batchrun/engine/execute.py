@@ -217,7 +217,8 @@ async def _output(prepared: Prepared, ending: Ending, stream: BinaryIO | None) -
     except BatchrunError as error:
         return Ending(ExitCode.STORAGE, error.message, error.hint), None
     except BrokenPipeError:
-        return Ending(ExitCode.BROKEN_PIPE, "the reader of the output has gone away"), None
+        hint = f"`batchrun export {prepared.run.reference} --output FILE` writes it again"
+        return Ending(ExitCode.BROKEN_PIPE, "the reader of the output has gone away", hint), None
     if whole:
         partial_path(output).unlink(missing_ok=True)
     return ending, exported

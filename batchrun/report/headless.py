@@ -46,7 +46,11 @@ def run(gathered: Gathered, access: Access) -> ExitCode:
         pages.show_rehearsal(rehearse(gathered, headless.emit), as_json=gathered.settings.as_json)
         return ExitCode.OK
     with headless:
-        prepared = prepare(gathered, headless.emit)
+        try:
+            prepared = prepare(gathered, headless.emit)
+        except KeyboardInterrupt:
+            headless.say("interrupted while the input was checked; nothing was sent")
+            return ExitCode.INTERRUPTED
         return headless.finish(prepared, access)
 
 
@@ -88,6 +92,11 @@ class Headless:
         if self._logs:
             logbook.record(event)
         self._face.hear(event)
+
+    def say(self, words: str) -> None:
+        """The last word of a command that has nothing to account for."""
+        self._face.close()
+        print(f"batchrun: {words}", file=sys.stderr, flush=True)
 
     def finish(self, prepared: Prepared, access: Access) -> ExitCode:
         """Run what is prepared to its end and have the last word."""
