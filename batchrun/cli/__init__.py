@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 from batchrun import __version__
-from batchrun.cli import run, runs, sim, tools
+from batchrun.cli import app, run, runs, sim, tools
 from batchrun.cli.failures import Border
 from batchrun.cli.shape import Door
 from batchrun.errors import ExitCode
@@ -35,11 +35,13 @@ def program(ctx: click.Context) -> int:
     see batchrun run --help.
     """
     if ctx.invoked_subcommand is None:
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            return app.open_app({})
         click.echo(ctx.get_help(), err=True)
     return ExitCode.REFUSED
 
 
-for _command in (run.run, run.resume, runs.runs, runs.show, runs.export, runs.rm):
+for _command in (app.app, run.run, run.resume, runs.runs, runs.show, runs.export, runs.rm):
     program.add_command(_command)
 for _command in (sim.sim, tools.prompts, tools.profiles, tools.completion):
     program.add_command(_command)

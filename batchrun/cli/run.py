@@ -54,20 +54,23 @@ def run(ctx: click.Context, **_: Any) -> int:
     params=[
         click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
         flag("This command", "--failed failed", "Send the rows again that failed for good, too."),
+        flag("This command", "--tui tui", "In the app."),
         *RESUME,
     ],
     examples=_RESUME_EXAMPLES,
 )
 @click.pass_context
-def resume(ctx: click.Context, ref: str, failed: bool, **_: Any) -> int:
+def resume(ctx: click.Context, ref: str, failed: bool, tui: bool, **_: Any) -> int:
     """Go on with a run: everything that is not done.
 
     RUN is a run id, a unique beginning of one, an output file, or last. The rows, the prompt and the plan come from
     the journal; neither the input nor the prompt file is read. Options change the plan from here on.
     """
-    flags = {name: value for name, value in typed(ctx).items() if name not in ("ref", "failed")}
+    flags = {name: value for name, value in typed(ctx).items() if name not in ("ref", "failed", "tui")}
     if "runs_dir" not in flags and (runs_dir := configured_runs_dir()) is not None:
         flags["runs_dir"] = runs_dir
+    if tui:
+        return in_app(ref, failed, flags)
     return go_on(ctx, ref, failed, flags)
 
 
@@ -87,6 +90,14 @@ def execute(gathered: "Gathered", access: "Access") -> int:
     from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
 
     return headless.run(gathered, access)
+
+
+def in_app(ref: str, failed: bool, flags: dict[str, Any]) -> int:
+    """Goes on with a journaled run in the app; the exit code."""
+    from batchrun.cli.app import open_app  # noqa: PLC0415  only for this way
+    from batchrun.tui.desk import Again  # noqa: PLC0415  Textual: not for --help
+
+    return open_app(flags, Again(reference=ref, flags=flags, failed=failed))
 
 
 def go_on(ctx: click.Context, ref: str, failed: bool, flags: dict[str, Any]) -> int:

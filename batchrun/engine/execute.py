@@ -43,9 +43,9 @@ async def execute(
     loop = asyncio.get_running_loop()
     with contextlib.closing(_Closing(prepared)) as closing:
         ending = Ending(ExitCode.OK)
-        if something_pending(prepared.journal.totals):
+        if something_pending(prepared.journal.totals) and prepared.only != ():
             ending = await _sent(prepared, access, emit, at_hand, stream)
-        ending = _settled(ending, prepared.journal.totals, prepared.plan)
+        ending = _settled(ending, prepared.journal.totals, prepared)
         closing.exit_code = ending.exit_code
         prepared.journal.stop(ending.exit_code)
         ending, exported = await _output(prepared, ending, stream)
@@ -85,7 +85,8 @@ async def _sent(
             if rows_out is not None and isinstance(event, RowFinished):
                 rows_out.news.set()
 
-        run = Run(prepared.plan, prepared.journal, client, prepared.renderer, checker=prepared.checker, emit=heard)
+        parts = prepared.plan, prepared.journal, client, prepared.renderer
+        run = Run(*parts, checker=prepared.checker, emit=heard, only=prepared.only)
         at_hand(run)
         emit(_started(prepared, client, await asyncio.to_thread(_to_send, prepared)))
         if rows_out is None:
@@ -188,11 +189,12 @@ class _RowsOut:
             return ending
 
 
-def _settled(ending: Ending, totals: Totals, plan: Plan) -> Ending:
+def _settled(ending: Ending, totals: Totals, prepared: Prepared) -> Ending:
     """The ending with the account in view: failed rows, and the check that nothing has vanished."""
     if ending.exit_code is not ExitCode.OK:
         return ending
-    whole = plan.limit is None and plan.sample is None
+    plan = prepared.plan
+    whole = plan.limit is None and plan.sample is None and prepared.only is None
     if totals.pending < 0 or (whole and something_pending(totals)):
         return Ending(
             ExitCode.UNEXPECTED,
@@ -205,7 +207,7 @@ def _settled(ending: Ending, totals: Totals, plan: Plan) -> Ending:
 async def _output(prepared: Prepared, ending: Ending, stream: BinaryIO | None) -> tuple[Ending, Exported | None]:
     """Replace the output after a run that finished, write a partial one after others, nothing in haste."""
     output = prepared.run.output
-    if output is None or ending.exit_code is ExitCode.STORAGE:
+    if output is None or prepared.only is not None or ending.exit_code is ExitCode.STORAGE:
         return ending, None
     whole = ending.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED)
     if ending.hasty or ending.exit_code in HASTY or (not whole and is_device(output)):

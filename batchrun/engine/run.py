@@ -82,8 +82,10 @@ class Run:
         *,
         checker: Checker | None,
         emit: Emit,
+        only: tuple[int, ...] | None = None,
     ) -> None:
         self._plan = plan
+        self._only = only
         self._journal = journal
         self._client = client
         self._renderer = renderer
@@ -188,6 +190,8 @@ class Run:
             worker.add_done_callback(self._crew.discard)
 
     async def _fetch(self, after: int) -> tuple[list[Pending], int | None]:
+        if self._only is not None:
+            return await asyncio.to_thread(self._fetch_only, self._only), None
         until = self._plan.limit
         rows = await asyncio.to_thread(self._journal.pending, after, AHEAD, until)
         last = rows[-1].position if len(rows) == AHEAD else None
@@ -195,6 +199,9 @@ class Run:
         if sample is not None:
             rows = [row for row in rows if in_sample(row.position, sample, total)]
         return rows, last
+
+    def _fetch_only(self, positions: tuple[int, ...]) -> list[Pending]:
+        return [row for place in positions for row in self._journal.pending(place - 1, 1, place)]
 
     async def _work(self) -> None:
         """One worker of the crew. It goes home when the rows are done or the crew has become too large."""

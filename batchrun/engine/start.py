@@ -5,7 +5,7 @@ that names an input, `prepare_resume` for one that names a run.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +20,10 @@ from batchrun.engine.till import tariff_of
 from batchrun.errors import RefusedError
 from batchrun.events import Event, IntakeProgress, Notice
 from batchrun.journal import Drift, Journal, Lock, Meta
-from batchrun.models import Kind, Request, Row
+from batchrun.models import Request, Row
 from batchrun.plan import Plan, drift_text, plan_from_json, plan_to_json
 from batchrun.plan.outputs import STREAM, is_device
+from batchrun.plan.rendering import plain_renderer, prompt_of
 from batchrun.plan.resolve import facts_of, gather_again, override, resolve
 from batchrun.plan.sources import Gathered
 from batchrun.prompts import Prompt, Renderer
@@ -37,7 +38,8 @@ Emit = Callable[[Event], None]
 class Prepared:
     """A run that can begin; the holder closes it.
 
-    `renderer` and `checker` are those of the plan; `simulator` is what the embedded provider is told to be.
+    `renderer` and `checker` are those of the plan; `simulator` is what the embedded provider is told to be. `only`
+    are the positions of the rows to send where it is not all of them: such a run is a try and writes no output.
     """
 
     run: RunFile
@@ -47,6 +49,7 @@ class Prepared:
     renderer: Renderer
     checker: Checker | None
     simulator: sim.Settings
+    only: tuple[int, ...] | None = None
 
     def close(self, exit_code: int | None = None) -> None:
         """Let go of the journal and the run."""
@@ -54,10 +57,19 @@ class Prepared:
         self.lock.release()
 
 
-def prepare(gathered: Gathered, emit: Emit) -> Prepared:
+class DriftError(RefusedError):
+    """The requests of rows that are done have changed; `done` is how many would be sent, and paid for, again."""
+
+    def __init__(self, message: str, hint: str, done: int) -> None:
+        super().__init__(message, hint)
+        self.done = done
+
+
+def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None) -> Prepared:
     """Open and check the input, find or make the run of its output, and take the rows in.
 
-    Raises RefusedError for anything the user can mend, BusyError, StorageError.
+    With `only`, the rows at these positions are to be sent and no others. Raises RefusedError for anything the user
+    can mend, BusyError, StorageError.
     """
     settings = gathered.settings
     if settings.output is not None:
@@ -71,8 +83,16 @@ def prepare(gathered: Gathered, emit: Emit) -> Prepared:
         prepared = _claimed(plan, gathered, undo)
         _fill(prepared, source, gathered, emit)
         tariff_of(plan).of(plan.model)  # now, since the first look takes long
+        _restrict(prepared, only)
         undo.pop_all()
     return prepared
+
+
+def _restrict(prepared: Prepared, only: Sequence[int] | None) -> None:
+    """Send the rows at these positions alone, those that failed before as well."""
+    if only is not None:
+        prepared.only = tuple(sorted(only))
+        prepared.journal.reopen(failed_for_good=True, positions=prepared.only)
 
 
 def open_input(gathered: Gathered, directory: Path, prompt: Prompt | None, always: ExitStack) -> Input:
@@ -98,31 +118,7 @@ def planned(gathered: Gathered, source: Input, prompt: Prompt | None) -> Plan:
 
 def renderer_of(plan: Plan, prompt: Prompt | None) -> Renderer:
     """The renderer that the plan's requests come from, as its budget needs them."""
-    return guarded(_plain_renderer(plan, prompt), plan)
-
-
-def _plain_renderer(plan: Plan, prompt: Prompt | None) -> Renderer:
-    if plan.kind is Kind.BATCH:
-        return prompts.batch_renderer()
-    if prompt is None:
-        return prompts.body_renderer(
-            endpoint=plan.endpoint, model=plan.model, params=plan.params, id_column=plan.id_column
-        )
-    return prompts.renderer(
-        prompt,
-        endpoint=plan.endpoint,
-        model=plan.model,
-        params=plan.params,
-        variables=plan.variables,
-        columns=plan.columns,
-    )
-
-
-def prompt_of(plan: Plan) -> Prompt | None:
-    """The prompt of a journaled plan: its source text, never the file of today."""
-    if plan.prompt_source is None:
-        return None
-    return prompts.parse(plan.prompt_source, path=plan.prompt_path or plan.prompt_name or "prompt")
+    return guarded(plain_renderer(plan, prompt), plan)
 
 
 def simulator_of(gathered: Gathered) -> sim.Settings:
@@ -256,10 +252,11 @@ def _check_drift(prepared: Prepared, drift: Drift, *, update: bool) -> None:
     old = plan_from_json(prepared.run.meta.plan)
     what = drift_text(old, prepared.plan) or "the input"
     lines = ", ".join(str(line) for line, _ in drift.examples)
-    raise RefusedError(
+    raise DriftError(
         f"{what} changed since run {prepared.run.id}: {drift.changed:,} rows have another request (line {lines} …), "
         f"and {drift.changed_done:,} that are done would be sent again",
         "send them again with --update, start over with --fresh, or choose another --output",
+        drift.changed_done,
     )
 
 
@@ -275,8 +272,19 @@ def _drift_sentence(drift: Drift) -> str:
     return f"the input differs from the journal: {said}"
 
 
-def prepare_resume(reference: str, flags: dict[str, Any], *, failed: bool) -> tuple[Prepared, Gathered]:
-    """A journaled run, locked, with what failed made pending again; neither input nor prompt file is read."""
+def prepare_resume(
+    reference: str,
+    flags: dict[str, Any],
+    *,
+    failed: bool,
+    cause: str | None = None,
+    only: Sequence[int] | None = None,
+) -> tuple[Prepared, Gathered]:
+    """A journaled run, locked, with what failed made pending again; neither input nor prompt file is read.
+
+    With `failed` the rows that failed for good as well, with `cause` those of this cause; with `only` the rows at
+    these positions are sent and no others.
+    """
     runs_dir = flags.get("runs_dir")
     found = registry.find(reference, runs_dir)
     with ExitStack() as undo:
@@ -289,10 +297,14 @@ def prepare_resume(reference: str, flags: dict[str, Any], *, failed: bool) -> tu
         old = plan_from_json(journal.meta.plan)
         gathered = gather_again(old, flags)
         plan = override(old, gathered)
-        journal.reopen(failed_for_good=failed)
         prompt = prompt_of(plan)
         parts = renderer_of(plan, prompt), checker_of(prompt), simulator_of(gathered)
         prepared = Prepared(found, plan, journal, lock, *parts)
+        if only is None:
+            journal.reopen(failed_for_good=failed)
+        if cause is not None:
+            journal.reopen(failed_for_good=True, cause=cause)
+        _restrict(prepared, only)
         check_pending(plan, journal, prepared.renderer)
         tariff_of(plan).of(plan.model)  # as in `prepare`
         undo.pop_all()

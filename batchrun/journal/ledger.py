@@ -1,11 +1,12 @@
 """A journal open for writing: what a run does to it, from intake to the last outcome."""
 
+import json
 import os
 import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -18,7 +19,10 @@ from batchrun.journal.window import count_pending, pending
 from batchrun.journal.writer import Done, Writer
 from batchrun.models import Outcome, Pending, Totals
 
-_FAILED = "state = 'failed' AND final IN (0, ?)"
+_FAILED = """
+state = 'failed' AND final IN (0, :good) AND (:cause IS NULL OR cause = :cause) AND (:positions IS NULL
+OR row IN (SELECT seq FROM rows WHERE position IN (SELECT value FROM json_each(:positions))))
+"""
 _REOPEN = (
     f"UPDATE attempts SET spent = 1 WHERE spent = 0 AND row IN (SELECT row FROM outcomes WHERE {_FAILED})",  # noqa: S608 - above
     f"DELETE FROM outcomes WHERE {_FAILED}",  # noqa: S608 - above
@@ -157,10 +161,16 @@ class Journal:
         with self._writing():
             self._comparison.discard()
 
-    def reopen(self, *, failed_for_good: bool = False) -> int:
-        """Make failed rows pending again, with fresh attempts: those that failed for now, or all. Returns how many."""
+    def reopen(
+        self, *, failed_for_good: bool = False, cause: str | None = None, positions: Sequence[int] | None = None
+    ) -> int:
+        """Make failed rows pending again, with fresh attempts: those that failed for now, or all. Returns how many.
+
+        With `cause` only those of this cause, with `positions` only those at these places of the input.
+        """
         with self._writing(), transaction(self._connection, self._before_commit):
-            which = (int(failed_for_good),)
+            places = None if positions is None else json.dumps(list(positions))
+            which = {"good": int(failed_for_good), "cause": cause, "positions": places}
             rows, for_now = map(int, self._connection.execute(_TO_REOPEN, which).fetchone())
             for statement in _REOPEN:
                 self._connection.execute(statement, which)

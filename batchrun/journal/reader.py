@@ -5,13 +5,13 @@ Whatever can be long is read page by page, each page a query of its own that goe
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from batchrun.errors import StorageError
-from batchrun.journal import database, sums
-from batchrun.journal.records import Attempt, Cause, Entry, Meta, Record, Sample, Session
+from batchrun.journal import browse, database, sums
+from batchrun.journal.records import Attempt, Cause, Entry, Line, Meta, Record, Sample, Session, Wanted
 from batchrun.models import State, Totals
 
 PAGE = 1000
@@ -166,6 +166,25 @@ class Reader:
         where = "WHERE rows.position > ?1 AND (?3 IS NULL OR shown = ?3) AND (?4 IS NULL OR o.cause = ?4)"
         rest = " ORDER BY rows.position LIMIT ?2"
         return [_entry(row) for row in self._all(_ENTRY + where + rest, after, limit, state, cause)]
+
+    def lines(self, after: int = 0, limit: int = PAGE) -> list[Line]:
+        """What a table shows of the rows behind the position `after`, in the order of the input."""
+        with database.translated(self.path):
+            return browse.lines(self._connection, after, limit)
+
+    def lines_at(self, positions: Iterable[int]) -> list[Line]:
+        """The same of the rows at these positions, in the order given."""
+        with database.translated(self.path):
+            return browse.lines_at(self._connection, positions)
+
+    def positions(self, wanted: Wanted) -> Iterator[list[int]]:
+        """The positions of the rows that are wanted, in lists as they are found; reads as many rows as it must."""
+        with database.translated(self.path):
+            yield from browse.positions(self._connection, wanted, self.totals.rows)
+
+    def interrupt(self) -> None:
+        """Let the query that another thread waits for fail with StorageError."""
+        self._connection.interrupt()
 
     def export_rows(self, after: int = 0) -> Iterator[Record]:
         """All rows in the order of the input, each as it is at the moment when its page is read."""

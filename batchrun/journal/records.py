@@ -1,6 +1,7 @@
 """What goes into the journal and what comes out of it. Times are Unix seconds, durations seconds."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple
 
 from batchrun.models import State, Usage
@@ -132,6 +133,48 @@ class Entry(NamedTuple):
     seconds: float | None
     input_tokens: int | None
     output_tokens: int | None
+
+
+class Line(NamedTuple):
+    """A row of the journal as a table shows it. `text` and `output` are the beginnings of the row and of its reply."""
+
+    seq: int
+    position: int
+    line: int
+    key: str
+    state: State
+    final: bool
+    cause: str | None
+    message: str | None
+    flags: frozenset[str]
+    attempts: int
+    seconds: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+    text: str
+    output: str | None
+
+
+class Order(StrEnum):
+    """The order of a list of rows: that of the input, or what took longest or most first."""
+
+    ROW = "row"
+    LATENCY = "latency"
+    TOKENS = "tokens"
+
+
+class Wanted(NamedTuple):
+    """Which rows a list shows: of one state, of one cause, with this text anywhere in row, reply or message."""
+
+    state: State | None = None
+    cause: str | None = None
+    text: str = ""
+    order: Order = Order.ROW
+
+    @property
+    def everything(self) -> bool:
+        """Whether the list is the whole input in its order."""
+        return self == Wanted()
 
 
 class Attempt(NamedTuple):

@@ -31,11 +31,12 @@ OF_PROFILES = {
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """One `batchrun.toml`: its options by name (underscores), and its profile tables by profile name."""
+    """One `batchrun.toml`: its options by name (underscores), its profile tables by profile name, its `[app]` table."""
 
     path: Path
     options: Mapping[str, Any]
     profiles: Mapping[str, Mapping[str, Any]]
+    app: Mapping[str, Any]
 
 
 def user_file() -> Path:
@@ -78,11 +79,31 @@ def _read(path: Path, known: frozenset[str] | None, *, trusted: bool) -> ConfigF
     except (ValueError, RecursionError) as error:
         raise RefusedError(f"{path} is not valid TOML: {error}") from error
     profiles = _tables(table.pop("profiles", {}), f"profiles in {path}")
+    app = _app(table.pop("app", {}), path)
     if known is None:
         options = _plain({key: value for key, value in table.items() if key in ("runs_dir", "runs-dir")}, path)
     else:
         options = _options(table, known, path)
-    return ConfigFile(path, options, {name: _profile(name, own, path, trusted) for name, own in profiles.items()})
+    return ConfigFile(path, options, {name: _profile(name, own, path, trusted) for name, own in profiles.items()}, app)
+
+
+def app_settings() -> dict[str, Any]:
+    """What the `[app]` tables say, the nearer file's entries winning: `theme`, and `keys` as a table of texts."""
+    files = [file.app for file in reversed(read_files(None))]
+    keys = {name: key for app in files for name, key in app.get("keys", {}).items()}
+    return {**{name: value for app in files for name, value in app.items()}, "keys": keys}
+
+
+def _app(table: Any, path: Path) -> dict[str, Any]:
+    _tables_of_values(table, f"app in {path}")
+    own = _plain(table, path)
+    for key in own.keys() - {"theme", "keys"}:
+        raise unknown("key", key, {"theme", "keys"}, f" in [app] of {path}")
+    _tables_of_values(own.get("keys", {}), f"keys in [app] of {path}")
+    for name, key in [("theme", own.get("theme", "")), *own.get("keys", {}).items()]:
+        if not isinstance(key, str):
+            raise RefusedError(f"{name} in [app] of {path} must be text")
+    return own
 
 
 def _options(table: Mapping[str, Any], known: frozenset[str], path: Path) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from batchrun.display import printable
 from batchrun.engine.execute import write_output
 from batchrun.engine.export import RecordWriter, columns_of, error_line, replaced
 from batchrun.engine.start import Rehearsal
-from batchrun.errors import ExitCode
 from batchrun.journal import Reader
 from batchrun.models import State
 from batchrun.plan import Plan, plan_from_json
@@ -47,7 +46,7 @@ def summary_values(found: Summary) -> dict[str, Any]:
     return {
         "id": found.run.id,
         "created": found.run.meta.created,
-        "state": state_of(found),
+        "state": words.state_of(found),
         "simulated": found.run.meta.simulated,
         "output": None if found.run.output is None else str(found.run.output),
         "journal": str(found.run.path),
@@ -56,32 +55,12 @@ def summary_values(found: Summary) -> dict[str, Any]:
     }
 
 
-def state_of(found: Summary) -> str:
-    """Whether a run is under way, finished, stopped, or was killed."""
-    if found.damage is not None:
-        return "damaged"
-    if found.running is not None:
-        return "running"
-    if not found.sessions:
-        return "new"
-    last = found.sessions[-1]
-    if last.ended is None:
-        return "killed"
-    if last.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED):
-        return "finished"
-    return (
-        "stopped"
-        if last.exit_code in (None, ExitCode.STOPPED)
-        else f"stopped ({ExitCode(last.exit_code).name.lower()})"
-    )
-
-
 def _run_line(found: Summary) -> str:
     totals = found.totals
     failed = f", {totals.failed:,} failed" if totals.failed else ""
     mark = " [simulated]" if found.run.meta.simulated else ""
     target = "stdout" if found.run.output is None else printable(found.run.reference, 60)
-    return f"{found.run.id}  {state_of(found):<10}  {totals.done:,}/{totals.rows:,} done{failed}  {target}{mark}"
+    return f"{found.run.id}  {words.state_of(found):<10}  {totals.done:,}/{totals.rows:,} done{failed}  {target}{mark}"
 
 
 def show_run(run: RunFile, *, follow: bool, failed: bool, as_json: bool) -> None:

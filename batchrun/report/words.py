@@ -8,6 +8,7 @@ from batchrun.journal import Cause
 from batchrun.models import Totals
 from batchrun.pricing import usd
 from batchrun.progress import Progress
+from batchrun.registry import Summary
 
 
 def account(totals: Totals) -> str:
@@ -41,6 +42,24 @@ def cause(found: Cause) -> str:
     """Why rows failed, with an example: how many, for what, where, in which words."""
     lines = ", ".join(map(str, found.lines))
     return f"{found.rows:,} × {printable(found.cause, 60)} (line {lines}): {printable(found.message, 160)}"
+
+
+def state_of(found: Summary) -> str:
+    """Whether a run is under way, finished, stopped, or was killed."""
+    if found.damage is not None:
+        return "damaged"
+    if found.running is not None:
+        return "running"
+    if not found.sessions:
+        return "new"
+    last = found.sessions[-1]
+    if last.ended is None:
+        return "killed"
+    if last.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED):
+        return "finished"
+    if last.exit_code in (None, ExitCode.STOPPED):
+        return "stopped"
+    return f"stopped ({ExitCode(last.exit_code).name.lower()})"
 
 
 def _quoted(text: str) -> str:

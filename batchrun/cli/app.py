@@ -1,0 +1,49 @@
+"""`app`: the Textual app; also what `batchrun` alone opens on a terminal."""
+
+import sys
+from typing import Any
+
+import click
+
+from batchrun.cli import complete
+from batchrun.cli.options import RUN
+from batchrun.cli.shape import Shown, typed
+from batchrun.errors import RefusedError
+
+_NOT_SHOWN = {"input", "prompt", "json", "quiet", "no_progress", "yes", "dry_run", "verbose", "log_file"}
+_EXAMPLES = (
+    "batchrun                              the app, empty",
+    "batchrun app translate reviews.csv    filled in",
+    "batchrun app translate reviews.csv --profile sim --set language=Japanese",
+    "textual serve 'batchrun app'          in a browser; pip install 'batchrun[web]'",
+)
+
+
+@click.command(
+    "app",
+    cls=Shown,
+    short_help="Open the app.",
+    params=[
+        click.Argument(["prompt"], required=False, shell_complete=complete.prompts),
+        click.Argument(["input"], required=False, shell_complete=complete.files),
+        *(option for option in RUN if option.name not in _NOT_SHOWN),
+    ],
+    examples=_EXAMPLES,
+)
+@click.pass_context
+def app(ctx: click.Context, **_: Any) -> int:
+    """Load a prompt, see what it will do, run it, steer it, mend it.
+
+    Options fill in what the setup screen shows. Keys are at the bottom of each screen; F1 lists them all.
+    """
+    return open_app(typed(ctx))
+
+
+def open_app(flags: dict[str, Any], resume: Any = None) -> int:
+    """The app on this terminal; the exit code. Raises RefusedError where there is no terminal."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
+        raise RefusedError("the app needs a terminal", "without one: batchrun --input FILE --prompt NAME")
+    from batchrun.plan.config import app_settings  # noqa: PLC0415  not for --help
+    from batchrun.tui.app import open_app as opened  # noqa: PLC0415  Textual: not for --help
+
+    return opened(flags, settings=app_settings(), resume=resume)

@@ -1,0 +1,12 @@
+"""The app: load a prompt, see what it will do, run it, steer it, mend it; over the same engine as the command line.
+
+    app        the Textual app: which screen, what keys, how it ends
+    session    one run of this process; alone meets the engine
+    replay     a run of another time or process, read from its journal
+    screens    compose and handle; styles beside each
+    widgets    know how to look
+    desk       what screens may know and ask; choices: what the setup says, as flags and as a command
+
+Everything from outside (rows, prompts, replies, errors, file names) passes `display.printable` and is shown as text,
+never as markup.
+"""

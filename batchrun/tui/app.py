@@ -1,0 +1,308 @@
+"""The Textual app: which screen is shown, what the keys are, how runs begin and how everything ends.
+
+However the app ends (`q`, Ctrl-C, SIGTERM, a closed terminal, a defect of a screen), the engine is stopped and awaited
+first, so that the journal is whole and every reply that was paid for is in it.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.theme import Theme
+
+from batchrun.display import printable
+from batchrun.errors import ExitCode
+from batchrun.plan.names import unknown
+from batchrun.registry import RunFile
+from batchrun.report import words
+from batchrun.tui.desk import Fresh, Steered, Task, Watched
+from batchrun.tui.screens.ask import Confirm
+from batchrun.tui.screens.help import Help
+from batchrun.tui.screens.run import RunScreen
+from batchrun.tui.screens.runs import RunsScreen
+from batchrun.tui.screens.setup import SetupScreen
+from batchrun.tui.session import HASTY_DRAIN, Session, exported
+
+DARK = Theme(
+    name="batchrun-dark",
+    primary="#5fa8d3",
+    secondary="#9fb8ad",
+    accent="#7fb4ca",
+    success="#87a987",
+    warning="#d8a657",
+    error="#e46876",
+    foreground="#d0d3d9",
+    background="#15181d",
+    surface="#1c2027",
+    panel="#303743",
+    dark=True,
+)
+LIGHT = Theme(
+    name="batchrun-light",
+    primary="#2f6f9f",
+    secondary="#4f6f63",
+    accent="#25708a",
+    success="#3f7a45",
+    warning="#9a6700",
+    error="#b3303f",
+    foreground="#24292f",
+    background="#fbfbfa",
+    surface="#f0f1f2",
+    panel="#c9ced6",
+    dark=False,
+)
+_SIGNALS = {"SIGINT": ExitCode.INTERRUPTED, "SIGTERM": ExitCode.TERMINATED, "SIGHUP": ExitCode.HANGUP}
+
+
+class BatchrunApp(App[int]):
+    """batchrun on a terminal."""
+
+    TITLE = "batchrun"
+    CSS_PATH = "app.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f1,question_mark", "help", "Help", id="app.help"),
+        Binding("f2", "show('setup')", "Setup", id="app.setup"),
+        Binding("f3", "show('run')", "Run", id="app.run"),
+        Binding("f4", "show('runs')", "Runs", id="app.runs"),
+        Binding("q,ctrl+q", "leave", "Quit", id="app.quit"),
+        Binding("ctrl+c", "interrupt", "Interrupt", show=False, priority=True, id="app.interrupt"),
+    ]
+
+    def __init__(self, flags: Mapping[str, Any] | None = None, *, settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self._flags = dict(flags or {})
+        self._settings = dict(settings or {})
+        self._setup, self._run, self._runs = SetupScreen(self._flags), RunScreen(), RunsScreen()
+        self._main: dict[str, Screen[None]] = {"setup": self._setup, "run": self._run, "runs": self._runs}
+        self._session: Session | None = None
+        self._leaving = False
+        self._tried = 0
+        for theme in (DARK, LIGHT):
+            self.register_theme(theme)
+        self.theme = self._theme()
+
+    def _theme(self) -> str:
+        """The theme that `batchrun.toml` names. Raises RefusedError with the nearest name where there is none."""
+        name = str(self._settings.get("theme") or DARK.name)
+        if name not in self.available_themes:
+            raise unknown("theme", name, self.available_themes)
+        return name
+
+    def on_mount(self) -> None:
+        """Make the screens, and let signals end the app in good order."""
+        self.set_keymap(dict(self._settings.get("keys") or {}))
+        for name, screen in self._main.items():
+            self.install_screen(screen, name)  # pyright: ignore[reportUnknownMemberType]  Textual leaves results of screens open
+        self.push_screen("setup")
+        loop = asyncio.get_running_loop()
+        for name, code in _SIGNALS.items():
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._told_to_go, code)
+
+    @property
+    def time(self) -> float:
+        """Seconds of the loop's clock."""
+        return asyncio.get_running_loop().time()
+
+    @property
+    def steered(self) -> Steered | None:
+        """The run of this process, also after it has ended."""
+        return self._session
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run of this process is under way."""
+        return self._session is not None and self._session.active
+
+    @property
+    def runs_dir(self) -> str | None:
+        """Where journals are kept, if not beside outputs."""
+        found = self._flags.get("runs_dir")
+        return None if found is None else str(found)
+
+    def begin(self, task: Task) -> bool:
+        """Start a run; False where one is under way already."""
+        if self.busy:
+            self.notify("a run is under way; stop it first (F3, x)", severity="warning")
+            return False
+        session = self._session = Session(task)
+        self.run_worker(self._awaited(session, session.start()), group="session", exclusive=False)
+        tried = isinstance(task, Fresh) and task.only is not None
+        if not tried:
+            self.show_run(session)
+        return True
+
+    def show_run(self, watched: Watched | None) -> None:
+        """Show a run on the run screen."""
+        self._run.watch_run(watched)
+        self.action_show("run")
+
+    async def export(self, run: RunFile) -> str:
+        """Write the output of a run again, in a thread; the names of what was written."""
+        return await asyncio.to_thread(exported, run)
+
+    def edit_again(self, path: Path, position: int) -> None:
+        """Open the setup of a journaled run, with this row to try."""
+        self._setup.open_again(path, position)
+        self.action_show("setup")
+
+    async def _awaited(self, session: Session, done: asyncio.Task[None]) -> None:
+        """A defect of the engine ends the app with its traceback; the app's end does not end the engine."""
+        await asyncio.shield(done)
+        self._ended(session)
+
+    def _ended(self, session: Session) -> None:
+        if self._leaving:
+            return
+        if session.drift is not None:
+            self._ask_about_drift(session)
+            return
+        if isinstance(session.task, Fresh) and session.task.only is not None:
+            self._tried += len(session.task.only)
+            return
+        sight = session.sight()
+        if sight.trouble is not None:
+            self.notify(printable(sight.trouble.message, 300), severity="error", timeout=8, markup=False)
+        elif sight.progress.ended is not None:
+            self.notify(words.account(sight.progress.ended.totals), timeout=8, markup=False)
+
+    def _ask_about_drift(self, session: Session) -> None:
+        """Replies that were paid for are replaced only when the user says so; those of tries always are."""
+        task, drift = session.task, session.drift
+        assert isinstance(task, Fresh)
+        assert drift is not None
+        again = replace(task, flags={**task.flags, "update": True})
+        if drift.done <= self._tried:
+            self.begin(again)
+            return
+
+        def answered(answer: str | None) -> None:
+            if answer == "update":
+                self.begin(again)
+
+        answers = [("update", f"Send {drift.done:,} again", "warning")]
+        self.push_screen(Confirm("Rows that are done would be sent again", drift.message, answers), answered)
+
+    def action_show(self, name: str) -> None:
+        """Go to one of the three main screens."""
+        while len(self.screen_stack) > 2:
+            self.pop_screen()
+        if self.screen is not self._main[name]:
+            self.switch_screen(name)  # pyright: ignore[reportUnknownMemberType]  as above
+
+    def action_help(self) -> None:
+        """What the keys do here."""
+        if not isinstance(self.screen, Help):
+            self.push_screen(Help(self.screen))
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """Everything that has a key, by name."""
+        for _, binding, enabled, _ in screen.active_bindings.values():
+            if enabled and binding.description and not binding.system:
+                action = binding.action
+                yield SystemCommand(binding.description, f"key {binding.key}", lambda action=action: self._do(action))
+        yield SystemCommand("Theme", "change colours", self.action_change_theme)
+        yield SystemCommand("Screenshot", "save an SVG picture of the screen", self._picture)
+
+    def _picture(self) -> None:
+        self.deliver_screenshot()
+
+    def _do(self, action: str) -> None:
+        self.call_later(self.run_action, action, self.screen)
+
+    def action_interrupt(self) -> None:
+        """Ctrl-C: copies what is selected; else stops the run, a second time at once, and leaves."""
+        selected = getattr(self.focused, "selected_text", "")
+        if selected:
+            self.copy_to_clipboard(str(selected))
+        elif not self.busy:
+            self._go(ExitCode.OK)
+        elif self._leaving and self._session is not None:
+            self._session.abandon()
+        else:
+            self.notify("stopping; what is in flight is awaited; Ctrl-C again leaves at once", timeout=60)
+            self._go(ExitCode.INTERRUPTED)
+
+    def action_leave(self) -> None:
+        """`q`: asks where a run is under way."""
+        if not self.busy:
+            self._go(ExitCode.OK)
+            return
+        flying = 0 if self._session is None else self._session.sight().progress.in_flight
+        answers = [("drain", "Finish what is in flight", "primary"), ("now", "Leave at once", "warning")]
+        detail = f"{flying:,} requests are in flight. Everything that came back is in the journal; go on at any time."
+        self.push_screen(Confirm("A run is under way", detail, answers), self._leave)
+
+    def _leave(self, answer: str | None) -> None:
+        if answer is None:
+            return
+        self._go(ExitCode.INTERRUPTED)
+        if answer == "now" and self._session is not None:
+            self._session.abandon()
+
+    def _told_to_go(self, code: ExitCode) -> None:
+        if code is ExitCode.INTERRUPTED:
+            self.action_interrupt()
+        else:
+            self._go(code, HASTY_DRAIN)
+
+    def _go(self, code: ExitCode, drain: float | None = None) -> None:
+        """Stop the engine, await it, leave."""
+        if self._leaving:
+            return
+        self._leaving = True
+        self._farewell = asyncio.get_running_loop().create_task(self._finish(code, drain))
+
+    async def _finish(self, code: ExitCode, drain: float | None) -> None:
+        if self.busy:
+            await self.settle(code, drain)
+        self.exit(int(code), return_code=int(code))
+
+    async def settle(self, code: ExitCode, drain: float | None) -> None:
+        """Stop the run, if one is under way, and wait until its journal is closed."""
+        session = self._session
+        if session is not None and session.active and session.done is not None:
+            session.stop(code, drain)
+            await asyncio.wait([session.done])
+
+    def last_words(self) -> list[str]:
+        """What stands on the terminal after the app: the account of the last run, and the command that goes on."""
+        if self._session is None:
+            return []
+        sight = self._session.sight()
+        lines: list[str] = []
+        if sight.trouble is not None and self._session.exit_code not in (ExitCode.OK, ExitCode.ROWS_FAILED):
+            lines.append(printable(f"stopped: {sight.trouble.message}", 2000))
+        ended = sight.progress.ended
+        if ended is not None:
+            command = words.going_on(ended.totals, sight.reference or "last")
+            lines.append(words.account(ended.totals) + (f"; go on with: {command}" if command else ""))
+        return lines
+
+
+def open_app(flags: Mapping[str, Any], *, settings: Mapping[str, Any], resume: Task | None = None) -> int:
+    """Show the app until the user leaves; the exit code. `settings` are those of the `[app]` table."""
+    app = BatchrunApp(flags, settings=settings)
+    if resume is not None:
+        app.call_later(app.begin, resume)
+    return asyncio.run(_shown(app))
+
+
+async def _shown(app: BatchrunApp) -> int:
+    try:
+        await app.run_async()
+    finally:
+        # Also after a defect of a screen: nothing that was paid for is lost.
+        await app.settle(ExitCode.TERMINATED, HASTY_DRAIN)
+    for line in app.last_words():
+        print(f"batchrun: {line}", file=sys.stderr)
+    return int(app.return_code or 0)

@@ -1,0 +1,170 @@
+"""What a screen may know and ask: the sight of a run, how to steer it, and the desk where runs begin. No behaviour.
+
+Screens and widgets meet the engine only through these protocols; the app and its session fulfil them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast
+
+from textual.app import App
+from textual.dom import DOMNode
+from textual.screen import Screen
+
+from batchrun.progress import Progress
+from batchrun.registry import RunFile
+
+
+class Phase(StrEnum):
+    """What a run is doing, in one word."""
+
+    CHECKING = "checking rows"
+    CONNECTING = "connecting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    ENDED = "ended"
+    REFUSED = "refused"
+
+
+class Trouble(NamedTuple):
+    """Why a run was refused or stopped, and what to do next."""
+
+    message: str
+    hint: str | None
+
+
+class Bounds(NamedTuple):
+    """The limits that the user has set: concurrency cap, requests and tokens per minute."""
+
+    cap: int
+    rpm: float | None
+    tpm: float | None
+
+
+class Point(NamedTuple):
+    """How far a run was at a moment, for the sparklines; `at` is in seconds of one clock."""
+
+    at: float
+    rows: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """Everything a screen shows of a run at one moment.
+
+    `taken` are the rows that were checked so far, `started` is Unix time. `reference` is what a user types to mean the
+    run, None until it has a journal. `foreign` names the process that works on a run that is only looked at.
+    """
+
+    phase: Phase
+    progress: Progress
+    title: str
+    taken: int = 0
+    reference: str | None = None
+    journal: Path | None = None
+    bounds: Bounds | None = None
+    history: Sequence[Point] = ()
+    notices: tuple[str, ...] = ()
+    trouble: Trouble | None = None
+    foreign: str | None = None
+    tried: bool = False
+
+
+class Watched(Protocol):
+    """A run to look at."""
+
+    def sight(self) -> Sight:
+        """What is to be seen now; returns at once."""
+        ...
+
+    def look(self) -> bool:
+        """Read again what is not told by events; in a thread. Whether it can still change."""
+        ...
+
+
+class Steered(Watched, Protocol):
+    """A run of this process."""
+
+    def pause(self) -> None: ...
+
+    def go_on(self) -> None: ...
+
+    def bound(self, bounds: Bounds) -> None: ...
+
+    def drain(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fresh:
+    """A run of what the setup says: flags as the command line has them; `only` some rows, by position, is a try."""
+
+    flags: Mapping[str, Any]
+    only: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """Going on with a journaled run: what is left, what failed too, what failed for a cause, or rows by position."""
+
+    reference: str
+    flags: Mapping[str, Any]
+    failed: bool = False
+    cause: str | None = None
+    only: tuple[int, ...] | None = None
+
+
+Task = Fresh | Again
+
+
+class Desk(Protocol):
+    """Where screens ask for runs."""
+
+    @property
+    def steered(self) -> Steered | None:
+        """The run of this process, also after it has ended."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run of this process is under way."""
+        ...
+
+    @property
+    def time(self) -> float:
+        """Seconds of the loop's clock."""
+        ...
+
+    @property
+    def runs_dir(self) -> str | None: ...
+
+    def begin(self, task: Task) -> bool:
+        """Start a run; False where one is under way already."""
+        ...
+
+    def show_run(self, watched: Watched | None) -> None:
+        """Show a run on the run screen."""
+        ...
+
+    async def export(self, run: RunFile) -> str:
+        """Write the output of a run again; the names of what was written. Raises BatchrunError."""
+        ...
+
+    def edit_again(self, path: Path, position: int) -> None:
+        """Open the setup of a journaled run, with this row to try."""
+        ...
+
+
+def desk(screen: Screen[Any]) -> Desk:
+    """The desk of the app that a screen belongs to."""
+    return cast("Desk", screen.app)
+
+
+def app_of(node: DOMNode) -> App[Any]:
+    """The app that a screen or widget belongs to, whatever it returns."""
+    return cast("App[Any]", node.app)  # pyright: ignore[reportUnknownMemberType]  Textual leaves the app's result open

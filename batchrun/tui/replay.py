@@ -1,0 +1,158 @@
+"""A run of another time or another process, read from its journal and shown through the same screens."""
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from batchrun import registry
+from batchrun.errors import StorageError
+from batchrun.events import LimitsChanged, Waiting, WaitReason
+from batchrun.journal import Reader, Sample, Session
+from batchrun.models import Totals
+from batchrun.plan import Plan, plan_from_json
+from batchrun.progress import Progress
+from batchrun.registry import RunFile
+from batchrun.tui.desk import Phase, Point, Sight, Trouble
+from batchrun.tui.session import title_of
+
+POINTS = 240
+_NOTHING = Progress(causes={})
+
+
+class Replay:
+    """Looks at a journal; `look` reads it in a thread, `sight` is what it found."""
+
+    def __init__(self, run: RunFile) -> None:
+        self.run = run
+        self._plan: Plan | None = None
+        self._sight = Sight(
+            phase=Phase.ENDED, progress=_NOTHING, title=run.id, reference=run.reference, journal=run.path
+        )
+
+    def sight(self) -> Sight:
+        """What the last look found."""
+        return self._sight
+
+    def look(self) -> bool:
+        """Read totals, samples and causes again; whether another process is at work on the run."""
+        try:
+            self._sight = self._read()
+        except StorageError as error:
+            self._sight = Sight(
+                phase=Phase.REFUSED,
+                progress=_NOTHING,
+                title=self.run.id,
+                reference=self.run.reference,
+                trouble=Trouble(error.message, error.hint),
+            )
+        return self._sight.foreign is not None
+
+    def _read(self) -> Sight:
+        summary = registry.summary(self.run)
+        with Reader.open(self.run.path) as reader:
+            self._plan = self._plan or plan_from_json(reader.meta.plan)
+            samples = reader.samples()
+            causes = {cause.cause: cause.rows for cause in reader.errors_by_cause()}
+            kept = Kept(self._plan, reader.totals, reader.sessions, samples, causes)
+        points = points_of(samples)
+        alive = summary.running is not None
+        return Sight(
+            phase=Phase.RUNNING if alive else Phase.ENDED,
+            progress=picture(self.run, kept, alive=alive),
+            title=title_of(self._plan),
+            reference=self.run.reference,
+            journal=self.run.path,
+            history=points,
+            foreign=summary.running,
+        )
+
+
+class Kept(NamedTuple):
+    """What a journal keeps of a run's course."""
+
+    plan: Plan
+    totals: Totals
+    sessions: Sequence[Session]
+    samples: Sequence[Sample]
+    causes: dict[str, int]
+
+
+def picture(run: RunFile, kept: Kept, *, alive: bool) -> Progress:
+    """The picture of a run as its journal has it; times are Unix seconds."""
+    plan, totals, sessions, samples, causes = kept
+    state: dict[str, Any] = json.loads(samples[-1].state) if samples and alive else {}
+    now = time.time() if alive else _end(sessions, run.meta.created)
+    row_rate, token_rate = _rates(points_of(samples), alive=alive)
+    in_flight = int(state.get("in_flight", 0))
+    left = totals.pending + totals.unknown
+    return Progress(
+        run=run.id,
+        host=plan.base_url if not plan.simulated else "the simulated provider",
+        model=plan.model or "",
+        simulated=plan.simulated,
+        started=sessions[-1].started if sessions else None,
+        now=now,
+        **{name: getattr(totals, name) for name in _SAME},
+        unknown=0 if alive else totals.unknown,
+        in_flight=in_flight,
+        finished_here=totals.done + totals.failed,
+        attempts=totals.attempts,
+        retries=max(0, totals.attempts - totals.done - totals.failed - in_flight),
+        row_rate=row_rate,
+        token_rate=token_rate,
+        eta=left / row_rate if alive and row_rate > 0 else None,
+        causes=causes,
+        waiting=_waiting(state, now),
+        limits=_limits(state, now),
+    )
+
+
+_SAME = (
+    *("rows", "done", "failed", "failed_for_now", "skipped", "truncated", "refused", "filtered"),
+    *("maybe_paid", "input_tokens", "output_tokens"),
+)
+
+
+def _end(sessions: Sequence[Session], otherwise: float) -> float:
+    if not sessions:
+        return otherwise
+    return sessions[-1].ended or sessions[-1].started
+
+
+def points_of(samples: Sequence[Sample]) -> tuple[Point, ...]:
+    """The samples of a run as points, thinned to what a sparkline can show."""
+    step = max(1, len(samples) // POINTS)
+    return tuple(_point(sample) for sample in samples[::step])
+
+
+def _point(sample: Sample) -> Point:
+    state: dict[str, Any] = json.loads(sample.state)
+    tokens = int(state.get("input_tokens", 0)) + int(state.get("output_tokens", 0))
+    return Point(sample.at, int(state.get("done", 0)) + int(state.get("failed", 0)), tokens)
+
+
+def _rates(points: Sequence[Point], *, alive: bool) -> tuple[float, float]:
+    """Over the last half minute while a run goes on, else over the whole of it."""
+    if len(points) < 2:
+        return 0.0, 0.0
+    last = points[-1]
+    first = next((point for point in points if not alive or last.at - point.at <= 30), points[0])
+    span = last.at - first.at
+    if span <= 0:
+        return 0.0, 0.0
+    return max(0, last.rows - first.rows) / span, max(0, last.tokens - first.tokens) / span
+
+
+def _waiting(state: dict[str, Any], now: float) -> Waiting | None:
+    reason = state.get("waiting")
+    return Waiting(WaitReason(reason), None, now) if reason in set(WaitReason) else None
+
+
+def _limits(state: dict[str, Any], now: float) -> LimitsChanged | None:
+    if "allowed" not in state:
+        return None
+    allowed = int(state["allowed"])
+    return LimitsChanged(
+        int(state.get("in_flight", 0)), allowed, allowed, state.get("rpm"), state.get("tpm"), None, None, now
+    )

@@ -1,0 +1,97 @@
+"""Requests and replies as people read them: pure, and bounded for texts of any length."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from textual.content import Content
+
+from batchrun import replies
+from batchrun.display import printable
+from batchrun.errors import BatchrunError
+from batchrun.journal import Record
+from batchrun.models import Defect, Endpoint, Request, State
+from batchrun.plan import Plan
+from batchrun.plan.rendering import prompt_of, plain_renderer
+from batchrun.rows import restore
+
+MARK = "▌ "
+"""Begins the heading of a message."""
+LINE = 4000
+"""Characters of one line that are shown."""
+
+
+def of_record(plan: Plan, record: Record) -> str:
+    """The request that a journaled row sends by this plan, or why it cannot be made."""
+    if record.state is State.SKIPPED:
+        return f"this line is no row: {record.message}\n\n{record.text}"
+    try:
+        request = plain_renderer(plan, prompt_of(plan)).render(restore(record.line, record.key, record.text))
+    except BatchrunError as error:
+        return f"no request: {error.message}"
+    return readable(request)
+
+
+def readable(request: Request) -> str:
+    """A request as text: its messages one after another, then the rest of the body."""
+    body: dict[str, Any] = json.loads(request.body)
+    return "\n".join(_parts(body))
+
+
+def _parts(body: dict[str, Any]) -> Iterator[str]:
+    rest = dict(body)
+    messages = next((rest.pop(name) for name in ("messages", "input", "prompt") if name in rest), None)
+    if isinstance(messages, list):
+        for message in cast("list[Any]", messages):
+            yield from _message(message)
+    elif messages is not None:
+        yield from (f"{MARK}text", str(messages), "")
+    yield f"{MARK}parameters"
+    for name, value in rest.items():
+        yield f"{name}: {json.dumps(value, ensure_ascii=False)}"
+
+
+def _message(message: Any) -> Iterator[str]:
+    if not isinstance(message, dict):
+        yield from (f"{MARK}text", str(message), "")
+        return
+    fields = cast("Mapping[str, Any]", message)
+    content = fields.get("content")
+    yield f"{MARK}{fields.get('role', 'message')}"
+    yield content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, indent=2)
+    yield ""
+
+
+def reply_text(record: Record) -> str:
+    """What came back, as text: the value that a schema gave, else the model's words, else the body."""
+    if record.value is not None:
+        return json.dumps(json.loads(record.value), ensure_ascii=False, indent=2)
+    if record.body is None:
+        said = f"{record.cause}: {record.message}" if record.cause else "no reply"
+        return said + (f"\n\n{record.excerpt}" if record.excerpt else "")
+    return body_text(record.body)
+
+
+def body_text(body: str) -> str:
+    """The words of a reply's body, whichever endpoint it came from."""
+    for endpoint in Endpoint:
+        reply = replies.read(endpoint, body)
+        if not isinstance(reply, Defect):
+            return reply.text if reply.text is not None else json.dumps(reply.value, ensure_ascii=False, indent=2)
+    return body
+
+
+def shown(text: str, limit: int) -> Content:
+    """Text from outside for a pane: line by line safe, headings of messages set off, cut at `limit` characters."""
+    lines: list[Content] = []
+    for line in text[:limit].split("\n"):
+        safe = printable(line, LINE)
+        lines.append(Content.styled(safe, "bold $accent") if line.startswith(MARK) else Content(safe))
+    if len(text) > limit:
+        lines.append(Content.styled(f"… {len(text) - limit:,} more characters: o opens all of it", "$warning"))
+    return Content("\n").join(lines)
+
+
+def tokens(body_bytes: int) -> int:
+    """About how many tokens a body is, before a provider has counted: a quarter of its bytes."""
+    return (body_bytes + 3) // 4

@@ -1,0 +1,128 @@
+"""Small questions over a screen: one of several, yes or no, the limits."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Label, OptionList
+from textual.widgets.option_list import Option
+
+from batchrun.errors import BatchrunError
+from batchrun.tui.desk import Bounds
+
+
+class Choose(ModalScreen[str | None]):
+    """One of several; the answer is its id, None for none."""
+
+    CSS_PATH = "ask.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "dismiss(None)", "Close")]
+
+    def __init__(self, question: str, options: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self._question = question
+        self._options = options
+
+    def compose(self) -> ComposeResult:
+        """The question over the list."""
+        with Vertical(classes="dialog"):
+            yield Label(Content(self._question), classes="question")
+            yield OptionList(*(Option(Content(text), id=name) for name, text in self._options), compact=True)
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Chosen."""
+        self.dismiss(event.option.id)
+
+
+class Confirm(ModalScreen[str | None]):
+    """A question with a few answers, each with a key; Escape answers nothing."""
+
+    CSS_PATH = "ask.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss(None)", "Cancel"),
+        Binding("left", "app.focus_previous", show=False),
+        Binding("right", "app.focus_next", show=False),
+    ]
+
+    def __init__(self, question: str, detail: str, answers: Sequence[tuple[str, str, str]]) -> None:
+        """`answers` are (id, label, variant)."""
+        super().__init__()
+        self._question = question
+        self._detail = detail
+        self._answers = answers
+
+    def compose(self) -> ComposeResult:
+        """The question, what it means, the answers."""
+        with Vertical(classes="dialog"):
+            yield Label(Content(self._question), classes="question")
+            yield Label(Content(self._detail), classes="detail")
+            with Horizontal(classes="answers"):
+                for name, label, variant in self._answers:
+                    yield Button(Content(label), id=name, variant=variant, compact=True)  # pyright: ignore[reportArgumentType]  one of Textual's names, by the caller
+                yield Button("Cancel", id="cancel", compact=True)
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Answered."""
+        self.dismiss(None if event.button.id == "cancel" else event.button.id)
+
+
+class AskBounds(ModalScreen[Bounds | None]):
+    """Concurrency cap, requests and tokens per minute, to be typed."""
+
+    CSS_PATH = "ask.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
+
+    def __init__(self, bounds: Bounds) -> None:
+        super().__init__()
+        self._bounds = bounds
+
+    def compose(self) -> ComposeResult:
+        """One field each; empty means no limit of one's own."""
+        values = (
+            ("cap", "requests in flight, at most", str(self._bounds.cap)),
+            ("rpm", "requests per minute", _shown(self._bounds.rpm)),
+            ("tpm", "tokens per minute", _shown(self._bounds.tpm)),
+        )
+        with Vertical(classes="dialog"):
+            yield Label("Limits from now on", classes="question")
+            for name, label, value in values:
+                with Horizontal(classes="field"):
+                    yield Label(label)
+                    yield Input(value, id=name, placeholder="no limit of yours", compact=True)
+            yield Label("", id="wrong")
+            with Horizontal(classes="answers"):
+                yield Button("Set", id="set", variant="primary", compact=True)
+                yield Button("Cancel", id="cancel", compact=True)
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Set, or leave as it is."""
+        self._finish() if event.button.id == "set" else self.dismiss(None)
+
+    def on_input_submitted(self) -> None:
+        """Enter sets."""
+        self._finish()
+
+    def _finish(self) -> None:
+        try:
+            typed = {name: self.query_one(f"#{name}", Input).value for name in ("cap", "rpm", "tpm")}
+            self.dismiss(bounds_of(**typed))
+        except BatchrunError as error:
+            self.query_one("#wrong", Label).update(Content(error.message))
+
+
+def bounds_of(cap: str, rpm: str, tpm: str) -> Bounds:
+    """The limits as typed, checked by the same rules as flags. Raises RefusedError."""
+    from batchrun.plan.sources import gather  # noqa: PLC0415  a cycle of meaning, not of imports: only where typed
+
+    flags = {name: value for name, value in (("concurrency", cap), ("rpm", rpm), ("tpm", tpm)) if value.strip()}
+    settings = gather(flags).settings
+    return Bounds(
+        settings.concurrency, settings.rpm if "rpm" in flags else None, settings.tpm if "tpm" in flags else None
+    )
+
+
+def _shown(rate: float | None) -> str:
+    return "" if rate is None else f"{rate:g}"

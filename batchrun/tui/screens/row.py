@@ -1,0 +1,185 @@
+"""The row view: what was sent, what came back, every attempt."""
+
+import json
+import os
+import shlex
+import tempfile
+from typing import ClassVar
+
+from textual import work
+from textual.app import ComposeResult, SuspendNotSupported
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+
+from batchrun.display import printable
+from batchrun.errors import BatchrunError
+from batchrun.journal import Attempt, Reader, Record
+from batchrun.models import State
+from batchrun.plan import plan_from_json
+from batchrun.tui import requests
+from batchrun.tui.desk import Again, Watched, app_of, desk
+from batchrun.tui.look import Look
+from batchrun.tui.widgets import paint
+
+CUT = 20_000
+"""Characters of one text that are shown; the pager and the clipboard get all of it."""
+
+
+class RowScreen(Screen[None]):
+    """One row, whole."""
+
+    CSS_PATH = "row.tcss"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012  Textual declares it so
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q", "app.pop_screen", "Back", id="row.back"),
+        Binding("c", "copy", "Copy reply", id="row.copy"),
+        Binding("C", "copy_request", "Copy request", id="row.copy_request"),
+        Binding("o", "pager", "Pager", id="row.pager"),
+        Binding("r", "retry", "Retry row", id="row.retry"),
+        Binding("e", "edit", "Edit prompt, try", id="row.edit"),
+    ]
+
+    def __init__(self, look: Look, seq: int, watched: Watched) -> None:
+        super().__init__()
+        self._look = look
+        self._seq = seq
+        self._watched = watched
+        self._record: Record | None = None
+        self._texts: dict[str, str] = {}
+
+    def compose(self) -> ComposeResult:
+        """Heading, request and reply side by side, attempts below."""
+        yield Static("", id="heading")
+        with VerticalScroll(id="request", can_focus=True):
+            yield Static("", id="request-text")
+        with VerticalScroll(id="reply", can_focus=True):
+            yield Static("", id="reply-text")
+        with VerticalScroll(id="attempts", can_focus=True):
+            yield Static("", id="attempts-text")
+        yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        """Read the row."""
+        for name in ("request", "reply", "attempts"):
+            self.query_one(f"#{name}").border_title = name
+        self._read()
+
+    @work(exclusive=True)
+    async def _read(self) -> None:
+        try:
+            record, attempts = await self._look.record(self._seq)
+            rendered = "" if record is None else await self._look.ask(lambda reader: _rendered(reader, record))
+        except BatchrunError as error:
+            self.notify(printable(error.message, 300), severity="error", markup=False)
+            return
+        if record is not None:
+            self._record = record
+            self._show(record, attempts, rendered)
+
+    def _show(self, record: Record, attempts: list[Attempt], rendered: str) -> None:
+        said = requests.reply_text(record)
+        self._texts = {"request": rendered, "reply": said, "attempts": attempts_text(attempts)}
+        self.query_one("#heading", Static).update(heading(record))
+        self.query_one("#request-text", Static).update(requests.shown(rendered, CUT))
+        self.query_one("#reply-text", Static).update(requests.shown(said, CUT))
+        self.query_one("#attempts-text", Static).update(Content("\n").join(attempt_lines(attempts)))
+        self.query_one("#attempts").border_title = f"attempts · {len(attempts)}"
+
+    def action_copy(self) -> None:
+        """The reply to the clipboard, by OSC 52."""
+        app_of(self).copy_to_clipboard(self._texts.get("reply", ""))
+        self.notify("the reply is copied", timeout=2)
+
+    def action_copy_request(self) -> None:
+        """The request to the clipboard."""
+        app_of(self).copy_to_clipboard(self._texts.get("request", ""))
+        self.notify("the request is copied", timeout=2)
+
+    @work(exclusive=True, group="pager")
+    async def action_pager(self) -> None:
+        """Everything of the row in $PAGER; the run goes on meanwhile."""
+        await show_in_pager(self, "\n\n".join(f"=== {name} ===\n{text}" for name, text in self._texts.items()))
+
+    def action_retry(self) -> None:
+        """Send this row again."""
+        record, reference = self._record, self._watched.sight().reference
+        if record is None or record.position is None or reference is None:
+            return
+        if record.state is not State.FAILED:
+            self.notify("only a failed row is sent again; e edits the prompt and tries this row", severity="warning")
+            return
+        flags = {"runs_dir": desk(self).runs_dir} if desk(self).runs_dir else {}
+        if desk(self).begin(Again(reference=reference, flags=flags, only=(record.position,))):
+            app_of(self).pop_screen()
+
+    def action_edit(self) -> None:
+        """The setup with this run's prompt, and this row to try."""
+        if self._record is not None and self._record.position is not None:
+            desk(self).edit_again(self._look.path, self._record.position)
+
+
+def _rendered(reader: Reader, record: Record) -> str:
+    """The request of a row as people read it, or why there is none."""
+    return requests.of_record(plan_from_json(reader.meta.plan), record)
+
+
+async def show_in_pager(screen: Screen[None], text: str) -> None:
+    """Hand the terminal to $PAGER with this text, made safe; the loop, and so the run, goes on."""
+    import asyncio  # noqa: PLC0415  only where a pager runs
+
+    pager = shlex.split(os.environ.get("PAGER", "less"))
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt", prefix="batchrun-") as file:
+        file.write("\n".join(printable(line) for line in text.split("\n")))
+        file.flush()
+        try:
+            with app_of(screen).suspend():
+                process = await asyncio.create_subprocess_exec(*pager, file.name)
+                await process.wait()
+        except (SuspendNotSupported, OSError) as error:
+            screen.notify(printable(f"no pager: {error}", 200), severity="error", markup=False)
+
+
+def heading(record: Record) -> Content:
+    """Which row, and how it ended."""
+    sign, colour = next((sign, colour) for name, sign, colour in paint.STATES if name == record.state)
+    parts: list[paint.Part] = [(f"{sign} {record.state}", f"bold {colour}"), f"  line {record.line:,}"]
+    parts.append((f"  {printable(record.key, 60)}", paint.DIM))
+    if record.flags:
+        parts.append((f"  {', '.join(sorted(record.flags))}", "$warning"))
+    if record.cause:
+        parts.append((f"  {printable(record.cause, 80)}: {printable(record.message or '', 300)}", "$error"))
+    if record.seconds is not None:
+        parts.append((f"  {record.seconds:.2f} s", paint.DIM))
+    if record.input_tokens is not None:
+        parts.append((f"  {record.input_tokens:,} tokens in, {record.output_tokens or 0:,} out", paint.DIM))
+    return paint.joined(parts)
+
+
+def attempt_lines(attempts: list[Attempt]) -> list[Content]:
+    """Each attempt on a line, the waiting between them, and what an error said below."""
+    lines: list[Content] = []
+    before: float | None = None
+    for attempt in attempts:
+        waited = "" if before is None else f"after {max(0.0, attempt.began - before):.1f} s"
+        good = attempt.cause is None and attempt.ended is not None
+        status = "no answer known" if attempt.ended is None else str(attempt.status or "no answer")
+        parts: list[paint.Part] = [(f"{attempt.number:>3}  ", paint.DIM), (f"{paint.clock(attempt.began)}  ", "")]
+        parts += [(f"{waited:<12}", paint.DIM), (f"{status:<10}", "$success" if good else "$error")]
+        parts.append((f"{attempt.seconds or 0.0:>7.2f} s  ", "bold"))
+        if attempt.input_tokens is not None:
+            parts.append((f"{attempt.input_tokens:,}+{attempt.output_tokens or 0:,} tokens  ", paint.DIM))
+        if attempt.cause:
+            parts.append((f"{printable(attempt.cause, 60)} {printable(attempt.message or '', 300)}", "$error"))
+        lines.append(paint.joined(parts))
+        if attempt.excerpt:
+            lines.append(paint.joined([(f"     {printable(attempt.excerpt, 2000)}", paint.DIM)]))
+        before = attempt.ended
+    return lines or [paint.joined([("nothing has been sent", paint.DIM)])]
+
+
+def attempts_text(attempts: list[Attempt]) -> str:
+    """The attempts as JSON lines, bodies and all."""
+    return "\n".join(json.dumps(attempt._asdict(), ensure_ascii=False) for attempt in attempts)

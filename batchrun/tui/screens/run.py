@@ -1,0 +1,349 @@
+"""The run screen: how far, how fast, what holds it back; steering; and a table over all rows."""
+
+from collections.abc import Callable
+from typing import ClassVar, cast
+
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import Footer, Input, Static
+
+from batchrun.display import printable
+from batchrun.journal import Order, Wanted
+from batchrun.models import State
+from batchrun.tui.desk import Again, Bounds, Phase, Sight, Steered, Watched, app_of, desk
+from batchrun.tui.look import Look
+from batchrun.tui.screens.ask import AskBounds, Choose
+from batchrun.tui.screens.row import RowScreen
+from batchrun.tui.widgets.outcomes import Outcomes
+from batchrun.tui.widgets.panels import Account, Heading, LimitsPanel, Panel, Speed, Why
+
+PAINT_EVERY = 1 / 8
+REREAD_EVERY = 1.0
+FIND_EVERY = 5.0
+"""Seconds after which a filtered list is found again while the run goes on."""
+MORE = 1.25
+"""By how much one key press raises a limit, or lowers it."""
+
+
+class RunScreen(Screen[None]):
+    """One run, live or old."""
+
+    CSS_PATH = "run.tcss"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012  Textual declares it so
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("p,space", "pause", "Pause/go on", id="run.pause"),
+        Binding("plus,equals_sign", "bound('cap', 1)", "+", show=False, id="run.cap_up"),
+        Binding("minus", "bound('cap', -1)", "−", show=False, id="run.cap_down"),
+        Binding("right_square_bracket", "bound('rpm', 1)", "rpm +", show=False, id="run.rpm_up"),
+        Binding("left_square_bracket", "bound('rpm', -1)", "rpm −", show=False, id="run.rpm_down"),
+        Binding("right_curly_bracket", "bound('tpm', 1)", "tpm +", show=False, id="run.tpm_up"),
+        Binding("left_curly_bracket", "bound('tpm', -1)", "tpm −", show=False, id="run.tpm_down"),
+        Binding("l", "limits", "Limits", id="run.limits"),
+        Binding("x", "drain", "Stop", id="run.drain"),
+        Binding("X", "abandon", "Stop now", show=False, id="run.abandon"),
+        Binding("f", "filter", "Filter", id="run.filter"),
+        Binding("slash", "search", "Search", id="run.search"),
+        Binding("s", "sort", "Sort", id="run.sort"),
+        Binding("r", "retry", "Retry", id="run.retry"),
+        Binding("escape", "clear", "Clear filter", show=False, id="run.clear"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watched: Watched | None = None
+        self._look: Look | None = None
+        self._wanted = Wanted()
+        self._changing = True
+        self._finished = -1
+        self._found_at = 0.0
+
+    def compose(self) -> ComposeResult:
+        """Heading, account, three panels, the table."""
+        yield Heading(id="heading")
+        yield Account(id="account")
+        with Horizontal(id="panels"):
+            yield Speed(id="speed")
+            yield LimitsPanel(id="limits")
+            yield Why(id="why")
+        with Vertical(id="rows"):
+            yield Static("", id="listing")
+            yield Input(
+                placeholder="text in row, reply or message; Enter searches, Escape leaves", id="search", compact=True
+            )
+            yield Outcomes(id="outcomes")
+        yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        """Paint a few times a second, read the journal about once."""
+        for name, title in (("account", "rows"), ("speed", "speed"), ("limits", "limits"), ("why", "waits and errors")):
+            self.query_one(f"#{name}").border_title = title
+        self.query_one("#rows").border_title = "outcomes"
+        self.query_one("#search").display = False
+        self.set_interval(PAINT_EVERY, self._paint)
+        self.set_interval(REREAD_EVERY, self._reread)
+        self.query_one(Outcomes).focus()
+        self._paint()
+
+    def watch_run(self, watched: Watched | None) -> None:
+        """Show another run."""
+        self._watched = watched
+        self._changing = True
+        self._finished = -1
+        self._wanted = Wanted()
+        self._drop_look()
+        if self.is_mounted:
+            self._paint()
+            self._reread()
+
+    def _drop_look(self) -> None:
+        if self._look is not None:
+            self._look.close()
+            self._look = None
+        for outcomes in self.query(Outcomes):
+            outcomes.show(None)
+
+    def on_unmount(self) -> None:
+        """Let go of the journal."""
+        self._drop_look()
+
+    def _paint(self) -> None:
+        if self._watched is None or not self.is_current:
+            return
+        sight = self._watched.sight()
+        for panel in self.query(Panel):
+            panel.show(sight)
+        self._open_journal(sight)
+        self.query_one("#listing", Static).update(self._listing())
+
+    def _open_journal(self, sight: Sight) -> None:
+        """Open the journal once there is one."""
+        outcomes = self.query_one(Outcomes)
+        outcomes.live = sight.phase in (Phase.RUNNING, Phase.PAUSED, Phase.STOPPING)
+        if sight.journal is not None and self._look is None:
+            self._look = Look(sight.journal)
+            outcomes.show(self._look)
+            self._find()
+
+    def _listing(self) -> Content:
+        wanted, look = self._wanted, self._look
+        what = [str(wanted.state)] if wanted.state else []
+        what += [f"because of {printable(wanted.cause, 60)}"] if wanted.cause else []
+        what += [f"with “{printable(wanted.text, 40)}”"] if wanted.text else []
+        shown = ", ".join(what) or "all rows"
+        total = "" if look is None else f" · {look.total:,}"
+        more = " · looking …" if look is not None and look.finding else ""
+        trouble = f" · {printable(look.trouble, 120)}" if look is not None and look.trouble else ""
+        order = "" if wanted.order is Order.ROW else f" · by {wanted.order}, most first"
+        return Content.assemble((shown, "bold"), (f"{total}{order}{more}", "$foreground-muted"), (trouble, "$error"))
+
+    @work(exclusive=True, group="reread")
+    async def _reread(self) -> None:
+        """What events do not tell: an old or foreign run, and the lines of the table while rows finish."""
+        watched, look = self._watched, self._look
+        if watched is None or not self.is_current:
+            return
+        if self._changing:
+            self._changing = await self._looked(watched)
+        progress = watched.sight().progress
+        mark = progress.finished + progress.in_flight + (progress.ended is not None)
+        if look is None or mark == self._finished:
+            return
+        self._finished = mark
+        await look.recount()
+        self._found_again()
+
+    async def _looked(self, watched: Watched) -> bool:
+        import asyncio  # noqa: PLC0415  beside Textual's own name for its workers
+
+        return await asyncio.to_thread(watched.look)
+
+    def _found_again(self) -> None:
+        outcomes = self.query_one(Outcomes)
+        now = desk(self).time
+        if self._wanted.everything:
+            outcomes.found()
+        elif now - self._found_at > FIND_EVERY:
+            self._find()
+        outcomes.reread()
+
+    @work(exclusive=True, group="find")
+    async def _find(self) -> None:
+        look, outcomes = self._look, self.query_one(Outcomes)
+        if look is None:
+            return
+
+        def told() -> None:
+            outcomes.reread()
+            outcomes.found()
+
+        await look.choose(self._wanted, told)
+
+    def _want(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        outcomes = self.query_one(Outcomes)
+        outcomes.forget()
+        outcomes.action_move_to(0)
+        self._find()
+        outcomes.focus()
+
+    @property
+    def _steered(self) -> Steered | None:
+        """The run of this process, if that is what is shown."""
+        steered = desk(self).steered
+        return steered if steered is not None and steered is self._watched else None
+
+    def _steer(self) -> Steered | None:
+        steered = self._steered
+        if steered is None or not desk(self).busy:
+            self.notify("only a run that this app has started and that goes on can be steered", severity="warning")
+            return None
+        return steered
+
+    def action_pause(self) -> None:
+        """Pause, or go on."""
+        if (steered := self._steer()) is not None:
+            steered.go_on() if steered.sight().phase is Phase.PAUSED else steered.pause()
+
+    def action_bound(self, name: str, direction: int) -> None:
+        """Raise or lower one limit by a quarter; a rate that is not limited yet starts from what it is now."""
+        steered = self._steer()
+        bounds = steered.sight().bounds if steered is not None else None
+        if steered is None or bounds is None:
+            return
+        changed = nudged(bounds, name, direction, steered.sight())
+        steered.bound(changed)
+        value = getattr(changed, name)
+        label = {"cap": "concurrency cap", "rpm": "requests per minute", "tpm": "tokens per minute"}[name]
+        self.notify(f"{label}: {'no limit of yours' if value is None else f'{value:,.0f}'}", timeout=2)
+
+    def action_limits(self) -> None:
+        """Type limits."""
+        steered = self._steer()
+        bounds = steered.sight().bounds if steered is not None else None
+        if steered is None or bounds is None:
+            return
+
+        def typed(found: Bounds | None) -> None:
+            if found is not None:
+                steered.bound(found)
+
+        app_of(self).push_screen(AskBounds(bounds), typed)
+
+    def action_drain(self) -> None:
+        """Stop: nothing new leaves, what is in flight is awaited; a second time leaves at once."""
+        if (steered := self._steer()) is not None:
+            steered.abandon() if steered.sight().phase is Phase.STOPPING else steered.drain()
+
+    def action_abandon(self) -> None:
+        """Stop at once: what is in flight becomes unknown."""
+        if (steered := self._steer()) is not None:
+            steered.abandon()
+
+    def action_filter(self) -> None:
+        """Choose a state or a cause."""
+        if self._watched is None:
+            return
+        progress = self._watched.sight().progress
+        states = [(f"state:{state}", f"{state}") for state in State if state is not State.IN_FLIGHT]
+        causes = [
+            (f"cause:{cause}", f"{count:>7,} failed: {printable(cause, 60)}")
+            for cause, count in progress.causes.items()
+        ]
+        self._ask("Show", [("all", "all rows"), *states, *causes], self._filtered)
+
+    def _ask(self, question: str, options: list[tuple[str, str]], then: Callable[[str], None]) -> None:
+        app_of(self).push_screen(Choose(question, options), lambda answer: then(answer) if answer else None)
+
+    def _filtered(self, answer: str) -> None:
+        kind, _, name = answer.partition(":")
+        if kind == "all":
+            self._want(self._wanted._replace(state=None, cause=None))
+        elif kind == "state":
+            self._want(self._wanted._replace(state=State(name), cause=None))
+        else:
+            self._want(self._wanted._replace(state=State.FAILED, cause=name))
+
+    def action_sort(self) -> None:
+        """The next order: by row, latency, tokens."""
+        orders = list(Order)
+        following = orders[(orders.index(self._wanted.order) + 1) % len(orders)]
+        self._want(self._wanted._replace(order=following))
+
+    def action_search(self) -> None:
+        """Type what to look for."""
+        search = self.query_one("#search", Input)
+        search.display = True
+        search.focus()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Search."""
+        event.input.display = bool(event.value)
+        self._want(self._wanted._replace(text=event.value.strip()))
+
+    def action_clear(self) -> None:
+        """All rows again."""
+        search = self.query_one("#search", Input)
+        search.value, search.display = "", False
+        if not self._wanted.everything:
+            self._want(Wanted())
+        self.query_one(Outcomes).focus()
+
+    def on_outcomes_opened(self, event: Outcomes.Opened) -> None:
+        """Show the row whole."""
+        if self._look is not None and self._watched is not None:
+            app_of(self).push_screen(RowScreen(self._look, event.line.seq, self._watched))
+
+    def action_retry(self) -> None:
+        """Choose what to send again."""
+        if self._watched is None:
+            return
+        sight, line = self._watched.sight(), self.query_one(Outcomes).current
+        options: list[tuple[str, str]] = []
+        if line is not None and line.state is State.FAILED:
+            options.append(
+                (f"row:{line.position}", f"this row (line {line.line:,}): {printable(line.cause or '', 60)}")
+            )
+            options.append(
+                (f"cause:{line.cause}", f"all rows that failed for this cause: {printable(line.cause or '', 40)}")
+            )
+        options += [
+            ("failed", "everything that failed, and what is left"),
+            ("left", "what is left, and what failed for now"),
+        ]
+        self._ask("Send again", options, lambda answer: self._retried(sight, answer))
+
+    def _retried(self, sight: Sight, answer: str) -> None:
+        kind, _, name = answer.partition(":")
+        if sight.reference is None:
+            return
+        flags = {"runs_dir": desk(self).runs_dir} if desk(self).runs_dir else {}
+        desk(self).begin(
+            Again(
+                reference=sight.reference,
+                flags=flags,
+                failed=kind == "failed",
+                cause=name if kind == "cause" else None,
+                only=(int(name),) if kind == "row" else None,
+            )
+        )
+
+
+def nudged(bounds: Bounds, name: str, direction: int, sight: Sight) -> Bounds:
+    """The limits with one of them a step up or down. Lowering a rate that has no limit starts at what it is now."""
+    limits = sight.progress.limits
+    now = {"cap": float(bounds.cap), "rpm": bounds.rpm, "tpm": bounds.tpm}[name]
+    if now is None:
+        if direction > 0:
+            return bounds
+        measured = sight.progress.row_rate * 60 if name == "rpm" else sight.progress.token_rate * 60
+        stated = cast("float | None", getattr(limits, name, None))
+        now = stated or max(60.0, measured)
+    value = now * MORE if direction > 0 else now / MORE
+    if name == "cap":
+        step = max(1, round(abs(value - now)))
+        return bounds._replace(cap=max(1, bounds.cap + direction * step))
+    return bounds._replace(**{name: max(1.0, round(value))})

@@ -1,0 +1,182 @@
+"""The runs of this directory, live and old: open, go on, retry, export, delete."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import ClassVar, cast
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import DataTable, Footer, Static
+
+from batchrun import registry
+from batchrun.display import printable
+from batchrun.errors import BatchrunError
+from batchrun.registry import RunFile, Summary
+from batchrun.report import words
+from batchrun.tui.desk import Again, app_of, desk
+from batchrun.tui.replay import Replay
+from batchrun.tui.screens.ask import Confirm
+from batchrun.tui.widgets import paint
+
+REREAD_EVERY = 2.0
+_COLOURS = {"running": "success", "finished": "foreground", "killed": "error", "damaged": "error"}
+_COLUMNS = ("state", "run", "began", "rows", "done", "failed", "left", "tokens", "output")
+
+
+class RunsScreen(Screen[None]):
+    """The run registry."""
+
+    CSS_PATH = "runs.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("r", "resume", "Go on", id="runs.resume"),
+        Binding("f", "retry", "Retry failed", id="runs.retry"),
+        Binding("e", "export", "Export", id="runs.export"),
+        Binding("d,delete", "delete", "Delete", id="runs.delete"),
+        Binding("n", "app.show('setup')", "New run", id="runs.new"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: list[Summary] = []
+
+    def compose(self) -> ComposeResult:
+        """The list."""
+        yield Static("", id="heading")
+        yield DataTable[Text](id="runs", cursor_type="row", zebra_stripes=False)
+        yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        """Read the directory now and then while it is looked at."""
+        table = self._table
+        for name in _COLUMNS:
+            table.add_column(name, key=name)
+        self.set_interval(REREAD_EVERY, self._read_if_seen)
+        table.focus()
+
+    def on_screen_resume(self) -> None:
+        """Read the directory."""
+        self._read()
+
+    @property
+    def _table(self) -> "DataTable[Text]":
+        return cast("DataTable[Text]", self.query_one("#runs", DataTable))
+
+    def _read_if_seen(self) -> None:
+        if self.is_current:
+            self._read()
+
+    @work(exclusive=True)
+    async def _read(self) -> None:
+        found = await asyncio.to_thread(listed, desk(self).runs_dir)
+        if found == self._found:
+            return
+        self._found = found
+        self._fill()
+
+    def _fill(self) -> None:
+        table = self._table
+        row = table.cursor_row
+        table.clear()
+        for summary in self._found:
+            table.add_row(*cells(summary, app_of(self).theme_variables), key=summary.run.id)
+        table.move_cursor(row=min(row, max(0, len(self._found) - 1)))
+        where = registry.directory_for(registry.STREAM, desk(self).runs_dir)
+        said = f"{len(self._found):,} runs" if self._found else "no runs here yet; n sets one up"
+        self.query_one("#heading", Static).update(
+            Content.assemble(("runs  ", "bold"), (f"{said} in {printable(str(where), 80)}", "$foreground-muted"))
+        )
+
+    @property
+    def _current(self) -> Summary | None:
+        row = self._table.cursor_row
+        return self._found[row] if 0 <= row < len(self._found) else None
+
+    def on_data_table_row_selected(self) -> None:
+        """Open a run: through the same screens, from its journal; the one of this process as it is."""
+        found = self._current
+        if found is None:
+            return
+        steered = desk(self).steered
+        if steered is not None and steered.sight().journal == found.run.path and desk(self).busy:
+            desk(self).show_run(steered)
+        else:
+            desk(self).show_run(Replay(found.run))
+
+    def action_resume(self) -> None:
+        """Everything that is not done."""
+        self._again(failed=False)
+
+    def action_retry(self) -> None:
+        """Everything that failed, too."""
+        self._again(failed=True)
+
+    def _again(self, *, failed: bool) -> None:
+        if (found := self._current) is not None:
+            flags = {"runs_dir": desk(self).runs_dir} if desk(self).runs_dir else {}
+            desk(self).begin(Again(reference=found.run.reference, flags=flags, failed=failed))
+
+    @work(exclusive=True, group="export")
+    async def action_export(self) -> None:
+        """The output again, from the journal."""
+        found = self._current
+        if found is None:
+            return
+        try:
+            said = await desk(self).export(found.run)
+        except BatchrunError as error:
+            self.notify(printable(error.message, 300), severity="error", markup=False)
+        else:
+            self.notify(printable(f"wrote {said}", 300), markup=False)
+
+    def action_delete(self) -> None:
+        """Delete a journal, after a question."""
+        found = self._current
+        if found is None:
+            return
+
+        def answered(answer: str | None) -> None:
+            if answer == "delete":
+                self._delete(found.run)
+
+        detail = f"{found.totals.replies:,} replies that were paid for are in its journal. The output file stays."
+        question = f"Delete run {found.run.id} ({printable(found.run.reference, 60)})?"
+        app_of(self).push_screen(Confirm(question, detail, [("delete", "Delete", "error")]), answered)
+
+    @work(exclusive=True, group="delete")
+    async def _delete(self, run: RunFile) -> None:
+        try:
+            await asyncio.to_thread(registry.remove, run)
+        except BatchrunError as error:
+            self.notify(printable(error.message, 300), severity="error", markup=False)
+        self._read()
+
+
+def listed(runs_dir: str | None) -> list[Summary]:
+    """The runs of the directory with their accounts, the latest first."""
+    return [registry.summary(run) for run in registry.listing(registry.directory_for(registry.STREAM, runs_dir))]
+
+
+def cells(found: Summary, colours: Mapping[str, str]) -> list[Text]:
+    """A run as a line of the table, in the colours of the theme."""
+    totals, state = found.totals, words.state_of(found)
+    left = totals.pending + totals.unknown
+    mark = "  SIMULATED" if found.run.meta.simulated else ""
+
+    def number(value: int, colour: str) -> Text:
+        return Text(f"{value:,}", style=colours[colour] if value else "dim", justify="right")
+
+    return [
+        Text(state, style=colours[_COLOURS.get(state, "warning")]),
+        Text(found.run.id, style="dim"),
+        Text(paint.clock(found.run.meta.created)),
+        number(totals.rows, "foreground"),
+        number(totals.done, "success"),
+        number(totals.failed, "error"),
+        number(left, "warning"),
+        Text(f"{words.count(totals.input_tokens)}+{words.count(totals.output_tokens)}", justify="right"),
+        Text.assemble(printable(found.run.reference, 80), (mark, colours["warning"])),
+    ]

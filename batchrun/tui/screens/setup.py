@@ -1,0 +1,486 @@
+"""The setup screen: prompt, input, variables, provider and limits; the request as it would be sent; try, then start."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import Screen
+from textual.suggester import SuggestFromList
+from textual.widgets import DataTable, Footer, Input, Label, Select, Static, Tab, Tabs, TextArea
+
+from batchrun import prompts
+from batchrun.display import printable
+from batchrun.errors import BatchrunError, PromptError
+from batchrun.journal import Reader, Record
+from batchrun.models import Kind
+from batchrun.plan import plan_from_json
+from batchrun.plan.catalogue import every_profile, one_profile
+from batchrun.plan.outputs import default_output
+from batchrun.prompts import Prompt
+from batchrun.tui import choices, requests
+from batchrun.tui.choices import Asked, Head, Origin, Preview
+from batchrun.tui.desk import Fresh, Phase, app_of, desk
+from batchrun.tui.screens.ask import Choose
+from batchrun.tui.screens.pick import Pick
+from batchrun.tui.widgets import paint
+from batchrun.tui.widgets.answers import Answers, HeadTable
+from batchrun.tui.widgets.editor import Editor
+from batchrun.tui.widgets.variables import VariableField, Variables
+
+DEBOUNCE = 0.15
+"""Seconds of quiet after a key before files are looked at."""
+_PANES = {"form": "setup", "prompt-pane": "prompt", "request": "request", "rows": "rows", "answers": "answers"}
+_PLAIN = ("model", "concurrency", "rpm", "tpm", "limit", "output")
+_FIELDS = (*_PLAIN, "prompt", "input", "profile", "set", "columns")
+
+
+class SetupScreen(Screen[None]):
+    """Everything that a run needs, filled in and looked at before anything is sent."""
+
+    CSS_PATH = "setup.tcss"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide")]  # noqa: RUF012  Textual declares it so
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f5", "start", "Start", id="setup.start"),
+        Binding("f6", "try", "Try rows", id="setup.try"),
+        Binding("ctrl+s", "save", "Save prompt", id="setup.save"),
+        Binding("ctrl+o", "pick", "Pick file", id="setup.pick"),
+        Binding("f7", "pane", "Next pane", id="setup.pane"),
+        Binding("f8", "copy", "Copy command", id="setup.copy"),
+    ]
+
+    def __init__(self, flags: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._given = dict(flags)
+        self._more = {name: value for name, value in flags.items() if name not in _FIELDS}
+        self._prompt: Prompt | None = None
+        self._prompt_path: Path | None = None
+        self._prompt_trouble: BatchrunError | None = None
+        self._saved = ""
+        self._head: Head | None = None
+        self._head_trouble: BatchrunError | None = None
+        self._trying: tuple[int, ...] = ()
+        self._wanted_row = 0
+
+    def compose(self) -> ComposeResult:
+        """Panes that stand side by side where there is room, else one at a time."""
+        yield Static("", id="heading")
+        yield Tabs(*(Tab(title, id=f"tab-{name}") for name, title in _PANES.items()), id="tabs")
+        with Vertical(id="panes"):
+            with VerticalScroll(id="form", can_focus=False, classes="pane"):
+                yield from self._form()
+            with Vertical(id="prompt-pane", classes="pane"):
+                yield Editor("", id="editor", show_line_numbers=False, compact=True, soft_wrap=True)
+            with VerticalScroll(id="request", classes="pane"):
+                yield Static("", id="request-text")
+            with Vertical(id="rows", classes="pane"):
+                yield HeadTable(id="head")
+            with VerticalScroll(id="answers", classes="pane"):
+                yield Answers("", id="answers-text")
+        yield Static("", id="trouble")
+        yield Static("", id="command")
+        yield Footer(compact=True)
+
+    def _form(self) -> ComposeResult:
+        given = self._given
+        names = [found.name for found in prompts.available()]
+        yield Label("prompt", classes="title")
+        yield _field("prompt", str(given.get("prompt", "")), "a name, or the path of a file", names)
+        yield Static("", id="prompt-info", classes="info")
+        yield Label("input", classes="title")
+        yield _field("input", str(given.get("input", "")), "a file, a directory or a glob")
+        yield Static("", id="input-info", classes="info")
+        yield Label("variables", classes="title", id="variables-title")
+        yield Variables(id="variables")
+        yield Label("provider", classes="title")
+        profiles = [(Content(profile.name), profile.name) for profile in every_profile()]
+        yield Select(
+            profiles, value=str(given.get("profile") or "openai"), id="profile", allow_blank=False, compact=True
+        )
+        yield _field("model", str(given.get("model", "")), "model: the prompt's, else the profile's")
+        yield Static("", id="profile-info", classes="info")
+        yield Label("limits", classes="title")
+        yield _field("concurrency", str(given.get("concurrency", "")), "requests in flight, at most: 256")
+        yield _field("rpm", str(given.get("rpm", "")), "requests a minute: what the provider says")
+        yield _field("tpm", str(given.get("tpm", "")), "tokens a minute: what the provider says")
+        yield _field("limit", str(given.get("limit", "")), "rows: all")
+        yield Label("output", classes="title")
+        yield _field("output", str(given.get("output", "")), "INPUT.PROMPT.jsonl")
+
+    def on_mount(self) -> None:
+        """Titles; what the command line gave; a look now and then at what is tried."""
+        for name, title in _PANES.items():
+            self.query_one(f"#{name}").border_title = title
+        self._show_pane("form")
+        self._load_prompt()
+        self._read_head()
+        self._show_profile()
+        self.set_interval(0.2, self._watch_try)
+        self.query_one("#input" if self._given.get("prompt") else "#prompt").focus()
+
+    def open_again(self, path: Path, position: int) -> None:
+        """Fill in what a journaled run was, with this row to try."""
+        with Reader.open(path) as reader:
+            plan = plan_from_json(reader.meta.plan)
+        self._wanted_row = position
+        values = {
+            "prompt": plan.prompt_path or "",
+            "input": plan.input,
+            "model": plan.model or "",
+            "output": plan.output,
+        }
+        self._given = {"set": dict(plan.variables), "columns": dict(plan.columns)}
+        for name, value in values.items():
+            self.query_one(f"#{name}", Input).value = value
+        cast("Select[str]", self.query_one("#profile", Select)).value = plan.profile
+
+    # What is typed
+
+    @on(Input.Changed, "#prompt")
+    def _prompt_named(self) -> None:
+        self._load_prompt()
+
+    @on(Input.Changed, "#input")
+    def _input_named(self) -> None:
+        self._read_head()
+
+    @on(Select.Changed, "#profile")
+    def _profile_chosen(self) -> None:
+        self._show_profile()
+        self._refresh_preview()
+
+    @on(TextArea.Changed, "#editor")
+    def _edited(self) -> None:
+        self._parse()
+
+    @on(VariableField.Changed)
+    @on(Input.Changed, "#model, #concurrency, #rpm, #tpm, #limit, #output")
+    @on(DataTable.RowHighlighted, "#head")
+    def _told(self) -> None:
+        self._refresh_preview()
+
+    @on(VariableField.Wanted)
+    def _origin_wanted(self, event: VariableField.Wanted) -> None:
+        def chosen(answer: str | None) -> None:
+            if answer is not None:
+                event.field.choose(answer)
+
+        question = f"Where does {printable(event.field.variable, 40)} come from?"
+        app_of(self).push_screen(Choose(question, event.options), chosen)
+
+    @on(HeadTable.Marked)
+    def _marked(self) -> None:
+        count = len(self.query_one(HeadTable).marked)
+        self.query_one("#rows").border_title = f"rows · {count} marked to try" if count else "rows"
+
+    @work(exclusive=True, group="prompt")
+    async def _load_prompt(self) -> None:
+        await asyncio.sleep(DEBOUNCE)
+        name = self._typed("prompt")
+        self._prompt_path, self._prompt, self._prompt_trouble = None, None, None
+        source = ""
+        if name:
+            try:
+                prompt = await asyncio.to_thread(prompts.load, name)
+                self._prompt_path, source = Path(prompt.path), prompt.source
+            except PromptError as error:
+                self._prompt_trouble, source = error, self._broken_source(name)
+        self._saved = source
+        self.query_one(Editor).load_text(source)
+        self._parse()
+
+    def _broken_source(self, name: str) -> str:
+        """The text of a file that is no prompt yet, so that it can be mended here."""
+        path = Path(name)
+        try:
+            source = path.read_text(encoding="utf-8") if path.is_file() and path.stat().st_size < 1_000_000 else ""
+        except (OSError, ValueError):
+            return ""
+        self._prompt_path = path if source else None
+        return source
+
+    def _parse(self) -> None:
+        """The prompt as it stands in the editor."""
+        source = self.query_one(Editor).text
+        if self._prompt_path is not None:
+            try:
+                self._prompt, self._prompt_trouble = prompts.parse(source, path=str(self._prompt_path)), None
+            except PromptError as error:
+                self._prompt, self._prompt_trouble = None, error
+        self._show_prompt()
+        self._ask_variables()
+
+    def _show_prompt(self) -> None:
+        prompt, path = self._prompt, self._prompt_path
+        said = "" if prompt is None else prompt.description
+        edited = " · edited" if path is not None and self.query_one(Editor).text != self._saved else ""
+        self.query_one("#prompt-info", Static).update(Content(printable(said, 200)))
+        title = "prompt" if path is None else f"prompt · {printable(str(path), 60)}{edited}"
+        self.query_one("#prompt-pane").border_title = Content(title).markup
+
+    @work(exclusive=True, group="head")
+    async def _read_head(self) -> None:
+        await asyncio.sleep(DEBOUNCE)
+        name, id_column = self._typed("input"), self._more.get("id_column")
+        self._head, self._head_trouble = None, None
+        if name:
+            try:
+                has_prompt = bool(self._typed("prompt"))
+                self._head = await asyncio.to_thread(choices.read_head, name, id_column, has_prompt=has_prompt)
+            except BatchrunError as error:
+                self._head_trouble = error
+        table = self.query_one(HeadTable)
+        table.show(self._head)
+        if self._head is not None and 0 < self._wanted_row <= len(self._head.rows):
+            table.move_cursor(row=self._wanted_row - 1)
+        self._wanted_row = 0
+        said = "" if self._head is None else self._head.said
+        self.query_one("#input-info", Static).update(Content(printable(said, 300)))
+        self._ask_variables()
+
+    def _ask_variables(self) -> None:
+        form = self.query_one(Variables)
+        prompt = self._prompt
+        if prompt is None and self._typed("prompt"):
+            self._refresh_preview()
+            return
+        columns = self._head.columns if self._head is not None else ()
+        names = sorted(prompt.variables) if prompt is not None else []
+        form.ask(
+            {name: self._origin(prompt, name, columns) for name in names} if prompt else {},
+            columns,
+            {name: field.description or "" for name, field in prompt.inputs.items()} if prompt else {},
+            frozenset(set(prompt.defaults) | prompt.optional) if prompt else frozenset(),
+        )
+        self.query_one("#variables-title").display = bool(names)
+        self._refresh_preview()
+
+    def _origin(self, prompt: Prompt | None, name: str, columns: tuple[str, ...]) -> Origin:
+        """What was chosen or given, where it still fits; else a guess."""
+        known = self.query_one(Variables).origins.get(name)
+        given, mapped = _table(self._given.get("set")), _table(self._given.get("columns"))
+        if known is not None and (known.kind == choices.FROM_DEFAULT or (known.text and known.fits(columns))):
+            return known
+        if name in given:
+            return Origin(choices.FROM_VALUE, given[name])
+        if mapped.get(name) in columns:
+            return Origin("column", mapped[name])
+        assert prompt is not None
+        return choices.guess(prompt, name, columns)
+
+    def _show_profile(self) -> None:
+        try:
+            profile = one_profile(self._profile)
+        except BatchrunError as error:
+            said = error.message
+        else:
+            key = "no key needed" if profile.key_optional else f"key from {profile.api_key_env or 'its place'}"
+            where = (
+                "a rehearsal on this machine, no cost" if profile.simulated else profile.base_url or "no address yet"
+            )
+            said = f"{profile.model or 'no model of its own'} · {where} · {key}"
+        self.query_one("#profile-info", Static).update(Content(printable(said, 200)))
+
+    @property
+    def _profile(self) -> str:
+        return str(cast("Select[str]", self.query_one("#profile", Select)).value)
+
+    def _typed(self, name: str) -> str:
+        return self.query_one(f"#{name}", Input).value.strip()
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        """What is set up, as the flags that a command line would give."""
+        found: dict[str, Any] = {"input": self._typed("input"), "prompt": self._typed("prompt")}
+        found |= choices.variable_flags(self.query_one(Variables).origins)
+        profile = self._profile
+        found["profile"] = profile if profile != "openai" or "profile" in self._given else ""
+        found |= {name: self._typed(name) for name in _PLAIN}
+        return {name: value for name, value in {**found, **self._more}.items() if value not in ("", None)}
+
+    # What it would send
+
+    def _refresh_preview(self) -> None:
+        head, flags = self._head, self.flags
+        kind = head.kind if head is not None else Kind.ROWS
+        asked = Asked(self._prompt, kind, self._model(), flags.get("set", {}), flags.get("columns", {}))
+        shown = choices.preview(asked, self.query_one(HeadTable).current)
+        self.query_one("#request-text", Static).update(requests.shown(shown.text, 60_000))
+        size = f" · about {shown.tokens:,} tokens in" if shown.tokens else ""
+        self.query_one("#request").border_title = f"request of line {self._line()}{size}" if shown.text else "request"
+        self.query_one("#command", Static).update(
+            Content.assemble(("$ ", "$success"), printable(choices.command(flags)))
+        )
+        self.query_one("#output", Input).placeholder = self._output_name()
+        self._say(self._problem(shown))
+
+    def _line(self) -> int:
+        row = self.query_one(HeadTable).current
+        return 0 if row is None else row.line
+
+    def _model(self) -> str | None:
+        if typed := self._typed("model") or (self._prompt is not None and self._prompt.model):
+            return typed
+        try:
+            return one_profile(self._profile).model
+        except BatchrunError:
+            return None
+
+    def _output_name(self) -> str:
+        head = self._head
+        if head is None:
+            return "INPUT.PROMPT.jsonl"
+        name = self._prompt.name if self._prompt is not None else None
+        return default_output(Path(head.name).name.partition(".")[0], head.kind, name, None)
+
+    def _problem(self, shown: Preview) -> BatchrunError | str | None:
+        if self._prompt_trouble is not None:
+            return self._prompt_trouble
+        if self._head_trouble is not None:
+            return self._head_trouble
+        if not self._typed("input"):
+            return "choose a prompt and an input; ctrl+o picks files, F1 lists all keys"
+        return shown.trouble
+
+    def _say(self, problem: BatchrunError | str | None) -> None:
+        """The line above the command: what is missing, or that everything is there."""
+        if problem is None:
+            text = Content.assemble(
+                ("ready  ", "bold $success"), ("F5 starts, F6 tries the marked rows", "$foreground-muted")
+            )
+        elif isinstance(problem, BatchrunError):
+            parts: list[paint.Part] = [(printable(problem.message, 400), "$error")]
+            parts += [("  " + printable(problem.hint, 300), "$foreground-muted")] if problem.hint else []
+            text = paint.joined(parts)
+        else:
+            text = Content.styled(printable(problem, 400), "$warning")
+        self.query_one("#trouble", Static).update(text)
+
+    # What is done
+
+    def action_save(self) -> bool:
+        """Write the editor's text to the prompt's file; one that comes with batchrun is copied here first."""
+        if self._prompt_path is None:
+            return False
+        target, text = choices.place_to_save(self._prompt_path), self.query_one(Editor).text
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8", newline="")
+        except (OSError, UnicodeEncodeError) as error:
+            self.notify(printable(f"not saved: {error}", 300), severity="error", markup=False)
+            return False
+        self._prompt_path, self._saved = target, text
+        self.notify(printable(f"saved {target}", 200), timeout=3, markup=False)
+        self._show_prompt()
+        return True
+
+    def _saved_first(self) -> bool:
+        """What runs is what is seen: an edited prompt is saved before it is sent."""
+        edited = self._prompt_path is not None and self.query_one(Editor).text != self._saved
+        return not edited or self.action_save()
+
+    def action_start(self) -> None:
+        """Run all rows."""
+        if self._saved_first():
+            desk(self).begin(Fresh(flags=self.flags))
+
+    def action_try(self) -> None:
+        """Send the chosen rows alone."""
+        chosen = self.query_one(HeadTable).chosen
+        if not chosen:
+            self.notify("choose an input first; space marks rows to try", severity="warning")
+        elif self._saved_first() and desk(self).begin(Fresh(flags=self.flags, only=chosen)):
+            self._trying = chosen
+            self._show_pane("answers")
+
+    def _watch_try(self) -> None:
+        steered = desk(self).steered
+        if not self._trying or steered is None:
+            return
+        sight = steered.sight()
+        title = self.query_one("#answers")
+        if desk(self).busy:
+            title.border_title = f"answers · {sight.phase}"
+            self.query_one(Answers).show([], paint.waiting_line(sight).plain)
+            return
+        positions, self._trying = self._trying, ()
+        title.border_title = "answers"
+        if sight.phase is Phase.REFUSED or sight.journal is None:
+            self._say(None if sight.trouble is None else BatchrunError(*sight.trouble))
+            self.query_one(Answers).show([], "nothing was sent")
+            return
+        if sight.trouble is not None:
+            self._say(BatchrunError(*sight.trouble))
+        self._read_answers(sight.journal, positions)
+
+    @work(exclusive=True, group="answers")
+    async def _read_answers(self, journal: Path, positions: tuple[int, ...]) -> None:
+        records = await asyncio.to_thread(_records, journal, positions)
+        self.query_one(Answers).show(records)
+
+    @work(exclusive=True, group="pick")
+    async def action_pick(self) -> None:
+        """A prompt, or an input where that field has the focus."""
+        name = "input" if self.focused is not None and self.focused.id == "input" else "prompt"
+        known = await asyncio.to_thread(prompts.available) if name == "prompt" else []
+        app_of(self).push_screen(Pick(f"Which {name}?", known), lambda chosen: self._picked(name, chosen))
+
+    def _picked(self, name: str, chosen: str | None) -> None:
+        if chosen:
+            field = self.query_one(f"#{name}", Input)
+            field.value = chosen
+            field.focus()
+
+    def action_copy(self) -> None:
+        """The command to the clipboard."""
+        app_of(self).copy_to_clipboard(choices.command(self.flags))
+        self.notify("the command is copied", timeout=2)
+
+    def action_pane(self) -> None:
+        """The next pane; where they stand side by side, the focus goes there."""
+        names = list(_PANES)
+        tabs = self.query_one(Tabs)
+        current = (tabs.active or "tab-form").removeprefix("tab-")
+        self._show_pane(names[(names.index(current) + 1) % len(names)])
+
+    def _show_pane(self, name: str) -> None:
+        self.query_one(Tabs).active = f"tab-{name}"
+
+    @on(Tabs.TabActivated, "#tabs")
+    def _pane_chosen(self, event: Tabs.TabActivated) -> None:
+        chosen = str(event.tab.id).removeprefix("tab-")
+        for name in _PANES:
+            self.query_one(f"#{name}").set_class(name == chosen, "-chosen")
+        target = {
+            "form": "#input",
+            "prompt-pane": "#editor",
+            "request": "#request",
+            "rows": "#head",
+            "answers": "#answers",
+        }
+        if self.is_current:
+            self.query_one(target[chosen]).focus(scroll_visible=False)
+
+
+def _field(name: str, value: str, placeholder: str, names: list[str] | None = None) -> Input:
+    suggester = SuggestFromList(names) if names else None
+    return Input(value, id=name, placeholder=placeholder, compact=True, suggester=suggester, select_on_focus=False)
+
+
+def _table(given: Any) -> dict[str, str]:
+    """NAME=VALUE texts of the command line as a table."""
+    if isinstance(given, Mapping):
+        return {str(name): str(value) for name, value in given.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  flags are texts
+    pairs = (str(text).partition("=") for text in given or ())
+    return {name: value for name, _, value in pairs}
+
+
+def _records(journal: Path, positions: tuple[int, ...]) -> list[Record]:
+    with Reader.open(journal) as reader:
+        found = [reader.row(seq=line.seq) for line in reader.lines_at(positions)]
+    return [record for record in found if record is not None]

@@ -1,0 +1,250 @@
+"""One run of this process: prepared in a thread, executed as a task on the app's loop, steered. Alone meets the engine.
+
+The app and the engine share one loop; every event is folded into counters at once, and screens look at `sight` when
+they paint.
+"""
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from batchrun.display import printable
+from batchrun.engine.execute import execute, write_output
+from batchrun.engine.run import Ending, Run
+from batchrun.engine.start import DriftError, Prepared, prepare, prepare_resume
+from batchrun.errors import BatchrunError, ExitCode, RefusedError
+from batchrun.events import Event, IntakeProgress, Notice, RunEnded
+from batchrun.journal import Reader
+from batchrun.limits import Limits
+from batchrun.plan import Plan, plan_from_json
+from batchrun.plan.resolve import Access, access, check_input, check_provider
+from batchrun.plan.sources import Gathered, gather
+from batchrun.progress import Fold, Progress
+from batchrun.registry import RunFile
+from batchrun.tui.desk import Again, Bounds, Fresh, Phase, Point, Sight, Task, Trouble
+
+HISTORY = 240
+"""Points that the sparklines go back, one a second."""
+HASTY_DRAIN = 8.0
+"""Seconds for what is in flight when the app is told to go: whoever tells it kills soon."""
+
+
+class _GivenUpError(Exception):
+    """The user no longer wants what is being prepared."""
+
+
+class Session:
+    """A run from its settings to its end. `start` it on the loop; `done` is its task."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.done: asyncio.Task[None] | None = None
+        self.exit_code: ExitCode | None = None
+        self.drift: DriftError | None = None
+        self._fold = Fold()
+        self._run: Run | None = None
+        self._prepared: Prepared | None = None
+        self._access: Access | None = None
+        self._taken = 0
+        self._paused = False
+        self._trouble: Trouble | None = None
+        self._stop: Ending | None = None
+        self._drain: float | None = None
+        self._notices: deque[str] = deque(maxlen=3)
+        self._history: deque[Point] = deque(maxlen=HISTORY)
+        self._where: dict[str, Any] = {}
+
+    def start(self) -> asyncio.Task[None]:
+        """Begin; the task ends with the run and raises nothing but defects."""
+        self.done = asyncio.get_running_loop().create_task(self._go())
+        return self.done
+
+    @property
+    def active(self) -> bool:
+        """Whether the run is under way."""
+        return self.done is not None and not self.done.done()
+
+    @property
+    def rows_done(self) -> int:
+        """Rows that are done by the journal's account."""
+        return self._fold.snapshot(time.monotonic()).done
+
+    async def _go(self) -> None:
+        try:
+            self._prepared = await asyncio.to_thread(self._prepare)
+        except _GivenUpError:
+            self._fail(RefusedError("given up before anything was sent"), ExitCode.INTERRUPTED)
+        except BatchrunError as error:
+            self._fail(error, error.exit_code)
+        else:
+            await self._send(self._prepared)
+
+    async def _send(self, prepared: Prepared) -> None:
+        self._where = {"reference": prepared.run.reference, "journal": prepared.journal.path}
+        assert self._access is not None
+        try:
+            ended = await execute(prepared, self._access, self._emit, at_hand=self._at_hand)
+        except BatchrunError as error:
+            self._fail(error, error.exit_code)
+        else:
+            self._end(ended)
+
+    def _end(self, ended: RunEnded) -> None:
+        self.exit_code = ended.exit_code
+        if ended.message and ended.exit_code not in (ExitCode.OK, ExitCode.ROWS_FAILED):
+            self._trouble = Trouble(self._masked(ended.message), ended.hint)
+
+    def _fail(self, error: BatchrunError, exit_code: ExitCode) -> None:
+        self.exit_code = exit_code
+        self.drift = error if isinstance(error, DriftError) else None
+        self._trouble = Trouble(self._masked(error.message), error.hint)
+
+    def _masked(self, text: str) -> str:
+        return text if self._access is None else self._access.mask.text(text)
+
+    def _prepare(self) -> Prepared:
+        """In a thread: everything before the first call."""
+        task = self.task
+        if isinstance(task, Fresh):
+            gathered = gather(task.flags)
+            check_input(gathered.settings)
+            self._access = check_provider(gathered)
+            return prepare(gathered, self._emit, only=task.only)
+        found, gathered = prepare_resume(
+            task.reference, dict(task.flags), failed=task.failed, cause=task.cause, only=task.only
+        )
+        return self._admitted(found, gathered)
+
+    def _admitted(self, prepared: Prepared, gathered: Gathered) -> Prepared:
+        try:
+            self._access = access(prepared.plan, gathered)
+        except BaseException:
+            prepared.close()
+            raise
+        return prepared
+
+    def _emit(self, event: Event) -> None:
+        self._fold(event)
+        if isinstance(event, IntakeProgress):
+            self._taken = event.rows
+            if self._stop is not None:
+                raise _GivenUpError
+        elif isinstance(event, Notice):
+            self._notices.append(printable(self._masked(event.message), 300))
+
+    def _at_hand(self, run: Run) -> None:
+        self._run = run
+        if self._stop is not None:
+            run.stop(self._stop, drain=0.0)
+
+    def sight(self) -> Sight:
+        """What is to be seen now."""
+        now = time.monotonic() if self._run is None else asyncio.get_running_loop().time()
+        progress = self._fold.snapshot(now)
+        self._remember(progress)
+        if progress.ended is not None:
+            progress = replace(progress, now=progress.ended.at)
+        return Sight(
+            phase=self._phase(),
+            progress=progress,
+            title=self._title(),
+            taken=self._taken,
+            bounds=self._bounds(),
+            history=tuple(self._history),
+            notices=tuple(self._notices),
+            trouble=self._trouble,
+            tried=isinstance(self.task, Fresh) and self.task.only is not None,
+            **self._where,
+        )
+
+    def _remember(self, progress: Progress) -> None:
+        """A point a second for the sparklines."""
+        due = not self._history or progress.now - self._history[-1].at >= 1.0
+        if due and progress.ended is None:
+            tokens = progress.input_tokens + progress.output_tokens
+            self._history.append(Point(progress.now, progress.finished_here, tokens))
+
+    def look(self) -> bool:
+        """Events tell everything."""
+        return self.active
+
+    def _phase(self) -> Phase:
+        if not self.active:
+            return Phase.ENDED if self._prepared is not None else Phase.REFUSED
+        if self._stop is not None:
+            return Phase.STOPPING
+        if self._prepared is None:
+            return Phase.CHECKING
+        if self._run is None:
+            return Phase.CONNECTING
+        return Phase.PAUSED if self._paused else Phase.RUNNING
+
+    def _title(self) -> str:
+        if self._prepared is not None:
+            return title_of(self._prepared.plan)
+        if isinstance(self.task, Again):
+            return printable(self.task.reference, 80)
+        flags = self.task.flags
+        return printable(f"{flags.get('prompt') or 'requests'} · {flags.get('input')}", 120)
+
+    def _bounds(self) -> Bounds | None:
+        if self._run is None:
+            return None
+        limits = self._run.limits
+        return Bounds(limits.cap, limits.rpm, limits.tpm)
+
+    def pause(self) -> None:
+        """Let nothing leave."""
+        if self._run is not None and self.active:
+            self._paused = True
+            self._run.pause()
+
+    def go_on(self) -> None:
+        """Let requests leave again."""
+        if self._run is not None and self.active:
+            self._paused = False
+            self._run.resume()
+
+    def bound(self, bounds: Bounds) -> None:
+        """Hold the run to these limits from now on."""
+        if self._run is not None and self.active:
+            now = self._run.limits
+            self._run.change(Limits(bounds.cap, now.fixed, bounds.rpm, bounds.tpm, now.max_wait))
+
+    def drain(self) -> None:
+        """Send nothing new and await what is in flight, as Ctrl-C does without a screen."""
+        self.stop(ExitCode.INTERRUPTED)
+
+    def stop(self, code: ExitCode, drain: float | None = None) -> None:
+        """Send nothing new; `drain` seconds for what is in flight, None for what the plan says."""
+        if self._stop is not None:
+            return
+        self._stop = Ending(code, code.name.lower())
+        if self._run is not None and self._prepared is not None:
+            patience = self._prepared.plan.drain
+            self._run.stop(self._stop, drain=patience if drain is None else min(drain, patience))
+
+    def abandon(self) -> None:
+        """Give up what is in flight as well: its rows become unknown."""
+        self.drain()
+        if self._run is not None:
+            self._run.abandon()
+
+
+def exported(run: RunFile) -> str:
+    """Write the output of a run again from its journal; the names of the files. Raises BatchrunError."""
+    if run.output is None:
+        raise RefusedError(f"run {run.id} went to a stream", f"batchrun export {run.id} --output FILE")
+    with Reader.open(run.path) as reader:
+        plan = plan_from_json(reader.meta.plan)
+    found = write_output(plan, run.path, run.output, run.output)
+    return ", ".join(str(path) for path in (found.output, found.errors) if path is not None)
+
+
+def title_of(plan: Plan) -> str:
+    """What a run does, for a heading."""
+    what = plan.prompt_name or ("OpenAI Batch requests" if plan.kind == "batch" else "request bodies")
+    return printable(f"{what} · {Path(plan.input).name or plan.input}", 120)

@@ -1,0 +1,120 @@
+"""The rows of an input to choose from, and the answers to those that were tried."""
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import DataTable, Static
+
+from batchrun.display import printable
+from batchrun.journal import Record
+from batchrun.models import Invalid, Row
+from batchrun.tui import requests
+from batchrun.tui.choices import Head
+from batchrun.tui.widgets import paint
+
+MOST = 5
+"""Rows that are tried at a time."""
+_COLUMNS = 8
+_CELL = 60
+_ANSWER = 6000
+
+
+class HeadTable(DataTable[Text]):
+    """The first rows of an input. Space marks the rows to try."""
+
+    DEFAULT_CSS = "HeadTable { height: 1fr; background: $background; }"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("space", "mark", "Mark to try", id="setup.mark")]
+
+    class Marked(Message):
+        """Other rows are to be tried."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id, cursor_type="row")
+        self.marked: set[int] = set()
+        self._head: Head | None = None
+
+    def show(self, head: Head | None) -> None:
+        """Show the rows of this input."""
+        self._head = head
+        self.marked.clear()
+        self.clear(columns=True)
+        if head is None:
+            return
+        columns = head.columns[:_COLUMNS]
+        self.add_column(" ", key="mark", width=1)
+        self.add_column(Text("line", justify="right"), key="line")
+        for place, column in enumerate(columns):
+            self.add_column(Text(printable(column, 30)), key=str(place))
+        for position, row in enumerate(head.rows, 1):
+            self.add_row(*self._cells(row, columns), key=str(position))
+
+    def _cells(self, row: Row | Invalid, columns: tuple[str, ...]) -> list[Text]:
+        line = Text(f"{row.line:>4}", style="dim")
+        if isinstance(row, Invalid):
+            return [Text(""), line, Text(printable(row.reason, 100), style="red")]
+        values = (row.fields.get(column, "") for column in columns)
+        return [Text(""), line, *(Text(printable(str(value)[: 2 * _CELL], _CELL), no_wrap=True) for value in values)]
+
+    @property
+    def position(self) -> int:
+        """The place in the input of the row under the cursor, from 1."""
+        return self.cursor_row + 1
+
+    @property
+    def current(self) -> Row | None:
+        """The row under the cursor; None for a line that is none."""
+        head = self._head
+        if head is None or not 0 <= self.cursor_row < len(head.rows):
+            return None
+        row = head.rows[self.cursor_row]
+        return row if isinstance(row, Row) else None
+
+    @property
+    def chosen(self) -> tuple[int, ...]:
+        """The rows to try by position: those that are marked, else the one under the cursor."""
+        return tuple(sorted(self.marked)) or ((self.position,) if self.current is not None else ())
+
+    def action_mark(self) -> None:
+        """Mark the row, or not any more."""
+        if self.current is None:
+            return
+        place = self.position
+        if place in self.marked:
+            self.marked.remove(place)
+        elif len(self.marked) < MOST:
+            self.marked.add(place)
+        else:
+            self.notify(f"at most {MOST} rows are tried at a time", severity="warning", timeout=3)
+        self.update_cell(str(place), "mark", Text("✓" if place in self.marked else "", style="bold green"))
+        self.post_message(self.Marked())
+        self.action_cursor_down()
+
+
+class Answers(Static):
+    """The answers of a try, one below the other."""
+
+    DEFAULT_CSS = "Answers { height: auto; width: 1fr; }"
+
+    def show(self, records: list[Record], note: str = "") -> None:
+        """Show these rows with what came back."""
+        lines: list[Content] = [Content.styled(note, "$accent")] if note else []
+        for record in records:
+            lines += [*answer_lines(record), Content("")]
+        self.update(Content("\n").join(lines))
+
+
+def answer_lines(record: Record) -> list[Content]:
+    """One tried row: how it went, and what it answered."""
+    sign, colour = next((sign, colour) for name, sign, colour in paint.STATES if name == record.state)
+    parts: list[paint.Part] = [(f"{sign} line {record.line:,}", f"bold {colour}")]
+    parts.append((f"  {printable(record.key, 30)}", paint.DIM))
+    if record.seconds is not None:
+        parts.append((f"  {record.seconds:.2f} s", paint.DIM))
+    if record.input_tokens is not None:
+        parts.append((f"  {record.input_tokens:,}+{record.output_tokens or 0:,} tokens", paint.DIM))
+    if record.flags:
+        parts.append((f"  {', '.join(sorted(record.flags))}", "$warning"))
+    return [paint.joined(parts), requests.shown(requests.reply_text(record), _ANSWER)]

@@ -1,0 +1,299 @@
+"""A table over all rows of a run, drawn line by line from the few pages of the journal that are on the screen."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Size
+from textual.message import Message
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from batchrun.display import printable
+from batchrun.errors import StorageError
+from batchrun.journal import Line
+from batchrun.models import State
+from batchrun.tui.look import Look
+
+PAGE = 200
+"""Rows that are read at a time."""
+PAGES = 16
+"""Pages that are kept."""
+_SIGNS = {
+    State.DONE: ("●", "outcomes--done"),
+    State.FAILED: ("✗", "outcomes--failed"),
+    State.SKIPPED: ("⊘", "outcomes--odd"),
+    State.UNKNOWN: ("?", "outcomes--odd"),
+    State.IN_FLIGHT: ("◌", "outcomes--flying"),
+    State.PENDING: ("·", "outcomes--dim"),
+}
+
+
+class Column(NamedTuple):
+    """A column: its title, how wide it is (0: it shares what is left), from which width of the table on it is shown."""
+
+    title: str
+    width: int
+    least: int
+    text: Callable[[Line], str]
+    right: bool = False
+
+
+def _state(line: Line) -> str:
+    flags = f" ({','.join(sorted(line.flags))})" if line.flags else ""
+    return f"{line.state}{flags}"
+
+
+def _seconds(line: Line) -> str:
+    return "" if line.seconds is None else f"{line.seconds:.2f} s"
+
+
+def _tokens(line: Line) -> str:
+    return "" if line.input_tokens is None else f"{line.input_tokens:,}+{line.output_tokens or 0:,}"
+
+
+def _said(line: Line) -> str:
+    if line.state is State.FAILED or line.state is State.SKIPPED:
+        return f"{line.cause}: {line.message}" if line.message and line.message != line.cause else line.cause or ""
+    return line.output or ""
+
+
+def _number(line: Line) -> str:
+    return f"{line.line:,}"
+
+
+def _key(line: Line) -> str:
+    return line.key
+
+
+def _tries(line: Line) -> str:
+    return str(line.attempts or "")
+
+
+def _text(line: Line) -> str:
+    return line.text
+
+
+COLUMNS = (
+    Column("state", 12, 0, _state),
+    Column("line", 9, 0, _number, right=True),
+    Column("id", 18, 110, _key),
+    Column("tries", 5, 90, _tries, right=True),
+    Column("latency", 9, 60, _seconds, right=True),
+    Column("tokens", 12, 100, _tokens, right=True),
+    Column("row", 0, 70, _text),
+    Column("reply, or why there is none", 0, 0, _said),
+)
+
+
+class Outcomes(ScrollView, can_focus=True):
+    """The table; the cursor is a row number of the list. Pages come from `look`, which the screen gives and closes."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        *("outcomes--done", "outcomes--failed", "outcomes--odd", "outcomes--flying", "outcomes--dim"),
+        *("outcomes--cursor", "outcomes--head"),
+    }
+    DEFAULT_CSS = """
+    Outcomes { height: 1fr; background: $background; scrollbar-size-horizontal: 0; }
+    Outcomes > .outcomes--done { color: $success; }
+    Outcomes > .outcomes--failed { color: $error; }
+    Outcomes > .outcomes--odd { color: $warning; }
+    Outcomes > .outcomes--flying { color: $accent; }
+    Outcomes > .outcomes--dim { color: $text-muted; }
+    Outcomes > .outcomes--head { color: $text-muted; text-style: bold; background: $surface; }
+    Outcomes > .outcomes--cursor { background: $block-cursor-blurred-background; }
+    Outcomes:focus > .outcomes--cursor { background: $primary-muted; text-style: bold; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "up", show=False),
+        Binding("down,j", "move(1)", "down", show=False),
+        Binding("pageup", "turn(-1)", "page up", show=False),
+        Binding("pagedown", "turn(1)", "page down", show=False),
+        Binding("home,g", "move_to(0)", "first", show=False),
+        Binding("end,G", "last", "last", show=False),
+        Binding("enter", "open", "Open row", id="row.open"),
+    ]
+    ALLOW_SELECT = False
+    cursor = reactive(0, repaint=True)
+
+    class Opened(Message):
+        """A row is to be shown whole."""
+
+        def __init__(self, line: Line) -> None:
+            super().__init__()
+            self.line = line
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.live = False
+        self._look: Look | None = None
+        self._pages: OrderedDict[int, list[Line]] = OrderedDict()
+        self._old: dict[int, list[Line]] = {}
+        self._asked: set[int] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def show(self, look: Look | None) -> None:
+        """List the rows of this look from now on."""
+        self._look = look
+        self._pages.clear()
+        self._old.clear()
+        self.found()
+
+    def found(self) -> None:
+        """The list has become longer or another one."""
+        total = self.total
+        self.virtual_size = Size(self.size.width, total + 1)
+        self.cursor = min(self.cursor, max(0, total - 1))
+        self.refresh()
+
+    def reread(self) -> None:
+        """Read what is on the screen again; the old lines stay until the new ones are there."""
+        self._old.update(self._pages)
+        self._pages.clear()
+        self.refresh()
+
+    def forget(self) -> None:
+        """Another list: nothing that was read holds."""
+        self._pages.clear()
+        self._old.clear()
+        self.refresh()
+
+    @property
+    def total(self) -> int:
+        """The rows of the list."""
+        return 0 if self._look is None else self._look.total
+
+    @property
+    def current(self) -> Line | None:
+        """The row under the cursor, where it has been read."""
+        return self._at(self.cursor)
+
+    def _at(self, number: int) -> Line | None:
+        page, place = divmod(number, PAGE)
+        lines = self._pages.get(page)
+        if lines is None:
+            self._ask(page)
+            lines = self._old.get(page, [])
+        return lines[place] if place < len(lines) else None
+
+    def _ask(self, page: int) -> None:
+        if page in self._asked or self._look is None or page * PAGE >= self.total:
+            return
+        self._asked.add(page)
+        task = asyncio.get_running_loop().create_task(self._read(self._look, page))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _read(self, look: Look, page: int) -> None:
+        try:
+            lines = await look.page(page * PAGE, PAGE)
+        except StorageError:
+            lines = []
+        finally:
+            self._asked.discard(page)
+        if look is not self._look:
+            return
+        self._pages[page] = lines
+        self._old.pop(page, None)
+        while len(self._pages) > PAGES:
+            self._pages.popitem(last=False)
+        self.refresh()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """The table is as wide as there is room."""
+        self.virtual_size = Size(event.size.width, self.total + 1)
+
+    def render_line(self, y: int) -> Strip:
+        """One line of the screen: the head, or a row of the list."""
+        width = self.size.width
+        columns = fitted(width)
+        if y == 0:
+            style = self.get_component_rich_style("outcomes--head")
+            return Strip([Segment(_row([(c.title, c.right) for c, _ in columns], columns), style)], width)
+        number = round(self.scroll_offset.y) + y - 1
+        if number >= self.total:
+            return Strip.blank(width, self.rich_style)
+        line = self._at(number)
+        style = self.rich_style
+        if number == self.cursor:
+            style += self.get_component_rich_style("outcomes--cursor")
+        if line is None:
+            return Strip([Segment(set_cell_size("   …", width), style)], width)
+        return self._strip(line, columns, style, width)
+
+    def _strip(self, line: Line, columns: list[tuple[Column, int]], style: Style, width: int) -> Strip:
+        if line.state is State.UNKNOWN and self.live:
+            line = line._replace(state=State.IN_FLIGHT)
+        sign, name = _SIGNS[line.state]
+        colour = Style(color=self.get_component_rich_style(name, partial=True).color)
+        dim = Style(color=self.get_component_rich_style("outcomes--dim", partial=True).color)
+        (_, first), *rest = columns
+        segments = [Segment(_cell(f" {sign} {columns[0][0].text(line)}", first, right=False), style + colour)]
+        for column, room in rest:
+            text = printable(column.text(line), max(1, room))
+            own = dim if column.title in ("id", "row", "tries") else Style()
+            if column.title.startswith("reply") and line.state in (State.FAILED, State.SKIPPED):
+                own = colour
+            segments.append(Segment(" " + _cell(text, room, right=column.right), style + own))
+        return Strip(segments).adjust_cell_length(width, style)
+
+    def action_move(self, by: int) -> None:
+        """The cursor some rows on."""
+        self.action_move_to(self.cursor + by)
+
+    def action_turn(self, by: int) -> None:
+        """The cursor some pages on."""
+        self.action_move(by * max(1, self.size.height - 2))
+
+    def action_last(self) -> None:
+        """The cursor to the last row."""
+        self.action_move_to(self.total - 1)
+
+    def action_move_to(self, number: int) -> None:
+        """The cursor to a row by number."""
+        self.cursor = max(0, min(number, self.total - 1))
+        top, room = round(self.scroll_offset.y), max(1, self.size.height - 1)
+        if self.cursor < top:
+            self.scroll_to(y=self.cursor, animate=False, force=True)
+        elif self.cursor >= top + room:
+            self.scroll_to(y=self.cursor - room + 1, animate=False, force=True)
+
+    def action_open(self) -> None:
+        """Show the row whole."""
+        if (line := self.current) is not None:
+            self.post_message(self.Opened(line))
+
+    def on_click(self, event: events.Click) -> None:
+        """A click moves the cursor, a second one opens the row."""
+        number = round(self.scroll_offset.y) + event.y - 1
+        if event.y > 0 and number < self.total:
+            if number == self.cursor and event.chain > 1:
+                self.action_open()
+            self.action_move_to(number)
+
+
+def fitted(width: int) -> list[tuple[Column, int]]:
+    """The columns that are shown at this width, each with its own; what is left is shared."""
+    shown = [column for column in COLUMNS if width >= column.least]
+    left = max(8, width - sum(column.width for column in shown) - len(shown) + 1)
+    sharing = sum(1 for column in shown if not column.width)
+    return [(column, column.width or left // sharing) for column in shown]
+
+
+def _cell(text: str, width: int, *, right: bool) -> str:
+    room = cell_len(text)
+    if room > width:
+        return set_cell_size(text, max(0, width - 1)) + "…"
+    return " " * (width - room) + text if right else text + " " * (width - room)
+
+
+def _row(cells: list[tuple[str, bool]], columns: list[tuple[Column, int]]) -> str:
+    first, *rest = [_cell(text, width, right=right) for (text, right), (_, width) in zip(cells, columns, strict=True)]
+    return " ".join([f" {first[:-1]}", *rest])

@@ -1,0 +1,297 @@
+"""A run's numbers as lines of text: pure functions from a sight and a width. Colours are names of the theme."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+
+from textual.content import Content
+
+from batchrun.display import printable
+from batchrun.progress import Progress
+from batchrun.report import words
+from batchrun.tui.desk import Phase, Point, Sight
+
+Part = tuple[str, str] | str
+
+DIM = "$foreground-muted"
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+_PHASES = {
+    Phase.CHECKING: ("◔", "$accent"),
+    Phase.CONNECTING: ("◔", "$accent"),
+    Phase.RUNNING: ("▶", "$success"),
+    Phase.PAUSED: ("‖", "$warning"),
+    Phase.STOPPING: ("◼", "$warning"),
+    Phase.ENDED: ("■", "$foreground-muted"),
+    Phase.REFUSED: ("✗", "$error"),
+}
+STATES = (
+    ("done", "●", "$success"),
+    ("failed", "✗", "$error"),
+    ("skipped", "⊘", "$warning"),
+    ("unknown", "?", "$warning"),
+    ("in flight", "◌", "$accent"),
+    ("pending", "·", "$foreground-muted"),
+)
+"""The states of a row, each with a sign of its own, so that nothing hangs on colour alone."""
+
+
+def joined(parts: Iterable[Part]) -> Content:
+    """The parts in one line, each in its style."""
+    return Content.assemble(*parts)
+
+
+def heading(sight: Sight) -> Content:
+    """What runs, where, and in which phase."""
+    sign, colour = _PHASES[sight.phase]
+    progress = sight.progress
+    parts: list[Part] = [(f"{sign} {phase_text(sight)}", f"bold {colour}"), ("  ", ""), (sight.title, "bold")]
+    if progress.model:
+        parts.append((f"  {printable(progress.model, 40)}", "$secondary"))
+    if progress.host and not progress.simulated:
+        parts.append((f" at {printable(progress.host, 60)}", DIM))
+    if progress.simulated:
+        parts.append(("  SIMULATED", "bold $warning"))
+    if progress.run:
+        parts.append((f"  {progress.run}", DIM))
+    return joined(parts)
+
+
+def phase_text(sight: Sight) -> str:
+    """The phase, with what belongs to it."""
+    if sight.foreign is not None:
+        return "running elsewhere (read only)"
+    ended = sight.progress.ended
+    if sight.phase is Phase.ENDED and ended is not None:
+        return {0: "finished", 3: "finished, some rows failed"}.get(int(ended.exit_code), "stopped")
+    return str(sight.phase)
+
+
+def counts(progress: Progress) -> dict[str, int]:
+    """How many rows are in each state; their sum is the rows of the run."""
+    return {
+        "done": progress.done,
+        "failed": progress.failed,
+        "skipped": progress.skipped,
+        "unknown": progress.unknown,
+        "in flight": progress.in_flight,
+        "pending": progress.pending,
+    }
+
+
+def bar(progress: Progress, width: int) -> Content:
+    """One line of blocks: each state as long as its share, a state with any rows at least one block."""
+    found = counts(progress)
+    shares = widths([found[name] for name, _, _ in STATES], width)
+    blocks = {"pending": "─", "in flight": "▒"}
+    return joined(
+        (blocks.get(name, "█") * share, colour) for (name, _, colour), share in zip(STATES, shares, strict=True)
+    )
+
+
+def widths(values: Sequence[int], width: int) -> list[int]:
+    """Whole numbers in proportion to the values that sum up to `width`; nothing that exists is invisible."""
+    total = sum(values)
+    if total <= 0 or width <= 0:
+        return [0] * (len(values) - 1) + [max(0, width)]
+    shares = [max(1, value * width // total) if value else 0 for value in values]
+    largest = max(range(len(values)), key=lambda place: shares[place])
+    shares[largest] += width - sum(shares)
+    return [max(0, share) for share in shares]
+
+
+def account(progress: Progress, *, narrow: bool) -> Content:
+    """Every row in exactly one place, with the share that is finished."""
+    found = counts(progress)
+    percent = 100 * progress.finished / progress.rows if progress.rows else 0.0
+    shown = f"{percent:.1f} %" if 0 < percent < 99.95 or progress.finished == progress.rows else f"{percent:.2f} %"
+    parts: list[Part] = [(f"{shown}", "bold"), "  "]
+    for name, sign, colour in STATES:
+        if found[name] or name in ("done", "failed"):
+            said = words.count(found[name]) if narrow else f"{found[name]:,}"
+            parts += [(f"{sign} {said}", f"bold {colour}" if found[name] else DIM), (f" {name}", DIM), "  "]
+    flags = [
+        f"{count:,} {name}"
+        for name, count in (
+            ("truncated", progress.truncated),
+            ("refused", progress.refused),
+            ("filtered", progress.filtered),
+        )
+        if count
+    ]
+    if flags and not narrow:
+        parts.append((f"({', '.join(flags)})  ", "$warning"))
+    parts.append((f"of {progress.rows:,} rows", DIM))
+    return joined(parts)
+
+
+def spark(history: Sequence[Point], width: int, field: str) -> str:
+    """The rate over time as a row of blocks, newest at the right."""
+    rates = rates_of(history, field)[-width:]
+    top = max(rates, default=0.0)
+    if top <= 0:
+        return " " * width
+    line = "".join(_BLOCKS[min(8, round(8 * rate / top))] if rate > 0 else "▁" for rate in rates)
+    return line.rjust(width)
+
+
+def rates_of(history: Sequence[Point], field: str) -> list[float]:
+    """Differences per second between neighbouring points; `field` is rows or tokens."""
+    found: list[float] = []
+    for before, after in pairwise(history):
+        span = after.at - before.at
+        gained = getattr(after, field) - getattr(before, field)
+        found.append(max(0.0, gained / span) if span > 0 else 0.0)
+    return found
+
+
+def gauge(share: float | None, width: int) -> str:
+    """A bar of `width` cells, `share` of them full; empty where nothing is known."""
+    if share is None:
+        return "·" * width
+    full = round(max(0.0, min(1.0, share)) * width)
+    return "█" * full + "░" * (width - full)
+
+
+def speed_lines(sight: Sight, width: int) -> list[Content]:
+    """Rates with sparklines, times, tokens."""
+    progress = sight.progress
+    room = max(4, width - 20)
+    return [
+        _line("rows/s", words.count(progress.row_rate), spark(sight.history, room, "rows"), "$success"),
+        _line("tokens/s", words.count(progress.token_rate), spark(sight.history, room, "tokens"), "$accent"),
+        _pair("elapsed", words.duration(progress.elapsed), "left", eta(sight)),
+        _pair("tokens in", words.count(progress.input_tokens), "out", words.count(progress.output_tokens)),
+    ]
+
+
+def _line(name: str, value: str, drawn: str, colour: str) -> Content:
+    return joined([(f"{name:<10}", DIM), (f"{value:>7}  ", "bold"), (drawn, colour)])
+
+
+def _pair(name: str, value: str, other: str, second: str) -> Content:
+    return joined([(f"{name:<10}", DIM), (f"{value:>7}", "bold"), (f"  {other} ", DIM), (second, "bold")])
+
+
+def eta(sight: Sight) -> str:
+    """How long it will take, where anything supports a figure."""
+    progress = sight.progress
+    if sight.phase in (Phase.ENDED, Phase.REFUSED):
+        return "–"
+    if sight.phase is Phase.PAUSED:
+        return "paused"
+    return "not known yet" if progress.eta is None else f"≈ {words.duration(progress.eta)}"
+
+
+def limit_lines(sight: Sight, width: int) -> list[Content]:
+    """Concurrency now and allowed, and how much of the requests and tokens per minute is used."""
+    progress, limits, bounds = sight.progress, sight.progress.limits, sight.bounds
+    room = max(4, min(30, width - 27))
+    if limits is None:
+        return [joined([(f"{name:<10}", DIM), ("–", DIM)]) for name in ("in flight", "requests", "tokens")] + [
+            _tries(progress)
+        ]
+    cap = f"/{bounds.cap if bounds else limits.cap}"
+    share = progress.in_flight / limits.allowed if limits.allowed else 0.0
+    used = f"{progress.in_flight}/{limits.allowed}"
+    return [
+        joined([(f"{'in flight':<10}", DIM), (f"{used:>9} ", "bold"), (gauge(share, room), "$accent"), (cap, DIM)]),
+        _limit("requests", limits.rpm, limits.requests_fill, room, bounds.rpm if bounds else None),
+        _limit("tokens", limits.tpm, limits.tokens_fill, room, bounds.tpm if bounds else None),
+        _tries(progress),
+    ]
+
+
+def _limit(name: str, rate: float | None, fill: float | None, room: int, mine: float | None) -> Content:
+    if rate is None:
+        return joined([(f"{name:<10}", DIM), (f"{'no limit':>9} ", DIM), ("·" * room, DIM)])
+    used = None if fill is None else 1.0 - fill
+    colour = "$warning" if used is not None and used > 0.95 else "$primary"
+    own = " set" if mine is not None else ""
+    shown = f"{words.count(rate)}/min"
+    return joined([(f"{name:<10}", DIM), (f"{shown:>9} ", "bold"), (gauge(used, room), colour), (own, DIM)])
+
+
+def _tries(progress: Progress) -> Content:
+    parts: list[Part] = [(f"{'attempts':<10}", DIM), (f"{words.count(progress.attempts):>9}", "bold")]
+    parts += [("  retries ", DIM), (words.count(progress.retries), "bold")]
+    parts += [("  429 ", DIM), (words.count(progress.throttled), "bold $warning" if progress.throttled else "bold")]
+    if progress.maybe_paid:
+        parts += [("  maybe paid ", DIM), (words.count(progress.maybe_paid), "bold $warning")]
+    return joined(parts)
+
+
+def why_lines(sight: Sight, width: int, height: int) -> list[Content]:
+    """Why it waits and until when, what went wrong, the last notices, errors by cause."""
+    lines: list[Content] = [waiting_line(sight)]
+    if sight.trouble is not None:
+        lines.append(joined([(printable(sight.trouble.message, 400), "$error")]))
+        if sight.trouble.hint:
+            lines.append(joined([("next: ", DIM), printable(sight.trouble.hint, 300)]))
+    lines += cause_lines(sight.progress, width)
+    lines += [joined([("· ", DIM), (notice, DIM)]) for notice in reversed(sight.notices)]
+    return lines[:height]
+
+
+def waiting_line(sight: Sight) -> Content:
+    """The one line that says what a run is waiting for."""
+    progress = sight.progress
+    said = _PHASE_LINES.get(sight.phase)
+    if said is not None:
+        return said(sight)
+    if progress.waiting is not None:
+        return joined([(words.waiting(progress.waiting, progress.now), "bold $warning")])
+    return joined([("nothing is held back", DIM)])
+
+
+def _checking(sight: Sight) -> Content:
+    return joined([("checking the input ", "$accent"), (f"{sight.taken:,} rows", "bold")])
+
+
+def _connecting(_: Sight) -> Content:
+    return joined([("connecting to the provider", "$accent")])
+
+
+def _stopping(sight: Sight) -> Content:
+    progress, drain = sight.progress, sight.progress.draining
+    wait = "" if drain is None else f", at most {words.duration(drain.until - progress.now)} more"
+    return joined([("stopping: ", "bold $warning"), f"{progress.in_flight} in flight are awaited{wait}"])
+
+
+def _paused(sight: Sight) -> Content:
+    flying = f"; {sight.progress.in_flight} still in flight" if sight.progress.in_flight else ""
+    return joined([("paused: ", "bold $warning"), f"p goes on{flying}"])
+
+
+def _ended(sight: Sight) -> Content:
+    files = sight.progress.ended.files if sight.progress.ended is not None else ()
+    if files:
+        return joined([("wrote ", DIM), (printable(", ".join(files), 200), "$success")])
+    return joined([("nothing is under way", DIM)])
+
+
+def _refused(_: Sight) -> Content:
+    return joined([("nothing was sent", "bold $error")])
+
+
+_PHASE_LINES: dict[Phase, Callable[[Sight], Content]] = {
+    Phase.CHECKING: _checking,
+    Phase.CONNECTING: _connecting,
+    Phase.STOPPING: _stopping,
+    Phase.PAUSED: _paused,
+    Phase.ENDED: _ended,
+    Phase.REFUSED: _refused,
+}
+
+
+def cause_lines(progress: Progress, width: int) -> list[Content]:
+    """Errors by cause, the most frequent first."""
+    room = max(8, width - 10)
+    return [
+        joined([(f"{words.count(count):>7} ", "bold $error"), printable(cause or "no cause", room)])
+        for cause, count in list(progress.causes.items())[:6]
+    ]
+
+
+def clock(at: float) -> str:
+    """A moment for people, local time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -1,0 +1,75 @@
+"""The panels of the run screen: each draws one aspect of a sight, and only when what it draws has changed."""
+
+from typing import ClassVar
+
+from textual.content import Content
+from textual.widget import Widget
+
+from batchrun.tui.desk import Sight
+from batchrun.tui.widgets import paint
+
+
+class Panel(Widget):
+    """Lines of text made from a sight."""
+
+    DEFAULT_CSS = "Panel { height: auto; }"
+    ALLOW_SELECT = False
+    shown: Sight | None = None
+
+    def show(self, sight: Sight) -> None:
+        """Take the sight in; painted at the next refresh."""
+        self.shown = sight
+        self.refresh()
+
+    def render(self) -> Content:
+        """What stands in the panel now."""
+        if self.shown is None:
+            return Content("")
+        width, height = self.content_size
+        return Content("\n").join([_cut(line, width) for line in self.lines(self.shown, width, height)])
+
+    def lines(self, sight: Sight, width: int, height: int) -> list[Content]:
+        """The lines of the panel."""
+        raise NotImplementedError
+
+
+def _cut(line: Content, width: int) -> Content:
+    return line.truncate(width, ellipsis=True) if width > 0 else line
+
+
+class Heading(Panel):
+    """What runs, where, in which phase."""
+
+    def lines(self, sight: Sight, width: int, height: int) -> list[Content]:
+        return [paint.heading(sight)]
+
+
+class Account(Panel):
+    """Every row in exactly one place: a bar, and the numbers."""
+
+    NARROW: ClassVar[int] = 100
+
+    def lines(self, sight: Sight, width: int, height: int) -> list[Content]:
+        progress = sight.progress
+        return [paint.bar(progress, width), paint.account(progress, narrow=width < self.NARROW)]
+
+
+class Speed(Panel):
+    """How fast, how long, how much."""
+
+    def lines(self, sight: Sight, width: int, height: int) -> list[Content]:
+        return paint.speed_lines(sight, width)
+
+
+class LimitsPanel(Panel):
+    """How much is allowed, and how much of it is used."""
+
+    def lines(self, sight: Sight, width: int, height: int) -> list[Content]:
+        return paint.limit_lines(sight, width)
+
+
+class Why(Panel):
+    """Why it waits and until when; errors by cause."""
+
+    def lines(self, sight: Sight, width: int, height: int) -> list[Content]:
+        return paint.why_lines(sight, width, max(1, height))
