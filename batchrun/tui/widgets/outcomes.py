@@ -101,7 +101,7 @@ class Outcomes(ScrollView, can_focus=True):
         *("outcomes--cursor", "outcomes--head"),
     }
     DEFAULT_CSS = """
-    Outcomes { height: 1fr; background: $background; scrollbar-size-horizontal: 0; }
+    Outcomes { height: 1fr; background: $background; overflow-x: hidden; overflow-y: scroll; }
     Outcomes > .outcomes--done { color: $success; }
     Outcomes > .outcomes--failed { color: $error; }
     Outcomes > .outcomes--odd { color: $warning; }

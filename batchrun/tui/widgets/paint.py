@@ -195,17 +195,18 @@ def limit_lines(sight: Sight, width: int) -> list[Content]:
     used = f"{progress.in_flight}/{limits.allowed}"
     return [
         joined([(f"{'in flight':<10}", DIM), (f"{used:>9} ", "bold"), (gauge(share, room), "$accent"), (cap, DIM)]),
-        _limit("requests", limits.rpm, limits.requests_fill, room, bounds.rpm if bounds else None),
-        _limit("tokens", limits.tpm, limits.tokens_fill, room, bounds.tpm if bounds else None),
+        _limit("requests", limits.rpm, progress.row_rate, room, bounds.rpm if bounds else None),
+        _limit("tokens", limits.tpm, progress.token_rate, room, bounds.tpm if bounds else None),
         _tries(progress),
     ]
 
 
-def _limit(name: str, rate: float | None, fill: float | None, room: int, mine: float | None) -> Content:
+def _limit(name: str, rate: float | None, pace: float, room: int, mine: float | None) -> Content:
+    """How much of a limit per minute the pace of the last half minute (per second) takes."""
     if rate is None:
         return joined([(f"{name:<10}", DIM), (f"{'no limit':>9} ", DIM), ("·" * room, DIM)])
-    used = None if fill is None else 1.0 - fill
-    colour = "$warning" if used is not None and used > 0.95 else "$primary"
+    used = 60 * pace / rate if rate > 0 else 1.0
+    colour = "$warning" if used > 0.95 else "$primary"
     own = " set" if mine is not None else ""
     shown = f"{words.count(rate)}/min"
     return joined([(f"{name:<10}", DIM), (f"{shown:>9} ", "bold"), (gauge(used, room), colour), (own, DIM)])
