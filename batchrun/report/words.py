@@ -3,6 +3,7 @@
 import math
 
 from batchrun.display import printable
+from batchrun.errors import ExitCode
 from batchrun.events import LimitsChanged, Waiting, WaitReason
 from batchrun.journal import Cause
 from batchrun.models import Totals

@@ -153,6 +153,5 @@ def _limits(state: dict[str, Any], now: float) -> LimitsChanged | None:
     if "allowed" not in state:
         return None
     allowed = int(state["allowed"])
-    return LimitsChanged(
-        int(state.get("in_flight", 0)), allowed, allowed, state.get("rpm"), state.get("tpm"), None, None, now
-    )
+    rates = state.get("rpm"), state.get("tpm")
+    return LimitsChanged(int(state.get("in_flight", 0)), allowed, allowed, *rates, None, None, held=None, at=now)

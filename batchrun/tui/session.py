@@ -212,7 +212,7 @@ class Session:
         """Hold the run to these limits from now on."""
         if self._run is not None and self.active:
             now = self._run.limits
-            self._run.change(Limits(bounds.cap, now.fixed, bounds.rpm, bounds.tpm, now.max_wait))
+            self._run.change(Limits(bounds.cap, now.fixed, bounds.rpm, bounds.tpm))
 
     def drain(self) -> None:
         """Send nothing new and await what is in flight, as Ctrl-C does without a screen."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -11,8 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.suggester import SuggestFromList
-from textual.widgets import DataTable, Footer, Input, Label, Select, Static, Tab, Tabs, TextArea
+from textual.widgets import DataTable, Footer, Input, Select, Static, Tab, Tabs, TextArea
 
 from batchrun import prompts
 from batchrun.display import printable
@@ -20,24 +19,22 @@ from batchrun.errors import BatchrunError, PromptError
 from batchrun.journal import Reader, Record
 from batchrun.models import Kind
 from batchrun.plan import plan_from_json
-from batchrun.plan.catalogue import every_profile, one_profile
 from batchrun.plan.outputs import default_output
 from batchrun.prompts import Prompt
 from batchrun.tui import choices, requests
-from batchrun.tui.choices import Asked, Head, Origin, Preview
+from batchrun.tui.choices import Asked, Head, Preview
 from batchrun.tui.desk import Fresh, Phase, app_of, desk
 from batchrun.tui.screens.ask import Choose
 from batchrun.tui.screens.pick import Pick
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import Answers, HeadTable
 from batchrun.tui.widgets.editor import Editor
-from batchrun.tui.widgets.variables import VariableField, Variables
+from batchrun.tui.widgets.form import Form
+from batchrun.tui.widgets.variables import VariableField
 
 DEBOUNCE = 0.15
 """Seconds of quiet after a key before files are looked at."""
 _PANES = {"form": "setup", "prompt-pane": "prompt", "request": "request", "rows": "rows", "answers": "answers"}
-_PLAIN = ("model", "concurrency", "rpm", "tpm", "limit", "output")
-_FIELDS = (*_PLAIN, "prompt", "input", "profile", "set", "columns")
 
 
 class SetupScreen(Screen[None]):
@@ -56,8 +53,7 @@ class SetupScreen(Screen[None]):
 
     def __init__(self, flags: Mapping[str, Any]) -> None:
         super().__init__()
-        self._given = dict(flags)
-        self._more = {name: value for name, value in flags.items() if name not in _FIELDS}
+        self._flags = dict(flags)
         self._prompt: Prompt | None = None
         self._prompt_path: Path | None = None
         self._prompt_trouble: BatchrunError | None = None
@@ -72,8 +68,7 @@ class SetupScreen(Screen[None]):
         yield Static("", id="heading")
         yield Tabs(*(Tab(title, id=f"tab-{name}") for name, title in _PANES.items()), id="tabs")
         with Vertical(id="panes"):
-            with VerticalScroll(id="form", can_focus=False, classes="pane"):
-                yield from self._form()
+            yield Form(self._flags, id="form", classes="pane")
             with Vertical(id="prompt-pane", classes="pane"):
                 yield Editor("", id="editor", show_line_numbers=False, compact=True, soft_wrap=True)
             with VerticalScroll(id="request", classes="pane"):
@@ -86,32 +81,6 @@ class SetupScreen(Screen[None]):
         yield Static("", id="command")
         yield Footer(compact=True)
 
-    def _form(self) -> ComposeResult:
-        given = self._given
-        names = [found.name for found in prompts.available()]
-        yield Label("prompt", classes="title")
-        yield _field("prompt", str(given.get("prompt", "")), "a name, or the path of a file", names)
-        yield Static("", id="prompt-info", classes="info")
-        yield Label("input", classes="title")
-        yield _field("input", str(given.get("input", "")), "a file, a directory or a glob")
-        yield Static("", id="input-info", classes="info")
-        yield Label("variables", classes="title", id="variables-title")
-        yield Variables(id="variables")
-        yield Label("provider", classes="title")
-        profiles = [(Content(profile.name), profile.name) for profile in every_profile()]
-        yield Select(
-            profiles, value=str(given.get("profile") or "openai"), id="profile", allow_blank=False, compact=True
-        )
-        yield _field("model", str(given.get("model", "")), "model: the prompt's, else the profile's")
-        yield Static("", id="profile-info", classes="info")
-        yield Label("limits", classes="title")
-        yield _field("concurrency", str(given.get("concurrency", "")), "requests in flight, at most: 256")
-        yield _field("rpm", str(given.get("rpm", "")), "requests a minute: what the provider says")
-        yield _field("tpm", str(given.get("tpm", "")), "tokens a minute: what the provider says")
-        yield _field("limit", str(given.get("limit", "")), "rows: all")
-        yield Label("output", classes="title")
-        yield _field("output", str(given.get("output", "")), "INPUT.PROMPT.jsonl")
-
     def on_mount(self) -> None:
         """Titles; what the command line gave; a look now and then at what is tried."""
         for name, title in _PANES.items():
@@ -119,25 +88,16 @@ class SetupScreen(Screen[None]):
         self._show_pane("form")
         self._load_prompt()
         self._read_head()
-        self._show_profile()
+        self._form.show_profile()
         self.set_interval(0.2, self._watch_try)
-        self.query_one("#input" if self._given.get("prompt") else "#prompt").focus()
+        self.query_one("#input" if self._flags.get("prompt") else "#prompt").focus()
 
     def open_again(self, path: Path, position: int) -> None:
         """Fill in what a journaled run was, with this row to try."""
         with Reader.open(path) as reader:
             plan = plan_from_json(reader.meta.plan)
         self._wanted_row = position
-        values = {
-            "prompt": plan.prompt_path or "",
-            "input": plan.input,
-            "model": plan.model or "",
-            "output": plan.output,
-        }
-        self._given = {"set": dict(plan.variables), "columns": dict(plan.columns)}
-        for name, value in values.items():
-            self.query_one(f"#{name}", Input).value = value
-        cast("Select[str]", self.query_one("#profile", Select)).value = plan.profile
+        self._form.fill(plan)
 
     # What is typed
 
@@ -151,7 +111,7 @@ class SetupScreen(Screen[None]):
 
     @on(Select.Changed, "#profile")
     def _profile_chosen(self) -> None:
-        self._show_profile()
+        self._form.show_profile()
         self._refresh_preview()
 
     @on(TextArea.Changed, "#editor")
@@ -181,7 +141,7 @@ class SetupScreen(Screen[None]):
     @work(exclusive=True, group="prompt")
     async def _load_prompt(self) -> None:
         await asyncio.sleep(DEBOUNCE)
-        name = self._typed("prompt")
+        name = self._form.typed("prompt")
         self._prompt_path, self._prompt, self._prompt_trouble = None, None, None
         source = ""
         if name:
@@ -226,11 +186,11 @@ class SetupScreen(Screen[None]):
     @work(exclusive=True, group="head")
     async def _read_head(self) -> None:
         await asyncio.sleep(DEBOUNCE)
-        name, id_column = self._typed("input"), self._more.get("id_column")
+        name, id_column = self._form.typed("input"), self._form.more.get("id_column")
         self._head, self._head_trouble = None, None
         if name:
             try:
-                has_prompt = bool(self._typed("prompt"))
+                has_prompt = bool(self._form.typed("prompt"))
                 self._head = await asyncio.to_thread(choices.read_head, name, id_column, has_prompt=has_prompt)
             except BatchrunError as error:
                 self._head_trouble = error
@@ -244,71 +204,23 @@ class SetupScreen(Screen[None]):
         self._ask_variables()
 
     def _ask_variables(self) -> None:
-        form = self.query_one(Variables)
-        prompt = self._prompt
-        if prompt is None and self._typed("prompt"):
-            self._refresh_preview()
-            return
-        columns = self._head.columns if self._head is not None else ()
-        names = sorted(prompt.variables) if prompt is not None else []
-        form.ask(
-            {name: self._origin(prompt, name, columns) for name in names} if prompt else {},
-            columns,
-            {name: field.description or "" for name, field in prompt.inputs.items()} if prompt else {},
-            frozenset(set(prompt.defaults) | prompt.optional) if prompt else frozenset(),
-        )
-        self.query_one("#variables-title").display = bool(names)
+        """A prompt that is broken for the moment keeps its variables."""
+        if self._prompt is not None or not self._form.typed("prompt"):
+            self._form.ask_variables(self._prompt, self._head.columns if self._head is not None else ())
         self._refresh_preview()
 
-    def _origin(self, prompt: Prompt | None, name: str, columns: tuple[str, ...]) -> Origin:
-        """What was chosen or given, where it still fits; else a guess."""
-        known = self.query_one(Variables).origins.get(name)
-        given, mapped = _table(self._given.get("set")), _table(self._given.get("columns"))
-        if known is not None and (known.kind == choices.FROM_DEFAULT or (known.text and known.fits(columns))):
-            return known
-        if name in given:
-            return Origin(choices.FROM_VALUE, given[name])
-        if mapped.get(name) in columns:
-            return Origin("column", mapped[name])
-        assert prompt is not None
-        return choices.guess(prompt, name, columns)
-
-    def _show_profile(self) -> None:
-        try:
-            profile = one_profile(self._profile)
-        except BatchrunError as error:
-            said = error.message
-        else:
-            key = "no key needed" if profile.key_optional else f"key from {profile.api_key_env or 'its place'}"
-            where = (
-                "a rehearsal on this machine, no cost" if profile.simulated else profile.base_url or "no address yet"
-            )
-            said = f"{profile.model or 'no model of its own'} · {where} · {key}"
-        self.query_one("#profile-info", Static).update(Content(printable(said, 200)))
-
     @property
-    def _profile(self) -> str:
-        return str(cast("Select[str]", self.query_one("#profile", Select)).value)
-
-    def _typed(self, name: str) -> str:
-        return self.query_one(f"#{name}", Input).value.strip()
-
-    @property
-    def flags(self) -> dict[str, Any]:
-        """What is set up, as the flags that a command line would give."""
-        found: dict[str, Any] = {"input": self._typed("input"), "prompt": self._typed("prompt")}
-        found |= choices.variable_flags(self.query_one(Variables).origins)
-        profile = self._profile
-        found["profile"] = profile if profile != "openai" or "profile" in self._given else ""
-        found |= {name: self._typed(name) for name in _PLAIN}
-        return {name: value for name, value in {**found, **self._more}.items() if value not in ("", None)}
+    def _form(self) -> Form:
+        return self.query_one(Form)
 
     # What it would send
 
     def _refresh_preview(self) -> None:
-        head, flags = self._head, self.flags
+        head, flags = self._head, self._form.flags
         kind = head.kind if head is not None else Kind.ROWS
-        asked = Asked(self._prompt, kind, self._model(), flags.get("set", {}), flags.get("columns", {}))
+        asked = Asked(
+            self._prompt, kind, self._form.model(self._prompt), flags.get("set", {}), flags.get("columns", {})
+        )
         shown = choices.preview(asked, self.query_one(HeadTable).current)
         self.query_one("#request-text", Static).update(requests.shown(shown.text, 60_000))
         size = f" · about {shown.tokens:,} tokens in" if shown.tokens else ""
@@ -323,14 +235,6 @@ class SetupScreen(Screen[None]):
         row = self.query_one(HeadTable).current
         return 0 if row is None else row.line
 
-    def _model(self) -> str | None:
-        if typed := self._typed("model") or (self._prompt is not None and self._prompt.model):
-            return typed
-        try:
-            return one_profile(self._profile).model
-        except BatchrunError:
-            return None
-
     def _output_name(self) -> str:
         head = self._head
         if head is None:
@@ -343,7 +247,7 @@ class SetupScreen(Screen[None]):
             return self._prompt_trouble
         if self._head_trouble is not None:
             return self._head_trouble
-        if not self._typed("input"):
+        if not self._form.typed("input"):
             return "choose a prompt and an input; ctrl+o picks files, F1 lists all keys"
         return shown.trouble
 
@@ -387,14 +291,14 @@ class SetupScreen(Screen[None]):
     def action_start(self) -> None:
         """Run all rows."""
         if self._saved_first():
-            desk(self).begin(Fresh(flags=self.flags))
+            desk(self).begin(Fresh(flags=self._form.flags))
 
     def action_try(self) -> None:
         """Send the chosen rows alone."""
         chosen = self.query_one(HeadTable).chosen
         if not chosen:
             self.notify("choose an input first; space marks rows to try", severity="warning")
-        elif self._saved_first() and desk(self).begin(Fresh(flags=self.flags, only=chosen)):
+        elif self._saved_first() and desk(self).begin(Fresh(flags=self._form.flags, only=chosen)):
             self._trying = chosen
             self._show_pane("answers")
 
@@ -438,7 +342,7 @@ class SetupScreen(Screen[None]):
 
     def action_copy(self) -> None:
         """The command to the clipboard."""
-        app_of(self).copy_to_clipboard(choices.command(self.flags))
+        app_of(self).copy_to_clipboard(choices.command(self._form.flags))
         self.notify("the command is copied", timeout=2)
 
     def action_pane(self) -> None:
@@ -465,19 +369,6 @@ class SetupScreen(Screen[None]):
         }
         if self.is_current:
             self.query_one(target[chosen]).focus(scroll_visible=False)
-
-
-def _field(name: str, value: str, placeholder: str, names: list[str] | None = None) -> Input:
-    suggester = SuggestFromList(names) if names else None
-    return Input(value, id=name, placeholder=placeholder, compact=True, suggester=suggester, select_on_focus=False)
-
-
-def _table(given: Any) -> dict[str, str]:
-    """NAME=VALUE texts of the command line as a table."""
-    if isinstance(given, Mapping):
-        return {str(name): str(value) for name, value in given.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  flags are texts
-    pairs = (str(text).partition("=") for text in given or ())
-    return {name: value for name, _, value in pairs}
 
 
 def _records(journal: Path, positions: tuple[int, ...]) -> list[Record]:

@@ -241,7 +241,8 @@ def waiting_line(sight: Sight) -> Content:
         return said(sight)
     if progress.waiting is not None:
         return joined([(words.waiting(progress.waiting, progress.now), "bold $warning")])
-    return joined([("nothing is held back", DIM)])
+    bound = words.bound(progress.limits)
+    return joined([(bound, "$warning") if bound else ("nothing is held back", DIM)])
 
 
 def _checking(sight: Sight) -> Content:

@@ -1,0 +1,170 @@
+"""The form of a run: prompt, input, variables, provider, limits, output; and what is typed there as flags."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.suggester import SuggestFromList
+from textual.widgets import Input, Label, Select, Static
+
+from batchrun import prompts
+from batchrun.display import printable
+from batchrun.errors import BatchrunError
+from batchrun.plan import Plan
+from batchrun.plan.catalogue import every_profile, one_profile
+from batchrun.plan.profiles import DEFAULT
+from batchrun.plan.sources import gather
+from batchrun.prompts import Prompt
+from batchrun.tui import choices
+from batchrun.tui.choices import Origin
+from batchrun.tui.widgets.variables import Variables
+
+_PLAIN = {
+    "model": "model: the prompt's, else the profile's",
+    "concurrency": "requests in flight, at most: 256",
+    "rpm": "requests a minute: what the provider says",
+    "tpm": "tokens a minute: what the provider says",
+    "limit": "rows: all",
+    "output": "INPUT.PROMPT.jsonl",
+}
+_FIELDS = (*_PLAIN, "prompt", "input", "profile", "set", "columns")
+
+
+class Form(VerticalScroll, can_focus=False):
+    """Fields that are filled in from the command line; what has no field here passes through."""
+
+    def __init__(self, flags: Mapping[str, Any], *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._given = dict(flags)
+        self.more = {name: value for name, value in flags.items() if name not in _FIELDS}
+        self._default = default_profile(self.more)
+
+    def compose(self) -> ComposeResult:
+        """Titles, fields, and a line of facts below what has any."""
+        names = [found.name for found in prompts.available()]
+        yield Label("prompt", classes="title")
+        yield self._field("prompt", "a name, or the path of a file", names)
+        yield Static("", id="prompt-info", classes="info")
+        yield Label("input", classes="title")
+        yield self._field("input", "a file, a directory or a glob")
+        yield Static("", id="input-info", classes="info")
+        yield Label("variables", classes="title", id="variables-title")
+        yield Variables(id="variables")
+        yield Label("provider", classes="title")
+        profiles = [(Content(printable(profile.name, 30)), profile.name) for profile in every_profile()]
+        chosen = str(self._given.get("profile") or self._default)
+        yield Select(profiles, value=chosen, id="profile", allow_blank=False, compact=True)
+        yield self._field("model", _PLAIN["model"])
+        yield Static("", id="profile-info", classes="info")
+        yield Label("limits", classes="title")
+        for name in ("concurrency", "rpm", "tpm", "limit"):
+            yield self._field(name, _PLAIN[name])
+        yield Label("output", classes="title")
+        yield self._field("output", _PLAIN["output"])
+
+    def _field(self, name: str, placeholder: str, names: list[str] | None = None) -> Input:
+        field = Input(
+            str(self._given.get(name, "")),
+            id=name,
+            placeholder=placeholder,
+            compact=True,
+            suggester=SuggestFromList(names) if names else None,
+            select_on_focus=False,
+        )
+        field.cursor_blink = False
+        return field
+
+    def typed(self, name: str) -> str:
+        """What stands in a field."""
+        return self.query_one(f"#{name}", Input).value.strip()
+
+    def fill(self, plan: Plan) -> None:
+        """Fill in what a journaled run was."""
+        values = {"prompt": plan.prompt_path, "input": plan.input, "model": plan.model, "output": plan.output}
+        self._given = {"set": dict(plan.variables), "columns": dict(plan.columns), "profile": plan.profile}
+        for name, value in values.items():
+            self.query_one(f"#{name}", Input).value = value or ""
+        self._select.value = plan.profile
+
+    @property
+    def _select(self) -> "Select[str]":
+        return cast("Select[str]", self.query_one("#profile", Select))
+
+    @property
+    def profile(self) -> str:
+        """The profile that is chosen."""
+        return str(self._select.value)
+
+    def model(self, prompt: Prompt | None) -> str | None:
+        """The model that requests name: the typed one, the prompt's, the profile's."""
+        if typed := self.typed("model") or (prompt is not None and prompt.model):
+            return typed
+        try:
+            return one_profile(self.profile).model
+        except BatchrunError:
+            return None
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        """What is set up, as the flags that a command line would give."""
+        found: dict[str, Any] = {"input": self.typed("input"), "prompt": self.typed("prompt")}
+        found |= choices.variable_flags(self.query_one(Variables).origins)
+        found["profile"] = self.profile if self.profile != self._default or "profile" in self._given else ""
+        found |= {name: self.typed(name) for name in _PLAIN}
+        return {name: value for name, value in {**found, **self.more}.items() if value not in ("", None)}
+
+    def ask_variables(self, prompt: Prompt | None, columns: tuple[str, ...]) -> None:
+        """Show the variables of this prompt, over an input with these columns."""
+        names = sorted(prompt.variables) if prompt is not None else []
+        self.query_one("#variables-title").display = bool(names)
+        form = self.query_one(Variables)
+        if prompt is None:
+            form.ask({}, columns, {}, frozenset())
+            return
+        hints = {name: field.description or "" for name, field in prompt.inputs.items()}
+        origins = {name: self._origin(prompt, name, columns) for name in names}
+        form.ask(origins, columns, hints, frozenset(prompt.defaults) | prompt.optional)
+
+    def _origin(self, prompt: Prompt, name: str, columns: tuple[str, ...]) -> Origin:
+        """What was chosen or given, where it still fits; else a guess."""
+        known = self.query_one(Variables).origins.get(name)
+        given, mapped = table(self._given.get("set")), table(self._given.get("columns"))
+        if known is not None and (known.kind == choices.FROM_DEFAULT or (known.text and known.fits(columns))):
+            return known
+        if name in given:
+            return Origin(choices.FROM_VALUE, given[name])
+        if mapped.get(name) in columns:
+            return Origin("column", mapped[name])
+        return choices.guess(prompt, name, columns)
+
+    def show_profile(self) -> None:
+        """The line of facts below the provider."""
+        try:
+            profile = one_profile(self.profile)
+        except BatchrunError as error:
+            said = error.message
+        else:
+            key = "no key needed" if profile.key_optional else f"key from {profile.api_key_env or 'its place'}"
+            where = (
+                "a rehearsal on this machine, no cost" if profile.simulated else profile.base_url or "no address yet"
+            )
+            said = f"{profile.model or 'no model of its own'} · {where} · {key}"
+        self.query_one("#profile-info", Static).update(Content(printable(said, 200)))
+
+
+def default_profile(flags: Mapping[str, Any]) -> str:
+    """The profile that holds where none is chosen: of the environment or a configuration file, else the built-in one."""
+    try:
+        return gather(flags).settings.profile
+    except BatchrunError:
+        return DEFAULT
+
+
+def table(given: Any) -> dict[str, str]:
+    """NAME=VALUE texts of the command line as a table."""
+    if isinstance(given, Mapping):
+        return {str(name): str(value) for name, value in cast("Mapping[Any, Any]", given).items()}
+    pairs = (str(text).partition("=") for text in given or ())
+    return {name: value for name, _, value in pairs}
