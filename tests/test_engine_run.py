@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from engine import WITH_SCHEMA, Provider, Stage, Story, exchange, fault, garbage, ok, reply_body, status, until
 
-from batchrun.engine.run import TICK, Ending, Run, in_sample
+from batchrun.engine.run import TICK, Ending, Run
+from batchrun.engine.window import in_sample
 from batchrun.errors import ExitCode
 from batchrun.events import AttemptEnded, AttemptStarted, Draining, Event, LimitsChanged, Notice, RowFinished, Waiting
 from batchrun.journal import End, Journal, Reader

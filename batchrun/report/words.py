@@ -51,16 +51,13 @@ def state_of(found: Summary) -> str:
         return "damaged"
     if found.running is not None:
         return "running"
-    if not found.sessions:
-        return "new"
-    last = found.sessions[-1]
-    if last.ended is None:
-        return "killed"
+    last = found.sessions[-1] if found.sessions else None
+    if last is None or last.ended is None:
+        return "new" if last is None else "killed"
     if last.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED):
         return "finished"
-    if last.exit_code in (None, ExitCode.STOPPED):
-        return "stopped"
-    return f"stopped ({ExitCode(last.exit_code).name.lower()})"
+    plain = last.exit_code in (None, ExitCode.STOPPED)
+    return "stopped" if plain else f"stopped ({ExitCode(last.exit_code).name.lower()})"
 
 
 def _quoted(text: str) -> str:
