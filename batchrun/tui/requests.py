@@ -12,7 +12,7 @@ from batchrun.errors import BatchrunError
 from batchrun.journal import Record
 from batchrun.models import Defect, Endpoint, Request, State
 from batchrun.plan import Plan
-from batchrun.plan.rendering import prompt_of, plain_renderer
+from batchrun.plan.rendering import plain_renderer, prompt_of
 from batchrun.rows import restore
 
 MARK = "▌ "
