@@ -21,7 +21,7 @@ from batchrun.client import Client
 from batchrun.engine.judge import Judged, end_of, failure, feedback, judge, judge_body
 from batchrun.engine.picture import limits_event, sample_of
 from batchrun.engine.till import BudgetReached, Charge, Hold, Till, caps_of
-from batchrun.engine.window import AHEAD, Job, Window, in_sample
+from batchrun.engine.window import AHEAD, Job, Window, at_places, in_sample
 from batchrun.errors import ExitCode, StorageError
 from batchrun.events import (
     AttemptEnded,
@@ -191,7 +191,7 @@ class Run:
 
     async def _fetch(self, after: int) -> tuple[list[Pending], int | None]:
         if self._only is not None:
-            return await asyncio.to_thread(self._fetch_only, self._only), None
+            return await asyncio.to_thread(at_places, self._journal.pending, self._only), None
         until = self._plan.limit
         rows = await asyncio.to_thread(self._journal.pending, after, AHEAD, until)
         last = rows[-1].position if len(rows) == AHEAD else None
@@ -199,9 +199,6 @@ class Run:
         if sample is not None:
             rows = [row for row in rows if in_sample(row.position, sample, total)]
         return rows, last
-
-    def _fetch_only(self, positions: tuple[int, ...]) -> list[Pending]:
-        return [row for place in positions for row in self._journal.pending(place - 1, 1, place)]
 
     async def _work(self) -> None:
         """One worker of the crew. It goes home when the rows are done or the crew has become too large."""

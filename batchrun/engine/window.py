@@ -8,7 +8,7 @@ import asyncio
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -170,3 +170,8 @@ def in_sample(position: int, size: int, total: int) -> bool:
     first = -(-stretch * total // size)
     length = -(-(stretch + 1) * total // size) - first
     return position - 1 - first == crc32(stretch.to_bytes(8)) % length
+
+
+def at_places(pending: Callable[[int, int, int], list[Pending]], places: Iterable[int]) -> list[Pending]:
+    """The rows at these places of the input that have no outcome."""
+    return [row for place in places for row in pending(place - 1, 1, place)]
