@@ -34,7 +34,7 @@ def key_lines(about: Screen[Any]) -> list[Content]:
     found: dict[str, list[str]] = {}
     for active in about.active_bindings.values():
         binding = active.binding
-        if binding.description and not binding.system:
+        if binding.description and binding.id:
             shown = app_of(about).get_key_display(binding)
             found.setdefault(binding.description, []).append(shown)
     return [Content.assemble((f"{' '.join(keys):<16}", "bold $accent"), text) for text, keys in found.items()]

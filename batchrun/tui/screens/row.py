@@ -59,7 +59,7 @@ class RowScreen(Screen[None]):
             yield Static("", id="reply-text")
         with VerticalScroll(id="attempts", can_focus=True):
             yield Static("", id="attempts-text")
-        yield Footer(compact=True)
+        yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
         """Read the row."""

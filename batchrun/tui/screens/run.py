@@ -75,7 +75,7 @@ class RunScreen(Screen[None]):
                 placeholder="text in row, reply or message; Enter searches, Escape leaves", id="search", compact=True
             )
             yield Outcomes(id="outcomes")
-        yield Footer(compact=True)
+        yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
         """Paint a few times a second, read the journal about once."""

@@ -24,7 +24,7 @@ from batchrun.tui.widgets import paint
 
 REREAD_EVERY = 2.0
 _COLOURS = {"running": "success", "finished": "foreground", "killed": "error", "damaged": "error"}
-_COLUMNS = ("state", "run", "began", "rows", "done", "failed", "left", "tokens", "output")
+_COLUMNS = ("state", "output", "rows", "done", "failed", "left", "began", "tokens", "run")
 
 
 class RunsScreen(Screen[None]):
@@ -47,7 +47,7 @@ class RunsScreen(Screen[None]):
         """The list."""
         yield Static("", id="heading")
         yield DataTable[Text](id="runs", cursor_type="row", zebra_stripes=False)
-        yield Footer(compact=True)
+        yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
         """Read the directory now and then while it is looked at."""
@@ -171,12 +171,12 @@ def cells(found: Summary, colours: Mapping[str, str]) -> list[Text]:
 
     return [
         Text(state, style=colours[_COLOURS.get(state, "warning")]),
-        Text(found.run.id, style="dim"),
-        Text(paint.clock(found.run.meta.created)),
+        Text.assemble(printable(found.run.reference, 60), (mark, colours["warning"])),
         number(totals.rows, "foreground"),
         number(totals.done, "success"),
         number(totals.failed, "error"),
         number(left, "warning"),
+        Text(paint.clock(found.run.meta.created), style="dim"),
         Text(f"{words.count(totals.input_tokens)}+{words.count(totals.output_tokens)}", justify="right"),
-        Text.assemble(printable(found.run.reference, 80), (mark, colours["warning"])),
+        Text(found.run.id, style="dim"),
     ]

@@ -43,12 +43,12 @@ class SetupScreen(Screen[None]):
     CSS_PATH = "setup.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide")]  # noqa: RUF012  Textual declares it so
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f5", "start", "Start", id="setup.start"),
-        Binding("f6", "try", "Try rows", id="setup.try"),
-        Binding("ctrl+s", "save", "Save prompt", id="setup.save"),
-        Binding("ctrl+o", "pick", "Pick file", id="setup.pick"),
-        Binding("f7", "pane", "Next pane", id="setup.pane"),
-        Binding("f8", "copy", "Copy command", id="setup.copy"),
+        Binding("f5", "start", "Start", priority=True, id="setup.start"),
+        Binding("f6", "try", "Try", priority=True, id="setup.try"),
+        Binding("ctrl+s", "save", "Save", priority=True, id="setup.save"),
+        Binding("ctrl+o", "pick", "Pick", priority=True, id="setup.pick"),
+        Binding("f7", "pane", "Pane", priority=True, id="setup.pane"),
+        Binding("f8", "copy", "Copy cmd", priority=True, id="setup.copy"),
     ]
 
     def __init__(self, flags: Mapping[str, Any]) -> None:
@@ -79,7 +79,7 @@ class SetupScreen(Screen[None]):
                 yield Answers("", id="answers-text")
         yield Static("", id="trouble")
         yield Static("", id="command")
-        yield Footer(compact=True)
+        yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
         """Titles; what the command line gave; a look now and then at what is tried."""
@@ -285,6 +285,9 @@ class SetupScreen(Screen[None]):
 
     def _saved_first(self) -> bool:
         """What runs is what is seen: an edited prompt is saved before it is sent."""
+        if self._prompt_trouble is not None:
+            self.notify("mend the prompt first", severity="error", timeout=3)
+            return False
         edited = self._prompt_path is not None and self.query_one(Editor).text != self._saved
         return not edited or self.action_save()
 
