@@ -202,15 +202,16 @@ async def test_a_pipe_is_written_to_and_never_renamed_over(tmp_path: Path) -> No
 async def test_a_device_that_leads_to_a_file_is_never_renamed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As /dev/stdout is in `batchrun -o /dev/stdout >file`."""
+    """As /dev/stdout is in `batchrun -o /dev/stdout >>file`."""
     stage, device = Stage(tmp_path, 2), tmp_path / "dev" / "stdout"
     await stage.play(Provider())
     os.mkdir(device.parent)
     os.symlink(tmp_path / "file", device)
     monkeypatch.setattr("batchrun.plan.outputs._DEVICES", {str(device.parent)})
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text('"kept"\n')
     written(stage, device, errors=False)
-    assert len(lines(tmp_path / "file")) == 2
+    assert lines(tmp_path / "file")[0] == "kept"
+    assert len(lines(tmp_path / "file")) == 3
     assert os.listdir(device.parent) == ["stdout"]
     assert os.readlink(device) == str(tmp_path / "file")
 

@@ -172,11 +172,12 @@ def _batch_id(record: Record) -> str:
 def replaced(path: Path, *, unless_empty: bool = False) -> Generator[BinaryIO]:
     """A stream whose content takes the place of `path` when the block ends well: temp file, fsync, rename, fsync.
 
-    What exists and is no regular file (a pipe, a device) is written to, never renamed over. With `unless_empty` an
+    What exists and is no regular file (a pipe, a device) is written to, never renamed over or cut short, as in
+    `-o /dev/stdout >>file`. With `unless_empty` an
     empty file is not made, and an old one at its place is removed.
     """
     if is_device(path):
-        with path.open("wb") as stream:
+        with path.open("ab") as stream:
             yield stream
         return
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")

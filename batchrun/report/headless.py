@@ -189,7 +189,7 @@ def last_word(ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool, why
             lines.append(f"next: {printable(ended.hint, 1000)}")
     if not quiet:
         lines += [f"wrote {printable(name)}" for name in ended.files]
-    if not quiet and (said := words.bill(ended.totals)):
+    if not quiet and (said := words.bill(ended.totals, simulated=run.meta.simulated)):
         lines.append(f"cost: {said}")
     lines.append(words.account(ended.totals))
     command = words.going_on(ended.totals, run.reference, run.runs_dir)

@@ -139,7 +139,7 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
         f"tokens   {totals.input_tokens:,} in ({totals.cached_tokens:,} cached), {totals.output_tokens:,} out "
         f"({totals.reasoning_tokens:,} reasoning); {totals.attempts:,} attempts, {totals.maybe_paid:,} may have been paid"
     )
-    if said := words.bill(totals):
+    if said := words.bill(totals, simulated=run.meta.simulated):
         yield f"cost     {said}"
     yield from _session_lines(values["sessions"])
     yield from _section("errors by cause", [words.cause(cause) for cause in causes])

@@ -105,17 +105,18 @@ def spending(progress: Progress) -> str:
     return f"{money(progress.cost)} of about {money(ahead)}"
 
 
-def bill(totals: Totals) -> str:
-    """What a run was charged, and for what; nothing where no price was known."""
+def bill(totals: Totals, *, simulated: bool = False) -> str:
+    """What a run was charged, and for what; nothing where no price was known. A simulated run was charged nothing."""
     cost = totals.cost + totals.cost_open
     unpriced = f"{totals.unpriced:,} attempts of unknown price" if totals.unpriced else ""
     if not cost:
-        return unpriced and f"unknown ({unpriced})"
+        return f"unknown ({unpriced})" if unpriced and not simulated else ""
     maybe = totals.cost_maybe + totals.cost_open
     parts = [
         f"{money(totals.cost_again)} for replies that were asked again" if totals.cost_again else "",
         f"up to {money(maybe)} for attempts that may have been paid" if maybe else "",
         unpriced and f"without {unpriced}",
+        "simulated: nothing was paid" if simulated else "",
     ]
     said = ", ".join(part for part in parts if part)
     return money(cost) + (f" ({said})" if said else "")
