@@ -97,7 +97,24 @@ def write(rows: list[dict[str, Any]], name: str = "in.jsonl") -> None:
 def begun(*args: str, **options: Any) -> Process:
     """The process, begun from Python so that signals are not ignored."""
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options}
-    return subprocess.Popen([sys.executable, "-m", "batchrun", *args], text=True, **streams)
+    process = subprocess.Popen([sys.executable, "-m", "batchrun", *args], text=True, **streams)
+    _begun.append(process)
+    return process
+
+
+_begun: list[Process] = []
+
+
+@pytest.fixture(autouse=True)
+def _none_outlives_its_test() -> Iterator[None]:
+    yield
+    while _begun:
+        process = _begun.pop()
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 @dataclass
