@@ -160,7 +160,12 @@ def find(reference: str, runs_dir: str | None) -> RunFile:
             "give more of the id",
         )
     where = "no runs here" if not runs else f"no run {reference} here"
-    raise RefusedError(f"{where} ({directory}/)", "`batchrun runs` lists them; a run is also found by its output file")
+    hint = "`batchrun runs` lists them; a run is also found by its output file"
+    if Path(reference).suffix == ".db" and Path(reference).is_file():
+        hint = (
+            f"a journal is found in {DIRECTORY} beside its output: mkdir -p {DIRECTORY} && mv {reference} {DIRECTORY}/"
+        )
+    raise RefusedError(f"{where} ({directory}/)", hint)
 
 
 def _raise_for_damaged(reference: str, directory: Path) -> None:

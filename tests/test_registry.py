@@ -48,6 +48,16 @@ def test_a_run_that_is_not_there_is_refused(reference: str) -> None:
         registry.find(reference, None)
 
 
+def test_a_journal_that_was_carried_here_is_told_its_place() -> None:
+    shutil.copy(made("20260101-000000-aaaa", directory="elsewhere/.batchrun"), "copy.db")
+    with pytest.raises(RefusedError, match="no runs here") as caught:
+        registry.find("copy.db", None)
+    assert "mkdir -p .batchrun && mv copy.db .batchrun/" in str(caught.value.hint)
+    Path(".batchrun").mkdir()
+    shutil.move("copy.db", ".batchrun")
+    assert registry.find("last", None).id.endswith("aaaa")
+
+
 def test_of_two_runs_with_one_output_the_newest_counts() -> None:
     made("r1", created=1.0)
     made("r2", created=2.0)

@@ -269,7 +269,7 @@ def _drift_sentence(drift: Drift) -> str:
         "moved or touched without a new request": drift.retouched,
     }
     said = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
-    return f"the input differs from the journal: {said}"
+    return f"compared with the journal: {said}"
 
 
 def prepare_resume(
