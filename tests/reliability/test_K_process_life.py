@@ -1,0 +1,282 @@
+"""Crashes, signals, closed pipes, stopped processes and wrong clocks, met by the real program."""
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import campaign_crash
+import pytest
+from program import ROOT, Program, until
+from wire import Answer, FaultServer, Peer, hang, whole
+
+from batchrun import sim
+
+ALTERED = str(ROOT / "tests" / "reliability" / "altered.py")
+N = 40
+PLENTY = [f"row {number}" for number in range(N)]
+
+
+def altered(program: Program, *args: str, timeout: float = 50) -> subprocess.CompletedProcess[str]:
+    """The program with its world altered, see altered.py."""
+    command = [sys.executable, ALTERED, *args]
+    return subprocess.run(
+        command,
+        cwd=program.directory,
+        env=program.environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def slow(seconds: float) -> Answer:
+    async def answer(peer: Peer) -> None:
+        await asyncio.sleep(seconds)
+        await whole()(peer)
+
+    return answer
+
+
+@pytest.mark.slow
+def test_K1_kills_at_random_moments_lose_nothing_that_was_committed() -> None:
+    figures = campaign_crash.random_kills(12, 300, seed=random.randrange(1000))
+    print(figures)
+    assert figures.bad == []
+
+
+@pytest.mark.slow
+def test_K2_kills_at_journal_writes_lose_nothing_that_was_committed() -> None:
+    figures = campaign_crash.kills_at_writes(12, 100)
+    print(figures)
+    assert figures.kills == 12
+    assert figures.bad == []
+
+
+async def test_K3_a_row_that_was_answered_but_not_committed_is_sent_once_more_and_counted(program: Program) -> None:
+    program.rows(["only"])
+    async with FaultServer() as server:
+        args = program.send(server.base_url)
+        commit = 0
+        while not server.calls:  # the first commit after the request has left is the one that brings the reply
+            commit += 1
+            shutil.rmtree(program.directory / ".batchrun", ignore_errors=True)
+            killed = await asyncio.to_thread(altered, program, "commit", str(commit), *args)
+            assert killed.returncode == -signal.SIGKILL
+        assert program.account() == {"unknown": 1}
+        ran = await program.run("resume")
+        assert len(server.calls) == 2
+    assert ran.code == 0, ran.err
+    assert program.account() == {"done": 1}
+    assert program.ask("SELECT maybe_paid FROM attempts ORDER BY number") == [(1,), (0,)]
+    shown = json.loads((await program.run("show", "--json")).out)
+    assert shown["maybe_paid"] == 1
+
+
+@pytest.mark.parametrize("harm", ["torn", "deleted"])
+async def test_K4_K5_a_torn_or_deleted_output_is_rebuilt_without_a_call(program: Program, harm: str) -> None:
+    program.rows(PLENTY)
+    output = program.directory / "out.jsonl"
+    async with FaultServer() as server:
+        await program.run(*program.send(server.base_url))
+        whole_output = output.read_bytes()
+        last = whole_output.rindex(b"\n", 0, -1) + 1
+        for cut in (last, last + 1, (last + len(whole_output)) // 2, len(whole_output) - 1):
+            output.write_bytes(whole_output[:cut])
+            if harm == "deleted":
+                output.unlink()
+            again = await program.run(*(("export", "last") if cut % 2 else program.send(server.base_url)))
+            assert again.code == 0, again.err
+            assert output.read_bytes() == whole_output
+        assert len(server.calls) == N
+
+
+SIGNALS = {
+    "K6 SIGINT": (signal.SIGINT, 130),
+    "K8 SIGTERM": (signal.SIGTERM, 143),
+    "K9 SIGHUP": (signal.SIGHUP, 129),
+}
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+async def test_K6_K8_K9_a_signal_lets_in_flight_rows_finish_and_starts_none(program: Program, name: str) -> None:
+    number, code = SIGNALS[name]
+    program.rows(PLENTY)
+    async with FaultServer(slow(0.5)) as server:
+        with program.going(*program.send(server.base_url, "--concurrency", "4", "--concurrency-fixed")) as process:
+            await until(lambda: len(server.calls) >= 8)
+            process.send_signal(number)
+            sent = asyncio.get_running_loop().time()
+            _, err = await asyncio.to_thread(process.communicate, timeout=20)
+            took = asyncio.get_running_loop().time() - sent
+        late = max(server.times) - sent
+        calls = len(server.calls)
+    print(f"{name}: last new request {late:+.3f} s after the signal (promised 0.2), ended after {took:.2f} s")
+    assert process.returncode == code, err
+    assert late <= 5 * 0.2
+    account = program.account()
+    assert account["done"] == calls
+    assert account == {"done": calls, "pending": N - calls}
+    assert "go on with: batchrun resume out.jsonl" in err.splitlines()[-1]
+    assert (program.directory / "out.jsonl").exists() is False
+
+
+async def test_K7_a_second_ctrl_c_leaves_at_once(program: Program) -> None:
+    program.rows(PLENTY)
+    async with FaultServer(hang) as server:
+        with program.going(*program.send(server.base_url, "--concurrency", "4", "--concurrency-fixed")) as process:
+            await until(lambda: len(server.calls) >= 4)
+            process.send_signal(signal.SIGINT)
+            await asyncio.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            sent = time.monotonic()
+            _, err = await asyncio.to_thread(process.communicate, timeout=20)
+            took = time.monotonic() - sent
+        calls = len(server.calls)
+    print(f"second SIGINT to exit {took:.2f} s (promised 1)")
+    assert process.returncode == 130, err
+    assert took <= 5 * 1.0
+    assert program.account() == {"unknown": calls, "pending": N - calls}
+    assert program.ask("PRAGMA integrity_check") == [("ok",)]
+
+
+@pytest.mark.slow
+async def test_K8_SIGTERM_does_not_wait_longer_than_a_service_manager(program: Program) -> None:
+    program.rows(PLENTY)
+    async with FaultServer(hang) as server:
+        with program.going(*program.send(server.base_url, "--concurrency", "4")) as process:
+            await until(lambda: len(server.calls) >= 4)
+            process.send_signal(signal.SIGTERM)
+            sent = time.monotonic()
+            await asyncio.to_thread(process.communicate, timeout=50)
+            took = time.monotonic() - sent
+    print(f"SIGTERM with hanging requests to exit {took:.2f} s (promised 10)")
+    assert process.returncode == 143
+    assert 7 <= took <= 10 + 5
+
+
+@pytest.mark.slow
+async def test_K9_nohup_is_respected(program: Program) -> None:
+    program.rows(PLENTY)
+
+    def ignore() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    async with FaultServer(slow(0.1)) as server:
+        args = program.send(server.base_url, "--concurrency", "4", "--concurrency-fixed")
+        with program.going(*args, preexec_fn=ignore) as process:
+            await until(lambda: len(server.calls) >= 4)
+            process.send_signal(signal.SIGHUP)
+            _, err = await asyncio.to_thread(process.communicate, timeout=30)
+    assert process.returncode == 0, err
+    assert program.account() == {"done": N}
+
+
+@pytest.mark.parametrize("how", [("--output", "-"), pytest.param(("--json",), marks=pytest.mark.slow)])
+async def test_K10_a_reader_that_leaves_stops_the_run_and_results_are_safe(
+    program: Program, how: tuple[str, ...]
+) -> None:
+    rows = 400
+    program.rows(f"row {number}" for number in range(rows))
+    async with FaultServer(slow(0.05)) as server:
+        args = [*program.send(server.base_url, "--concurrency", "4", "--concurrency-fixed"), *how]
+        with program.going(*args) as process:
+            assert process.stdout is not None
+            await asyncio.to_thread(process.stdout.readline)
+            process.stdout.close()
+            await asyncio.to_thread(process.wait, 30)
+            assert process.stderr is not None
+            err = process.stderr.read()
+        calls = len(server.calls)
+    assert process.returncode == 141, err
+    assert "Traceback" not in err
+    assert calls < rows
+    assert program.account() == {"done": calls, "pending": rows - calls}
+
+
+@pytest.mark.slow
+async def test_K11_K12_a_stopped_program_sends_no_burst_and_retries_what_expired(program: Program) -> None:
+    rows, rate, stopped = 150, 20, 5.0
+    program.rows(f"row {number}" for number in range(rows))
+    async with sim.running(sim.Settings(latency=sim.parse_latency("0.3"))) as server:
+        with program.going(*program.send(server.base_url, "--rpm", str(rate * 60), "--timeout", "2s")) as process:
+            await until(lambda: server.stats.calls >= 30)
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(stopped)
+            process.send_signal(signal.SIGCONT)
+            _, err = await asyncio.to_thread(process.communicate, timeout=40)
+        told = server.stats.view(prompts=False)
+        most = max(server.stats.prompts.values())
+    print(
+        f"stopped for {stopped} s: most calls in 1 s {told['most_calls_in_1s']} at {rate}/s; most calls of a row {most}"
+    )
+    assert process.returncode == 0, err
+    assert len(program.done()) == rows
+    assert told["most_calls_in_1s"] <= rate * 1.01 + 6
+    assert most <= 2
+    assert program.ask("SELECT count(*), count(DISTINCT row) FROM outcomes") == [(rows, rows)]
+
+
+@pytest.mark.slow
+async def test_K11_a_server_that_is_stopped_for_a_while_is_waited_for(program: Program) -> None:
+    rows = 60
+    program.rows(f"row {number}" for number in range(rows))
+    with sim.spawn(sim.from_json({"latency": "0.05", "rpm": 1200})) as base_url:
+        pid = _listener(base_url)
+        args = program.send(base_url, "--timeout", "1s", "--max-attempts", "20", "--json")
+        with program.going(*args) as process:
+            assert process.stdout is not None
+            told = ""
+            while '"attempt' not in told and '"progress' not in told and '"row' not in told:
+                told = await asyncio.to_thread(process.stdout.readline)
+            os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(4)
+            os.kill(pid, signal.SIGCONT)
+            _, err = await asyncio.to_thread(process.communicate, timeout=50)
+    account = program.account()
+    assert process.returncode in (0, 3), err
+    assert account["done"] + account.get("failed", 0) == rows
+    assert program.ask("SELECT count(*) FROM outcomes WHERE state = 'failed' AND final") == [(0,)]
+
+
+def _listener(base_url: str) -> int:
+    """The process behind a port, by its environment-free command line."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and b"batchrun.sim" in (entry / "cmdline").read_bytes():
+            port = f":{int(base_url.split(':')[2].split('/', maxsplit=1)[0]):04X} "
+            if (
+                any(port in line for line in (entry / "net" / "tcp").read_text().splitlines())
+                and _parent(entry) == os.getpid()
+            ):
+                return int(entry.name)
+    raise AssertionError("no such server")
+
+
+def _parent(entry: Path) -> int:
+    return int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.parametrize(
+    "jump", [-7200, pytest.param(7200, marks=pytest.mark.slow), pytest.param(10**9, marks=pytest.mark.slow)]
+)
+async def test_K13_a_wall_clock_that_jumps_changes_nothing(program: Program, jump: int) -> None:
+    """Two hours back and forth, and to the year 2058."""
+    program.rows(PLENTY)
+    async with sim.running(sim.Settings(rpm=2400, latency=sim.parse_latency("0.05"))) as server:
+        args = program.send(server.base_url, "--json")
+        ran = await asyncio.to_thread(altered, program, "clock", str(jump), *args)
+        told = server.stats.view(prompts=False)
+    assert ran.returncode == 0, ran.stderr
+    assert len(program.done()) == N
+    etas = [event["eta"] for line in ran.stdout.splitlines() if (event := json.loads(line)).get("eta") is not None]
+    assert all(eta >= 0 for eta in etas)
+    assert told["most_calls_in_1s"] <= 40 * 1.01 + 3
+    query = "SELECT count(*) FROM attempts WHERE seconds < 0 OR seconds > 60"
+    assert program.ask(query) == [(0,)]
