@@ -7,12 +7,14 @@
     │   └── HostError             the provider cannot be reached or trusted
     ├── StopError                 the provider's: a fatal answer, everything failing                  exit 4
     ├── StorageError              the disk's: the journal or the output cannot be written or read     exit 5
+    │   └── DamagedError          a journal is not whole; part of it may still be read
     └── BusyError                 another process holds the run                                       exit 11
 
 Failures of single rows are not exceptions but outcomes (`models.Outcome`).
 """
 
 from enum import IntEnum
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -72,6 +74,14 @@ class StorageError(BatchrunError):
     """The journal or the output cannot be written or read."""
 
     exit_code = ExitCode.STORAGE
+
+
+class DamagedError(StorageError):
+    """A journal is not whole; `batchrun export` may still read part of it. `journal` is where it lies."""
+
+    def __init__(self, message: str, hint: str | None, journal: Path) -> None:
+        super().__init__(message, hint)
+        self.journal = journal
 
 
 class BusyError(BatchrunError):

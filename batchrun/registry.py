@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batchrun import journal
-from batchrun.errors import BusyError, RefusedError, StorageError
+from batchrun.errors import BusyError, DamagedError, RefusedError, StorageError
 from batchrun.journal import Lock, Meta, Reader, Session
 from batchrun.models import Totals
 from batchrun.plan.outputs import STREAM, is_device
@@ -144,9 +144,12 @@ def find(reference: str, runs_dir: str | None) -> RunFile:
         found = of_output(Path(reference), directory_for(reference, runs_dir))
         if found is not None:
             return found
+        refuse_damaged(Path(reference), directory_for(reference, runs_dir))
     runs = listing(directory)
-    if reference == "last" and runs:
-        return runs[0]
+    if reference == "last":
+        _raise_for_damaged_since(runs[0].id if runs else "", directory)
+        if runs:
+            return runs[0]
     matching = [run for run in runs if run.id.startswith(reference)]
     if len(matching) == 1:
         return matching[0]
@@ -166,6 +169,21 @@ def find(reference: str, runs_dir: str | None) -> RunFile:
             f"a journal is found in {DIRECTORY} beside its output: mkdir -p {DIRECTORY} && mv {reference} {DIRECTORY}/"
         )
     raise RefusedError(f"{where} ({directory}/)", hint)
+
+
+def journal_of(reference: str, runs_dir: str | None) -> Path:
+    """The journal that is meant, whole or damaged. Raises RefusedError where it is none or more than one."""
+    try:
+        return find(reference, runs_dir).path
+    except DamagedError as error:
+        return error.journal
+
+
+def _raise_for_damaged_since(run: str, directory: Path) -> None:
+    """Ids begin with the time, so a damaged journal with a later one is the last run."""
+    for path, error in unreadable(directory).items():
+        if path.stem > run and path.exists():
+            raise error
 
 
 def _raise_for_damaged(reference: str, directory: Path) -> None:

@@ -41,7 +41,7 @@ def program(ctx: click.Context) -> int:
     return ExitCode.REFUSED
 
 
-for _command in (app.app, run.run, run.resume, runs.runs, runs.show, runs.export, runs.rm):
+for _command in (app.app, run.run, run.resume, runs.runs, runs.show, runs.export, runs.check, runs.rm):
     program.add_command(_command)
 for _command in (sim.sim, tools.prompts, tools.profiles, tools.completion):
     program.add_command(_command)

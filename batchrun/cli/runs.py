@@ -91,10 +91,32 @@ def show(ref: str, follow: bool, failed: bool, json: bool, runs_dir: str | None)
 )  # fmt: skip
 def export(**options: Any) -> int:
     from batchrun import registry  # noqa: PLC0415  only for this command
-    from batchrun.report import pages  # noqa: PLC0415  only for this command
+    from batchrun.errors import DamagedError  # noqa: PLC0415  only for this command
+    from batchrun.report import pages, salvage  # noqa: PLC0415  only for this command
 
-    found = registry.find(options.pop("ref"), options.pop("runs_dir") or configured_runs_dir())
-    pages.export_run(found, **options)
+    try:
+        found = registry.find(options.pop("ref"), options.pop("runs_dir") or configured_runs_dir())
+        pages.export_run(found, **options)
+    except DamagedError as error:
+        if options["failed"] or options["journal"]:
+            raise
+        return salvage.export_readable(error, options["output"])
+    return ExitCode.OK
+
+
+@click.command(
+    "check",
+    cls=Shown,
+    short_help="Check the journal of a run.",
+    params=[_ref(), _DIR],
+    examples=("batchrun check last", "batchrun check reviews.translate.jsonl && cp -r .batchrun /backup"),
+    help=f"Read all of a run's journal and say whether it is whole; exit 5 if it is not.\n\n{_RUN}",
+)
+def check(ref: str, runs_dir: str | None) -> int:
+    from batchrun import registry  # noqa: PLC0415  only for this command
+    from batchrun.report import salvage  # noqa: PLC0415  only for this command
+
+    salvage.check(registry.journal_of(ref, runs_dir or configured_runs_dir()))
     return ExitCode.OK
 
 

@@ -227,9 +227,15 @@ async def _output(prepared: Prepared, ending: Ending, stream: BinaryIO | None) -
 
 
 def write_output(plan: Plan, journal: Path, target: Path, output: Path) -> Exported:
-    """The output of a journal written to `target`, its errors file beside `output` if that is a file."""
+    """The output of a journal written to `target`, its errors file beside `output` if that is a file.
+
+    Raises StorageError.
+    """
     with Reader.open(journal) as reader:
-        return export(plan, reader, target, errors=None if is_device(output) else errors_path(output))
+        try:
+            return export(plan, reader, target, errors=None if is_device(output) else errors_path(output))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise reader.damaged(f"a row of it cannot be understood ({error})") from error
 
 
 def _ended(ending: Ending, totals: Totals, exported: Exported | None, now: float) -> RunEnded:

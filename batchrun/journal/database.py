@@ -15,7 +15,7 @@ from collections.abc import Generator
 from importlib import resources
 from pathlib import Path
 
-from batchrun.errors import RefusedError, StorageError
+from batchrun.errors import DamagedError, RefusedError, StorageError
 
 APPLICATION_ID = 0x42524A4C  # "BRJL", shown by file(1) and by PRAGMA application_id
 SCHEMA_VERSION = 1
@@ -41,19 +41,22 @@ def translated(path: Path, doing: str = "read") -> Generator[None]:
 def storage_error(path: Path, error: Exception, doing: str) -> StorageError:
     """Say what is wrong with the journal at `path`, with the space that is left, and what to do."""
     code = getattr(error, "sqlite_errorcode", None)
-    if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return _damaged(path, str(error))
+    no_text = code is None and "decode" in str(error)
+    if no_text or (code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)):
+        return damaged(path, str(error))
     return StorageError(
         f"{path}: the journal cannot be {'written' if doing == 'write' else 'read'}: {error} ({_free(path)} free).",
         "What was committed is safe. Make room or mend the disk, then give the same command again.",
     )
 
 
-def _damaged(path: Path, why: str) -> StorageError:
-    return StorageError(
+def damaged(path: Path, why: str) -> DamagedError:
+    """Say that the journal at `path` is not whole, and what can still be done."""
+    return DamagedError(
         f"{path}: the journal is damaged: {why}.",
         f"Nothing was changed. `batchrun export {path.stem}` writes the part that can be read; "
         "go on from a copy of the journal, or start again with --fresh.",
+        path,
     )
 
 
@@ -219,7 +222,7 @@ def _check_file(path: Path) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise StorageError(f"{path}: the journal is not a regular file; links are not followed.", "Move it away.")
     if found.st_size == 0:
-        raise _damaged(path, "the file is empty")
+        raise damaged(path, "the file is empty")
 
 
 def _refuse_lost_log(path: Path) -> None:
@@ -228,7 +231,7 @@ def _refuse_lost_log(path: Path) -> None:
         return
     with contextlib.closing(_raw(path, "ro&immutable=1")) as connection:
         if was_killed(connection):
-            raise _damaged(path, f"{path.name}-wal, which holds the last commits, is missing")
+            raise damaged(path, f"{path.name}-wal, which holds the last commits, is missing")
 
 
 def was_killed(connection: sqlite3.Connection) -> bool:
@@ -249,7 +252,7 @@ def _check_content(path: Path, connection: sqlite3.Connection) -> None:
             "Use that version for this run, or start again with --fresh.",
         )
     if not connection.execute("SELECT count(*) FROM totals").fetchone()[0]:
-        raise _damaged(path, "its totals are missing")
+        raise damaged(path, "its totals are missing")
 
 
 def remove(path: Path) -> None:

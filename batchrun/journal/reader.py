@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from batchrun.errors import StorageError
+from batchrun.errors import DamagedError, StorageError
 from batchrun.journal import browse, database, sums
 from batchrun.journal.records import Attempt, Cause, Entry, Line, Meta, Record, Sample, Session, Wanted
 from batchrun.models import State, Totals
@@ -46,6 +46,8 @@ WHERE state = 'failed' AND final IN (0, 1) AND cause IS ? AND position IS NOT NU
 """
 
 _STATES = {str(state): state for state in State}
+_NONSENSE = (AttributeError, KeyError, TypeError, ValueError)
+"""What values of a damaged page lead to: SQLite's columns hold whatever is there."""
 _NO_FLAGS: frozenset[str] = frozenset()
 
 
@@ -190,7 +192,9 @@ class Reader:
         """All rows in the order of the input, each as it is at the moment when its page is read."""
         query = _RECORD + "WHERE rows.position > ? ORDER BY rows.position LIMIT ?"
         while page := self._all(query, after, PAGE):
-            yield from map(_record, page)
+            yield from self._records(page)
+            if page[-1][1] <= after:
+                raise self.damaged("its rows are out of order")
             after = page[-1][1]
 
     def texts(self) -> Iterator[str]:
@@ -200,22 +204,28 @@ class Reader:
             yield from (text for _, text in page)
             after = page[-1][0]
 
+    def _records(self, page: list[Any]) -> list[Record]:
+        try:
+            return [_record(row) for row in page]
+        except _NONSENSE as error:
+            raise self.damaged("a row of it cannot be understood") from error
+
     def recover_rows(self) -> Iterator[Record]:
         """What can still be read of a damaged journal, by seq; damaged stretches are passed over."""
-        end = self._last_seq()
+        end = min(self._last_seq(), self.path.stat().st_size)  # no row is smaller than a byte, whatever its number says
         for start in range(1, end + 1, PAGE):
             yield from self._recover(start, min(start + PAGE - 1, end))
 
     def _recover(self, first: int, last: int) -> Iterator[Record]:
         try:
-            page = self._all(_RECORD + "WHERE rows.seq BETWEEN ? AND ?", first, last)
+            page = self._records(self._all(_RECORD + "WHERE rows.seq BETWEEN ? AND ?", first, last))
         except StorageError:
             if first < last:
                 middle = (first + last) // 2
                 yield from self._recover(first, middle)
                 yield from self._recover(middle + 1, last)
             return
-        yield from (_record(row) for row in page if row[5] in _STATES)
+        yield from page
 
     def _last_seq(self) -> int:
         try:
@@ -235,6 +245,10 @@ class Reader:
         if self.taken_in and counted != self.totals:
             found.append(f"the totals are not the sums of the rows: {self.totals} instead of {counted}")
         return found
+
+    def damaged(self, why: str) -> DamagedError:
+        """What to raise where this journal turns out not to be whole."""
+        return database.damaged(self.path, why)
 
     def copy(self, target: Path) -> None:
         """Write a whole copy in a single file. Raises RefusedError where there is a file of this name."""

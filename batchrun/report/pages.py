@@ -221,9 +221,12 @@ def _wrote(name: str) -> None:
 def _export_stream(run: RunFile, plan: Plan) -> None:
     with Reader.open(run.path) as reader:
         writer = RecordWriter(plan, sys.stdout.buffer, columns_of(plan, reader))
-        for record in reader.export_rows():
-            if record.state is State.DONE:
-                writer.write(record)
+        try:
+            for record in reader.export_rows():
+                if record.state is State.DONE:
+                    writer.write(record)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise reader.damaged(f"a row of it cannot be understood ({error})") from error
     writer.close()
     sys.stdout.buffer.flush()
 

@@ -10,6 +10,7 @@ journal is read by an independent SQLite connection after each kill.
 import importlib
 import os
 import random
+import select
 import signal
 import sqlite3
 import sys
@@ -142,7 +143,7 @@ def random_kills(kills: int, rows: int, seed: int = 0) -> Figures:
             this, status = Round(rows, figures), None
             while figures.kills < kills and status is None:
                 child = this.start(base_url)
-                time.sleep(lots.uniform(0.02, 1.2))
+                _wait(child, lots.uniform(0.02, 1.2))
                 os.kill(child, signal.SIGKILL)
                 _, ended = os.waitpid(child, 0)
                 if os.WIFSIGNALED(ended):
@@ -155,6 +156,13 @@ def random_kills(kills: int, rows: int, seed: int = 0) -> Figures:
             else:
                 this.account(base_url, status)
     return figures
+
+
+def _wait(child: int, seconds: float) -> None:
+    """For the end of the child, so long at most."""
+    descriptor = os.pidfd_open(child)
+    select.select([descriptor], [], [], seconds)
+    os.close(descriptor)
 
 
 def kills_at_writes(writes: int, rows: int) -> Figures:

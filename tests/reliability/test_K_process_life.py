@@ -198,7 +198,8 @@ async def test_K10_a_reader_that_leaves_stops_the_run_and_results_are_safe(
     assert process.returncode == 141, err
     assert "Traceback" not in err
     assert calls < rows
-    assert program.account() == {"done": calls, "pending": rows - calls}
+    account = program.account()
+    assert (account.get("done", 0), account["pending"]) == (calls, rows - calls)
 
 
 @pytest.mark.slow
@@ -230,12 +231,9 @@ async def test_K11_a_server_that_is_stopped_for_a_while_is_waited_for(program: P
     program.rows(f"row {number}" for number in range(rows))
     with sim.spawn(sim.from_json({"latency": "0.05", "rpm": 1200})) as base_url:
         pid = _listener(base_url)
-        args = program.send(base_url, "--timeout", "1s", "--max-attempts", "20", "--json")
+        args = program.send(base_url, "--timeout", "1s", "--max-attempts", "20")
         with program.going(*args) as process:
-            assert process.stdout is not None
-            told = ""
-            while '"attempt' not in told and '"progress' not in told and '"row' not in told:
-                told = await asyncio.to_thread(process.stdout.readline)
+            await until(lambda: sim.stats(base_url, prompts=False)["answered"] >= 5)
             os.kill(pid, signal.SIGSTOP)
             await asyncio.sleep(4)
             os.kill(pid, signal.SIGCONT)
