@@ -48,6 +48,16 @@ def prepared(told: Told | None = None, **flags: Any) -> Prepared:
     return prepare(gather(flags), (told if told is not None else []).append)
 
 
+def test_an_output_that_cannot_be_written_here_is_refused_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prepared(output="out.parquet").close()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert "extra" in refused(output="new.parquet").message
+    with pytest.raises(RefusedError, match="extra"):
+        prepare_resume("out.parquet", {}, failed=False)
+
+
 def refused(**flags: Any) -> BatchrunError:
     with pytest.raises(BatchrunError) as caught:
         prepared(**flags).close()

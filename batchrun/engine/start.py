@@ -113,6 +113,7 @@ def planned(gathered: Gathered, source: Input, prompt: Prompt | None) -> Plan:
     if prompt is not None:
         prompts.check_variables(prompt, source.columns, plan.variables, plan.columns)
     check_output(plan.output)
+    rows.check_format(plan.output_format)
     return plan
 
 
@@ -297,6 +298,7 @@ def prepare_resume(
         old = plan_from_json(journal.meta.plan)
         gathered = gather_again(old, flags)
         plan = override(old, gathered)
+        rows.check_format(plan.output_format)
         prompt = prompt_of(plan)
         parts = renderer_of(plan, prompt), checker_of(prompt), simulator_of(gathered)
         prepared = Prepared(found, plan, journal, lock, *parts)

@@ -17,7 +17,7 @@ from batchrun.rows.members import (
     note_text,
     restore,
 )
-from batchrun.rows.writers import RowWriter, columns_of, writer
+from batchrun.rows.writers import RowWriter, check_format, columns_of, writer
 
 __all__ = [
     "RESERVED",
@@ -26,6 +26,7 @@ __all__ = [
     "RowWriter",
     "batch_error_line",
     "batch_line",
+    "check_format",
     "clash",
     "columns_of",
     "error_text",

@@ -39,6 +39,12 @@ class RowWriter(Protocol):
         ...
 
 
+def check_format(format: str) -> None:
+    """Raises RefusedError where the extra that writes this format is not installed."""
+    if format == "parquet":
+        library("arrow")
+
+
 def writer(format: str, stream: BinaryIO, *, columns: Sequence[str] = (), exact: bool = False) -> RowWriter:
     """The writer of a format: jsonl, csv or parquet.
 
