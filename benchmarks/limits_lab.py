@@ -1,12 +1,17 @@
 # ruff: noqa: S311  # chance in an experiment is no secret
 """Experiments with the gate against simulated limits, in virtual time: hours pass in seconds.
 
-    python benchmarks/limits_lab.py [NAME …]       e.g. headers rate tokens charges queue open stated storm concurrency cpu
+    python benchmarks/limits_lab.py [NAME …]       e.g. headers rate tokens charges queue open stated storm concurrency noise cpu
 
 Workers call admit, wait a few milliseconds for a journal, call leave, and exchange with a server whose limits are those
 of `batchrun sim` (docs/sim.md). Timers wake on whole milliseconds, as epoll's do. One line an experiment: wall time over
 the ideal, calls, the share of 429s (all; after two seconds; after ten), the share of the allowed rate used after ten
 seconds, the most arrivals in any second, and the window at the end.
+
+Under `noise` a share of the requests is answered 429 at random. Nothing may leave while a wait that such a 429 announced
+lasts, so the bound on rows is the time outside those waits, times what the limit and the window of the cap allow a
+second, times the share that is not refused. `bound` is how much of that was reached, `last/first` the rows done in the
+last third of the time over those in the first; the targets are 60 % and 0.9.
 """
 
 import asyncio
@@ -64,6 +69,9 @@ class Server:
     quick_refusals: bool = True
     charge: float = 1.0
     named: bool = True
+    noise: float = 0.0
+    noise_wait: float | None = None
+    waits: list[tuple[float, float]] = field(default_factory=list)
     rng: random.Random = field(default_factory=lambda: random.Random(7))
     arrivals: list[tuple[float, bool, int]] = field(default_factory=list)
     replies: list[float] = field(default_factory=list)
@@ -84,6 +92,10 @@ class Server:
             return self._refuse(kind, wait)
         async with self.slots:
             await asyncio.sleep(self.latency(self.rng))
+        if self.noise and self.rng.random() < self.noise:
+            if self.noise_wait:
+                self.waits.append((loop.time(), loop.time() + self.noise_wait))
+            return self._refuse("requests", self.noise_wait)
         self.replies.append(loop.time())
         said = hints(self._headers(), 200)
         return Feedback(
@@ -169,6 +181,8 @@ class Setup:
     quick: bool = True
     charge: float = 1.0
     named: bool = True
+    noise: float = 0.0
+    noise_wait: float | None = None
     seed: int = 1
 
 
@@ -181,6 +195,7 @@ def experiment(name: str, settings: Settings, **varied: Any) -> None:
 
     async def main() -> tuple[Run, float]:
         server = Server(settings, draw, setup.at_once, setup.queues, setup.quick, setup.charge, setup.named)
+        server.noise, server.noise_wait = setup.noise, setup.noise_wait
         gate = Gate(setup.limits, listen=lambda _: None, random=random.Random(setup.seed))
         rows = sizes(setup.rows, random.Random(setup.seed), setup.spread)
         run = Run(server, gate, rows, 2 * setup.limits.cap, journal, setup.seconds)
@@ -208,7 +223,24 @@ def line(run: Run, wall: float, settings: Settings, setup: Setup) -> str:
         f"1s {most(arrivals, 1.0):5}",
         f"window {min(half)}–{max(half)}{lost}",
     ]
+    if setup.noise:
+        parts.append(bound(run, wall, settings, setup))
     return "  ".join(parts)
+
+
+def bound(run: Run, wall: float, settings: Settings, setup: Setup) -> str:
+    """What of the bound under noise was reached, and whether the run slowed down."""
+    closed, until = 0.0, 0.0
+    for begin, end in run.server.waits:
+        closed += max(0.0, min(end, wall) - max(begin, until))
+        until = max(until, min(end, wall))
+    latency = setup.latency if isinstance(setup.latency, float) else math.nan
+    most_a_second = min(settings.rpm / 60 if settings.rpm else math.inf, setup.limits.cap / latency)
+    reached = run.done / ((1 - setup.noise) * most_a_second * max(latency, wall - latency - closed))
+    first = sum(at <= wall / 3 for at in run.server.replies)
+    ratio = sum(at > wall * 2 / 3 for at in run.server.replies) / max(1, first)
+    missed = " MISSED" if reached < 0.6 or ratio < 0.9 else ""
+    return f"bound {reached:6.1%}  last/first {ratio:4.2f}{missed}"
 
 
 def refusals(arrivals: list[tuple[float, bool, int]], after: float) -> float:
@@ -416,6 +448,32 @@ def concurrency() -> None:
             experiment(name, Settings(), rows=rows, latency=latency, at_once=20, queues=False, ideal=120, named=named)
 
 
+def noise() -> None:
+    """429s at random, whatever the rate."""
+    for r, latency, cap in _NOISY:
+        for style, wait in (("none", None), ("ms", 0.2), ("seconds", 1.0)):
+            for share in (0.005, 0.03, 0.1):
+                settings = Settings(rpm=60 * r if r else None, headers=False, retry_after=style)
+                rows = min(20_000, int(min(r or math.inf, cap / latency) * 180))
+                experiment(
+                    f"noise {share:.1%} {style}, {r or 'no limit'}, {latency} s",
+                    settings,
+                    rows=rows,
+                    latency=latency,
+                    limits=Limits(cap=cap),
+                    noise=share,
+                    noise_wait=wait,
+                    quick=False,
+                )
+
+
+_NOISY = (
+    (10, 0.05, 64), (10, 0.5, 64), (10, 3.0, 64), (200, 0.05, 64), (200, 0.5, 256), (200, 3.0, 1024),
+    (None, 0.05, 64), (None, 0.5, 64), (None, 3.0, 64),
+)  # fmt: skip
+"""True limit a second, latency, cap."""
+
+
 def cpu() -> None:
     """The cost of admit + leave + settle on a real clock, nothing blocking and rate-bound."""
     asyncio.run(_unblocked())
@@ -465,7 +523,7 @@ async def _until(gate: Gate, end: float) -> int:
 
 EXPERIMENTS = {
     "headers": headers, "rate": rate, "tokens": tokens, "charges": charges, "queue": queue, "open": open_, "stated": stated,
-    "storm": storm, "concurrency": concurrency, "cpu": cpu,
+    "storm": storm, "concurrency": concurrency, "noise": noise, "cpu": cpu,
 }  # fmt: skip
 
 if __name__ == "__main__":

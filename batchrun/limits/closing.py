@@ -12,17 +12,21 @@ _RECOVERY = 2.0
 class Closing:
     """Until when nothing leaves, and how far the rate has come back. Times are seconds of the gate's clock."""
 
-    __slots__ = ("_began", "_random", "bursts", "since", "until")
+    __slots__ = ("_began", "_random", "_reopens", "bursts", "since", "until")
 
     def __init__(self, source: random.Random) -> None:
         self._random = source
         self._began = -math.inf
-        self.until = -math.inf
+        self.until = self._reopens = -math.inf
         self.bursts = 0
         self.since: float | None = None
 
-    def refused(self, left: float, announced: float | None, now: float) -> bool:
-        """A 429 to a request that left then; whether it is a new burst, one that the last closing did not cause.
+    def again(self, left: float) -> bool:
+        """Whether a 429 to a request that left then shows that the last closing was not enough."""
+        return self.bursts > 0 and left > self._began
+
+    def refused(self, left: float, announced: float | None, now: float) -> None:
+        """A 429 to a request that left then.
 
         An announced wait is kept to the full and at most a fifth longer. Without one the back-off doubles with each
         burst that nothing but 429s separates from the last.
@@ -31,13 +35,17 @@ class Closing:
         if new:
             self._began = now
             self.bursts += 1
+        self.announced(announced, now)
+        if new and not announced:
+            self.until = max(self.until, now + self._back_off())
+        self._reopens = self.until
+
+    def announced(self, wait: float | None, now: float) -> None:
+        """A 429 that teaches nothing: nothing leaves during the wait that it announces, and that is all."""
         if self.since is None:
             self.since = now
-        if announced:
-            self.until = max(self.until, now + announced * (1 + _LATER * self._random.random()))
-        elif new:
-            self.until = max(self.until, now + self._back_off())
-        return new
+        if wait:
+            self.until = max(self.until, now + wait * (1 + _LATER * self._random.random()))
 
     def answered(self) -> None:
         """Something other than a 429 came back."""
@@ -46,7 +54,7 @@ class Closing:
 
     def share(self, now: float) -> float:
         """The share of the rate to use now: a half on reopening, then growing to the whole."""
-        open_for = now - self.until
+        open_for = now - self._reopens
         if open_for >= _RECOVERY:
             return 1.0
         return 0.5 + 0.5 * max(0.0, open_for) / _RECOVERY

@@ -232,7 +232,7 @@ class Gate:
         self._last = now
         self._window.first_left(now)
         full = self._scarce is WaitReason.CONCURRENCY and self._in_flight >= 0.8 * self._window.size
-        return Permit(tokens, self._rates.spacing.rate, full, now)
+        return Permit(tokens, self._rates.whole, full, now)
 
     def _may_leave(self, now: float, tokens: int) -> bool:
         """Whether a request may leave now; else `_reason` and `_until` say why not."""
@@ -308,14 +308,14 @@ class Gate:
             self._estimate.learn(feedback.body_bytes, feedback.input_tokens, feedback.output_tokens)
 
     def _refused(self, permit: Permit, feedback: Feedback, now: float) -> None:
-        announced = feedback.hints.retry_after
-        throttle = self._rates.kind(feedback.throttle, now)
-        row = self._closing.bursts > 0
-        again = self._closing.refused(permit.left, announced, now) and row
-        if not again:  # else the back-off grows, and the window is told nothing new
-            self._blame_window(permit, throttle, now)
-        if throttle is not Throttle.CONCURRENCY:
-            self._rates.refused(permit, throttle, again, now)
+        throttle, announced = self._rates.kind(feedback.throttle, now), feedback.hints.retry_after
+        again = self._closing.again(permit.left)
+        if throttle is not Throttle.CONCURRENCY and self._rates.refused(permit, throttle, again, now):
+            self._closing.announced(announced, now)
+        else:
+            self._closing.refused(permit.left, announced, now)
+            if not again:  # else the back-off grows, and the window is told nothing new
+                self._blame_window(permit, throttle, now)
         self._tune(now)
 
     def _blame_window(self, permit: Permit, throttle: Throttle, now: float) -> None:
@@ -326,7 +326,7 @@ class Gate:
             self._window.excuse(now)
 
     def _answered(self, permit: Permit, feedback: Feedback, waited: WaitReason | None, now: float) -> None:
-        self._rates.pace.answered(permit.left)
+        self._rates.answered(permit)
         if feedback.failed:
             self._window.failed(now)
             return

@@ -1,10 +1,18 @@
 """Learning a rate from refusals alone, and the tokens of a request from what earlier ones used.
 
-A rate is learnt in three stages. *Start*: it doubles every quarter of a second until the first 429. *Search*: from
-just under what was admitted then, it grows by some per cent a second, faster the longer nothing happens. *Hold*: after
-every further 429 it falls to just under the pace at which the refused request left, and returns along a cubic (as
-RFC 9438 does with a window): quickly at first, flat near the pace that was refused, then ever faster beyond it. A
-burst of 429s is one fall. The pace grows only while it is what holds requests back.
+A rate is learnt in stages. *Start*: it doubles every quarter of a second until the first 429. *Search*: from just
+under what was admitted then, it grows by some per cent a second, faster the longer nothing happens. *Hold*: the pace
+at which a refused request left is the level; the rate falls to just under it and returns along a cubic (as RFC 9438
+does with a window): quickly at first, flat near the level, then ever faster beyond it. A burst of 429s is one fall.
+
+A 429 soon after a fall, clearly below the level, does not move the level: it makes the next fall deeper, as an
+experiment. If 429s go on after six falls, slowing down was no cure, and their share tells why. A large share: the limit
+is lower now, and what was admitted is the new level. A small one: *noise*, 429s at random that have nothing to do with
+the rate (other users of the key, a flaky gateway). Then the rate goes back to the level and *regains*: it grows with
+every answer, no faster than it doubles a round, and a 429 is news only when those in excess of the noise add up to six.
+What is refused clearly below the level goes on telling how much noise there is.
+
+The pace grows only while it is what holds requests back.
 """
 
 import math
@@ -12,49 +20,56 @@ from collections import deque
 
 _FIRST_PACE = 16.0
 _DOUBLES_IN = 0.25
-_UNBOUNDED = 20_000.0
 _SEARCH_FROM = 0.8
 _SEARCH_GROWTH = 0.10
 _SEARCH_HASTE = 0.03
 _FALL = 0.93
 _FALL_AGAIN = 0.92
 _PLATEAU = 15.0
-_PLATEAU_REQUESTS = 50.0
-_MOST_FALLS = 6
+_PLATEAU_REQUESTS = 150.0
+_MOST_FALLS = 4
+_SOON = 0.4
+_MUCH_LOWER = 0.5
 _HALVINGS = 3
 _LONGEST_STEP = 2.0
 _SLOWEST = 1 / 60
 _REMEMBERED = 4096
 _REMEMBERED_SECONDS = 10.0
+_NOISE_AT_MOST = 0.25
+"""A larger share of 429s that no slowing down cures is a limit."""
+_NO_NOISE = 0.002
+_NOISE_WEIGHT = 1 / 100
+_BELOW = 0.97
+"""Share of the level below which a 429 is not about the level."""
+_EXCESS = 6.0
+_MARGIN = 0.05
+"""429s beyond twice the noise, and beyond this more than the noise, are in excess."""
+_REGAIN = 100.0
 
 
 class Pace:
     """The learnt rate in requests per second. All times are seconds of the gate's clock."""
 
     __slots__ = (
-        "_admitted",
-        "_anchor",
-        "_at",
-        "_cut_at",
-        "_falls",
-        "_first",
-        "_halved",
-        "_scale",
-        "_stage",
-        "_time",
-        "rate",
-    )
+        "_admitted", "_anchor", "_answered", "_answered_before", "_at", "_behind", "_binding", "_cut_at", "_excess", "_falls",
+        "_first", "_halved", "_judged", "_level", "_plateau", "_refused", "_stage", "_time", "noise", "rate",
+    )  # fmt: skip
 
     def __init__(self, *, start: bool) -> None:
         self.rate = _FIRST_PACE if start else math.inf
+        self.noise = self._judged = 0.0
         self._stage = "start"
         self._admitted: deque[float] = deque(maxlen=_REMEMBERED)
         self._first = -1.0
         self._at = 0.0
         self._time = 0.0
         self._anchor = math.inf
-        self._scale = 1.0
+        self._level = math.inf
+        self._plateau = _PLATEAU
         self._falls = self._halved = 0
+        self._answered = self._answered_before = self._refused = self._behind = 0
+        self._excess = 0.0
+        self._binding = False
         self._cut_at = -math.inf
 
     @property
@@ -67,21 +82,29 @@ class Pace:
         if self._first < 0:
             self._first = self._at = now
         elapsed, self._at = max(0.0, now - self._at), now
+        self._binding = binding
         if self._stage == "start":
             self._start(now)
-        elif binding:
+        elif binding and self._stage != "regain":
             self._time += min(elapsed, _LONGEST_STEP)
             self.rate = max(_SLOWEST, self._search() if self._stage == "search" else self._cubic())
         return self.rate
 
-    def answered(self, left: float) -> None:
-        """A request that left then was not refused."""
+    def answered(self, left: float, behind: int) -> None:
+        """A request that left then was not refused; `behind` have left since."""
         self._halved = 0
+        self._behind = behind
         if self._stage == "start":
             self._admitted.append(left)
+        elif left > self._cut_at:
+            self._answered += 1
+            self._excess = max(0.0, self._excess - min(2 * self.noise, self.noise + _MARGIN))
+            self._listen(0.0)
+            if self._stage == "regain" and self._binding:
+                self.rate *= 1 + 1 / (_REGAIN + behind)
 
     def refused(self, left: float, pace: float, now: float) -> bool:
-        """A request that left then, at that pace, was refused; whether that begins a new burst."""
+        """A request that left then, at that pace, was refused; whether that is news: no part of a burst, no noise."""
         if self._stage == "start" and (self.rate != math.inf or pace == math.inf):
             self._begin_search(left, now)
             return True
@@ -89,17 +112,29 @@ class Pace:
             if self._stage == "search" and self._time == 0.0:
                 self._begin_search(left, self._cut_at)
             return False
-        self._fall(min(pace, self.rate) if pace != math.inf else self.rate, now)
+        self._refused += 1
+        if self.noise:
+            self._listen(1.0)
+            self._excess += 1
+            if self._excess < _EXCESS:
+                return False
+        self._fall(min(pace, self.rate), now)
         return True
 
     def slow_down(self, now: float) -> None:
-        """Refused again before anything was answered: half the pace, but the back-off does the rest."""
+        """Refused again before anything was answered: a deeper fall, but the back-off does the rest."""
         self._cut_at = now
+        self._refused += 1
         if self._stage != "start" and self._halved < _HALVINGS:
             self._halved += 1
-            self._anchor = max(_SLOWEST, self._anchor / 2)
-            self._time = 0.0
-            self.rate = max(_SLOWEST, self.rate / 2)
+            if self._stage != "hold":
+                self._level = self._anchor = self.rate
+            self._fall_deeper(now)
+
+    def _listen(self, refused: float) -> None:
+        if self.noise and self._stage == "hold" and self.rate < _BELOW * self._anchor:
+            self.noise += _NOISE_WEIGHT * (refused - self.noise)
+            self.noise = 0.0 if self.noise < _NO_NOISE else min(self._judged, self.noise)
 
     def _start(self, now: float) -> None:
         if self.rate == math.inf:
@@ -112,8 +147,9 @@ class Pace:
         return self._anchor * math.exp(_SEARCH_GROWTH * t + _SEARCH_HASTE * t * t)
 
     def _cubic(self) -> float:
-        turns = self._time / (_PLATEAU * self._scale) - 1
-        return self._anchor * (1 + (1 - _FALL) * turns**3)
+        turns = self._time / self._plateau - 1
+        back = min(1.0, max(0.0, 2 * turns + 1))
+        return self._anchor ** (1 - back) * self._level**back * (1 + (1 - _FALL) * turns**3)
 
     def _begin_search(self, left: float, now: float) -> None:
         """From what was admitted in the last while before the refused request left; a bucket's depth is not rate."""
@@ -127,12 +163,49 @@ class Pace:
         self._cut_at = now
 
     def _fall(self, refused_at: float, now: float) -> None:
-        soon = self._stage == "hold" and self._time < _PLATEAU * self._scale / 2
-        self._falls = min(self._falls + 1, _MOST_FALLS) if soon else 0
+        self._excess = 0.0
+        if self._stage != "hold" or not self._soon():
+            self._new_level(refused_at, now)
+        elif self._falls < _MOST_FALLS or refused_at > _MUCH_LOWER * self._level:
+            self._fall_deeper(now)
+        else:
+            self._judge(now)
+
+    def _fall_deeper(self, now: float) -> None:
+        self._falls = min(self._falls + 1, _MOST_FALLS)
+        self._hold(self._anchor * _FALL_AGAIN**self._falls, now)
+
+    def _soon(self) -> bool:
+        """Whether little time has passed since the last fall, and few requests: the window may have held them back."""
+        soon = _SOON * self._plateau
+        return self._time < soon and self._answered - self._answered_before < soon * self._anchor
+
+    def _new_level(self, level: float, now: float) -> None:
+        self._level = max(_SLOWEST, level)
+        self._falls = self._answered = self._refused = 0
+        self._hold(self._level, now)
+
+    def _judge(self, now: float) -> None:
+        """429s go on although the rate is much lower: noise, or a limit that is lower still."""
+        share = self._refused / max(1, self._answered + self._refused)
+        if share > _NOISE_AT_MOST:
+            self._new_level(self.rate * max(0.5, 1 - share), now)
+            return
+        self.noise = self._judged = max(share, _NO_NOISE)
+        self.rate = self._level
+        self._stage = "regain"
+        self._falls = self._answered = self._refused = 0
+        self._cut_at = now
+
+    def _hold(self, anchor: float, now: float) -> None:
         self._stage = "hold"
-        self._anchor = max(_SLOWEST, refused_at * _FALL_AGAIN**self._falls)
-        self._scale = max(1.0, _PLATEAU_REQUESTS / (_PLATEAU * self._anchor))
+        self._anchor = max(_SLOWEST, anchor)
+        if self.noise:
+            self._plateau = max(_PLATEAU, (_PLATEAU_REQUESTS + self._behind) / self._anchor)
+        else:
+            self._plateau = max(_PLATEAU, _PLATEAU_REQUESTS / self._anchor)
         self._time = 0.0
+        self._answered_before = self._answered
         self.rate = self._cubic()
         self._cut_at = now
 

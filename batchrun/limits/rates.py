@@ -33,6 +33,7 @@ class Rates:
         self._sent, self._sent_tokens = 0, 0.0
         self._heard = -1
         self._tuned = -math.inf
+        self._share = 1.0
         self._binding = False
         self._short_of_tokens = self._tokens_refused = -math.inf
         self._pressure = 0.0
@@ -59,12 +60,18 @@ class Rates:
     def tune(self, now: float, share: float) -> None:
         """Set the rates anew; `share` of the rate of requests is to be used after a 429."""
         stated = self._stated()
+        self._share = share
         learnt = self.pace.refresh(now, self._binding and self.pace.rate <= stated)
         tokens = self._token_pace.refresh(now, self._short_of_tokens >= self._tuned)
         self._binding = False
         self.spacing.set_rate(min(stated, learnt) * share, now)
         self.bucket.set_rate(min(self._stated_tokens(), tokens), now)
         self._tuned = now
+
+    @property
+    def whole(self) -> float:
+        """The rate of requests, had there been no 429 just now."""
+        return self.spacing.rate / self._share
 
     def wait(self, tokens: int, now: float) -> tuple[WaitReason, float] | None:
         """What holds a request of so many tokens back, and until when."""
@@ -116,24 +123,33 @@ class Rates:
             return Throttle.TOKENS if recently and not self.pace.learnt else Throttle.UNKNOWN
         return throttle or Throttle.UNKNOWN
 
-    def refused(self, permit: Permit, throttle: Throttle, again: bool, now: float) -> None:
-        """Slow down what was refused, unless it left faster than is stated by now.
+    def answered(self, permit: Permit) -> None:
+        """Something other than a 429 came back."""
+        behind = self._sent - permit.sent_before
+        self.pace.answered(permit.left, behind)
+        self._token_pace.answered(permit.left, behind)
+
+    def refused(self, permit: Permit, throttle: Throttle, again: bool, now: float) -> bool:
+        """Slow down what was refused, unless it left faster than is stated by now; whether it was but noise.
 
         `again` is whether nothing but 429s has come since the last burst of them.
         """
         if throttle is Throttle.TOKENS and self.bucket.rate < math.inf:
             self.bucket.believe(0.0)
             if not self._pressed(now):
-                return  # estimates are off now and then; only a limit that is lower than it says goes on refusing
+                return False  # estimates are off now and then; only a lower limit than it says goes on refusing
             pace, at = self._token_pace, self.bucket.rate
         elif permit.pace <= _FASTER * self._stated():
             pace, at = self.pace, permit.pace
         else:
-            return
+            return False
+        if pace.noise:
+            return not pace.refused(permit.left, at, now)
         if again:
             pace.slow_down(now)
         else:
             pace.refused(permit.left, at, now)
+        return False
 
     def fills(self) -> tuple[float | None, float | None]:
         """What is left of the requests and of the tokens, 0..1, None where no limit is known."""
