@@ -5,6 +5,7 @@ first, so that the journal is whole and every reply that was paid for is in it.
 """
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping
@@ -107,6 +108,14 @@ class BatchrunApp(App[int]):
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self._told_to_go, code)
+
+        if _has_terminal():
+            self.set_interval(1.0, self._mind_the_terminal)
+
+    def _mind_the_terminal(self) -> None:
+        """A terminal that is closed without a signal (a lost pseudo-terminal) is noticed all the same."""
+        if not _has_terminal():
+            self._go(ExitCode.HANGUP, HASTY_DRAIN)
 
     @property
     def time(self) -> float:
@@ -287,6 +296,10 @@ class BatchrunApp(App[int]):
             command = words.going_on(ended.totals, sight.reference or "last")
             lines.append(words.account(ended.totals) + (f"; go on with: {command}" if command else ""))
         return lines
+
+
+def _has_terminal() -> bool:
+    return sys.__stdin__ is not None and os.isatty(sys.__stdin__.fileno())
 
 
 def open_app(flags: Mapping[str, Any], *, settings: Mapping[str, Any], resume: Task | None = None) -> int:

@@ -13,6 +13,7 @@ from batchrun.models import Totals
 from batchrun.plan import Plan, plan_from_json
 from batchrun.progress import Progress
 from batchrun.registry import RunFile
+from batchrun.report import words
 from batchrun.tui.desk import Phase, Point, Sight, Trouble
 from batchrun.tui.session import title_of
 
@@ -65,6 +66,7 @@ class Replay:
             journal=self.run.path,
             history=points,
             foreign=summary.running,
+            said=None if alive else words.state_of(summary),
         )
 
 

@@ -60,6 +60,8 @@ def phase_text(sight: Sight) -> str:
     """The phase, with what belongs to it."""
     if sight.foreign is not None:
         return "running elsewhere (read only)"
+    if sight.said is not None:
+        return sight.said
     ended = sight.progress.ended
     if sight.phase is Phase.ENDED and ended is not None:
         return {0: "finished", 3: "finished, some rows failed"}.get(int(ended.exit_code), "stopped")

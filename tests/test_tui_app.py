@@ -1,0 +1,277 @@
+"""The app as its user meets it: what is seen, and what the engine did. Over the simulated provider, on a real journal."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tui
+from textual.widgets import Input
+
+from batchrun.journal import Reader
+from batchrun.models import State
+from batchrun.tui.desk import Phase
+from batchrun.tui.screens.ask import Choose, Confirm
+from batchrun.tui.screens.row import RowScreen
+from batchrun.tui.screens.runs import RunsScreen
+from batchrun.tui.widgets.editor import Editor
+from batchrun.tui.widgets.outcomes import Outcomes
+
+WIDE = (150, 40)
+HOSTILE = "\x1b]0;owned\x07 [/x] [@click=app.quit]x[/] \u202eabc\u202c \x9b31m a\u0301\u0302 漢字 \r\n second [bold"
+
+
+@pytest.fixture(autouse=True)
+async def _undisturbed() -> None:
+    """The loop's debug mode notes where each callback was made, which slows a screen down ten times."""
+    asyncio.get_running_loop().set_debug(False)
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("BATCHRUN_", "OPENAI_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+async def test_a_run_is_set_up_started_and_finished(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(5))
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await tui.ready(pilot)
+        seen = tui.shown(pilot)
+        assert "Say it calmly." in seen
+        assert "batchrun --input rows.jsonl --prompt echo --set tone=calmly --profile sim --output out.jsonl" in seen
+        await tui.started(pilot)
+        await tui.until(pilot, lambda: "finished" in tui.shown(pilot))
+        await tui.until(pilot, lambda: "● done" in tui.shown(pilot))
+        assert "● 5 done" in tui.shown(pilot)
+        assert "SIMULATED" in tui.shown(pilot)
+    written = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in written] == ["r1", "r2", "r3", "r4", "r5"]
+    assert all("[simulated]" in row["output"] for row in written)
+
+
+async def test_a_missing_variable_is_marked_and_typing_it_mends_the_request(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(2))
+    async with tui.app(set=[]).run_test(size=WIDE) as pilot:
+        await tui.until(pilot, lambda: "Say it ⟨tone⟩." in tui.shown(pilot))
+        assert "no value for `tone`" in tui.shown(pilot)
+        field = next(field for field in tui.setup(pilot).query("VariableField") if field.variable == "tone")
+        field.query_one(Input).value = "loudly"
+        await tui.until(pilot, lambda: "Say it loudly." in tui.shown(pilot))
+        assert "--set tone=loudly" in tui.shown(pilot)
+
+
+async def test_a_prompt_is_edited_and_saved_and_its_request_follows_each_key(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(2))
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await tui.ready(pilot)
+        editor = tui.setup(pilot).query_one(Editor)
+        editor.text = editor.text.replace("Say it", "Sing it")
+        await tui.until(pilot, lambda: "Sing it calmly." in tui.shown(pilot))
+        assert "edited" in tui.shown(pilot)
+        await pilot.press("ctrl+s")
+        assert "Sing it" in Path("prompts/echo.prompty").read_text()
+        editor.text = "---\nname: [\n---\nx"
+        await tui.until(pilot, lambda: "ready" not in tui.shown(pilot))
+        await pilot.press("f5")
+        assert not Path(".batchrun").exists()
+
+
+async def test_tried_rows_are_not_paid_for_again_by_the_run(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(6))
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await tui.ready(pilot)
+        tui.setup(pilot).query_one("#head").focus()
+        await pilot.press("space", "space", "f6")
+        await tui.until(pilot, lambda: "[simulated] Row 2 says a word." in tui.shown(pilot))
+        assert tui.attempts() == 2
+        assert not Path("out.jsonl").exists()
+        await pilot.press("f5")
+        await tui.until(pilot, lambda: "finished" in tui.shown(pilot))
+        assert tui.attempts() == 6
+
+
+async def test_a_changed_prompt_tries_the_rows_again_and_asks_before_a_run_pays_again(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(3))
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await tui.started(pilot)
+        await tui.until(pilot, lambda: "finished" in tui.shown(pilot))
+        await pilot.press("f2")
+        editor = tui.setup(pilot).query_one(Editor)
+        editor.text = editor.text.replace("Say it", "Sing it")
+        await tui.until(pilot, lambda: "Sing it calmly" in tui.shown(pilot))
+        await pilot.press("f5")
+        await tui.until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+        assert "3 that are done would be sent again" in tui.shown(pilot).replace("\n", " ")
+        await pilot.press("escape")
+        assert tui.attempts() == 3
+
+
+async def test_a_paused_run_sends_nothing_and_goes_on(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(300), latency="0.05", concurrency=4, queue=True)
+    async with tui.app(concurrency="4").run_test(size=WIDE) as pilot:
+        await tui.started(pilot)
+        session = pilot.app.steered
+        await tui.until(pilot, lambda: session.sight().progress.done > 4)
+        await pilot.press("p")
+        await tui.until(pilot, lambda: session.sight().progress.in_flight == 0)
+        assert "paused" in tui.shown(pilot)
+        before = session.sight().progress.attempts
+        await pilot.pause(0.4)
+        assert session.sight().progress.attempts == before < 300
+        await pilot.press("plus", "plus")
+        assert session.sight().bounds.cap == 6
+        await pilot.press("left_square_bracket")
+        assert session.sight().bounds.rpm is not None
+        await pilot.press("p")
+        await tui.until(pilot, lambda: session.sight().progress.attempts > before)
+        await pilot.press("x")
+        await tui.until(pilot, lambda: session.sight().phase is Phase.ENDED)
+    with Reader.open(tui.journal()) as reader:
+        assert reader.totals.unknown == 0
+        assert reader.totals.pending > 0
+
+
+async def test_leaving_asks_awaits_what_is_in_flight_and_keeps_the_journal_whole(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(200), latency="0.3")
+    app = tui.app(concurrency="5")
+    async with app.run_test(size=WIDE) as pilot:
+        await tui.started(pilot)
+        await tui.until(pilot, lambda: app.steered.sight().progress.done > 0)
+        await pilot.press("q")
+        await tui.until(pilot, lambda: isinstance(app.screen, Confirm))
+        await pilot.press("enter")
+        await tui.until(pilot, lambda: not app.is_running)
+    assert app.return_code == 130
+    with Reader.open(tui.journal()) as reader:
+        totals = reader.totals
+        assert reader.check() == []
+    assert (totals.unknown, totals.attempts) == (0, totals.done)
+    assert any("batchrun resume out.jsonl" in line for line in app.last_words())
+
+
+async def test_rows_are_filtered_searched_sorted_and_opened(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(40))
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await tui.started(pilot)
+        await tui.until(pilot, lambda: "finished" in tui.shown(pilot))
+        outcomes = pilot.app.screen.query_one(Outcomes)
+        await tui.until(pilot, lambda: outcomes.current is not None and outcomes.current.state is State.DONE)
+        await pilot.press("slash", *"Row 39", "enter")
+        await tui.until(pilot, lambda: outcomes.total == 1)
+        assert "with “Row 39” · 1" in tui.shown(pilot)
+        await tui.until(pilot, lambda: outcomes.current is not None)
+        await pilot.press("enter")
+        await tui.until(pilot, lambda: isinstance(pilot.app.screen, RowScreen) and "Say it calmly." in tui.shown(pilot))
+        assert "[simulated] Row 39 says a word." in tui.shown(pilot)
+        assert "attempts · 1" in tui.shown(pilot)
+        await pilot.press("escape", "escape", "s")
+        await tui.until(pilot, lambda: outcomes.total == 40 and "by latency" in tui.shown(pilot))
+        await pilot.press("f")
+        await tui.until(pilot, lambda: isinstance(pilot.app.screen, Choose))
+        await pilot.press("down", "enter")
+        await tui.until(pilot, lambda: outcomes.total == 0)
+        assert "pending · 0" in tui.shown(pilot)
+
+
+async def test_failed_rows_are_sent_again_one_by_one(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(8), faults=["400=0.4"])
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await tui.started(pilot)
+        await tui.until(pilot, lambda: "some rows failed" in tui.shown(pilot))
+        before = tui.attempts()
+        Path("batchrun.toml").write_text("")
+        await pilot.press("f")
+        await tui.until(pilot, lambda: isinstance(pilot.app.screen, Choose))
+        await pilot.press("down", "down", "down", "enter")
+        outcomes = pilot.app.screen.query_one(Outcomes)
+        await tui.until(pilot, lambda: outcomes.current is not None and outcomes.current.state is State.FAILED)
+        failed = outcomes.total
+        await pilot.press("r")
+        await tui.until(pilot, lambda: isinstance(pilot.app.screen, Choose))
+        await pilot.press("enter")
+        await tui.until(pilot, lambda: not pilot.app.busy and tui.attempts() == before + 1)
+        with Reader.open(tui.journal()) as reader:
+            assert reader.totals.failed == failed - 1
+
+
+async def test_text_from_outside_neither_acts_nor_breaks_anything(tmp_path: Path) -> None:
+    odd = [{"id": f"{number}{HOSTILE}", "text": HOSTILE, "[/b]": HOSTILE} for number in range(4)]
+    tui.place(tmp_path, [*odd, {"id": "long", "text": "x" * 300_000}], reply_tokens=100_000)
+    for size in ((80, 24), WIDE):
+        async with tui.app(output=f"out{size[0]}.jsonl").run_test(size=size) as pilot:
+            await tui.ready(pilot)
+            seen = tui.shown(pilot)
+            await tui.started(pilot)
+            await tui.until(pilot, lambda: "finished" in tui.shown(pilot))
+            await tui.until(pilot, lambda: "● done" in tui.shown(pilot))
+            seen += tui.shown(pilot)
+            await pilot.press("enter")
+            await tui.until(pilot, lambda: "simulated" in tui.shown(pilot))
+            seen += tui.shown(pilot)
+            await pilot.press("escape", "end", "enter")
+            await tui.until(pilot, lambda: "xxxxx" in tui.shown(pilot))
+            seen += tui.shown(pilot)
+            assert not {char for char in seen if char != "\n" and (ord(char) < 32 or 0x7F <= ord(char) < 0xA0)}
+            assert "\u202e" not in seen
+            assert "[/x]" in seen
+
+
+async def test_old_runs_are_listed_opened_and_deleted(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(3))
+    app = tui.app()
+    async with app.run_test(size=WIDE) as pilot:
+        await tui.started(pilot)
+        await tui.until(pilot, lambda: "finished" in tui.shown(pilot))
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await pilot.press("f4")
+        await tui.until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen) and "finished" in tui.shown(pilot))
+        assert "out.jsonl" in tui.shown(pilot)
+        await pilot.press("enter")
+        await tui.until(pilot, lambda: "● 3 done" in tui.shown(pilot) and "Row 3 says" in tui.shown(pilot))
+        await pilot.press("p")
+        await tui.until(pilot, lambda: any("can be steered" in note.message for note in pilot.app._notifications))
+        Path("out.jsonl").unlink()
+        await pilot.press("f4", "e")
+        await tui.until(pilot, lambda: Path("out.jsonl").exists())
+        await pilot.press("d")
+        await tui.until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+        await pilot.press("enter")
+        await tui.until(pilot, lambda: not list(Path(".batchrun").glob("2*.db")))
+        assert Path("out.jsonl").exists()
+
+
+async def test_what_is_refused_is_said_with_what_to_do_next(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(3))
+    async with tui.app(profile="openai").run_test(size=WIDE) as pilot:
+        await tui.started(pilot)
+        await tui.until(pilot, lambda: "refused" in tui.shown(pilot))
+        assert "no API key: OPENAI_API_KEY is not set" in tui.shown(pilot)
+        assert "nothing was sent" in tui.shown(pilot)
+
+
+async def test_keys_are_listed_in_help_and_everything_is_in_the_palette(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(1))
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await tui.ready(pilot)
+        await pilot.press("f1")
+        await tui.until(pilot, lambda: "Keys" in tui.shown(pilot))
+        assert "Try" in tui.shown(pilot)
+        await pilot.press("escape")
+        names = {command.title for command in pilot.app.get_system_commands(pilot.app.screen)}
+        assert {"Start", "Try", "Save", "Runs", "Quit", "Theme"} <= names
+
+
+@pytest.mark.parametrize("keys", [{"app.runs": "f9"}])
+async def test_keys_can_be_chosen(tmp_path: Path, keys: dict[str, Any]) -> None:
+    from batchrun.tui.app import BatchrunApp  # noqa: PLC0415  beside its use
+
+    async with BatchrunApp({}, settings={"keys": keys, "theme": "batchrun-light"}).run_test(size=WIDE) as pilot:
+        await pilot.press("f9")
+        await tui.until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+        assert pilot.app.theme == "batchrun-light"

@@ -1,0 +1,167 @@
+"""The real program on a real terminal (a pseudo-terminal): from a prompt and an input to whole outputs, however it ends."""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import tui
+
+from batchrun.errors import StorageError
+from batchrun.journal import Reader
+from batchrun.models import Totals
+
+ROOT = Path(__file__).parents[1]
+KEYS = {"start": b"\x1b[15~", "pause": b"p", "quit": b"q"}
+
+
+class Terminal:
+    """batchrun on a terminal of 100 by 30."""
+
+    def __init__(self, *args: str) -> None:
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
+        environment.pop("COLUMNS", None), environment.pop("LINES", None)
+        command = [sys.executable, "-m", "batchrun", *args]
+        self.process = subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, env=environment
+        )
+        os.close(slave)
+        os.set_blocking(self.master, False)
+        self.output = b""
+
+    def read(self) -> bytes:
+        """Everything it has drawn so far."""
+        with contextlib.suppress(BlockingIOError, OSError):
+            while piece := os.read(self.master, 65536):
+                self.output += piece
+        return self.output
+
+    def press(self, key: str) -> None:
+        os.write(self.master, KEYS[key])
+
+    async def until(self, seen: Callable[[], object], seconds: float = 40.0) -> None:
+        for _ in range(int(seconds / 0.05)):
+            self.read()
+            if seen():
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(self.output[-3000:].decode(errors="replace"))
+
+    async def ended(self, seconds: float = 40.0) -> int:
+        await self.until(lambda: self.process.poll() is not None, seconds)
+        self.read()
+        return self.process.returncode
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self.master)
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("BATCHRUN_", "OPENAI_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    tui.place(tmp_path, tui.rows(120), latency="0.2")
+    options = "--profile", "sim", "--set", "language=Dutch", "--concurrency", "4", "--output", "out.jsonl"
+    opened = Terminal("app", "translate", "rows.jsonl", *options)
+    yield opened
+    opened.close()
+
+
+def totals() -> Totals:
+    try:
+        with Reader.open(tui.journal()) as reader:
+            return reader.totals
+    except (StorageError, ValueError):
+        return Totals()
+
+
+async def _running(terminal: Terminal) -> None:
+    await terminal.until(lambda: b"ready" in terminal.output)
+    terminal.press("start")
+    await terminal.until(lambda: totals().done > 4)
+
+
+async def test_a_batch_is_loaded_run_paused_continued_and_its_output_is_whole(terminal: Terminal) -> None:
+    await _running(terminal)
+    terminal.press("pause")
+    await terminal.until(lambda: b"paused" in terminal.output)
+    await terminal.until(lambda: totals().done == totals().attempts)
+    before = totals().attempts
+    await asyncio.sleep(0.5)
+    assert totals().attempts == before < 120
+    terminal.press("pause")
+    await terminal.until(lambda: Path("out.jsonl").exists())
+    await terminal.until(lambda: b"finished" in terminal.output)
+    terminal.press("quit")
+    assert await terminal.ended() == 0
+    written = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in written] == [f"r{number}" for number in range(1, 121)]
+    assert all(row["output"] for row in written)
+    assert totals().attempts == 120
+    assert b"\x1b[?1049l" in terminal.output
+    assert b"120 done" in terminal.output.rpartition(b"\x1b[?1049l")[2]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+async def test_a_signal_awaits_what_is_in_flight_and_restores_the_terminal(
+    terminal: Terminal, number: signal.Signals, code: int
+) -> None:
+    await _running(terminal)
+    terminal.process.send_signal(number)
+    assert await terminal.ended(15) == code
+    with Reader.open(tui.journal()) as reader:
+        assert reader.totals.unknown == 0
+        assert reader.totals.done == reader.totals.attempts < 120
+        assert reader.check() == []
+    assert b"\x1b[?1049l" in terminal.output
+    assert b"go on with: batchrun resume out.jsonl" in terminal.output
+
+
+async def test_a_closed_terminal_ends_the_app_with_a_whole_journal(terminal: Terminal) -> None:
+    await _running(terminal)
+    os.close(terminal.master)
+    for _ in range(200):
+        if terminal.process.poll() is not None:
+            break
+        await asyncio.sleep(0.05)
+    assert terminal.process.poll() is not None
+    with Reader.open(tui.journal()) as reader:
+        assert reader.check() == []
+        assert reader.totals.done > 4
+
+
+async def test_without_a_terminal_the_app_is_refused() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "batchrun", "app"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=30,
+    )
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "the app needs a terminal" in ran.stderr

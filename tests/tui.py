@@ -1,0 +1,97 @@
+"""What the tests of the app share: a directory of its own, an app over it, and waiting for what a user would see."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from textual.pilot import Pilot
+
+from batchrun.journal import Reader
+from batchrun.tui.app import BatchrunApp
+from batchrun.tui.screens.run import RunScreen
+from batchrun.tui.screens.setup import SetupScreen
+
+PROMPT = """---
+name: Echo
+description: Says a row again.
+inputs:
+  tone:
+    kind: string
+    description: How it is said.
+---
+system:
+Say it {{ tone }}.
+user:
+{{ text }}
+"""
+
+
+def place(folder: Path, rows: list[dict[str, Any]], **sim: Any) -> None:
+    """A directory with a prompt, an input and a simulator's settings."""
+    (folder / "prompts").mkdir(exist_ok=True)
+    (folder / "prompts" / "echo.prompty").write_text(PROMPT)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "rows.jsonl").write_text(text)
+    lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in sim.items())
+    (folder / "batchrun.toml").write_text(f"[sim]\n{lines}")
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    """Rows with an id and a text."""
+    return [{"id": f"r{number}", "text": f"Row {number} says a word."} for number in range(1, count + 1)]
+
+
+def app(**flags: Any) -> BatchrunApp:
+    """The app, filled in for the directory made by `place`."""
+    given = {"prompt": "echo", "input": "rows.jsonl", "profile": "sim", "set": ["tone=calmly"], "output": "out.jsonl"}
+    return BatchrunApp({**given, **flags})
+
+
+async def until(pilot: Pilot[Any], seen: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Go on as soon as something is so."""
+    for _ in range(int(seconds / 0.05)):
+        if seen():
+            return
+        await pilot.pause(0.05)
+    raise AssertionError(f"never seen: {seen}\n{shown(pilot)}")
+
+
+def shown(pilot: Pilot[Any]) -> str:
+    """The screen as text, line by line."""
+    screen = pilot.app.screen
+    update = screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in update)
+
+
+def setup(pilot: Pilot[Any]) -> SetupScreen:
+    screen = pilot.app.screen
+    assert isinstance(screen, SetupScreen)
+    return screen
+
+
+async def ready(pilot: Pilot[Any]) -> None:
+    """The setup has read everything and has no complaint."""
+    await until(pilot, lambda: "ready" in shown(pilot))
+
+
+async def started(pilot: Pilot[Any]) -> RunScreen:
+    """Start, and see the run screen."""
+    await ready(pilot)
+    await pilot.press("f5")
+    await until(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
+    screen = pilot.app.screen
+    assert isinstance(screen, RunScreen)
+    return screen
+
+
+def journal() -> Path:
+    """The only journal of the directory."""
+    (found,) = [path for path in Path(".batchrun").glob("*.db") if path.stem != "registry"]
+    return found
+
+
+def attempts() -> int:
+    """Attempts of all rows by the journal."""
+    with Reader.open(journal()) as reader:
+        return reader.totals.attempts
