@@ -85,6 +85,7 @@ class BatchrunApp(App[int]):
         self._main: dict[str, Screen[None]] = {"setup": self._setup, "run": self._run, "runs": self._runs}
         self._session: Session | None = None
         self._leaving = False
+        self._on_terminal = _has_terminal()
         self._tried = 0
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
@@ -109,13 +110,18 @@ class BatchrunApp(App[int]):
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self._told_to_go, code)
 
-        if _has_terminal():
-            self.set_interval(1.0, self._mind_the_terminal)
+        self.set_interval(0.5, self.can_paint)
 
-    def _mind_the_terminal(self) -> None:
-        """A terminal that is closed without a signal (a lost pseudo-terminal) is noticed all the same."""
-        if not _has_terminal():
+    def can_paint(self) -> bool:
+        """Whether the terminal is still there. One that was lost without a signal ends the app in good order.
+
+        Nothing may be painted after that: what writes to the terminal is gone with it, and its queue would fill up
+        and hold the loop.
+        """
+        if self._on_terminal and not _has_terminal():
             self._go(ExitCode.HANGUP, HASTY_DRAIN)
+            return False
+        return True
 
     @property
     def time(self) -> float:

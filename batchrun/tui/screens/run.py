@@ -111,7 +111,7 @@ class RunScreen(Screen[None]):
         self._drop_look()
 
     def _paint(self) -> None:
-        if self._watched is None or not self.is_current:
+        if self._watched is None or not self.is_current or not desk(self).can_paint():
             return
         sight = self._watched.sight()
         for panel in self.query(Panel):
