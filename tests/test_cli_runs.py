@@ -486,7 +486,7 @@ def test_an_output_that_cannot_be_written_exits_5_and_keeps_every_reply(provider
     assert not list(Path("/dev").glob("full.*"))
 
 
-def test_a_host_that_is_not_there_is_refused_before_any_call_and_holds_no_lock() -> None:
+def test_a_host_that_is_not_there_is_refused_before_any_call_and_leaves_no_run() -> None:
     given(3)
     args = ["-i", "in.jsonl", "-p", "say.md", "-m", "m", "-o", "out.jsonl", "--base-url", "http://127.0.0.1:9/v1"]
     for _ in range(2):
@@ -494,6 +494,16 @@ def test_a_host_that_is_not_there_is_refused_before_any_call_and_holds_no_lock()
         assert refused.code == ExitCode.REFUSED
         assert "127.0.0.1:9 cannot be reached" in refused.err
     assert not Path("out.jsonl").exists()
+    assert not list(Path(".batchrun").glob("*.db"))
+
+
+def test_another_format_is_exported_under_its_own_suffix(provider: Provider, here: Callable[..., Ran]) -> None:
+    given(2)
+    assert ran(*provider.args()).code == ExitCode.OK
+    kept = Path("out.jsonl").read_bytes()
+    assert here("export", "out.jsonl", "--format", "csv").code == ExitCode.OK
+    assert Path("out.csv").read_text().startswith("id,text,output")
+    assert Path("out.jsonl").read_bytes() == kept
 
 
 def test_runs_are_listed_shown_exported_and_removed(provider: Provider, here: Callable[..., Ran]) -> None:

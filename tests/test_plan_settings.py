@@ -146,7 +146,7 @@ WRONG = [
     ({"endpoint": "chatter"}, "--endpoint"),
     ({"format": "xml"}, "--format: must be jsonl, csv or parquet"),
     ({"model": ""}, "--model: must not be empty"),
-    ({"params": ["temperature"]}, "--param must be NAME=VALUE"),
+    ({"params": ["temperature"]}, "--param must be NAME=JSON"),
     ({"params": ["a=1", "a=2"]}, "--param a is given twice"),
     ({"params": ["a=True"]}, "did you mean a=true?"),
     ({"params": ["a=NaN"]}, "not a JSON value"),

@@ -13,7 +13,7 @@ from batchrun.engine.run import Emit, Ending, Run
 from batchrun.engine.start import Prepared
 from batchrun.engine.till import tariff_of
 from batchrun.engine.window import in_sample
-from batchrun.errors import BatchrunError, ExitCode
+from batchrun.errors import BatchrunError, ExitCode, RefusedError
 from batchrun.events import Event, RowFinished, RunEnded, RunStarted
 from batchrun.journal import Reader
 from batchrun.models import Totals
@@ -44,7 +44,11 @@ async def execute(
     with contextlib.closing(_Closing(prepared)) as closing:
         ending = Ending(ExitCode.OK)
         if something_pending(prepared.journal.totals) and prepared.only != ():
-            ending = await _sent(prepared, access, emit, at_hand, stream)
+            try:
+                ending = await _sent(prepared, access, emit, at_hand, stream)
+            except RefusedError:
+                prepared.forget()
+                raise
         ending = _settled(ending, prepared.journal.totals, prepared)
         closing.exit_code = ending.exit_code
         prepared.journal.stop(ending.exit_code)

@@ -39,7 +39,8 @@ class Prepared:
     """A run that can begin; the holder closes it.
 
     `renderer` and `checker` are those of the plan; `simulator` is what the embedded provider is told to be. `only`
-    are the positions of the rows to send where it is not all of them: such a run is a try and writes no output.
+    are the positions of the rows to send where it is not all of them: such a run is a try and writes no output. `made`
+    is whether this command made the journal.
     """
 
     run: RunFile
@@ -50,10 +51,19 @@ class Prepared:
     checker: Checker | None
     simulator: sim.Settings
     only: tuple[int, ...] | None = None
+    made: bool = False
 
     def close(self, exit_code: int | None = None) -> None:
         """Let go of the journal and the run."""
         self.journal.close(exit_code)
+        self.lock.release()
+
+    def forget(self) -> None:
+        """Let go of a run that never began: a journal that this command made leaves nothing behind."""
+        self.journal.close()
+        if self.made:
+            journals.delete(self.run.path)
+            self.lock.remove()
         self.lock.release()
 
 
@@ -161,7 +171,7 @@ def _claimed(plan: Plan, gathered: Gathered, undo: ExitStack) -> Prepared:
         if found is None and not settings.fresh:
             _check_overwrite(plan, directory)
         run, journal, lock = _created(plan, directory, undo)
-        return Prepared(run, plan, journal, lock, renderer, check, simulator_of(gathered))
+        return Prepared(run, plan, journal, lock, renderer, check, simulator_of(gathered), made=True)
 
 
 def _existing(plan: Plan, directory: Path) -> RunFile | None:

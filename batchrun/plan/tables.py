@@ -20,6 +20,13 @@ _SECRET = re.compile(
     r"authorization|cookie|credential|password|passwd|secret|token|(api|access|auth|private)[-_]?key", re.I
 )
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUES = {"--param": "JSON", "--column": "COLUMN"}
+_EXAMPLES = {
+    "--param": "temperature=0.2",
+    "--column": "text=review",
+    "--set": "language=French",
+    "--header": "'X-Team: search'",
+}
 _CONNECTION = {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 
 
@@ -29,7 +36,8 @@ def pairs(texts: Sequence[str], option: str, separators: str = "=") -> dict[str,
     for text in texts:
         name, _, value = _split(text, separators)
         if name is None:
-            raise RefusedError(f"{option} must be NAME{separators[-1]}VALUE", f"{option} NAME{separators[-1]}VALUE")
+            form = f"NAME{separators[-1]}{_VALUES.get(option, 'VALUE')}"
+            raise RefusedError(f"{option} must be {form}", f"for example {option} {_EXAMPLES[option]}")
         if name in table:
             raise RefusedError(f"{option} {name} is given twice", "keep one of them")
         table[name] = value

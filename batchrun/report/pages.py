@@ -195,6 +195,8 @@ def export_run(run: RunFile, *, output: str | None, format: str | None, failed: 
         return
     plan = _plan_for(run, output, format)
     target = output or (None if run.output is None else str(run.output))
+    if output is None and target is not None and format is not None:
+        target = str(Path(target).with_suffix(f".{format}"))
     if failed:
         _export_failed(run, plan, target if output else None)
     elif target is None or target == STREAM:
