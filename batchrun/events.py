@@ -135,6 +135,14 @@ class LimitsChanged:
     at: float
 
 
+class PostChanged(NamedTuple):
+    """How many rows are in post-processing now, and in how many worker processes; 0 is a thread of this one."""
+
+    rows: int
+    workers: int
+    at: float
+
+
 @dataclass(frozen=True, slots=True)
 class Draining:
     """No new request leaves; those in flight are awaited until `until`."""
@@ -155,7 +163,10 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The run is over; `totals` is the journal's account, which faces show as the final word. `files` were written."""
+    """The run is over; `totals` is the journal's account, which faces show as the final word. `files` were written.
+
+    `notes` are facts about the whole run that its summary names, a sentence each.
+    """
 
     exit_code: ExitCode
     totals: Totals
@@ -163,6 +174,7 @@ class RunEnded:
     hint: str | None
     files: tuple[str, ...]
     at: float
+    notes: tuple[str, ...] = ()
 
 
 Event = (
@@ -175,6 +187,7 @@ Event = (
     | Waiting
     | Going
     | LimitsChanged
+    | PostChanged
     | Draining
     | Notice
     | RunEnded
@@ -189,6 +202,7 @@ __all__ = [
     "IntakeProgress",
     "LimitsChanged",
     "Notice",
+    "PostChanged",
     "RowFinished",
     "RowLost",
     "RunEnded",

@@ -148,7 +148,9 @@ class Outcome(NamedTuple):
 
     `final` is False for a failure that only holds for now: going on sends the row again. `cause` is a short stable
     phrase to group by, `message` the detail. `value` is the JSON text of the output where it is not simply the
-    value of the reply, else None.
+    value of the reply, else None. `added` is a JSON object whose members post-processing merges into the output row.
+    `post` marks a failure of post-processing, whose reply is safe and need not be paid for again; `trace` is its
+    traceback.
     """
 
     state: State
@@ -157,6 +159,9 @@ class Outcome(NamedTuple):
     message: str | None
     flags: frozenset[Flag]
     value: str | None
+    added: str | None = None
+    post: bool = False
+    trace: str | None = None
 
 
 class History(NamedTuple):
@@ -194,12 +199,14 @@ class Totals:
     Money is in picodollars. `cost` is what all attempts that ended are charged; parts of it are `cost_again`, for
     replies that were invalid against the schema, and `cost_maybe`, for attempts without an answer, in full. `cost_open`
     is what open attempts may cost at worst. `unpriced` attempts were or may have been paid, at a price not known.
+    `failed_for_now` and `failed_post`, which failed in post-processing, are part of `failed`.
     """
 
     rows: int = 0
     done: int = 0
     failed: int = 0
     failed_for_now: int = 0
+    failed_post: int = 0
     skipped: int = 0
     unknown: int = 0
     truncated: int = 0

@@ -15,6 +15,7 @@ from batchrun.events import (
     Event,
     Going,
     LimitsChanged,
+    PostChanged,
     RowFinished,
     RowLost,
     RunEnded,
@@ -43,7 +44,7 @@ class Progress:
 
     `left_out` are the rows that this command does not send: `--limit`, `--sample`. `done` … `unknown` are rows of the whole run, earlier sessions included; `finished_here`, `attempts` and what
     follows count this session only. `retries` were sent again after a failure, `throttled` met a 429. `eta` is in
-    seconds, None while nothing supports one.
+    seconds, None while nothing supports one. `post` rows are in post-processing now, in `post_workers` processes.
 
     Money is of the whole run, in picodollars: `cost` is what is charged so far, `cost_again` of it for replies that
     were asked again, `cost_maybe` for attempts that may have been paid (at their worst), `projected` what the whole
@@ -61,12 +62,15 @@ class Progress:
     done: int = 0
     failed: int = 0
     failed_for_now: int = 0
+    failed_post: int = 0
     skipped: int = 0
     unknown: int = 0
     truncated: int = 0
     refused: int = 0
     filtered: int = 0
     in_flight: int = 0
+    post: int = 0
+    post_workers: int = 0
     finished_here: int = 0
     attempts: int = 0
     retries: int = 0
@@ -102,8 +106,8 @@ class Progress:
 
     @property
     def pending(self) -> int:
-        """Rows without an outcome that are not in flight."""
-        return max(0, self.rows - self.finished - self.in_flight - self.unknown)
+        """Rows without an outcome that are neither in flight nor in post-processing."""
+        return max(0, self.rows - self.finished - self.in_flight - self.post - self.unknown)
 
     @property
     def elapsed(self) -> float:
@@ -124,6 +128,7 @@ class Fold:
         self._open: set[int] = set()
         self._waiting: Waiting | None = None
         self._limits: LimitsChanged | None = None
+        self._post: PostChanged | None = None
         self._draining: Draining | None = None
         self._ended: RunEnded | None = None
         self._marks: deque[Mark] = deque()
@@ -146,6 +151,8 @@ class Fold:
             started=None if self._start is None else self._start.at,
             now=now,
             in_flight=len(self._open),
+            post=self._post.rows if self._post else 0,
+            post_workers=self._post.workers if self._post else 0,
             finished_here=mark.rows,
             attempts=n["attempts"],
             retries=n["retries"],
@@ -178,6 +185,7 @@ class Fold:
             "done": totals.done + self._states[State.DONE],
             "failed": totals.failed + self._states[State.FAILED],
             "failed_for_now": totals.failed_for_now + self._n["for now"],
+            "failed_post": totals.failed_post + self._n["post"],
             "skipped": totals.skipped,
             "unknown": (totals.unknown if self._ended else 0) + self._n["lost"],
         }
@@ -266,6 +274,7 @@ class Fold:
         self._n["finished"] += 1
         if outcome.state is State.FAILED and not outcome.final:
             self._n["for now"] += 1
+        self._n["post"] += outcome.post
         for flag in outcome.flags if outcome.state is State.DONE else ():
             self._flags[flag] += 1
 
@@ -284,6 +293,9 @@ class Fold:
     def _on_limits(self, event: LimitsChanged) -> None:
         self._limits = event
 
+    def _on_post(self, event: PostChanged) -> None:
+        self._post = event
+
     def _on_draining(self, event: Draining) -> None:
         self._draining = event
 
@@ -295,7 +307,8 @@ class Fold:
         self._open.clear()
         for counter in (self._states, self._flags):
             counter.clear()
-        for name in ("for now", "lost", "cost", "cost again", "cost maybe", "unpriced"):
+        self._post = None
+        for name in ("for now", "post", "lost", "cost", "cost again", "cost maybe", "unpriced"):
             self._n[name] = 0
 
     _FOLDS: ClassVar[dict[type, Callable[["Fold", Any], None]]] = {
@@ -307,6 +320,7 @@ class Fold:
         Waiting: _on_waiting,
         Going: _on_going,
         LimitsChanged: _on_limits,
+        PostChanged: _on_post,
         Draining: _on_draining,
         RunEnded: _on_end,
     }

@@ -14,6 +14,7 @@ from batchrun.cli.shape import SectionOption
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 _INPUT, _OUTPUT, _PROVIDER = "Input and prompt", "Output", "Model and provider"
 _SPEED, _FAILURES, _MONEY, _TALK = "Speed", "Failures and time", "Money", "This command"
+_POST = "Post-processing"
 
 
 def value(  # noqa: PLR0913  what a line of help has, by place
@@ -69,6 +70,10 @@ RUN: tuple[SectionOption, ...] = (
     value(_MONEY, "--max-requests max_requests", "N", "Send no more requests than this."),
     value(_MONEY, "--max-output-tokens max_output_tokens", "N", "Limit replies that have no limit of their own."),
     value(_MONEY, "--reserve reserve", "USD", "For each request, what its images, files and tools may cost."),
+    value(_POST, "--post post", "FUNCTION", "FILE.py:name, package.module:name or a built-in one; repeat it to chain.", many=True, completer=complete.files),
+    value(_POST, "--workers workers", "N|auto|0", "Worker processes; 0 is a thread of this process [default: auto]."),
+    value(_POST, "--post-timeout post_timeout", "TIME", "How long a row may take [default: 1m]."),
+    value(_POST, "--post-concurrency post_concurrency", "N", "Rows at a time in each worker for coroutine functions [default: 16]."),
     flag(_TALK, "--dry-run dry_run", "Check and render everything, make no call."),
     flag(_TALK, "-y --yes yes", "Do not ask."),
     flag(_TALK, "--json json", "One event a line on standard output."),

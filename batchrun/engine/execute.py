@@ -29,7 +29,7 @@ STREAM_EVERY = 0.1
 
 async def execute(
     prepared: Prepared,
-    access: Access,
+    access: Access | None,
     emit: Emit,
     *,
     at_hand: Callable[[Run], None],
@@ -37,8 +37,9 @@ async def execute(
 ) -> RunEnded:
     """Send what is pending, write the output, and say how it ended; the event is emitted too.
 
-    `at_hand` gets the run before it begins, to steer it. `stream` takes the rows where the output is `-`. Raises
-    HostError where the provider cannot be reached before the first call; anything later is in the result.
+    Without `access` nothing is sent: the replies that the journal has are post-processed. `at_hand` gets the run
+    before it begins, to steer it. `stream` takes the rows where the output is `-`. Raises HostError where the provider
+    cannot be reached before the first call; anything later is in the result.
     """
     loop = asyncio.get_running_loop()
     with contextlib.closing(_Closing(prepared)) as closing:
@@ -49,10 +50,10 @@ async def execute(
             except RefusedError:
                 prepared.forget()
                 raise
-        ending = _settled(ending, prepared.journal.totals, prepared)
+        ending = _settled(ending, prepared.journal.totals, prepared, sending=access is not None)
         closing.exit_code = ending.exit_code
         prepared.journal.stop(ending.exit_code)
-        ending, exported = await _output(prepared, ending, stream)
+        ending, exported = await _output(prepared, ending, sending=access is not None)
         closing.exit_code = ending.exit_code
         ended = _ended(ending, prepared.journal.totals, exported, loop.time())
     emit(ended)
@@ -76,7 +77,7 @@ def something_pending(totals: Totals) -> bool:
 
 
 async def _sent(
-    prepared: Prepared, access: Access, emit: Emit, at_hand: Callable[[Run], None], stream: BinaryIO | None
+    prepared: Prepared, access: Access | None, emit: Emit, at_hand: Callable[[Run], None], stream: BinaryIO | None
 ) -> Ending:
     async with connected(prepared.plan, access, prepared.simulator) as client:
         prepared.journal.start()
@@ -89,8 +90,9 @@ async def _sent(
             if rows_out is not None and isinstance(event, RowFinished):
                 rows_out.news.set()
 
+        secrets = () if access is None or access.key is None else (access.key.value,)
         parts = prepared.plan, prepared.journal, client, prepared.renderer
-        run = Run(*parts, checker=prepared.checker, emit=heard, only=prepared.only)
+        run = Run(*parts, checker=prepared.checker, emit=heard, only=prepared.only, secrets=secrets)
         at_hand(run)
         emit(_started(prepared, client, await asyncio.to_thread(_to_send, prepared)))
         if rows_out is None:
@@ -110,9 +112,11 @@ def _to_send(prepared: Prepared) -> int | None:
     return prepared.journal.count_pending(plan.limit, wanted)
 
 
-def _started(prepared: Prepared, client: Client, to_send: int | None) -> RunStarted:
+def _started(prepared: Prepared, client: Client | None, to_send: int | None) -> RunStarted:
     plan, loop = prepared.plan, asyncio.get_running_loop()
-    host = "the simulated provider" if plan.simulated else client.describe()
+    host = "the simulated provider" if plan.simulated else client and client.describe()
+    if client is None:
+        host = "post-processing alone"
     price = None if plan.model is None else tariff_of(plan).of(plan.model)
     return RunStarted(
         run=prepared.run.id,
@@ -127,8 +131,14 @@ def _started(prepared: Prepared, client: Client, to_send: int | None) -> RunStar
 
 
 @contextlib.asynccontextmanager
-async def connected(plan: Plan, access: Access, simulator: sim.Settings) -> AsyncGenerator[Client]:
-    """A client for the plan's provider, reachable; the simulated one is started for as long as it is needed."""
+async def connected(plan: Plan, access: Access | None, simulator: sim.Settings) -> AsyncGenerator[Client | None]:
+    """A client for the plan's provider, reachable; the simulated one is started for as long as it is needed.
+
+    Without `access` there is none: nothing is sent.
+    """
+    if access is None:
+        yield None
+        return
     async with contextlib.AsyncExitStack() as stack:
         base_url = plan.base_url
         if plan.simulated:
@@ -193,27 +203,27 @@ class _RowsOut:
             return ending
 
 
-def _settled(ending: Ending, totals: Totals, prepared: Prepared) -> Ending:
+def _settled(ending: Ending, totals: Totals, prepared: Prepared, *, sending: bool) -> Ending:
     """The ending with the account in view: failed rows, and the check that nothing has vanished."""
     if ending.exit_code is not ExitCode.OK:
         return ending
     plan = prepared.plan
-    whole = plan.limit is None and plan.sample is None and prepared.only is None
+    whole = plan.limit is None and plan.sample is None and prepared.only is None and sending
     if totals.pending < 0 or (whole and something_pending(totals)):
         return Ending(
             ExitCode.UNEXPECTED,
             f"the account does not add up: {totals.pending + totals.unknown} rows have no outcome",
             "this is a bug in batchrun; nothing is lost: the journal has every reply",
         )
-    return Ending(ExitCode.ROWS_FAILED) if totals.failed else ending
+    return ending._replace(exit_code=ExitCode.ROWS_FAILED) if totals.failed else ending
 
 
-async def _output(prepared: Prepared, ending: Ending, stream: BinaryIO | None) -> tuple[Ending, Exported | None]:
+async def _output(prepared: Prepared, ending: Ending, *, sending: bool) -> tuple[Ending, Exported | None]:
     """Replace the output after a run that finished, write a partial one after others, nothing in haste."""
     output = prepared.run.output
     if output is None or prepared.only is not None or ending.exit_code is ExitCode.STORAGE:
         return ending, None
-    whole = ending.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED)
+    whole = ending.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED) and (sending or _was_whole(prepared, output))
     if ending.hasty or ending.exit_code in HASTY or (not whole and is_device(output)):
         said = f"`batchrun export {prepared.run.reference}` writes what is done"
         return ending._replace(hint=ending.hint or said), None
@@ -230,6 +240,11 @@ async def _output(prepared: Prepared, ending: Ending, stream: BinaryIO | None) -
     return ending, exported
 
 
+def _was_whole(prepared: Prepared, output: Path) -> bool:
+    """Whether the run had finished before its replies were post-processed again."""
+    return not something_pending(prepared.journal.totals) or (output.exists() and not partial_path(output).exists())
+
+
 def write_output(plan: Plan, journal: Path, target: Path, output: Path) -> Exported:
     """The output of a journal written to `target`, its errors file beside `output` if that is a file.
 
@@ -244,4 +259,4 @@ def write_output(plan: Plan, journal: Path, target: Path, output: Path) -> Expor
 
 def _ended(ending: Ending, totals: Totals, exported: Exported | None, now: float) -> RunEnded:
     files = () if exported is None else tuple(str(path) for path in (exported.output, exported.errors) if path)
-    return RunEnded(ending.exit_code, totals, ending.message, ending.hint, files, now)
+    return RunEnded(ending.exit_code, totals, ending.message, ending.hint, files, now, ending.notes)

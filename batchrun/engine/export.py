@@ -1,11 +1,13 @@
 """The output and the errors file: projections of the journal, made again at any time without a call."""
 
 import contextlib
+import json
 import os
 import stat
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -43,10 +45,14 @@ def partial_path(output: Path) -> Path:
 
 def columns_of(plan: Plan, reader: Reader) -> tuple[str, ...]:
     """The columns of a CSV output in order of appearance; empty where the first row has them all."""
-    if plan.output_format != "csv" or plan.input_format not in _UNLIKE:
+    if plan.output_format != "csv":
         return ()
-    found = dict.fromkeys(name for text in reader.texts() for name in rows.columns_of(text))
-    return (*found, *added(plan))
+    more = dict.fromkeys(name for text in reader.added() for name in rows.columns_of(text))
+    if plan.input_format not in _UNLIKE and not more:
+        return ()
+    texts = reader.texts() if plan.input_format in _UNLIKE else islice(reader.texts(), 1)
+    found = dict.fromkeys(name for text in texts for name in rows.columns_of(text))
+    return tuple(dict.fromkeys([*found, *added(plan), *more]))
 
 
 def export(plan: Plan, reader: Reader, output: Path, *, errors: Path | None = None) -> Exported:
@@ -96,7 +102,7 @@ class RecordWriter:
     def write(self, record: Record) -> None:
         """One done row."""
         if self._rows is None:
-            self._stream.write(batch_result(record).encode() + b"\n")
+            self._stream.write(batch_result(record, self._plan.output_column).encode() + b"\n")
         else:
             self._rows.write(record.text, additions(self._plan, record))
 
@@ -115,12 +121,25 @@ def added(plan: Plan) -> tuple[str, ...]:
 
 def additions(plan: Plan, record: Record) -> dict[str, str]:
     """The new members of a done row: the output column, or the fields of the output schema."""
+    return _output(plan, record) | merged(record)
+
+
+def _output(plan: Plan, record: Record) -> dict[str, str]:
     if record.value is None:
         return {plan.output_column: _reply_value(plan, record.body or "")}
-    if not plan.output_fields:
+    if not plan.output_fields or not record.value.startswith("{"):
         return {plan.output_column: record.value}
     value: dict[str, Any] = orjson.loads(record.value)
     return {name: orjson.dumps(value.get(name)).decode() for name in plan.output_fields}
+
+
+def merged(record: Record) -> dict[str, str]:
+    """The members that post-processing merges into the row, name to JSON text."""
+    if record.added is None:
+        return {}
+    members: dict[str, Any] = json.loads(record.added)
+    escaped = "\\u" in record.added  # a lone surrogate, which no file can hold but as an escape
+    return {name: json.dumps(value, ensure_ascii=escaped) for name, value in members.items()}
 
 
 def _reply_value(plan: Plan, body: str) -> str:
@@ -128,15 +147,18 @@ def _reply_value(plan: Plan, body: str) -> str:
     return "null" if isinstance(reply, Defect) else orjson.dumps(reply.value).decode()
 
 
-def batch_result(record: Record) -> str:
-    """A done OpenAI Batch request as a line of OpenAI's results file."""
-    return rows.batch_line(
+def batch_result(record: Record, column: str = "output") -> str:
+    """A done OpenAI Batch request as a line of OpenAI's results file; what post-processing made of it comes after."""
+    line = rows.batch_line(
         _batch_id(record),
         record.key,
         record.status or 200,
         record.request_id or _batch_id(record),
         record.body or "null",
     )
+    new = {} if record.value is None else {column: record.value}
+    new |= merged(record)
+    return rows.insert_members(line, new) if new else line
 
 
 def error_line(plan: Plan, record: Record) -> str:
@@ -148,6 +170,8 @@ def error_line(plan: Plan, record: Record) -> str:
         "attempts": record.attempts,
         "final": record.final,
     }
+    if record.post:
+        reason["stage"] = "post-processing"
     if record.state is State.SKIPPED:
         excerpt = orjson.loads(record.text)
         return rows.note_text(Invalid(record.line, excerpt, record.message or ""), {"cause": "skipped"})

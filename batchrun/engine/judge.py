@@ -10,7 +10,7 @@ from batchrun.journal import End
 from batchrun.limits import Feedback, Hints, Throttle
 from batchrun.models import Defect, Endpoint, Exchange, Fault, Outcome, Reply, State, Usage
 from batchrun.replies import Checker, Complaint
-from batchrun.retry import Answer
+from batchrun.retry import Answer, Tries
 
 Mask = Callable[[str], str]
 
@@ -118,6 +118,15 @@ def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict, mask: Mas
         usage=judged.usage,
         request_id=exchange.headers.get("x-request-id"),
         excerpt=None if answer.accepted else mask(exchange.body[:EXCERPT].decode("utf-8", "backslashreplace")),
+    )
+
+
+def counted(tries: Tries, answer: Answer) -> Tries:
+    """What the row has used up with this answer."""
+    return Tries(
+        tries.attempts + (not answer.throttled),
+        tries.deadlines + (answer.fault is Fault.DEADLINE),
+        tries.asks + (answer.complaint is not None),
     )
 
 

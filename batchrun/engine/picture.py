@@ -2,10 +2,31 @@
 
 import orjson
 
-from batchrun.events import LimitsChanged
-from batchrun.journal import Journal
+from batchrun import retry
+from batchrun.engine.judge import Judged
+from batchrun.engine.window import Job
+from batchrun.events import AttemptEnded, LimitsChanged
+from batchrun.journal import End, Journal
 from batchrun.limits import GateView
 from batchrun.pricing import usd
+
+
+def attempt_ended(job: Job, judged: Judged, end: End, verdict: retry.Verdict, now: float) -> AttemptEnded:
+    """The attempt's end for the faces."""
+    return AttemptEnded(
+        job.row.seq,
+        job.number,
+        now,
+        end.status,
+        end.cause,
+        end.throttled,
+        isinstance(verdict, retry.RetryIn | retry.AskAgain),
+        judged.reply is not None,
+        end.maybe_paid,
+        end.seconds,
+        end.usage,
+        end.cost,
+    )
 
 
 def limits_event(view: GateView, now: float) -> LimitsChanged:

@@ -18,13 +18,13 @@ from typing import NamedTuple
 from batchrun import retry
 from batchrun.budget import Sum
 from batchrun.client import Client
-from batchrun.engine.judge import Judged, end_of, failure, feedback, judge, judge_body
-from batchrun.engine.picture import limits_event, sample_of
+from batchrun.engine.judge import Judged, counted, end_of, failure, feedback, judge, judge_body
+from batchrun.engine.picture import attempt_ended, limits_event, sample_of
+from batchrun.engine.posting import Posting
 from batchrun.engine.till import BudgetReached, Charge, Hold, Till, caps_of
 from batchrun.engine.window import AHEAD, Job, Window, at_places, in_sample
-from batchrun.errors import ExitCode, StorageError
+from batchrun.errors import BatchrunError, ExitCode, StorageError
 from batchrun.events import (
-    AttemptEnded,
     AttemptStarted,
     Draining,
     Event,
@@ -37,11 +37,11 @@ from batchrun.events import (
 )
 from batchrun.journal import End, Journal
 from batchrun.limits import Gate, GateClosed, GateView, Limits, NeverFits, Permit
-from batchrun.models import Exchange, Fault, Outcome, Pending, Request, State
+from batchrun.models import Exchange, Outcome, Pending, Request, State
 from batchrun.plan import Plan
 from batchrun.prompts import Renderer, ask_again
 from batchrun.replies import Checker
-from batchrun.retry import Answer, AskAgain, Done, GiveUp, Health, Next, Policy, RetryIn, StopRun, Tries, Verdict
+from batchrun.retry import AskAgain, Done, GiveUp, Health, Next, Policy, RetryIn, StopRun, Tries, Verdict
 from batchrun.rows import restore
 
 log = logging.getLogger(__name__)
@@ -64,25 +64,28 @@ class Ending(NamedTuple):
     message: str | None = None
     hint: str | None = None
     hasty: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class Run:
     """One run over the pending rows of a journal. Make it inside the loop that runs it.
 
     `emit` is called in order, on the loop, and returns at once. Raises nothing for failures of rows, provider or
-    journal: `run` returns how it ended.
+    journal: `run` returns how it ended. Without a `client` nothing is sent: the run judges and post-processes the
+    replies that the journal has, and leaves the other rows alone. `secrets` are kept from post-processing.
     """
 
     def __init__(  # noqa: PLR0913  the four parts, what is to be done with them, and who hears of it
         self,
         plan: Plan,
         journal: Journal,
-        client: Client,
+        client: Client | None,
         renderer: Renderer,
         *,
         checker: Checker | None,
         emit: Emit,
         only: tuple[int, ...] | None = None,
+        secrets: tuple[str, ...] = (),
     ) -> None:
         self._plan = plan
         self._only = only
@@ -106,6 +109,8 @@ class Run:
         self._view: GateView | None = None
         self._down = False
         self._waits_for_retries = False
+        out, failed = self._window.finished, self._fail
+        self._posting = Posting(plan, journal, secrets=secrets, emit=emit, finished=out, failed=failed)
 
     async def run(self) -> Ending:
         """Send until every row has its outcome or something ends the run."""
@@ -114,11 +119,13 @@ class Run:
         if self._plan.stop_after is not None:
             timer = self._loop.call_later(self._plan.stop_after, self._time_is_up)
         try:
+            await self._posting.start()
             self._man()
             while self._crew:
                 await asyncio.gather(*self._crew, return_exceptions=True)
             if self._ending is None or self._ending.exit_code is not ExitCode.STOPPED:
                 await self._flush_held()
+            await self._posting.drain()
         except StorageError as error:
             self._fail(error)
         finally:
@@ -126,13 +133,16 @@ class Run:
                 timer.cancel()
             self._close()
             await _cancelled(side)
+            await self._posting.close()
         return self._explained(self._ending or Ending(ExitCode.OK))
 
     def _explained(self, ending: Ending) -> Ending:
         """The ending, with what is known when all is over."""
+        ending = ending._replace(notes=self._posting.notes)
         if ending.exit_code is not ExitCode.BUDGET or self._till.reached is None:
             return ending
-        return Ending(ending.exit_code, *self._till.last_word(self._journal.totals))
+        message, hint = self._till.last_word(self._journal.totals)
+        return ending._replace(message=message, hint=hint)
 
     def _close(self) -> None:
         """Let nothing more begin."""
@@ -155,6 +165,7 @@ class Run:
         """Give up what is in flight: its rows become unknown, and going on sends them again."""
         for worker in self._crew:
             worker.cancel()
+        self._posting.abandon()
 
     def leave(self) -> None:
         """End the stop that is under way at once: abandon what is in flight and write no output."""
@@ -192,9 +203,11 @@ class Run:
     async def _fetch(self, after: int) -> tuple[list[Pending], int | None]:
         if self._only is not None:
             return await asyncio.to_thread(at_places, self._journal.pending, self._only), None
-        until = self._plan.limit
+        until = self._plan.limit if self._client is not None else None
         rows = await asyncio.to_thread(self._journal.pending, after, AHEAD, until)
         last = rows[-1].position if len(rows) == AHEAD else None
+        if self._client is None:
+            return [row for row in rows if retry.go_on(row.history) is Next.JUDGE], last
         sample, total = self._plan.sample, self._journal.totals.rows
         if sample is not None:
             rows = [row for row in rows if in_sample(row.position, sample, total)]
@@ -259,6 +272,7 @@ class Run:
             await self._conclude(job, request, judged, None)
 
     async def _send(self, job: Job, request: Request) -> None:
+        assert self._client is not None
         try:
             permit = await self._gate.admit(partial(self._gate.estimate, len(request.body), request.output_limit))
             job.permit = permit
@@ -308,60 +322,41 @@ class Run:
         answer = judged.answer
         tries = Tries(job.attempts, job.deadlines, job.asks)
         if exchange is not None:
-            tries = self._count(job, answer)
+            tries = counted(tries, answer)
             self._health.observe(answer, job.row.seq, self._loop.time())
         verdict = retry.decide(answer, tries, self._health, self._policy, self._loop.time())
-        if exchange is not None:
-            self._record(job, judged, exchange, verdict)
-        await self._perform(job, request, judged, verdict)
+        stored = None if exchange is None else self._record(job, judged, exchange, verdict)
+        await self._perform(job, request, judged, verdict, stored)
 
-    def _count(self, job: Job, answer: Answer) -> Tries:
-        return Tries(
-            job.attempts + (not answer.throttled),
-            job.deadlines + (answer.fault is Fault.DEADLINE),
-            job.asks + (answer.complaint is not None),
-        )
-
-    def _record(self, job: Job, judged: Judged, exchange: Exchange, verdict: Verdict) -> None:
+    def _record(self, job: Job, judged: Judged, exchange: Exchange, verdict: Verdict) -> "asyncio.Future[None]":
         """Into the journal's queue first, then told; the outcome that follows is committed after it."""
+        assert self._client is not None
         cost, tokens = job.charge
         end = end_of(judged, exchange, verdict, self._client.mask)
         end = end._replace(cost=cost, charged_tokens=tokens)
         body = exchange.body.decode() if judged.reply is not None else None
-        self._journal.end(job.row.seq, job.number, end, body)
+        stored = self._journal.end(job.row.seq, job.number, end, body)
         job.exchange = None
         if end.counted and not end.throttled:
             job.attempts += 1
             job.deadlines += end.deadline
         job.asks += end.invalid
-        self._tell_attempt(job, judged, end, verdict)
+        self._emit(attempt_ended(job, judged, end, verdict, self._loop.time()))
         self._mind_the_breaker()
+        return stored
 
-    def _tell_attempt(self, job: Job, judged: Judged, end: End, verdict: Verdict) -> None:
-        self._emit(
-            AttemptEnded(
-                job.row.seq,
-                job.number,
-                self._loop.time(),
-                end.status,
-                end.cause,
-                end.throttled,
-                isinstance(verdict, RetryIn | AskAgain),
-                judged.reply is not None,
-                end.maybe_paid,
-                end.seconds,
-                end.usage,
-                end.cost,
-            )
-        )
-
-    async def _perform(self, job: Job, request: Request, judged: Judged, verdict: Verdict) -> None:
+    async def _perform(
+        self, job: Job, request: Request, judged: Judged, verdict: Verdict, stored: "asyncio.Future[None] | None"
+    ) -> None:
         match verdict:
             case Done():
                 outcome = Outcome(State.DONE, True, None, None, judged.answer.flags, judged.value)
-                await self._finish(job, outcome)
+                if not await self._posting.put(job, judged, outcome, stored):
+                    await self._finish(job, outcome)
                 if self._held and self._health.succeeded:
                     await self._flush_held()
+            case RetryIn() | AskAgain() if self._client is None:
+                self._window.finished()  # nothing is sent: the row stays as it is
             case RetryIn(seconds=seconds):
                 self._put_back(job, seconds)
             case AskAgain(complaint=complaint):
@@ -419,6 +414,7 @@ class Run:
             if view != self._view:
                 self._view = view
                 self._emit(limits_event(view, now))
+            self._posting.tell()
             self._tell_waiting_for_retries(view, now)
             if now >= next_sample:
                 next_sample = now + SAMPLE_EVERY
@@ -437,9 +433,9 @@ class Run:
     def _time_is_up(self) -> None:
         self.stop(Ending(ExitCode.BUDGET, "the time of --stop-after is over"), drain=self._plan.drain)
 
-    def _fail(self, error: StorageError) -> None:
+    def _fail(self, error: BatchrunError) -> None:
         """The journal cannot be written: nothing that comes back could be kept, so nothing more is awaited."""
-        self._ending = Ending(ExitCode.STORAGE, error.message, error.hint)
+        self._ending = Ending(error.exit_code, error.message, error.hint)
         self._close()
         self.abandon()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from batchrun import journal as journals
-from batchrun import prompts, registry, rows, sim
+from batchrun import post, prompts, registry, rows, sim
 from batchrun.engine.export import added
 from batchrun.engine.guard import check_pending, guarded
 from batchrun.engine.intake import Problems, checked
@@ -122,6 +122,7 @@ def planned(gathered: Gathered, source: Input, prompt: Prompt | None) -> Plan:
     plan = resolve(gathered, facts_of(gathered.settings.input or STREAM, source), prompt)
     if prompt is not None:
         prompts.check_variables(prompt, source.columns, plan.variables, plan.columns)
+    post.check(plan.post)
     check_output(plan.output)
     rows.check_format(plan.output_format)
     return plan
@@ -309,9 +310,8 @@ def prepare_resume(
         gathered = gather_again(old, flags)
         plan = override(old, gathered)
         rows.check_format(plan.output_format)
-        prompt = prompt_of(plan)
-        parts = renderer_of(plan, prompt), checker_of(prompt), simulator_of(gathered)
-        prepared = Prepared(found, plan, journal, lock, *parts)
+        post.check(plan.post)
+        prepared = _again(found, plan, journal, lock, gathered)
         if only is None:
             journal.reopen(failed_for_good=failed)
         if cause is not None:
@@ -319,6 +319,37 @@ def prepare_resume(
         _restrict(prepared, only)
         check_pending(plan, journal, prepared.renderer)
         tariff_of(plan).of(plan.model)  # as in `prepare`
+        undo.pop_all()
+    return prepared, gathered
+
+
+def _again(found: RunFile, plan: Plan, journal: Journal, lock: Lock, gathered: Gathered) -> Prepared:
+    prompt = prompt_of(plan)
+    parts = renderer_of(plan, prompt), checker_of(prompt), simulator_of(gathered)
+    return Prepared(found, plan, journal, lock, *parts)
+
+
+def prepare_post(reference: str, flags: dict[str, Any]) -> tuple[Prepared, Gathered]:
+    """A journaled run, locked, whose replies are to go through the functions of `flags`; nothing will be sent.
+
+    The plan in the journal names the functions from here on, so that `resume` goes on with the same ones. Raises as
+    `prepare_resume`, and RefusedError where no function is named.
+    """
+    found = registry.find(reference, flags.get("runs_dir"))
+    with ExitStack() as undo:
+        lock = registry.held(found.path)
+        undo.callback(lock.release)
+        journal = Journal.open(found.path)
+        undo.callback(journal.close)
+        old = plan_from_json(journal.meta.plan)
+        gathered = gather_again(old, flags)
+        plan = override(old, gathered)
+        if not plan.post:
+            raise RefusedError(f"run {found.id} has no post-processing", "name a function: --post FILE.py:name")
+        post.check(plan.post)
+        prepared = _again(found, plan, journal, lock, gathered)
+        journal.amend(replace(journal.meta, plan=plan_to_json(plan)))
+        journal.reopen_replies()
         undo.pop_all()
     return prepared, gathered
 

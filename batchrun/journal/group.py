@@ -22,7 +22,7 @@ _LEFT = f"{_BEGUN} cost charged_tokens"
 _PAID = "ended seconds status input_tokens output_tokens cached_tokens reasoning_tokens cost charged_tokens request_id reply"
 _ENDED = f"{_PAID} throttled counted deadline invalid maybe_paid cause message excerpt"
 _DONE = "row finished attempts reply seconds input_tokens output_tokens"
-_FINISHED = f"{_DONE} state final cause message flags value"
+_FINISHED = f"{_DONE} state final cause message flags value added post trace"
 
 
 class Insert:
@@ -121,9 +121,9 @@ class Group:
         if outcome == _JUST_DONE:
             self.done.append(done)
             return
-        state, final, cause, message, flags, value = outcome
-        texts = (storable(cause), storable(message), ",".join(sorted(flags)) or None, storable(value))
-        self.finished.append((*done, state, final, *texts))
+        state, final, cause, message, flags, value, added, post, trace = outcome
+        texts = (storable(cause), storable(message), ",".join(sorted(flags)) or None, storable(value), storable(added))
+        self.finished.append((*done, state, final, *texts, post, storable(trace)))
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Put everything into the present transaction."""

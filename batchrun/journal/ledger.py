@@ -24,13 +24,18 @@ state = 'failed' AND final IN (0, :good) AND (:cause IS NULL OR cause = :cause) 
 OR row IN (SELECT seq FROM rows WHERE position IN (SELECT value FROM json_each(:positions))))
 """
 _REOPEN = (
-    f"UPDATE attempts SET spent = 1 WHERE spent = 0 AND row IN (SELECT row FROM outcomes WHERE {_FAILED})",  # noqa: S608 - above
+    # a reply that only post-processing failed on is not spent: it is post-processed again, and nothing is sent
+    f"UPDATE attempts SET spent = 1 WHERE spent = 0 AND row IN (SELECT row FROM outcomes WHERE {_FAILED} AND NOT post)",  # noqa: S608 - above
     f"DELETE FROM outcomes WHERE {_FAILED}",  # noqa: S608 - above
 )
 _TO_REOPEN = f"""
-SELECT count(*), total(NOT final) FROM outcomes JOIN rows ON rows.seq = outcomes.row
+SELECT count(*), total(NOT final), total(post) FROM outcomes JOIN rows ON rows.seq = outcomes.row
 WHERE {_FAILED} AND position IS NOT NULL
 """  # noqa: S608 - above
+_REOPEN_REPLIES = """
+DELETE FROM outcomes WHERE reply IS NOT NULL AND (state = 'done' OR (state = 'failed' AND post))
+AND row IN (SELECT seq FROM rows WHERE position IS NOT NULL)
+"""
 
 _LAST_HEARD = """
 UPDATE sessions SET ended = max(started, ifnull((SELECT at FROM samples ORDER BY rowid DESC LIMIT 1), 0))
@@ -171,12 +176,25 @@ class Journal:
         with self._writing(), transaction(self._connection, self._before_commit):
             places = None if positions is None else json.dumps(list(positions))
             which = {"good": int(failed_for_good), "cause": cause, "positions": places}
-            rows, for_now = map(int, self._connection.execute(_TO_REOPEN, which).fetchone())
+            rows, for_now, post = map(int, self._connection.execute(_TO_REOPEN, which).fetchone())
             for statement in _REOPEN:
                 self._connection.execute(statement, which)
             account = sums.read(self._connection)
             account.failed -= rows
             account.failed_for_now -= for_now
+            account.failed_post -= post
+            account.write(self._connection)
+        self._totals = account.totals()
+        return rows
+
+    def reopen_replies(self) -> int:
+        """Make every row pending again whose reply stands, done or failed in post-processing. Returns how many.
+
+        Their attempts are not spent: going on judges the replies that are here and sends nothing.
+        """
+        with self._writing(), transaction(self._connection, self._before_commit):
+            rows = self._connection.execute(_REOPEN_REPLIES).rowcount
+            account = sums.recount(self._connection)
             account.write(self._connection)
         self._totals = account.totals()
         return rows

@@ -21,7 +21,7 @@ _STATE = f"ifnull(o.state, CASE WHEN {_OPEN} THEN 'unknown' ELSE 'pending' END)"
 _RECORD = f"""
 SELECT rows.seq, rows.position, rows.line, rows.key, rows.text, {_STATE}, ifnull(o.final, 0), o.cause, o.message,
        o.flags, ifnull(o.attempts, 0), o.value, replies.body, o.finished, o.seconds, o.input_tokens, o.output_tokens,
-       a.status, a.request_id, a.excerpt
+       a.status, a.request_id, a.excerpt, o.added, ifnull(o.post, 0), o.trace
 FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.reply
 LEFT JOIN attempts AS a ON a.row = o.row AND a.number = o.attempts
 """  # noqa: S608 - made of the expressions above
@@ -44,6 +44,10 @@ _LINES = """
 SELECT line FROM outcomes JOIN rows ON rows.seq = outcomes.row
 WHERE state = 'failed' AND final IN (0, 1) AND cause IS ? AND position IS NOT NULL LIMIT 5
 """
+_ADDED = """
+SELECT row, added FROM outcomes
+WHERE row > ? AND added IS NOT NULL ORDER BY row LIMIT ?
+"""
 
 _STATES = {str(state): state for state in State}
 _NONSENSE = (AttributeError, KeyError, TypeError, ValueError)
@@ -56,8 +60,9 @@ def _flags(text: str | None) -> frozenset[str]:
 
 
 def _record(row: Sequence[Any]) -> Record:
-    seq, position, line, key, text, state, final, cause, message, flags, *rest = row
-    return Record(seq, position, line, key, text, _STATES[state], final == 1, cause, message, _flags(flags), *rest)
+    seq, position, line, key, text, state, final, cause, message, flags, *rest, post, trace = row
+    where, how = (seq, position, line, key, text), (_STATES[state], final == 1, cause, message, _flags(flags))
+    return Record._make((*where, *how, *rest, post == 1, trace))
 
 
 _TEXTS = """
@@ -202,6 +207,13 @@ class Reader:
         after = 0
         while page := self._all(_TEXTS, after, PAGE):
             yield from (text for _, text in page)
+            after = page[-1][0]
+
+    def added(self) -> Iterator[str]:
+        """What post-processing merges into done rows, a JSON object each; the same objects once a page."""
+        after = 0
+        while page := self._all(_ADDED, after, PAGE):
+            yield from dict.fromkeys(text for _, text in page)
             after = page[-1][0]
 
     def _records(self, page: list[Any]) -> list[Record]:

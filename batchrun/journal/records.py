@@ -89,8 +89,8 @@ class End(NamedTuple):
 class Record(NamedTuple):
     """A row of the journal with everything that is needed to write it out. `state` is never in flight.
 
-    `position` is None for an absent row; `body` is the body of the reply that the outcome rests on; `value` is
-    JSON, see `models.Outcome`. Fields from `final` on are None or empty where there is no outcome. `status`, `request_id`
+    `position` is None for an absent row; `body` is the body of the reply that the outcome rests on; `value`, `added`,
+    `post` and `trace` are those of `models.Outcome`. Fields from `final` on are None or empty where there is no outcome. `status`, `request_id`
     and `excerpt` are those of the attempt that the outcome rests on.
     """
 
@@ -114,6 +114,9 @@ class Record(NamedTuple):
     status: int | None
     request_id: str | None
     excerpt: str | None
+    added: str | None = None
+    post: bool = False
+    trace: str | None = None
 
 
 class Entry(NamedTuple):

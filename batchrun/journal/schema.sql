@@ -62,6 +62,9 @@ CREATE TABLE outcomes (                 -- how rows ended; a row without one is 
     flags           TEXT,                           -- of truncated, refused, filtered; with commas
     attempts        INTEGER NOT NULL,               -- the number of its last attempt
     value           TEXT,                           -- JSON of the output where it is not simply what the reply says
+    added           TEXT,                           -- JSON object of members that post-processing merges into the output row
+    post            INTEGER NOT NULL DEFAULT 0,     -- failed in post-processing: its reply is safe
+    trace           TEXT,                           -- the traceback of that failure
     reply           INTEGER,                        -- replies.id
     finished        REAL NOT NULL,
     seconds         REAL,                           -- how long the last exchange took
@@ -77,6 +80,7 @@ CREATE TABLE totals (                   -- one line: the sums over all rows that
     done            INTEGER NOT NULL DEFAULT 0,
     failed          INTEGER NOT NULL DEFAULT 0,
     failed_for_now  INTEGER NOT NULL DEFAULT 0,     -- part of failed
+    failed_post     INTEGER NOT NULL DEFAULT 0,     -- part of failed: in post-processing
     skipped         INTEGER NOT NULL DEFAULT 0,
     unknown         INTEGER NOT NULL DEFAULT 0,     -- without an outcome, and the last attempt is open
     truncated       INTEGER NOT NULL DEFAULT 0,     -- part of done, like the next two

@@ -22,6 +22,7 @@ SELECT count(*) AS rows,
        total(state = 'done') AS done,
        total(state = 'failed') AS failed,
        total(state = 'failed' AND NOT final) AS failed_for_now,
+       total(state = 'failed' AND post) AS failed_post,
        total(state = 'skipped') AS skipped,
        total(state = 'done' AND flags LIKE '%truncated%') AS truncated,
        total(state = 'done' AND flags LIKE '%refused%') AS refused,
@@ -63,6 +64,7 @@ class Sums:
     done: int
     failed: int
     failed_for_now: int
+    failed_post: int
     skipped: int
     unknown: int
     truncated: int

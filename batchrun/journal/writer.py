@@ -199,6 +199,7 @@ class Writer:
         elif outcome.state is State.FAILED:
             self.sums.failed += 1
             self.sums.failed_for_now += not outcome.final
+            self.sums.failed_post += outcome.post
         else:
             self.sums.skipped += 1
 

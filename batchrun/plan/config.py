@@ -84,6 +84,8 @@ def _read(path: Path, known: frozenset[str] | None, *, trusted: bool) -> ConfigF
         options = _plain({key: value for key, value in table.items() if key in ("runs_dir", "runs-dir")}, path)
     else:
         options = _options(table, known, path)
+    if "post" in options:
+        options["post"] = _functions(options["post"], path, trusted=trusted)
     return ConfigFile(path, options, {name: _profile(name, own, path, trusted) for name, own in profiles.items()}, app)
 
 
@@ -116,6 +118,19 @@ def _options(table: Mapping[str, Any], known: frozenset[str], path: Path) -> dic
         if key in TABLES:
             _tables_of_values(value, f"{key} in {path}")
     return options
+
+
+def _functions(value: Any, path: Path, *, trusted: bool) -> Any:
+    """The functions of `post`, whose files count from the directory of the configuration file."""
+    if not trusted:
+        raise RefusedError(
+            f"post in {path}: a directory may not say which code runs",
+            f"type --post, or set it in {user_file()}",
+        )
+    from batchrun.post import located  # noqa: PLC0415  only where there is post-processing
+
+    names = cast("list[object]", value) if isinstance(value, list) else [value]
+    return [located(str(name), path.parent) for name in names]
 
 
 def _profile(name: str, table: Mapping[str, Any], path: Path, trusted: bool) -> dict[str, Any]:

@@ -20,7 +20,8 @@ class Plan:
     `input_format` and `output_format` are names such as `jsonl`, `csv`, `parquet`. `output_fields` are the members
     that an output schema adds, one column each; where it is empty the reply's value goes whole into
     `output_column`. `base_url` is empty for the embedded simulator. Prices are USD per million tokens; `max_cost` and
-    `reserve` (for each request) are USD.
+    `reserve` (for each request) are USD. `post` are the functions that replies go through, files with their absolute
+    path; `workers` is None for auto.
     """
 
     kind: Kind
@@ -72,12 +73,18 @@ class Plan:
     max_output_tokens: int | None = None
     reserve: float | None = None
 
+    post: tuple[str, ...] = ()
+    workers: int | None = None
+    post_timeout: float = 60.0
+    post_concurrency: int = 16
+
 
 _READERS: dict[str, Callable[[Any], Any]] = {
     "kind": Kind,
     "endpoint": Endpoint,
     "fail_on": lambda names: frozenset(Flag(name) for name in names),
     "output_fields": tuple,
+    "post": tuple,
 }
 _DRIFT = {
     "kind": "the kind of input",

@@ -26,6 +26,7 @@ _LIMITS = (
     *("concurrency", "concurrency_fixed", "rpm", "tpm", "max_attempts", "timeout", "drain", "max_wait"),
     *("give_up_after", "stop_after", "limit", "sample", "skip_invalid", "fail_on", "schema_retries", "ca_file"),
     *("max_cost", "max_total_tokens", "max_requests", "max_output_tokens", "reserve"),
+    *("post", "workers", "post_timeout", "post_concurrency"),
 )
 _OF_ONE_COMMAND = ("limit", "sample", "stop_after")
 _OF_PROMPTS = {"prompt": "--prompt", "model": "--model", "params": "--param", "set": "--set", "columns": "--column"}
@@ -133,7 +134,7 @@ def _output(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> dict[s
     schema = prompt.outputs if prompt else None
     members = output_fields(schema, column_chosen=settings.output_column is not None)
     if facts.kind is not Kind.BATCH:
-        check_clash(members or (column,), facts.columns)
+        check_clash((*members, column) if settings.post else members or (column,), facts.columns)
     return {
         "output": output,
         "output_format": output_format(output, settings.format, facts.kind),

@@ -77,6 +77,25 @@ def _format(value: object) -> str:
     return str(value)
 
 
+def _functions(value: object) -> tuple[str, ...]:
+    names = cast("list[object]", value) if isinstance(value, list | tuple) else str(value).split(",")
+    words = tuple(str(name).strip() for name in names)
+    if not all(words):
+        raise ValueError("must name a function: FILE.py:name, package.module:name, or a built-in one")
+    from batchrun.post import located  # noqa: PLC0415  only where there is post-processing
+
+    return tuple(map(located, words))
+
+
+def _workers(value: object) -> int | None:
+    if value is None or str(value).strip().lower() == "auto":
+        return None
+    try:
+        return _count(0)(value)
+    except ValueError:
+        raise ValueError(f"must be auto, or a whole number of processes, 0 for none, not {value!r}") from None
+
+
 def _filled(value: object) -> object:
     if isinstance(value, str) and (not value.strip() or "\0" in value):
         raise ValueError("must not be empty")
@@ -137,6 +156,11 @@ class Settings(BaseSettings):
     max_requests: Annotated[int, BeforeValidator(_count(1))] | None = None
     max_output_tokens: Annotated[int, BeforeValidator(_count(1))] | None = None
     reserve: Dollars | None = None
+
+    post: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_functions)] = ()
+    workers: Annotated[int | None, NoDecode, BeforeValidator(_workers)] = None
+    post_timeout: Duration = 60.0
+    post_concurrency: Annotated[int, BeforeValidator(_count(1))] = 16
 
     dry_run: bool = False
     fresh: bool = False

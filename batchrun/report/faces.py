@@ -24,6 +24,7 @@ from batchrun.events import (
     IntakeProgress,
     LimitsChanged,
     Notice,
+    PostChanged,
     RowFinished,
     RowLost,
     RunStarted,
@@ -171,8 +172,9 @@ def postfix(progress: Progress) -> str:
         "stopping" if progress.draining is not None else "",
         f"{words.count(progress.row_rate)}/s",
         words.spending(progress),
-        f"{progress.failed:,} failed" if progress.failed else "",
+        words.failed(progress),
         f"{progress.in_flight}{allowed} in flight",
+        f"{progress.post} in post-processing" if progress.post else "",
         f"{words.count(progress.input_tokens)}+{words.count(progress.output_tokens)} tokens",
         f"{progress.retries} retries" if progress.retries else "",
         f"{progress.throttled}×429" if progress.throttled else "",
@@ -235,6 +237,7 @@ JSON_EVENTS: dict[type, str] = {
     Waiting: "waiting",
     Going: "going",
     LimitsChanged: "limits",
+    PostChanged: "post",
     Draining: "draining",
     Notice: "notice",
 }
@@ -266,7 +269,8 @@ def _value(value: Any) -> Any:
 
 COSTS = ("cost", "cost_again", "cost_maybe")
 _PICTURE = (
-    *("rows", "goal", "done", "failed", "failed_for_now", "skipped", "unknown", "pending", "in_flight"),
+    *("rows", "goal", "done", "failed", "failed_for_now", "failed_post", "skipped", "unknown", "pending", "in_flight"),
+    "post",
     *("truncated", "refused", "filtered", "attempts", "retries", "throttled", "maybe_paid"),
     *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "unpriced"),
     *("row_rate", "token_rate", "eta", "elapsed"),

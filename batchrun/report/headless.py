@@ -12,7 +12,7 @@ from typing import Any, Self, TextIO
 from batchrun.display import printable
 from batchrun.engine.execute import HASTY, execute
 from batchrun.engine.run import Ending, Run
-from batchrun.engine.start import Prepared, prepare, prepare_resume, rehearse
+from batchrun.engine.start import Prepared, prepare, prepare_post, prepare_resume, rehearse
 from batchrun.errors import ExitCode, StorageError
 from batchrun.events import Event, RunEnded
 from batchrun.journal import Reader
@@ -68,6 +68,14 @@ def go_on(
         return headless.finish(prepared, access)
 
 
+def post(reference: str, flags: dict[str, Any], prepare_log: Callable[[Gathered], None]) -> ExitCode:
+    """The replies of a journaled run through other functions, and its output again. Raises BatchrunError."""
+    prepared, gathered = prepare_post(reference, flags)
+    prepare_log(gathered)
+    with Headless(gathered.settings) as headless:
+        return headless.finish(prepared, None)
+
+
 class Headless:
     """One run on stderr and stdout; a context manager that leaves the terminal in order."""
 
@@ -98,7 +106,7 @@ class Headless:
         self._face.close()
         print(f"batchrun: {words}", file=sys.stderr, flush=True)
 
-    def finish(self, prepared: Prepared, access: Access) -> ExitCode:
+    def finish(self, prepared: Prepared, access: Access | None) -> ExitCode:
         """Run what is prepared to its end and have the last word."""
         ended = asyncio.run(self._go(prepared, access))
         self._face.close()
@@ -107,7 +115,7 @@ class Headless:
         last_word(ended, prepared.run, sys.stderr, quiet=self._settings.quiet, why=_why(ended, prepared.run))
         return ended.exit_code
 
-    async def _go(self, prepared: Prepared, access: Access) -> RunEnded:
+    async def _go(self, prepared: Prepared, access: Access | None) -> RunEnded:
         loop = asyncio.get_running_loop()
         painting = loop.create_task(self._paint())
         stream = sys.stdout.buffer if prepared.plan.output == STREAM else None
@@ -187,6 +195,7 @@ def last_word(ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool, why
         lines.append(f"stopped: {printable(ended.message, 2000)}")
         if ended.hint:
             lines.append(f"next: {printable(ended.hint, 1000)}")
+    lines += [printable(note, 500) for note in ended.notes]
     if not quiet:
         lines += [f"wrote {printable(name)}" for name in ended.files]
     if not quiet and (said := words.bill(ended.totals, simulated=run.meta.simulated)):

@@ -12,6 +12,7 @@ from batchrun.events import (
     IntakeProgress,
     LimitsChanged,
     Notice,
+    PostChanged,
     RowFinished,
     RowLost,
     RunEnded,
@@ -36,7 +37,7 @@ def told(event: Event) -> tuple[int, str]:
             return _attempt(event)
         case RowFinished() | RowLost():
             return _row(event)
-        case Waiting() | Going() | LimitsChanged():
+        case Waiting() | Going() | LimitsChanged() | PostChanged():
             return _speed(event)
         case _:
             return _run(event)
@@ -67,12 +68,15 @@ def _row(event: RowFinished | RowLost) -> tuple[int, str]:
     return logging.WARNING, f"{said} {'for good' if outcome.final else 'for now'}: {outcome.cause}: {outcome.message}"
 
 
-def _speed(event: Waiting | Going | LimitsChanged) -> tuple[int, str]:
+def _speed(event: Waiting | Going | LimitsChanged | PostChanged) -> tuple[int, str]:
     if isinstance(event, Waiting):
         wait = "" if event.until is None else f" {max(0.0, event.until - event.at):.1f} s"
         return logging.INFO, f"waits{wait}: {event.reason}"
     if isinstance(event, Going):
         return logging.INFO, "goes on"
+    if isinstance(event, PostChanged):
+        where = f"in {event.workers} worker processes" if event.workers else "in a thread"
+        return logging.DEBUG, f"{event.rows} rows in post-processing {where}"
     rates = f"{event.rpm or 'unknown'} requests and {event.tpm or 'unknown'} tokens a minute"
     return logging.DEBUG, f"{event.in_flight} of {event.allowed} allowed in flight (cap {event.cap}); limits: {rates}"
 

@@ -15,8 +15,13 @@ from batchrun.registry import Summary
 def account(totals: Totals) -> str:
     """The accounting sentence: every row in exactly one place."""
     failed = f"{totals.failed:,} failed"
-    if totals.failed_for_now:
-        failed += f" ({totals.failed_for_now:,} for now)"
+    kinds = [
+        f"{count:,} {name}"
+        for name, count in (("for now", totals.failed_for_now), ("in post-processing", totals.failed_post))
+        if count
+    ]
+    if kinds:
+        failed += f" ({', '.join(kinds)})"
     flags = [
         f"{count:,} {name}"
         for name, count in (("truncated", totals.truncated), ("refused", totals.refused), ("filtered", totals.filtered))
@@ -142,6 +147,14 @@ def holding(progress: Progress) -> str:
     return waiting(progress.waiting, progress.now) if progress.waiting is not None else bound(progress.limits)
 
 
+def failed(progress: Progress) -> str:
+    """How many rows failed, and how many of them in post-processing; empty for none."""
+    if not progress.failed:
+        return ""
+    post = f" ({progress.failed_post:,} in post-processing)" if progress.failed_post else ""
+    return f"{progress.failed:,} failed{post}"
+
+
 def status(progress: Progress) -> str:
     """One plain line: where the run is, how fast, what it waits for."""
     limits = progress.limits
@@ -151,8 +164,9 @@ def status(progress: Progress) -> str:
         f"{count(progress.row_rate)}/s",
         f"{count(progress.input_tokens)} tokens in, {count(progress.output_tokens)} out",
         spending(progress),
-        f"{progress.failed:,} failed" if progress.failed else "",
+        failed(progress),
         f"{progress.in_flight}{allowed} in flight",
+        f"{progress.post:,} in post-processing" if progress.post else "",
         f"{progress.retries:,} retries" if progress.retries else "",
         f"{progress.throttled:,} × 429" if progress.throttled else "",
         f"ETA {duration(progress.eta)}" if progress.eta is not None else "",

@@ -1,0 +1,65 @@
+"""`post`: the replies of a run through functions again, without a call."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchrun.cli import complete
+from batchrun.cli.failures import Border
+from batchrun.cli.options import RUN, flag
+from batchrun.cli.shape import Shown, typed
+from batchrun.errors import ExitCode
+
+if TYPE_CHECKING:
+    from batchrun.plan.sources import Gathered
+
+_OPTIONS = {
+    *("post", "workers", "post_timeout", "post_concurrency"),
+    *("json", "quiet", "no_progress", "verbose", "log_file", "runs_dir", "drain"),
+}
+
+
+@click.command(
+    "post",
+    cls=Shown,
+    short_help="Put the replies of a run through functions again.",
+    params=[
+        click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
+        flag("Post-processing", "--list list", "List the built-in functions."),
+        *(option for option in RUN if option.name in _OPTIONS),
+    ],
+    examples=(
+        "batchrun post last --post check.py:numbers     replies that are paid for, checked anew; no call is made",
+        "batchrun post reviews.translate.jsonl --post strip --post json",
+        "batchrun post --list",
+    ),
+)
+@click.pass_context
+def post(ctx: click.Context, ref: str, list: bool, **_: Any) -> int:
+    """Put the replies of a run through functions again, and write its output again. No call is made.
+
+    RUN is a run id, a unique beginning of one, an output file, or last. Without --post the functions of the run are
+    applied once more. A function takes a reply and returns a value: a dict is merged into the output row, any other
+    JSON value becomes the output column, None keeps the text.
+    """
+    if list:
+        return _list()
+    from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
+
+    flags = {name: value for name, value in typed(ctx).items() if name not in ("ref", "list")}
+
+    def prepare_log(gathered: "Gathered") -> None:
+        from batchrun.cli.run import prepare  # noqa: PLC0415  beside the engine
+
+        prepare(ctx, gathered)
+
+    ctx.ensure_object(Border)
+    return headless.post(ref, flags, prepare_log)
+
+
+def _list() -> int:
+    from batchrun.post import described  # noqa: PLC0415  only for this list
+
+    for name, what in described().items():
+        click.echo(f"{name:<10}{what}")
+    return ExitCode.OK

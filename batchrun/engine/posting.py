@@ -1,0 +1,163 @@
+"""Where replies leave the loop: each goes through the post-processing stage before its outcome is written.
+
+The reply is committed before a function sees it, and the outcome before a face hears of it. What is still in the stage
+when a run is abandoned has no outcome; going on finds the reply in the journal and takes it from there.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import orjson
+
+from batchrun.engine.judge import Judged
+from batchrun.engine.window import Job
+from batchrun.errors import BatchrunError, RefusedError
+from batchrun.events import Event, Going, PostChanged, RowFinished, Waiting, WaitReason
+from batchrun.journal import Journal
+from batchrun.models import Kind, Outcome, State
+from batchrun.plan import Plan
+from batchrun.plan.catalogue import every_profile
+from batchrun.plan.profiles import BUILT_IN
+from batchrun.plan.tables import secrets_of
+from batchrun.post import Choices, Failure, Item, Result, Stage, Task
+
+log = logging.getLogger(__name__)
+
+
+class Judgement(NamedTuple):
+    """A row whose reply stands, and what its outcome would be without post-processing."""
+
+    job: Job
+    outcome: Outcome
+
+
+class Posting:
+    """The stage of one run, if its plan has one. `finished` is called for each row whose outcome is told, `failed` if none can be written."""
+
+    def __init__(  # noqa: PLR0913  the run's own parts, by name
+        self,
+        plan: Plan,
+        journal: Journal,
+        *,
+        secrets: tuple[str, ...],
+        emit: Callable[[Event], None],
+        finished: Callable[[], None],
+        failed: Callable[[BatchrunError], None],
+    ) -> None:
+        self._journal = journal
+        self._emit = emit
+        self._finished = finished
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._told = (0, -1)
+        self._stage: Stage | None = None
+        if plan.post:
+            choices = choices_of(plan, secrets)
+            self._stage = Stage(choices, self._deliver, environ=dict(os.environ), busy=self._tell_busy)
+
+    async def start(self) -> None:
+        """Have the workers started while the first requests are under way."""
+        if self._stage is not None:
+            await self._stage.start()
+
+    async def put(self, job: Job, judged: Judged, outcome: Outcome, stored: "asyncio.Future[None] | None") -> bool:
+        """Hand a row over; waits while the stage is full. Its reply is safe when `stored` is done.
+
+        False where there is no post-processing, and the outcome is the caller's to write.
+        """
+        if self._stage is None:
+            return False
+        await self._stage.put(Task(Judgement(job, outcome), item_of(job, judged)), stored)
+        return True
+
+    async def drain(self) -> None:
+        """Wait until every row is out, or the stage is abandoned."""
+        if self._stage is not None:
+            await self._stage.drain()
+
+    def abandon(self) -> None:
+        """Let go of what is in the stage; nobody waits for it any more."""
+        if self._stage is not None:
+            self._stage.abandon()
+
+    async def close(self) -> None:
+        """Stop the workers."""
+        if self._stage is not None:
+            await self._stage.close()
+
+    def tell(self) -> None:
+        """Say how many rows are in the stage, where that has changed."""
+        if self._stage is None:
+            return
+        state = (self._stage.inside, self._stage.workers)
+        if state != self._told:
+            self._told = state
+            self._emit(PostChanged(*state, self._loop.time()))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the summary of the run has to name."""
+        return tuple(
+            f"{name} is a coroutine function and kept its event loop waiting for up to {seconds * 1000:.0f} ms: "
+            "await what takes long, or make it a plain function"
+            for name, seconds in sorted(self._stage.blocked.items() if self._stage is not None else ())
+        )
+
+    async def _deliver(self, results: list[tuple[Judgement, Result]]) -> None:
+        ended = [(judgement.job.row, outcome_of(judgement.outcome, result)) for judgement, result in results]
+        try:
+            for written in [self._journal.finish(row.seq, outcome) for row, outcome in ended]:
+                await written
+            now = self._loop.time()
+            for row, outcome in ended:
+                self._emit(RowFinished(row.seq, row.position, row.key, now, outcome))
+                self._finished()
+        except BatchrunError as error:
+            self._failed(error)
+        except Exception as error:
+            log.exception("outcomes of post-processing: internal error")
+            self._failed(BatchrunError(f"internal error: {type(error).__name__}: {error}"))
+
+    def _tell_busy(self, busy: bool) -> None:
+        now = self._loop.time()
+        self._emit(Waiting(WaitReason.POST, None, now) if busy else Going(now))
+
+
+def choices_of(plan: Plan, secrets: tuple[str, ...]) -> Choices:
+    """What the plan says of post-processing; `secrets` are the values that no worker may see."""
+    names = {profile.api_key_env for profile in BUILT_IN.values()} | {plan.api_key_env}
+    with contextlib.suppress(RefusedError):  # a file that has changed since the plan was made
+        names |= {profile.api_key_env for profile in every_profile()}
+    return Choices(
+        specs=plan.post,
+        workers=plan.workers,
+        timeout=plan.post_timeout,
+        concurrency=plan.post_concurrency,
+        batch=plan.kind is Kind.BATCH,
+        secret_names=frozenset(name for name in names if name),
+        secret_values=(*secrets, *secrets_of(plan.headers, os.environ)),
+    )
+
+
+def item_of(job: Job, judged: Judged) -> Item:
+    """The row's reply as functions get it."""
+    row, reply = job.row, judged.reply
+    if reply is None:
+        raise ValueError("a row without a reply cannot be post-processed")
+    value = judged.value
+    if value is None and reply.text is None:
+        value = orjson.dumps(reply.value).decode()
+    return Item(reply.text or "", row.text, value, reply.usage, reply.finish, row.line, row.key)
+
+
+def outcome_of(before: Outcome, result: Result) -> Outcome:
+    """The outcome after post-processing."""
+    if isinstance(result, Failure):
+        return Outcome(
+            State.FAILED, True, result.cause, result.message, frozenset(), None, post=True, trace=result.trace
+        )
+    return before._replace(value=before.value if result.output is None else result.output, added=result.added)

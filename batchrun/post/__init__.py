@@ -1,0 +1,44 @@
+"""Post-processing: replies become values, in a thread or in a pool of processes that survives what users' code does.
+
+    Reply        what a function of `--post` is given; import it from here for annotations and tests
+    check        refuses functions that cannot be used, before the first call
+    located      what the user named, made to mean the same from any directory
+    described    the built-in functions and what they do
+    Stage        rows in, results out; Choices, Task and Item are what it takes, Value and Failure what it gives
+
+It knows nothing of journals and providers. Only this package touches pebble, and only when a pool is needed.
+"""
+
+from collections.abc import Sequence
+
+from batchrun.models import Usage
+from batchrun.post.builtin import BUILT_IN
+from batchrun.post.load import load, located
+from batchrun.post.reply import Failure, Item, Reply, Result, Value
+from batchrun.post.stage import Choices, Stage, Task
+
+
+def check(specs: Sequence[str]) -> None:
+    """Raises RefusedError for functions that are missing, cannot be imported, or cannot be called with a reply."""
+    load(specs)
+
+
+def described() -> dict[str, str]:
+    """The built-in functions by name, with what each does."""
+    return {name: " ".join((function.__doc__ or "").split()) for name, function in BUILT_IN.items()}
+
+
+__all__ = [
+    "Choices",
+    "Failure",
+    "Item",
+    "Reply",
+    "Result",
+    "Stage",
+    "Task",
+    "Usage",
+    "Value",
+    "check",
+    "described",
+    "located",
+]

@@ -1,0 +1,246 @@
+"""One reply through the functions of the chain, and shards of replies through it; the same code in a thread and in a
+worker process.
+
+What a function returns is applied to the output row before the next one is called: a dict is merged into the row, any
+other JSON value takes the place of the reply, None changes nothing. Whatever a function raises fails its own row only.
+"""
+
+import asyncio
+import json
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from batchrun.post.load import Function
+from batchrun.post.reply import KEPT, Done, Failure, Item, Reply, Result, Value
+
+BLOCKING = 0.1
+"""Seconds without a turn of its event loop for which a coroutine function is named."""
+_TRACE = 8000
+"""Characters of a traceback that are kept, its end."""
+_BATCH_LINE = frozenset({"id", "custom_id", "response", "error"})
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_encode_ascii = json.JSONEncoder(allow_nan=False).encode
+
+
+class NotJsonError(ValueError):
+    """A function returned what JSON cannot hold."""
+
+
+class ClashError(ValueError):
+    """A function returned a member that the row has already."""
+
+
+class _OutputRow:
+    """What the chain has made of the row so far."""
+
+    def __init__(self, item: Item, *, batch: bool) -> None:
+        self.reply = Reply.of(item)
+        self._row = item.row
+        self._batch = batch
+        self._output: str | None = None
+        self._added: dict[str, str] | None = None
+
+    def take(self, value: Any) -> None:
+        """Apply what a function returned."""
+        if value is None:
+            return
+        if isinstance(value, dict):
+            members = cast("dict[object, Any]", value)
+            added = {self._free(name): encoded(member) for name, member in members.items()}
+            self._added = added if self._added is None else self._added | added
+        else:
+            self._output = encoded(value)
+            if isinstance(value, str):
+                self.reply.text = value
+        self.reply.value = value
+
+    def result(self) -> Value:
+        """What there is at the end of the chain."""
+        if self._added is None:
+            return KEPT if self._output is None else Value(self._output, None)
+        members = ", ".join(f"{encoded(name)}: {text}" for name, text in self._added.items())
+        return Value(self._output, f"{{{members}}}")
+
+    def _free(self, name: object) -> str:
+        if not isinstance(name, str):
+            raise NotJsonError(f"a member's name is {name!r}, and names in JSON are text")
+        in_row = encoded(name) in self._row and name in self.reply.fields
+        if name in _BATCH_LINE if self._batch else in_row:
+            raise ClashError(f"the returned member {name!r} is a column of the row already: return another name")
+        return name
+
+
+def encoded(value: Any) -> str:
+    """The value as JSON text. Raises NotJsonError for what JSON cannot hold, NaN and infinity too."""
+    try:
+        text = _encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise NotJsonError(f"the returned {type(value).__name__} is not JSON: {error}") from None
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return _encode_ascii(value)  # a lone surrogate, which has to be an escape
+    return text
+
+
+class Chain:
+    """The functions of one worker, with what it has made of classes. `concurrency` rows at once are with coroutines."""
+
+    def __init__(self, functions: Sequence[Function], *, concurrency: int, timeout: float, batch: bool) -> None:
+        self._functions = functions
+        self._concurrency = concurrency
+        self._timeout = timeout
+        self._batch = batch
+        self._calls: list[tuple[str, Callable[..., Any], bool]] | None = None
+        self._broken: Failure | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._blocked: dict[str, float] = {}
+        self._longest = 0.0
+
+    @property
+    def is_coroutine(self) -> bool:
+        """Whether a function of the chain is a coroutine function, so that rows wait on an event loop together."""
+        return any(function.is_coroutine for function in self._functions)
+
+    def run(self, items: Sequence[Item], stop_after: float | None = None) -> Done:
+        """Put the items through the chain; with `stop_after` end early after so many seconds beside the longest row."""
+        if self.is_coroutine:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+            return self._loop.run_until_complete(self._run_together(items))
+        self._make()
+        return self._run_one_by_one(items, stop_after)
+
+    def close(self) -> None:
+        """Close the event loop if there is one."""
+        if self._loop is not None and not self._loop.is_running():
+            self._loop.close()
+
+    def _make(self) -> None:
+        if self._calls is not None or self._broken is not None:
+            return
+        try:
+            self._calls = [(function.name, function.make(), function.is_coroutine) for function in self._functions]
+        except BaseException as error:  # noqa: BLE001  a user's constructor may raise anything
+            self._broken = failure_of(error)
+
+    def _run_one_by_one(self, items: Sequence[Item], stop_after: float | None) -> Done:
+        results: list[Result] = []
+        clock, longest = time.perf_counter, 0.0
+        began = before = clock()
+        for item in items:
+            results.append(self._one(item))
+            now = clock()
+            longest, before = max(longest, now - before), now
+            if stop_after is not None and now - began - longest > stop_after:
+                break
+        return Done(results, before - began, longest, {})
+
+    def _one(self, item: Item) -> Result:
+        if self._calls is None:
+            return self._broken or KEPT
+        row = _OutputRow(item, batch=self._batch)
+        try:
+            for _, call, _ in self._calls:
+                row.take(call(row.reply))
+            return row.result()
+        except BaseException as error:  # noqa: BLE001  a user's function may raise anything, and it fails its row only
+            return failure_of(error)
+
+    async def _run_together(self, items: Sequence[Item]) -> Done:
+        self._make()
+        self._blocked, self._longest = {}, 0.0
+        places = asyncio.Semaphore(self._concurrency)
+        began = time.thread_time()
+
+        async def one(item: Item) -> Result:
+            async with places:
+                return await self._one_awaited(item)
+
+        results = await asyncio.gather(*map(one, items))
+        return Done(list(results), time.thread_time() - began, self._longest, self._blocked)
+
+    async def _one_awaited(self, item: Item) -> Result:
+        if self._calls is None:
+            return self._broken or KEPT
+        row = _OutputRow(item, batch=self._batch)
+        try:
+            async with asyncio.timeout(self._timeout):
+                for name, call, is_coroutine in self._calls:
+                    value = call(row.reply)
+                    row.take(await _Timed(value, name, self._note) if is_coroutine else value)
+            return row.result()
+        except TimeoutError as error:
+            return (
+                timed_out(self._timeout) if isinstance(error.__cause__, asyncio.CancelledError) else failure_of(error)
+            )
+        except BaseException as error:  # noqa: BLE001  as above
+            return failure_of(error)
+
+    def _note(self, name: str, seconds: float) -> None:
+        self._longest = max(self._longest, seconds)
+        if seconds > BLOCKING:
+            self._blocked[name] = max(self._blocked.get(name, 0.0), seconds)
+
+
+class _Timed:
+    """Awaits a coroutine and tells how long each of its steps kept the event loop."""
+
+    def __init__(self, awaited: Awaitable[Any], name: str, note: Callable[[str, float], None]) -> None:
+        self._awaited = awaited
+        self._name = name
+        self._note = note
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        steps = self._awaited.__await__()
+        advance: Callable[[], Any] = steps.__next__
+        while True:
+            began = time.perf_counter()
+            try:
+                waits_for = advance()
+            except StopIteration as end:
+                return end.value
+            finally:
+                self._note(self._name, time.perf_counter() - began)
+            try:
+                yield waits_for
+                advance = steps.__next__
+            except BaseException as error:  # noqa: BLE001  a cancellation or a timeout, passed on to the coroutine
+                advance = _thrower(steps, error)
+
+
+def _thrower(steps: Any, error: BaseException) -> Callable[[], Any]:
+    return lambda: steps.throw(error)
+
+
+def timed_out(seconds: float) -> Failure:
+    """The failure of a row that took longer than it may."""
+    return Failure("post: timed out", f"no result after {seconds:g} s (--post-timeout)")
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What a user's function raised, with the place in the user's own code."""
+    name = type(error).__name__
+    if isinstance(error, NotJsonError | ClashError):
+        cause = "post: not JSON" if isinstance(error, NotJsonError) else "post: column exists"
+        return Failure(cause, str(error))
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    said = _said(error)
+    message = f"{name}: {said}" if said else name
+    if frames:
+        last = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), frames[-1])
+        message += f" ({Path(last.filename).name}:{last.lineno} in {last.name})"
+    trace = "Traceback (most recent call last):\n" + "".join(traceback.format_list(frames)) + f"{name}: {said}"
+    return Failure(f"post: {name}", message, trace[-_TRACE:])
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)[:2000]
+    except Exception:  # noqa: BLE001  a user's own exception may fail to say anything
+        return ""

@@ -1,0 +1,186 @@
+"""From what `--post` names to functions: found, imported, and checked before the first call of a run."""
+
+import contextlib
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import io
+import logging
+import sys
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from batchrun.errors import RefusedError
+from batchrun.post.builtin import BUILT_IN
+
+log = logging.getLogger(__name__)
+
+_FORMS = "FILE.py:name, package.module:name, or one of " + ", ".join(BUILT_IN)
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One function of the chain. `target` is what was named; a class still has to be made into an instance."""
+
+    name: str
+    target: Any
+    is_class: bool
+    is_coroutine: bool
+
+    def make(self) -> Callable[..., Any]:
+        """What is called with a reply: the function, or a new instance of the class."""
+        return self.target() if self.is_class else self.target
+
+
+def located(spec: str, folder: Path | None = None) -> str:
+    """The same name, with the path of a file made absolute, so that it means the same from any directory."""
+    where, colon, name = spec.rpartition(":")
+    if not colon or not where.endswith(".py"):
+        return spec
+    return f"{(folder or Path.cwd()) / Path(where).expanduser()}:{name}"
+
+
+def load(specs: Sequence[str]) -> list[Function]:
+    """The functions that these names mean, imported.
+
+    Raises RefusedError for a file or name that is missing, a module that cannot be imported, and what cannot be
+    called with one reply.
+    """
+    return [_loaded(spec) for spec in specs]
+
+
+def _loaded(spec: str) -> Function:
+    if ":" not in spec:
+        return _built_in(spec)
+    where, _, name = spec.rpartition(":")
+    if not where or not name:
+        raise RefusedError(f"--post {spec}: not a name of a function", f"write {_FORMS}")
+    module = _imported(spec, where)
+    target: Any = module
+    for part in name.split("."):
+        target = getattr(target, part, None)
+        if target is None:
+            raise _no_such_name(spec, module, where, name)
+    _check_call(spec, target)
+    return Function(_short(where, name), target, inspect.isclass(target), _is_coroutine(target))
+
+
+def _built_in(name: str) -> Function:
+    if name in BUILT_IN:
+        return Function(name, BUILT_IN[name], is_class=False, is_coroutine=False)
+    near = difflib.get_close_matches(name, BUILT_IN, 1)
+    hint = f"did you mean {near[0]}?" if near else f"write {_FORMS}"
+    raise RefusedError(f"--post {name}: there is no built-in post-processing of this name", hint)
+
+
+def _short(where: str, name: str) -> str:
+    return f"{Path(where).name if where.endswith('.py') else where}:{name}"
+
+
+def _imported(spec: str, where: str) -> ModuleType:
+    if where.endswith(".py") and not Path(where).is_file():
+        raise RefusedError(f"--post {spec}: there is no file {where}", "the path counts from the current directory")
+    try:
+        with _output_in_log(spec):
+            return _from_file(Path(where)) if where.endswith(".py") else _from_package(where)
+    except Exception as error:
+        raise _cannot_import(spec, error) from error
+    except SystemExit as error:
+        raise RefusedError(f"--post {spec}: importing it ends the process (exit {error.code})") from error
+
+
+def _from_file(path: Path) -> ModuleType:
+    """The module of a file under a name of its own, made once; its neighbours can be imported by it."""
+    path = path.resolve()
+    name = f"batchrun_post_{hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    found = importlib.util.spec_from_file_location(name, path)
+    if found is None or found.loader is None:
+        raise ImportError(f"{path} is not Python source")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    try:
+        found.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _from_package(name: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+    return importlib.import_module(name)
+
+
+@contextlib.contextmanager
+def _output_in_log(spec: str) -> Generator[None]:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            yield
+    finally:
+        for line in said.getvalue().splitlines():
+            log.info("post: %s: %s", spec, line)
+
+
+def _cannot_import(spec: str, error: Exception) -> RefusedError:
+    frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    if isinstance(error, SyntaxError):
+        place = f" (line {error.lineno})"
+    return RefusedError(
+        f"--post {spec}: it cannot be imported: {type(error).__name__}: {error}{place}",
+        "mend it, or install what it needs beside batchrun; nothing was sent",
+    )
+
+
+def _no_such_name(spec: str, module: ModuleType, where: str, name: str) -> RefusedError:
+    public = [own for own, value in vars(module).items() if callable(value) and not own.startswith("_")]
+    near = difflib.get_close_matches(name, public, 1)
+    hint = f"did you mean {near[0]}?" if near else None
+    return RefusedError(f"--post {spec}: {where} has no {name}", hint)
+
+
+def _check_call(spec: str, target: Any) -> None:
+    if not callable(target):
+        raise RefusedError(f"--post {spec}: {type(target).__name__} is not a function", "name a function or a class")
+    if not inspect.isclass(target):
+        _check_binds(spec, target, ("reply",), "it must take one argument, the reply")
+        return
+    _check_binds(spec, target, (), "a class is made without arguments, once per worker")
+    call = getattr(target, "__call__", None)  # noqa: B004  the method that instances are called by, to look at it
+    if "__call__" not in {name for base in target.__mro__ for name in vars(base)} or call is None:
+        raise RefusedError(
+            f"--post {spec}: instances of the class cannot be called", "give it def __call__(self, reply)"
+        )
+    _check_binds(spec, target.__call__, ("self", "reply"), "__call__ must take one argument, the reply")
+
+
+def _check_binds(spec: str, target: Any, arguments: Sequence[str], rule: str) -> None:
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):
+        return  # written in C: what it takes is not known before it is called
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise RefusedError(f"--post {spec}: wrong signature {signature}: {error}", rule) from error
+    if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
+        raise RefusedError(f"--post {spec}: it is a generator", "return one value instead of yielding")
+
+
+def _is_coroutine(target: Any) -> bool:
+    if inspect.isclass(target) or not inspect.isroutine(target):
+        call = getattr(target, "__call__", None)  # noqa: B004  the method, to look at it
+        return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(call)
+    return inspect.iscoroutinefunction(target)

@@ -1,0 +1,160 @@
+"""Worker processes: started with an environment without secrets, and with their output in the log.
+
+`multiprocessing` starts a spawned process with the whole environment and the terminal of its parent; `Launcher` makes
+it start one with less. Windows has its own way of starting, so there only the process itself forgets what it must not
+know.
+"""
+
+import io
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Collection, Mapping
+from multiprocessing import process, spawn, util
+from multiprocessing.context import SpawnContext, SpawnProcess, set_spawning_popen
+from typing import Any, cast
+
+log = logging.getLogger("batchrun.post.output")
+
+_LINE = 10_000
+_SECRET = re.compile(r"(KEY|KEYS|TOKEN|TOKENS|SECRET|SECRETS|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)(_|\d|$)")
+
+
+def without_secrets(
+    environ: Mapping[str, str], names: Collection[str] = (), values: Collection[str] = ()
+) -> dict[str, str]:
+    """The environment without variables that are named like secrets, that are `names`, or that hold one of `values`."""
+    held = [value for value in values if value]
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in names and not _SECRET.search(name.upper()) and not any(secret in value for secret in held)
+    }
+
+
+class Launcher:
+    """Starts worker processes, reads what they print into the log, and kills what is left of them."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = dict(environ)
+        self._processes: list[WorkerProcess] = []
+        reading, self.output = os.pipe()
+        self._reader = threading.Thread(target=_into_log, args=(reading,), name="post output", daemon=True)
+        self._reader.start()
+
+    def process(self, *args: Any, **settings: Any) -> "WorkerProcess":
+        """A worker process that is not started yet."""
+        made = WorkerProcess(*args, **settings)
+        made.launcher = self
+        self._processes = [one for one in self._processes if one.pid is None or one.is_alive()]
+        self._processes.append(made)
+        return made
+
+    def kill(self) -> None:
+        """Kill every worker at once."""
+        for one in self._processes:
+            if one.pid is not None and one.is_alive():
+                one.kill()
+
+    def close(self) -> None:
+        """Let the reader of the output come to its end."""
+        os.close(self.output)
+        self._reader.join(1.0)
+
+
+def _into_log(reading: int) -> None:
+    with open(reading, encoding="utf-8", errors="backslashreplace", newline="\n") as lines:
+        while line := lines.readline(_LINE):
+            log.info("%s", line.rstrip("\n"))
+
+
+class WorkerProcess(SpawnProcess):
+    """A spawned process that its launcher starts."""
+
+    launcher: Launcher | None = None
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802  the name that multiprocessing calls
+        if sys.platform == "win32":
+            return SpawnProcess._Popen(process_obj)  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]  the usual way
+        return popen_type()(process_obj)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The process as it travels to itself: without its launcher."""
+        return {name: value for name, value in self.__dict__.items() if name != "launcher"}
+
+
+class WorkerContext(SpawnContext):
+    """The `multiprocessing` context of a pool of such processes."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        super().__init__()
+        self._launcher = launcher
+
+    def Process(self, *args: Any, **settings: Any) -> process.BaseProcess:  # noqa: N802  # pyright: ignore[reportIncompatibleVariableOverride]  a class in the base, here what makes one
+        """A process of this pool."""
+        return self._launcher.process(*args, **settings)
+
+
+def popen_type() -> Any:
+    """What starts a process on systems with `posix_spawn`."""
+    from multiprocessing import popen_spawn_posix, reduction, resource_tracker  # noqa: PLC0415  not on Windows
+
+    class Popen(popen_spawn_posix.Popen):
+        """As the base does it, but for the environment, the standard streams, and the parent's main module, which the
+        child does not load: it may be any program."""
+
+        _fds: list[int]
+
+        def _launch(self, process_obj: Any) -> None:
+            tracker = resource_tracker.getfd()
+            assert tracker is not None
+            self._fds.append(tracker)
+            preparation = spawn.get_preparation_data(process_obj.name)
+            for name in ("init_main_from_name", "init_main_from_path"):
+                preparation.pop(name, None)
+            data = io.BytesIO()
+            set_spawning_popen(cast("Any", self))
+            try:
+                reduction.dump(preparation, data)
+                reduction.dump(process_obj, data)
+            finally:
+                set_spawning_popen(None)
+            parent_reads, child_writes = os.pipe()
+            child_reads, parent_writes = os.pipe()
+            try:
+                command = spawn.get_command_line(tracker_fd=tracker, pipe_handle=child_reads)
+                self._fds.extend([child_reads, child_writes])
+                self.pid = _start(command, self._fds, process_obj.launcher)
+                self.sentinel = parent_reads
+                with open(parent_writes, "wb", closefd=False) as pipe:
+                    pipe.write(data.getbuffer())
+            finally:
+                self.finalizer = util.Finalize(self, _close, (parent_reads, parent_writes))
+                _close(child_reads, child_writes)
+
+    return Popen
+
+
+def _start(command: list[str], inherited: list[int], launcher: Launcher) -> int:
+    actions: list[Any] = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, launcher.output, 1),
+        (os.POSIX_SPAWN_DUP2, launcher.output, 2),
+        *((os.POSIX_SPAWN_DUP2, fd, fd) for fd in inherited),  # onto itself: it stays open in the child
+    ]
+    return os.posix_spawn(
+        os.fsdecode(spawn.get_executable()),
+        command,
+        launcher.environ,
+        file_actions=actions,
+        setsigdef=[signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP, signal.SIGIO],
+    )
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,325 @@
+"""The stage between a paid reply and its outcome: rows come in one by one, go through the functions in shards, and come
+out in shards.
+
+Theory. Sending a row to a process costs about 100 µs alone and 5 µs in a shard of 64 or more, so rows are gathered into
+shards of about `SHARD` seconds of work, sized by what the last ones took. Work under `WORTH_A_PROCESS` a row is done
+in a thread here: with `auto` the first `PROBE` rows are timed in that thread, and the stage moves to a pool as soon as
+it is certain that they are slower. The longest of them does not count, since a first call may import something.
+
+A shard that does not come back is run again, one row at a time, so that only the row at fault fails; a function may
+therefore be called twice for a row. The rows in the stage are bounded: `put` waits while there are too many.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+from batchrun.post.chain import Chain
+from batchrun.post.inline import Inline
+from batchrun.post.load import load
+from batchrun.post.pool import LostError, Pool, cores
+from batchrun.post.process import without_secrets
+from batchrun.post.reply import Done, Failure, Item, Result
+from batchrun.post.worker import Setup
+
+log = logging.getLogger(__name__)
+
+SHARD = 0.05
+"""Seconds of work in a shard."""
+WORTH_A_PROCESS = 100e-6
+"""Seconds of work a row from which on a process is worth it."""
+PROBE = 20
+"""Rows that are timed in the thread before it is decided."""
+LARGEST = 2000
+"""Rows in a shard at most."""
+ROUNDS = 4
+"""How many times the rows that may wait together a shard of coroutine functions holds."""
+GRACE = 1.0
+"""Seconds that a shard may take beyond the time of one row."""
+_CERTAIN = PROBE * WORTH_A_PROCESS
+_SLOW_CALL = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What the user chose. `workers` is None for auto, 0 for the thread; `batch` is whether the rows are OpenAI Batch
+    requests. `secret_names` and `secret_values` name what workers must not find in their environment."""
+
+    specs: tuple[str, ...]
+    workers: int | None = None
+    timeout: float = 60.0
+    concurrency: int = 16
+    batch: bool = False
+    secret_names: frozenset[str] = frozenset()
+    secret_values: tuple[str, ...] = ()
+
+
+class Task(NamedTuple):
+    """A row on its way through the stage; `token` comes back with its result."""
+
+    token: Any
+    item: Item
+
+
+Deliver = Callable[[list[tuple[Any, Result]]], Awaitable[None]]
+
+
+class Stage:
+    """Post-processing of one run. Make it inside the loop that runs it.
+
+    `deliver` is awaited with the results of each shard and raises nothing, `busy` is called when `put` begins to wait and when it ends.
+    `environ` is what workers' environment is made from. Raises RefusedError where the functions cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        choices: Choices,
+        deliver: Deliver,
+        *,
+        environ: dict[str, str],
+        busy: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        self._choices = choices
+        self._deliver = deliver
+        self._busy = busy
+        self._environ = without_secrets(environ, choices.secret_names, choices.secret_values)
+        self._functions = load(choices.specs)
+        self._awaits = any(function.is_coroutine for function in self._functions)
+        self._queue: deque[Task] = deque()
+        self._inside = 0
+        self._shards: set[asyncio.Task[None]] = set()
+        self._running = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._dispatching = False
+        self._closed = False
+        self._mean: float | None = None
+        self._timed = 0
+        self._rest = 0.0
+        self._retired: list[Inline] = []
+        self.blocked: dict[str, float] = {}
+        self._pool: Pool | None = None
+        self._inline: Inline | None = None
+        if choices.workers:
+            self._pool = self._made_pool(choices.workers)
+        else:
+            self._inline = Inline(self._made_chain)
+
+    @property
+    def inside(self) -> int:
+        """Rows that have come in and have not come out."""
+        return self._inside
+
+    @property
+    def workers(self) -> int:
+        """Worker processes, 0 for the thread."""
+        return 0 if self._pool is None else self._pool.workers
+
+    async def start(self) -> None:
+        """Have the workers started, so that they are up when the first reply comes."""
+        if self._pool is not None:
+            await self._pool.start()
+
+    async def put(self, task: Task, ready: "asyncio.Future[None] | None" = None) -> None:
+        """Take a row in; waits while the stage is full. The row is not touched before `ready` is done."""
+        while self._inside >= self._room and not self._closed:
+            await self._wait()
+        self._inside += 1
+        if ready is None or ready.done():
+            self._enter(task, ready)
+        else:
+            ready.add_done_callback(lambda done: self._enter(task, done))
+
+    def _enter(self, task: Task, ready: "asyncio.Future[None] | None") -> None:
+        if self._closed or (ready is not None and (ready.cancelled() or ready.exception() is not None)):
+            self._leave(1)  # the reply is not safe: whoever wrote it hears of that
+            return
+        self._queue.append(task)
+        self._soon()
+
+    async def drain(self) -> None:
+        """Wait until every row is out, or the stage is abandoned."""
+        while self._inside and not self._closed:
+            await self._wait(quietly=True)
+
+    def abandon(self) -> None:
+        """Take nothing more in and let nothing more out."""
+        self._closed = True
+        for shard in self._shards:
+            shard.cancel()
+        self._wake()
+
+    async def close(self) -> None:
+        """Stop, and let no worker be left; what is inside does not come out."""
+        self.abandon()
+        await asyncio.gather(*self._shards, return_exceptions=True)
+        for backend in (self._pool, self._inline, *self._retired):
+            if backend is not None:
+                await backend.close()
+        self._pool = self._inline = None
+
+    @property
+    def _room(self) -> int:
+        """Rows that may be inside: enough for every worker to have a shard and another one to come."""
+        return max(64, 3 * self._slots * self._size, 2 * PROBE)
+
+    @property
+    def _slots(self) -> int:
+        """Shards that are handed out at a time: one more for each worker than it can work on."""
+        if self._pool is not None:
+            return self._pool.workers * (1 if self._awaits else 2)
+        return 1 if self._probing else 2
+
+    @property
+    def _size(self) -> int:
+        if self._awaits:
+            return self._choices.concurrency * ROUNDS
+        if self._mean is None:
+            return 1
+        return max(1, min(LARGEST, int(SHARD / max(self._mean, 1e-7))))
+
+    @property
+    def _probing(self) -> bool:
+        return self._inline is not None and self._choices.workers is None and self._timed < PROBE
+
+    def _soon(self) -> None:
+        """Look for a shard when what is happening now has happened, so that rows that come together stay together."""
+        if not self._dispatching:
+            self._dispatching = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._dispatching = False
+        while self._queue and self._running < self._slots and not self._closed:
+            tasks = [self._queue.popleft() for _ in range(self._next_size())]
+            self._running += 1
+            shard = asyncio.get_running_loop().create_task(self._run(tasks))
+            self._shards.add(shard)
+            shard.add_done_callback(self._shards.discard)
+
+    def _next_size(self) -> int:
+        """Rows for the next shard: a full one, or an even share of what there is."""
+        waiting = len(self._queue)
+        if self._probing:
+            return min(waiting, PROBE - self._timed)
+        share = -(-waiting // max(1, self.workers))
+        return max(1, min(self._size, share, waiting))
+
+    async def _run(self, tasks: list[Task]) -> None:
+        try:
+            results = await self._through(tasks)
+        except Exception as error:
+            log.exception("a shard of %d rows: internal error", len(tasks))
+            results = [Failure("post: internal error", f"{type(error).__name__}: {error}")] * len(tasks)
+        self._running -= 1
+        self._soon()
+        await self._deliver([(task.token, result) for task, result in zip(tasks, results, strict=False)])
+        self._leave(len(results))
+
+    async def _through(self, tasks: list[Task]) -> list[Result]:
+        """The results of the shard, or of its beginning; the rest goes back into the queue."""
+        items = [task.item for task in tasks]
+        try:
+            done = await self._shard(items)
+        except LostError as lost:
+            self._after_loss()
+            if len(items) == 1:
+                return [lost.failure]
+            log.warning("a shard of %d rows is run again row by row: %s", len(items), lost)
+            return await self._one_by_one(items)
+        self._learn(done)
+        if len(done.results) < len(tasks):
+            self._queue.extendleft(reversed(tasks[len(done.results) :]))
+        return done.results
+
+    async def _shard(self, items: Sequence[Item]) -> Done:
+        limit = self._choices.timeout
+        if len(items) > 1 or self._awaits:
+            limit += GRACE
+        if self._awaits:
+            limit *= -(-len(items) // self._choices.concurrency)
+        if self._pool is not None:
+            return await self._pool.run(items, limit)
+        assert self._inline is not None
+        return await self._inline.run(items, limit, _CERTAIN if self._probing else None)
+
+    async def _one_by_one(self, items: Sequence[Item]) -> list[Result]:
+        results: dict[int, Result] = {}
+        rest = iter(enumerate(items))
+
+        async def some() -> None:
+            for place, item in rest:
+                try:
+                    results[place] = (await self._shard([item])).results[0]
+                except LostError as lost:
+                    results[place] = lost.failure
+
+        await asyncio.gather(*(some() for _ in range(max(1, self.workers))))
+        return [results[place] for place in range(len(items))]
+
+    def _learn(self, done: Done) -> None:
+        for name, seconds in done.blocked.items():
+            self.blocked[name] = max(seconds, self.blocked.get(name, 0.0))
+        count = len(done.results)
+        mean = done.seconds / max(1, count)
+        self._mean = mean if self._mean is None else 0.7 * self._mean + 0.3 * mean
+        if self._inline is None or self._choices.workers is not None:
+            return
+        self._timed += count
+        self._rest += done.seconds - done.longest
+        if self._timed <= PROBE:
+            slow = self._rest > _CERTAIN or done.longest > _SLOW_CALL
+        else:
+            slow = self._mean > 2 * WORTH_A_PROCESS
+        if slow:
+            self._move()
+
+    def _after_loss(self) -> None:
+        """What hangs in the thread is better off in a process that can be killed."""
+        if self._inline is not None and self._choices.workers is None:
+            self._move()
+
+    def _move(self) -> None:
+        """From the thread to a pool."""
+        if self._inline is None:
+            return
+        log.info("post-processing moves to %d worker processes", cores())
+        self._retired.append(self._inline)
+        self._inline = None
+        self._pool = self._made_pool(cores())
+        self._soon()
+
+    def _made_pool(self, workers: int) -> Pool:
+        choices = self._choices
+        specs = tuple(choices.specs)
+        return Pool(workers, Setup(specs, choices.concurrency, choices.timeout, choices.batch), self._environ)
+
+    def _made_chain(self) -> Chain:
+        choices = self._choices
+        return Chain(self._functions, concurrency=choices.concurrency, timeout=choices.timeout, batch=choices.batch)
+
+    def _leave(self, count: int) -> None:
+        self._inside -= count
+        if self._waiters and (self._inside < self._room or not self._inside):
+            self._wake()
+
+    async def _wait(self, *, quietly: bool = False) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        if not quietly and not self._waiters:
+            self._busy(True)
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if not quietly and not self._waiters:
+                self._busy(False)
+
+    def _wake(self) -> None:
+        """Everybody looks again; they are as many as the crew at most."""
+        for waiter in islice(tuple(self._waiters), None):
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()

@@ -1,0 +1,92 @@
+"""What runs in a worker process: it is set up once, then runs shards until it is told to stop or its parent is gone."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from multiprocessing import connection
+from typing import Any, NamedTuple, cast
+
+from batchrun.post.chain import Chain, failure_of
+from batchrun.post.load import load
+from batchrun.post.reply import Done, Failure, Item
+
+EXITED = 70
+"""The exit code of a worker whose function ends the process with 0: the pool takes 0 for a worker that has finished."""
+
+
+class Setup(NamedTuple):
+    """What a worker has to know."""
+
+    specs: tuple[str, ...]
+    concurrency: int
+    timeout: float
+    batch: bool
+
+
+_chain: Chain | None = None
+_broken: Failure | None = None
+
+
+def initialize(setup: Setup) -> None:
+    """Make the process a worker. Raises nothing: what is wrong with the functions fails the rows."""
+    global _chain, _broken  # noqa: PLW0603  one worker, one chain: there is nothing else in this process
+    _die_with_parent()
+    _never_end_well()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            cast("Any", stream).reconfigure(line_buffering=True, errors="backslashreplace")
+    try:
+        functions = load(setup.specs)
+        _chain = Chain(functions, concurrency=setup.concurrency, timeout=setup.timeout, batch=setup.batch)
+    except BaseException as error:  # noqa: BLE001  a module may raise anything when it is imported
+        _broken = failure_of(error)
+
+
+def run(items: Sequence[Item]) -> Done:
+    """One shard."""
+    if _chain is None:
+        broken = _broken or Failure("post: not set up", "the worker has no functions")
+        return Done([broken] * len(items), 0.0, 0.0, {})
+    return _chain.run(items)
+
+
+def ready() -> None:
+    """Nothing: a task that is done when a worker is up."""
+
+
+def _die_with_parent() -> None:
+    """End this process when the parent does, however that ends, and whatever a function is doing here.
+
+    The parent holds the other end of a pipe. The kernel sends SIGIO, which ends a process that does not handle it, when
+    the pipe is closed; a thread waits for the same, for systems without that signal.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    pipe = parent.sentinel
+    threading.Thread(target=_leave_when_closed, args=(pipe,), name="parent", daemon=True).start()
+    if sys.platform != "win32":
+        import fcntl  # noqa: PLC0415  not on Windows
+
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with contextlib.suppress(AttributeError, OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)  # pyright: ignore[reportAttributeAccessIssue]  Unix
+
+
+def _leave_when_closed(pipe: int) -> None:
+    connection.wait([pipe])
+    os.kill(os.getpid(), signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+
+
+def _never_end_well() -> None:
+    end = os._exit  # pyright: ignore[reportPrivateUsage]  the function has no other name
+
+    def leave(code: int) -> Any:
+        end(code or EXITED)
+
+    os._exit = leave  # pyright: ignore[reportPrivateUsage]  as above

@@ -1,0 +1,281 @@
+"""Post-processing from the command line: in a run, after a kill, and again over a run that has ended."""
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SOURCE = '''
+import os, time
+from pathlib import Path
+
+def upper(reply):
+    return reply.text.upper()
+
+def score(reply):
+    return {"length": len(reply.text), "line": reply.line}
+
+def third(reply):
+    print("looking at", reply.line)
+    if reply.line % 3 == 0:
+        raise ValueError(f"line {reply.line} is bad")
+    return {"checked": True}
+
+def clash(reply):
+    return {"word": 1}
+
+def noted(reply):
+    """Says where it is, and takes its time."""
+    with open("calls.txt", "a") as calls:
+        calls.write(f"{reply.line} {os.getpid()}\\n")
+    time.sleep(0.05)
+    return {"pid": os.getpid()}
+
+def waits(reply):
+    with open("calls.txt", "a") as calls:
+        calls.write(f"{reply.line} {os.getpid()}\\n")
+    while True:
+        pass
+
+async def blocks(reply):
+    time.sleep(0.15)
+'''
+PROMPT = "---\nname: say\n---\nuser:\nSay {{ word }}.\n"
+ROWS = 12
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in list(os.environ):
+        if name.startswith(("BATCHRUN_", "OPENAI_", "AZURE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    (tmp_path / "f.py").write_text(SOURCE, encoding="utf-8")
+    (tmp_path / "say.prompty").write_text(PROMPT, encoding="utf-8")
+    rows = "".join(json.dumps({"id": f"r{n}", "word": f"w{n}"}) + "\n" for n in range(1, ROWS + 1))
+    (tmp_path / "in.jsonl").write_text(rows, encoding="utf-8")
+    return tmp_path
+
+
+RUN = ("-i", "in.jsonl", "-p", "say.prompty", "-P", "sim", "-o", "out.jsonl")
+
+
+def batchrun(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "batchrun", *args],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
+
+
+def read(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(name).read_text(encoding="utf-8").splitlines()]
+
+
+def journal(query: str) -> list[Any]:
+    (path,) = Path(".batchrun").glob("*.db")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def attempts() -> int:
+    return journal("SELECT attempts FROM totals")[0][0]
+
+
+def test_a_run_writes_what_functions_return(place: Path) -> None:
+    ran = batchrun(*RUN, "--post", "f.py:upper", "--post", "f.py:score")
+    assert (ran.returncode, ran.stdout) == (0, ""), ran.stderr
+    rows = read("out.jsonl")
+    assert [row["id"] for row in rows] == [f"r{n}" for n in range(1, ROWS + 1)]
+    assert all(row["output"].isupper() and row["length"] == len(row["output"]) for row in rows)
+    assert [row["line"] for row in rows] == list(range(1, ROWS + 1))
+
+
+def test_a_function_that_raises_fails_its_rows_and_names_the_stage() -> None:
+    ran = batchrun(*RUN, "--post", "f.py:third", "--log-file", "log.txt")
+    assert ran.returncode == 3
+    assert "8 done + 4 failed (4 in post-processing) +" in ran.stderr
+    errors = read("out.errors.jsonl")
+    assert [error["_batchrun"]["line"] for error in errors] == [3, 6, 9, 12]
+    assert errors[0]["_batchrun"] == {
+        "cause": "post: ValueError",
+        "message": "ValueError: line 3 is bad (f.py:14 in third)",
+        "line": 3,
+        "attempts": 1,
+        "final": True,
+        "stage": "post-processing",
+    }
+    assert "looking at 12" in Path("log.txt").read_text(encoding="utf-8")
+    traces = [trace for (trace,) in journal("SELECT trace FROM outcomes WHERE post")]
+    assert len(traces) == 4
+    assert all('f.py", line 14, in third' in trace and trace.startswith("Traceback") for trace in traces)
+    assert "4 × post: ValueError (line 3, 6, 9, 12)" in batchrun("show").stdout
+
+
+def test_failed_rows_are_processed_again_without_a_call() -> None:
+    batchrun(*RUN, "--post", "f.py:third")
+    ran = batchrun("resume", "--failed", "--post", "f.py:score")
+    assert ran.returncode == 0
+    assert attempts() == ROWS
+    rows = read("out.jsonl")
+    assert ["length" in row for row in rows] == [n % 3 == 0 for n in range(1, ROWS + 1)]
+    assert not Path("out.errors.jsonl").exists()
+
+
+def test_post_takes_a_finished_run_through_other_functions_without_a_call() -> None:
+    batchrun(*RUN)
+    plain = read("out.jsonl")
+    first = batchrun("post", "last", "--post", "f.py:score", "--json")
+    assert first.returncode == 0, first.stderr
+    assert [json.loads(line)["event"] for line in first.stdout.splitlines()].count("attempt") == 0
+    assert read("out.jsonl") == [{**row, "length": len(row["output"]), "line": n} for n, row in enumerate(plain, 1)]
+    second = batchrun("post", "out.jsonl", "--post", "f.py:third", "--workers", "1")
+    assert second.returncode == 3
+    assert [row["id"] for row in read("out.jsonl")] == [row["id"] for n, row in enumerate(plain, 1) if n % 3]
+    third = batchrun("post", "out.jsonl", "--post", "strip")
+    assert (third.returncode, read("out.jsonl")) == (0, [{**row, "output": row["output"].strip()} for row in plain])
+    assert attempts() == ROWS
+
+
+def test_post_leaves_rows_without_a_reply_alone() -> None:
+    batchrun(*RUN, "--limit", "5")
+    ran = batchrun("post", "--post", "f.py:score")
+    assert ran.returncode == 0
+    assert "5 done + 0 failed + 0 skipped + 0 unknown + 7 pending = 12 rows in" in ran.stderr
+    assert len(read("out.jsonl")) == 5
+    assert attempts() == 5
+
+
+def test_other_post_processing_is_no_drift() -> None:
+    batchrun(*RUN, "--post", "f.py:upper")
+    before = read("out.jsonl")
+    ran = batchrun(*RUN, "--post", "f.py:score")
+    assert (ran.returncode, attempts(), read("out.jsonl")) == (0, ROWS, before)
+
+
+def test_a_member_that_is_a_column_fails_the_row() -> None:
+    ran = batchrun(*RUN, "--post", "f.py:clash")
+    assert ran.returncode == 3
+    assert {error["_batchrun"]["cause"] for error in read("out.errors.jsonl")} == {"post: column exists"}
+
+
+@pytest.mark.parametrize(
+    "spec", ["f.py:nothing", "missing.py:f", "no.such.package:f", "nothing_built_in", "f.py:Path.home.x"]
+)
+def test_what_cannot_be_used_is_refused_before_anything_is_made(spec: str) -> None:
+    ran = batchrun(*RUN, "--post", spec)
+    assert ran.returncode == 2
+    assert f"{spec.rpartition(':')[2]}" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not Path("out.jsonl").exists()
+    assert not list(Path().glob(".batchrun/*.db"))
+
+
+def test_the_configuration_of_a_directory_may_not_name_code() -> None:
+    Path("batchrun.toml").write_text('post = ["f.py:upper"]\n', encoding="utf-8")
+    ran = batchrun(*RUN)
+    assert ran.returncode == 2
+    assert "may not say which code runs" in ran.stderr
+
+
+def test_the_users_own_configuration_and_a_variable_may() -> None:
+    own = Path("config/batchrun/batchrun.toml")
+    own.parent.mkdir(parents=True)
+    own.write_text('post = ["../../f.py:upper"]\n', encoding="utf-8")
+    assert batchrun(*RUN).returncode == 0
+    assert all(row["output"].isupper() for row in read("out.jsonl"))
+    ran = batchrun(*RUN, "--fresh", BATCHRUN_POST="strip, f.py:score")
+    assert ran.returncode == 0
+    assert all("length" in row for row in read("out.jsonl"))
+
+
+def test_a_coroutine_that_blocks_is_named_in_the_summary() -> None:
+    ran = batchrun(*RUN, "--limit", "2", "--post", "f.py:blocks", "--workers", "1", "--quiet")
+    assert ran.returncode == 0
+    assert "f.py:blocks is a coroutine function and kept its event loop waiting" in ran.stderr
+
+
+@contextlib.contextmanager
+def under_way(*args: str, calls: int = 1) -> Iterator[subprocess.Popen[bytes]]:
+    """A run whose function has been called so many times."""
+    command = [sys.executable, "-m", "batchrun", *args]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+        try:
+            wait_for(lambda: len(calls_made()) >= calls)
+            yield run
+        finally:
+            run.kill()
+
+
+def wait_for(true: Any, seconds: float = 20.0) -> float:
+    began = time.monotonic()
+    while not true():
+        assert time.monotonic() - began < seconds
+        signal.sigtimedwait((), 0.01)
+    return time.monotonic() - began
+
+
+def calls_made() -> list[str]:
+    path = Path("calls.txt")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_killed_run_goes_on_with_what_is_missing_and_sends_nothing_twice() -> None:
+    with under_way(*RUN, "--post", "f.py:noted", "--workers", "1", calls=4) as run:
+        run.kill()
+        run.wait()
+    done = journal("SELECT count(*) FROM outcomes")[0][0]
+    assert done < ROWS
+    before = len(calls_made())
+    ran = batchrun("resume")
+    assert ran.returncode == 0, ran.stderr
+    assert attempts() == ROWS
+    assert len(calls_made()) - before == ROWS - done
+    assert all("pid" in row for row in read("out.jsonl"))
+
+
+def test_no_worker_outlives_a_killed_run() -> None:
+    with under_way(*RUN, "--post", "f.py:waits", "--workers", "2", calls=2) as run:
+        run.kill()
+        run.wait()
+        workers = {int(line.split()[1]) for line in calls_made()}
+        assert len(workers) == 2
+        took = wait_for(lambda: not any(map(alive, workers)), 5.0)
+    print(f"workers were gone after {took:.2f} s")
+
+
+def test_a_second_interrupt_does_not_wait_for_a_function() -> None:
+    with under_way(*RUN, "--post", "f.py:waits", "--workers", "2", calls=2) as run:
+        run.send_signal(signal.SIGINT)
+        signal.sigtimedwait((), 0.3)
+        run.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        assert run.wait(10) == 130
+        assert time.monotonic() - began < 5.0
+    workers = {int(line.split()[1]) for line in calls_made()}
+    assert not any(map(alive, workers))
+    assert journal("SELECT count(*) FROM replies")[0][0] >= 2
+    assert batchrun("resume", "--post", "strip").returncode == 0
+    assert attempts() == ROWS
