@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 from batchrun import __version__
-from batchrun.cli import app, post, run, runs, sim, tools
+from batchrun.cli import app, plan, post, run, runs, sim, tools
 from batchrun.cli.failures import Border
 from batchrun.cli.shape import Door
 from batchrun.errors import ExitCode
@@ -41,7 +41,10 @@ def program(ctx: click.Context) -> int:
     return ExitCode.REFUSED
 
 
-for _command in (app.app, run.run, run.resume, runs.runs, runs.show, runs.export, post.post, runs.check, runs.rm):
+for _command in (
+    *(app.app, run.run, run.resume, plan.plan),
+    *(runs.runs, runs.show, runs.export, post.post, runs.check, runs.rm),
+):
     program.add_command(_command)
 for _command in (sim.sim, tools.prompts, tools.profiles, tools.completion):
     program.add_command(_command)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,6 +59,23 @@ async def execute(
         ended = _ended(ending, prepared.journal.totals, exported, loop.time())
     emit(ended)
     return ended
+
+
+async def pilot(prepared: Prepared, rows: int, access: Access, emit: Emit, *, at_hand: Callable[[Run], None]) -> Ending:
+    """Send only so many rows, from all over the input, and keep their replies; no output is written.
+
+    The journal stays open; who prepared the run closes it. Raises as `execute`.
+    """
+    plan = prepared.plan
+    prepared.plan = replace(plan, sample=rows)
+    ending = Ending(ExitCode.OK)
+    try:
+        if something_pending(prepared.journal.totals):
+            ending = await _sent(prepared, access, emit, at_hand, None)
+    finally:
+        prepared.plan = plan
+        prepared.journal.stop(None if ending.exit_code is ExitCode.OK else ending.exit_code)
+    return ending
 
 
 class _Closing:

@@ -16,12 +16,11 @@ from functools import partial
 from typing import NamedTuple
 
 from batchrun import retry
-from batchrun.budget import Sum
 from batchrun.client import Client
 from batchrun.engine.judge import Judged, counted, end_of, failure, feedback, judge, judge_body
 from batchrun.engine.picture import attempt_ended, limits_event, sample_of
 from batchrun.engine.posting import Posting
-from batchrun.engine.till import BudgetReached, Charge, Hold, Till, caps_of
+from batchrun.engine.till import BudgetReached, Charge, Hold, Till
 from batchrun.engine.window import AHEAD, Job, Window, at_places, in_sample
 from batchrun.errors import BatchrunError, ExitCode, StorageError
 from batchrun.events import (
@@ -97,8 +96,7 @@ class Run:
         self._loop = asyncio.get_running_loop()
         self._limits = Limits(plan.concurrency, plan.concurrency_fixed, plan.rpm, plan.tpm)
         self._gate = Gate(self._limits, listen=emit)
-        charged = Sum(*journal.charged) if caps_of(plan).any else Sum()
-        self._till = Till(plan, charged, expected=lambda: self._gate.estimate(0, None))
+        self._till = Till(plan, journal, expected=lambda: self._gate.estimate(0, None))
         self._window = Window(self._fetch)
         self._health = Health()
         self._policy = Policy(plan.max_attempts, plan.schema_retries, plan.give_up_after, plan.max_wait, plan.fail_on)
@@ -145,7 +143,6 @@ class Run:
         return ending._replace(message=message, hint=hint)
 
     def _close(self) -> None:
-        """Let nothing more begin."""
         self._window.close()
         self._gate.close()
         self._till.close()
@@ -186,6 +183,11 @@ class Run:
         self._limits = limits
         self._gate.change(limits)
         self._man()
+
+    @property
+    def stated(self) -> tuple[float | None, float | None]:
+        """Requests and tokens per minute that the user or the provider has stated."""
+        return self._gate.stated
 
     @property
     def limits(self) -> Limits:

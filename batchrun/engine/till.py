@@ -14,6 +14,7 @@ import orjson
 
 from batchrun.budget import Budget, Caps, Held, Later, Reached, Sum
 from batchrun.engine.judge import Judged
+from batchrun.journal import Journal
 from batchrun.limits import GateClosed
 from batchrun.models import Kind, Request, Totals
 from batchrun.plan import Plan
@@ -74,12 +75,12 @@ def model_in(body: bytes) -> str | None:
 
 
 class Till:
-    """One run's till. `charged` is what earlier sessions were; `expected` tells the output tokens of a request that
+    """One run's till. The journal tells what earlier sessions were charged; `expected` tells the output tokens of a request that
     has no limit of its own. One event loop, no threads."""
 
-    def __init__(self, plan: Plan, charged: Sum, *, expected: Callable[[], int]) -> None:
+    def __init__(self, plan: Plan, journal: Journal, *, expected: Callable[[], int]) -> None:
         self._caps = caps_of(plan)
-        self._budget = Budget(self._caps, charged)
+        self._budget = Budget(self._caps, Sum(*journal.charged) if self._caps.any else Sum())
         self._tariff = tariff_of(plan)
         self._one_model = plan.kind is Kind.ROWS
         self._model: str | None = None

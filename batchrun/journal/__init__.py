@@ -33,6 +33,7 @@ from batchrun.journal.records import (
     Record,
     Sample,
     Session,
+    Spent,
     Wanted,
 )
 
@@ -53,6 +54,7 @@ __all__ = [
     "Record",
     "Sample",
     "Session",
+    "Spent",
     "Wanted",
     "delete",
     "fingerprint",

@@ -130,6 +130,12 @@ class Journal:
         with self._writing(), transaction(self._connection, self._before_commit):
             self._put_meta(meta)
 
+    def note(self, name: str, value: str) -> None:
+        """Keep a text under a name, which `Reader.note` gives back."""
+        with self._writing(), transaction(self._connection, self._before_commit):
+            statement = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"
+            self._connection.execute(statement, (f"note.{name}", value))
+
     @property
     def taken_in(self) -> bool:
         """Whether the first intake is complete; if not, `take_in` starts it over."""

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from batchrun.errors import DamagedError, StorageError
 from batchrun.journal import browse, database, sums
-from batchrun.journal.records import Attempt, Cause, Entry, Line, Meta, Record, Sample, Session, Wanted
+from batchrun.journal.records import Attempt, Cause, Entry, Line, Meta, Record, Sample, Session, Spent, Wanted
 from batchrun.models import State, Totals
 
 PAGE = 1000
@@ -34,6 +34,17 @@ _ATTEMPTS = """
 SELECT a.number, session, began, ended, seconds, status, cause, message, throttled, counted, invalid, maybe_paid, spent,
        input_tokens, output_tokens, request_id, excerpt, body
 FROM attempts AS a LEFT JOIN replies ON replies.id = a.reply WHERE a.row = ? ORDER BY a.number
+"""
+_SETTLED = """
+SELECT rows.seq, request FROM rows JOIN outcomes ON outcomes.row = rows.seq
+WHERE rows.seq > ? AND position IS NOT NULL AND (state = 'done' OR (state = 'failed' AND final)) ORDER BY rows.seq LIMIT ?
+"""
+_SPENT = """
+SELECT line, key, text, total(a.input_tokens), total(a.output_tokens),
+       CASE WHEN count(a.cost) THEN total(a.cost) END, max(o.seconds), count(*) - total(throttled)
+FROM outcomes AS o JOIN rows ON rows.seq = o.row JOIN attempts AS a ON a.row = o.row
+WHERE o.row % ? = 0 AND o.attempts > 0 AND o.reply IS NOT NULL AND position IS NOT NULL AND NOT a.spent
+GROUP BY o.row
 """
 _CAUSES = """
 SELECT ifnull(cause, ''), count(*), ifnull(min(message), ''), min(row)
@@ -136,6 +147,23 @@ class Reader:
     def sessions(self) -> list[Session]:
         """The processes that worked on the run, in order."""
         return [Session(*row) for row in self._all("SELECT id, started, ended, exit_code, pid, host FROM sessions")]
+
+    def settled(self) -> Iterator[str]:
+        """The hashes of the requests that going on would not send again: done, or failed for good."""
+        after = 0
+        while page := self._all(_SETTLED, after, PAGE):
+            yield from (request for _, request in page)
+            after = page[-1][0]
+
+    def spent(self, count: int = 1000) -> list[Spent]:
+        """What rows that were answered used, of at most about `count` of them from all over the input."""
+        finished = self._all("SELECT count(*) FROM outcomes WHERE attempts > 0")[0][0]
+        return [Spent(*row) for row in self._all(_SPENT, max(1, finished // count))]
+
+    def note(self, name: str) -> str | None:
+        """What was noted under this name."""
+        found = self._all("SELECT value FROM meta WHERE name = ?", f"note.{name}")
+        return found[0][0] if found else None
 
     def samples(self, since: float = 0.0) -> list[Sample]:
         """The states of the run after `since`, in order."""

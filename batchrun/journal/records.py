@@ -235,6 +235,20 @@ class Charged(NamedTuple):
     requests: int
 
 
+class Spent(NamedTuple):
+    """What an answered row used, all its attempts together: tokens, picodollars (None: price not known), and the
+    seconds of its last exchange; `attempts` without 429s."""
+
+    line: int
+    key: str
+    text: str
+    input_tokens: float
+    output_tokens: float
+    cost: float | None
+    seconds: float | None
+    attempts: float
+
+
 class Sample(NamedTuple):
     """The state of the run at one moment, as JSON."""
 

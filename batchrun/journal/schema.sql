@@ -2,7 +2,7 @@
 -- Times are seconds since 1970 (UTC), durations seconds, flags 0 or 1; there is nothing in here but text, numbers and JSON.
 
 CREATE TABLE meta (                     -- facts about the run, one a line
-    name            TEXT PRIMARY KEY,   -- run, created, plan (JSON), prompt (source), simulated, output (path relative to this file), intake
+    name            TEXT PRIMARY KEY,   -- run, created, plan (JSON), prompt (source), simulated, output (path relative to this file), intake, note.*
     value           TEXT
 ) WITHOUT ROWID;
 

@@ -161,6 +161,11 @@ class Gate:
         self._queue.clear()
         self._disarm()
 
+    @property
+    def stated(self) -> tuple[float | None, float | None]:
+        """The requests and the tokens per minute that the user or the provider has stated, None where nobody has."""
+        return self._rates.stated
+
     def view(self) -> GateView:
         """The gate now, for a face."""
         waiting = sum(not future.done() for future, _ in self._queue)

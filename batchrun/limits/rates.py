@@ -44,6 +44,12 @@ class Rates:
         return self.pace.learnt or self._stated() < math.inf
 
     @property
+    def stated(self) -> tuple[float | None, float | None]:
+        """Requests and tokens per minute that the user or the provider has stated."""
+        requests, tokens = self._stated() * MINUTE, self.token_limit
+        return requests if requests < math.inf else None, tokens if tokens < math.inf else None
+
+    @property
     def token_limit(self) -> float:
         """Tokens per minute that are stated; no request can be larger."""
         own = math.inf if self._own.tpm is None else self._own.tpm

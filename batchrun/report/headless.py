@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any, Self, TextIO
 
 from batchrun.display import printable
-from batchrun.engine.execute import HASTY, execute
+from batchrun.engine.execute import HASTY, execute, pilot
+from batchrun.engine.outlook import Foretold, foretold, outlook, outlook_after
 from batchrun.engine.run import Ending, Run
 from batchrun.engine.start import Prepared, prepare, prepare_post, prepare_resume, rehearse
 from batchrun.errors import ExitCode, StorageError
@@ -23,7 +25,7 @@ from batchrun.plan.settings import Settings
 from batchrun.plan.sources import Gathered
 from batchrun.progress import Fold
 from batchrun.registry import RunFile
-from batchrun.report import logbook, pages, words
+from batchrun.report import logbook, outlooks, pages, words
 from batchrun.report.faces import JsonLines, choose, plain
 
 PAINT_EVERY = 0.2
@@ -52,6 +54,17 @@ def run(gathered: Gathered, access: Access) -> ExitCode:
             headless.say("interrupted while the input was checked; nothing was sent")
             return ExitCode.INTERRUPTED
         return headless.finish(prepared, access)
+
+
+def plan(gathered: Gathered, access: Access | None, *, pilot: int | None) -> ExitCode:
+    """What a run would send, cost and take; with a pilot, from what so many of its rows did. Raises BatchrunError."""
+    settings = gathered.settings
+    with Headless(settings.model_copy(update={"as_json": False, "no_progress": pilot is None})) as headless:
+        if pilot is None or access is None:
+            outlooks.show(outlook(gathered, headless.emit), as_json=settings.as_json)
+            return ExitCode.OK
+        with closing(prepare(gathered, headless.emit)) as prepared:
+            return headless.pilot(prepared, pilot, access, as_json=settings.as_json)
 
 
 def go_on(
@@ -114,6 +127,35 @@ class Headless:
             self._face.say(end_event(ended, prepared.run))
         last_word(ended, prepared.run, sys.stderr, quiet=self._settings.quiet, why=_why(ended, prepared.run))
         return ended.exit_code
+
+    def pilot(self, prepared: Prepared, rows: int, access: Access, *, as_json: bool) -> ExitCode:
+        """Run so many rows and show what the rest will cost."""
+
+        def at_hand(run: Run) -> None:
+            self._run = run
+            obey(run, prepared.plan)
+
+        async def go() -> Ending:
+            painting = asyncio.get_running_loop().create_task(self._paint())
+            try:
+                return await pilot(prepared, rows, access, self.emit, at_hand=at_hand)
+            finally:
+                painting.cancel()
+
+        ending = asyncio.run(go())
+        self._face.close()
+        if ending.exit_code is not ExitCode.OK:
+            said = (
+                [f"stopped: {ending.message}", f"next: {ending.hint}"]
+                if ending.hint
+                else [f"stopped: {ending.message}"]
+            )
+            for line in said:
+                print(f"batchrun: {printable(line, 2000)}", file=sys.stderr)
+        outlooks.show(
+            outlook_after(prepared, *(self._run.stated if self._run is not None else (None, None))), as_json=as_json
+        )
+        return ending.exit_code
 
     async def _go(self, prepared: Prepared, access: Access | None) -> RunEnded:
         loop = asyncio.get_running_loop()
@@ -200,6 +242,8 @@ def last_word(ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool, why
         lines += [f"wrote {printable(name)}" for name in ended.files]
     if not quiet and (said := words.bill(ended.totals, simulated=run.meta.simulated)):
         lines.append(f"cost: {said}")
+    if not quiet and (found := _foretold(run)) is not None:
+        lines.append(outlooks.verdict(found))
     lines.append(words.account(ended.totals))
     command = words.going_on(ended.totals, run.reference, run.runs_dir)
     if command is not None:
@@ -208,7 +252,21 @@ def last_word(ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool, why
         print(f"batchrun: {line}", file=stream, flush=True)
 
 
+def _foretold(run: RunFile) -> Foretold | None:
+    """How far off a pilot was; a journal that cannot be read is complained of elsewhere."""
+    try:
+        return foretold(run)
+    except StorageError:
+        return None
+
+
 def end_event(ended: RunEnded, run: RunFile) -> dict[str, object]:
     """The last JSON event of a run."""
     command = words.going_on(ended.totals, run.reference, run.runs_dir)
-    return {"event": "ended", **plain(ended), "resume": command}
+    found = _foretold(run)
+    return {
+        "event": "ended",
+        **plain(ended),
+        "resume": command,
+        "foretold": None if found is None else found._asdict(),
+    }

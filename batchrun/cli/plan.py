@@ -1,0 +1,58 @@
+"""`plan`: what a run would send, cost and take, before it is paid for."""
+
+from typing import Any
+
+import click
+
+from batchrun.cli.failures import Border
+from batchrun.cli.options import RUN, value
+from batchrun.cli.run import prepare
+from batchrun.cli.shape import Shown, typed
+from batchrun.errors import RefusedError
+
+_EXAMPLES = (
+    "batchrun plan --input reviews.csv --prompt translate                 what it would send; no call is made",
+    "batchrun plan --input reviews.csv --prompt translate --pilot 50      what 50 rows tell; their replies are kept",
+    "batchrun plan --input reviews.csv --prompt translate --json | jq .cost",
+)
+_NOT_PLANNED = {"dry_run", "update"}
+
+
+@click.command(
+    "plan",
+    cls=Shown,
+    short_help="Say what a run would send, cost and take.",
+    params=[
+        value("This command", "--pilot pilot", "N", "Run N rows from all over the input, and predict from them."),
+        *(option for option in RUN if option.name not in _NOT_PLANNED),
+    ],
+    examples=_EXAMPLES,
+)
+@click.pass_context
+def plan(ctx: click.Context, pilot: str | None, **_: Any) -> int:
+    """Say what a run would send, cost and take.
+
+    The options are those of run. Every row is read and rendered, and no call is made. With --pilot N, N rows are sent
+    as a run would send them; their replies are kept, and the run that follows does not pay for them again.
+    """
+    from batchrun.plan.resolve import check_input, check_provider  # noqa: PLC0415  pydantic: not for --help
+    from batchrun.plan.sources import gather  # noqa: PLC0415  pydantic: not for --help
+    from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
+
+    gathered = gather({name: given for name, given in typed(ctx).items() if name != "pilot"})
+    prepare(ctx, gathered)
+    check_input(gathered.settings)
+    rows = None if pilot is None else _whole(pilot)
+    access = None
+    if rows is not None:
+        if gathered.settings.output == "-":
+            raise RefusedError("a pilot's replies are kept in a run that goes on later", "name an --output file")
+        access = check_provider(gathered)
+        ctx.ensure_object(Border).mask = access.mask.text
+    return headless.plan(gathered, access, pilot=rows)
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) < 1 or len(text) > 9:
+        raise RefusedError(f"--pilot must be a whole number of at least 1, not {text!r}")
+    return int(text)

@@ -1,0 +1,189 @@
+"""What a run will use, cost and take, from what some of its rows did. Pure arithmetic.
+
+A row's prompt tokens follow from the length of its request, so they are learnt as a ratio. Its output tokens may or may
+not: they are estimated in two ways, by a straight line over the length and by the mean of rows of like length (five
+classes), and the way whose spread is smaller is believed. Beyond the lengths that were seen a line is believed by half,
+and the other half is added to the range; so is half of what the two ways differ by. Ranges are 95 % intervals by Student's t; the rows already paid for are
+counted as they are.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, variance
+from typing import NamedTuple
+
+BYTES_PER_TOKEN = 4.0
+"""What a token is taken for until replies tell better; rules of thumb for English differ by a fifth around it."""
+GUESS = 0.25
+"""How far off that may be."""
+CLASSES = 5
+_STEPS = 16
+"""Classes of length in each doubling of it, in the histogram."""
+
+
+class Range(NamedTuple):
+    """An amount that is not known: the least, what is expected, the most."""
+
+    low: float
+    expected: float
+    high: float
+
+    def plus(self, amount: float) -> "Range":
+        """The range moved up."""
+        return Range(self.low + amount, self.expected + amount, self.high + amount)
+
+
+class Seen(NamedTuple):
+    """What one row did: the bytes of its request, the tokens of all its attempts, the seconds of its last exchange.
+
+    `cost` is in picodollars, None where its price is not known; `attempts` do not count 429s.
+    """
+
+    size: int
+    input_tokens: int
+    output_tokens: int
+    cost: int | None
+    seconds: float
+    attempts: int
+
+
+@dataclass(slots=True)
+class Lengths:
+    """The lengths of many requests, as a histogram: for each class how many there are and their bytes."""
+
+    classes: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
+    rows: int = 0
+    size: int = 0
+
+    def add(self, size: int) -> None:
+        """Take one request in."""
+        found = self.classes.setdefault(int(_STEPS * math.log2(max(1, size))), [0, 0])
+        found[0] += 1
+        found[1] += size
+        self.rows += 1
+        self.size += size
+
+    def means(self) -> Iterable[tuple[int, float]]:
+        """How many requests there are of each mean length."""
+        return ((count, size / count) for count, size in self.classes.values())
+
+
+def input_tokens(lengths: Lengths, seen: Sequence[Seen]) -> Range:
+    """The prompt tokens of requests that were not sent yet."""
+    known = sum(row.size * row.attempts for row in seen)
+    if not known:
+        guess = lengths.size / BYTES_PER_TOKEN
+        return Range(guess * (1 - GUESS), guess, guess * (1 + GUESS))
+    return total(lengths, [(row.size, row.input_tokens) for row in seen])
+
+
+def total(lengths: Lengths, seen: Sequence[tuple[int, float]]) -> Range:
+    """The sum of a quantity over requests that were not sent yet, from (length, quantity) of those that were."""
+    if not lengths.rows:
+        return Range(0, 0, 0)
+    if len(seen) < 3 or len({amount for _, amount in seen}) == 1:
+        expected = lengths.rows * fmean(amount for _, amount in seen)
+        return Range(expected, expected, expected) if len(seen) >= 3 else Range(0, expected, 2 * expected)
+    line, classes = _by_line(lengths, seen), _by_class(lengths, seen)
+    expected, spread, doubt = min(line, classes, key=lambda way: way[1])
+    if math.isfinite(line[1] + classes[1]):
+        doubt = max(doubt, abs(line[0] - classes[0]) / 2)
+    half = _student(len(seen) - 2) * spread + doubt
+    return Range(max(0.0, expected - half), expected, expected + half)
+
+
+def _by_line(lengths: Lengths, seen: Sequence[tuple[int, float]]) -> tuple[float, float, float]:
+    """A least-squares line over the length: the sum, its standard error, and the doubt about unseen lengths."""
+    count, rows = len(seen), lengths.rows
+    mean_size, mean = fmean(size for size, _ in seen), fmean(amount for _, amount in seen)
+    square = sum((size - mean_size) ** 2 for size, _ in seen)
+    if not square:
+        return rows * mean, math.inf, 0.0
+    slope = sum((size - mean_size) * (amount - mean) for size, amount in seen) / square
+    residuals = (
+        (amount - mean - slope * (size - mean_size)) / (1 - min(0.9, 1 / count + (size - mean_size) ** 2 / square))
+        for size, amount in seen
+    )
+    noise = sum(residual**2 for residual in residuals) / (count - 1)
+    away = lengths.size / rows - mean_size
+    error = rows * math.sqrt(noise / count * _unseen(count, rows) * (1 + away**2 / (square / count)))
+    return _extrapolated(lengths, seen, rows * (mean + slope * away), slope, error)
+
+
+def _extrapolated(
+    lengths: Lengths, seen: Sequence[tuple[int, float]], line: float, slope: float, error: float
+) -> tuple[float, float, float]:
+    """A line is believed by half where no length was seen."""
+    least, most = min(size for size, _ in seen), max(size for size, _ in seen)
+    beyond = slope * sum(count * (size - min(most, max(least, size))) for count, size in lengths.means())
+    return line - beyond / 2, error, abs(beyond) / 2
+
+
+def _by_class(lengths: Lengths, seen: Sequence[tuple[int, float]]) -> tuple[float, float, float]:
+    """The means of classes of length, weighted by how many requests each has."""
+    sizes = sorted(size for size, _ in seen)
+    edges = sorted({sizes[place * len(sizes) // CLASSES] for place in range(1, CLASSES)})
+    groups: list[list[float]] = [[] for _ in range(len(edges) + 1)]
+    for size, amount in seen:
+        groups[bisect_right(edges, size)].append(amount)
+    rows = [0] * len(groups)
+    for count, size in lengths.means():
+        rows[bisect_right(edges, size)] += count
+    if any(count and len(group) < 2 for count, group in zip(rows, groups, strict=True)):
+        return 0.0, math.inf, 0.0
+    used = [(count, group) for count, group in zip(rows, groups, strict=True) if count]
+    expected = sum(count * fmean(group) for count, group in used)
+    errors = (count**2 * variance(group) / len(group) * _unseen(len(group), count) for count, group in used)
+    return expected, math.sqrt(sum(errors)), 0.0
+
+
+def _unseen(seen: int, rows: int) -> float:
+    """The spread of a sum over rows that were not seen, against that of a mean of infinitely many."""
+    return 1 + seen / rows
+
+
+def _student(freedom: int) -> float:
+    """The 97.5 % point of Student's t (Cornish-Fisher; within 0.5 % from 4 degrees of freedom on)."""
+    freedom = max(1, freedom)
+    return 1.96 + 2.372 / freedom + 2.822 / freedom**2 + 2.556 / freedom**3
+
+
+class Pace(NamedTuple):
+    """What bounds the speed: rates per minute, None where none is known; requests at once; seconds of an exchange."""
+
+    rpm: float | None
+    tpm: float | None
+    concurrency: int
+    seconds: float | None
+
+
+class Duration(NamedTuple):
+    """How long a run sends, in seconds, and what binds it; None where nothing tells."""
+
+    seconds: Range
+    binding: str
+
+
+def duration(requests: float, tokens: Range, pace: Pace) -> Duration | None:
+    """How long it takes to send so many requests with so many tokens in and out."""
+    bounds = [_rate_bound("requests per minute", Range(requests, requests, requests), pace.rpm)]
+    bounds.append(_rate_bound("tokens per minute", tokens, pace.tpm))
+    if pace.seconds is not None:
+        waves = max(1.0, requests / pace.concurrency) * pace.seconds if requests else 0.0
+        name = "concurrency" if requests > pace.concurrency else "latency"
+        bounds.append(Duration(Range(waves, waves, 2 * waves), name))
+    found = [bound for bound in bounds if bound is not None]
+    longest = max(found, key=lambda bound: bound.seconds.expected, default=None)
+    if longest is None or longest.binding not in ("requests per minute", "tokens per minute"):
+        return longest
+    low, expected, high = longest.seconds
+    return Duration(Range(low * 0.98, expected, high * 1.1 + (pace.seconds or 0.0)), longest.binding)
+
+
+def _rate_bound(name: str, amount: Range, rate: float | None) -> Duration | None:
+    if rate is None:
+        return None
+    per_second: Callable[[float], float] = lambda number: number / rate * 60  # noqa: E731  one formula for three
+    return Duration(Range(*map(per_second, amount)), name)

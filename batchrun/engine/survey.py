@@ -1,0 +1,271 @@
+"""What a run would send, measured on every row without a call; and what it will cost and take, as far as that is known.
+
+`survey` reads the input as a run would, `survey_pending` the rows of a journal that are not answered. What answered rows
+of the same run used, a pilot's above all, turns lengths into tokens, cost and time (`forecast`).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from batchrun import prompts, registry, rows
+from batchrun.engine.export import added
+from batchrun.engine.forecast import (
+    BYTES_PER_TOKEN,
+    Duration,
+    Lengths,
+    Pace,
+    Range,
+    Seen,
+    duration,
+    input_tokens,
+    total,
+)
+from batchrun.engine.intake import Problems, checked
+from batchrun.engine.start import Emit, planned, renderer_of
+from batchrun.engine.till import model_in, tariff_of
+from batchrun.events import IntakeProgress
+from batchrun.journal import Reader
+from batchrun.models import Kind, Request, Row
+from batchrun.plan import Plan
+from batchrun.plan.sources import Gathered
+from batchrun.pricing import Price
+from batchrun.prompts import Renderer, request_digest
+from batchrun.registry import STREAM, RunFile
+from batchrun.rows import restore
+
+NAMED = 5
+"""Lines that are too long which are named."""
+
+
+class Example(NamedTuple):
+    """A rendered request, and the line it comes from."""
+
+    line: int
+    request: Request
+
+
+@dataclass(slots=True)
+class Survey:
+    """What was found. `rows` are valid ones; the rest is about the `lengths.rows` requests that would be sent.
+
+    `duplicates` of them are equal to an earlier one. `ceiling` is what they cost at most and `floor` their prompts
+    alone, in picodollars, None where a price or a limit of output tokens is not known. `too_long` requests do not fit
+    into the context window with the output that they ask for; `lines` names some.
+    """
+
+    plan: Plan
+    rows: int = 0
+    skipped: int = 0
+    lengths: Lengths = field(default_factory=Lengths)
+    duplicates: int = 0
+    floor: float | None = 0.0
+    ceiling: float | None = 0.0
+    output_limit: int | None = 0
+    price: Price | None = None
+    unpriced: set[str] = field(default_factory=set[str])
+    window: int | None = None
+    too_long: int = 0
+    lines: list[int] = field(default_factory=list[int])
+    examples: list[Example] = field(default_factory=list[Example])
+    run: RunFile | None = None
+
+
+def survey(gathered: Gathered, emit: Emit) -> Survey:
+    """Open, check and render the whole input as a run would. Raises as `prepare`; makes no journal and no call."""
+    settings = gathered.settings
+    prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
+    source = rows.open_input(settings.input or STREAM, id_column=settings.id_column, has_prompt=prompt is not None)
+    plan = planned(gathered, source, prompt)
+    found = _run_of(plan, gathered)
+    problems = Problems()
+    renderer = _Last(renderer_of(plan, prompt))
+    counted = _Counted(plan, found)
+    for count, row in enumerate(checked(source, renderer, problems, added(plan)), 1):
+        if row.skipped is None and renderer.request is not None:
+            counted.add(row.line, row.request, renderer.request)
+        if count % 10_000 == 0:
+            emit(IntakeProgress(count))
+    problems.refuse(source.name, skip_invalid=settings.skip_invalid)
+    counted.survey.skipped = problems.count
+    return counted.survey
+
+
+def survey_pending(plan: Plan, run: RunFile, renderer: Renderer, pages: Iterable[Sequence[Any]]) -> Survey:
+    """The same for the rows of a journal without an outcome, page by page."""
+    counted = _Counted(plan, None)
+    for page in pages:
+        for row in page:
+            request = renderer.render(restore(row.line, row.key, row.text))
+            counted.add(row.line, request_digest(request), request)
+    counted.survey.run = run
+    return counted.survey
+
+
+def _run_of(plan: Plan, gathered: Gathered) -> RunFile | None:
+    if plan.output == STREAM or gathered.settings.fresh:
+        return None
+    directory = registry.directory_for(plan.output, gathered.settings.runs_dir)
+    return registry.of_output(Path(plan.output), directory)
+
+
+class _Last:
+    """A renderer that remembers its last request."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self.request: Request | None = None
+
+    def render(self, row: Row) -> Request:
+        self.request = None
+        self.request = self._renderer.render(row)
+        return self.request
+
+
+class _Counted:
+    """Counts requests into a survey."""
+
+    def __init__(self, plan: Plan, run: RunFile | None) -> None:
+        self.survey = Survey(plan, run=run)
+        self._limit = plan.limit
+        self._tariff = tariff_of(plan)
+        self._one_model = plan.kind is Kind.ROWS
+        self._model: str | None = None
+        self._digests: set[int] = set()
+        self._settled: Counter[int] = Counter()
+        if run is not None:
+            with Reader.open(run.path) as reader:
+                self._settled.update(map(_short, reader.settled()))
+
+    def add(self, line: int, digest: str, request: Request) -> None:
+        """One valid row."""
+        found = self.survey
+        found.rows += 1
+        short = _short(digest)
+        if self._limit is not None and found.rows > self._limit:
+            return
+        if self._settled.get(short, 0) > 0:
+            self._settled[short] -= 1
+            return
+        if short in self._digests:
+            found.duplicates += 1
+        self._digests.add(short)
+        found.lengths.add(len(request.body))
+        self._show(line, request)
+        self._price(line, request)
+
+    def _show(self, line: int, request: Request) -> None:
+        """The first, the longest and the last request are examples."""
+        examples = self.survey.examples
+        example = Example(line, request)
+        if len(examples) < 3:
+            examples.append(example)
+            return
+        if len(examples[2].request.body) > len(examples[1].request.body):
+            examples[1] = examples[2]
+        examples[2] = example
+
+    def _price(self, line: int, request: Request) -> None:
+        found, limit = self.survey, request.output_limit
+        if self._model is None or not self._one_model:
+            self._model = model_in(request.body)
+            found.price = self._tariff.of(self._model)
+            found.window = self._tariff.window(self._model)
+        tokens = len(request.body) / BYTES_PER_TOKEN
+        if found.window is not None and tokens + (limit or 0) > found.window:
+            found.too_long += 1
+            found.lines += [line] if len(found.lines) < NAMED else []
+        found.output_limit = None if limit is None or found.output_limit is None else found.output_limit + limit
+        if found.price is None:
+            found.floor = found.ceiling = None
+            found.unpriced.add(self._model or "")
+            return
+        found.floor = None if found.floor is None else found.floor + tokens * found.price.input.at(int(tokens))
+        worst = None if limit is None else found.price.worst(len(request.body), limit)
+        found.ceiling = None if worst is None or found.ceiling is None else found.ceiling + worst
+
+
+def _short(digest: str) -> int:
+    """Enough of a digest to tell requests apart, in little memory."""
+    return int(digest[:16], 16)
+
+
+def seen_in(run: RunFile, renderer: Renderer) -> list[Seen]:
+    """What answered rows of a run did."""
+    with Reader.open(run.path) as reader:
+        answered = reader.spent()
+    return [
+        Seen(
+            len(renderer.render(restore(row.line, row.key, row.text)).body),
+            int(row.input_tokens),
+            int(row.output_tokens),
+            None if row.cost is None else int(row.cost),
+            row.seconds or 0.0,
+            max(1, int(row.attempts)),
+        )
+        for row in answered
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What sending the surveyed requests will use, cost and take; None where nothing tells.
+
+    `cost` is in picodollars and includes the `charged` of what was sent before. `measured` is how many answered rows
+    it rests on; with none, `cost` is None unless the output is none.
+    """
+
+    requests: int
+    measured: int
+    input_tokens: Range
+    output_tokens: Range | None
+    cost: Range | None
+    charged: int
+    time: Duration | None
+
+
+def forecast(found: Survey, seen: Sequence[Seen], pace: Pace, charged: int) -> Forecast:
+    """What is to be expected of what the survey found."""
+    lengths, sums = found.lengths, input_tokens(found.lengths, seen)
+    output = cost = None
+    attempts = 1.0
+    if seen:
+        output = total(lengths, [(row.size, row.output_tokens) for row in seen])
+        attempts = sum(row.attempts for row in seen) / len(seen)
+        costs = [(row.size, row.cost) for row in seen if row.cost is not None]
+        cost = total(lengths, costs) if len(costs) == len(seen) else None
+    elif found.output_limit == 0:
+        output = Range(0, 0, 0)
+        cost = None if found.floor is None else Range(found.floor * 0.75, found.floor, found.floor * 1.25)
+    tokens = sums if output is None else Range(*(one + other for one, other in zip(sums, output, strict=True)))
+    return Forecast(
+        requests=lengths.rows,
+        measured=len(seen),
+        input_tokens=sums,
+        output_tokens=output,
+        cost=None if cost is None else cost.plus(charged),
+        charged=charged,
+        time=duration(lengths.rows * attempts, tokens, pace),
+    )
+
+
+def pace_of(plan: Plan, seen: Sequence[Seen], rpm: float | None, tpm: float | None) -> Pace:
+    """What bounds the speed: the user's limits, and those that a provider has stated."""
+    seconds = sum(row.seconds for row in seen) / len(seen) if seen else None
+    return Pace(_lower(plan.rpm, rpm), _lower(plan.tpm, tpm), plan.concurrency, seconds)
+
+
+def _lower(one: float | None, other: float | None) -> float | None:
+    known = [rate for rate in (one, other) if rate is not None]
+    return min(known, default=None)
+
+
+def stated_limits(run: RunFile) -> tuple[float | None, float | None]:
+    """The requests and tokens per minute that were in force when the run was last at work."""
+    with Reader.open(run.path) as reader:
+        states: list[dict[str, Any]] = [json.loads(sample.state) for sample in reader.samples()[-20:]]
+    rates = {name: [state[name] for state in states if state.get(name)] for name in ("rpm", "tpm")}
+    return max(rates["rpm"], default=None), max(rates["tpm"], default=None)

@@ -1,0 +1,159 @@
+"""What `batchrun plan` says of an outlook, for people and as JSON; and how far off a pilot was."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from batchrun.display import printable
+from batchrun.engine.forecast import Range
+from batchrun.engine.outlook import Foretold, Outlook
+from batchrun.engine.survey import Survey
+from batchrun.pricing import usd
+from batchrun.report import words
+
+_SHOWN = 1200
+"""Characters of an example that are shown."""
+
+
+def show(found: Outlook, *, as_json: bool) -> None:
+    """The outlook on standard output."""
+    if as_json:
+        print(json.dumps(values(found), ensure_ascii=False))
+        return
+    for line in lines(found):
+        print(line)
+
+
+def values(found: Outlook) -> dict[str, Any]:
+    """The outlook as JSON values: money in US dollars, times in seconds, ranges as low, expected and high."""
+    survey, expected, pace = found
+    return {
+        "rows": survey.rows,
+        "skipped": survey.skipped,
+        "requests": expected.requests,
+        "duplicates": survey.duplicates,
+        "body_bytes": survey.lengths.size,
+        "measured": expected.measured,
+        "input_tokens": _range(expected.input_tokens),
+        "output_tokens": _range(expected.output_tokens),
+        "output_limit": survey.output_limit,
+        "cost": _range(expected.cost, 1e-12),
+        "charged": usd(expected.charged),
+        "cost_of_prompts": None if survey.floor is None else usd(int(survey.floor)),
+        "cost_at_most": None if survey.ceiling is None else usd(int(survey.ceiling)),
+        "price": None if survey.price is None else survey.price.text,
+        "unpriced": sorted(survey.unpriced),
+        "seconds": None if expected.time is None else _range(expected.time.seconds),
+        "binding": None if expected.time is None else expected.time.binding,
+        "rpm": pace.rpm,
+        "tpm": pace.tpm,
+        "concurrency": pace.concurrency,
+        "context_window": survey.window,
+        "too_long": survey.too_long,
+        "too_long_lines": survey.lines,
+        "model": survey.plan.model,
+        "profile": survey.plan.profile,
+        "base_url": survey.plan.base_url,
+        "simulated": survey.plan.simulated,
+        "output": survey.plan.output,
+        "run": None if survey.run is None else survey.run.id,
+        "examples": [{"line": line, "body": json.loads(request.body)} for line, request in survey.examples],
+    }
+
+
+def _range(amount: Range | None, unit: float = 1.0) -> dict[str, float] | None:
+    return None if amount is None else {name: round(value * unit, 9) for name, value in amount._asdict().items()}
+
+
+def lines(found: Outlook) -> Iterable[str]:
+    """The outlook for people."""
+    survey, expected, _ = found
+    skipped = f", {survey.skipped:,} invalid lines skipped" if survey.skipped else ""
+    yield f"rows      {survey.rows:,}{skipped}"
+    twins = f", {survey.duplicates:,} of them equal to another (--dedupe sends those once)" if survey.duplicates else ""
+    yield f"requests  {expected.requests:,} to send{twins}"
+    yield f"to        {printable(survey.plan.base_url or survey.plan.profile)}, model {printable(survey.plan.model or '-')}"
+    yield f"output    {printable(survey.plan.output)}"
+    yield f"in        {_tokens(expected.input_tokens)}, {_basis(found)}"
+    yield f"out       {_output(found)}"
+    yield f"cost      {_cost(found)}"
+    yield f"time      {_time(found)}"
+    if survey.too_long:
+        named = ", ".join(map(str, survey.lines))
+        yield f"too long  {survey.too_long:,} requests for the window of {survey.window:,} tokens (line {named} …)"
+    yield from _examples(survey)
+
+
+def _tokens(amount: Range) -> str:
+    low, expected, high = (words.count(round(value)) for value in amount)
+    return f"about {expected} tokens" + ("" if low == high else f" ({low} to {high})")
+
+
+def _basis(found: Outlook) -> str:
+    if found.forecast.measured:
+        return f"measured on {found.forecast.measured:,} answered rows"
+    return "by the length of every request; --pilot 50 measures it"
+
+
+def _output(found: Outlook) -> str:
+    expected, limit = found.forecast.output_tokens, found.survey.output_limit
+    if expected is not None:
+        return _tokens(expected)
+    most = "no limit is set" if limit is None else f"at most {words.count(limit)} tokens"
+    return f"not known before a reply, {most}; --pilot 50 measures it"
+
+
+def _cost(found: Outlook) -> str:
+    survey, expected = found.survey, found.forecast
+    if survey.unpriced:
+        named = ", ".join(printable(name or "-", 60) for name in sorted(survey.unpriced)[:3])
+        return f"not known: no price of {named} here; state input_price and output_price in the profile"
+    before = f", {words.money(expected.charged)} of it charged already" if expected.charged else ""
+    if expected.cost is not None:
+        low, middle, high = (words.money(int(amount)) for amount in expected.cost)
+        return f"about {middle} ({low} to {high}){before}"
+    at_least = "" if survey.floor is None else f"about {words.money(int(survey.floor))} for the prompts"
+    at_most = "" if survey.ceiling is None else f", at most {words.money(survey_ceiling(survey))} with the replies"
+    priced = "" if survey.price is None else f"; {survey.price.text}"
+    return f"{at_least}{at_most}{priced}"
+
+
+def survey_ceiling(survey: Survey) -> int:
+    """The most that the requests can cost, in picodollars."""
+    return int(survey.ceiling or 0)
+
+
+def _time(found: Outlook) -> str:
+    time, pace = found.forecast.time, found.pace
+    if time is None:
+        return "not known: no limit is set, and no reply was measured; --pilot 50 measures it"
+    low, expected, high = (words.duration(seconds) for seconds in time.seconds)
+    rates = {"requests per minute": pace.rpm, "tokens per minute": pace.tpm, "concurrency": float(pace.concurrency)}
+    rate = rates.get(time.binding)
+    bound = time.binding if rate is None else f"{time.binding} ({rate:,.0f})"
+    return f"about {expected} ({low} to {high}), bound by {bound}"
+
+
+def _examples(survey: Survey) -> Iterable[str]:
+    for name, (line, request) in zip(("first", "longest", "last"), survey.examples, strict=False):
+        body = json.dumps(json.loads(request.body), ensure_ascii=False, indent=2)
+        text = "\n".join(printable(part, _SHOWN) for part in body[:_SHOWN].split("\n"))
+        more = f"\n… {len(body) - _SHOWN:,} more characters" if len(body) > _SHOWN else ""
+        yield f"\nthe {name} request (line {line}):\n{text}{more}"
+
+
+def verdict(found: Foretold) -> str:
+    """How far off the pilot was, in one line."""
+    parts: list[str] = []
+    if found.dollars is not None:
+        low, expected, high = (words.money(int(amount * 1e12)) for amount in found.dollars)
+        was = words.money(int(found.dollars_were * 1e12))
+        parts.append(f"{expected} ({low} to {high}), and it is {was}{_off(found.dollars_were, found.dollars[1])}")
+    if found.seconds is not None:
+        expected, was = words.duration(found.seconds[1]), words.duration(found.seconds_were)
+        parts.append(f"{expected} for the rest, and it took {was}{_off(found.seconds_were, found.seconds[1])}")
+    return "the pilot foretold " + "; ".join(parts)
+
+
+def _off(was: float, expected: float) -> str:
+    return "" if not expected else f" ({100 * (was - expected) / expected:+.0f} %)"

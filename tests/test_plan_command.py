@@ -1,0 +1,106 @@
+"""`batchrun plan`: what would be sent, cost and take; a pilot's replies are kept and not paid for again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SETTINGS = """
+[profiles.sim]
+input_price = 1.0
+output_price = 10.0
+[sim]
+rpm = 60000
+"""
+SAME = ("-i", "in.jsonl", "-p", "summarize", "-P", "sim", "-o", "out.jsonl")
+
+
+def batchrun(folder: Path, *args: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "batchrun", *args]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def planned(folder: Path, *args: str) -> dict[str, Any]:
+    return json.loads(batchrun(folder, "plan", *SAME, "--json", *args).stdout)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "batchrun.toml").write_text(SETTINGS)
+    rows = [{"text": f"Sentence {n % 90}. " * (1 + n % 7)} for n in range(120)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def test_a_plan_measures_every_row_and_makes_nothing(folder: Path) -> None:
+    found = planned(folder)
+    assert (found["rows"], found["requests"], found["measured"]) == (120, 120, 0)
+    assert found["input_tokens"]["expected"] == pytest.approx(found["body_bytes"] / 4)
+    assert found["cost"] is None
+    assert found["cost_of_prompts"] == pytest.approx(found["body_bytes"] / 4 * 1e-6)
+    assert found["cost_at_most"] is None
+    assert [example["body"]["model"] for example in found["examples"]] == ["simulated"] * 3
+    assert not (folder / ".batchrun").exists()
+    said = batchrun(folder, "plan", *SAME).stdout
+    assert "requests  120 to send" in said
+    assert "the longest request (line " in said
+
+
+def test_equal_requests_are_counted(folder: Path) -> None:
+    (folder / "in.jsonl").write_text('{"text": "One."}\n' * 5 + '{"text": "Two."}\n')
+    assert planned(folder)["duplicates"] == 4
+
+
+def test_with_a_limit_of_output_the_most_is_known(folder: Path) -> None:
+    found = planned(folder, "--max-output-tokens", "50")
+    assert found["output_limit"] == 6000
+    assert found["cost_at_most"] == pytest.approx((found["body_bytes"] + 6000 * 10) * 1e-6)
+
+
+def test_a_price_that_is_not_known_is_said(folder: Path) -> None:
+    (folder / "batchrun.toml").write_text("")
+    assert planned(folder)["unpriced"] == ["simulated"]
+    assert "not known: no price of simulated here" in batchrun(folder, "plan", *SAME).stdout
+
+
+def test_rows_too_long_for_the_context_window_are_named(folder: Path) -> None:
+    with (folder / "in.jsonl").open("a") as stream:
+        stream.write(json.dumps({"text": "long " * 200_000}) + "\n")
+    found = planned(folder, "--model", "gpt-3.5-turbo")
+    assert (found["too_long"], found["too_long_lines"]) == (1, [121])
+
+
+def test_limits_tell_the_time_and_what_binds(folder: Path) -> None:
+    found = planned(folder, "--rpm", "60")
+    assert (found["seconds"]["expected"], found["binding"]) == (pytest.approx(120), "requests per minute")
+
+
+def test_a_pilot_is_kept_and_foretells_the_rest(folder: Path) -> None:
+    found = planned(folder, "--pilot", "20", "--quiet")
+    assert (found["requests"], found["measured"]) == (100, 20)
+    assert found["cost"]["low"] <= found["cost"]["expected"] <= found["cost"]["high"]
+    assert found["rpm"] == pytest.approx(60_000, rel=0.02)
+    assert not (folder / "out.jsonl").exists()
+    again = planned(folder)
+    assert (again["requests"], again["measured"]) == (100, 20)
+    events = [json.loads(line) for line in batchrun(folder, "run", *SAME, "--json").stdout.splitlines()]
+    assert sum(event["event"] == "attempt" for event in events) == 100
+    foretold = events[-1]["foretold"]
+    assert foretold["dollars"] == [pytest.approx(found["cost"][name], abs=1e-8) for name in ("low", "expected", "high")]
+    assert foretold["dollars_were"] == pytest.approx(foretold["dollars"][1], rel=0.3)
+    assert len((folder / "out.jsonl").read_text().splitlines()) == 120
+
+
+def test_the_end_of_the_run_says_how_far_off_the_pilot_was(folder: Path) -> None:
+    batchrun(folder, "plan", *SAME, "--pilot", "20")
+    assert "the pilot foretold $0.0" in batchrun(folder, "run", *SAME).stderr
+
+
+def test_a_pilot_for_a_stream_is_refused(folder: Path) -> None:
+    done = batchrun(folder, "plan", *SAME[:-1], "-", "--pilot", "20", code=2)
+    assert "name an --output file" in done.stderr
