@@ -1,4 +1,4 @@
-"""One exchange, over the own session and over the SDK: the same promises for both wires."""
+"""One exchange, on a lane, over the session and over the SDK: the same promises for all wires."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ from wire import (
     whole,
 )
 
-from batchrun.client import Client
+from batchrun.client import Client, lane
 from batchrun.client.wire import Answer
 from batchrun.models import Endpoint, Fault, Request
 
@@ -38,13 +38,15 @@ async def token() -> str:
     return KEY
 
 
-@pytest.fixture(params=["session", "sdk"])
-def connect(request: pytest.FixtureRequest) -> Connect:
-    """Makes a client for a server, over each of the two wires."""
+@pytest.fixture(params=["lane", "session", "sdk"])
+def connect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Connect:
+    """Makes a client for a server, over each of the wires."""
+    if request.param != "lane":
+        monkeypatch.setattr(lane, "TRIED", ())
 
     def make(server: FaultServer | str, **options: object) -> Client:
         base_url = server if isinstance(server, str) else server.base_url
-        access = {"api_key": KEY} if request.param == "session" else {"token": token}
+        access = {"api_key": KEY} if request.param != "sdk" else {"token": token}
         return Client(**{"base_url": base_url, **access, "environ": {}, **options})
 
     return make

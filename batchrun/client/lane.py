@@ -1,0 +1,103 @@
+"""Prepared requests over aiohttp's connections, without a request object and a response object for each exchange.
+
+Names, TLS, keep-alive and parsing stay aiohttp's. What is the same for every request to one address, which is all but
+the length and the body, is written down once; that halves the CPU of an exchange (docs/performance.md). The classes
+used for it are public, but their use is not documented: a lane is only taken with versions of aiohttp under which the
+tests of the wire pass on it, and with any other the session posts by itself, to the same effect.
+"""
+
+import asyncio
+import ssl
+from typing import Any
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from batchrun.client.wire import Answer, TooLargeError
+
+TRIED = ("3.14.",)
+"""Versions of aiohttp that a lane was tried with."""
+
+_SWITCHING = 101
+
+
+class Lane:
+    """Posts bodies to one address, not through a proxy. Raises what `ClientSession.post` raises."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: URL,
+        *,
+        tls: ssl.SSLContext | bool,
+        max_reply_bytes: int,
+        sizes: dict[str, int],
+    ) -> None:
+        assert session.connector is not None, "the session is open"
+        self._connector = session.connector
+        self._timeout = session.timeout
+        self._request = aiohttp.ClientRequest(
+            "POST",
+            url,
+            headers=session.headers,
+            data=b"{}",
+            loop=asyncio.get_running_loop(),
+            ssl=tls,
+            session=session,
+        )
+        self._head = _head(self._request)
+        self._max = max_reply_bytes
+        self._reading = {**sizes, "read_until_eof": True}
+
+    async def post(self, body: bytes) -> Answer:
+        """One exchange; the connection is kept only after a whole answer to a whole request."""
+        try:
+            connection = await self._connector.connect(self._request, [], self._timeout)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {self._request.url}") from error
+        try:
+            answer = await self._exchange(connection, body)
+        except BaseException:
+            connection.close()
+            raise
+        transport = connection.transport
+        if transport is None or transport.get_write_buffer_size():
+            connection.close()
+        else:
+            connection.release()
+        return answer
+
+    async def _exchange(self, connection: Any, body: bytes) -> Answer:
+        protocol, transport = connection.protocol, connection.transport
+        if transport is None or transport.is_closing():
+            raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+        protocol.set_response_params(**self._reading)
+        transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+        message, content = await protocol.read()
+        while 100 <= message.code < 200 and message.code != _SWITCHING:
+            message, content = await protocol.read()
+        return Answer(message.code, message.headers, await read_whole(content, self._max))
+
+
+async def read_whole(content: aiohttp.StreamReader, most: int) -> bytes:
+    """The whole body; raises TooLargeError when it grows over `most` bytes, and what aiohttp raises for one cut off."""
+    size = 0
+    chunks: list[bytes] = []
+    while not content.at_eof():
+        chunk = content.read_nowait() if content.is_eof() else await content.readany()
+        size += len(chunk)
+        if size > most:
+            raise TooLargeError(f"the reply is larger than {most // (1024 * 1024)} MB")
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _head(request: aiohttp.ClientRequest) -> bytes:
+    """The request line and the headers as far as the value of Content-Length, which stands last."""
+    headers = CIMultiDict(request.headers)
+    del headers["content-length"]
+    lines = [f"POST {request.url.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    if any(character in line for line in lines for character in "\r\n\0"):
+        raise ValueError("a header with a line break")
+    return "\r\n".join([*lines, "Content-Length: "]).encode()
