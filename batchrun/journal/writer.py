@@ -1,7 +1,8 @@
 """The one thread that writes while a run is under way.
 
-The loop hands over operations and gets a future for each; the thread takes what has gathered, up to `GROUP`, writes
-it in one transaction and resolves the futures after its COMMIT, with one wake-up of the loop for all of them. While a
+The loop gets a future for each operation and hands all operations of one turn over together, since every hand-over may
+wake the thread and make it fight for the interpreter. The thread takes what has gathered, at most two `GROUP`s, writes it
+in one transaction and resolves the futures after its COMMIT, with one wake-up of the loop for all of them. While a
 commit waits for the disk the next group gathers, so that commits grow with the load.
 
 A commit that fails ends the writer for good: the group is rolled back, and every waiting and every later future fails
@@ -11,7 +12,7 @@ with StorageError.
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ GROUP = 512
 
 Done = asyncio.Future[None]
 Apply = Callable[[Group], None]
+Turn = list[tuple[Done, Apply]]
+"""What one turn of the loop hands over."""
 
 _OPEN = """
 SELECT row, number, cost, charged_tokens FROM attempts WHERE ended IS NULL AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = attempts.row)
@@ -66,7 +69,8 @@ class Writer:
         self._clock = clock
         self._before_commit = before_commit
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[tuple[Done | None, Apply | None]] = SimpleQueue()
+        self._queue: SimpleQueue[Turn | None] = SimpleQueue()
+        self._turn: Turn = []
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self.failure: StorageError | None = None
         self.sums = sums.read(connection)
@@ -81,7 +85,8 @@ class Writer:
 
     def stop(self) -> None:
         """Write what was handed over and end the thread; waits for it."""
-        self._queue.put((None, None))
+        self._hand_over()
+        self._queue.put(None)
         self._thread.join()
 
     def begin(self, row: int, number: int, cost: int | None, tokens: int) -> Done:
@@ -142,9 +147,16 @@ class Writer:
         future: Done = self._loop.create_future()
         if self.failure is not None:
             _fail(future, self.failure)
-        else:
-            self._queue.put((future, apply))
+            return future
+        if not self._turn:
+            self._loop.call_soon(self._hand_over)
+        self._turn.append((future, apply))
         return future
+
+    def _hand_over(self) -> None:
+        turn, self._turn = self._turn, []
+        for start in range(0, len(turn), GROUP):
+            self._queue.put(turn[start : start + GROUP])
 
     def _close_open(self, group: Group, row: int, now: float) -> None:
         """A process that was killed left this attempt open; it may have been paid."""
@@ -210,23 +222,23 @@ class Writer:
             taken, more = self._gather()
             if taken and self.failure is None:
                 self._commit(taken)
-            self._tell([future for future, _ in taken if future is not None])
+            self._tell([future for future, _ in taken])
 
-    def _gather(self) -> tuple[list[tuple[Done | None, Apply]], bool]:
-        """Wait for one operation and take what else has come; and whether more may come."""
-        taken: list[tuple[Done | None, Apply]] = []
-        future, apply = self._queue.get()
+    def _gather(self) -> tuple[Turn, bool]:
+        """Wait for one turn and take what else has come; and whether more may come."""
+        taken: Turn = []
+        turn = self._queue.get()
         try:
-            while apply is not None:
-                taken.append((future, apply))
-                if len(taken) == GROUP:
+            while turn is not None:
+                taken += turn
+                if len(taken) >= GROUP:
                     return taken, True
-                future, apply = self._queue.get_nowait()
+                turn = self._queue.get_nowait()
         except Empty:
             return taken, True
         return taken, False
 
-    def _commit(self, taken: Iterable[tuple[Done | None, Apply]]) -> None:
+    def _commit(self, taken: Turn) -> None:
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
