@@ -72,6 +72,15 @@ def test_help_loads_nothing_heavy(args: tuple[str, ...]) -> None:
     }
 
 
+def test_looking_at_runs_loads_no_engine(tmp_path: Path) -> None:
+    ran = batchrun("runs", "--runs-dir", str(tmp_path), options=("-X", "importtime"))
+    assert "no runs here" in ran.stderr
+    heavy = "|".join(HEAVY - {"asyncio", "sqlite3"})
+    assert not re.findall(
+        rf"\| +(?:{heavy}|batchrun\.engine|batchrun\.client|batchrun\.plan\.settings)$", ran.stderr, re.M
+    )
+
+
 def test_help_begins_with_examples_and_names_every_exit_code() -> None:
     ran = batchrun("--help")
     assert (ran.returncode, ran.stderr) == (0, "")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from wire import BAD_BODIES, chat
 
 from batchrun.models import Defect, Endpoint, Flag, Reply, Usage
-from batchrun.replies import read
+from batchrun.replies import read, value_of
 
 CHAT, RESPONSES, EMBEDDINGS, COMPLETIONS = Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS
 CALLS = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}]
@@ -288,6 +288,7 @@ def test_no_json_is_too_strange(endpoint: Endpoint, body: Any):
     assert isinstance(found, Reply | Defect)
     if isinstance(found, Reply):
         assert found.value is not None
+    assert value_of(endpoint, json.dumps(body)) == (found.value if isinstance(found, Reply) else None)
 
 
 @given(st.sampled_from(Endpoint), st.binary(max_size=60))

@@ -92,11 +92,11 @@ def show(ref: str, follow: bool, failed: bool, json: bool, runs_dir: str | None)
 def export(**options: Any) -> int:
     from batchrun import registry  # noqa: PLC0415  only for this command
     from batchrun.errors import DamagedError  # noqa: PLC0415  only for this command
-    from batchrun.report import pages, salvage  # noqa: PLC0415  only for this command
+    from batchrun.report import exports, salvage  # noqa: PLC0415  only for this command
 
     try:
         found = registry.find(options.pop("ref"), options.pop("runs_dir") or configured_runs_dir())
-        pages.export_run(found, **options)
+        exports.export_run(found, **options)
     except DamagedError as error:
         if options["failed"] or options["journal"]:
             raise

@@ -16,7 +16,7 @@ import orjson
 from batchrun import replies, rows
 from batchrun.errors import StorageError
 from batchrun.journal import Reader, Record
-from batchrun.models import Defect, Invalid, Kind, State
+from batchrun.models import Invalid, Kind, State
 from batchrun.plan import Plan
 from batchrun.plan.outputs import is_device
 
@@ -143,8 +143,7 @@ def merged(record: Record) -> dict[str, str]:
 
 
 def _reply_value(plan: Plan, body: str) -> str:
-    reply = replies.read(plan.endpoint, body)
-    return "null" if isinstance(reply, Defect) else orjson.dumps(reply.value).decode()
+    return orjson.dumps(replies.value_of(plan.endpoint, body)).decode()
 
 
 def batch_result(record: Record, column: str = "output") -> str:

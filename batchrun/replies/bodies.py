@@ -43,21 +43,39 @@ def read(endpoint: Endpoint, body: bytes | str) -> Reply | Defect:
     the vector (or its base64 text), a list of them if there are several; for several choices a list, with None for
     the empty ones among them. `text` is that of the first choice.
     """
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        return Defect(_not_json(body, error), None)
-    if not is_object(data):
-        return Defect(f"not an object but {_named(data)}", None)
+    data = _object(body)
+    if isinstance(data, str):
+        return Defect(data, None)
     usage = usage_of(data)
-    if (error := data.get("error")) is not None and error != {}:
-        return Defect(f"an error in place of an answer: {_quote(error)}", usage)
-    said = _READERS[endpoint](data)
+    said = _answer(endpoint, data)
     if isinstance(said, str):
         return Defect(said, usage)
     value, text, finish, flags = said
     model = data.get("model")
     return Reply(value, text, finish, flags, usage, model if type(model) is str else None)
+
+
+def value_of(endpoint: Endpoint, body: bytes | str) -> Any:
+    """Only the `value` of what `read` makes of the body, None for a Defect: what an export asks of every row."""
+    data = _object(body)
+    said = data if isinstance(data, str) else _answer(endpoint, data)
+    return None if isinstance(said, str) else said.value
+
+
+def _object(body: bytes | str) -> dict[str, Any] | str:
+    """The object that a body is, or why it is none."""
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return _not_json(body, error)
+    return data if is_object(data) else f"not an object but {_named(data)}"
+
+
+def _answer(endpoint: Endpoint, data: dict[str, Any]) -> _Said | str:
+    error = data.get("error")
+    if error is not None and error != {}:
+        return f"an error in place of an answer: {_quote(error)}"
+    return _READERS[endpoint](data)
 
 
 def _not_json(body: bytes | str, error: orjson.JSONDecodeError) -> str:

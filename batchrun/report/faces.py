@@ -5,12 +5,10 @@ that has gone away is no reason to lose a run.
 """
 
 import contextlib
-import dataclasses
 import json
 import sys
 from collections.abc import Callable, Mapping
-from enum import Enum
-from typing import Any, Protocol, TextIO, cast
+from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
 
@@ -34,8 +32,8 @@ from batchrun.plan.settings import Settings
 from batchrun.pricing import usd
 from batchrun.progress import Progress
 from batchrun.report import words
+from batchrun.report.values import plain
 
-MONEY = frozenset({"cost", "cost_again", "cost_maybe", "cost_open", "saved"})
 LINE_EVERY = 5.0
 """Seconds between plain status lines."""
 
@@ -241,30 +239,6 @@ JSON_EVENTS: dict[type, str] = {
     Draining: "draining",
     Notice: "notice",
 }
-
-
-def plain(event: Any) -> dict[str, Any]:
-    """An event as JSON values; nested records become objects, sets sorted lists, enums their names."""
-    if dataclasses.is_dataclass(event):
-        return {item.name: _named(item.name, getattr(event, item.name)) for item in dataclasses.fields(event)}
-    return {name: _named(name, value) for name, value in zip(event._fields, event, strict=True)}
-
-
-def _named(name: str, value: Any) -> Any:
-    """The value of a member; money, which is counted in picodollars, becomes US dollars."""
-    return usd(value) if name in MONEY and value is not None else _value(value)
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if dataclasses.is_dataclass(value) or hasattr(value, "_fields"):
-        return plain(value)
-    if isinstance(value, frozenset):
-        return sorted(str(item) for item in cast("frozenset[object]", value))
-    if isinstance(value, tuple):
-        return [_value(item) for item in cast("tuple[object, ...]", value)]
-    return value
 
 
 COSTS = ("cost", "cost_again", "cost_maybe")

@@ -1,27 +1,26 @@
-"""What `runs`, `show`, `export` and a dry run say: tables and pages about journals, for people and as JSON."""
+"""What `runs`, `show` and a dry run say: tables and pages about journals, for people and as JSON.
 
-import contextlib
+Looking at runs loads no engine, so that it costs no more than Python and SQLite.
+"""
+
 import datetime
 import json
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from batchrun import registry
 from batchrun.display import printable
-from batchrun.engine.execute import write_output
-from batchrun.engine.export import RecordWriter, columns_of, error_line, replaced
-from batchrun.engine.start import Rehearsal
 from batchrun.journal import Reader
 from batchrun.models import State
-from batchrun.plan import Plan, plan_from_json
-from batchrun.plan.outputs import STREAM, output_format
+from batchrun.plan import plan_from_json
 from batchrun.registry import RunFile, Summary
 from batchrun.report import words
-from batchrun.report.faces import plain
+from batchrun.report.values import plain
+
+if TYPE_CHECKING:
+    from batchrun.engine.start import Rehearsal
 
 FOLLOW_EVERY = 2.0
 
@@ -186,67 +185,7 @@ def _show_failed(run: RunFile, out: TextIO) -> None:
                 print(f"line {record.line} ({printable(record.key, 60)}), {when}: {said}", file=out)
 
 
-def export_run(run: RunFile, *, output: str | None, format: str | None, failed: bool, journal: str | None) -> None:
-    """The output of a run again, or its failed rows, or a copy of its journal."""
-    if journal is not None:
-        with Reader.open(run.path) as reader:
-            reader.copy(Path(journal))
-        _wrote(journal)
-        return
-    plan = _plan_for(run, output, format)
-    target = output or (None if run.output is None else str(run.output))
-    if output is None and target is not None and format is not None:
-        target = str(Path(target).with_suffix(f".{format}"))
-    if failed:
-        _export_failed(run, plan, target if output else None)
-    elif target is None or target == STREAM:
-        _export_stream(run, plan)
-    else:
-        exported = write_output(plan, run.path, Path(target), Path(target))
-        for path in (exported.output, exported.errors):
-            if path is not None:
-                _wrote(str(path))
-
-
-def _plan_for(run: RunFile, output: str | None, format: str | None) -> Plan:
-    with Reader.open(run.path) as reader:
-        plan = plan_from_json(reader.meta.plan)
-    if output is None and format is None:
-        return plan
-    return replace(plan, output_format=output_format(output or plan.output, format, plan.kind))
-
-
-def _wrote(name: str) -> None:
-    print(f"batchrun: wrote {printable(name)}", file=sys.stderr)
-
-
-def _export_stream(run: RunFile, plan: Plan) -> None:
-    with Reader.open(run.path) as reader:
-        writer = RecordWriter(plan, sys.stdout.buffer, columns_of(plan, reader))
-        try:
-            for record in reader.export_rows():
-                if record.state is State.DONE:
-                    writer.write(record)
-        except (AttributeError, TypeError, ValueError) as error:
-            raise reader.damaged(f"a row of it cannot be understood ({error})") from error
-    writer.close()
-    sys.stdout.buffer.flush()
-
-
-def _export_failed(run: RunFile, plan: Plan, target: str | None) -> None:
-    with Reader.open(run.path) as reader, contextlib.ExitStack() as stack:
-        stream = sys.stdout.buffer
-        if target is not None and target != STREAM:
-            stream = stack.enter_context(replaced(Path(target)))
-        for record in reader.export_rows():
-            if record.state in (State.FAILED, State.SKIPPED):
-                stream.write(error_line(plan, record).encode() + b"\n")
-        stream.flush()
-    if target is not None and target != STREAM:
-        _wrote(target)
-
-
-def show_rehearsal(found: Rehearsal, *, as_json: bool) -> None:
+def show_rehearsal(found: "Rehearsal", *, as_json: bool) -> None:
     """What a dry run found."""
     plan = found.plan
     values = {

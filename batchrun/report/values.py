@@ -1,0 +1,34 @@
+"""Records and events as JSON values."""
+
+import dataclasses
+from enum import Enum
+from typing import Any, cast
+
+from batchrun.pricing import usd
+
+MONEY = frozenset({"cost", "cost_again", "cost_maybe", "cost_open", "saved"})
+"""Members that are counted in picodollars."""
+
+
+def plain(event: Any) -> dict[str, Any]:
+    """An event as JSON values; nested records become objects, sets sorted lists, enums their names."""
+    if dataclasses.is_dataclass(event):
+        return {item.name: _named(item.name, getattr(event, item.name)) for item in dataclasses.fields(event)}
+    return {name: _named(name, value) for name, value in zip(event._fields, event, strict=True)}
+
+
+def _named(name: str, value: Any) -> Any:
+    """The value of a member; money, which is counted in picodollars, becomes US dollars."""
+    return usd(value) if name in MONEY and value is not None else _value(value)
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) or hasattr(value, "_fields"):
+        return plain(value)
+    if isinstance(value, frozenset):
+        return sorted(str(item) for item in cast("frozenset[object]", value))
+    if isinstance(value, tuple):
+        return [_value(item) for item in cast("tuple[object, ...]", value)]
+    return value
