@@ -51,6 +51,7 @@ def scenarios() -> list[Scenario]:
     found += [
         Scenario("tokens", 600, {"tpm": 60_000, "latency": "0.3"}, (), 0.0, long_rows=True),
         Scenario("503", 1000, {"faults": ["503=0.1"], "latency": "0.1"}, (), 0.0),
+        Scenario("noise-3%", 5000, {"latency": "0.05", "faults": ["throttle=0.03"]}, (), 0.0),
         Scenario("queue-4", 600, {"concurrency": 4, "queue": True, "latency": "0.1"}, (), 600 * 0.1 / 4),
         Scenario("down-10s", 2000, {"latency": "0.2"}, ("--concurrency", "32"), 0.0, meanwhile=_take_down),
     ]

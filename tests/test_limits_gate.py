@@ -350,6 +350,70 @@ async def test_a_long_row_of_429s_does_not_leave_the_run_crawling() -> None:
     assert now() < 300 + 60 + 60
 
 
+@pytest.mark.parametrize("share", [0.03, 0.1])
+@pytest.mark.parametrize("seconds", [None, 0.2])
+async def test_429s_at_random_do_not_slow_the_run_down_more_and_more(share: float, seconds: float | None) -> None:
+    scene, chance, done = Scene(Limits(cap=16)), random.Random(5), list[float]()
+
+    async def row() -> None:
+        while True:
+            permit = await scene.send()
+            await asyncio.sleep(0.1)
+            refused = chance.random() < share
+            scene.gate.settle(permit, refusal(seconds=seconds) if refused else OK)
+            if not refused:
+                done.append(now())
+                return
+
+    await asyncio.gather(*(row() for _ in range(1600)))
+    middle, end = done[799], done[-1]
+    assert end - middle <= middle
+    assert end - middle <= 800 / (160 * (0.5 if seconds is None else 0.1))
+
+
+async def test_a_wait_announced_at_random_is_kept_by_everybody() -> None:
+    scene, chance, until = Scene(Limits(cap=16)), random.Random(5), 0.0
+
+    async def row() -> None:
+        nonlocal until
+        while True:
+            permit = await scene.gate.confirm(await scene.gate.admit(1))
+            scene.gate.leave(permit)
+            assert now() >= until
+            await asyncio.sleep(0.1)
+            refused = chance.random() < 0.05
+            if refused:
+                until = now() + 0.5
+            scene.gate.settle(permit, refusal(seconds=0.5) if refused else OK)
+            if not refused:
+                return
+
+    await asyncio.gather(*(row() for _ in range(400)))
+
+
+@pytest.mark.parametrize("limit", [5.0, 15.0, 30.0])
+async def test_a_lower_limit_is_found_again(limit: float) -> None:
+    scene, level, at, refused = Scene(Limits(cap=32)), 2.0, now(), list[float]()
+
+    async def row() -> None:
+        nonlocal level, at
+        while True:
+            permit = await scene.send()
+            level, at = min(2.0, level + (now() - at) * (60.0 if now() < 10 else limit)), now()
+            admitted = level >= 1
+            level -= admitted
+            if not admitted:
+                refused.append(now())
+            await asyncio.sleep(0.1 if admitted else 0.01)
+            scene.gate.settle(permit, OK if admitted else refusal(Throttle.UNKNOWN))
+            if admitted:
+                return
+
+    await asyncio.gather(*(row() for _ in range(int(10 * 60 * 0.8 + 80 * limit))))
+    assert now() < 10 + 140
+    assert len([when for when in refused if when > 40]) < 0.05 * 80 * limit
+
+
 @given(st.lists(st.tuples(st.integers(0, 40), st.floats(0, 3), st.booleans()), max_size=40), st.integers(1, 4))
 @settings(max_examples=40, deadline=None)
 def test_nobody_is_lost_or_starved_when_waiters_are_cancelled(rows: list[tuple[int, float, bool]], cap: int) -> None:

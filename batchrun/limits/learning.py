@@ -27,7 +27,7 @@ _FALL = 0.93
 _FALL_AGAIN = 0.92
 _PLATEAU = 15.0
 _PLATEAU_REQUESTS = 150.0
-_MOST_FALLS = 4
+_MOST_FALLS = 6
 _SOON = 0.4
 _MUCH_LOWER = 0.5
 _HALVINGS = 3
@@ -35,7 +35,9 @@ _LONGEST_STEP = 2.0
 _SLOWEST = 1 / 60
 _REMEMBERED = 4096
 _REMEMBERED_SECONDS = 10.0
-_NOISE_AT_MOST = 0.25
+_TELLING = 2
+"""The share of 429s is reckoned from this fall on, and from the last one while there is noise."""
+_NOISE_AT_MOST = 0.3
 """A larger share of 429s that no slowing down cures is a limit."""
 _NO_NOISE = 0.002
 _NOISE_WEIGHT = 1 / 100
@@ -173,6 +175,8 @@ class Pace:
 
     def _fall_deeper(self, now: float) -> None:
         self._falls = min(self._falls + 1, _MOST_FALLS)
+        if self.noise or self._falls == _TELLING:
+            self._answered = self._refused = 0
         self._hold(self._anchor * _FALL_AGAIN**self._falls, now)
 
     def _soon(self) -> bool:
@@ -187,7 +191,7 @@ class Pace:
 
     def _judge(self, now: float) -> None:
         """429s go on although the rate is much lower: noise, or a limit that is lower still."""
-        share = self._refused / max(1, self._answered + self._refused)
+        share = (self._refused + 1) / (self._answered + self._refused + 1)
         if share > _NOISE_AT_MOST:
             self._new_level(self.rate * max(0.5, 1 - share), now)
             return
