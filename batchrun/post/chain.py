@@ -22,6 +22,7 @@ _TRACE = 8000
 """Characters of a traceback that are kept, its end."""
 _BATCH_LINE = frozenset({"id", "custom_id", "response", "error"})
 
+_encode_text: Callable[[str], str] = json.encoder.encode_basestring  # what JSONEncoder comes to for a text
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _encode_ascii = json.JSONEncoder(allow_nan=False).encode
 
@@ -37,8 +38,8 @@ class ClashError(ValueError):
 class _OutputRow:
     """What the chain has made of the row so far."""
 
-    def __init__(self, item: Item, *, batch: bool) -> None:
-        self.reply = Reply.of(item)
+    def __init__(self, item: Item, reply: Reply, *, batch: bool) -> None:
+        self.reply = reply
         self._row = item.row
         self._batch = batch
         self._output: str | None = None
@@ -77,7 +78,7 @@ class _OutputRow:
 def encoded(value: Any) -> str:
     """The value as JSON text. Raises NotJsonError for what JSON cannot hold, NaN and infinity too."""
     try:
-        text = _encode(value)
+        text = _encode_text(value) if type(value) is str else _encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise NotJsonError(f"the returned {type(value).__name__} is not JSON: {error}") from None
     if not text.isascii():
@@ -144,13 +145,27 @@ class Chain:
     def _one(self, item: Item) -> Result:
         if self._calls is None:
             return self._broken or KEPT
-        row = _OutputRow(item, batch=self._batch)
         try:
+            if len(self._calls) == 1:
+                return self._simply(item, self._calls[0][1])
+            row = _OutputRow(item, Reply.of(item), batch=self._batch)
             for _, call, _ in self._calls:
                 row.take(call(row.reply))
             return row.result()
         except BaseException as error:  # noqa: BLE001  a user's function may raise anything, and it fails its row only
             return failure_of(error)
+
+    def _simply(self, item: Item, call: Callable[[Reply], Any]) -> Value:
+        """The same for one function alone, which is what nearly every run has: a row of 20 µs feels each detour."""
+        reply = Reply.of(item)
+        value = call(reply)
+        if value is None:
+            return KEPT
+        if not isinstance(value, dict):
+            return Value(encoded(value), None)
+        row = _OutputRow(item, reply, batch=self._batch)
+        row.take(cast("dict[object, Any]", value))
+        return row.result()
 
     async def _run_together(self, items: Sequence[Item]) -> Done:
         self._make()
@@ -168,7 +183,7 @@ class Chain:
     async def _one_awaited(self, item: Item) -> Result:
         if self._calls is None:
             return self._broken or KEPT
-        row = _OutputRow(item, batch=self._batch)
+        row = _OutputRow(item, Reply.of(item), batch=self._batch)
         try:
             async with asyncio.timeout(self._timeout):
                 for name, call, is_coroutine in self._calls:

@@ -96,6 +96,7 @@ class Stage:
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._dispatching = False
         self._closed = False
+        self._room = 0
         self._mean: float | None = None
         self._timed = 0
         self._rest = 0.0
@@ -126,7 +127,9 @@ class Stage:
     async def put(self, task: Task, ready: "asyncio.Future[None] | None" = None) -> None:
         """Take a row in; waits while the stage is full. The row is not touched before `ready` is done."""
         while self._inside >= self._room and not self._closed:
-            await self._wait()
+            self._room = self._fitting_room()
+            if self._inside >= self._room:
+                await self._wait()
         self._inside += 1
         if ready is None or ready.done():
             self._enter(task, ready)
@@ -161,8 +164,7 @@ class Stage:
                 await backend.close()
         self._pool = self._inline = None
 
-    @property
-    def _room(self) -> int:
+    def _fitting_room(self) -> int:
         """Rows that may be inside: enough for every worker to have a shard and another one to come."""
         return max(64, 3 * self._slots * self._size, 2 * PROBE)
 
@@ -187,7 +189,7 @@ class Stage:
 
     def _soon(self) -> None:
         """Look for a shard when what is happening now has happened, so that rows that come together stay together."""
-        if not self._dispatching:
+        if not self._dispatching and self._running < self._slots:
             self._dispatching = True
             asyncio.get_running_loop().call_soon(self._dispatch)
 
@@ -303,7 +305,7 @@ class Stage:
 
     def _leave(self, count: int) -> None:
         self._inside -= count
-        if self._waiters and (self._inside < self._room or not self._inside):
+        if self._waiters and (self._inside < self._fitting_room() or not self._inside):
             self._wake()
 
     async def _wait(self, *, quietly: bool = False) -> None:
