@@ -6,7 +6,7 @@ at which a refused request left is the level; the rate falls to just under it an
 does with a window): quickly at first, flat near the level, then ever faster beyond it. A burst of 429s is one fall.
 
 A 429 soon after a fall, clearly below the level, does not move the level: it makes the next fall deeper, as an
-experiment. If 429s go on after six falls, slowing down was no cure, and their share tells why. A large share: the limit
+experiment. If 429s go on after four falls, slowing down was no cure, and their share tells why. A large share: the limit
 is lower now, and what was admitted is the new level. A small one: *noise*, 429s at random that have nothing to do with
 the rate (other users of the key, a flaky gateway). Then the rate goes back to the level and *regains*: it grows with
 every answer, no faster than it doubles a round, and a 429 is news only when those in excess of the noise add up to six.
@@ -27,7 +27,7 @@ _FALL = 0.93
 _FALL_AGAIN = 0.92
 _PLATEAU = 15.0
 _PLATEAU_REQUESTS = 150.0
-_MOST_FALLS = 6
+_MOST_FALLS = 4
 _SOON = 0.4
 _MUCH_LOWER = 0.5
 _HALVINGS = 3
