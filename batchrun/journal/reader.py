@@ -160,6 +160,14 @@ class Reader:
         finished = self._all("SELECT count(*) FROM outcomes WHERE attempts > 0")[0][0]
         return [Spent(*row) for row in self._all(_SPENT, max(1, finished // count))]
 
+    def timings(self, count: int = 20_000) -> list[tuple[float, float, int]]:
+        """When exchanges ended, how many seconds they took, and their status; of about `count` rows, in no order."""
+        rows = self.totals.rows
+        query = (
+            "SELECT ended, seconds, status FROM attempts WHERE row % ? = 0 AND ended IS NOT NULL AND status IS NOT NULL"
+        )
+        return self._all(query, max(1, rows // count))
+
     def note(self, name: str) -> str | None:
         """What was noted under this name."""
         found = self._all("SELECT value FROM meta WHERE name = ?", f"note.{name}")

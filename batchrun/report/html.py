@@ -1,0 +1,170 @@
+"""The report of one run: a single HTML page that loads nothing, or the same as JSON.
+
+Everything that came from outside (rows, replies, names, messages) is made printable and escaped; a Content Security
+Policy in the page forbids scripts and loads, should anything have slipped through.
+"""
+
+import datetime
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from batchrun import __version__
+from batchrun.display import printable
+from batchrun.journal import Reader, Record
+from batchrun.models import Reply, State
+from batchrun.plan import Plan, plan_from_json
+from batchrun.registry import RunFile
+from batchrun.replies import read
+from batchrun.report import pages, words
+from batchrun.report.charts import HEIGHT, WIDTH, Chart, Series, chart
+
+SHOWN_ROWS = 20
+EXCERPT = 600
+STRETCHES = 60
+"""Points of the lines that are made from attempts."""
+_GAP = 60.0
+"""Seconds without a sample after which a line is broken: nobody was at work."""
+
+
+def report_values(run: RunFile) -> dict[str, Any]:
+    """The report as JSON values: what `show --json` has, and the lines of its charts as [Unix time, value]."""
+    values = pages.run_values(run)
+    with Reader.open(run.path) as reader:
+        samples = [(sample.at, json.loads(sample.state)) for sample in reader.samples()]
+        lines = series(samples, reader.timings())
+        plan = plan_from_json(reader.meta.plan)
+        shown = [row_values(record, plan) for record in _spread(reader)]
+    waits = Counter(str(state["waiting"]) for _, state in samples if state.get("waiting"))
+    return {
+        **values,
+        "charts": {
+            title: {name: list(map(list, points)) for name, points in of.items()} for title, of in lines.items()
+        },
+        "waiting": {reason: round(count / len(samples), 3) for reason, count in waits.most_common()},
+        "sample": shown,
+    }
+
+
+def report_page(run: RunFile) -> str:
+    """The report as one HTML page."""
+    values = report_values(run)
+    with Reader.open(run.path) as reader:
+        totals = reader.totals
+    drawn: list[Chart] = []
+    for title, lines in values["charts"].items():
+        found = chart(title, {name: [(at, value) for at, value in points] for name, points in lines.items()})
+        drawn += [] if found is None else [found]
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["shown"] = _shown
+    environment.filters["clock"] = _clock
+    source = resources.files("batchrun.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(
+        run=values,
+        account=words.account(totals),
+        bill=words.bill(totals) or "not known",
+        money=_money(values),
+        charts=drawn,
+        width=WIDTH,
+        height=HEIGHT,
+        version=__version__,
+    )
+
+
+def _money(values: dict[str, Any]) -> list[tuple[str, str]]:
+    tokens = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
+    counted = [(name.replace("_", " "), f"{values[name]:,}") for name in tokens]
+    return [*counted, ("attempts", f"{values['attempts']:,}"), ("may have been paid", f"{values['maybe_paid']:,}")]
+
+
+def _shown(value: object) -> str:
+    return printable(str(value), EXCERPT)
+
+
+def _clock(at: float) -> str:
+    return f"{datetime.datetime.fromtimestamp(at).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def series(
+    samples: list[tuple[float, dict[str, Any]]], timings: list[tuple[float, float, int]]
+) -> dict[str, dict[str, Series]]:
+    """The lines of the charts, by title and name."""
+    return {
+        "Rows done a minute": {"rows": _rate(samples, "done")},
+        "Tokens a minute": {"in": _rate(samples, "input_tokens"), "out": _rate(samples, "output_tokens")},
+        "Seconds of an exchange": _latency(timings),
+        "Requests at once": {name: _plain(samples, name) for name in ("in_flight", "allowed")},
+        "Limits a minute": {"requests": _plain(samples, "rpm"), "tokens": _plain(samples, "tpm")},
+        "Cost so far, USD": {"cost": _plain(samples, "cost")},
+    }
+
+
+def _plain(samples: list[tuple[float, dict[str, Any]]], name: str) -> Series:
+    return [(at, state.get(name)) for at, state in samples]
+
+
+def _rate(samples: list[tuple[float, dict[str, Any]]], name: str) -> Series:
+    """What a sum grew by, per minute."""
+    found: list[tuple[float, float | None]] = []
+    for (before, old), (at, new) in itertools.pairwise(samples):
+        grown = new.get(name, 0) - old.get(name, 0)
+        known = 0 < at - before < _GAP
+        found.append((at, 60 * max(0, grown) / (at - before) if known else None))
+    return found
+
+
+def _latency(timings: list[tuple[float, float, int]]) -> dict[str, Series]:
+    """Median and 95th percentile of the exchanges that ended in each stretch of time."""
+    answered = sorted((ended, seconds) for ended, seconds, status in timings if status == 200)
+    if not answered:
+        return {}
+    start, end = answered[0][0], answered[-1][0]
+    width = max((end - start) / STRETCHES, 0.001)
+    groups: dict[int, list[float]] = {}
+    for ended, seconds in answered:
+        groups.setdefault(int((ended - start) / width), []).append(seconds)
+    points = [(start + (place + 0.5) * width, sorted(group)) for place, group in sorted(groups.items())]
+    return {
+        "median": [(at, group[len(group) // 2]) for at, group in points],
+        "95 %": [(at, group[min(len(group) - 1, len(group) * 95 // 100)]) for at, group in points],
+    }
+
+
+def _spread(reader: Reader) -> Iterable[Record]:
+    """Some rows from all over the input."""
+    rows = reader.totals.rows
+    for place in range(min(SHOWN_ROWS, rows)):
+        found = reader.entries(place * rows // SHOWN_ROWS if rows > SHOWN_ROWS else place, 1)
+        record = reader.row(seq=found[0].seq) if found else None
+        if record is not None:
+            yield record
+
+
+def row_values(record: Record, plan: Plan) -> dict[str, Any]:
+    """One row as the sample shows it, its texts cut."""
+    return {
+        "line": record.line,
+        "id": printable(record.key, 80),
+        "state": record.state.value,
+        "flags": sorted(record.flags),
+        "text": printable(record.text, EXCERPT),
+        "reply": None if record.state is not State.DONE else printable(_reply(record, plan), EXCERPT),
+        "cause": record.cause and printable(record.cause, 200),
+        "message": record.message and printable(record.message, EXCERPT),
+        "seconds": record.seconds,
+        "output_tokens": record.output_tokens,
+    }
+
+
+def _reply(record: Record, plan: Plan) -> str:
+    if record.value is not None:
+        return record.value
+    if record.body is None:
+        return ""
+    found = read(plan.endpoint, record.body)
+    return found.text if isinstance(found, Reply) and found.text is not None else record.body
