@@ -67,10 +67,10 @@ test: setup ## the tests
 	$(BIN)/python -m pytest -q
 
 bench: setup ## the table of docs/performance.md, under ten minutes on a quiet machine (needs gcc)
-	@$(BIN)/python benchmarks
+	@$(BIN)/python benchmarks $(if $(INTO),--into $(INTO))
 
 bench-million: setup ## the part of the table about scale, with a million rows
-	@$(BIN)/python benchmarks million
+	@$(BIN)/python benchmarks $(if $(INTO),--into $(INTO)) million
 
 format: setup ## format the source and mend what ruff can mend
 	$(BIN)/ruff format .

@@ -1,9 +1,11 @@
 """Everything that is measured, in one table.
 
-python benchmarks [SECTION …]      ceiling cost slots limits scale start stages; all but `million` by default
+python benchmarks [SECTION …]      ceiling cost slots limits scale start stages; all but `million` by default.
 """
 
 import os
+import platform
+import re
 import sys
 import tempfile
 import time
@@ -17,7 +19,7 @@ import scale
 import slots
 import stages
 import start
-from measure import Bench
+from measure import Bench, Table
 
 SECTIONS: dict[str, Callable[[Bench], None]] = {
     "ceiling": cost.ceiling,
@@ -31,13 +33,23 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
 }
 
 
-def main(names: list[str]) -> None:
-    """Measure the named sections."""
+def main(words: list[str]) -> None:
+    """Measure the named sections; `--into FILE` puts the table into a document, too."""
+    into = Path(words[1]) if words[:1] == ["--into"] else None
+    names = words[2:] if into else words
     unknown = [name for name in names if name not in SECTIONS]
     if unknown:
         raise SystemExit(f"no section {unknown[0]}; there are {', '.join(SECTIONS)}")
-    cores = sorted(os.sched_getaffinity(0))
     began = time.monotonic()
+    table = measured(names)
+    table.note(f"{time.monotonic() - began:.0f} s on {machine()}; load at the end {os.getloadavg()[0]:.1f}.")
+    if into is not None:
+        replace(into, "million" if names == ["million"] else "all", table.text())
+
+
+def measured(names: list[str]) -> Table:
+    """The table of these sections, of all but `million` without names; printed as it grows."""
+    cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="batchrun-bench-") as folder:
         program = mockserver.compiled(Path(folder))
         bench = Bench(Path(folder), program, cores[0] if len(cores) > 1 else None, cores[-1])
@@ -45,9 +57,24 @@ def main(names: list[str]) -> None:
         for name, section in SECTIONS.items():
             if name in names or (not names and name != "million"):
                 section(bench)
-    print(
-        f"\n{time.monotonic() - began:.0f} s, {len(cores)} cores, Python {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f}"
-    )
+    return bench.table
+
+
+def machine() -> str:
+    """What it was measured on."""
+    models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    system = f"{platform.system()} {platform.release().partition('-')[0]}"
+    return f"{os.cpu_count()} cores ({models[0] if models else platform.machine()}), {system}, Python {platform.python_version()}"
+
+
+def replace(document: Path, name: str, table: str) -> None:
+    """The table in the place of the one between the two comments of that name."""
+    first, last = f"<!-- table: {name} -->\n", f"<!-- end of table: {name} -->"
+    text = document.read_text()
+    before, found, rest = text.partition(first)
+    if not found or last not in rest:
+        raise SystemExit(f"{document} has no place for the table {name!r}")
+    document.write_text(f"{before}{first}\n{table}\n{last}{rest.partition(last)[2]}")
 
 
 if __name__ == "__main__":

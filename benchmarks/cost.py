@@ -26,8 +26,8 @@ class Runner(NamedTuple):
 RUNNERS = (
     Runner(FLOOR, "(a) bare aiohttp, prepared bytes", (2_000, 22_000), ROUNDS),
     Runner("batchrun", "batchrun, a whole run", (2_000, 22_000), ROUNDS),
-    Runner("openai", "(b) AsyncOpenAI.create, gather and semaphore", (500, 2_500), ROUNDS),
-    Runner("openai-aiohttp", "(c) the same on DefaultAioHttpClient", (500, 2_500), ROUNDS),
+    Runner("openai", "(b) AsyncOpenAI.create, gather and semaphore", (500, 2_000), ROUNDS),
+    Runner("openai-aiohttp", "(c) the same on DefaultAioHttpClient", (500, 2_000), ROUNDS),
     Runner("sequential", "(0) OpenAI.create in a loop", (200, 1_200), 3, (1,)),
     Runner("litellm", "(d) litellm, gather and semaphore", (200, 700), 3),
     Runner("langchain", "(d) langchain, gather and semaphore", (200, 700), 3),

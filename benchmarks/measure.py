@@ -51,19 +51,30 @@ class Table:
     """One table, printed as it grows."""
 
     def __init__(self) -> None:
-        self._failed: list[str] = []
+        self._lines: list[str] = []
 
     def head(self) -> None:
         """The first lines."""
-        print("| point | what | figure | target | holds |")
-        print("|---|---|---|---|---|", flush=True)
+        self._say("| point | what | figure | target | holds |")
+        self._say("|---|---|---|---|---|")
 
     def row(self, point: str, what: str, figure: str, target: str = "", holds: bool | None = None) -> None:
         """One line."""
         verdict = "" if holds is None else "yes" if holds else "**no**"
-        if holds is False:
-            self._failed.append(what)
-        print(f"| {point} | {what} | {figure} | {target} | {verdict} |", flush=True)
+        self._say(f"| {point} | {what} | {figure} | {target} | {verdict} |")
+
+    def note(self, text: str) -> None:
+        """A sentence under the table."""
+        self._say("")
+        self._say(text)
+
+    def text(self) -> str:
+        """Everything that was printed."""
+        return "\n".join([*self._lines, ""])
+
+    def _say(self, line: str) -> None:
+        self._lines.append(line)
+        print(line, flush=True)
 
 
 def _environment() -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Prepared requests over aiohttp's connections, without a request object and a response object for each exchange.
 
 Names, TLS, keep-alive and parsing stay aiohttp's. What is the same for every request to one address, which is all but
-the length and the body, is written down once; that halves the CPU of an exchange (docs/performance.md). The classes
-used for it are public, but their use is not documented: a lane is only taken with versions of aiohttp under which the
-tests of the wire pass on it, and with any other the session posts by itself, to the same effect.
+the length and the body, is written down once, which saves a good part of the CPU of an exchange. The classes used for
+it are public, but their use is not documented: a lane is only taken with versions of aiohttp under which the tests of
+the wire pass on it, and with any other the session posts by itself, to the same effect.
 """
 
 import asyncio
