@@ -70,7 +70,7 @@ def lines(found: Outlook) -> Iterable[str]:
     survey, expected, _ = found
     skipped = f", {survey.skipped:,} invalid lines skipped" if survey.skipped else ""
     yield f"rows      {survey.rows:,}{skipped}"
-    twins = f", {survey.duplicates:,} of them equal to another (--dedupe sends those once)" if survey.duplicates else ""
+    twins = f", {survey.duplicates:,} of them equal to another" if survey.duplicates else ""
     yield f"requests  {expected.requests:,} to send{twins}"
     yield f"to        {printable(survey.plan.base_url or survey.plan.profile)}, model {printable(survey.plan.model or '-')}"
     yield f"output    {printable(survey.plan.output)}"
