@@ -1,6 +1,6 @@
 """Everything that is measured, in one table.
 
-python benchmarks [SECTION …]      ceiling cost slots limits scale start stages; all but `million` by default.
+python benchmarks [SECTION …]      ceiling cost slots limits scale start stages tui; all but `million` and `tui-million` by default.
 """
 
 import os
@@ -19,6 +19,7 @@ import scale
 import slots
 import stages
 import start
+import tui
 from measure import Bench, Table
 
 SECTIONS: dict[str, Callable[[Bench], None]] = {
@@ -30,6 +31,8 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "million": scale.million,
     "start": start.run,
     "stages": stages.run,
+    "tui": tui.run,
+    "tui-million": tui.million,
 }
 
 
@@ -55,7 +58,7 @@ def measured(names: list[str]) -> Table:
         bench = Bench(Path(folder), program, cores[0] if len(cores) > 1 else None, cores[-1])
         bench.table.head()
         for name, section in SECTIONS.items():
-            if name in names or (not names and name != "million"):
+            if name in names or (not names and "million" not in name):
                 section(bench)
     return bench.table
 

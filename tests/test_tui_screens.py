@@ -22,10 +22,26 @@ SIZES = [(80, 24), (200, 60)]
 HISTORY = tuple(Point(second, second * second // 3, second * 900) for second in range(60))
 LIMITS = LimitsChanged(14, 32, 64, 500.0, 90_000.0, 0.2, 0.7, None, 60.0)
 NUMBERS = {
-    **{"run": "20261120-101500-abcd", "host": "https://api.example.com/v1", "model": "gpt-5.4-mini", "rows": 10_000},
-    **{"done": 4_210, "failed": 37, "failed_for_now": 12, "in_flight": 14, "truncated": 3, "started": 0.0, "now": 60.0},
-    **{"attempts": 4_300, "retries": 41, "throttled": 9, "input_tokens": 1_234_567, "output_tokens": 345_678},
-    **{"row_rate": 7.9, "token_rate": 1_400.0, "eta": 725.0, "causes": {"503 overloaded": 31, "400 [invalid]": 6}},
+    "run": "20261120-101500-abcd",
+    "host": "https://api.example.com/v1",
+    "model": "gpt-5.4-mini",
+    "rows": 10_000,
+    "done": 4_210,
+    "failed": 37,
+    "failed_for_now": 12,
+    "in_flight": 14,
+    "truncated": 3,
+    "started": 0.0,
+    "now": 60.0,
+    "attempts": 4_300,
+    "retries": 41,
+    "throttled": 9,
+    "input_tokens": 1_234_567,
+    "output_tokens": 345_678,
+    "row_rate": 7.9,
+    "token_rate": 1_400.0,
+    "eta": 725.0,
+    "causes": {"503 overloaded": 31, "400 [invalid]": 6},
 }
 TOTALS = Totals(rows=10_000, done=9_963, failed=37, failed_for_now=12)
 
@@ -104,9 +120,7 @@ def test_the_run_screen(name: str, size: tuple[int, int], snap_compare: Callable
 
 @pytest.mark.parametrize("size", SIZES, ids=["small", "large"])
 @pytest.mark.parametrize("name", ["empty", "filled", "invalid"])
-def test_the_setup_screen(
-    name: str, size: tuple[int, int], snap_compare: Callable[..., bool], tmp_path: Path
-) -> None:
+def test_the_setup_screen(name: str, size: tuple[int, int], snap_compare: Callable[..., bool], tmp_path: Path) -> None:
     tui.place(tmp_path, tui.rows(30))
     flags = {
         "empty": {},

@@ -15,7 +15,7 @@ _EXAMPLES = (
     "batchrun                              the app, empty",
     "batchrun app translate reviews.csv    filled in",
     "batchrun app translate reviews.csv --profile sim --set language=Japanese",
-    "textual serve 'batchrun app'          in a browser; pip install 'batchrun[web]'",
+    "batchrun app --profile sim             a rehearsal: no key, no cost",
 )
 
 
