@@ -149,6 +149,6 @@ async def _opened(bench: Bench) -> float:
         await pilot.pause(0.5)
         began = time.monotonic()
         app.show_run(Replay(found))
-        while not (tables := app.screen.query(Outcomes)) or tables.first().current is None:
-            await asyncio.sleep(0.005)  # noqa: ASYNC110  looked for as a user looks
+        while not (tables := app.screen.query(Outcomes)) or tables.first().current is None:  # noqa: ASYNC110  as a user looks
+            await asyncio.sleep(0.005)
         return time.monotonic() - began

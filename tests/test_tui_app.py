@@ -42,8 +42,8 @@ async def test_a_run_is_set_up_started_and_finished(tmp_path: Path) -> None:
     tui.place(tmp_path, tui.rows(5))
     async with tui.app().run_test(size=WIDE) as pilot:
         await tui.ready(pilot)
+        await tui.until(pilot, lambda: "Say it calmly." in tui.shown(pilot))
         seen = tui.shown(pilot)
-        assert "Say it calmly." in seen
         assert "batchrun --input rows.jsonl --prompt echo --set tone=calmly --profile sim --output out.jsonl" in seen
         await tui.started(pilot)
         await tui.until(pilot, lambda: "finished" in tui.shown(pilot))

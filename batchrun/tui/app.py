@@ -5,13 +5,14 @@ first, so that the journal is whole and every reply that was paid for is in it.
 """
 
 import asyncio
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -29,7 +30,9 @@ from batchrun.tui.screens.help import Help
 from batchrun.tui.screens.run import RunScreen
 from batchrun.tui.screens.runs import RunsScreen
 from batchrun.tui.screens.setup import SetupScreen
-from batchrun.tui.session import HASTY_DRAIN, Session, exported
+
+if TYPE_CHECKING:
+    from batchrun.tui.session import Session
 
 DARK = Theme(
     name="batchrun-dark",
@@ -59,6 +62,8 @@ LIGHT = Theme(
     panel="#c9ced6",
     dark=False,
 )
+HASTY_DRAIN = 8.0
+"""Seconds for what is in flight when the app is told to go: whoever tells it kills soon."""
 _SIGNALS = {"SIGINT": ExitCode.INTERRUPTED, "SIGTERM": ExitCode.TERMINATED, "SIGHUP": ExitCode.HANGUP}
 
 
@@ -104,6 +109,7 @@ class BatchrunApp(App[int]):
         for name, screen in self._main.items():
             self.install_screen(screen, name)  # pyright: ignore[reportUnknownMemberType]  Textual leaves results of screens open
         self.push_screen("setup")
+        self.call_after_refresh(self._load_engine)
         loop = asyncio.get_running_loop()
         for name, code in _SIGNALS.items():
             number = getattr(signal, name, None)
@@ -111,6 +117,10 @@ class BatchrunApp(App[int]):
                 loop.add_signal_handler(number, self._told_to_go, code)
 
         self.set_interval(0.5, self.can_paint)
+
+    def _load_engine(self) -> None:
+        """Once the first frame is there, so that a run starts at once."""
+        self.run_worker(asyncio.to_thread(importlib.import_module, "batchrun.tui.session"), exit_on_error=False)
 
     def can_paint(self) -> bool:
         """Whether the terminal is still there. One that was lost without a signal ends the app in good order.
@@ -149,6 +159,8 @@ class BatchrunApp(App[int]):
         if self.busy:
             self.notify("a run is under way; stop it first (F3, x)", severity="warning")
             return False
+        from batchrun.tui.session import Session  # noqa: PLC0415  the engine: not before the first frame
+
         session = self._session = Session(task)
         self.run_worker(self._awaited(session, session.start()), group="session", exclusive=False)
         tried = isinstance(task, Fresh) and task.only is not None
@@ -163,6 +175,8 @@ class BatchrunApp(App[int]):
 
     async def export(self, run: RunFile) -> str:
         """Write the output of a run again, in a thread; the names of what was written."""
+        from batchrun.tui.session import exported  # noqa: PLC0415  the engine: not before the first frame
+
         return await asyncio.to_thread(exported, run)
 
     def edit_again(self, path: Path, position: int) -> None:
@@ -170,12 +184,12 @@ class BatchrunApp(App[int]):
         self._setup.open_again(path, position)
         self.action_show("setup")
 
-    async def _awaited(self, session: Session, done: asyncio.Task[None]) -> None:
+    async def _awaited(self, session: "Session", done: asyncio.Task[None]) -> None:
         """A defect of the engine ends the app with its traceback; the app's end does not end the engine."""
         await asyncio.shield(done)
         self._ended(session)
 
-    def _ended(self, session: Session) -> None:
+    def _ended(self, session: "Session") -> None:
         if self._leaving:
             return
         if session.drift is not None:
@@ -190,7 +204,7 @@ class BatchrunApp(App[int]):
         elif sight.progress.ended is not None:
             self.notify(words.account(sight.progress.ended.totals), timeout=8, markup=False)
 
-    def _ask_about_drift(self, session: Session) -> None:
+    def _ask_about_drift(self, session: "Session") -> None:
         """Replies that were paid for are replaced only when the user says so; those of tries always are."""
         task, drift = session.task, session.drift
         assert isinstance(task, Fresh)

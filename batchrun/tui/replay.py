@@ -15,7 +15,7 @@ from batchrun.progress import Progress
 from batchrun.registry import RunFile
 from batchrun.report import words
 from batchrun.tui.desk import Phase, Point, Sight, Trouble
-from batchrun.tui.session import title_of
+from batchrun.tui.requests import title_of
 
 POINTS = 240
 _NOTHING = Progress(causes={})

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from textual.content import Content
@@ -95,3 +96,9 @@ def shown(text: str, limit: int) -> Content:
 def tokens(body_bytes: int) -> int:
     """About how many tokens a body is, before a provider has counted: a quarter of its bytes."""
     return (body_bytes + 3) // 4
+
+
+def title_of(plan: Plan) -> str:
+    """What a run does, for a heading."""
+    what = plan.prompt_name or ("OpenAI Batch requests" if plan.kind == "batch" else "request bodies")
+    return printable(f"{what} · {Path(plan.input).name or plan.input}", 120)

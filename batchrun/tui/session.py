@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from batchrun.display import printable
@@ -19,17 +18,16 @@ from batchrun.errors import BatchrunError, ExitCode, RefusedError
 from batchrun.events import Event, IntakeProgress, Notice, RunEnded
 from batchrun.journal import Reader
 from batchrun.limits import Limits
-from batchrun.plan import Plan, plan_from_json
+from batchrun.plan import plan_from_json
 from batchrun.plan.resolve import Access, access, check_input, check_provider
 from batchrun.plan.sources import Gathered, gather
 from batchrun.progress import Fold, Progress
 from batchrun.registry import RunFile
 from batchrun.tui.desk import Again, Bounds, Fresh, Phase, Point, Sight, Task, Trouble
+from batchrun.tui.requests import title_of
 
 HISTORY = 240
 """Points that the sparklines go back, one a second."""
-HASTY_DRAIN = 8.0
-"""Seconds for what is in flight when the app is told to go: whoever tells it kills soon."""
 
 
 class _GivenUpError(Exception):
@@ -242,9 +240,3 @@ def exported(run: RunFile) -> str:
         plan = plan_from_json(reader.meta.plan)
     found = write_output(plan, run.path, run.output, run.output)
     return ", ".join(str(path) for path in (found.output, found.errors) if path is not None)
-
-
-def title_of(plan: Plan) -> str:
-    """What a run does, for a heading."""
-    what = plan.prompt_name or ("OpenAI Batch requests" if plan.kind == "batch" else "request bodies")
-    return printable(f"{what} · {Path(plan.input).name or plan.input}", 120)

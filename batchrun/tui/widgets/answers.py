@@ -45,11 +45,14 @@ class HeadTable(DataTable[Text]):
             return
         columns = head.columns[:_COLUMNS]
         self.add_column(" ", key="mark", width=1)
-        self.add_column(Text("line", justify="right"), key="line")
+        self.add_column(Text("line", justify="right"), key="line", width=4)
+        lines = [self._cells(row, columns) for row in head.rows]
         for place, column in enumerate(columns):
-            self.add_column(Text(printable(column, 30)), key=str(place))
-        for position, row in enumerate(head.rows, 1):
-            self.add_row(*self._cells(row, columns), key=str(position))
+            title = Text(printable(column, 30))
+            widest = max(line[place + 2].cell_len for line in [*lines, [title] * (place + 3)] if len(line) > place + 2)
+            self.add_column(title, key=str(place), width=widest)
+        for position, line in enumerate(lines, 1):
+            self.add_row(*line, key=str(position))
 
     def _cells(self, row: Row | Invalid, columns: tuple[str, ...]) -> list[Text]:
         line = Text(f"{row.line:>4}", style="dim")
