@@ -1,6 +1,7 @@
 """Post-processing from the command line: in a run, after a kill, and again over a run that has ended."""
 
 import contextlib
+import csv
 import json
 import os
 import signal
@@ -60,6 +61,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     (tmp_path / "f.py").write_text(SOURCE, encoding="utf-8")
     (tmp_path / "say.prompty").write_text(PROMPT, encoding="utf-8")
@@ -202,6 +204,36 @@ def test_the_users_own_configuration_and_a_variable_may() -> None:
     ran = batchrun(*RUN, "--fresh", BATCHRUN_POST="strip, f.py:score")
     assert ran.returncode == 0
     assert all("length" in row for row in read("out.jsonl"))
+
+
+def test_a_journal_from_elsewhere_runs_no_code_here() -> None:
+    assert batchrun(*RUN, "--limit", "2", "--post", "f.py:noted").returncode == 0
+    assert Path("state/batchrun/seal").stat().st_mode & 0o777 == 0o600
+    assert batchrun("post").returncode == 0
+    before = calls_made()
+    for args in (("resume",), ("post",)):
+        ran = batchrun(*args, XDG_STATE_HOME=str(Path("elsewhere").absolute()))
+        assert ran.returncode == 2
+        assert "were not named on this machine" in ran.stderr
+        assert "f.py:noted" in ran.stderr
+    assert calls_made() == before
+    named = batchrun("post", "--post", "f.py:score", XDG_STATE_HOME=str(Path("elsewhere").absolute()))
+    assert named.returncode == 0
+
+
+def test_built_in_functions_run_wherever_the_journal_comes_from() -> None:
+    assert batchrun(*RUN, "--post", "strip").returncode == 0
+    assert batchrun("post", XDG_STATE_HOME=str(Path("elsewhere").absolute())).returncode == 0
+
+
+def test_csv_has_the_columns_that_functions_add() -> None:
+    Path("g.py").write_text("def g(reply):\n    return {'odd' if reply.line % 2 else 'even': reply.line}\n")
+    ran = batchrun(*RUN[:-1], "out.csv", "--post", "g.py:g")
+    assert ran.returncode == 0, ran.stderr
+    with open("out.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["id", "word", "output", "odd", "even"]
+    assert [row["odd"] + row["even"] for row in rows] == [str(n) for n in range(1, ROWS + 1)]
 
 
 def test_a_coroutine_that_blocks_is_named_in_the_summary() -> None:

@@ -341,6 +341,8 @@ def prepare_post(reference: str, flags: dict[str, Any]) -> tuple[Prepared, Gathe
         undo.callback(lock.release)
         journal = Journal.open(found.path)
         undo.callback(journal.close)
+        if not journal.taken_in:
+            raise RefusedError(f"run {found.id} was ended while its input was read", "give its first command again")
         old = plan_from_json(journal.meta.plan)
         gathered = gather_again(old, flags)
         plan = override(old, gathered)

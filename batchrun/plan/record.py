@@ -21,7 +21,7 @@ class Plan:
     that an output schema adds, one column each; where it is empty the reply's value goes whole into
     `output_column`. `base_url` is empty for the embedded simulator. Prices are USD per million tokens; `max_cost` and
     `reserve` (for each request) are USD. `post` are the functions that replies go through, files with their absolute
-    path; `workers` is None for auto.
+    path; `workers` is None for auto, `post_seal` shows who named them.
     """
 
     kind: Kind
@@ -77,6 +77,7 @@ class Plan:
     workers: int | None = None
     post_timeout: float = 60.0
     post_concurrency: int = 16
+    post_seal: str | None = None
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {

@@ -13,6 +13,7 @@ from batchrun.plan.keys import Key, find_key
 from batchrun.plan.outputs import check_clash, check_not_input, default_output, output_fields, output_format
 from batchrun.plan.profiles import PRICES, Profile
 from batchrun.plan.record import Plan
+from batchrun.plan.seal import check_seal, seal
 from batchrun.plan.settings import Settings
 from batchrun.plan.sources import FLAGS, Gathered, gather
 from batchrun.plan.tables import expand_headers, secrets_of
@@ -89,6 +90,7 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
         **_output(gathered, facts, prompt),
         **_provider(settings, profile),
         **{name: getattr(settings, name) for name in _LIMITS},
+        post_seal=seal(settings.post),
     )
 
 
@@ -203,7 +205,7 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
     """The journaled plan with the typed flags of `resume`; nothing else of today's settings changes it.
 
     How far the earlier command was to go does not hold: to go on means all that is not done. Raises RefusedError
-    where simulated and real replies would meet in one output.
+    where simulated and real replies would meet in one output, and for functions of `post` that were named elsewhere.
     """
     if gathered.profile.simulated != plan.simulated:
         other = "simulated" if plan.simulated else "real"
@@ -214,6 +216,10 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
     typed = {name for name, source in gathered.sources.items() if source == FLAGS}
     changes: dict[str, Any] = dict.fromkeys(_OF_ONE_COMMAND)
     changes |= {name: getattr(gathered.settings, name) for name in _LIMITS if name in typed}
+    if "post" in typed:
+        changes["post_seal"] = seal(gathered.settings.post)
+    else:
+        check_seal(plan.post, plan.post_seal)
     changes["api_key_env"] = gathered.profile.api_key_env
     if gathered.profile.name != plan.profile or "base_url" in typed:
         changes |= {"profile": gathered.profile.name, "base_url": _base_url(gathered.settings, gathered.profile)}

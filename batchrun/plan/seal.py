@@ -1,0 +1,56 @@
+"""Whether the functions that a journal names were named by the user of this machine.
+
+A journal can be copied here from anywhere, and what it says of post-processing is code that would run. So the plan
+keeps a seal, made with a secret of this user on this machine, over the very names that were typed or configured here.
+"""
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from platformdirs import user_state_path
+
+from batchrun.errors import RefusedError
+
+
+def seal(functions: Sequence[str]) -> str | None:
+    """The seal over these names; None where there are none, or where no secret can be kept here."""
+    secret = _secret() if functions else None
+    if secret is None:
+        return None
+    return hmac.new(secret, "\n".join(functions).encode(), hashlib.sha256).hexdigest()
+
+
+def check_seal(functions: Sequence[str], found: str | None) -> None:
+    """Raises RefusedError for functions that nobody has named on this machine."""
+    if not any(":" in name for name in functions):
+        return  # the built-in ones are batchrun's own
+    own = seal(functions)
+    if own is None or found is None or not hmac.compare_digest(own, found):
+        raise RefusedError(
+            f"the journal names functions that were not named on this machine: {', '.join(functions)}",
+            "name what may run: " + " ".join(f"--post {name}" for name in functions),
+        )
+
+
+def _secret() -> bytes | None:
+    path = user_state_path("batchrun", appauthor=False) / "seal"
+    with contextlib.suppress(OSError):
+        if not path.exists():
+            _make(path)
+        return path.read_bytes() or None
+    return None
+
+
+def _make(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    building = path.with_name(f"seal.{os.getpid()}")
+    with open(os.open(building, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(secrets.token_bytes(32))
+    with contextlib.suppress(FileExistsError):
+        os.link(building, path)  # the first of several commands wins
+    building.unlink()
