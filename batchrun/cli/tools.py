@@ -137,4 +137,4 @@ def _lines(rows: list[dict[str, Any]]) -> None:
     import json  # noqa: PLC0415  only for --json
 
     for row in rows:
-        click.echo(json.dumps(row, ensure_ascii=False))
+        click.echo(json.dumps(row))

@@ -210,7 +210,7 @@ class JsonLines:
         if self._closed:
             return
         try:
-            self._stream.write(json.dumps(value, ensure_ascii=False) + "\n")
+            self._stream.write(json.dumps(value) + "\n")
             self._stream.flush()
         except BrokenPipeError:
             self._closed = True

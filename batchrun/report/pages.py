@@ -90,7 +90,7 @@ def _show_progress(run: RunFile, out: TextIO) -> None:
 def _show_once(run: RunFile, *, failed: bool, as_json: bool, out: TextIO) -> None:
     values = run_values(run)
     if as_json:
-        print(json.dumps(values, ensure_ascii=False), file=out, flush=True)
+        print(json.dumps(values), file=out, flush=True)
         return
     for line in run_lines(run, values):
         print(line, file=out)
@@ -199,7 +199,7 @@ def show_rehearsal(found: "Rehearsal", *, as_json: bool) -> None:
         "first": None if found.first is None else json.loads(found.first.body),
     }
     if as_json:
-        print(json.dumps(values, ensure_ascii=False))
+        print(json.dumps(values))
         return
     print(
         f"{found.rows:,} rows would be sent ({found.body_bytes:,} bytes), {found.skipped:,} skipped; nothing was sent"
