@@ -36,7 +36,7 @@ ifneq ($(shell $(BIN)/python -I -c '$(FINDS_CHECKOUT)' 2>/dev/null),True)
 endif
 
 .NOTPARALLEL:
-.PHONY: help setup demo test check format-check lint types imports format wheel check-wheel upgrade requirements clean bench bench-million
+.PHONY: help setup demo test check format-check lint types imports format wheel check-wheel upgrade requirements clean bench bench-million reliability crash faults soak
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -49,7 +49,7 @@ demo: setup ## translate and summarise the examples with the simulated provider,
 	$(BIN)/batchrun --input examples/passages.jsonl --prompt summarize --profile sim --output out/passages.summary.jsonl
 	@for file in out/udhr.ja.jsonl out/passages.summary.jsonl; do printf '\n%s\n' "$$file"; head -n 2 "$$file"; done
 
-check: format-check lint types imports test ## everything CI checks of the source: format, lint, types, imports, tests
+check: format-check lint types imports test reliability ## everything CI checks of the source: format, lint, types, imports, tests
 
 format-check: setup
 	$(BIN)/ruff format --check --quiet .
@@ -71,6 +71,18 @@ bench: setup ## the table of docs/performance.md, under ten minutes on a quiet m
 
 bench-million: setup ## the part of the table about scale, with a million rows
 	@$(BIN)/python benchmarks $(if $(INTO),--into $(INTO)) million
+
+reliability: setup ## the slow tests of docs/reliability.md, in under ten minutes, with what they measure
+	$(BIN)/python -m pytest -q -s -m slow
+
+crash: setup ## kill the program 300 times and account for every row (about 15 minutes)
+	$(BIN)/python tests/reliability/campaign_crash.py
+
+faults: setup ## every fault of the simulated provider at once, with five seeds
+	$(BIN)/python tests/reliability/campaign_faults.py
+
+soak: setup ## 100,000 rows in one run: memory, descriptors, threads and throughput
+	$(BIN)/python tests/reliability/campaign_soak.py
 
 format: setup ## format the source and mend what ruff can mend
 	$(BIN)/ruff format .

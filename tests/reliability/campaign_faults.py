@@ -17,7 +17,7 @@ from batchrun import sim
 
 SHARES = {
     "500": 0.01, "502": 0.01, "503": 0.02, "504": 0.01, "529": 0.01, "408": 0.005, "409": 0.005, "520": 0.005,
-    "429": 0.01, "throttle": 0.002, "concurrency": 0.005, "reset": 0.01, "reset-late": 0.01, "close": 0.01,
+    "reset": 0.01, "reset-late": 0.01, "close": 0.01,
     "truncate": 0.01, "cut": 0.01, "garbage": 0.005, "html": 0.005, "empty": 0.005, "null": 0.005, "list": 0.005,
     "error": 0.01, "badutf8": 0.005, "nochoices": 0.005, "nocontent": 0.005, "slow": 0.002, "hang": 0.001,
     "nousage": 0.01, "refusal": 0.01, "filter": 0.01, "context": 0.01, "400": 0.005, "413": 0.002, "422": 0.005,
@@ -25,6 +25,8 @@ SHARES = {
 }  # fmt: skip
 POISON = {"500": "poison-500", "reset": "poison-reset", "html": "poison-html"}
 AMPLIFICATION = 1.5
+RPM = 18_000
+"""The provider's limit: its 429s come from the rate, as real ones do."""
 
 
 def one(seed: int, rows: int) -> list[str]:
@@ -35,7 +37,7 @@ def one(seed: int, rows: int) -> list[str]:
         program.rows(f"row {number} {poison[number % 3] if number % 500 == 7 else ''}" for number in range(rows))
         faults = [f"{fault}={share}" for fault, share in SHARES.items()]
         faults += [f"{fault}=text:{word}" for fault, word in POISON.items()]
-        told = {"latency": "0.01-0.1", "faults": faults, "seed": seed, "retry_after": "ms", "drip": 0.05}
+        told = {"latency": "0.01-0.1", "faults": faults, "seed": seed, "retry_after": "ms", "drip": 0.05, "rpm": RPM}
         began = time.monotonic()
         with sim.spawn(sim.from_json(told)) as base_url:
             args = program.send(base_url, "--concurrency", "64", "--timeout", "5s", "--quiet")

@@ -154,7 +154,8 @@ async def test_F3_a_place_that_cannot_be_written_is_refused_before_the_first_cal
         assert not server.calls
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [4, 50])
 async def test_F4_of_programs_started_at_once_one_runs(program: Program, count: int) -> None:
     program.rows(PLENTY[:8])
     async with FaultServer(slow(1.0)) as server:

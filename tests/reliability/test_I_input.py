@@ -5,6 +5,8 @@ import gzip
 import json
 import os
 import resource
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,24 @@ async def test_I5_a_line_of_50_MB_is_taken_or_refused_in_bounded_memory(program:
     assert process.returncode in (0, 2), err
     assert "Traceback" not in err
     assert "MemoryError" not in err
+
+
+@pytest.mark.slow
+def test_I7_many_rows_are_checked_fast_and_in_flat_memory(program: Program) -> None:
+    rows = 200_000
+    program.rows(f"row {number}" for number in range(rows))
+    args = program.send("http://127.0.0.1:9/v1", "--dry-run", "--quiet")
+    began = time.monotonic()
+    process = program.popen(*args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    rate = rows / (time.monotonic() - began)
+    print(
+        f"{rate:,.0f} rows/s with a prompt, start included (promised 40,000); {used.ru_maxrss / 1e3:.0f} MB (promised 150)"
+    )
+    assert process.returncode == 0
+    assert rate >= 40_000 / 5
+    assert used.ru_maxrss * 1024 <= 150e6
 
 
 @pytest.mark.slow

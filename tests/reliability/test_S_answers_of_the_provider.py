@@ -165,6 +165,7 @@ async def _all(*tries: Awaitable[Ran]) -> list[Ran]:
     return list(await asyncio.gather(*tries))
 
 
+@pytest.mark.slow
 async def test_S22_a_host_that_cannot_be_reached_or_trusted_is_refused_before_the_first_call(program: Program) -> None:
     program.rows(PLENTY)
     async with FaultServer(certificate="self_signed") as untrusted, FaultServer(on_connect=bad_request) as plain:
@@ -325,3 +326,17 @@ async def test_S23_a_program_that_is_stopped_while_the_provider_is_down_leaves_r
     account = program.account()
     assert account["done"] == 1
     assert account.get("failed", 0) == 0
+
+
+@pytest.mark.slow
+async def test_S31_two_runs_share_a_limit_and_both_end_whole(program: Program) -> None:
+    rows = 150
+    program.rows(f"row {number}" for number in range(rows))
+    async with sim.running(sim.Settings(rpm=1200)) as server:
+        runs = (program.run(*program.send(server.base_url, output=f"{name}.jsonl"), timeout=58) for name in "ab")
+        ended = await _all(*runs)
+        calls = server.stats.calls
+    assert [ran.code for ran in ended] == [0, 0], [ran.err for ran in ended]
+    assert len(program.done("a.jsonl")) == len(program.done("b.jsonl")) == rows
+    times = ", ".join(f"{ran.seconds:.1f} s" for ran in ended)
+    print(f"two runs of {rows} rows over 20/s (ideal 15 s): {times}; {calls - 2 * rows} × 429")

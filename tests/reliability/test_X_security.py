@@ -117,6 +117,7 @@ PROMPTS = [
 ]
 
 
+@pytest.mark.slow
 async def test_X10_a_prompt_that_reaches_out_or_explodes_is_refused_before_the_first_call(program: Program) -> None:
     program.rows(["one"])
     async with FaultServer() as server:
@@ -128,6 +129,7 @@ async def test_X10_a_prompt_that_reaches_out_or_explodes_is_refused_before_the_f
         assert not server.calls
 
 
+@pytest.mark.slow
 async def test_X4_a_key_is_not_sent_unencrypted_to_another_host(program: Program) -> None:
     program.rows(["one"])
     ran = await program.run(*program.send("http://203.0.113.7/v1"))
@@ -135,6 +137,7 @@ async def test_X4_a_key_is_not_sent_unencrypted_to_another_host(program: Program
     assert "http" in ran.err
 
 
+@pytest.mark.slow
 async def test_X6_the_environment_and_dot_env_do_not_redirect_a_run(program: Program) -> None:
     program.rows(["one"])
     (program.directory / ".env").write_text("OPENAI_BASE_URL=http://203.0.113.7/v1\nOPENAI_API_KEY=sk-other\n")
@@ -145,6 +148,7 @@ async def test_X6_the_environment_and_dot_env_do_not_redirect_a_run(program: Pro
     assert f"127.0.0.1:{server.port}" in ran.err.splitlines()[0]
 
 
+@pytest.mark.slow
 async def test_X11_ids_never_become_paths(program: Program) -> None:
     ids = ["../../x", "/abs", "CON", "x" * 300, "a\0b", "new\nline"]
     (program.directory / "in.jsonl").write_text("".join(json.dumps({"id": name, "text": "t"}) + "\n" for name in ids))
@@ -176,6 +180,7 @@ def test_X18_nobody_but_the_provider_is_contacted(program: Program) -> None:
     assert [line for line in contacted if "127.0.0.1" not in line] == []
 
 
+@pytest.mark.slow
 async def test_X14_a_copied_journal_holds_only_text_numbers_and_json(program: Program) -> None:
     program.rows(["one"])
     async with FaultServer() as server:
