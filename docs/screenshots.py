@@ -5,6 +5,7 @@ The provider is the simulated one, and the pictures say so. They are SVG, drawn 
 
 import asyncio
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def rows(folder: Path) -> None:
     lines = (ROOT / "examples" / "udhr.jsonl").read_text(encoding="utf-8").splitlines()
     copies = (line.replace('"id": "', f'"id": "{copy:02}-', 1) for copy in range(COPIES) for line in lines)
     (folder / "articles.jsonl").write_text("\n".join(copies) + "\n", encoding="utf-8")
+    (folder / "prompts").mkdir()
+    shutil.copy(ROOT / "prompts" / "translate.prompty", folder / "prompts")
     (folder / "batchrun.toml").write_text(SIM, encoding="utf-8")
 
 
@@ -30,9 +33,12 @@ async def take() -> None:
     app = BatchrunApp(flags)
     async with app.run_test(size=(160, 44)) as pilot:
         await pilot.pause(2.0)
+        app.screen.query_one("#head").focus()
+        await pilot.press("space", "space", "f6")
+        await pilot.pause(4.0)
         (TARGET / "setup.svg").write_text(app.export_screenshot(title="batchrun app"), encoding="utf-8")
         await pilot.press("f5")
-        await pilot.pause(25.0)
+        await pilot.pause(20.0)
         (TARGET / "run.svg").write_text(app.export_screenshot(title="batchrun app"), encoding="utf-8")
         await pilot.press("x")
         while app.busy:

@@ -65,7 +65,6 @@ class SetupScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """Panes that stand side by side where there is room, else one at a time."""
-        yield Static("", id="heading")
         yield Tabs(*(Tab(title, id=f"tab-{name}") for name, title in _PANES.items()), id="tabs")
         with Vertical(id="panes"):
             yield Form(self._flags, id="form", classes="pane")
