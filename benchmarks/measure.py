@@ -133,7 +133,7 @@ class Bench:
         (self.folder / name).mkdir()
         return [
             *(sys.executable, "-m", "batchrun", "run", "-i", str(self.rows(rows)), "-p", "prompt.txt", "-m", "mock"),
-            *("--base-url", base_url, "-o", f"{name}/out.jsonl", "--no-progress", *options),
+            *("--base-url", base_url, "-o", f"{name}/out.jsonl", *options),
         ]
 
     def other(self, runner: str, base_url: str, rows: int, in_flight: int, *, pinned: bool = False) -> Spent:
