@@ -204,6 +204,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "harm", ["middle", *(pytest.param(name, marks=pytest.mark.slow) for name in DAMAGE if name != "middle")]
 )
@@ -310,6 +311,7 @@ async def test_F8_a_directory_that_is_moved_meanwhile_ends_in_one_whole_journal(
     assert not here.exists()
 
 
+@pytest.mark.slow
 async def test_F9_what_a_run_writes_is_private_and_links_are_not_followed(program: Program) -> None:
     program.rows(PLENTY)
     previous = os.umask(0)

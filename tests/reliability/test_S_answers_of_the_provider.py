@@ -205,6 +205,7 @@ async def test_S25_the_proxy_is_named_without_its_credentials(program: Program) 
     assert "secret-pw" not in ran.err
 
 
+@pytest.mark.slow
 async def test_S11_S20_poison_in_the_last_rows_is_not_taken_for_an_outage(program: Program) -> None:
     """The last rows of a run that all fail for their own reasons use up their attempts; nobody waits ten minutes."""
     program.rows([*PLENTY[:20], *(f"poison {number}" for number in range(8))])
