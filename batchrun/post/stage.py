@@ -207,7 +207,7 @@ class Stage:
         waiting = len(self._queue)
         if self._probing:
             return min(waiting, PROBE - self._timed)
-        share = -(-waiting // max(1, self.workers))
+        share = -(-waiting // (self._slots - self._running))
         return max(1, min(self._size, share, waiting))
 
     async def _run(self, tasks: list[Task]) -> None:
