@@ -49,7 +49,7 @@ demo: setup ## translate and summarise the examples with the simulated provider,
 	$(BIN)/batchrun --input examples/passages.jsonl --prompt summarize --profile sim --output out/passages.summary.jsonl
 	@for file in out/udhr.ja.jsonl out/passages.summary.jsonl; do printf '\n%s\n' "$$file"; head -n 2 "$$file"; done
 
-check: format-check lint types imports test reliability ## everything CI checks of the source: format, lint, types, imports, tests
+check: format-check lint types imports test ## everything CI checks of the source: format, lint, types, imports, tests
 
 format-check: setup
 	$(BIN)/ruff format --check --quiet .
@@ -64,7 +64,7 @@ imports: setup
 	$(BIN)/lint-imports --no-logo --no-cache
 
 test: setup ## the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 4 --dist worksteal
 
 bench: setup ## the table of docs/performance.md, under ten minutes on a quiet machine (needs gcc)
 	@$(BIN)/python benchmarks $(if $(INTO),--into $(INTO))
@@ -73,7 +73,7 @@ bench-million: setup ## the part of the table about scale, with a million rows
 	@$(BIN)/python benchmarks $(if $(INTO),--into $(INTO)) million
 
 reliability: setup ## the slow tests of docs/reliability.md, in under ten minutes, with what they measure
-	$(BIN)/python -m pytest -q -s -m slow
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m slow
 
 crash: setup ## kill the program 300 times and account for every row (about 15 minutes)
 	$(BIN)/python tests/reliability/campaign_crash.py

@@ -269,7 +269,7 @@ def complete(line: str) -> list[str]:
 
 def test_the_shell_completes_commands_profiles_prompts_and_columns() -> None:
     Path("rows.csv").write_text("id,text,title\n1,a,b\n")
-    assert complete("batchrun re") == ["resume"]
+    assert complete("batchrun re") == ["resume", "report"]
     assert complete("batchrun --inp") == ["--input"]
     assert complete("batchrun --he") == ["--help", "--header"]
     assert complete("batchrun --input rows.csv --column body=t") == ["body=text", "body=title"]
