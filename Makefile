@@ -64,7 +64,7 @@ imports: setup
 	$(BIN)/lint-imports --no-logo --no-cache
 
 test: setup ## the tests
-	$(BIN)/python -m pytest -q -n 4 --dist worksteal
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 bench: setup ## the table of docs/performance.md, under ten minutes on a quiet machine (needs gcc)
 	@$(BIN)/python benchmarks $(if $(INTO),--into $(INTO))

@@ -60,9 +60,14 @@ async def test_a_missing_variable_is_marked_and_typing_it_mends_the_request(tmp_
     async with tui.app(set=[]).run_test(size=WIDE) as pilot:
         await tui.until(pilot, lambda: "Say it ⟨tone⟩." in tui.shown(pilot))
         assert "no value for `tone`" in tui.shown(pilot)
-        field = next(field for field in tui.setup(pilot).query("VariableField") if field.variable == "tone")
-        field.query_one(Input).value = "loudly"
-        await tui.until(pilot, lambda: "Say it loudly." in tui.shown(pilot))
+
+        def mended() -> bool:
+            """The form is made anew when the input has been read, so the field is looked up each time."""
+            field = next(field for field in tui.setup(pilot).query("VariableField") if field.variable == "tone")
+            field.query_one(Input).value = "loudly"
+            return "Say it loudly." in tui.shown(pilot)
+
+        await tui.until(pilot, mended)
         assert "--set tone=loudly" in tui.shown(pilot)
 
 
@@ -120,7 +125,7 @@ async def test_a_paused_run_sends_nothing_and_goes_on(tmp_path: Path) -> None:
         await tui.until(pilot, lambda: session.sight().progress.done > 4)
         await pilot.press("p")
         await tui.until(pilot, lambda: session.sight().progress.in_flight == 0)
-        assert "paused" in tui.shown(pilot)
+        await tui.until(pilot, lambda: "paused" in tui.shown(pilot))
         before = session.sight().progress.attempts
         await pilot.pause(0.4)
         assert session.sight().progress.attempts == before < 300
