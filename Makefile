@@ -64,7 +64,7 @@ imports: setup
 	$(BIN)/lint-imports --no-logo --no-cache
 
 test: setup ## the tests
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 bench: setup ## the table of docs/performance.md, under ten minutes on a quiet machine (needs gcc)
 	@$(BIN)/python benchmarks $(if $(INTO),--into $(INTO))
@@ -72,7 +72,7 @@ bench: setup ## the table of docs/performance.md, under ten minutes on a quiet m
 bench-million: setup ## the part of the table about scale, with a million rows
 	@$(BIN)/python benchmarks $(if $(INTO),--into $(INTO)) million
 
-reliability: setup ## the slow tests of docs/reliability.md, in under ten minutes, with what they measure
+reliability: setup ## the slow tests: docs/reliability.md, and the app on a terminal
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m slow
 
 crash: setup ## kill the program 300 times and account for every row (about 15 minutes)

@@ -41,9 +41,19 @@ def gone_within(base_url: str, seconds: float) -> bool:
             return False
 
 
+BEFORE: set[int] = set()
+"""Children that this process has from elsewhere: the provider that other tests share."""
+
+
+@pytest.fixture(autouse=True)
+def _children_before() -> None:
+    BEFORE.clear()
+    BEFORE.update(children())
+
+
 def children() -> list[int]:
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [pid for pid in pids if parent_of(pid) == os.getpid()]
+    return [pid for pid in pids if parent_of(pid) == os.getpid() and pid not in BEFORE]
 
 
 def parent_of(pid: int) -> int:

@@ -19,6 +19,8 @@ from batchrun.tui.screens.runs import RunsScreen
 from batchrun.tui.widgets.editor import Editor
 from batchrun.tui.widgets.outcomes import Outcomes
 
+pytestmark = pytest.mark.slow  # each test waits for a real run
+
 WIDE = (150, 40)
 HOSTILE = "\x1b]0;owned\x07 [/x] [@click=app.quit]x[/] \u202eabc\u202c \x9b31m a\u0301\u0302 漢字 \r\n second [bold"
 

@@ -21,6 +21,8 @@ from batchrun.errors import StorageError
 from batchrun.journal import Reader
 from batchrun.models import Totals
 
+pytestmark = pytest.mark.slow  # each test waits for a terminal
+
 ROOT = Path(__file__).parents[1]
 KEYS = {"start": b"\x1b[15~", "pause": b"p", "quit": b"q"}
 

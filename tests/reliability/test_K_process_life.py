@@ -61,6 +61,7 @@ def test_K2_kills_at_journal_writes_lose_nothing_that_was_committed() -> None:
     assert figures.bad == []
 
 
+@pytest.mark.slow
 async def test_K3_a_row_that_was_answered_but_not_committed_is_sent_once_more_and_counted(program: Program) -> None:
     program.rows(["only"])
     async with FaultServer() as server:
