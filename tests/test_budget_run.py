@@ -20,6 +20,8 @@ from batchrun.plan import Plan, plan_to_json
 from batchrun.pricing import picodollars
 from batchrun.prompts import Renderer, body_renderer
 
+pytestmark = pytest.mark.slow  # each test waits for runs of the whole program
+
 INPUT, OUTPUT, LIMIT = 2.0, 10.0, 100
 REPLY = {"object": "chat.completion", "choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}
 

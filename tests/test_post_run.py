@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow  # each test waits for runs of the whole program
+
 SOURCE = '''
 import os, time
 from pathlib import Path
