@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow  # each test waits for runs of the whole program
+
 SETTINGS = """
 [profiles.sim]
 input_price = 1.0

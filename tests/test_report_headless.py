@@ -17,6 +17,8 @@ from batchrun.progress import Progress
 from batchrun.report.faces import Lines
 from batchrun.report.logbook import told
 
+pytestmark = pytest.mark.slow  # each test waits for runs of the whole program
+
 ROWS = "".join(f'{{"id":"r{number}","text":"text {number}"}}\n' for number in range(1, 7))
 FAULTS = '{"faults":["context=text:text 2","context=text:text 5","404=text:text 4"],"latency":"0.05"}'
 
