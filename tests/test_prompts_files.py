@@ -42,6 +42,14 @@ def test_a_file_here_is_found_by_its_name(tmp_path: Path, places: tuple[Path, ..
     assert load("Plain", places=places).name == "Plain"
 
 
+def test_a_text_with_variables_is_a_prompt_itself(places: tuple[Path, ...]):
+    prompt = load("Is this spam?\n{{ text }} Answer yes or no.", places=places)
+    assert (prompt.name, prompt.messages[0].role) == ("prompt", "user")
+    assert prompt.messages[0].template == "Is this spam?\n{{ text }} Answer yes or no."
+    with pytest.raises(PromptError, match="^prompt:1:"):
+        load("{{ text", places=places)
+
+
 def test_an_unknown_name_suggests_the_nearest(places: tuple[Path, ...]):
     with pytest.raises(PromptError, match="there is no prompt `helo`; did you mean `hello`") as caught:
         load("helo", places=places)

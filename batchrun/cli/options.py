@@ -33,7 +33,7 @@ def flag(section: str, names: str, text: str) -> SectionOption:
 
 RUN: tuple[SectionOption, ...] = (
     value(_INPUT, "-i --input input", "FILE", "A file, a directory, a glob, or - for standard input.", completer=complete.files),
-    value(_INPUT, "-p --prompt prompt", "NAME", "A prompt by name, or the path of one.", completer=complete.prompts),
+    value(_INPUT, "-p --prompt prompt", "NAME", "A prompt by name, the path of one, or the text of one with {{ variables }}.", completer=complete.prompts),
     value(_INPUT, "--set set", "NAME=VALUE", "A prompt variable, the same for all rows.", many=True),
     value(_INPUT, "--column columns", "NAME=COLUMN", "A prompt variable from a column of another name.", many=True, completer=complete.columns),
     value(_INPUT, "--id-column id_column", "NAME|none", "What identifies a row [default: custom_id or id, else its content].", completer=complete.columns),

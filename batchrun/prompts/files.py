@@ -10,6 +10,9 @@ from batchrun.errors import PromptError
 from batchrun.prompts.definition import Prompt, did_you_mean
 from batchrun.prompts.parse import MAX_SOURCE, SUFFIXES, parse, stem_of
 
+INLINE = "prompt"
+"""What a prompt is called that was written on the command line."""
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -31,7 +34,12 @@ def default_places() -> tuple[Path, ...]:
 
 
 def load(name: str, *, places: Sequence[Path] | None = None) -> Prompt:
-    """The prompt of this name or path, checked. Raises PromptError, with the nearest name where none has this one."""
+    """The prompt of this name or path, or the prompt that is written out in its place, checked.
+
+    Raises PromptError, with the nearest name where none has this one.
+    """
+    if "{{" in name:
+        return parse(name, path=INLINE)
     path = _find(name, default_places() if places is None else places)
     return parse(_read(path), path=str(path))
 
@@ -63,9 +71,10 @@ def _find(name: str, places: Sequence[Path]) -> Path:
     if given.is_file():
         return given
     names = sorted({stem_of(path.name) for path in files})
-    hint = f"Known prompts: {', '.join(names)}. A file of your own is named by its path." if names else None
+    known = f"Known prompts: {', '.join(names)}. " if names else ""
     raise PromptError(
-        f"there is no prompt `{name}`{did_you_mean(name, names)}", hint or "Name a prompt file by its path."
+        f"there is no prompt `{name}`{did_you_mean(name, names)}",
+        f"{known}A file of your own is named by its path; a text with `{{{{ variables }}}}` is a prompt itself.",
     )
 
 
