@@ -46,7 +46,7 @@ def test_a_text_with_variables_is_a_prompt_itself(places: tuple[Path, ...]):
     prompt = load("Is this spam?\n{{ text }} Answer yes or no.", places=places)
     assert (prompt.name, prompt.messages[0].role) == ("prompt", "user")
     assert prompt.messages[0].template == "Is this spam?\n{{ text }} Answer yes or no."
-    with pytest.raises(PromptError, match="^prompt:1:"):
+    with pytest.raises(PromptError, match=r"^prompt:1:"):
         load("{{ text", places=places)
 
 
