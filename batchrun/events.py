@@ -4,6 +4,7 @@ A fact is in the journal before its event is emitted. All times are monotonic se
 they say otherwise.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -193,10 +194,14 @@ Event = (
     | RunEnded
 )
 
+Emit = Callable[[Event], None]
+"""Hears of every event: called in order, on the loop, and returns at once."""
+
 __all__ = [
     "AttemptEnded",
     "AttemptStarted",
     "Draining",
+    "Emit",
     "Event",
     "Going",
     "IntakeProgress",

@@ -30,7 +30,7 @@ STAGES = {
     "batchrun/replies/": "replies: parsing, usage, flags",
     "batchrun/prompts/": "rows and prompts: parsing, rendering",
     "batchrun/rows/": "rows and prompts: parsing, rendering",
-    "batchrun/retry.py": "engine: window, verdicts, worker",
+    "batchrun/retry/": "engine: window, verdicts, worker",
     "batchrun/engine/": "engine: window, verdicts, worker",
     "batchrun/progress.py": "progress and faces",
     "batchrun/report/": "progress and faces",

@@ -13,12 +13,14 @@ from typing import Any
 
 import orjson
 
-from batchrun.engine.run import Ending, Run
-from batchrun.engine.start import checker_of, prompt_of, renderer_of
+from batchrun.engine.ending import Ending
+from batchrun.engine.run import Run
+from batchrun.engine.start import checker_of, renderer_of
 from batchrun.events import AttemptEnded, AttemptStarted, Draining, Event, Notice, RowFinished, RowLost
 from batchrun.journal import IntakeRow, Journal, Meta, Reader, Record
 from batchrun.models import Endpoint, Exchange, Fault, Flag, Kind, Request, State, Totals
 from batchrun.plan import Plan, plan_to_json
+from batchrun.plan.rendering import prompt_of
 
 PROMPT = "{{ text }}"
 WITH_SCHEMA = """---

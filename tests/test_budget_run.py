@@ -10,8 +10,9 @@ from random import Random
 
 import pytest
 
+from batchrun.engine.ending import Ending
 from batchrun.engine.guard import guarded
-from batchrun.engine.run import Ending, Run
+from batchrun.engine.run import Run
 from batchrun.errors import ExitCode
 from batchrun.events import AttemptEnded, Event
 from batchrun.journal import IntakeRow, Journal, Meta

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from engine import WITH_SCHEMA, Provider, Stage, Story, exchange, fault, garbage, ok, reply_body, status, until
 
-from batchrun.engine.run import TICK, Ending, Run
+from batchrun.engine.ending import Ending
+from batchrun.engine.run import TICK, Run
 from batchrun.engine.window import in_sample
 from batchrun.errors import ExitCode
 from batchrun.events import AttemptEnded, AttemptStarted, Draining, Event, LimitsChanged, Notice, RowFinished, Waiting
@@ -33,7 +34,7 @@ def tmp_path(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back-offs and the trickle of a provider that is down take milliseconds."""
-    monkeypatch.setattr("batchrun.retry._backoff", lambda _: 0.002)
+    monkeypatch.setattr("batchrun.retry.decision._backoff", lambda _: 0.002)
     monkeypatch.setattr("batchrun.limits.gate._TRICKLE", 0.002)
 
 
@@ -511,7 +512,7 @@ async def test_a_bug_costs_its_row_and_not_the_run(tmp_path: Path, caplog: pytes
 
 
 async def test_waiting_for_retries_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchrun.retry._backoff", lambda _: 3 * TICK)
+    monkeypatch.setattr("batchrun.retry.decision._backoff", lambda _: 3 * TICK)
     story = await Stage(tmp_path, 2).play(Provider({"row 1": [status(503), ok()]}))
     assert [str(wait.reason) for wait in story.of(Waiting)][:1] == ["all rows left wait for their retry"]
 

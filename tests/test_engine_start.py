@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from batchrun import registry
-from batchrun.engine.start import Prepared, prepare, prepare_resume, rehearse
+from batchrun.engine.going_on import prepare_resume
+from batchrun.engine.rehearsal import rehearse
+from batchrun.engine.start import Prepared, prepare
 from batchrun.errors import BatchrunError, BusyError, InputError, RefusedError, StorageError
 from batchrun.events import Event, Notice
 from batchrun.journal import End, Journal

@@ -9,13 +9,14 @@ from typing import BinaryIO
 
 from batchrun import sim
 from batchrun.client import Client
+from batchrun.engine.ending import Ending
 from batchrun.engine.export import Exported, Streamer, columns_of, errors_path, export, partial_path
-from batchrun.engine.run import Emit, Ending, Run
+from batchrun.engine.run import Run
 from batchrun.engine.start import Prepared
 from batchrun.engine.till import tariff_of
 from batchrun.engine.window import in_sample
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
-from batchrun.events import Event, RowFinished, RunEnded, RunStarted
+from batchrun.events import Emit, Event, RowFinished, RunEnded, RunStarted
 from batchrun.journal import Reader
 from batchrun.models import Totals
 from batchrun.plan import Plan

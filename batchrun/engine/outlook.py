@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from batchrun.engine.forecast import Pace
-from batchrun.engine.start import Emit, Prepared, prompt_of, renderer_of
+from batchrun.engine.start import Prepared, renderer_of
 from batchrun.engine.survey import (
     Forecast,
     Survey,
@@ -17,8 +17,10 @@ from batchrun.engine.survey import (
     survey,
     survey_pending,
 )
+from batchrun.events import Emit
 from batchrun.journal import Reader
 from batchrun.models import Pending
+from batchrun.plan.rendering import prompt_of
 from batchrun.plan.sources import Gathered
 from batchrun.pricing import usd
 from batchrun.registry import RunFile

@@ -1,11 +1,11 @@
 """From what the user chose to a run that is ready to send: input open, plan frozen, journal locked and filled.
 
-Everything here happens before the first call, blocks, and refuses rather than guesses. `prepare` is for a command
-that names an input, `prepare_resume` for one that names a run.
+This is for a command that names an input; `going_on` is for one that names a run. Everything happens before the first
+call, blocks, and refuses rather than guesses.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,24 +14,21 @@ from typing import Any
 from batchrun import journal as journals
 from batchrun import post, prompts, registry, rows, sim
 from batchrun.engine.export import added
-from batchrun.engine.guard import check_pending, guarded
+from batchrun.engine.guard import guarded
 from batchrun.engine.intake import Problems, checked
 from batchrun.engine.till import tariff_of
 from batchrun.errors import RefusedError
-from batchrun.events import Event, IntakeProgress, Notice
+from batchrun.events import Emit, IntakeProgress, Notice
 from batchrun.journal import Drift, Journal, Lock, Meta
-from batchrun.models import Request, Row
 from batchrun.plan import Plan, drift_text, plan_from_json, plan_to_json
 from batchrun.plan.outputs import STREAM, is_device
 from batchrun.plan.rendering import plain_renderer, prompt_of
-from batchrun.plan.resolve import facts_of, gather_again, override, resolve
+from batchrun.plan.resolve import facts_of, resolve
 from batchrun.plan.sources import Gathered
 from batchrun.prompts import Prompt, Renderer
 from batchrun.registry import RunFile
 from batchrun.replies import Checker, checker
 from batchrun.rows import Input
-
-Emit = Callable[[Event], None]
 
 
 @dataclass(slots=True)
@@ -93,12 +90,12 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
         prepared = _claimed(plan, gathered, undo)
         _fill(prepared, source, gathered, emit)
         tariff_of(plan).of(plan.model)  # now, since the first look takes long
-        _restrict(prepared, only)
+        restrict(prepared, only)
         undo.pop_all()
     return prepared
 
 
-def _restrict(prepared: Prepared, only: Sequence[int] | None) -> None:
+def restrict(prepared: Prepared, only: Sequence[int] | None) -> None:
     """Send the rows at these positions alone, those that failed before as well."""
     if only is not None:
         prepared.only = tuple(sorted(only))
@@ -282,118 +279,3 @@ def _drift_sentence(drift: Drift) -> str:
     }
     said = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
     return f"compared with the journal: {said}"
-
-
-def prepare_resume(
-    reference: str,
-    flags: dict[str, Any],
-    *,
-    failed: bool,
-    cause: str | None = None,
-    only: Sequence[int] | None = None,
-) -> tuple[Prepared, Gathered]:
-    """A journaled run, locked, with what failed made pending again; neither input nor prompt file is read.
-
-    With `failed` the rows that failed for good as well, with `cause` those of this cause; with `only` the rows at
-    these positions are sent and no others.
-    """
-    runs_dir = flags.get("runs_dir")
-    found = registry.find(reference, runs_dir)
-    with ExitStack() as undo:
-        lock = registry.held(found.path)
-        undo.callback(lock.release)
-        journal = Journal.open(found.path)
-        undo.callback(journal.close)
-        if not journal.taken_in:
-            raise RefusedError(f"run {found.id} was ended while its input was read", "give its first command again")
-        old = plan_from_json(journal.meta.plan)
-        gathered = gather_again(old, flags)
-        plan = override(old, gathered)
-        rows.check_format(plan.output_format)
-        post.check(plan.post)
-        prepared = _again(found, plan, journal, lock, gathered)
-        if only is None:
-            journal.reopen(failed_for_good=failed)
-        if cause is not None:
-            journal.reopen(failed_for_good=True, cause=cause)
-        _restrict(prepared, only)
-        check_pending(plan, journal, prepared.renderer)
-        tariff_of(plan).of(plan.model)  # as in `prepare`
-        undo.pop_all()
-    return prepared, gathered
-
-
-def _again(found: RunFile, plan: Plan, journal: Journal, lock: Lock, gathered: Gathered) -> Prepared:
-    prompt = prompt_of(plan)
-    parts = renderer_of(plan, prompt), checker_of(prompt), simulator_of(gathered)
-    return Prepared(found, plan, journal, lock, *parts)
-
-
-def prepare_post(reference: str, flags: dict[str, Any]) -> tuple[Prepared, Gathered]:
-    """A journaled run, locked, whose replies are to go through the functions of `flags`; nothing will be sent.
-
-    The plan in the journal names the functions from here on, so that `resume` goes on with the same ones. Raises as
-    `prepare_resume`, and RefusedError where no function is named.
-    """
-    found = registry.find(reference, flags.get("runs_dir"))
-    with ExitStack() as undo:
-        lock = registry.held(found.path)
-        undo.callback(lock.release)
-        journal = Journal.open(found.path)
-        undo.callback(journal.close)
-        if not journal.taken_in:
-            raise RefusedError(f"run {found.id} was ended while its input was read", "give its first command again")
-        old = plan_from_json(journal.meta.plan)
-        gathered = gather_again(old, flags)
-        plan = override(old, gathered)
-        if not plan.post:
-            raise RefusedError(f"run {found.id} has no post-processing", "name a function: --post FILE.py:name")
-        post.check(plan.post)
-        prepared = _again(found, plan, journal, lock, gathered)
-        journal.amend(replace(journal.meta, plan=plan_to_json(plan)))
-        journal.reopen_replies()
-        undo.pop_all()
-    return prepared, gathered
-
-
-@dataclass(frozen=True, slots=True)
-class Rehearsal:
-    """What a run would send, found without a journal and without a call; `body_bytes` sums all bodies."""
-
-    plan: Plan
-    rows: int
-    skipped: int
-    body_bytes: int
-    first: Request | None
-
-
-def rehearse(gathered: Gathered, emit: Emit) -> Rehearsal:
-    """Open, check and render the whole input as a run would. Raises as `prepare`."""
-    settings = gathered.settings
-    prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
-    source = rows.open_input(settings.input or STREAM, id_column=settings.id_column, has_prompt=prompt is not None)
-    plan = planned(gathered, source, prompt)
-    problems = Problems()
-    sized = _Sized(renderer_of(plan, prompt))
-    for count, _ in enumerate(checked(source, sized, problems, added(plan)), 1):
-        if count % 10_000 == 0:
-            emit(IntakeProgress(count))
-    problems.refuse(source.name, skip_invalid=settings.skip_invalid)
-    return Rehearsal(plan, sized.rows, problems.count, sized.body_bytes, sized.first)
-
-
-class _Sized:
-    """A renderer that counts what passes."""
-
-    def __init__(self, renderer: Renderer) -> None:
-        self._renderer = renderer
-        self.rows = 0
-        self.body_bytes = 0
-        self.first: Request | None = None
-
-    def render(self, row: Row) -> Request:
-        request = self._renderer.render(row)
-        self.first = self.first or request
-        self.rows += 1
-        self.body_bytes += len(request.body)
-        return request

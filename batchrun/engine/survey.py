@@ -25,9 +25,9 @@ from batchrun.engine.forecast import (
     total,
 )
 from batchrun.engine.intake import Problems, checked
-from batchrun.engine.start import Emit, planned, renderer_of
+from batchrun.engine.start import planned, renderer_of
 from batchrun.engine.till import model_in, tariff_of
-from batchrun.events import IntakeProgress
+from batchrun.events import Emit, IntakeProgress
 from batchrun.journal import Reader
 from batchrun.models import Kind, Request, Row
 from batchrun.plan import Plan

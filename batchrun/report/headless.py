@@ -11,10 +11,13 @@ from functools import partial
 from typing import Any, Self, TextIO
 
 from batchrun.display import printable
+from batchrun.engine.ending import Ending
 from batchrun.engine.execute import HASTY, execute, pilot
+from batchrun.engine.going_on import prepare_post, prepare_resume
 from batchrun.engine.outlook import Foretold, foretold, outlook, outlook_after
-from batchrun.engine.run import Ending, Run
-from batchrun.engine.start import Prepared, prepare, prepare_post, prepare_resume, rehearse
+from batchrun.engine.rehearsal import rehearse
+from batchrun.engine.run import Run
+from batchrun.engine.start import Prepared, prepare
 from batchrun.errors import ExitCode, StorageError
 from batchrun.events import Event, RunEnded
 from batchrun.journal import Reader

@@ -20,7 +20,7 @@ from batchrun.report import words
 from batchrun.report.values import plain
 
 if TYPE_CHECKING:
-    from batchrun.engine.start import Rehearsal
+    from batchrun.engine.rehearsal import Rehearsal
 
 FOLLOW_EVERY = 2.0
 

@@ -11,9 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from batchrun.display import printable
+from batchrun.engine.ending import Ending
 from batchrun.engine.execute import execute, write_output
-from batchrun.engine.run import Ending, Run
-from batchrun.engine.start import DriftError, Prepared, prepare, prepare_resume
+from batchrun.engine.going_on import prepare_resume
+from batchrun.engine.run import Run
+from batchrun.engine.start import DriftError, Prepared, prepare
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
 from batchrun.events import Event, IntakeProgress, Notice, RunEnded
 from batchrun.journal import Reader

@@ -1,0 +1,15 @@
+"""Why a run is over."""
+
+from typing import NamedTuple
+
+from batchrun.errors import ExitCode
+
+
+class Ending(NamedTuple):
+    """Why the run is over; after a `hasty` end no output is written."""
+
+    exit_code: ExitCode
+    message: str | None = None
+    hint: str | None = None
+    hasty: bool = False
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,84 @@
+"""From a run that has a journal to one that is ready to go on; neither input nor prompt file is read.
+
+`prepare_resume` is for sending what is left, `prepare_post` for replies that the journal already has. Everything
+happens before the first call, blocks, and refuses rather than guesses.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from batchrun import post, registry, rows
+from batchrun.engine.guard import check_pending
+from batchrun.engine.start import Prepared, checker_of, renderer_of, restrict, simulator_of
+from batchrun.engine.till import tariff_of
+from batchrun.errors import RefusedError
+from batchrun.journal import Journal
+from batchrun.plan import plan_from_json, plan_to_json
+from batchrun.plan.rendering import prompt_of
+from batchrun.plan.resolve import gather_again, override
+from batchrun.plan.sources import Gathered
+
+
+def prepare_resume(
+    reference: str,
+    flags: dict[str, Any],
+    *,
+    failed: bool,
+    cause: str | None = None,
+    only: Sequence[int] | None = None,
+) -> tuple[Prepared, Gathered]:
+    """A journaled run, locked, with what failed made pending again.
+
+    With `failed` the rows that failed for good as well, with `cause` those of this cause; with `only` the rows at
+    these positions are sent and no others. Raises RefusedError for anything the user can mend, BusyError, StorageError.
+    """
+    with ExitStack() as undo:
+        prepared, gathered = _opened(reference, flags, undo)
+        plan, journal = prepared.plan, prepared.journal
+        rows.check_format(plan.output_format)
+        if only is None:
+            journal.reopen(failed_for_good=failed)
+        if cause is not None:
+            journal.reopen(failed_for_good=True, cause=cause)
+        restrict(prepared, only)
+        check_pending(plan, journal, prepared.renderer)
+        tariff_of(plan).of(plan.model)  # now, since the first look takes long
+        undo.pop_all()
+    return prepared, gathered
+
+
+def prepare_post(reference: str, flags: dict[str, Any]) -> tuple[Prepared, Gathered]:
+    """A journaled run, locked, whose replies are to go through the functions of `flags`; nothing will be sent.
+
+    The plan in the journal names the functions from here on, so that `resume` goes on with the same ones. Raises as
+    `prepare_resume`, and RefusedError where no function is named.
+    """
+    with ExitStack() as undo:
+        prepared, gathered = _opened(reference, flags, undo)
+        journal = prepared.journal
+        if not prepared.plan.post:
+            raise RefusedError(f"run {prepared.run.id} has no post-processing", "name a function: --post FILE.py:name")
+        journal.amend(replace(journal.meta, plan=plan_to_json(prepared.plan)))
+        journal.reopen_replies()
+        undo.pop_all()
+    return prepared, gathered
+
+
+def _opened(reference: str, flags: dict[str, Any], undo: ExitStack) -> tuple[Prepared, Gathered]:
+    """The run, locked, under its own plan with `flags` over it."""
+    found = registry.find(reference, flags.get("runs_dir"))
+    lock = registry.held(found.path)
+    undo.callback(lock.release)
+    journal = Journal.open(found.path)
+    undo.callback(journal.close)
+    if not journal.taken_in:
+        raise RefusedError(f"run {found.id} was ended while its input was read", "give its first command again")
+    old = plan_from_json(journal.meta.plan)
+    gathered = gather_again(old, flags)
+    plan = override(old, gathered)
+    post.check(plan.post)
+    prompt = prompt_of(plan)
+    parts = renderer_of(plan, prompt), checker_of(prompt), simulator_of(gathered)
+    return Prepared(found, plan, journal, lock, *parts), gathered

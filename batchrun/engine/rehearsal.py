@@ -1,0 +1,57 @@
+"""The dry run: the whole input opened, checked and rendered as a run would, without a journal and without a call."""
+
+from dataclasses import dataclass
+
+from batchrun import prompts, rows
+from batchrun.engine.export import added
+from batchrun.engine.intake import Problems, checked
+from batchrun.engine.start import planned, renderer_of
+from batchrun.events import Emit, IntakeProgress
+from batchrun.models import Request, Row
+from batchrun.plan import Plan
+from batchrun.plan.outputs import STREAM
+from batchrun.plan.sources import Gathered
+from batchrun.prompts import Renderer
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What a run would send, found without a journal and without a call; `body_bytes` sums all bodies."""
+
+    plan: Plan
+    rows: int
+    skipped: int
+    body_bytes: int
+    first: Request | None
+
+
+def rehearse(gathered: Gathered, emit: Emit) -> Rehearsal:
+    """Open, check and render the whole input as a run would. Raises as `prepare`."""
+    settings = gathered.settings
+    prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
+    source = rows.open_input(settings.input or STREAM, id_column=settings.id_column, has_prompt=prompt is not None)
+    plan = planned(gathered, source, prompt)
+    problems = Problems()
+    sized = _Sized(renderer_of(plan, prompt))
+    for count, _ in enumerate(checked(source, sized, problems, added(plan)), 1):
+        if count % 10_000 == 0:
+            emit(IntakeProgress(count))
+    problems.refuse(source.name, skip_invalid=settings.skip_invalid)
+    return Rehearsal(plan, sized.rows, problems.count, sized.body_bytes, sized.first)
+
+
+class _Sized:
+    """A renderer that counts what passes."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self.rows = 0
+        self.body_bytes = 0
+        self.first: Request | None = None
+
+    def render(self, row: Row) -> Request:
+        request = self._renderer.render(row)
+        self.first = self.first or request
+        self.rows += 1
+        self.body_bytes += len(request.body)
+        return request

@@ -1,0 +1,257 @@
+"""The way of one row: from the window through gate, till, journal and client to its outcome.
+
+It reads top to bottom in `_send` and `_conclude`. What an answer means is decided by `retry`, when a request may leave
+by `limits`; this module performs the verdicts, writes each fact to the journal, and only then emits it.
+
+A failure before anything has succeeded is held back, since it may turn out to be everybody's: then the rows stay
+pending.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from batchrun import retry
+from batchrun.client import Client
+from batchrun.engine.ending import Ending
+from batchrun.engine.judge import Judged, counted, end_of, failure, feedback, judge, judge_body
+from batchrun.engine.picture import attempt_ended
+from batchrun.engine.posting import Posting
+from batchrun.engine.till import BudgetReached, Charge, Hold, Till
+from batchrun.engine.window import Job, Window
+from batchrun.errors import ExitCode, StorageError
+from batchrun.events import AttemptStarted, Emit, Notice, RowFinished, RowLost
+from batchrun.journal import End, Journal
+from batchrun.limits import Gate, GateClosed, NeverFits, Permit
+from batchrun.models import Exchange, Outcome, Request, State
+from batchrun.plan import Plan
+from batchrun.prompts import Renderer, ask_again
+from batchrun.replies import Checker
+from batchrun.retry import AskAgain, Done, GiveUp, Health, Next, Policy, RetryIn, StopRun, Tries, Verdict
+from batchrun.rows import restore
+
+log = logging.getLogger(__name__)
+
+NEVER_LEFT = End(0, 0.0, "stopped before it left", counted=False)
+"""The end of an attempt that was written down but not sent: nothing about its row is unknown."""
+
+
+class Stop(Protocol):
+    """Ends the run: nothing new leaves, and what is in flight is awaited for `drain` seconds."""
+
+    def __call__(self, ending: Ending, *, drain: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stations:
+    """What a row passes. Without a `client` nothing is sent."""
+
+    window: Window
+    renderer: Renderer
+    checker: Checker | None
+    gate: Gate
+    till: Till
+    journal: Journal
+    client: Client | None
+    posting: Posting
+
+
+class Way:
+    """Takes one row after the other as far as it gets: to its outcome, back into the window, or to the end of the run.
+
+    What the answers say of the provider is gathered over all rows. On the loop of the run, no threads.
+    """
+
+    def __init__(self, plan: Plan, stations: Stations, *, emit: Emit, stop: Stop) -> None:
+        self._plan = plan
+        self._at = stations
+        self._emit = emit
+        self._stop = stop
+        self._loop = asyncio.get_running_loop()
+        self._health = Health()
+        self._policy = Policy(plan.max_attempts, plan.schema_retries, plan.give_up_after, plan.max_wait, plan.fail_on)
+        self._held: list[tuple[Job, GiveUp]] = []
+        self._down = False
+
+    async def go(self, job: Job) -> None:
+        """The border that nothing foreign crosses: a bug costs a row, not the run. A row that was already handed on
+        is not judged twice; then the run stops."""
+        job.handed_on = False
+        try:
+            await self._advance(job)
+        except (StorageError, GateClosed):
+            raise
+        except Exception as error:
+            log.exception("row %s: internal error", job.row.line)
+            said = f"internal error: {type(error).__name__}: {error}"
+            if job.handed_on:
+                self._stop(Ending(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"), drain=self._plan.drain)
+            else:
+                self._clear_up(job, said)
+                await self._finish(job, failure(GiveUp("internal error", said, final=False)))
+
+    def _clear_up(self, job: Job, said: str) -> None:
+        """After a bug: free the slot, and keep what came back."""
+        if job.permit is not None:
+            self._at.gate.cancel(job.permit)
+        if job.hold is not None:
+            self._at.till.lose(job.hold)
+            job.charge, job.hold = Charge(job.hold.cost, job.hold.tokens), None
+        if job.exchange is not None:
+            exchange, job.exchange = job.exchange, None
+            body = exchange.body.decode(errors="replace") if exchange.status == 200 else None
+            cost, tokens = job.charge
+            seconds = exchange.ended - exchange.left
+            end = End(exchange.status, seconds, "internal error", said, cost=cost, charged_tokens=tokens)
+            self._at.journal.end(job.row.seq, job.number, end, body)
+
+    async def _advance(self, job: Job) -> None:
+        """Rendering is deterministic, so the journal keeps the row and not the body."""
+        row, request = job.row, job.request
+        if request is not None:
+            await self._send(job, request)
+            return
+        request = self._at.renderer.render(restore(row.line, row.key, row.text))
+        if retry.go_on(row.history) is Next.SEND:
+            await self._send(job, request)
+        else:
+            judged = judge_body(request.endpoint, row.history.reply or "", self._at.checker)
+            job.row = row._replace(history=row.history._replace(reply=None))  # judged once; from here on it is sent
+            await self._conclude(job, request, judged, None)
+
+    async def _send(self, job: Job, request: Request) -> None:
+        assert self._at.client is not None
+        try:
+            permit = await self._at.gate.admit(partial(self._at.gate.estimate, len(request.body), request.output_limit))
+            job.permit = permit
+        except NeverFits as error:
+            await self._give_up(job, GiveUp("request too large", str(error), final=True))
+            return
+        hold = job.hold = await self._reserved(request, permit)
+        seq, job.number = job.row.seq, job.number + 1
+        try:
+            await self._at.journal.begin(seq, job.number, hold.cost, hold.tokens)
+            permit = job.permit = await self._at.gate.confirm(permit)
+        except BaseException:
+            self._at.gate.cancel(permit)
+            self._at.till.cancel(hold)
+            self._at.journal.end(seq, job.number, NEVER_LEFT)
+            raise
+        self._at.gate.leave(permit)
+        self._emit(AttemptStarted(seq, job.number, self._loop.time()))
+        try:
+            exchange = await self._at.client.send(request, timeout=self._plan.timeout)
+        except asyncio.CancelledError:
+            self._at.gate.cancel(permit)
+            self._at.till.lose(hold)
+            self._at.journal.lose(seq, job.number, "abandoned while it was in flight")
+            self._emit(RowLost(seq, self._loop.time(), hold.cost))
+            raise
+        job.exchange = exchange
+        judged = judge(request.endpoint, exchange, self._at.checker, self._at.client.mask)
+        self._at.gate.settle(permit, feedback(judged, len(request.body)))
+        job.hold, job.charge = None, self._at.till.settle(hold, judged)
+        await self._conclude(job, request, judged, exchange)
+
+    async def _reserved(self, request: Request, permit: Permit) -> Hold:
+        """What the request may cost at worst, taken out of the budget; a budget that is used up ends the run."""
+        try:
+            return await self._at.till.hold(request)
+        except BudgetReached as error:
+            self._at.gate.cancel(permit)
+            self._stop(Ending(ExitCode.BUDGET, str(error)), drain=max(self._plan.drain, self._plan.timeout))
+            raise GateClosed from error
+        except BaseException:
+            self._at.gate.cancel(permit)
+            raise
+
+    async def _conclude(self, job: Job, request: Request, judged: Judged, exchange: Exchange | None) -> None:
+        """Decide and perform. `exchange` is None for a reply that an earlier process recorded."""
+        answer = judged.answer
+        tries = Tries(job.attempts, job.deadlines, job.asks)
+        if exchange is not None:
+            tries = counted(tries, answer)
+            self._health.observe(answer, job.row.seq, self._loop.time())
+        verdict = retry.decide(answer, tries, self._health, self._policy, self._loop.time())
+        stored = None if exchange is None else self._record(job, judged, exchange, verdict)
+        await self._perform(job, request, judged, verdict, stored)
+
+    def _record(self, job: Job, judged: Judged, exchange: Exchange, verdict: Verdict) -> "asyncio.Future[None]":
+        """Into the journal's queue first, then told; the outcome that follows is committed after it."""
+        assert self._at.client is not None
+        cost, tokens = job.charge
+        end = end_of(judged, exchange, verdict, self._at.client.mask)
+        end = end._replace(cost=cost, charged_tokens=tokens)
+        body = exchange.body.decode() if judged.reply is not None else None
+        stored = self._at.journal.end(job.row.seq, job.number, end, body)
+        job.exchange = None
+        if end.counted and not end.throttled:
+            job.attempts += 1
+            job.deadlines += end.deadline
+        job.asks += end.invalid
+        self._emit(attempt_ended(job, judged, end, verdict, self._loop.time()))
+        self._mind_the_breaker()
+        return stored
+
+    async def _perform(
+        self, job: Job, request: Request, judged: Judged, verdict: Verdict, stored: "asyncio.Future[None] | None"
+    ) -> None:
+        match verdict:
+            case Done():
+                outcome = Outcome(State.DONE, True, None, None, judged.answer.flags, judged.value)
+                if not await self._at.posting.put(job, judged, outcome, stored):
+                    await self._finish(job, outcome)
+                if self._held and self._health.succeeded:
+                    await self.flush_held()
+            case RetryIn() | AskAgain() if self._at.client is None:
+                self._at.window.finished()  # nothing is sent: the row stays as it is
+            case RetryIn(seconds=seconds):
+                self._put_back(job, seconds)
+            case AskAgain(complaint=complaint):
+                text = judged.reply.text if judged.reply is not None else None
+                job.request = ask_again(request, text or "", complaint)
+                self._put_back(job, 0.0)
+            case GiveUp():
+                await self._give_up(job, verdict)
+            case StopRun(message=message, hint=hint):
+                self._held.clear()
+                self._stop(Ending(ExitCode.STOPPED, message, hint), drain=self._plan.drain)
+
+    async def _give_up(self, job: Job, verdict: GiveUp) -> None:
+        if self._health.succeeded:
+            await self._finish(job, failure(verdict))
+        else:
+            job.handed_on = True
+            self._held.append((job, verdict))
+            self._at.window.finished()
+
+    def _put_back(self, job: Job, seconds: float) -> None:
+        job.handed_on = True
+        self._at.window.put_back(job, seconds)
+
+    async def _finish(self, job: Job, outcome: Outcome) -> None:
+        job.handed_on = True
+        await self._write(job, outcome)
+        self._at.window.finished()
+
+    async def _write(self, job: Job, outcome: Outcome) -> None:
+        await self._at.journal.finish(job.row.seq, outcome)
+        row = job.row
+        self._emit(RowFinished(row.seq, row.position, row.key, self._loop.time(), outcome))
+
+    async def flush_held(self) -> None:
+        """Failures from before the first success stand after all."""
+        held, self._held = self._held, []
+        for job, verdict in held:
+            await self._write(job, failure(verdict))
+
+    def _mind_the_breaker(self) -> None:
+        down = self._health.breaker_open
+        if down != self._down:
+            self._down = down
+            self._at.gate.trickle(down)
+            now = self._loop.time()
+            said = "the provider is down: one try a second" if down else "the provider answers again"
+            self._emit(Notice(said, now))

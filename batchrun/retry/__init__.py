@@ -1,0 +1,58 @@
+"""What an answer means for its row and for the run, and what a journaled row still needs.
+
+Theory. An attempt's answer is judged in this order, first match wins:
+
+1.  A 200 with a reply: done; but a reply that does not fit the schema is asked again, and a flagged one may be a failure.
+2.  An empty account (402, or a 429 with a billing code, whatever Retry-After says): the run stops, rows stay pending.
+3.  Any other 429: the gate has closed for everybody; the row goes back and loses nothing. Only a request that can never
+    fit the limit is given up.
+4.  Answers about the whole configuration (401; 403, 404, redirects and unknown models before anything succeeded): the
+    run stops. A 401 after a success is confirmed by one more call. Later, 403 and 404 are about their row.
+5.  Answers that may pass (408, 409, 5xx, a lost connection, the deadline, a 200 that is no reply): retried with full
+    jitter [1], within the row's attempts and the run's budget [2]; then the row has failed *for now*.
+6.  Everything else is about the row: it has failed *for good*, after one call.
+
+Two rules look at more than one row. When nothing has succeeded and the first 20 rows failed alike, the cause is not in
+the rows: the run stops. When 20 connection or server failures follow each other after a success, the provider is down:
+a breaker opens and the engine tries once a second until an answer below 500 closes it; while such failures come from 20
+rows or more, nobody loses attempts. A row that failed while others were answered is itself suspect: its further
+failures say nothing about the provider, or the last rows of a run, all poisonous, would look like an outage.
+
+`health` folds the answers into what these rules ask; `decision` is a pure function of an `answer`, the row's tries, the
+health and the policy to a `verdict`; `resume` is the same for a row that an earlier process left. Waits and stops are
+tenacity's objects; nothing here sleeps.
+
+[1] https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+[2] https://sre.google/sre-book/handling-overload/ ("retry budget")
+"""
+
+from batchrun.retry.answer import BILLING, Answer
+from batchrun.retry.decision import DEADLINES, GARBAGE_TRIES, THROTTLED_FOR, UNKNOWN_MODEL, decide
+from batchrun.retry.health import ALIKE, BUDGET_PER_SUCCESS, BUDGET_START, SUSPECTS, Health
+from batchrun.retry.resume import Next, go_on
+from batchrun.retry.verdict import AskAgain, Done, GiveUp, Policy, RetryIn, StopRun, Tries, Verdict
+
+__all__ = [
+    "ALIKE",
+    "BILLING",
+    "BUDGET_PER_SUCCESS",
+    "BUDGET_START",
+    "DEADLINES",
+    "GARBAGE_TRIES",
+    "SUSPECTS",
+    "THROTTLED_FOR",
+    "UNKNOWN_MODEL",
+    "Answer",
+    "AskAgain",
+    "Done",
+    "GiveUp",
+    "Health",
+    "Next",
+    "Policy",
+    "RetryIn",
+    "StopRun",
+    "Tries",
+    "Verdict",
+    "decide",
+    "go_on",
+]

@@ -1,0 +1,176 @@
+"""The table: the verdict on an answer, first match wins."""
+
+import re
+from collections.abc import Callable
+
+from tenacity import RetryCallState, stop_after_attempt, wait_random_exponential
+
+from batchrun.models import Fault, Flag
+from batchrun.retry.answer import Answer
+from batchrun.retry.health import ALIKE, Health
+from batchrun.retry.verdict import AskAgain, Done, GiveUp, Policy, RetryIn, StopRun, Tries, Verdict
+
+DEADLINES = 2
+"""Attempts of one row that may end by the deadline."""
+GARBAGE_TRIES = 3
+"""Attempts of one row that may bring a 200 that is no reply."""
+THROTTLED_FOR = 1800.0
+"""Seconds of 429s without one success that stop the run."""
+
+UNKNOWN_MODEL = frozenset(
+    {"model_not_found", "unknown_model", "invalid_model", "model_not_available", "deploymentnotfound"}
+)
+TOO_LARGE = re.compile(
+    r"Request too large|Limit (?P<limit>\d[\d,]{0,18}).*?Requested (?P<requested>\d[\d,]{0,18})", re.IGNORECASE
+)
+
+_backoff = wait_random_exponential(multiplier=0.5, max=60)
+
+
+def decide(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict:
+    """The verdict on an answer that `health` has observed; `now` in monotonic seconds."""
+    if answer.accepted:
+        return _judge_reply(answer, tries, policy)
+    if answer.billing:
+        return StopRun(
+            _said(answer, "the account's quota or credit is used up"),
+            "add credit or raise the limit with the provider; then the command below goes on",
+        )
+    for rule in _RULES:
+        verdict = rule(answer, tries, health, policy, now)
+        if verdict is not None:
+            return verdict
+    return GiveUp(answer.cause, _said(answer, "the provider refused the request"), final=True)
+
+
+def _judge_reply(answer: Answer, tries: Tries, policy: Policy) -> Verdict:
+    failing = sorted(answer.flags & policy.fail_on)
+    if failing:
+        return GiveUp(failing[0], f"the reply is {failing[0]}, which --fail-on makes a failure", final=True)
+    if answer.complaint is None:
+        return Done()
+    if answer.flags & {Flag.TRUNCATED, Flag.REFUSED, Flag.FILTERED}:
+        flag = min(answer.flags)
+        return GiveUp(flag, f"the reply is {flag} and does not fit the schema: {answer.complaint}", final=True)
+    if tries.asks > policy.schema_retries:
+        return GiveUp(answer.cause, answer.complaint, final=True)
+    return AskAgain(answer.complaint)
+
+
+def _throttled(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
+    if not answer.throttled:
+        return None
+    if _can_never_fit(answer.message):
+        return GiveUp("429 request too large", _said(answer, "the request is larger than the limit"), final=True)
+    if policy.max_wait is not None and (answer.retry_after or 0) > policy.max_wait:
+        return StopRun(
+            f"the provider asks to wait {answer.retry_after:.0f} s, longer than --max-wait allows",
+            "go on later with the command below",
+        )
+    if health.throttled_since is not None and now - health.throttled_since >= THROTTLED_FOR:
+        minutes = (now - health.throttled_since) / 60
+        return StopRun(
+            _said(answer, f"nothing but 429s for {minutes:.0f} minutes"), "go on later with the command below"
+        )
+    return RetryIn(0.0, counts=False)
+
+
+def _configuration(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
+    if answer.status == 401:
+        return _unauthorized(answer, health, now)
+    scope = answer.status in (403, 404) or 300 <= answer.status < 400
+    unknown_model = answer.status == 400 and answer.code.lower() in UNKNOWN_MODEL
+    if not (scope or unknown_model) or health.succeeded:
+        return None
+    return StopRun(
+        _said(answer, f"the provider answered {answer.status} before anything succeeded"), _scope_hint(answer)
+    )
+
+
+def _unauthorized(answer: Answer, health: Health, now: float) -> Verdict:
+    if not health.succeeded or (health.suspect_since is not None and answer.left >= health.suspect_since):
+        return StopRun(_said(answer, "the provider refused the key"), "check the key that the profile names")
+    if health.suspect_since is None:
+        health.suspect_since = now
+    return RetryIn(0.0, counts=False)
+
+
+def _scope_hint(answer: Answer) -> str:
+    if 300 <= answer.status < 400:
+        return "the host redirects; name the final address with --base-url"
+    if answer.html:
+        return "the answer is a web page: is the base URL right, with its /v1?"
+    if answer.status in (400, 404):
+        return "check the model (--model) and the base URL (--base-url)"
+    return "check that the key may use this model"
+
+
+def _all_alike(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
+    if not health.all_alike or answer.throttled:
+        return None
+    return StopRun(
+        _said(answer, f"the first {ALIKE} rows all failed alike ({answer.cause})"),
+        "nothing has succeeded, so the cause is not in the rows; mend it and go on",
+    )
+
+
+def _may_pass(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
+    garbage = answer.status == 200
+    if not (answer.down or garbage or answer.status in (408, 409)):
+        return None
+    wait = max(_backoff(_attempt(tries.attempts)), answer.retry_after or 0.0)
+    if _is_the_providers(answer, health):
+        return _given_up(answer, health, policy, now) or RetryIn(wait, counts=False)
+    if _used_up(answer, tries, policy):
+        return GiveUp(answer.cause, _said(answer, f"{answer.cause} after {tries.attempts} attempts"), final=False)
+    if not health.spend():
+        return GiveUp(answer.cause, f"{answer.cause}; the run's retry budget is spent", final=False)
+    return RetryIn(wait, counts=True)
+
+
+def _given_up(answer: Answer, health: Health, policy: Policy, now: float) -> StopRun | None:
+    if health.down_since is None or now - health.down_since < policy.give_up_after:
+        return None
+    return StopRun(
+        _said(answer, f"the provider has been down for {_duration(now - health.down_since)}"),
+        "go on with the command below when it is back",
+    )
+
+
+def _is_the_providers(answer: Answer, health: Health) -> bool:
+    """Whether the failure says nothing about the row: nothing left for it, or the provider fails everybody."""
+    return answer.down and health.succeeded and (not answer.sent or health.ailing)
+
+
+def _used_up(answer: Answer, tries: Tries, policy: Policy) -> bool:
+    most = GARBAGE_TRIES if answer.status == 200 else policy.max_attempts
+    deadline = answer.fault is Fault.DEADLINE and tries.deadlines >= DEADLINES
+    return deadline or stop_after_attempt(min(most, policy.max_attempts))(_attempt(tries.attempts))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+
+
+def _attempt(number: int) -> RetryCallState:
+    """The part of tenacity's call state that its waits and stops read."""
+    state = RetryCallState(None, None, (), {})  # pyright: ignore[reportArgumentType] - no call is made: the state only carries the number
+    state.attempt_number = number
+    return state
+
+
+def _can_never_fit(message: str) -> bool:
+    found = TOO_LARGE.search(message)
+    if found is None:
+        return False
+    if found["limit"] is None:
+        return True
+    return int(found["requested"].replace(",", "")) > int(found["limit"].replace(",", ""))
+
+
+def _said(answer: Answer, sentence: str) -> str:
+    return f"{sentence}: {answer.message}" if answer.message else sentence
+
+
+_Rule = Callable[[Answer, Tries, Health, Policy, float], Verdict | None]
+_RULES: tuple[_Rule, ...] = (_throttled, _configuration, _all_alike, _may_pass)

@@ -1,0 +1,29 @@
+"""What a journaled row still needs when a run goes on."""
+
+from enum import Enum, auto
+
+from batchrun.models import History
+
+
+class Next(Enum):
+    """What a row of the journal needs when a run goes on."""
+
+    SEND = auto()
+    JUDGE = auto()
+
+
+def go_on(history: History) -> Next:
+    """What an unfinished row needs, from the journal alone.
+
+    | the journal says                              | the row is                                                      |
+    |---|---|
+    | a reply is recorded, no outcome               | judged: post-processing and outcome, no call; `decide` asks it  |
+    |                                               | again where it does not fit the schema and tries are left       |
+    | an attempt left and no answer is known        | sent again, the lost attempt counted as maybe paid              |
+    | no attempt, attempts without a reply, or      | sent                                                            |
+    | failed for now                                |                                                                 |
+
+    Rows that are done, skipped, or failed for good are not asked about: the journal's window leaves them out. A row
+    whose request has changed is drift and is settled before the run begins.
+    """
+    return Next.SEND if history.reply is None or history.open else Next.JUDGE
