@@ -214,9 +214,9 @@ def _holder(path: Path) -> str | None:
 
 def remove(run: RunFile) -> None:
     """Delete a run's journal; its output stays. Raises BusyError while a process works on it."""
-    with journal.lock(run.path) as held:
+    with held(run.path) as lock:
         journal.delete(run.path)
-        held.remove()
+        lock.remove()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The runs of a directory: found by id, by a beginning of one, by output, or as the last."""
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,13 @@ def test_ids_sort_by_time_and_differ() -> None:
     ids = {registry.new_id(1e9) for _ in range(50)}
     assert len(ids) > 45
     assert registry.new_id(1e9) < registry.new_id(1e9 + 86400)
+
+
+def test_who_only_asks_whether_a_run_is_held_keeps_nobody_from_deleting_it() -> None:
+    path = made("20260101-000000-aaaa")
+    (run,) = registry.listing(path.parent)
+    asking = journal.lock(path)
+    threading.Timer(0.05, asking.release).start()
+    registry.remove(run)
+    assert not path.exists()
+    assert not path.with_suffix(".lock").exists()

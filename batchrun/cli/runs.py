@@ -35,10 +35,13 @@ def _ref(*, required: bool = False) -> click.Argument:
 def runs(json: bool, runs_dir: str | None) -> int:
     """List the runs of this directory, the latest first."""
     from batchrun import registry  # noqa: PLC0415  only for this command
+    from batchrun.display import printable  # noqa: PLC0415  only for this command
     from batchrun.report import pages  # noqa: PLC0415  only for this command
 
-    found = registry.listing(registry.directory_for("-", runs_dir or configured_runs_dir()))
-    pages.runs_table([registry.summary(run) for run in found], as_json=json)
+    directory = registry.directory_for("-", runs_dir or configured_runs_dir())
+    for error in registry.unreadable(directory).values():
+        click.echo(f"batchrun: {printable(error.message)}", err=True)
+    pages.runs_table([registry.summary(run) for run in registry.listing(directory)], as_json=json)
     return ExitCode.OK
 
 

@@ -15,34 +15,43 @@ from collections.abc import Generator
 from importlib import resources
 from pathlib import Path
 
+from batchrun import __version__
 from batchrun.errors import DamagedError, RefusedError, StorageError
 
 APPLICATION_ID = 0x42524A4C  # "BRJL", shown by file(1) and by PRAGMA application_id
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _NETWORK = re.compile(
     r"nfs\d?|cifs|smb\d?|smbfs|9p|afs|ncpfs|ceph|glusterfs|lustre|beegfs|davfs2?|vboxsf"
     r"|fuse\.(sshfs|glusterfs|ceph.*|s3fs|rclone|gcsfuse|goofys|mount-s3|davfs2?|smbnetfs|curlftpfs)"
 )
 _MOUNTS = Path("/proc/self/mounts")
+_NONSENSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What values of a damaged page lead to where they are understood: SQLite's columns hold whatever is there."""
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+"""The last is what a statement meets whose table or column is not there."""
 
 
 @contextlib.contextmanager
 def translated(path: Path, doing: str = "read") -> Generator[None]:
-    """Turn SQLite's errors and the system's into StorageError."""
+    """Turn SQLite's errors and the system's into StorageError, and what cannot be understood into DamagedError."""
     try:
         yield
     except sqlite3.ProgrammingError:
         raise
     except (sqlite3.Error, OSError) as error:
         raise storage_error(path, error, doing) from error
+    except _NONSENSE as error:
+        if doing == "write":
+            raise
+        raise damaged(path, f"a value of it cannot be understood ({error})") from error
 
 
 def storage_error(path: Path, error: Exception, doing: str) -> StorageError:
     """Say what is wrong with the journal at `path`, with the space that is left, and what to do."""
     code = getattr(error, "sqlite_errorcode", None)
     no_text = code is None and "decode" in str(error)
-    if no_text or (code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)):
+    if no_text or (code is not None and code & 0xFF in _DAMAGE):
         return damaged(path, str(error))
     return StorageError(
         f"{path}: the journal cannot be {'written' if doing == 'write' else 'read'}: {error} ({_free(path)} free).",
@@ -230,6 +239,7 @@ def _refuse_lost_log(path: Path) -> None:
     if not _beside(path, "-shm").exists() or has_log(path):
         return
     with contextlib.closing(_raw(path, "ro&immutable=1")) as connection:
+        _check_content(path, connection)
         if was_killed(connection):
             raise damaged(path, f"{path.name}-wal, which holds the last commits, is missing")
 
@@ -246,13 +256,29 @@ def _check_content(path: Path, connection: sqlite3.Connection) -> None:
     if application != APPLICATION_ID:
         raise StorageError(f"{path}: this SQLite file is not a journal of batchrun.", "Name another run or file.")
     if version != SCHEMA_VERSION:
-        age = "a newer" if version > SCHEMA_VERSION else "an older"
-        raise StorageError(
-            f"{path}: the journal was written by {age} version of batchrun (schema {version}, this is {SCHEMA_VERSION}).",
-            "Use that version for this run, or start again with --fresh.",
-        )
+        raise _other_version(path, connection, version)
     if not connection.execute("SELECT count(*) FROM totals").fetchone()[0]:
         raise damaged(path, "its totals are missing")
+
+
+def _other_version(path: Path, connection: sqlite3.Connection, version: int) -> StorageError:
+    age = "a newer" if version > SCHEMA_VERSION else "an older"
+    writer = _writer(connection)
+    return StorageError(
+        f"{path}: the journal was written by {age} version of batchrun{f', {writer}' if writer else ''} "
+        f"(schema {version}; this is {__version__} with schema {SCHEMA_VERSION}).",
+        f"Nothing was changed. Go on with it, or export its replies, with `uvx batchrun@{writer or 'VERSION'}`; "
+        "or start again with --fresh.",
+    )
+
+
+def _writer(connection: sqlite3.Connection) -> str | None:
+    """The version of batchrun that made the journal, where it says one that can stand in a command."""
+    try:
+        (version,) = connection.execute("SELECT value FROM meta WHERE name = 'batchrun'").fetchone()
+    except (sqlite3.Error, TypeError):
+        return None
+    return version if re.fullmatch(r"[0-9][0-9A-Za-z.+]{0,30}", str(version)) else None
 
 
 def remove(path: Path) -> None:

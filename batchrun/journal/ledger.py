@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
+from batchrun import __version__
 from batchrun.journal import database, sums
 from batchrun.journal.drift import Comparison
 from batchrun.journal.intake import FirstIntake, transaction
@@ -74,7 +75,8 @@ class Journal:
         self._writer: Writer | None = None
         self._session = 0
         self._comparison = Comparison(self._connection)
-        self._totals = sums.read(self._connection).totals()
+        with database.translated(path):
+            self._totals = sums.read(self._connection).totals()
         self.doubt = self._settle_killed(had_log)
 
     def _settle_killed(self, had_log: bool) -> str | None:
@@ -104,7 +106,7 @@ class Journal:
         Raises RefusedError for a network file system or a directory that cannot be written, StorageError for a
         full disk.
         """
-        database.create(path, _values(meta) | {"intake": "begun"})
+        database.create(path, _values(meta) | {"batchrun": __version__, "intake": "begun"})
         return cls(path, clock=clock, faults=faults)
 
     @classmethod

@@ -5,9 +5,9 @@ Whatever can be long is read page by page, each page a query of its own that goe
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from batchrun.errors import DamagedError, StorageError
 from batchrun.journal import browse, database, sums
@@ -15,6 +15,8 @@ from batchrun.journal.records import Attempt, Cause, Entry, Line, Meta, Record, 
 from batchrun.models import State, Totals
 
 PAGE = 1000
+
+Made = TypeVar("Made")
 
 _OPEN = "EXISTS (SELECT 1 FROM attempts WHERE attempts.row = rows.seq AND ended IS NULL)"
 _STATE = f"ifnull(o.state, CASE WHEN {_OPEN} THEN 'unknown' ELSE 'pending' END)"
@@ -61,8 +63,7 @@ WHERE row > ? AND added IS NOT NULL ORDER BY row LIMIT ?
 """
 
 _STATES = {str(state): state for state in State}
-_NONSENSE = (AttributeError, KeyError, TypeError, ValueError)
-"""What values of a damaged page lead to: SQLite's columns hold whatever is there."""
+_TEXT = (str, type(None))
 _NO_FLAGS: frozenset[str] = frozenset()
 
 
@@ -71,9 +72,14 @@ def _flags(text: str | None) -> frozenset[str]:
 
 
 def _record(row: Sequence[Any]) -> Record:
-    seq, position, line, key, text, state, final, cause, message, flags, *rest, post, trace = row
+    seq, position, line, key, text, state, final, cause, message, flags, *rest, added, post, trace = row
+    _, value, body, *_ = rest
+    if not (
+        isinstance(text, str) and isinstance(value, _TEXT) and isinstance(body, _TEXT) and isinstance(added, _TEXT)
+    ):
+        raise TypeError("no text where text belongs")  # a damaged page: SQLite's columns hold whatever is there
     where, how = (seq, position, line, key, text), (_STATES[state], final == 1, cause, message, _flags(flags))
-    return Record._make((*where, *how, *rest, post == 1, trace))
+    return Record._make((*where, *how, *rest, added, post == 1, trace))
 
 
 _TEXTS = """
@@ -90,7 +96,9 @@ def _entry(row: Sequence[Any]) -> Entry:
 
 def read_meta(connection: sqlite3.Connection) -> Meta:
     """What the run is."""
-    known: dict[str, str | None] = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+    known: dict[str, Any] = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+    if not all(isinstance(value, _TEXT) for value in known.values()):
+        raise TypeError("no text where text belongs")
     return Meta(
         run=known.get("run") or "",
         created=float(known.get("created") or 0),
@@ -146,7 +154,8 @@ class Reader:
     @property
     def sessions(self) -> list[Session]:
         """The processes that worked on the run, in order."""
-        return [Session(*row) for row in self._all("SELECT id, started, ended, exit_code, pid, host FROM sessions")]
+        query = "SELECT id, started, ended, exit_code, pid, host FROM sessions"
+        return self._each(lambda row: Session(*row), query)
 
     def settled(self) -> Iterator[str]:
         """The hashes of the requests that going on would not send again: done, or failed for good."""
@@ -158,7 +167,7 @@ class Reader:
     def spent(self, count: int = 1000) -> list[Spent]:
         """What rows that were answered used, of at most about `count` of them from all over the input."""
         finished = self._all("SELECT count(*) FROM outcomes WHERE attempts > 0")[0][0]
-        return [Spent(*row) for row in self._all(_SPENT, max(1, finished // count))]
+        return self._each(lambda row: Spent(*row), _SPENT, max(1, finished // count))
 
     def timings(self, count: int = 20_000) -> list[tuple[float, float, int]]:
         """When exchanges ended, how many seconds they took, and their status; of about `count` rows, in no order."""
@@ -175,7 +184,8 @@ class Reader:
 
     def samples(self, since: float = 0.0) -> list[Sample]:
         """The states of the run after `since`, in order."""
-        return [Sample(*row) for row in self._all("SELECT at, state FROM samples WHERE at > ? ORDER BY rowid", since)]
+        query = "SELECT at, state FROM samples WHERE at > ? ORDER BY rowid"
+        return self._each(lambda row: Sample(*row), query, since)
 
     def errors_by_cause(self, limit: int = 20) -> list[Cause]:
         """Why rows failed, the most frequent cause first."""
@@ -188,19 +198,18 @@ class Reader:
     def slowest(self, count: int = 10) -> list[Entry]:
         """The rows whose last exchange took longest; reads all outcomes."""
         where = "WHERE o.seconds IS NOT NULL AND rows.position IS NOT NULL ORDER BY o.seconds DESC LIMIT ?"
-        return [_entry(row) for row in self._all(_ENTRY + where, count)]
+        return self._each(_entry, _ENTRY + where, count)
 
     def attempts(self, seq: int) -> list[Attempt]:
         """Every attempt of a row, those of earlier outcomes too."""
         flags = slice(8, 13)
-        return [Attempt(*row[:8], *map(bool, row[flags]), *row[13:]) for row in self._all(_ATTEMPTS, seq)]
+        return self._each(lambda row: Attempt(*row[:8], *map(bool, row[flags]), *row[13:]), _ATTEMPTS, seq)
 
     def row(self, *, seq: int | None = None, key: str | None = None, line: int | None = None) -> Record | None:
         """One row: by its number in the journal, its key, or its line in the input (the first of several)."""
         column, value = ("seq", seq) if seq is not None else ("key", key) if key is not None else ("line", line)
         query = f"{_RECORD} WHERE rows.{column} = ? ORDER BY rows.position IS NULL, rows.position LIMIT 1"
-        found = self._all(query, value)
-        return _record(found[0]) if found else None
+        return next(iter(self._each(_record, query, value)), None)
 
     def entries(
         self, after: int = 0, limit: int = PAGE, *, state: State | None = None, cause: str | None = None
@@ -208,7 +217,7 @@ class Reader:
         """Rows in the order of the input, behind the position `after`; of one state or one cause if named."""
         where = "WHERE rows.position > ?1 AND (?3 IS NULL OR shown = ?3) AND (?4 IS NULL OR o.cause = ?4)"
         rest = " ORDER BY rows.position LIMIT ?2"
-        return [_entry(row) for row in self._all(_ENTRY + where + rest, after, limit, state, cause)]
+        return self._each(_entry, _ENTRY + where + rest, after, limit, state, cause)
 
     def lines(self, after: int = 0, limit: int = PAGE) -> list[Line]:
         """What a table shows of the rows behind the position `after`, in the order of the input."""
@@ -232,11 +241,12 @@ class Reader:
     def export_rows(self, after: int = 0) -> Iterator[Record]:
         """All rows in the order of the input, each as it is at the moment when its page is read."""
         query = _RECORD + "WHERE rows.position > ? ORDER BY rows.position LIMIT ?"
-        while page := self._all(query, after, PAGE):
-            yield from self._records(page)
-            if page[-1][1] <= after:
+        while page := self._each(_record, query, after, PAGE):
+            yield from page
+            last = page[-1].position
+            if last is None or last <= after:
                 raise self.damaged("its rows are out of order")
-            after = page[-1][1]
+            after = last
 
     def texts(self) -> Iterator[str]:
         """The texts of all rows in the order of the input, those of skipped lines left out."""
@@ -252,12 +262,6 @@ class Reader:
             yield from dict.fromkeys(text for _, text in page)
             after = page[-1][0]
 
-    def _records(self, page: list[Any]) -> list[Record]:
-        try:
-            return [_record(row) for row in page]
-        except _NONSENSE as error:
-            raise self.damaged("a row of it cannot be understood") from error
-
     def recover_rows(self) -> Iterator[Record]:
         """What can still be read of a damaged journal, by seq; damaged stretches are passed over."""
         end = min(self._last_seq(), self.path.stat().st_size)  # no row is smaller than a byte, whatever its number says
@@ -266,7 +270,7 @@ class Reader:
 
     def _recover(self, first: int, last: int) -> Iterator[Record]:
         try:
-            page = self._records(self._all(_RECORD + "WHERE rows.seq BETWEEN ? AND ?", first, last))
+            page = self._each(_record, _RECORD + "WHERE rows.seq BETWEEN ? AND ?", first, last)
         except StorageError:
             if first < last:
                 middle = (first + last) // 2
@@ -287,11 +291,12 @@ class Reader:
         """What is wrong with the journal, an empty list for nothing: reads all of it."""
         try:
             found = [line for (line,) in self._all("PRAGMA integrity_check(20)") if line != "ok"]
-            counted = sums.recount(self._connection).totals()
-        except (StorageError, sqlite3.Error) as error:
+            with database.translated(self.path):
+                counted = sums.recount(self._connection).totals()
+            if self.taken_in and counted != self.totals:
+                found.append(f"the totals are not the sums of the rows: {self.totals} instead of {counted}")
+        except StorageError as error:
             return [str(error)]
-        if self.taken_in and counted != self.totals:
-            found.append(f"the totals are not the sums of the rows: {self.totals} instead of {counted}")
         return found
 
     def damaged(self, why: str) -> DamagedError:
@@ -301,6 +306,10 @@ class Reader:
     def copy(self, target: Path) -> None:
         """Write a whole copy in a single file. Raises RefusedError where there is a file of this name."""
         database.copy(self._connection, self.path, target)
+
+    def _each(self, make: Callable[[Any], Made], query: str, *parameters: Any) -> list[Made]:
+        with database.translated(self.path):
+            return [make(row) for row in self._connection.execute(query, parameters).fetchall()]
 
     def _all(self, query: str, *parameters: Any) -> list[Any]:
         with database.translated(self.path):

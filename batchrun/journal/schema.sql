@@ -1,10 +1,11 @@
 -- The journal of one batchrun run: what was to be sent, every attempt, every reply, how every row ended.
 -- Times are seconds since 1970 (UTC), durations seconds, flags 0 or 1; there is nothing in here but text, numbers and JSON.
+-- Tables are STRICT, so that PRAGMA integrity_check finds a damaged value of another kind.
 
 CREATE TABLE meta (                     -- facts about the run, one a line
-    name            TEXT PRIMARY KEY,   -- run, created, plan (JSON), prompt (source), simulated, output (path relative to this file), intake, note.*
+    name            TEXT PRIMARY KEY,   -- batchrun (the version that made it), run, created, plan (JSON), prompt (source), simulated, output (path relative to this file), intake, note.*
     value           TEXT
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE rows (                     -- the input
     seq             INTEGER PRIMARY KEY,            -- the lasting number of the row in this journal
@@ -14,7 +15,7 @@ CREATE TABLE rows (                     -- the input
     occurrence      INTEGER NOT NULL DEFAULT 0,     -- tells rows of the same content apart: 0, 1, 2 in the order of the input
     request         TEXT NOT NULL,                  -- hash of the effective request; empty for a skipped row
     text            TEXT NOT NULL                   -- the row as JSON; for a skipped row an excerpt of the line as a JSON string
-);
+) STRICT;
 
 CREATE TABLE attempts (                 -- one HTTP exchange each, written before its first byte leaves
     row             INTEGER NOT NULL,               -- rows.seq
@@ -42,7 +43,7 @@ CREATE TABLE attempts (                 -- one HTTP exchange each, written befor
     excerpt         TEXT,                           -- the beginning of the body of an answer that is not a reply
     reply           INTEGER,                        -- replies.id
     PRIMARY KEY (row, number)
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;
 
 CREATE INDEX attempts_open ON attempts (row) WHERE ended IS NULL;
 
@@ -51,7 +52,7 @@ CREATE TABLE replies (                  -- bodies that came back and were paid f
     row             INTEGER NOT NULL,               -- rows.seq
     number          INTEGER NOT NULL,               -- attempts.number
     body            TEXT NOT NULL
-);
+) STRICT;
 
 CREATE TABLE outcomes (                 -- how rows ended; a row without one is pending or unknown
     row             INTEGER PRIMARY KEY,            -- rows.seq
@@ -70,7 +71,7 @@ CREATE TABLE outcomes (                 -- how rows ended; a row without one is 
     seconds         REAL,                           -- how long the last exchange took
     input_tokens    INTEGER,                        -- of the last exchange
     output_tokens   INTEGER
-);
+) STRICT;
 
 CREATE INDEX outcomes_failed ON outcomes (final, cause) WHERE state = 'failed';
 
@@ -99,12 +100,12 @@ CREATE TABLE totals (                   -- one line: the sums over all rows that
     cost_maybe      INTEGER NOT NULL DEFAULT 0,     -- part of it: attempts without an answer, in full
     cost_open       INTEGER NOT NULL DEFAULT 0,     -- not part of it: the worst that open attempts may cost
     unpriced        INTEGER NOT NULL DEFAULT 0      -- attempts that were or may have been paid, at a price that is not known
-);
+) STRICT;
 
 CREATE TABLE samples (                  -- the state of the run every few seconds
     at              REAL NOT NULL,
     state           TEXT NOT NULL                   -- JSON
-);
+) STRICT;
 
 CREATE TABLE sessions (                 -- the processes that worked on the run
     id              INTEGER PRIMARY KEY,
@@ -113,6 +114,6 @@ CREATE TABLE sessions (                 -- the processes that worked on the run
     exit_code       INTEGER,                        -- NULL: under way, or killed; then ended is when it was last heard of
     pid             INTEGER NOT NULL,
     host            TEXT NOT NULL
-);
+) STRICT;
 
 INSERT INTO totals (id) VALUES (1);

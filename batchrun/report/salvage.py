@@ -50,7 +50,7 @@ def _sound(record: Record) -> bool:
     """Whether a row that was read is what was written: pages that SQLite can follow may still hold anything."""
     try:
         json.loads(record.text)
-        for text in (record.body, record.value):
+        for text in (record.body, record.value, record.added):
             if text is not None:
                 json.loads(text)
     except (ValueError, TypeError, RecursionError):

@@ -1,6 +1,7 @@
 """The real program with one thing about its world altered: `python altered.py WHAT VALUE ARGS…`.
 
 commit N     it is killed (SIGKILL) before the N-th commit of its journal
+reply N      the same before the first commit that could bring the N-th reply
 clock S      the wall clock jumps S seconds forth and back, a jump at every tenth look
 hosts FILE   every address it connects to or looks up is written to FILE
 """
@@ -9,6 +10,7 @@ import itertools
 import os
 import signal
 import sys
+import threading
 import time
 from typing import Any
 
@@ -37,6 +39,28 @@ def _commit(value: str) -> None:
     Journal.__init__ = altered
 
 
+def _reply(value: str) -> None:
+    from batchrun.journal import Journal  # noqa: PLC0415 - only here
+
+    fatal, heard = int(value), itertools.count(1)
+    made, end = Journal.__init__, Journal.end
+    doomed = threading.Event()
+
+    def altered_end(self: Journal, *args: Any, **options: Any) -> Any:
+        if next(heard) == fatal:
+            doomed.set()
+        return end(self, *args, **options)
+
+    def strike(_: int) -> None:
+        if doomed.is_set():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def altered(self: Journal, *args: Any, **options: Any) -> None:
+        made(self, *args, **{**options, "faults": strike})
+
+    Journal.__init__, Journal.end = altered, altered_end
+
+
 def _clock(value: str) -> None:
     real, looks = time.time, itertools.count()
 
@@ -58,7 +82,7 @@ def _hosts(path: str) -> None:
     sys.addaudithook(heard)
 
 
-ALTERATIONS = {"commit": _commit, "clock": _clock, "hosts": _hosts}
+ALTERATIONS = {"commit": _commit, "reply": _reply, "clock": _clock, "hosts": _hosts}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

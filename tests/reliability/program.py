@@ -84,6 +84,14 @@ class Program:
             out, err = process.communicate(given, timeout)
         return Ran(process.returncode, out, err, time.monotonic() - began)
 
+    def weigh(self, *args: str) -> tuple[int, int]:
+        """Run it to its end; its exit code, and the most memory it held, in bytes."""
+        command = [sys.executable, "-c", WEIGH, sys.executable, "-m", "batchrun", *args]
+        options: dict[str, Any] = {"cwd": self.directory, "env": self.environment, "timeout": 50}
+        told = subprocess.run(command, check=True, capture_output=True, text=True, **options)
+        code, memory = map(int, told.stdout.splitlines()[-1].split())
+        return code, memory
+
     async def run(self, *args: str, **options: Any) -> Ran:
         """The same beside a server on this event loop."""
         return await asyncio.to_thread(self, *args, **options)
@@ -123,6 +131,14 @@ class Program:
                              THEN 'unknown' ELSE 'pending' END) AS s, count(*)
         FROM rows LEFT JOIN outcomes ON outcomes.row = seq WHERE position IS NOT NULL GROUP BY s"""
         return dict(self.ask(query))
+
+
+WEIGH = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+"""
+"""The system counts the memory of who starts a process to the process's own, so who starts it has to be small."""
 
 
 async def until(condition: Callable[[], object], seconds: float = 30) -> None:

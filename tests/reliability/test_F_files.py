@@ -240,16 +240,30 @@ def test_F7_check_says_that_a_journal_is_whole(program: Program) -> None:
     assert program("check", "nosuch").code == 2
 
 
+READING = (
+    ("check", "last"),
+    ("export", "last", "--output", "again.jsonl"),
+    ("show", "last"),
+    ("show", "last", "--failed"),
+    ("show", "last", "--json"),
+    ("report", "last"),
+    ("runs",),
+    ("export", "last", "--output", "-"),
+)
+GOING_ON = (("resume", "last"), ("resume", "last", "--failed"), ("post", "last", "--post", "strip"))
+
+
 @pytest.mark.slow
 def test_F7_no_flip_and_no_cut_of_a_journal_is_a_crash(program: Program) -> None:
-    """A hundred random ones: each command ends with 0, or with 5 and a plain message, and changes nothing."""
+    """A hundred random ones: each command ends as it should or with a plain message, and reading changes nothing."""
     program.rows([f"row {number} {'x' * 200}" for number in range(300)])
     sent = program("--input", "in.jsonl", "--prompt", "say.txt", "--profile", "sim", "--output", "out.jsonl")
     assert sent.code == 0
     journal, lots = program.journal, random.Random(7)
     data = journal.read_bytes()
     seen: dict[tuple[str, int], int] = {}
-    importlib.import_module("batchrun.report.pages")
+    for name in ("pages", "exports", "salvage", "headless", "html"):
+        importlib.import_module(f"batchrun.report.{name}")
     for number in range(100):
         harmed = bytearray(data)
         if number % 4 == 0:
@@ -258,12 +272,15 @@ def test_F7_no_flip_and_no_cut_of_a_journal_is_a_crash(program: Program) -> None
             if harmed:
                 harmed[lots.randrange(len(harmed))] ^= 1 << lots.randrange(8)
         journal.write_bytes(harmed)
-        for args in (("check", "out.jsonl"), ("export", "out.jsonl", "--output", "again.jsonl")):
+        for args in (*READING[:2], READING[2 + number % (len(READING) - 2)], GOING_ON[number % len(GOING_ON)]):
+            if args in GOING_ON:
+                assert journal.read_bytes() == harmed
             code, err = _in_process(program, args)
             seen[args[0], code] = seen.get((args[0], code), 0) + 1
-            assert code in (0, 5), (number, args, err)
+            assert code in (0, 5) or (code == 3 and args in GOING_ON), (number, args, err)
             assert "unexpected error" not in err
-        assert journal.read_bytes() == harmed
+        for beside in journal.parent.glob(f"{journal.name}-*"):
+            beside.unlink()
     print(seen)
     assert seen["check", 5] > 25
 
@@ -278,9 +295,11 @@ def _in_process(program: Program, args: tuple[str, ...]) -> tuple[int, str]:
             os.chdir(program.directory)
             os.dup2(write, 1)
             os.dup2(write, 2)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
             from batchrun.cli import main  # noqa: PLC0415 - in the child
 
             code = main(args)
+            sys.stderr.flush()
         finally:
             os._exit(code)
     os.close(write)
@@ -396,10 +415,13 @@ async def test_F12_a_journal_of_an_older_schema_is_refused_and_unchanged(program
         with closing(sqlite3.connect(program.journal)) as connection:
             connection.execute("PRAGMA user_version = 0")
         before = program.journal.read_bytes()
-        for args in (program.send(server.base_url), ("resume",)):
+        for args in (program.send(server.base_url), ("resume",), ("check",), ("export",), ("show",)):
             ran = await program.run(*args)
             assert ran.code == 5, ran.err
-            assert "an older version of batchrun" in ran.err
+            assert "an older version of batchrun, 0." in ran.err
+        listed = await program.run("runs")
+        assert listed.code == 0
+        assert "an older version of batchrun" in listed.err
         assert program.journal.read_bytes() == before
         assert len(server.calls) == 3
     shutil.rmtree(program.directory / ".batchrun")
