@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import InputError, RefusedError, StorageError
-from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, delete, fingerprint
+from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, delete, fingerprint, intake
 from batchrun.models import Flag, Outcome, State, Totals, Usage
 
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a property test makes thousands of commits
@@ -150,6 +150,14 @@ def test_an_intake_that_failed_half_way_starts_over(journal: Journal) -> None:
     heard: list[int] = []
     journal.take_in(numbered(7), heard.append)
     assert (journal.taken_in, journal.totals.rows, heard) == (True, 7, [7])
+
+
+def test_long_rows_are_taken_in_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "ROOM", 20)
+    feed = intake.Feed(numbered(7))
+    sizes = [len(batch) for batch in iter(lambda: feed.take(4), [])]
+    assert sizes == [3, 3, 1]
+    assert feed.position == 7
 
 
 async def test_an_answered_row_is_done_with_its_reply_to_the_byte(journal: Journal, path: Path) -> None:

@@ -32,6 +32,11 @@ class TestBatchLines:
             ('{"body":{"input":1},"body":{"messages":[]}}', '{"messages":[]}'),
             ('{"body":{"input":1},"x":1,"body":{"messages":[]} ,"x":2}', '{"messages":[]}'),
             (r'{"a\"b":"\"body\":{}","bo\u0064y":{"messages":["\ud800"]}}', r'{"messages":["\ud800"]}'),
+            (r'{"a\"body":1,"body":{"messages":[1]}}', '{"messages":[1]}'),
+            (
+                '{"custom_id":"body","x":["body"],"body":{"messages":[{"body":2}]},"custom_id":{}}',
+                '{"messages":[{"body":2}]}',
+            ),
             ('{"custom_id":"a","body":{"messages":["ü","\\u00fc",123456789012345678901234567890]}}', None),
         ],
     )

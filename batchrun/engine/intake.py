@@ -48,18 +48,19 @@ def checked(
 
     `added` are the columns of the output that no row may have already.
     """
-    taken = frozenset(added)
+    taken, render = frozenset(added), renderer.render
     for item in rows:
         if isinstance(item, Row):
+            line, key, text, fields = item
             try:
-                if not taken.isdisjoint(item.fields):
+                if taken and not taken.isdisjoint(fields):
                     raise _clash(item, added)
-                request = renderer.render(item)
+                digest = request_digest(render(item))
             except RenderError as error:
-                problems.add(item.line, error.message)
-                yield IntakeRow(item.line, None, "", printable(item.text, 200), error.message)
+                problems.add(line, error.message)
+                yield IntakeRow(line, None, "", printable(text, 200), error.message)
             else:
-                yield IntakeRow(item.line, item.key, request_digest(request), item.text)
+                yield IntakeRow(line, key, digest, text)
         else:
             problems.add(item.line, item.reason, mixed=isinstance(item, Mixed))
             yield IntakeRow(item.line, None, "", item.text, item.reason)

@@ -90,15 +90,16 @@ class Comparison:
         """Read all rows and count the differences. Raises InputError for duplicate ids."""
         self.discard()
         feed = Feed(rows)
-        while True:
+        more = True
+        while more:
             before = feed.position
-            batch = list(feed.take(_BATCH))
-            known = self._connection.execute(_KNOWN, (before, before + _BATCH)).fetchall()
+            batch = feed.take(_BATCH)
+            more = bool(batch)
+            known = self._connection.execute(_KNOWN, (before, feed.position if more else before + 1)).fetchall()
             if batch != known:
                 return self._compare(feed, before, batch, progress)
             progress(feed.position)
-            if len(batch) < _BATCH:
-                return Drift(rows=feed.position)
+        return Drift(rows=feed.position)
 
     def _compare(self, feed: Feed, same: int, batch: list[Params], progress: Callable[[int], None]) -> Drift:
         connection = self._connection
@@ -106,7 +107,7 @@ class Comparison:
         self._staged = True
         connection.execute("BEGIN")
         connection.execute(_SAME_START, (same,))
-        rest = iter(lambda: list(feed.take(_BATCH)), [])
+        rest = iter(lambda: feed.take(_BATCH), [])
         for params in chain([batch], rest):
             connection.executemany(_INSERT, params)
             progress(feed.position)

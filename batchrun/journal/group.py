@@ -5,7 +5,7 @@ begun before it ends, and ends before its row is finished, so the order of kinds
 """
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -26,15 +26,21 @@ _FINISHED = f"{_DONE} state final cause message flags value added post trace"
 
 
 class Insert:
-    """An INSERT for many rows at once, prepared in three sizes. `fixed` are columns with a literal of SQL."""
+    """An INSERT for many rows at once, prepared in a few sizes. `fixed` are columns with a literal of SQL."""
 
     def __init__(
-        self, table: str, columns: str, *, fixed: Mapping[str, str] = MappingProxyType({}), tail: str = ""
+        self,
+        table: str,
+        columns: str,
+        *,
+        fixed: Mapping[str, str] = MappingProxyType({}),
+        tail: str = "",
+        sizes: Sequence[int] = (64, 8, 1),
     ) -> None:
         names = columns.split()
         head = f"INSERT INTO {table} ({', '.join((*names, *fixed))}) VALUES "  # noqa: S608 - names from this file
         one = f"({', '.join(('?',) * len(names) + tuple(fixed.values()))})"
-        self._sizes = [(size, head + ", ".join([one] * size) + tail) for size in (64, 8, 1)]
+        self._sizes = [(size, head + ", ".join([one] * size) + tail) for size in sizes]
 
     def run(self, connection: sqlite3.Connection, rows: list[Params]) -> None:
         """Insert all rows."""

@@ -1,12 +1,14 @@
 """Taking the input in: the first time, and again.
 
 A row is told by its key and, among rows of the same content, by its occurrence. The first intake loads without
-indexes, in transactions of 10,000 rows, and is complete only when `meta` says so; one that was killed starts over.
+indexes, in transactions of some thousand rows, and is complete only when `meta` says so; one that was killed starts
+over. While a thread of its own writes one transaction, the rows of the next are read, checked and hashed.
 An input that is read again is compared by identity: nothing is trusted but the identity and the request's hash.
 """
 
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import islice
@@ -14,13 +16,18 @@ from json import dumps
 
 from batchrun.errors import InputError
 from batchrun.journal import sums
+from batchrun.journal.group import Insert
 from batchrun.journal.records import IntakeRow
 
-BATCH = 10_000
+BATCH = 8192
+"""Rows in one transaction, at most."""
+ROOM = 8_000_000
+"""Characters after which a batch ends, so that memory does not grow with the length of rows."""
 
 Params = tuple[int, int, str, str, str]
 
-_INSERT = "INSERT INTO {table} (position, line, key, request, text) VALUES (?, ?, ?, ?, ?)"
+# SQLite works without the interpreter's lock, but to win it back from the thread that reads takes up to 5 ms each time.
+_INSERT = Insert("rows", "position line key request text", sizes=(2048, 256, 16, 1))
 _RENUMBER = """
 UPDATE {table} SET occurrence = twin.occurrence
 FROM (SELECT position, row_number() OVER (PARTITION BY key ORDER BY position) - 1 AS occurrence
@@ -42,15 +49,13 @@ class Feed:
     """Rows on their way into a table: numbered from 1, with their identity; remembers what SQL cannot see."""
 
     def __init__(self, rows: Iterable[IntakeRow], first: int = 1) -> None:
-        self._rows = iter(rows)
         self.position = first - 1
         self.keyed = False
         self.skipped: list[tuple[int, str]] = []
-        self._params = self._iterate()
+        self._params = self._iterate(rows)
 
-    def _iterate(self) -> Iterator[Params]:
-        for position, (line, key, request, text, skipped) in enumerate(self._rows, self.position + 1):
-            self.position = position
+    def _iterate(self, rows: Iterable[IntakeRow]) -> Iterator[Params]:
+        for position, (line, key, request, text, skipped) in enumerate(rows, self.position + 1):
             if skipped is not None:
                 self.skipped.append((position, skipped))
                 yield position, line, fingerprint(text), "", dumps(text, ensure_ascii=False)
@@ -60,15 +65,22 @@ class Feed:
                 self.keyed = True
                 yield position, line, key, request, text
 
-    def take(self, count: int) -> Iterator[Params]:
-        """The next rows, at most `count`, as parameters."""
-        return islice(self._params, count)
+    def take(self, count: int) -> list[Params]:
+        """The next rows, at most `count`, as parameters; none at the end."""
+        taken: list[Params] = []
+        room = ROOM
+        for params in islice(self._params, count):
+            taken.append(params)
+            room -= len(params[4])
+            if room < 0:
+                break
+        self.position += len(taken)
+        return taken
 
-    def load(self, connection: sqlite3.Connection, table: str) -> bool:
-        """Insert the next batch; whether there was a full one, so that more may come."""
-        before = self.position
-        connection.executemany(_INSERT.format(table=table), self.take(BATCH))
-        return self.position - before == BATCH
+    def take_skipped(self) -> list[tuple[int, str]]:
+        """Position and reason of the rows that are skipped, since the last time."""
+        taken, self.skipped = self.skipped, []
+        return taken
 
 
 @contextmanager
@@ -95,15 +107,17 @@ class FirstIntake:
 
     def run(self, rows: Iterable[IntakeRow], progress: Callable[[int], None]) -> None:
         """Take all rows in and say after each transaction how many there are. Raises InputError for duplicate ids."""
-        self._clear()
         feed = Feed(rows)
-        more = True
-        while more:
-            with self._transaction():
-                more = feed.load(self._connection, "rows")
-                self._skip(feed)
-            progress(feed.position)
-        self._index(feed)
+        skipped = 0
+        with ThreadPoolExecutor(1, "batchrun-intake") as disk:
+            written = disk.submit(self._clear)
+            while batch := feed.take(BATCH):
+                written.result()
+                invalid = feed.take_skipped()
+                skipped += len(invalid)
+                written = disk.submit(self._write, batch, invalid, progress)
+            written.result()
+        self._index(feed, skipped)
 
     def _transaction(self):
         return transaction(self._connection, self._before_commit)
@@ -116,19 +130,20 @@ class FirstIntake:
             self._connection.execute("DELETE FROM outcomes")
             self._connection.execute("DELETE FROM rows")
 
-    def _skip(self, feed: Feed) -> None:
+    def _write(self, batch: list[Params], skipped: list[tuple[int, str]], progress: Callable[[int], None]) -> None:
         """A fresh journal numbers its rows as they come: seq and position are the same."""
-        self._connection.executemany(_SKIP, [(position, why, self._now) for position, why in feed.skipped])
-        feed.skipped.clear()
+        with self._transaction():
+            _INSERT.run(self._connection, batch)
+            self._connection.executemany(_SKIP, [(position, why, self._now) for position, why in skipped])
+        progress(batch[-1][0])
 
-    def _index(self, feed: Feed) -> None:
+    def _index(self, feed: Feed, skipped: int) -> None:
         self._connection.execute("PRAGMA cache_size = -16000")  # 16 MB, so that the sort needs few passes
         with self._transaction():
             identify(self._connection, "rows", keyed=feed.keyed)
             self._connection.execute("CREATE INDEX rows_position ON rows (position)")
             self._connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('intake', 'done')")
-            counted = sums.recount(self._connection)
-            counted.write(self._connection)
+            sums.first(feed.position, skipped).write(self._connection)
         self._connection.execute("PRAGMA cache_size = -2000")
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

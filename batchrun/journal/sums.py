@@ -104,6 +104,13 @@ def read(connection: sqlite3.Connection) -> Sums:
     return Sums(connection.execute(_READ).fetchone())
 
 
+def first(rows: int, skipped: int) -> Sums:
+    """The sums of a journal that has just been filled: nothing was sent."""
+    counted = Sums([0] * len(NAMES))
+    counted.rows, counted.skipped = rows, skipped
+    return counted
+
+
 def recount(connection: sqlite3.Connection) -> Sums:
     """The sums counted from the rows, outcomes and attempts themselves; about half a second for a million rows."""
     return Sums(connection.execute(_RECOUNT).fetchone())

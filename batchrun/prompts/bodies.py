@@ -4,7 +4,6 @@ A Batch line (`custom_id`, `method`, `url`, `body`: https://platform.openai.com/
 the characters of its `body` member, untouched.
 """
 
-import re
 from collections.abc import Mapping
 from json import JSONDecoder
 from typing import Any, NoReturn, cast
@@ -20,12 +19,6 @@ _URLS: Mapping[str, Endpoint] = {
     url: endpoint for endpoint in Endpoint for url in (endpoint.value, endpoint.value.removeprefix("/v1"))
 }
 _BLANKS = " \t\n\r"
-_UP_TO_BODY = re.compile(
-    r"""[ \t\n\r]*+\{[ \t\n\r]*+
-    (?: "(?!body")[^"\\]*+" [ \t\n\r]*+ : [ \t\n\r]*+ (?: "[^"\\]*+" | [-+.\w]++ ) [ \t\n\r]*+ , [ \t\n\r]*+ )*+
-    "body" [ \t\n\r]*+ : [ \t\n\r]*+""",
-    re.VERBOSE,
-)
 _scan = JSONDecoder().raw_decode
 
 
@@ -50,7 +43,7 @@ class _BatchRenderer:
 
     def render(self, row: Row) -> Request:
         """The request of this line. Raises RenderError for a wrong `url`, `method` or `body`."""
-        fields = row.fields
+        _, _, text, fields = row
         body = fields.get("body")
         if type(body) is not dict:
             raise RenderError("`body` must be an object", "A Batch line has `custom_id`, `method`, `url` and `body`.")
@@ -64,7 +57,7 @@ class _BatchRenderer:
         if given.get("stream"):
             raise _streamed()
         try:
-            sent = _body_text(row.text).encode()
+            sent = _body_text(text).encode()
         except UnicodeEncodeError:
             raise RenderError("the body is not Unicode text (a lone surrogate)") from None
         return Request(endpoint, sent, output_limit(endpoint, given))
@@ -100,12 +93,12 @@ class _BodyRenderer:
 def _body_text(text: str) -> str:
     """The characters of the value of `body`.
 
-    Nearly always it is the last member, so its text is what is left between the members before it and the last
-    brace; that this is one JSON value proves it.
+    Nearly always it is the last member, and nothing before it is an object. Then the first `"body":` is its name, since
+    names are only in objects, and its value is all that follows up to the last brace, if that is one JSON value.
     """
-    before = _UP_TO_BODY.match(text)
-    if before is not None:
-        found = text[before.end() : text.rindex("}")].rstrip(_BLANKS)
+    name = text.find('"body":')
+    if name > 0 and text[name - 1] != "\\" and text.find("{", text.index("{") + 1, name) < 0:
+        found = text[name + len('"body":') : text.rindex("}")].strip(_BLANKS)
         try:
             orjson.loads(found)
         except orjson.JSONDecodeError:

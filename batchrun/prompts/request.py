@@ -40,6 +40,7 @@ _CONTENT: Mapping[Endpoint, str] = {
     Endpoint.EMBEDDINGS: "input",
     Endpoint.COMPLETIONS: "prompt",
 }
+_BEGUN = {endpoint: blake2b(endpoint.encode() + b"\0", digest_size=16) for endpoint in Endpoint}
 
 
 def members(prompt: Prompt, endpoint: Endpoint, model: str | None, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,8 +75,8 @@ def output_limit(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
         return 0
     if endpoint is Endpoint.RESPONSES:
         return _positive(body.get("max_output_tokens"))
-    limit = _positive(body.get("max_completion_tokens") or body.get("max_tokens"))
-    if limit is None:
+    given = body.get("max_completion_tokens") or body.get("max_tokens")
+    if given is None or (limit := _positive(given)) is None:
         return None
     choices = _positive(body.get("n", 1)) or 1
     if endpoint is Endpoint.COMPLETIONS:
@@ -106,9 +107,9 @@ def ask_again(request: Request, reply_text: str, complaint: str) -> Request:
 
 def request_digest(request: Request) -> str:
     """32 hexadecimal characters that tell whether a row's effective request has changed."""
-    digest = blake2b(request.endpoint.encode(), digest_size=16)
-    digest.update(b"\0")
-    digest.update(request.body)
+    endpoint, body, _ = request
+    digest = _BEGUN[endpoint].copy()
+    digest.update(body)
     return digest.hexdigest()
 
 

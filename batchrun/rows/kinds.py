@@ -21,6 +21,7 @@ _SAID = {
 }
 _RESULT = "an OpenAI Batch result, not a request"
 _URLS = frozenset(endpoint.value for endpoint in Endpoint)
+_CHAT = Endpoint.CHAT.value
 
 
 class Mixed(Invalid):
@@ -49,9 +50,9 @@ class Identity(NamedTuple):
         if kind is not self.kind:
             return Mixed(line, printable(text, 120), f"{_SAID[kind]}, but line {self.line} is {_SAID[self.kind]}")
         try:
-            if kind is not Kind.ROWS:
-                _refuse_request(fields, kind)
-            elif not self.has_prompt and _is_result(fields):
+            if kind is Kind.BATCH:
+                _refuse_request(fields)
+            elif kind is Kind.ROWS and not self.has_prompt and _is_result(fields):
                 return invalid(line, text, _RESULT)
             if self.id_column is None:
                 return Row(line, None, text, fields)
@@ -112,13 +113,11 @@ def _key(fields: dict[str, Any], column: str) -> str:
     raise RefusedRowError(f'the id in column "{shown}" is not text or a whole number')
 
 
-def _refuse_request(fields: dict[str, Any], kind: Kind) -> None:
+def _refuse_request(fields: dict[str, Any]) -> None:
     """A method or url that is missing means POST to chat completions."""
-    if kind is Kind.BODIES:
-        return
     if type(fields["body"]) is not dict:
         raise RefusedRowError('the "body" of the request is not an object')
-    method, url = fields.get("method", "POST"), fields.get("url", Endpoint.CHAT.value)
+    method, url = fields.get("method", "POST"), fields.get("url", _CHAT)
     if method != "POST":
         raise RefusedRowError(f"the method is {_shown(method)}, but only POST is sent")
     if not isinstance(url, str) or url not in _URLS:
