@@ -1,6 +1,7 @@
 """`batchrun plan`: what would be sent, cost and take; a pilot's replies are kept and not paid for again."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,9 +54,44 @@ def test_a_plan_measures_every_row_and_makes_nothing(folder: Path) -> None:
     assert "the longest request (line " in said
 
 
-def test_equal_requests_are_counted(folder: Path) -> None:
+def test_equal_requests_are_counted_and_what_they_cost(folder: Path) -> None:
     (folder / "in.jsonl").write_text('{"text": "One."}\n' * 5 + '{"text": "Two."}\n')
     assert planned(folder)["duplicates"] == 4
+    piloted = planned(folder, "--pilot", "3", "--quiet")
+    assert (piloted["requests"], piloted["settled"], piloted["duplicates"]) == (3, 3, 3)
+    again = planned(folder)
+    assert (again["rows"], again["requests"], again["settled"], again["duplicates"]) == (6, 3, 3, 3)
+    rest = again["cost"]["expected"] - again["charged"]
+    assert again["cost_of_duplicates"]["expected"] == pytest.approx(rest)  # all three are equal to one that is paid
+
+
+def test_limit_and_sample_are_planned_as_they_would_be_sent(folder: Path) -> None:
+    assert planned(folder, "--limit", "30")["requests"] == 30
+    found = planned(folder, "--sample", "7")
+    assert (found["rows"], found["requests"]) == (120, 7)
+    assert found["examples"][2]["line"] - found["examples"][0]["line"] > 80
+
+
+def test_every_message_of_an_example_is_seen(folder: Path) -> None:
+    said = batchrun(folder, "plan", *SAME).stdout
+    assert "You summarize documents." in said
+    assert "Sentence 0." in said
+    assert re.search(r" … [\d,]+ characters … ", said)
+
+
+def test_a_long_input_says_how_far_it_is(folder: Path) -> None:
+    (folder / "in.jsonl").write_text('{"text": "One."}\n' * 100_001)
+    (folder / "short.md").write_text("Say {{ text }}\n")
+    done = batchrun(folder, "plan", "-i", "in.jsonl", "-p", "short.md", "-P", "sim", "-o", "out.jsonl")
+    assert "100,000 rows checked" in done.stderr
+    assert "100,000 of the requests are equal to another" in done.stdout
+
+
+def test_nothing_left_to_send_is_said(folder: Path) -> None:
+    batchrun(folder, "run", *SAME, "--quiet")
+    said = batchrun(folder, "plan", *SAME).stdout
+    assert "requests  0 to send; 120 rows have their outcome" in said
+    assert "none: nothing is left to send" in said
 
 
 def test_with_a_limit_of_output_the_most_is_known(folder: Path) -> None:

@@ -5,13 +5,13 @@ of the same run used, a pilot's above all, turns lengths into tokens, cost and t
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchrun import prompts, registry, rows
+from batchrun.engine.digests import Digests
 from batchrun.engine.export import added
 from batchrun.engine.forecast import (
     BYTES_PER_TOKEN,
@@ -27,6 +27,7 @@ from batchrun.engine.forecast import (
 from batchrun.engine.intake import Problems, checked
 from batchrun.engine.start import planned, renderer_of
 from batchrun.engine.till import model_in, tariff_of
+from batchrun.engine.window import in_sample
 from batchrun.events import Emit, IntakeProgress
 from batchrun.journal import Reader
 from batchrun.models import Kind, Request, Row
@@ -50,9 +51,10 @@ class Example(NamedTuple):
 
 @dataclass(slots=True)
 class Survey:
-    """What was found. `rows` are valid ones; the rest is about the `lengths.rows` requests that would be sent.
+    """What was found. `rows` are valid ones, `settled` of them need no request any more; the rest is about the
+    `lengths.rows` requests that would be sent.
 
-    `duplicates` of them are equal to an earlier one. `ceiling` is what they cost at most and `floor` their prompts
+    `twins` are the lengths of those that are equal to an earlier one. `ceiling` is what they cost at most and `floor` their prompts
     alone, in picodollars, None where a price or a limit of output tokens is not known. `too_long` requests do not fit
     into the context window with the output that they ask for; `lines` names some.
     """
@@ -60,8 +62,9 @@ class Survey:
     plan: Plan
     rows: int = 0
     skipped: int = 0
+    settled: int = 0
     lengths: Lengths = field(default_factory=Lengths)
-    duplicates: int = 0
+    twins: Lengths = field(default_factory=Lengths)
     floor: float | None = 0.0
     ceiling: float | None = 0.0
     output_limit: int | None = 0
@@ -80,15 +83,15 @@ def survey(gathered: Gathered, emit: Emit) -> Survey:
     prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
     source = rows.open_input(settings.input or STREAM, id_column=settings.id_column, has_prompt=prompt is not None)
     plan = planned(gathered, source, prompt)
-    found = _run_of(plan, gathered)
     problems = Problems()
     renderer = _Last(renderer_of(plan, prompt))
-    counted = _Counted(plan, found)
-    for count, row in enumerate(checked(source, renderer, problems, added(plan)), 1):
+    counted = _Counted(plan, _run_of(plan, gathered))
+    total = sum(1 for _ in source) if plan.sample is not None else 0
+    for position, row in enumerate(checked(source, renderer, problems, added(plan)), 1):
         if row.skipped is None and renderer.request is not None:
-            counted.add(row.line, row.request, renderer.request)
-        if count % 10_000 == 0:
-            emit(IntakeProgress(count))
+            counted.add(row.line, row.request, renderer.request, wanted=_wanted(plan, position, total))
+        if position % 10_000 == 0:
+            emit(IntakeProgress(position))
     problems.refuse(source.name, skip_invalid=settings.skip_invalid)
     counted.survey.skipped = problems.count
     return counted.survey
@@ -96,13 +99,23 @@ def survey(gathered: Gathered, emit: Emit) -> Survey:
 
 def survey_pending(plan: Plan, run: RunFile, renderer: Renderer, pages: Iterable[Sequence[Any]]) -> Survey:
     """The same for the rows of a journal without an outcome, page by page."""
-    counted = _Counted(plan, None)
+    counted = _Counted(plan, run, pending=True)
     for page in pages:
         for row in page:
             request = renderer.render(restore(row.line, row.key, row.text))
             counted.add(row.line, request_digest(request), request)
-    counted.survey.run = run
-    return counted.survey
+    with Reader.open(run.path) as reader:
+        totals = reader.totals
+    found = counted.survey
+    found.rows, found.skipped, found.settled = totals.rows - totals.skipped, totals.skipped, totals.done + totals.failed
+    return found
+
+
+def _wanted(plan: Plan, position: int, total: int) -> bool:
+    """Whether `limit` or `sample` lets a run send this row."""
+    if plan.sample is not None:
+        return in_sample(position, plan.sample, total)
+    return plan.limit is None or position <= plan.limit
 
 
 def _run_of(plan: Plan, gathered: Gathered) -> RunFile | None:
@@ -128,31 +141,31 @@ class _Last:
 class _Counted:
     """Counts requests into a survey."""
 
-    def __init__(self, plan: Plan, run: RunFile | None) -> None:
+    def __init__(self, plan: Plan, run: RunFile | None, *, pending: bool = False) -> None:
+        """`pending`: only rows without an outcome will come, so that none of them is settled."""
         self.survey = Survey(plan, run=run)
-        self._limit = plan.limit
         self._tariff = tariff_of(plan)
         self._one_model = plan.kind is Kind.ROWS
         self._model: str | None = None
-        self._digests: set[int] = set()
-        self._settled: Counter[int] = Counter()
+        self._met, self._settled = Digests(), Digests()
         if run is not None:
             with Reader.open(run.path) as reader:
-                self._settled.update(map(_short, reader.settled()))
+                for digest in map(_short, reader.settled()):
+                    self._met.add(digest)
+                    if not pending:
+                        self._settled.add(digest)
 
-    def add(self, line: int, digest: str, request: Request) -> None:
-        """One valid row."""
-        found = self.survey
+    def add(self, line: int, digest: str, request: Request, *, wanted: bool = True) -> None:
+        """One valid row; `wanted` ones would be sent if they are not settled."""
+        found, short = self.survey, _short(digest)
         found.rows += 1
-        short = _short(digest)
-        if self._limit is not None and found.rows > self._limit:
+        if not wanted:
             return
-        if self._settled.get(short, 0) > 0:
-            self._settled[short] -= 1
+        if self._settled.take(short):
+            found.settled += 1
             return
-        if short in self._digests:
-            found.duplicates += 1
-        self._digests.add(short)
+        if self._met.add(short):
+            found.twins.add(len(request.body))
         found.lengths.add(len(request.body))
         self._show(line, request)
         self._price(line, request)
@@ -214,8 +227,9 @@ def seen_in(run: RunFile, renderer: Renderer) -> list[Seen]:
 class Forecast:
     """What sending the surveyed requests will use, cost and take; None where nothing tells.
 
-    `cost` is in picodollars and includes the `charged` of what was sent before. `measured` is how many answered rows
-    it rests on; with none, `cost` is None unless the output is none.
+    `cost` is in picodollars and includes the `charged` of what was sent before; `twins` is the part of it for requests
+    that are equal to an earlier one. `measured` is how many answered rows it rests on; with none, `cost` is None unless
+    the output is none.
     """
 
     requests: int
@@ -223,6 +237,7 @@ class Forecast:
     input_tokens: Range
     output_tokens: Range | None
     cost: Range | None
+    twins: Range | None
     charged: int
     time: Duration | None
 
@@ -230,13 +245,14 @@ class Forecast:
 def forecast(found: Survey, seen: Sequence[Seen], pace: Pace, charged: int) -> Forecast:
     """What is to be expected of what the survey found."""
     lengths, sums = found.lengths, input_tokens(found.lengths, seen)
-    output = cost = None
+    output = cost = twins = None
     attempts = 1.0
     if seen:
         output = total(lengths, [(row.size, row.output_tokens) for row in seen])
         attempts = sum(row.attempts for row in seen) / len(seen)
         costs = [(row.size, row.cost) for row in seen if row.cost is not None]
-        cost = total(lengths, costs) if len(costs) == len(seen) else None
+        if len(costs) == len(seen):
+            cost, twins = total(lengths, costs), total(found.twins, costs)
     elif found.output_limit == 0:
         output = Range(0, 0, 0)
         cost = None if found.floor is None else Range(found.floor * 0.75, found.floor, found.floor * 1.25)
@@ -247,6 +263,7 @@ def forecast(found: Survey, seen: Sequence[Seen], pace: Pace, charged: int) -> F
         input_tokens=sums,
         output_tokens=output,
         cost=None if cost is None else cost.plus(charged),
+        twins=twins,
         charged=charged,
         time=duration(lengths.rows * attempts, tokens, pace),
     )

@@ -36,6 +36,8 @@ from batchrun.report.values import plain
 
 LINE_EVERY = 5.0
 """Seconds between plain status lines."""
+CHECKED_EVERY = 100_000
+"""Rows between plain lines while the input is checked: about a second."""
 
 
 class Face(Protocol):
@@ -77,6 +79,8 @@ class Lines:
 
     def hear(self, event: Event) -> None:
         """Rare facts at once."""
+        if self._status and isinstance(event, IntakeProgress) and event.rows % CHECKED_EVERY == 0:
+            self._say(f"{event.rows:,} rows checked")
         said = notable(event)
         if said is not None:
             self._say(said)

@@ -62,10 +62,9 @@ def run(gathered: Gathered, access: Access) -> ExitCode:
 def plan(gathered: Gathered, access: Access | None, *, pilot: int | None) -> ExitCode:
     """What a run would send, cost and take; with a pilot, from what so many of its rows did. Raises BatchrunError."""
     settings = gathered.settings
-    with Headless(settings.model_copy(update={"as_json": False, "no_progress": pilot is None})) as headless:
+    with Headless(settings.model_copy(update={"as_json": False})) as headless:
         if pilot is None or access is None:
-            outlooks.show(outlook(gathered, headless.emit), as_json=settings.as_json)
-            return ExitCode.OK
+            return headless.plan(gathered, as_json=settings.as_json)
         with closing(prepare(gathered, headless.emit)) as prepared:
             return headless.pilot(prepared, pilot, access, as_json=settings.as_json)
 
@@ -130,6 +129,17 @@ class Headless:
             self._face.say(end_event(ended, prepared.run))
         last_word(ended, prepared.run, sys.stderr, quiet=self._settings.quiet, why=_why(ended, prepared.run))
         return ended.exit_code
+
+    def plan(self, gathered: Gathered, *, as_json: bool) -> ExitCode:
+        """Show what a run would send; no call is made."""
+        try:
+            found = outlook(gathered, self.emit)
+        except KeyboardInterrupt:
+            self.say("interrupted while the input was checked; nothing was sent")
+            return ExitCode.INTERRUPTED
+        self._face.close()
+        outlooks.show(found, as_json=as_json)
+        return ExitCode.OK
 
     def pilot(self, prepared: Prepared, rows: int, access: Access, *, as_json: bool) -> ExitCode:
         """Run so many rows and show what the rest will cost."""

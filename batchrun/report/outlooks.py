@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from batchrun.display import printable
 from batchrun.engine.forecast import Range
@@ -11,8 +11,10 @@ from batchrun.engine.survey import Survey
 from batchrun.pricing import usd
 from batchrun.report import words
 
-_SHOWN = 1200
+_SHOWN = 4000
 """Characters of an example that are shown."""
+_BEGINNING, _END = 240, 80
+"""Characters of a long text in it."""
 
 
 def show(found: Outlook, *, as_json: bool) -> None:
@@ -30,8 +32,10 @@ def values(found: Outlook) -> dict[str, Any]:
     return {
         "rows": survey.rows,
         "skipped": survey.skipped,
+        "settled": survey.settled,
         "requests": expected.requests,
-        "duplicates": survey.duplicates,
+        "duplicates": survey.twins.rows,
+        "cost_of_duplicates": _range(expected.twins, 1e-12),
         "body_bytes": survey.lengths.size,
         "measured": expected.measured,
         "input_tokens": _range(expected.input_tokens),
@@ -70,8 +74,10 @@ def lines(found: Outlook) -> Iterable[str]:
     survey, expected, _ = found
     skipped = f", {survey.skipped:,} invalid lines skipped" if survey.skipped else ""
     yield f"rows      {survey.rows:,}{skipped}"
-    twins = f", {survey.duplicates:,} of them equal to another" if survey.duplicates else ""
-    yield f"requests  {expected.requests:,} to send{twins}"
+    settled = f"; {survey.settled:,} rows have their outcome" if survey.settled else ""
+    yield f"requests  {expected.requests:,} to send{settled}"
+    if survey.twins.rows:
+        yield f"equal     {_twins(found)}"
     yield f"to        {printable(survey.plan.base_url or survey.plan.profile)}, model {printable(survey.plan.model or '-')}"
     yield f"output    {printable(survey.plan.output)}"
     yield f"in        {_tokens(expected.input_tokens)}, {_basis(found)}"
@@ -82,6 +88,12 @@ def lines(found: Outlook) -> Iterable[str]:
         named = ", ".join(map(str, survey.lines))
         yield f"too long  {survey.too_long:,} requests for the window of {survey.window:,} tokens (line {named} …)"
     yield from _examples(survey)
+
+
+def _twins(found: Outlook) -> str:
+    cost = found.forecast.twins
+    worth = "" if cost is None else f", and about {words.money(int(cost.expected))} of the cost"
+    return f"{found.survey.twins.rows:,} of the requests are equal to another{worth}"
 
 
 def _tokens(amount: Range) -> str:
@@ -125,6 +137,8 @@ def survey_ceiling(survey: Survey) -> int:
 
 def _time(found: Outlook) -> str:
     time, pace = found.forecast.time, found.pace
+    if not found.forecast.requests:
+        return "none: nothing is left to send"
     if time is None:
         return "not known: no limit is set, and no reply was measured; --pilot 50 measures it"
     low, expected, high = (words.duration(seconds) for seconds in time.seconds)
@@ -136,10 +150,22 @@ def _time(found: Outlook) -> str:
 
 def _examples(survey: Survey) -> Iterable[str]:
     for name, (line, request) in zip(("first", "longest", "last"), survey.examples, strict=False):
-        body = json.dumps(json.loads(request.body), ensure_ascii=False, indent=2)
+        body = json.dumps(_shortened(json.loads(request.body)), ensure_ascii=False, indent=2)
         text = "\n".join(printable(part, _SHOWN) for part in body[:_SHOWN].split("\n"))
         more = f"\n… {len(body) - _SHOWN:,} more characters" if len(body) > _SHOWN else ""
         yield f"\nthe {name} request (line {line}):\n{text}{more}"
+
+
+def _shortened(value: Any) -> Any:
+    """The value with the middle of its long texts left out, so that every message is seen."""
+    if isinstance(value, str):
+        left = len(value) - _BEGINNING - _END
+        return value if left <= 0 else f"{value[:_BEGINNING]} … {left:,} characters … {value[-_END:]}"
+    if isinstance(value, list):
+        return [_shortened(one) for one in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {name: _shortened(one) for name, one in cast("dict[str, Any]", value).items()}
+    return value
 
 
 def verdict(found: Foretold) -> str:
