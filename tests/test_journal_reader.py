@@ -1,6 +1,7 @@
 """What `show` and `export` see of a journal, also while it is written."""
 
 import asyncio
+import contextlib
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -89,6 +90,18 @@ def test_failures_are_grouped_by_cause(reader: Reader) -> None:
     assert causes["content filter"].message.startswith("row ")
     assert {line - 1 for line in causes["too long"].lines} <= {position for position in failed if position % 2}
     assert len(reader.errors_by_cause(1)) == 1
+
+
+def test_failures_are_counted_without_those_that_are_absent(reader: Reader, tmp_path: Path) -> None:
+    counted = {cause.cause: cause.rows for cause in reader.errors_by_cause()}
+    assert reader.failures() == counted
+    assert list(reader.failures(1)) == list(counted)[:1]
+    copied = tmp_path / "copied.db"
+    reader.copy(copied)
+    with contextlib.closing(sqlite3.connect(copied)) as connection, connection:
+        connection.execute("UPDATE rows SET position = NULL WHERE position = 10")
+    with Reader.open(copied) as other:
+        assert other.failures() == {**counted, "content filter": counted["content filter"] - 1}
 
 
 def test_the_slowest_rows_come_first(reader: Reader) -> None:

@@ -1,15 +1,18 @@
 """Sentences about a run that every headless face shares: the account, the wait, durations, rates."""
 
 import math
+from typing import TYPE_CHECKING
 
 from batchrun.display import printable
 from batchrun.errors import ExitCode
 from batchrun.events import LimitsChanged, Waiting, WaitReason
-from batchrun.journal import Cause
 from batchrun.models import Totals
 from batchrun.pricing import usd
 from batchrun.progress import Progress
-from batchrun.registry import Summary
+
+if TYPE_CHECKING:  # SQLite: not before the app's first frame
+    from batchrun.journal import Cause
+    from batchrun.registry import Summary
 
 
 def account(totals: Totals) -> str:
@@ -44,13 +47,13 @@ def going_on(totals: Totals, reference: str, runs_dir: str | None = None) -> str
     return f"{command} --failed" if totals.failed else None
 
 
-def cause(found: Cause) -> str:
+def cause(found: "Cause") -> str:
     """Why rows failed, with an example: how many, for what, where, in which words."""
     lines = ", ".join(map(str, found.lines))
     return f"{found.rows:,} × {printable(found.cause, 60)} (line {lines}): {printable(found.message, 160)}"
 
 
-def state_of(found: Summary) -> str:
+def state_of(found: "Summary") -> str:
     """Whether a run is under way, finished, stopped, or was killed."""
     if found.damage is not None:
         return "damaged"

@@ -5,7 +5,10 @@
     replay     a run of another time or process, read from its journal
     screens    compose and handle; styles beside each
     widgets    know how to look
+    draft      the prompt, the input and the request that are being set up, without widgets
     desk       what screens may know and ask; choices: what the setup says, as flags and as a command
+
+The first frame is drawn by what loads at once; SQLite, prompts, formats and the engine are loaded behind it.
 
 Everything from outside (rows, prompts, replies, errors, file names) passes `display.printable` and is shown as text,
 never as markup.

@@ -9,10 +9,10 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -22,16 +22,15 @@ from textual.theme import Theme
 from batchrun.display import printable
 from batchrun.errors import ExitCode
 from batchrun.plan.names import unknown
-from batchrun.registry import RunFile
 from batchrun.report import words
 from batchrun.tui.desk import Fresh, Steered, Task, Watched
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.screens.help import Help
-from batchrun.tui.screens.run import RunScreen
-from batchrun.tui.screens.runs import RunsScreen
 from batchrun.tui.screens.setup import SetupScreen
 
 if TYPE_CHECKING:
+    from batchrun.registry import RunFile
+    from batchrun.tui.screens.run import RunScreen
     from batchrun.tui.session import Session
 
 DARK = Theme(
@@ -73,6 +72,10 @@ class BatchrunApp(App[int]):
     TITLE = "batchrun"
     CSS_PATH = "app.tcss"
     ENABLE_COMMAND_PALETTE = True
+    SCREENS: ClassVar[dict[str, Callable[[], Screen[Any]]]] = {
+        "run": lambda: _later("batchrun.tui.screens.run").RunScreen(),
+        "runs": lambda: _later("batchrun.tui.screens.runs").RunsScreen(),
+    }
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1,question_mark", "help", "Help", id="app.help"),
         Binding("f2", "show('setup')", "Setup", id="app.setup"),
@@ -86,8 +89,7 @@ class BatchrunApp(App[int]):
         super().__init__()
         self._flags = dict(flags or {})
         self._settings = dict(settings or {})
-        self._setup, self._run, self._runs = SetupScreen(self._flags), RunScreen(), RunsScreen()
-        self._main: dict[str, Screen[None]] = {"setup": self._setup, "run": self._run, "runs": self._runs}
+        self._setup = SetupScreen(self._flags)
         self._session: Session | None = None
         self._leaving = False
         self._on_terminal = _has_terminal()
@@ -106,8 +108,7 @@ class BatchrunApp(App[int]):
     def on_mount(self) -> None:
         """Make the screens, and let signals end the app in good order."""
         self.set_keymap(dict(self._settings.get("keys") or {}))
-        for name, screen in self._main.items():
-            self.install_screen(screen, name)  # pyright: ignore[reportUnknownMemberType]  Textual leaves results of screens open
+        self.install_screen(self._setup, "setup")  # pyright: ignore[reportUnknownMemberType]  Textual leaves results of screens open
         self.push_screen("setup")
         self.call_after_refresh(self._load_engine)
         loop = asyncio.get_running_loop()
@@ -120,7 +121,7 @@ class BatchrunApp(App[int]):
 
     def _load_engine(self) -> None:
         """Once the first frame is there, so that a run starts at once."""
-        self.run_worker(asyncio.to_thread(importlib.import_module, "batchrun.tui.session"), exit_on_error=False)
+        self.run_worker(asyncio.to_thread(_later, "batchrun.tui.session"), exit_on_error=False)
 
     def can_paint(self) -> bool:
         """Whether the terminal is still there. One that was lost without a signal ends the app in good order.
@@ -159,9 +160,7 @@ class BatchrunApp(App[int]):
         if self.busy:
             self.notify("a run is under way; stop it first (F3, x)", severity="warning")
             return False
-        from batchrun.tui.session import Session  # noqa: PLC0415  the engine: not before the first frame
-
-        session = self._session = Session(task)
+        session = self._session = _later("batchrun.tui.session").Session(task)
         self.run_worker(self._awaited(session, session.start()), group="session", exclusive=False)
         tried = isinstance(task, Fresh) and task.only is not None
         if not tried:
@@ -170,14 +169,12 @@ class BatchrunApp(App[int]):
 
     def show_run(self, watched: Watched | None) -> None:
         """Show a run on the run screen."""
-        self._run.watch_run(watched)
+        cast("RunScreen", self.get_screen("run")).watch_run(watched)  # pyright: ignore[reportUnknownMemberType]  as above
         self.action_show("run")
 
-    async def export(self, run: RunFile) -> str:
+    async def export(self, run: "RunFile") -> str:
         """Write the output of a run again, in a thread; the names of what was written."""
-        from batchrun.tui.session import exported  # noqa: PLC0415  the engine: not before the first frame
-
-        return await asyncio.to_thread(exported, run)
+        return await asyncio.to_thread(_later("batchrun.tui.session").exported, run)
 
     def edit_again(self, path: Path, position: int) -> None:
         """Open the setup of a journaled run, with this row to try."""
@@ -225,7 +222,7 @@ class BatchrunApp(App[int]):
         """Go to one of the three main screens."""
         while len(self.screen_stack) > 2:
             self.pop_screen()
-        if self.screen is not self._main[name]:
+        if self.screen is not self.get_screen(name):  # pyright: ignore[reportUnknownMemberType]  as above
             self.switch_screen(name)  # pyright: ignore[reportUnknownMemberType]  as above
 
     def action_help(self) -> None:
@@ -313,9 +310,14 @@ class BatchrunApp(App[int]):
             lines.append(printable(f"stopped: {sight.trouble.message}", 2000))
         ended = sight.progress.ended
         if ended is not None:
-            command = words.going_on(ended.totals, sight.reference or "last")
+            command = words.going_on(ended.totals, sight.reference or "last", self.runs_dir)
             lines.append(words.account(ended.totals) + (f"; go on with: {command}" if command else ""))
         return lines
+
+
+def _later(name: str) -> Any:
+    """A module that the first frame does without: SQLite, prompts and the engine take longer than all the rest."""
+    return importlib.import_module(name)
 
 
 def _has_terminal() -> bool:

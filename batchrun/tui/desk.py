@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from textual.app import App
 from textual.dom import DOMNode
 from textual.screen import Screen
 
 from batchrun.progress import Progress
-from batchrun.registry import RunFile
+
+if TYPE_CHECKING:
+    from batchrun.registry import RunFile
 
 
 class Phase(StrEnum):
@@ -157,7 +159,7 @@ class Desk(Protocol):
         """Show a run on the run screen."""
         ...
 
-    async def export(self, run: RunFile) -> str:
+    async def export(self, run: "RunFile") -> str:
         """Write the output of a run again; the names of what was written. Raises BatchrunError."""
         ...
 

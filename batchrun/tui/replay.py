@@ -54,7 +54,7 @@ class Replay:
         with Reader.open(self.run.path) as reader:
             self._plan = self._plan or plan_from_json(reader.meta.plan)
             samples = reader.samples()
-            causes = {cause.cause: cause.rows for cause in reader.errors_by_cause()}
+            causes = reader.failures()
             kept = Kept(self._plan, reader.totals, reader.sessions, samples, causes)
         points = points_of(samples)
         alive = summary.running is not None

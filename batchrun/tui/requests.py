@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from textual.content import Content
-
 from batchrun import replies
 from batchrun.display import printable
 from batchrun.errors import BatchrunError
@@ -15,11 +13,7 @@ from batchrun.models import Defect, Endpoint, Request, State
 from batchrun.plan import Plan
 from batchrun.plan.rendering import plain_renderer, prompt_of
 from batchrun.rows import restore
-
-MARK = "▌ "
-"""Begins the heading of a message."""
-LINE = 4000
-"""Characters of one line that are shown."""
+from batchrun.tui.literal import MARK
 
 
 def of_record(plan: Plan, record: Record) -> str:
@@ -80,17 +74,6 @@ def body_text(body: str) -> str:
         if not isinstance(reply, Defect):
             return reply.text if reply.text is not None else json.dumps(reply.value, ensure_ascii=False, indent=2)
     return body
-
-
-def shown(text: str, limit: int) -> Content:
-    """Text from outside for a pane: line by line safe, headings of messages set off, cut at `limit` characters."""
-    lines: list[Content] = []
-    for line in text[:limit].split("\n"):
-        safe = printable(line, LINE)
-        lines.append(Content.styled(safe, "bold $accent") if line.startswith(MARK) else Content(safe))
-    if len(text) > limit:
-        lines.append(Content.styled(f"… {len(text) - limit:,} more characters: o opens all of it", "$warning"))
-    return Content("\n").join(lines)
 
 
 def tokens(body_bytes: int) -> int:

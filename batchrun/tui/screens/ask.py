@@ -13,6 +13,7 @@ from textual.widgets.option_list import Option
 
 from batchrun.errors import BatchrunError
 from batchrun.tui.desk import Bounds
+from batchrun.tui.widgets.field import Field
 
 
 class Choose(ModalScreen[str | None]):
@@ -91,7 +92,7 @@ class AskBounds(ModalScreen[Bounds | None]):
             for name, label, value in values:
                 with Horizontal(classes="field"):
                     yield Label(label)
-                    yield Input(value, id=name, placeholder="no limit of yours", compact=True)
+                    yield Field(value, id=name, placeholder="no limit of yours")
             yield Label("", id="wrong")
             with Horizontal(classes="answers"):
                 yield Button("Set", id="set", variant="primary", compact=True)

@@ -14,7 +14,7 @@ from textual.widgets import DirectoryTree, Label, OptionList
 from textual.widgets.option_list import Option
 
 from batchrun.display import printable
-from batchrun.prompts import Listing
+from batchrun.prompts import Listing, available
 
 
 class Files(DirectoryTree):
@@ -60,6 +60,11 @@ class Pick(ModalScreen[str | None]):
             self.notify("this name has control characters: rename the file first", severity="error")
             return
         self.dismiss(shown)
+
+
+def known() -> list[Listing]:
+    """The prompts that a name finds; blocks."""
+    return available()
 
 
 def described(found: Listing) -> Content:

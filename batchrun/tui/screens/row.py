@@ -19,7 +19,7 @@ from batchrun.errors import BatchrunError
 from batchrun.journal import Attempt, Reader, Record
 from batchrun.models import State
 from batchrun.plan import plan_from_json
-from batchrun.tui import requests
+from batchrun.tui import literal, requests
 from batchrun.tui.desk import Again, Watched, app_of, desk
 from batchrun.tui.look import Look
 from batchrun.tui.widgets import paint
@@ -83,8 +83,8 @@ class RowScreen(Screen[None]):
         said = requests.reply_text(record)
         self._texts = {"request": rendered, "reply": said, "attempts": attempts_text(attempts)}
         self.query_one("#heading", Static).update(heading(record))
-        self.query_one("#request-text", Static).update(requests.shown(rendered, CUT))
-        self.query_one("#reply-text", Static).update(requests.shown(said, CUT))
+        self.query_one("#request-text", Static).update(literal.shown(rendered, CUT))
+        self.query_one("#reply-text", Static).update(literal.shown(said, CUT))
         self.query_one("#attempts-text", Static).update(Content("\n").join(attempt_lines(attempts)))
         self.query_one("#attempts").border_title = f"attempts · {len(attempts)}"
 

@@ -18,6 +18,7 @@ from batchrun.tui.desk import Again, Bounds, Phase, Sight, Steered, Watched, app
 from batchrun.tui.look import Look
 from batchrun.tui.screens.ask import AskBounds, Choose
 from batchrun.tui.screens.row import RowScreen
+from batchrun.tui.widgets.field import Field
 from batchrun.tui.widgets.outcomes import Outcomes
 from batchrun.tui.widgets.panels import Account, Heading, LimitsPanel, Panel, Speed, Why
 
@@ -71,9 +72,7 @@ class RunScreen(Screen[None]):
             yield Why(id="why")
         with Vertical(id="rows"):
             yield Static("", id="listing")
-            yield Input(
-                placeholder="text in row, reply or message; Enter searches, Escape leaves", id="search", compact=True
-            )
+            yield Field(placeholder="text in row, reply or message; Enter searches, Escape leaves", id="search")
             yield Outcomes(id="outcomes")
         yield Footer(compact=True, show_command_palette=False)
 
@@ -86,7 +85,11 @@ class RunScreen(Screen[None]):
         self.set_interval(PAINT_EVERY, self._paint)
         self.set_interval(REREAD_EVERY, self._reread)
         self.query_one(Outcomes).focus()
+
+    def on_screen_resume(self) -> None:
+        """At once, not at the next tick."""
         self._paint()
+        self._reread()
 
     def watch_run(self, watched: Watched | None) -> None:
         """Show another run."""
@@ -148,6 +151,7 @@ class RunScreen(Screen[None]):
             return
         if self._changing:
             self._changing = await self._looked(watched)
+            self._paint()
         progress = watched.sight().progress
         mark = progress.finished + progress.in_flight + (progress.ended is not None)
         if look is None or mark == self._finished:

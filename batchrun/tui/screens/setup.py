@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -13,27 +14,24 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import DataTable, Footer, Input, Select, Static, Tab, Tabs, TextArea
 
-from batchrun import prompts
 from batchrun.display import printable
-from batchrun.errors import BatchrunError, PromptError
-from batchrun.journal import Reader, Record
-from batchrun.models import Kind
-from batchrun.plan import plan_from_json
-from batchrun.plan.outputs import default_output
-from batchrun.prompts import Prompt
-from batchrun.tui import choices, requests
-from batchrun.tui.choices import Asked, Head, Preview
+from batchrun.errors import BatchrunError
+from batchrun.tui import choices, literal
+from batchrun.tui.choices import Head
 from batchrun.tui.desk import Fresh, Phase, app_of, desk
 from batchrun.tui.screens.ask import Choose
-from batchrun.tui.screens.pick import Pick
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import Answers, HeadTable
 from batchrun.tui.widgets.editor import Editor
 from batchrun.tui.widgets.form import Form
 from batchrun.tui.widgets.variables import VariableField
 
+if TYPE_CHECKING:
+    from batchrun.tui.draft import Draft, Preview
+
 DEBOUNCE = 0.15
 """Seconds of quiet after a key before files are looked at."""
+_NOTHING_YET = "choose a prompt and an input; ctrl+o picks files, F1 lists all keys"
 _PANES = {"form": "setup", "prompt-pane": "prompt", "request": "request", "rows": "rows", "answers": "answers"}
 
 
@@ -54,12 +52,7 @@ class SetupScreen(Screen[None]):
     def __init__(self, flags: Mapping[str, Any]) -> None:
         super().__init__()
         self._flags = dict(flags)
-        self._prompt: Prompt | None = None
-        self._prompt_path: Path | None = None
-        self._prompt_trouble: BatchrunError | None = None
-        self._saved = ""
-        self._head: Head | None = None
-        self._head_trouble: BatchrunError | None = None
+        self._draft: Draft | None = None
         self._trying: tuple[int, ...] = ()
         self._wanted_row = 0
 
@@ -85,18 +78,34 @@ class SetupScreen(Screen[None]):
         for name, title in _PANES.items():
             self.query_one(f"#{name}").border_title = title
         self._show_pane("form")
-        self._load_prompt()
-        self._read_head()
         self._form.show_profile()
         self.set_interval(0.2, self._watch_try)
         self.query_one("#input" if self._flags.get("prompt") else "#prompt").focus()
+        self._say("reading the prompt and the input" if self._flags.get("input") else _NOTHING_YET)
+        self.call_after_refresh(self._open_draft)
 
-    def open_again(self, path: Path, position: int) -> None:
+    @work(exclusive=True, group="draft")
+    async def _open_draft(self) -> None:
+        """Once the first frame is there: what it takes to read prompts and inputs, and what the fields may hold."""
+        drafts = await asyncio.to_thread(_drafts)
+        self._draft = drafts.Draft()
+        self._load_prompt()
+        self._read_head()
+        default = await asyncio.to_thread(drafts.default_profile, self._form.more)
+        self._form.know(default, await asyncio.to_thread(drafts.prompt_names))
+
+    @work(exclusive=True, group="again")
+    async def open_again(self, path: Path, position: int) -> None:
         """Fill in what a journaled run was, with this row to try."""
-        with Reader.open(path) as reader:
-            plan = plan_from_json(reader.meta.plan)
+        try:
+            plan = await asyncio.to_thread(_drafts().plan_of, path)
+        except BatchrunError as error:
+            self.notify(printable(error.message, 300), severity="error", markup=False)
+            return
         self._wanted_row = position
         self._form.fill(plan)
+        self._load_prompt()
+        self._read_head()
 
     # What is typed
 
@@ -112,10 +121,6 @@ class SetupScreen(Screen[None]):
     def _profile_chosen(self) -> None:
         self._form.show_profile()
         self._refresh_preview()
-
-    @on(TextArea.Changed, "#editor")
-    def _edited(self) -> None:
-        self._parse()
 
     @on(VariableField.Changed)
     @on(Input.Changed, "#model, #concurrency, #rpm, #tpm, #limit, #output")
@@ -140,72 +145,57 @@ class SetupScreen(Screen[None]):
     @work(exclusive=True, group="prompt")
     async def _load_prompt(self) -> None:
         await asyncio.sleep(DEBOUNCE)
-        name = self._form.typed("prompt")
-        self._prompt_path, self._prompt, self._prompt_trouble = None, None, None
-        source = ""
-        if name:
-            try:
-                prompt = await asyncio.to_thread(prompts.load, name)
-                self._prompt_path, source = Path(prompt.path), prompt.source
-            except PromptError as error:
-                self._prompt_trouble, source = error, self._broken_source(name)
-        self._saved = source
-        self.query_one(Editor).load_text(source)
-        self._parse()
+        draft, name = self._draft, self._form.typed("prompt")
+        if draft is None:
+            return
+        source = await asyncio.to_thread(_drafts().read_prompt, name) if name else _drafts().Source()
+        self.query_one(Editor).load_text(draft.take_prompt(source))
+        self._show_draft()
 
-    def _broken_source(self, name: str) -> str:
-        """The text of a file that is no prompt yet, so that it can be mended here."""
-        path = Path(name)
-        try:
-            source = path.read_text(encoding="utf-8") if path.is_file() and path.stat().st_size < 1_000_000 else ""
-        except (OSError, ValueError):
-            return ""
-        self._prompt_path = path if source else None
-        return source
-
-    def _parse(self) -> None:
-        """The prompt as it stands in the editor."""
-        source = self.query_one(Editor).text
-        if self._prompt_path is not None:
-            try:
-                self._prompt, self._prompt_trouble = prompts.parse(source, path=str(self._prompt_path)), None
-            except PromptError as error:
-                self._prompt, self._prompt_trouble = None, error
-        self._show_prompt()
-        self._ask_variables()
-
-    def _show_prompt(self) -> None:
-        prompt, path = self._prompt, self._prompt_path
-        said = "" if prompt is None else prompt.description
-        edited = " · edited" if path is not None and self.query_one(Editor).text != self._saved else ""
-        self.query_one("#prompt-info", Static).update(Content(printable(said, 200)))
-        title = "prompt" if path is None else f"prompt · {printable(str(path), 60)}{edited}"
-        self.query_one("#prompt-pane").border_title = Content(title).markup
+    @on(TextArea.Changed, "#editor")
+    def _edited(self) -> None:
+        if self._draft is not None:
+            self._draft.edit(self.query_one(Editor).text)
+            self._show_draft()
 
     @work(exclusive=True, group="head")
     async def _read_head(self) -> None:
         await asyncio.sleep(DEBOUNCE)
-        name, id_column = self._form.typed("input"), self._form.more.get("id_column")
-        self._head, self._head_trouble = None, None
+        draft, name = self._draft, self._form.typed("input")
+        if draft is None:
+            return
+        draft.take_head(None, None)
         if name:
+            has_prompt, id_column = bool(self._form.typed("prompt")), self._form.more.get("id_column")
             try:
-                has_prompt = bool(self._form.typed("prompt"))
-                self._head = await asyncio.to_thread(choices.read_head, name, id_column, has_prompt=has_prompt)
+                head = await asyncio.to_thread(_drafts().read_head, name, id_column, has_prompt=has_prompt)
+                draft.take_head(head, None)
             except BatchrunError as error:
-                self._head_trouble = error
+                draft.take_head(None, error)
+        self._show_head(draft.head)
+        self._show_draft()
+
+    def _show_head(self, head: Head | None) -> None:
         table = self.query_one(HeadTable)
-        table.show(self._head)
-        if self._head is not None and 0 < self._wanted_row <= len(self._head.rows):
+        table.show(head)
+        if head is not None and 0 < self._wanted_row <= len(head.rows):
             table.move_cursor(row=self._wanted_row - 1)
         self._wanted_row = 0
-        said = "" if self._head is None else self._head.said
+        said = "" if head is None else head.said
         self.query_one("#input-info", Static).update(Content(printable(said, 300)))
-        self._ask_variables()
 
-    def _ask_variables(self) -> None:
-        """A prompt that is broken for the moment keeps its variables."""
-        if self._prompt is not None or not self._form.typed("prompt"):
-            self._form.ask_variables(self._prompt, self._head.columns if self._head is not None else ())
+    def _show_draft(self) -> None:
+        """The prompt's title and its variables; a prompt that is broken for the moment keeps them."""
+        draft = self._draft
+        if draft is None:
+            return
+        said = "" if draft.prompt is None else draft.prompt.description
+        self.query_one("#prompt-info", Static).update(Content(printable(said, 200)))
+        edited = " · edited" if draft.edited else ""
+        title = "prompt" if draft.path is None else f"prompt · {printable(str(draft.path), 60)}{edited}"
+        self.query_one("#prompt-pane").border_title = Content(title).markup
+        if draft.prompt is not None or not self._form.typed("prompt"):
+            self._form.ask_variables(draft.prompt, None if draft.head is None else draft.head.columns)
         self._refresh_preview()
 
     @property
@@ -215,40 +205,25 @@ class SetupScreen(Screen[None]):
     # What it would send
 
     def _refresh_preview(self) -> None:
-        head, flags = self._head, self._form.flags
-        kind = head.kind if head is not None else Kind.ROWS
-        asked = Asked(
-            self._prompt, kind, self._form.model(self._prompt), flags.get("set", {}), flags.get("columns", {})
-        )
-        shown = choices.preview(asked, self.query_one(HeadTable).current)
-        self.query_one("#request-text", Static).update(requests.shown(shown.text, 60_000))
-        size = f" · about {shown.tokens:,} tokens in" if shown.tokens else ""
-        self.query_one("#request").border_title = f"request of line {self._line()}{size}" if shown.text else "request"
+        draft, flags = self._draft, self._form.flags
         self.query_one("#command", Static).update(
             Content.assemble(("$ ", "$success"), printable(choices.command(flags)))
         )
-        self.query_one("#output", Input).placeholder = self._output_name()
-        self._say(self._problem(shown))
-
-    def _line(self) -> int:
+        if draft is None:
+            return
         row = self.query_one(HeadTable).current
-        return 0 if row is None else row.line
+        shown = draft.preview(row, self._form.model(draft.prompt), flags)
+        self.query_one("#request-text", Static).update(literal.shown(shown.text, 60_000))
+        size = f" · about {shown.tokens:,} tokens in" if shown.tokens else ""
+        where = 0 if row is None else row.line
+        self.query_one("#request").border_title = f"request of line {where}{size}" if shown.text else "request"
+        self.query_one("#output", Input).placeholder = printable(draft.output_name, 80)
+        self._say(self._problem(draft, shown))
 
-    def _output_name(self) -> str:
-        head = self._head
-        if head is None:
-            return "INPUT.PROMPT.jsonl"
-        name = self._prompt.name if self._prompt is not None else None
-        return default_output(Path(head.name).name.partition(".")[0], head.kind, name, None)
-
-    def _problem(self, shown: Preview) -> BatchrunError | str | None:
-        if self._prompt_trouble is not None:
-            return self._prompt_trouble
-        if self._head_trouble is not None:
-            return self._head_trouble
+    def _problem(self, draft: "Draft", shown: "Preview") -> BatchrunError | str | None:
         if not self._form.typed("input"):
-            return "choose a prompt and an input; ctrl+o picks files, F1 lists all keys"
-        return shown.trouble
+            return draft.prompt_trouble or _NOTHING_YET
+        return draft.prompt_trouble or draft.head_trouble or shown.trouble
 
     def _say(self, problem: BatchrunError | str | None) -> None:
         """The line above the command: what is missing, or that everything is there."""
@@ -268,27 +243,26 @@ class SetupScreen(Screen[None]):
 
     def action_save(self) -> bool:
         """Write the editor's text to the prompt's file; one that comes with batchrun is copied here first."""
-        if self._prompt_path is None:
-            return False
-        target, text = choices.place_to_save(self._prompt_path), self.query_one(Editor).text
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8", newline="")
+            target = None if self._draft is None else self._draft.save()
         except (OSError, UnicodeEncodeError) as error:
             self.notify(printable(f"not saved: {error}", 300), severity="error", markup=False)
             return False
-        self._prompt_path, self._saved = target, text
+        if target is None:
+            return False
         self.notify(printable(f"saved {target}", 200), timeout=3, markup=False)
-        self._show_prompt()
+        self._show_draft()
         return True
 
     def _saved_first(self) -> bool:
         """What runs is what is seen: an edited prompt is saved before it is sent."""
-        if self._prompt_trouble is not None:
+        draft = self._draft
+        if draft is None:
+            return True
+        if draft.prompt_trouble is not None:
             self.notify("mend the prompt first", severity="error", timeout=3)
             return False
-        edited = self._prompt_path is not None and self.query_one(Editor).text != self._saved
-        return not edited or self.action_save()
+        return not draft.edited or self.action_save()
 
     def action_start(self) -> None:
         """Run all rows."""
@@ -326,15 +300,16 @@ class SetupScreen(Screen[None]):
 
     @work(exclusive=True, group="answers")
     async def _read_answers(self, journal: Path, positions: tuple[int, ...]) -> None:
-        records = await asyncio.to_thread(_records, journal, positions)
-        self.query_one(Answers).show(records)
+        self.query_one(Answers).show(await asyncio.to_thread(_drafts().answers, journal, positions))
 
     @work(exclusive=True, group="pick")
     async def action_pick(self) -> None:
         """A prompt, or an input where that field has the focus."""
+        from batchrun.tui.screens.pick import Pick, known  # noqa: PLC0415  prompts: not before the first frame
+
         name = "input" if self.focused is not None and self.focused.id == "input" else "prompt"
-        known = await asyncio.to_thread(prompts.available) if name == "prompt" else []
-        app_of(self).push_screen(Pick(f"Which {name}?", known), lambda chosen: self._picked(name, chosen))
+        found = await asyncio.to_thread(known) if name == "prompt" else []
+        app_of(self).push_screen(Pick(f"Which {name}?", found), lambda chosen: self._picked(name, chosen))
 
     def _picked(self, name: str, chosen: str | None) -> None:
         if chosen:
@@ -373,7 +348,7 @@ class SetupScreen(Screen[None]):
             self.query_one(target[chosen]).focus(scroll_visible=False)
 
 
-def _records(journal: Path, positions: tuple[int, ...]) -> list[Record]:
-    with Reader.open(journal) as reader:
-        found = [reader.row(seq=line.seq) for line in reader.lines_at(positions)]
-    return [record for record in found if record is not None]
+def _drafts() -> ModuleType:
+    from batchrun.tui import draft  # noqa: PLC0415  prompts and formats: not before the first frame
+
+    return draft

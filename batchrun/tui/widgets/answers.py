@@ -1,6 +1,7 @@
 """The rows of an input to choose from, and the answers to those that were tried."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 from textual.binding import Binding, BindingType
@@ -9,11 +10,13 @@ from textual.message import Message
 from textual.widgets import DataTable, Static
 
 from batchrun.display import printable
-from batchrun.journal import Record
 from batchrun.models import Invalid, Row
-from batchrun.tui import requests
+from batchrun.tui import literal
 from batchrun.tui.choices import Head
 from batchrun.tui.widgets import paint
+
+if TYPE_CHECKING:
+    from batchrun.journal import Record
 
 MOST = 5
 """Rows that are tried at a time."""
@@ -101,16 +104,16 @@ class Answers(Static):
 
     DEFAULT_CSS = "Answers { height: auto; width: 1fr; }"
 
-    def show(self, records: list[Record], note: str = "") -> None:
-        """Show these rows with what came back."""
+    def show(self, answers: "Sequence[tuple[Record, str]]", note: str = "") -> None:
+        """Show these rows, each with what came back."""
         lines: list[Content] = [Content.styled(note, "$accent")] if note else []
-        for record in records:
-            lines += [*answer_lines(record), Content("")]
+        for record, said in answers:
+            lines += [answer_heading(record), literal.shown(said, _ANSWER), Content("")]
         self.update(Content("\n").join(lines))
 
 
-def answer_lines(record: Record) -> list[Content]:
-    """One tried row: how it went, and what it answered."""
+def answer_heading(record: "Record") -> Content:
+    """One tried row: which, and how it went."""
     sign, colour = next((sign, colour) for name, sign, colour in paint.STATES if name == record.state)
     parts: list[paint.Part] = [(f"{sign} line {record.line:,}", f"bold {colour}")]
     parts.append((f"  {printable(record.key, 30)}", paint.DIM))
@@ -120,4 +123,4 @@ def answer_lines(record: Record) -> list[Content]:
         parts.append((f"  {record.input_tokens:,}+{record.output_tokens or 0:,} tokens", paint.DIM))
     if record.flags:
         parts.append((f"  {', '.join(sorted(record.flags))}", "$warning"))
-    return [paint.joined(parts), requests.shown(requests.reply_text(record), _ANSWER)]
+    return paint.joined(parts)

@@ -10,7 +10,7 @@ from textual.app import App
 from textual.widgets import TextArea
 from textual.widgets.text_area import TextAreaTheme
 
-from batchrun.display import printable
+from batchrun.tui import literal
 from batchrun.tui.desk import app_of
 
 _THEME = "batchrun"
@@ -38,20 +38,12 @@ class Editor(TextArea):
 
     def get_line(self, line_index: int) -> Text:
         """A line without anything that a terminal would obey; as many characters as the document has."""
-        line = self.document.get_line(line_index)
-        safe = line if line.isprintable() else "".join(map(_one, line))
-        return Text(safe, end="", no_wrap=True)
+        return Text(literal.one_for_one(self.document.get_line(line_index)), end="", no_wrap=True)
 
     def _build_highlight_map(self) -> None:
         super()._build_highlight_map()
         for number, start, end, name in highlights(self.document.lines):
             self._highlights[number].append((start, end, name))
-
-
-def _one(char: str) -> str:
-    """One character for one: a control picture, or the replacement character for what would need more room."""
-    shown = "\t" if char == "\t" else printable(char)
-    return shown if len(shown) == 1 else "\N{REPLACEMENT CHARACTER}"
 
 
 def highlights(lines: list[str]) -> Iterator[tuple[int, int, int, str]]:

@@ -1,7 +1,7 @@
 """The form of a run: prompt, input, variables, provider, limits, output; and what is typed there as flags."""
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
@@ -9,17 +9,19 @@ from textual.content import Content
 from textual.suggester import SuggestFromList
 from textual.widgets import Input, Label, Select, Static
 
-from batchrun import prompts
 from batchrun.display import printable
 from batchrun.errors import BatchrunError
+from batchrun.models import Kind
 from batchrun.plan import Plan
 from batchrun.plan.catalogue import every_profile, one_profile
 from batchrun.plan.profiles import DEFAULT
-from batchrun.plan.sources import gather
-from batchrun.prompts import Prompt
 from batchrun.tui import choices
 from batchrun.tui.choices import Origin
+from batchrun.tui.widgets.field import Field
 from batchrun.tui.widgets.variables import Variables
+
+if TYPE_CHECKING:
+    from batchrun.prompts import Prompt
 
 _PLAIN = {
     "model": "model: the prompt's, else the profile's",
@@ -29,6 +31,7 @@ _PLAIN = {
     "limit": "rows: all",
     "output": "INPUT.PROMPT.jsonl",
 }
+NO_COLUMN = "none"
 _FIELDS = (*_PLAIN, "prompt", "input", "profile", "set", "columns")
 
 
@@ -39,13 +42,12 @@ class Form(VerticalScroll, can_focus=False):
         super().__init__(id=id, classes=classes)
         self._given = dict(flags)
         self.more = {name: value for name, value in flags.items() if name not in _FIELDS}
-        self._default = default_profile(self.more)
+        self._default = DEFAULT
 
     def compose(self) -> ComposeResult:
         """Titles, fields, and a line of facts below what has any."""
-        names = [found.name for found in prompts.available()]
         yield Label("prompt", classes="title")
-        yield self._field("prompt", "a name, or the path of a file", names)
+        yield self._field("prompt", "a name, or the path of a file")
         yield Static("", id="prompt-info", classes="info")
         yield Label("input", classes="title")
         yield self._field("input", "a file, a directory or a glob")
@@ -64,17 +66,15 @@ class Form(VerticalScroll, can_focus=False):
         yield Label("output", classes="title")
         yield self._field("output", _PLAIN["output"])
 
-    def _field(self, name: str, placeholder: str, names: list[str] | None = None) -> Input:
-        field = Input(
-            str(self._given.get(name, "")),
-            id=name,
-            placeholder=placeholder,
-            compact=True,
-            suggester=SuggestFromList(names) if names else None,
-            select_on_focus=False,
-        )
-        field.cursor_blink = False
-        return field
+    def _field(self, name: str, placeholder: str) -> Input:
+        return Field(str(self._given.get(name, "")), id=name, placeholder=placeholder)
+
+    def know(self, default: str, names: Iterable[str]) -> None:
+        """The profile that holds where none is chosen, and the names that find a prompt."""
+        self.query_one("#prompt", Input).suggester = SuggestFromList([name for name in names if name.isprintable()])
+        if self._select.value == self._default and "profile" not in self._given:
+            self._select.value = default
+        self._default = default
 
     def typed(self, name: str) -> str:
         """What stands in a field."""
@@ -84,9 +84,12 @@ class Form(VerticalScroll, can_focus=False):
         """Fill in what a journaled run was."""
         values = {"prompt": plan.prompt_path, "input": plan.input, "model": plan.model, "output": plan.output}
         self._given = {"set": dict(plan.variables), "columns": dict(plan.columns), "profile": plan.profile}
+        if plan.kind is Kind.ROWS:
+            self.more["id_column"] = plan.id_column or NO_COLUMN
         for name, value in values.items():
             self.query_one(f"#{name}", Input).value = value or ""
         self._select.value = plan.profile
+        self.query_one(Variables).forget()
 
     @property
     def _select(self) -> "Select[str]":
@@ -97,7 +100,7 @@ class Form(VerticalScroll, can_focus=False):
         """The profile that is chosen."""
         return str(self._select.value)
 
-    def model(self, prompt: Prompt | None) -> str | None:
+    def model(self, prompt: "Prompt | None") -> str | None:
         """The model that requests name: the typed one, the prompt's, the profile's."""
         if typed := self.typed("model") or (prompt is not None and prompt.model):
             return typed
@@ -115,29 +118,29 @@ class Form(VerticalScroll, can_focus=False):
         found |= {name: self.typed(name) for name in _PLAIN}
         return {name: value for name, value in {**found, **self.more}.items() if value not in ("", None)}
 
-    def ask_variables(self, prompt: Prompt | None, columns: tuple[str, ...]) -> None:
-        """Show the variables of this prompt, over an input with these columns."""
+    def ask_variables(self, prompt: "Prompt | None", columns: tuple[str, ...] | None) -> None:
+        """Show the variables of this prompt, over an input with these columns, None for one that is not read yet."""
         names = sorted(prompt.variables) if prompt is not None else []
         self.query_one("#variables-title").display = bool(names)
         form = self.query_one(Variables)
         if prompt is None:
-            form.ask({}, columns, {}, frozenset())
+            form.ask({}, (), {}, frozenset())
             return
         hints = {name: field.description or "" for name, field in prompt.inputs.items()}
         origins = {name: self._origin(prompt, name, columns) for name in names}
-        form.ask(origins, columns, hints, frozenset(prompt.defaults) | prompt.optional)
+        form.ask(origins, columns or (), hints, frozenset(prompt.defaults) | prompt.optional)
 
-    def _origin(self, prompt: Prompt, name: str, columns: tuple[str, ...]) -> Origin:
+    def _origin(self, prompt: "Prompt", name: str, columns: tuple[str, ...] | None) -> Origin:
         """What was chosen or given, where it still fits; else a guess."""
         known = self.query_one(Variables).origins.get(name)
         given, mapped = table(self._given.get("set")), table(self._given.get("columns"))
-        if known is not None and (known.kind == choices.FROM_DEFAULT or (known.text and known.fits(columns))):
+        if known is not None and (columns is None or known.holds(columns)):
             return known
         if name in given:
             return Origin(choices.FROM_VALUE, given[name])
-        if mapped.get(name) in columns:
+        if name in mapped and (columns is None or mapped[name] in columns):
             return Origin("column", mapped[name])
-        return choices.guess(prompt, name, columns)
+        return choices.guess(prompt, name, columns or ())
 
     def show_profile(self) -> None:
         """The line of facts below the provider."""
@@ -152,14 +155,6 @@ class Form(VerticalScroll, can_focus=False):
             )
             said = f"{profile.model or 'no model of its own'} · {where} · {key}"
         self.query_one("#profile-info", Static).update(Content(printable(said, 200)))
-
-
-def default_profile(flags: Mapping[str, Any]) -> str:
-    """The profile that holds where none is chosen: of the environment or a configuration file, else the built-in one."""
-    try:
-        return gather(flags).settings.profile
-    except BatchrunError:
-        return DEFAULT
 
 
 def table(given: Any) -> dict[str, str]:

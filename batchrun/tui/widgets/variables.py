@@ -12,6 +12,7 @@ from textual.widgets import Input, Label, Static
 
 from batchrun.display import printable
 from batchrun.tui.choices import FROM_DEFAULT, FROM_VALUE, Origin
+from batchrun.tui.widgets.field import Field
 
 _PREFIX = "column:"
 
@@ -56,31 +57,48 @@ class VariableField(Horizontal):
             self.field = field
             self.options = options
 
-    def __init__(self, name: str, origin: Origin, columns: Sequence[str], *, hint: str, default: bool) -> None:
+    def __init__(self, name: str, origin: Origin) -> None:
         super().__init__()
         self.variable = name
-        self.origin = origin
-        self._columns = columns
-        self._hint = hint
-        self._default = default
+        self._origin = origin
+        self._value = Field(origin.text if origin.kind == FROM_VALUE else "")
+        self._columns: Sequence[str] = ()
+        self._default = False
 
     def compose(self) -> ComposeResult:
         """Name, origin, value."""
-        label = Label(Content(printable(self.variable, 13)))
-        label.tooltip = Content(printable(self._hint, 300)) if self._hint else None
-        yield label
+        yield Label(Content(printable(self.variable, 13)))
         yield Origins(self._said())
-        hint = printable(self._hint, 60)
-        field = Input(self.origin.text if self._typed else "", placeholder=hint, compact=True)
-        field.display = self._typed
-        yield field
+        self._value.display = self._typed
+        yield self._value
+
+    def know(self, columns: Sequence[str], *, hint: str, default: bool) -> None:
+        """What there is to choose from, and what the prompt says of the variable."""
+        self._columns = columns
+        self._default = default
+        self._value.placeholder = printable(hint, 60)
+        self.tooltip = Content(printable(hint, 300)) if hint else None
+
+    @property
+    def origin(self) -> Origin:
+        """What is chosen; a typed value is what stands in the field at this moment."""
+        return Origin(FROM_VALUE, self._value.value) if self._typed else self._origin
+
+    @origin.setter
+    def origin(self, origin: Origin) -> None:
+        self._origin = origin
+        if origin.kind == FROM_VALUE and origin.text:
+            self._value.value = origin.text
+        self._value.display = self._typed
+        for said in self.query(Origins):
+            said.update(self._said())
 
     @property
     def _typed(self) -> bool:
-        return self.origin.kind == FROM_VALUE
+        return self._origin.kind == FROM_VALUE
 
     def _said(self) -> Content:
-        kind, text = self.origin
+        kind, text = self._origin
         said = {FROM_VALUE: "same for all", FROM_DEFAULT: "its default"}.get(kind, f"column {printable(text, 9)}")
         return Content.assemble(f"{said:<16}", ("▾", "$foreground-muted"))
 
@@ -88,12 +106,8 @@ class VariableField(Horizontal):
         """Take the origin with this id from the list."""
         column = answer.removeprefix(_PREFIX)
         self.origin = Origin(answer) if column == answer else Origin("column", column)
-        self.query_one(Origins).update(self._said())
-        field = self.query_one(Input)
-        field.display = self._typed
         if self._typed:
-            self.origin = Origin(FROM_VALUE, field.value)
-            field.focus()
+            self._value.focus()
         self.post_message(self.Changed())
 
     def on_origins_asked(self, event: Origins.Asked) -> None:
@@ -108,37 +122,39 @@ class VariableField(Horizontal):
     def on_input_changed(self, event: Input.Changed) -> None:
         """Told as it is typed."""
         event.stop()
-        if self._typed:
-            self.origin = Origin(FROM_VALUE, event.value)
-            self.post_message(self.Changed())
+        self.post_message(self.Changed())
 
 
 class Variables(Vertical):
-    """The fields of all variables of a prompt."""
+    """The fields of all variables of a prompt. A field lives as long as its variable, and keeps what was typed."""
 
     DEFAULT_CSS = "Variables { height: auto; }"
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._made: object = None
-        self.fields: list[VariableField] = []
+        self.fields: dict[str, VariableField] = {}
 
     def ask(
         self, origins: Mapping[str, Origin], columns: Sequence[str], hints: Mapping[str, str], defaults: frozenset[str]
     ) -> None:
-        """Show these variables; fields that are right already stay as they are."""
-        wanted = (tuple(origins), tuple(columns), tuple(hints.items()), defaults)
-        if wanted == self._made:
-            return
-        self._made = wanted
-        self.fields = [
-            VariableField(name, origin, columns, hint=hints.get(name, ""), default=name in defaults)
-            for name, origin in origins.items()
-        ]
+        """Show these variables, over an input with these columns."""
+        for name in self.fields.keys() - origins.keys():
+            self.fields.pop(name).remove()
+        for place, (name, origin) in enumerate(origins.items()):
+            field = self.fields.get(name)
+            if field is None:
+                field = self.fields[name] = VariableField(name, origin)
+                self.mount(field, before=place if place < len(self.children) else None)
+            elif field.origin != origin:
+                field.origin = origin
+            field.know(columns, hint=hints.get(name, ""), default=name in defaults)
+
+    def forget(self) -> None:
+        """What was chosen and typed holds no more."""
+        self.fields.clear()
         self.remove_children()
-        self.mount_all(self.fields)
 
     @property
     def origins(self) -> dict[str, Origin]:
         """What is chosen, by variable."""
-        return {field.variable: field.origin for field in self.fields}
+        return {name: field.origin for name, field in self.fields.items()}

@@ -1,0 +1,234 @@
+"""What is being set up: the prompt as it stands in the editor, the beginning of the input, the request they make.
+
+No widgets. What reads files is a function for a thread; what it found is taken in on the loop. Prompts and formats are
+loaded with this module, which is why the setup screen opens it only when its first frame is there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from batchrun import prompts, rows
+from batchrun.errors import BatchrunError, InputError, PromptError, RefusedError
+from batchrun.journal import Reader, Record
+from batchrun.models import Endpoint, Kind, Row
+from batchrun.plan import Plan, plan_from_json
+from batchrun.plan.outputs import default_output
+from batchrun.plan.profiles import DEFAULT
+from batchrun.plan.sources import gather
+from batchrun.prompts import Prompt, Renderer, RenderError
+from batchrun.tui import requests
+from batchrun.tui.choices import Head
+
+HEAD = 100
+"""Rows of the input that are shown."""
+STREAM = "-"
+LONGEST = 1_000_000
+"""Bytes of a file that is no prompt yet and is opened all the same, to be mended."""
+
+
+class Source(NamedTuple):
+    """A prompt file as it was found: where, what is in it, and why it cannot be used."""
+
+    path: Path | None = None
+    text: str = ""
+    trouble: BatchrunError | None = None
+
+
+class Asked(NamedTuple):
+    """What decides the request of a row: the prompt, the kind of input, the model, and the flags of the variables."""
+
+    prompt: Prompt | None
+    kind: Kind
+    model: str | None
+    variables: Mapping[str, str]
+    columns: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The request of one row as it would be sent, or why it would not. `missing` names variables without a value."""
+
+    text: str
+    tokens: int = 0
+    missing: tuple[str, ...] = ()
+    trouble: str | None = None
+
+
+class Draft:
+    """The prompt and the input that are being looked at. What was typed into a prompt stays, also while another is shown."""
+
+    def __init__(self) -> None:
+        self.prompt: Prompt | None = None
+        self.prompt_trouble: BatchrunError | None = None
+        self.head: Head | None = None
+        self.head_trouble: BatchrunError | None = None
+        self._source = Source()
+        self._text = ""
+        self._unsaved: dict[Path, str] = {}
+
+    def take_prompt(self, source: Source) -> str:
+        """Go over to this file; what is to be edited: the file's text, or what was typed there and not saved."""
+        self._source = source
+        text = source.text if source.path is None else self._unsaved.get(source.path, source.text)
+        self.edit(text)
+        return text
+
+    def edit(self, text: str) -> None:
+        """The prompt as it stands in the editor."""
+        path, self._text = self._source.path, text
+        self.prompt, self.prompt_trouble = None, self._source.trouble
+        if path is None:
+            return
+        if self.edited:
+            self._unsaved[path] = text
+        else:
+            self._unsaved.pop(path, None)
+        try:
+            self.prompt, self.prompt_trouble = prompts.parse(text, path=str(path)), None
+        except PromptError as error:
+            self.prompt_trouble = error
+
+    def take_head(self, head: Head | None, trouble: BatchrunError | None) -> None:
+        """Go over to another input."""
+        self.head, self.head_trouble = head, trouble
+
+    @property
+    def path(self) -> Path | None:
+        """The file of the prompt."""
+        return self._source.path
+
+    @property
+    def edited(self) -> bool:
+        """Whether the editor's text is not what the file has."""
+        return self.path is not None and self._text != self._source.text
+
+    def save(self) -> Path | None:
+        """Write the editor's text to its file, or beside the ones here. Raises OSError and UnicodeEncodeError."""
+        if self.path is None:
+            return None
+        target = place_to_save(self.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(self._text, encoding="utf-8", newline="")
+        self._unsaved.pop(self.path, None)
+        self._source = Source(target, self._text)
+        return target
+
+    def preview(self, row: Row | None, model: str | None, flags: Mapping[str, Mapping[str, str]]) -> Preview:
+        """What this row sends with these variables."""
+        kind = self.head.kind if self.head is not None else Kind.ROWS
+        return preview(Asked(self.prompt, kind, model, flags.get("set", {}), flags.get("columns", {})), row)
+
+    @property
+    def output_name(self) -> str:
+        """Where the output goes if nothing else is said."""
+        head = self.head
+        if head is None:
+            return "INPUT.PROMPT.jsonl"
+        name = self.prompt.name if self.prompt is not None else None
+        return default_output(Path(head.name).name.partition(".")[0], head.kind, name, None)
+
+
+def read_prompt(name: str) -> Source:
+    """The prompt of that name or path; blocks. A file that is no prompt comes with its text, so that it can be mended."""
+    try:
+        prompt = prompts.load(name)
+    except PromptError as error:
+        return _broken(Path(name), error)
+    return Source(Path(prompt.path), prompt.source)
+
+
+def _broken(path: Path, error: PromptError) -> Source:
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() and path.stat().st_size < LONGEST else ""
+    except (OSError, ValueError):
+        text = ""
+    return Source(path if text else None, text, error)
+
+
+def read_head(source: str, id_column: str | None, *, has_prompt: bool) -> Head:
+    """Open an input and read its first rows; blocks. Raises InputError."""
+    if source == STREAM:
+        raise InputError("the app cannot read standard input", "name a file, or run it without the app")
+    found = rows.open_input(source, id_column=id_column, has_prompt=has_prompt)
+    return Head(found.name, found.kind, found.format, found.columns, found.id_column, found.size, found.head(HEAD))
+
+
+def default_profile(flags: Mapping[str, object]) -> str:
+    """The profile that holds where none is chosen: of the environment or a configuration file, else the built-in one."""
+    try:
+        return gather(flags).settings.profile
+    except BatchrunError:
+        return DEFAULT
+
+
+def prompt_names() -> list[str]:
+    """What names find a prompt; blocks."""
+    return [found.name for found in prompts.available()]
+
+
+def plan_of(journal: Path) -> Plan:
+    """The plan of a journaled run; blocks. Raises StorageError."""
+    with Reader.open(journal) as reader:
+        return plan_from_json(reader.meta.plan)
+
+
+def answers(journal: Path, positions: tuple[int, ...]) -> list[tuple[Record, str]]:
+    """The rows at these positions, each with what came back as text; blocks. Raises StorageError."""
+    with Reader.open(journal) as reader:
+        found = [reader.row(seq=line.seq) for line in reader.lines_at(positions)]
+    return [(record, requests.reply_text(record)) for record in found if record is not None]
+
+
+def preview(asked: Asked, row: Row | None) -> Preview:
+    """What this row sends; variables that are missing stand in the text as ⟨name⟩."""
+    if row is None:
+        return Preview("", trouble="choose an input to see a request")
+    try:
+        return _previewed(asked, row)
+    except RenderError as error:
+        return _with_gaps(asked, row, error)
+    except BatchrunError as error:
+        return Preview("", trouble=error.message)
+
+
+def _with_gaps(asked: Asked, row: Row, error: RenderError) -> Preview:
+    """The same row with marks for what it lacks."""
+    filled = {**row.fields, **{name: f"⟨{name}⟩" for name in error.missing}}
+    mapped = {name: column for name, column in asked.columns.items() if name not in error.missing}
+    try:
+        shown = _previewed(asked._replace(columns=mapped), row._replace(fields=filled))
+    except BatchrunError:
+        return Preview("", missing=error.missing, trouble=error.message)
+    return Preview(shown.text, shown.tokens, error.missing, error.message)
+
+
+def _previewed(asked: Asked, row: Row) -> Preview:
+    request = _renderer(asked).render(row)
+    return Preview(requests.readable(request), requests.tokens(len(request.body)))
+
+
+def _renderer(asked: Asked) -> Renderer:
+    prompt = asked.prompt
+    if asked.kind is Kind.BATCH:
+        return prompts.batch_renderer()
+    if prompt is None and asked.kind is Kind.BODIES:
+        return prompts.body_renderer(endpoint=Endpoint.CHAT, model=asked.model, params={}, id_column=None)
+    if prompt is None:
+        raise RefusedError("rows need a prompt")
+    return prompts.renderer(
+        prompt,
+        endpoint=prompt.endpoint or Endpoint.CHAT,
+        model=asked.model,
+        params={},
+        variables=asked.variables,
+        columns=asked.columns,
+    )
+
+
+def place_to_save(path: Path) -> Path:
+    """Where an edited prompt is saved: its own file; one that comes with batchrun is copied to ./prompts first."""
+    shipped = prompts.default_places()[-1].resolve()
+    inside = path.resolve().is_relative_to(shipped) and not shipped.is_relative_to(Path.cwd())
+    return Path("prompts") / path.name if inside else path

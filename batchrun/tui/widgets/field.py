@@ -1,0 +1,30 @@
+"""A line to type in that shows whatever was put into it and lets none of it act on the terminal."""
+
+from rich.highlighter import Highlighter
+from rich.text import Text
+from textual.widgets import Input
+
+from batchrun.tui import literal
+
+
+class Field(Input):
+    """One line; its value stays as it was given, to the character."""
+
+    DEFAULT_CSS = "Field { height: 1; background: $surface; }"
+
+    def __init__(self, value: str = "", *, placeholder: str = "", id: str | None = None) -> None:
+        super().__init__(
+            value, placeholder=placeholder, id=id, compact=True, select_on_focus=False, highlighter=_Literal()
+        )
+        self.cursor_blink = False
+
+
+class _Literal(Highlighter):
+    """What is drawn of a value: as many characters as it has."""
+
+    def __call__(self, text: str | Text) -> Text:
+        plain = text if isinstance(text, str) else text.plain
+        return Text(literal.one_for_one(plain), no_wrap=True, overflow="ignore", end="")
+
+    def highlight(self, text: Text) -> None:
+        """Nothing is coloured."""

@@ -1,0 +1,71 @@
+"""Widgets by themselves, without a run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from textual.app import App, ComposeResult
+from textual.widgets import Input
+
+from batchrun.tui.choices import FROM_VALUE, Origin
+from batchrun.tui.draft import Draft, Source
+from batchrun.tui.widgets.field import Field
+from batchrun.tui.widgets.variables import Variables
+
+NOTHING = Origin(FROM_VALUE)
+
+
+class Bench(App[None]):
+    """The variables of a prompt, and a line to type in."""
+
+    def compose(self) -> ComposeResult:
+        yield Field("a\x1b]0;owned\x07\u202eb", id="field")
+        yield Variables()
+
+
+async def test_a_value_that_was_just_typed_outlives_another_input_and_another_prompt() -> None:
+    async with Bench().run_test() as pilot:
+        form = pilot.app.query_one(Variables)
+        form.ask({"tone": NOTHING}, (), {}, frozenset())
+        await pilot.pause()
+        form.query_one(Input).value = "loudly"
+        origins = form.origins  # before any message of the key has arrived
+        form.ask({"extra": NOTHING, **origins}, ("text",), {"tone": "How"}, frozenset())
+        await pilot.pause()
+        assert form.origins == {"extra": NOTHING, "tone": Origin(FROM_VALUE, "loudly")}
+        assert [field.variable for field in form.query("VariableField").results()] == ["extra", "tone"]
+        form.ask({"tone": form.origins["tone"]}, (), {}, frozenset())
+        await pilot.pause()
+        assert form.origins == {"tone": Origin(FROM_VALUE, "loudly")}
+
+
+async def test_what_acts_on_a_terminal_is_shown_and_kept_in_a_field() -> None:
+    async with Bench().run_test() as pilot:
+        field = pilot.app.query_one(Field)
+        seen = "".join(segment.text for segment in field.render_line(0))
+        assert not {char for char in seen if not char.isprintable()}
+        assert "owned" in seen
+        assert field.value == "a\x1b]0;owned\x07\u202eb"
+
+
+def test_what_was_typed_into_a_prompt_is_there_again_when_it_is_shown_again(tmp_path: Path) -> None:
+    one, other = Source(tmp_path / "a.md", "One {{ x }}"), Source(tmp_path / "b.md", "Other")
+    draft = Draft()
+    draft.take_prompt(one)
+    draft.edit("One more {{ x }}")
+    assert draft.take_prompt(other) == "Other"
+    assert not draft.edited
+    assert draft.take_prompt(one) == "One more {{ x }}"
+    assert draft.edited
+    assert draft.save() == one.path
+    assert not draft.edited
+    assert (tmp_path / "a.md").read_text() == "One more {{ x }}"
+
+
+def test_the_first_frame_waits_for_neither_the_engine_nor_prompts_nor_sqlite() -> None:
+    heavy = "sqlite3", "jinja2", "pydantic", "openai", "aiohttp", "batchrun.rows", "batchrun.engine"
+    code = f"import sys, batchrun.tui.app; print([name for name in {heavy!r} if name in sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert ran.stdout.strip() == "[]"
