@@ -140,7 +140,7 @@ class Run:
                     return
                 permit = await self.gate.admit(self.gate.estimate(tokens * 3, None))
                 await asyncio.sleep(self.journal(self.rng))
-                self.gate.leave(permit)
+                permit = await self.gate.leave(permit)
                 feedback = await self.server.call(tokens)
                 self.gate.settle(permit, feedback)
                 self.sizes.append((loop.time(), self.gate.view().allowed))
@@ -486,7 +486,7 @@ async def _unblocked(count: int = 100_000) -> None:
     started = time.process_time()
     for _ in range(count):
         permit = await gate.admit(200)
-        gate.leave(permit)
+        await gate.leave(permit)
         gate.settle(permit, said)
     print(f"unblocked: {(time.process_time() - started) / count * 1e6:.1f} µs a request")
     text = {
@@ -515,7 +515,7 @@ async def _until(gate: Gate, end: float) -> int:
     count = 0
     while asyncio.get_running_loop().time() < end:
         permit = await gate.admit(200)
-        gate.leave(permit)
+        await gate.leave(permit)
         gate.settle(permit, Feedback(200, tokens=200))
         count += 1
     return count

@@ -1,6 +1,7 @@
 """A run, told as a dialogue of events: what is sent, what comes back, what the journal has at the end."""
 
 import asyncio
+import gc
 import os
 import tempfile
 from collections import Counter
@@ -53,6 +54,13 @@ async def test_every_row_is_sent_once_and_told_in_order(tmp_path: Path) -> None:
             f"row {seq} done",
         ]
     assert stage.totals.input_tokens == 350
+
+
+async def test_full_collections_do_not_look_at_what_was_there_before_the_run(tmp_path: Path) -> None:
+    spared: list[int] = []
+    await Stage(tmp_path).play(Provider(), hear=lambda *_: spared.append(gc.get_freeze_count()))
+    assert min(spared) > 10_000
+    assert gc.get_freeze_count() < 1_000
 
 
 async def test_a_fact_is_in_the_journal_before_it_is_told(tmp_path: Path) -> None:

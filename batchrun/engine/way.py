@@ -133,13 +133,12 @@ class Way:
         seq, job.number = job.row.seq, job.number + 1
         try:
             await self._at.journal.begin(seq, job.number, hold.cost, hold.tokens)
-            permit = job.permit = await self._at.gate.confirm(permit)
+            permit = job.permit = await self._at.gate.leave(permit)
         except BaseException:
             self._at.gate.cancel(permit)
             self._at.till.cancel(hold)
             self._at.journal.end(seq, job.number, NEVER_LEFT)
             raise
-        self._at.gate.leave(permit)
         self._emit(AttemptStarted(seq, job.number, self._loop.time()))
         try:
             exchange = await self._at.client.send(request, timeout=self._plan.timeout)

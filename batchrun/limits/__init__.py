@@ -4,8 +4,8 @@ Theory of operation
 -------------------
 All requests of a run to one limit scope (host, key, model) pass one `Gate`, first in first out:
 
-    admit ──► (the journal commits the attempt) ──► confirm ──► leave ──► … exchange … ──► settle
-                                                          └─► cancel
+    admit ──► (the journal commits the attempt) ──► leave ──► … exchange … ──► settle
+                                                      └─► cancel
 
 The first in the queue may leave when nothing of this list holds it back; the first thing that does is the reason
 that every face shows:
@@ -18,9 +18,9 @@ that every face shows:
    that 429s have taught (`learning.Pace`); after a closing at half of it, which returns over two seconds.
 6. *Tokens* (`buckets.TokenBucket`): reserved by an estimate (`learning.Estimate`), settled with the actual usage.
 
-Nobody polls: a request that cannot leave is a future in a queue, and one timer wakes the first. `confirm` and `leave`
-exist because the journal's commit lies between admission and departure: the gate may have closed meanwhile, and what
-the provider counts is when a request arrives.
+Nobody polls: a request that cannot be admitted is a future in a queue, and one timer wakes the first. `leave` exists
+because the journal's commit lies between admission and departure: the gate may have closed meanwhile, a slow commit lets
+many go at once, and what the provider counts is when a request arrives.
 
 A 429 is news only once: requests that left before the gate closed belong to the same burst, and change no rate and no
 window again. 429s at random, which go on at whatever rate (`learning`), are no news at all: no back-off, no lower rate, no

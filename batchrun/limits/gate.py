@@ -71,20 +71,23 @@ class Gate:
                 return self._grant(now, tokens)
         return await self._wait(demand)
 
-    async def confirm(self, permit: Permit) -> Permit:
-        """The permit to leave with, called between the journal's commit and `leave`.
+    async def leave(self, permit: Permit) -> Permit:
+        """The request leaves when this returns: called between the journal's commit and the first byte.
 
-        A 429 may have closed the gate since the request was admitted; then it waits again, first in the queue, and
-        the permit it had is void. Returns at once otherwise. Raises GateClosed.
+        Returns at once where it is the request's turn, and with the permit it got. A 429 may have closed the gate since
+        it was admitted; then it waits again, first in the queue, and leaves with another permit. Raises GateClosed, and
+        whenever it raises the permit is given back.
         """
-        if self._clock() >= self._closing.until or not permit.open:
-            return permit
-        self._give_back(permit)
-        return await self._wait(permit.tokens, first=True)
-
-    def leave(self, permit: Permit) -> None:
-        """The request leaves now. Called just before its first byte."""
-        self._rates.left(permit, self._clock())
+        while True:
+            now = self._clock()
+            early = self._rates.spacing.ready(permit.left, now)
+            if early > 0:
+                now = await self._held(permit, early)
+            if now >= self._closing.until:
+                self._rates.left(permit, now)
+                return permit
+            self._give_back(permit)
+            permit = await self._wait(permit.tokens, first=True)
 
     def settle(self, permit: Permit, feedback: Feedback) -> None:
         """The exchange is over: free the slot and learn."""
@@ -191,6 +194,21 @@ class Gate:
         self._in_flight -= 1
         self._rates.spacing.give_back()
         self._rates.bucket.give(permit.tokens)
+
+    async def _held(self, permit: Permit, seconds: float) -> float:
+        """Wait for the turn to leave; the time then."""
+        spacing = self._rates.spacing
+        spacing.held += 1
+        try:
+            await asyncio.sleep(seconds)
+            if self._closed:
+                raise GateClosed
+        except BaseException:
+            self.cancel(permit)
+            raise
+        finally:
+            spacing.held -= 1
+        return self._clock()
 
     async def _wait(self, demand: Demand, *, first: bool = False) -> Permit:
         if self._closed:

@@ -71,6 +71,7 @@ class Rates:
         tokens = self._token_pace.refresh(now, self._short_of_tokens >= self._tuned)
         self._binding = False
         self.spacing.set_rate(min(stated, learnt) * share, now)
+        self.spacing.stated = stated
         self.bucket.set_rate(min(self._stated_tokens(), tokens), now)
         self._tuned = now
 
