@@ -24,6 +24,7 @@ from batchrun.plan.catalogue import every_profile
 from batchrun.plan.profiles import BUILT_IN
 from batchrun.plan.tables import secrets_of
 from batchrun.post import Choices, Failure, Item, Result, Stage, Task
+from batchrun.secrecy import Mask
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,10 @@ class Posting:
         self._loop = asyncio.get_running_loop()
         self._told = (0, -1)
         self._stage: Stage | None = None
+        self._mask = Mask()
         if plan.post:
             choices = choices_of(plan, secrets)
+            self._mask.add(*choices.secret_values)
             self._stage = Stage(choices, self._deliver, environ=dict(os.environ), busy=self._tell_busy)
 
     async def start(self) -> None:
@@ -108,7 +111,9 @@ class Posting:
         )
 
     async def _deliver(self, results: list[tuple[Judgement, Result]]) -> None:
-        ended = [(judgement.job.row, outcome_of(judgement.outcome, result)) for judgement, result in results]
+        ended = [
+            (judgement.job.row, outcome_of(judgement.outcome, result, self._mask)) for judgement, result in results
+        ]
         try:
             for written in [self._journal.finish(row.seq, outcome) for row, outcome in ended]:
                 await written
@@ -154,10 +159,9 @@ def item_of(job: Job, judged: Judged) -> Item:
     return Item(reply.text or "", row.text, value, reply.usage, reply.finish, row.line, row.key)
 
 
-def outcome_of(before: Outcome, result: Result) -> Outcome:
-    """The outcome after post-processing."""
+def outcome_of(before: Outcome, result: Result, mask: Mask) -> Outcome:
+    """The outcome after post-processing; `mask` takes secrets out of what a function complains of."""
     if isinstance(result, Failure):
-        return Outcome(
-            State.FAILED, True, result.cause, result.message, frozenset(), None, post=True, trace=result.trace
-        )
+        message, trace = mask.text(result.message), result.trace and mask.text(result.trace)
+        return Outcome(State.FAILED, True, result.cause, message, frozenset(), None, post=True, trace=trace)
     return before._replace(value=before.value if result.output is None else result.output, added=result.added)

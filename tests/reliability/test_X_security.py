@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -190,3 +191,42 @@ async def test_X14_a_copied_journal_holds_only_text_numbers_and_json(program: Pr
         for row in program.ask(f"SELECT * FROM {table}"):
             assert not any(isinstance(value, bytes) for value in row), table
     assert os.listdir(program.directory / ".batchrun")
+
+
+class Elements(HTMLParser):
+    """The elements of a page, and every attribute that could load or run something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.acting: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.acting += [f"{tag} {name}" for name, _ in attrs if name in ("src", "href", "action") or name[:2] == "on"]
+
+
+@pytest.mark.slow
+async def test_X13_the_report_of_a_run_shows_foreign_text_and_loads_nothing(program: Program) -> None:
+    evil = '"><script src=//203.0.113.7/x></script><img src=x onerror=alert(1)><a href="javascript:1">{{ 7*7 }}</a>'
+    rows = [{"id": f"{word}{evil}{NASTY}", "text": word, evil: evil} for word in ("good", "bad")]
+    (program.directory / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = json.dumps({"error": {"message": evil + NASTY, "type": evil, "code": evil}}).encode()
+
+    def choose(call: Call, _: int):
+        return whole(chat(evil + NASTY)) if call.prompt == "good" else whole(said, 400)
+
+    async with FaultServer(choose=choose) as server:
+        options = ("--model", f"m{evil}", "--base-url", server.base_url, "-o", "out.jsonl")
+        ran = await program.run("--input", "in.jsonl", "--prompt", "say.txt", *options)
+        assert ran.code == 3, ran.err
+    written = await program.run("report", "last", "--output", "report.html")
+    assert written.code == 0, written.err
+    page = (program.directory / "report.html").read_text(encoding="utf-8")
+    found = Elements()
+    found.feed(page)
+    assert not found.names & {"script", "img", "a", "link", "iframe", "object", "embed", "base", "form"}
+    assert found.acting == []
+    assert "default-src 'none'" in page
+    assert "&lt;script" in page
+    assert [acting for acting in ACTS if acting in page] == []
