@@ -63,7 +63,10 @@ class Row(NamedTuple):
 
 
 class Invalid(NamedTuple):
-    """A record that cannot be a row: its line, a printable excerpt of its text, and the reason with the column."""
+    """A record that cannot be a row: its line, all of its text as it was read, and the reason with the column.
+
+    A text that is not UTF-8 is read as Latin-1, which has a character for every byte.
+    """
 
     line: int
     text: str

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from batchrun import registry
+from batchrun import registry, rows
+from batchrun.engine.export import export
 from batchrun.engine.going_on import prepare_resume
 from batchrun.engine.rehearsal import rehearse
 from batchrun.engine.start import Prepared, prepare
 from batchrun.errors import BatchrunError, BusyError, InputError, RefusedError, StorageError
 from batchrun.events import Event, Notice
-from batchrun.journal import End, Journal
+from batchrun.journal import End, Journal, Reader
 from batchrun.models import Outcome, State
 from batchrun.plan.sources import gather
 
@@ -118,6 +119,22 @@ def test_bad_lines_can_be_skipped_and_are_counted() -> None:
     run = prepared(skip_invalid=True)
     assert (run.journal.totals.rows, run.journal.totals.skipped) == (3, 2)
     run.close()
+
+
+def test_the_errors_file_has_all_of_what_was_skipped(tmp_path: Path) -> None:
+    broken = '{"text": "' + "long " * 200_000
+    Path("in.jsonl").write_bytes(f'{broken}\n{{"other": 1.10}}\n{{"text": "caf'.encode() + b'\xe9"}\n{"text": "a"}\n')
+    run = prepared(skip_invalid=True)
+    with Reader.open(run.journal.path) as reader:
+        export(run.plan, reader, tmp_path / "out", errors=tmp_path / "errors")
+    run.close()
+    cut, unfilled, foreign = (tmp_path / "errors").read_text().splitlines()
+    said = json.loads(cut)["_batchrun"]
+    assert (said["cause"], said["line"], said["text"]) == ("invalid line", 1, broken)
+    assert unfilled.startswith('{"other": 1.10,"_batchrun":{"cause":"invalid line","message":"no value for `text`')
+    assert json.loads(foreign)["_batchrun"]["text"].encode("latin-1") == b'{"text": "caf\xe9"}'
+    found = rows.open_input(str(tmp_path / "errors"), has_prompt=True)
+    assert [row.text for row in found] == ['{"other": 1.10}']
 
 
 @pytest.mark.usefixtures("left")

@@ -129,7 +129,11 @@ def test_equal_rows_without_id_do_not_hide_a_duplicate_id_nor_count_as_one(journ
 
 def test_skipped_lines_are_accounted_for(journal: Journal, path: Path) -> None:
     journal.take_in(
-        [*numbered(2), IntakeRow(3, None, "", 'bad "line', "not JSON"), IntakeRow(4, None, "", 'bad "line', "x")]
+        [
+            *numbered(2),
+            IntakeRow(3, None, "", '"bad \\"line"', "not JSON"),
+            IntakeRow(4, None, "", '"bad \\"line"', "x"),
+        ]
     )
     assert (journal.totals.rows, journal.totals.skipped, journal.totals.pending) == (4, 2, 2)
     with Reader.open(path) as reader:

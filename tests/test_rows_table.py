@@ -87,6 +87,11 @@ def test_a_table_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, data
         opened(tmp_path / "t.csv", data)
 
 
+def test_a_record_that_is_no_row_keeps_its_very_text(tmp_path: Path) -> None:
+    found = opened(tmp_path / "t.csv", b'a,b\n1,"x ""y""\nz",3\r\n"q"r,2\n4,\xe9\n5,6\n')
+    assert [row.text for row in found] == ['1,"x ""y""\nz",3', '"q"r,2', "4,\xe9", '{"a":"5","b":"6"}']
+
+
 def test_lines_of_text_are_rows(tmp_path: Path) -> None:
     text = opened(tmp_path / "t.txt", b'a "b"\x0b\x0c\r\n\n{not json\n\xff\n[x] last')
     assert fields(text) == [{"text": 'a "b"\x0b\x0c'}, {"text": "{not json"}, {"text": "[x] last"}]

@@ -171,10 +171,10 @@ def error_line(plan: Plan, record: Record) -> str:
     }
     if record.post:
         reason["stage"] = "post-processing"
-    if record.state is State.SKIPPED:
-        excerpt = orjson.loads(record.text)
-        return rows.note_text(Invalid(record.line, excerpt, record.message or ""), {"cause": "skipped"})
-    if plan.kind is not Kind.BATCH:
+    if record.state is State.SKIPPED and record.text.startswith('"'):
+        line = Invalid(record.line, json.loads(record.text), record.message or "")
+        return rows.note_text(line, {"cause": record.cause})
+    if plan.kind is not Kind.BATCH or record.state is State.SKIPPED:
         return rows.error_text(record.text, reason)
     return rows.batch_error_line(
         _batch_id(record),

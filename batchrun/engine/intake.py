@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from batchrun.display import printable
 from batchrun.errors import InputError
 from batchrun.journal import IntakeRow
 from batchrun.models import Invalid, Row
 from batchrun.prompts import Renderer, RenderError, request_digest
-from batchrun.rows import Mixed
+from batchrun.rows import Mixed, line_text
 
 NAMED = 20
 """Bad lines that are named one by one; the rest are counted."""
@@ -58,12 +57,12 @@ def checked(
                 digest = request_digest(render(item))
             except RenderError as error:
                 problems.add(line, error.message)
-                yield IntakeRow(line, None, "", printable(text, 200), error.message)
+                yield IntakeRow(line, None, "", text, error.message)
             else:
                 yield IntakeRow(line, key, digest, text)
         else:
             problems.add(item.line, item.reason, mixed=isinstance(item, Mixed))
-            yield IntakeRow(item.line, None, "", item.text, item.reason)
+            yield IntakeRow(item.line, None, "", line_text(item.text), item.reason)
 
 
 def _clash(row: Row, added: Sequence[str]) -> RenderError:

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import islice
-from json import dumps
 
 from batchrun.errors import InputError
 from batchrun.journal import sums
@@ -58,7 +57,7 @@ class Feed:
         for position, (line, key, request, text, skipped) in enumerate(rows, self.position + 1):
             if skipped is not None:
                 self.skipped.append((position, skipped))
-                yield position, line, fingerprint(text), "", dumps(text, ensure_ascii=False)
+                yield position, line, fingerprint(text), "", text
             elif key is None:
                 yield position, line, fingerprint(text), request, text
             else:

@@ -23,8 +23,8 @@ class IntakeRow(NamedTuple):
     """One row on its way into the journal.
 
     `key` is the value of the id column, None where content is the identity; `request` the hash of the request;
-    `text` the row as JSON without lone surrogates. `skipped` is the reason why the line cannot be a row, else
-    None; then `text` is an excerpt of the line, not JSON, and `request` is not looked at.
+    `text` the row as JSON without lone surrogates. `skipped` is the reason why it cannot be sent, else None; then
+    `request` is not looked at, and `text` is the whole line as a JSON string where it is no row.
     """
 
     line: int

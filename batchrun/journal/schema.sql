@@ -14,7 +14,7 @@ CREATE TABLE rows (                     -- the input
     key             TEXT NOT NULL,                  -- identity: the value of the id column, or the BLAKE2b-128 of the text in hexadecimal
     occurrence      INTEGER NOT NULL DEFAULT 0,     -- tells rows of the same content apart: 0, 1, 2 in the order of the input
     request         TEXT NOT NULL,                  -- hash of the effective request; empty for a skipped row
-    text            TEXT NOT NULL                   -- the row as JSON; for a skipped row an excerpt of the line as a JSON string
+    text            TEXT NOT NULL                   -- the row as JSON; of a skipped line that is no row, all of it as a JSON string
 ) STRICT;
 
 CREATE TABLE attempts (                 -- one HTTP exchange each, written before its first byte leaves

@@ -14,6 +14,7 @@ from batchrun.rows.members import (
     clash,
     error_text,
     insert_members,
+    line_text,
     note_text,
     restore,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "columns_of",
     "error_text",
     "insert_members",
+    "line_text",
     "note_text",
     "open_input",
     "restore",

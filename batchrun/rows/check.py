@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from json import JSONDecodeError, JSONDecoder, JSONEncoder
 from typing import Any, NamedTuple, NoReturn, cast
 
-from batchrun.display import printable
 from batchrun.models import Invalid
 
 ROW_LIMIT = 32 * 1024 * 1024
 DEPTH_LIMIT = 200
-EXCERPT = 120
+EXCERPT = 480
 RESERVED = "_batchrun"
 
 Record = tuple[int, str, dict[str, Any]]
@@ -109,8 +108,10 @@ def string(text: str) -> str:
 
 
 def invalid(line: int, text: str, reason: str) -> Invalid:
-    """An Invalid with an excerpt that is safe to show and to store."""
-    return Invalid(line, printable(text, EXCERPT), reason)
+    """An Invalid with all of the text. Where it was not UTF-8, every byte of it becomes a character, as in Latin-1."""
+    if not encodable(text):
+        text = text.encode(errors="surrogateescape").decode("latin-1")
+    return Invalid(line, text, reason)
 
 
 def encodable(text: str) -> bool:
@@ -126,16 +127,17 @@ def encodable(text: str) -> bool:
 
 def undecodable(line: int, data: bytes) -> Invalid:
     """The Invalid of bytes that are not UTF-8, with the place of the first one."""
-    start = data[: 4 * EXCERPT].decode(errors="replace")
+    text = data.decode(errors="surrogateescape")
     try:
         data.decode()
     except UnicodeDecodeError as error:
-        return invalid(line, start, f"not UTF-8 at byte {error.start + 1} of the line (0x{data[error.start]:02x})")
-    return invalid(line, start, "not UTF-8")
+        return invalid(line, text, f"not UTF-8 at byte {error.start + 1} of the line (0x{data[error.start]:02x})")
+    return invalid(line, text, "not UTF-8")
 
 
-def too_long(line: int, start: str) -> Invalid:
-    """The Invalid of a record over the limit."""
+def too_long(line: int, data: bytes) -> Invalid:
+    """The Invalid of a record over the limit, of which only the beginning is kept."""
+    start = data[:EXCERPT].decode(errors="ignore")
     return invalid(line, start, f"longer than {ROW_LIMIT // 1024**2} MiB")
 
 

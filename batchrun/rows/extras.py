@@ -7,6 +7,7 @@ bytes their text if they are UTF-8 and else base64, NaN and infinity null.
 import base64
 import datetime
 import importlib
+import json
 import math
 import warnings
 import zipfile
@@ -106,8 +107,10 @@ def _record(number: int, values: Mapping[str, object]) -> Record | Invalid:
         fields = {name: plain(value) for name, value in values.items()}
         text = encode(fields)
     except (ValueError, RecursionError):
-        return invalid(number, "", "a value that JSON cannot hold")
-    return (number, text, fields) if encodable(text) else invalid(number, text, "a lone surrogate cannot be stored")
+        return invalid(number, repr(dict(values)), "a value that JSON cannot hold")
+    if encodable(text):
+        return number, text, fields
+    return invalid(number, json.dumps(fields), "a lone surrogate cannot be stored")
 
 
 def _sheet(rows: Iterator[tuple[object, ...]], name: str) -> Iterator[Record | Invalid]:
@@ -118,7 +121,8 @@ def _sheet(rows: Iterator[tuple[object, ...]], name: str) -> Iterator[Record | I
             header = ["" if cell is None else str(cell).strip() for cell in values] or None
             refuse_header(header or (), name)
         elif len(values) > len(header):
-            yield invalid(number, "", f"{len(values)} cells where the header has {len(header)}")
+            text = encode([plain(value) for value in values])
+            yield invalid(number, text, f"{len(values)} cells where the header has {len(header)}")
         elif values:
             missing = [None] * (len(header) - len(values))
             yield _record(number, dict(zip(header, [*values, *missing], strict=True)))

@@ -48,7 +48,7 @@ class Identity(NamedTuple):
             text, fields = stripped(text, fields)
         kind = kind_of(fields, has_prompt=self.has_prompt, json=self.json)
         if kind is not self.kind:
-            return Mixed(line, printable(text, 120), f"{_SAID[kind]}, but line {self.line} is {_SAID[self.kind]}")
+            return Mixed(line, text, f"{_SAID[kind]}, but line {self.line} is {_SAID[self.kind]}")
         try:
             if kind is Kind.BATCH:
                 _refuse_request(fields)

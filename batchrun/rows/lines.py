@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from batchrun.errors import InputError
 from batchrun.models import Invalid
-from batchrun.rows.check import EXCERPT, ROW_LIMIT, too_long, undecodable
+from batchrun.rows.check import ROW_LIMIT, too_long, undecodable
 from batchrun.rows.source import BOM
 
 
@@ -73,8 +73,9 @@ def _group(block: bytes, number: int) -> list[str | Invalid] | list[str]:
 
 def _line(data: bytes, number: int) -> str | Invalid:
     if len(data) > ROW_LIMIT:
-        return too_long(number, data[: 4 * EXCERPT].decode(errors="replace"))
+        return too_long(number, data)
+    data = data.removesuffix(b"\r")
     try:
-        return data.removesuffix(b"\r").decode()
+        return data.decode()
     except UnicodeDecodeError:
         return undecodable(number, data)

@@ -37,6 +37,11 @@ def note_text(invalid: Invalid, reason: Mapping[str, Any]) -> str:
     return encode({RESERVED: {**reason, "line": invalid.line, "message": invalid.reason, "text": invalid.text}})
 
 
+def line_text(line: str) -> str:
+    """A line that is no row, as JSON: what the journal keeps of it."""
+    return string(line)
+
+
 def restore(line: int, key: str | None, text: str) -> Row:
     """The row of a text that has been read before, as the journal keeps it. Raises ValueError if it is none."""
     try:

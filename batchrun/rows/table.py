@@ -20,6 +20,27 @@ DELIMITERS = (",", ";", "\t")
 _LOOKED_AT = 20
 
 
+class _Lines:
+    """The lines of a table; `text` is those that the record at hand was read from."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._read: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            self._read.append(line)
+            yield line
+
+    def next_record(self) -> None:
+        """Forget the lines of the last record."""
+        self._read.clear()
+
+    @property
+    def text(self) -> str:
+        return "".join(self._read).rstrip("\r\n")
+
+
 class Cells(NamedTuple):
     """One record of a table as it was read, and the line it begins in."""
 
@@ -42,7 +63,8 @@ def read_text(chunks: Iterable[bytes]) -> Iterator[Record | Invalid]:
 def read_table(chunks: Iterable[bytes], delimiter: str, name: str) -> Iterator[Record | Invalid]:
     """A record per line of the table after the header."""
     csv.field_size_limit(ROW_LIMIT)
-    records = _records(raw_lines(chunks, name), delimiter, name)
+    lines = _Lines(raw_lines(chunks, name))
+    records = _records(lines, delimiter, name)
     header = _header(records, name)
     names = [string(column) + ":" for column in header]
     for record in records:
@@ -51,13 +73,13 @@ def read_table(chunks: Iterable[bytes], delimiter: str, name: str) -> Iterator[R
             continue
         line, cells = record
         if len(cells) != len(header):
-            yield invalid(line, delimiter.join(cells), f"{_cells(len(cells))} where the header has {len(header)}")
+            yield invalid(line, lines.text, f"{_cells(len(cells))} where the header has {len(header)}")
             continue
         text = "{" + ",".join(map(str.__add__, names, map(string, cells))) + "}"
         if encodable(text):
             yield line, text, dict(zip(header, cells, strict=True))
         else:
-            yield invalid(line, delimiter.join(cells), "not UTF-8: save the table as UTF-8")
+            yield invalid(line, lines.text, "not UTF-8: save the table as UTF-8")
 
 
 def delimiter_of(head: str) -> str:
@@ -80,17 +102,18 @@ def _regular(found: list[int]) -> bool:
     return found[0] > 1 and len(set(found)) == 1
 
 
-def _records(lines: Iterator[str], delimiter: str, name: str) -> Iterator[Cells | Invalid]:
+def _records(lines: _Lines, delimiter: str, name: str) -> Iterator[Cells | Invalid]:
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
+        lines.next_record()
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
             _refuse_runaway(str(error), name, line)
-            yield invalid(line, "", f"not a record of a table: {_plain(str(error))}")
+            yield invalid(line, lines.text, f"not a record of a table: {_plain(str(error))}")
             continue
         if cells:
             yield Cells(line, cells)
