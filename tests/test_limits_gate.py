@@ -16,7 +16,7 @@ from batchrun.limits import BucketHint, Feedback, Gate, GateClosed, Hints, Limit
 from batchrun.limits.buckets import HeaderRate, Spacing, TokenBucket
 from batchrun.limits.learning import Estimate, Pace
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.looptime(noop_cycles=0)  # nothing comes from outside: time need not wait for it
 
 OK = Feedback(200)
 PAID = Feedback(200, tokens=100)
@@ -30,6 +30,7 @@ class Scene:
     """A gate, what it tells, and when each request left."""
 
     def __init__(self, limits: Limits | None = None) -> None:
+        asyncio.get_running_loop().set_debug(False)  # else a traceback is taken for every step of thousands of requests
         self.told: list[Waiting | Going] = []
         self.gate = Gate(limits or Limits(fixed=True), listen=self.told.append, random=random.Random(3))
         self.left: list[float] = []
