@@ -85,13 +85,20 @@ class AttemptEnded(NamedTuple):
 
 
 class RowFinished(NamedTuple):
-    """A row's outcome is committed."""
+    """A row's outcome is committed.
+
+    `shared` is whether the reply to an equal request made it done; then `saved_tokens` and `saved` are what its own would
+    have used and cost, in picodollars, None where the price is not known.
+    """
 
     seq: int
     position: int
     key: str
     at: float
     outcome: Outcome
+    shared: bool = False
+    saved_tokens: int = 0
+    saved: int | None = None
 
 
 class RowLost(NamedTuple):

@@ -184,8 +184,33 @@ class History(NamedTuple):
     reply: str | None
 
 
+class Lent(NamedTuple):
+    """What the exchange of an equal request gives to a row that is not sent itself.
+
+    `twin` is the row that was sent (its `seq`; 0: in another run), `number` its attempt, `reply` the number of the
+    reply in the journal and `body` its text. The rest is what that exchange used and was charged (picodollars), None
+    where it is not known.
+    """
+
+    twin: int
+    number: int
+    reply: int | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost: int | None
+    body: str
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in and out."""
+        return (self.input_tokens or 0) + (self.output_tokens or 0)
+
+
 class Pending(NamedTuple):
-    """A row of the journal that still has to be answered. `seq` is its lasting number in the journal."""
+    """A row of the journal that still has to be answered. `seq` is its lasting number in the journal.
+
+    `lent` is the reply to an equal request that answers it; `awaited` is whether other rows wait for what it gets.
+    """
 
     seq: int
     position: int
@@ -193,6 +218,8 @@ class Pending(NamedTuple):
     key: str
     text: str
     history: History
+    lent: Lent | None = None
+    awaited: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +229,8 @@ class Totals:
     Money is in picodollars. `cost` is what all attempts that ended are charged; parts of it are `cost_again`, for
     replies that were invalid against the schema, and `cost_maybe`, for attempts without an answer, in full. `cost_open`
     is what open attempts may cost at worst. `unpriced` attempts were or may have been paid, at a price not known.
-    `failed_for_now` and `failed_post`, which failed in post-processing, are part of `failed`.
+    `failed_for_now` and `failed_post`, which failed in post-processing, are part of `failed`. `shared` rows, part of `done`,
+    were answered by the reply to an equal request; `saved_tokens` and `saved` are what they would have used and cost.
     """
 
     rows: int = 0
@@ -215,6 +243,9 @@ class Totals:
     truncated: int = 0
     refused: int = 0
     filtered: int = 0
+    shared: int = 0
+    saved_tokens: int = 0
+    saved: int = 0
     attempts: int = 0
     replies: int = 0
     maybe_paid: int = 0

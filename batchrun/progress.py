@@ -48,7 +48,8 @@ class Progress:
 
     Money is of the whole run, in picodollars: `cost` is what is charged so far, `cost_again` of it for replies that
     were asked again, `cost_maybe` for attempts that may have been paid (at their worst), `projected` what the whole
-    run will have cost if it goes on like this; all None where no price is known. `unpriced` replies are in no sum.
+    run will have cost if it goes on like this; all None where no price is known. `unpriced` replies are in no sum. `shared` of the
+    done rows were answered by the reply to an equal request, which saved `saved_tokens` and `saved`.
     """
 
     run: str = ""
@@ -68,6 +69,9 @@ class Progress:
     truncated: int = 0
     refused: int = 0
     filtered: int = 0
+    shared: int = 0
+    saved_tokens: int = 0
+    saved: int = 0
     in_flight: int = 0
     post: int = 0
     post_workers: int = 0
@@ -187,6 +191,9 @@ class Fold:
             "failed_for_now": totals.failed_for_now + self._n["for now"],
             "failed_post": totals.failed_post + self._n["post"],
             "skipped": totals.skipped,
+            "shared": totals.shared + self._n["shared"],
+            "saved_tokens": totals.saved_tokens + self._n["saved tokens"],
+            "saved": totals.saved + self._n["saved"],
             "unknown": (totals.unknown if self._ended else 0) + self._n["lost"],
         }
 
@@ -275,6 +282,9 @@ class Fold:
         if outcome.state is State.FAILED and not outcome.final:
             self._n["for now"] += 1
         self._n["post"] += outcome.post
+        self._n["shared"] += event.shared
+        self._n["saved tokens"] += event.saved_tokens
+        self._n["saved"] += event.saved or 0
         for flag in outcome.flags if outcome.state is State.DONE else ():
             self._flags[flag] += 1
 
@@ -308,7 +318,18 @@ class Fold:
         for counter in (self._states, self._flags):
             counter.clear()
         self._post = None
-        for name in ("for now", "post", "lost", "cost", "cost again", "cost maybe", "unpriced"):
+        for name in (
+            "for now",
+            "post",
+            "lost",
+            "cost",
+            "cost again",
+            "cost maybe",
+            "unpriced",
+            "shared",
+            "saved tokens",
+            "saved",
+        ):
             self._n[name] = 0
 
     _FOLDS: ClassVar[dict[type, Callable[["Fold", Any], None]]] = {

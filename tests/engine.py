@@ -16,6 +16,7 @@ import orjson
 from batchrun.engine.ending import Ending
 from batchrun.engine.run import Run
 from batchrun.engine.start import checker_of, renderer_of
+from batchrun.engine.window import selection
 from batchrun.events import AttemptEnded, AttemptStarted, Draining, Event, Notice, RowFinished, RowLost
 from batchrun.journal import IntakeRow, Journal, Meta, Reader, Record
 from batchrun.models import Endpoint, Exchange, Fault, Flag, Kind, Request, State, Totals
@@ -166,18 +167,29 @@ def in_words(event: Event) -> str:  # noqa: PLR0911  a table
             return ""
 
 
+def taken_in(line: int, text: str) -> IntakeRow:
+    """The row of this line as intake hands it to the journal."""
+    return IntakeRow(line, f"id-{line}", f"request of {text}", f'{{"id": "id-{line}", "text": "{text}"}}')
+
+
 class Stage:
-    """A journal with rows `row 1` … and a plan."""
+    """A journal with rows `row 1` …, or with these texts, and a plan. Rows of the same text have equal requests."""
 
     def __init__(
-        self, directory: Path, rows: int = 1, *, faults: Callable[[int], None] | None = None, **plan: Any
+        self,
+        directory: Path,
+        rows: int | Sequence[str] = 1,
+        *,
+        faults: Callable[[int], None] | None = None,
+        run: str = "r1",
+        **plan: Any,
     ) -> None:
         path = "p.prompty" if plan.get("prompt_source") == WITH_SCHEMA else "p.md"
         self.plan = replace(PLAN, **{"prompt_path": path, **plan})
-        self.path = directory / ".batchrun" / "r1.db"
+        self.path = directory / ".batchrun" / f"{run}.db"
         self.faults = faults
         meta = Meta(
-            run="r1",
+            run=run,
             created=1.0,
             plan=plan_to_json(self.plan),
             prompt=self.plan.prompt_source,
@@ -185,10 +197,8 @@ class Stage:
             output="../out.jsonl",
         )
         journal = Journal.create(self.path, meta)
-        journal.take_in(
-            IntakeRow(n, f"id-{n}", f"request-{n}", f'{{"id": "id-{n}", "text": "row {n}"}}')
-            for n in range(1, rows + 1)
-        )
+        texts = [f"row {n}" for n in range(1, rows + 1)] if isinstance(rows, int) else rows
+        journal.take_in(map(taken_in, range(1, len(texts) + 1), texts))
         journal.close()
 
     async def play(
@@ -211,6 +221,7 @@ class Stage:
                 hear(event, runs[0])
 
         journal = Journal.open(self.path, faults=self.faults)
+        journal.pair(dedupe=wanted.dedupe, wanted=selection(wanted, journal.totals.rows))
         journal.start()
         try:
             run = Run(wanted, journal, provider, renderer_of(wanted, prompt), checker=checker_of(prompt), emit=emit)  # type: ignore[arg-type]

@@ -7,13 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.engine.window import AHEAD, Job, Window
+from batchrun.engine.window import AHEAD, Job, Train, Window
 from batchrun.errors import StorageError
 from batchrun.models import History, Pending
 
 
 def row(position: int) -> Pending:
     return Pending(position, position, position, f"k{position}", "{}", History(0, 0, 0, 0, False, None))
+
+
+async def no_train(_: Train) -> tuple[list[Pending], int | None]:
+    return [], None
 
 
 class Source:
@@ -41,13 +45,13 @@ async def taken(window: Window) -> list[int]:
 @pytest.mark.parametrize("total", [0, 1, AHEAD - 1, AHEAD, AHEAD + 1, 3 * AHEAD])
 async def test_every_row_comes_once_and_in_order(total: int) -> None:
     source = Source(total)
-    assert await taken(Window(source.fetch)) == list(range(1, total + 1))
+    assert await taken(Window(source.fetch, no_train)) == list(range(1, total + 1))
     assert source.reads == total // AHEAD + 1
 
 
 @pytest.mark.looptime
 async def test_retries_come_when_they_are_due_the_earliest_first() -> None:
-    window, loop = Window(Source(3).fetch), asyncio.get_running_loop()
+    window, loop = Window(Source(3).fetch, no_train), asyncio.get_running_loop()
     jobs = [await window.next() for _ in range(3)]
     start = loop.time()
     for job, seconds in zip(jobs, (30.0, 10.0, 20.0), strict=True):
@@ -63,7 +67,7 @@ async def test_retries_come_when_they_are_due_the_earliest_first() -> None:
 
 @pytest.mark.looptime
 async def test_a_retry_that_is_due_goes_before_fresh_rows_and_one_that_is_not_holds_nobody_up() -> None:
-    window = Window(Source(5).fetch)
+    window = Window(Source(5).fetch, no_train)
     first = await window.next()
     assert first is not None
     window.put_back(first, 0.0)
@@ -76,7 +80,7 @@ async def test_a_retry_that_is_due_goes_before_fresh_rows_and_one_that_is_not_ho
 @pytest.mark.looptime
 async def test_who_waits_wakes_only_when_a_row_is_due() -> None:
     """A busy loop would go round thousands of times in an hour."""
-    window, loop = Window(Source(1).fetch), asyncio.get_running_loop()
+    window, loop = Window(Source(1).fetch, no_train), asyncio.get_running_loop()
     job = await window.next()
     assert job is not None
     waiting = [asyncio.ensure_future(window.next()) for _ in range(50)]
@@ -101,7 +105,7 @@ async def test_who_waits_wakes_only_when_a_row_is_due() -> None:
 
 
 async def test_a_closed_window_hands_out_nothing_more() -> None:
-    window = Window(Source(10).fetch)
+    window = Window(Source(10).fetch, no_train)
     job = await window.next()
     assert job is not None
     window.put_back(job, 0.0)
@@ -110,7 +114,7 @@ async def test_a_closed_window_hands_out_nothing_more() -> None:
 
 
 async def test_who_waits_when_it_closes_goes_home() -> None:
-    window = Window(Source(1).fetch)
+    window = Window(Source(1).fetch, no_train)
     assert await window.next()
     waiting = asyncio.ensure_future(window.next())
     await asyncio.sleep(0.01)
@@ -123,7 +127,7 @@ async def test_a_journal_that_cannot_be_read_is_told_to_who_asks() -> None:
     async def broken(_: int) -> tuple[list[Pending], int | None]:
         raise StorageError("the journal cannot be read")
 
-    window = Window(broken)
+    window = Window(broken, no_train)
     with pytest.raises(StorageError, match="cannot be read"):
         await window.next()
 
@@ -131,7 +135,7 @@ async def test_a_journal_that_cannot_be_read_is_told_to_who_asks() -> None:
 async def test_memory_does_not_grow_with_the_input() -> None:
     async def most(total: int) -> int:
         tracemalloc.start()
-        window = Window(Source(total).fetch)
+        window = Window(Source(total).fetch, no_train)
         while await window.next() is not None:
             window.finished()
         peak = tracemalloc.get_traced_memory()[1]
@@ -149,7 +153,7 @@ async def test_memory_does_not_grow_with_the_input() -> None:
 )
 def test_whatever_happens_to_rows_each_ends_once(total: int, workers: int, fates: list[str]) -> None:
     async def story() -> None:
-        window = Window(Source(total).fetch)
+        window = Window(Source(total).fetch, no_train)
         ended: list[int] = []
         tries = 0
 

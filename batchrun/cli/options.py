@@ -70,6 +70,8 @@ RUN: tuple[SectionOption, ...] = (
     value(_MONEY, "--max-requests max_requests", "N", "Send no more requests than this."),
     value(_MONEY, "--max-output-tokens max_output_tokens", "N", "Limit replies that have no limit of their own."),
     value(_MONEY, "--reserve reserve", "USD", "For each request, what its images, files and tools may cost."),
+    flag(_MONEY, "--dedupe dedupe", "Send equal requests once; the reply answers all their rows."),
+    value(_MONEY, "--reuse reuse", "RUN", "Take replies to equal requests from another run.", completer=complete.runs),
     value(_POST, "--post post", "FUNCTION", "FILE.py:name, package.module:name or a built-in one; repeat it to chain.", many=True, completer=complete.files),
     value(_POST, "--workers workers", "N|auto|0", "Worker processes; 0 is a thread of this process [default: auto]."),
     value(_POST, "--post-timeout post_timeout", "TIME", "How long a row may take [default: 1m]."),

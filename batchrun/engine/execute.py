@@ -14,7 +14,7 @@ from batchrun.engine.export import Exported, Streamer, columns_of, errors_path, 
 from batchrun.engine.run import Run
 from batchrun.engine.start import Prepared
 from batchrun.engine.till import tariff_of
-from batchrun.engine.window import in_sample
+from batchrun.engine.window import selection
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
 from batchrun.events import Emit, Event, RowFinished, RunEnded, RunStarted
 from batchrun.journal import Reader
@@ -99,6 +99,7 @@ async def _sent(
     prepared: Prepared, access: Access | None, emit: Emit, at_hand: Callable[[Run], None], stream: BinaryIO | None
 ) -> Ending:
     async with connected(prepared.plan, access, prepared.simulator) as client:
+        await asyncio.to_thread(_paired, prepared, sending=access is not None)
         prepared.journal.start()
         rows_out = None
         if prepared.plan.output == STREAM and stream is not None:
@@ -119,16 +120,18 @@ async def _sent(
         return await rows_out.beside(run)
 
 
+def _paired(prepared: Prepared, *, sending: bool) -> None:
+    """Settle which rows of equal requests are sent, where the plan sends them once."""
+    plan, journal = prepared.plan, prepared.journal
+    wanted = selection(plan, journal.totals.rows, prepared.only)
+    journal.pair(dedupe=plan.dedupe and sending, wanted=wanted)
+
+
 def _to_send(prepared: Prepared) -> int | None:
     """How many rows `limit` and `sample` leave to be sent; None without them."""
     plan, total = prepared.plan, prepared.journal.totals.rows
-    if plan.limit is None and plan.sample is None:
-        return None
-
-    def wanted(position: int) -> bool:
-        return plan.sample is None or in_sample(position, plan.sample, total)
-
-    return prepared.journal.count_pending(plan.limit, wanted)
+    wanted = selection(plan, total)
+    return None if wanted is None else prepared.journal.count_pending(plan.limit, wanted)
 
 
 def _started(prepared: Prepared, client: Client | None, to_send: int | None) -> RunStarted:

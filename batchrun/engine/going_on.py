@@ -11,6 +11,7 @@ from typing import Any
 
 from batchrun import post, registry, rows
 from batchrun.engine.guard import check_pending
+from batchrun.engine.reuse import borrow, lender
 from batchrun.engine.start import Prepared, checker_of, renderer_of, restrict, simulator_of
 from batchrun.engine.till import tariff_of
 from batchrun.errors import RefusedError
@@ -43,6 +44,7 @@ def prepare_resume(
         if cause is not None:
             journal.reopen(failed_for_good=True, cause=cause)
         restrict(prepared, only)
+        borrow(journal, lender(gathered.settings, plan) if "reuse" in flags else None, plan)
         check_pending(plan, journal, prepared.renderer)
         tariff_of(plan).of(plan.model)  # now, since the first look takes long
         undo.pop_all()
@@ -75,6 +77,10 @@ def _opened(reference: str, flags: dict[str, Any], undo: ExitStack) -> tuple[Pre
     undo.callback(journal.close)
     if not journal.taken_in:
         raise RefusedError(f"run {found.id} was ended while its input was read", "give its first command again")
+    if journal.borrowing and flags.get("reuse") is None:
+        raise RefusedError(
+            f"run {found.id} was ended while it took replies over from another run", "add --reuse RUN again"
+        )
     old = plan_from_json(journal.meta.plan)
     gathered = gather_again(old, flags)
     plan = override(old, gathered)

@@ -5,9 +5,10 @@ import orjson
 from batchrun import retry
 from batchrun.engine.judge import Judged
 from batchrun.engine.window import Job
-from batchrun.events import AttemptEnded, LimitsChanged
+from batchrun.events import AttemptEnded, LimitsChanged, RowFinished
 from batchrun.journal import End, Journal
 from batchrun.limits import GateView
+from batchrun.models import Outcome, State
 from batchrun.pricing import usd
 
 
@@ -27,6 +28,14 @@ def attempt_ended(job: Job, judged: Judged, end: End, verdict: retry.Verdict, no
         end.usage,
         end.cost,
     )
+
+
+def row_finished(job: Job, outcome: Outcome, now: float) -> RowFinished:
+    """The row's outcome for the faces."""
+    row, lent = job.row, job.lent
+    if lent is None or outcome.state is not State.DONE:
+        return RowFinished(row.seq, row.position, row.key, now, outcome)
+    return RowFinished(row.seq, row.position, row.key, now, outcome, True, lent.tokens, lent.cost)
 
 
 def limits_event(view: GateView, now: float) -> LimitsChanged:
@@ -50,6 +59,8 @@ def sample_of(view: GateView, journal: Journal) -> str:
             "cost": usd(totals.cost),
             "cost_again": usd(totals.cost_again),
             "cost_maybe": usd(totals.cost_maybe),
+            "shared": totals.shared,
+            "saved": usd(totals.saved),
             "in_flight": view.in_flight,
             "allowed": view.allowed,
             "rpm": view.rpm,

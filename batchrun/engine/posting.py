@@ -14,9 +14,10 @@ from typing import NamedTuple
 import orjson
 
 from batchrun.engine.judge import Judged
-from batchrun.engine.window import Job
+from batchrun.engine.picture import row_finished
+from batchrun.engine.window import Job, Window
 from batchrun.errors import BatchrunError, RefusedError
-from batchrun.events import Event, Going, PostChanged, RowFinished, Waiting, WaitReason
+from batchrun.events import Event, Going, PostChanged, Waiting, WaitReason
 from batchrun.journal import Journal
 from batchrun.models import Kind, Outcome, State
 from batchrun.plan import Plan
@@ -37,21 +38,21 @@ class Judgement(NamedTuple):
 
 
 class Posting:
-    """The stage of one run, if its plan has one. `finished` is called for each row whose outcome is told, `failed` if none can be written."""
+    """The stage of one run, if its plan has one. Rows whose outcome is told go back to the `window`; `failed` is called if none can be written."""
 
     def __init__(  # noqa: PLR0913  the run's own parts, by name
         self,
         plan: Plan,
         journal: Journal,
+        window: Window,
         *,
         secrets: tuple[str, ...],
         emit: Callable[[Event], None],
-        finished: Callable[[], None],
         failed: Callable[[BatchrunError], None],
     ) -> None:
         self._journal = journal
         self._emit = emit
-        self._finished = finished
+        self._window = window
         self._failed = failed
         self._loop = asyncio.get_running_loop()
         self._told = (0, -1)
@@ -111,16 +112,15 @@ class Posting:
         )
 
     async def _deliver(self, results: list[tuple[Judgement, Result]]) -> None:
-        ended = [
-            (judgement.job.row, outcome_of(judgement.outcome, result, self._mask)) for judgement, result in results
-        ]
+        ended = [(judgement.job, outcome_of(judgement.outcome, result, self._mask)) for judgement, result in results]
         try:
-            for written in [self._journal.finish(row.seq, outcome) for row, outcome in ended]:
+            for written in [self._journal.finish(job.row.seq, outcome, job.lent) for job, outcome in ended]:
                 await written
             now = self._loop.time()
-            for row, outcome in ended:
-                self._emit(RowFinished(row.seq, row.position, row.key, now, outcome))
-                self._finished()
+            for job, outcome in ended:
+                self._emit(row_finished(job, outcome, now))
+                self._window.ended(job, outcome)
+                self._window.finished()
         except BatchrunError as error:
             self._failed(error)
         except Exception as error:

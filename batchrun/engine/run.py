@@ -16,7 +16,7 @@ from batchrun.engine.picture import limits_event, sample_of
 from batchrun.engine.posting import Posting
 from batchrun.engine.till import Till
 from batchrun.engine.way import Stations, Way
-from batchrun.engine.window import AHEAD, Window, at_places, in_sample
+from batchrun.engine.window import AHEAD, Train, Window, at_places, selection
 from batchrun.errors import BatchrunError, ExitCode, StorageError
 from batchrun.events import Draining, Emit, Going, Waiting, WaitReason
 from batchrun.journal import Journal
@@ -55,6 +55,7 @@ class Run:
     ) -> None:
         self._plan = plan
         self._only = only
+        self._selected = None if client is None else selection(plan, journal.totals.rows, only)
         self._journal = journal
         self._client = client
         self._emit = emit
@@ -62,9 +63,8 @@ class Run:
         self._limits = Limits(plan.concurrency, plan.concurrency_fixed, plan.rpm, plan.tpm)
         self._gate = Gate(self._limits, listen=emit)
         self._till = Till(plan, journal, expected=lambda: self._gate.estimate(0, None))
-        self._window = Window(self._fetch)
-        out, failed = self._window.finished, self._fail
-        self._posting = Posting(plan, journal, secrets=secrets, emit=emit, finished=out, failed=failed)
+        self._window = Window(self._fetch, self._fetch_train)
+        self._posting = Posting(plan, journal, self._window, secrets=secrets, emit=emit, failed=self._fail)
         stations = Stations(self._window, renderer, checker, self._gate, self._till, journal, client, self._posting)
         self._way = Way(plan, stations, emit=emit, stop=self.stop)
         self._ending: Ending | None = None
@@ -86,11 +86,7 @@ class Run:
             timer = self._loop.call_later(self._plan.stop_after, self._time_is_up)
         try:
             await self._posting.start()
-            self._man()
-            while self._crew:
-                await asyncio.gather(*self._crew, return_exceptions=True)
-            if self._ending is None or self._ending.exit_code is not ExitCode.STOPPED:
-                await self._way.flush_held()
+            await self._send_all()
             await self._posting.drain()
         except StorageError as error:
             self._fail(error)
@@ -102,6 +98,18 @@ class Run:
             await self._posting.close()
             gc.unfreeze()
         return self._explained(self._ending or Ending(ExitCode.OK))
+
+    async def _send_all(self) -> None:
+        """Until nothing is left to hand out. Failures that were held back may have rows of equal requests behind them."""
+        more = True
+        while more:
+            self._man()
+            while self._crew:
+                await asyncio.gather(*self._crew, return_exceptions=True)
+            if self._ending is not None and self._ending.exit_code is ExitCode.STOPPED:
+                return
+            await self._way.flush_held()
+            more = self._ending is None and self._window.more
 
     def _explained(self, ending: Ending) -> Ending:
         """The ending, with what is known when all is over."""
@@ -179,10 +187,19 @@ class Run:
         last = rows[-1].position if len(rows) == AHEAD else None
         if self._client is None:
             return [row for row in rows if retry.go_on(row.history) is Next.JUDGE], last
-        sample, total = self._plan.sample, self._journal.totals.rows
-        if sample is not None:
-            rows = [row for row in rows if in_sample(row.position, sample, total)]
-        return rows, last
+        return self._chosen(rows), last
+
+    async def _fetch_train(self, train: Train) -> tuple[list[Pending], int | None]:
+        if train.leader is None:
+            rows = await asyncio.to_thread(self._journal.answered, train.after, AHEAD)
+        else:
+            places = train.leader, train.source, train.after
+            rows = await asyncio.to_thread(self._journal.following, *places, AHEAD)
+        return self._chosen(rows), rows[-1].seq if len(rows) == AHEAD else None
+
+    def _chosen(self, rows: list[Pending]) -> list[Pending]:
+        wanted = self._selected
+        return rows if wanted is None else [row for row in rows if wanted(row.position)]
 
     async def _work(self) -> None:
         """One worker of the crew. It goes home when the rows are done or the crew has become too large."""

@@ -16,6 +16,7 @@ from batchrun import post, prompts, registry, rows, sim
 from batchrun.engine.export import added
 from batchrun.engine.guard import guarded
 from batchrun.engine.intake import Problems, checked
+from batchrun.engine.reuse import borrow, lender
 from batchrun.engine.till import tariff_of
 from batchrun.errors import RefusedError
 from batchrun.events import Emit, IntakeProgress, Notice
@@ -87,8 +88,11 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
         source = open_input(gathered, directory, prompt, always)
         plan = planned(gathered, source, prompt)
         journals.prepare(registry.directory_for(plan.output, settings.runs_dir))
+        other = lender(settings, plan)
         prepared = _claimed(plan, gathered, undo)
         _fill(prepared, source, gathered, emit)
+        if (said := borrow(prepared.journal, other, plan)) is not None:
+            emit(Notice(said, time.monotonic()))
         tariff_of(plan).of(plan.model)  # now, since the first look takes long
         restrict(prepared, only)
         undo.pop_all()

@@ -17,12 +17,12 @@ from batchrun import retry
 from batchrun.client import Client
 from batchrun.engine.ending import Ending
 from batchrun.engine.judge import Judged, counted, end_of, failure, feedback, judge, judge_body
-from batchrun.engine.picture import attempt_ended
+from batchrun.engine.picture import attempt_ended, row_finished
 from batchrun.engine.posting import Posting
 from batchrun.engine.till import BudgetReached, Charge, Hold, Till
 from batchrun.engine.window import Job, Window
 from batchrun.errors import ExitCode, StorageError
-from batchrun.events import AttemptStarted, Emit, Notice, RowFinished, RowLost
+from batchrun.events import AttemptStarted, Emit, Notice, RowLost
 from batchrun.journal import End, Journal
 from batchrun.limits import Gate, GateClosed, NeverFits, Permit
 from batchrun.models import Exchange, Outcome, Request, State
@@ -110,19 +110,28 @@ class Way:
     async def _advance(self, job: Job) -> None:
         """Rendering is deterministic, so the journal keeps the row and not the body."""
         row, request = job.row, job.request
+        if job.given is not None:
+            await self._finish(job, job.given)
+            return
         if request is not None:
             await self._send(job, request)
             return
         request = self._at.renderer.render(restore(row.line, row.key, row.text))
-        if retry.go_on(row.history) is Next.SEND:
+        if retry.go_on(row.history, lent=row.lent is not None) is Next.SEND:
             await self._send(job, request)
         else:
-            judged = judge_body(request.endpoint, row.history.reply or "", self._at.checker)
-            job.row = row._replace(history=row.history._replace(reply=None))  # judged once; from here on it is sent
+            body = row.history.reply if row.lent is None else row.lent.body
+            judged = judge_body(request.endpoint, body or "", self._at.checker)
+            history = row.history._replace(reply=None)
+            job.row, job.lent = (
+                row._replace(history=history, lent=None),
+                row.lent,
+            )  # judged once; from here on it is sent
             await self._conclude(job, request, judged, None)
 
     async def _send(self, job: Job, request: Request) -> None:
         assert self._at.client is not None
+        job.lent = None
         try:
             permit = await self._at.gate.admit(partial(self._at.gate.estimate, len(request.body), request.output_limit))
             job.permit = permit
@@ -236,9 +245,9 @@ class Way:
         self._at.window.finished()
 
     async def _write(self, job: Job, outcome: Outcome) -> None:
-        await self._at.journal.finish(job.row.seq, outcome)
-        row = job.row
-        self._emit(RowFinished(row.seq, row.position, row.key, self._loop.time(), outcome))
+        await self._at.journal.finish(job.row.seq, outcome, job.lent)
+        self._emit(row_finished(job, outcome, self._loop.time()))
+        self._at.window.ended(job, outcome)
 
     async def flush_held(self) -> None:
         """Failures from before the first success stand after all."""

@@ -1,20 +1,32 @@
-"""The rows that are at hand: fresh ones streamed from the journal, and those that wait for their retry.
+"""The rows that are at hand: fresh ones streamed from the journal, and those that wait for their retry or for a twin.
 
 Workers ask for the next row and put rows back with the time they are due; no worker sleeps for a row. Memory is
 bounded by the rows fetched ahead and by the crew, whatever the length of the input.
+
+Rows of equal requests (`journal.twins`) come in trains: those that are lent a reply from the start are handed out
+before anything is sent, those that wait for a row when that has its outcome. What they get is this:
+
+| the row that was sent                       | those that wait for it                                          |
+|---|---|
+| is done, or failed in post-processing only  | are lent its reply, and judge and post-process it as their own  |
+| failed for good                             | have failed alike                                               |
+| failed for now                              | the first of them is sent, the others wait for that one         |
+| has no outcome: the run ends                | stay as they are                                                |
 """
 
 import asyncio
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from enum import Enum, auto
 from zlib import crc32
 
 from batchrun.engine.till import UNCHARGED, Charge, Hold
 from batchrun.limits import Permit
-from batchrun.models import Exchange, Pending, Request
+from batchrun.models import Exchange, Lent, Outcome, Pending, Request, State
+from batchrun.plan import Plan
 
 AHEAD = 2000
 """Rows fetched from the journal at a time."""
@@ -23,12 +35,46 @@ Fetch = Callable[[int], Awaitable[tuple[list[Pending], int | None]]]
 """From a position: the next rows after it, and the position to go on from, None at the end."""
 
 
+class Fate(Enum):
+    """What becomes of the rows that wait for one that has ended."""
+
+    LENT = auto()
+    ALIKE = auto()
+    NEXT = auto()
+
+
+def fate(outcome: Outcome) -> Fate:
+    """What the outcome of a row means for those of equal requests that wait for it."""
+    if outcome.state is State.DONE or outcome.post:
+        return Fate.LENT
+    return Fate.ALIKE if outcome.final else Fate.NEXT
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Rows of equal requests on their way: those behind the row `after` that wait for the row `leader`.
+
+    `source` was sent for them and ended with `outcome`. Without a leader: the rows that are lent replies from the start.
+    """
+
+    leader: int | None = None
+    source: int = 0
+    outcome: Outcome | None = None
+    after: int = 0
+
+
+FetchTrain = Callable[[Train], Awaitable[tuple[list[Pending], int | None]]]
+"""The next rows of a train, and the row to go on behind, None at its end."""
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """A row on its way, with what it has used up.
 
     `request` is set where it is not simply the rendered row. `permit` and `exchange` are those of the attempt under
     way, `hold` what it may cost at worst and `charge` what it was charged; `handed_on` is whether this attempt's verdict has been performed.
+    `lent` is the reply that it rests on unless it is sent itself, `given` the outcome that it shares with an equal request; `leads` is the
+    row whose place it takes, for those that wait.
     """
 
     row: Pending
@@ -42,21 +88,27 @@ class Job:
     hold: Hold | None = None
     charge: Charge = UNCHARGED
     handed_on: bool = False
+    lent: Lent | None = None
+    given: Outcome | None = None
+    leads: int | None = None
 
     @classmethod
     def of(cls, row: Pending) -> "Job":
         """The job that goes on where the row's history ends."""
         history = row.history
-        return cls(row, history.number, history.attempts, history.deadlines, history.asks)
+        leads = row.seq if row.awaited else None
+        return cls(row, history.number, history.attempts, history.deadlines, history.asks, leads=leads)
 
 
 class Window:
     """Hands out rows in input order, retries first when they are due. One loop, no threads."""
 
-    def __init__(self, fetch: Fetch) -> None:
+    def __init__(self, fetch: Fetch, fetch_train: FetchTrain) -> None:
         self._fetch = fetch
+        self._fetch_train = fetch_train
         self._loop = asyncio.get_running_loop()
-        self._fresh: deque[Pending] = deque()
+        self._fresh: deque[Job] = deque()
+        self._trains: deque[Train] = deque([Train()])
         self._due: list[tuple[float, int, Job]] = []
         self._order = itertools.count()
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -76,11 +128,16 @@ class Window:
             if job is not None:
                 self._out += 1
                 return job
-            if self._after is None and not self._out and not self._due:
-                self.close()
+            if not self.more:
+                self._wake(len(self._waiters))
                 return None
             await self._wait()
         return None
+
+    @property
+    def more(self) -> bool:
+        """Whether there are rows to hand out, or to come back."""
+        return bool(self._out or self._due or self._fresh or self._trains or self._after is not None)
 
     def put_back(self, job: Job, seconds: float) -> None:
         """The row goes out again after `seconds`."""
@@ -91,8 +148,14 @@ class Window:
     def finished(self) -> None:
         """A row that was handed out has its outcome."""
         self._out -= 1
-        if not self._out and self._after is None and not self._due:
+        if not self.more:
             self._wake(len(self._waiters))
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """A row has its outcome: those that wait for it are next."""
+        if job.leads is not None:
+            self._trains.append(Train(job.leads, job.row.seq, outcome, job.row.seq if job.row.seq != job.leads else 0))
+            self._wake(1)
 
     def close(self) -> None:
         """Hand out nothing more; whoever waits gets None."""
@@ -106,30 +169,45 @@ class Window:
     @property
     def next_due(self) -> float | None:
         """When the earliest retry is due, in the loop's time, where nothing but retries is left to hand out."""
-        return self._due[0][0] if self._due and not self._fresh and self._after is None else None
+        return self._due[0][0] if self._due and not (self._fresh or self._trains) and self._after is None else None
 
     def _take(self) -> Job | None:
         if self._due and self._due[0][0] <= self._loop.time():
             return heapq.heappop(self._due)[2]
         if len(self._fresh) < AHEAD // 2:
             self._fetch_ahead()
-        return Job.of(self._fresh.popleft()) if self._fresh else None
+        return self._fresh.popleft() if self._fresh else None
 
     def _fetch_ahead(self) -> None:
-        if self._after is None or self._closed:
+        if self._closed or not (self._trains or self._after is not None):
             return
         if self._fetching is None:
-            self._fetching = self._loop.create_task(self._fetch_more(self._after))
+            self._fetching = self._loop.create_task(self._fetch_more())
         elif self._fetching.done():
             self._fetching.result()
 
-    async def _fetch_more(self, after: int) -> None:
+    async def _fetch_more(self) -> None:
         try:
-            rows, self._after = await self._fetch(after)
-            self._fresh.extend(rows)
+            if self._trains:
+                await self._couple(self._trains[0])
+            elif self._after is not None:
+                rows, self._after = await self._fetch(self._after)
+                self._fresh.extend(map(Job.of, rows))
             self._fetching = None
         finally:
             self._wake(len(self._waiters))
+
+    async def _couple(self, train: Train) -> None:
+        """The next rows of a train, which come before rows that would be sent."""
+        rows, after = await self._fetch_train(train)
+        jobs = [Job.of(row) for row in rows]
+        if train.leader is not None and train.outcome is not None:
+            after = _decide(jobs, train.leader, train.outcome, after)
+        self._fresh.extendleft(reversed(jobs))
+        if after is None:
+            self._trains.popleft()
+        else:
+            self._trains[0] = replace(train, after=after)
 
     async def _wait(self) -> None:
         waiter = self._loop.create_future()
@@ -157,6 +235,32 @@ class Window:
             if not waiter.done():
                 waiter.set_result(None)
                 count -= 1
+
+
+def _decide(jobs: list[Job], leader: int, outcome: Outcome, after: int | None) -> int | None:
+    """Give the jobs of a train what their leader's outcome means for them; where to go on behind, None at the end."""
+    match fate(outcome):
+        case Fate.LENT:
+            return after
+        case Fate.ALIKE:
+            for job in jobs:
+                job.given, job.lent = outcome, job.row.lent
+            return after
+        case Fate.NEXT:
+            del jobs[1:]
+            for job in jobs:
+                job.row, job.leads = job.row._replace(lent=None), leader
+            return None
+
+
+def selection(plan: Plan, rows: int, only: Collection[int] | None = None) -> Callable[[int], bool] | None:
+    """Whether a command sends the row at a position, of so many `rows`; None where it sends all."""
+    if only is not None:
+        return frozenset(only).__contains__
+    limit, sample = plan.limit or rows, plan.sample or rows
+    if limit >= rows and sample >= rows:
+        return None
+    return lambda position: position <= limit and in_sample(position, sample, rows)
 
 
 def in_sample(position: int, size: int, total: int) -> bool:

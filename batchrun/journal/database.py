@@ -19,7 +19,7 @@ from batchrun import __version__
 from batchrun.errors import DamagedError, RefusedError, StorageError
 
 APPLICATION_ID = 0x42524A4C  # "BRJL", shown by file(1) and by PRAGMA application_id
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _NETWORK = re.compile(
     r"nfs\d?|cifs|smb\d?|smbfs|9p|afs|ncpfs|ceph|glusterfs|lustre|beegfs|davfs2?|vboxsf"

@@ -58,6 +58,7 @@ _FOLLOW = (
     """,
     "UPDATE attempts SET spent = 1 WHERE spent = 0 AND row IN temp.changed",
     "DELETE FROM outcomes WHERE row IN temp.changed",
+    "DELETE FROM twins WHERE row IN temp.changed",
     f"UPDATE rows SET position = NULL WHERE {_ABSENT}",  # noqa: S608 - a condition above
     """
     UPDATE rows SET position = stage.position, line = stage.line, request = stage.request, text = stage.text

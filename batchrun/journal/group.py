@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from batchrun.journal.records import End
-from batchrun.models import Outcome, State
+from batchrun.models import Lent, Outcome, State
 
 EXCERPT = 2048  # bytes kept of a body that is not a reply
 
@@ -22,7 +22,7 @@ _LEFT = f"{_BEGUN} cost charged_tokens"
 _PAID = "ended seconds status input_tokens output_tokens cached_tokens reasoning_tokens cost charged_tokens request_id reply"
 _ENDED = f"{_PAID} throttled counted deadline invalid maybe_paid cause message excerpt"
 _DONE = "row finished attempts reply seconds input_tokens output_tokens"
-_FINISHED = f"{_DONE} state final cause message flags value added post trace"
+_FINISHED = f"{_DONE} state final cause message flags value added post trace twin saved"
 
 
 class Insert:
@@ -121,15 +121,16 @@ class Group:
         charged = (end.cost, end.charged_tokens)
         self.ended.append((*first, *usage, *charged, storable(end.request_id), reply, *flags, *texts))
 
-    def finish(self, row: int, now: float, last: Last, outcome: Outcome) -> None:
-        """A row ended with the attempt `last`."""
+    def finish(self, row: int, now: float, last: Last, outcome: Outcome, lent: Lent | None) -> None:
+        """A row ended with the attempt `last`, its own or that of the row whose exchange is `lent` to it."""
         done = (row, now, *last)
-        if outcome == _JUST_DONE:
+        if lent is None and outcome == _JUST_DONE:
             self.done.append(done)
             return
         state, final, cause, message, flags, value, added, post, trace = outcome
         texts = (storable(cause), storable(message), ",".join(sorted(flags)) or None, storable(value), storable(added))
-        self.finished.append((*done, state, final, *texts, post, storable(trace)))
+        twin, saved = (None, None) if lent is None else (lent.twin, lent.cost)
+        self.finished.append((*done, state, final, *texts, post, storable(trace), twin, saved))
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Put everything into the present transaction."""

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Self
 
 from batchrun import __version__
-from batchrun.journal import database, sums
+from batchrun.journal import database, sums, twins
 from batchrun.journal.drift import Comparison
 from batchrun.journal.intake import FirstIntake, transaction
-from batchrun.journal.reader import read_meta
+from batchrun.journal.reader import Reader, read_meta
 from batchrun.journal.records import Charged, Drift, End, IntakeRow, Meta
-from batchrun.journal.window import count_pending, pending
+from batchrun.journal.window import answered, count_pending, following, pending
 from batchrun.journal.writer import Done, Writer
-from batchrun.models import Outcome, Pending, Totals
+from batchrun.models import Lent, Outcome, Pending, Totals
 
 _FAILED = """
 state = 'failed' AND final IN (0, :good) AND (:cause IS NULL OR cause = :cause) AND (:positions IS NULL
@@ -27,16 +27,18 @@ OR row IN (SELECT seq FROM rows WHERE position IN (SELECT value FROM json_each(:
 _REOPEN = (
     # a reply that only post-processing failed on is not spent: it is post-processed again, and nothing is sent
     f"UPDATE attempts SET spent = 1 WHERE spent = 0 AND row IN (SELECT row FROM outcomes WHERE {_FAILED} AND NOT post)",  # noqa: S608 - above
+    f"DELETE FROM twins WHERE row IN (SELECT row FROM outcomes WHERE {_FAILED} AND NOT post)",  # noqa: S608 - above
+    f"{twins.KEEP} AND {_FAILED}",
     f"DELETE FROM outcomes WHERE {_FAILED}",  # noqa: S608 - above
 )
 _TO_REOPEN = f"""
 SELECT count(*), total(NOT final), total(post) FROM outcomes JOIN rows ON rows.seq = outcomes.row
 WHERE {_FAILED} AND position IS NOT NULL
 """  # noqa: S608 - above
-_REOPEN_REPLIES = """
-DELETE FROM outcomes WHERE reply IS NOT NULL AND (state = 'done' OR (state = 'failed' AND post))
-AND row IN (SELECT seq FROM rows WHERE position IS NOT NULL)
-"""
+_PRESENT = "row IN (SELECT seq FROM rows WHERE position IS NOT NULL)"
+_REOPEN_REPLIES = f"""
+DELETE FROM outcomes WHERE reply IS NOT NULL AND (state = 'done' OR (state = 'failed' AND post)) AND {_PRESENT}
+"""  # noqa: S608 - above
 
 _LAST_HEARD = """
 UPDATE sessions SET ended = max(started, ifnull((SELECT at FROM samples ORDER BY rowid DESC LIMIT 1), 0))
@@ -201,16 +203,59 @@ class Journal:
         Their attempts are not spent: going on judges the replies that are here and sends nothing.
         """
         with self._writing(), transaction(self._connection, self._before_commit):
+            self._connection.execute(f"{twins.KEEP} AND {_PRESENT}")
             rows = self._connection.execute(_REOPEN_REPLIES).rowcount
             account = sums.recount(self._connection)
             account.write(self._connection)
         self._totals = account.totals()
         return rows
 
+    @property
+    def borrowing(self) -> bool:
+        """Whether `borrow` was killed; it goes on when it is called again."""
+        query = "SELECT 1 FROM meta WHERE name = 'borrowing'"
+        with database.translated(self.path):
+            return self._reading().execute(query).fetchone() is not None
+
+    def borrow(self, other: Path, *, once: bool) -> int:
+        """Lend pending rows the replies to equal requests in the journal `other`; returns how many. Blocks.
+
+        Each reply goes to one row; with `once` each request gets one reply. Raises StorageError.
+        """
+        Reader.open(other).close()  # whether it is a whole journal
+        with self._writing():
+            self._connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('borrowing', '1')")
+            count = twins.borrow(self._connection, other, once=once, before_commit=self._before_commit)
+            self._connection.execute("DELETE FROM meta WHERE name = 'borrowing'")
+        return count
+
+    def pair(self, *, dedupe: bool, wanted: Callable[[int], bool] | None = None) -> None:
+        """Settle for the next session which rows of equal requests are sent, and which wait for them (`twins`). Blocks.
+
+        `wanted` is whether the row at a position is to be sent, None for all; without `dedupe` nobody waits.
+        """
+        with self._writing():
+            if dedupe or twins.anybody_waits(self._connection):
+                with transaction(self._connection, self._before_commit):
+                    twins.pair(self._connection, dedupe=dedupe, wanted=wanted)
+
     def pending(self, after: int = 0, limit: int = 1000, until: int | None = None) -> list[Pending]:
-        """Rows without an outcome in input order, behind the position `after` (0: from the first) and up to `until`."""
+        """Rows without an outcome in input order, behind the position `after` (0: from the first) and up to `until`.
+
+        Those that the reply to an equal request answers are in `answered` or `following` instead.
+        """
         with self._window_guard, database.translated(self.path):
             return pending(self._reading(), after, limit, until)
+
+    def answered(self, after: int = 0, limit: int = 1000) -> list[Pending]:
+        """Rows without an outcome that are lent a reply, behind the row `after`, by seq."""
+        with self._window_guard, database.translated(self.path):
+            return answered(self._reading(), after, limit)
+
+    def following(self, leader: int, source: int, after: int = 0, limit: int = 1000) -> list[Pending]:
+        """Rows that wait for the row `leader`, behind the row `after`, by seq; lent is what the row `source` got."""
+        with self._window_guard, database.translated(self.path):
+            return following(self._reading(), leader, source, after, limit)
 
     def count_pending(self, until: int | None, wanted: Callable[[int], bool]) -> int:
         """How many rows up to `until` have no outcome and a position that is `wanted`; reads all of them."""
@@ -262,9 +307,9 @@ class Journal:
         """Record that an attempt is given up with no answer known: it stays open, the row is unknown."""
         return self._running.lose(row, number, why)
 
-    def finish(self, row: int, outcome: Outcome) -> Done:
-        """Record how a row ended; it rests on the last attempt and its reply."""
-        return self._running.finish(row, outcome)
+    def finish(self, row: int, outcome: Outcome, lent: Lent | None = None) -> Done:
+        """Record how a row ended; it rests on its last attempt and its reply, or on those that are `lent` to it."""
+        return self._running.finish(row, outcome, lent)
 
     def sample(self, state: str) -> Done:
         """Record the state of the run, JSON."""

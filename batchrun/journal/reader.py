@@ -25,7 +25,7 @@ SELECT rows.seq, rows.position, rows.line, rows.key, rows.text, {_STATE}, ifnull
        o.flags, ifnull(o.attempts, 0), o.value, replies.body, o.finished, o.seconds, o.input_tokens, o.output_tokens,
        a.status, a.request_id, a.excerpt, o.added, ifnull(o.post, 0), o.trace
 FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.reply
-LEFT JOIN attempts AS a ON a.row = o.row AND a.number = o.attempts
+LEFT JOIN attempts AS a ON a.row = ifnull(o.twin, o.row) AND a.number = o.attempts
 """  # noqa: S608 - made of the expressions above
 _ENTRY = f"""
 SELECT rows.seq, rows.position, rows.line, rows.key, {_STATE} AS shown, ifnull(o.final, 0), o.cause, o.message,

@@ -50,7 +50,7 @@ CREATE INDEX attempts_open ON attempts (row) WHERE ended IS NULL;
 CREATE TABLE replies (                  -- bodies that came back and were paid for, to the byte
     id              INTEGER PRIMARY KEY,
     row             INTEGER NOT NULL,               -- rows.seq
-    number          INTEGER NOT NULL,               -- attempts.number
+    number          INTEGER NOT NULL,               -- attempts.number; 0: taken from another run
     body            TEXT NOT NULL
 ) STRICT;
 
@@ -61,7 +61,7 @@ CREATE TABLE outcomes (                 -- how rows ended; a row without one is 
     cause           TEXT,
     message         TEXT,
     flags           TEXT,                           -- of truncated, refused, filtered; with commas
-    attempts        INTEGER NOT NULL,               -- the number of its last attempt
+    attempts        INTEGER NOT NULL,               -- the number of the attempt it rests on, its own or that of its twin
     value           TEXT,                           -- JSON of the output where it is not simply what the reply says
     added           TEXT,                           -- JSON object of members that post-processing merges into the output row
     post            INTEGER NOT NULL DEFAULT 0,     -- failed in post-processing: its reply is safe
@@ -70,10 +70,24 @@ CREATE TABLE outcomes (                 -- how rows ended; a row without one is 
     finished        REAL NOT NULL,
     seconds         REAL,                           -- how long the last exchange took
     input_tokens    INTEGER,                        -- of the last exchange
-    output_tokens   INTEGER
+    output_tokens   INTEGER,
+    twin            INTEGER,                        -- rows.seq of the row of an equal request that was sent for it; 0: in another run; NULL: it was sent itself
+    saved           INTEGER                         -- what that exchange was charged, and this row was not, in picodollars; NULL: not known
 ) STRICT;
 
 CREATE INDEX outcomes_failed ON outcomes (final, cause) WHERE state = 'failed';
+
+CREATE TABLE twins (                    -- rows that are not sent, since the reply to an equal request answers them
+    row             INTEGER PRIMARY KEY,            -- rows.seq
+    twin            INTEGER NOT NULL,               -- as outcomes.twin
+    reply           INTEGER,                        -- replies.id; NULL: in this session the row waits for its twin
+    number          INTEGER NOT NULL DEFAULT 0,     -- attempts.number of the exchange that brought it; 0: in another run
+    input_tokens    INTEGER,                        -- of that exchange
+    output_tokens   INTEGER,
+    cost            INTEGER                         -- likewise, in picodollars; NULL: not known
+) STRICT;
+
+CREATE INDEX twins_waiting ON twins (twin, row) WHERE reply IS NULL;
 
 CREATE TABLE totals (                   -- one line: the sums over all rows that are not absent, kept with every commit
     id              INTEGER PRIMARY KEY CHECK (id = 1),
@@ -87,6 +101,9 @@ CREATE TABLE totals (                   -- one line: the sums over all rows that
     truncated       INTEGER NOT NULL DEFAULT 0,     -- part of done, like the next two
     refused         INTEGER NOT NULL DEFAULT 0,
     filtered        INTEGER NOT NULL DEFAULT 0,
+    shared          INTEGER NOT NULL DEFAULT 0,     -- part of done: by the reply to an equal request
+    saved_tokens    INTEGER NOT NULL DEFAULT 0,     -- what these rows would have used, in and out
+    saved           INTEGER NOT NULL DEFAULT 0,     -- what these rows would have cost, in picodollars
     attempts        INTEGER NOT NULL DEFAULT 0,     -- all that ever left, like everything below
     replies         INTEGER NOT NULL DEFAULT 0,
     maybe_paid      INTEGER NOT NULL DEFAULT 0,

@@ -26,7 +26,10 @@ SELECT count(*) AS rows,
        total(state = 'skipped') AS skipped,
        total(state = 'done' AND flags LIKE '%truncated%') AS truncated,
        total(state = 'done' AND flags LIKE '%refused%') AS refused,
-       total(state = 'done' AND flags LIKE '%filtered%') AS filtered
+       total(state = 'done' AND flags LIKE '%filtered%') AS filtered,
+       total(state = 'done' AND twin IS NOT NULL) AS shared,
+       total(iif(state = 'done' AND twin IS NOT NULL, ifnull(input_tokens, 0) + ifnull(output_tokens, 0), 0)) AS saved_tokens,
+       total(iif(state = 'done', saved, 0)) AS saved
 FROM rows LEFT JOIN outcomes ON outcomes.row = rows.seq
 WHERE rows.position IS NOT NULL
 """
@@ -70,6 +73,9 @@ class Sums:
     truncated: int
     refused: int
     filtered: int
+    shared: int
+    saved_tokens: int
+    saved: int
     attempts: int
     replies: int
     maybe_paid: int

@@ -5,12 +5,34 @@ from collections.abc import Callable, Iterable
 from json import dumps
 from typing import Any
 
-from batchrun.models import History, Pending
+from batchrun.models import History, Lent, Pending
 
-_WINDOW = """
-SELECT seq, position, line, key, text FROM rows
+_ROW = "rows.seq, position, line, key, text"
+_WINDOW = f"""
+SELECT {_ROW}, EXISTS (SELECT 1 FROM twins WHERE twins.twin = rows.seq AND reply IS NULL) FROM rows
 WHERE position > ? AND position <= ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
+AND NOT EXISTS (SELECT 1 FROM twins WHERE twins.row = rows.seq)
 ORDER BY position LIMIT ?
+"""  # noqa: S608 - the columns above
+_ANSWERED = f"""
+SELECT {_ROW}, EXISTS (SELECT 1 FROM twins AS other WHERE other.twin = rows.seq AND other.reply IS NULL),
+       twins.twin, number, input_tokens, output_tokens, cost, reply
+FROM twins JOIN rows ON rows.seq = twins.row
+WHERE twins.row > ? AND reply IS NOT NULL AND position IS NOT NULL
+AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = twins.row)
+ORDER BY twins.row LIMIT ?
+"""  # noqa: S608 - the columns above
+_FOLLOWING = f"""
+SELECT {_ROW} FROM twins JOIN rows ON rows.seq = twins.row
+WHERE twins.twin = ? AND twins.row > ? AND reply IS NULL AND position IS NOT NULL
+AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = twins.row)
+ORDER BY twins.row LIMIT ?
+"""  # noqa: S608 - the columns above
+_LENT = """
+SELECT ifnull(o.twin, o.row), o.attempts, o.reply, o.input_tokens, o.output_tokens, iif(o.twin IS NULL, a.cost, o.saved),
+       ifnull(body, '')
+FROM outcomes AS o LEFT JOIN attempts AS a ON a.row = o.row AND a.number = o.attempts
+LEFT JOIN replies ON replies.id = o.reply WHERE o.row = ?
 """
 _POSITIONS = """
 SELECT position FROM rows
@@ -30,11 +52,44 @@ EVERYTHING = (1 << 63) - 1
 
 
 def pending(connection: sqlite3.Connection, after: int, limit: int, until: int | None) -> list[Pending]:
-    """At most `limit` rows without an outcome whose position is over `after` and not over `until`."""
+    """At most `limit` rows without an outcome whose position is over `after` and not over `until`.
+
+    Rows that the reply to an equal request answers, or will answer, are not among them.
+    """
     last = EVERYTHING if until is None else until
     rows: list[tuple[Any, ...]] = connection.execute(_WINDOW, (after, last, limit)).fetchall()
     known = _histories(connection, [row[0] for row in rows])
-    return [Pending(seq, position, line, key, text, known.get(seq, FRESH)) for seq, position, line, key, text in rows]
+    return [
+        Pending(seq, position, line, key, text, known.get(seq, FRESH), awaited=bool(awaited))
+        for seq, position, line, key, text, awaited in rows
+    ]
+
+
+def answered(connection: sqlite3.Connection, after: int, limit: int) -> list[Pending]:
+    """Rows with a seq over `after` and without an outcome that the reply to an equal request answers, at most `limit`."""
+    rows: list[tuple[Any, ...]] = connection.execute(_ANSWERED, (after, limit)).fetchall()
+    known = _histories(connection, [row[0] for row in rows])
+    bodies = _bodies(connection, {reply for *_, reply in rows})
+    return [
+        Pending(
+            *(seq, position, line, key, text),
+            known.get(seq, FRESH),
+            Lent(twin, number, reply, used_in, used_out, cost, bodies.get(reply, "")),
+            bool(awaited),
+        )
+        for seq, position, line, key, text, awaited, twin, number, used_in, used_out, cost, reply in rows
+    ]
+
+
+def following(connection: sqlite3.Connection, leader: int, source: int, after: int, limit: int) -> list[Pending]:
+    """Rows with a seq over `after` that wait for the row `leader`, at most `limit`, with what the row `source` lends."""
+    rows: list[tuple[Any, ...]] = connection.execute(_FOLLOWING, (leader, after, limit)).fetchall()
+    known = _histories(connection, [row[0] for row in rows])
+    found = connection.execute(_LENT, (source,)).fetchone()
+    lent = None if found is None else Lent(*found)
+    return [
+        Pending(seq, position, line, key, text, known.get(seq, FRESH), lent) for seq, position, line, key, text in rows
+    ]
 
 
 def count_pending(connection: sqlite3.Connection, until: int | None, wanted: Callable[[int], bool]) -> int:
@@ -46,8 +101,13 @@ def count_pending(connection: sqlite3.Connection, until: int | None, wanted: Cal
 def _histories(connection: sqlite3.Connection, rows: Iterable[int]) -> dict[int, History]:
     found: list[tuple[Any, ...]] = connection.execute(_HISTORY, (dumps(list(rows)),)).fetchall()
     wanted = [reply for *_, reply in found if reply is not None]
-    bodies: dict[int, str] = dict(connection.execute(_BODIES, (dumps(wanted),)).fetchall()) if wanted else {}
+    bodies = _bodies(connection, wanted)
     return {
         row: History(number, attempts, deadlines, asks, bool(left), bodies.get(reply))
         for row, number, attempts, deadlines, asks, left, reply in found
     }
+
+
+def _bodies(connection: sqlite3.Connection, wanted: Iterable[int]) -> dict[int, str]:
+    numbers = list(wanted)
+    return dict(connection.execute(_BODIES, (dumps(numbers),)).fetchall()) if numbers else {}

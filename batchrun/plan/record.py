@@ -67,6 +67,7 @@ class Plan:
     skip_invalid: bool = False
     fail_on: frozenset[Flag] = frozenset()
     schema_retries: int = 2
+    dedupe: bool = False
     max_cost: float | None = None
     max_total_tokens: int | None = None
     max_requests: int | None = None

@@ -25,7 +25,17 @@ if TYPE_CHECKING:  # Jinja2 and the readers of tables: not to refuse a wrong key
 
 _LIMITS = (
     *("concurrency", "concurrency_fixed", "rpm", "tpm", "max_attempts", "timeout", "drain", "max_wait"),
-    *("give_up_after", "stop_after", "limit", "sample", "skip_invalid", "fail_on", "schema_retries", "ca_file"),
+    *(
+        "give_up_after",
+        "stop_after",
+        "limit",
+        "sample",
+        "skip_invalid",
+        "fail_on",
+        "schema_retries",
+        "dedupe",
+        "ca_file",
+    ),
     *("max_cost", "max_total_tokens", "max_requests", "max_output_tokens", "reserve"),
     *("post", "workers", "post_timeout", "post_concurrency"),
 )

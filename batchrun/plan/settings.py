@@ -151,6 +151,8 @@ class Settings(BaseSettings):
     skip_invalid: bool = False
     fail_on: Annotated[frozenset[Flag], NoDecode, BeforeValidator(_flags)] = frozenset()
     schema_retries: Annotated[int, BeforeValidator(_count(0))] = 2
+    dedupe: bool = False
+    reuse: Text | None = None
     max_cost: Dollars | None = None
     max_total_tokens: Annotated[int, BeforeValidator(_count(1))] | None = None
     max_requests: Annotated[int, BeforeValidator(_count(1))] | None = None

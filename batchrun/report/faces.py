@@ -245,11 +245,11 @@ JSON_EVENTS: dict[type, str] = {
 }
 
 
-COSTS = ("cost", "cost_again", "cost_maybe")
+COSTS = ("cost", "cost_again", "cost_maybe", "saved")
 _PICTURE = (
     *("rows", "goal", "done", "failed", "failed_for_now", "failed_post", "skipped", "unknown", "pending", "in_flight"),
     "post",
-    *("truncated", "refused", "filtered", "attempts", "retries", "throttled", "maybe_paid"),
+    *("truncated", "refused", "filtered", "shared", "saved_tokens", "attempts", "retries", "throttled", "maybe_paid"),
     *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "unpriced"),
     *("row_rate", "token_rate", "eta", "elapsed"),
 )

@@ -68,6 +68,7 @@ def report_page(run: RunFile) -> str:
         run=values,
         account=words.account(totals),
         bill=words.bill(totals) or "not known",
+        savings=words.savings(totals),
         money=_money(values),
         charts=drawn,
         width=WIDTH,

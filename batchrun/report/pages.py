@@ -140,6 +140,8 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     )
     if said := words.bill(totals, simulated=run.meta.simulated):
         yield f"cost     {said}"
+    if said := words.savings(totals):
+        yield f"saved    {said}"
     yield from _session_lines(values["sessions"])
     yield from _section("errors by cause", [words.cause(cause) for cause in causes])
     yield from _section("slowest rows", [_slow_line(entry) for entry in values["slowest"]])

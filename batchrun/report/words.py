@@ -25,11 +25,8 @@ def account(totals: Totals) -> str:
     ]
     if kinds:
         failed += f" ({', '.join(kinds)})"
-    flags = [
-        f"{count:,} {name}"
-        for name, count in (("truncated", totals.truncated), ("refused", totals.refused), ("filtered", totals.filtered))
-        if count
-    ]
+    kinds = ("from equal requests", totals.shared), ("truncated", totals.truncated), ("refused", totals.refused)
+    flags = [f"{count:,} {name}" for name, count in (*kinds, ("filtered", totals.filtered)) if count]
     done = f"{totals.done:,} done" + (f" ({', '.join(flags)})" if flags else "")
     return (
         f"{done} + {failed} + {totals.skipped:,} skipped + {totals.unknown:,} unknown + {totals.pending:,} pending"
@@ -128,6 +125,19 @@ def bill(totals: Totals, *, simulated: bool = False) -> str:
     ]
     said = ", ".join(part for part in parts if part)
     return money(cost) + (f" ({said})" if said else "")
+
+
+def savings(totals: Totals) -> str:
+    """What rows that were answered by the reply to an equal request saved; empty where there are none."""
+    if not totals.shared:
+        return ""
+    tokens = f", {rows(totals.saved_tokens, 'token')}" if totals.saved_tokens else ""
+    return f"{rows(totals.shared, 'request')}{tokens}{f', {money(totals.saved)}' if totals.saved else ''}"
+
+
+def rows(number: int, noun: str = "row") -> str:
+    """`1 row`, `2 rows`, `1,200 requests`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def waiting(wait: Waiting, now: float) -> str:

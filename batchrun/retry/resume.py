@@ -12,12 +12,12 @@ class Next(Enum):
     JUDGE = auto()
 
 
-def go_on(history: History) -> Next:
-    """What an unfinished row needs, from the journal alone.
+def go_on(history: History, *, lent: bool = False) -> Next:
+    """What an unfinished row needs, from the journal alone; `lent` is whether the reply to an equal request answers it.
 
     | the journal says                              | the row is                                                      |
     |---|---|
-    | a reply is recorded, no outcome               | judged: post-processing and outcome, no call; `decide` asks it  |
+    | a reply is recorded or lent, no outcome       | judged: post-processing and outcome, no call; `decide` asks it  |
     |                                               | again where it does not fit the schema and tries are left       |
     | an attempt left and no answer is known        | sent again, the lost attempt counted as maybe paid              |
     | no attempt, attempts without a reply, or      | sent                                                            |
@@ -26,4 +26,6 @@ def go_on(history: History) -> Next:
     Rows that are done, skipped, or failed for good are not asked about: the journal's window leaves them out. A row
     whose request has changed is drift and is settled before the run begins.
     """
+    if lent:
+        return Next.JUDGE
     return Next.SEND if history.reply is None or history.open else Next.JUDGE

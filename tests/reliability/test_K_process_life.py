@@ -60,6 +60,36 @@ def test_K2_kills_at_journal_writes_lose_nothing_that_was_committed() -> None:
     assert figures.bad == []
 
 
+DISTINCT, TIMES, IN_FLIGHT = 60, 10, 4
+
+
+@pytest.mark.slow
+async def test_K1_equal_requests_that_are_sent_once_stay_so_wherever_the_program_is_killed(program: Program) -> None:
+    program.rows(f"text {number % DISTINCT}" for number in range(DISTINCT * TIMES))
+    flags = ("--dedupe", "--concurrency", str(IN_FLIGHT), "--concurrency-fixed")
+    settled = "SELECT DISTINCT json_extract(text, '$.text') FROM rows JOIN outcomes ON row = seq"
+    kills, done, before = 0, set[str](), dict[str, int]()
+    async with FaultServer(slow(0.05)) as server:
+        args = program.send(server.base_url, *flags)
+        for calls in (9, 21, 34, 45):
+            with program.going(*args) as process:
+                await until(lambda calls=calls: len(server.calls) >= calls)
+                process.kill()
+                kills += process.wait() == -signal.SIGKILL
+            args = ("resume", "last")
+            done, before = {text for (text,) in program.ask(settled)}, dict(server.prompts)
+        ran = await program.run(*args)
+        assert ran.code == 0, ran.err
+        print(f"{kills} kills, {len(server.calls)} calls for {DISTINCT} requests of {DISTINCT * TIMES} rows")
+        assert kills
+        assert 0 < len(done) < DISTINCT
+        assert all(server.prompts[text] == before[text] for text in done)
+        assert len(server.prompts) == DISTINCT
+        assert len(server.calls) <= DISTINCT + kills * IN_FLIGHT
+    assert len(program.done()) == DISTINCT * TIMES
+    assert program.ask("SELECT done, shared FROM totals") == [(DISTINCT * TIMES, DISTINCT * (TIMES - 1))]
+
+
 @pytest.mark.slow
 async def test_K3_a_row_that_was_answered_but_not_committed_is_sent_once_more_and_counted(program: Program) -> None:
     program.rows(["only"])

@@ -120,6 +120,9 @@ def account(progress: Progress, *, narrow: bool) -> Content:
         )
         if count
     ]
+    if progress.shared and not narrow:
+        saved = f", {words.money(progress.saved)} saved" if progress.saved else ""
+        parts.append((f"({progress.shared:,} from equal requests{saved})  ", DIM))
     if flags and not narrow:
         parts.append((f"({', '.join(flags)})  ", "$warning"))
     parts.append((f"of {progress.rows:,} rows", DIM))

@@ -1,0 +1,41 @@
+"""Replies to equal requests, taken from the journal of another run before anything is sent (`--reuse`)."""
+
+from batchrun import registry
+from batchrun.errors import RefusedError
+from batchrun.journal import Journal
+from batchrun.plan import Plan, plan_from_json
+from batchrun.plan.settings import Settings
+from batchrun.registry import RunFile
+
+
+def lender(settings: Settings, plan: Plan) -> RunFile | None:
+    """The run that the settings name, None where they name none.
+
+    Raises RefusedError for a run whose replies are not what this plan would get, and StorageError.
+    """
+    if settings.reuse is None:
+        return None
+    other = registry.find(settings.reuse, settings.runs_dir)
+    if other.meta.simulated != plan.simulated:
+        held, asked = ("simulated", "real") if other.meta.simulated else ("real", "simulated")
+        raise RefusedError(
+            f"--reuse: run {other.id} holds {held} replies, which would pass for {asked} ones here",
+            "name a run of the same kind, or leave --reuse out",
+        )
+    host = plan_from_json(other.meta.plan).base_url
+    if host != plan.base_url:
+        raise RefusedError(
+            f"--reuse: the replies of run {other.id} came from {host}, and this run asks {plan.base_url}, "
+            "where the same request may mean another model",
+            "name a run with the same base URL, or leave --reuse out",
+        )
+    return other
+
+
+def borrow(journal: Journal, other: RunFile | None, plan: Plan) -> str | None:
+    """Lend pending rows the replies of that run, and say how many; nothing where it is this very run. Blocks."""
+    if other is None or other.path.resolve() == journal.path.resolve():
+        return None
+    count = journal.borrow(other.path, once=plan.dedupe)
+    rows = "1 row gets its reply" if count == 1 else f"{count:,} rows get their replies"
+    return f"{rows} from run {other.id}, without a call"

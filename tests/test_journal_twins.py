@@ -1,0 +1,130 @@
+"""Which rows of equal requests are sent, which wait, and which are lent a reply: the rules of `journal.twins`, over SQL alone."""
+
+import sqlite3
+from contextlib import closing
+from importlib import resources
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrun.journal import twins, window
+from batchrun.models import Pending
+
+DONE, POST, FAILED, LATER, REPLIED, INVALID, OPEN, FRESH = (
+    *("done", "post", "failed", "for now", "replied", "spent", "open", "fresh"),
+)
+STATES = (DONE, POST, FAILED, LATER, REPLIED, INVALID, OPEN, FRESH)
+UNANSWERED = (REPLIED, INVALID, OPEN, FRESH)
+
+
+class Known(NamedTuple):
+    """A row as the journal has it: its request, what is known of it, and whether it is in the input."""
+
+    request: str
+    state: str
+    present: bool
+
+
+def journal(rows: list[Known]) -> sqlite3.Connection:
+    """A journal with these rows, numbered from 1."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.executescript(resources.files("batchrun.journal").joinpath("schema.sql").read_text(encoding="utf-8"))
+    for seq, (request, state, present) in enumerate(rows, 1):
+        values = (seq, seq if present else None, seq, f"k{seq}", request, "{}")
+        connection.execute(
+            "INSERT INTO rows (seq, position, line, key, request, text) VALUES (?, ?, ?, ?, ?, ?)", values
+        )
+        _know(connection, seq, state)
+    return connection
+
+
+def _know(connection: sqlite3.Connection, seq: int, state: str) -> None:
+    if state == FRESH:
+        return
+    reply = None if state in (LATER, OPEN) else seq
+    connection.execute(
+        "INSERT INTO attempts (row, number, session, began, ended, spent, cost, reply) VALUES (?, 1, 1, 1, ?, ?, ?, ?)",
+        (seq, None if state == OPEN else 2, int(state == INVALID), 100 + seq, reply),
+    )
+    if reply is not None:
+        connection.execute(
+            "INSERT INTO replies (id, row, number, body) VALUES (?, ?, 1, ?)", (seq, seq, f"reply {seq}")
+        )
+    if state not in UNANSWERED:
+        outcome = ("done" if state == DONE else "failed", int(state != LATER), int(state == POST), reply)
+        connection.execute(
+            "INSERT INTO outcomes (row, state, final, post, reply, attempts, finished) VALUES (?, ?, ?, ?, ?, 1, 1)",
+            (seq, *outcome),
+        )
+
+
+def streams(connection: sqlite3.Connection) -> tuple[list[Pending], list[Pending], dict[int, list[int]]]:
+    """The rows that are sent, those that are lent a reply, and those that wait for each row."""
+    sent = window.pending(connection, 0, 100, None)
+    waiting = {
+        row.seq: [other.seq for other in window.following(connection, row.seq, row.seq, 0, 100)]
+        for row in sent
+        if row.awaited
+    }
+    return sent, window.answered(connection, 0, 100), waiting
+
+
+KNOWN = st.lists(
+    st.builds(Known, st.sampled_from(["a", "b", ""]), st.sampled_from(STATES), st.booleans()), min_size=1, max_size=9
+)
+
+
+@settings(deadline=None)
+@given(rows=KNOWN, limit=st.integers(1, 9))
+def test_each_row_is_sent_or_waits_or_is_lent_a_reply(rows: list[Known], limit: int) -> None:
+    def wanted(position: int) -> bool:
+        return position <= limit
+
+    with closing(journal(rows)) as connection:
+        twins.pair(connection, dedupe=True, wanted=wanted)
+        sent, lent, waiting = streams(connection)
+
+    def of(seq: int) -> Known:
+        return rows[seq - 1]
+
+    handled = [row.seq for row in (*sent, *lent)] + [seq for group in waiting.values() for seq in group]
+    unanswered = [seq for seq, row in enumerate(rows, 1) if row.present and row.state in UNANSWERED]
+    assert sorted(handled) == unanswered
+
+    answers = {row.request for row in rows if row.state in (DONE, POST)}
+    for row in lent:
+        assert row.lent is not None
+        source = of(row.lent.twin)
+        assert source.request == of(row.seq).request != ""
+        assert source.state in (DONE, POST)
+        assert (row.lent.body, row.lent.cost) == (f"reply {row.lent.twin}", 100 + row.lent.twin)
+    for leader, group in waiting.items():
+        assert {of(seq).request for seq in (leader, *group)} == {of(leader).request}
+        assert of(leader).request not in answers
+        assert all(wanted(seq) for seq in (leader, *group))
+    calls = [of(row.seq).request for row in sent if wanted(row.seq) and of(row.seq).state != REPLIED]
+    for request in ("a", "b"):
+        replied = any(of(row.seq) == (request, REPLIED, True) and wanted(row.seq) for row in sent)
+        assert calls.count(request) <= (0 if request in answers or replied else 1)
+
+
+@given(rows=KNOWN)
+def test_nobody_waits_where_equal_requests_are_samples(rows: list[Known]) -> None:
+    with closing(journal(rows)) as connection:
+        twins.pair(connection, dedupe=True, wanted=None)
+        twins.pair(connection, dedupe=False, wanted=None)
+        _, _, waiting = streams(connection)
+        assert waiting == {}
+
+
+@pytest.mark.parametrize(
+    "rows", [[Known("a", FRESH, True)] * 3, [Known("a", DONE, False), *[Known("a", FRESH, True)] * 3]]
+)
+def test_settling_it_again_changes_nothing(rows: list[Known]) -> None:
+    with closing(journal(rows)) as connection:
+        twins.pair(connection, dedupe=True, wanted=None)
+        before = streams(connection)
+        twins.pair(connection, dedupe=True, wanted=None)
+        assert streams(connection) == before
