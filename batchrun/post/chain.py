@@ -22,8 +22,9 @@ _TRACE = 8000
 """Characters of a traceback that are kept, its end."""
 _BATCH_LINE = frozenset({"id", "custom_id", "response", "error"})
 
-_encode_text: Callable[[str], str] = json.encoder.encode_basestring  # what JSONEncoder comes to for a text
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_ENCODERS: dict[type, Callable[[Any], str]] = {str: json.encoder.encode_basestring, int: int.__repr__}
+"""What JSONEncoder comes to for single values, by a way that takes it a microsecond."""
 _encode_ascii = json.JSONEncoder(allow_nan=False).encode
 
 
@@ -78,7 +79,7 @@ class _OutputRow:
 def encoded(value: Any) -> str:
     """The value as JSON text. Raises NotJsonError for what JSON cannot hold, NaN and infinity too."""
     try:
-        text = _encode_text(value) if type(value) is str else _encode(value)
+        text = _ENCODERS.get(type(value), _encode)(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise NotJsonError(f"the returned {type(value).__name__} is not JSON: {error}") from None
     if not text.isascii():
