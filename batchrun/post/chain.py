@@ -20,6 +20,8 @@ BLOCKING = 0.1
 """Seconds without a turn of its event loop for which a coroutine function is named."""
 _TRACE = 8000
 """Characters of a traceback that are kept, its end."""
+_OWN = frozenset(str(Path(__file__).with_name(name)) for name in ("chain.py", "inline.py"))
+"""Files whose frames say nothing of where a user's function failed."""
 _BATCH_LINE = frozenset({"id", "custom_id", "response", "error"})
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
@@ -34,6 +36,10 @@ class NotJsonError(ValueError):
 
 class ClashError(ValueError):
     """A function returned a member that the row has already."""
+
+
+class EndedError(BaseException):
+    """A function would have ended the process, in a thread of a process that has other things to do."""
 
 
 class _OutputRow:
@@ -245,14 +251,15 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, NotJsonError | ClashError):
         cause = "post: not JSON" if isinstance(error, NotJsonError) else "post: column exists"
         return Failure(cause, str(error))
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    cause = "post: worker died" if isinstance(error, EndedError) else f"post: {name}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename not in _OWN]
     said = _said(error)
-    message = f"{name}: {said}" if said else name
+    message = said if isinstance(error, EndedError) else f"{name}: {said}" if said else name
     if frames:
         last = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), frames[-1])
         message += f" ({Path(last.filename).name}:{last.lineno} in {last.name})"
     trace = "Traceback (most recent call last):\n" + "".join(traceback.format_list(frames)) + f"{name}: {said}"
-    return Failure(f"post: {name}", message, trace[-_TRACE:])
+    return Failure(cause, message, trace[-_TRACE:])
 
 
 def _said(error: BaseException) -> str:

@@ -5,13 +5,14 @@ A thread cannot be stopped. One that hangs is left behind, and another takes its
 
 import asyncio
 import logging
+import os
 import queue
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO, cast
 
-from batchrun.post.chain import Chain, timed_out
+from batchrun.post.chain import Chain, EndedError, timed_out
 from batchrun.post.pool import LostError
 from batchrun.post.reply import Done, Item
 
@@ -80,13 +81,18 @@ def _resolve(future: asyncio.Future[Done], result: Done) -> None:
 
 
 class Diversion:
-    """Takes what chosen threads print, and puts it into the log; what others print goes where it always went."""
+    """Takes what chosen threads print, and puts it into the log, and lets none of them end the process. What other
+    threads print goes where it always went."""
 
     def __init__(self) -> None:
         self._threads: set[int] = set()
         self._before = sys.stdout, sys.stderr
         self._now = tuple(_Fork(stream, self._threads) for stream in self._before)
         sys.stdout, sys.stderr = cast("tuple[TextIO, TextIO]", self._now)
+        self._end = os._exit  # pyright: ignore[reportPrivateUsage]  the function has no other name
+        self._pid = os.getpid()
+        self._stay: Any = self._leave  # one object, to know it by
+        os._exit = self._stay  # pyright: ignore[reportPrivateUsage]  as above
 
     def divert(self) -> None:
         """From here on for the calling thread."""
@@ -98,6 +104,13 @@ class Diversion:
             sys.stdout = self._before[0]
         if sys.stderr is self._now[1]:
             sys.stderr = self._before[1]
+        if os._exit is self._stay:  # pyright: ignore[reportPrivateUsage]  as above
+            os._exit = self._end  # pyright: ignore[reportPrivateUsage]  as above
+
+    def _leave(self, code: int) -> None:
+        if threading.get_ident() in self._threads and os.getpid() == self._pid:
+            raise EndedError(f"the function ends its process with os._exit({code})")
+        self._end(code)
 
 
 class _Fork:

@@ -85,8 +85,9 @@ def _leave_when_closed(pipe: int) -> None:
 
 def _never_end_well() -> None:
     end = os._exit  # pyright: ignore[reportPrivateUsage]  the function has no other name
+    own = os.getpid()
 
     def leave(code: int) -> Any:
-        end(code or EXITED)
+        end(EXITED if code == 0 and os.getpid() == own else code)  # a process that a function forks may end well
 
     os._exit = leave  # pyright: ignore[reportPrivateUsage]  as above
