@@ -153,12 +153,16 @@ class PostChanged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """No new request leaves; those in flight are awaited until `until`."""
+    """No new request leaves; those in flight are awaited until `until`.
+
+    `post` rows are in post-processing, which ends soon after the last reply, done or not: going on does the rest.
+    """
 
     in_flight: int
     until: float
     why: str
     at: float
+    post: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,12 @@ def leaves(reply):
         os._exit(0)
     return reply.fields["n"]
 
+def forks(reply):
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
 def hangs(reply):
     while reply.fields["n"] == 7:
         pass
@@ -175,6 +181,18 @@ async def test_only_the_row_at_fault_fails_and_the_pool_goes_on(functions: Path,
     assert all(result == Value(str(n), None) for n, result in outlet.results.items() if n != 7)
 
 
+async def test_a_function_that_would_end_batchruns_own_process_fails_its_row(functions: Path) -> None:
+    outlet = await Outlet(functions, "leaves", workers=0).put(50)
+    assert outlet.failed.keys() == {7}
+    assert outlet.failed[7].cause == "post: worker died"
+    assert outlet.failed[7].message == "the function ends its process with os._exit(0) (functions.py:23 in leaves)"
+
+
+async def test_a_process_that_a_function_forks_may_end(functions: Path) -> None:
+    outlet = await Outlet(functions, "forks", workers=1).put(2)
+    assert list(outlet.results.values()) == [Value("0", None)] * 2
+
+
 async def test_a_row_that_hangs_in_the_thread_fails_alone(functions: Path) -> None:
     outlet = await Outlet(functions, "stuck", workers=0, timeout=0.3).put(50)
     assert outlet.failed.keys() == {7}
@@ -284,6 +302,29 @@ async def test_a_row_waits_until_its_reply_is_safe(functions: Path) -> None:
     await stage.drain()
     await stage.close()
     assert came == [3, 1]
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_a_stage_in_a_hurry_lets_nobody_wait_and_ends_soon(
+    functions: Path, monkeypatch: pytest.MonkeyPatch, *, early: bool
+) -> None:
+    monkeypatch.setattr("batchrun.post.stage.LINGER", 0.3)
+    came: list[int] = []
+
+    async def deliver(results: Sequence[tuple[int, Result]]) -> None:
+        came.extend(number for number, _ in results)
+
+    stage = Stage(Choices(specs=(f"{functions}:hangs",), workers=2), deliver, environ=dict(os.environ))
+    if early:
+        stage.hurry()
+    async with asyncio.timeout(10):
+        for number in range(500 if early else 20):
+            await stage.put(Task(number, Item("a", json.dumps({"n": number}))))
+        if not early:
+            asyncio.get_running_loop().call_later(0.5, stage.hurry)
+        await stage.drain()
+    await stage.close()
+    assert 7 not in came
 
 
 async def test_an_abandoned_stage_leaves_no_process_and_no_thread(functions: Path) -> None:

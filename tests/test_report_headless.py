@@ -14,7 +14,7 @@ from batchrun.events import AttemptEnded, Draining, Event, Going, IntakeProgress
 from batchrun.events import WaitReason as Reason
 from batchrun.models import Flag, Outcome, State
 from batchrun.progress import Progress
-from batchrun.report.faces import Lines
+from batchrun.report.faces import Lines, notable
 from batchrun.report.logbook import told
 
 pytestmark = pytest.mark.slow  # each test waits for runs of the whole program
@@ -65,6 +65,21 @@ def test_no_progress_leaves_the_facts_and_no_status_lines(*, status: bool) -> No
     face.hear(Notice("the provider is down", 107.0))
     shown = ["batchrun: 4/10 rows"] * status + ["batchrun: the provider is down"]
     assert [line.partition(",")[0] for line in heard.getvalue().splitlines()] == shown
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (Draining(3, 20.0, "interrupted", 9.0), "stopping (interrupted); 3 in flight are awaited"),
+        (
+            Draining(0, 20.0, "interrupted", 9.0, 64),
+            "stopping (interrupted); 0 in flight are awaited, 64 in post-processing get a few seconds; "
+            "the rest of them is done by resume",
+        ),
+    ],
+)
+def test_a_stop_says_what_is_awaited(event: Event, line: str) -> None:
+    assert notable(event) == line
 
 
 def test_a_log_tells_every_attempt_and_why_it_is_sent_again() -> None:

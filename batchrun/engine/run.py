@@ -31,6 +31,8 @@ TICK = 0.25
 """Seconds between looks at the gate for the faces."""
 SAMPLE_EVERY = 5.0
 """Seconds between samples of the run's state in the journal."""
+SIGNALLED = frozenset({ExitCode.HANGUP, ExitCode.INTERRUPTED, ExitCode.TERMINATED})
+"""Ends that somebody waits for."""
 
 
 class Run:
@@ -131,8 +133,9 @@ class Run:
         self._ending = ending
         self._close()
         in_flight, now = self._gate.view().in_flight, self._loop.time()
-        if in_flight:
-            self._emit(Draining(in_flight, now + drain, ending.message or ending.exit_code.name.lower(), now))
+        post = self._posting.hurry() if ending.exit_code in SIGNALLED else 0
+        if in_flight or post:
+            self._emit(Draining(in_flight, now + drain, ending.message or ending.exit_code.name.lower(), now, post))
         self._loop.call_later(drain, self.abandon)
 
     def abandon(self) -> None:

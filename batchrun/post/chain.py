@@ -84,8 +84,9 @@ class _OutputRow:
 
 def encoded(value: Any) -> str:
     """The value as JSON text. Raises NotJsonError for what JSON cannot hold, NaN and infinity too."""
+    kind: type = type(value)
     try:
-        text = _ENCODERS.get(type(value), _encode)(value)
+        text = _ENCODERS.get(kind, _encode)(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise NotJsonError(f"the returned {type(value).__name__} is not JSON: {error}") from None
     if not text.isascii():

@@ -38,6 +38,9 @@ LARGEST = 2000
 """Rows in a shard at most."""
 ROUNDS = 4
 """How many times the rows that may wait together a shard of coroutine functions holds."""
+LINGER = 5.0
+"""Seconds that the stage goes on for when it is told to hurry and no more rows come: what is left can be done later,
+from the journal, and costs nothing."""
 GRACE = 1.0
 """Seconds that a shard may take beyond the time of one row."""
 _CERTAIN = PROBE * WORTH_A_PROCESS
@@ -96,6 +99,7 @@ class Stage:
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._dispatching = False
         self._closed = False
+        self._hurried = False
         self._room = 0
         self._mean: float | None = None
         self._timed = 0
@@ -126,7 +130,7 @@ class Stage:
 
     async def put(self, task: Task, ready: "asyncio.Future[None] | None" = None) -> None:
         """Take a row in; waits while the stage is full. The row is not touched before `ready` is done."""
-        while self._inside >= self._room and not self._closed:
+        while self._inside >= self._room and not self._closed and not self._hurried:
             self._room = self._fitting_room()
             if self._inside >= self._room:
                 await self._wait()
@@ -143,10 +147,20 @@ class Stage:
         self._queue.append(task)
         self._soon()
 
+    def hurry(self) -> None:
+        """Let nobody wait to put a row in any more, and `drain` end after `LINGER` at the latest."""
+        self._hurried = True
+        self._wake()
+
     async def drain(self) -> None:
         """Wait until every row is out, or the stage is abandoned."""
+        end: asyncio.TimerHandle | None = None
         while self._inside and not self._closed:
+            if self._hurried and end is None:
+                end = asyncio.get_running_loop().call_later(LINGER, self.abandon)
             await self._wait(quietly=True)
+        if end is not None:
+            end.cancel()
 
     def abandon(self) -> None:
         """Take nothing more in and let nothing more out."""

@@ -190,8 +190,8 @@ def notable(event: Event) -> str | None:
         return printable(event.message, 500)
     if isinstance(event, RunStarted):
         return started(event)
-    if isinstance(event, Draining) and event.in_flight:
-        return f"stopping ({event.why}); {event.in_flight} in flight are awaited"
+    if isinstance(event, Draining) and (event.in_flight or event.post):
+        return f"stopping ({event.why}); {words.awaited(event.in_flight, event.post)}"
     return None
 
 

@@ -168,6 +168,12 @@ def failed(progress: Progress) -> str:
     return f"{progress.failed:,} failed{post}"
 
 
+def awaited(in_flight: int, post: int) -> str:
+    """What a run that is stopping still waits for."""
+    later = f", {post:,} in post-processing get a few seconds; the rest of them is done by resume" if post else ""
+    return f"{in_flight} in flight are awaited{later}"
+
+
 def status(progress: Progress) -> str:
     """One plain line: where the run is, how fast, what it waits for."""
     limits = progress.limits
