@@ -25,7 +25,7 @@ _OWN = frozenset(str(Path(__file__).with_name(name)) for name in ("chain.py", "i
 _BATCH_LINE = frozenset({"id", "custom_id", "response", "error"})
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-_ENCODERS: dict[type, Callable[[Any], str]] = {str: json.encoder.encode_basestring, int: int.__repr__}
+_ENCODERS: dict[type[Any], Callable[[Any], str]] = {str: json.encoder.encode_basestring, int: int.__repr__}
 """What JSONEncoder comes to for single values, by a way that takes it a microsecond."""
 _encode_ascii = json.JSONEncoder(allow_nan=False).encode
 
@@ -84,9 +84,8 @@ class _OutputRow:
 
 def encoded(value: Any) -> str:
     """The value as JSON text. Raises NotJsonError for what JSON cannot hold, NaN and infinity too."""
-    kind: type = type(value)
     try:
-        text = _ENCODERS.get(kind, _encode)(value)
+        text = _encoder_of(value)(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise NotJsonError(f"the returned {type(value).__name__} is not JSON: {error}") from None
     if not text.isascii():
@@ -95,6 +94,10 @@ def encoded(value: Any) -> str:
         except UnicodeEncodeError:
             return _encode_ascii(value)  # a lone surrogate, which has to be an escape
     return text
+
+
+def _encoder_of(value: object) -> Callable[[Any], str]:
+    return _ENCODERS.get(type(value), _encode)
 
 
 class Chain:
