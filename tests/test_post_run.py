@@ -170,6 +170,13 @@ def test_other_post_processing_is_no_drift() -> None:
     before = read("out.jsonl")
     ran = batchrun(*RUN, "--post", "f.py:score")
     assert (ran.returncode, attempts(), read("out.jsonl")) == (0, ROWS, before)
+    assert (
+        f"other post-processing than before ({Path('f.py').absolute()}:upper): 12 rows that are done keep" in ran.stderr
+    )
+    again = batchrun(*RUN, "--post", "f.py:score")
+    assert "other post-processing" not in again.stderr
+    assert batchrun("post", "out.jsonl").returncode == 0
+    assert all("length" in row for row in read("out.jsonl"))
 
 
 def test_a_member_that_is_a_column_fails_the_row() -> None:
@@ -236,6 +243,29 @@ def test_csv_has_the_columns_that_functions_add() -> None:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["id", "word", "output", "odd", "even"]
     assert [row["odd"] + row["even"] for row in rows] == [str(n) for n in range(1, ROWS + 1)]
+
+
+def test_csv_has_a_column_for_values_that_take_the_place_of_the_schemas_fields() -> None:
+    schema = "outputs: {type: object, properties: {mark: {type: integer}}, required: [mark]}"
+    Path("say.prompty").write_text(PROMPT.replace("---\nuser", f"{schema}\n---\nuser"), encoding="utf-8")
+    Path("g.py").write_text("def g(reply):\n    return reply.line if reply.line % 2 else None\n")
+    ran = batchrun(*RUN[:-1], "out.csv", "--post", "g.py:g")
+    assert ran.returncode == 0, ran.stderr
+    with open("out.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["id", "word", "mark", "output"]
+    assert [row["output"] for row in rows] == ["" if n % 2 == 0 else str(n) for n in range(1, ROWS + 1)]
+    assert all((row["mark"] == "") == (row["output"] != "") for row in rows)
+
+
+def test_a_column_of_the_input_is_not_taken_by_a_value_in_place_of_the_schemas_fields() -> None:
+    schema = "outputs: {type: object, properties: {mark: {type: integer}}, required: [mark]}"
+    Path("say.prompty").write_text(PROMPT.replace("---\nuser", f"{schema}\n---\nuser"), encoding="utf-8")
+    Path("in.jsonl").write_text('{"word": "w", "output": 1}\n', encoding="utf-8")
+    assert batchrun(*RUN).returncode == 0
+    ran = batchrun(*RUN, "--fresh", "--post", "f.py:upper")
+    assert ran.returncode == 2
+    assert "already has a column output" in ran.stderr
 
 
 def test_a_coroutine_that_blocks_is_named_in_the_summary() -> None:

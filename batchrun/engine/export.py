@@ -48,11 +48,13 @@ def columns_of(plan: Plan, reader: Reader) -> tuple[str, ...]:
     if plan.output_format != "csv":
         return ()
     more = dict.fromkeys(name for text in reader.added() for name in rows.columns_of(text))
-    if plan.input_format not in _UNLIKE and not more:
+    plain = _in_place_of_schema(plan)
+    new = (*added(plan), *(plain if plain and reader.has_plain_value() else ()), *more)
+    if plan.input_format not in _UNLIKE and new == added(plan):
         return ()
     texts = reader.texts() if plan.input_format in _UNLIKE else islice(reader.texts(), 1)
     found = dict.fromkeys(name for text in texts for name in rows.columns_of(text))
-    return tuple(dict.fromkeys([*found, *added(plan), *more]))
+    return tuple(dict.fromkeys([*found, *new]))
 
 
 def export(plan: Plan, reader: Reader, output: Path, *, errors: Path | None = None) -> Exported:
@@ -117,6 +119,16 @@ def added(plan: Plan) -> tuple[str, ...]:
     if plan.kind is Kind.BATCH:
         return ()
     return plan.output_fields or (plan.output_column,)
+
+
+def reserved(plan: Plan) -> tuple[str, ...]:
+    """The names that no input row may have: those that an output row may get beside its input's."""
+    return (*added(plan), *_in_place_of_schema(plan))
+
+
+def _in_place_of_schema(plan: Plan) -> tuple[str, ...]:
+    """The column of a value that a function of `--post` returns in place of the fields of the output schema."""
+    return (plan.output_column,) if plan.post and plan.output_fields and plan.kind is not Kind.BATCH else ()
 
 
 def additions(plan: Plan, record: Record) -> dict[str, str]:

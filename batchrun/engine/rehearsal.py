@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from batchrun import prompts, rows
-from batchrun.engine.export import added
+from batchrun.engine.export import reserved
 from batchrun.engine.intake import Problems, checked
 from batchrun.engine.start import planned, renderer_of
 from batchrun.events import Emit, IntakeProgress
@@ -33,7 +33,7 @@ def rehearse(gathered: Gathered, emit: Emit) -> Rehearsal:
     plan = planned(gathered, source, prompt)
     problems = Problems()
     sized = _Sized(renderer_of(plan, prompt))
-    for count, _ in enumerate(checked(source, sized, problems, added(plan)), 1):
+    for count, _ in enumerate(checked(source, sized, problems, reserved(plan)), 1):
         if count % 10_000 == 0:
             emit(IntakeProgress(count))
     problems.refuse(source.name, skip_invalid=settings.skip_invalid)

@@ -13,7 +13,7 @@ from typing import Any
 
 from batchrun import journal as journals
 from batchrun import post, prompts, registry, rows, sim
-from batchrun.engine.export import added
+from batchrun.engine.export import reserved
 from batchrun.engine.guard import guarded
 from batchrun.engine.intake import Problems, checked
 from batchrun.engine.reuse import borrow, lender
@@ -228,7 +228,7 @@ def _meta(plan: Plan, run: str, created: float, directory: Path) -> Meta:
 def _fill(prepared: Prepared, source: Input, gathered: Gathered, emit: Emit) -> None:
     """Take the rows in: all of them the first time, what differs after that."""
     problems = Problems()
-    found = checked(source, prepared.renderer, problems, added(prepared.plan))
+    found = checked(source, prepared.renderer, problems, reserved(prepared.plan))
     journal = prepared.journal
     if journal.doubt is not None:
         emit(Notice(journal.doubt, time.monotonic()))
@@ -245,6 +245,9 @@ def _fill(prepared: Prepared, source: Input, gathered: Gathered, emit: Emit) -> 
     journal.apply(_amended(prepared))
     if not drift.nothing:
         emit(Notice(_drift_sentence(drift), time.monotonic()))
+    before = plan_from_json(prepared.run.meta.plan).post
+    if before != prepared.plan.post and journal.totals.done:
+        emit(Notice(_other_post(prepared, before), time.monotonic()))
     journal.reopen()
 
 
@@ -271,6 +274,15 @@ def _check_drift(prepared: Prepared, drift: Drift, *, update: bool) -> None:
         "send them again with --update, start over with --fresh, or choose another --output",
         drift.changed_done,
     )
+
+
+def _other_post(prepared: Prepared, before: tuple[str, ...]) -> str:
+    now = prepared.plan.post
+    what = f"other post-processing than before ({', '.join(before)})" if before else "post-processing is new"
+    if not now:
+        what = f"no post-processing, where there was some before ({', '.join(before)})"
+    again = f"; `batchrun post {prepared.run.id}` puts all of them through it" if now else ""
+    return f"{what}: {prepared.journal.totals.done:,} rows that are done keep what they have{again}"
 
 
 def _drift_sentence(drift: Drift) -> str:

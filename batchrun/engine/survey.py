@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from batchrun import prompts, registry, rows
 from batchrun.engine.digests import Digests
-from batchrun.engine.export import added
+from batchrun.engine.export import reserved
 from batchrun.engine.forecast import (
     BYTES_PER_TOKEN,
     Duration,
@@ -87,7 +87,7 @@ def survey(gathered: Gathered, emit: Emit) -> Survey:
     renderer = _Last(renderer_of(plan, prompt))
     counted = _Counted(plan, _run_of(plan, gathered))
     total = sum(1 for _ in source) if plan.sample is not None else 0
-    for position, row in enumerate(checked(source, renderer, problems, added(plan)), 1):
+    for position, row in enumerate(checked(source, renderer, problems, reserved(plan)), 1):
         if row.skipped is None and renderer.request is not None:
             counted.add(row.line, row.request, renderer.request, wanted=_wanted(plan, position, total))
         if position % 10_000 == 0:

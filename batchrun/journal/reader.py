@@ -275,6 +275,10 @@ class Reader:
             yield from dict.fromkeys(text for _, text in page)
             after = page[-1][0]
 
+    def has_plain_value(self) -> bool:
+        """Whether the output of a row is stated and is not an object."""
+        return bool(self._all("SELECT 1 FROM outcomes WHERE substr(value, 1, 1) <> '{' LIMIT 1"))
+
     def recover_rows(self) -> Iterator[Record]:
         """What can still be read of a damaged journal, by seq; damaged stretches are passed over."""
         end = min(self._last_seq(), self.path.stat().st_size)  # no row is smaller than a byte, whatever its number says
