@@ -104,7 +104,7 @@ class RecordWriter:
     def write(self, record: Record) -> None:
         """One done row."""
         if self._rows is None:
-            self._stream.write(batch_result(record, self._plan.output_column).encode() + b"\n")
+            self._stream.write(f"{batch_result(record, self._plan.output_column)}\n".encode())
         else:
             self._rows.write(record.text, additions(self._plan, record))
 
@@ -160,16 +160,14 @@ def _reply_value(plan: Plan, body: str) -> str:
 
 def batch_result(record: Record, column: str = "output") -> str:
     """A done OpenAI Batch request as a line of OpenAI's results file; what post-processing made of it comes after."""
+    batch_id = _batch_id(record)
     line = rows.batch_line(
-        _batch_id(record),
-        record.key,
-        record.status or 200,
-        record.request_id or _batch_id(record),
-        record.body or "null",
+        batch_id, record.key, record.status or 200, record.request_id or batch_id, record.body or "null"
     )
+    if record.value is None and record.added is None:
+        return line
     new = {} if record.value is None else {column: record.value}
-    new |= merged(record)
-    return rows.insert_members(line, new) if new else line
+    return rows.insert_members(line, new | merged(record))
 
 
 def error_line(plan: Plan, record: Record) -> str:

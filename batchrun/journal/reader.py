@@ -21,9 +21,9 @@ Made = TypeVar("Made")
 _OPEN = "EXISTS (SELECT 1 FROM attempts WHERE attempts.row = rows.seq AND ended IS NULL)"
 _STATE = f"ifnull(o.state, CASE WHEN {_OPEN} THEN 'unknown' ELSE 'pending' END)"
 _RECORD = f"""
-SELECT rows.seq, rows.position, rows.line, rows.key, rows.text, {_STATE}, ifnull(o.final, 0), o.cause, o.message,
-       o.flags, ifnull(o.attempts, 0), o.value, replies.body, o.finished, o.seconds, o.input_tokens, o.output_tokens,
-       a.status, a.request_id, a.excerpt, o.added, ifnull(o.post, 0), o.trace
+SELECT rows.seq, rows.position, rows.line, rows.key, rows.text, o.value, replies.body, o.added, o.cause, o.message,
+       ifnull(o.attempts, 0), o.finished, o.seconds, o.input_tokens, o.output_tokens, a.status, a.request_id, a.excerpt,
+       o.trace, {_STATE}, o.final, o.flags, o.post
 FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.reply
 LEFT JOIN attempts AS a ON a.row = ifnull(o.twin, o.row) AND a.number = o.attempts
 """  # noqa: S608 - made of the expressions above
@@ -81,14 +81,13 @@ def _flags(text: str | None) -> frozenset[str]:
 
 
 def _record(row: Sequence[Any]) -> Record:
-    seq, position, line, key, text, state, final, cause, message, flags, *rest, added, post, trace = row
-    _, value, body, *_ = rest
+    *rest, state, final, flags, post = row
+    text, value, body, added = rest[4:8]
     if not (
         isinstance(text, str) and isinstance(value, _TEXT) and isinstance(body, _TEXT) and isinstance(added, _TEXT)
     ):
         raise TypeError("no text where text belongs")  # a damaged page: SQLite's columns hold whatever is there
-    where, how = (seq, position, line, key, text), (_STATES[state], final == 1, cause, message, _flags(flags))
-    return Record._make((*where, *how, *rest, added, post == 1, trace))
+    return Record._make((*rest, _STATES[state], final == 1, _flags(flags), post == 1))
 
 
 _TEXTS = """

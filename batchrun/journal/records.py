@@ -90,8 +90,8 @@ class Record(NamedTuple):
     """A row of the journal with everything that is needed to write it out. `state` is never in flight.
 
     `position` is None for an absent row; `body` is the body of the reply that the outcome rests on; `value`, `added`,
-    `post` and `trace` are those of `models.Outcome`. Fields from `final` on are None or empty where there is no outcome. `status`, `request_id`
-    and `excerpt` are those of the attempt that the outcome rests on.
+    `post` and `trace` are those of `models.Outcome`. Where there is no outcome, as `state` says, its fields are
+    None or empty. `status`, `request_id` and `excerpt` are those of the attempt that it rests on.
     """
 
     seq: int
@@ -99,14 +99,12 @@ class Record(NamedTuple):
     line: int
     key: str
     text: str
-    state: State
-    final: bool
-    cause: str | None
-    message: str | None
-    flags: frozenset[str]
-    attempts: int
     value: str | None
     body: str | None
+    added: str | None
+    cause: str | None
+    message: str | None
+    attempts: int
     finished: float | None
     seconds: float | None
     input_tokens: int | None
@@ -114,9 +112,11 @@ class Record(NamedTuple):
     status: int | None
     request_id: str | None
     excerpt: str | None
-    added: str | None = None
-    post: bool = False
-    trace: str | None = None
+    trace: str | None
+    state: State
+    final: bool
+    flags: frozenset[str]
+    post: bool
 
 
 class Entry(NamedTuple):
