@@ -391,7 +391,7 @@ async def test_a_wait_announced_at_random_is_kept_by_everybody() -> None:
     await asyncio.gather(*(row() for _ in range(400)))
 
 
-@pytest.mark.parametrize("limit", [30.0])
+@pytest.mark.parametrize("limit", [30.0, 15.0, 5.0])
 async def test_a_lower_limit_is_found_again(limit: float) -> None:
     scene, level, at, refused = Scene(Limits(cap=32)), 2.0, now(), list[float]()
 
@@ -547,15 +547,15 @@ def test_headers_of_a_shallow_bucket_of_a_daily_quota_and_of_a_fixed_window() ->
 def test_a_learnt_pace_falls_once_a_burst_and_rises_again_beyond_it() -> None:
     pace = Pace(start=False)
     pace.refresh(0.0, False)
-    assert pace.refused(left=1.0, pace=100.0, now=2.0)
-    assert not pace.refused(left=1.5, pace=100.0, now=2.1)
+    assert pace.refused(left=1.0, pace=100.0, spaced=100.0, now=2.0)
+    assert not pace.refused(left=1.5, pace=100.0, spaced=100.0, now=2.1)
     fallen = pace.rate
     assert fallen == pytest.approx(93.0)
     for tenth in range(21, 600):
         pace.refresh(tenth / 10, True)
     assert pace.rate > 110
     idle = Pace(start=False)
-    idle.refused(left=1.0, pace=100.0, now=2.0)
+    idle.refused(left=1.0, pace=100.0, spaced=100.0, now=2.0)
     for second in range(3, 100):
         idle.refresh(second, False)
     assert idle.rate == pytest.approx(93.0)

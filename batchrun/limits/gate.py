@@ -255,7 +255,7 @@ class Gate:
         self._last = now
         self._window.first_left(now)
         full = self._scarce is WaitReason.CONCURRENCY and self._in_flight >= 0.8 * self._window.size
-        return Permit(tokens, self._rates.whole, full, now)
+        return Permit(tokens, self._rates.whole, self._rates.spacing.rate, full, now)
 
     def _may_leave(self, now: float, tokens: int) -> bool:
         """Whether a request may leave now; else `_reason` and `_until` say why not."""

@@ -6,11 +6,13 @@ at which a refused request left is the level; the rate falls to just under it an
 does with a window): quickly at first, flat near the level, then ever faster beyond it. A burst of 429s is one fall.
 
 A 429 soon after a fall, clearly below the level, does not move the level: it makes the next fall deeper, as an
-experiment. If 429s go on after four falls, slowing down was no cure, and their share tells why. A large share: the limit
-is lower now, and what was admitted is the new level. A small one: *noise*, 429s at random that have nothing to do with
-the rate (other users of the key, a flaky gateway). Then the rate goes back to the level and *regains*: it grows with
-every answer, no faster than it doubles a round, and a 429 is news only when those in excess of the noise add up to six.
-What is refused clearly below the level goes on telling how much noise there is.
+experiment. If 429s go on after four falls, slowing down was no cure, and their share tells why. A large share, of all
+or of what left as fast as the slowest that was refused (just after a 429 half the rate is used, which a limit admits and
+noise does not spare): the limit is lower now, and what was admitted is the new level. A small one: *noise*, 429s at
+random that have nothing to do with the rate (other users of the key, a flaky gateway). Then the rate goes back to the
+level and *regains*: it grows with every answer, no faster than it doubles a round, and a 429 is news only when those in
+excess of the noise add up to six; if by then their share is large, it was a limit after all. What is refused clearly
+below the level goes on telling how much noise there is.
 
 The pace grows only while it is what holds requests back.
 """
@@ -53,8 +55,9 @@ class Pace:
     """The learnt rate in requests per second. All times are seconds of the gate's clock."""
 
     __slots__ = (
-        "_admitted", "_anchor", "_answered", "_answered_before", "_at", "_behind", "_binding", "_cut_at", "_excess", "_falls",
-        "_first", "_halved", "_judged", "_level", "_plateau", "_refused", "_stage", "_time", "noise", "rate",
+        "_admitted", "_anchor", "_answered", "_answered_at", "_answered_before", "_at", "_behind", "_binding", "_cut_at", "_excess",
+        "_falls", "_first", "_halved", "_judged", "_level", "_plateau", "_refused", "_refused_at", "_stage", "_time", "noise",
+        "rate",
     )  # fmt: skip
 
     def __init__(self, *, start: bool) -> None:
@@ -62,6 +65,7 @@ class Pace:
         self.noise = self._judged = 0.0
         self._stage = "start"
         self._admitted: deque[float] = deque(maxlen=_REMEMBERED)
+        self._answered_at: deque[float] = deque(maxlen=_REMEMBERED)
         self._first = -1.0
         self._at = 0.0
         self._time = 0.0
@@ -69,7 +73,8 @@ class Pace:
         self._level = math.inf
         self._plateau = _PLATEAU
         self._falls = self._halved = 0
-        self._answered = self._answered_before = self._refused = self._behind = 0
+        self._answered_before = self._behind = 0
+        self._count_anew()
         self._excess = 0.0
         self._binding = False
         self._cut_at = -math.inf
@@ -92,21 +97,25 @@ class Pace:
             self.rate = max(_SLOWEST, self._search() if self._stage == "search" else self._cubic())
         return self.rate
 
-    def answered(self, left: float, behind: int) -> None:
-        """A request that left then was not refused; `behind` have left since."""
+    def answered(self, left: float, spaced: float, behind: int) -> None:
+        """A request that left then, at that rate, was not refused; `behind` have left since."""
         self._halved = 0
         self._behind = behind
         if self._stage == "start":
             self._admitted.append(left)
         elif left > self._cut_at:
             self._answered += 1
+            self._answered_at.append(spaced)
             self._excess = max(0.0, self._excess - min(2 * self.noise, self.noise + _MARGIN))
             self._listen(0.0)
             if self._stage == "regain" and self._binding:
                 self.rate *= 1 + 1 / (_REGAIN + behind)
 
-    def refused(self, left: float, pace: float, now: float) -> bool:
-        """A request that left then, at that pace, was refused; whether that is news: no part of a burst, no noise."""
+    def refused(self, left: float, pace: float, spaced: float, now: float) -> bool:
+        """A request that left then was refused; whether that is news: no part of a burst, no noise.
+
+        The rate in force was `pace`; `spaced` was used of it.
+        """
         if self._stage == "start" and (self.rate != math.inf or pace == math.inf):
             self._begin_search(left, now)
             return True
@@ -115,6 +124,7 @@ class Pace:
                 self._begin_search(left, self._cut_at)
             return False
         self._refused += 1
+        self._refused_at = min(self._refused_at, spaced)
         if self.noise:
             self._listen(1.0)
             self._excess += 1
@@ -166,7 +176,10 @@ class Pace:
 
     def _fall(self, refused_at: float, now: float) -> None:
         self._excess = 0.0
-        if self._stage != "hold" or not self._soon():
+        if self._stage == "regain" and self._share > _NOISE_AT_MOST:
+            self.noise = 0.0
+            self._new_level(self._admitted_of(self.rate), now)
+        elif self._stage != "hold" or not self._soon():
             self._new_level(refused_at, now)
         elif self._falls < _MOST_FALLS or refused_at > _MUCH_LOWER * self._level:
             self._fall_deeper(now)
@@ -176,7 +189,7 @@ class Pace:
     def _fall_deeper(self, now: float) -> None:
         self._falls = min(self._falls + 1, _MOST_FALLS)
         if self.noise or self._falls == _TELLING:
-            self._answered = self._refused = 0
+            self._count_anew()
         self._hold(self._anchor * _FALL_AGAIN**self._falls, now)
 
     def _soon(self) -> bool:
@@ -186,20 +199,35 @@ class Pace:
 
     def _new_level(self, level: float, now: float) -> None:
         self._level = max(_SLOWEST, level)
-        self._falls = self._answered = self._refused = 0
+        self._falls = 0
+        self._count_anew()
         self._hold(self._level, now)
 
     def _judge(self, now: float) -> None:
         """429s go on although the rate is much lower: noise, or a limit that is lower still."""
-        share = (self._refused + 1) / (self._answered + self._refused + 1)
-        if share > _NOISE_AT_MOST:
-            self._new_level(self.rate * max(0.5, 1 - share), now)
+        as_fast = sum(spaced >= self._refused_at for spaced in self._answered_at)
+        if self._share > _NOISE_AT_MOST or as_fast <= self._refused:
+            self._new_level(self._admitted_of(self.rate), now)
             return
-        self.noise = self._judged = max(share, _NO_NOISE)
+        self.noise = self._judged = max(self._share, _NO_NOISE)
         self.rate = self._level
         self._stage = "regain"
-        self._falls = self._answered = self._refused = 0
+        self._falls = 0
+        self._count_anew()
         self._cut_at = now
+
+    @property
+    def _share(self) -> float:
+        """The share of 429s in what was counted; one more than there were, since few say little."""
+        return (self._refused + 1) / (self._answered + self._refused + 1)
+
+    def _admitted_of(self, rate: float) -> float:
+        return rate * max(0.5, 1 - self._share)
+
+    def _count_anew(self) -> None:
+        self._answered = self._refused = 0
+        self._answered_at.clear()
+        self._refused_at = math.inf
 
     def _hold(self, anchor: float, now: float) -> None:
         self._stage = "hold"

@@ -133,8 +133,8 @@ class Rates:
     def answered(self, permit: Permit) -> None:
         """Something other than a 429 came back."""
         behind = self._sent - permit.sent_before
-        self.pace.answered(permit.left, behind)
-        self._token_pace.answered(permit.left, behind)
+        self.pace.answered(permit.left, permit.spaced, behind)
+        self._token_pace.answered(permit.left, permit.spaced, behind)
 
     def refused(self, permit: Permit, throttle: Throttle, again: bool, now: float) -> bool:
         """Slow down what was refused, unless it left faster than is stated by now; whether it was but noise.
@@ -151,11 +151,11 @@ class Rates:
         else:
             return False
         if pace.noise:
-            return not pace.refused(permit.left, at, now)
+            return not pace.refused(permit.left, at, permit.spaced, now)
         if again:
             pace.slow_down(now)
         else:
-            pace.refused(permit.left, at, now)
+            pace.refused(permit.left, at, permit.spaced, now)
         return False
 
     def fills(self) -> tuple[float | None, float | None]:

@@ -54,11 +54,13 @@ class Overlong(NamedTuple):
 class Permit:
     """Leave for one request to go, from `Gate.admit` until `Gate.settle` or `Gate.cancel`."""
 
-    __slots__ = ("full", "left", "open", "pace", "sent_before", "tokens", "tokens_before")
+    __slots__ = ("full", "left", "open", "pace", "sent_before", "spaced", "tokens", "tokens_before")
 
-    def __init__(self, tokens: int, pace: float, full: bool, now: float) -> None:
+    def __init__(self, tokens: int, pace: float, spaced: float, full: bool, now: float) -> None:
         self.tokens = tokens
         self.pace = pace
+        """The rate in force, and `spaced` what of it was used so soon after a 429."""
+        self.spaced = spaced
         self.full = full
         self.left = now
         self.sent_before = -1
