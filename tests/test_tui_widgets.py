@@ -8,9 +8,13 @@ from pathlib import Path
 from textual.app import App, ComposeResult
 from textual.widgets import Input
 
+from batchrun.events import Waiting, WaitReason
+from batchrun.progress import Progress
+from batchrun.report.words import status
 from batchrun.tui.choices import FROM_VALUE, Origin
 from batchrun.tui.draft import Draft, Source
 from batchrun.tui.widgets.field import Field
+from batchrun.tui.widgets.paint import account, counts
 from batchrun.tui.widgets.variables import Variables
 
 NOTHING = Origin(FROM_VALUE)
@@ -22,6 +26,22 @@ class Bench(App[None]):
     def compose(self) -> ComposeResult:
         yield Field("a\x1b]0;owned\x07\u202eb", id="field")
         yield Variables()
+
+
+def test_rows_in_post_processing_have_their_own_place_in_the_account() -> None:
+    progress = Progress(causes={}, now=1.0, rows=10, done=3, in_flight=2, post=4)
+    assert sum(counts(progress).values()) == 10
+    shown = account(progress, narrow=False).plain
+    assert "◌ 2 in flight  ◍ 4 in post-processing  · 1 pending  of 10 rows" in shown
+    assert "post-processing" not in account(Progress(causes={}, now=1.0, rows=10), narrow=False).plain
+
+
+def test_a_status_line_has_both_stages_while_post_processing_is_behind_and_after_the_last_reply() -> None:
+    behind = Waiting(WaitReason.POST, None, 9.0)
+    shown = status(Progress(causes={}, now=9.0, rows=100, done=10, in_flight=3, post=64, waiting=behind))
+    assert "3 in flight, 64 in post-processing" in shown
+    assert shown.endswith("waits: post-processing is behind")
+    assert "0 in flight, 15 in post-processing" in status(Progress(causes={}, now=9.0, rows=100, done=85, post=15))
 
 
 async def test_a_value_that_was_just_typed_outlives_another_input_and_another_prompt() -> None:

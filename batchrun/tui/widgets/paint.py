@@ -30,6 +30,7 @@ STATES = (
     ("skipped", "⊘", "$warning"),
     ("unknown", "?", "$warning"),
     ("in flight", "◌", "$accent"),
+    ("in post-processing", "◍", "$primary"),
     ("pending", "·", "$foreground-muted"),
 )
 """The states of a row, each with a sign of its own, so that nothing hangs on colour alone."""
@@ -76,6 +77,7 @@ def counts(progress: Progress) -> dict[str, int]:
         "skipped": progress.skipped,
         "unknown": progress.unknown,
         "in flight": progress.in_flight,
+        "in post-processing": progress.post,
         "pending": progress.pending,
     }
 
@@ -84,7 +86,7 @@ def bar(progress: Progress, width: int) -> Content:
     """One line of blocks: each state as long as its share, a state with any rows at least one block."""
     found = counts(progress)
     shares = widths([found[name] for name, _, _ in STATES], width)
-    blocks = {"pending": "─", "in flight": "▒"}
+    blocks = {"pending": "─", "in flight": "▒", "in post-processing": "▓"}
     return joined(
         (blocks.get(name, "█") * share, colour) for (name, _, colour), share in zip(STATES, shares, strict=True)
     )
@@ -261,7 +263,8 @@ def _connecting(_: Sight) -> Content:
 def _stopping(sight: Sight) -> Content:
     progress, drain = sight.progress, sight.progress.draining
     wait = "" if drain is None else f", at most {words.duration(drain.until - progress.now)} more"
-    return joined([("stopping: ", "bold $warning"), f"{progress.in_flight} in flight are awaited{wait}"])
+    post = f"; {progress.post:,} in post-processing get a few seconds" if drain is not None and drain.post else ""
+    return joined([("stopping: ", "bold $warning"), f"{progress.in_flight} in flight are awaited{wait}{post}"])
 
 
 def _paused(sight: Sight) -> Content:
