@@ -130,15 +130,19 @@ class Stage:
 
     async def put(self, task: Task, ready: "asyncio.Future[None] | None" = None) -> None:
         """Take a row in; waits while the stage is full. The row is not touched before `ready` is done."""
-        while self._inside >= self._room and not self._closed and not self._hurried:
-            self._room = self._fitting_room()
-            if self._inside >= self._room:
-                await self._wait()
+        if self._inside >= self._room:
+            await self._have_room()
         self._inside += 1
         if ready is None or ready.done():
             self._enter(task, ready)
         else:
             ready.add_done_callback(lambda done: self._enter(task, done))
+
+    async def _have_room(self) -> None:
+        while self._inside >= self._room and not self._closed and not self._hurried:
+            self._room = self._fitting_room()
+            if self._inside >= self._room:
+                await self._wait()
 
     def _enter(self, task: Task, ready: "asyncio.Future[None] | None") -> None:
         if self._closed or (ready is not None and (ready.cancelled() or ready.exception() is not None)):
