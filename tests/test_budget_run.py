@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -228,6 +229,14 @@ def test_a_budget_ends_the_run_with_its_own_code_and_says_what_going_on_would_co
     shown = json.loads(batchrun(folder, "show", "out.jsonl", "--json").stdout)
     assert 0.01 < shown["cost"] < 0.1
     assert shown["history"][-1]["cost"] > 0
+
+
+def test_a_cap_below_one_request_says_what_the_request_may_take(folder: Path) -> None:
+    options = ("-i", "in.jsonl", "-p", "summarize", "-P", "sim", "-o", "out.jsonl", "--max-output-tokens", "40")
+    found = batchrun(folder, *options, "--max-cost", "0.0001")
+    assert found.returncode == 6, found.stderr
+    assert re.search(r"next: the next request may take up to \$0\.00\d+; go on with a higher --max-cost", found.stderr)
+    assert "60 pending" in found.stderr
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,8 @@ class Till:
             f"the budget of --max-{OPTIONS[cap]} {_amount(cap, getattr(capped, cap) or 0)} is reached: {says} charged"
         )
         if not finished:
-            return message, f"{left:,} rows are left; go on with a higher --max-{OPTIONS[cap]}"
+            worst = _amount(cap, getattr(self._asked, cap))
+            return message, f"the next request may take up to {worst}; go on with a higher --max-{OPTIONS[cap]}"
         more = -(-spent * left // finished)
         also = self._also(cap, charged, left, finished)
         return (
