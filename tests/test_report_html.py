@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from batchrun.report.charts import chart
-from batchrun.report.html import series
+from batchrun.report.html import excerpt, series
 
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>\u202e\x1b[31m{{ 7*7 }}'
 LOADS = {"src", "href", "srcset", "data", "action", "poster", "background"}
@@ -73,7 +73,7 @@ def test_nothing_from_outside_becomes_an_element_or_acts(page: Page) -> None:
     tags = {tag for tag, _ in page.elements}
     assert tags <= {
         *("html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "table", "tr", "th", "td"),
-        *("span", "svg", "line", "text", "path"),
+        *("span", "svg", "line", "text", "path", "rect"),
     }
     assert not {name for _, given in page.elements for name in given if name in LOADS or name.startswith("on")}
     assert "<script>alert(1)</script>" in page.text
@@ -95,6 +95,18 @@ def test_the_same_as_json(folder: Path) -> None:
     assert found["cost"] > 0
     assert found["errors"][0]["rows"] == 1
     assert found["charts"]["Cost so far, USD"]["cost"]
+
+
+def test_a_text_keeps_its_lines_and_loses_what_acts() -> None:
+    assert excerpt("one\r\n\ttwo \x1b[31m") == "one\n    two ␛[31m"
+    assert excerpt("x" * 700) == "x" * 600 + "…"
+
+
+def test_rows_are_shown_as_columns_and_attempts_that_failed_by_cause(folder: Path, page: Page) -> None:
+    found: dict[str, Any] = json.loads(batchrun(folder, "report", "last", "--json").stdout)
+    assert found["sample"][0]["text"].startswith("id: 0 <script>")
+    assert found["misses"] == [{"cause": "400 invalid_value", "attempts": 1, "maybe_paid": 0}]
+    assert "Attempts that were not accepted" in page.text
 
 
 def test_a_run_that_is_not_there_is_refused(folder: Path) -> None:

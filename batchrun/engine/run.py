@@ -90,6 +90,7 @@ class Run:
             await self._posting.start()
             await self._send_all()
             await self._posting.drain()
+            self._journal.sample(sample_of(self._gate.view(), self._journal))  # how it stood in the end
         except StorageError as error:
             self._fail(error)
         finally:

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from batchrun.errors import DamagedError, StorageError
 from batchrun.journal import browse, database, sums
-from batchrun.journal.records import Attempt, Cause, Entry, Line, Meta, Record, Sample, Session, Spent, Wanted
+from batchrun.journal.records import Attempt, Cause, Entry, Line, Meta, Miss, Record, Sample, Session, Spent, Wanted
 from batchrun.models import State, Totals
 
 PAGE = 1000
@@ -62,6 +62,10 @@ SELECT cause, sum(found) FROM (
 ) GROUP BY cause HAVING sum(found) > 0 ORDER BY sum(found) DESC LIMIT ?
 """
 """All failures by their index, less those of the few rows that are absent: thirty times as fast as asking each row."""
+_MISSES = """
+SELECT cause, count(*), total(maybe_paid)
+FROM attempts WHERE cause IS NOT NULL GROUP BY cause ORDER BY count(*) DESC LIMIT ?
+"""
 _LINES = """
 SELECT line FROM outcomes JOIN rows ON rows.seq = outcomes.row
 WHERE state = 'failed' AND final IN (0, 1) AND cause IS ? AND position IS NOT NULL LIMIT 5
@@ -206,6 +210,10 @@ class Reader:
     def _cause(self, cause: str, rows: int, message: str, _: int) -> Cause:
         lines = tuple(line for (line,) in self._all(_LINES, cause or None))
         return Cause(cause, rows, message, lines)
+
+    def misses(self, limit: int = 20) -> list[Miss]:
+        """Why attempts were not accepted, the most frequent cause first; reads all attempts."""
+        return [Miss(cause, attempts, int(paid)) for cause, attempts, paid in self._all(_MISSES, limit)]
 
     def slowest(self, count: int = 10) -> list[Entry]:
         """The rows whose last exchange took longest; reads all outcomes."""

@@ -212,6 +212,14 @@ class Cause(NamedTuple):
     lines: tuple[int, ...]
 
 
+class Miss(NamedTuple):
+    """A reason why attempts were not accepted: how many, and how many of them may have been paid."""
+
+    cause: str
+    attempts: int
+    maybe_paid: int
+
+
 class Session(NamedTuple):
     """A process that worked on the run.
 

@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from batchrun.report import words
+
 WIDTH, HEIGHT = 720, 180
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 10, 24
 
@@ -37,13 +39,13 @@ Series = Sequence[tuple[float, float | None]]
 """Points of Unix time and value; None breaks the line."""
 
 
-def chart(title: str, series: dict[str, Series]) -> Chart | None:
-    """The chart of these lines over time; None where there is nothing to draw."""
+def chart(title: str, series: dict[str, Series], span: tuple[float, float] | None = None) -> Chart | None:
+    """The chart of these lines over the `span` of time, else over their own; None where there is nothing to draw."""
     drawn = {name: points for name, points in series.items() if any(value is not None for _, value in points)}
     times = [at for points in drawn.values() for at, _ in points]
     if len(set(times)) < 2:
         return None
-    start, end = min(times), max(times)
+    start, end = (min(times), max(times)) if span is None else span
     most = _round_up(max(value for points in drawn.values() for _, value in points if value is not None))
 
     def x(at: float) -> float:
@@ -80,6 +82,8 @@ def _round_up(value: float) -> float:
 
 
 def _label(value: float) -> str:
+    if value >= 100_000:
+        return words.count(value)
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.3g}"
 
 

@@ -10,19 +10,21 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from jinja2 import Environment, StrictUndefined
 
 from batchrun import __version__
 from batchrun.display import printable
+from batchrun.engine.outlook import foretold
 from batchrun.journal import Reader, Record
 from batchrun.models import Reply, State
 from batchrun.plan import Plan, plan_from_json
 from batchrun.registry import RunFile
 from batchrun.replies import read
-from batchrun.report import pages, words
+from batchrun.report import outlooks, pages, words
 from batchrun.report.charts import HEIGHT, WIDTH, Chart, Series, chart
+from batchrun.report.values import plain
 
 SHOWN_ROWS = 20
 EXCERPT = 600
@@ -38,8 +40,9 @@ def report_values(run: RunFile) -> dict[str, Any]:
     with Reader.open(run.path) as reader:
         samples = [(sample.at, json.loads(sample.state)) for sample in reader.samples()]
         lines = series(samples, reader.timings())
-        plan = plan_from_json(reader.meta.plan)
+        plan, misses = plan_from_json(reader.meta.plan), reader.misses()
         shown = [row_values(record, plan) for record in _spread(reader)]
+    said = foretold(run)
     waits = Counter(str(state["waiting"]) for _, state in samples if state.get("waiting"))
     return {
         **values,
@@ -47,6 +50,8 @@ def report_values(run: RunFile) -> dict[str, Any]:
             title: {name: list(map(list, points)) for name, points in of.items()} for title, of in lines.items()
         },
         "waiting": {reason: round(count / len(samples), 3) for reason, count in waits.most_common()},
+        "misses": [plain(miss) for miss in misses],
+        "foretold": None if said is None else said._asdict(),
         "sample": shown,
     }
 
@@ -56,10 +61,6 @@ def report_page(run: RunFile) -> str:
     values = report_values(run)
     with Reader.open(run.path) as reader:
         totals = reader.totals
-    drawn: list[Chart] = []
-    for title, lines in values["charts"].items():
-        found = chart(title, {name: [(at, value) for at, value in points] for name, points in lines.items()})
-        drawn += [] if found is None else [found]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["shown"] = _shown
     environment.filters["clock"] = _clock
@@ -70,11 +71,52 @@ def report_page(run: RunFile) -> str:
         bill=words.bill(totals) or "not known",
         savings=words.savings(totals),
         money=_money(values),
-        charts=drawn,
+        foretold=_verdict(run),
+        shares=_shares(values),
+        charts=_drawn(values["charts"]),
         width=WIDTH,
         height=HEIGHT,
         version=__version__,
     )
+
+
+def _drawn(titled: dict[str, dict[str, list[list[Any]]]]) -> list[Chart]:
+    """The charts of all lines, over the same stretch of time."""
+    times = [at for lines in titled.values() for points in lines.values() for at, _ in points]
+    span = (min(times), max(times)) if times else None
+    charts = (
+        chart(
+            title,
+            {name.replace("_", " "): [(at, value) for at, value in points] for name, points in lines.items()},
+            span,
+        )
+        for title, lines in titled.items()
+    )
+    return [found for found in charts if found is not None]
+
+
+def _verdict(run: RunFile) -> str | None:
+    found = foretold(run)
+    return None if found is None else outlooks.verdict(found)
+
+
+class Share(NamedTuple):
+    """The rows in one state: how many, and their part of the bar of all rows, which is as wide as a chart."""
+
+    name: str
+    rows: int
+    x: float
+    width: float
+
+
+def _shares(values: dict[str, Any]) -> list[Share]:
+    """The account as a bar."""
+    counted = [(name, int(values[name])) for name in ("done", "failed", "skipped", "unknown", "pending")]
+    unit, x, found = WIDTH / max(1, sum(rows for _, rows in counted)), 0.0, list[Share]()
+    for name, rows in counted:
+        found += [Share(name, rows, round(x, 2), round(unit * rows, 2))] if rows else []
+        x += unit * rows
+    return found
 
 
 def _money(values: dict[str, Any]) -> list[tuple[str, str]]:
@@ -153,13 +195,35 @@ def row_values(record: Record, plan: Plan) -> dict[str, Any]:
         "id": printable(record.key, 80),
         "state": record.state.value,
         "flags": sorted(record.flags),
-        "text": printable(record.text, EXCERPT),
-        "reply": None if record.state is not State.DONE else printable(_reply(record, plan), EXCERPT),
+        "text": excerpt(_columns(record.text)),
+        "reply": None if record.state is not State.DONE else excerpt(_reply(record, plan)),
         "cause": record.cause and printable(record.cause, 200),
         "message": record.message and printable(record.message, EXCERPT),
         "seconds": record.seconds,
         "output_tokens": record.output_tokens,
     }
+
+
+def excerpt(text: str) -> str:
+    """The beginning of a text, on as many lines as it has, safe to show."""
+    cut = text[: EXCERPT + 1]
+    shown = "\n".join(printable(line) for line in cut.replace("\r\n", "\n").replace("\t", "    ").split("\n"))
+    return shown if len(text) <= EXCERPT else f"{shown[:EXCERPT]}…"
+
+
+def _columns(text: str) -> str:
+    """A row as its columns, one a line; what is no object stays as it is written."""
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if not isinstance(row, dict):
+        return text
+    columns = cast("dict[str, Any]", row)
+    return "\n".join(
+        f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for name, value in columns.items()
+    )
 
 
 def _reply(record: Record, plan: Plan) -> str:
