@@ -73,7 +73,7 @@ bench-million: setup ## the part of the table about scale, with a million rows
 	@$(BIN)/python benchmarks $(if $(INTO),--into $(INTO)) million
 
 reliability: setup ## the slow tests: docs/reliability.md, and the app on a terminal
-	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m slow
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
 
 crash: setup ## kill the program 300 times and account for every row (about 15 minutes)
 	$(BIN)/python tests/reliability/campaign_crash.py

@@ -1,6 +1,7 @@
 """What holds for every test."""
 
 import asyncio
+import sys
 
 from browser import CHROMIUM
 
@@ -9,6 +10,8 @@ from browser import CHROMIUM
 asyncio.set_event_loop(None)
 
 collect_ignore = [] if CHROMIUM else ["test_report_browser.py"]
+if sys.platform == "win32":  # no pseudo-terminals
+    collect_ignore += ["test_tui_program.py"]
 
 
 def pytest_report_header() -> str | None:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from engine import WITH_SCHEMA, Provider, Stage, garbage, ok, status
 
-from batchrun.engine.export import Exported, Streamer, columns_of, errors_path, export, partial_path
+from batchrun.engine.export import Exported, Streamer, columns_of, export
 from batchrun.errors import StorageError
 from batchrun.journal import IntakeRow, Journal, Reader
 from batchrun.models import Endpoint, Kind
+from batchrun.plan.outputs import errors_path, partial_path
 
 BAD = status(400, "context_length_exceeded", {"x-request-id": "req_bad"})
 

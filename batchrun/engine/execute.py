@@ -10,7 +10,7 @@ from typing import BinaryIO
 from batchrun import sim
 from batchrun.client import Client
 from batchrun.engine.ending import Ending
-from batchrun.engine.export import Exported, Streamer, columns_of, errors_path, export, partial_path
+from batchrun.engine.export import Exported, Streamer, columns_of, export
 from batchrun.engine.run import Run
 from batchrun.engine.start import Prepared
 from batchrun.engine.till import tariff_of
@@ -20,7 +20,7 @@ from batchrun.events import Emit, Event, RowFinished, RunEnded, RunStarted
 from batchrun.journal import Reader
 from batchrun.models import Totals
 from batchrun.plan import Plan
-from batchrun.plan.outputs import STREAM, is_device
+from batchrun.plan.outputs import STREAM, errors_path, is_device, partial_path
 from batchrun.plan.resolve import Access
 
 HASTY = frozenset({ExitCode.TERMINATED, ExitCode.HANGUP})

@@ -33,16 +33,6 @@ class Exported(NamedTuple):
     failed: int
 
 
-def errors_path(output: Path) -> Path:
-    """`NAME.errors.jsonl` beside NAME, whatever the output's format."""
-    return output.with_name(f"{output.stem}.errors.jsonl")
-
-
-def partial_path(output: Path) -> Path:
-    """Where the rows of an unfinished run go, so that NAME is only ever whole."""
-    return output.with_name(f"{output.name}.partial")
-
-
 def columns_of(plan: Plan, reader: Reader) -> tuple[str, ...]:
     """The columns of a CSV output in order of appearance; empty where the first row has them all."""
     if plan.output_format != "csv":

@@ -22,7 +22,7 @@ from batchrun.errors import RefusedError
 from batchrun.events import Emit, IntakeProgress, Notice
 from batchrun.journal import Drift, Journal, Lock, Meta
 from batchrun.plan import Plan, drift_text, plan_from_json, plan_to_json
-from batchrun.plan.outputs import STREAM, is_device
+from batchrun.plan.outputs import STREAM, is_device, written_beside
 from batchrun.plan.rendering import plain_renderer, prompt_of
 from batchrun.plan.resolve import facts_of, resolve
 from batchrun.plan.sources import Gathered
@@ -195,11 +195,12 @@ def _check_overwrite(plan: Plan, directory: Path) -> None:
         return
     output = Path(plan.output)
     registry.refuse_damaged(output, directory)
-    if output.is_file() and not is_device(output):
-        raise RefusedError(
-            f"{output} exists and belongs to no run",
-            "choose another --output, or replace it with --fresh",
-        )
+    for path in written_beside(output):
+        if path.is_file() and not is_device(path):
+            raise RefusedError(
+                f"{path} exists and belongs to no run",
+                "choose another --output, or replace it with --fresh",
+            )
 
 
 def _created(plan: Plan, directory: Path, undo: ExitStack) -> tuple[RunFile, Journal, Lock]:

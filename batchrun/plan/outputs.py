@@ -45,14 +45,30 @@ def _by_suffix(output: str) -> str:
     return _FORMATS[suffix]
 
 
+def errors_path(output: Path) -> Path:
+    """`NAME.errors.jsonl` beside NAME, whatever the output's format."""
+    return output.with_name(f"{output.stem}.errors.jsonl")
+
+
+def partial_path(output: Path) -> Path:
+    """Where the rows of an unfinished run go, so that NAME is only ever whole."""
+    return output.with_name(f"{output.name}.partial")
+
+
+def written_beside(output: Path) -> tuple[Path, ...]:
+    """Every file that a run with this output may write, replace or remove."""
+    return (output,) if is_device(output) else (output, errors_path(output), partial_path(output))
+
+
 def check_not_input(output: str, sources: Iterable[str | None]) -> None:
-    """Refuses an output that is a file which is read: the input or the prompt."""
+    """Refuses an output that would take the place of a file which is read, itself or by its errors file."""
     if output == STREAM:
         return
-    target = Path(output).resolve()
+    targets = {path.resolve() for path in written_beside(Path(output))}
     for source in sources:
-        if source and source != STREAM and Path(source).resolve() == target:
-            raise RefusedError(f"the output would overwrite {source}, which is read", "choose another --output")
+        if source and source != STREAM and Path(source).resolve() in targets:
+            what = "output" if Path(source).resolve() == Path(output).resolve() else f"run with the output {output}"
+            raise RefusedError(f"the {what} would overwrite {source}, which is read", "choose another --output")
 
 
 def output_fields(schema: Mapping[str, Any] | None, *, column_chosen: bool) -> tuple[str, ...]:

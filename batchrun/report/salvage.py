@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchrun.display import printable
-from batchrun.engine.export import export, partial_path
+from batchrun.engine.export import export
 from batchrun.errors import DamagedError, ExitCode, StorageError
 from batchrun.journal import Reader, Record
 from batchrun.plan import Plan, plan_from_json
+from batchrun.plan.outputs import partial_path
 from batchrun.registry import RunFile
 from batchrun.report import words
 

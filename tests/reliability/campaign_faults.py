@@ -21,7 +21,7 @@ SHARES = {
     "truncate": 0.01, "cut": 0.01, "garbage": 0.005, "html": 0.005, "empty": 0.005, "null": 0.005, "list": 0.005,
     "error": 0.01, "badutf8": 0.005, "nochoices": 0.005, "nocontent": 0.005, "slow": 0.002, "hang": 0.001,
     "nousage": 0.01, "refusal": 0.01, "filter": 0.01, "context": 0.01, "400": 0.005, "413": 0.002, "422": 0.005,
-    "418": 0.002,
+    "418": 0.002, "throttle": 0.002, "concurrency": 0.005,
 }  # fmt: skip
 POISON = {"500": "poison-500", "reset": "poison-reset", "html": "poison-html"}
 AMPLIFICATION = 1.5

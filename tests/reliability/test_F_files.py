@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from program import Program, until
-from wire import Answer, FaultServer, Peer, whole
+from wire import Answer, Call, FaultServer, Peer, whole
 
 from batchrun.engine.export import replaced
 from batchrun.journal.database import connect
@@ -192,6 +192,11 @@ async def test_F6_the_same_command_resumes_and_a_foreign_file_is_not_overwritten
         refused = await program.run(*program.send(server.base_url, output="mine.jsonl"))
         assert refused.code == 2
         assert (program.directory / "mine.jsonl").read_text() == "precious\n"
+        (program.directory / "other.errors.jsonl").write_text("precious\n")
+        refused = await program.run(*program.send(server.base_url, output="other.jsonl"))
+        assert refused.code == 2
+        assert "other.errors.jsonl exists and belongs to no run" in refused.err
+        assert (program.directory / "other.errors.jsonl").read_text() == "precious\n"
         assert len(server.calls) == N
 
 
@@ -328,6 +333,29 @@ async def test_F8_a_directory_that_is_moved_meanwhile_ends_in_one_whole_journal(
         assert len(moved.done()) == N
         assert set(server.prompts.values()) == {1}
     assert not here.exists()
+
+
+@pytest.mark.slow
+async def test_F6_the_errors_file_of_a_run_is_not_read_and_replaced_at_once(program: Program) -> None:
+    program.rows(["good", "bad"])
+
+    def choose(call: Call, _: int) -> Answer:
+        return whole(b"{}", 400) if call.prompt == "bad" else whole()
+
+    async with FaultServer(choose=choose) as server:
+        ran = await program.run(*program.send(server.base_url))
+        assert ran.code == 3, ran.err
+        before = (program.directory / "out.jsonl").read_bytes(), (program.directory / "out.errors.jsonl").read_bytes()
+        for more in ((), ("--fresh",)):
+            again = await program.run("-i", "out.errors.jsonl", *program.send(server.base_url, *more)[2:])
+            assert again.code == 2
+            assert "would overwrite out.errors.jsonl, which is read" in again.err
+        elsewhere = await program.run("-i", "out.errors.jsonl", *program.send(server.base_url, output="more.jsonl")[2:])
+        assert elsewhere.code == 3, elsewhere.err
+    assert before == (
+        (program.directory / "out.jsonl").read_bytes(),
+        (program.directory / "out.errors.jsonl").read_bytes(),
+    )
 
 
 @pytest.mark.slow
