@@ -29,20 +29,18 @@ _REPLIED = """
 """
 _FORGET = "DELETE FROM twins WHERE reply IS NULL"
 _PAIR = f"""
-WITH equal AS (
-  SELECT rows.seq, o.row IS NULL AND NOT {_REPLIED} AS asks,
-         first_value(rows.seq) OVER (
-           PARTITION BY request
-           ORDER BY CASE WHEN o.row IS NOT NULL THEN 0 WHEN {_REPLIED} THEN 1 ELSE 2 END, position
-         ) AS leader
+WITH known AS (
+  SELECT rows.seq, request, position, CASE WHEN o.row IS NOT NULL THEN 0 WHEN {_REPLIED} THEN 1 ELSE 2 END AS rank
   FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN twins ON twins.row = rows.seq
-  WHERE request <> '' AND CASE WHEN o.row IS NOT NULL THEN {_ANSWERS} WHEN position IS NULL THEN 0 ELSE wanted(position) END
+  WHERE request <> '' AND CASE WHEN o.row IS NOT NULL THEN {_ANSWERS} WHEN position IS NULL THEN 0 ELSE {{wanted}} END
+), equal AS (
+  SELECT seq, rank, first_value(seq) OVER (PARTITION BY request ORDER BY rank, position) AS leader FROM known
 )
 INSERT INTO twins (row, twin, reply, number, input_tokens, output_tokens, cost)
 SELECT seq, ifnull(o.twin, leader), o.reply, ifnull(o.attempts, 0), o.input_tokens, o.output_tokens,
        iif(o.twin IS NULL, a.cost, o.saved)
 FROM equal LEFT JOIN outcomes AS o ON o.row = leader LEFT JOIN attempts AS a ON a.row = o.row AND a.number = o.attempts
-WHERE asks AND seq <> leader
+WHERE rank = 2 AND seq <> leader
 """  # noqa: S608 - made of the conditions above
 KEEP = """
 INSERT OR REPLACE INTO twins (row, twin, reply, number, input_tokens, output_tokens, cost)
@@ -97,13 +95,13 @@ def pair(connection: sqlite3.Connection, *, dedupe: bool, wanted: Callable[[int]
     `wanted` is whether the row at a position is to be sent, None for all. Reads all rows.
     """
     connection.execute(_FORGET)
-    if dedupe:
-        connection.create_function("wanted", 1, wanted or _all)
-        connection.execute(_PAIR)
-
-
-def _all(_: int) -> bool:
-    return True
+    connection.execute("PRAGMA cache_size = -16000")  # 16 MB, as at the intake, so that the sort needs few passes
+    if dedupe and wanted is None:
+        connection.execute(_PAIR.format(wanted="1"))
+    elif dedupe and wanted is not None:
+        connection.create_function("wanted", 1, wanted)
+        connection.execute(_PAIR.format(wanted="wanted(position)"))
+    connection.execute("PRAGMA cache_size = -2000")
 
 
 def borrow(connection: sqlite3.Connection, other: Path, *, once: bool, before_commit: Callable[[], None]) -> int:
