@@ -2,7 +2,7 @@
 
 Text from rows, replies, error bodies and file names can carry terminal commands (ESC, OSC, C1), overwrite a line (CR,
 backspace), turn the reading direction or hide characters. `printable` shows them instead of letting them act. It is
-for display only: what goes into a file stays exact.
+for display only: what goes into a file stays exact. `counted` is how many of something, in words.
 """
 
 import re
@@ -13,6 +13,11 @@ _BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0")
 _ARABIC_SIGNS = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _MARKS_IN_A_ROW = 8
+
+
+def counted(number: int, noun: str = "row") -> str:
+    """`1 row`, `12,000 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def printable(text: str, limit: int | None = None) -> str:

@@ -28,7 +28,7 @@ from batchrun.journal import Reader
 KEY = "sk-canary-0123456789abcdef"
 ACCOUNT = re.compile(
     r"batchrun: (?P<done>[\d,]+) done.* \+ (?P<failed>[\d,]+) failed.* \+ (?P<skipped>[\d,]+) skipped"
-    r" \+ (?P<unknown>[\d,]+) unknown \+ (?P<pending>[\d,]+) pending = (?P<rows>[\d,]+) rows in(?P<rest>.*)"
+    r" \+ (?P<unknown>[\d,]+) unknown \+ (?P<pending>[\d,]+) pending = (?P<rows>[\d,]+) rows? in(?P<rest>.*)"
 )
 Process = subprocess.Popen[str]
 moment = threading.Event().wait
@@ -226,7 +226,7 @@ def test_a_changed_prompt_is_refused_by_name_and_sent_again_with_update(provider
     refused = ran(*provider.args())
     assert refused.code == ExitCode.REFUSED
     assert "the prompt" in refused.err
-    assert "5 that are done would be sent again" in refused.err
+    assert "5 already done would be sent again" in refused.err
     assert provider.calls == 5
     assert ran(*provider.args("--update")).code == ExitCode.OK
     assert provider.calls == 10
@@ -565,9 +565,10 @@ def test_a_limit_leaves_the_rest_pending_and_says_how_to_go_on(provider: Provide
     assert ran(*provider.args()).account["done"] == 20
 
 
-def test_quiet_says_the_account_alone(provider: Provider) -> None:
+def test_quiet_says_to_whom_rows_go_and_the_account_alone(provider: Provider) -> None:
     given(3)
     done = ran(*provider.args("--quiet"))
     assert (done.code, done.out) == (ExitCode.OK, "")
-    assert len(done.err.splitlines()) == 1
+    start, _ = done.err.splitlines()
+    assert "3 rows to 127.0.0.1" in start
     assert done.account["done"] == 3

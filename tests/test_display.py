@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.display import printable
+from batchrun.display import counted, printable
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,8 @@ def test_nothing_unseen_is_left_in_any_text(text: str, limit: int | None) -> Non
 @given(st.text(st.characters(categories=["L", "N", "P", "S", "Zs"], exclude_characters="\u115f\u1160\u3164\uffa0")))
 def test_harmless_text_is_left_alone(text: str) -> None:
     assert printable(text) == text
+
+
+def test_one_of_something_is_not_many() -> None:
+    assert [counted(0), counted(1), counted(12_000)] == ["0 rows", "1 row", "12,000 rows"]
+    assert counted(1, "request") == "1 request"

@@ -249,7 +249,7 @@ async def test_a_changed_prompt_is_named_and_refused_until_update_or_fresh() -> 
     error = refused()
     assert isinstance(error, RefusedError)
     assert "the prompt (Say {{ text }} → Tell {{ text }}) changed" in error.message
-    assert "2 that are done would be sent again" in error.message
+    assert "2 already done would be sent again" in error.message
     assert "--update" in (error.hint or "")
     asking("Say {{ text }}")
     assert pending(prepared()) == ["r3", "r4", "r5"]

@@ -90,7 +90,7 @@ def test_a_long_input_says_how_far_it_is(folder: Path) -> None:
 def test_nothing_left_to_send_is_said(folder: Path) -> None:
     batchrun(folder, "run", *SAME, "--quiet")
     said = batchrun(folder, "plan", *SAME).stdout
-    assert "requests  0 to send; 120 rows have their outcome" in said
+    assert "requests  0 to send; 120 rows with an outcome already" in said
     assert "none: nothing is left to send" in said
 
 

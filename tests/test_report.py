@@ -29,7 +29,7 @@ from batchrun.models import Flag, Outcome, State, Totals
 from batchrun.plan.settings import Settings
 from batchrun.progress import Fold, Progress
 from batchrun.report import words
-from batchrun.report.faces import JSON_EVENTS, Bar, JsonLines, Lines, Silent, choose, plain, postfix, progress_values
+from batchrun.report.faces import JSON_EVENTS, Bar, JsonLines, Lines, Quiet, choose, plain, postfix, progress_values
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "events.md"
 STARTED = RunStarted("r1", Totals(rows=1000, done=100), "api.example.com", "m", False, 0.0)
@@ -171,7 +171,7 @@ def test_foreign_text_does_not_act_on_the_terminal() -> None:
     ("settings", "environ", "terminal", "face"),
     [
         ({"json": True}, {}, True, JsonLines),
-        ({"quiet": True}, {}, True, Silent),
+        ({"quiet": True}, {}, True, Quiet),
         ({"no_progress": True}, {}, True, Lines),
         ({}, {"TERM": "dumb"}, True, Lines),
         ({}, {}, False, Lines),

@@ -108,7 +108,7 @@ async def test_a_changed_prompt_tries_the_rows_again_and_asks_before_a_run_pays_
         await tui.until(pilot, lambda: "Sing it calmly" in tui.shown(pilot))
         await pilot.press("f5")
         await tui.until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
-        assert "3 that are done would be sent again" in tui.shown(pilot).replace("\n", " ")
+        assert "3 already done would be sent again" in tui.shown(pilot).replace("\n", " ")
         await pilot.press("escape")
         assert tui.attempts() == 3
 

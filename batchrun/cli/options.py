@@ -79,7 +79,7 @@ RUN: tuple[SectionOption, ...] = (
     flag(_TALK, "--dry-run dry_run", "Check and render everything, make no call."),
     flag(_TALK, "-y --yes yes", "Do not ask."),
     flag(_TALK, "--json json", "One event a line on standard output."),
-    flag(_TALK, "-q --quiet quiet", "Say only what went wrong, and the sums."),
+    flag(_TALK, "-q --quiet quiet", "Say only to whom rows go, what went wrong, and the sums."),
     flag(_TALK, "--no-progress no_progress", "No bar and no status lines."),
     flag(_TALK, "-v --verbose verbose", "Log to standard error."),
     value(_TALK, "--log-file log_file", "FILE", "Log to a file.", completer=complete.files),

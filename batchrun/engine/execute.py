@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from batchrun import sim
 from batchrun.client import Client
+from batchrun.display import counted
 from batchrun.engine.ending import Ending
 from batchrun.engine.export import Exported, Streamer, columns_of, export
 from batchrun.engine.run import Run
@@ -234,7 +235,7 @@ def _settled(ending: Ending, totals: Totals, prepared: Prepared, *, sending: boo
     if totals.pending < 0 or (whole and something_pending(totals)):
         return Ending(
             ExitCode.UNEXPECTED,
-            f"the account does not add up: {totals.pending + totals.unknown} rows have no outcome",
+            f"the account does not add up: {counted(totals.pending + totals.unknown)} without an outcome",
             "this is a bug in batchrun; nothing is lost: the journal has every reply",
         )
     return ending._replace(exit_code=ExitCode.ROWS_FAILED) if totals.failed else ending

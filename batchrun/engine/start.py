@@ -13,6 +13,7 @@ from typing import Any
 
 from batchrun import journal as journals
 from batchrun import post, prompts, registry, rows, sim
+from batchrun.display import counted
 from batchrun.engine.export import reserved
 from batchrun.engine.guard import guarded
 from batchrun.engine.intake import Problems, checked
@@ -270,8 +271,8 @@ def _check_drift(prepared: Prepared, drift: Drift, *, update: bool) -> None:
     what = drift_text(old, prepared.plan) or "the input"
     lines = ", ".join(str(line) for line, _ in drift.examples)
     raise DriftError(
-        f"{what} changed since run {prepared.run.id}: {drift.changed:,} rows have another request (line {lines} …), "
-        f"and {drift.changed_done:,} that are done would be sent again",
+        f"{what} changed since run {prepared.run.id}: {counted(drift.changed)} would send another request "
+        f"(line {lines} …), and {drift.changed_done:,} already done would be sent again",
         "send them again with --update, start over with --fresh, or choose another --output",
         drift.changed_done,
     )

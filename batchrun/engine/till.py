@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 import orjson
 
 from batchrun.budget import Budget, Caps, Held, Later, Reached, Sum
+from batchrun.display import counted
 from batchrun.engine.judge import Judged
 from batchrun.journal import Journal
 from batchrun.limits import GateClosed
@@ -159,7 +160,7 @@ class Till:
         more = -(-spent * left // finished)
         also = self._also(cap, charged, left, finished)
         return (
-            f"{message}; the {left:,} rows left would take about {_amount(cap, more)} more{also}",
+            f"{message}; the {counted(left)} left would take about {_amount(cap, more)} more{also}",
             f"go on with a higher cap, such as --max-{OPTIONS[cap]} {_plain(cap, spent + more + more // 10 + getattr(self._asked, cap))}",
         )
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
 
-from batchrun.display import printable
+from batchrun.display import counted, printable
 from batchrun.events import (
     AttemptEnded,
     AttemptStarted,
@@ -56,11 +56,16 @@ class Face(Protocol):
         ...
 
 
-class Silent:
-    """Shows nothing until the end."""
+class Quiet:
+    """Says to whom the prompts go, and nothing more until the end."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
 
     def hear(self, event: Event) -> None:
-        """Nothing."""
+        """Only the start."""
+        if isinstance(event, RunStarted):
+            print(f"batchrun: {started(event)}", file=self._stream, flush=True)
 
     def paint(self, progress: Progress) -> None:
         """Nothing."""
@@ -80,7 +85,7 @@ class Lines:
     def hear(self, event: Event) -> None:
         """Rare facts at once."""
         if self._status and isinstance(event, IntakeProgress) and event.rows % CHECKED_EVERY == 0:
-            self._say(f"{event.rows:,} rows checked")
+            self._say(f"{counted(event.rows)} checked")
         said = notable(event)
         if said is not None:
             self._say(said)
@@ -271,7 +276,7 @@ def choose(settings: Settings, *, environ: Mapping[str, str], gone: Callable[[],
     if settings.as_json:
         return JsonLines(sys.stdout, gone)
     if settings.quiet:
-        return Silent()
+        return Quiet(sys.stderr)
     if settings.no_progress:
         return Lines(sys.stderr, status=False)
     if settings.verbose or not sys.stderr.isatty() or environ.get("TERM") == "dumb":
@@ -287,7 +292,7 @@ def started(event: RunStarted) -> str:
     """Which run begins, with whom, and how much is left of it."""
     totals = event.totals
     left = totals.pending + totals.unknown if event.to_send is None else event.to_send
-    rows = f"{left:,} of {totals.rows:,} rows" if left != totals.rows else f"{totals.rows:,} rows"
+    rows = f"{left:,} of {counted(totals.rows)}" if left != totals.rows else counted(left)
     model = f", model {event.model}" if event.model else ""
     said = f"run {event.run}: {rows} to {event.host}{model}"
     if event.price is not None:

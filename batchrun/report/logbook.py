@@ -2,7 +2,7 @@
 
 import logging
 
-from batchrun.display import printable
+from batchrun.display import counted, printable
 from batchrun.events import (
     AttemptEnded,
     AttemptStarted,
@@ -76,7 +76,7 @@ def _speed(event: Waiting | Going | LimitsChanged | PostChanged) -> tuple[int, s
         return logging.INFO, "goes on"
     if isinstance(event, PostChanged):
         where = f"in {event.workers} worker processes" if event.workers else "in a thread"
-        return logging.DEBUG, f"{event.rows} rows in post-processing {where}"
+        return logging.DEBUG, f"{counted(event.rows)} in post-processing {where}"
     rates = f"{event.rpm or 'unknown'} requests and {event.tpm or 'unknown'} tokens a minute"
     return logging.DEBUG, f"{event.in_flight} of {event.allowed} allowed in flight (cap {event.cap}); limits: {rates}"
 
@@ -84,9 +84,9 @@ def _speed(event: Waiting | Going | LimitsChanged | PostChanged) -> tuple[int, s
 def _run(event: IntakeProgress | RunStarted | Draining | Notice | RunEnded) -> tuple[int, str]:
     match event:
         case IntakeProgress(rows):
-            return logging.INFO, f"{rows} rows taken in"
+            return logging.INFO, f"{counted(rows)} taken in"
         case RunStarted():
-            return logging.INFO, f"run {event.run} begins: {event.totals.rows} rows, host {event.host}"
+            return logging.INFO, f"run {event.run} begins: {counted(event.totals.rows)}, host {event.host}"
         case Draining():
             return logging.INFO, f"stopping ({event.why}), {event.in_flight} in flight"
         case Notice(message):

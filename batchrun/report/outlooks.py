@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, cast
 
-from batchrun.display import printable
+from batchrun.display import counted, printable
 from batchrun.engine.forecast import Range
 from batchrun.engine.outlook import Foretold, Outlook
 from batchrun.engine.survey import Survey
@@ -74,7 +74,7 @@ def lines(found: Outlook) -> Iterable[str]:
     survey, expected, _ = found
     skipped = f", {survey.skipped:,} invalid lines skipped" if survey.skipped else ""
     yield f"rows      {survey.rows:,}{skipped}"
-    settled = f"; {survey.settled:,} rows have their outcome" if survey.settled else ""
+    settled = f"; {counted(survey.settled)} with an outcome already" if survey.settled else ""
     yield f"requests  {expected.requests:,} to send{settled}"
     if survey.twins.rows:
         yield f"equal     {_twins(found)}"
@@ -103,7 +103,7 @@ def _tokens(amount: Range) -> str:
 
 def _basis(found: Outlook) -> str:
     if found.forecast.measured:
-        return f"measured on {found.forecast.measured:,} answered rows"
+        return f"measured on {counted(found.forecast.measured, 'answered row')}"
     return "by the length of every request; --pilot 50 measures it"
 
 

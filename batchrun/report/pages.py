@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from batchrun import registry
-from batchrun.display import printable
+from batchrun.display import counted, printable
 from batchrun.journal import Reader
 from batchrun.models import State
 from batchrun.plan import plan_from_json
@@ -37,7 +37,7 @@ def runs_table(runs: list[Summary], *, as_json: bool, stream: TextIO | None = No
 def title(run: RunFile) -> str:
     """A run in a question: its id, its output, how many replies are in it."""
     totals = registry.summary(run).totals
-    return f"run {run.id} ({printable(run.reference, 60)}, {totals.replies:,} replies)"
+    return f"run {run.id} ({printable(run.reference, 60)}, {totals.replies:,} {'reply' if totals.replies == 1 else 'replies'})"
 
 
 def summary_values(found: Summary) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _show_progress(run: RunFile, out: TextIO) -> None:
     wait = f", waits: {state['waiting']}" if state.get("waiting") else ""
     flying = f", {state.get('in_flight', 0)}/{state.get('allowed', 0)} in flight" if state else ""
     finished = totals.done + totals.failed + totals.skipped
-    print(f"{finished:,}/{totals.rows:,} rows, {totals.failed:,} failed{flying}{wait}", file=out, flush=True)
+    print(f"{finished:,}/{counted(totals.rows)}, {totals.failed:,} failed{flying}{wait}", file=out, flush=True)
 
 
 def _show_once(run: RunFile, *, failed: bool, as_json: bool, out: TextIO) -> None:
@@ -204,7 +204,7 @@ def show_rehearsal(found: "Rehearsal", *, as_json: bool) -> None:
         print(json.dumps(values))
         return
     print(
-        f"{found.rows:,} rows would be sent ({found.body_bytes:,} bytes), {found.skipped:,} skipped; nothing was sent"
+        f"{counted(found.rows)} would be sent ({found.body_bytes:,} bytes), {found.skipped:,} skipped; nothing was sent"
     )
     print(f"to {printable(plan.base_url or plan.profile)}, model {printable(plan.model or '-')}")
     print(f"output {printable(plan.output)}")

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from batchrun.display import printable
+from batchrun.display import counted, printable
 from batchrun.engine.export import export
 from batchrun.errors import DamagedError, ExitCode, StorageError
 from batchrun.journal import Reader, Record
@@ -34,7 +34,8 @@ def export_readable(error: DamagedError, output: str | None) -> ExitCode:
         exported = export(plan, reader, target)
     print(f"batchrun: {printable(error.message, 2000)}", file=sys.stderr)
     print(
-        f"batchrun: wrote {printable(str(target))}: the {exported.rows:,} done rows that can be read", file=sys.stderr
+        f"batchrun: wrote {printable(str(target))}: the {counted(exported.rows, 'done row')} that can be read",
+        file=sys.stderr,
     )
     return ExitCode.STORAGE
 

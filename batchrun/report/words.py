@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from batchrun.display import printable
+from batchrun.display import counted, printable
 from batchrun.errors import ExitCode
 from batchrun.events import LimitsChanged, Waiting, WaitReason
 from batchrun.models import Totals
@@ -30,7 +30,7 @@ def account(totals: Totals) -> str:
     done = f"{totals.done:,} done" + (f" ({', '.join(flags)})" if flags else "")
     return (
         f"{done} + {failed} + {totals.skipped:,} skipped + {totals.unknown:,} unknown + {totals.pending:,} pending"
-        f" = {totals.rows:,} rows in"
+        f" = {counted(totals.rows)} in"
     )
 
 
@@ -131,13 +131,8 @@ def savings(totals: Totals) -> str:
     """What rows that were answered by the reply to an equal request saved; empty where there are none."""
     if not totals.shared:
         return ""
-    tokens = f", {rows(totals.saved_tokens, 'token')}" if totals.saved_tokens else ""
-    return f"{rows(totals.shared, 'request')}{tokens}{f', {money(totals.saved)}' if totals.saved else ''}"
-
-
-def rows(number: int, noun: str = "row") -> str:
-    """`1 row`, `2 rows`, `1,200 requests`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    tokens = f", {counted(totals.saved_tokens, 'token')}" if totals.saved_tokens else ""
+    return f"{counted(totals.shared, 'request')}{tokens}{f', {money(totals.saved)}' if totals.saved else ''}"
 
 
 def waiting(wait: Waiting, now: float) -> str:
@@ -179,7 +174,7 @@ def status(progress: Progress) -> str:
     limits = progress.limits
     allowed = f"/{limits.allowed}" if limits is not None else ""
     parts = [
-        f"{progress.finished:,}/{progress.goal:,} rows",
+        f"{progress.finished:,}/{counted(progress.goal)}",
         f"{count(progress.row_rate)}/s",
         f"{count(progress.input_tokens)} tokens in, {count(progress.output_tokens)} out",
         spending(progress),

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from textual.content import Content
 
-from batchrun.display import printable
+from batchrun.display import counted, printable
 from batchrun.progress import Progress
 from batchrun.report import words
 from batchrun.tui.desk import Phase, Point, Sight
@@ -127,7 +127,7 @@ def account(progress: Progress, *, narrow: bool) -> Content:
         parts.append((f"({progress.shared:,} from equal requests{saved})  ", DIM))
     if flags and not narrow:
         parts.append((f"({', '.join(flags)})  ", "$warning"))
-    parts.append((f"of {progress.rows:,} rows", DIM))
+    parts.append((f"of {counted(progress.rows)}", DIM))
     return joined(parts)
 
 
@@ -253,7 +253,7 @@ def waiting_line(sight: Sight) -> Content:
 
 
 def _checking(sight: Sight) -> Content:
-    return joined([("checking the input ", "$accent"), (f"{sight.taken:,} rows", "bold")])
+    return joined([("checking the input ", "$accent"), (counted(sight.taken), "bold")])
 
 
 def _connecting(_: Sight) -> Content:
