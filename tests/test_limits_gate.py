@@ -285,6 +285,19 @@ async def test_the_window_doubles_while_that_pays_and_shrinks_when_the_server_on
     assert 1000 * 0.2 / 4 / (now() - started) >= 0.9
 
 
+@pytest.mark.parametrize(("cap", "least"), [(2, 2), (4, 4), (8, 6)])
+async def test_a_small_cap_is_used(cap: int, least: int) -> None:
+    scene, chance, allowed = Scene(Limits(cap=cap)), random.Random(4), set[int]()
+
+    async def row() -> None:
+        await scene.exchange(seconds=0.7 * chance.lognormvariate(0, 0.1))
+        allowed.add(scene.gate.view().allowed)
+
+    await asyncio.gather(*(row() for _ in range(400 * cap)))
+    assert min(allowed) == least
+    assert now() <= 400 * 0.7 * 1.05
+
+
 async def test_failures_freeze_the_window_and_cut_nothing() -> None:
     scene = Scene(Limits(cap=64))
     failed = Feedback(500, failed=True)

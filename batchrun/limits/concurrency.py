@@ -2,8 +2,9 @@
 
 *Slow start* from 16: every answered request lets one more in, so the window doubles with each clean round, until a
 round brings no more completions per second than the one before. From then on the window *climbs*: it is measured
-over whole rounds at a constant size; a smaller window that completes as much is better (the rest only queued at the
-provider), a larger one must earn its place by completing more. Where one size of two completes more, Little's law
+over whole rounds at a constant size; a smaller window (of no fewer than four) that completes as much is better, since
+the rest only queued at the provider; a larger one must earn its place by completing more; what was tried in vain is
+tried again after a longer rest each time. Where one size of two completes more, Little's law
 gives the size between them that would do: the smaller one times the gain. 429s that are about concurrency, or about
 nothing known while the window was full, cut it to 0.8 once per burst; after that it grows by a few per cent a round and,
 if that is refused as well, rests for a while under the size that was refused, longer each time. Failures freeze growth
@@ -21,6 +22,8 @@ _PAYS_UP = 1.2
 _LOSES_DOWN = 0.93
 _HEADROOM = 1.1
 _SAMPLE = 32
+_FEW = 4.0
+"""So many at once drown no provider: trying fewer would cost more than it could show."""
 _HOLD_SECONDS = 10.0
 _LONGEST_HOLD = 600.0
 _REFUSED_REST = 5.0
@@ -188,7 +191,9 @@ class Window:
 
     def _try(self, stage: _Stage, size: float, now: float) -> None:
         self._good = self.size
-        self.size = max(1.0, min(float(self.cap), float(int(size))))
+        self.size = min(float(self.cap), float(int(size)))
+        if stage is _Stage.DOWN and self.size < _FEW:
+            self.size = min(self._good, _FEW)
         if self.size == self._good:
             self._rest(now)
             return
@@ -197,6 +202,7 @@ class Window:
 
     def _down_over(self, rate: float, now: float) -> None:
         if rate < _LOSES_DOWN * self._best:
+            self._hold = min(_LONGEST_HOLD, self._hold * 2)
             self.size = min(self._good, self._knee(self.size, self._best / rate))
             self._rest(now)
             return
