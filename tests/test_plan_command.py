@@ -84,7 +84,14 @@ def test_a_long_input_says_how_far_it_is(folder: Path) -> None:
     (folder / "short.md").write_text("Say {{ text }}\n")
     done = batchrun(folder, "plan", "-i", "in.jsonl", "-p", "short.md", "-P", "sim", "-o", "out.jsonl")
     assert "100,000 rows checked" in done.stderr
-    assert "100,000 of the requests are equal to another" in done.stdout
+    assert "100,000 of the requests are equal to another; --dedupe would save them" in done.stdout
+
+
+def test_with_dedupe_equal_requests_are_not_planned(folder: Path) -> None:
+    (folder / "in.jsonl").write_text('{"text": "One."}\n' * 5 + '{"text": "Two."}\n')
+    found = planned(folder, "--dedupe")
+    assert (found["rows"], found["requests"], found["duplicates"]) == (6, 2, 4)
+    assert "4 more rows get the reply of an equal request" in batchrun(folder, "plan", *SAME, "--dedupe").stdout
 
 
 def test_nothing_left_to_send_is_said(folder: Path) -> None:

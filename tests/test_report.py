@@ -106,6 +106,12 @@ class Terminal(io.StringIO):
         return True
 
 
+def test_tokens_are_told_by_kind() -> None:
+    assert words.tokens(picture(input_tokens=9, output_tokens=2)) == "9 tokens in, 2 out"
+    told = words.tokens(picture(input_tokens=9000, cached_tokens=4000, output_tokens=2000, reasoning_tokens=1500))
+    assert told == "9.0k tokens in (4.0k cached), 2.0k out (1.5k reasoning)"
+
+
 def test_the_bar_shows_where_the_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     out = Terminal()

@@ -54,9 +54,10 @@ class Survey:
     """What was found. `rows` are valid ones, `settled` of them need no request any more; the rest is about the
     `lengths.rows` requests that would be sent.
 
-    `twins` are the lengths of those that are equal to an earlier one. `ceiling` is what they cost at most and `floor` their prompts
-    alone, in picodollars, None where a price or a limit of output tokens is not known. `too_long` requests do not fit
-    into the context window with the output that they ask for; `lines` names some.
+    `twins` are the lengths of those that are equal to an earlier one; with `--dedupe` they are not sent. `ceiling` is
+    what all cost at most and `floor` their prompts alone, in picodollars, None where a price or a limit of output
+    tokens is not known. `too_long` requests do not fit into the context window with the output that they ask for;
+    `lines` names some.
     """
 
     plan: Plan
@@ -166,6 +167,8 @@ class _Counted:
             return
         if self._met.add(short):
             found.twins.add(len(request.body))
+            if found.plan.dedupe:
+                return
         found.lengths.add(len(request.body))
         self._show(line, request)
         self._price(line, request)

@@ -182,7 +182,7 @@ def postfix(progress: Progress) -> str:
         words.failed(progress),
         f"{progress.in_flight}{allowed} in flight",
         f"{progress.post} in post-processing" if progress.post else "",
-        f"{words.count(progress.input_tokens)}+{words.count(progress.output_tokens)} tokens",
+        words.tokens(progress),
         f"{progress.retries} retries" if progress.retries else "",
         f"{progress.throttled}×429" if progress.throttled else "",
     ]

@@ -35,6 +35,7 @@ def values(found: Outlook) -> dict[str, Any]:
         "settled": survey.settled,
         "requests": expected.requests,
         "duplicates": survey.twins.rows,
+        "dedupe": survey.plan.dedupe,
         "cost_of_duplicates": _range(expected.twins, 1e-12),
         "body_bytes": survey.lengths.size,
         "measured": expected.measured,
@@ -91,9 +92,11 @@ def lines(found: Outlook) -> Iterable[str]:
 
 
 def _twins(found: Outlook) -> str:
-    cost = found.forecast.twins
-    worth = "" if cost is None else f", and about {words.money(int(cost.expected))} of the cost"
-    return f"{found.survey.twins.rows:,} of the requests are equal to another{worth}"
+    survey, cost = found.survey, found.forecast.twins
+    worth = "" if cost is None else f", about {words.money(int(cost.expected))}"
+    if survey.plan.dedupe:
+        return f"{survey.twins.rows:,} more rows get the reply of an equal request{worth} saved by --dedupe"
+    return f"{survey.twins.rows:,} of the requests are equal to another; --dedupe would save them{worth}"
 
 
 def _tokens(amount: Range) -> str:

@@ -135,6 +135,13 @@ def savings(totals: Totals) -> str:
     return f"{counted(totals.shared, 'request')}{tokens}{f', {money(totals.saved)}' if totals.saved else ''}"
 
 
+def tokens(progress: Progress) -> str:
+    """The tokens of this session, and what of them was cached and spent on reasoning."""
+    cached = f" ({count(progress.cached_tokens)} cached)" if progress.cached_tokens else ""
+    reasoning = f" ({count(progress.reasoning_tokens)} reasoning)" if progress.reasoning_tokens else ""
+    return f"{count(progress.input_tokens)} tokens in{cached}, {count(progress.output_tokens)} out{reasoning}"
+
+
 def waiting(wait: Waiting, now: float) -> str:
     """Why nothing leaves, and how long it will take."""
     if wait.until is None or wait.until <= now:
@@ -176,7 +183,7 @@ def status(progress: Progress) -> str:
     parts = [
         f"{progress.finished:,}/{counted(progress.goal)}",
         f"{count(progress.row_rate)}/s",
-        f"{count(progress.input_tokens)} tokens in, {count(progress.output_tokens)} out",
+        tokens(progress),
         spending(progress),
         failed(progress),
         f"{progress.in_flight}{allowed} in flight",
