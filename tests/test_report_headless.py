@@ -148,3 +148,11 @@ def test_json_events_end_with_the_account_and_the_command_that_goes_on() -> None
     assert (names[-1], names.count("row"), names.count("started")) == ("ended", 2, 1)
     assert events[-1]["resume"] == "batchrun resume rows.summarize.jsonl"
     assert events[-1]["totals"]["done"] == 2
+
+
+def test_going_on_with_a_finished_stream_writes_it_again() -> None:
+    first = batchrun("-o", "-", "--quiet")
+    assert len(first.stdout.splitlines()) == 6
+    command = [sys.executable, "-m", "batchrun", "resume", "last", "--quiet"]
+    again = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL)
+    assert (again.returncode, again.stdout) == (0, first.stdout)

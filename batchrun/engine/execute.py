@@ -53,6 +53,8 @@ async def execute(
             except RefusedError:
                 prepared.forget()
                 raise
+        elif prepared.plan.output == STREAM and stream is not None and prepared.only is None:
+            ending = await asyncio.to_thread(_RowsOut(prepared, stream).rest)
         ending = _settled(ending, prepared.journal.totals, prepared, sending=access is not None)
         closing.exit_code = ending.exit_code
         prepared.journal.stop(ending.exit_code)
@@ -215,6 +217,10 @@ class _RowsOut:
         except OSError as error:
             return Ending(ExitCode.STORAGE, f"the output cannot be written: {error.strerror}")
         return ending
+
+    def rest(self) -> Ending:
+        """Write the rows of a run that has nothing left to send."""
+        return self._finish(Ending(ExitCode.OK))
 
     def _finish(self, ending: Ending) -> Ending:
         with contextlib.closing(self._reader):
