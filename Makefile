@@ -49,7 +49,7 @@ demo: setup ## translate and summarise the examples with the simulated provider,
 	$(BIN)/batchrun --input examples/passages.jsonl --prompt summarize --profile sim --output out/passages.summary.jsonl
 	@for file in out/udhr.ja.jsonl out/passages.summary.jsonl; do printf '\n%s\n' "$$file"; head -n 2 "$$file"; done
 
-check: format-check lint types imports test ## everything CI checks of the source: format, lint, types, imports, tests
+check: format-check lint types imports reliability test ## everything CI checks of the source: format, lint, types, imports, all tests
 
 format-check: setup
 	$(BIN)/ruff format --check --quiet .

@@ -155,6 +155,7 @@ async def test_F3_a_place_that_cannot_be_written_is_refused_before_the_first_cal
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)  # fifty interpreters have to start
 @pytest.mark.parametrize("count", [4, 50])
 async def test_F4_of_programs_started_at_once_one_runs(program: Program, count: int) -> None:
     program.rows(PLENTY[:8])
