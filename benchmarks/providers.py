@@ -134,7 +134,7 @@ def _line(
     totals = summary["totals"]
     refused = stats["by_status"].get("429", 0) + stats["by_status"].get(429, 0)
     first = stats["first"]
-    late = sum(call["status"] == 429 for call in log if call["at"] > first + 2)
+    late = sum(str(call["status"]) == "429" for call in log if call["at"] > first + 2)
     busy = stats["last"] - first + 1e-9
     rate = scenario.settings.get("rpm")
     used = (stats["calls"] - refused) / busy / (rate / 60) if rate else 0.0
