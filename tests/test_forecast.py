@@ -62,6 +62,13 @@ def test_a_range_is_in_order_and_finite(sizes: list[int], seen: list[tuple[int, 
     assert found.expected <= found.high
 
 
+def test_rows_of_one_length_are_foretold_by_their_mean() -> None:
+    found = total(lengths_of([2]), [(2, 0.0), (2, 0.0), (2, 1.0)])
+    assert found.expected == pytest.approx(1 / 3)
+    assert found.low == 0.0
+    assert 1.0 < found.high < 10.0
+
+
 def test_prompt_tokens_are_a_guess_until_replies_tell() -> None:
     lengths = lengths_of([4000] * 10)
     assert input_tokens(lengths, []) == Range(7500, 10000, 12500)

@@ -100,7 +100,8 @@ def _by_line(lengths: Lengths, seen: Sequence[tuple[int, float]]) -> tuple[float
     mean_size, mean = fmean(size for size, _ in seen), fmean(amount for _, amount in seen)
     square = sum((size - mean_size) ** 2 for size, _ in seen)
     if not square:
-        return rows * mean, math.inf, 0.0
+        spread = variance(amount for _, amount in seen)
+        return rows * mean, rows * math.sqrt(spread / count * _unseen(count, rows)), 0.0
     slope = sum((size - mean_size) * (amount - mean) for size, amount in seen) / square
     residuals = (
         (amount - mean - slope * (size - mean_size)) / (1 - min(0.9, 1 / count + (size - mean_size) ** 2 / square))
