@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/post.py [a b c d e]
 
 Every contender does the same work on the same 1 kB replies; they take turns, five rounds, and each figure is the median
-of the rounds' ratios, which a busy machine hardly moves; each section takes under two minutes. The work is counted in steps, not timed, so that waiting for
-a core does not pass for work. Pools are started and warm before the clock runs, in (a); with their start in (b) and (c).
-aiomultiprocess is a contender of (b) where it is installed.
+of the rounds' ratios, which a busy machine hardly moves. The work is counted in steps, not timed, so that waiting for a
+core does not pass for work. Pools are started and warm before the clock runs, in (a); with their start in (b) and (c).
+aiomultiprocess is a contender of (b) where it is installed. A section takes under two minutes.
 """
 
 import asyncio
