@@ -17,7 +17,7 @@ from batchrun.engine.start import Prepared
 from batchrun.engine.till import tariff_of
 from batchrun.engine.window import selection
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
-from batchrun.events import Emit, Event, RowFinished, RunEnded, RunStarted
+from batchrun.events import Emit, Event, Notice, RowFinished, RunEnded, RunStarted
 from batchrun.journal import Reader
 from batchrun.models import Totals
 from batchrun.plan import Plan
@@ -58,7 +58,7 @@ async def execute(
         ending = _settled(ending, prepared.journal.totals, prepared, sending=access is not None)
         closing.exit_code = ending.exit_code
         prepared.journal.stop(ending.exit_code)
-        ending, exported = await _output(prepared, ending, sending=access is not None)
+        ending, exported = await _output(prepared, ending, emit, sending=access is not None)
         closing.exit_code = ending.exit_code
         ended = _ended(ending, prepared.journal.totals, exported, loop.time())
     emit(ended)
@@ -247,7 +247,7 @@ def _settled(ending: Ending, totals: Totals, prepared: Prepared, *, sending: boo
     return ending._replace(exit_code=ExitCode.ROWS_FAILED) if totals.failed else ending
 
 
-async def _output(prepared: Prepared, ending: Ending, *, sending: bool) -> tuple[Ending, Exported | None]:
+async def _output(prepared: Prepared, ending: Ending, emit: Emit, *, sending: bool) -> tuple[Ending, Exported | None]:
     """Replace the output after a run that finished, write a partial one after others, nothing in haste."""
     output = prepared.run.output
     if output is None or prepared.only is not None or ending.exit_code is ExitCode.STORAGE:
@@ -257,6 +257,9 @@ async def _output(prepared: Prepared, ending: Ending, *, sending: bool) -> tuple
         said = f"`batchrun export {prepared.run.reference}` writes what is done"
         return ending._replace(hint=ending.hint or said), None
     target = output if whole else partial_path(output)
+    if target.is_fifo():
+        said = f"{target} is a pipe: the rows are written once somebody reads it"
+        emit(Notice(said, asyncio.get_running_loop().time()))
     try:
         exported = await asyncio.to_thread(write_output, prepared.plan, prepared.journal.path, target, output)
     except BatchrunError as error:
