@@ -1,7 +1,9 @@
 """Pictures of every state a user can name, at two sizes. `pytest --snapshot-update` makes them anew; look at them."""
 
 import asyncio
+import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,16 @@ from textual.pilot import Pilot
 
 from batchrun.errors import ExitCode
 from batchrun.events import Draining, LimitsChanged, RunEnded, Waiting, WaitReason
-from batchrun.models import Totals
+from batchrun.journal import Attempt, Meta, Record, Session
+from batchrun.models import State, Totals
 from batchrun.progress import Progress
+from batchrun.registry import RunFile, Summary
 from batchrun.tui.app import BatchrunApp
 from batchrun.tui.desk import Bounds, Phase, Point, Sight, Trouble
+from batchrun.tui.screens import runs, setup
+from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.setup import SetupScreen
+from batchrun.tui.widgets import paint
 
 SIZES = [(80, 24), (200, 60)]
 HISTORY = tuple(Point(second, second * second // 3, second * 900) for second in range(60))
@@ -41,6 +48,10 @@ NUMBERS = {
     "row_rate": 7.9,
     "token_rate": 1_400.0,
     "eta": 725.0,
+    "cached_tokens": 200_000,
+    "cost": 5_432_100_000_000,
+    "cost_maybe": 43_000_000_000,
+    "projected": 12_900_000_000_000,
     "causes": {"503 overloaded": 31, "400 [invalid]": 6},
 }
 TOTALS = Totals(rows=10_000, done=9_963, failed=37, failed_for_now=12)
@@ -79,8 +90,81 @@ STATES: dict[str, Sight] = {
 }
 
 
+SAID = "Guten Tag [/x]\n\nein zweiter Absatz, 漢字, עברית"
+RECORD = Record(
+    seq=4,
+    position=4,
+    line=5,
+    key="r-4",
+    text='{"id": "r-4", "text": "Good day"}',
+    value=json.dumps({"text": SAID}),
+    body=None,
+    added=None,
+    cause=None,
+    message=None,
+    attempts=3,
+    finished=6.5,
+    seconds=1.25,
+    input_tokens=812,
+    output_tokens=64,
+    status=200,
+    request_id="req-1",
+    excerpt=None,
+    trace=None,
+    state=State.DONE,
+    final=True,
+    flags=frozenset({"truncated"}),
+    post=False,
+)
+ATTEMPTS = [
+    Attempt(
+        1, 1, 1.0, 1.2, 0.2, 429, "429 requests", "slow down", True, False, *[False] * 3, None, None, None, "{}", None
+    ),
+    Attempt(
+        2, 1, 3.2, 4.0, 0.8, 503, "503 overloaded", "", False, True, *[False] * 3, None, None, None, "<html>", None
+    ),
+    Attempt(3, 1, 5.25, 6.5, 1.25, 200, None, None, False, True, *[False] * 3, 812, 64, "req-1", None, "{}"),
+]
+
+
+class StillLook:
+    """One row of a journal that is not there."""
+
+    async def record(self, _: int) -> tuple[Record, list[Attempt]]:
+        return RECORD, ATTEMPTS
+
+    async def ask(self, _: object) -> str:
+        return "▌ system\nTranslate into German.\n\n▌ user\nGood day"
+
+
+def _summary(name: str, code: int | None, running: str | None, totals: Totals) -> Summary:
+    meta = Meta(
+        run=f"20261120-1015-{name[:4]}",
+        created=1_790_000_000.0,
+        plan="{}",
+        prompt=None,
+        simulated=name == "rehearsal",
+        output=f"../{name}.jsonl",
+    )
+    sessions = [Session(1, 1.0, None if running else 60.0, code, 4711, "here")]
+    return Summary(RunFile(Path.cwd() / ".batchrun" / f"{name}.db", meta), totals, sessions, running, None)
+
+
+def summaries(_: object) -> list[Summary]:
+    tokens = {"input_tokens": 1_234_567, "output_tokens": 345_678}
+    return [
+        _summary("reviews", None, "process 4711", Totals(rows=10_000, done=4_210, failed=37, unknown=14, **tokens)),
+        _summary("rehearsal", 0, None, Totals(rows=600, done=600, **tokens)),
+        _summary("articles", 4, None, Totals(rows=1_000_000, done=950_000, failed=49_000)),
+        _summary("night [shift]", None, None, Totals(rows=30, done=3, unknown=2)),
+    ]
+
+
 class Still:
     """A run that stands still."""
+
+    active = True
+    done = None
 
     def __init__(self, seen: Sight) -> None:
         self._seen = seen
@@ -104,6 +188,9 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr(setup, "DEBOUNCE", 0.01)
+    monkeypatch.setattr(setup, "QUIET", 0.01)
+    monkeypatch.setattr(paint, "clock", lambda at: time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at)))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["small", "large"])
@@ -113,7 +200,7 @@ def test_the_run_screen(name: str, size: tuple[int, int], snap_compare: Callable
         app = pilot.app
         assert isinstance(app, BatchrunApp)
         app.show_run(Still(STATES[name]))
-        await pilot.pause(0.4)
+        await tui.until(pilot, lambda: "rows/s" in tui.shown(pilot))
 
     assert snap_compare(BatchrunApp(), terminal_size=size, run_before=show)
 
@@ -129,9 +216,46 @@ def test_the_setup_screen(name: str, size: tuple[int, int], snap_compare: Callab
     }[name]
 
     async def show(pilot: Pilot[Any]) -> None:
-        said = {"empty": "choose a prompt and an input", "filled": "ready", "invalid": "nowhere.jsonl"}[name]
+        said = {"empty": "choose a prompt and an input", "filled": "30 requests", "invalid": "nowhere.jsonl"}[name]
         assert isinstance(pilot.app.screen, SetupScreen)
         await tui.until(pilot, lambda: said in tui.shown(pilot).rpartition("$ batchrun")[0][-500:])
-        await pilot.pause(0.3)
 
     assert snap_compare(BatchrunApp(flags), terminal_size=size, run_before=show)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["small", "large"])
+def test_trying(size: tuple[int, int], snap_compare: Callable[..., bool], tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(30))
+    app = BatchrunApp({"prompt": "echo", "input": "rows.jsonl", "profile": "sim", "set": ["tone=calmly"]})
+    app._session = Still(STATES["waiting"])
+
+    async def show(pilot: Pilot[Any]) -> None:
+        await tui.ready(pilot)
+        screen = tui.setup(pilot)
+        screen._trying = (1, 2)
+        screen._show_pane("answers")
+        await tui.until(pilot, lambda: "waits 12 s" in tui.shown(pilot))
+
+    assert snap_compare(app, terminal_size=size, run_before=show)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["small", "large"])
+def test_the_row_view(size: tuple[int, int], snap_compare: Callable[..., bool]) -> None:
+    async def show(pilot: Pilot[Any]) -> None:
+        pilot.app.push_screen(RowScreen(StillLook(), 4, Still(STATES["done"])))
+        await tui.until(pilot, lambda: "attempts · 3" in tui.shown(pilot))
+
+    assert snap_compare(BatchrunApp(), terminal_size=size, run_before=show)
+
+
+@pytest.mark.parametrize("size", SIZES[1:], ids=["large"])
+def test_the_runs_screen(
+    size: tuple[int, int], snap_compare: Callable[..., bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "listed", summaries)
+
+    async def show(pilot: Pilot[Any]) -> None:
+        pilot.app.action_show("runs")
+        await tui.until(pilot, lambda: "night [shift]" in tui.shown(pilot))
+
+    assert snap_compare(BatchrunApp(), terminal_size=size, run_before=show)

@@ -70,6 +70,21 @@ def _range(amount: Range | None, unit: float = 1.0) -> dict[str, float] | None:
     return None if amount is None else {name: round(value * unit, 9) for name, value in amount._asdict().items()}
 
 
+def brief(found: Outlook) -> str:
+    """The outlook in one line: requests, cost and time, as far as they are known."""
+    survey, expected = found.survey, found.forecast
+    parts = [f"{expected.requests:,} requests"]
+    if expected.cost is not None and not survey.unpriced:
+        parts.append(f"about {words.money(int(expected.cost.expected))}")
+    elif survey.ceiling is not None and not survey.unpriced:
+        parts.append(f"at most {words.money(survey_ceiling(survey))}")
+    elif survey.floor and not survey.unpriced:
+        parts.append(f"about {words.money(int(survey.floor))} for the prompts")
+    if expected.time is not None:
+        parts.append(f"about {words.duration(expected.time.seconds.expected)}")
+    return ", ".join(parts)
+
+
 def lines(found: Outlook) -> Iterable[str]:
     """The outlook for people."""
     survey, expected, _ = found

@@ -23,7 +23,7 @@ from batchrun.display import printable
 from batchrun.errors import ExitCode
 from batchrun.plan.names import unknown
 from batchrun.report import words
-from batchrun.tui.desk import Fresh, Steered, Task, Watched
+from batchrun.tui.desk import Foreseen, Fresh, Steered, Task, Watched
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.screens.help import Help
 from batchrun.tui.screens.setup import SetupScreen
@@ -175,6 +175,14 @@ class BatchrunApp(App[int]):
     async def export(self, run: "RunFile") -> str:
         """Write the output of a run again, in a thread; the names of what was written."""
         return await asyncio.to_thread(_later("batchrun.tui.session").exported, run)
+
+    async def foresee(self, flags: Mapping[str, Any], wanted: Callable[[], bool]) -> Foreseen | None:
+        """What a run of these flags would send, cost and take, found in a thread; never beside a run."""
+
+        def still() -> bool:
+            return wanted() and not self.busy
+
+        return await asyncio.to_thread(_later("batchrun.tui.session").foreseen, flags, still)
 
     def edit_again(self, path: Path, position: int) -> None:
         """Open the setup of a journaled run, with this row to try."""

@@ -3,7 +3,7 @@
 Screens and widgets meet the engine only through these protocols; the app and its session fulfil them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -44,6 +44,13 @@ class Bounds(NamedTuple):
     cap: int
     rpm: float | None
     tpm: float | None
+
+
+class Foreseen(NamedTuple):
+    """What a run would send, cost and take, before it is started: in a few words, and as `batchrun plan` says it."""
+
+    brief: str
+    lines: tuple[str, ...]
 
 
 class Point(NamedTuple):
@@ -161,6 +168,10 @@ class Desk(Protocol):
 
     async def export(self, run: "RunFile") -> str:
         """Write the output of a run again; the names of what was written. Raises BatchrunError."""
+        ...
+
+    async def foresee(self, flags: Mapping[str, Any], wanted: Callable[[], bool]) -> Foreseen | None:
+        """What a run of these flags would send, cost and take; None when not `wanted` any more. Raises BatchrunError."""
         ...
 
     def edit_again(self, path: Path, position: int) -> None:

@@ -105,6 +105,7 @@ def picture(run: RunFile, kept: Kept, *, alive: bool) -> Progress:
         token_rate=token_rate,
         eta=left / row_rate if alive and row_rate > 0 else None,
         causes=causes,
+        **_money(totals),
         waiting=_waiting(state, now),
         limits=_limits(state, now),
     )
@@ -113,8 +114,18 @@ def picture(run: RunFile, kept: Kept, *, alive: bool) -> Progress:
 _SAME = (
     *("rows", "done", "failed", "failed_for_now", "skipped", "truncated", "refused", "filtered"),
     *("shared", "saved_tokens", "saved"),
-    *("maybe_paid", "input_tokens", "output_tokens"),
+    *("maybe_paid", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "unpriced"),
 )
+
+
+def _money(totals: Totals) -> dict[str, Any]:
+    """What the run was charged, and will be if it goes on like this; nothing where no price was known."""
+    cost, finished = totals.cost + totals.cost_open, totals.done + totals.failed
+    if not cost:
+        return {}
+    ahead = cost * (totals.rows - totals.skipped) // finished if finished else None
+    maybe = totals.cost_maybe + totals.cost_open
+    return {"cost": cost, "cost_again": totals.cost_again, "cost_maybe": maybe, "projected": ahead}
 
 
 def _end(sessions: Sequence[Session], otherwise: float) -> float:

@@ -7,13 +7,16 @@ they paint.
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from batchrun.display import printable
 from batchrun.engine.ending import Ending
 from batchrun.engine.execute import execute, write_output
 from batchrun.engine.going_on import prepare_resume
+from batchrun.engine.outlook import outlook
 from batchrun.engine.run import Run
 from batchrun.engine.start import DriftError, Prepared, prepare
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
@@ -25,7 +28,8 @@ from batchrun.plan.resolve import Access, access, check_input, check_provider
 from batchrun.plan.sources import Gathered, gather
 from batchrun.progress import Fold, Progress
 from batchrun.registry import RunFile
-from batchrun.tui.desk import Again, Bounds, Fresh, Phase, Point, Sight, Task, Trouble
+from batchrun.report import outlooks
+from batchrun.tui.desk import Again, Bounds, Foreseen, Fresh, Phase, Point, Sight, Task, Trouble
 from batchrun.tui.requests import title_of
 
 HISTORY = 240
@@ -232,6 +236,29 @@ class Session:
         self.drain()
         if self._run is not None:
             self._run.abandon()
+
+
+def foreseen(flags: Mapping[str, Any], wanted: Callable[[], bool]) -> Foreseen | None:
+    """What a run of these flags would send, cost and take; blocks, and reads the whole input as `batchrun plan` does.
+
+    None as soon as it is not wanted any more. Raises BatchrunError.
+    """
+
+    def emit(_: Event) -> None:
+        if not wanted():
+            raise _GivenUpError
+
+    gathered = gather(flags)
+    check_input(gathered.settings)
+    try:
+        found = outlook(gathered, emit)
+    except _GivenUpError:
+        return None
+    return Foreseen(outlooks.brief(found), tuple(takewhile(_before_examples, outlooks.lines(found))))
+
+
+def _before_examples(line: str) -> bool:
+    return not line.startswith("\n")
 
 
 def exported(run: RunFile) -> str:

@@ -1,7 +1,7 @@
 """The setup screen: prompt, input, variables, provider and limits; the request as it would be sent; try, then start."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -29,6 +29,8 @@ from batchrun.tui.widgets.variables import VariableField
 if TYPE_CHECKING:
     from batchrun.tui.draft import Draft, Preview
 
+QUIET = 0.6
+"""Seconds of quiet before every row is looked at."""
 DEBOUNCE = 0.15
 """Seconds of quiet after a key before files are looked at."""
 _NOTHING_YET = "choose a prompt and an input; ctrl+o picks files, F1 lists all keys"
@@ -55,6 +57,8 @@ class SetupScreen(Screen[None]):
         self._draft: Draft | None = None
         self._trying: tuple[int, ...] = ()
         self._wanted_row = 0
+        self._foreseen: object = None
+        self._brief = ""
 
     def compose(self) -> ComposeResult:
         """Panes that stand side by side where there is room, else one at a time."""
@@ -218,7 +222,46 @@ class SetupScreen(Screen[None]):
         where = 0 if row is None else row.line
         self.query_one("#request").border_title = f"request of line {where}{size}" if shown.text else "request"
         self.query_one("#output", Input).placeholder = printable(draft.output_name, 80)
-        self._say(self._problem(draft, shown))
+        problem = self._problem(draft, shown)
+        self._say(problem)
+        self._plan(problem)
+
+    def _plan(self, problem: BatchrunError | str | None) -> None:
+        """What it would send, cost and take, found anew for other settings."""
+        draft, flags = self._draft, self._form.flags
+        edited = draft is not None and draft.edited
+        wish = None if problem is not None or draft is None or edited else (flags, draft.path)
+        if wish is None:
+            note = "the prompt is edited: once saved, it is counted with every row"
+            self._show_plan("", (note,) if edited and problem is None else ())
+        if wish != self._foreseen:
+            self._foreseen = wish
+            self._foresee(wish)
+
+    @work(exclusive=True, group="plan")
+    async def _foresee(self, wish: object) -> None:
+        await asyncio.sleep(QUIET)
+        if wish is None or desk(self).busy:
+            return
+        try:
+            found = await desk(self).foresee(self._form.flags, lambda: self._foreseen is wish)
+        except BatchrunError as error:
+            self._show_plan("", (error.message,))
+            return
+        if found is not None:
+            self._show_plan(*found)
+
+    def _show_plan(self, brief: str, lines: Sequence[str]) -> None:
+        self._brief = brief
+        safe = [Content(printable(line, 300)) for line in lines]
+        self.query_one("#plan", Static).update(Content("\n").join(safe))
+        if brief:
+            self._say(None)
+
+    def on_screen_resume(self) -> None:
+        """A run that went on meanwhile leaves less to send."""
+        self._foreseen = None
+        self._refresh_preview()
 
     def _problem(self, draft: "Draft", shown: "Preview") -> BatchrunError | str | None:
         if not self._form.typed("input"):
@@ -229,7 +272,9 @@ class SetupScreen(Screen[None]):
         """The line above the command: what is missing, or that everything is there."""
         if problem is None:
             text = Content.assemble(
-                ("ready  ", "bold $success"), ("F5 starts, F6 tries the marked rows", "$foreground-muted")
+                ("ready  ", "bold $success"),
+                (f"{self._brief}  " if self._brief else ""),
+                ("F5 starts, F6 tries the marked rows", "$foreground-muted"),
             )
         elif isinstance(problem, BatchrunError):
             parts: list[paint.Part] = [(printable(problem.message, 400), "$error")]
@@ -289,6 +334,8 @@ class SetupScreen(Screen[None]):
             self.query_one(Answers).show([], paint.waiting_line(sight).plain)
             return
         positions, self._trying = self._trying, ()
+        self._foreseen = None
+        self._refresh_preview()
         title.border_title = "answers"
         if sight.phase is Phase.REFUSED or sight.journal is None:
             self._say(None if sight.trouble is None else BatchrunError(*sight.trouble))

@@ -65,6 +65,8 @@ class Form(VerticalScroll, can_focus=False):
             yield self._field(name, _PLAIN[name])
         yield Label("output", classes="title")
         yield self._field("output", _PLAIN["output"])
+        yield Label("plan", classes="title")
+        yield Static("", id="plan")
 
     def _field(self, name: str, placeholder: str) -> Input:
         return Field(str(self._given.get(name, "")), id=name, placeholder=placeholder)

@@ -159,16 +159,45 @@ def gauge(share: float | None, width: int) -> str:
     return "█" * full + "░" * (width - full)
 
 
-def speed_lines(sight: Sight, width: int) -> list[Content]:
-    """Rates with sparklines, times, tokens."""
+def speed_lines(sight: Sight, width: int, height: int) -> list[Content]:
+    """Rates with sparklines, times, tokens, money; where there is no room, money comes before a second sparkline."""
     progress = sight.progress
     room = max(4, width - 20)
-    return [
+    lines = [
         _line("rows/s", words.count(progress.row_rate), spark(sight.history, room, "rows"), "$success"),
         _line("tokens/s", words.count(progress.token_rate), spark(sight.history, room, "tokens"), "$accent"),
         _pair("elapsed", words.duration(progress.elapsed), "left", eta(sight)),
-        _pair("tokens in", words.count(progress.input_tokens), "out", words.count(progress.output_tokens)),
+        tokens_line(progress),
+        *cost_lines(progress),
     ]
+    if height < len(lines) and progress.cost is not None:
+        del lines[1]
+    return lines
+
+
+def tokens_line(progress: Progress) -> Content:
+    """Tokens in and out, with what was cached of the former and what was reasoning of the latter."""
+    parts: list[Part] = [(f"{'tokens in':<10}", DIM), (f"{words.count(progress.input_tokens):>7}", "bold")]
+    if progress.cached_tokens:
+        parts.append((f" ({words.count(progress.cached_tokens)} cached)", DIM))
+    parts += [("  out ", DIM), (words.count(progress.output_tokens), "bold")]
+    if progress.reasoning_tokens:
+        parts.append((f" ({words.count(progress.reasoning_tokens)} reasoning)", DIM))
+    return joined(parts)
+
+
+def cost_lines(progress: Progress) -> list[Content]:
+    """What the run has cost and will have cost; below it what of that went into asking again, or into the unknown."""
+    if progress.cost is None:
+        return [_pair("cost", "–", "no price is known", "")]
+    ahead = progress.projected if progress.ended is None else None
+    first: list[Part] = [(f"{'cost':<10}", DIM), (f"{words.money(progress.cost):>7}", "bold")]
+    first += [("  of about ", DIM), (words.money(ahead), "bold")] if ahead is not None else []
+    first += [("  simulated", "$warning")] if progress.simulated else []
+    apart = (("asked again", progress.cost_again), ("maybe paid", progress.cost_maybe))
+    second: list[Part] = [f"{name} {words.money(amount)}  " for name, amount in apart if amount]
+    second += [f"{progress.unpriced:,} unpriced"] if progress.unpriced else []
+    return [joined(first), *([joined([(f"{'of it':<10}", DIM), *second])] if second else [])]
 
 
 def _line(name: str, value: str, drawn: str, colour: str) -> Content:

@@ -58,7 +58,7 @@ class Speed(Panel):
     """How fast, how long, how much."""
 
     def lines(self, sight: Sight, width: int, height: int) -> list[Content]:
-        return paint.speed_lines(sight, width)
+        return paint.speed_lines(sight, width, height)
 
 
 class LimitsPanel(Panel):
