@@ -248,7 +248,7 @@ def test_the_row_view(size: tuple[int, int], snap_compare: Callable[..., bool]) 
     assert snap_compare(BatchrunApp(), terminal_size=size, run_before=show)
 
 
-@pytest.mark.parametrize("size", SIZES[1:], ids=["large"])
+@pytest.mark.parametrize("size", SIZES, ids=["small", "large"])
 def test_the_runs_screen(
     size: tuple[int, int], snap_compare: Callable[..., bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,10 +9,14 @@ from textual.app import App, ComposeResult
 from textual.widgets import Input
 
 from batchrun.events import Waiting, WaitReason
+from batchrun.journal import Meta
+from batchrun.models import Totals
 from batchrun.progress import Progress
+from batchrun.registry import RunFile, Summary
 from batchrun.report.words import status
 from batchrun.tui.choices import FROM_VALUE, Origin
 from batchrun.tui.draft import Draft, Source
+from batchrun.tui.screens.runs import cells, fitting
 from batchrun.tui.widgets.field import Field
 from batchrun.tui.widgets.paint import account, counts
 from batchrun.tui.widgets.variables import Variables
@@ -42,6 +46,21 @@ def test_a_status_line_has_both_stages_while_post_processing_is_behind_and_after
     assert "3 in flight, 64 in post-processing" in shown
     assert shown.endswith("waits: post-processing is behind")
     assert "0 in flight, 15 in post-processing" in status(Progress(causes={}, now=9.0, rows=100, done=85, post=15))
+
+
+def test_the_runs_have_the_columns_that_have_room_and_none_that_is_cut() -> None:
+    assert fitting([8, 20, 9], 80) == [8, 20, 9]
+    assert fitting([8, 20, 9], 43) == [8, 20, 9]
+    assert fitting([8, 20, 9], 42) == [8, 20]
+
+
+def test_a_wide_name_of_a_run_leaves_room_for_its_numbers(tmp_path: Path) -> None:
+    output = "漢字" * 40 + ".jsonl"
+    meta = Meta(run="20261120-1015-abcd", created=1.0, plan="{}", prompt=None, simulated=True, output=output)
+    run = Summary(RunFile(tmp_path / "run.db", meta), Totals(rows=3), [], None, None)
+    name = cells(run, dict.fromkeys(("success", "error", "warning", "foreground"), "red"), 40)[1]
+    assert name.cell_len <= 40
+    assert name.plain.endswith("…  SIMULATED")
 
 
 async def test_a_value_that_was_just_typed_outlives_another_input_and_another_prompt() -> None:

@@ -1,7 +1,8 @@
 """The runs of this directory, live and old: open, go on, retry, export, delete."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import ClassVar, cast
 
 from rich.text import Text
@@ -13,7 +14,7 @@ from textual.screen import Screen
 from textual.widgets import DataTable, Footer, Static
 
 from batchrun import registry
-from batchrun.display import printable
+from batchrun.display import counted, printable
 from batchrun.errors import BatchrunError
 from batchrun.registry import RunFile, Summary
 from batchrun.report import words
@@ -24,7 +25,13 @@ from batchrun.tui.widgets import paint
 
 REREAD_EVERY = 2.0
 _COLOURS = {"running": "success", "finished": "foreground", "killed": "error", "damaged": "error"}
-_COLUMNS = ("state", "output", "rows", "done", "failed", "left", "began", "tokens", "run")
+_TITLES = (
+    *(Text("state"), Text("output"), *(Text(name, justify="right") for name in ("rows", "done", "failed", "left"))),
+    *(Text("began"), Text("tokens", justify="right"), Text("run")),
+)
+"""The columns, the more needful first."""
+_GAP = 2
+"""Cells beside what a column shows."""
 
 
 class RunsScreen(Screen[None]):
@@ -33,10 +40,10 @@ class RunsScreen(Screen[None]):
     CSS_PATH = "runs.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "resume", "Go on", id="runs.resume"),
-        Binding("f", "retry", "Retry failed", id="runs.retry"),
+        Binding("f", "retry", "Retry", id="runs.retry"),
         Binding("e", "export", "Export", id="runs.export"),
         Binding("d,delete", "delete", "Delete", id="runs.delete"),
-        Binding("n", "app.show('setup')", "New run", id="runs.new"),
+        Binding("n", "app.show('setup')", "New", id="runs.new"),
     ]
 
     def __init__(self) -> None:
@@ -51,11 +58,12 @@ class RunsScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Read the directory now and then while it is looked at."""
-        table = self._table
-        for name in _COLUMNS:
-            table.add_column(name, key=name)
         self.set_interval(REREAD_EVERY, self._read_if_seen)
-        table.focus()
+        self._table.focus()
+
+    def on_resize(self) -> None:
+        """As many columns as there is room for."""
+        self._fill()
 
     def on_screen_resume(self) -> None:
         """Read the directory."""
@@ -74,18 +82,30 @@ class RunsScreen(Screen[None]):
         found = await asyncio.to_thread(listed, desk(self).runs_dir)
         if found == self._found:
             return
+        seen, row = self._current, self._table.cursor_row
         self._found = found
         self._fill()
+        ids = [summary.run.id for summary in found]
+        row = ids.index(seen.run.id) if seen is not None and seen.run.id in ids else min(row, max(0, len(ids) - 1))
+        self._table.move_cursor(row=row)
 
     def _fill(self) -> None:
-        table = self._table
+        """Columns are as wide as what they show from the first frame on; Textual's own measuring comes after it."""
+        table, room = self._table, self.size.width
         row = table.cursor_row
-        table.clear()
-        for summary in self._found:
-            table.add_row(*cells(summary, app_of(self).theme_variables), key=summary.run.id)
-        table.move_cursor(row=min(row, max(0, len(self._found) - 1)))
+        table.clear(columns=True)
+        lines = [cells(summary, app_of(self).theme_variables, room // 2) for summary in self._found]
+        widths = fitting([max(cell.cell_len for cell in column) for column in zip(_TITLES, *lines, strict=True)], room)
+        for title, width in zip(_TITLES, widths, strict=False):
+            table.add_column(title, key=title.plain, width=width)
+        for summary, line in zip(self._found, lines, strict=True):
+            table.add_row(*line[: len(widths)], key=summary.run.id)
+        table.move_cursor(row=row)
+        self._say()
+
+    def _say(self) -> None:
         where = registry.directory_for(registry.STREAM, desk(self).runs_dir)
-        said = f"{len(self._found):,} runs" if self._found else "no runs here yet; n sets one up"
+        said = counted(len(self._found), "run") if self._found else "no runs here yet; n sets one up"
         self.query_one("#heading", Static).update(
             Content.assemble(("runs  ", "bold"), (f"{said} in {printable(str(where), 80)}", "$foreground-muted"))
         )
@@ -160,18 +180,26 @@ def listed(runs_dir: str | None) -> list[Summary]:
     return [registry.summary(run) for run in registry.listing(registry.directory_for(registry.STREAM, runs_dir))]
 
 
-def cells(found: Summary, colours: Mapping[str, str]) -> list[Text]:
-    """A run as a line of the table, in the colours of the theme."""
+def fitting(widths: Sequence[int], room: int) -> list[int]:
+    """The widths of the first columns that have room side by side."""
+    ends = accumulate(width + _GAP for width in widths)
+    return [width for width, end in zip(widths, ends, strict=True) if end <= room]
+
+
+def cells(found: Summary, colours: Mapping[str, str], longest: int) -> list[Text]:
+    """A run as a line of the table, in the colours of the theme; its name takes at most `longest` cells."""
     totals, state = found.totals, words.state_of(found)
     left = totals.pending + totals.unknown
     mark = "  SIMULATED" if found.run.meta.simulated else ""
+    name = Text(printable(found.run.reference, longest))
+    name.truncate(max(8, longest - len(mark)), overflow="ellipsis")
 
     def number(value: int, colour: str) -> Text:
         return Text(f"{value:,}", style=colours[colour] if value else "dim", justify="right")
 
     return [
         Text(state, style=colours[_COLOURS.get(state, "warning")]),
-        Text.assemble(printable(found.run.reference, 60), (mark, colours["warning"])),
+        Text.assemble(name, (mark, colours["warning"])),
         number(totals.rows, "foreground"),
         number(totals.done, "success"),
         number(totals.failed, "error"),
