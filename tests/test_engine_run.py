@@ -34,8 +34,9 @@ def tmp_path(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Back-offs and the trickle of a provider that is down take milliseconds."""
+    """Back-offs and the trickle of a provider that is down take milliseconds, and no rate is felt for."""
     monkeypatch.setattr("batchrun.retry.decision._backoff", lambda _: 0.002)
+    monkeypatch.setattr("batchrun.limits.learning._FIRST_PACE", 10_000.0)
     monkeypatch.setattr("batchrun.limits.gate._TRICKLE", 0.002)
 
 

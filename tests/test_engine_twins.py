@@ -40,6 +40,7 @@ def tmp_path(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrun.retry.decision._backoff", lambda _: 0.002)
+    monkeypatch.setattr("batchrun.limits.learning._FIRST_PACE", 10_000.0)
 
 
 def outputs(stage: Stage) -> list[str | None]:

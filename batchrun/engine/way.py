@@ -122,11 +122,8 @@ class Way:
         else:
             body = row.history.reply if row.lent is None else row.lent.body
             judged = judge_body(request.endpoint, body or "", self._at.checker)
-            history = row.history._replace(reply=None)
-            job.row, job.lent = (
-                row._replace(history=history, lent=None),
-                row.lent,
-            )  # judged once; from here on it is sent
+            history = row.history._replace(reply=None)  # judged once; from here on it is sent
+            job.row, job.lent = row._replace(history=history, lent=None), row.lent
             await self._conclude(job, request, judged, None)
 
     async def _send(self, job: Job, request: Request) -> None:

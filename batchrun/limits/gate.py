@@ -83,6 +83,9 @@ class Gate:
             early = self._rates.spacing.ready(permit.left, now)
             if early > 0:
                 now = await self._held(permit, early)
+            if self._closed:
+                self.cancel(permit)
+                raise GateClosed
             if now >= self._closing.until:
                 self._rates.left(permit, now)
                 return permit
@@ -201,8 +204,6 @@ class Gate:
         spacing.held += 1
         try:
             await asyncio.sleep(seconds)
-            if self._closed:
-                raise GateClosed
         except BaseException:
             self.cancel(permit)
             raise
