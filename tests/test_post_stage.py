@@ -124,7 +124,7 @@ class Outlet:
     async def put(self, count: int, environ: dict[str, str] | None = None) -> "Outlet":
         stage = Stage(self._choices, self._deliver, environ=environ or dict(os.environ), busy=self.busy.append)
         try:
-            await stage.start()
+            stage.start()
             for number in range(count):
                 await stage.put(Task(number, Item("text", json.dumps({"n": number}), line=number)))
             async with asyncio.timeout(30):
@@ -327,12 +327,56 @@ async def test_a_stage_in_a_hurry_lets_nobody_wait_and_ends_soon(
     assert 7 not in came
 
 
+async def test_workers_that_die_at_once_fail_every_row_however_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchrun.post.pool.REBUILDS", 1)
+    monkeypatch.setattr("batchrun.post.pool.LOOK", 0.1)
+    path = tmp_path / "dies.py"
+    path.write_text(
+        "import multiprocessing, os\n"
+        "if multiprocessing.parent_process() is not None:\n"
+        "    os._exit(3)\n"
+        "def reads(reply):\n"
+        "    return None\n",
+        encoding="utf-8",
+    )
+    causes: list[str] = []
+
+    async def deliver(results: Sequence[tuple[int, Result]]) -> None:
+        causes.extend(result.cause for _, result in results if isinstance(result, Failure))
+
+    stage = Stage(Choices(specs=(f"{path}:reads",), workers=2), deliver, environ=dict(os.environ))
+    for number in range(8):
+        await stage.put(
+            Task(number, Item("long " * 40_000))
+        )  # more than a pipe holds: the pool keeps the rest in a queue
+    async with asyncio.timeout(10):
+        await stage.drain()
+    await stage.close()
+    assert causes == ["post: no workers"] * 8
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 4])
+async def test_a_stage_that_is_closed_while_its_workers_start_leaves_none(functions: Path, turns: int) -> None:
+    async def deliver(results: object) -> None:
+        raise AssertionError("nothing comes out")
+
+    stage = Stage(Choices(specs=(f"{functions}:hangs",), workers=1), deliver, environ=dict(os.environ))
+    await stage.put(Task(0, Item("a", '{"n": 7}')))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await stage.close()
+    assert worker_processes() == []
+    assert "post output" not in {thread.name for thread in threading.enumerate()}
+
+
 async def test_an_abandoned_stage_leaves_no_process_and_no_thread(functions: Path) -> None:
     async def deliver(results: object) -> None:
         raise AssertionError("nothing comes out")
 
     stage = Stage(Choices(specs=(f"{functions}:hangs",), workers=2), deliver, environ=dict(os.environ))
-    await stage.start()
+    stage.start()
     await stage.put(Task(0, Item("a", '{"n": 7}')))
     await asyncio.sleep(0.2)
     stage.abandon()

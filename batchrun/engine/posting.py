@@ -63,10 +63,10 @@ class Posting:
             self._mask.add(*choices.secret_values)
             self._stage = Stage(choices, self._deliver, environ=dict(os.environ), busy=self._tell_busy)
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Have the workers started while the first requests are under way."""
         if self._stage is not None:
-            await self._stage.start()
+            self._stage.start()
 
     async def put(self, job: Job, judged: Judged, outcome: Outcome, stored: "asyncio.Future[None] | None") -> bool:
         """Hand a row over; waits while the stage is full. Its reply is safe when `stored` is done.

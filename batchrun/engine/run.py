@@ -87,7 +87,7 @@ class Run:
         if self._plan.stop_after is not None:
             timer = self._loop.call_later(self._plan.stop_after, self._time_is_up)
         try:
-            await self._posting.start()
+            self._posting.start()
             await self._send_all()
             await self._posting.drain()
             self._journal.sample(sample_of(self._gate.view(), self._journal))  # how it stood in the end

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchrun.post.process import Launcher, WorkerContext
 from batchrun.post.reply import Done, Failure, Item
-from batchrun.post.worker import Setup, initialize, ready, run
+from batchrun.post.worker import Setup, initialize, run
 
 if TYPE_CHECKING:  # only a run with --post pays for it
     from pebble import ProcessPool
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 REBUILDS = 5
 """Times in a row that a pool is made anew before anything comes back from it."""
+LOOK = 1.0
+"""Seconds between looks whether the pool of an outstanding shard still works."""
 
 
 class LostError(Exception):
@@ -38,45 +40,41 @@ class Pool:
         self.workers = workers
         self._setup = setup
         self._launcher = Launcher(environ)
-        self._pool: ProcessPool | None = None
-        self._starting: asyncio.Lock = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._making: asyncio.Future[ProcessPool] | None = None
         self._rebuilt = 0
         self._closed = False
 
-    async def start(self) -> None:
-        """Have the workers started, not waiting until they are up."""
-        async with self._starting:
-            if self._pool is None and not self._closed:
-                self._pool = await asyncio.to_thread(self._made)
-
-    async def warm(self) -> None:
-        """Wait until a worker is up."""
-        await self.start()
-        if self._pool is not None:
-            await asyncio.wrap_future(self._pool.schedule(ready))
+    def start(self) -> None:
+        """Have the workers started, in a thread, not waiting until they are up."""
+        if self._making is None and not self._closed:
+            self._making = self._loop.run_in_executor(None, self._made)
 
     def _made(self) -> "ProcessPool":
         from pebble import ProcessPool  # noqa: PLC0415  only a run with --post pays for it
 
         context: Any = WorkerContext(self._launcher)  # its `Process` is a method, where the protocol has no word for it
         pool = ProcessPool(self.workers, initializer=initialize, initargs=(self._setup,), context=context)
-        assert pool.active  # asking starts it
+        try:
+            assert pool.active  # asking starts it
+        except OSError as error:
+            raise BrokenProcessPool from error
         return pool
 
     async def run(self, items: Sequence[Item], seconds: float) -> Done:
         """One shard; `seconds` is how long it may take. Raises LostError where it does not come back."""
         while True:
-            if self._pool is None:
-                await self.start()
-            pool = self._pool
-            if pool is None:
+            self.start()
+            making = self._making
+            if making is None:
                 raise LostError(Failure("post: stopped", "the pool is closed"))
             try:
-                done = await asyncio.wrap_future(pool.schedule(run, args=(items,), timeout=seconds))
+                pool = await asyncio.shield(making)  # whoever is cancelled here leaves a pool that `close` must find
+                done = await _answer(pool, items, seconds)
             except TimeoutError:
                 raise LostError(Failure("post: timed out", f"no result after {seconds:g} s (--post-timeout)")) from None
             except (BrokenProcessPool, RuntimeError) as error:
-                await self._rebuild(pool, error)
+                self._rebuild(making, error)
             except CancelledError:
                 raise LostError(Failure("post: stopped", "the pool was stopped")) from None
             except OSError as error:
@@ -85,31 +83,56 @@ class Pool:
                 self._rebuilt = 0
                 return done
 
-    async def _rebuild(self, broken: "ProcessPool", error: Exception) -> None:
+    def _rebuild(self, broken: "asyncio.Future[ProcessPool]", error: Exception) -> None:
         """pebble gives a pool up when a worker dies while none is at work; make another."""
-        async with self._starting:
-            if self._closed or self._pool is not broken:
-                return
-            self._rebuilt += 1
-            if self._rebuilt > REBUILDS:
-                raise LostError(Failure("post: no workers", f"worker processes cannot be kept running: {error}"))
-            log.warning("the pool of workers is made anew: %s", error)
-            await asyncio.to_thread(self._stop, broken)
-            self._pool = await asyncio.to_thread(self._made)
+        if self._closed or self._making is not broken:
+            return
+        self._rebuilt += 1
+        if self._rebuilt > REBUILDS:
+            said = error.__cause__ or error
+            raise LostError(Failure("post: no workers", f"worker processes cannot be kept running: {said}"))
+        log.warning("the pool of workers is made anew: %s", error.__cause__ or error)
+        self._making = self._loop.run_in_executor(None, self._made_anew, _outcome(broken))
+
+    def _made_anew(self, broken: "ProcessPool | None") -> "ProcessPool":
+        self._stop(broken)
+        return self._made()
 
     async def close(self) -> None:
-        """Kill the workers, whatever they do."""
+        """Kill the workers, whatever they do; a pool that is being made is waited for."""
         self._closed = True
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await asyncio.to_thread(self._stop, pool)
+        making, self._making = self._making, None
+        if making is not None:
+            await asyncio.wait([making])
+            await asyncio.to_thread(self._stop, _outcome(making))
         await asyncio.to_thread(self._launcher.close)
 
-    def _stop(self, pool: "ProcessPool") -> None:
-        pool.stop()
+    def _stop(self, pool: "ProcessPool | None") -> None:
+        if pool is not None:
+            pool.stop()
         self._launcher.kill()
-        with contextlib.suppress(RuntimeError, OSError):
-            pool.join()
+        if pool is not None:
+            with contextlib.suppress(RuntimeError, OSError):
+                pool.join()
+
+
+async def _answer(pool: "ProcessPool", items: Sequence[Item], seconds: float) -> Done:
+    """What comes back for a shard. A pool that breaks answers only for the shards that it had begun to hand out, so
+    whoever waits looks at the pool now and then."""
+    answer = asyncio.wrap_future(pool.schedule(run, args=(items,), timeout=seconds))
+    try:
+        while not answer.done():
+            await asyncio.wait([answer], timeout=LOOK)
+            if not answer.done() and not pool.active:
+                raise BrokenProcessPool("it broke with the shard still in its queue")
+        return answer.result()
+    finally:
+        answer.cancel()
+
+
+def _outcome(making: "asyncio.Future[ProcessPool]") -> "ProcessPool | None":
+    """The pool that was made; None where making it failed."""
+    return making.result() if making.exception() is None else None
 
 
 def _death(error: OSError) -> Failure:

@@ -123,10 +123,10 @@ class Stage:
         """Worker processes, 0 for the thread."""
         return 0 if self._pool is None else self._pool.workers
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Have the workers started, so that they are up when the first reply comes."""
         if self._pool is not None:
-            await self._pool.start()
+            self._pool.start()
 
     async def put(self, task: Task, ready: "asyncio.Future[None] | None" = None) -> None:
         """Take a row in; waits while the stage is full. The row is not touched before `ready` is done."""

@@ -54,10 +54,6 @@ def run(items: Sequence[Item]) -> Done:
     return _chain.run(items)
 
 
-def ready() -> None:
-    """Nothing: a task that is done when a worker is up."""
-
-
 def _die_with_parent() -> None:
     """End this process when the parent does, however that ends, and whatever a function is doing here.
 
