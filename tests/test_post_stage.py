@@ -327,6 +327,18 @@ async def test_a_stage_in_a_hurry_lets_nobody_wait_and_ends_soon(
     assert 7 not in came
 
 
+async def test_a_hurry_counts_the_rows_that_wait_outside_too(functions: Path) -> None:
+    async def deliver(results: object) -> None:
+        raise AssertionError("nothing comes out")
+
+    stage = Stage(Choices(specs=(f"{functions}:hangs",), workers=1), deliver, environ=dict(os.environ))
+    puts = [asyncio.create_task(stage.put(Task(n, Item("a", '{"n": 7}')))) for n in range(100)]
+    await asyncio.sleep(0)
+    assert stage.inside < stage.hurry() == 100
+    await asyncio.gather(*puts)
+    await stage.close()
+
+
 async def test_workers_that_die_at_once_fail_every_row_however_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,11 +84,8 @@ class Posting:
             await self._stage.drain()
 
     def hurry(self) -> int:
-        """Come to an end soon: what is not done by then is done by going on. Returns the rows in the stage."""
-        if self._stage is None:
-            return 0
-        self._stage.hurry()
-        return self._stage.inside
+        """Come to an end soon: what is not done by then is done by going on. Returns the rows that this concerns."""
+        return 0 if self._stage is None else self._stage.hurry()
 
     def abandon(self) -> None:
         """Let go of what is in the stage; nobody waits for it any more."""

@@ -94,6 +94,7 @@ class Stage:
         self._awaits = any(function.is_coroutine for function in self._functions)
         self._queue: deque[Task] = deque()
         self._inside = 0
+        self._outside = 0
         self._shards: set[asyncio.Task[None]] = set()
         self._running = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -139,10 +140,14 @@ class Stage:
             ready.add_done_callback(lambda done: self._enter(task, done))
 
     async def _have_room(self) -> None:
-        while self._inside >= self._room and not self._closed and not self._hurried:
-            self._room = self._fitting_room()
-            if self._inside >= self._room:
-                await self._wait()
+        self._outside += 1
+        try:
+            while self._inside >= self._room and not self._closed and not self._hurried:
+                self._room = self._fitting_room()
+                if self._inside >= self._room:
+                    await self._wait()
+        finally:
+            self._outside -= 1
 
     def _enter(self, task: Task, ready: "asyncio.Future[None] | None") -> None:
         if self._closed or (ready is not None and (ready.cancelled() or ready.exception() is not None)):
@@ -151,10 +156,12 @@ class Stage:
         self._queue.append(task)
         self._soon()
 
-    def hurry(self) -> None:
-        """Let nobody wait to put a row in any more, and `drain` end after `LINGER` at the latest."""
+    def hurry(self) -> int:
+        """Let nobody wait to put a row in any more, and `drain` end after `LINGER` at the latest. Returns the rows that
+        this concerns now."""
         self._hurried = True
         self._wake()
+        return self._inside + self._outside
 
     async def drain(self) -> None:
         """Wait until every row is out, or the stage is abandoned."""
