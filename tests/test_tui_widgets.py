@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from textual.app import App, ComposeResult
+from textual.content import Content
 from textual.widgets import Input
 
 from batchrun.events import Waiting, WaitReason
@@ -15,10 +17,13 @@ from batchrun.progress import Progress
 from batchrun.registry import RunFile, Summary
 from batchrun.report.words import status
 from batchrun.tui.choices import FROM_VALUE, Origin
+from batchrun.tui.desk import Phase, Sight
 from batchrun.tui.draft import Draft, Source
 from batchrun.tui.screens.runs import cells, fitting
+from batchrun.tui.session import overall
 from batchrun.tui.widgets.field import Field
 from batchrun.tui.widgets.paint import account, counts
+from batchrun.tui.widgets.panels import Panel
 from batchrun.tui.widgets.variables import Variables
 
 NOTHING = Origin(FROM_VALUE)
@@ -108,3 +113,42 @@ def test_the_first_frame_waits_for_neither_the_engine_nor_prompts_nor_sqlite() -
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert ran.stdout.strip() == "[]"
+
+
+class Counted(Panel):
+    """Draws one number of a sight, and counts how often it is painted."""
+
+    painted = 0
+
+    def lines(self, sight: Sight, width: int, height: int) -> list[Content]:
+        return [Content(f"{sight.progress.done}")]
+
+    def render(self) -> Content:
+        self.painted += 1
+        return super().render()
+
+
+async def test_a_panel_is_painted_only_when_it_would_look_different() -> None:
+    class Wall(App[None]):
+        def compose(self) -> ComposeResult:
+            yield Counted()
+
+    async with Wall().run_test() as pilot:
+        panel = pilot.app.query_one(Counted)
+        sight = Sight(phase=Phase.RUNNING, progress=Progress(causes={}, done=1, now=1.0), title="a run")
+        panel.show(sight)
+        await pilot.pause()
+        before = panel.painted
+        for now in range(5):
+            panel.show(replace(sight, progress=replace(sight.progress, now=float(now))))
+            await pilot.pause()
+        assert panel.painted == before
+        panel.show(replace(sight, progress=replace(sight.progress, done=2)))
+        await pilot.pause()
+        assert panel.painted == before + 1
+
+
+def test_a_run_that_has_ended_has_the_rates_of_all_its_time() -> None:
+    progress = Progress(causes={}, started=10.0, now=30.0, finished_here=100, input_tokens=30, output_tokens=10)
+    shown = overall(replace(progress, row_rate=0.1))
+    assert (shown.row_rate, shown.token_rate) == (5.0, 2.0)

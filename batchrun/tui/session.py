@@ -49,6 +49,7 @@ class Session:
         self.exit_code: ExitCode | None = None
         self.drift: DriftError | None = None
         self._fold = Fold()
+        self._last: Progress | None = None
         self._run: Run | None = None
         self._prepared: Prepared | None = None
         self._access: Access | None = None
@@ -146,14 +147,9 @@ class Session:
 
     def sight(self) -> Sight:
         """What is to be seen now."""
-        now = time.monotonic() if self._run is None else asyncio.get_running_loop().time()
-        progress = self._fold.snapshot(now)
-        self._remember(progress)
-        if progress.ended is not None:
-            progress = replace(progress, now=progress.ended.at)
         return Sight(
             phase=self._phase(),
-            progress=progress,
+            progress=self._progress(),
             title=self._title(),
             taken=self._taken,
             bounds=self._bounds(),
@@ -163,6 +159,17 @@ class Session:
             tried=isinstance(self.task, Fresh) and self.task.only is not None,
             **self._where,
         )
+
+    def _progress(self) -> Progress:
+        """The picture of this moment; once the run has ended it stands still."""
+        if self._last is not None:
+            return self._last
+        now = time.monotonic() if self._run is None else asyncio.get_running_loop().time()
+        progress = self._fold.snapshot(now)
+        self._remember(progress)
+        if progress.ended is not None:
+            progress = self._last = overall(replace(progress, now=progress.ended.at))
+        return progress
 
     def _remember(self, progress: Progress) -> None:
         """A point a second for the sparklines."""
@@ -236,6 +243,14 @@ class Session:
         self.drain()
         if self._run is not None:
             self._run.abandon()
+
+
+def overall(progress: Progress) -> Progress:
+    """The picture of a run that has ended, with the rates of all its time instead of its last moments."""
+    spent, tokens = progress.elapsed, progress.input_tokens + progress.output_tokens
+    if spent <= 0:
+        return progress
+    return replace(progress, row_rate=progress.finished_here / spent, token_rate=tokens / spent)
 
 
 def foreseen(flags: Mapping[str, Any], wanted: Callable[[], bool]) -> Foreseen | None:

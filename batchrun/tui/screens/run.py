@@ -61,6 +61,7 @@ class RunScreen(Screen[None]):
         self._changing = True
         self._finished = -1
         self._found_at = 0.0
+        self._said = Content("")
 
     def compose(self) -> ComposeResult:
         """Heading, account, three panels, the table."""
@@ -120,7 +121,12 @@ class RunScreen(Screen[None]):
         for panel in self.query(Panel):
             panel.show(sight)
         self._open_journal(sight)
-        self.query_one("#listing", Static).update(self._listing())
+        self._say(self._listing())
+
+    def _say(self, listing: Content) -> None:
+        if not listing.is_same(self._said):
+            self._said = listing
+            self.query_one("#listing", Static).update(listing, layout=False)
 
     def _open_journal(self, sight: Sight) -> None:
         """Open the journal once there is one."""

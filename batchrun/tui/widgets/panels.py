@@ -14,19 +14,27 @@ class Panel(Widget):
 
     DEFAULT_CSS = "Panel { height: auto; }"
     ALLOW_SELECT = False
-    shown: Sight | None = None
+    _sight: Sight | None = None
+    _drawn = Content("")
 
     def show(self, sight: Sight) -> None:
-        """Take the sight in; painted at the next refresh."""
-        self.shown = sight
-        self.refresh()
+        """Take the sight in; painted at the next refresh, if anything looks different by it."""
+        if sight is self._sight or sight == self._sight:
+            return
+        self._sight = sight
+        if not self._draw().is_same(self._drawn):
+            self.refresh()
 
     def render(self) -> Content:
         """What stands in the panel now."""
-        if self.shown is None:
+        self._drawn = self._draw()
+        return self._drawn
+
+    def _draw(self) -> Content:
+        if self._sight is None:
             return Content("")
         width, height = self.content_size
-        return Content("\n").join([_cut(line, width) for line in self.lines(self.shown, width, height)])
+        return Content("\n").join([_cut(line, width) for line in self.lines(self._sight, width, height)])
 
     def lines(self, sight: Sight, width: int, height: int) -> list[Content]:
         """The lines of the panel."""
