@@ -391,6 +391,23 @@ def test_ctrl_c_while_the_input_is_checked_leaves_nothing_behind(provider: Provi
     assert not [*Path(".batchrun").glob("*.db"), *Path(".batchrun").glob("*.spool")]
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_named_pipe_waits_for_its_reader_until_ctrl_c(provider: Provider, *, goes_on: bool) -> None:
+    given(2)
+    os.mkfifo("pipe.jsonl")
+    process = begun(*provider.args(output="pipe.jsonl"))
+    assert process.stderr is not None
+    assert any("pipe.jsonl is a pipe: the rows are written once somebody reads it" in line for line in process.stderr)
+    if goes_on:
+        assert len(Path("pipe.jsonl").read_text().splitlines()) == 2
+        assert ended(process).code == ExitCode.OK
+        return
+    process.send_signal(signal.SIGINT)
+    stopped = ended(process)
+    assert (stopped.code, stopped.account["done"]) == (ExitCode.INTERRUPTED, 2)
+    assert "--output FILE` writes it again" in stopped.err
+
+
 def test_of_many_that_begin_at_once_exactly_one_runs(provider: Provider) -> None:
     given(30)
     sim.change(provider.base_url, latency="20")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -46,10 +47,10 @@ async def execute(
     """
     loop = asyncio.get_running_loop()
     with contextlib.closing(_Closing(prepared)) as closing:
-        ending = Ending(ExitCode.OK)
+        ending, run = Ending(ExitCode.OK), None
         if something_pending(prepared.journal.totals) and prepared.only != ():
             try:
-                ending = await _sent(prepared, access, emit, at_hand, stream)
+                ending, run = await _sent(prepared, access, emit, at_hand, stream)
             except RefusedError:
                 prepared.forget()
                 raise
@@ -58,7 +59,7 @@ async def execute(
         ending = _settled(ending, prepared.journal.totals, prepared, sending=access is not None)
         closing.exit_code = ending.exit_code
         prepared.journal.stop(ending.exit_code)
-        ending, exported = await _output(prepared, ending, emit, sending=access is not None)
+        ending, exported = await _output(prepared, ending, run, emit, sending=access is not None)
         closing.exit_code = ending.exit_code
         ended = _ended(ending, prepared.journal.totals, exported, loop.time())
     emit(ended)
@@ -75,7 +76,7 @@ async def pilot(prepared: Prepared, rows: int, access: Access, emit: Emit, *, at
     ending = Ending(ExitCode.OK)
     try:
         if something_pending(prepared.journal.totals):
-            ending = await _sent(prepared, access, emit, at_hand, None)
+            ending, _ = await _sent(prepared, access, emit, at_hand, None)
     finally:
         prepared.plan = plan
         prepared.journal.stop(None if ending.exit_code is ExitCode.OK else ending.exit_code)
@@ -100,7 +101,7 @@ def something_pending(totals: Totals) -> bool:
 
 async def _sent(
     prepared: Prepared, access: Access | None, emit: Emit, at_hand: Callable[[Run], None], stream: BinaryIO | None
-) -> Ending:
+) -> tuple[Ending, Run]:
     async with connected(prepared.plan, access, prepared.simulator) as client:
         await asyncio.to_thread(_paired, prepared, sending=access is not None)
         prepared.journal.start()
@@ -119,8 +120,8 @@ async def _sent(
         at_hand(run)
         emit(_started(prepared, client, await asyncio.to_thread(_to_send, prepared)))
         if rows_out is None:
-            return await run.run()
-        return await rows_out.beside(run)
+            return await run.run(), run
+        return await rows_out.beside(run), run
 
 
 def _paired(prepared: Prepared, *, sending: bool) -> None:
@@ -247,7 +248,9 @@ def _settled(ending: Ending, totals: Totals, prepared: Prepared, *, sending: boo
     return ending._replace(exit_code=ExitCode.ROWS_FAILED) if totals.failed else ending
 
 
-async def _output(prepared: Prepared, ending: Ending, emit: Emit, *, sending: bool) -> tuple[Ending, Exported | None]:
+async def _output(
+    prepared: Prepared, ending: Ending, run: Run | None, emit: Emit, *, sending: bool
+) -> tuple[Ending, Exported | None]:
     """Replace the output after a run that finished, write a partial one after others, nothing in haste."""
     output = prepared.run.output
     if output is None or prepared.only is not None or ending.exit_code is ExitCode.STORAGE:
@@ -257,19 +260,37 @@ async def _output(prepared: Prepared, ending: Ending, emit: Emit, *, sending: bo
         said = f"`batchrun export {prepared.run.reference}` writes what is done"
         return ending._replace(hint=ending.hint or said), None
     target = output if whole else partial_path(output)
-    if target.is_fifo():
-        said = f"{target} is a pipe: the rows are written once somebody reads it"
-        emit(Notice(said, asyncio.get_running_loop().time()))
-    try:
-        exported = await asyncio.to_thread(write_output, prepared.plan, prepared.journal.path, target, output)
-    except BatchrunError as error:
-        return Ending(ExitCode.STORAGE, error.message, error.hint), None
-    except BrokenPipeError:
-        hint = f"`batchrun export {prepared.run.reference} --output FILE` writes it again"
-        return Ending(ExitCode.BROKEN_PIPE, "the reader of the output has gone away", hint), None
+    hint = f"`batchrun export {prepared.run.reference} --output FILE` writes it again"
+    with contextlib.ExitStack() as held:
+        if target.is_fifo() and (stopped := await _until_read(target, run, emit, held)) is not None:
+            return stopped._replace(hint=hint), None
+        try:
+            exported = await asyncio.to_thread(write_output, prepared.plan, prepared.journal.path, target, output)
+        except BatchrunError as error:
+            return Ending(ExitCode.STORAGE, error.message, error.hint), None
+        except BrokenPipeError:
+            return Ending(ExitCode.BROKEN_PIPE, "the reader of the output has gone away", hint), None
     if whole:
         partial_path(output).unlink(missing_ok=True)
     return ending, exported
+
+
+async def _until_read(fifo: Path, run: Run | None, emit: Emit, held: contextlib.ExitStack) -> Ending | None:
+    """Wait until somebody reads the pipe, which `held` keeps open for it; the ending where the run is stopped before.
+
+    A thread that opens a pipe without a reader cannot be called back.
+    """
+    told = False
+    while run is None or run.ending is None:
+        with contextlib.suppress(OSError):  # nobody reads it (ENXIO); anything else is met again by who writes
+            held.callback(os.close, os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+            return None
+        if not told:
+            said = f"{fifo} is a pipe: the rows are written once somebody reads it"
+            emit(Notice(said, asyncio.get_running_loop().time()))
+            told = True
+        await asyncio.sleep(STREAM_EVERY)
+    return run.ending
 
 
 def _was_whole(prepared: Prepared, output: Path) -> bool:

@@ -151,6 +151,11 @@ class Run:
             self._ending = self._ending._replace(hasty=True)
             self.abandon()
 
+    @property
+    def ending(self) -> Ending | None:
+        """What has stopped the run, also when all its rows were handled by then; None where nothing has."""
+        return self._ending
+
     def pause(self) -> None:
         """Let nothing leave until `resume`."""
         self._gate.pause()
