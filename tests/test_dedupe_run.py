@@ -92,8 +92,9 @@ async def test_a_run_that_was_killed_while_it_took_replies_over_takes_the_rest_f
         connection.execute("INSERT INTO meta (name, value) VALUES ('borrowing', '1')")
     with pytest.raises(RefusedError, match="was ended while it took replies over") as refused:
         prepare_resume("here.jsonl", {}, failed=False)
-    assert refused.value.hint == "add --reuse RUN again"
+    assert refused.value.hint == f"name that other run again: batchrun resume {run.run.id} --reuse OTHER"
     going_on, _ = prepare_resume("here.jsonl", {"reuse": there, "base_url": OWN["base_url"]}, failed=False)
     assert len(going_on.journal.answered()) == 4
     assert not going_on.journal.borrowing
+    assert going_on.news == f"4 rows get their replies from run {there}, without a call"
     going_on.close()

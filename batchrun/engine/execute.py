@@ -46,6 +46,8 @@ async def execute(
     cannot be reached before the first call; anything later is in the result.
     """
     loop = asyncio.get_running_loop()
+    if prepared.news is not None:
+        emit(Notice(prepared.news, loop.time()))
     with contextlib.closing(_Closing(prepared)) as closing:
         ending, run = Ending(ExitCode.OK), None
         if something_pending(prepared.journal.totals) and prepared.only != ():

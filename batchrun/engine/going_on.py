@@ -44,7 +44,7 @@ def prepare_resume(
         if cause is not None:
             journal.reopen(failed_for_good=True, cause=cause)
         restrict(prepared, only)
-        borrow(journal, lender(gathered.settings, plan) if "reuse" in flags else None, plan)
+        prepared.news = borrow(journal, lender(gathered.settings, plan) if "reuse" in flags else None, plan)
         check_pending(plan, journal, prepared.renderer)
         tariff_of(plan).of(plan.model)  # now, since the first look takes long
         undo.pop_all()
@@ -79,7 +79,8 @@ def _opened(reference: str, flags: dict[str, Any], undo: ExitStack) -> tuple[Pre
         raise RefusedError(f"run {found.id} was ended while its input was read", "give its first command again")
     if journal.borrowing and flags.get("reuse") is None:
         raise RefusedError(
-            f"run {found.id} was ended while it took replies over from another run", "add --reuse RUN again"
+            f"run {found.id} was ended while it took replies over from another run",
+            f"name that other run again: batchrun resume {found.id} --reuse OTHER",
         )
     old = plan_from_json(journal.meta.plan)
     gathered = gather_again(old, flags)

@@ -39,7 +39,7 @@ class Prepared:
 
     `renderer` and `checker` are those of the plan; `simulator` is what the embedded provider is told to be. `only`
     are the positions of the rows to send where it is not all of them: such a run is a try and writes no output. `made`
-    is whether this command made the journal.
+    is whether this command made the journal, `news` what the faces have not been told of the preparation.
     """
 
     run: RunFile
@@ -51,6 +51,7 @@ class Prepared:
     simulator: sim.Settings
     only: tuple[int, ...] | None = None
     made: bool = False
+    news: str | None = None
 
     def close(self, exit_code: int | None = None) -> None:
         """Let go of the journal and the run."""
