@@ -49,7 +49,7 @@ class Session:
         self.exit_code: ExitCode | None = None
         self.drift: DriftError | None = None
         self._fold = Fold()
-        self._last: Progress | None = None
+        self._ended_as: Sight | None = None
         self._run: Run | None = None
         self._prepared: Prepared | None = None
         self._access: Access | None = None
@@ -146,7 +146,15 @@ class Session:
             run.stop(self._stop, drain=0.0)
 
     def sight(self) -> Sight:
-        """What is to be seen now."""
+        """What is to be seen now; once the run has ended, the same sight again."""
+        if self._ended_as is not None:
+            return self._ended_as
+        seen = self._seen()
+        if self.done is not None and self.done.done():
+            self._ended_as = seen
+        return seen
+
+    def _seen(self) -> Sight:
         return Sight(
             phase=self._phase(),
             progress=self._progress(),
@@ -161,14 +169,12 @@ class Session:
         )
 
     def _progress(self) -> Progress:
-        """The picture of this moment; once the run has ended it stands still."""
-        if self._last is not None:
-            return self._last
+        """The picture of this moment, or of the end."""
         now = time.monotonic() if self._run is None else asyncio.get_running_loop().time()
         progress = self._fold.snapshot(now)
         self._remember(progress)
         if progress.ended is not None:
-            progress = self._last = overall(replace(progress, now=progress.ended.at))
+            progress = overall(replace(progress, now=progress.ended.at))
         return progress
 
     def _remember(self, progress: Progress) -> None:

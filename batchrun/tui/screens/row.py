@@ -38,8 +38,8 @@ class RowScreen(Screen[None]):
         Binding("c", "copy", "Copy reply", id="row.copy"),
         Binding("C", "copy_request", "Copy request", id="row.copy_request"),
         Binding("o", "pager", "Pager", id="row.pager"),
-        Binding("r", "retry", "Retry row", id="row.retry"),
-        Binding("e", "edit", "Edit prompt, try", id="row.edit"),
+        Binding("r", "retry", "Retry", id="row.retry"),
+        Binding("e", "edit", "Edit", id="row.edit"),
     ]
 
     def __init__(self, look: Look, seq: int, watched: Watched) -> None:

@@ -36,7 +36,7 @@ class RunScreen(Screen[None]):
     CSS_PATH = "run.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012  Textual declares it so
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("p,space", "pause", "Pause/go on", id="run.pause"),
+        Binding("p,space", "pause", "Pause", id="run.pause"),
         Binding("plus,equals_sign", "bound('cap', 1)", "+", show=False, id="run.cap_up"),
         Binding("minus", "bound('cap', -1)", "−", show=False, id="run.cap_down"),
         Binding("right_square_bracket", "bound('rpm', 1)", "rpm +", show=False, id="run.rpm_up"),
@@ -62,6 +62,7 @@ class RunScreen(Screen[None]):
         self._finished = -1
         self._found_at = 0.0
         self._said = Content("")
+        self._sight: Sight | None = None
 
     def compose(self) -> ComposeResult:
         """Heading, account, three panels, the table."""
@@ -94,7 +95,7 @@ class RunScreen(Screen[None]):
 
     def watch_run(self, watched: Watched | None) -> None:
         """Show another run."""
-        self._watched = watched
+        self._watched, self._sight = watched, None
         self._changing = True
         self._finished = -1
         self._wanted = Wanted()
@@ -118,9 +119,11 @@ class RunScreen(Screen[None]):
         if self._watched is None or not self.is_current or not desk(self).can_paint():
             return
         sight = self._watched.sight()
-        for panel in self.query(Panel):
-            panel.show(sight)
-        self._open_journal(sight)
+        if sight is not self._sight:
+            self._sight = sight
+            for panel in self.query(Panel):
+                panel.show(sight)
+            self._open_journal(sight)
         self._say(self._listing())
 
     def _say(self, listing: Content) -> None:

@@ -34,6 +34,7 @@ QUIET = 0.6
 DEBOUNCE = 0.15
 """Seconds of quiet after a key before files are looked at."""
 _NOTHING_YET = "choose a prompt and an input; ctrl+o picks files, F1 lists all keys"
+_NOT_TRIED = "space marks up to five rows; F6 sends these alone, and their answers stand here"
 _PANES = {"form": "setup", "prompt-pane": "prompt", "request": "request", "rows": "rows", "answers": "answers"}
 
 
@@ -48,7 +49,7 @@ class SetupScreen(Screen[None]):
         Binding("ctrl+s", "save", "Save", priority=True, id="setup.save"),
         Binding("ctrl+o", "pick", "Pick", priority=True, id="setup.pick"),
         Binding("f7", "pane", "Pane", priority=True, id="setup.pane"),
-        Binding("f8", "copy", "Copy cmd", priority=True, id="setup.copy"),
+        Binding("f8", "copy", "Copy", priority=True, id="setup.copy"),
     ]
 
     def __init__(self, flags: Mapping[str, Any]) -> None:
@@ -72,7 +73,7 @@ class SetupScreen(Screen[None]):
             with Vertical(id="rows", classes="pane"):
                 yield HeadTable(id="head")
             with VerticalScroll(id="answers", classes="pane"):
-                yield Answers("", id="answers-text")
+                yield Answers(_NOT_TRIED, id="answers-text")
         yield Static("", id="trouble")
         yield Static("", id="command")
         yield Footer(compact=True, show_command_palette=False)
@@ -233,7 +234,7 @@ class SetupScreen(Screen[None]):
         wish = None if problem is not None or draft is None or edited else (flags, draft.path)
         if wish is None:
             note = "the prompt is edited: once saved, it is counted with every row"
-            self._show_plan("", (note,) if edited and problem is None else ())
+            self._note_plan(note if edited and problem is None else "")
         if wish != self._foreseen:
             self._foreseen = wish
             self._foresee(wish)
@@ -246,17 +247,20 @@ class SetupScreen(Screen[None]):
         try:
             found = await desk(self).foresee(self._form.flags, lambda: self._foreseen is wish)
         except BatchrunError as error:
-            self._show_plan("", (error.message,))
+            self._note_plan(error.message)
             return
         if found is not None:
             self._show_plan(*found)
 
     def _show_plan(self, brief: str, lines: Sequence[str]) -> None:
         self._brief = brief
-        safe = [Content(printable(line, 300)) for line in lines]
-        self.query_one("#plan", Static).update(Content("\n").join(safe))
-        if brief:
-            self._say(None)
+        self._form.show_plan(lines)
+        self._say(None)
+
+    def _note_plan(self, note: str) -> None:
+        """Why there is no plan."""
+        self._brief = ""
+        self.query_one("#plan", Static).update(Content(printable(note, 300)))
 
     def on_screen_resume(self) -> None:
         """A run that went on meanwhile leaves less to send."""

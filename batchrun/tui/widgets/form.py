@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from rich.table import Table
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
@@ -77,6 +79,14 @@ class Form(VerticalScroll, can_focus=False):
         if self._select.value == self._default and "profile" not in self._given:
             self._select.value = default
         self._default = default
+
+    def show_plan(self, lines: Iterable[str]) -> None:
+        """What a run would do: lines of a name, at least two spaces, and what stays beside it however long it is."""
+        table = Table.grid(padding=(0, 1))
+        for line in lines:
+            name, _, said = printable(line, 300).partition("  ")
+            table.add_row(Text(name, no_wrap=True), Text(said.strip()))
+        self.query_one("#plan", Static).update(table)
 
     def typed(self, name: str) -> str:
         """What stands in a field."""

@@ -118,7 +118,7 @@ class Outcomes(ScrollView, can_focus=True):
         Binding("pagedown", "turn(1)", "page down", show=False),
         Binding("home,g", "move_to(0)", "first", show=False),
         Binding("end,G", "last", "last", show=False),
-        Binding("enter", "open", "Open row", id="row.open"),
+        Binding("enter", "open", "Open", id="row.open"),
     ]
     ALLOW_SELECT = False
     cursor = reactive(0, repaint=True)

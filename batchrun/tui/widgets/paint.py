@@ -127,7 +127,7 @@ def account(progress: Progress, *, narrow: bool) -> Content:
         parts.append((f"({progress.shared:,} from equal requests{saved})  ", DIM))
     if flags and not narrow:
         parts.append((f"({', '.join(flags)})  ", "$warning"))
-    parts.append((f"of {counted(progress.rows)}", DIM))
+    parts.append((f"of {words.count(progress.rows) if narrow else counted(progress.rows)}", DIM))
     return joined(parts)
 
 
@@ -167,7 +167,7 @@ def speed_lines(sight: Sight, width: int, height: int) -> list[Content]:
         _line("rows/s", words.count(progress.row_rate), spark(sight.history, room, "rows"), "$success"),
         _line("tokens/s", words.count(progress.token_rate), spark(sight.history, room, "tokens"), "$accent"),
         _pair("elapsed", words.duration(progress.elapsed), "left", eta(sight)),
-        tokens_line(progress),
+        tokens_line(progress, width),
         *cost_lines(progress),
     ]
     if height < len(lines) and progress.cost is not None:
@@ -175,14 +175,19 @@ def speed_lines(sight: Sight, width: int, height: int) -> list[Content]:
     return lines
 
 
-def tokens_line(progress: Progress) -> Content:
-    """Tokens in and out, with what was cached of the former and what was reasoning of the latter."""
+def tokens_line(progress: Progress, width: int) -> Content:
+    """Tokens in and out; with what was cached of the former and what was reasoning of the latter, where it has room."""
+    whole = _tokens(progress, progress.cached_tokens, progress.reasoning_tokens)
+    return whole if whole.cell_length <= width else _tokens(progress, 0, 0)
+
+
+def _tokens(progress: Progress, cached: int, reasoning: int) -> Content:
     parts: list[Part] = [(f"{'tokens in':<10}", DIM), (f"{words.count(progress.input_tokens):>7}", "bold")]
-    if progress.cached_tokens:
-        parts.append((f" ({words.count(progress.cached_tokens)} cached)", DIM))
+    if cached:
+        parts.append((f" ({words.count(cached)} cached)", DIM))
     parts += [("  out ", DIM), (words.count(progress.output_tokens), "bold")]
-    if progress.reasoning_tokens:
-        parts.append((f" ({words.count(progress.reasoning_tokens)} reasoning)", DIM))
+    if reasoning:
+        parts.append((f" ({words.count(reasoning)} reasoning)", DIM))
     return joined(parts)
 
 

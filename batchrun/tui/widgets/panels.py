@@ -19,8 +19,6 @@ class Panel(Widget):
 
     def show(self, sight: Sight) -> None:
         """Take the sight in; painted at the next refresh, if anything looks different by it."""
-        if sight is self._sight or sight == self._sight:
-            return
         self._sight = sight
         if not self._draw().is_same(self._drawn):
             self.refresh()
