@@ -149,3 +149,12 @@ def test_the_end_of_the_run_says_how_far_off_the_pilot_was(folder: Path) -> None
 def test_a_pilot_for_a_stream_is_refused(folder: Path) -> None:
     done = batchrun(folder, "plan", *SAME[:-1], "-", "--pilot", "20", code=2)
     assert "name an --output file" in done.stderr
+
+
+def test_replies_that_would_be_taken_over_are_not_counted_off_and_the_plan_says_so(folder: Path) -> None:
+    batchrun(folder, "run", *SAME, "--quiet")
+    other = ("plan", *SAME[:-1], "other.jsonl", "--reuse", "out.jsonl")
+    said = batchrun(folder, *other).stdout
+    assert "requests  120 to send" in said
+    assert re.search(r"^reuse     replies of run \S+ are not counted here", said, re.MULTILINE)
+    assert "no run" in batchrun(folder, *other[:-1], "none", code=2).stderr

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from batchrun.engine.forecast import Pace
+from batchrun.engine.reuse import lender
 from batchrun.engine.start import Prepared, renderer_of
 from batchrun.engine.survey import (
     Forecast,
@@ -29,22 +30,29 @@ _NOTE = "forecast"
 
 
 class Outlook(NamedTuple):
-    """What would be sent, and what is expected of it."""
+    """What would be sent, and what is expected of it. `lender` is the run that `--reuse` names, where its replies are
+    not counted off."""
 
     survey: Survey
     forecast: Forecast
     pace: Pace
+    lender: str | None = None
 
 
 def outlook(gathered: Gathered, emit: Emit) -> Outlook:
-    """The outlook from the input, and from what the run that belongs to the output has answered, if there is one."""
+    """The outlook from the input, and from what the run that belongs to the output has answered, if there is one.
+
+    Raises RefusedError as the run would.
+    """
     found = survey(gathered, emit)
+    other = lender(gathered.settings, found.plan)
+    named = None if other is None else other.id
     if found.run is None:
         pace = pace_of(found.plan, [], None, None)
-        return Outlook(found, forecast(found, [], pace, 0), pace)
+        return Outlook(found, forecast(found, [], pace, 0), pace, named)
     seen = seen_in(found.run, renderer_of(found.plan, prompt_of(found.plan)))
     pace = pace_of(found.plan, seen, *stated_limits(found.run))
-    return Outlook(found, forecast(found, seen, pace, _charged(found.run)), pace)
+    return Outlook(found, forecast(found, seen, pace, _charged(found.run)), pace, named)
 
 
 def outlook_after(prepared: Prepared, rpm: float | None, tpm: float | None) -> Outlook:

@@ -28,7 +28,7 @@ def show(found: Outlook, *, as_json: bool) -> None:
 
 def values(found: Outlook) -> dict[str, Any]:
     """The outlook as JSON values: money in US dollars, times in seconds, ranges as low, expected and high."""
-    survey, expected, pace = found
+    survey, expected, pace, lender = found
     return {
         "rows": survey.rows,
         "skipped": survey.skipped,
@@ -36,6 +36,7 @@ def values(found: Outlook) -> dict[str, Any]:
         "requests": expected.requests,
         "duplicates": survey.twins.rows,
         "dedupe": survey.plan.dedupe,
+        "reuse_not_counted": lender,
         "cost_of_duplicates": _range(expected.twins, 1e-12),
         "body_bytes": survey.lengths.size,
         "measured": expected.measured,
@@ -87,13 +88,15 @@ def brief(found: Outlook) -> str:
 
 def lines(found: Outlook) -> Iterable[str]:
     """The outlook for people."""
-    survey, expected, _ = found
+    survey, expected, _, lender = found
     skipped = f", {survey.skipped:,} invalid lines skipped" if survey.skipped else ""
     yield f"rows      {survey.rows:,}{skipped}"
     settled = f"; {counted(survey.settled)} with an outcome already" if survey.settled else ""
     yield f"requests  {expected.requests:,} to send{settled}"
     if survey.twins.rows:
         yield f"equal     {_twins(found)}"
+    if lender is not None:
+        yield f"reuse     replies of run {lender} are not counted here: each of them saves a request; --pilot counts them"
     yield f"to        {printable(survey.plan.base_url or survey.plan.profile)}, model {printable(survey.plan.model or '-')}"
     yield f"output    {printable(survey.plan.output)}"
     yield f"in        {_tokens(expected.input_tokens)}, {_basis(found)}"
