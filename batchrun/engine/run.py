@@ -123,8 +123,9 @@ class Run:
         return ending._replace(message=message, hint=hint)
 
     def _close(self) -> None:
+        """Let nothing more leave, but for what has its part of a budget that is used up by now."""
         self._window.close()
-        self._gate.close()
+        self._gate.close(recall=self._ending is None or self._ending.exit_code is not ExitCode.BUDGET)
         self._till.close()
 
     def stop(self, ending: Ending, *, drain: float) -> None:

@@ -49,7 +49,7 @@ class Gate:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._in_flight = 0
-        self._paused = self._trickling = self._closed = False
+        self._paused = self._trickling = self._closed = self._recalled = False
         self._reason: WaitReason | None = None
         self._scarce: WaitReason | None = None
         self._until: float | None = None
@@ -83,7 +83,7 @@ class Gate:
             early = self._rates.spacing.ready(permit.left, now)
             if early > 0:
                 now = await self._held(permit, early)
-            if self._closed:
+            if self._recalled:
                 self.cancel(permit)
                 raise GateClosed
             if now >= self._closing.until:
@@ -158,9 +158,10 @@ class Gate:
         self._tune(now)
         self._pump(now)
 
-    def close(self) -> None:
-        """Admit nothing more; everybody who waits gets GateClosed."""
+    def close(self, *, recall: bool = True) -> None:
+        """Admit nothing more; everybody who waits gets GateClosed, with `recall` also who was admitted and has not left."""
         self._closed = True
+        self._recalled |= recall
         for future, _ in self._queue:
             if not future.done():
                 future.set_exception(GateClosed())
