@@ -62,7 +62,8 @@ async def test_a_missing_variable_is_marked_and_typing_it_mends_the_request(tmp_
     async with tui.app(set=[]).run_test(size=WIDE) as pilot:
         await tui.until(pilot, lambda: "Say it ⟨tone⟩." in tui.shown(pilot))
         assert "no value for `tone`" in tui.shown(pilot)
-        tui.setup(pilot).query_one("VariableField Input", Input).value = "loudly"
+        (typed,) = (field for field in tui.setup(pilot).query("VariableField Input").results(Input) if field.display)
+        typed.value = "loudly"
         await tui.until(pilot, lambda: "Say it loudly." in tui.shown(pilot))
         assert "--set tone=loudly" in tui.shown(pilot)
 
