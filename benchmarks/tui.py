@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
@@ -156,6 +157,7 @@ async def _opened(bench: Bench) -> float:
 
 
 def _seen(app: BatchrunApp) -> bool:
+    """Whether the account counts rows and the table has some."""
     tables, accounts = app.screen.query(Outcomes), app.screen.query(Account)
-    shown = accounts.first().shown if accounts else None
-    return bool(tables) and tables.first().current is not None and shown is not None and shown.progress.rows > 0
+    said = accounts.first().render().plain if accounts else ""
+    return bool(tables) and tables.first().current is not None and bool(re.search("[1-9]", said))
