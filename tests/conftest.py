@@ -1,8 +1,13 @@
 """What holds for every test."""
 
 import asyncio
+import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from browser import CHROMIUM
 
 # looptime asks for the current event loop around synchronous tests as well. Before any was ever set, asyncio would
@@ -16,3 +21,34 @@ if sys.platform == "win32":  # no pseudo-terminals
 
 def pytest_report_header() -> str | None:
     return None if CHROMIUM else "left out: test_report_browser.py, for there is no Chromium here"
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a directory of its own, with nothing from outside: no variables of ours or of a provider, no user's file."""
+    for name in list(os.environ):
+        if name.startswith(("BATCHRUN_", "OPENAI_", "AZURE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+@pytest.fixture
+async def undisturbed() -> None:
+    """The loop's debug mode notes where each callback was made, which slows a screen down ten times."""
+    asyncio.get_running_loop().set_debug(False)
+
+
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A directory in memory where the system has a place for that: thousands of commits wait for no disk."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else tmp_path) as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back-offs and the trickle of a provider that is down take milliseconds, and no rate is felt for."""
+    monkeypatch.setattr("batchrun.retry.decision._backoff", lambda _: 0.002)
+    monkeypatch.setattr("batchrun.limits.learning._FIRST_PACE", 10_000.0)
+    monkeypatch.setattr("batchrun.limits.gate._TRICKLE", 0.002)

@@ -1,7 +1,6 @@
 """`--dedupe` and `--reuse` as commands: what is refused, and kill -9 over a real server that counts calls per prompt."""
 
 import json
-import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -22,12 +21,7 @@ Told = list[Event]
 
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("BATCHRUN_", "OPENAI_")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+def _alone(alone: None) -> None:
     rows = ({"id": number, "text": text} for number, text in enumerate("abba"))
     Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     Path("p.md").write_text("Say {{ text }}")

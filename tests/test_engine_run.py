@@ -2,10 +2,7 @@
 
 import asyncio
 import gc
-import os
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,23 +18,15 @@ from batchrun.limits import Limits
 from batchrun.models import Exchange, Fault, Flag, State
 from batchrun.retry import ALIKE
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 QUOTA = status(429, "insufficient_quota", {"retry-after": "1"})
 BAD = status(400, "context_length_exceeded")
 
 
 @pytest.fixture
-def tmp_path(tmp_path: Path) -> Iterator[Path]:
-    """In memory where the system has a place for that: thousands of commits wait for no disk."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else tmp_path) as name:
-        yield Path(name)
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Back-offs and the trickle of a provider that is down take milliseconds, and no rate is felt for."""
-    monkeypatch.setattr("batchrun.retry.decision._backoff", lambda _: 0.002)
-    monkeypatch.setattr("batchrun.limits.learning._FIRST_PACE", 10_000.0)
-    monkeypatch.setattr("batchrun.limits.gate._TRICKLE", 0.002)
+def tmp_path(in_memory: Path) -> Path:
+    return in_memory
 
 
 async def test_every_row_is_sent_once_and_told_in_order(tmp_path: Path) -> None:

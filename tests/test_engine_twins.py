@@ -5,7 +5,7 @@ import contextlib
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from batchrun.journal import Journal, Reader
 from batchrun.models import Outcome, State
 from batchrun.pricing import picodollars
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 BAD = status(400, "context_length_exceeded")
 QUOTA = status(429, "insufficient_quota")
 PRICED = {"input_price": 1.0, "output_price": 10.0}
@@ -31,16 +33,8 @@ EACH = picodollars((7 * 1.0 + 3 * 10.0) / 1e6)
 
 
 @pytest.fixture
-def tmp_path(tmp_path: Path) -> Iterator[Path]:
-    """In memory where the system has a place for that."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else tmp_path) as name:
-        yield Path(name)
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchrun.retry.decision._backoff", lambda _: 0.002)
-    monkeypatch.setattr("batchrun.limits.learning._FIRST_PACE", 10_000.0)
+def tmp_path(in_memory: Path) -> Path:
+    return in_memory
 
 
 def outputs(stage: Stage) -> list[str | None]:
@@ -194,32 +188,33 @@ async def test_going_on_under_a_used_up_budget_still_answers_what_costs_nothing(
     assert len(provider.calls) == 2
 
 
-async def test_every_row_is_post_processed_with_its_own_fields(tmp_path: Path) -> None:
-    script = tmp_path / "post.py"
-    script.write_text("def both(reply):\n    return {'who': reply.fields['id'], 'said': reply.text}\n")
-    stage = Stage(tmp_path, ["a", "a", "a"], dedupe=True, post=(f"{script}:both",), workers=0)
-    provider = Provider()
+async def thrice(tmp_path: Path, function: str) -> Stage:
+    """Three equal requests, one call, and post-processing by `function`, which is named `post`."""
+    script = tmp_path / "script.py"
+    script.write_text(function)
+    stage, provider = Stage(tmp_path, ["a", "a", "a"], dedupe=True, post=(f"{script}:post",), workers=0), Provider()
     await stage.play(provider)
     assert len(provider.calls) == 1
+    return stage
+
+
+async def test_every_row_is_post_processed_with_its_own_fields(tmp_path: Path) -> None:
+    stage = await thrice(tmp_path, "def post(reply):\n    return {'who': reply.fields['id'], 'said': reply.text}\n")
     said = [orjson.loads(record.added or "") for record in stage.records]
     assert said == [{"who": f"id-{n}", "said": "A"} for n in (1, 2, 3)]
 
 
 async def test_post_processing_that_fails_for_one_row_fails_for_that_row_alone(tmp_path: Path) -> None:
-    script = tmp_path / "post.py"
-    script.write_text("def picky(reply):\n    assert reply.fields['id'] != 'id-1'\n    return reply.text\n")
-    stage = Stage(tmp_path, ["a", "a", "a"], dedupe=True, post=(f"{script}:picky",), workers=0)
-    provider = Provider()
-    await stage.play(provider)
+    stage = await thrice(tmp_path, "def post(reply):\n    assert reply.fields['id'] != 'id-1'\n    return reply.text\n")
     assert stage.states == ["failed", "done", "done"]
-    assert len(provider.calls) == 1
+    provider = Provider()
     better = tmp_path / "better.py"
     better.write_text("def picky(reply):\n    return reply.text\n")
     with closing(Journal.open(stage.path)) as journal:
         journal.reopen(failed_for_good=True)
     await stage.play(provider, dedupe=False, post=(f"{better}:picky",))
     assert stage.states == ["done"] * 3
-    assert len(provider.calls) == 1
+    assert provider.calls == []
 
 
 async def test_replies_are_post_processed_again_for_all_rows_without_a_call(tmp_path: Path) -> None:

@@ -19,12 +19,7 @@ from batchrun.plan.sources import ENVIRONMENT, FLAGS, Layer, gather, merge, sett
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in list(os.environ):
-        if name.startswith(("BATCHRUN_", "OPENAI_", "AZURE_")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+def here(alone: None, tmp_path: Path) -> Path:
     (tmp_path / "config/batchrun").mkdir(parents=True)
     return tmp_path
 

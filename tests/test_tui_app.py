@@ -1,8 +1,6 @@
 """The app as its user meets it: what is seen, and what the engine did. Over the simulated provider, on a real journal."""
 
-import asyncio
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +17,11 @@ from batchrun.tui.screens.runs import RunsScreen
 from batchrun.tui.widgets.editor import Editor
 from batchrun.tui.widgets.outcomes import Outcomes
 
-pytestmark = pytest.mark.slow  # each test waits for a real run
+# Slow: each test waits for a real run.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undisturbed", "alone")]
 
 WIDE = (150, 40)
 HOSTILE = "\x1b]0;owned\x07 [/x] [@click=app.quit]x[/] \u202eabc\u202c \x9b31m a\u0301\u0302 漢字 \r\n second [bold"
-
-
-@pytest.fixture(autouse=True)
-async def _undisturbed() -> None:
-    """The loop's debug mode notes where each callback was made, which slows a screen down ten times."""
-    asyncio.get_running_loop().set_debug(False)
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("BATCHRUN_", "OPENAI_")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
 async def test_a_run_is_set_up_started_and_finished(tmp_path: Path) -> None:

@@ -17,18 +17,10 @@ from batchrun.errors import StorageError
 from batchrun.journal import Reader
 from batchrun.models import Totals
 
-pytestmark = pytest.mark.slow  # each test waits for a terminal
+# Slow: each test waits for a terminal.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("alone")]
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("BATCHRUN_", "OPENAI_")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """The row view and the deletion of a run, over a journal that is not there: what a key does."""
 
-import asyncio
 import base64
-import os
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -25,21 +23,8 @@ from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.run import RunScreen
 from batchrun.tui.widgets.outcomes import Outcomes
 
-pytestmark = pytest.mark.slow  # each test starts an app, which takes most of a second
-
-
-@pytest.fixture(autouse=True)
-async def _undisturbed() -> None:
-    asyncio.get_running_loop().set_debug(False)
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("BATCHRUN_", "OPENAI_")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+# Slow: each test starts an app, which takes most of a second.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undisturbed", "alone")]
 
 
 class Look(still.StillLook):

@@ -1,8 +1,6 @@
 """Pictures of every state a user can name, at two sizes. `pytest --snapshot-update` makes them anew; look at them."""
 
-import asyncio
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +22,8 @@ from batchrun.tui.screens import runs, setup
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.setup import SetupScreen
 from batchrun.tui.widgets import paint
+
+pytestmark = pytest.mark.usefixtures("undisturbed")
 
 SIZES = [(80, 24), (200, 60)]
 HISTORY = tuple(Point(second, second * second // 3, second * 900) for second in range(60))
@@ -177,17 +177,7 @@ class Still:
 
 
 @pytest.fixture(autouse=True)
-async def _undisturbed() -> None:
-    asyncio.get_running_loop().set_debug(False)
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("BATCHRUN_", "OPENAI_")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+def _alone(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "DEBOUNCE", 0.01)
     monkeypatch.setattr(setup, "QUIET", 0.01)
     monkeypatch.setattr(paint, "clock", lambda at: time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at)))

@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass
 
-from batchrun import prompts, rows
 from batchrun.engine.export import reserved
 from batchrun.engine.intake import Problems, checked
-from batchrun.engine.start import planned, renderer_of
+from batchrun.engine.start import opened
 from batchrun.events import Emit, IntakeProgress
 from batchrun.models import Request, Row
 from batchrun.plan import Plan
-from batchrun.plan.outputs import STREAM
 from batchrun.plan.sources import Gathered
 from batchrun.prompts import Renderer
 
@@ -27,16 +25,13 @@ class Rehearsal:
 
 def rehearse(gathered: Gathered, emit: Emit) -> Rehearsal:
     """Open, check and render the whole input as a run would. Raises as `prepare`."""
-    settings = gathered.settings
-    prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
-    source = rows.open_input(settings.input or STREAM, id_column=settings.id_column, has_prompt=prompt is not None)
-    plan = planned(gathered, source, prompt)
+    source, plan, renderer = opened(gathered)
     problems = Problems()
-    sized = _Sized(renderer_of(plan, prompt))
+    sized = _Sized(renderer)
     for count, _ in enumerate(checked(source, sized, problems, reserved(plan)), 1):
         if count % 10_000 == 0:
             emit(IntakeProgress(count))
-    problems.refuse(source.name, skip_invalid=settings.skip_invalid)
+    problems.refuse(source.name, skip_invalid=gathered.settings.skip_invalid)
     return Rehearsal(plan, sized.rows, problems.count, sized.body_bytes, sized.first)
 
 

@@ -101,6 +101,15 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
     return prepared
 
 
+def opened(gathered: Gathered) -> tuple[Input, Plan, Renderer]:
+    """What a run would read, follow and send, for a look that makes no journal. Raises as `prepare`."""
+    settings = gathered.settings
+    prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
+    source = rows.open_input(settings.input or STREAM, id_column=settings.id_column, has_prompt=prompt is not None)
+    plan = planned(gathered, source, prompt)
+    return source, plan, renderer_of(plan, prompt)
+
+
 def restrict(prepared: Prepared, only: Sequence[int] | None) -> None:
     """Send the rows at these positions alone, those that failed before as well."""
     if only is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from batchrun import prompts, registry, rows
+from batchrun import registry
 from batchrun.engine.digests import Digests
 from batchrun.engine.export import reserved
 from batchrun.engine.forecast import (
@@ -25,7 +25,7 @@ from batchrun.engine.forecast import (
     total,
 )
 from batchrun.engine.intake import Problems, checked
-from batchrun.engine.start import planned, renderer_of
+from batchrun.engine.start import opened
 from batchrun.engine.till import model_in, tariff_of
 from batchrun.engine.window import in_sample
 from batchrun.events import Emit, IntakeProgress
@@ -80,12 +80,9 @@ class Survey:
 
 def survey(gathered: Gathered, emit: Emit) -> Survey:
     """Open, check and render the whole input as a run would. Raises as `prepare`; makes no journal and no call."""
-    settings = gathered.settings
-    prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
-    source = rows.open_input(settings.input or STREAM, id_column=settings.id_column, has_prompt=prompt is not None)
-    plan = planned(gathered, source, prompt)
+    source, plan, inner = opened(gathered)
     problems = Problems()
-    renderer = _Last(renderer_of(plan, prompt))
+    renderer = _Last(inner)
     counted = _Counted(plan, _run_of(plan, gathered))
     total = sum(1 for _ in source) if plan.sample is not None else 0
     for position, row in enumerate(checked(source, renderer, problems, reserved(plan)), 1):
@@ -93,7 +90,7 @@ def survey(gathered: Gathered, emit: Emit) -> Survey:
             counted.add(row.line, row.request, renderer.request, wanted=_wanted(plan, position, total))
         if position % 10_000 == 0:
             emit(IntakeProgress(position))
-    problems.refuse(source.name, skip_invalid=settings.skip_invalid)
+    problems.refuse(source.name, skip_invalid=gathered.settings.skip_invalid)
     counted.survey.skipped = problems.count
     return counted.survey
 
