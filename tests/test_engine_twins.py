@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import os
 import tempfile
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -97,6 +99,80 @@ async def test_failures_before_anything_succeeded_reach_the_rows_that_wait(tmp_p
     await stage.play(provider)
     assert provider.counts == {"bad": 1}
     assert stage.states == ["failed"] * 3
+
+
+def killed_after_a_failure(stage: Stage) -> Callable[[Event, Run], None]:
+    """Listens, and lets nothing be written any more once a row has failed for good."""
+    failed = threading.Event()
+
+    def faults(_: int) -> None:
+        if failed.is_set():
+            raise OSError("killed")
+
+    def hear(event: Event, _: Run) -> None:
+        if isinstance(event, RowFinished) and event.outcome.state is State.FAILED and event.outcome.final:
+            failed.set()
+
+    stage.faults = faults
+    return hear
+
+
+async def half_failed(tmp_path: Path, provider: Provider, texts: Sequence[str], **plan: Any) -> Stage:
+    """A run that was killed between the failure of a row and those that wait for it."""
+    stage = Stage(tmp_path, texts, dedupe=True, **plan)
+    with contextlib.suppress(StorageError):
+        await stage.play(provider, hear=killed_after_a_failure(stage))
+    stage.faults = None
+    with closing(Journal.open(stage.path)) as journal:
+        journal.reopen()
+    return stage
+
+
+async def test_a_failure_that_a_kill_kept_from_the_rows_that_wait_reaches_them_without_a_call(tmp_path: Path) -> None:
+    provider = Provider({"bad": [BAD]})
+    stage = await half_failed(tmp_path, provider, ["x", "bad", "bad", "bad"])
+    assert stage.states == ["done", "failed", "pending", "pending"]
+    story = await stage.play(provider)
+    assert provider.counts == {"x": 1, "bad": 1}
+    assert stage.states == ["done", "failed", "failed", "failed"]
+    assert len({(record.cause, record.message, record.final) for record in stage.records[1:]}) == 1
+    assert [event.seq for event in story.of(RowFinished)] == [3, 4]
+
+
+async def test_that_failure_may_be_one_of_a_row_that_had_taken_the_first_ones_place(tmp_path: Path) -> None:
+    provider = Provider({"a": [status(503), BAD, ok()]})
+    stage = await half_failed(tmp_path, provider, ["x", "a", "a", "a", "a"], max_attempts=1)
+    assert stage.states == ["done", "pending", "failed", "pending", "pending"]
+    await stage.play(provider)
+    assert provider.counts == {"x": 1, "a": 3}
+    assert stage.states == ["done", "done", "failed", "failed", "failed"]
+
+
+async def test_the_rows_that_waited_are_sent_again_once_where_failures_are_to_be(tmp_path: Path) -> None:
+    provider = Provider({"bad": [BAD, ok()]})
+    stage = await half_failed(tmp_path, provider, ["x", "bad", "bad", "bad"])
+    with closing(Journal.open(stage.path)) as journal:
+        journal.reopen(failed_for_good=True)
+    await stage.play(provider)
+    assert provider.counts == {"x": 1, "bad": 2}
+    assert stage.states == ["done"] * 4
+
+
+async def test_rows_that_waited_for_a_failure_are_samples_again_without_dedupe(tmp_path: Path) -> None:
+    provider = Provider({"bad": [BAD]})
+    stage = await half_failed(tmp_path, provider, ["x", "bad", "bad", "bad"])
+    await stage.play(provider, dedupe=False)
+    assert provider.counts == {"x": 1, "bad": 3}
+
+
+async def test_a_command_for_other_rows_leaves_those_that_waited_to_the_next_one(tmp_path: Path) -> None:
+    provider = Provider({"bad": [BAD]})
+    stage = await half_failed(tmp_path, provider, ["x", "bad", "bad", "bad"])
+    await stage.play(provider, limit=3)
+    assert stage.states == ["done", "failed", "failed", "pending"]
+    await stage.play(provider)
+    assert stage.states == ["done", "failed", "failed", "failed"]
+    assert provider.counts == {"x": 1, "bad": 1}
 
 
 async def test_no_row_fails_because_another_failed_for_now(tmp_path: Path) -> None:
@@ -299,10 +375,9 @@ SCRIPTS: dict[str, Sequence[Answer]] = {
 }
 
 
-@pytest.mark.slow
-@settings(max_examples=150, deadline=None)
-@given(texts=TEXTS, fates=st.tuples(*[st.sampled_from(sorted(SCRIPTS))] * 3), fatal=st.integers(3, 30))
-def test_wherever_a_run_is_killed_nothing_is_paid_twice(texts: list[str], fates: tuple[str, ...], fatal: int) -> None:
+def killed_at(fatal: int, texts: list[str], fates: tuple[str, ...]) -> None:
+    """A run that is killed at this commit goes on to its end: nothing that was settled is sent again."""
+
     async def story(directory: Path) -> None:
         def faults(commit: int) -> None:
             if commit >= fatal:
@@ -312,12 +387,13 @@ def test_wherever_a_run_is_killed_nothing_is_paid_twice(texts: list[str], fates:
         stage, provider = Stage(directory, texts, dedupe=True, max_attempts=2), Provider(dict(scripts))
         stage.faults = faults
         told: set[str] = set()
+        again: list[str] = []
 
         def hear(event: Event, _: Run) -> None:
-            if isinstance(event, RowFinished) and event.outcome.state is State.DONE:
+            if isinstance(event, RowFinished) and event.outcome.final:
                 told.add(texts[event.seq - 1])
-            if isinstance(event, AttemptStarted):
-                assert texts[event.seq - 1] not in told, "an answered request was sent again"
+            if isinstance(event, AttemptStarted) and texts[event.seq - 1] in told:
+                again.append(texts[event.seq - 1])
 
         with contextlib.suppress(StorageError, OSError):  # nothing more can be written, so nothing is known of it
             await stage.play(provider, hear=hear)
@@ -326,6 +402,7 @@ def test_wherever_a_run_is_killed_nothing_is_paid_twice(texts: list[str], fates:
             with closing(Journal.open(stage.path)) as journal:
                 journal.reopen()
             await stage.play(provider, hear=hear)
+        assert again == [], "a settled request was sent again"
         totals = stage.totals
         assert totals.done + totals.failed == len(texts)
         for text, name in zip("abc", fates, strict=True):
@@ -336,3 +413,15 @@ def test_wherever_a_run_is_killed_nothing_is_paid_twice(texts: list[str], fates:
 
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
         asyncio.run(story(Path(name)))
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None)
+@given(texts=TEXTS, fates=st.tuples(*[st.sampled_from(sorted(SCRIPTS))] * 3), fatal=st.integers(3, 30))
+def test_wherever_a_run_is_killed_nothing_is_paid_twice(texts: list[str], fates: tuple[str, ...], fatal: int) -> None:
+    killed_at(fatal, texts, fates)
+
+
+@pytest.mark.parametrize("fatal", range(3, 10))
+def test_wherever_a_run_is_killed_a_failure_is_shared(fatal: int) -> None:
+    killed_at(fatal, ["a", "b", "b", "b"], ("fine", "for good", "fine"))

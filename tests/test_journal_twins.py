@@ -1,6 +1,7 @@
 """Which rows of equal requests are sent, which wait, and which are lent a reply: the rules of `journal.twins`, over SQL alone."""
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from importlib import resources
 from typing import NamedTuple
@@ -128,3 +129,15 @@ def test_settling_it_again_changes_nothing(rows: list[Known]) -> None:
         before = streams(connection)
         twins.pair(connection, dedupe=True, wanted=None)
         assert streams(connection) == before
+
+
+@pytest.mark.parametrize("wanted", [None, lambda _: False])
+def test_who_waits_for_a_row_that_has_failed_for_good_goes_on_waiting(wanted: Callable[[int], bool] | None) -> None:
+    rows = [Known("a", FAILED, True), *[Known("a", FRESH, True)] * 3, Known("b", FRESH, True)]
+    with closing(journal(rows)) as connection:
+        connection.executemany("INSERT INTO twins (row, twin) VALUES (?, ?)", [(2, 1), (3, 1), (5, 4)])
+        twins.pair(connection, dedupe=True, wanted=wanted)
+        sent, _, waiting = streams(connection)
+        assert [row for row, _ in window.failed(connection)] == [1]
+        assert [row.seq for row in window.following(connection, 1, 1, 0, 100)] == [2, 3]
+        assert ([row.seq for row in sent], waiting) == ([4, 5], {})

@@ -129,8 +129,13 @@ async def _sent(
 def _paired(prepared: Prepared, *, sending: bool) -> None:
     """Settle which rows of equal requests are sent, where the plan sends them once."""
     plan, journal = prepared.plan, prepared.journal
-    wanted = selection(plan, journal.totals.rows, prepared.only)
-    journal.pair(dedupe=plan.dedupe and sending, wanted=wanted)
+    wanted = selection(plan, journal.totals.rows, prepared.only) if sending else _nobody
+    journal.pair(dedupe=plan.dedupe, wanted=wanted)
+
+
+def _nobody(_: int) -> bool:
+    """No row is to be sent."""
+    return False
 
 
 def _to_send(prepared: Prepared) -> int | None:

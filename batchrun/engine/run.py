@@ -88,6 +88,7 @@ class Run:
             timer = self._loop.call_later(self._plan.stop_after, self._time_is_up)
         try:
             self._posting.start()
+            self._window.recall(await asyncio.to_thread(self._journal.failed))
             await self._send_all()
             await self._posting.drain()
             self._journal.sample(sample_of(self._gate.view(), self._journal))  # how it stood in the end

@@ -157,6 +157,10 @@ class Window:
             self._trains.append(Train(job.leads, job.row.seq, outcome, job.row.seq if job.row.seq != job.leads else 0))
             self._wake(1)
 
+    def recall(self, failed: Iterable[tuple[int, Outcome]]) -> None:
+        """Rows that failed in an earlier session, with their outcomes: those that still wait for them are next."""
+        self._trains.extend(Train(seq, seq, outcome) for seq, outcome in failed)
+
     def close(self) -> None:
         """Hand out nothing more; whoever waits gets None."""
         self._closed = True

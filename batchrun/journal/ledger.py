@@ -16,7 +16,7 @@ from batchrun.journal.drift import Comparison
 from batchrun.journal.intake import FirstIntake, transaction
 from batchrun.journal.reader import Reader, read_meta
 from batchrun.journal.records import Charged, Drift, End, IntakeRow, Meta
-from batchrun.journal.window import answered, count_pending, following, pending
+from batchrun.journal.window import answered, count_pending, failed, following, pending
 from batchrun.journal.writer import Done, Writer
 from batchrun.models import Lent, Outcome, Pending, Totals
 
@@ -256,6 +256,11 @@ class Journal:
         """Rows that wait for the row `leader`, behind the row `after`, by seq; lent is what the row `source` got."""
         with self._window_guard, database.translated(self.path):
             return following(self._reading(), leader, source, after, limit)
+
+    def failed(self) -> list[tuple[int, Outcome]]:
+        """Rows that failed for good in an earlier session, before those that wait for them had heard of it."""
+        with self._window_guard, database.translated(self.path):
+            return failed(self._reading())
 
     def count_pending(self, until: int | None, wanted: Callable[[int], bool]) -> int:
         """How many rows up to `until` have no outcome and a position that is `wanted`; reads all of them."""

@@ -9,8 +9,9 @@ session and by SQL alone, who sends and who waits, so that each row belongs to e
 3.  All other rows are sent as they are.
 
 Only rows that the session is to send take part: a row outside of `--limit` or `--sample` neither leads nor waits. What
-is lent is kept, as a reply is; who waits holds for one session, and is settled anew by the next one from what the
-journal has then. So nothing that a kill can leave behind needs mending.
+is lent is kept, as a reply is; who waits is settled anew by the next session from what the journal has then, but for
+rows that waited for one that has failed for good: they go on waiting for it, and are handed out with its failure
+(`Journal.failed`) before anything is sent. So nothing that a kill can leave behind needs mending.
 
 `borrow` copies replies to equal requests out of the journal of another run. Each of them answers one row, so that rows
 that were repeated to get several replies get several; under `--dedupe` `pair` gives it to all rows of its request.
@@ -28,11 +29,26 @@ _REPLIED = """
  OR (SELECT reply FROM attempts WHERE attempts.row = rows.seq AND NOT spent ORDER BY number DESC LIMIT 1) IS NOT NULL)
 """
 _FORGET = "DELETE FROM twins WHERE reply IS NULL"
+_FAILED = "state = 'failed' AND final = 1 AND NOT post"
+_KEEP_FAILED = (
+    # who failed for good may have waited too, for one that failed for now
+    f"""
+    UPDATE twins SET twin = source FROM (
+        SELECT ifnull(twins.twin, o.row) AS leader, max(o.row) AS source
+        FROM outcomes AS o LEFT JOIN twins ON twins.row = o.row AND twins.reply IS NULL WHERE {_FAILED} GROUP BY 1
+    ) WHERE twin = leader AND reply IS NULL
+    """,  # noqa: S608 - the condition above
+    f"""
+    DELETE FROM twins WHERE reply IS NULL AND (EXISTS (SELECT 1 FROM outcomes AS o WHERE o.row = twins.row)
+    OR NOT EXISTS (SELECT 1 FROM outcomes AS o WHERE o.row = twins.twin AND {_FAILED}))
+    """,  # noqa: S608 - the condition above
+)
 _PAIR = f"""
 WITH known AS (
   SELECT rows.seq, request, position, CASE WHEN o.row IS NOT NULL THEN 0 WHEN {_REPLIED} THEN 1 ELSE 2 END AS rank
   FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN twins ON twins.row = rows.seq
-  WHERE request <> '' AND CASE WHEN o.row IS NOT NULL THEN {_ANSWERS} WHEN position IS NULL THEN 0 ELSE {{wanted}} END
+  WHERE request <> '' AND CASE WHEN o.row IS NOT NULL THEN {_ANSWERS} WHEN position IS NULL THEN 0
+                               WHEN twins.row IS NOT NULL AND twins.reply IS NULL THEN 0 ELSE {{wanted}} END
 ), equal AS (
   SELECT seq, rank, first_value(seq) OVER (PARTITION BY request ORDER BY rank, position) AS leader FROM known
 )
@@ -94,7 +110,8 @@ def pair(connection: sqlite3.Connection, *, dedupe: bool, wanted: Callable[[int]
 
     `wanted` is whether the row at a position is to be sent, None for all. Reads all rows.
     """
-    connection.execute(_FORGET)
+    for statement in _KEEP_FAILED if dedupe else (_FORGET,):
+        connection.execute(statement)
     connection.execute("PRAGMA cache_size = -16000")  # 16 MB, as at the intake, so that the sort needs few passes
     if dedupe and wanted is None:
         connection.execute(_PAIR.format(wanted="1"))

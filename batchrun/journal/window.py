@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from json import dumps
 from typing import Any
 
-from batchrun.models import History, Lent, Pending
+from batchrun.models import History, Lent, Outcome, Pending, State
 
 _ROW = "rows.seq, position, line, key, text"
 _WINDOW = f"""
@@ -33,6 +33,10 @@ SELECT ifnull(o.twin, o.row), o.attempts, o.reply, o.input_tokens, o.output_toke
        ifnull(body, '')
 FROM outcomes AS o LEFT JOIN attempts AS a ON a.row = o.row AND a.number = o.attempts
 LEFT JOIN replies ON replies.id = o.reply WHERE o.row = ?
+"""
+_FAILED = """
+SELECT row, cause, message FROM outcomes
+WHERE row IN (SELECT twin FROM twins WHERE reply IS NULL) ORDER BY row
 """
 _POSITIONS = """
 SELECT position FROM rows
@@ -90,6 +94,12 @@ def following(connection: sqlite3.Connection, leader: int, source: int, after: i
     return [
         Pending(seq, position, line, key, text, known.get(seq, FRESH), lent) for seq, position, line, key, text in rows
     ]
+
+
+def failed(connection: sqlite3.Connection) -> list[tuple[int, Outcome]]:
+    """The rows that others wait for though they have failed for good, with their outcomes."""
+    found: list[tuple[Any, ...]] = connection.execute(_FAILED).fetchall()
+    return [(row, Outcome(State.FAILED, True, cause, message, frozenset(), None)) for row, cause, message in found]
 
 
 def count_pending(connection: sqlite3.Connection, until: int | None, wanted: Callable[[int], bool]) -> int:
