@@ -1,8 +1,7 @@
 """`--dedupe` and `--reuse` as commands: what is refused, and kill -9 over a real server that counts calls per prompt."""
 
 import json
-import sqlite3
-from contextlib import closing
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,12 @@ from batchrun.engine.going_on import prepare_resume
 from batchrun.engine.start import Prepared, prepare
 from batchrun.errors import RefusedError
 from batchrun.events import Event, Notice
-from batchrun.journal import End
+from batchrun.journal import End, intake
 from batchrun.models import Outcome, State
 from batchrun.plan.sources import gather
 
 OWN = {"profile": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}
+HERE = {"base_url": OWN["base_url"]}
 Told = list[Event]
 
 
@@ -78,17 +78,97 @@ async def test_a_run_that_is_begun_anew_takes_what_it_had() -> None:
     again.close()
 
 
-async def test_a_run_that_was_killed_while_it_took_replies_over_takes_the_rest_first() -> None:
+class Killed(BaseException):
+    """Nothing is undone."""
+
+
+async def killed_while_copying(monkeypatch: pytest.MonkeyPatch, there: str, batches: int, **flags: Any) -> str:
+    """A run that had copied so many replies of `there` when it was killed; 0: just before its rows were taken in."""
+    done = 0
+
+    def transaction(*args: Any) -> Any:
+        nonlocal done
+        if done == batches:
+            shutil.copytree(".batchrun", "killed")
+            raise Killed
+        done += 1
+        return intake.transaction(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("batchrun.journal.twins.BATCH", 1)
+        patched.setattr("batchrun.journal.twins.transaction", transaction)
+        with pytest.raises(Killed):
+            prepared("here.jsonl", reuse=there, **flags)
+    shutil.rmtree(".batchrun")
+    Path("killed").rename(".batchrun")
+    return next(path.stem for path in Path(".batchrun").glob("*.db") if path.stem != there)
+
+
+def lent(run: Prepared) -> int:
+    return len(run.journal.answered())
+
+
+@pytest.mark.parametrize("batches", [0, 2])
+async def test_the_same_command_takes_the_rest_over_though_it_names_no_other_run(
+    monkeypatch: pytest.MonkeyPatch, batches: int
+) -> None:
     there = await answered(prepared("there.jsonl"))
-    run = prepared("here.jsonl")
+    await killed_while_copying(monkeypatch, there, batches)
+    told: Told = []
+    run = prepared("here.jsonl", told)
+    assert lent(run) == 4
+    assert run.journal.borrowing is None
+    assert [event.message for event in told if isinstance(event, Notice)] == [
+        f"{4 - batches} rows get their replies from run {there}, without a call"
+    ]
     run.close()
-    with closing(sqlite3.connect(run.run.path)) as connection, connection:
-        connection.execute("INSERT INTO meta (name, value) VALUES ('borrowing', '1')")
-    with pytest.raises(RefusedError, match="was ended while it took replies over") as refused:
-        prepare_resume("here.jsonl", {}, failed=False)
-    assert refused.value.hint == f"name that other run again: batchrun resume {run.run.id} --reuse OTHER"
-    going_on, _ = prepare_resume("here.jsonl", {"reuse": there, "base_url": OWN["base_url"]}, failed=False)
-    assert len(going_on.journal.answered()) == 4
-    assert not going_on.journal.borrowing
-    assert going_on.news == f"4 rows get their replies from run {there}, without a call"
+
+
+async def test_resume_takes_the_rest_over_from_another_directory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("sub").mkdir()
+    there = await answered(prepared("sub/there.jsonl"))
+    await killed_while_copying(monkeypatch, "sub/there.jsonl", 1)
+    run, _ = prepare_resume("here.jsonl", HERE, failed=False)
+    assert run.news == f"3 rows get their replies from run {there}, without a call"
+    assert lent(run) == 4
+    run.close()
+
+
+async def test_a_kill_before_the_first_reply_is_taken_over_does_not_forget_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = await answered(prepared("there.jsonl"))
+
+    def killed(*_: Any) -> None:
+        shutil.copytree(".batchrun", "killed")
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("batchrun.engine.start.borrow", killed)
+        with pytest.raises(Killed):
+            prepared("here.jsonl", reuse=there)
+    shutil.rmtree(".batchrun")
+    Path("killed").rename(".batchrun")
+    run, _ = prepare_resume("here.jsonl", HERE, failed=False)
+    assert lent(run) == 4
+    run.close()
+
+
+async def test_a_run_whose_other_run_is_gone_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = await answered(prepared("there.jsonl"))
+    run = await killed_while_copying(monkeypatch, there, 1)
+    for path in Path(".batchrun").glob(f"{there}*"):
+        path.unlink()
+    for again in (lambda: prepare_resume("here.jsonl", HERE, failed=False), lambda: prepared("here.jsonl")):
+        with pytest.raises(RefusedError, match="was ended while it took replies over from") as refused:
+            again()
+        assert f"--reuse {run}" in (refused.value.hint or "")
+    going_on, _ = prepare_resume("here.jsonl", {"reuse": run, **HERE}, failed=False)
+    assert (lent(going_on), going_on.journal.borrowing) == (1, None)
     going_on.close()
+
+
+async def test_the_rest_is_refused_where_another_provider_is_asked_by_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = await answered(prepared("there.jsonl"))
+    run = await killed_while_copying(monkeypatch, there, 1)
+    with pytest.raises(RefusedError, match=r"came from http://127\.0\.0\.1:9/v1") as refused:
+        prepared("here.jsonl", base_url="http://127.0.0.1:7/v1")
+    assert f"--reuse {run}" in (refused.value.hint or "")

@@ -11,7 +11,7 @@ from typing import Any
 
 from batchrun import post, registry, rows
 from batchrun.engine.guard import check_pending
-from batchrun.engine.reuse import borrow, lender
+from batchrun.engine.reuse import borrow, lender, unfinished
 from batchrun.engine.start import Prepared, checker_of, renderer_of, restrict, simulator_of
 from batchrun.engine.till import tariff_of
 from batchrun.errors import RefusedError
@@ -44,7 +44,8 @@ def prepare_resume(
         if cause is not None:
             journal.reopen(failed_for_good=True, cause=cause)
         restrict(prepared, only)
-        prepared.news = borrow(journal, lender(gathered.settings, plan) if "reuse" in flags else None, plan)
+        other = lender(gathered.settings, plan) if "reuse" in flags else unfinished(prepared.run, journal, plan)
+        prepared.news = borrow(journal, other, plan)
         check_pending(plan, journal, prepared.renderer)
         tariff_of(plan).of(plan.model)  # now, since the first look takes long
         undo.pop_all()
@@ -77,11 +78,6 @@ def _opened(reference: str, flags: dict[str, Any], undo: ExitStack) -> tuple[Pre
     undo.callback(journal.close)
     if not journal.taken_in:
         raise RefusedError(f"run {found.id} was ended while its input was read", "give its first command again")
-    if journal.borrowing and flags.get("reuse") is None:
-        raise RefusedError(
-            f"run {found.id} was ended while it took replies over from another run",
-            f"name that other run again: batchrun resume {found.id} --reuse OTHER",
-        )
     old = plan_from_json(journal.meta.plan)
     gathered = gather_again(old, flags)
     plan = override(old, gathered)

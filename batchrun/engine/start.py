@@ -17,7 +17,7 @@ from batchrun.display import counted
 from batchrun.engine.export import reserved
 from batchrun.engine.guard import guarded
 from batchrun.engine.intake import Problems, checked
-from batchrun.engine.reuse import borrow, lender
+from batchrun.engine.reuse import borrow, lender, unfinished
 from batchrun.engine.till import tariff_of
 from batchrun.errors import RefusedError
 from batchrun.events import Emit, IntakeProgress, Notice
@@ -92,7 +92,10 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
         journals.prepare(registry.directory_for(plan.output, settings.runs_dir))
         other = lender(settings, plan)
         prepared = _claimed(plan, gathered, undo)
+        if other is not None and not prepared.journal.taken_in:
+            prepared.journal.to_borrow(other.path)
         _fill(prepared, source, gathered, emit)
+        other = other or unfinished(prepared.run, prepared.journal, plan)
         if (said := borrow(prepared.journal, other, plan)) is not None:
             emit(Notice(said, time.monotonic()))
         tariff_of(plan).of(plan.model)  # now, since the first look takes long

@@ -211,11 +211,21 @@ class Journal:
         return rows
 
     @property
-    def borrowing(self) -> bool:
-        """Whether `borrow` was killed; it goes on when it is called again."""
-        query = "SELECT 1 FROM meta WHERE name = 'borrowing'"
+    def borrowing(self) -> Path | None:
+        """The journal whose replies are still to be lent to rows of this one, also after a kill; None where none are."""
+        query = "SELECT value FROM meta WHERE name = 'borrowing'"
         with database.translated(self.path):
-            return self._reading().execute(query).fetchone() is not None
+            found = self._reading().execute(query).fetchone()
+            return None if found is None else Path(os.path.normpath(self.path.parent / found[0]))
+
+    def to_borrow(self, other: Path | None) -> None:
+        """Remember that `borrow` is to come, None: that it is not."""
+        with self._writing():
+            if other is None:
+                self._connection.execute("DELETE FROM meta WHERE name = 'borrowing'")
+                return
+            place = os.path.relpath(other, self.path.parent)
+            self._connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('borrowing', ?)", (place,))
 
     def borrow(self, other: Path, *, once: bool) -> int:
         """Lend pending rows the replies to equal requests in the journal `other`; returns how many. Blocks.
@@ -223,10 +233,10 @@ class Journal:
         Each reply goes to one row; with `once` each request gets one reply. Raises StorageError.
         """
         Reader.open(other).close()  # whether it is a whole journal
+        self.to_borrow(other)
         with self._writing():
-            self._connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('borrowing', '1')")
             count = twins.borrow(self._connection, other, once=once, before_commit=self._before_commit)
-            self._connection.execute("DELETE FROM meta WHERE name = 'borrowing'")
+        self.to_borrow(None)
         return count
 
     def pair(self, *, dedupe: bool, wanted: Callable[[int], bool] | None = None) -> None:

@@ -3,7 +3,7 @@
 -- Tables are STRICT, so that PRAGMA integrity_check finds a damaged value of another kind.
 
 CREATE TABLE meta (                     -- facts about the run, one a line
-    name            TEXT PRIMARY KEY,   -- batchrun (the version that made it), run, created, plan (JSON), prompt (source), simulated, output (path relative to this file), intake, note.*
+    name            TEXT PRIMARY KEY,   -- batchrun (the version that made it), run, created, plan (JSON), prompt (source), simulated, output (path relative to this file), intake, borrowing (the journal that replies are still to be taken from, relative to this file), note.*
     value           TEXT
 ) STRICT, WITHOUT ROWID;
 
