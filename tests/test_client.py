@@ -34,6 +34,11 @@ ASK = Request(Endpoint.CHAT, BODY, None)
 Connect = Callable[..., Client]
 
 
+def asking(prompt: str) -> Request:
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "%b"}]}' % prompt.encode()
+    return Request(Endpoint.CHAT, body, None)
+
+
 async def token() -> str:
     return KEY
 
@@ -280,6 +285,40 @@ async def test_a_connection_lost_while_idle_is_a_fault_of_one_request(connect: C
         exchanges = [await client.send(ASK, timeout=5) for _ in range(3)]
     assert [exchange.fault for exchange in exchanges] == [None, Fault.RESET, None]
     assert len(server.calls) == 3
+
+
+@pytest.mark.parametrize("status", [200, 408])
+async def test_what_arrives_on_an_idle_connection_is_no_answer(connect: Connect, status: int):
+    answered = asyncio.Event()
+
+    async def answer_and_go_on(peer: Peer) -> None:
+        assert peer.call is not None
+        await whole(chat(f"to {peer.call.prompt}"))(peer)
+        if peer.call.prompt == "1":
+            await answered.wait()
+            await whole(chat("to nobody"), status)(peer)
+
+    async with FaultServer(answer_and_go_on) as server, connect(server) as client:
+        for number in range(1, 5):
+            exchange = await client.send(asking(f"{number}"), timeout=5)
+            assert exchange.body == chat(f"to {number}")
+            answered.set()
+            await asyncio.sleep(0.05)
+    assert server.connections == 2
+
+
+async def test_a_408_that_crossed_the_request_leaves_no_answer_to_the_next_one(connect: Connect):
+    async def late(peer: Peer) -> None:
+        assert peer.call is not None
+        if peer.call.prompt == "1":
+            await whole(b"", 408)(peer)
+            await asyncio.sleep(0.02)
+        await whole(chat(f"to {peer.call.prompt}"))(peer)
+
+    async with FaultServer(late) as server, connect(server) as client:
+        first = await client.send(asking("1"), timeout=5)
+        second = await client.send(asking("2"), timeout=5)
+    assert (first.status, second.body) == (408, chat("to 2"))
 
 
 async def test_a_refused_connection_was_not_sent(connect: Connect):

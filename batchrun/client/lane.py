@@ -19,6 +19,10 @@ from batchrun.client.wire import Answer, TooLargeError
 TRIED = ("3.14.",)
 """Versions of aiohttp that a lane was tried with."""
 
+GIVEN_UP = 408
+"""The server was tired of waiting (RFC 9110, section 15.5.9). It may have said so before the request came, and answer that
+one next: such a connection is not used again."""
+
 _SWITCHING = 101
 
 
@@ -62,7 +66,7 @@ class Lane:
             connection.close()
             raise
         transport = connection.transport
-        if transport is None or transport.get_write_buffer_size():
+        if transport is None or transport.get_write_buffer_size() or answer.status == GIVEN_UP:
             connection.close()
         else:
             connection.release()

@@ -1,14 +1,17 @@
 """The hot path: an aiohttp session that posts prepared bytes to prepared addresses."""
 
+import asyncio
 import io
 import ssl
+from typing import Any, Self
+from weakref import WeakSet
 
 import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
 from batchrun.client import lane
-from batchrun.client.lane import Lane, read_whole
+from batchrun.client.lane import GIVEN_UP, Lane, read_whole
 from batchrun.client.wire import MAX_REPLY_BYTES, Answer, Recipe, TooLargeError
 from batchrun.models import Endpoint
 
@@ -21,6 +24,37 @@ _KEEP_ALIVE_SECONDS = 4.0
 _BYTES = 256 * 1024
 """Of a header line, and read ahead."""
 _LARGE_BODY_BYTES = 1024 * 1024
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Gives out no idle connection on which something has arrived since: it would pass for the answer to the next request,
+    and the answer to that one for the answer to the request after it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] - aiohttp leaves a type open
+        self._used: WeakSet[asyncio.BaseProtocol] = WeakSet()
+
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109  as the base class has it
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            if protocol is None or protocol not in self._used or not protocol.should_close:
+                break
+            connection.close()
+        if protocol is not None:
+            self._used.add(protocol)
+        return connection
+
+
+class _Response(aiohttp.ClientResponse):
+    """Leaves no connection to the next request on which another answer may be on its way."""
+
+    async def start(self, connection: Any) -> Self:
+        protocol = connection.protocol
+        await super().start(connection)
+        if self.status == GIVEN_UP:
+            protocol.force_close()
+        return self
 
 
 class SessionWire:
@@ -48,8 +82,10 @@ class SessionWire:
         self._lanes: dict[Endpoint, Lane] = {}
 
     async def open(self) -> None:
+        connector = _Connector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS, ssl=self._ssl)
         self._session = session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS, ssl=self._ssl),
+            connector=connector,
+            response_class=_Response,
             headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
