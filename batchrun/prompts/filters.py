@@ -2,7 +2,7 @@
 
 A filter is here if its result is not much larger than what goes in, whatever its arguments, and if the same row
 always gives the same text. Those that can multiply (`replace`, `join`, `indent`) compute the size of their result
-before they build it. `default`, `is defined` and `is undefined` take null for absent.
+before they build it; `sandbox` counts what they all make. `default`, `is defined` and `is undefined` take null for absent.
 """
 
 import json
@@ -21,8 +21,8 @@ MAX_OUTPUT = 10_000_000
 class TooLargeError(Exception):
     """A template makes more text than a request can carry."""
 
-    def __init__(self) -> None:
-        super().__init__(f"the message comes to more than {MAX_OUTPUT // 1_000_000} MB")
+    def __init__(self, what: str = "the message", limit: int = MAX_OUTPUT) -> None:
+        super().__init__(f"{what} comes to more than {limit // 1_000_000} MB")
 
 
 def _default(value: Any, default_value: Any = "", boolean: bool = False) -> Any:

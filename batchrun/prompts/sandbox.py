@@ -2,19 +2,20 @@
 
 Nothing inside a process can interrupt a template that loops without printing, and Jinja's sandbox limits neither
 memory nor time. So a template is judged before it ever runs, by `whitelist`, and what is left to happen while it
-renders is bounded: loops by MAX_STEPS, texts by MAX_OUTPUT.
+renders is bounded: loops by MAX_STEPS, what filters, `~` and `+` make on the way by MAX_MADE, the message by MAX_OUTPUT.
 
 Row data is data only: `a.b` is the member `b` of an object, never an attribute of a Python value. There are no
 globals, no loader, no autoescaping, and undefined variables are errors.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, Undefined, UndefinedError, nodes, pass_context
 from jinja2.meta import find_undeclared_variables
 from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
 
 from batchrun.errors import PromptError
 from batchrun.prompts.definition import Message
@@ -24,7 +25,11 @@ from batchrun.prompts.whitelist import Check
 MAX_STEPS = 100_000
 """Turns of all loops of one message, for one row."""
 
-_STEPS = "batchrun:steps"
+MAX_MADE = 5 * MAX_OUTPUT
+"""Characters and elements of all that filters, `~` and `+` make for one message of one row. Each doubles a text at most
+a few times, but forty in a row would fill any memory."""
+
+_LEFT, _STEPS, _MADE, _PLAIN = "batchrun:left", "batchrun:steps", "batchrun:made", "batchrun:plain:"
 _LOOP_MEMBERS = frozenset(
     ["index", "index0", "revindex", "revindex0", "first", "last", "length", "depth", "depth0", "previtem", "nextitem"]
 )
@@ -36,7 +41,9 @@ class Environment(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=_printed)
         self.globals.clear()
-        self.filters = {**SAFE_FILTERS, _STEPS: _counted}
+        self.filters = {name: _measured(_PLAIN + name) for name in SAFE_FILTERS}
+        self.filters |= {_PLAIN + name: plain for name, plain in SAFE_FILTERS.items()}
+        self.filters |= {_STEPS: _counted, _MADE: _made}
         self.tests = dict(SAFE_TESTS)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -60,7 +67,6 @@ class Compiled(NamedTuple):
 
     template: Template
     variables: frozenset[str]
-    loops: bool
     pieces: tuple["str | Variable", ...] | None
 
 
@@ -78,6 +84,16 @@ class Use(NamedTuple):
     nullable: frozenset[str]
 
 
+class _Left:
+    """What one message may still do for one row."""
+
+    __slots__ = ("made", "steps")
+
+    def __init__(self) -> None:
+        self.made = MAX_MADE
+        self.steps = MAX_STEPS
+
+
 def _printed(value: Any) -> Any:
     if value is None:
         raise UndefinedError("a value that is printed is null")
@@ -89,12 +105,47 @@ def _counted(context: Context, value: Any) -> Iterator[Any]:
     """What a `for` goes over; counts the turns of all loops of this rendering."""
     if isinstance(value, str):
         raise TypeError("`for` goes over a list, and this is a text")
-    steps = cast("list[int]", context.parent[_STEPS])
+    left = cast("_Left", context.parent[_LEFT])
     for item in value:
-        steps[0] -= 1
-        if steps[0] < 0:
+        left.steps -= 1
+        if left.steps < 0:
             raise TypeError(f"the loops turn more than {MAX_STEPS:,} times")
         yield item
+
+
+@pass_context
+def _made(context: Context, value: Any) -> Any:
+    """A value that is new; counts what all of this rendering come to."""
+    if type(value) in (str, list):
+        left = cast("_Left", context.parent[_LEFT])
+        left.made -= len(value)
+        if left.made < 0:
+            raise TooLargeError("what its filters make", MAX_MADE)
+    return value
+
+
+def _measured(plain: str) -> Callable[..., Any]:
+    """The filter of that name, its results counted; `map` and its like call filters by name and meet the same one."""
+
+    @pass_context
+    def measured(context: Context, value: Any, /, *args: Any, **named: Any) -> Any:
+        return _made(context, context.environment.call_filter(plain, value, args, named, context=context))
+
+    return measured
+
+
+class _Counting(NodeTransformer):
+    """Puts what counts around everything that grows or turns."""
+
+    def visit(self, node: nodes.Node, *args: Any, **named: Any) -> nodes.Node:
+        node = self.generic_visit(node, *args, **named)
+        if isinstance(node, nodes.For):
+            node.iter = _around(node.iter, _STEPS)
+        return _around(node, _MADE) if isinstance(node, nodes.Concat | nodes.Add) else node
+
+
+def _around(node: nodes.Node, name: str) -> nodes.Filter:
+    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
 
 
 _environment = Environment()
@@ -117,20 +168,15 @@ def compiled(message: Message, path: str) -> Compiled:
     """The template, ready to run. Raises PromptError as `check` does."""
     tree = _parse(message, path)
     variables = frozenset(find_undeclared_variables(tree))
-    loops = list(tree.find_all(nodes.For))
-    pieces = None if loops else _pieces(tree)
-    for loop in loops:
-        loop.iter = nodes.Filter(loop.iter, _STEPS, [], [], None, None, lineno=loop.lineno)
-    return Compiled(_compile(tree, message, path), variables, bool(loops), pieces)
+    pieces = _pieces(tree)
+    _Counting().visit(tree)
+    return Compiled(_compile(tree, message, path), variables, pieces)
 
 
 def run(unit: Compiled, values: Mapping[str, Any]) -> str:
     """The text of the message. Raises what Jinja and the filters raise: UndefinedError, TypeError, TooLargeError …"""
-    template = unit.template
-    if not unit.loops:
-        return "".join(template.root_render_func(template.new_context(cast("dict[str, Any]", values))))
-    context = template.new_context({**values, _STEPS: [MAX_STEPS]})
-    return "".join(_bounded(template.root_render_func(context)))
+    context = unit.template.new_context({**values, _LEFT: _Left()})
+    return "".join(_bounded(unit.template.root_render_func(context)))
 
 
 def line_of(error: BaseException, message: Message, unit: Compiled) -> int:
