@@ -151,10 +151,24 @@ def test_a_pilot_for_a_stream_is_refused(folder: Path) -> None:
     assert "name an --output file" in done.stderr
 
 
-def test_replies_that_would_be_taken_over_are_not_counted_off_and_the_plan_says_so(folder: Path) -> None:
+def test_replies_that_would_be_taken_over_are_counted_off(folder: Path) -> None:
+    (folder / "in.jsonl").write_text('{"text": "One."}\n' * 2 + '{"text": "Two."}\n')
     batchrun(folder, "run", *SAME, "--quiet")
-    other = ("plan", *SAME[:-1], "other.jsonl", "--reuse", "out.jsonl")
-    said = batchrun(folder, *other).stdout
-    assert "requests  120 to send" in said
-    assert re.search(r"^reuse     replies of run \S+ are not counted here", said, re.MULTILINE)
-    assert "no run" in batchrun(folder, *other[:-1], "none", code=2).stderr
+    run = json.loads(batchrun(folder, "runs", "--json").stdout)["id"]
+    (folder / "in.jsonl").write_text('{"text": "One."}\n' * 3 + '{"text": "Two."}\n' + '{"text": "Three."}\n' * 2)
+    other = (*SAME[:-1], "other.jsonl", "--reuse", "out.jsonl")
+    said = batchrun(folder, "plan", *other).stdout
+    assert "requests  3 to send" in said
+    assert f"reuse     3 rows get their replies from run {run}, without a call" in said
+    found = json.loads(batchrun(folder, "plan", *other, "--json").stdout)
+    assert (found["requests"], found["reused"], found["reuse"], found["duplicates"]) == (3, 3, run, 2)
+    found = json.loads(batchrun(folder, "plan", *other, "--dedupe", "--json").stdout)
+    assert (found["requests"], found["reused"], found["duplicates"]) == (1, 2, 3)
+    found = json.loads(batchrun(folder, "plan", *other, "--limit", "1", "--json").stdout)
+    assert (found["requests"], found["reused"]) == (0, 1)
+    batchrun(folder, "run", *other, "--limit", "1")
+    sent = json.loads(batchrun(folder, "show", "other.jsonl", "--json").stdout)["attempts"]
+    assert sent == 0
+    found = json.loads(batchrun(folder, "plan", *other[:-2], "--json").stdout)
+    assert (found["requests"], found["settled"]) == (3, 3)
+    assert "no run" in batchrun(folder, "plan", *other[:-1], "none", code=2).stderr

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from batchrun.engine.forecast import Pace
-from batchrun.engine.reuse import lender
 from batchrun.engine.start import Prepared, renderer_of
 from batchrun.engine.survey import (
     Forecast,
@@ -30,13 +29,11 @@ _NOTE = "forecast"
 
 
 class Outlook(NamedTuple):
-    """What would be sent, and what is expected of it. `lender` is the run that `--reuse` names, where its replies are
-    not counted off."""
+    """What would be sent, and what is expected of it."""
 
     survey: Survey
     forecast: Forecast
     pace: Pace
-    lender: str | None = None
 
 
 def outlook(gathered: Gathered, emit: Emit) -> Outlook:
@@ -45,14 +42,12 @@ def outlook(gathered: Gathered, emit: Emit) -> Outlook:
     Raises RefusedError as the run would.
     """
     found = survey(gathered, emit)
-    other = lender(gathered.settings, found.plan)
-    named = None if other is None else other.id
     if found.run is None:
         pace = pace_of(found.plan, [], None, None)
-        return Outlook(found, forecast(found, [], pace, 0), pace, named)
+        return Outlook(found, forecast(found, [], pace, 0), pace)
     seen = seen_in(found.run, renderer_of(found.plan, prompt_of(found.plan)))
     pace = pace_of(found.plan, seen, *stated_limits(found.run))
-    return Outlook(found, forecast(found, seen, pace, _charged(found.run)), pace, named)
+    return Outlook(found, forecast(found, seen, pace, _charged(found.run)), pace)
 
 
 def outlook_after(prepared: Prepared, rpm: float | None, tpm: float | None) -> Outlook:

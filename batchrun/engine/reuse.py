@@ -64,5 +64,10 @@ def borrow(journal: Journal, other: RunFile | None, plan: Plan) -> str | None:
         journal.to_borrow(None)
         return None
     count = journal.borrow(other.path, once=plan.dedupe)
+    return taken_over(count, other.id)
+
+
+def taken_over(count: int, run: str) -> str:
+    """How many rows another run answers, in words."""
     rows = "1 row gets its reply" if count == 1 else f"{count:,} rows get their replies"
-    return f"{rows} from run {other.id}, without a call"
+    return f"{rows} from run {run}, without a call"

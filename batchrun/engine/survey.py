@@ -25,6 +25,7 @@ from batchrun.engine.forecast import (
     total,
 )
 from batchrun.engine.intake import Problems, checked
+from batchrun.engine.reuse import lender
 from batchrun.engine.start import opened
 from batchrun.engine.till import model_in, tariff_of
 from batchrun.engine.window import in_sample
@@ -54,7 +55,7 @@ class Survey:
     """What was found. `rows` are valid ones, `settled` of them need no request any more; the rest is about the
     `lengths.rows` requests that would be sent.
 
-    `twins` are the lengths of those that are equal to an earlier one; with `--dedupe` they are not sent. `ceiling` is
+    `reused` of them are answered by replies of the run `reuse`. `twins` are the lengths of those that are equal to an earlier one; with `--dedupe` they are not sent. `ceiling` is
     what all cost at most and `floor` their prompts alone, in picodollars, None where a price or a limit of output
     tokens is not known. `too_long` requests do not fit into the context window with the output that they ask for;
     `lines` names some.
@@ -76,6 +77,8 @@ class Survey:
     lines: list[int] = field(default_factory=list[int])
     examples: list[Example] = field(default_factory=list[Example])
     run: RunFile | None = None
+    reuse: RunFile | None = None
+    reused: int = 0
 
 
 def survey(gathered: Gathered, emit: Emit) -> Survey:
@@ -83,7 +86,7 @@ def survey(gathered: Gathered, emit: Emit) -> Survey:
     source, plan, inner = opened(gathered)
     problems = Problems()
     renderer = _Last(inner)
-    counted = _Counted(plan, _run_of(plan, gathered))
+    counted = _Counted(plan, _run_of(plan, gathered), reuse=lender(gathered.settings, plan))
     total = sum(1 for _ in source) if plan.sample is not None else 0
     for position, row in enumerate(checked(source, renderer, problems, reserved(plan)), 1):
         if row.skipped is None and renderer.request is not None:
@@ -139,30 +142,39 @@ class _Last:
 class _Counted:
     """Counts requests into a survey."""
 
-    def __init__(self, plan: Plan, run: RunFile | None, *, pending: bool = False) -> None:
+    def __init__(self, plan: Plan, run: RunFile | None, *, pending: bool = False, reuse: RunFile | None = None) -> None:
         """`pending`: only rows without an outcome will come, so that none of them is settled."""
-        self.survey = Survey(plan, run=run)
+        self.survey = Survey(plan, run=run, reuse=reuse)
         self._tariff = tariff_of(plan)
         self._one_model = plan.kind is Kind.ROWS
         self._model: str | None = None
-        self._met, self._settled = Digests(), Digests()
+        self._met, self._settled, self._offered = Digests(), Digests(), Digests()
         if run is not None:
             with Reader.open(run.path) as reader:
                 for digest in map(_short, reader.settled()):
                     self._met.add(digest)
                     if not pending:
                         self._settled.add(digest)
+        if reuse is not None and (run is None or run.path != reuse.path):
+            with Reader.open(reuse.path) as reader:
+                for digest in map(_short, reader.offered()):
+                    self._offered.add(digest)
 
     def add(self, line: int, digest: str, request: Request, *, wanted: bool = True) -> None:
         """One valid row; `wanted` ones would be sent if they are not settled."""
         found, short = self.survey, _short(digest)
         found.rows += 1
+        offered = self._offered.take(short)  # in turn, as `journal.twins` has it: also by rows that need none
         if not wanted:
             return
         if self._settled.take(short):
             found.settled += 1
             return
-        if self._met.add(short):
+        again = self._met.add(short)
+        if offered and not (again and found.plan.dedupe):
+            found.reused += 1
+            return
+        if again:
             found.twins.add(len(request.body))
             if found.plan.dedupe:
                 return

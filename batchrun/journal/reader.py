@@ -38,8 +38,13 @@ SELECT a.number, session, began, ended, seconds, status, cause, message, throttl
 FROM attempts AS a LEFT JOIN replies ON replies.id = a.reply WHERE a.row = ? ORDER BY a.number
 """
 _SETTLED = """
-SELECT rows.seq, request FROM rows JOIN outcomes ON outcomes.row = rows.seq
-WHERE rows.seq > ? AND position IS NOT NULL AND (state = 'done' OR (state = 'failed' AND final)) ORDER BY rows.seq LIMIT ?
+SELECT rows.seq, request FROM rows LEFT JOIN outcomes ON outcomes.row = rows.seq
+WHERE rows.seq > ? AND position IS NOT NULL AND (state = 'done' OR (state = 'failed' AND final)
+OR EXISTS (SELECT 1 FROM twins WHERE twins.row = rows.seq AND twins.reply IS NOT NULL)) ORDER BY rows.seq LIMIT ?
+"""
+_OFFERED = """
+SELECT rows.seq, request FROM rows JOIN outcomes AS o ON o.row = rows.seq
+WHERE rows.seq > ? AND o.reply IS NOT NULL AND (state = 'done' OR post) ORDER BY rows.seq LIMIT ?
 """
 _SPENT = """
 SELECT line, key, text, total(a.input_tokens), total(a.output_tokens),
@@ -170,9 +175,16 @@ class Reader:
         return self._each(lambda row: Session(*row), query)
 
     def settled(self) -> Iterator[str]:
-        """The hashes of the requests that going on would not send again: done, or failed for good."""
+        """The hashes of the requests that going on would not send again: done, failed for good, or lent a reply."""
+        return self._requests(_SETTLED)
+
+    def offered(self) -> Iterator[str]:
+        """The hashes of the requests whose replies another run can take over, once for each reply."""
+        return self._requests(_OFFERED)
+
+    def _requests(self, query: str) -> Iterator[str]:
         after = 0
-        while page := self._all(_SETTLED, after, PAGE):
+        while page := self._all(query, after, PAGE):
             yield from (request for _, request in page)
             after = page[-1][0]
 

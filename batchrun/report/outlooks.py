@@ -7,6 +7,7 @@ from typing import Any, cast
 from batchrun.display import counted, printable
 from batchrun.engine.forecast import Range
 from batchrun.engine.outlook import Foretold, Outlook
+from batchrun.engine.reuse import taken_over
 from batchrun.engine.survey import Survey
 from batchrun.pricing import usd
 from batchrun.report import words
@@ -28,7 +29,7 @@ def show(found: Outlook, *, as_json: bool) -> None:
 
 def values(found: Outlook) -> dict[str, Any]:
     """The outlook as JSON values: money in US dollars, times in seconds, ranges as low, expected and high."""
-    survey, expected, pace, lender = found
+    survey, expected, pace = found
     return {
         "rows": survey.rows,
         "skipped": survey.skipped,
@@ -36,7 +37,8 @@ def values(found: Outlook) -> dict[str, Any]:
         "requests": expected.requests,
         "duplicates": survey.twins.rows,
         "dedupe": survey.plan.dedupe,
-        "reuse_not_counted": lender,
+        "reuse": None if survey.reuse is None else survey.reuse.id,
+        "reused": survey.reused,
         "cost_of_duplicates": _range(expected.twins, 1e-12),
         "body_bytes": survey.lengths.size,
         "measured": expected.measured,
@@ -88,15 +90,15 @@ def brief(found: Outlook) -> str:
 
 def lines(found: Outlook) -> Iterable[str]:
     """The outlook for people."""
-    survey, expected, _, lender = found
+    survey, expected, _ = found
     skipped = f", {survey.skipped:,} invalid lines skipped" if survey.skipped else ""
     yield f"rows      {survey.rows:,}{skipped}"
     settled = f"; {counted(survey.settled)} with an outcome already" if survey.settled else ""
     yield f"requests  {expected.requests:,} to send{settled}"
     if survey.twins.rows:
         yield f"equal     {_twins(found)}"
-    if lender is not None:
-        yield f"reuse     replies of run {lender} are not counted here: each of them saves a request; --pilot counts them"
+    if survey.reuse is not None:
+        yield f"reuse     {taken_over(survey.reused, survey.reuse.id)}"
     yield f"to        {printable(survey.plan.base_url or survey.plan.profile)}, model {printable(survey.plan.model or '-')}"
     yield f"output    {printable(survey.plan.output)}"
     yield f"in        {_tokens(expected.input_tokens)}, {_basis(found)}"
