@@ -436,6 +436,17 @@ async def test_when_the_journal_cannot_be_written_nothing_more_is_sent(at: int, 
     assert len(again.calls) <= 200 - kept.done
 
 
+@pytest.mark.parametrize("at", range(3, 7))
+async def test_a_reply_that_cannot_be_kept_ends_the_run_also_where_post_processing_waits_for_it(
+    at: int, tmp_path: Path
+) -> None:
+    stage, provider = Stage(tmp_path, 1, post=("strip",)), Provider()
+    stage.faults = full_disk(at)
+    async with asyncio.timeout(10):
+        story = await stage.play(provider)
+    assert story.ending.exit_code is (ExitCode.STORAGE if stage.totals.done == 0 else ExitCode.OK)
+
+
 async def test_a_limit_takes_the_first_rows_and_a_sample_rows_from_everywhere(tmp_path: Path) -> None:
     stage, provider = Stage(tmp_path, 100), Provider()
     await stage.play(provider, limit=10)

@@ -225,9 +225,12 @@ class Run:
             self._manned -= 1
 
     async def _watch(self) -> None:
-        """What changes without an event of its own: the gate, waits for retries, and the samples in the journal."""
+        """What changes without an event of its own: the gate, waits for retries, and the samples in the journal.
+
+        And a journal that cannot be written any more: nobody may be waiting for what it was to write.
+        """
         next_sample = self._loop.time()
-        while True:
+        while self._journal.failure is None:
             now, view = self._loop.time(), self._gate.view()
             if view != self._view:
                 self._view = view
@@ -238,6 +241,7 @@ class Run:
                 next_sample = now + SAMPLE_EVERY
                 self._journal.sample(sample_of(view, self._journal))
             await asyncio.sleep(TICK)
+        self._fail(self._journal.failure)
 
     def _tell_waiting_for_retries(self, view: GateView, now: float) -> None:
         due = self._window.next_due if not view.in_flight else None

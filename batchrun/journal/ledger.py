@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from batchrun import __version__
+from batchrun.errors import StorageError
 from batchrun.journal import database, sums, twins
 from batchrun.journal.drift import Comparison
 from batchrun.journal.intake import FirstIntake, transaction
@@ -283,7 +284,7 @@ class Journal:
         return self._totals if self._writer is None else self._writer.totals
 
     @property
-    def failure(self) -> BaseException | None:
+    def failure(self) -> StorageError | None:
         """Why nothing is written any more, if so."""
         return None if self._writer is None else self._writer.failure
 
