@@ -10,7 +10,8 @@ _SAID = "[key]"
 
 
 class Mask:
-    """Takes known secrets out of texts: as they are, as base64, as they stand in a URL, with escaped slashes.
+    """Takes known secrets out of texts: as they are, as base64, as they stand in a URL, with escaped slashes; also the
+    beginning of one where a text was cut off in the middle of it.
 
     A secret shorter than eight characters is a placeholder (`EMPTY`, `ollama`) and stays.
     """
@@ -28,7 +29,19 @@ class Mask:
         """The text without the secrets."""
         for spelling in self._spellings:
             text = text.replace(spelling, _SAID)
+        for spelling in self._spellings:
+            text = _without_beginning(text, spelling)
         return text
+
+
+def _without_beginning(text: str, secret: str) -> str:
+    """The text without the beginning of the secret that it ends with, if it does."""
+    start = text.find(secret[:_SHORTEST], max(0, len(text) - len(secret)))
+    while start >= 0:
+        if secret.startswith(text[start:]):
+            return text[:start] + _SAID
+        start = text.find(secret[:_SHORTEST], start + 1)
+    return text
 
 
 def _spellings(secret: str) -> set[str]:

@@ -32,7 +32,9 @@ def judge(endpoint: Endpoint, exchange: Exchange, checker: Checker | None, mask:
     """What the exchange says of its row and of the provider; `mask` takes secrets out of an error that echoes them."""
     hints = limits.hints(exchange.headers, exchange.status)
     if exchange.status == 200:
-        return judge_body(endpoint, exchange.body, checker, hints, exchange.left)
+        judged = judge_body(endpoint, exchange.body, checker, hints, exchange.left)
+        defect = judged.answer.defect
+        return judged if defect is None else judged._replace(answer=judged.answer._replace(defect=mask(defect)))
     return Judged(_failed(exchange, hints, mask), None, None, hints, None)
 
 
@@ -64,8 +66,8 @@ def _failed(exchange: Exchange, hints: Hints, mask: Mask) -> Answer:
     error = replies.error_of(exchange.status, exchange.headers, exchange.body)
     return Answer(
         exchange.status,
-        type=error.type,
-        code=error.code,
+        type=mask(error.type),
+        code=mask(error.code),
         message=mask(error.message),
         html=exchange.body[:512].lstrip().startswith(b"<"),
         retry_after=hints.retry_after,

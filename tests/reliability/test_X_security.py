@@ -28,7 +28,14 @@ async def echo(peer: Peer) -> None:
     """Every answer repeats all headers, the key among them."""
     assert peer.call is not None
     said = json.dumps({"error": {"message": f"no: {peer.call.headers} {base64.b64encode(CANARY.encode()).decode()}"}})
-    kinds = {"ok": (200, chat("fine")), "bad": (400, said.encode()), "down": (500, said.encode())}
+    cut = json.dumps({"error": {"message": f"{'no, ' * 45}{CANARY}, not that one"}})
+    kinds = {
+        "ok": (200, chat("fine")),
+        "bad": (400, said.encode()),
+        "down": (500, said.encode()),
+        "late": (200, said.encode()),
+        "cut": (200, cut.encode()),
+    }
     status, body = kinds.get(peer.call.prompt, (401, said.encode()))
     await whole(body, status)(peer)
 
@@ -46,7 +53,7 @@ def processes() -> str:
 
 @pytest.mark.parametrize("last", ["ok", pytest.param("unauthorised", marks=pytest.mark.slow)])
 async def test_X1_X2_the_key_is_nowhere_but_on_the_wire(program: Program, last: str) -> None:
-    program.rows(["ok", "bad", "down", last])
+    program.rows(["ok", "bad", "down", "late", "cut", last])
     args = ["--verbose", "--log-file", "run.log", "--json", "--max-attempts", "2", "--concurrency", "1"]
     async with FaultServer(echo) as server:
         with program.going(*program.send(server.base_url, *args)) as process:
@@ -59,7 +66,7 @@ async def test_X1_X2_the_key_is_nowhere_but_on_the_wire(program: Program, last: 
     files = [path for path in program.directory.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} >= {".db", ".log", ".jsonl"}
     told += [path.read_bytes().decode("latin-1") for path in files]
-    for spelling in (CANARY, base64.b64encode(CANARY.encode()).decode().rstrip("=")):
+    for spelling in (CANARY, CANARY[:12], base64.b64encode(CANARY.encode()).decode().rstrip("=")):
         assert [text[:200] for text in told if spelling in text] == []
 
 
