@@ -70,6 +70,16 @@ async def test_with_a_schema_its_fields_are_the_columns(tmp_path: Path) -> None:
     assert lines(tmp_path / "whole.jsonl")[0]["all"] == {"score": 7}
 
 
+async def test_integers_of_a_reply_keep_all_their_digits(tmp_path: Path) -> None:
+    long = 123456789012345678901234567890
+    stage = Stage(tmp_path, 1, prompt_source=WITH_SCHEMA, output_fields=("score",))
+    await stage.play(Provider(usual=ok(f'{{"score": {long}}}')))
+    written(stage, tmp_path / "out.jsonl")
+    assert lines(tmp_path / "out.jsonl")[0]["score"] == long
+    written(stage, tmp_path / "whole.jsonl", output_fields=(), output_column="all")
+    assert lines(tmp_path / "whole.jsonl")[0]["all"] == {"score": long}
+
+
 async def test_a_second_export_without_failures_takes_the_errors_file_away(tmp_path: Path) -> None:
     stage, out = Stage(tmp_path, 3), tmp_path / "out.jsonl"
     await stage.play(Provider({"row 2": [status(500)]}), max_attempts=1)

@@ -131,16 +131,19 @@ def _output(plan: Plan, record: Record) -> dict[str, str]:
         return {plan.output_column: _reply_value(plan, record.body or "")}
     if not plan.output_fields or not record.value.startswith("{"):
         return {plan.output_column: record.value}
-    value: dict[str, Any] = orjson.loads(record.value)
-    return {name: orjson.dumps(value.get(name)).decode() for name in plan.output_fields}
+    found = _members(record.value)
+    return {name: found.get(name, "null") for name in plan.output_fields}
 
 
 def merged(record: Record) -> dict[str, str]:
     """The members that post-processing merges into the row, name to JSON text."""
-    if record.added is None:
-        return {}
-    members: dict[str, Any] = json.loads(record.added)
-    escaped = "\\u" in record.added  # a lone surrogate, which no file can hold but as an escape
+    return {} if record.added is None else _members(record.added)
+
+
+def _members(text: str) -> dict[str, str]:
+    """The members of an object, name to JSON text; integers keep all digits."""
+    members: dict[str, Any] = json.loads(text)
+    escaped = "\\u" in text  # a lone surrogate, which no file can hold but as an escape
     return {name: json.dumps(value, ensure_ascii=escaped) for name, value in members.items()}
 
 

@@ -1,9 +1,8 @@
 """What one exchange says, in the terms of the gate, of `retry.decide` and of the journal. Pure."""
 
+import json
 from collections.abc import Callable
 from typing import NamedTuple
-
-import orjson
 
 from batchrun import limits, replies, retry
 from batchrun.journal import End
@@ -16,6 +15,7 @@ Mask = Callable[[str], str]
 
 EXCERPT = 2000
 """Characters of a body that is no reply that are kept."""
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Judged(NamedTuple):
@@ -57,7 +57,7 @@ def _check(reply: Reply, checker: Checker | None) -> tuple[str | None, str | Non
     checked = checker.check(reply.text or "")
     if isinstance(checked, Complaint):
         return checked.message, None
-    return None, orjson.dumps(checked).decode()
+    return None, _encode(checked)
 
 
 def _failed(exchange: Exchange, hints: Hints, mask: Mask) -> Answer:

@@ -1,5 +1,6 @@
 """Checking a reply against the JSON schema of the prompt's outputs."""
 
+import json
 import re
 from typing import Any, NamedTuple, NoReturn
 
@@ -11,6 +12,8 @@ from batchrun.errors import PromptError
 _MOST_COMPLAINTS = 3
 _LONGEST_COMPLAINT = 200
 
+# To orjson an integer of more than 64 bits is a float.
+_LONG_INTEGER = re.compile(r"[0-9]{19}")
 # One fence around everything: what models without a strict mode add to an answer that is otherwise right.
 _ONE_FENCE = re.compile(r"\s*```(?:json|JSON)?[ \t]*\r?\n(?P<inside>(?:(?!```).)*)```\s*", re.DOTALL)
 
@@ -30,15 +33,16 @@ class Checker:
     def check(self, text: str) -> Any | Complaint:
         """The JSON value of `text` if it fits, else a Complaint.
 
-        A text that is one Markdown fence and nothing else counts as what the fence encloses.
+        A text that is one Markdown fence and nothing else counts as what the fence encloses. Integers keep all digits.
         """
         fence = _ONE_FENCE.fullmatch(text)
+        inside = fence["inside"] if fence else text
         try:
-            value = orjson.loads(fence["inside"] if fence else text)
+            value = orjson.loads(inside)
         except orjson.JSONDecodeError as error:
             return Complaint(f"The answer is not JSON: {error.msg} (line {error.lineno}, column {error.colno}).")
         if self._validator.is_valid(value):
-            return value
+            return json.loads(inside) if _LONG_INTEGER.search(inside) else value
         return Complaint("; ".join(self._complaints(value)))
 
     def _complaints(self, value: Any) -> list[str]:
