@@ -547,6 +547,28 @@ def test_runs_are_listed_shown_exported_and_removed(provider: Provider, here: Ca
     assert provider.calls == 12
 
 
+def test_what_is_written_of_a_run_goes_only_where_it_can_and_may(here: Callable[..., Ran]) -> None:
+    given(2)
+    assert ran("-i", "in.jsonl", "-p", "say.md", "-P", "sim", "-o", "out.jsonl").code == ExitCode.OK
+    rows = Path("in.jsonl").read_bytes()
+    for command, said in (
+        (["report", "-o", "nowhere/x.html"], "mkdir -p nowhere"),
+        (["export", "-o", "nowhere/x.jsonl"], "mkdir -p nowhere"),
+        (["export", "--failed", "-o", "nowhere/x.jsonl"], "mkdir -p nowhere"),
+        (["export", "--journal", "nowhere/x.db"], "mkdir -p nowhere"),
+        (["export", "-o", "in.jsonl"], "would overwrite in.jsonl"),
+        (["export", "--failed", "-o", "in.jsonl"], "would overwrite in.jsonl"),
+        (["export", "--journal", "x.db", "-o", "x.jsonl"], "--journal copies"),
+        (["export", "--journal", "x.db", "--failed"], "--journal copies"),
+        (["export", "--failed", "-o", "x.csv"], "JSONL"),
+        (["export", "--failed", "--format", "csv"], "JSONL"),
+    ):
+        refused = here(command[0], "last", *command[1:])
+        assert (refused.code, said in refused.err) == (ExitCode.REFUSED, True), (command, refused.err)
+    assert Path("in.jsonl").read_bytes() == rows
+    assert sorted(os.listdir()) == [".batchrun", "in.jsonl", "out.jsonl", "say.md"]
+
+
 def test_a_dry_run_makes_no_call_and_no_file(provider: Provider) -> None:
     rows = given(3)
     dry = ran(*provider.args("--dry-run"))

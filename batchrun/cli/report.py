@@ -1,7 +1,6 @@
 """`report`: one run as a page to read and to pass on."""
 
 import sys
-from pathlib import Path
 
 import click
 
@@ -37,17 +36,15 @@ def report(ref: str, output: str | None, json: bool, runs_dir: str | None) -> in
     from json import dumps  # noqa: PLC0415  `json` is the option here
 
     from batchrun import registry  # noqa: PLC0415  only for this command
-    from batchrun.report import html  # noqa: PLC0415  the same
+    from batchrun.report import exports, html  # noqa: PLC0415  the same
 
     run = registry.find(ref, runs_dir or configured_runs_dir())
     if json:
-        click.echo(dumps(html.report_values(run), ensure_ascii=False))
+        click.echo(dumps(html.report_values(run)))
         return ExitCode.OK
     page = html.report_page(run).encode("utf-8", "replace")
     if output == "-":
         sys.stdout.buffer.write(page)
         return ExitCode.OK
-    path = Path(output or f"{run.id}.html")
-    path.write_bytes(page)
-    click.echo(f"batchrun: wrote {path}", err=True)
+    exports.write_page(page, output or f"{run.id}.html")
     return ExitCode.OK

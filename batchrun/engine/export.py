@@ -54,7 +54,7 @@ def export(plan: Plan, reader: Reader, output: Path, *, errors: Path | None = No
     still has every reply.
     """
     written = failed = 0
-    with _storage(output), ExitStack() as files:
+    with storing(output), ExitStack() as files:
         stream = files.enter_context(replaced(output))
         complaints = files.enter_context(replaced(errors or Path(os.devnull), unless_empty=True))
         writer = RecordWriter(plan, stream, columns_of(plan, reader))
@@ -70,7 +70,8 @@ def export(plan: Plan, reader: Reader, output: Path, *, errors: Path | None = No
 
 
 @contextlib.contextmanager
-def _storage(output: Path) -> Generator[None]:
+def storing(output: Path) -> Generator[None]:
+    """What goes wrong while the output is written, as StorageError; that its reader is gone stays BrokenPipeError."""
     try:
         yield
     except BrokenPipeError:

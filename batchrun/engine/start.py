@@ -23,7 +23,7 @@ from batchrun.errors import RefusedError
 from batchrun.events import Emit, IntakeProgress, Notice
 from batchrun.journal import Drift, Journal, Lock, Meta
 from batchrun.plan import Plan, drift_text, plan_from_json, plan_to_json
-from batchrun.plan.outputs import STREAM, is_device, written_beside
+from batchrun.plan.outputs import STREAM, check_output, is_device, written_beside
 from batchrun.plan.rendering import plain_renderer, prompt_of
 from batchrun.plan.resolve import facts_of, resolve
 from batchrun.plan.sources import Gathered
@@ -156,15 +156,6 @@ def simulator_of(gathered: Gathered) -> sim.Settings:
 def checker_of(prompt: Prompt | None) -> Checker | None:
     """What replies are checked against."""
     return None if prompt is None or prompt.outputs is None else checker(prompt.outputs)
-
-
-def check_output(output: str) -> None:
-    """Refuses an output that is a directory, or whose directory is missing."""
-    if output != STREAM and Path(output).is_dir():
-        raise RefusedError(f"{output}: the output is a directory", "name a file in it")
-    if output != STREAM and not Path(output).parent.is_dir():
-        parent = Path(output).parent
-        raise RefusedError(f"{parent}: no such directory for the output", f"mkdir -p {parent}")
 
 
 def _claimed(plan: Plan, gathered: Gathered, undo: ExitStack) -> Prepared:

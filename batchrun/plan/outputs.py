@@ -60,6 +60,15 @@ def written_beside(output: Path) -> tuple[Path, ...]:
     return (output,) if is_device(output) else (output, errors_path(output), partial_path(output))
 
 
+def check_output(output: str) -> None:
+    """Refuses an output that is a directory, or whose directory is missing."""
+    if output != STREAM and Path(output).is_dir():
+        raise RefusedError(f"{output}: the output is a directory", "name a file in it")
+    if output != STREAM and not Path(output).parent.is_dir():
+        parent = Path(output).parent
+        raise RefusedError(f"{parent}: no such directory for the output", f"mkdir -p {parent}")
+
+
 def check_not_input(output: str, sources: Iterable[str | None]) -> None:
     """Refuses an output that would take the place of a file which is read, itself or by its errors file."""
     if output == STREAM:

@@ -1,4 +1,4 @@
-"""What `export` writes and says: the output of a journal again, whole or as a stream, or only what failed."""
+"""What `export` and `report` write: the output of a journal again, whole or as a stream, only what failed, or a page."""
 
 import contextlib
 import sys
@@ -7,22 +7,36 @@ from pathlib import Path
 
 from batchrun.display import printable
 from batchrun.engine.execute import write_output
-from batchrun.engine.export import RecordWriter, columns_of, error_line, replaced
+from batchrun.engine.export import RecordWriter, columns_of, error_line, replaced, storing
+from batchrun.errors import RefusedError
 from batchrun.journal import Reader
 from batchrun.models import State
 from batchrun.plan import Plan, plan_from_json
-from batchrun.plan.outputs import STREAM, output_format
+from batchrun.plan.outputs import STREAM, check_not_input, check_output, output_format
 from batchrun.registry import RunFile
 
 
 def export_run(run: RunFile, *, output: str | None, format: str | None, failed: bool, journal: str | None) -> None:
-    """The output of a run again, or its failed rows, or a copy of its journal."""
+    """The output of a run again, or its failed rows, or a copy of its journal.
+
+    Raises RefusedError for what cannot be meant or would overwrite what the run read, StorageError.
+    """
     if journal is not None:
+        if output or format or failed:
+            raise RefusedError(
+                "--journal copies the whole journal: --output, --format and --failed do not apply", "leave them out"
+            )
+        check_output(journal)
         with Reader.open(run.path) as reader:
             reader.copy(Path(journal))
         _wrote(journal)
         return
     plan = _plan_for(run, output, format)
+    if failed and plan.output_format != "jsonl" and (output or format):
+        raise RefusedError("failed rows are written as JSONL", "name the output NAME.jsonl")
+    if output is not None:
+        check_output(output)
+        check_not_input(output, [plan.input, plan.prompt_path])
     target = output or (None if run.output is None else str(run.output))
     if output is None and target is not None and format is not None:
         target = str(Path(target).with_suffix(f".{format}"))
@@ -35,6 +49,14 @@ def export_run(run: RunFile, *, output: str | None, format: str | None, failed: 
         for path in (exported.output, exported.errors):
             if path is not None:
                 _wrote(str(path))
+
+
+def write_page(page: bytes, output: str) -> None:
+    """A report into its file. Raises RefusedError where that has no directory, StorageError."""
+    check_output(output)
+    with storing(Path(output)), replaced(Path(output)) as stream:
+        stream.write(page)
+    _wrote(output)
 
 
 def _plan_for(run: RunFile, output: str | None, format: str | None) -> Plan:
@@ -66,6 +88,7 @@ def _export_failed(run: RunFile, plan: Plan, target: str | None) -> None:
     with Reader.open(run.path) as reader, contextlib.ExitStack() as stack:
         stream = sys.stdout.buffer
         if target is not None and target != STREAM:
+            stack.enter_context(storing(Path(target)))
             stream = stack.enter_context(replaced(Path(target)))
         for record in reader.export_rows():
             if record.state in (State.FAILED, State.SKIPPED):

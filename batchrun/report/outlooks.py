@@ -21,7 +21,7 @@ _BEGINNING, _END = 240, 80
 def show(found: Outlook, *, as_json: bool) -> None:
     """The outlook on standard output."""
     if as_json:
-        print(json.dumps(values(found), ensure_ascii=False))
+        print(json.dumps(values(found)))
         return
     for line in lines(found):
         print(line)
