@@ -5,6 +5,8 @@ import os
 import sqlite3
 import stat
 import tempfile
+import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -323,6 +325,42 @@ async def test_failed_rows_are_sent_again_with_fresh_attempts(
     assert [row.seq for row in rows] == expected
     assert rows[0].history == (1, 0, 0, 0, False, None)
     assert checked(path) == journal.totals
+
+
+def hold_up(condition: Callable[[], bool]) -> None:
+    """Keep the loop from hearing of anything until the thread is so far."""
+    while not condition():
+        time.sleep(0.001)
+
+
+async def test_a_failure_is_heard_of_after_what_was_committed_before(path: Path) -> None:
+    full = threading.Event()
+
+    def faults(_: int) -> None:
+        if full.is_set():
+            raise sqlite3.OperationalError("database or disk is full")
+
+    journal = Journal.create(path, META, faults=faults)
+    journal.take_in(numbered(3))
+    journal.start()
+    heard: list[str] = []
+
+    def begin(row: int) -> "asyncio.Future[None]":
+        done = journal.begin(row, 1)
+        done.add_done_callback(lambda done: heard.append(f"{row} {done.exception() is None}"))
+        return done
+
+    begin(1)
+    await asyncio.sleep(0)  # handed over
+    hold_up(lambda: journal.totals.unknown == 1)
+    full.set()
+    begin(2)
+    await asyncio.sleep(0)
+    hold_up(lambda: journal.failure is not None)
+    with pytest.raises(StorageError):
+        await begin(3)
+    journal.close()
+    assert heard == ["1 True", "2 False", "3 False"]
 
 
 async def test_a_full_disk_fails_every_waiter_and_keeps_what_was_committed(path: Path) -> None:

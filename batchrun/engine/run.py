@@ -241,6 +241,7 @@ class Run:
                 next_sample = now + SAMPLE_EVERY
                 self._journal.sample(sample_of(view, self._journal))
             await asyncio.sleep(TICK)
+        await asyncio.sleep(TICK)  # what was committed before is told first
         self._fail(self._journal.failure)
 
     def _tell_waiting_for_retries(self, view: GateView, now: float) -> None:

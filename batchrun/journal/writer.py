@@ -6,7 +6,7 @@ in one transaction and resolves the futures after its COMMIT, with one wake-up o
 commit waits for the disk the next group gathers, so that commits grow with the load.
 
 A commit that fails ends the writer for good: the group is rolled back, and every waiting and every later future fails
-with StorageError.
+with StorageError, in turn, so that whatever was committed before is heard of first.
 """
 
 import asyncio
@@ -148,9 +148,6 @@ class Writer:
 
     def _put(self, apply: Apply) -> Done:
         future: Done = self._loop.create_future()
-        if self.failure is not None:
-            _fail(future, self.failure)
-            return future
         if not self._turn:
             self._loop.call_soon(self._hand_over)
         self._turn.append((future, apply))
