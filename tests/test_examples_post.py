@@ -8,6 +8,7 @@ import pytest
 from batchrun.post import Item, Reply
 from batchrun.post.chain import Chain
 from batchrun.post.load import load
+from batchrun.post.reply import Shard
 
 CHECK = Path(__file__).parent.parent / "examples" / "check_translation.py"
 FUNCTION = load([f"{CHECK}:check"])[0].make()
@@ -37,7 +38,7 @@ def test_a_translation_that_is_cut_is_not_complete() -> None:
 
 
 def test_strict_fails_the_row_instead() -> None:
-    chain = Chain(load([f"{CHECK}:strict"]), concurrency=1, timeout=1, batch=False)
-    good, bad = chain.run([Item("7 Tage", '{"text": "7 days"}'), Item("Tage", '{"text": "7 days"}')]).results
+    chain = Chain(load([f"{CHECK}:strict"]), batch=False)
+    good, bad = chain.run(Shard([Item("7 Tage", '{"text": "7 days"}'), Item("Tage", '{"text": "7 days"}')])).results
     assert "added" in good._fields
     assert "missing: ['7']" in bad.message

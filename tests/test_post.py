@@ -13,7 +13,9 @@ from batchrun.models import Usage
 from batchrun.post import Failure, Item, Reply, Value
 from batchrun.post.builtin import BUILT_IN
 from batchrun.post.chain import Chain
+from batchrun.post.flight import Flight, worker
 from batchrun.post.load import load, located
+from batchrun.post.reply import Shard
 
 SOURCE = """
 import asyncio, datetime, enum
@@ -119,11 +121,22 @@ def functions(tmp_path: Path) -> Path:
 
 def results(functions: Path, *names: str, items: list[Item] | None = None, batch: bool = False) -> list[Any]:
     specs = [name if name in BUILT_IN else f"{functions}:{name}" for name in names]
-    chain = Chain(load(specs), concurrency=4, timeout=0.2, batch=batch)
+    own = worker(load(specs), concurrency=4, timeout=0.2, batch=batch)
     try:
-        return chain.run(items or [Item("hello", '{"text": "hallo"}')]).results
+        return everything(own, items or [Item("hello", '{"text": "hallo"}')])
     finally:
-        chain.close()
+        own.close()
+
+
+def everything(own: Chain | Flight, items: list[Item]) -> list[Any]:
+    """What comes of the items, whether it comes back at once or one by one."""
+    came: dict[int, Any] = {}
+    shard = Shard(items)
+    while len(came) < len(items):
+        done = own.run(shard)
+        came.update(zip(done.numbers or range(len(items)), done.results, strict=False))
+        shard = Shard([], first=len(items), held=len(items) - len(came))
+    return [came[number] for number in range(len(items))]
 
 
 def result(functions: Path, *names: str, **settings: Any) -> Any:

@@ -5,7 +5,6 @@ What a function returns is applied to the output row before the next one is call
 other JSON value takes the place of the reply, None changes nothing. Whatever a function raises fails its own row only.
 """
 
-import asyncio
 import json
 import time
 import traceback
@@ -14,13 +13,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from batchrun.post.load import Function
-from batchrun.post.reply import KEPT, Done, Failure, Item, Reply, Result, Value
+from batchrun.post.reply import KEPT, Done, Failure, Item, Reply, Result, Shard, Value
 
 BLOCKING = 0.1
 """Seconds without a turn of its event loop for which a coroutine function is named."""
 _TRACE = 8000
 """Characters of a traceback that are kept, its end."""
-_OWN = frozenset(str(Path(__file__).with_name(name)) for name in ("chain.py", "inline.py"))
+_OWN = frozenset(str(Path(__file__).with_name(name)) for name in ("chain.py", "inline.py", "flight.py"))
 """Files whose frames say nothing of where a user's function failed."""
 _BATCH_LINE = frozenset({"id", "custom_id", "response", "error"})
 
@@ -101,39 +100,18 @@ def _encoder_of(value: object) -> Callable[[Any], str]:
 
 
 class Chain:
-    """The functions of one worker, with what it has made of classes. `concurrency` rows at once are with coroutines."""
+    """The functions of one worker, with what it has made of classes."""
 
-    def __init__(self, functions: Sequence[Function], *, concurrency: int, timeout: float, batch: bool) -> None:
+    def __init__(self, functions: Sequence[Function], *, batch: bool) -> None:
         self._functions = functions
-        self._concurrency = concurrency
-        self._timeout = timeout
         self._batch = batch
         self._calls: list[tuple[str, Callable[..., Any], bool]] | None = None
         self._broken: Failure | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._blocked: dict[str, float] = {}
         self._longest = 0.0
 
-    @property
-    def is_coroutine(self) -> bool:
-        """Whether a function of the chain is a coroutine function, so that rows wait on an event loop together."""
-        return any(function.is_coroutine for function in self._functions)
-
-    def run(self, items: Sequence[Item], stop_after: float | None = None) -> Done:
-        """Put the items through the chain; with `stop_after` end early after so many seconds beside the longest row."""
-        if self.is_coroutine:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-            return self._loop.run_until_complete(self._run_together(items))
-        self._make()
-        return self._run_one_by_one(items, stop_after)
-
-    def close(self) -> None:
-        """Close the event loop if there is one."""
-        if self._loop is not None and not self._loop.is_running():
-            self._loop.close()
-
-    def _make(self) -> None:
+    def make(self) -> None:
+        """Make instances of classes, once; what that raises fails every row."""
         if self._calls is not None or self._broken is not None:
             return
         try:
@@ -141,17 +119,23 @@ class Chain:
         except BaseException as error:  # noqa: BLE001  a user's constructor may raise anything
             self._broken = failure_of(error)
 
-    def _run_one_by_one(self, items: Sequence[Item], stop_after: float | None) -> Done:
+    def run(self, shard: Shard) -> Done:
+        """Put the rows through one by one."""
+        self.make()
+        stop_after = shard.stop_after
         results: list[Result] = []
         clock, longest = time.perf_counter, 0.0
         began = before = clock()
-        for item in items:
+        for item in shard.items:
             results.append(self._one(item))
             now = clock()
             longest, before = max(longest, now - before), now
             if stop_after is not None and now - began - longest > stop_after:
                 break
         return Done(results, before - began, longest, {})
+
+    def close(self) -> None:
+        """Nothing is left open."""
 
     def _one(self, item: Item) -> Result:
         if self._calls is None:
@@ -178,35 +162,24 @@ class Chain:
         row.take(cast("dict[object, Any]", value))
         return row.result()
 
-    async def _run_together(self, items: Sequence[Item]) -> Done:
-        self._make()
-        self._blocked, self._longest = {}, 0.0
-        places = asyncio.Semaphore(self._concurrency)
-        began = time.thread_time()
-
-        async def one(item: Item) -> Result:
-            async with places:
-                return await self._one_awaited(item)
-
-        results = await asyncio.gather(*map(one, items))
-        return Done(list(results), time.thread_time() - began, self._longest, self._blocked)
-
-    async def _one_awaited(self, item: Item) -> Result:
+    async def awaited(self, item: Item) -> Result:
+        """One row through functions of which some are coroutine functions; raises nothing."""
         if self._calls is None:
             return self._broken or KEPT
-        row = _OutputRow(item, Reply.of(item), batch=self._batch)
         try:
-            async with asyncio.timeout(self._timeout):
-                for name, call, is_coroutine in self._calls:
-                    value = call(row.reply)
-                    row.take(await _Timed(value, name, self._note) if is_coroutine else value)
+            row = _OutputRow(item, Reply.of(item), batch=self._batch)
+            for name, call, is_coroutine in self._calls:
+                value = call(row.reply)
+                row.take(await _Timed(value, name, self._note) if is_coroutine else value)
             return row.result()
-        except TimeoutError as error:
-            return (
-                timed_out(self._timeout) if isinstance(error.__cause__, asyncio.CancelledError) else failure_of(error)
-            )
         except BaseException as error:  # noqa: BLE001  as above
             return failure_of(error)
+
+    def noted(self) -> tuple[float, dict[str, float]]:
+        """`longest` and `blocked`, as `Done` has them, since this was asked last."""
+        noted = self._longest, self._blocked
+        self._longest, self._blocked = 0.0, {}
+        return noted
 
     def _note(self, name: str, seconds: float) -> None:
         self._longest = max(self._longest, seconds)

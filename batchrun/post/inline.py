@@ -9,25 +9,25 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TextIO, cast
 
 from batchrun.post.chain import Chain, EndedError, timed_out
+from batchrun.post.flight import Flight
 from batchrun.post.pool import LostError
-from batchrun.post.reply import Done, Item
+from batchrun.post.reply import Done, Shard
 
 log = logging.getLogger("batchrun.post.output")
 
-_Order = tuple[Sequence[Item], float | None, asyncio.Future[Done], asyncio.Event]
+_Order = tuple[Shard, asyncio.Future[Done], asyncio.Event]
 
 
 class Inline:
     """One worker thread; make and use it on one event loop."""
 
-    workers = 1
-
-    def __init__(self, chain: Callable[[], Chain]) -> None:
-        self._make = chain
+    def __init__(self, make: Callable[[Callable[[], None]], Chain | Flight]) -> None:
+        """`make` makes what runs shards, in the thread; it is told what each further thread has to call first."""
+        self._make = make
         self._loop = asyncio.get_running_loop()
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._diversion = Diversion()
@@ -38,15 +38,15 @@ class Inline:
         thread = threading.Thread(target=self._work, args=(self._orders,), name="post", daemon=True)
         thread.start()
 
-    async def run(self, items: Sequence[Item], seconds: float, stop_after: float | None = None) -> Done:
-        """One shard, as `Pool.run`; with `stop_after` only its beginning may come back."""
+    async def run(self, shard: Shard, seconds: float, grace: float = 0.0) -> Done:
+        """One shard, as `Pool.run`."""
         done: asyncio.Future[Done] = self._loop.create_future()
         begun = asyncio.Event()
         orders = self._orders
-        orders.put((items, stop_after, done, begun))
+        orders.put((shard, done, begun))
         await begun.wait()
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds + grace):
                 return await done
         except TimeoutError:
             if self._orders is orders:
@@ -60,13 +60,13 @@ class Inline:
 
     def _work(self, orders: "queue.SimpleQueue[_Order | None]") -> None:
         self._diversion.divert()
-        chain = self._make()
+        worker = self._make(self._diversion.divert)
         while (order := orders.get()) is not None:
-            items, stop_after, done, begun = order
+            shard, done, begun = order
             self._tell(begun.set)
-            result = chain.run(items, stop_after)
+            result = worker.run(shard)
             self._tell(_resolve, done, result)
-        chain.close()
+        worker.close()
 
     def _tell(self, callback: Callable[..., None], *args: Any) -> None:
         try:

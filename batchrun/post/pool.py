@@ -5,13 +5,15 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import CancelledError, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
+from batchrun.post.chain import timed_out
+from batchrun.post.flight import StrangerError
 from batchrun.post.process import Launcher, WorkerContext
-from batchrun.post.reply import Done, Failure, Item
+from batchrun.post.reply import Done, Failure, Shard
 from batchrun.post.worker import Setup, initialize, run
 
 if TYPE_CHECKING:  # only a run with --post pays for it
@@ -37,7 +39,7 @@ class Pool:
     """Worker processes; make and use it on one event loop."""
 
     def __init__(self, workers: int, setup: Setup, environ: Mapping[str, str]) -> None:
-        self.workers = workers
+        self._workers = workers
         self._setup = setup
         self._launcher = Launcher(environ)
         self._loop = asyncio.get_running_loop()
@@ -54,15 +56,16 @@ class Pool:
         from pebble import ProcessPool  # noqa: PLC0415  only a run with --post pays for it
 
         context: Any = WorkerContext(self._launcher)  # its `Process` is a method, where the protocol has no word for it
-        pool = ProcessPool(self.workers, initializer=initialize, initargs=(self._setup,), context=context)
+        pool = ProcessPool(self._workers, initializer=initialize, initargs=(self._setup,), context=context)
         try:
             assert pool.active  # asking starts it
         except OSError as error:
             raise BrokenProcessPool from error
         return pool
 
-    async def run(self, items: Sequence[Item], seconds: float) -> Done:
-        """One shard; `seconds` is how long it may take. Raises LostError where it does not come back."""
+    async def run(self, shard: Shard, seconds: float, grace: float = 0.0) -> Done:
+        """One shard; `seconds` is how long it may take, `grace` what it gets beyond that. Raises LostError where it does
+        not come back."""
         while True:
             self.start()
             making = self._making
@@ -70,15 +73,17 @@ class Pool:
                 raise LostError(Failure("post: stopped", "the pool is closed"))
             try:
                 pool = await asyncio.shield(making)  # whoever is cancelled here leaves a pool that `close` must find
-                done = await _answer(pool, items, seconds)
+                done = await _answer(pool, shard, seconds + grace)
             except TimeoutError:
-                raise LostError(Failure("post: timed out", f"no result after {seconds:g} s (--post-timeout)")) from None
+                raise LostError(timed_out(seconds)) from None
             except (BrokenProcessPool, RuntimeError) as error:
                 self._rebuild(making, error)
             except CancelledError:
                 raise LostError(Failure("post: stopped", "the pool was stopped")) from None
             except OSError as error:
                 raise LostError(_death(error)) from None
+            except StrangerError:
+                raise LostError(Failure("post: worker died", "the worker process ended")) from None
             else:
                 self._rebuilt = 0
                 return done
@@ -116,10 +121,10 @@ class Pool:
                 pool.join()
 
 
-async def _answer(pool: "ProcessPool", items: Sequence[Item], seconds: float) -> Done:
+async def _answer(pool: "ProcessPool", shard: Shard, seconds: float) -> Done:
     """What comes back for a shard. A pool that breaks answers only for the shards that it had begun to hand out, so
     whoever waits looks at the pool now and then."""
-    answer = asyncio.wrap_future(pool.schedule(run, args=(items,), timeout=seconds))
+    answer = asyncio.wrap_future(pool.schedule(run, args=(shard,), timeout=seconds))
     try:
         while not answer.done():
             await asyncio.wait([answer], timeout=LOOK)

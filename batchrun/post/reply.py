@@ -1,6 +1,7 @@
 """What a function of `--post` is given, and the record that carries it to a worker."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from batchrun.models import Usage
@@ -20,6 +21,13 @@ class Item(NamedTuple):
     finish: str | None = None
     line: int = 0
     key: str = ""
+
+
+class Task(NamedTuple):
+    """A row on its way through the stage; `token` comes back with its result."""
+
+    token: Any
+    item: Item
 
 
 class Reply:
@@ -106,8 +114,28 @@ class Failure(NamedTuple):
 Result = Value | Failure
 
 
+def internal_error(error: Exception) -> Failure:
+    """The failure of rows that are not at fault."""
+    return Failure("post: internal error", f"{type(error).__name__}: {error}")
+
+
+class Shard(NamedTuple):
+    """Rows that are handed to a worker together.
+
+    With `stop_after` only the first of them may come back, after so many seconds of work beside the longest row. Where
+    rows stay in flight on the worker, they are numbered one after another from `first`, and `held` is how many that it
+    was given before have not come back.
+    """
+
+    items: list[Item]
+    stop_after: float | None = None
+    first: int = 0
+    held: int = 0
+
+
 class Done(NamedTuple):
-    """A shard that came back, or the beginning of one.
+    """What a worker gives back for a shard: the results of its items or of the first of them; where rows stay in
+    flight, those that have ended, by their `numbers`.
 
     `seconds` of work in all, `longest` of one row; `blocked` has, by function, the longest time that a coroutine
     function kept its event loop from turning, where that is too long.
@@ -117,3 +145,4 @@ class Done(NamedTuple):
     seconds: float
     longest: float
     blocked: dict[str, float]
+    numbers: Sequence[int] = ()

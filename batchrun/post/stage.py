@@ -6,6 +6,9 @@ shards of about `SHARD` seconds of work, sized by what the last ones took. Work 
 in a thread here: with `auto` the first `PROBE` rows are timed in that thread, and the stage moves to a pool as soon as
 it is certain that they are slower. The longest of them does not count, since a first call may import something.
 
+Coroutine functions have a lane for each worker instead: rows in flight on its event loop, which is handed more as they
+end.
+
 A shard that does not come back is run again, one row at a time, so that only the row at fault fails; a function may
 therefore be called twice for a row. The rows in the stage are bounded: `put` waits while there are too many.
 """
@@ -13,17 +16,19 @@ therefore be called twice for a row. The rows in the stage are bounded: `put` wa
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from batchrun.post.chain import Chain
+from batchrun.post.flight import GRACE, Flight, worker
 from batchrun.post.inline import Inline
+from batchrun.post.lane import Lane
 from batchrun.post.load import load
 from batchrun.post.pool import LostError, Pool, cores
 from batchrun.post.process import without_secrets
-from batchrun.post.reply import Done, Failure, Item, Result
+from batchrun.post.reply import Done, Item, Result, Shard, Task, internal_error
 from batchrun.post.worker import Setup
 
 log = logging.getLogger(__name__)
@@ -36,13 +41,9 @@ PROBE = 20
 """Rows that are timed in the thread before it is decided."""
 LARGEST = 2000
 """Rows in a shard at most."""
-ROUNDS = 4
-"""How many times the rows that may wait together a shard of coroutine functions holds."""
 LINGER = 5.0
 """Seconds that the stage goes on for when it is told to hurry and no more rows come: what is left can be done later,
 from the journal, and costs nothing."""
-GRACE = 1.0
-"""Seconds that a shard may take beyond the time of one row."""
 _CERTAIN = PROBE * WORTH_A_PROCESS
 _SLOW_CALL = 0.05
 
@@ -59,13 +60,6 @@ class Choices:
     batch: bool = False
     secret_names: frozenset[str] = frozenset()
     secret_values: tuple[str, ...] = ()
-
-
-class Task(NamedTuple):
-    """A row on its way through the stage; `token` comes back with its result."""
-
-    token: Any
-    item: Item
 
 
 Deliver = Callable[[list[tuple[Any, Result]]], Awaitable[None]]
@@ -95,7 +89,7 @@ class Stage:
         self._queue: deque[Task] = deque()
         self._inside = 0
         self._outside = 0
-        self._shards: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Task[None]] = set()
         self._running = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._dispatching = False
@@ -104,30 +98,28 @@ class Stage:
         self._room = 0
         self._mean: float | None = None
         self._timed = 0
-        self._rest = 0.0
-        self._retired: list[Inline] = []
+        self._spent = 0.0
+        self._longest = 0.0
+        self._unended = 0.0
+        self.workers = 0
+        """Worker processes, 0 for the thread."""
         self.blocked: dict[str, float] = {}
-        self._pool: Pool | None = None
-        self._inline: Inline | None = None
-        if choices.workers:
-            self._pool = self._made_pool(choices.workers)
-        else:
-            self._inline = Inline(self._made_chain)
+        """The longest time that coroutine functions kept their event loop from turning, by name, where it is long."""
+        self._backends: list[Pool | Inline] = []
+        self._lanes: list[Lane] = []
+        self._retired: list[Pool | Inline] = []
+        self._employ(choices.workers or 0)
 
     @property
     def inside(self) -> int:
         """Rows that have come in and have not come out."""
         return self._inside
 
-    @property
-    def workers(self) -> int:
-        """Worker processes, 0 for the thread."""
-        return 0 if self._pool is None else self._pool.workers
-
     def start(self) -> None:
         """Have the workers started, so that they are up when the first reply comes."""
-        if self._pool is not None:
-            self._pool.start()
+        for backend in self._backends:
+            if isinstance(backend, Pool):
+                backend.start()
 
     async def put(self, task: Task, ready: "asyncio.Future[None] | None" = None) -> None:
         """Take a row in; waits while the stage is full. The row is not touched before `ready` is done."""
@@ -176,56 +168,87 @@ class Stage:
     def abandon(self) -> None:
         """Take nothing more in and let nothing more out."""
         self._closed = True
-        for shard in self._shards:
-            shard.cancel()
+        for task in self._under_way:
+            task.cancel()
         self._wake()
 
     async def close(self) -> None:
         """Stop, and let no worker be left; what is inside does not come out."""
         self.abandon()
-        await asyncio.gather(*self._shards, return_exceptions=True)
-        for backend in (self._pool, self._inline, *self._retired):
-            if backend is not None:
-                await backend.close()
-        self._pool = self._inline = None
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await asyncio.gather(*(backend.close() for backend in (*self._backends, *self._retired)))
 
     def _fitting_room(self) -> int:
         """Rows that may be inside: enough for every worker to have a shard and another one to come."""
+        if self._lanes:
+            return max(64, 2 * sum(lane.capacity for lane in self._lanes))
         return max(64, 3 * self._slots * self._size, 2 * PROBE)
 
     @property
     def _slots(self) -> int:
         """Shards that are handed out at a time: one more for each worker than it can work on."""
-        if self._pool is not None:
-            return self._pool.workers * (1 if self._awaits else 2)
+        if self.workers:
+            return 2 * self.workers
         return 1 if self._probing else 2
 
     @property
     def _size(self) -> int:
-        if self._awaits:
-            return self._choices.concurrency * ROUNDS
         if self._mean is None:
             return 1
         return max(1, min(LARGEST, int(SHARD / max(self._mean, 1e-7))))
 
     @property
     def _probing(self) -> bool:
-        return self._inline is not None and self._choices.workers is None and self._timed < PROBE
+        return self._may_move and self._timed < PROBE
+
+    @property
+    def _may_move(self) -> bool:
+        """From the thread to worker processes."""
+        return self._choices.workers is None and not self.workers
 
     def _soon(self) -> None:
-        """Look for a shard when what is happening now has happened, so that rows that come together stay together."""
-        if not self._dispatching and self._running < self._slots:
+        """Hand rows out when what is happening now has happened, so that rows that come together stay together."""
+        if not self._dispatching:
             self._dispatching = True
             asyncio.get_running_loop().call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
         self._dispatching = False
-        while self._queue and self._running < self._slots and not self._closed:
+        if self._closed:
+            return
+        for lane in self._lanes:
+            if not lane.serving and (self._queue or lane.held):
+                lane.serving = True
+                self._spawn(self._serve(lane))
+        while self._queue and not self._lanes and self._running < self._slots:
             tasks = [self._queue.popleft() for _ in range(self._next_size())]
             self._running += 1
-            shard = asyncio.get_running_loop().create_task(self._run(tasks))
-            self._shards.add(shard)
-            shard.add_done_callback(self._shards.discard)
+            self._spawn(self._run(tasks))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _serve(self, lane: Lane) -> None:
+        """Keep a lane in rows as long as there are any."""
+        while (tasks := lane.take(self._queue, self._share(lane))) or lane.held:
+            results, done = await lane.turn(tasks)
+            if done is None:
+                self._after_loss()
+            else:
+                self._learn(done)
+            if results:
+                self._spawn(self._hand_out(results))
+        lane.serving = False
+
+    def _share(self, lane: Lane) -> int:
+        """The rows that the lane may take to have its fair part of all."""
+        if lane not in self._lanes:
+            return 0
+        rows = len(self._queue) + sum(each.held for each in self._lanes)
+        share = -(-rows // len(self._lanes)) - lane.held
+        return min(share, PROBE - self._timed - lane.held) if self._probing else share
 
     def _next_size(self) -> int:
         """Rows for the next shard: a full one, or an even share of what there is."""
@@ -240,10 +263,13 @@ class Stage:
             results = await self._through(tasks)
         except Exception as error:
             log.exception("a shard of %d rows: internal error", len(tasks))
-            results = [Failure("post: internal error", f"{type(error).__name__}: {error}")] * len(tasks)
+            results = [internal_error(error)] * len(tasks)
         self._running -= 1
         self._soon()
-        await self._deliver([(task.token, result) for task, result in zip(tasks, results, strict=False)])
+        await self._hand_out([(task.token, result) for task, result in zip(tasks, results, strict=False)])
+
+    async def _hand_out(self, results: list[tuple[Any, Result]]) -> None:
+        await self._deliver(results)
         self._leave(len(results))
 
     async def _through(self, tasks: list[Task]) -> list[Result]:
@@ -262,18 +288,11 @@ class Stage:
             self._queue.extendleft(reversed(tasks[len(done.results) :]))
         return done.results
 
-    async def _shard(self, items: Sequence[Item]) -> Done:
-        limit = self._choices.timeout
-        if len(items) > 1 or self._awaits:
-            limit += GRACE
-        if self._awaits:
-            limit *= -(-len(items) // self._choices.concurrency)
-        if self._pool is not None:
-            return await self._pool.run(items, limit)
-        assert self._inline is not None
-        return await self._inline.run(items, limit, _CERTAIN if self._probing else None)
+    async def _shard(self, items: list[Item]) -> Done:
+        shard = Shard(items, _CERTAIN if self._probing else None)
+        return await self._backends[0].run(shard, self._choices.timeout, GRACE if len(items) > 1 else 0.0)
 
-    async def _one_by_one(self, items: Sequence[Item]) -> list[Result]:
+    async def _one_by_one(self, items: list[Item]) -> list[Result]:
         results: dict[int, Result] = {}
         rest = iter(enumerate(items))
 
@@ -290,43 +309,61 @@ class Stage:
     def _learn(self, done: Done) -> None:
         for name, seconds in done.blocked.items():
             self.blocked[name] = max(seconds, self.blocked.get(name, 0.0))
-        count = len(done.results)
-        mean = done.seconds / max(1, count)
-        self._mean = mean if self._mean is None else 0.7 * self._mean + 0.3 * mean
-        if self._inline is None or self._choices.workers is not None:
-            return
-        self._timed += count
-        self._rest += done.seconds - done.longest
-        if self._timed <= PROBE:
-            slow = self._rest > _CERTAIN or done.longest > _SLOW_CALL
-        else:
-            slow = self._mean > 2 * WORTH_A_PROCESS
-        if slow:
+        self._unended += done.seconds
+        self._spent += done.seconds
+        self._longest = max(self._longest, done.longest)
+        self._timed += len(done.results)
+        if done.results:
+            mean, self._unended = self._unended / len(done.results), 0.0
+            self._mean = mean if self._mean is None else 0.7 * self._mean + 0.3 * mean
+        if self._may_move and self._is_slow():
             self._move()
+
+    def _is_slow(self) -> bool:
+        if self._timed <= PROBE:
+            return self._spent - self._longest > _CERTAIN or self._longest > _SLOW_CALL
+        return self._mean is not None and self._mean > 2 * WORTH_A_PROCESS
 
     def _after_loss(self) -> None:
         """What hangs in the thread is better off in a process that can be killed."""
-        if self._inline is not None and self._choices.workers is None:
+        if self._may_move:
             self._move()
 
     def _move(self) -> None:
-        """From the thread to a pool."""
-        if self._inline is None:
-            return
+        """From the thread to worker processes."""
         log.info("post-processing moves to %d worker processes", cores())
-        self._retired.append(self._inline)
-        self._inline = None
-        self._pool = self._made_pool(cores())
+        self._retired += self._backends
+        before = self._lanes
+        self._employ(cores())
+        for lane in before:
+            lane.hand_on(self._lanes[0])
         self._soon()
 
-    def _made_pool(self, workers: int) -> Pool:
+    def _employ(self, workers: int) -> None:
+        """Have rows done by so many worker processes, or with 0 in the thread; each event loop has a pool of its own, so
+        that rows meet the process again that has rows in flight."""
         choices = self._choices
-        specs = tuple(choices.specs)
-        return Pool(workers, Setup(specs, choices.concurrency, choices.timeout, choices.batch), self._environ)
+        self.workers = workers
+        if not workers:
+            self._backends = [Inline(self._made_worker)]
+        else:
+            setup = Setup(choices.specs, choices.concurrency, choices.timeout, choices.batch)
+            pools = [1] * workers if self._awaits else [workers]
+            self._backends = [Pool(count, setup, self._environ) for count in pools]
+        if self._awaits:
+            self._lanes = [
+                Lane(backend, concurrency=choices.concurrency, timeout=choices.timeout) for backend in self._backends
+            ]
 
-    def _made_chain(self) -> Chain:
+    def _made_worker(self, begin: Callable[[], None]) -> Chain | Flight:
         choices = self._choices
-        return Chain(self._functions, concurrency=choices.concurrency, timeout=choices.timeout, batch=choices.batch)
+        return worker(
+            self._functions,
+            concurrency=choices.concurrency,
+            timeout=choices.timeout,
+            batch=choices.batch,
+            begin=begin,
+        )
 
     def _leave(self, count: int) -> None:
         self._inside -= count

@@ -6,13 +6,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
 from multiprocessing import connection
 from typing import Any, NamedTuple, cast
 
 from batchrun.post.chain import Chain, failure_of
+from batchrun.post.flight import Flight, worker
 from batchrun.post.load import load
-from batchrun.post.reply import Done, Failure, Item
+from batchrun.post.reply import Done, Failure, Shard
 
 EXITED = 70
 """The exit code of a worker whose function ends the process with 0: the pool takes 0 for a worker that has finished."""
@@ -27,13 +27,13 @@ class Setup(NamedTuple):
     batch: bool
 
 
-_chain: Chain | None = None
+_worker: Chain | Flight | None = None
 _broken: Failure | None = None
 
 
 def initialize(setup: Setup) -> None:
     """Make the process a worker. Raises nothing: what is wrong with the functions fails the rows."""
-    global _chain, _broken  # noqa: PLW0603  one worker, one chain: there is nothing else in this process
+    global _worker, _broken  # noqa: PLW0603  one worker, one chain: there is nothing else in this process
     _die_with_parent()
     _never_end_well()
     for stream in (sys.stdout, sys.stderr):
@@ -41,17 +41,18 @@ def initialize(setup: Setup) -> None:
             cast("Any", stream).reconfigure(line_buffering=True, errors="backslashreplace")
     try:
         functions = load(setup.specs)
-        _chain = Chain(functions, concurrency=setup.concurrency, timeout=setup.timeout, batch=setup.batch)
+        _worker = worker(functions, concurrency=setup.concurrency, timeout=setup.timeout, batch=setup.batch)
     except BaseException as error:  # noqa: BLE001  a module may raise anything when it is imported
         _broken = failure_of(error)
 
 
-def run(items: Sequence[Item]) -> Done:
+def run(shard: Shard) -> Done:
     """One shard."""
-    if _chain is None:
+    if _worker is None:
         broken = _broken or Failure("post: not set up", "the worker has no functions")
-        return Done([broken] * len(items), 0.0, 0.0, {})
-    return _chain.run(items)
+        count = len(shard.items)
+        return Done([broken] * count, 0.0, 0.0, {}, range(shard.first, shard.first + count))
+    return _worker.run(shard)
 
 
 def _die_with_parent() -> None:

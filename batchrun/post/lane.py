@@ -1,0 +1,92 @@
+"""The rows on the event loop of one worker, as the stage sees them.
+
+A lane is given rows as long as its loop has places free, and some ahead, so that a place that gets free is taken at
+once: as many as the loop ended lately in the time of two turns. Rows that were on a worker that is lost are run again,
+each alone, so that only the row at fault fails.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from typing import Any
+
+from batchrun.post.flight import GRACE, TURN
+from batchrun.post.inline import Inline
+from batchrun.post.pool import LostError, Pool
+from batchrun.post.reply import Done, Result, Shard, Task, internal_error
+
+log = logging.getLogger(__name__)
+
+MOST = 2000
+"""Rows ahead at most."""
+_FADE = 0.8
+"""How much of what was seen before a turn counts after it, for the pace of the loop."""
+
+
+class Lane:
+    """One worker with an event loop, which `backend` runs, and the rows that it has been given."""
+
+    def __init__(self, backend: Pool | Inline, *, concurrency: int, timeout: float) -> None:
+        self.backend = backend
+        self.serving = False
+        self._concurrency = concurrency
+        self._timeout = timeout
+        self._rows: dict[int, Task] = {}
+        self._alone: deque[Task] = deque()
+        self._one_by_one = False
+        self._number = 0
+        self._seconds = TURN
+        self._ended = 0.0
+
+    @property
+    def held(self) -> int:
+        """Rows that it has been given and that have not ended."""
+        return len(self._rows) + len(self._alone)
+
+    @property
+    def capacity(self) -> int:
+        """Rows that it may hold."""
+        return self._concurrency + min(MOST, int(2 * TURN * self._ended / self._seconds))
+
+    def take(self, queue: deque[Task], most: int) -> list[Task]:
+        """The rows for the next turn, at most so many of them from the queue."""
+        if self._rows and (self._one_by_one or self._alone):
+            return []
+        self._one_by_one = bool(self._alone)
+        if self._one_by_one:
+            return [self._alone.popleft()]
+        count = max(0, min(most, self.capacity - len(self._rows), len(queue)))
+        return [queue.popleft() for _ in range(count)]
+
+    async def turn(self, tasks: list[Task]) -> tuple[list[tuple[Any, Result]], Done | None]:
+        """Hand the rows over; the results that come back, with the tokens of their rows, and None for a lost worker."""
+        shard = Shard([task.item for task in tasks], first=self._number, held=len(self._rows))
+        self._rows.update(enumerate(tasks, self._number))
+        self._number += len(tasks)
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            done = await self.backend.run(shard, self._timeout, grace=GRACE)
+        except LostError as lost:
+            return self._after_loss(lost), None
+        except Exception as error:
+            log.exception("rows for an event loop: internal error")
+            return self._after_loss(LostError(internal_error(error))), None
+        self._seconds = _FADE * self._seconds + clock() - began
+        self._ended = _FADE * self._ended + len(done.results)
+        ended = zip(done.numbers, done.results, strict=True)
+        return [(self._rows.pop(number).token, result) for number, result in ended], done
+
+    def _after_loss(self, lost: LostError) -> list[tuple[Any, Result]]:
+        rows = list(self._rows.values())
+        self._rows.clear()
+        if len(rows) == 1:
+            return [(rows[0].token, lost.failure)]
+        log.warning("%d rows in flight are run again one by one: %s", len(rows), lost)
+        self._alone.extend(rows)
+        return []
+
+    def hand_on(self, other: "Lane") -> None:
+        """Let another lane run the rows that have to be run alone."""
+        other._alone.extend(self._alone)
+        self._alone.clear()
