@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -193,6 +194,9 @@ class _RowsOut:
 
     def __init__(self, prepared: Prepared, stream: BinaryIO) -> None:
         self.news = asyncio.Event()
+        self._turn = (
+            threading.RLock()
+        )  # a thread that a slow reader holds up cannot be called back when the run has ended
         self._plan = prepared.plan
         self._reader = Reader.open(prepared.journal.path)
         columns = columns_of(prepared.plan, self._reader)
@@ -219,7 +223,8 @@ class _RowsOut:
 
     def _advance(self, ending: Ending, *, all_rows: bool = False) -> Ending:
         try:
-            self._streamer.advance(all_rows=all_rows)
+            with self._turn:
+                self._streamer.advance(all_rows=all_rows)
         except BrokenPipeError:
             return Ending(ExitCode.BROKEN_PIPE, "the reader of the output has gone away")
         except OSError as error:
@@ -231,7 +236,7 @@ class _RowsOut:
         return self._finish(Ending(ExitCode.OK))
 
     def _finish(self, ending: Ending) -> Ending:
-        with contextlib.closing(self._reader):
+        with self._turn, contextlib.closing(self._reader):
             if ending.exit_code in (ExitCode.BROKEN_PIPE, ExitCode.STORAGE):
                 return ending
             ending = self._advance(ending, all_rows=True)

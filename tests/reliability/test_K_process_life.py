@@ -233,6 +233,20 @@ async def test_K10_a_reader_that_leaves_stops_the_run_and_results_are_safe(
 
 
 @pytest.mark.slow
+async def test_K10_a_slow_reader_gets_every_row_once(program: Program) -> None:
+    rows = [f"{number} {'long ' * 400}" for number in range(200)]
+    program.rows(rows)
+    async with FaultServer() as server:
+        with program.going(*program.send(server.base_url), "--output", "-") as process:
+            await until(lambda: len(server.calls) == len(rows))
+            await until(lambda: program.account() == {"done": len(rows)})
+            await asyncio.sleep(1)  # the run is over, and the pipe is full
+            out, err = await asyncio.to_thread(process.communicate, timeout=30)
+    assert process.returncode == 0, err
+    assert [json.loads(line)["text"] for line in out.splitlines()] == rows
+
+
+@pytest.mark.slow
 async def test_K11_K12_a_stopped_program_sends_no_burst_and_retries_what_expired(program: Program) -> None:
     rows, rate, stopped = 150, 20, 5.0
     program.rows(f"row {number}" for number in range(rows))
