@@ -569,6 +569,19 @@ def test_what_is_written_of_a_run_goes_only_where_it_can_and_may(here: Callable[
     assert sorted(os.listdir()) == [".batchrun", "in.jsonl", "out.jsonl", "say.md"]
 
 
+def test_a_terminal_that_lacks_characters_gets_escapes_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    Path("in.jsonl").write_text('{"text": "schön 一"}\n', encoding="utf-8")
+    args = ("-i", "in.jsonl", "-p", "say.md", "-P", "sim", "-o", "ö.jsonl")
+    assert "sch\\xf6n \\u4e00" in ran(*args, "--dry-run").out
+    assert ran(*args).code == ExitCode.OK
+    for command in (["plan", *args], ["runs"], ["show"]):
+        shown = ran(*command)
+        assert (shown.code, "\\xf6" in shown.out) == (ExitCode.OK, True), shown
+    Path("ö.md").write_text("Größe {{ text }}", encoding="utf-8")
+    assert ran("prompts", "show", "./ö.md").out == "Größe {{ text }}"
+
+
 def test_a_dry_run_makes_no_call_and_no_file(provider: Provider) -> None:
     rows = given(3)
     dry = ran(*provider.args("--dry-run"))

@@ -5,6 +5,7 @@ of these modules stand click and the standard library only; a command imports wh
 """
 
 import gc
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -56,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Modules and rows on their way are many objects and hardly a cycle: looking for cycles less often takes a twentieth
     # off the start of every command and off an export.
     gc.set_threshold(20_000, 20, 100)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal or a pipe need not speak UTF-8
     border = Border()
     args = list(sys.argv[1:] if argv is None else argv)
 

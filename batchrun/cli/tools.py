@@ -44,7 +44,7 @@ def prompts_show(name: str) -> int:
     """Print a prompt as it stands in its file."""
     from batchrun.prompts import load  # noqa: PLC0415  only for this command
 
-    click.echo(load(name).source, nl=False)
+    click.echo(load(name).source.encode(), nl=False)
     return ExitCode.OK
 
 
