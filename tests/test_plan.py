@@ -1,5 +1,6 @@
 """The plan: its JSON, drift, durations, and how it is resolved from settings and facts."""
 
+import contextlib
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -189,6 +190,29 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(RefusedError) as refused:
         plan_of(kind, prompt, **flags)
     assert message in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "refused"),
+    [
+        ("notes", "notes/out.jsonl", True),
+        ("notes", "notes/deep/out.jsonl", True),
+        (".", "out.jsonl", True),
+        ("notes", "notes/.out/out.jsonl", False),
+        ("notes", "out.jsonl", False),
+        ("notes/*", "notes/out.jsonl", True),
+        ("notes/*.errors.jsonl", "notes/out.jsonl", True),
+        ("notes/*.txt", "notes/out.jsonl", False),
+        ("*.jsonl", "notes/out.jsonl", False),
+        ("notes/*", "-", False),
+    ],
+)
+def test_an_output_that_would_be_a_row_the_next_time_is_refused(source: str, output: str, refused: bool) -> None:
+    Path("notes/deep").mkdir(parents=True)
+    facts = Facts(source=source, stem="notes", kind=Kind.ROWS, format="files", columns=("text",))
+    gathered = gather({"set": ["language=x"], "output": output})
+    with pytest.raises(RefusedError, match="would be a row of") if refused else contextlib.nullcontext():
+        resolve(gathered, facts, PROMPT)
 
 
 def test_a_model_in_the_configuration_does_not_stop_a_batch_file() -> None:

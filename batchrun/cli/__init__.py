@@ -9,6 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import cast
 
 import click
 
@@ -58,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # off the start of every command and off an export.
     gc.set_threshold(20_000, 20, 100)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal or a pipe need not speak UTF-8
+        cast("io.TextIOWrapper", sys.stdout).reconfigure(
+            errors="backslashreplace"
+        )  # a terminal or a pipe need not speak UTF-8
     border = Border()
     args = list(sys.argv[1:] if argv is None else argv)
 

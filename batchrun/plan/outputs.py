@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,29 @@ def check_output(output: str) -> None:
 
 
 def check_not_input(output: str, sources: Iterable[str | None]) -> None:
-    """Refuses an output that would take the place of a file which is read, itself or by its errors file."""
+    """Refuses an output that would take the place of a file which is read, or be among those that are read the next
+    time, itself or by its errors file."""
     if output == STREAM:
         return
     targets = {path.resolve() for path in written_beside(Path(output))}
     for source in sources:
-        if source and source != STREAM and Path(source).resolve() in targets:
-            what = "output" if Path(source).resolve() == Path(output).resolve() else f"run with the output {output}"
+        if not source or source == STREAM:
+            continue
+        place = Path(source).expanduser()
+        if place.resolve() in targets:
+            what = "output" if place.resolve() == Path(output).resolve() else f"run with the output {output}"
             raise RefusedError(f"the {what} would overwrite {source}, which is read", "choose another --output")
+        if any(_is_among(path, place) for path in targets):
+            raise RefusedError(f"the output would be a row of {source} the next time", "choose an --output elsewhere")
+
+
+def _is_among(path: Path, place: Path) -> bool:
+    """Whether a directory or a glob that is the input has this file among its rows."""
+    if place.is_dir():
+        folder = place.resolve()
+        hidden = path.is_relative_to(folder) and any(part[0] == "." for part in path.relative_to(folder).parts)
+        return path.is_relative_to(folder) and not hidden
+    return not place.exists() and path.parent == place.parent.resolve() and fnmatch(path.name, place.name)
 
 
 def output_fields(schema: Mapping[str, Any] | None, *, column_chosen: bool) -> tuple[str, ...]:
