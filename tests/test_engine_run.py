@@ -347,6 +347,23 @@ async def test_what_does_not_come_in_time_is_unknown_and_sent_again(tmp_path: Pa
     assert (stage.totals.done, stage.totals.unknown, stage.totals.maybe_paid) == (30, 0, 4)
 
 
+async def test_a_signal_shortens_the_wait_of_a_stop_that_is_under_way(tmp_path: Path) -> None:
+    stage, provider = Stage(tmp_path, 30), Provider(hold=asyncio.Event())
+
+    async def stop(run: Run) -> None:
+        await until(lambda: len(provider.calls) == 4)
+        run.stop(Ending(ExitCode.STOPPED, "the key is refused"), drain=600.0)
+        run.stop(Ending(ExitCode.STOPPED, "another answer"), drain=0.01)
+        run.stop(Ending(ExitCode.TERMINATED), drain=0.2)
+        run.stop(Ending(ExitCode.INTERRUPTED), drain=600.0)
+
+    async with asyncio.timeout(10):
+        story = await stage.play(provider, during=stop)
+    assert story.ending == Ending(ExitCode.STOPPED, "the key is refused")
+    assert [round(event.until - event.at, 1) for event in story.of(Draining)] == [600.0, 0.2]
+    assert stage.totals.unknown == 4
+
+
 async def test_leaving_at_once_takes_no_time(tmp_path: Path) -> None:
     stage, provider = Stage(tmp_path, 30), Provider(hold=asyncio.Event())
     loop = asyncio.get_running_loop()

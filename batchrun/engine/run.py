@@ -8,6 +8,7 @@ are awaited up to a limit); or the journal fails (everything is abandoned at onc
 
 import asyncio
 import gc
+import math
 
 from batchrun import retry
 from batchrun.client import Client
@@ -70,6 +71,7 @@ class Run:
         stations = Stations(self._window, renderer, checker, self._gate, self._till, journal, client, self._posting)
         self._way = Way(plan, stations, emit=emit, stop=self.stop)
         self._ending: Ending | None = None
+        self._drained = math.inf
         self._crew: set[asyncio.Task[None]] = set()
         self._manned = 0
         self._view: GateView | None = None
@@ -130,15 +132,22 @@ class Run:
         self._till.close()
 
     def stop(self, ending: Ending, *, drain: float) -> None:
-        """Send nothing new; await what is in flight for `drain` seconds, then abandon it. The first ending stands."""
-        if self._ending is not None:
+        """Send nothing new; await what is in flight for `drain` seconds, then abandon it.
+
+        The first ending stands; a signal that comes later can only shorten the wait.
+        """
+        now = self._loop.time()
+        if self._ending is None:
+            self._ending = ending
+            self._close()
+        elif ending.exit_code not in SIGNALLED or now + drain >= self._drained:
             return
-        self._ending = ending
-        self._close()
-        in_flight, now = self._gate.view().in_flight, self._loop.time()
+        self._drained = now + drain
+        in_flight = self._gate.view().in_flight
         post = self._posting.hurry() if ending.exit_code in SIGNALLED else 0
         if in_flight or post:
-            self._emit(Draining(in_flight, now + drain, ending.message or ending.exit_code.name.lower(), now, post))
+            said = ending.message or ending.exit_code.name.lower()
+            self._emit(Draining(in_flight, self._drained, said, now, post))
         self._loop.call_later(drain, self.abandon)
 
     def abandon(self) -> None:
