@@ -244,12 +244,18 @@ def test_an_output_schema_adds_its_fields_unless_a_column_is_chosen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "endpoint"),
-    [("messages", Endpoint.CHAT), ("input", Endpoint.RESPONSES), ("prompt", Endpoint.COMPLETIONS)],
+    ("columns", "endpoint"),
+    [
+        (("messages",), Endpoint.CHAT),
+        (("input",), Endpoint.RESPONSES),
+        (("prompt", "input"), Endpoint.RESPONSES),
+        (("input", "messages"), Endpoint.RESPONSES),
+        (("id", "messages", "input"), Endpoint.CHAT),
+    ],
 )
-def test_bare_bodies_tell_their_endpoint(column: str, endpoint: Endpoint) -> None:
-    assert plan_of(Kind.BODIES, None, (column,)).endpoint is endpoint
-    assert plan_of(Kind.BODIES, None, (column,), endpoint="embeddings").endpoint is Endpoint.EMBEDDINGS
+def test_the_first_of_bare_bodies_tells_the_endpoint(columns: tuple[str, ...], endpoint: Endpoint) -> None:
+    assert plan_of(Kind.BODIES, None, columns).endpoint is endpoint
+    assert plan_of(Kind.BODIES, None, columns, endpoint="embeddings").endpoint is Endpoint.EMBEDDINGS
 
 
 def test_going_on_takes_typed_flags_and_nothing_else_of_today() -> None:

@@ -123,6 +123,15 @@ class TestBareBodies:
         with pytest.raises(RenderError, match="neither"):
             self.send({"text": "x"})
 
+    def test_a_body_for_another_endpoint_is_refused(self):
+        for fields, endpoint, name in (
+            ({"input": "x"}, Endpoint.CHAT, "messages"),
+            ({"messages": []}, Endpoint.RESPONSES, "input"),
+            ({"input": "x"}, Endpoint.COMPLETIONS, "prompt"),
+        ):
+            with pytest.raises(RenderError, match=f"no `{name}`"):
+                self.send(fields, endpoint=endpoint)
+
     def test_large_numbers_survive(self):
         assert b"123456789012345678901234567890" in self.send({"input": 123456789012345678901234567890}).body
 

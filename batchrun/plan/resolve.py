@@ -133,8 +133,9 @@ def _request(settings: Settings, profile: Profile, facts: Facts, prompt: "Prompt
 
 
 def _endpoint_of_bodies(columns: tuple[str, ...]) -> Endpoint:
-    told = {"messages": Endpoint.CHAT, "input": Endpoint.RESPONSES, "prompt": Endpoint.COMPLETIONS}
-    return next((endpoint for name, endpoint in told.items() if name in columns), Endpoint.CHAT)
+    """That of the first body, whose members are the first columns."""
+    told = {"messages": Endpoint.CHAT, "input": Endpoint.RESPONSES}
+    return next((told[name] for name in columns if name in told), Endpoint.CHAT)
 
 
 def _output(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> dict[str, Any]:

@@ -13,7 +13,7 @@ import orjson
 from batchrun.errors import PromptError
 from batchrun.models import Endpoint, Request, Row
 from batchrun.prompts.definition import Renderer, RenderError, did_you_mean
-from batchrun.prompts.request import output_limit, to_json
+from batchrun.prompts.request import CONTENT, output_limit, to_json
 
 _URLS: Mapping[str, Endpoint] = {
     url: endpoint for endpoint in Endpoint for url in (endpoint.value, endpoint.value.removeprefix("/v1"))
@@ -32,8 +32,8 @@ def body_renderer(
 ) -> Renderer:
     """The renderer of bare bodies: the row without its id; `model` and `params` go where the row has none of its own.
 
-    Without `endpoint`, each body tells it: `messages` is a chat, `input` a response, `prompt` a completion. Raises
-    PromptError for a parameter that cannot be sent.
+    Without `endpoint`, each body tells it: `messages` is a chat, `input` a response, `prompt` a completion; with it, a
+    body for another one is refused. Raises PromptError for a parameter that cannot be sent.
     """
     return _BodyRenderer(endpoint, model, params, id_column)
 
@@ -81,6 +81,11 @@ class _BodyRenderer:
         if self._id_column is not None:
             body.pop(self._id_column, None)
         endpoint = self._endpoint or _endpoint_of(body)
+        if CONTENT[endpoint] not in body:
+            raise RenderError(
+                f"the body has no `{CONTENT[endpoint]}`, which {endpoint} takes",
+                "All bodies of an input go to one endpoint, that of the first; --endpoint names another.",
+            )
         if body.get("stream"):
             raise _streamed()
         try:

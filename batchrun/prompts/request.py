@@ -34,12 +34,13 @@ _LIMITS: Mapping[Endpoint, Mapping[str, str]] = {
     Endpoint.COMPLETIONS: {"max_completion_tokens": "max_tokens"},
     Endpoint.EMBEDDINGS: {},
 }
-_CONTENT: Mapping[Endpoint, str] = {
+CONTENT: Mapping[Endpoint, str] = {
     Endpoint.CHAT: "messages",
     Endpoint.RESPONSES: "input",
     Endpoint.EMBEDDINGS: "input",
     Endpoint.COMPLETIONS: "prompt",
 }
+"""The member of the body that has what is asked."""
 _BEGUN = {endpoint: blake2b(endpoint.encode() + b"\0", digest_size=16) for endpoint in Endpoint}
 
 
@@ -61,7 +62,7 @@ def frame(endpoint: Endpoint, rest: Mapping[str, Any], roles: list[str]) -> list
     """The constant JSON around the texts of the messages, inside whose quotes they belong: one piece more than texts."""
     model = {"model": rest["model"]} if "model" in rest else {}
     tail = {name: value for name, value in rest.items() if name != "model"}
-    start = "{" + _inner(model) + ("," if model else "") + f'"{_CONTENT[endpoint]}":'
+    start = "{" + _inner(model) + ("," if model else "") + f'"{CONTENT[endpoint]}":'
     end = ("," if tail else "") + _inner(tail) + "}"
     if endpoint in (Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS):
         return [start + '"', '"' + end]
@@ -86,7 +87,7 @@ def output_limit(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
 
 def ask_again(request: Request, reply_text: str, complaint: str) -> Request:
     """The same request, followed by the model's reply and what is wrong with it."""
-    name = _CONTENT[request.endpoint]
+    name = CONTENT[request.endpoint]
     body: dict[str, Any] = json.loads(request.body)
     talk = body.get(name)
     if request.endpoint is Endpoint.RESPONSES and isinstance(talk, str):
@@ -132,9 +133,9 @@ def _positive(value: Any) -> int | None:
 
 
 def _refuse_impossible(prompt: Prompt, endpoint: Endpoint, given: Mapping[str, Any]) -> None:
-    if _CONTENT[endpoint] in given:
+    if CONTENT[endpoint] in given:
         raise PromptError(
-            f"`{_CONTENT[endpoint]}` comes from the prompt", "Change the prompt, or leave the parameter out."
+            f"`{CONTENT[endpoint]}` comes from the prompt", "Change the prompt, or leave the parameter out."
         )
     if given.get("stream"):
         raise PromptError("`stream` is not supported: replies are read whole", "Leave the parameter out.")

@@ -214,7 +214,7 @@ def _renderer(asked: Asked) -> Renderer:
     if asked.kind is Kind.BATCH:
         return prompts.batch_renderer()
     if prompt is None and asked.kind is Kind.BODIES:
-        return prompts.body_renderer(endpoint=Endpoint.CHAT, model=asked.model, params={}, id_column=None)
+        return prompts.body_renderer(endpoint=None, model=asked.model, params={}, id_column=None)
     if prompt is None:
         raise RefusedError("rows need a prompt")
     return prompts.renderer(
