@@ -137,6 +137,7 @@ class Ran:
 
 def ended(process: Process, timeout: float = 40) -> Ran:
     out, err = process.communicate(timeout=timeout)
+    out = out or ""  # it goes elsewhere
     assert KEY not in out + err
     assert "Traceback" not in err
     return Ran(process.returncode, out, err)
@@ -401,6 +402,91 @@ def test_a_named_pipe_waits_for_its_reader_until_ctrl_c(provider: Provider, *, g
     stopped = ended(process)
     assert (stopped.code, stopped.account["done"]) == (ExitCode.INTERRUPTED, 2)
     assert "--output FILE` writes it again" in stopped.err
+
+
+def padded(count: int) -> None:
+    """Rows of which a pipe takes thirteen."""
+    write([{"id": f"r{n}", "text": f"{random.randbytes(6).hex()}.", "pad": "x" * 5000} for n in range(count)])
+
+
+@contextlib.contextmanager
+def reader_that_stops() -> Iterator[int]:
+    """A pipe from which one byte is read, and then nothing more."""
+    read, write = os.pipe()
+    reading = threading.Thread(target=os.read, args=(read, 1), daemon=True)
+    reading.start()
+    yield write
+    os.close(read)
+
+
+def signalled(process: Process, number: signal.Signals) -> Ran:
+    process.send_signal(number)
+    began = time.monotonic()
+    stopped = ended(process)
+    assert time.monotonic() - began < 5
+    return stopped
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_whose_named_pipe_is_read_no_further(provider: Provider, number: signal.Signals) -> None:
+    padded(40)
+    os.mkfifo("pipe.jsonl")
+    process = begun(*provider.args(output="pipe.jsonl"))
+    with Path("pipe.jsonl").open("rb", buffering=0) as reader:
+        assert reader.read(1) == b"{"
+        moment(0.5)
+        stopped = signalled(process, number)
+    assert (stopped.code, stopped.account["done"]) == (128 + number, 40)
+    assert "next: `batchrun export " in stopped.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["resume", "last"], ["export", "last", "-o", "-"]])
+def test_ctrl_c_ends_the_writing_of_a_finished_run_that_is_read_no_further(
+    provider: Provider, command: list[str]
+) -> None:
+    padded(40)
+    assert ended(begun(*provider.args(output="-"))).code == ExitCode.OK
+    with reader_that_stops() as write:
+        process = begun(*command, stdout=write)
+        os.close(write)
+        moment(2)
+        assert process.poll() is None
+        stopped = signalled(process, signal.SIGINT)
+    assert stopped.code == ExitCode.INTERRUPTED
+    assert "Traceback" not in stopped.err
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_run_that_is_done_and_whose_stream_is_read_no_further(provider: Provider) -> None:
+    padded(40)
+    with reader_that_stops() as write:
+        process = begun(*provider.args(output="-"), stdout=write)
+        os.close(write)
+        await_true(lambda: provider.calls == 40, 30)
+        moment(1)
+        stopped = signalled(process, signal.SIGINT)
+    assert (stopped.code, stopped.account["done"]) == (ExitCode.INTERRUPTED, 40)
+    assert "--output FILE` writes what is done" in stopped.err
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_a_run_under_way_whose_stream_is_read_no_further(provider: Provider) -> None:
+    padded(60)
+    with reader_that_stops() as write:
+        process = begun(*provider.args("--concurrency", "4", "--concurrency-fixed", output="-"), stdout=write)
+        os.close(write)
+        await_true(lambda: provider.calls >= 30, 30)
+        sim.change(provider.base_url, latency="20")
+        moment(1)
+        process.send_signal(signal.SIGINT)
+        moment(0.5)
+        assert process.poll() is None
+        stopped = signalled(process, signal.SIGINT)
+    assert stopped.code == ExitCode.INTERRUPTED
+    assert stopped.account["done"] >= 26
+    assert "--output FILE` writes what is done" in stopped.err
 
 
 def test_of_many_that_begin_at_once_exactly_one_runs(provider: Provider) -> None:

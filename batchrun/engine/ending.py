@@ -13,3 +13,7 @@ class Ending(NamedTuple):
     hint: str | None = None
     hasty: bool = False
     notes: tuple[str, ...] = ()
+
+
+HASTY = frozenset({ExitCode.TERMINATED, ExitCode.HANGUP})
+"""Ends after which somebody waits to kill the process: the output can be made later."""

@@ -3,17 +3,19 @@
 import asyncio
 import contextlib
 import os
-import threading
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from batchrun import sim
 from batchrun.client import Client
 from batchrun.display import counted
-from batchrun.engine.ending import Ending
-from batchrun.engine.export import Exported, Streamer, columns_of, export
+from batchrun.engine.ending import HASTY, Ending
+from batchrun.engine.export import Exported, export, waited_for
+from batchrun.engine.outlet import UnreadError
+from batchrun.engine.rows_out import Patience, RowsOut
 from batchrun.engine.run import Run
 from batchrun.engine.start import Prepared
 from batchrun.engine.till import tariff_of
@@ -26,10 +28,8 @@ from batchrun.plan import Plan
 from batchrun.plan.outputs import STREAM, errors_path, is_device, partial_path
 from batchrun.plan.resolve import Access
 
-HASTY = frozenset({ExitCode.TERMINATED, ExitCode.HANGUP})
-"""Ends after which somebody waits to kill the process: the output can be made later."""
-STREAM_EVERY = 0.1
-"""Seconds between looks for rows that became final, when the output is a stream."""
+LOOK_EVERY = 0.1
+"""Seconds between looks for a reader of a named pipe."""
 
 
 async def execute(
@@ -58,7 +58,7 @@ async def execute(
                 prepared.forget()
                 raise
         elif prepared.plan.output == STREAM and stream is not None and prepared.only is None:
-            ending = await asyncio.to_thread(_RowsOut(prepared, stream).rest)
+            ending = await RowsOut(prepared, stream, None).rest(ending)
         ending = _settled(ending, prepared.journal.totals, prepared, sending=access is not None)
         closing.exit_code = ending.exit_code
         prepared.journal.stop(ending.exit_code)
@@ -109,8 +109,6 @@ async def _sent(
         await asyncio.to_thread(_paired, prepared, sending=access is not None)
         prepared.journal.start()
         rows_out = None
-        if prepared.plan.output == STREAM and stream is not None:
-            rows_out = await asyncio.to_thread(_RowsOut, prepared, stream)
 
         def heard(event: Event) -> None:
             emit(event)
@@ -120,6 +118,8 @@ async def _sent(
         secrets = () if access is None or access.key is None else (access.key.value,)
         parts = prepared.plan, prepared.journal, client, prepared.renderer
         run = Run(*parts, checker=prepared.checker, emit=heard, only=prepared.only, secrets=secrets)
+        if prepared.plan.output == STREAM and stream is not None:
+            rows_out = await asyncio.to_thread(RowsOut, prepared, stream, run)
         at_hand(run)
         emit(_started(prepared, client, await asyncio.to_thread(_to_send, prepared)))
         if rows_out is None:
@@ -189,62 +189,6 @@ async def connected(plan: Plan, access: Access | None, simulator: sim.Settings) 
         yield client
 
 
-class _RowsOut:
-    """Writes rows to a stream while the run goes on; a reader that has gone away stops the run."""
-
-    def __init__(self, prepared: Prepared, stream: BinaryIO) -> None:
-        self.news = asyncio.Event()
-        self._turn = (
-            threading.RLock()
-        )  # a thread that a slow reader holds up cannot be called back when the run has ended
-        self._plan = prepared.plan
-        self._reader = Reader.open(prepared.journal.path)
-        columns = columns_of(prepared.plan, self._reader)
-        self._streamer = Streamer(prepared.plan, self._reader.export_rows, stream, columns)
-
-    async def beside(self, run: Run) -> Ending:
-        """Run, and write what becomes final meanwhile, in input order."""
-        writing = asyncio.get_running_loop().create_task(self._write(run))
-        ending = await run.run()
-        writing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await writing
-        return await asyncio.to_thread(self._finish, ending)
-
-    async def _write(self, run: Run) -> None:
-        while True:
-            await self.news.wait()
-            self.news.clear()
-            failure = await asyncio.to_thread(self._advance, Ending(ExitCode.OK))
-            if failure.exit_code is not ExitCode.OK:
-                run.stop(failure, drain=self._plan.drain)
-                return
-            await asyncio.sleep(STREAM_EVERY)
-
-    def _advance(self, ending: Ending, *, all_rows: bool = False) -> Ending:
-        try:
-            with self._turn:
-                self._streamer.advance(all_rows=all_rows)
-        except BrokenPipeError:
-            return Ending(ExitCode.BROKEN_PIPE, "the reader of the output has gone away")
-        except OSError as error:
-            return Ending(ExitCode.STORAGE, f"the output cannot be written: {error.strerror}")
-        return ending
-
-    def rest(self) -> Ending:
-        """Write the rows of a run that has nothing left to send."""
-        return self._finish(Ending(ExitCode.OK))
-
-    def _finish(self, ending: Ending) -> Ending:
-        with self._turn, contextlib.closing(self._reader):
-            if ending.exit_code in (ExitCode.BROKEN_PIPE, ExitCode.STORAGE):
-                return ending
-            ending = self._advance(ending, all_rows=True)
-            with contextlib.suppress(OSError):
-                self._streamer.close()
-            return ending
-
-
 def _settled(ending: Ending, totals: Totals, prepared: Prepared, *, sending: bool) -> Ending:
     """The ending with the account in view: failed rows, and the check that nothing has vanished."""
     if ending.exit_code is not ExitCode.OK:
@@ -272,19 +216,31 @@ async def _output(
         said = f"`batchrun export {prepared.run.reference}` writes what is done"
         return ending._replace(hint=ending.hint or said), None
     target = output if whole else partial_path(output)
-    hint = f"`batchrun export {prepared.run.reference} --output FILE` writes it again"
-    with contextlib.ExitStack() as held:
-        if target.is_fifo() and (stopped := await _until_read(target, run, emit, held)) is not None:
-            return stopped._replace(hint=hint), None
-        try:
-            exported = await asyncio.to_thread(write_output, prepared.plan, prepared.journal.path, target, output)
-        except BatchrunError as error:
-            return Ending(ExitCode.STORAGE, error.message, error.hint), None
-        except BrokenPipeError:
-            return Ending(ExitCode.BROKEN_PIPE, "the reader of the output has gone away", hint), None
+    exported = await _written(prepared, target, output, run, emit)
+    if isinstance(exported, Ending):
+        said = f"`batchrun export {prepared.run.reference} --output FILE` writes it again"
+        return exported._replace(hint=exported.hint or said), None
     if whole:
         partial_path(output).unlink(missing_ok=True)
     return ending, exported
+
+
+async def _written(prepared: Prepared, target: Path, output: Path, run: Run | None, emit: Emit) -> Exported | Ending:
+    """What was written, or what has ended that."""
+    patience = Patience(run)
+    with contextlib.ExitStack() as held:
+        fifo = target.is_fifo()  # noqa: ASYNC240  one look
+        if fifo and (stopped := await _until_read(target, run, emit, held)) is not None:
+            return stopped
+        work = partial(write_output, prepared.plan, prepared.journal.path, target, output, patience.over)
+        try:
+            return await patience.write(work)
+        except BatchrunError as error:
+            return Ending(ExitCode.STORAGE, error.message, error.hint)
+        except UnreadError:
+            return patience.ending
+        except BrokenPipeError:
+            return Ending(ExitCode.BROKEN_PIPE, "the reader of the output has gone away")
 
 
 async def _until_read(fifo: Path, run: Run | None, emit: Emit, held: contextlib.ExitStack) -> Ending | None:
@@ -301,7 +257,7 @@ async def _until_read(fifo: Path, run: Run | None, emit: Emit, held: contextlib.
             said = f"{fifo} is a pipe: the rows are written once somebody reads it"
             emit(Notice(said, asyncio.get_running_loop().time()))
             told = True
-        await asyncio.sleep(STREAM_EVERY)
+        await asyncio.sleep(LOOK_EVERY)
     return run.ending
 
 
@@ -310,14 +266,18 @@ def _was_whole(prepared: Prepared, output: Path) -> bool:
     return not something_pending(prepared.journal.totals) or (output.exists() and not partial_path(output).exists())
 
 
-def write_output(plan: Plan, journal: Path, target: Path, output: Path) -> Exported:
+def write_output(
+    plan: Plan, journal: Path, target: Path, output: Path, given_up: Callable[[], bool] = waited_for
+) -> Exported:
     """The output of a journal written to `target`, its errors file beside `output` if that is a file.
 
-    Raises StorageError.
+    A reader of it who reads no further is waited for until it is `given_up`. Raises StorageError, UnreadError,
+    BrokenPipeError.
     """
+    errors = None if is_device(output) else errors_path(output)
     with Reader.open(journal) as reader:
         try:
-            return export(plan, reader, target, errors=None if is_device(output) else errors_path(output))
+            return export(plan, reader, target, errors=errors, given_up=given_up)
         except (AttributeError, TypeError, ValueError) as error:
             raise reader.damaged(f"a row of it cannot be understood ({error})") from error
 

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import orjson
 
 from batchrun import replies, rows
+from batchrun.engine.outlet import UnreadError, outlet
 from batchrun.errors import StorageError
 from batchrun.journal import Reader, Record
 from batchrun.models import Invalid, Kind, State
@@ -47,15 +48,27 @@ def columns_of(plan: Plan, reader: Reader) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*found, *new]))
 
 
-def export(plan: Plan, reader: Reader, output: Path, *, errors: Path | None = None) -> Exported:
+def waited_for() -> bool:
+    """Nobody has given up."""
+    return False
+
+
+def export(
+    plan: Plan,
+    reader: Reader,
+    output: Path,
+    *,
+    errors: Path | None = None,
+    given_up: Callable[[], bool] = waited_for,
+) -> Exported:
     """Write done rows to `output` and failed and skipped ones to `errors`, both whole or not at all.
 
-    Without `errors` failed rows are only counted. Raises StorageError where the files cannot be written; the journal
-    still has every reply.
+    Without `errors` failed rows are only counted. Where `output` is a pipe, its reader is waited for until he is
+    `given_up`: UnreadError. Raises StorageError where the files cannot be written; the journal still has every reply.
     """
     written = failed = 0
     with storing(output), ExitStack() as files:
-        stream = files.enter_context(replaced(output))
+        stream = files.enter_context(replaced(output, given_up=given_up))
         complaints = files.enter_context(replaced(errors or Path(os.devnull), unless_empty=True))
         writer = RecordWriter(plan, stream, columns_of(plan, reader))
         for record in reader.export_rows():
@@ -74,7 +87,7 @@ def storing(output: Path) -> Generator[None]:
     """What goes wrong while the output is written, as StorageError; that its reader is gone stays BrokenPipeError."""
     try:
         yield
-    except BrokenPipeError:
+    except (BrokenPipeError, UnreadError):
         raise
     except OSError as error:
         raise StorageError(
@@ -196,16 +209,20 @@ def _batch_id(record: Record) -> str:
 
 
 @contextlib.contextmanager
-def replaced(path: Path, *, unless_empty: bool = False) -> Generator[BinaryIO]:
+def replaced(
+    path: Path, *, unless_empty: bool = False, given_up: Callable[[], bool] = waited_for
+) -> Generator[BinaryIO]:
     """A stream whose content takes the place of `path` when the block ends well: temp file, fsync, rename, fsync.
 
     What exists and is no regular file (a pipe, a device) is written to, never renamed over or cut short, as in
-    `-o /dev/stdout >>file`. With `unless_empty` an
-    empty file is not made, and an old one at its place is removed.
+    `-o /dev/stdout >>file`, and only until its reader is `given_up`. With `unless_empty` an empty file is not made, and
+    an old one at its place is removed.
     """
     if is_device(path):
-        with path.open("ab") as stream:
+        with path.open("ab") as device:
+            stream = outlet(device, given_up)
             yield stream
+            stream.flush()
         return
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
     temporary = Path(name)

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any, Self, TextIO
 
 from batchrun.display import printable
-from batchrun.engine.ending import Ending
-from batchrun.engine.execute import HASTY, execute, pilot
+from batchrun.engine.ending import HASTY, Ending
+from batchrun.engine.execute import execute, pilot
 from batchrun.engine.going_on import prepare_post, prepare_resume
 from batchrun.engine.outlook import Foretold, foretold, outlook, outlook_after
 from batchrun.engine.rehearsal import rehearse

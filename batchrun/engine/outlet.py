@@ -1,0 +1,78 @@
+"""A pipe or a terminal as an output: written to as fast as it is read, and no longer than somebody wants to wait.
+
+A thread that writes into a pipe which nobody reads cannot be called back. So there is a look for room before every
+write, and none is larger than a pipe takes at once where there is room (POSIX, `write`: PIPE_BUF). The descriptor stays
+a blocking one, since others may share it.
+"""
+
+import io
+import os
+import select
+import stat
+from collections.abc import Callable
+from typing import BinaryIO, cast
+
+_PIECE = 4096
+"""Bytes that a pipe takes at once where there is room: Linux' PIPE_BUF."""
+_HELD = 1 << 16
+"""Bytes after which they are written."""
+_LOOK_EVERY = 0.1
+"""Seconds between looks whether somebody still waits."""
+
+
+class UnreadError(OSError):
+    """Nobody read, and nobody waits any more."""
+
+
+class Outlet(io.RawIOBase):
+    """Writes into a descriptor, which stays open. `given_up` is asked, in the thread that writes, while there is no room.
+
+    Raises UnreadError once it says so, BrokenPipeError where the reader has gone away.
+    """
+
+    def __init__(self, descriptor: int, given_up: Callable[[], bool]) -> None:
+        self._descriptor = descriptor
+        self._given_up = given_up
+        self._held = bytearray()
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, data: object, /) -> int:
+        """Takes everything."""
+        with memoryview(data) as view:  # pyright: ignore[reportArgumentType]  what the caller has is bytes
+            self._held += view
+            count = view.nbytes
+        if len(self._held) >= _HELD:
+            self.flush()
+        return count
+
+    def flush(self) -> None:
+        """Until everything is written; what cannot be is forgotten."""
+        held, self._held = self._held, bytearray()
+        with memoryview(held) as rest:
+            written = 0
+            while written < len(rest):
+                self._wait()
+                written += os.write(self._descriptor, rest[written : written + _PIECE])
+
+    def _wait(self) -> None:
+        if not hasattr(select, "poll"):  # Windows
+            return
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        while not poll.poll(1000 * _LOOK_EVERY):
+            if self._given_up():
+                raise UnreadError("nobody reads the output")
+
+
+def outlet(stream: BinaryIO, given_up: Callable[[], bool]) -> BinaryIO:
+    """What writes in the place of `stream`: an outlet where that is a pipe, a socket or a device, else the stream."""
+    try:
+        descriptor = stream.fileno()
+    except OSError:
+        return stream  # in memory
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return stream
+    return cast("BinaryIO", Outlet(descriptor, given_up))

@@ -1,0 +1,123 @@
+"""Rows to a stream (`-o -`) while the run goes on, and how long a reader is waited for who reads no further."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from typing import BinaryIO, TypeVar
+
+from batchrun.engine.ending import HASTY, Ending
+from batchrun.engine.export import Streamer, columns_of
+from batchrun.engine.outlet import UnreadError, outlet
+from batchrun.engine.run import Run
+from batchrun.engine.start import Prepared
+from batchrun.errors import ExitCode
+from batchrun.journal import Reader
+
+LOOK_EVERY = 0.1
+"""Seconds between looks for rows that became final."""
+
+T = TypeVar("T")
+
+
+class Patience:
+    """How long somebody waits for a reader of the output who reads no further; `over` is asked where that is written.
+
+    Until the run is left in haste; or until anything ends it, once it has nothing to do but to write (`alone`).
+    """
+
+    def __init__(self, run: Run | None) -> None:
+        self._run = run
+        self._alone = self._cancelled = False
+        self._before: Ending | None = None
+
+    @property
+    def ending(self) -> Ending:
+        """What has ended the waiting."""
+        return self._ending or Ending(ExitCode.INTERRUPTED, "interrupted")
+
+    def over(self) -> bool:
+        """Whether nobody waits any more; any thread may ask."""
+        ending = self._ending
+        hasty = ending is not None and (ending.hasty or ending.exit_code in HASTY)
+        return hasty or self._cancelled or (self._alone and ending is not self._before)
+
+    def alone(self) -> None:
+        """The run itself is over."""
+        self._before, self._alone = self._ending, True
+
+    async def write(self, work: Callable[[], T]) -> T:
+        """What `work` returns, which writes in a thread. Ctrl-C is a cancellation where there is no run to hear of it."""
+        self.alone()
+        writing = asyncio.ensure_future(asyncio.to_thread(work))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            self._cancelled = True
+            return await writing
+
+    @property
+    def _ending(self) -> Ending | None:
+        return None if self._run is None else self._run.ending
+
+
+class RowsOut:
+    """Writes rows to a stream while the run goes on; a reader that has gone away stops the run."""
+
+    def __init__(self, prepared: Prepared, stream: BinaryIO, run: Run | None) -> None:
+        self.news = asyncio.Event()
+        self._over = asyncio.Event()
+        self._patience = Patience(run)
+        self._failure: Ending | None = None
+        self._hint = f"`batchrun export {prepared.run.reference} --output FILE` writes what is done"
+        self._plan = prepared.plan
+        self._reader = Reader.open(prepared.journal.path)
+        columns = columns_of(prepared.plan, self._reader)
+        stream = outlet(stream, self._patience.over)
+        self._streamer = Streamer(prepared.plan, self._reader.export_rows, stream, columns)
+
+    async def beside(self, run: Run) -> Ending:
+        """Run, and write what becomes final meanwhile, in input order."""
+        writing = asyncio.get_running_loop().create_task(self._write(run))
+        ending = await run.run()
+        self._patience.alone()
+        self._over.set()
+        self.news.set()
+        await writing
+        return await self.rest(ending)
+
+    async def _write(self, run: Run) -> None:
+        """One thread at a time, which is waited for though the run is over: two would write the same rows."""
+        while not self._over.is_set():
+            await self.news.wait()
+            self.news.clear()
+            self._failure = await asyncio.to_thread(self._tried, self._streamer.advance)
+            if self._failure is not None:
+                run.stop(self._failure, drain=self._plan.drain)
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), LOOK_EVERY)
+
+    def _tried(self, write: Callable[[], object]) -> Ending | None:
+        """Why it could not be written."""
+        try:
+            write()
+        except UnreadError:
+            ending = self._patience.ending
+            return ending._replace(hint=ending.hint or self._hint)
+        except BrokenPipeError:
+            return Ending(ExitCode.BROKEN_PIPE, "the reader of the output has gone away")
+        except OSError as error:
+            return Ending(ExitCode.STORAGE, f"the output cannot be written: {error.strerror}")
+        return None
+
+    async def rest(self, ending: Ending) -> Ending:
+        """Write the rows that are final by now, and how it ended with that."""
+        with contextlib.closing(self._reader):
+            if self._failure is None and ending.exit_code is not ExitCode.STORAGE:
+                self._failure = await self._patience.write(partial(self._tried, self._all))
+        return self._failure or ending
+
+    def _all(self) -> None:
+        self._streamer.advance(all_rows=True)
+        self._streamer.close()
