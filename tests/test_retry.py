@@ -35,6 +35,11 @@ from batchrun.retry import (
 FIRST = Tries(1, 0, 0)
 OK = Answer(200)
 QUOTA = Answer(429, type="insufficient_quota", code="insufficient_quota", message="You exceeded your quota")
+NO_CREDIT = Answer(
+    400,
+    type="invalid_request_error",
+    message="Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to …",
+)
 THROTTLED = Answer(429, type="requests", code="rate_limit_exceeded", message="slow down")
 UNAUTHORIZED = Answer(401, code="invalid_api_key", message="Incorrect API key")
 OVERLOADED = Answer(503, message="overloaded")
@@ -72,6 +77,7 @@ STOPS = [
     ("an empty account", QUOTA, (NEW, LATER)),
     ("an empty account that announces a wait", QUOTA._replace(retry_after=1.0), (NEW, LATER)),
     ("a bill that is not paid", Answer(402), (NEW, LATER)),
+    ("an empty account, as Anthropic says it", NO_CREDIT, (NEW, LATER)),
     ("a wrong key", UNAUTHORIZED, (NEW,)),
     ("a key that may not", Answer(403), (NEW,)),
     ("an unknown model", Answer(404, code="model_not_found"), (NEW,)),
@@ -179,9 +185,10 @@ def test_half_an_hour_of_429s_without_a_success_stops_the_run() -> None:
 
 @pytest.mark.parametrize(("asked", "stops"), [(59.0, False), (61.0, True), (None, False)])
 def test_a_wait_over_max_wait_stops_the_run(asked: float | None, stops: bool) -> None:
-    found = verdict(THROTTLED._replace(retry_after=asked), policy=Policy(max_wait=60.0))
-    assert isinstance(found, StopRun if stops else RetryIn)
-    assert isinstance(verdict(THROTTLED._replace(retry_after=asked)), RetryIn)
+    for answer in (THROTTLED, OVERLOADED):
+        found = verdict(answer._replace(retry_after=asked), policy=Policy(max_wait=60.0))
+        assert isinstance(found, StopRun if stops else RetryIn)
+        assert isinstance(verdict(answer._replace(retry_after=asked)), RetryIn)
 
 
 def test_a_401_after_a_success_is_confirmed_by_one_more_call() -> None:
@@ -208,6 +215,19 @@ def test_when_the_first_rows_all_fail_alike_the_run_stops(answer: Answer) -> Non
     assert not any(isinstance(each, StopRun) for each in found[:-1])
     assert isinstance(found[-1], StopRun)
     assert answer.cause in found[-1].message
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [Answer(502), Answer(503), LOST, DEADLINE],
+        [Answer(200, defect="HTML, not JSON"), Answer(200, defect="an empty body"), Answer(200, defect="no choices")],
+    ],
+)
+def test_a_provider_that_fails_everybody_in_several_ways_is_found_out_too(answers: list[Answer]) -> None:
+    health = Health()
+    found = [verdict(answers[seq % len(answers)], health, seq=seq) for seq in range(ALIKE)]
+    assert isinstance(found[-1], StopRun)
 
 
 def test_the_same_row_again_and_other_causes_are_not_alike() -> None:

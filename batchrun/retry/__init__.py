@@ -3,7 +3,8 @@
 Theory. An attempt's answer is judged in this order, first match wins:
 
 1.  A 200 with a reply: done; but a reply that does not fit the schema is asked again, and a flagged one may be a failure.
-2.  An empty account (402, or a 429 with a billing code, whatever Retry-After says): the run stops, rows stay pending.
+2.  An empty account (402, a 429 or 403 with a billing code, a 400 that says so, whatever Retry-After says): the run
+    stops, rows stay pending.
 3.  Any other 429: the gate has closed for everybody; the row goes back and loses nothing. Only a request that can never
     fit the limit is given up.
 4.  Answers about the whole configuration (401; 403, 404, redirects and unknown models before anything succeeded): the
@@ -13,10 +14,11 @@ Theory. An attempt's answer is judged in this order, first match wins:
 6.  Everything else is about the row: it has failed *for good*, after one call.
 
 Two rules look at more than one row. When nothing has succeeded and the first 20 rows failed alike, the cause is not in
-the rows: the run stops. When 20 connection or server failures follow each other after a success, the provider is down:
-a breaker opens and the engine tries once a second until an answer below 500 closes it; while such failures come from 20
-rows or more, nobody loses attempts. A row that failed while others were answered is itself suspect: its further
-failures say nothing about the provider, or the last rows of a run, all poisonous, would look like an outage.
+the rows: the run stops. All ways in which a provider is down are alike, and so are all in which a 200 is no reply. When
+20 connection or server failures follow each other after a success, the provider is down: a breaker opens and the
+engine tries once a second until an answer below 500 closes it; while such failures come from 20 rows or more, nobody
+loses attempts. A row that failed while others were answered is itself suspect: its further failures say nothing about
+the provider, or the last rows of a run, all poisonous, would look like an outage.
 
 `health` folds the answers into what these rules ask; `decision` is a pure function of an `answer`, the row's tries, the
 health and the policy to a `verdict`; `resume` is the same for a row that an earlier process left. Waits and stops are

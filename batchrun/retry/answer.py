@@ -17,6 +17,9 @@ BILLING = frozenset(
     }
 )
 
+EMPTY = "credit balance is too low"
+"""What Anthropic says of an empty account, with the status, type and code of a bad request."""
+
 
 class Answer(NamedTuple):
     """One attempt's answer, as far as verdicts ask.
@@ -49,7 +52,9 @@ class Answer(NamedTuple):
     @property
     def billing(self) -> bool:
         """The account is empty or not in order."""
-        return self.status == 402 or (self.status in (403, 429) and not BILLING.isdisjoint((self.code, self.type)))
+        if self.status in (403, 429) and not BILLING.isdisjoint((self.code, self.type)):
+            return True
+        return self.status == 402 or (self.status in (400, 403, 429) and EMPTY in self.message.lower())
 
     @property
     def throttled(self) -> bool:
@@ -67,6 +72,13 @@ class Answer(NamedTuple):
     def maybe_paid(self) -> bool:
         """The request was sent, no reply came, and nothing says that it was turned away."""
         return self.sent and not self.disguised and (self.status in (0, 408, 409) or self.status >= 500)
+
+    @property
+    def kind(self) -> str:
+        """What failures have in common that are alike: that the provider fails, that it sends no reply, or their cause."""
+        if self.down:
+            return "down"
+        return "no reply" if self.defect is not None else self.cause
 
     @property
     def cause(self) -> str:

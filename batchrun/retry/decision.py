@@ -62,17 +62,23 @@ def _throttled(answer: Answer, tries: Tries, health: Health, policy: Policy, now
         return None
     if _can_never_fit(answer.message):
         return GiveUp("429 request too large", _said(answer, "the request is larger than the limit"), final=True)
-    if policy.max_wait is not None and (answer.retry_after or 0) > policy.max_wait:
-        return StopRun(
-            f"the provider asks to wait {answer.retry_after:.0f} s, longer than --max-wait allows",
-            "go on later with the command below",
-        )
+    if (stop := _asked_too_much(answer, policy)) is not None:
+        return stop
     if health.throttled_since is not None and now - health.throttled_since >= THROTTLED_FOR:
         minutes = (now - health.throttled_since) / 60
         return StopRun(
             _said(answer, f"nothing but 429s for {minutes:.0f} minutes"), "go on later with the command below"
         )
     return RetryIn(0.0, counts=False)
+
+
+def _asked_too_much(answer: Answer, policy: Policy) -> StopRun | None:
+    if policy.max_wait is None or (answer.retry_after or 0) <= policy.max_wait:
+        return None
+    return StopRun(
+        f"the provider asks to wait {answer.retry_after:.0f} s, longer than --max-wait allows",
+        "go on later with the command below",
+    )
 
 
 def _configuration(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
@@ -118,6 +124,8 @@ def _may_pass(answer: Answer, tries: Tries, health: Health, policy: Policy, now:
     garbage = answer.status == 200
     if not (answer.down or garbage or answer.status in (408, 409)):
         return None
+    if (stop := _asked_too_much(answer, policy)) is not None:
+        return stop
     wait = max(_backoff(_attempt(tries.attempts)), answer.retry_after or 0.0)
     if _is_the_providers(answer, health):
         return _given_up(answer, health, policy, now) or RetryIn(wait, counts=False)

@@ -92,7 +92,7 @@ class Health:
             self.down_since = now
 
     def _note_alike(self, answer: Answer, seq: int) -> None:
-        if answer.cause != self.alike:
+        if answer.kind != self.alike:
             self.alike_rows.clear()
-            self.alike = answer.cause
+            self.alike = answer.kind
         self.alike_rows.add(seq)
