@@ -183,6 +183,13 @@ REFUSED = [
 ]
 
 
+def test_variables_of_a_file_are_for_the_prompts_that_have_them() -> None:
+    Path("batchrun.toml").write_text('[set]\nlanguage = "French"\ntone = "dry"\n[columns]\nnote = "remarks"\n')
+    plan = plan_of(Kind.ROWS, PROMPT, set=["text=x"])
+    assert (plan.variables, plan.columns) == ({"language": "French", "text": "x"}, {})
+    assert plan_of(Kind.ROWS, PROMPT, set=["tone=dry"]).variables["tone"] == "dry"
+
+
 @pytest.mark.parametrize(("kind", "prompt", "flags", "message"), REFUSED)
 def test_what_does_not_fit_is_refused(
     kind: Kind, prompt: Prompt | None, flags: dict[str, object], message: str
@@ -278,6 +285,20 @@ def test_going_on_under_another_profile_moves_to_its_address() -> None:
         "GROQ_API_KEY",
     )
     assert changed.model == PLAN.model
+
+
+def test_going_on_under_another_profile_takes_its_headers_and_limits_and_leaves_those_of_the_other() -> None:
+    Path("batchrun.toml").write_text(
+        '[profiles.one]\nbase_url = "https://one/v1"\nmodel = "m"\nrpm = 11\n'
+        'headers = {X-Token = "${ONE_TOKEN}"}\n'
+        '[profiles.two]\nbase_url = "https://two/v1"\nmodel = "m"\nrpm = 22\nmax_output_tokens = 9\nheaders = {X-Team = "b"}\n'
+    )
+    plan = plan_of(profile="one", tpm="5")
+    moved = override(plan, gather_again(plan, {"profile": "two"}))
+    assert (moved.base_url, moved.headers, moved.rpm, moved.tpm) == ("https://two/v1", {"X-Team": "b"}, 22, 5)
+    assert drift(plan, moved) == ()
+    again = override(plan, gather_again(plan, {}))
+    assert (again.headers, again.rpm) == ({"X-Token": "${ONE_TOKEN}"}, 11)
 
 
 def test_simulated_and_real_replies_never_meet() -> None:

@@ -94,8 +94,8 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
         prompt_name=prompt.name if prompt else None,
         prompt_path=prompt.path if prompt else None,
         prompt_source=prompt.source if prompt else None,
-        variables=settings.variables if rows else {},
-        columns=settings.columns if rows else {},
+        variables=_of_prompt("set", settings.variables, gathered, prompt) if rows else {},
+        columns=_of_prompt("columns", settings.columns, gathered, prompt) if rows else {},
         **_request(settings, profile, facts, prompt),
         **_output(gathered, facts, prompt),
         **_provider(settings, profile),
@@ -114,6 +114,14 @@ def _check_kind(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> No
             raise RefusedError(f"{what} sent as they stand: {_OF_PROMPTS[option]} does not apply", "leave it out")
     if gathered.typed("endpoint") and facts.kind is Kind.BATCH:
         raise RefusedError("the `url` of each OpenAI Batch request chooses the endpoint", "leave --endpoint out")
+
+
+def _of_prompt(option: str, table: Mapping[str, str], gathered: Gathered, prompt: "Prompt | None") -> dict[str, str]:
+    """The entries of a table of variables. Those of a file are for all prompts, and only for those that have them."""
+    if prompt is None:
+        return {}
+    known = prompt.variables | prompt.inputs.keys()
+    return {name: text for name, text in table.items() if name in known or gathered.typed(f"{option}.{name}")}
 
 
 def _request(settings: Settings, profile: Profile, facts: Facts, prompt: "Prompt | None") -> dict[str, Any]:
@@ -215,7 +223,8 @@ def gather_again(plan: Plan, flags: Mapping[str, Any]) -> Gathered:
 def override(plan: Plan, gathered: Gathered) -> Plan:
     """The journaled plan with the typed flags of `resume`; nothing else of today's settings changes it.
 
-    How far the earlier command was to go does not hold: to go on means all that is not done. Raises RefusedError
+    How far the earlier command was to go does not hold: to go on means all that is not done. Another profile brings its
+    address, limits and prices along, and headers are sent to nobody but whom they were meant for. Raises RefusedError
     where simulated and real replies would meet in one output, and for functions of `post` that were named elsewhere.
     """
     if gathered.profile.simulated != plan.simulated:
@@ -224,18 +233,21 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
             f"this run holds {other} replies; profile {gathered.profile.name} would mix them with others",
             f"go on with --profile {plan.profile}, or begin a run of its own with another --output",
         )
+    moved = gathered.profile.name != plan.profile
     typed = {name for name, source in gathered.sources.items() if source == FLAGS}
+    brought = {name for name, source in gathered.sources.items() if moved and source.startswith("profile ")}
+    brought.discard("max_output_tokens")  # a part of the requests, which stay what they are
     changes: dict[str, Any] = dict.fromkeys(_OF_ONE_COMMAND)
-    changes |= {name: getattr(gathered.settings, name) for name in _LIMITS if name in typed}
+    changes |= {name: getattr(gathered.settings, name) for name in _LIMITS if name in typed | brought}
     if "post" in typed:
         changes["post_seal"] = seal(gathered.settings.post)
     else:
         check_seal(plan.post, plan.post_seal)
     changes["api_key_env"] = gathered.profile.api_key_env
-    if gathered.profile.name != plan.profile or "base_url" in typed:
+    if moved or "base_url" in typed:
         changes |= {"profile": gathered.profile.name, "base_url": _base_url(gathered.settings, gathered.profile)}
         changes |= {name: getattr(gathered.profile, name) for name in PRICES}
-    if "headers" in typed:
+    if moved or "headers" in typed:
         changes["headers"] = gathered.settings.headers
     return replace(plan, **changes)
 

@@ -47,7 +47,8 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """The settings, the profile they name, and for every option that was set the source that set it."""
+    """The settings, the profile they name, and for every option that was set the source that set it; of a table also
+    for every entry, as `set.language`."""
 
     settings: Settings
     profile: Profile
@@ -160,11 +161,13 @@ def _loser(pair: tuple[str, str], active: set[str], chosen: set[str], layer: Lay
 
 
 def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
-    """One value for every option that any layer sets, the strongest layer's; and the source of each."""
+    """One value for every option that any layer sets, the strongest layer's; and the sources, as `Gathered` has them."""
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for layer in layers:
         for option, value in layer.values.items():
+            if option in TABLES:
+                sources = {f"{option}.{name}": layer.source for name in value} | sources
             if option not in merged:
                 merged[option], sources[option] = value, layer.source
             elif option in TABLES:
