@@ -190,6 +190,23 @@ async def test_a_small_run_in_which_everything_fails_says_so_row_by_row(tmp_path
     assert stage.states == ["failed"] * 3
 
 
+async def test_no_more_failures_are_held_back_than_memory_should_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchrun.engine.way.MOST_HELD", 50)
+    stage, provider = Stage(tmp_path, 100), Provider()
+    provider.scripts = {f"row {number}": [status(400, f"bad_{number}")] for number in range(1, 101)}
+    sent_when_told: list[int] = []
+
+    def hear(event: Event, _: Run) -> None:
+        if isinstance(event, RowFinished):
+            sent_when_told.append(len(provider.calls))
+
+    await stage.play(provider, hear=hear)
+    assert 50 <= sent_when_told[0] <= 60
+    assert stage.totals.failed == 100
+
+
 async def test_failures_of_a_stopped_run_that_were_held_back_stay_pending(tmp_path: Path) -> None:
     hold = asyncio.Event()
     provider = Provider({"row 1": [status(401)]}, usual=BAD)

@@ -34,6 +34,8 @@ from batchrun.rows import restore
 
 log = logging.getLogger(__name__)
 
+MOST_HELD = 1000
+"""Failures that are held back at most: so many that are not alike are about their rows."""
 NEVER_LEFT = End(0, 0.0, "stopped before it left", counted=False)
 """The end of an attempt that was written down but not sent: nothing about its row is unknown."""
 
@@ -225,7 +227,7 @@ class Way:
                 self._stop(Ending(ExitCode.STOPPED, message, hint), drain=self._plan.drain)
 
     async def _give_up(self, job: Job, verdict: GiveUp) -> None:
-        if self._health.succeeded:
+        if self._health.succeeded or len(self._held) >= MOST_HELD:
             await self._finish(job, failure(verdict))
         else:
             job.handed_on = True
