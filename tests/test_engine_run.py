@@ -470,6 +470,19 @@ async def test_when_the_journal_cannot_be_written_nothing_more_is_sent(at: int, 
     assert len(again.calls) <= 200 - kept.done
 
 
+async def test_rows_that_cannot_be_fetched_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    stage, provider = Stage(tmp_path, 3), Provider()
+    monkeypatch.setattr(Journal, "pending", no_thread)
+    async with asyncio.timeout(10):
+        story = await stage.play(provider)
+    assert story.ending.exit_code is ExitCode.UNEXPECTED
+    assert "can't start new thread" in (story.ending.message or "")
+    assert stage.totals.pending == 3
+
+
 @pytest.mark.parametrize("at", range(3, 7))
 async def test_a_reply_that_cannot_be_kept_ends_the_run_also_where_post_processing_waits_for_it(
     at: int, tmp_path: Path

@@ -8,6 +8,7 @@ are awaited up to a limit); or the journal fails (everything is abandoned at onc
 
 import asyncio
 import gc
+import logging
 import math
 
 from batchrun import retry
@@ -27,6 +28,8 @@ from batchrun.plan import Plan
 from batchrun.prompts import Renderer
 from batchrun.replies import Checker
 from batchrun.retry import Next
+
+log = logging.getLogger(__name__)
 
 TICK = 0.25
 """Seconds between looks at the gate for the faces."""
@@ -230,6 +233,10 @@ class Run:
             pass
         except StorageError as error:
             self._fail(error)
+        except Exception as error:
+            log.exception("a worker: internal error")
+            said = f"internal error: {type(error).__name__}: {error}"
+            self.stop(Ending(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"), drain=self._plan.drain)
         finally:
             self._manned -= 1
 
