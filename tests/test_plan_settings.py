@@ -160,6 +160,7 @@ WRONG = [
     ({"headers": ["Host: h"]}, "belongs to the connection"),
     ({"headers": ["X-A: a\nX-B: b"]}, "cannot be sent"),
     ({"headers": ["X A: b"]}, "header name not allowed"),
+    ({"headers": ["X-A: 1", "x-a: 2"]}, "header x-a is given twice"),
 ]
 
 
@@ -177,7 +178,11 @@ WRONG_FILES = [
     ("concurency = 1", "unknown key in", "did you mean concurrency?"),
     ("timeout = 0", "timeout in", "must be longer than 0"),
     ("concurrency = true", "concurrency in", "whole number"),
-    ("model = 5", "model in", "valid string"),
+    ("model = 5", "model in", "must be text"),
+    ("quiet = 'maybe'", "quiet in", "must be true or false"),
+    ("max-attempts = 3\nmax_attempts = 4", "max_attempts stands twice in", ""),
+    ("[profiles.x]\nmax-attempts = 3\nmax_attempts = 4", "max_attempts stands twice in", ""),
+    ("profile = 'sim'\n[sim]\nrpm = 'x'", "sim in", "Not a value of the setting rpm"),
     ("fresh = true", "decision for one command", "--fresh"),
     ("api_key = 'sk-secret'", "keys do not stand in configuration files", "api_key_env"),
     ("api_key_env = 'X'", "keys do not stand", "[profiles.NAME]"),
@@ -208,6 +213,11 @@ def test_a_wrong_file_is_refused_with_its_name(here: Path, text: str, message: s
     assert str(hint) in refused
     assert "batchrun.toml" in refused
     assert "sk-" not in refused
+
+
+def test_a_byte_order_mark_is_passed_over(here: Path) -> None:
+    (here / "batchrun.toml").write_text("rpm = 7\n", encoding="utf-8-sig")
+    assert gather({}).settings.rpm == 7
 
 
 def test_a_file_that_is_not_text_is_refused(here: Path) -> None:

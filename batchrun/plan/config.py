@@ -71,7 +71,7 @@ def read_files(options: Iterable[str] | None, folder: Path | None = None) -> tup
 
 def _read(path: Path, known: frozenset[str] | None, *, trusted: bool) -> ConfigFile | None:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -181,7 +181,12 @@ def _check_command(command: Any, where: str) -> None:
 
 def _plain(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Keys with underscores; paths made independent of the current directory."""
-    plain = {key.replace("-", "_"): value for key, value in table.items()}
+    plain: dict[str, Any] = {}
+    for spelled, value in table.items():
+        key = spelled.replace("-", "_")
+        if key in plain:
+            raise RefusedError(f"{key} stands twice in {path}, with a dash and with an underscore", "keep one of them")
+        plain[key] = value
     for key in plain.keys() & _PATHS:
         if isinstance(plain[key], str):
             plain[key] = str(path.parent / Path(plain[key]).expanduser())

@@ -71,7 +71,7 @@ def gather(flags: Mapping[str, Any], folder: Path | None = None) -> Gathered:
     settled = settle(layers)
     merged, sources = merge(settled)
     gathered = Gathered(validate(merged, settled), profile, sources)
-    _check(gathered)
+    _check(gathered, settled)
     return gathered
 
 
@@ -191,21 +191,34 @@ def validate(values: Mapping[str, Any], layers: Iterable[Layer]) -> Settings:
     try:
         return Settings(**checked)
     except ValidationError as error:
-        found = [(str(item["loc"][0]), item["msg"].removeprefix("Value error, ")) for item in error.errors()]
+        found = [(str(item["loc"][0]), _plain(item["type"], item["msg"])) for item in error.errors()]
     raise RefusedError("; ".join(f"{_place(option, layers)}: {message}" for option, message in found))
+
+
+def _plain(kind: str, said: str) -> str:
+    """What is wrong with a value, without the words of pydantic."""
+    plain = {
+        "string_type": "must be text",
+        "bool_type": "must be true or false",
+        "bool_parsing": "must be true or false",
+    }
+    return plain.get(kind, said.removeprefix("Value error, "))
 
 
 def _place(option: str, layers: Iterable[Layer]) -> str:
     return next((layer.name_of(option) for layer in layers if option in layer.values), option)
 
 
-def _check(gathered: Gathered) -> None:
+def _check(gathered: Gathered, layers: Iterable[Layer]) -> None:
     settings, profile = gathered.settings, gathered.profile
     check_params({**profile.params, **settings.params})
     check_headers(settings.headers)
     if settings.sim:
         from batchrun.sim import from_json  # noqa: PLC0415  a server, loaded only where it is configured
 
-        from_json(settings.sim)
+        try:
+            from_json(settings.sim)
+        except RefusedError as error:
+            raise RefusedError(f"{_place('sim', layers)}: {error.message}", error.hint) from error
     if profile.simulated and settings.base_url:
         raise RefusedError("profile sim starts its own server: it takes no base URL", "leave --base-url out")

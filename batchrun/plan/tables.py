@@ -86,8 +86,12 @@ def check_params(params: Mapping[str, Any]) -> None:
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Refuses headers that are malformed, that belong to the connection, or that hold a secret in plain text."""
+    """Refuses headers that are malformed or given twice, belong to the connection, or hold a secret in plain text."""
+    seen: set[str] = set()
     for name, value in headers.items():
+        if name.lower() in seen:
+            raise RefusedError(f"header {name} is given twice", "keep one of them; letter case makes no difference")
+        seen.add(name.lower())
         if not _HEADER_NAME.fullmatch(name):
             raise RefusedError(f"header name not allowed: {name!r}", "letters, digits and dashes, as in X-Team")
         if name.lower() in _CONNECTION:
