@@ -107,7 +107,7 @@ async def test_a_row_that_keeps_failing_has_failed_for_now_and_goes_on_later(tmp
         (garbage(b""), 3, None),
         (garbage(b"null"), 3, None),
         (garbage(b'{"choices": []}'), 3, None),
-        (garbage(b'{"error": {"message": "busy"}}'), 3, None),
+        (garbage(b'{"error": {"message": "busy with request 17"}}'), 3, "an error in place of an answer"),
         (garbage(b"\xff\xfe{"), 3, None),
         (fault(Fault.DEADLINE), 2, "deadline"),
         (fault(Fault.TOO_LARGE), 1, "reply too large"),
@@ -123,6 +123,12 @@ async def test_how_often_a_row_is_sent_before_it_is_given_up(
     assert stage.states == ["done", "failed", "done"]
     assert cause is None or stage.records[1].cause == cause
     assert stage.records[1].cause
+
+
+async def test_an_error_that_comes_as_a_200_is_told_in_its_own_words(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, 2)
+    await stage.play(Provider({"row 2": [garbage(b'{"error": {"message": "busy with request 17"}}')]}))
+    assert stage.records[1].message == "an error in place of an answer after 3 attempts: busy with request 17"
 
 
 async def test_a_reply_that_does_not_fit_is_shown_to_the_model(tmp_path: Path) -> None:

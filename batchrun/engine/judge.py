@@ -33,8 +33,9 @@ def judge(endpoint: Endpoint, exchange: Exchange, checker: Checker | None, mask:
     hints = limits.hints(exchange.headers, exchange.status)
     if exchange.status == 200:
         judged = judge_body(endpoint, exchange.body, checker, hints, exchange.left)
-        defect = judged.answer.defect
-        return judged if defect is None else judged._replace(answer=judged.answer._replace(defect=mask(defect)))
+        if (answer := judged.answer).defect is None:
+            return judged
+        return judged._replace(answer=answer._replace(defect=mask(answer.defect), message=mask(answer.message)))
     return Judged(_failed(exchange, hints, mask), None, None, hints, None)
 
 
@@ -44,7 +45,8 @@ def judge_body(
     """The same for the body of a 200: one that just came, or one that the journal kept."""
     reply = replies.read(endpoint, body)
     if isinstance(reply, Defect):
-        answer = Answer(200, defect=reply.reason, left=left)
+        reason, _, detail = reply.reason.partition(": ")  # a detail may be another one each time
+        answer = Answer(200, defect=reason, message=detail, left=left)
         return Judged(answer, None, reply.usage, hints, None)
     complaint, value = _check(reply, checker)
     answer = Answer(200, complaint=complaint, flags=reply.flags, left=left)
