@@ -1,27 +1,31 @@
 """Widgets by themselves, without a run."""
 
+import asyncio
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from textual.app import App, ComposeResult
 from textual.content import Content
 from textual.widgets import Input
 
 from batchrun.events import Waiting, WaitReason
-from batchrun.journal import Meta
-from batchrun.models import Totals
+from batchrun.journal import Line, Meta, Wanted
+from batchrun.models import State, Totals
 from batchrun.progress import Progress
 from batchrun.registry import RunFile, Summary
 from batchrun.report.words import status
 from batchrun.tui.choices import FROM_VALUE, Origin
 from batchrun.tui.desk import Phase, Sight
 from batchrun.tui.draft import Draft, Source
+from batchrun.tui.look import Look
 from batchrun.tui.screens.runs import cells, fitting
 from batchrun.tui.session import overall
 from batchrun.tui.widgets.field import Field
+from batchrun.tui.widgets.outcomes import Outcomes
 from batchrun.tui.widgets.paint import account, counts
 from batchrun.tui.widgets.panels import Panel
 from batchrun.tui.widgets.variables import Variables
@@ -146,6 +150,48 @@ async def test_a_panel_is_painted_only_when_it_would_look_different() -> None:
         panel.show(replace(sight, progress=replace(sight.progress, done=2)))
         await pilot.pause()
         assert panel.painted == before + 1
+
+
+def _line(number: int) -> Line:
+    return Line(
+        number, number, number, f"r{number}", State.DONE, True, None, None, frozenset(), 1, 0.1, 1, 1, "", f"reply {number}"
+    )  # fmt: skip
+
+
+class SlowLook:
+    """A list of one row, whose pages come when the test lets them."""
+
+    def __init__(self) -> None:
+        self.total, self.listed, self.row, self.may = 1, Wanted(), 1, asyncio.Event()
+
+    async def page(self, first: int, count: int) -> list[Line]:
+        row = self.row
+        await self.may.wait()
+        return [_line(row)]
+
+
+async def test_no_row_of_an_earlier_list_stands_in_the_list_that_was_found() -> None:
+    class Wall(App[None]):
+        def compose(self) -> ComposeResult:
+            yield Outcomes()
+
+    async with Wall().run_test() as pilot:
+        outcomes, look = pilot.app.query_one(Outcomes), SlowLook()
+        look.may.set()
+        outcomes.show(cast("Look", look))
+        await pilot.pause(0.1)
+        assert outcomes.current == _line(1)
+        look.may = asyncio.Event()
+        outcomes.forget()  # a wish, and a page of the list before it that is still being read when rows are found
+        await pilot.pause(0.1)
+        look.listed, look.row = Wanted(text="39"), 39
+        outcomes.reread()
+        assert outcomes.current is None
+        look.may.set()
+        await pilot.pause(0.1)
+        assert outcomes.current == _line(39)
+        outcomes.reread()
+        assert outcomes.current == _line(39)
 
 
 def test_a_run_that_has_ended_has_the_rates_of_all_its_time() -> None:

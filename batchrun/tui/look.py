@@ -56,11 +56,14 @@ class _Thread:
 
 
 class Look:
-    """The rows that are wanted, by number from 0: `total` of them so far, `finding` while more may come."""
+    """The rows that are wanted, by number from 0: `total` of them so far, `finding` while more may come.
+
+    `listed` is what the numbers mean now: until the first rows of a new wish are found, still the wish before.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.wanted = Wanted()
+        self.wanted = self.listed = Wanted()
         self.total = 0
         self.finding = False
         self.trouble: str | None = None
@@ -75,7 +78,7 @@ class Look:
         self._finder.interrupt()
         self.wanted, self.trouble = wanted, None
         if wanted.everything:
-            self._positions = None
+            self._positions, self.listed = None, wanted
             await self.recount()
             told()
             return
@@ -98,6 +101,7 @@ class Look:
             if wish == self._wish:
                 found.extend(positions)
                 self._positions, self.total, self.finding = found, len(found), not last
+                self.listed = wanted
                 told()
 
         def find(reader: Reader) -> None:

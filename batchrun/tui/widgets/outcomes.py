@@ -18,7 +18,7 @@ from textual.strip import Strip
 
 from batchrun.display import printable
 from batchrun.errors import StorageError
-from batchrun.journal import Line
+from batchrun.journal import Line, Wanted
 from batchrun.models import State
 from batchrun.tui.look import Look
 
@@ -134,6 +134,7 @@ class Outcomes(ScrollView, can_focus=True):
         super().__init__(id=id)
         self.live = False
         self._look: Look | None = None
+        self._listed = Wanted()
         self._pages: OrderedDict[int, list[Line]] = OrderedDict()
         self._old: dict[int, list[Line]] = {}
         self._asked: set[int] = set()
@@ -141,7 +142,7 @@ class Outcomes(ScrollView, can_focus=True):
 
     def show(self, look: Look | None) -> None:
         """List the rows of this look from now on."""
-        self._look = look
+        self._look, self._listed = look, Wanted()
         self._pages.clear()
         self._old.clear()
         self.found()
@@ -154,7 +155,10 @@ class Outcomes(ScrollView, can_focus=True):
         self.refresh()
 
     def reread(self) -> None:
-        """Read what is on the screen again; the old lines stay until the new ones are there."""
+        """Read what is on the screen again; until then the old lines stay, unless they are those of another list."""
+        if self._look is not None and self._look.listed != self._listed:
+            self._listed = self._look.listed
+            self.forget()
         self._old.update(self._pages)
         self._pages.clear()
         self.refresh()
@@ -192,6 +196,7 @@ class Outcomes(ScrollView, can_focus=True):
         task.add_done_callback(self._tasks.discard)
 
     async def _read(self, look: Look, page: int) -> None:
+        listed = look.listed
         try:
             lines = await look.page(page * PAGE, PAGE)
         except StorageError:
@@ -199,6 +204,9 @@ class Outcomes(ScrollView, can_focus=True):
         finally:
             self._asked.discard(page)
         if look is not self._look:
+            return
+        if listed != look.listed:
+            self.refresh()
             return
         self._pages[page] = lines
         self._old.pop(page, None)
