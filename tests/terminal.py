@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 KEYS = {
     "start": b"\x1b[15~", "pause": b"p", "quit": b"q", "help": b"\x1bOP", "runs": b"\x1bOS", "down": b"\x1b[B", "enter": b"\r",
-    "escape": b"\x1b",
+    "escape": b"\x1b", "search": b"/",
 }  # fmt: skip
 
 
@@ -44,6 +44,15 @@ class Terminal:
 
     def press(self, key: str) -> None:
         os.write(self.master, KEYS[key])
+
+    async def greet(self) -> None:
+        """Answer the question for whole pictures as today's terminals do, so that each is three writes."""
+        await self.until(lambda: b"\x1b[?2026$p" in self.output)
+        os.write(self.master, b"\x1b[?2026;2$y")
+
+    def hang_up(self) -> None:
+        """Close the terminal as a window is closed, without a signal."""
+        os.close(self.master)
 
     async def until(self, seen: Callable[[], object], seconds: float = 40.0) -> None:
         for _ in range(int(seconds / 0.05)):

@@ -5,17 +5,18 @@ first, so that the journal is whole and every reply that was paid for is in it.
 """
 
 import asyncio
+import contextlib
 import importlib
-import os
-import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from textual import constants
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.driver import Driver
 from textual.screen import Screen
 from textual.theme import Theme
 
@@ -23,6 +24,7 @@ from batchrun.display import printable
 from batchrun.errors import ExitCode
 from batchrun.plan.names import unknown
 from batchrun.report import words
+from batchrun.tui import leaving
 from batchrun.tui.desk import Foreseen, Fresh, Steered, Task, Watched
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.screens.help import Help
@@ -61,9 +63,8 @@ LIGHT = Theme(
     panel="#c9ced6",
     dark=False,
 )
-HASTY_DRAIN = 8.0
-"""Seconds for what is in flight when the app is told to go: whoever tells it kills soon."""
-_SIGNALS = {"SIGINT": ExitCode.INTERRUPTED, "SIGTERM": ExitCode.TERMINATED, "SIGHUP": ExitCode.HANGUP}
+UNSENT = 2.0
+"""Seconds that a run which is still being checked may take to give up: nothing was sent, and a pipe may stay silent."""
 
 
 class BatchrunApp(App[int]):
@@ -92,7 +93,6 @@ class BatchrunApp(App[int]):
         self._setup = SetupScreen(self._flags)
         self._session: Session | None = None
         self._leaving = False
-        self._on_terminal = _has_terminal()
         self._tried = 0
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
@@ -111,28 +111,21 @@ class BatchrunApp(App[int]):
         self.install_screen(self._setup, "setup")  # pyright: ignore[reportUnknownMemberType]  Textual leaves results of screens open
         self.push_screen("setup")
         self.call_after_refresh(self._load_engine)
-        loop = asyncio.get_running_loop()
-        for name, code in _SIGNALS.items():
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                loop.add_signal_handler(number, self._told_to_go, code)
-
-        self.set_interval(0.5, self.can_paint)
 
     def _load_engine(self) -> None:
         """Once the first frame is there, so that a run starts at once."""
         self.run_worker(asyncio.to_thread(_later, "batchrun.tui.session"), exit_on_error=False)
 
-    def can_paint(self) -> bool:
-        """Whether the terminal is still there. One that was lost without a signal ends the app in good order.
+    def get_driver_class(self) -> type[Driver]:
+        """The terminal that never holds the loop, where Textual would take its own of POSIX systems."""
+        if constants.DRIVER is not None or sys.platform == "win32":
+            return super().get_driver_class()
+        return _later("batchrun.tui.terminal").Terminal
 
-        Nothing may be painted after that: what writes to the terminal is gone with it, and its queue would fill up
-        and hold the loop.
-        """
-        if self._on_terminal and not _has_terminal():
-            self._go(ExitCode.HANGUP, HASTY_DRAIN)
-            return False
-        return True
+    def terminal_gone(self) -> None:
+        """The terminal was closed, perhaps without a signal: nobody comes back."""
+        leaving.within(leaving.HASTY_DRAIN + leaving.GRACE, ExitCode.HANGUP)
+        self.told_to_go(ExitCode.HANGUP)
 
     @property
     def time(self) -> float:
@@ -283,15 +276,18 @@ class BatchrunApp(App[int]):
         if answer == "now" and self._session is not None:
             self._session.abandon()
 
-    def _told_to_go(self, code: ExitCode) -> None:
+    def told_to_go(self, code: ExitCode) -> None:
+        """By a signal."""
         if code is ExitCode.INTERRUPTED:
             self.action_interrupt()
         else:
-            self._go(code, HASTY_DRAIN)
+            self._go(code, leaving.HASTY_DRAIN)
 
     def _go(self, code: ExitCode, drain: float | None = None) -> None:
-        """Stop the engine, await it, leave."""
+        """Stop the engine, await it, leave; sooner where that is under way already."""
         if self._leaving:
+            if self._session is not None:
+                self._session.stop(code, drain)
             return
         self._leaving = True
         self._farewell = asyncio.get_running_loop().create_task(self._finish(code, drain))
@@ -306,7 +302,7 @@ class BatchrunApp(App[int]):
         session = self._session
         if session is not None and session.active and session.done is not None:
             session.stop(code, drain)
-            await asyncio.wait([session.done])
+            await asyncio.wait([session.done], timeout=None if session.prepared else UNSENT)
 
     def last_words(self) -> list[str]:
         """What stands on the terminal after the app: the account of the last run, and the command that goes on."""
@@ -328,10 +324,6 @@ def _later(name: str) -> Any:
     return importlib.import_module(name)
 
 
-def _has_terminal() -> bool:
-    return sys.__stdin__ is not None and os.isatty(sys.__stdin__.fileno())
-
-
 def open_app(flags: Mapping[str, Any], *, settings: Mapping[str, Any], resume: Task | None = None) -> int:
     """Show the app until the user leaves; the exit code. `settings` are those of the `[app]` table."""
     app = BatchrunApp(flags, settings=settings)
@@ -341,11 +333,15 @@ def open_app(flags: Mapping[str, Any], *, settings: Mapping[str, Any], resume: T
 
 
 async def _shown(app: BatchrunApp) -> int:
-    try:
-        await app.run_async()
-    finally:
-        # Also after a defect of a screen: nothing that was paid for is lost.
-        await app.settle(ExitCode.TERMINATED, HASTY_DRAIN)
-    for line in app.last_words():
-        print(f"batchrun: {line}", file=sys.stderr)
-    return int(app.return_code or 0)
+    with leaving.signals(app.told_to_go):
+        try:
+            await app.run_async()
+        finally:
+            # Also after a defect of a screen: nothing that was paid for is lost.
+            await app.settle(ExitCode.TERMINATED, leaving.HASTY_DRAIN)
+    code = int(app.return_code or 0)
+    leaving.within(leaving.LAST_WORDS, code)
+    with contextlib.suppress(OSError):  # a terminal that is gone
+        for line in app.last_words():
+            print(f"batchrun: {line}", file=sys.stderr)
+    return code

@@ -146,10 +146,6 @@ class Desk(Protocol):
         """Whether a run of this process is under way."""
         ...
 
-    def can_paint(self) -> bool:
-        """Whether there still is a terminal to paint on."""
-        ...
-
     @property
     def time(self) -> float:
         """Seconds of the loop's clock."""

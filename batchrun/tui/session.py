@@ -73,6 +73,11 @@ class Session:
         return self.done is not None and not self.done.done()
 
     @property
+    def prepared(self) -> bool:
+        """Whether the run has its journal; before that nothing was sent."""
+        return self._prepared is not None
+
+    @property
     def rows_done(self) -> int:
         """Rows that are done by the journal's account."""
         return self._fold.snapshot(time.monotonic()).done
@@ -236,8 +241,13 @@ class Session:
         self.stop(ExitCode.INTERRUPTED)
 
     def stop(self, code: ExitCode, drain: float | None = None) -> None:
-        """Send nothing new; `drain` seconds for what is in flight, None for what the plan says."""
+        """Send nothing new; `drain` seconds for what is in flight, None for what the plan says.
+
+        Told again, it only ever gets shorter.
+        """
         if self._stop is not None:
+            if self._run is not None and drain is not None:
+                asyncio.get_running_loop().call_later(drain, self._run.leave)
             return
         self._stop = Ending(code, code.name.lower())
         if self._run is not None and self._prepared is not None:

@@ -116,7 +116,7 @@ class RunScreen(Screen[None]):
         self._drop_look()
 
     def _paint(self) -> None:
-        if self._watched is None or not self.is_current or not desk(self).can_paint():
+        if self._watched is None or not self.is_current:
             return
         sight = self._watched.sight()
         if sight is not self._sight:

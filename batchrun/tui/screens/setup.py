@@ -329,7 +329,7 @@ class SetupScreen(Screen[None]):
 
     def _watch_try(self) -> None:
         steered = desk(self).steered
-        if not self._trying or steered is None or not desk(self).can_paint():
+        if not self._trying or steered is None:
             return
         sight = steered.sight()
         title = self.query_one("#answers")
