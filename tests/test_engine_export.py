@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
-from engine import WITH_SCHEMA, Provider, Stage, garbage, ok, status
+from engine import WITH_SCHEMA, Provider, Stage, garbage, ok, reply_body, status
 
 from batchrun.engine.export import Exported, Streamer, columns_of, export
 from batchrun.errors import StorageError
@@ -136,6 +137,23 @@ async def test_batch_results_are_openai_s_to_the_letter(tmp_path: Path) -> None:
     assert refused["response"]["body"]["error"]["code"] == "context_length_exceeded"
     assert refused["error"] is None
     assert html["response"]["body"] == "<html>"
+
+
+ODD = b"\xef\xbb\xbf" + reply_body("half").replace(b"half", b"\\ud83d half").replace(b"7", b"NaN")
+
+
+@pytest.mark.parametrize("batch", [False, True])
+async def test_a_reply_that_is_not_quite_json_is_paid_once_and_kept_to_the_byte(tmp_path: Path, *, batch: bool) -> None:
+    stage, out = batch_stage(tmp_path) if batch else Stage(tmp_path, 3), tmp_path / "out.jsonl"
+    provider = Provider({"row 2": [garbage(ODD)]})
+    await stage.play(provider)
+    assert provider.counts == {"row 1": 1, "row 2": 1, "row 3": 1}
+    written(stage, out)
+    row = [orjson.loads(line) for line in out.read_bytes().splitlines()][1]
+    said = row["response"]["body"]["choices"][0]["message"]["content"] if batch else row["output"]
+    assert said == "\ufffd half"
+    assert (stage.records[1].body or "").encode() == ODD
+    assert stage.totals.without_usage == 1
 
 
 async def test_csv_has_the_columns_of_all_rows(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 import json
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from wire import BAD_BODIES, chat
 
 from batchrun.models import Defect, Endpoint, Flag, Reply, Usage
-from batchrun.replies import read, value_of
+from batchrun.replies import read, valid, value_of
 
 CHAT, RESPONSES, EMBEDDINGS, COMPLETIONS = Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS
 CALLS = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}]
@@ -30,6 +31,54 @@ def defect(endpoint: Endpoint, body: bytes | str | dict[str, Any]) -> str:
     found = read(endpoint, json.dumps(body) if isinstance(body, dict) else body)
     assert isinstance(found, Defect), found
     return found.reason
+
+
+def raw(text: str, *, before: str = "", usage: str = '{"prompt_tokens": 7, "completion_tokens": 3}') -> str:
+    """A chat reply as a server spells it, without a parser that would correct it."""
+    choice = f'{{"message": {{"content": "{text}"}}, "finish_reason": "stop", "logprobs": {{"logprob": -Infinity}}}}'
+    return f'{before}{{"model": "m", "choices": [{choice}], "usage": {usage}}}'
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "usage"),
+    [
+        (raw("ok"), "ok", Usage(7, 3, 0, 0)),
+        (raw("ok", before="\ufeff").replace("-Infinity", "0"), "ok", Usage(7, 3, 0, 0)),
+        (raw("a\\ud800b").replace("-Infinity", "0"), "a\ufffdb", Usage(7, 3, 0, 0)),
+        (raw("\\udc00\\ud83d\\ude00 \\\\ud800"), "\ufffd\U0001f600 \\ud800", Usage(7, 3, 0, 0)),
+        (raw("ok", usage='{"prompt_tokens": NaN, "completion_tokens": 3}'), "ok", None),
+        (raw("NaN", usage="Infinity"), "NaN", None),
+    ],
+)
+def test_what_can_be_read_safely_is_a_reply_though_it_is_not_quite_json(body: str, text: str, usage: Usage | None):
+    for one in (body, body.encode()):
+        reply = replied(CHAT, one)
+        assert (reply.text, reply.value, reply.usage) == (text, text, usage)
+        assert value_of(CHAT, one) == text
+    assert value_of(CHAT, valid(body)) == text
+    assert orjson.loads(valid(body).encode())
+
+
+def test_what_is_valid_stays_as_it_is():
+    for body in ('{"a": 1.10, "b": "NaN \\ud83d\\ude00"}', '"\\u00e9"', "no JSON: NaN"):
+        assert valid(body) == body
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        (EMBEDDINGS, '{"data": [{"embedding": [0.1, NaN]}]}'),
+        (CHAT, raw("ok").replace('"content": "ok"', '"content": null, "tool_calls": [{"arguments": {"a": NaN}}]')),
+    ],
+)
+def test_an_answer_with_a_number_that_is_none_is_no_reply(endpoint: Endpoint, body: str):
+    assert "a number that JSON does not have" in defect(endpoint, body)
+    assert value_of(endpoint, body) is None
+
+
+@pytest.mark.parametrize("body", [raw("ok")[:-1], raw("ok").replace(": 7", ": 1e999"), "[" * 100_000, b"\xef\xbb\xbf"])
+def test_a_body_that_is_broken_stays_no_reply(body: bytes | str):
+    defect(CHAT, body)
 
 
 def test_a_chat_reply():

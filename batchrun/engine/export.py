@@ -169,7 +169,7 @@ def batch_result(record: Record, column: str = "output") -> str:
     """A done OpenAI Batch request as a line of OpenAI's results file; what post-processing made of it comes after."""
     batch_id = _batch_id(record)
     line = rows.batch_line(
-        batch_id, record.key, record.status or 200, record.request_id or batch_id, record.body or "null"
+        batch_id, record.key, record.status or 200, record.request_id or batch_id, replies.valid(record.body or "null")
     )
     if record.value is None and record.added is None:
         return line

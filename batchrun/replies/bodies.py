@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from batchrun.models import Defect, Endpoint, Flag, Reply
+from batchrun.replies.mended import mended
 from batchrun.replies.shapes import is_array, is_object
 from batchrun.replies.usage import usage_of
 
@@ -43,11 +44,8 @@ def read(endpoint: Endpoint, body: bytes | str) -> Reply | Defect:
     the vector (or its base64 text), a list of them if there are several; for several choices a list, with None for
     the empty ones among them. `text` is that of the first choice.
     """
-    data = _object(body)
-    if isinstance(data, str):
-        return Defect(data, None)
+    data, said = _understood(endpoint, body)
     usage = usage_of(data)
-    said = _answer(endpoint, data)
     if isinstance(said, str):
         return Defect(said, usage)
     value, text, finish, flags = said
@@ -57,18 +55,36 @@ def read(endpoint: Endpoint, body: bytes | str) -> Reply | Defect:
 
 def value_of(endpoint: Endpoint, body: bytes | str) -> Any:
     """Only the `value` of what `read` makes of the body, None for a Defect: what an export asks of every row."""
-    data = _object(body)
-    said = data if isinstance(data, str) else _answer(endpoint, data)
+    _, said = _understood(endpoint, body)
     return None if isinstance(said, str) else said.value
 
 
-def _object(body: bytes | str) -> dict[str, Any] | str:
-    """The object that a body is, or why it is none."""
+def _understood(endpoint: Endpoint, body: bytes | str) -> tuple[dict[str, Any], _Said | str]:
+    """The object that a body is, an empty one where it is none, and what it says."""
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        return _not_json(body, error)
-    return data if is_object(data) else f"not an object but {_named(data)}"
+        return _understood_mended(endpoint, body, _not_json(body, error))
+    return _answered(endpoint, data)
+
+
+def _answered(endpoint: Endpoint, data: Any) -> tuple[dict[str, Any], _Said | str]:
+    return (data, _answer(endpoint, data)) if is_object(data) else ({}, f"not an object but {_named(data)}")
+
+
+def _understood_mended(endpoint: Endpoint, body: bytes | str, otherwise: str) -> tuple[dict[str, Any], _Said | str]:
+    """The same for a body that is not quite JSON; numbers that are none may be anywhere but in the answer."""
+    found = mended(body)
+    if found is None:
+        return {}, otherwise
+    data, said = _answered(endpoint, found.data)
+    if found.numbers and isinstance(said, _Said) and not _is_text(said.value):
+        return data, "an answer with a number that JSON does not have"
+    return data, said
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or (is_array(value) and all(one is None or isinstance(one, str) for one in value))
 
 
 def _answer(endpoint: Endpoint, data: dict[str, Any]) -> _Said | str:

@@ -54,7 +54,7 @@ def _sound(record: Record) -> bool:
         json.loads(record.text)
         for text in (record.body, record.value, record.added):
             if text is not None:
-                json.loads(text)
+                json.loads(text.removeprefix("\ufeff"))
     except (ValueError, TypeError, RecursionError):
         return False
     return record.position is not None

@@ -1,0 +1,49 @@
+"""JSON that the fast parser refuses though it can be read safely.
+
+A byte order mark before it; half of a surrogate pair among the escapes of a string, where a model was cut between two
+tokens; NaN and Infinity, which are no JSON but what several servers write into log probabilities and counts. Such a
+body was paid for, and asking again would be paid again. Only the copy that is read is made valid: the journal keeps
+what was received.
+"""
+
+import json
+import re
+from typing import Any, NamedTuple
+
+import orjson
+
+_LONE = re.compile("[\ud800-\udfff]")
+_SIGNS = ("\\ud", "\\uD", "NaN", "Infinity")
+
+
+class Mended(NamedTuple):
+    """A body as valid JSON: U+FFFD for each half of a pair, null for each number that is none, if there were `numbers`."""
+
+    text: str
+    data: Any
+    numbers: bool
+
+
+def mended(body: bytes | str) -> Mended | None:
+    """The body as valid JSON, None where it cannot be read safely."""
+    numbers: list[str] = []
+    try:
+        text = body if isinstance(body, str) else body.decode()
+        data = json.loads(text.removeprefix("\ufeff"), parse_constant=numbers.append)
+        spelled = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        spelled = _LONE.sub("\ufffd", spelled)
+        return Mended(spelled, orjson.loads(spelled), bool(numbers))
+    except (ValueError, RecursionError):
+        return None
+
+
+def valid(body: str) -> str:
+    """The body of a reply as JSON that every parser takes; as it is where it is that already, or no JSON at all."""
+    if not body.startswith("\ufeff") and not any(sign in body for sign in _SIGNS):
+        return body
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        found = mended(body)
+        return body if found is None else found.text
+    return body
