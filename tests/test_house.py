@@ -138,6 +138,11 @@ def test_the_search_for_data_run_as_code_lets_safe_calls_pass():
     assert list(unsafe(ast.parse("re.compile('a'); yaml.safe_load(text); run(['ls'], shell=False)"))) == []
 
 
+def test_what_the_package_claims_of_its_types_holds_where_it_is_installed():
+    assert '"Typing :: Typed"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert (ROOT / "batchrun" / "py.typed").is_file()  # PEP 561: without it checkers take all of it for Any
+
+
 def test_no_test_is_skipped_or_sleeps():
     tests = [path for path in SOURCES if path.is_relative_to(ROOT / "tests")]
     assert lines(f"{place(path, line)} {what}" for path in tests for line, what in unfinished(tree_of(path))) == ""
