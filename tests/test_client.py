@@ -169,6 +169,13 @@ async def test_a_server_that_accepts_and_never_reads_meets_the_deadline(connect:
         assert (await client.send(ASK, timeout=0.2)).fault is Fault.DEADLINE
 
 
+async def test_a_deadline_before_there_is_a_connection_has_sent_nothing(connect: Connect):
+    silent = FaultServer(on_connect=lambda peer: asyncio.sleep(30))
+    async with silent, connect(silent.base_url.replace("http:", "https:")) as client:
+        exchange = await client.send(ASK, timeout=0.2)
+    assert (exchange.fault, exchange.sent, exchange.detail) == (Fault.CONNECT, False, "no connection within 0.2 s")
+
+
 async def test_after_a_deadline_the_task_is_not_cancelled(connect: Connect):
     async with FaultServer(hang, whole()) as server, connect(server) as client:
         first = await client.send(ASK, timeout=0.1)

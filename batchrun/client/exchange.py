@@ -10,12 +10,12 @@ from typing import Any, Self
 from multidict import CIMultiDict
 
 from batchrun.client import trust
-from batchrun.client.faults import WIRE_ERRORS, explain
+from batchrun.client.faults import WIRE_ERRORS, Verdict, explain
 from batchrun.client.preflight import reach
 from batchrun.client.secrets import secret_values
 from batchrun.client.session import SessionWire
 from batchrun.client.trust import Target
-from batchrun.client.wire import MAX_REPLY_BYTES, NO_RECIPE, Recipe, Token, Wire
+from batchrun.client.wire import MAX_REPLY_BYTES, NO_RECIPE, UNSENT, Recipe, Token, Wire
 from batchrun.errors import RefusedError
 from batchrun.models import Exchange, Fault, Request
 from batchrun.secrecy import Mask
@@ -145,12 +145,18 @@ class Client:
 
     def _without_answer(self, error: BaseException, deadline: "_Deadline", left: float) -> Exchange:
         if deadline.passed(error):
-            fault, detail, sent = Fault.DEADLINE, f"no whole answer within {deadline.seconds:g} s", True
+            fault, detail, sent = _late(error, deadline.seconds)
         elif isinstance(error, asyncio.CancelledError):
             raise error
         else:
             fault, detail, sent = explain(error)
         return Exchange(0, _NO_HEADERS, b"", left, self._clock(), fault, self._mask.text(detail), sent)
+
+
+def _late(error: BaseException, seconds: float) -> Verdict:
+    if UNSENT in error.args:
+        return Verdict(Fault.CONNECT, f"no connection within {seconds:g} s", sent=False)
+    return Verdict(Fault.DEADLINE, f"no whole answer within {seconds:g} s", sent=True)
 
 
 class _Deadline:

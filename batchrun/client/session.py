@@ -12,7 +12,7 @@ from yarl import URL
 
 from batchrun.client import lane
 from batchrun.client.lane import GIVEN_UP, Lane, read_whole
-from batchrun.client.wire import MAX_REPLY_BYTES, Answer, Recipe, TooLargeError
+from batchrun.client.wire import MAX_REPLY_BYTES, UNSENT, Answer, Recipe, TooLargeError
 from batchrun.models import Endpoint
 
 CONNECT_SECONDS = 20.0
@@ -36,7 +36,10 @@ class _Connector(aiohttp.TCPConnector):
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109  as the base class has it
         while True:
-            connection = await super().connect(req, traces, timeout)
+            try:
+                connection = await super().connect(req, traces, timeout)
+            except asyncio.CancelledError as error:
+                raise asyncio.CancelledError(UNSENT) from error
             protocol = connection.protocol
             if protocol is None or protocol not in self._used or not protocol.should_close:
                 break

@@ -10,6 +10,9 @@ from batchrun.models import Endpoint
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 """The largest reply that is read, counted after decompression."""
 
+UNSENT = "there was no connection yet"
+"""What a cancellation says that came before anything could leave."""
+
 Token = Callable[[], Awaitable[str]]
 """Gives a token that is valid now; asked before every request, so it keeps the token while it can."""
 
