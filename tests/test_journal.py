@@ -201,6 +201,22 @@ async def test_an_attempt_is_committed_when_its_future_is_done(journal: Journal,
         assert reader.attempts(1)[0].ended is None
 
 
+async def test_an_attempt_has_left_when_its_exchange_began_and_a_lost_one_when_it_was_written_down(path: Path) -> None:
+    now = [10.0]
+    journal = Journal.create(path, META, clock=lambda: now[0])
+    journal.take_in(numbered(3))
+    journal.start()
+    for row in (1, 2, 3):
+        await journal.begin(row, 1)
+    now[0] = 20.0
+    await journal.end(1, 1, End(200, 4.0), "{}")
+    await journal.end(2, 1, End(503, 4.0, "HTTP 503"))
+    await journal.begin(3, 2)
+    journal.close()
+    with Reader.open(path) as reader:
+        assert [reader.attempts(row)[0].began for row in (1, 2, 3)] == [16.0, 16.0, 10.0]
+
+
 async def test_a_waiter_that_is_cancelled_leaves_the_others_alone(journal: Journal) -> None:
     journal.take_in(numbered(3))
     journal.start()

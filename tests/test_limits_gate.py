@@ -5,6 +5,7 @@ import math
 import random
 from bisect import bisect_right
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
@@ -164,6 +165,49 @@ async def test_an_abandoned_request_frees_its_slot_but_has_used_its_turn() -> No
     assert now() == pytest.approx(1.0, abs=0.1)
     await scene.send()
     assert now() == pytest.approx(1.0, abs=0.1)
+
+
+class Queue:
+    """A gate that is full, ten that wait for a slot, and which of them were told to get ready."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.scene = Scene(limits)
+        self.told: list[int] = []
+
+    async def form(self, full: int) -> list[Permit]:
+        permits = await asyncio.gather(*(self.scene.send() for _ in range(full)))
+        gate = self.scene.gate
+        self.waiters = [self.scene.go(gate.admit(1, ready=partial(self.told.append, n))) for n in range(10)]
+        await asyncio.sleep(0)
+        return permits
+
+
+async def test_the_next_few_get_ready_while_nothing_but_a_slot_is_missing() -> None:
+    queue = Queue(Limits(cap=64, fixed=True))
+    permits = await queue.form(64)
+    assert queue.told == [0, 1]
+    queue.waiters[1].cancel()
+    queue.scene.gate.settle(permits[0], OK)
+    await queue.waiters[0]
+    assert queue.told == [0, 1, 2, 3]  # the one that was cancelled is passed over
+    for permit in permits[1:]:
+        queue.scene.gate.settle(permit, OK)
+    await asyncio.wait(queue.waiters)
+    assert queue.told == sorted(set(queue.told))
+
+
+@pytest.mark.parametrize("limits", [Limits(cap=16, fixed=True), Limits(cap=64, fixed=True, rpm=6e6)])
+async def test_nobody_gets_ready_beside_a_small_window_or_a_rate(limits: Limits) -> None:
+    queue = Queue(limits)
+    await queue.form(limits.cap)
+    assert queue.told == []
+
+
+async def test_nobody_gets_ready_during_a_pause() -> None:
+    queue = Queue(Limits(cap=64, fixed=True))
+    queue.scene.gate.pause()
+    await queue.form(0)
+    assert queue.told == []
 
 
 async def test_limits_in_headers_slow_everybody_down_to_them() -> None:

@@ -92,13 +92,17 @@ class Till:
         self.reached: str | None = None
         self._asked = Sum(requests=1)
 
+    def at_once(self, request: Request) -> Hold | None:
+        """The hold of a request where there is no cap, so that nobody else has to do without what it reserves."""
+        if self._caps.any:
+            return None
+        price, cost, tokens = self._at_worst(request)
+        verdict = self._budget.ask(cost or 0, tokens)
+        return Hold(cost, tokens, price, verdict) if isinstance(verdict, Held) else None
+
     async def hold(self, request: Request) -> Hold:
         """Reserve for the request, in turn. Raises BudgetReached, or GateClosed once `close` was called."""
-        price = self._tariff.of(self._model_of(request))
-        limit = request.output_limit if request.output_limit is not None else self._expected()
-        tokens = len(request.body) + limit
-        cost = None if price is None else price.worst(len(request.body), limit)
-        cost = None if cost is None else cost + self._extra
+        price, cost, tokens = self._at_worst(request)
         if cost is None and self._caps.cost is not None:
             self._reach("cost")
         self._asked = Sum(cost or 0, tokens, 1)
@@ -110,6 +114,13 @@ class Till:
             verdict = self._budget.ask(cost or 0, tokens)
         self._wake()
         return Hold(cost, tokens, price, verdict)
+
+    def _at_worst(self, request: Request) -> tuple[Price | None, int | None, int]:
+        price = self._tariff.of(self._model_of(request))
+        limit = request.output_limit if request.output_limit is not None else self._expected()
+        tokens = len(request.body) + limit
+        cost = None if price is None else price.worst(len(request.body), limit)
+        return price, None if cost is None else cost + self._extra, tokens
 
     def settle(self, hold: Hold, judged: Judged) -> Charge:
         """The exchange is over: charge what the reply states, or the whole where it may have been paid and nobody says.

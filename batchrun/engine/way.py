@@ -132,21 +132,12 @@ class Way:
         assert self._at.client is not None
         job.lent = None
         try:
-            permit = await self._at.gate.admit(partial(self._at.gate.estimate, len(request.body), request.output_limit))
-            job.permit = permit
+            permit = await self._departed(job, request)
         except NeverFits as error:
             await self._give_up(job, GiveUp("request too large", str(error), final=True))
             return
-        hold = job.hold = await self._reserved(request, permit)
-        seq, job.number = job.row.seq, job.number + 1
-        try:
-            await self._at.journal.begin(seq, job.number, hold.cost, hold.tokens)
-            permit = job.permit = await self._at.gate.leave(permit)
-        except BaseException:
-            self._at.gate.cancel(permit)
-            self._at.till.cancel(hold)
-            self._at.journal.end(seq, job.number, NEVER_LEFT)
-            raise
+        seq, hold = job.row.seq, job.hold
+        assert hold is not None
         self._emit(AttemptStarted(seq, job.number, self._loop.time()))
         try:
             exchange = await self._at.client.send(request, timeout=self._plan.timeout)
@@ -161,6 +152,39 @@ class Way:
         self._at.gate.settle(permit, feedback(judged, len(request.body)))
         job.hold, job.charge = None, self._at.till.settle(hold, judged)
         await self._conclude(job, request, judged, exchange)
+
+    async def _departed(self, job: Job, request: Request) -> Permit:
+        """Wait until the request may leave and its attempt is committed; it leaves when this returns.
+
+        Where only a slot is missing the attempt is begun while it is waited for, so that the request leaves in the
+        very turn in which the slot gets free.
+        """
+        gate, demand = self._at.gate, partial(self._at.gate.estimate, len(request.body), request.output_limit)
+        job.number += 1
+        job.hold, job.begun = self._at.till.at_once(request), None
+        permit = None
+        try:
+            permit = job.permit = await gate.admit(demand, ready=job.hold and partial(self._begin, job, job.hold))
+            job.hold = job.hold or await self._reserved(request, permit)
+            await (job.begun or self._begin(job, job.hold))
+            permit = job.permit = await gate.leave(permit)
+        except BaseException:
+            self._never_left(job, permit)
+            raise
+        return permit
+
+    def _begin(self, job: Job, hold: Hold) -> "asyncio.Future[None]":
+        job.begun = self._at.journal.begin(job.row.seq, job.number, hold.cost, hold.tokens)
+        return job.begun
+
+    def _never_left(self, job: Job, permit: Permit | None) -> None:
+        if permit is not None:
+            self._at.gate.cancel(permit)
+        if job.hold is not None:
+            self._at.till.cancel(job.hold)
+            job.hold = None
+        if job.begun is not None:
+            self._at.journal.end(job.row.seq, job.number, NEVER_LEFT)
 
     async def _reserved(self, request: Request, permit: Permit) -> Hold:
         """What the request may cost at worst, taken out of the budget; a budget that is used up ends the run."""

@@ -85,6 +85,7 @@ class Job:
     request: Request | None = None
     permit: Permit | None = None
     exchange: Exchange | None = None
+    begun: asyncio.Future[None] | None = None
     hold: Hold | None = None
     charge: Charge = UNCHARGED
     handed_on: bool = False

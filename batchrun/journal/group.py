@@ -52,9 +52,10 @@ class Insert:
 
 
 def _update(columns: str) -> str:
-    return (
-        f" ON CONFLICT (row, number) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in columns.split())}"
-    )
+    """An attempt may be begun before there is a slot for it; it is known when it left where it took any time."""
+    sets = [f"{name} = excluded.{name}" for name in columns.split()]
+    sets.append("began = iif(excluded.seconds > 0, excluded.began, began)")
+    return f" ON CONFLICT (row, number) DO UPDATE SET {', '.join(sets)}"
 
 
 # SQLite's Python module binds int, float and str at once, but asks None, bool and enums how they adapt, 0.3 µs each:

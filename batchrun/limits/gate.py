@@ -5,6 +5,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from random import Random
+from typing import NamedTuple
 
 from batchrun.events import Going, Waiting, WaitReason
 from batchrun.limits.closing import Closing
@@ -21,8 +22,17 @@ _LOOK_AGAIN = 1.0
 """Seconds after which a slow rate is looked at again: it may have grown."""
 Demand = int | Callable[[], int]
 """How many tokens a request wants; a function is asked when the request is first in the queue, since estimates improve."""
+_READY = 1 / 32
+"""Share of the window that gets ready before it has a slot: enough for what comes back while a commit takes its time, and
+little to be in doubt about after a kill."""
 _SHORTEST = 1e-4
 """Seconds; a timer for less could fire before its time by the clock's own resolution, again and again."""
+
+
+class _Waiter(NamedTuple):
+    future: asyncio.Future[Permit]
+    demand: Demand
+    ready: Callable[[], object] | None
 
 
 class Gate:
@@ -45,7 +55,8 @@ class Gate:
         self._estimate = Estimate()
         self._closing = Closing(random or Random())  # noqa: S311  # jitter, not a secret
         self._teller = Teller(listen)
-        self._queue: deque[tuple[asyncio.Future[Permit], Demand]] = deque()
+        self._queue: deque[_Waiter] = deque()
+        self._ready = 0  # of the queue's first
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._in_flight = 0
@@ -57,8 +68,11 @@ class Gate:
         self._last = now
         self._tune(now)
 
-    async def admit(self, demand: Demand) -> Permit:
+    async def admit(self, demand: Demand, *, ready: Callable[[], object] | None = None) -> Permit:
         """Wait for a slot, a request and as many tokens as it demands, in turn.
+
+        `ready` is called, once at most, when nothing but a slot is missing and the request is one of the next few to
+        get one: what has to be done before it leaves can be done meanwhile.
 
         Raises NeverFits when the limit is smaller than the request, GateClosed once `close` was called.
         """
@@ -69,7 +83,7 @@ class Gate:
             self._check_fits(tokens)
             if self._may_leave(now, tokens):
                 return self._grant(now, tokens)
-        return await self._wait(demand)
+        return await self._wait(demand, ready=ready)
 
     async def leave(self, permit: Permit) -> Permit:
         """The request leaves when this returns: called between the journal's commit and the first byte.
@@ -162,10 +176,11 @@ class Gate:
         """Admit nothing more; everybody who waits gets GateClosed, with `recall` also who was admitted and has not left."""
         self._closed = True
         self._recalled |= recall
-        for future, _ in self._queue:
-            if not future.done():
-                future.set_exception(GateClosed())
+        for waiter in self._queue:
+            if not waiter.future.done():
+                waiter.future.set_exception(GateClosed())
         self._queue.clear()
+        self._ready = 0
         self._disarm()
 
     @property
@@ -175,7 +190,7 @@ class Gate:
 
     def view(self) -> GateView:
         """The gate now, for a face."""
-        waiting = sum(not future.done() for future, _ in self._queue)
+        waiting = sum(not waiter.future.done() for waiter in self._queue)
         held = waiting > 0 or self._paused
         rpm, tpm = self._rates.per_minute()
         requests_fill, tokens_fill = self._rates.fills()
@@ -212,16 +227,19 @@ class Gate:
             spacing.held -= 1
         return self._clock()
 
-    async def _wait(self, demand: Demand, *, first: bool = False) -> Permit:
+    async def _wait(self, demand: Demand, *, first: bool = False, ready: Callable[[], object] | None = None) -> Permit:
         if self._closed:
             raise GateClosed
         future: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
         if first:
-            self._queue.appendleft((future, demand))
+            self._queue.appendleft(_Waiter(future, demand, None))
+            self._ready += 1
         else:
-            self._queue.append((future, demand))
-        if self._queue[0][0] is future:
+            self._queue.append(_Waiter(future, demand, ready))
+        if self._queue[0].future is future:
             self._pump(self._clock())
+        elif self._reason is WaitReason.CONCURRENCY:
+            self._ready_next()
         try:
             return await future
         except asyncio.CancelledError:
@@ -236,7 +254,7 @@ class Gate:
     def _pump(self, now: float) -> None:
         queue = self._queue
         while queue:
-            future, demand = queue[0]
+            future, demand, _ = queue[0]
             if not future.done():
                 tokens, limit = asked(demand), self._rates.token_limit
                 if tokens > limit:
@@ -247,8 +265,18 @@ class Gate:
                     self._hold(now)
                     return
             queue.popleft()
+            self._ready = max(0, self._ready - 1)
         if not self._paused:
             self._teller.going(now)
+
+    def _ready_next(self) -> None:
+        """Let the next few get ready, but nobody where a rate may be what holds them back."""
+        few = 0 if self._rates.limited else min(int(self._window.size * _READY), len(self._queue))
+        while self._ready < few:
+            waiter = self._queue[self._ready]
+            self._ready += 1
+            if waiter.ready is not None and not waiter.future.done():
+                waiter.ready()
 
     def _grant(self, now: float, tokens: int) -> Permit:
         self._in_flight += 1
@@ -295,6 +323,8 @@ class Gate:
     def _hold(self, now: float) -> None:
         reason = self._reason or WaitReason.REQUESTS
         look = self._teller.held(reason, self._until, self._last, now)
+        if reason is WaitReason.CONCURRENCY:
+            self._ready_next()
         at = look if self._until is None else self._until
         if at is not None:
             self._arm(min(at, now + _LOOK_AGAIN) if reason is WaitReason.REQUESTS else at, now)

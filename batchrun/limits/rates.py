@@ -44,6 +44,11 @@ class Rates:
         return self.pace.learnt or self._stated() < math.inf
 
     @property
+    def limited(self) -> bool:
+        """Whether any rate is in force."""
+        return self.spacing.rate < math.inf or self.bucket.rate < math.inf
+
+    @property
     def stated(self) -> tuple[float | None, float | None]:
         """Requests and tokens per minute that the user or the provider has stated."""
         requests, tokens = self._stated() * MINUTE, self.token_limit
