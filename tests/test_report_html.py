@@ -89,10 +89,16 @@ def test_nothing_is_loaded(folder: Path, page: Page) -> None:
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
 
 
+def test_money_is_told_by_kind_of_token(folder: Path, page: Page) -> None:
+    told = re.compile(r"\$0\.\d+ input, \$0\.\d+ output")
+    assert told.search(page.text)
+    assert told.search(batchrun(folder, "show", "last").stdout)
+
+
 def test_the_same_as_json(folder: Path) -> None:
     found: dict[str, Any] = json.loads(batchrun(folder, "report", "last", "--json").stdout)
     assert (found["done"], found["failed"], len(found["sample"])) == (39, 1, 20)
-    assert found["cost"] > 0
+    assert found["cost"] == pytest.approx(sum(found["cost_by_kind"].values())) != 0
     assert found["errors"][0]["rows"] == 1
     assert found["charts"]["Cost so far, USD"]["cost"]
 

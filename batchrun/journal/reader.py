@@ -201,6 +201,11 @@ class Reader:
         )
         return self._all(query, max(1, rows // count))
 
+    def cost_of_usage(self) -> int:
+        """Picodollars charged for attempts whose answer states its usage; reads all attempts."""
+        query = "SELECT total(cost) FROM attempts JOIN rows ON rows.seq = row WHERE position IS NOT NULL"
+        return int(self._all(f"{query} AND attempts.input_tokens IS NOT NULL")[0][0])
+
     def note(self, name: str) -> str | None:
         """What was noted under this name."""
         found = self._all("SELECT value FROM meta WHERE name = ?", f"note.{name}")

@@ -15,8 +15,10 @@ from batchrun.display import counted, printable
 from batchrun.journal import Reader
 from batchrun.models import State
 from batchrun.plan import plan_from_json
+from batchrun.pricing import usd
 from batchrun.registry import RunFile, Summary
 from batchrun.report import words
+from batchrun.report.bills import kinds
 from batchrun.report.values import plain
 
 if TYPE_CHECKING:
@@ -101,9 +103,10 @@ def _show_once(run: RunFile, *, failed: bool, as_json: bool, out: TextIO) -> Non
 def run_values(run: RunFile) -> dict[str, Any]:
     """A run as JSON values."""
     with Reader.open(run.path) as reader:
-        plan = plan_from_json(reader.meta.plan)
+        plan, by_kind = plan_from_json(reader.meta.plan), kinds(reader)
         return {
             **summary_values(registry.summary(run)),
+            "cost_by_kind": None if by_kind is None else {name: usd(part) for name, part in by_kind._asdict().items()},
             "plan": json.loads(reader.meta.plan),
             "errors": [plain(cause) for cause in reader.errors_by_cause()],
             "slowest": [_slow_values(entry) for entry in reader.slowest(5)],
@@ -127,6 +130,7 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     """The page of one run for people."""
     with Reader.open(run.path) as reader:
         plan, totals, causes = plan_from_json(reader.meta.plan), reader.totals, reader.errors_by_cause()
+        by_kind = kinds(reader)
     yield f"run      {run.id} ({values['state']}{', SIMULATED replies' if run.meta.simulated else ''})"
     yield f"input    {printable(plan.input, 100)} ({plan.input_format}, {plan.kind})"
     yield f"prompt   {printable(plan.prompt_name or '-', 100)}"
@@ -140,6 +144,8 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     )
     if said := words.bill(totals, simulated=run.meta.simulated):
         yield f"cost     {said}"
+    if by_kind is not None:
+        yield f"         {by_kind.text}"
     if said := words.savings(totals):
         yield f"saved    {said}"
     yield from _session_lines(values["sessions"])
