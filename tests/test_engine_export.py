@@ -12,7 +12,7 @@ import orjson
 import pytest
 from engine import WITH_SCHEMA, Provider, Stage, garbage, ok, reply_body, status
 
-from batchrun.engine.export import Exported, Streamer, columns_of, export
+from batchrun.engine.export import Exported, Streamer, columns_of, export, replaced
 from batchrun.errors import StorageError
 from batchrun.journal import IntakeRow, Journal, Reader
 from batchrun.models import Endpoint, Kind
@@ -257,3 +257,12 @@ async def test_the_mode_of_an_output_is_kept(tmp_path: Path) -> None:
 def test_the_files_beside_an_output_have_plain_names() -> None:
     assert errors_path(Path("a/b.csv")) == Path("a/b.errors.jsonl")
     assert partial_path(Path("a/b.csv")) == Path("a/b.csv.partial")
+
+
+def test_an_output_is_written_where_the_system_has_no_fchmod_as_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "fchmod", raising=False)
+    with replaced(tmp_path / "out.jsonl") as stream:
+        stream.write(b"{}\n")
+    assert (tmp_path / "out.jsonl").read_bytes() == b"{}\n"

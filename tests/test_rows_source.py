@@ -210,6 +210,14 @@ def test_stdin_is_spooled_and_can_be_read_again(tmp_path: Path, monkeypatch: pyt
     assert opened(spool).head(1) == rows.head(1)
 
 
+def test_stdin_is_spooled_where_the_system_has_no_such_flag_as_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "O_NOFOLLOW", raising=False)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(LINES)))
+    assert texts(opened("-", tmp_path / "spool")) == ['{"a":1}', '{"a":2}']
+
+
 def test_stdin_without_a_spool_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(LINES)))
     monkeypatch.setattr(source.tempfile, "tempdir", str(tmp_path))

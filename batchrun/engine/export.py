@@ -230,7 +230,7 @@ def replaced(
         with os.fdopen(handle, "wb", buffering=1 << 18) as stream:
             yield stream
             stream.flush()
-            os.fchmod(stream.fileno(), _mode_for(path))
+            temporary.chmod(_mode_for(path))
             os.fsync(stream.fileno())
             empty = stream.tell() == 0
         if empty and unless_empty:

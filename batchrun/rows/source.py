@@ -110,7 +110,7 @@ def spooled(source: str, spool: Path | None) -> Source:
     name = "stdin" if source == "-" else printable(source)
     target = _temporary() if spool is None else spool
     try:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
     except OSError as error:
         raise StorageError(f"Cannot write {printable(str(target))}: {error.strerror}.") from error
     with open(descriptor, "wb", buffering=0) as sink, translated(name):

@@ -83,7 +83,8 @@ async def _until_told(settings: Settings, *, as_json: bool, leash: bool) -> None
     loop = asyncio.get_running_loop()
     task = loop.create_task(serve(settings, ready=lambda url: _announce(url, as_json=as_json)))
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
+        with contextlib.suppress(NotImplementedError):  # Windows has none
+            loop.add_signal_handler(number, task.cancel)
     if leash:
         threading.Thread(target=_hold, args=(loop, task), daemon=True).start()
         _watch_parent(loop, task, os.getppid())
