@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from batchrun.cli.options import RESUME, RUN
 from batchrun.errors import ExitCode
 from batchrun.plan.durations import format_duration
 from batchrun.plan.settings import OPTIONS, Settings
+from batchrun.prompts import load
 
 CANARY = "sk-canary-0123456789abcdef"
 HEAVY = {
@@ -90,6 +92,27 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
     shown = capsys.readouterr().out
     assert f"Usage: batchrun {name}" in shown
     assert "\nExamples:\n  " in shown
+    assert not re.findall(r"^  [^- ].*$", shown.partition("\nOptions:\n")[2], re.MULTILINE), "an argument is no option"
+
+
+EXAMPLES = [
+    re.split(r" {2,}| [|>] | && ", example.partition("batchrun ")[2])[0]
+    for command in (program, *program.commands.values())
+    for example in command.examples  # type: ignore[attr-defined]  every command here is a Shown
+    if "batchrun " in example
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_of_help_are_commands_that_go_through(example: str) -> None:
+    """With rows that have a column `text`, which is all that they suppose."""
+    words = shlex.split(example) or ["app"]
+    name = words.pop(0) if words[0] in program.commands else "run"
+    said = program.commands[name].make_context(name, words).params
+    if name in ("run", "plan") and said["prompt"] in ("translate", "summarize"):
+        prompt = load(said["prompt"])
+        given = {"text", *(text.partition("=")[0] for text in said["set"]), *prompt.defaults, *prompt.optional}
+        assert prompt.variables <= given
 
 
 def test_batchrun_alone_shows_help_and_is_refused() -> None:

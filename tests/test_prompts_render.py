@@ -231,7 +231,7 @@ class TestChecksBeforeTheFirstRow:
         [
             ((("Text", "id"),), "Try --column text=Text"),
             ((("body of it",),), "Try --column 'text=body of it'"),
-            ((("a", "b"),), "The input has: a, b. Try --set text=VALUE"),
+            ((("a", "b"),), "The input has: a, b. Try --column text=COLUMN or --set text=VALUE"),
             ((("text",), {"tune": "x"}), "did you mean `tone`?"),
             ((("text",), {}, {"txt": "text"}), "did you mean `text`?"),
             ((("text", "Tone"), {}, {"tone": "tone"}), "the input has no column `tone`; did you mean `Tone`?"),

@@ -5,17 +5,17 @@ from typing import Any
 import click
 
 from batchrun.cli.failures import Border
-from batchrun.cli.options import RUN, value
+from batchrun.cli.options import RUN, flag, value
 from batchrun.cli.run import prepare
 from batchrun.cli.shape import Shown, typed
 from batchrun.errors import RefusedError
 
 _EXAMPLES = (
-    "batchrun plan --input reviews.csv --prompt translate                 what it would send; no call is made",
-    "batchrun plan --input reviews.csv --prompt translate --pilot 50      what 50 rows tell; their replies are kept",
-    "batchrun plan --input reviews.csv --prompt translate --json | jq .cost",
+    "batchrun plan --input reviews.csv --prompt summarize                 what it would send; no call is made",
+    "batchrun plan --input reviews.csv --prompt summarize --pilot 50      what 50 rows tell; their replies are kept",
+    "batchrun plan --input reviews.csv --prompt summarize --json | jq .cost",
 )
-_NOT_PLANNED = {"dry_run", "update"}
+_NOT_PLANNED = {"dry_run", "update", "json"}
 
 
 @click.command(
@@ -24,6 +24,7 @@ _NOT_PLANNED = {"dry_run", "update"}
     short_help="Say what a run would send, cost and take.",
     params=[
         value("This command", "--pilot pilot", "N", "Run N rows from all over the input, and predict from them."),
+        flag("This command", "--json json", "One JSON object on standard output."),
         *(option for option in RUN if option.name not in _NOT_PLANNED),
     ],
     examples=_EXAMPLES,

@@ -54,7 +54,7 @@ def run(ctx: click.Context, **_: Any) -> int:
     params=[
         click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
         flag("This command", "--failed failed", "Send the rows again that failed for good, too."),
-        flag("This command", "--tui tui", "In the app."),
+        flag("This command", "--tui tui", "Go on in the app."),
         *RESUME,
     ],
     examples=_RESUME_EXAMPLES,

@@ -132,7 +132,7 @@ def check(ref: str, runs_dir: str | None) -> int:
         flag("Options", "-y --yes yes", "Do not ask."),
         _DIR,
     ],
-    examples=("batchrun rm 7f3a", "batchrun rm last --yes"),
+    examples=("batchrun rm 20261121-1430", "batchrun rm last --yes"),
     help=f"Delete runs: the journal with every reply in it. The output files stay.\n\n{_RUN}",
 )
 def rm(refs: tuple[str, ...], yes: bool, runs_dir: str | None) -> int:

@@ -44,7 +44,7 @@ _OPTIONS = (
     examples=(
         "batchrun sim --port 8080 --rpm 600 --latency 0.5",
         "batchrun sim --fault 503=0.1 --fault reset=first",
-        "batchrun -i rows.csv -p translate -m any --base-url http://127.0.0.1:8080/v1",
+        "batchrun -i rows.csv -p summarize -m any --base-url http://127.0.0.1:8080/v1",
     ),
 )
 @click.pass_context

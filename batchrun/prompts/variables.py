@@ -76,9 +76,12 @@ def _unfilled(prompt: Prompt, missing: list[str], columns: Sequence[str]) -> tup
     pairs = [(name, nearest(name, spare)) for name in missing]
     if len(missing) == 1 and len(spare) == 1:
         pairs = [(missing[0], spare[0])]
-    options = [f"--column {quote(f'{name}={column}')}" if column else f"--set {name}=VALUE" for name, column in pairs]
+    options = [
+        f"--column {quote(f'{name}={column}')}" if column else f"--column {name}=COLUMN or --set {name}=VALUE"
+        for name, column in pairs
+    ]
     message = f"the input has no column for {listed}, which the prompt `{prompt.name}` needs"
-    return message, f"{_has(columns)} Try {' '.join(options)}, or give a default in the prompt."
+    return message, f"{_has(columns)} Try {', '.join(options)}, or give a default in the prompt."
 
 
 def _has(columns: Sequence[str]) -> str:
