@@ -6,7 +6,6 @@ import sqlite3
 import stat
 import tempfile
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -343,10 +342,13 @@ async def test_failed_rows_are_sent_again_with_fresh_attempts(
     assert checked(path) == journal.totals
 
 
+moment = threading.Event().wait
+
+
 def hold_up(condition: Callable[[], bool]) -> None:
     """Keep the loop from hearing of anything until the thread is so far."""
     while not condition():
-        time.sleep(0.001)
+        moment(0.001)
 
 
 async def test_a_failure_is_heard_of_after_what_was_committed_before(path: Path) -> None:
