@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from batchrun.models import Endpoint, Request
-from batchrun.post import Choices, Failure, Item, Reply, Result, Stage, Task
+from batchrun.post import Choices, Failure, Item, Reply, Result, Stage
 
 ROUNDS = 5
 WORKERS = 2
@@ -117,7 +117,7 @@ async def staged(stage: Stage, rows: list[Item]) -> float:
     """Seconds that the stage takes for the rows."""
     began = time.perf_counter()
     for item in rows:
-        await stage.put(Task(None, item))
+        await stage.put(None, item)
     await stage.drain()
     return time.perf_counter() - began
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from test_post_stage import Outlet
 
-from batchrun.post import Failure, Item, Result, Task, Value
+from batchrun.post import Failure, Item, Result, Value
 from batchrun.post.flight import Flight, StrangerError, worker
 from batchrun.post.lane import MOST, Lane
 from batchrun.post.load import load
 from batchrun.post.pool import LostError
-from batchrun.post.reply import KEPT, Done, Shard
+from batchrun.post.reply import KEPT, Done, Shard, Task
 
 SOURCE = """
 import asyncio, os, signal, time
@@ -186,7 +186,7 @@ def lane_with(*answers: list[int] | LostError, concurrency: int = 3) -> tuple[La
 
 
 def tasks(count: int) -> deque[Task]:
-    return deque(Task(f"row {n}", Item(str(n))) for n in range(count))
+    return deque((f"row {n}", Item(str(n))) for n in range(count))
 
 
 async def test_a_lane_fills_the_places_of_the_rows_that_have_ended() -> None:
@@ -219,7 +219,7 @@ async def test_rows_of_a_lost_worker_are_run_alone_before_any_others() -> None:
     assert [texts for texts, _, _ in backend.shards] == [["0", "1", "2"], ["0"], ["1"], ["2"], []]
     assert ended == [("row 0", KEPT), ("row 1", failure), ("row 2", KEPT)]
     assert lane.held == 0
-    assert [task.token for task in lane.take(queue, 2)] == ["row 3", "row 4"]
+    assert [token for token, _ in lane.take(queue, 2)] == ["row 3", "row 4"]
 
 
 async def test_rows_in_flight_are_given_up_with_the_stage(functions: Path) -> None:

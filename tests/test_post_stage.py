@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from batchrun.post import Choices, Failure, Item, Result, Stage, Task, Value
+from batchrun.post import Choices, Failure, Item, Result, Stage, Value
 from batchrun.post.process import without_secrets
 
 SOURCE = """
@@ -126,7 +126,7 @@ class Outlet:
         try:
             stage.start()
             for number in range(count):
-                await stage.put(Task(number, Item("text", json.dumps({"n": number}), line=number)))
+                await stage.put(number, Item("text", json.dumps({"n": number}), line=number))
             async with asyncio.timeout(30):
                 await stage.drain()
             self.blocked, self.workers = stage.blocked, stage.workers
@@ -292,9 +292,9 @@ async def test_a_row_waits_until_its_reply_is_safe(functions: Path) -> None:
 
     stage = Stage(Choices(specs=(f"{functions}:where",), workers=0), deliver, environ={})
     safe, lost = asyncio.get_running_loop().create_future(), asyncio.get_running_loop().create_future()
-    await stage.put(Task(1, Item("a")), safe)
-    await stage.put(Task(2, Item("b")), lost)
-    await stage.put(Task(3, Item("c")))
+    await stage.put(1, Item("a"), safe)
+    await stage.put(2, Item("b"), lost)
+    await stage.put(3, Item("c"))
     await first.wait()
     assert came == [3]
     safe.set_result(None)
@@ -319,7 +319,7 @@ async def test_a_stage_in_a_hurry_lets_nobody_wait_and_ends_soon(
         stage.hurry()
     async with asyncio.timeout(10):
         for number in range(500 if early else 20):
-            await stage.put(Task(number, Item("a", json.dumps({"n": number}))))
+            await stage.put(number, Item("a", json.dumps({"n": number})))
         if not early:
             asyncio.get_running_loop().call_later(0.5, stage.hurry)
         await stage.drain()
@@ -332,7 +332,7 @@ async def test_a_hurry_counts_the_rows_that_wait_outside_too(functions: Path) ->
         raise AssertionError("nothing comes out")
 
     stage = Stage(Choices(specs=(f"{functions}:hangs",), workers=1), deliver, environ=dict(os.environ))
-    puts = [asyncio.create_task(stage.put(Task(n, Item("a", '{"n": 7}')))) for n in range(100)]
+    puts = [asyncio.create_task(stage.put(n, Item("a", '{"n": 7}'))) for n in range(100)]
     await asyncio.sleep(0)
     assert stage.inside < stage.hurry() == 100
     await asyncio.gather(*puts)
@@ -360,9 +360,7 @@ async def test_workers_that_die_at_once_fail_every_row_however_large(
 
     stage = Stage(Choices(specs=(f"{path}:reads",), workers=2), deliver, environ=dict(os.environ))
     for number in range(8):
-        await stage.put(
-            Task(number, Item("long " * 40_000))
-        )  # more than a pipe holds: the pool keeps the rest in a queue
+        await stage.put(number, Item("long " * 40_000))  # more than a pipe holds: the pool keeps the rest in a queue
     async with asyncio.timeout(10):
         await stage.drain()
     await stage.close()
@@ -375,7 +373,7 @@ async def test_a_stage_that_is_closed_while_its_workers_start_leaves_none(functi
         raise AssertionError("nothing comes out")
 
     stage = Stage(Choices(specs=(f"{functions}:hangs",), workers=1), deliver, environ=dict(os.environ))
-    await stage.put(Task(0, Item("a", '{"n": 7}')))
+    await stage.put(0, Item("a", '{"n": 7}'))
     for _ in range(turns):
         await asyncio.sleep(0)
     await stage.close()
@@ -389,7 +387,7 @@ async def test_an_abandoned_stage_leaves_no_process_and_no_thread(functions: Pat
 
     stage = Stage(Choices(specs=(f"{functions}:hangs",), workers=2), deliver, environ=dict(os.environ))
     stage.start()
-    await stage.put(Task(0, Item("a", '{"n": 7}')))
+    await stage.put(0, Item("a", '{"n": 7}'))
     await asyncio.sleep(0.2)
     stage.abandon()
     await asyncio.wait_for(stage.drain(), 1)

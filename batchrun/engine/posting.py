@@ -24,7 +24,7 @@ from batchrun.plan import Plan
 from batchrun.plan.catalogue import every_profile
 from batchrun.plan.profiles import BUILT_IN
 from batchrun.plan.tables import secrets_of
-from batchrun.post import Choices, Failure, Item, Result, Stage, Task
+from batchrun.post import Choices, Failure, Item, Result, Stage
 from batchrun.secrecy import Mask
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Posting:
         """
         if self._stage is None:
             return False
-        await self._stage.put(Task(Judgement(job, outcome), item_of(job, judged)), stored)
+        await self._stage.put(Judgement(job, outcome), item_of(job, judged), stored)
         return True
 
     async def drain(self) -> None:

@@ -4,7 +4,7 @@
     check        refuses functions that cannot be used, before the first call
     located      what the user named, made to mean the same from any directory
     described    the built-in functions and what they do
-    Stage        rows in, results out; Choices, Task and Item are what it takes, Value and Failure what it gives
+    Stage        rows in, results out; Choices and Item are what it takes, Value and Failure what it gives
 
 It knows nothing of journals and providers. Only this package touches pebble, and only when a pool is needed.
 """
@@ -15,7 +15,7 @@ from batchrun.models import Usage
 from batchrun.post.builtin import BUILT_IN
 from batchrun.post.load import load, located
 from batchrun.post.reply import Failure, Item, Reply, Result, Value
-from batchrun.post.stage import Choices, Stage, Task
+from batchrun.post.stage import Choices, Stage
 
 
 def check(specs: Sequence[str]) -> None:
@@ -35,7 +35,6 @@ __all__ = [
     "Reply",
     "Result",
     "Stage",
-    "Task",
     "Usage",
     "Value",
     "check",

@@ -9,6 +9,7 @@ import json
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,9 @@ _BATCH_LINE = frozenset({"id", "custom_id", "response", "error"})
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _ENCODERS: dict[type[Any], Callable[[Any], str]] = {str: json.encoder.encode_basestring, int: int.__repr__}
 """What JSONEncoder comes to for single values, by a way that takes it a microsecond."""
+_new = cast("Any", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]  generic, and here of a type of its own
+_value: Callable[[tuple[str | None, str | None]], Value] = partial(_new, Value)
+"""What Value(…) comes to, by a way that takes it a tenth of a microsecond."""
 _encode_ascii = json.JSONEncoder(allow_nan=False).encode
 
 
@@ -81,10 +85,10 @@ class _OutputRow:
         return name
 
 
-def encoded(value: Any) -> str:
+def encoded(value: object) -> str:
     """The value as JSON text. Raises NotJsonError for what JSON cannot hold, NaN and infinity too."""
     try:
-        text = _encoder_of(value)(value)
+        text = _ENCODERS.get(type(value), _encode)(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise NotJsonError(f"the returned {type(value).__name__} is not JSON: {error}") from None
     if not text.isascii():
@@ -93,10 +97,6 @@ def encoded(value: Any) -> str:
         except UnicodeEncodeError:
             return _encode_ascii(value)  # a lone surrogate, which has to be an escape
     return text
-
-
-def _encoder_of(value: object) -> Callable[[Any], str]:
-    return _ENCODERS.get(type(value), _encode)
 
 
 class Chain:
@@ -120,29 +120,23 @@ class Chain:
             self._broken = failure_of(error)
 
     def run(self, shard: Shard) -> Done:
-        """Put the rows through one by one."""
+        """Put the rows through one after another."""
         self.make()
-        stop_after = shard.stop_after
-        results: list[Result] = []
-        clock, longest = time.perf_counter, 0.0
-        began = before = clock()
-        for item in shard.items:
-            results.append(self._one(item))
-            now = clock()
-            longest, before = max(longest, now - before), now
-            if stop_after is not None and now - began - longest > stop_after:
-                break
-        return Done(results, before - began, longest, {})
+        calls = self._calls or ()
+        one = partial(self._simply, calls[0][1]) if len(calls) == 1 else self._in_turn
+        if shard.stop_after is not None:
+            return _each_timed(one, shard.items, shard.stop_after)
+        began = time.perf_counter()
+        results = [one(item) for item in shard.items]
+        return Done(results, time.perf_counter() - began, 0.0, {})
 
     def close(self) -> None:
         """Nothing is left open."""
 
-    def _one(self, item: Item) -> Result:
+    def _in_turn(self, item: Item) -> Result:
         if self._calls is None:
             return self._broken or KEPT
         try:
-            if len(self._calls) == 1:
-                return self._simply(item, self._calls[0][1])
             row = _OutputRow(item, Reply.of(item), batch=self._batch)
             for _, call, _ in self._calls:
                 row.take(call(row.reply))
@@ -150,17 +144,19 @@ class Chain:
         except BaseException as error:  # noqa: BLE001  a user's function may raise anything, and it fails its row only
             return failure_of(error)
 
-    def _simply(self, item: Item, call: Callable[[Reply], Any]) -> Value:
+    def _simply(self, call: Callable[[Reply], Any], item: Item) -> Result:
         """The same for one function alone, which is what nearly every run has: a row of 20 µs feels each detour."""
-        reply = Reply.of(item)
-        value = call(reply)
-        if value is None:
-            return KEPT
-        if not isinstance(value, dict):
-            return Value(encoded(value), None)
-        row = _OutputRow(item, reply, batch=self._batch)
-        row.take(cast("dict[object, Any]", value))
-        return row.result()
+        try:
+            value = call(reply := Reply.of(item))
+            if value is None:
+                return KEPT
+            if not isinstance(value, dict):
+                return _value((encoded(value), None))
+            row = _OutputRow(item, reply, batch=self._batch)
+            row.take(cast("dict[object, Any]", value))
+            return row.result()
+        except BaseException as error:  # noqa: BLE001  as above
+            return failure_of(error)
 
     async def awaited(self, item: Item) -> Result:
         """One row through functions of which some are coroutine functions; raises nothing."""
@@ -185,6 +181,20 @@ class Chain:
         self._longest = max(self._longest, seconds)
         if seconds > BLOCKING:
             self._blocked[name] = max(self._blocked.get(name, 0.0), seconds)
+
+
+def _each_timed(one: Callable[[Item], Result], items: Sequence[Item], stop_after: float) -> Done:
+    """The items one after another, until they have taken so many seconds beside the longest."""
+    results: list[Result] = []
+    longest = 0.0
+    began = before = time.perf_counter()
+    for item in items:
+        results.append(one(item))
+        now = time.perf_counter()
+        longest, before = max(longest, now - before), now
+        if now - began - longest > stop_after:
+            break
+    return Done(results, before - began, longest, {})
 
 
 class _Timed:

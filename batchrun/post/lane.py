@@ -60,7 +60,7 @@ class Lane:
 
     async def turn(self, tasks: list[Task]) -> tuple[list[tuple[Any, Result]], Done | None]:
         """Hand the rows over; the results that come back, with the tokens of their rows, and None for a lost worker."""
-        shard = Shard([task.item for task in tasks], first=self._number, held=len(self._rows))
+        shard = Shard([item for _, item in tasks], first=self._number, held=len(self._rows))
         self._rows.update(enumerate(tasks, self._number))
         self._number += len(tasks)
         clock = asyncio.get_running_loop().time
@@ -75,13 +75,13 @@ class Lane:
         self._seconds = _FADE * self._seconds + clock() - began
         self._ended = _FADE * self._ended + len(done.results)
         ended = zip(done.numbers, done.results, strict=True)
-        return [(self._rows.pop(number).token, result) for number, result in ended], done
+        return [(self._rows.pop(number)[0], result) for number, result in ended], done
 
     def _after_loss(self, lost: LostError) -> list[tuple[Any, Result]]:
         rows = list(self._rows.values())
         self._rows.clear()
         if len(rows) == 1:
-            return [(rows[0].token, lost.failure)]
+            return [(rows[0][0], lost.failure)]
         log.warning("%d rows in flight are run again one by one: %s", len(rows), lost)
         self._alone.extend(rows)
         return []

@@ -23,11 +23,8 @@ class Item(NamedTuple):
     key: str = ""
 
 
-class Task(NamedTuple):
-    """A row on its way through the stage; `token` comes back with its result."""
-
-    token: Any
-    item: Item
+Task = tuple[Any, Item]
+"""A row on its way through the stage: a token, which comes back with its result, and its reply."""
 
 
 class Reply:
@@ -137,8 +134,8 @@ class Done(NamedTuple):
     """What a worker gives back for a shard: the results of its items or of the first of them; where rows stay in
     flight, those that have ended, by their `numbers`.
 
-    `seconds` of work in all, `longest` of one row; `blocked` has, by function, the longest time that a coroutine
-    function kept its event loop from turning, where that is too long.
+    `seconds` of work in all, `longest` of one row, 0 where each was not timed; `blocked` has, by function, the longest
+    time that a coroutine function kept its event loop from turning, where that is too long.
     """
 
     results: list[Result]

@@ -121,15 +121,16 @@ class Stage:
             if isinstance(backend, Pool):
                 backend.start()
 
-    async def put(self, task: Task, ready: "asyncio.Future[None] | None" = None) -> None:
-        """Take a row in; waits while the stage is full. The row is not touched before `ready` is done."""
+    async def put(self, token: Any, item: Item, ready: "asyncio.Future[None] | None" = None) -> None:
+        """Take a row in; waits while the stage is full. The row is not touched before `ready` is done; `token` comes
+        back with its result."""
         if self._inside >= self._room:
             await self._have_room()
         self._inside += 1
         if ready is None or ready.done():
-            self._enter(task, ready)
+            self._enter((token, item), ready)
         else:
-            ready.add_done_callback(lambda done: self._enter(task, done))
+            ready.add_done_callback(lambda done: self._enter((token, item), done))
 
     async def _have_room(self) -> None:
         self._outside += 1
@@ -146,7 +147,8 @@ class Stage:
             self._leave(1)  # the reply is not safe: whoever wrote it hears of that
             return
         self._queue.append(task)
-        self._soon()
+        if not self._dispatching:
+            self._soon()
 
     def hurry(self) -> int:
         """Let nobody wait to put a row in any more, and `drain` end after `LINGER` at the latest. Returns the rows that
@@ -266,7 +268,7 @@ class Stage:
             results = [internal_error(error)] * len(tasks)
         self._running -= 1
         self._soon()
-        await self._hand_out([(task.token, result) for task, result in zip(tasks, results, strict=False)])
+        await self._hand_out([(token, result) for (token, _), result in zip(tasks, results, strict=False)])
 
     async def _hand_out(self, results: list[tuple[Any, Result]]) -> None:
         await self._deliver(results)
@@ -274,7 +276,7 @@ class Stage:
 
     async def _through(self, tasks: list[Task]) -> list[Result]:
         """The results of the shard, or of its beginning; the rest goes back into the queue."""
-        items = [task.item for task in tasks]
+        items = [item for _, item in tasks]
         try:
             done = await self._shard(items)
         except LostError as lost:
