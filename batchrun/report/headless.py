@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -123,7 +124,11 @@ class Headless:
 
     def finish(self, prepared: Prepared, access: Access | None) -> ExitCode:
         """Run what is prepared to its end and have the last word."""
-        ended = asyncio.run(self._go(prepared, access))
+        try:
+            ended = asyncio.run(self._go(prepared, access))
+        except KeyboardInterrupt:  # before there was a run that obeys signals
+            said = "interrupted before anything was sent"
+            ended = RunEnded(ExitCode.INTERRUPTED, prepared.journal.totals, said, None, (), time.monotonic())
         self._face.close()
         if isinstance(self._face, JsonLines):
             self._face.say(end_event(ended, prepared.run))

@@ -233,6 +233,19 @@ async def test_K10_a_reader_that_leaves_stops_the_run_and_results_are_safe(
 
 
 @pytest.mark.slow
+async def test_K6_an_interruption_while_it_connects_says_that_nothing_was_sent(program: Program) -> None:
+    program.rows(["one"])
+    async with FaultServer(on_connect=hang) as server:
+        with program.going(*program.send(server.base_url.replace("http:", "https:"))) as process:
+            await until(lambda: server.connections)
+            process.send_signal(signal.SIGINT)
+            _, err = await asyncio.to_thread(process.communicate, timeout=20)
+    assert process.returncode == 130, err
+    assert "interrupted before anything was sent" in err
+    assert err.splitlines()[-1].endswith("1 pending = 1 row in; go on with: batchrun resume out.jsonl")
+
+
+@pytest.mark.slow
 async def test_K10_a_slow_reader_gets_every_row_once(program: Program) -> None:
     rows = [f"{number} {'long ' * 400}" for number in range(200)]
     program.rows(rows)
