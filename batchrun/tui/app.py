@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from textual import constants
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.driver import Driver
@@ -117,10 +116,12 @@ class BatchrunApp(App[int]):
         self.run_worker(asyncio.to_thread(_later, "batchrun.tui.session"), exit_on_error=False)
 
     def get_driver_class(self) -> type[Driver]:
-        """The terminal that never holds the loop, where Textual would take its own of POSIX systems."""
-        if constants.DRIVER is not None or sys.platform == "win32":
-            return super().get_driver_class()
-        return _later("batchrun.tui.terminal").Terminal
+        """A terminal that never holds the loop, in place of Textual's own for POSIX systems and for browsers."""
+        chosen = super().get_driver_class()
+        if sys.platform == "win32":
+            return chosen
+        terminal = _later("batchrun.tui.terminal")
+        return {"LinuxDriver": terminal.Terminal, "WebDriver": terminal.Browser}.get(chosen.__name__, chosen)
 
     def terminal_gone(self) -> None:
         """The terminal was closed, perhaps without a signal: nobody comes back."""

@@ -7,6 +7,8 @@ stands still (Ctrl-S, a stalled connection) the run would wait with it, behind o
 * while more than `BEHIND` bytes are unwritten, what is painted is dropped; as soon as the terminal has caught up, the
   whole screen is painted again;
 * a terminal that cannot be written to, or is none any more, is gone: the app is told, and nothing is kept for it.
+
+A browser is such a terminal too: textual-serve stands between, with a pipe to the app and one from it.
 """
 
 import contextlib
@@ -17,7 +19,9 @@ import threading
 from collections.abc import Callable
 from typing import Protocol, TextIO, cast
 
+from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
+from textual.drivers.web_driver import WebDriver
 
 BEHIND = 256 * 1024
 """Bytes that may wait for the terminal: a few full pictures of a large one."""
@@ -48,10 +52,10 @@ class Output:
         self._thread = threading.Thread(target=self._run, name="terminal", daemon=True)
         self._thread.start()
 
-    def write(self, data: bytes) -> None:
-        """Have this written, or dropped where the terminal is too far behind."""
+    def write(self, data: bytes, *, needed: bool = False) -> None:
+        """Have this written; dropped where the terminal is too far behind and it is not `needed`."""
         with self._change:
-            if self._unwritten > BEHIND:
+            if self._unwritten > BEHIND and not needed:
                 self._dropped = True
                 return
             self._pieces.append(data)
@@ -111,16 +115,34 @@ class Host(Protocol):
         ...
 
 
-class Terminal(LinuxDriver):
-    """Textual's terminal of POSIX systems, with an output that never waits."""
+class _Patient(Driver):
+    """What both kinds of terminal share: an output that never waits, and the word that they are gone."""
+
+    exit_event: threading.Event
+
+    def _open(self, descriptor: int, is_there: Callable[[], bool]) -> Output:
+        return Output(descriptor, is_there, gone=self._gone, caught_up=lambda: self._tell(self._paint_all))
+
+    def _gone(self) -> None:
+        self.exit_event.set()  # reading at the end of a terminal returns at once, again and again
+        self._tell(cast("Host", self._app).terminal_gone)
+
+    def _paint_all(self) -> None:
+        self._app.refresh(layout=True)
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(what)
+
+
+class Terminal(_Patient, LinuxDriver):
+    """Textual's terminal of POSIX systems."""
 
     def start_application_mode(self) -> None:
         """Take the terminal over, at the start and after a pager."""
         file = cast("TextIO", self._file)
         self._encoding = file.encoding
-        self._output = Output(
-            file.fileno(), self._is_there, gone=self._gone, caught_up=lambda: self._tell(self._paint_all)
-        )
+        self._output = self._open(file.fileno(), lambda: os.isatty(self.fileno))
         super().start_application_mode()
 
     def write(self, data: str) -> None:
@@ -137,16 +159,33 @@ class Terminal(LinuxDriver):
         with contextlib.suppress(OSError):
             super().run_input_thread()
 
-    def _is_there(self) -> bool:
-        return os.isatty(self.fileno)
 
-    def _gone(self) -> None:
-        self.exit_event.set()  # reading at the end of a terminal returns at once, again and again
-        self._tell(cast("Host", self._app).terminal_gone)
+class Browser(_Patient, WebDriver):
+    """Textual's side of textual-serve; a closed tab is a closed terminal."""
 
-    def _paint_all(self) -> None:
-        self._app.refresh(layout=True)
+    def start_application_mode(self) -> None:
+        """Begin to talk."""
+        self._output = self._open(self.fileno, lambda: True)
+        self._write = self._send  # pyright: ignore[reportAttributeAccessIssue]  Textual has an `os.write` there
+        super().start_application_mode()
 
-    def _tell(self, what: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(what)
+    def _send(self, packet: bytes) -> None:
+        self._output.write(packet, needed=not packet.startswith(b"D"))
+
+    def close(self) -> None:
+        """Say the last."""
+        self._output.close()
+        super().close()
+
+    def on_meta(self, packet_type: str, payload: dict[str, object]) -> None:
+        """A closed tab lets the run drain before the app ends."""
+        if packet_type == "quit":
+            self._gone()
+        else:
+            super().on_meta(packet_type, payload)
+
+    def run_input_thread(self) -> None:
+        """Where nothing more can be said to the app, the server is gone."""
+        super().run_input_thread()
+        if not self.exit_event.is_set():
+            self._gone()
