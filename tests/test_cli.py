@@ -1,5 +1,6 @@
 """The command line as its users meet it: exit codes, what stands on stdout and stderr, and what help costs."""
 
+import json
 import os
 import re
 import shlex
@@ -315,6 +316,13 @@ def test_profiles_are_listed_for_people_and_machines_without_keys(
 
 
 def test_prompts_are_listed_and_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("prompts").mkdir()
+    Path("prompts/broken.md").write_text("{{")
+    assert main(["prompts", "--json"]) == 0
+    broken, *_, translate = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (broken["name"], broken["variables"], translate["error"]) == ("broken", [], None)
+    assert "p" in broken["error"]
+    assert translate["variables"] == ["language", "register", "text"]
     assert main(["prompts"]) == 0
     assert re.search(r"^translate +.*language", capsys.readouterr().out, re.MULTILINE)
     assert main(["prompts", "show", "translate"]) == 0

@@ -655,6 +655,25 @@ def test_what_is_written_of_a_run_goes_only_where_it_can_and_may(here: Callable[
     assert sorted(os.listdir()) == [".batchrun", "in.jsonl", "out.jsonl", "say.md"]
 
 
+def test_the_json_of_every_command_is_described(here: Callable[..., Ran]) -> None:
+    document = (Path(__file__).parents[1] / "docs" / "events.md").read_text(encoding="utf-8")
+    account = set(re.findall(r"`(\w+)`", document.split("## The account")[1].partition("all of the whole run")[0]))
+    told = {
+        command: set(re.findall(r"`(\w+)`", re.sub(r" \(.*?\)", "", members)))
+        for command, members in re.findall(r"^\| `batchrun (.*?) --json` \| (.*) \|$", document, re.MULTILINE)
+    }
+    told["runs"] = told["runs"] - {"runs"} | account - {"totals"}
+    told["show"] = told["show"] - {"runs"} | told["runs"]
+    told["report"] = told["report"] - {"show"} | told["show"]
+    given(2)
+    args = ("-i", "in.jsonl", "-p", "say.md", "-P", "sim", "-o", "out.jsonl")
+    assert ran(*args).code == ExitCode.OK
+    typed = {"run --dry-run": ["run", "--dry-run", *args], "plan": ["plan", *args]}
+    for command in told.keys() - {"sim"}:
+        said = json.loads(here(*typed.get(command, [command]), "--json").out.splitlines()[0])
+        assert said.keys() == told[command], command
+
+
 def test_a_terminal_that_lacks_characters_gets_escapes_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     Path("in.jsonl").write_text('{"text": "schön 一"}\n', encoding="utf-8")

@@ -30,7 +30,11 @@ def prompts(ctx: click.Context, json: bool) -> int:
     if ctx.invoked_subcommand is None:
         from batchrun.prompts import available, default_places  # noqa: PLC0415  only for this command
 
-        _table([_described(listing) for listing in available(default_places())], as_json=json)
+        found = available(default_places())
+        if json:
+            _lines([listing._asdict() | {"path": str(listing.path)} for listing in found])
+        else:
+            _table([_described(listing) for listing in found])
     return ExitCode.OK
 
 
@@ -62,7 +66,11 @@ def profiles(ctx: click.Context, json: bool) -> int:
     if ctx.invoked_subcommand is None:
         from batchrun.plan.catalogue import every_profile  # noqa: PLC0415  only for this command
 
-        _table([_summary(profile) for profile in every_profile()], as_json=json)
+        found = [_summary(profile) for profile in every_profile()]
+        if json:
+            _lines(found)
+        else:
+            _table([_in_words(**facts) for facts in found])
     return ExitCode.OK
 
 
@@ -79,11 +87,11 @@ def profiles_show(name: str, json: bool) -> int:
     profile = one_profile(name)
     facts: dict[str, Any] = {**_summary(profile), **profile.defaults, "params": dict(profile.params)}
     facts |= {name: getattr(profile, name) for name in ("input_price", "output_price", "cached_price")}
-    known = {name: fact for name, fact in facts.items() if fact not in (None, {}, "")}
     if json:
-        _lines([known])
+        _lines([facts])
     else:
-        _table([{"entry": name, "value": str(fact)} for name, fact in known.items()], as_json=False)
+        shown = facts | _in_words(**_summary(profile))
+        _table([{"entry": name, "value": fact} for name, fact in shown.items() if fact not in (None, {}, "")])
     return ExitCode.OK
 
 
@@ -94,8 +102,13 @@ def _described(listing: "Listing") -> dict[str, Any]:
 
 def _summary(profile: "Profile") -> dict[str, Any]:
     key = profile.api_key_file or " ".join(profile.api_key_command[:1]) or profile.api_key_env
-    address = "started by the run" if profile.simulated else profile.base_url or "(set it)"
-    return {"name": profile.name, "base_url": address, "key": key or "none", "model": profile.model or ""}
+    return {"name": profile.name, "base_url": profile.base_url, "key": key, "model": profile.model}
+
+
+def _in_words(name: str, base_url: str | None, key: str | None, model: str | None) -> dict[str, str]:
+    """A profile's summary for people; only the simulator has no address because it is started by the run."""
+    address = "started by the run" if base_url == "" else base_url or "(set it)"
+    return {"name": name, "base_url": address, "key": key or "none", "model": model or ""}
 
 
 @click.command(
@@ -120,13 +133,10 @@ def completion(ctx: click.Context, shell: str) -> int:
     return ExitCode.OK
 
 
-def _table(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    """One JSON object a line, or aligned columns under no heading."""
+def _table(rows: list[dict[str, Any]]) -> None:
+    """Aligned columns under no heading."""
     from batchrun.display import printable  # noqa: PLC0415  only where names are shown
 
-    if as_json:
-        _lines(rows)
-        return
     cells = [[printable(str(cell), 120) for cell in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
