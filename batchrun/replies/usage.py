@@ -27,7 +27,14 @@ def usage_of(body: dict[str, Any]) -> Usage | None:
         of_given, of_made = usage.get("input_tokens_details"), usage.get("output_tokens_details")
     if not (_is_count(given) and _is_count(made)):
         return None
+    made = _with_unsaid(usage.get("total_tokens"), given, made)
     return Usage(given, made, _part(of_given, "cached_tokens", given), _part(of_made, "reasoning_tokens", made))
+
+
+def _with_unsaid(total: Any, given: int, made: int) -> int:
+    """The output with what only the total counts: Gemini's and xAI's endpoints leave the model's reasoning out of it,
+    and charge for it as for output."""
+    return total - given if _is_count(total) and total > given + made else made
 
 
 def _is_count(value: Any) -> TypeGuard[int]:
