@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from batchrun.errors import RefusedError
-from batchrun.journal import End, IntakeRow, Journal, Meta, Reader
+from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, Record, Result
 from batchrun.models import Outcome, State, Usage
 
 META = Meta(run="r1", created=1.0, plan="{}", prompt=None, simulated=False, output="../out.jsonl")
@@ -70,6 +70,28 @@ def test_export_gives_every_row_in_input_order_with_its_reply(reader: Reader) ->
     assert {row.body for row in rows if row.state is State.DONE} == {f'"reply {n}"' for n in range(3, COUNT, 3)}
     assert all(row.body is None for row in rows if row.state is not State.DONE)
     assert rows[6].text == '{"n": 7}'
+
+
+async def test_results_are_the_records_of_done_rows_in_short_and_the_others_whole(tmp_path: Path) -> None:
+    journal, done, failed = Journal.create(tmp_path / "r.db", META), 2100, 2050
+    journal.take_in([IntakeRow(line, str(line), "r", f'{{"n": {line}}}') for line in range(1, done + 1)])
+    journal.start()
+    for row in range(1, done + 1):
+        journal.begin(row, 1)
+        if row == failed:
+            journal.end(row, 1, End(400, 0.1, "bad request"))
+            journal.finish(row, Outcome(State.FAILED, True, "bad request", "no", frozenset(), None))
+        else:
+            journal.end(row, 1, End(200, 0.1), f'"reply {row}"')
+            journal.finish(row, DONE._replace(value='"v"' if row % 2 else None, added='{"a": 1}' if row == 3 else None))
+    journal.close(0)
+    with Reader.open(journal.path) as reader:
+        records, results = list(reader.export_rows()), list(reader.results())
+    assert results[:2000] == [Result(row.text, row.value, row.body, row.added) for row in records[:2000]]
+    assert results[2000:] == records[2000:]
+    assert [row.position for row in results[2000:] if isinstance(row, Record) and row.state is not State.DONE] == [
+        failed
+    ]
 
 
 def test_rows_are_listed_by_window_state_and_cause(reader: Reader) -> None:

@@ -13,7 +13,7 @@ from batchrun import sim
 from batchrun.client import Client
 from batchrun.display import counted
 from batchrun.engine.ending import HASTY, Ending
-from batchrun.engine.export import Exported, export, waited_for
+from batchrun.engine.export import Exported, write_output
 from batchrun.engine.outlet import UnreadError
 from batchrun.engine.rows_out import Patience, RowsOut
 from batchrun.engine.run import Run
@@ -22,10 +22,9 @@ from batchrun.engine.till import tariff_of
 from batchrun.engine.window import selection
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
 from batchrun.events import Emit, Event, Notice, RowFinished, RunEnded, RunStarted
-from batchrun.journal import Reader
 from batchrun.models import Totals
 from batchrun.plan import Plan
-from batchrun.plan.outputs import STREAM, errors_path, is_device, partial_path
+from batchrun.plan.outputs import STREAM, is_device, partial_path
 from batchrun.plan.resolve import Access
 
 LOOK_EVERY = 0.1
@@ -264,22 +263,6 @@ async def _until_read(fifo: Path, run: Run | None, emit: Emit, held: contextlib.
 def _was_whole(prepared: Prepared, output: Path) -> bool:
     """Whether the run had finished before its replies were post-processed again."""
     return not something_pending(prepared.journal.totals) or (output.exists() and not partial_path(output).exists())
-
-
-def write_output(
-    plan: Plan, journal: Path, target: Path, output: Path, given_up: Callable[[], bool] = waited_for
-) -> Exported:
-    """The output of a journal written to `target`, its errors file beside `output` if that is a file.
-
-    A reader of it who reads no further is waited for until it is `given_up`. Raises StorageError, UnreadError,
-    BrokenPipeError.
-    """
-    errors = None if is_device(output) else errors_path(output)
-    with Reader.open(journal) as reader:
-        try:
-            return export(plan, reader, target, errors=errors, given_up=given_up)
-        except (AttributeError, TypeError, ValueError) as error:
-            raise reader.damaged(f"a row of it cannot be understood ({error})") from error
 
 
 def _ended(ending: Ending, totals: Totals, exported: Exported | None, now: float) -> RunEnded:

@@ -5,7 +5,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -16,10 +16,10 @@ import orjson
 from batchrun import replies, rows
 from batchrun.engine.outlet import UnreadError, outlet
 from batchrun.errors import StorageError
-from batchrun.journal import Reader, Record
+from batchrun.journal import Reader, Record, Result
 from batchrun.models import Invalid, Kind, State
 from batchrun.plan import Plan
-from batchrun.plan.outputs import is_device
+from batchrun.plan.outputs import errors_path, is_device
 
 _UNLIKE = frozenset({"jsonl", "json"})
 """Inputs whose rows may have columns of their own."""
@@ -71,8 +71,8 @@ def export(
         stream = files.enter_context(replaced(output, given_up=given_up))
         complaints = files.enter_context(replaced(errors or Path(os.devnull), unless_empty=True))
         writer = RecordWriter(plan, stream, columns_of(plan, reader))
-        for record in reader.export_rows():
-            if record.state is State.DONE:
+        for record in to_write(plan, reader):
+            if isinstance(record, Result) or record.state is State.DONE:
                 writer.write(record)
                 written += 1
             elif record.state in (State.FAILED, State.SKIPPED):
@@ -80,6 +80,27 @@ def export(
                 failed += 1
         writer.close()
     return Exported(output, written, errors if failed else None, failed)
+
+
+def to_write(plan: Plan, reader: Reader) -> Iterator[Result | Record]:
+    """All rows in the order of the input. A line of OpenAI's results tells of the exchange, which is in whole records."""
+    return reader.export_rows() if plan.kind is Kind.BATCH else reader.results()
+
+
+def write_output(
+    plan: Plan, journal: Path, target: Path, output: Path, given_up: Callable[[], bool] = waited_for
+) -> Exported:
+    """The output of a journal written to `target`, its errors file beside `output` if that is a file.
+
+    A reader of it who reads no further is waited for until it is `given_up`. Raises StorageError, UnreadError,
+    BrokenPipeError.
+    """
+    errors = None if is_device(output) else errors_path(output)
+    with Reader.open(journal) as reader:
+        try:
+            return export(plan, reader, target, errors=errors, given_up=given_up)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise reader.damaged(f"a row of it cannot be understood ({error})") from error
 
 
 @contextlib.contextmanager
@@ -105,12 +126,12 @@ class RecordWriter:
         self._batch = plan.kind is Kind.BATCH
         self._rows = None if self._batch else rows.writer(plan.output_format, stream, columns=columns)
 
-    def write(self, record: Record) -> None:
-        """One done row."""
-        if self._rows is None:
-            self._stream.write(f"{batch_result(record, self._plan.output_column)}\n".encode())
-        else:
+    def write(self, record: Result | Record) -> None:
+        """One done row, a whole record for an OpenAI Batch file."""
+        if self._rows is not None:
             self._rows.write(record.text, additions(self._plan, record))
+        elif isinstance(record, Record):
+            self._stream.write(f"{batch_result(record, self._plan.output_column)}\n".encode())
 
     def close(self) -> None:
         """Finish what the format needs."""
@@ -135,12 +156,13 @@ def _in_place_of_schema(plan: Plan) -> tuple[str, ...]:
     return (plan.output_column,) if plan.post and plan.output_fields and plan.kind is not Kind.BATCH else ()
 
 
-def additions(plan: Plan, record: Record) -> dict[str, str]:
+def additions(plan: Plan, record: Result | Record) -> dict[str, str]:
     """The new members of a done row: the output column, or the fields of the output schema."""
-    return _output(plan, record) | merged(record)
+    output = _output(plan, record)
+    return output if record.added is None else output | merged(record)
 
 
-def _output(plan: Plan, record: Record) -> dict[str, str]:
+def _output(plan: Plan, record: Result | Record) -> dict[str, str]:
     if record.value is None:
         return {plan.output_column: _reply_value(plan, record.body or "")}
     if not plan.output_fields or not record.value.startswith("{"):
@@ -149,7 +171,7 @@ def _output(plan: Plan, record: Record) -> dict[str, str]:
     return {name: found.get(name, "null") for name in plan.output_fields}
 
 
-def merged(record: Record) -> dict[str, str]:
+def merged(record: Result | Record) -> dict[str, str]:
     """The members that post-processing merges into the row, name to JSON text."""
     return {} if record.added is None else _members(record.added)
 

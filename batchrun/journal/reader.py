@@ -11,7 +11,20 @@ from typing import Any, Self, TypeVar
 
 from batchrun.errors import DamagedError, StorageError
 from batchrun.journal import browse, database, sums
-from batchrun.journal.records import Attempt, Cause, Entry, Line, Meta, Miss, Record, Sample, Session, Spent, Wanted
+from batchrun.journal.records import (
+    Attempt,
+    Cause,
+    Entry,
+    Line,
+    Meta,
+    Miss,
+    Record,
+    Result,
+    Sample,
+    Session,
+    Spent,
+    Wanted,
+)
 from batchrun.models import State, Totals
 
 PAGE = 1000
@@ -27,6 +40,12 @@ SELECT rows.seq, rows.position, rows.line, rows.key, rows.text, o.value, replies
 FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.reply
 LEFT JOIN attempts AS a ON a.row = ifnull(o.twin, o.row) AND a.number = o.attempts
 """  # noqa: S608 - made of the expressions above
+_RECORD_PAGE = f"{_RECORD}WHERE rows.position > ? ORDER BY rows.position LIMIT ?"
+_RESULT = """
+SELECT rows.position, rows.text, o.value, replies.body, o.added, o.state
+FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.reply
+WHERE rows.position > ? ORDER BY rows.position LIMIT ?
+"""
 _ENTRY = f"""
 SELECT rows.seq, rows.position, rows.line, rows.key, {_STATE} AS shown, ifnull(o.final, 0), o.cause, o.message,
        o.flags, ifnull(o.attempts, 0), o.finished, o.seconds, o.input_tokens, o.output_tokens
@@ -91,12 +110,22 @@ def _flags(text: str | None) -> frozenset[str]:
 
 def _record(row: Sequence[Any]) -> Record:
     *rest, state, final, flags, post = row
-    text, value, body, added = rest[4:8]
+    _check_texts(*rest[4:8])
+    return Record._make((*rest, _STATES[state], final == 1, _flags(flags), post == 1))
+
+
+def _result(row: Sequence[Any]) -> Result:
+    _, text, value, body, added, _ = row
+    _check_texts(text, value, body, added)
+    return Result(text, value, body, added)
+
+
+def _check_texts(text: Any, value: Any, body: Any, added: Any) -> None:
+    """Raises TypeError on what a damaged page holds: SQLite's columns take whatever is there."""
     if not (
         isinstance(text, str) and isinstance(value, _TEXT) and isinstance(body, _TEXT) and isinstance(added, _TEXT)
     ):
-        raise TypeError("no text where text belongs")  # a damaged page: SQLite's columns hold whatever is there
-    return Record._make((*rest, _STATES[state], final == 1, _flags(flags), post == 1))
+        raise TypeError("no text where text belongs")
 
 
 _TEXTS = """
@@ -277,13 +306,26 @@ class Reader:
 
     def export_rows(self, after: int = 0) -> Iterator[Record]:
         """All rows in the order of the input, each as it is at the moment when its page is read."""
-        query = _RECORD + "WHERE rows.position > ? ORDER BY rows.position LIMIT ?"
-        while page := self._each(_record, query, after, PAGE):
+        while page := self._each(_record, _RECORD_PAGE, after, PAGE):
             yield from page
-            last = page[-1].position
-            if last is None or last <= after:
-                raise self.damaged("its rows are out of order")
-            after = last
+            after = self._behind(page[-1].position, after)
+
+    def _behind(self, last: int | None, after: int) -> int:
+        """Where the next page begins. Raises DamagedError where this one ends before it began."""
+        if last is None or last <= after:
+            raise self.damaged("its rows are out of order")
+        return last
+
+    def results(self) -> Iterator[Result | Record]:
+        """The same, but of done rows only what their output line needs, which reads twice as fast."""
+        after = 0
+        while page := self._all(_RESULT, after, PAGE):
+            if all(row[-1] == "done" for row in page):
+                with database.translated(self.path):
+                    yield from map(_result, page)
+            else:
+                yield from self._each(_record, _RECORD_PAGE, after, PAGE)
+            after = self._behind(page[-1][0], after)
 
     def texts(self) -> Iterator[str]:
         """The texts of all rows in the order of the input, those of skipped lines left out."""

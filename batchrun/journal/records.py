@@ -119,6 +119,15 @@ class Record(NamedTuple):
     post: bool
 
 
+class Result(NamedTuple):
+    """What the output line of a done row is made of: these fields of its `Record`."""
+
+    text: str
+    value: str | None
+    body: str | None
+    added: str | None
+
+
 class Entry(NamedTuple):
     """A row of the journal as listings show it: a `Record` without its text, value and body."""
 

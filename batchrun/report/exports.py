@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from batchrun.display import printable
-from batchrun.engine.execute import write_output
-from batchrun.engine.export import RecordWriter, columns_of, error_line, replaced, storing
+from batchrun.engine.export import RecordWriter, columns_of, error_line, replaced, storing, to_write, write_output
 from batchrun.errors import RefusedError
-from batchrun.journal import Reader
+from batchrun.journal import Reader, Result
 from batchrun.models import State
 from batchrun.plan import Plan, plan_from_json
 from batchrun.plan.outputs import STREAM, check_not_input, check_output, output_format
@@ -75,8 +74,8 @@ def _export_stream(run: RunFile, plan: Plan) -> None:
     with Reader.open(run.path) as reader:
         writer = RecordWriter(plan, sys.stdout.buffer, columns_of(plan, reader))
         try:
-            for record in reader.export_rows():
-                if record.state is State.DONE:
+            for record in to_write(plan, reader):
+                if isinstance(record, Result) or record.state is State.DONE:
                     writer.write(record)
         except (AttributeError, TypeError, ValueError) as error:
             raise reader.damaged(f"a row of it cannot be understood ({error})") from error

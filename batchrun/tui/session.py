@@ -14,7 +14,8 @@ from typing import Any
 
 from batchrun.display import printable
 from batchrun.engine.ending import Ending
-from batchrun.engine.execute import execute, write_output
+from batchrun.engine.execute import execute
+from batchrun.engine.export import write_output
 from batchrun.engine.going_on import prepare_resume
 from batchrun.engine.outlook import outlook
 from batchrun.engine.run import Run
