@@ -50,6 +50,31 @@ async def test_every_row_comes_once_and_in_order(total: int) -> None:
 
 
 @pytest.mark.looptime
+async def test_no_more_rows_wait_for_their_retry_than_memory_should_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchrun.engine.window.MOST_DUE", 5)
+    window, loop = Window(Source(20).fetch, no_train), asyncio.get_running_loop()
+    start, sent = loop.time(), list[tuple[int, float]]()
+
+    async def work() -> None:
+        while (job := await window.next()) is not None:
+            sent.append((job.row.seq, round(loop.time() - start)))
+            job.attempts += 1
+            await asyncio.sleep(0)
+            if job.attempts == 1:
+                window.put_back(job, 3600.0)
+            else:
+                window.finished()
+
+    working = [asyncio.create_task(work()) for _ in range(2)]
+    await asyncio.sleep(1800)
+    assert len(sent) <= 6
+    assert window.next_due == start + 3600
+    await asyncio.gather(*working)
+    assert sorted(seq for seq, _ in sent) == sorted([*range(1, 21)] * 2)
+    assert max(at for _, at in sent) <= 5 * 3600
+
+
+@pytest.mark.looptime
 async def test_retries_come_when_they_are_due_the_earliest_first() -> None:
     window, loop = Window(Source(3).fetch, no_train), asyncio.get_running_loop()
     jobs = [await window.next() for _ in range(3)]

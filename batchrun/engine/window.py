@@ -30,6 +30,9 @@ from batchrun.plan import Plan
 
 AHEAD = 2000
 """Rows fetched from the journal at a time."""
+MOST_DUE = 10 * AHEAD
+"""Rows that wait for their retry at most, before fresh ones are handed out: memory must not grow with the input where a
+provider that answers some rows puts off all others."""
 
 Fetch = Callable[[int], Awaitable[tuple[list[Pending], int | None]]]
 """From a position: the next rows after it, and the position to go on from, None at the end."""
@@ -173,12 +176,18 @@ class Window:
 
     @property
     def next_due(self) -> float | None:
-        """When the earliest retry is due, in the loop's time, where nothing but retries is left to hand out."""
-        return self._due[0][0] if self._due and not (self._fresh or self._trains) and self._after is None else None
+        """When the earliest retry is due, in the loop's time, where nothing but retries is to be handed out."""
+        fresh = self._fresh or self._trains or self._after is not None
+        return self._due[0][0] if self._due and (not fresh or len(self._due) >= MOST_DUE) else None
 
     def _take(self) -> Job | None:
         if self._due and self._due[0][0] <= self._loop.time():
-            return heapq.heappop(self._due)[2]
+            job = heapq.heappop(self._due)[2]
+            if len(self._due) == MOST_DUE - 1:
+                self._wake(len(self._waiters))  # there is room again
+            return job
+        if len(self._due) >= MOST_DUE:
+            return None
         if len(self._fresh) < AHEAD // 2:
             self._fetch_ahead()
         return self._fresh.popleft() if self._fresh else None
