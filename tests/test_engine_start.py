@@ -187,6 +187,7 @@ def test_the_output_column_can_be_another() -> None:
         ({"output": "in.jsonl"}, "would overwrite"),
         ({"columns": ["text=nope"]}, "nope"),
         ({"id_column": "nope"}, "nope"),
+        ({"output_column": "_batchrun"}, "_batchrun is what an errors file adds"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_and_leaves_nothing(flags: dict[str, Any], said: str) -> None:

@@ -4,6 +4,7 @@ import csv
 import importlib
 import io
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -168,6 +169,23 @@ def test_parquet_finds_the_types_of_all_rows() -> None:
     first, second = table.to_pylist()
     assert (first["n"], first["m"], first["nested"], first["late"]) == (1.0, "1", "[1.0]", None)
     assert (second["n"], second["m"], second["big"], second["output"]) == (1.5, "a", "123456789012345678901", None)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["9007199254740993", "1"], "int64"),
+        (["1.5", "9007199254740992"], "double"),
+        (["1.5", "9007199254740993"], "string"),
+        (["-9007199254740993", "2.5"], "string"),
+        (["1e999", "1.5"], "string"),
+    ],
+)
+def test_no_number_changes_its_value_to_fit_a_column(values: list[str], kind: str) -> None:
+    rows: list[tuple[str, dict[str, str]]] = [(f'{{"n":{value}}}', {}) for value in values]
+    table = importlib.import_module("pyarrow.parquet").read_table(io.BytesIO(written("parquet", rows)))
+    assert str(table.schema.field("n").type) == kind
+    assert [Decimal(str(row["n"])) for row in table.to_pylist()] == [Decimal(value) for value in values]
 
 
 def test_a_batch_result_has_openai_s_shape_and_the_reply_s_text() -> None:

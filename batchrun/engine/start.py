@@ -140,6 +140,10 @@ def planned(gathered: Gathered, source: Input, prompt: Prompt | None) -> Plan:
     post.check(plan.post)
     check_output(plan.output)
     rows.check_format(plan.output_format)
+    if rows.RESERVED in reserved(plan):
+        raise RefusedError(
+            f"{rows.RESERVED} is what an errors file adds, and readers take it off", "name another --output-column"
+        )
     return plan
 
 

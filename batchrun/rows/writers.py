@@ -9,6 +9,7 @@ plain number such as -5 stays.
 import csv
 import io
 import json
+import math
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from batchrun.rows.members import insert_members
 _FORMULA = re.compile(r"[\t\r\n]|[\s'\"]*[=+\-@＝＋－＠]")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
 _BATCH = 10_000
+_COMMON = {frozenset({"int", "float"}): "float", frozenset({"int", "long"}): "long"}
 _spelled = json.JSONDecoder(parse_int=str, parse_float=str).decode
 
 
@@ -116,6 +118,7 @@ class ParquetWriter:
     """Rows wait in a temporary file until all columns and their types are known.
 
     A column is boolean, int64, double or text if all its values are; else it is text, with JSON for what is no string.
+    It is text too where a double would be another number than an integer among them.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -133,7 +136,14 @@ class ParquetWriter:
 
     def close(self) -> None:
         """Write the file."""
-        arrow = {"null": "string", "bool": "bool", "int": "int64", "float": "float64", "text": "string"}
+        arrow = {
+            "null": "string",
+            "bool": "bool",
+            "int": "int64",
+            "long": "int64",
+            "float": "float64",
+            "text": "string",
+        }
         pyarrow = library("arrow")
         schema = pyarrow.schema([(name, pyarrow.type_for_alias(arrow[kind])) for name, kind in self._types.items()])
         self._rows.seek(0)
@@ -186,9 +196,7 @@ def _widened(known: str | None, value: object) -> str:
     found = _type(value)
     if known is None or known in ("null", found):
         return found
-    if found == "null" or {known, found} == {"int", "float"}:
-        return known if found == "null" else "float"
-    return "text"
+    return known if found == "null" else _COMMON.get(frozenset({known, found}), "text")
 
 
 def _type(value: object) -> str:
@@ -197,5 +205,5 @@ def _type(value: object) -> str:
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int):
-        return "int" if -(2**63) <= value < 2**63 else "text"
-    return "float" if isinstance(value, float) else "text"
+        return "int" if abs(value) <= 2**53 else "long" if -(2**63) <= value < 2**63 else "text"
+    return "float" if isinstance(value, float) and math.isfinite(value) else "text"
