@@ -292,6 +292,14 @@ async def test_while_the_provider_is_down_no_row_loses_an_attempt(tmp_path: Path
     ]
 
 
+async def test_an_answer_that_stops_the_run_takes_no_attempt_from_its_row(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, 1)
+    for _ in range(5):
+        await stage.play(Provider(usual=status(401)))
+    await stage.play(Provider({"row 1": [status(503), ok()]}))
+    assert stage.states == ["done"]
+
+
 async def test_a_provider_that_stays_down_ends_the_run_with_all_rows_pending(tmp_path: Path) -> None:
     stage = Stage(tmp_path, 60)
     provider = Provider({f"row {n}": [fault(Fault.REFUSED, sent=False)] for n in range(10, 61)})

@@ -115,7 +115,7 @@ def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict, mask: Mas
         None if accepted else answer.cause,
         answer.complaint or answer.message or None,
         throttled=answer.throttled,
-        counted=not isinstance(verdict, retry.RetryIn) or verdict.counts,
+        counted=verdict.counts if isinstance(verdict, retry.RetryIn) else not isinstance(verdict, retry.StopRun),
         deadline=answer.fault is Fault.DEADLINE,
         invalid=answer.complaint is not None,
         maybe_paid=answer.maybe_paid,
