@@ -175,6 +175,14 @@ async def test_when_the_first_rows_fail_alike_all_rows_stay_pending(answer: obje
     assert not story.of(RowFinished)
 
 
+@pytest.mark.parametrize("rows", [2, 300])
+async def test_web_pages_in_place_of_replies_are_the_base_urls_fault(rows: int, tmp_path: Path) -> None:
+    stage, provider = Stage(tmp_path, rows), Provider(usual=garbage(b"<!doctype html><title>Welcome</title>"))
+    story = await stage.play(provider)
+    said = story.ending.hint if rows > ALIKE else stage.records[0].message
+    assert "is the base URL right, with its /v1?" in (said or "")
+
+
 async def test_a_server_error_everywhere_stops_the_run_too(tmp_path: Path) -> None:
     stage, provider = Stage(tmp_path, 300), Provider(usual=status(500))
     story = await stage.play(provider)

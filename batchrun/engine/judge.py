@@ -46,7 +46,7 @@ def judge_body(
     reply = replies.read(endpoint, body)
     if isinstance(reply, Defect):
         reason, _, detail = reply.reason.partition(": ")  # a detail may be another one each time
-        answer = Answer(200, defect=reason, message=detail, left=left)
+        answer = Answer(200, defect=reason, message=detail, html=reason == replies.HTML, left=left)
         return Judged(answer, None, reply.usage, hints, None)
     complaint, value = _check(reply, checker)
     answer = Answer(200, complaint=complaint, flags=reply.flags, left=left)

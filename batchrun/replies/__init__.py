@@ -4,9 +4,9 @@ Pure: bytes in, records out. Nothing here raises on what a server sends, however
 what to do about it: that is for `retry`.
 """
 
-from batchrun.replies.bodies import read, value_of
+from batchrun.replies.bodies import HTML, read, value_of
 from batchrun.replies.failures import ErrorInfo, error_of
 from batchrun.replies.mended import valid
 from batchrun.replies.schema import Checker, Complaint, checker
 
-__all__ = ["Checker", "Complaint", "ErrorInfo", "checker", "error_of", "read", "valid", "value_of"]
+__all__ = ["HTML", "Checker", "Complaint", "ErrorInfo", "checker", "error_of", "read", "valid", "value_of"]

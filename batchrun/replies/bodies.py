@@ -26,6 +26,7 @@ _FLAGS_OF_FINISH: dict[str | None, frozenset[Flag]] = {
 _LONGEST_QUOTE = 200
 
 EMPTY = "empty answer"
+HTML = "HTML, not JSON"
 
 
 class _Said(NamedTuple):
@@ -100,7 +101,7 @@ def _not_json(body: bytes | str, error: orjson.JSONDecodeError) -> str:
     if not start:
         return "an empty body"
     if start.startswith("<"):
-        return "HTML, not JSON"
+        return HTML
     if start.startswith(("data:", "event:")):
         return "a stream of events: the request asks for `stream`"
     return f"not JSON: {error.msg}"[:_LONGEST_QUOTE]

@@ -24,6 +24,8 @@ TOO_LARGE = re.compile(
     r"Request too large|Limit (?P<limit>\d[\d,]{0,18}).*?Requested (?P<requested>\d[\d,]{0,18})", re.IGNORECASE
 )
 
+_WEB_PAGE = "the answer is a web page: is the base URL right, with its /v1?"
+
 _backoff = wait_random_exponential(multiplier=0.5, max=60)
 
 
@@ -105,7 +107,7 @@ def _scope_hint(answer: Answer) -> str:
     if 300 <= answer.status < 400:
         return "the host redirects; name the final address with --base-url"
     if answer.html:
-        return "the answer is a web page: is the base URL right, with its /v1?"
+        return _WEB_PAGE
     if answer.status in (400, 404):
         return "check the model (--model) and the base URL (--base-url)"
     return "check that the key may use this model"
@@ -116,7 +118,7 @@ def _all_alike(answer: Answer, tries: Tries, health: Health, policy: Policy, now
         return None
     return StopRun(
         _said(answer, f"the first {ALIKE} rows all failed alike ({answer.cause})"),
-        "nothing has succeeded, so the cause is not in the rows; mend it and go on",
+        _WEB_PAGE if answer.html else "nothing has succeeded, so the cause is not in the rows; mend it and go on",
     )
 
 
@@ -130,7 +132,8 @@ def _may_pass(answer: Answer, tries: Tries, health: Health, policy: Policy, now:
     if _is_the_providers(answer, health):
         return _given_up(answer, health, policy, now) or RetryIn(wait, counts=False)
     if _used_up(answer, tries, policy):
-        return GiveUp(answer.cause, _said(answer, f"{answer.cause} after {tries.attempts} attempts"), final=False)
+        hint = f"; {_WEB_PAGE}" if answer.html and garbage and not health.succeeded else ""
+        return GiveUp(answer.cause, _said(answer, f"{answer.cause} after {tries.attempts} attempts{hint}"), final=False)
     if not health.spend():
         return GiveUp(answer.cause, f"{answer.cause}; the run's retry budget is spent", final=False)
     return RetryIn(wait, counts=True)
