@@ -113,7 +113,7 @@ def storing(output: Path) -> Generator[None]:
     except OSError as error:
         raise StorageError(
             f"{output}: the output cannot be written: {error.strerror or error}",
-            "every reply is safe in the journal; `batchrun export` writes the output when there is room",
+            "every reply is safe in the journal; `batchrun export --output FILE` writes the output elsewhere",
         ) from error
 
 

@@ -62,12 +62,16 @@ def written_beside(output: Path) -> tuple[Path, ...]:
 
 
 def check_output(output: str) -> None:
-    """Refuses an output that is a directory, or whose directory is missing."""
-    if output != STREAM and Path(output).is_dir():
+    """Refuses an output that is a directory, or whose directory is missing or may not be written."""
+    if output == STREAM:
+        return
+    parent = Path(output).parent
+    if Path(output).is_dir():
         raise RefusedError(f"{output}: the output is a directory", "name a file in it")
-    if output != STREAM and not Path(output).parent.is_dir():
-        parent = Path(output).parent
+    if not parent.is_dir():
         raise RefusedError(f"{parent}: no such directory for the output", f"mkdir -p {parent}")
+    if not is_device(output) and not os.access(parent, os.W_OK | os.X_OK):
+        raise RefusedError(f"{parent}: no permission to write the output there", "choose another --output")
 
 
 def check_not_input(output: str, sources: Iterable[str | None]) -> None:

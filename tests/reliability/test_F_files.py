@@ -140,13 +140,17 @@ def humble() -> None:
         ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
 
 
-async def test_F3_a_place_that_cannot_be_written_is_refused_before_the_first_call(program: Program) -> None:
+@pytest.mark.parametrize("elsewhere", [(), ("--runs-dir", "runs")])
+async def test_F3_a_place_that_cannot_be_written_is_refused_before_the_first_call(
+    program: Program, elsewhere: tuple[str, ...]
+) -> None:
     program.rows(PLENTY)
     locked = program.directory / "locked"
     locked.mkdir()
     locked.chmod(0o555)
     async with FaultServer() as server:
-        with program.going(*program.send(server.base_url, output="locked/out.jsonl"), preexec_fn=humble) as process:
+        args = program.send(server.base_url, *elsewhere, output="locked/out.jsonl")
+        with program.going(*args, preexec_fn=humble) as process:
             _, err = await asyncio.to_thread(process.communicate, timeout=30)
         assert process.returncode == 2, err
         assert "locked" in err
