@@ -152,6 +152,7 @@ REFUSED = [
     (["sim", "--rpm", "many"], "--rpm must be a number, not many", ""),
     (["--api-key", CANARY, "--input", "x"], "--api-key does not exist", "set OPENAI_API_KEY"),
     ([f"--api-key={CANARY}"], "--api-key does not exist", "api_key_file"),
+    (["resume", "last", "--model", "m"], "--model is an option of run, not of resume", "the run's own command"),
     (["run", "--zzzzz"], "unknown option: --zzzzz", "batchrun run --help"),
     (["--input"], "requires an argument", ""),
     (["--model", "--profile", "sim"], "--model needs a value, not --profile", ""),

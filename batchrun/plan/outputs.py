@@ -28,6 +28,8 @@ def is_device(output: str | Path) -> bool:
 
 def output_format(output: str, chosen: str | None, kind: Kind) -> str:
     """The format of the output: the chosen one, else by suffix, else JSONL. Raises RefusedError."""
+    if chosen is not None and chosen not in _FORMATS.values():
+        raise RefusedError(f"--format must be jsonl, csv or parquet, not {chosen}")
     found = chosen or _by_suffix(output)
     if kind is Kind.BATCH and found != "jsonl":
         raise RefusedError("results of an OpenAI Batch file are written as JSONL", "name the output NAME.jsonl")
