@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -487,6 +488,43 @@ def test_a_second_ctrl_c_ends_a_run_under_way_whose_stream_is_read_no_further(pr
     assert stopped.code == ExitCode.INTERRUPTED
     assert stopped.account["done"] >= 26
     assert "--output FILE` writes what is done" in stopped.err
+
+
+def without(number: int) -> Callable[[], None]:
+    """Before exec: a standard stream that is closed, as daemons have it."""
+    return partial(os.close, number)
+
+
+@pytest.mark.slow
+def test_a_run_needs_no_place_to_talk_to(provider: Provider) -> None:
+    given(2)
+    with Path("/dev/full").open("w") as full:
+        assert begun(*provider.args("--fresh"), stderr=full).wait(40) == ExitCode.OK
+        assert begun(*provider.args("--fresh", "--quiet"), stderr=full).wait(40) == ExitCode.OK
+    assert begun(*provider.args("--fresh"), stderr=None, preexec_fn=without(2)).wait(40) == ExitCode.OK
+    assert begun(*provider.args("--fresh"), stdout=None, preexec_fn=without(1)).wait(40) == ExitCode.OK
+    assert len(Path("out.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["--help"], ["runs"], ["-i", "in.jsonl", "-p", "say.md", "-P", "sim", "-o", "-"]])
+def test_output_to_a_closed_stream_is_an_error_and_no_traceback(words: list[str]) -> None:
+    given(2)
+    if words == ["runs"]:
+        assert ended(begun("-i", "in.jsonl", "-p", "say.md", "-P", "sim")).code == ExitCode.OK
+    ran = ended(begun(*words, stdout=None, preexec_fn=without(1)))
+    assert ran.code == ExitCode.STORAGE
+    assert "written" in ran.err or "closed" in ran.err
+
+
+@pytest.mark.slow
+def test_events_that_cannot_be_written_stop_the_run_and_nothing_else_is_blamed(provider: Provider) -> None:
+    given(300)
+    with Path("/dev/full").open("w") as full:
+        ran = ended(begun(*provider.args("--json"), stdout=full))
+    assert ran.code == ExitCode.STORAGE
+    assert "stopped: the events cannot be written: No space left on device" in ran.err
+    assert ran.account["pending"] > 0
 
 
 def test_of_many_that_begin_at_once_exactly_one_runs(provider: Provider) -> None:

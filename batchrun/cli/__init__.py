@@ -14,7 +14,7 @@ from typing import cast
 import click
 
 from batchrun import __version__
-from batchrun.cli import app, plan, post, report, run, runs, sim, tools
+from batchrun.cli import app, plan, post, report, run, runs, sim, streams, tools
 from batchrun.cli.failures import Border
 from batchrun.cli.shape import Door
 from batchrun.errors import ExitCode
@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Modules and rows on their way are many objects and hardly a cycle: looking for cycles less often takes a twentieth
     # off the start of every command and off an export.
     gc.set_threshold(20_000, 20, 100)
+    streams.fill()
     if isinstance(sys.stdout, io.TextIOWrapper):
         cast("io.TextIOWrapper", sys.stdout).reconfigure(
             errors="backslashreplace"

@@ -67,6 +67,9 @@ class Border:
     def _system(self, error: OSError) -> ExitCode:
         if error.errno == errno.EPIPE:
             return ExitCode.BROKEN_PIPE
+        if error.errno == errno.EBADF:
+            self.say("standard output is closed, and nothing can be written to it", "open it, or name an --output file")
+            return ExitCode.STORAGE
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
             self.say(f"cannot write: {error.strerror}", "make room, then give the same command again")
             return ExitCode.STORAGE

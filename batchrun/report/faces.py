@@ -65,7 +65,8 @@ class Quiet:
     def hear(self, event: Event) -> None:
         """Only the start."""
         if isinstance(event, RunStarted):
-            print(f"batchrun: {started(event)}", file=self._stream, flush=True)
+            with contextlib.suppress(OSError):
+                print(f"batchrun: {started(event)}", file=self._stream, flush=True)
 
     def paint(self, progress: Progress) -> None:
         """Nothing."""
@@ -201,9 +202,9 @@ def notable(event: Event) -> str | None:
 
 
 class JsonLines:
-    """One event a line on stdout; docs/events.md describes them. A reader that goes away is told to `gone`."""
+    """One event a line on stdout; docs/events.md describes them. `gone` is told why they can be written no more."""
 
-    def __init__(self, stream: TextIO, gone: Callable[[], None]) -> None:
+    def __init__(self, stream: TextIO, gone: Callable[[OSError], None]) -> None:
         self._stream = stream
         self._gone = gone
         self._closed = False
@@ -215,15 +216,15 @@ class JsonLines:
             self.say({"event": name, **plain(event)})
 
     def say(self, value: Mapping[str, Any]) -> None:
-        """One line; after a broken pipe nothing more."""
+        """One line; after one that failed nothing more."""
         if self._closed:
             return
         try:
             self._stream.write(json.dumps(value) + "\n")
             self._stream.flush()
-        except BrokenPipeError:
+        except OSError as error:
             self._closed = True
-            self._gone()
+            self._gone(error)
 
     def paint(self, progress: Progress) -> None:
         """The picture as an event of its own."""
@@ -271,7 +272,7 @@ def progress_values(progress: Progress) -> dict[str, Any]:
     return values
 
 
-def choose(settings: Settings, *, environ: Mapping[str, str], gone: Callable[[], None]) -> Face:
+def choose(settings: Settings, *, environ: Mapping[str, str], gone: Callable[[OSError], None]) -> Face:
     """The face that fits where the command runs; no bar where the lines of a log would tear it."""
     if settings.as_json:
         return JsonLines(sys.stdout, gone)

@@ -101,7 +101,7 @@ class Headless:
         self._face = choose(settings, environ=os.environ, gone=self._gone)
         self._run: Run | None = None
         self._drain = settings.drain
-        self._left_alone = False
+        self._unheard: Ending | None = None
         self._logs = settings.verbose or settings.log_file is not None
 
     def __enter__(self) -> Self:
@@ -183,8 +183,8 @@ class Headless:
         def at_hand(run: Run) -> None:
             self._run = run
             obey(run, prepared.plan)
-            if self._left_alone:
-                self._gone()
+            if self._unheard is not None:
+                run.stop(self._unheard, drain=self._drain)
 
         try:
             return await execute(prepared, access, self.emit, at_hand=at_hand, stream=stream)
@@ -199,11 +199,13 @@ class Headless:
             await asyncio.sleep(every)
             self._face.paint(self._fold.snapshot(loop.time()))
 
-    def _gone(self) -> None:
-        """Who reads the events has gone away, perhaps before there is a run."""
-        self._left_alone = True
-        if self._run is not None:
+    def _gone(self, error: OSError) -> None:
+        """The events cannot be written any more, perhaps before there is a run."""
+        ending = Ending(ExitCode.STORAGE, f"the events cannot be written: {error.strerror}")
+        if isinstance(error, BrokenPipeError):
             ending = Ending(ExitCode.BROKEN_PIPE, "the reader of the events has gone away")
+        self._unheard = ending
+        if self._run is not None:
             self._run.stop(ending, drain=self._drain)
 
 
@@ -268,8 +270,9 @@ def last_word(ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool, why
     command = words.going_on(ended.totals, run.reference, run.runs_dir)
     if command is not None:
         lines[-1] += f"; go on with: {command}"
-    for line in lines:
-        print(f"batchrun: {line}", file=stream, flush=True)
+    with contextlib.suppress(OSError):
+        for line in lines:
+            print(f"batchrun: {line}", file=stream, flush=True)
 
 
 def _foretold(run: RunFile) -> Foretold | None:
