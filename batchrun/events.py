@@ -66,8 +66,9 @@ class AttemptStarted(NamedTuple):
 class AttemptEnded(NamedTuple):
     """An attempt came to its end.
 
-    `cost` is what it is charged, in picodollars, None where the price is not known. `cause` is None for a paid reply that was accepted, else a short stable phrase; `status` is the HTTP status, 0
-    for none; `throttled` marks a 429; `retry` is whether the row will be sent again; `paid` whether a reply came.
+    `cost` is what it is charged, in picodollars, None where the price is not known. `cause` is None for a paid reply
+    that was accepted, else a short stable phrase; `status` is the HTTP status, 0 for none; `throttled` marks a 429;
+    `retry` is whether the row will be sent again; `paid` whether a reply came.
     """
 
     seq: int
@@ -87,8 +88,8 @@ class AttemptEnded(NamedTuple):
 class RowFinished(NamedTuple):
     """A row's outcome is committed.
 
-    `shared` is whether the reply to an equal request made it done; then `saved_tokens` and `saved` are what its own would
-    have used and cost, in picodollars, None where the price is not known.
+    `shared` is whether the reply to an equal request made it done; then `saved_tokens` and `saved` are what its own
+    would have used and cost, in picodollars, None where the price is not known.
     """
 
     seq: int

@@ -229,8 +229,9 @@ class Totals:
     Money is in picodollars. `cost` is what all attempts that ended are charged; parts of it are `cost_again`, for
     replies that were invalid against the schema, and `cost_maybe`, for attempts without an answer, in full. `cost_open`
     is what open attempts may cost at worst. `unpriced` attempts were or may have been paid, at a price not known.
-    `failed_for_now` and `failed_post`, which failed in post-processing, are part of `failed`. `shared` rows, part of `done`,
-    were answered by the reply to an equal request; `saved_tokens` and `saved` are what they would have used and cost.
+    `failed_for_now` and `failed_post`, which failed in post-processing, are part of `failed`. `shared` rows, part of
+    `done`, were answered by the reply to an equal request; `saved_tokens` and `saved` are what they would have used and
+    cost.
     """
 
     rows: int = 0

@@ -42,14 +42,15 @@ class Mark(NamedTuple):
 class Progress:
     """The run at one moment. Times are the engine's monotonic seconds, rates per second.
 
-    `left_out` are the rows that this command does not send: `--limit`, `--sample`. `done` … `unknown` are rows of the whole run, earlier sessions included; `finished_here`, `attempts` and what
-    follows count this session only. `retries` were sent again after a failure, `throttled` met a 429. `eta` is in
-    seconds, None while nothing supports one. `post` rows are in post-processing now, in `post_workers` processes.
+    `left_out` are the rows that this command does not send: `--limit`, `--sample`. `done` … `unknown` are rows of the
+    whole run, earlier sessions included; `finished_here`, `attempts` and what follows count this session only.
+    `retries` were sent again after a failure, `throttled` met a 429. `eta` is in seconds, None while nothing supports
+    one. `post` rows are in post-processing now, in `post_workers` processes.
 
     Money is of the whole run, in picodollars: `cost` is what is charged so far, `cost_again` of it for replies that
-    were asked again, `cost_maybe` for attempts that may have been paid (at their worst), `projected` what the whole
-    run will have cost if it goes on like this; all None where no price is known. `unpriced` replies are in no sum. `shared` of the
-    done rows were answered by the reply to an equal request, which saved `saved_tokens` and `saved`.
+    were asked again, `cost_maybe` for attempts that may have been paid (at their worst), `projected` what the whole run
+    will have cost if it goes on like this; all None where no price is known. `unpriced` replies are in no sum. `shared`
+    of the done rows were answered by the reply to an equal request, which saved `saved_tokens` and `saved`.
     """
 
     run: str = ""

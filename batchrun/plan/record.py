@@ -14,8 +14,8 @@ class Plan:
     """Everything a run needs to know, JSON-serialisable; kept in the journal. Durations are seconds.
 
     What decides the request of a row (and so drift) is `kind`, `endpoint`, `model`, `params`, `prompt_source`,
-    `variables`, `columns` and `max_output_tokens`; the rest may change from one command to the next. No key is in it: `headers` hold
-    secrets only as `${NAME}` references to the environment, expanded when a request is sent.
+    `variables`, `columns` and `max_output_tokens`; the rest may change from one command to the next. No key is in it:
+    `headers` hold secrets only as `${NAME}` references to the environment, expanded when a request is sent.
 
     `input_format` and `output_format` are names such as `jsonl`, `csv`, `parquet`. `output_fields` are the members
     that an output schema adds, one column each; where it is empty the reply's value goes whole into

@@ -161,7 +161,7 @@ def _loser(pair: tuple[str, str], active: set[str], chosen: set[str], layer: Lay
 
 
 def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
-    """One value for every option that any layer sets, the strongest layer's; and the sources, as `Gathered` has them."""
+    """The strongest layer's value for every option that any sets, and the sources, as `Gathered` has them."""
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for layer in layers:

@@ -100,8 +100,8 @@ def unresolved(value: Any, what: str, path: str) -> None:
 def inputs_of(inputs: Any, path: str, *, samples: bool) -> dict[str, InputField]:
     """The declared variables: a list of properties or a mapping of names.
 
-    A bare value in the mapping is a default, as Prompty 2.x has it; with `samples` the file is spelled as 1.x, where it is only an example.
-    The name of a type is a type in both.
+    A bare value in the mapping is a default, as Prompty 2.x has it; with `samples` the file is spelled as 1.x, where it
+    is only an example. The name of a type is a type in both.
     """
     if inputs is None:
         return {}

@@ -1,8 +1,8 @@
 """The filters and tests a prompt may use.
 
-A filter is here if its result is not much larger than what goes in, whatever its arguments, and if the same row
-always gives the same text. Those that can multiply (`replace`, `join`, `indent`) compute the size of their result
-before they build it; `sandbox` counts what they all make. `default`, `is defined` and `is undefined` take null for absent.
+A filter is here if its result is not much larger than what goes in, whatever its arguments, and if the same row always
+gives the same text. Those that can multiply (`replace`, `join`, `indent`) compute the size of their result before they
+build it; `sandbox` counts what they all make. `default`, `is defined` and `is undefined` take null for absent.
 """
 
 import json

@@ -1,7 +1,7 @@
 """GitHub's `.prompt.yml`: `messages`, `model`, `modelParameters`, `responseFormat`, `jsonSchema`.
 
-https://docs.github.com/en/github-models/use-github-models/storing-prompts-in-github-repositories; the fields are those of
-`pkg/prompt/prompt.go` in github/gh-models. `testData` and `evaluators` are for GitHub's own tests and not used here.
+https://docs.github.com/en/github-models/use-github-models/storing-prompts-in-github-repositories; the fields are those
+of `pkg/prompt/prompt.go` in github/gh-models. `testData` and `evaluators` are for GitHub's own tests and not used here.
 """
 
 import json

@@ -165,7 +165,7 @@ def _front_matter(text: str, path: str) -> tuple[str | None, str, int]:
 
 
 def split_roles(body: str, first_line: int, path: str) -> tuple[Message, ...]:
-    """The messages of a body. Text before the first role line is a system message; without role lines all is the user's."""
+    """The messages of a body. Text before the first role line is the system's; without role lines all is the user's."""
     role, start, lines = "system", 0, body.split("\n")
     messages: list[Message | None] = []
     marks = 0

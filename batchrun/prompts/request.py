@@ -59,7 +59,7 @@ def members(prompt: Prompt, endpoint: Endpoint, model: str | None, params: Mappi
 
 
 def frame(endpoint: Endpoint, rest: Mapping[str, Any], roles: list[str]) -> list[str]:
-    """The constant JSON around the texts of the messages, inside whose quotes they belong: one piece more than texts."""
+    """The constant JSON around the texts of the messages, which belong inside its quotes: one piece more than texts."""
     model = {"model": rest["model"]} if "model" in rest else {}
     tail = {name: value for name, value in rest.items() if name != "model"}
     start = "{" + _inner(model) + ("," if model else "") + f'"{CONTENT[endpoint]}":'

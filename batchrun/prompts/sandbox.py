@@ -1,8 +1,8 @@
 """Which templates are let in, and what they can reach while they render.
 
-Nothing inside a process can interrupt a template that loops without printing, and Jinja's sandbox limits neither
-memory nor time. So a template is judged before it ever runs, by `whitelist`, and what is left to happen while it
-renders is bounded: loops by MAX_STEPS, what filters, `~` and `+` make on the way by MAX_MADE, the message by MAX_OUTPUT.
+Nothing inside a process can interrupt a template that loops without printing, and Jinja's sandbox limits neither memory
+nor time. So a template is judged before it ever runs, by `whitelist`, and what is left to happen while it renders is
+bounded: loops by MAX_STEPS, what filters, `~` and `+` make on the way by MAX_MADE, the message by MAX_OUTPUT.
 
 Row data is data only: `a.b` is the member `b` of an object, never an attribute of a Python value. There are no
 globals, no loader, no autoescaping, and undefined variables are errors.

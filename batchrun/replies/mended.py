@@ -17,7 +17,7 @@ _SIGNS = ("\\ud", "\\uD", "NaN", "Infinity")
 
 
 class Mended(NamedTuple):
-    """A body as valid JSON: U+FFFD for each half of a pair, null for each number that is none, if there were `numbers`."""
+    """A body as valid JSON: U+FFFD for each half of a pair and, if there were `numbers`, null for each that is none."""
 
     text: str
     data: Any

@@ -1,4 +1,4 @@
-"""What `export` and `report` write: the output of a journal again, whole or as a stream, only what failed, or a page."""
+"""What `export` and `report` write: the output of a journal again, whole or as a stream, what failed, or a page."""
 
 import contextlib
 import sys

@@ -1,4 +1,4 @@
-"""What `--verbose` and `--log-file` tell of a run: its events as log records, from bookkeeping (DEBUG) to trouble (WARNING)."""
+"""What `--verbose` and `--log-file` tell of a run: its events, from bookkeeping (DEBUG) to trouble (WARNING)."""
 
 import logging
 

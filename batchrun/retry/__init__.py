@@ -2,7 +2,7 @@
 
 Theory. An attempt's answer is judged in this order, first match wins:
 
-1.  A 200 with a reply: done; but a reply that does not fit the schema is asked again, and a flagged one may be a failure.
+1.  A 200 with a reply: done; but a reply that does not fit the schema is asked again, a flagged one may be a failure.
 2.  An empty account (402, a 429 or 403 with a billing code, a 400 that says so, whatever Retry-After says): the run
     stops, rows stay pending.
 3.  Any other 429: the gate has closed for everybody; the row goes back and loses nothing. Only a request that can never

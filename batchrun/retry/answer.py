@@ -75,7 +75,7 @@ class Answer(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What failures have in common that are alike: that the provider fails, that it sends no reply, or their cause."""
+        """What failures that are alike have in common: that the provider fails, sends no reply, or their cause."""
         if self.down:
             return "down"
         return "no reply" if self.defect is not None else self.cause

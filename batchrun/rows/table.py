@@ -88,7 +88,7 @@ def delimiter_of(head: str) -> str:
 
 
 def widths(head: str, delimiter: str) -> list[int]:
-    """The number of cells of each of the first records. The last line may be cut off, so it counts only in a short head."""
+    """The number of cells of each of the first records. The last line may be cut: it counts only in a short head."""
     lines = head.split("\n")
     whole = lines[:-1] if len(lines) > _LOOKED_AT else lines
     reader = csv.reader((f"{line}\n" for line in whole), delimiter=delimiter)

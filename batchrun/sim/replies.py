@@ -1,4 +1,4 @@
-"""Deterministic replies: the leading sentences of what was asked, in OpenAI's shapes, saying that they are simulated."""
+"""Deterministic replies: the leading sentences of what was asked, in OpenAI's shapes, marked as simulated."""
 
 import base64
 import json
