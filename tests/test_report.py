@@ -91,16 +91,17 @@ def test_an_event_is_plain_json() -> None:
     assert lines[2]["outcome"]["flags"] == ["truncated"]
 
 
-def test_a_reader_of_events_that_left_is_told_once() -> None:
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left on device")])
+def test_that_events_can_be_written_no_more_is_told_once(error: OSError) -> None:
     class Gone(io.StringIO):
         def write(self, _: str) -> int:
-            raise BrokenPipeError
+            raise error
 
-    told: list[bool] = []
-    face = JsonLines(Gone(), lambda: told.append(True))
+    told: list[OSError] = []
+    face = JsonLines(Gone(), told.append)
     face.hear(STARTED)
     face.hear(Going(1.0))
-    assert told == [True]
+    assert told == [error]
 
 
 class Terminal(io.StringIO):
