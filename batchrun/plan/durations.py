@@ -35,16 +35,3 @@ def _parse(text: str) -> float | None:
 
 def _expected(value: object) -> str:
     return f"must be a finite duration such as 90s, 10m or 1h30m, not {value!r}"
-
-
-def format_duration(seconds: float) -> str:
-    """The shortest spelling that `parse_duration` reads back: 5400 → `1h30m`, 0.5 → `0.5s`."""
-    if seconds <= 0 or seconds != int(seconds):
-        return f"{seconds:g}s"
-    parts: list[str] = []
-    rest = int(seconds)
-    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
-        count, rest = divmod(rest, size)
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts)
