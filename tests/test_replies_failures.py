@@ -130,6 +130,13 @@ def test_a_reply_that_fits(text: str):
 
 
 @pytest.mark.parametrize(
+    "text", ['{"name": "\\ud83d!"}', '\ufeff{"name": "\\ud83d!"}', '```\n{"name": "\\ud83d!"}\n```']
+)
+def test_half_of_a_pair_in_a_reply_is_no_reason_to_ask_again(text: str):
+    assert checker(PERSON).check(text) == {"name": "\ufffd!"}
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ('{"name": 7}', ['at $.name: 7 is not of type "string"']),

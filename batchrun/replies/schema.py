@@ -8,6 +8,7 @@ import jsonschema_rs
 import orjson
 
 from batchrun.errors import PromptError
+from batchrun.replies.mended import mended
 
 _MOST_COMPLAINTS = 3
 _LONGEST_COMPLAINT = 200
@@ -34,12 +35,16 @@ class Checker:
         """The JSON value of `text` if it fits, else a Complaint.
 
         A text that is one Markdown fence and nothing else counts as what the fence encloses. Integers keep all digits.
+        Half of a surrogate pair becomes U+FFFD (`replies.mended`).
         """
         fence = _ONE_FENCE.fullmatch(text)
         inside = fence["inside"] if fence else text
         try:
             value = orjson.loads(inside)
         except orjson.JSONDecodeError as error:
+            found = mended(inside)
+            if found is not None and not found.numbers:
+                return self.check(found.text)
             return Complaint(f"The answer is not JSON: {error.msg} (line {error.lineno}, column {error.colno}).")
         if self._validator.is_valid(value):
             return json.loads(inside) if _LONG_INTEGER.search(inside) else value

@@ -147,10 +147,13 @@ def _header(records: Iterator[Cells | Invalid], name: str) -> list[str]:
 def refuse_header(header: Sequence[str], name: str) -> None:
     """Raises InputError for columns without a name and for names that appear twice."""
     if "" in header:
-        raise InputError(f"{name}: column {list(header).index('') + 1} of the header has no name.")
+        place = list(header).index("") + 1
+        raise InputError(f"{name}: column {place} of the header has no name.", "Give it one in the first line.")
     double = next((column for index, column in enumerate(header) if column in header[:index]), None)
     if double is not None:
-        raise InputError(f'{name}: the header has the column "{printable(double, 60)}" twice.')
+        raise InputError(
+            f'{name}: the header has the column "{printable(double, 60)}" twice.', "Give each column a name of its own."
+        )
 
 
 def _cells(count: int) -> str:
