@@ -16,7 +16,7 @@ asyncio.set_event_loop(None)
 
 collect_ignore = [] if CHROMIUM else ["test_report_browser.py"]
 if sys.platform == "win32":  # no pseudo-terminals
-    collect_ignore += ["test_tui_program.py"]
+    collect_ignore += ["test_tui_browser.py", "test_tui_program.py", "test_tui_terminal.py"]
 
 
 def pytest_report_header() -> str | None:

@@ -1,6 +1,10 @@
 """The app as its user meets it: what is seen, and what the engine did. Over the simulated provider, on a real journal."""
 
+import asyncio
 import json
+import os
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +14,11 @@ from textual.widgets import Input
 
 from batchrun.journal import Reader
 from batchrun.models import State
+from batchrun.registry import RunFile
 from batchrun.tui.desk import Phase
 from batchrun.tui.screens.ask import Choose, Confirm
 from batchrun.tui.screens.row import RowScreen
+from batchrun.tui.screens.run import RunScreen
 from batchrun.tui.screens.runs import RunsScreen
 from batchrun.tui.widgets.editor import Editor
 from batchrun.tui.widgets.outcomes import Outcomes
@@ -221,7 +227,7 @@ async def test_old_runs_are_listed_opened_and_deleted(tmp_path: Path) -> None:
         await pilot.press("enter")
         await tui.until(pilot, lambda: "● 3 done" in tui.shown(pilot) and "Row 3 says" in tui.shown(pilot))
         await pilot.press("p")
-        await tui.until(pilot, lambda: any("can be steered" in note.message for note in pilot.app._notifications))
+        await tui.until(pilot, lambda: "can be steered" in tui.told(pilot))
         Path("out.jsonl").unlink()
         await pilot.press("f4", "e")
         await tui.until(pilot, lambda: Path("out.jsonl").exists())
@@ -230,6 +236,62 @@ async def test_old_runs_are_listed_opened_and_deleted(tmp_path: Path) -> None:
         await pilot.press("enter")
         await tui.until(pilot, lambda: not list(Path(".batchrun").glob("2*.db")))
         assert Path("out.jsonl").exists()
+
+
+async def test_a_run_of_another_terminal_is_watched_and_not_steered(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(60), latency="0.3")
+    options = ["--prompt", "echo", "--set", "tone=calmly", "--profile", "sim", "--output", "out.jsonl", "--quiet"]
+    command = [sys.executable, "-m", "batchrun", "--input", "rows.jsonl", "--concurrency", "2", *options]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    headless = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL, env=environment)
+    try:
+        async with tui.app().run_test(size=WIDE) as pilot:
+            await pilot.press("f4")
+            await tui.until(pilot, lambda: "running" in tui.shown(pilot))
+            await pilot.press("r")
+            await tui.until(pilot, lambda: "a process works on this run" in tui.told(pilot))
+            await pilot.press("enter")
+            await tui.until(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
+            await tui.until(pilot, lambda: "running elsewhere (read only)" in tui.shown(pilot))
+            outcomes = pilot.app.screen.query_one(Outcomes)
+            await tui.until(pilot, lambda: outcomes.current is not None and outcomes.current.state is State.DONE)
+            await pilot.press("p")
+            await tui.until(pilot, lambda: "only a run that this app has started" in tui.told(pilot))
+            await pilot.press("r")
+            await tui.until(pilot, lambda: "another process" in tui.told(pilot))
+            assert headless.returncode is None
+            await tui.until(pilot, lambda: "finished" in tui.shown(pilot), 40)
+            assert "● 60 done" in tui.shown(pilot)
+        assert await headless.wait() == 0
+    finally:
+        if headless.returncode is None:
+            headless.kill()
+            await headless.wait()
+    assert tui.attempts() == 60
+
+
+async def test_an_output_that_is_being_written_is_whole_when_the_app_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tui.place(tmp_path, tui.rows(3))
+    may, whole = threading.Event(), Path("whole")
+
+    def exported(_: RunFile) -> str:
+        may.wait(20)
+        whole.touch()
+        return "whole"
+
+    monkeypatch.setattr("batchrun.tui.session.exported", exported)
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await tui.started(pilot)
+        await tui.until(pilot, lambda: "finished" in tui.shown(pilot))
+        await pilot.press("f4")
+        await tui.until(pilot, lambda: "1 run in" in tui.shown(pilot))
+        await pilot.press("e", "q")
+        await tui.until(pilot, lambda: "an output is being written" in tui.told(pilot))
+        may.set()
+        await tui.until(pilot, lambda: pilot.app.return_code is not None)
+        assert whole.exists()
 
 
 async def test_what_is_refused_is_said_with_what_to_do_next(tmp_path: Path) -> None:

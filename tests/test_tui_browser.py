@@ -15,7 +15,8 @@ from test_tui_program import totals
 
 from batchrun.journal import Reader
 
-pytestmark = pytest.mark.slow  # each test waits for a program
+# Slow: each test waits for a program.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undisturbed", "alone")]
 
 ROOT = Path(__file__).parents[1]
 
@@ -68,15 +69,6 @@ class Tab:
         await self.until(lambda: b"ready" in self.read())
         self.say(b"D", b"\x1b[15~")
         await self.until(lambda: self.read() and totals().done > 4)
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("BATCHRUN_", "OPENAI_")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
 @pytest.fixture

@@ -107,3 +107,63 @@ async def test_without_a_terminal_the_app_is_refused() -> None:
     )
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "the app needs a terminal" in ran.stderr
+
+
+async def test_a_row_is_read_in_the_pager_while_the_run_goes_on_and_the_app_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pager = tmp_path / "pager"
+    pager.write_text(
+        f"#!{sys.executable}\nimport sys\nprint('PAGER SHOWS', open(sys.argv[1]).read())\ninput()\nprint('PAGER ENDS')\n"
+    )
+    pager.chmod(0o755)
+    monkeypatch.setenv("PAGER", str(pager))
+    tui.place(tmp_path, tui.rows(120), latency="0.2")
+    terminal = Terminal("app", "echo", "rows.jsonl", "--profile", "sim", "--set", "tone=a", "--concurrency", "2")
+    try:
+        await _running(terminal)
+        terminal.press("enter")
+        await terminal.until(lambda: b"Copy reply" in terminal.output)
+        os.write(terminal.master, b"o")
+        await terminal.until(lambda: b"PAGER SHOWS" in terminal.output)
+        left = terminal.output.rpartition(b"PAGER SHOWS")[0]
+        assert b"\x1b[?1049l" in left.rpartition(b"\x1b[?1049h")[2]  # the terminal was the pager's
+        before = totals().done
+        await terminal.until(lambda: b"[simulated] Row 1 says a word." in terminal.read().rpartition(b"PAGER SHOWS")[2])
+        await terminal.until(lambda: totals().done > before + 2)
+        os.write(terminal.master, b"\n")
+        await terminal.until(lambda: b"Copy reply" in terminal.output.rpartition(b"PAGER ENDS")[2])
+        terminal.press("escape")
+        await terminal.until(lambda: b"Filter" in terminal.output.rpartition(b"PAGER ENDS")[2])
+        terminal.process.send_signal(signal.SIGTERM)
+        assert await terminal.ended(15) == 143
+    finally:
+        terminal.close()
+
+
+def _nobody_has(session: str) -> bool:
+    """Whether no process of this session is left."""
+    return not subprocess.run(
+        ["ps", "-s", session, "-o", "pid="], capture_output=True, text=True, check=False
+    ).stdout.split()
+
+
+async def test_a_signal_ends_the_app_while_the_pager_has_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAGER", f"{sys.executable} -c 'import sys; print(\"PAGER SHOWS\"); input()'")
+    tui.place(tmp_path, tui.rows(120), latency="0.2")
+    terminal = Terminal("app", "echo", "rows.jsonl", "--profile", "sim", "--set", "tone=a", "--concurrency", "2")
+    try:
+        await _running(terminal)
+        terminal.press("enter")
+        await terminal.until(lambda: b"Copy reply" in terminal.output)
+        os.write(terminal.master, b"o")
+        await terminal.until(lambda: b"PAGER SHOWS" in terminal.output)
+        terminal.process.send_signal(signal.SIGTERM)
+        assert await terminal.ended(15) == 143
+        assert terminal.output.rfind(b"\x1b[?1049l") > terminal.output.rfind(b"\x1b[?1049h")
+        assert b"go on with" in terminal.output
+        assert await asyncio.to_thread(_nobody_has, str(terminal.process.pid))
+    finally:
+        terminal.close()

@@ -18,16 +18,9 @@ from test_tui_program import totals
 from batchrun.journal import Reader
 from batchrun.tui.terminal import BEHIND, LAST_WORDS, Output
 
+pytestmark = pytest.mark.usefixtures("undisturbed", "alone")
+
 OPTIONS = "--profile", "sim", "--set", "tone=calmly", "--output", "out.jsonl"
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("BATCHRUN_", "OPENAI_")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
 async def _running(count: int, latency: str) -> Terminal:

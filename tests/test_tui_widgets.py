@@ -19,14 +19,14 @@ from batchrun.progress import Progress
 from batchrun.registry import RunFile, Summary
 from batchrun.report.words import status
 from batchrun.tui.choices import FROM_VALUE, Origin
-from batchrun.tui.desk import Phase, Sight
+from batchrun.tui.desk import Phase, Sight, Trouble
 from batchrun.tui.draft import Draft, Source
 from batchrun.tui.look import Look
 from batchrun.tui.screens.runs import cells, fitting
 from batchrun.tui.session import overall
 from batchrun.tui.widgets.field import Field
 from batchrun.tui.widgets.outcomes import Outcomes
-from batchrun.tui.widgets.paint import account, counts
+from batchrun.tui.widgets.paint import account, counts, limit_lines, why_lines
 from batchrun.tui.widgets.panels import Panel
 from batchrun.tui.widgets.variables import Variables
 
@@ -198,3 +198,22 @@ def test_a_run_that_has_ended_has_the_rates_of_all_its_time() -> None:
     progress = Progress(causes={}, started=10.0, now=30.0, finished_here=100, input_tokens=30, output_tokens=10)
     shown = overall(replace(progress, row_rate=0.1))
     assert (shown.row_rate, shown.token_rate) == (5.0, 2.0)
+
+
+def test_what_may_have_been_paid_is_whole_at_any_width() -> None:
+    progress = Progress(causes={}, attempts=12_345, retries=120, throttled=33, maybe_paid=7)
+    sight = Sight(phase=Phase.RUNNING, progress=progress, title="a run")
+    for width, height in ((36, 4), (49, 7), (62, 7)):
+        lines = limit_lines(sight, width, height)
+        assert len(lines) <= height
+        assert all(line.cell_length <= width for line in lines)
+        assert any("maybe paid 7" in line.plain for line in lines)
+
+
+def test_why_a_run_was_refused_is_folded_where_there_is_room_and_cut_where_there_is_none() -> None:
+    trouble = Trouble("The run is held by process 4711 of this machine since noon", "wait until it ends, or stop it")
+    sight = Sight(phase=Phase.REFUSED, progress=Progress(causes={}), title="a run", trouble=trouble)
+    wide = [line.plain.strip() for line in why_lines(sight, 30, 7)]
+    assert " ".join(wide) == f"nothing was sent {trouble.message} next: {trouble.hint}"
+    assert all(len(line) <= 30 for line in wide)
+    assert [line.plain for line in why_lines(sight, 30, 2)] == ["nothing was sent", trouble.message]

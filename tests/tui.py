@@ -64,6 +64,11 @@ def shown(pilot: Pilot[Any]) -> str:
     return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in update)
 
 
+def told(pilot: Pilot[Any]) -> str:
+    """What the notes in the corner say."""
+    return "\n".join(note.message for note in pilot.app._notifications)
+
+
 def setup(pilot: Pilot[Any]) -> SetupScreen:
     screen = pilot.app.screen
     assert isinstance(screen, SetupScreen)

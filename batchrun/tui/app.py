@@ -93,6 +93,7 @@ class BatchrunApp(App[int]):
         self._session: Session | None = None
         self._leaving = False
         self._tried = 0
+        self._exports: set[asyncio.Task[str]] = set()
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
         self.theme = self._theme()
@@ -168,7 +169,10 @@ class BatchrunApp(App[int]):
 
     async def export(self, run: "RunFile") -> str:
         """Write the output of a run again, in a thread; the names of what was written."""
-        return await asyncio.to_thread(_later("batchrun.tui.session").exported, run)
+        writing = asyncio.create_task(asyncio.to_thread(_later("batchrun.tui.session").exported, run))
+        self._exports.add(writing)
+        writing.add_done_callback(self._exports.discard)
+        return await asyncio.shield(writing)
 
     async def foresee(self, flags: Mapping[str, Any], wanted: Callable[[], bool]) -> Foreseen | None:
         """What a run of these flags would send, cost and take, found in a thread; never beside a run."""
@@ -296,6 +300,9 @@ class BatchrunApp(App[int]):
     async def _finish(self, code: ExitCode, drain: float | None) -> None:
         if self.busy:
             await self.settle(code, drain)
+        if self._exports:
+            self.notify("an output is being written; the app ends with it", timeout=60)
+            await asyncio.wait(self._exports, timeout=drain)
         self.exit(int(code), return_code=int(code))
 
     async def settle(self, code: ExitCode, drain: float | None) -> None:
@@ -340,6 +347,8 @@ async def _shown(app: BatchrunApp) -> int:
         finally:
             # Also after a defect of a screen: nothing that was paid for is lost.
             await app.settle(ExitCode.TERMINATED, leaving.HASTY_DRAIN)
+    # A pager that was ended by the end of the app leaves here what Textual catches while it paints.
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     code = int(app.return_code or 0)
     leaving.within(leaving.LAST_WORDS, code)
     with contextlib.suppress(OSError):  # a terminal that is gone

@@ -137,7 +137,11 @@ async def show_in_pager(screen: Screen[None], text: str) -> None:
         try:
             with app_of(screen).suspend():
                 process = await asyncio.create_subprocess_exec(*pager, file.name)
-                await process.wait()
+                try:
+                    await process.wait()
+                finally:
+                    if process.returncode is None:  # the app ends: nothing may read the terminal after it
+                        process.terminate()
         except (SuspendNotSupported, OSError) as error:
             screen.notify(printable(f"no pager: {error}", 200), severity="error", markup=False)
 

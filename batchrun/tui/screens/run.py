@@ -315,6 +315,9 @@ class RunScreen(Screen[None]):
         if self._watched is None:
             return
         sight, line = self._watched.sight(), self.query_one(Outcomes).current
+        if sight.foreign is not None:
+            self.notify("another process works on this run: retry when it has ended", severity="warning")
+            return
         options: list[tuple[str, str]] = []
         if line is not None and line.state is State.FAILED:
             options.append(

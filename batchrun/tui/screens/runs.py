@@ -135,7 +135,10 @@ class RunsScreen(Screen[None]):
         self._again(failed=True)
 
     def _again(self, *, failed: bool) -> None:
-        if (found := self._current) is not None:
+        found = self._current
+        if found is not None and found.running is not None:
+            self.notify("a process works on this run; Enter looks on", severity="warning")
+        elif found is not None:
             flags = {"runs_dir": desk(self).runs_dir} if desk(self).runs_dir else {}
             desk(self).begin(Again(reference=found.run.reference, flags=flags, failed=failed))
 

@@ -223,14 +223,13 @@ def eta(sight: Sight) -> str:
     return "not known yet" if progress.eta is None else f"≈ {words.duration(progress.eta)}"
 
 
-def limit_lines(sight: Sight, width: int) -> list[Content]:
+def limit_lines(sight: Sight, width: int, height: int) -> list[Content]:
     """Concurrency now and allowed, and how much of the requests and tokens per minute is used."""
     progress, limits, bounds = sight.progress, sight.progress.limits, sight.bounds
     room = max(4, min(30, width - 27))
     if limits is None:
-        return [joined([(f"{name:<10}", DIM), ("–", DIM)]) for name in ("in flight", "requests", "tokens")] + [
-            _tries(progress)
-        ]
+        empty = [joined([(f"{name:<10}", DIM), ("–", DIM)]) for name in ("in flight", "requests", "tokens")]
+        return [*empty, *_tries(progress, width, height - 3)]
     cap = f"/{bounds.cap if bounds else limits.cap}"
     share = progress.in_flight / limits.allowed if limits.allowed else 0.0
     used = f"{progress.in_flight}/{limits.allowed}"
@@ -238,7 +237,7 @@ def limit_lines(sight: Sight, width: int) -> list[Content]:
         joined([(f"{'in flight':<10}", DIM), (f"{used:>9} ", "bold"), (gauge(share, room), "$accent"), (cap, DIM)]),
         _limit("requests", limits.rpm, progress.row_rate, room, bounds.rpm if bounds else None),
         _limit("tokens", limits.tpm, progress.token_rate, room, bounds.tpm if bounds else None),
-        _tries(progress),
+        *_tries(progress, width, height - 3),
     ]
 
 
@@ -253,13 +252,23 @@ def _limit(name: str, rate: float | None, pace: float, room: int, mine: float | 
     return joined([(f"{name:<10}", DIM), (f"{shown:>9} ", "bold"), (gauge(used, room), colour), (own, DIM)])
 
 
-def _tries(progress: Progress) -> Content:
-    parts: list[Part] = [(f"{'attempts':<10}", DIM), (f"{words.count(progress.attempts):>9}", "bold")]
-    parts += [("  retries ", DIM), (words.count(progress.retries), "bold")]
-    parts += [("  429 ", DIM), (words.count(progress.throttled), "bold $warning" if progress.throttled else "bold")]
-    if progress.maybe_paid:
-        parts += [("  maybe paid ", DIM), (words.count(progress.maybe_paid), "bold $warning")]
-    return joined(parts)
+def _tries(progress: Progress, width: int, height: int) -> list[Content]:
+    """Attempts and what became of them, on one line or on two; retries give way where there is no room for either."""
+    tries: list[Part] = [(f"{'attempts':<10}", DIM), (f"{words.count(progress.attempts):>9}", "bold")]
+    retries: list[Part] = [("  retries ", DIM), (words.count(progress.retries), "bold")]
+    throttled = words.count(progress.throttled), "bold $warning" if progress.throttled else "bold"
+    if not progress.maybe_paid:
+        return [joined([*tries, *retries, ("  429 ", DIM), throttled])]
+    paid: list[Part] = [("  maybe paid ", DIM), (words.count(progress.maybe_paid), "bold $warning")]
+    whole = joined([*tries, *retries, ("  429 ", DIM), throttled, *paid])
+    if whole.cell_length <= width:
+        return [whole]
+    if height > 1:
+        return [
+            joined([*tries, *retries]),
+            joined([(f"{'429':<10}", DIM), (f"{throttled[0]:>9}", throttled[1]), *paid]),
+        ]
+    return [joined([("attempts ", DIM), (words.count(progress.attempts), "bold"), ("  429 ", DIM), throttled, *paid])]
 
 
 def why_lines(sight: Sight, width: int, height: int) -> list[Content]:
@@ -271,7 +280,19 @@ def why_lines(sight: Sight, width: int, height: int) -> list[Content]:
             lines.append(joined([("next: ", DIM), printable(sight.trouble.hint, 300)]))
     lines += cause_lines(sight.progress, width)
     lines += [joined([("· ", DIM), (notice, DIM)]) for notice in reversed(sight.notices)]
-    return lines[:height]
+    return folded(lines, width, height)
+
+
+def folded(lines: Sequence[Content], width: int, height: int) -> list[Content]:
+    """The lines that have room, the first of them folded where there are more rows than lines."""
+    spare = height - len(lines)
+    found: list[Content] = []
+    for line in lines:
+        pieces = line.wrap(width) if width > 0 and spare > 0 else [line]
+        shown = min(len(pieces), 1 + max(0, spare))
+        found += [*pieces[: shown - 1], Content(" ").join(pieces[shown - 1 :])]
+        spare -= shown - 1
+    return found[:height]
 
 
 def waiting_line(sight: Sight) -> Content:

@@ -71,7 +71,7 @@ class LimitsPanel(Panel):
     """How much is allowed, and how much of it is used."""
 
     def lines(self, sight: Sight, width: int, height: int) -> list[Content]:
-        return paint.limit_lines(sight, width)
+        return paint.limit_lines(sight, width, height)
 
 
 class Why(Panel):
