@@ -41,12 +41,14 @@ class _Connector(aiohttp.TCPConnector):
             except asyncio.CancelledError as error:
                 raise asyncio.CancelledError(UNSENT) from error
             protocol = connection.protocol
-            if protocol is None or protocol not in self._used or not protocol.should_close:
-                break
+            if protocol is None:
+                return connection
+            if protocol not in self._used:
+                self._used.add(protocol)
+                return connection
+            if not protocol.should_close:
+                return connection
             connection.close()
-        if protocol is not None:
-            self._used.add(protocol)
-        return connection
 
 
 class _Response(aiohttp.ClientResponse):
