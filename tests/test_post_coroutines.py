@@ -15,8 +15,9 @@ from batchrun.post import Failure, Item, Result, Value
 from batchrun.post.flight import Flight, StrangerError, worker
 from batchrun.post.lane import MOST, Lane
 from batchrun.post.load import load
-from batchrun.post.pool import LostError
+from batchrun.post.pool import LostError, Pool
 from batchrun.post.reply import KEPT, Done, Shard, Task
+from batchrun.post.worker import Setup
 
 SOURCE = """
 import asyncio, os, signal, time
@@ -55,6 +56,14 @@ async def stubborn(reply):
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
             pass
+    return reply.fields["n"]
+
+async def ends_in_a_task(reply):
+    async def leave():
+        raise SystemExit(3)
+    if reply.fields["n"] == 7:
+        await asyncio.create_task(leave())
+    await asyncio.sleep(0.01)
     return reply.fields["n"]
 
 async def where(reply):
@@ -113,6 +122,23 @@ async def test_a_row_that_does_not_end_fails_alone_wherever_it_runs(
     outlet = await Outlet(functions, name, workers=workers, concurrency=6, timeout=0.2).put(30)
     assert outlet.failed == {7: Failure("post: timed out", "no result after 0.2 s (--post-timeout)")}
     assert len(outlet.results) == 30
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+async def test_a_task_that_would_end_the_process_fails_its_row(functions: Path, workers: int) -> None:
+    outlet = await Outlet(functions, "ends_in_a_task", workers=workers, concurrency=6, timeout=5).put(30)
+    assert {n: failure.cause for n, failure in outlet.failed.items()} == {7: "post: SystemExit"}
+    assert len(outlet.results) == 30
+
+
+async def test_a_new_worker_does_not_pass_for_the_one_that_had_the_rows(functions: Path) -> None:
+    pool = Pool(1, Setup((f"{functions}:where",), concurrency=2, timeout=5, batch=False), os.environ)
+    try:
+        with pytest.raises(LostError) as lost:
+            await pool.run(Shard([], held=3), 5)
+        assert lost.value.failure.cause == "post: worker died"
+    finally:
+        await pool.close()
 
 
 async def test_rows_are_shared_evenly_between_the_workers(functions: Path) -> None:

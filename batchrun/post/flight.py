@@ -8,6 +8,7 @@ blocks the loop there is none, which is how that is noticed.
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
@@ -62,7 +63,9 @@ class Flight:
     def _turn(self) -> None:
         self._begin()
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._until_over())
+            while not self._over.is_set():
+                with contextlib.suppress(SystemExit, KeyboardInterrupt):  # of a task; who awaits that gets it as well
+                    runner.run(self._until_over())
 
     async def _until_over(self) -> None:
         await self._over.wait()

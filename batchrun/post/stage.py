@@ -41,7 +41,7 @@ PROBE = 20
 """Rows that are timed in the thread before it is decided."""
 LARGEST = 2000
 """Rows in a shard at most."""
-LINGER = 5.0
+LINGER = 4.0
 """Seconds that the stage goes on for when it is told to hurry and no more rows come: what is left can be done later,
 from the journal, and costs nothing."""
 _CERTAIN = PROBE * WORTH_A_PROCESS
