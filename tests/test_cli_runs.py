@@ -473,6 +473,24 @@ def test_ctrl_c_ends_a_run_that_is_done_and_whose_stream_is_read_no_further(prov
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("numbers", [[signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
+def test_signals_end_a_run_whose_events_are_read_no_further(provider: Provider, numbers: list[signal.Signals]) -> None:
+    given(2000)
+    with reader_that_stops() as write:
+        process = begun(*provider.args("--json"), stdout=write)
+        os.close(write)
+        await_true(lambda: provider.calls > 20, 30)
+        moment(1.5)
+        for number in numbers[:-1]:
+            process.send_signal(number)
+            moment(0.3)
+            assert process.poll() is None
+        stopped = signalled(process, numbers[-1])
+    assert stopped.code == 128 + numbers[0]
+    assert stopped.account["pending"] > 0
+
+
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_a_run_under_way_whose_stream_is_read_no_further(provider: Provider) -> None:
     padded(60)
     with reader_that_stops() as write:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import orjson
 
 from batchrun import replies, rows
-from batchrun.engine.outlet import UnreadError, outlet
+from batchrun.engine.outlet import UnreadError, outlet, waited_for
 from batchrun.errors import StorageError
 from batchrun.journal import Reader, Record, Result
 from batchrun.models import Invalid, Kind, State
@@ -46,11 +46,6 @@ def columns_of(plan: Plan, reader: Reader) -> tuple[str, ...]:
     texts = reader.texts() if plan.input_format in _UNLIKE else islice(reader.texts(), 1)
     found = dict.fromkeys(name for text in texts for name in rows.columns_of(text))
     return tuple(dict.fromkeys([*found, *new]))
-
-
-def waited_for() -> bool:
-    """Nobody has given up."""
-    return False
 
 
 def export(

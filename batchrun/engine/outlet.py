@@ -10,7 +10,7 @@ import os
 import select
 import stat
 from collections.abc import Callable
-from typing import BinaryIO, cast
+from typing import BinaryIO, TextIO, cast
 
 _PIECE = 4096
 """Bytes that a pipe takes at once where there is room: Linux' PIPE_BUF."""
@@ -22,6 +22,11 @@ _LOOK_EVERY = 0.1
 
 class UnreadError(OSError):
     """Nobody read, and nobody waits any more."""
+
+
+def waited_for() -> bool:
+    """Nobody has given up."""
+    return False
 
 
 class Outlet(io.RawIOBase):
@@ -65,6 +70,15 @@ class Outlet(io.RawIOBase):
         while not poll.poll(1000 * _LOOK_EVERY):
             if self._given_up():
                 raise UnreadError("nobody reads the output")
+
+
+def text_outlet(stream: TextIO, given_up: Callable[[], bool]) -> TextIO:
+    """The same for text, which is written at once."""
+    binary = getattr(stream, "buffer", None)
+    found = None if binary is None else outlet(binary, given_up)
+    if not isinstance(found, Outlet):
+        return stream
+    return io.TextIOWrapper(cast("BinaryIO", found), encoding="utf-8", write_through=True)
 
 
 def outlet(stream: BinaryIO, given_up: Callable[[], bool]) -> BinaryIO:

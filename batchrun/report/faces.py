@@ -13,6 +13,7 @@ from typing import Any, Protocol, TextIO
 from tqdm import tqdm
 
 from batchrun.display import counted, printable
+from batchrun.engine.outlet import text_outlet, waited_for
 from batchrun.events import (
     AttemptEnded,
     AttemptStarted,
@@ -272,10 +273,19 @@ def progress_values(progress: Progress) -> dict[str, Any]:
     return values
 
 
-def choose(settings: Settings, *, environ: Mapping[str, str], gone: Callable[[OSError], None]) -> Face:
-    """The face that fits where the command runs; no bar where the lines of a log would tear it."""
+def choose(
+    settings: Settings,
+    *,
+    environ: Mapping[str, str],
+    gone: Callable[[OSError], None],
+    given_up: Callable[[], bool] = waited_for,
+) -> Face:
+    """The face that fits where the command runs; no bar where the lines of a log would tear it.
+
+    A reader of events who reads no further holds the run up, until he is `given_up`.
+    """
     if settings.as_json:
-        return JsonLines(sys.stdout, gone)
+        return JsonLines(text_outlet(sys.stdout, given_up), gone)
     if settings.quiet:
         return Quiet(sys.stderr)
     if settings.no_progress:

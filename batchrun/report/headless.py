@@ -15,6 +15,7 @@ from batchrun.display import printable
 from batchrun.engine.ending import HASTY, Ending
 from batchrun.engine.execute import execute, pilot
 from batchrun.engine.going_on import prepare_post, prepare_resume
+from batchrun.engine.outlet import UnreadError
 from batchrun.engine.outlook import Foretold, foretold, outlook, outlook_after
 from batchrun.engine.rehearsal import rehearse
 from batchrun.engine.run import Run
@@ -98,7 +99,9 @@ class Headless:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._fold = Fold()
-        self._face = choose(settings, environ=os.environ, gone=self._gone)
+        self._signals: list[int] = []
+        hasty = partial(_hasty, self._signals)
+        self._face = choose(settings, environ=os.environ, gone=self._gone, given_up=hasty)
         self._run: Run | None = None
         self._drain = settings.drain
         self._unheard: Ending | None = None
@@ -151,7 +154,7 @@ class Headless:
 
         def at_hand(run: Run) -> None:
             self._run = run
-            obey(run, prepared.plan)
+            obey(run, prepared.plan, self._signals)
 
         async def go() -> Ending:
             painting = asyncio.get_running_loop().create_task(self._paint())
@@ -182,7 +185,7 @@ class Headless:
 
         def at_hand(run: Run) -> None:
             self._run = run
-            obey(run, prepared.plan)
+            obey(run, prepared.plan, self._signals)
             if self._unheard is not None:
                 run.stop(self._unheard, drain=self._drain)
 
@@ -200,7 +203,9 @@ class Headless:
             self._face.paint(self._fold.snapshot(loop.time()))
 
     def _gone(self, error: OSError) -> None:
-        """The events cannot be written any more, perhaps before there is a run."""
+        """The events cannot be written any more, perhaps before there is a run. After signals it is they that count."""
+        if isinstance(error, UnreadError):
+            return
         ending = Ending(ExitCode.STORAGE, f"the events cannot be written: {error.strerror}")
         if isinstance(error, BrokenPipeError):
             ending = Ending(ExitCode.BROKEN_PIPE, "the reader of the events has gone away")
@@ -209,9 +214,10 @@ class Headless:
             self._run.stop(ending, drain=self._drain)
 
 
-def obey(run: Run, plan: Plan) -> None:
+def obey(run: Run, plan: Plan, met: list[int]) -> None:
     """Let signals stop the run: the first drains, a second Ctrl-C leaves at once. A signal that was ignored before
-    the start stays ignored, as `nohup` and `cmd &` want it."""
+    the start stays ignored, as `nohup` and `cmd &` want it. Signals are `met` at once, also where the loop waits for
+    a reader."""
     loop = asyncio.get_running_loop()
     received: list[ExitCode] = []
     for name, code in _SIGNALS.items():
@@ -221,8 +227,14 @@ def obey(run: Run, plan: Plan) -> None:
         stop = partial(_stop, run, plan, code, received)
         try:
             loop.add_signal_handler(number, stop)
+            signal.signal(number, lambda now, _: met.append(now))  # the loop itself hears by its wakeup descriptor
         except NotImplementedError:  # Windows has no loop.add_signal_handler
             signal.signal(number, partial(_pass_on, loop, stop))
+
+
+def _hasty(met: list[int]) -> bool:
+    """Whether these signals leave no time for a reader: a second one, or any but Ctrl-C."""
+    return len(met) > 1 or any(number != signal.SIGINT for number in met)
 
 
 def _pass_on(loop: asyncio.AbstractEventLoop, stop: Callable[[], None], *_: object) -> None:
