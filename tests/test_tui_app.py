@@ -15,6 +15,7 @@ from textual.widgets import Input
 from batchrun.journal import Reader
 from batchrun.models import State
 from batchrun.registry import RunFile
+from batchrun.tui.app import BatchrunApp
 from batchrun.tui.desk import Phase
 from batchrun.tui.screens.ask import Choose, Confirm
 from batchrun.tui.screens.row import RowScreen
@@ -45,6 +46,28 @@ async def test_a_run_is_set_up_started_and_finished(tmp_path: Path) -> None:
     written = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert [row["id"] for row in written] == ["r1", "r2", "r3", "r4", "r5"]
     assert all("[simulated]" in row["output"] for row in written)
+
+
+async def test_an_empty_setup_asks_for_the_prompt_first_and_then_for_the_input(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(2))
+    async with BatchrunApp({"profile": "sim"}).run_test(size=WIDE) as pilot:
+        await tui.until(pilot, lambda: pilot.app.focused is not None and "choose a prompt" in tui.shown(pilot))
+        await pilot.press("ctrl+o")
+        await tui.until(pilot, lambda: "Which prompt?" in tui.shown(pilot) and "summarize" in tui.shown(pilot))
+        await pilot.press("enter")
+        await tui.until(pilot, lambda: "Says a row again." in tui.shown(pilot))
+        await pilot.press("f3")
+        await tui.until(pilot, lambda: "no run yet: F2 sets one up" in tui.shown(pilot))
+
+
+async def test_a_provider_is_found_by_typing_its_name(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(2))
+    async with tui.app(profile="openai").run_test(size=WIDE) as pilot:
+        await tui.until(pilot, lambda: "api.openai.com" in tui.shown(pilot))
+        pilot.app.screen.query_one("#profile").focus()
+        await pilot.press("enter")
+        await pilot.press(*"sim", "enter")
+        await tui.until(pilot, lambda: "--profile sim" in tui.shown(pilot))
 
 
 async def test_a_missing_variable_is_marked_and_typing_it_mends_the_request(tmp_path: Path) -> None:

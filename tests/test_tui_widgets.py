@@ -25,7 +25,7 @@ from batchrun.tui.look import Look
 from batchrun.tui.screens.runs import cells, fitting
 from batchrun.tui.session import overall
 from batchrun.tui.widgets.field import Field
-from batchrun.tui.widgets.outcomes import Outcomes
+from batchrun.tui.widgets.outcomes import Outcomes, values
 from batchrun.tui.widgets.paint import account, counts, limit_lines, why_lines
 from batchrun.tui.widgets.panels import Panel
 from batchrun.tui.widgets.variables import Variables
@@ -217,3 +217,16 @@ def test_why_a_run_was_refused_is_folded_where_there_is_room_and_cut_where_there
     assert " ".join(wide) == f"nothing was sent {trouble.message} next: {trouble.hint}"
     assert all(len(line) <= 30 for line in wide)
     assert [line.plain for line in why_lines(sight, 30, 2)] == ["nothing was sent", trouble.message]
+
+
+def test_the_rows_of_the_table_are_told_by_their_values_even_where_they_are_cut() -> None:
+    assert (
+        values('{"id": "r1", "n": 1.50, "text": "a \\"word\\", {x}: [y]", "ok": true}')
+        == 'r1 · 1.50 · a "word", {x}: [y] · true'
+    )
+    assert values('{"id": "r1", "text": "cut he') == "r1 · cut he"
+    assert values('{"id": "r1", "text": "cut \\u00') == "r1 · cut \\u00"
+    assert values('{"id": "r1", "te') == "r1"
+    assert values('{"custom_id": "a", "body": {"model": "m"}}') == '{"custom_id": "a", "body": {"model": "m"}}'
+    assert values("a line of text") == "a line of text"
+    assert values("{}") == "{}"

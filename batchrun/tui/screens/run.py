@@ -18,6 +18,7 @@ from batchrun.tui.desk import Again, Bounds, Phase, Sight, Steered, Watched, app
 from batchrun.tui.look import Look
 from batchrun.tui.screens.ask import AskBounds, Choose
 from batchrun.tui.screens.row import RowScreen
+from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.field import Field
 from batchrun.tui.widgets.outcomes import Outcomes
 from batchrun.tui.widgets.panels import Account, Heading, LimitsPanel, Panel, Speed, Why
@@ -116,7 +117,10 @@ class RunScreen(Screen[None]):
         self._drop_look()
 
     def _paint(self) -> None:
-        if self._watched is None or not self.is_current:
+        if not self.is_current:
+            return
+        if self._watched is None:
+            self._say(Content.styled("no run yet: F2 sets one up, F4 lists those that are here", "$foreground-muted"))
             return
         sight = self._watched.sight()
         if sight is not self._sight:
@@ -261,12 +265,10 @@ class RunScreen(Screen[None]):
         if self._watched is None:
             return
         progress = self._watched.sight().progress
-        states = [(f"state:{state}", f"{state}") for state in State if state is not State.IN_FLIGHT]
-        causes = [
-            (f"cause:{cause}", f"{count:>7,} failed: {printable(cause, 60)}")
-            for cause, count in progress.causes.items()
-        ]
-        self._ask("Show", [("all", "all rows"), *states, *causes], self._filtered)
+        found = paint.counts(progress)
+        states = [(f"state:{state}", f"{found[state]:>9,}  {state}") for state in State if state is not State.IN_FLIGHT]
+        causes = [(f"cause:{cause}", f"{'':>9}  failed: {printable(cause, 60)}") for cause in progress.causes]
+        self._ask("Show", [("all", f"{progress.rows:>9,}  all rows"), *states, *causes], self._filtered)
 
     def _ask(self, question: str, options: list[tuple[str, str]], then: Callable[[str], None]) -> None:
         app_of(self).push_screen(Choose(question, options), lambda answer: then(answer) if answer else None)

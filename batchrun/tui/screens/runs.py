@@ -105,10 +105,11 @@ class RunsScreen(Screen[None]):
 
     def _say(self) -> None:
         where = registry.directory_for(registry.STREAM, desk(self).runs_dir)
-        said = counted(len(self._found), "run") if self._found else "no runs here yet; n sets one up"
-        self.query_one("#heading", Static).update(
-            Content.assemble(("runs  ", "bold"), (f"{said} in {printable(str(where), 80)}", "$foreground-muted"))
+        place = printable(str(where), 80)
+        found = (
+            f"{counted(len(self._found), 'run')} in {place}" if self._found else f"none in {place} yet; n sets one up"
         )
+        self.query_one("#heading", Static).update(Content.assemble(("runs  ", "bold"), (found, "$foreground-muted")))
 
     @property
     def _current(self) -> Summary | None:

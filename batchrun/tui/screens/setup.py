@@ -85,7 +85,7 @@ class SetupScreen(Screen[None]):
         self._show_pane("form")
         self._form.show_profile()
         self.set_interval(0.2, self._watch_try)
-        self.query_one("#input" if self._flags.get("prompt") else "#prompt").focus()
+        self.query_one(self._first_field()).focus()
         self._say("reading the prompt and the input" if self._flags.get("input") else _NOTHING_YET)
         self.call_after_refresh(self._open_draft)
 
@@ -383,13 +383,17 @@ class SetupScreen(Screen[None]):
     def _show_pane(self, name: str) -> None:
         self.query_one(Tabs).active = f"tab-{name}"
 
+    def _first_field(self) -> str:
+        """What the form asks for next."""
+        return "#input" if self.query_one("#prompt", Input).value else "#prompt"
+
     @on(Tabs.TabActivated, "#tabs")
     def _pane_chosen(self, event: Tabs.TabActivated) -> None:
         chosen = str(event.tab.id).removeprefix("tab-")
         for name in _PANES:
             self.query_one(f"#{name}").set_class(name == chosen, "-chosen")
         target = {
-            "form": "#input",
+            "form": self._first_field(),
             "prompt-pane": "#editor",
             "request": "#request",
             "rows": "#head",

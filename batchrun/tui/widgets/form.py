@@ -57,7 +57,8 @@ class Form(VerticalScroll, can_focus=False):
         yield Label("variables", classes="title", id="variables-title")
         yield Variables(id="variables")
         yield Label("provider", classes="title")
-        profiles = [(Content(printable(profile.name, 30)), profile.name) for profile in every_profile()]
+        # Text, not Content: typing the beginning of a name finds it, and it is no markup either.
+        profiles = [(Text(printable(profile.name, 30)), profile.name) for profile in every_profile()]
         chosen = str(self._given.get("profile") or self._default)
         yield Select(profiles, value=chosen, id="profile", allow_blank=False, compact=True)
         yield self._field("model", _PLAIN["model"])

@@ -1,6 +1,8 @@
 """A table over all rows of a run, drawn line by line from the few pages of the journal that are on the screen."""
 
 import asyncio
+import json
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
@@ -34,6 +36,11 @@ _SIGNS = {
     State.IN_FLIGHT: ("◌", "outcomes--flying"),
     State.PENDING: ("·", "outcomes--dim"),
 }
+
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"?')
+_NESTED = re.compile(r"[{\[]")
+_PAIR = re.compile(_STRING.pattern + r'\s*:\s*(?:"(?P<string>(?:[^"\\]|\\.)*)"?|(?P<plain>[^\s,}]+))')
 
 
 class Column(NamedTuple):
@@ -78,7 +85,27 @@ def _tries(line: Line) -> str:
 
 
 def _text(line: Line) -> str:
-    return line.text
+    return values(line.text)
+
+
+def values(text: str) -> str:
+    """What a flat JSON object says, without the names, which are the same in every row; other rows as they are.
+
+    The text may be cut anywhere.
+    """
+    if not text.startswith("{") or _NESTED.search(_STRING.sub("", text[1:])):
+        return text
+    found = (
+        _unescaped(match["string"]) if match["plain"] is None else match["plain"] for match in _PAIR.finditer(text)
+    )
+    return " · ".join(found) or text
+
+
+def _unescaped(string: str) -> str:
+    try:
+        return str(json.loads(f'"{string}"'))
+    except ValueError:  # cut within an escape
+        return string
 
 
 COLUMNS = (
@@ -89,7 +116,7 @@ COLUMNS = (
     Column("latency", 9, 60, _seconds, right=True),
     Column("tokens", 12, 100, _tokens, right=True),
     Column("row", 0, 70, _text),
-    Column("reply, or why there is none", 0, 0, _said),
+    Column("reply, or why none", 0, 0, _said),
 )
 
 

@@ -41,20 +41,19 @@ def joined(parts: Iterable[Part]) -> Content:
     return Content.assemble(*parts)
 
 
-def heading(sight: Sight) -> Content:
-    """What runs, where, and in which phase."""
+def heading(sight: Sight, width: int) -> Content:
+    """What runs, where, and in which phase; the run's id only where it has room."""
     sign, colour = _PHASES[sight.phase]
     progress = sight.progress
     parts: list[Part] = [(f"{sign} {phase_text(sight)}", f"bold {colour}"), ("  ", ""), (sight.title, "bold")]
-    if progress.model:
+    if progress.model and not progress.simulated:
         parts.append((f"  {printable(progress.model, 40)}", "$secondary"))
     if progress.host and not progress.simulated:
         parts.append((f" at {printable(progress.host, 60)}", DIM))
     if progress.simulated:
         parts.append(("  SIMULATED", "bold $warning"))
-    if progress.run:
-        parts.append((f"  {progress.run}", DIM))
-    return joined(parts)
+    whole = joined([*parts, (f"  {progress.run or ''}", DIM)])
+    return whole if whole.cell_length <= width else joined(parts)
 
 
 def phase_text(sight: Sight) -> str:
@@ -194,7 +193,7 @@ def _tokens(progress: Progress, cached: int, reasoning: int) -> Content:
 def cost_lines(progress: Progress) -> list[Content]:
     """What the run has cost and will have cost; below it what of that went into asking again, or into the unknown."""
     if progress.cost is None:
-        return [_pair("cost", "–", "no price is known", "")]
+        return [_pair("cost", "–", "no price known", "")]
     ahead = progress.projected if progress.ended is None else None
     first: list[Part] = [(f"{'cost':<10}", DIM), (f"{words.money(progress.cost):>7}", "bold")]
     first += [("  of about ", DIM), (words.money(ahead), "bold")] if ahead is not None else []
@@ -253,22 +252,25 @@ def _limit(name: str, rate: float | None, pace: float, room: int, mine: float | 
 
 
 def _tries(progress: Progress, width: int, height: int) -> list[Content]:
-    """Attempts and what became of them, on one line or on two; retries give way where there is no room for either."""
-    tries: list[Part] = [(f"{'attempts':<10}", DIM), (f"{words.count(progress.attempts):>9}", "bold")]
-    retries: list[Part] = [("  retries ", DIM), (words.count(progress.retries), "bold")]
-    throttled = words.count(progress.throttled), "bold $warning" if progress.throttled else "bold"
-    if not progress.maybe_paid:
-        return [joined([*tries, *retries, ("  429 ", DIM), throttled])]
-    paid: list[Part] = [("  maybe paid ", DIM), (words.count(progress.maybe_paid), "bold $warning")]
-    whole = joined([*tries, *retries, ("  429 ", DIM), throttled, *paid])
-    if whole.cell_length <= width:
-        return [whole]
+    """Attempts and what became of them: aligned, close together, or on two lines; in the end without the retries."""
+    attempts, retries = words.count(progress.attempts), words.count(progress.retries)
+    throttled: Part = (words.count(progress.throttled), "bold $warning" if progress.throttled else "bold")
+    paid: list[Part] = []
+    if progress.maybe_paid:
+        paid = [("  maybe paid ", DIM), (words.count(progress.maybe_paid), "bold $warning")]
+    aligned: list[Part] = [(f"{'attempts':<10}", DIM), (f"{attempts:>9}", "bold")]
+    close: list[Part] = [("attempts ", DIM), (attempts, "bold")]
+    again: list[Part] = [("  retries ", DIM), (retries, "bold")]
+    shed: list[Part] = [("  429 ", DIM), throttled, *paid]
+    for parts in ([*aligned, *again, *shed], [*close, *again, *shed]):
+        if joined(parts).cell_length <= width:
+            return [joined(parts)]
     if height > 1:
         return [
-            joined([*tries, *retries]),
+            joined([*aligned, *again]),
             joined([(f"{'429':<10}", DIM), (f"{throttled[0]:>9}", throttled[1]), *paid]),
         ]
-    return [joined([("attempts ", DIM), (words.count(progress.attempts), "bold"), ("  429 ", DIM), throttled, *paid])]
+    return [joined([*close, *shed])]
 
 
 def why_lines(sight: Sight, width: int, height: int) -> list[Content]:
@@ -352,7 +354,7 @@ def cause_lines(progress: Progress, width: int) -> list[Content]:
     """Errors by cause, the most frequent first."""
     room = max(8, width - 10)
     return [
-        joined([(f"{words.count(count):>7} ", "bold $error"), printable(cause or "no cause", room)])
+        joined([(f"{words.count(count):>7}", "bold $error"), (" × ", DIM), printable(cause or "no cause", room)])
         for cause, count in list(progress.causes.items())[:6]
     ]
 

@@ -47,7 +47,7 @@ class Heading(Panel):
     """What runs, where, in which phase."""
 
     def lines(self, sight: Sight, width: int, height: int) -> list[Content]:
-        return [paint.heading(sight)]
+        return [paint.heading(sight, width)]
 
 
 class Account(Panel):
