@@ -39,6 +39,9 @@ class Outlet(io.RawIOBase):
         self._descriptor = descriptor
         self._given_up = given_up
         self._held = bytearray()
+        self._room = select.poll() if hasattr(select, "poll") else None  # not on Windows
+        if self._room is not None:
+            self._room.register(descriptor, select.POLLOUT)
 
     def writable(self) -> bool:
         """It is."""
@@ -63,11 +66,7 @@ class Outlet(io.RawIOBase):
                 written += os.write(self._descriptor, rest[written : written + _PIECE])
 
     def _wait(self) -> None:
-        if not hasattr(select, "poll"):  # Windows
-            return
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLOUT)
-        while not poll.poll(1000 * _LOOK_EVERY):
+        while self._room is not None and not self._room.poll(1000 * _LOOK_EVERY):
             if self._given_up():
                 raise UnreadError("nobody reads the output")
 
