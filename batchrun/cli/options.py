@@ -77,7 +77,7 @@ RUN: tuple[SectionOption, ...] = (
     value(_POST, "--post-timeout post_timeout", "TIME", "How long a row may take [default: 1m]."),
     value(_POST, "--post-concurrency post_concurrency", "N", "Rows at a time in each worker for coroutine functions [default: 16]."),
     flag(_TALK, "--dry-run dry_run", "Check and render everything, make no call."),
-    flag(_TALK, "-y --yes yes", "Do not ask."),
+    flag(_TALK, "-y --yes yes", "Do not ask. Nothing of a run is asked for; taken so that scripts can say it everywhere."),
     flag(_TALK, "--json json", "One event a line on standard output."),
     flag(_TALK, "-q --quiet quiet", "Say only to whom rows go, what went wrong, and the sums."),
     flag(_TALK, "--no-progress no_progress", "No bar and no status lines."),
