@@ -43,6 +43,8 @@ async def test_a_run_is_set_up_started_and_finished(tmp_path: Path) -> None:
         await tui.until(pilot, lambda: "● done" in tui.shown(pilot))
         assert "● 5 done" in tui.shown(pilot)
         assert "SIMULATED" in tui.shown(pilot)
+        await pilot.press("p")
+        assert "this run has ended" in tui.told(pilot)
     written = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert [row["id"] for row in written] == ["r1", "r2", "r3", "r4", "r5"]
     assert all("[simulated]" in row["output"] for row in written)
@@ -235,6 +237,24 @@ async def test_text_from_outside_neither_acts_nor_breaks_anything(tmp_path: Path
             assert not {char for char in seen if char != "\n" and (ord(char) < 32 or 0x7F <= ord(char) < 0xA0)}
             assert "\u202e" not in seen
             assert "[/x]" in seen
+
+
+async def test_nothing_is_offered_to_go_on_with_once_its_journal_is_deleted(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(40), latency="0.3")
+    app = tui.app(concurrency=2)
+    async with app.run_test(size=WIDE) as pilot:
+        await tui.started(pilot)
+        await tui.until(pilot, lambda: "◌ 2 in flight" in tui.shown(pilot))
+        await pilot.press("X")
+        await tui.until(pilot, lambda: "stopped" in tui.shown(pilot))
+        await tui.until(pilot, lambda: any("go on with: batchrun resume" in line for line in app.last_words()))
+        await pilot.press("f4")
+        await tui.until(pilot, lambda: "1 run in" in tui.shown(pilot))
+        await pilot.press("d")
+        await tui.until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+        await pilot.press("enter")
+        await tui.until(pilot, lambda: "none in" in tui.shown(pilot))
+        assert not any("resume" in line for line in app.last_words())
 
 
 async def test_old_runs_are_listed_opened_and_deleted(tmp_path: Path) -> None:

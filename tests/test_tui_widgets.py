@@ -26,7 +26,7 @@ from batchrun.tui.screens.runs import cells, fitting
 from batchrun.tui.session import overall
 from batchrun.tui.widgets.field import Field
 from batchrun.tui.widgets.outcomes import Outcomes, values
-from batchrun.tui.widgets.paint import account, counts, limit_lines, why_lines
+from batchrun.tui.widgets.paint import account, counts, eta, limit_lines, why_lines
 from batchrun.tui.widgets.panels import Panel
 from batchrun.tui.widgets.variables import Variables
 
@@ -230,3 +230,15 @@ def test_the_rows_of_the_table_are_told_by_their_values_even_where_they_are_cut(
     assert values('{"custom_id": "a", "body": {"model": "m"}}') == '{"custom_id": "a", "body": {"model": "m"}}'
     assert values("a line of text") == "a line of text"
     assert values("{}") == "{}"
+
+
+def test_the_time_that_is_left_is_short_and_no_more_exact_than_it_can_be() -> None:
+    def said(left: float | None, phase: Phase = Phase.RUNNING) -> str:
+        return eta(Sight(phase=phase, progress=Progress(causes={}, eta=left), title="a run"))
+
+    assert said(None) == "not known"
+    assert said(20.4) == "≈ 20 s"
+    assert said(500) == "≈ 8 min 20 s"
+    assert said(1431) == "≈ 24 min"
+    assert said(7300) == "≈ 2 h 2 min"
+    assert said(20, Phase.STOPPING) == "–"

@@ -322,7 +322,8 @@ class BatchrunApp(App[int]):
             lines.append(printable(f"stopped: {sight.trouble.message}", 2000))
         ended = sight.progress.ended
         if ended is not None:
-            command = words.going_on(ended.totals, sight.reference or "last", self.runs_dir)
+            kept = sight.journal is not None and sight.journal.exists()  # it may have been deleted since
+            command = words.going_on(ended.totals, sight.reference or "last", self.runs_dir) if kept else None
             lines.append(words.account(ended.totals) + (f"; go on with: {command}" if command else ""))
         return lines
 

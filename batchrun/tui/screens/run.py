@@ -216,7 +216,13 @@ class RunScreen(Screen[None]):
     def _steer(self) -> Steered | None:
         steered = self._steered
         if steered is None or not desk(self).busy:
-            self.notify("only a run that this app has started and that goes on can be steered", severity="warning")
+            mine = steered is not None
+            said = (
+                "this run has ended; r sends rows again"
+                if mine
+                else "only a run that this app has started can be steered"
+            )
+            self.notify(said, severity="warning")
             return None
         return steered
 

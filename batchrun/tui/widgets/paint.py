@@ -213,13 +213,15 @@ def _pair(name: str, value: str, other: str, second: str) -> Content:
 
 
 def eta(sight: Sight) -> str:
-    """How long it will take, where anything supports a figure."""
-    progress = sight.progress
-    if sight.phase in (Phase.ENDED, Phase.REFUSED):
+    """How long it will take, where anything supports a figure; from ten minutes on in whole minutes."""
+    left = sight.progress.eta
+    if sight.phase in (Phase.STOPPING, Phase.ENDED, Phase.REFUSED):
         return "–"
     if sight.phase is Phase.PAUSED:
         return "paused"
-    return "not known yet" if progress.eta is None else f"≈ {words.duration(progress.eta)}"
+    if left is None:
+        return "not known"
+    return f"≈ {words.duration(left if left < 600 else 60 * round(left / 60)).removesuffix(' 0 s')}"
 
 
 def limit_lines(sight: Sight, width: int, height: int) -> list[Content]:
