@@ -187,6 +187,7 @@ async def test_the_next_few_get_ready_while_nothing_but_a_slot_is_missing() -> N
     permits = await queue.form(64)
     assert queue.told == [0, 1]
     queue.waiters[1].cancel()
+    await asyncio.sleep(1)
     queue.scene.gate.settle(permits[0], OK)
     await queue.waiters[0]
     assert queue.told == [0, 1, 2, 3]  # the one that was cancelled is passed over
@@ -201,6 +202,16 @@ async def test_nobody_gets_ready_beside_a_small_window_or_a_rate(limits: Limits)
     queue = Queue(limits)
     await queue.form(limits.cap)
     assert queue.told == []
+
+
+async def test_nobody_gets_ready_where_replies_come_thick_and_fast() -> None:
+    queue = Queue(Limits(cap=64, fixed=True))
+    permits = await queue.form(64)
+    await asyncio.sleep(0.03)
+    for permit in permits:
+        queue.scene.gate.settle(permit, OK)
+    await asyncio.wait(queue.waiters)
+    assert queue.told == [0, 1]
 
 
 async def test_nobody_gets_ready_during_a_pause() -> None:

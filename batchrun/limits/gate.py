@@ -25,6 +25,8 @@ Demand = int | Callable[[], int]
 _READY = 1 / 32
 """Share of the window that gets ready before it has a slot: enough for what comes back while a commit takes its time, and
 little to be in doubt about after a kill."""
+_HURRIED = 1_500.0
+"""Replies per second from which on the loop has no idle slot but much to do: requests that leave in groups cost it less."""
 _SHORTEST = 1e-4
 """Seconds; a timer for less could fire before its time by the clock's own resolution, again and again."""
 
@@ -57,6 +59,7 @@ class Gate:
         self._teller = Teller(listen)
         self._queue: deque[_Waiter] = deque()
         self._ready = 0  # of the queue's first
+        self._took = math.inf  # seconds of an exchange, on average
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._in_flight = 0
@@ -113,6 +116,8 @@ class Gate:
         permit.open = False
         self._in_flight -= 1
         now = self._clock()
+        took = now - permit.left
+        self._took = took if self._took == math.inf else self._took + (took - self._took) / 64
         waited = self._reason if self._queue else None
         self._settle_tokens(permit, feedback)
         self._rates.hear(permit, feedback.hints, now)
@@ -270,8 +275,10 @@ class Gate:
             self._teller.going(now)
 
     def _ready_next(self) -> None:
-        """Let the next few get ready, but nobody where a rate may be what holds them back."""
-        few = 0 if self._rates.limited else min(int(self._window.size * _READY), len(self._queue))
+        """Let the next few get ready, but nobody where a rate may be what holds them back, or where all hurry."""
+        if self._rates.limited or self._in_flight > self._took * _HURRIED:
+            return
+        few = min(int(self._window.size * _READY), len(self._queue))
         while self._ready < few:
             waiter = self._queue[self._ready]
             self._ready += 1
