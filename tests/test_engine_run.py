@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -315,6 +316,22 @@ async def test_a_provider_that_stays_down_ends_the_run_with_all_rows_pending(tmp
     assert story.ending.exit_code is ExitCode.STOPPED
     assert "has been down" in (story.ending.message or "")
     assert stage.totals.pending == 51
+
+
+@pytest.mark.slow
+async def test_429s_at_random_make_their_rows_wait_and_in_the_end_nobody_else(tmp_path: Path) -> None:
+    throttled = status(429, "requests", {"retry-after-ms": "200"})
+    unlucky = {f"row {number}": [throttled, ok()] for number in range(100, 3_000, 60)}
+    stage, provider = Stage(tmp_path, 3_000, max_attempts=1), Provider(unlucky)
+    story = await stage.play(provider)
+    assert story.ending.exit_code is ExitCode.OK
+    assert stage.totals.done == 3_000
+    ended = {event.seq: event.at for event in story.of(AttemptEnded) if event.throttled}
+    again = {event.seq: event.at for event in story.of(AttemptStarted) if event.number == 2}
+    assert len(ended) == len(again) == len(unlucky)
+    assert all(again[row] - at >= 0.2 for row, at in ended.items())
+    apart = [later - earlier for earlier, later in pairwise(sorted(ended.values()))]
+    assert sum(seconds < 0.2 for seconds in apart) >= len(apart) / 3
 
 
 async def test_a_429_delays_and_takes_nothing(tmp_path: Path) -> None:

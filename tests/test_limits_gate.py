@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from batchrun.events import Going, Waiting, WaitReason
 from batchrun.limits import BucketHint, Feedback, Gate, GateClosed, Hints, Limits, NeverFits, Permit, Throttle
 from batchrun.limits.buckets import HeaderRate, Spacing, TokenBucket
+from batchrun.limits.chance import Chance
 from batchrun.limits.learning import Estimate, Pace
 
 pytestmark = pytest.mark.looptime(noop_cycles=0)  # nothing comes from outside: time need not wait for it
@@ -440,23 +441,77 @@ async def test_429s_at_random_do_not_slow_the_run_down_more_and_more(share: floa
     assert end - middle <= 800 / (160 * (0.5 if seconds is None else 0.1))
 
 
-async def test_a_wait_announced_at_random_is_kept_by_everybody() -> None:
-    scene, chance, until = Scene(Limits(cap=16)), random.Random(5), 0.0
+@pytest.mark.parametrize("throttle", [Throttle.REQUESTS, Throttle.CONCURRENCY])
+async def test_a_wait_announced_at_random_is_kept_by_everybody_and_when_chance_is_known_by_its_row(
+    throttle: Throttle,
+) -> None:
+    scene, chance, until, closed, alone = Scene(Limits(cap=16)), random.Random(5), 0.0, 0, list[float]()
 
     async def row() -> None:
-        nonlocal until
+        nonlocal until, closed
         while True:
             permit = await scene.gate.leave(await scene.gate.admit(1))
             assert now() >= until
             await asyncio.sleep(0.1)
             refused = chance.random() < 0.05
-            if refused:
-                until = now() + 0.5
-            scene.gate.settle(permit, refusal(seconds=0.5) if refused else OK)
+            wait = scene.gate.settle(permit, refusal(throttle, 0.5) if refused else OK)
             if not refused:
                 return
+            if wait:
+                assert wait == 0.5
+                alone.append(wait)
+                await asyncio.sleep(wait)
+            else:
+                closed += 1
+                until = now() + 0.5
 
-    await asyncio.gather(*(row() for _ in range(400)))
+    await asyncio.gather(*(row() for _ in range(2_000)))
+    assert closed <= 20
+    assert len(alone) >= 60
+
+
+@pytest.mark.parametrize("throttle", [Throttle.UNKNOWN, Throttle.CONCURRENCY])
+@pytest.mark.parametrize("seconds", [None, 1.0])
+@pytest.mark.parametrize("share", [0.005, 0.05])
+async def test_429s_at_random_cost_a_run_little(share: float, seconds: float | None, throttle: Throttle) -> None:
+    """As many rows as a minute holds; what is possible is reckoned with those rows alone delayed that meet one."""
+    scene, chance, done = Scene(Limits(cap=16)), random.Random(8), list[float]()
+
+    async def row() -> None:
+        while True:
+            permit = await scene.send()
+            await asyncio.sleep(0.1)
+            refused = chance.random() < share
+            wait = scene.gate.settle(permit, refusal(throttle, seconds) if refused else OK)
+            if not refused:
+                done.append(now())
+                return
+            await asyncio.sleep(wait)
+
+    await asyncio.gather(*(row() for _ in range(9_600)))
+    assert done[9_500] <= 9_500 / 160 / (1 - share) / 0.8
+
+
+@pytest.mark.parametrize(("seconds", "used"), [(None, 0.8), (1.0, 0.72)])
+async def test_a_limit_that_only_429s_show_is_not_taken_for_chance(seconds: float | None, used: float) -> None:
+    scene, level, refused, at = Scene(Limits(cap=64)), 10.0, 0, now()
+
+    async def row() -> None:
+        nonlocal level, refused, at
+        while True:
+            permit = await scene.send()
+            level, at = min(10.0, level + (now() - at) * 200), now()
+            admitted = level >= 1
+            level -= admitted
+            refused += not admitted
+            await asyncio.sleep(0.1 if admitted else 0.01)
+            assert not scene.gate.settle(permit, OK if admitted else refusal(Throttle.UNKNOWN, seconds))
+            if admitted:
+                return
+
+    await asyncio.gather(*(row() for _ in range(10_000)))
+    assert now() < 50 / used
+    assert refused < 0.005 * 10_000
 
 
 @pytest.mark.parametrize("limit", [30.0, 15.0, 5.0])
@@ -627,6 +682,42 @@ def test_a_learnt_pace_falls_once_a_burst_and_rises_again_beyond_it() -> None:
     for second in range(3, 100):
         idle.refresh(second, False)
     assert idle.rate == pytest.approx(93.0)
+
+
+@given(st.floats(1, 1_000), st.lists(st.floats(0.1, 2.0), max_size=400))
+def test_a_limit_that_refuses_all_above_it_and_nothing_below_is_never_chance(limit: float, parts: list[float]) -> None:
+    chance = Chance(certain=0.0, clear=0.98, depth=(2.0, 0.05))
+    for left, part in enumerate(parts):
+        if part <= 1.0:
+            chance.answered(part * limit, left)
+        else:
+            assert not chance.refused(part * limit, left)
+    assert chance.share == 0.0
+
+
+@given(st.floats(0.001, 0.3), st.lists(st.booleans(), max_size=200))
+def test_a_dozen_429s_in_a_row_are_never_chance(share: float, answers: list[bool]) -> None:
+    chance = Chance(certain=0.0, clear=0.98, depth=(2.0, 0.05))
+    chance.known(share, sure=True)
+    for left, answered in enumerate(answers):
+        if answered:
+            chance.answered(10.0, left)
+        else:
+            chance.refused(10.0, left)
+    assert not all(chance.refused(10.0, 1_000) for _ in range(12))
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.05])
+def test_429s_that_go_on_at_a_smaller_size_are_chance_by_the_third(share: float) -> None:
+    chance, source = Chance(certain=0.0, clear=0.98, depth=(2.0, 0.05)), random.Random(1)
+    for left in range(300):
+        chance.answered(100.0, left)
+    for left in range(300, 800 + int(8 / share)):
+        if source.random() < share:
+            chance.refused(50.0, left)
+        else:
+            chance.answered(50.0, left)
+    assert share / 4 <= chance.share <= share * 4
 
 
 def test_estimates_follow_what_is_used() -> None:

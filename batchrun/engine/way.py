@@ -149,9 +149,9 @@ class Way:
             raise
         job.exchange = exchange
         judged = judge(request.endpoint, exchange, self._at.checker, self._at.client.mask)
-        self._at.gate.settle(permit, feedback(judged, len(request.body)))
+        alone = self._at.gate.settle(permit, feedback(judged, len(request.body)))
         job.hold, job.charge = None, self._at.till.settle(hold, judged)
-        await self._conclude(job, request, judged, exchange)
+        await self._conclude(job, request, judged, exchange, alone)
 
     async def _departed(self, job: Job, request: Request) -> Permit:
         """Wait until the request may leave and its attempt is committed; it leaves when this returns.
@@ -198,14 +198,21 @@ class Way:
             self._at.gate.cancel(permit)
             raise
 
-    async def _conclude(self, job: Job, request: Request, judged: Judged, exchange: Exchange | None) -> None:
-        """Decide and perform. `exchange` is None for a reply that an earlier process recorded."""
+    async def _conclude(
+        self, job: Job, request: Request, judged: Judged, exchange: Exchange | None, alone: float = 0.0
+    ) -> None:
+        """Decide and perform. `exchange` is None for a reply that an earlier process recorded.
+
+        `alone` is the wait in seconds that a 429 has announced and that the gate leaves to this row.
+        """
         answer = judged.answer
         tries = Tries(job.attempts, job.deadlines, job.asks)
         if exchange is not None:
             tries = counted(tries, answer)
             self._health.observe(answer, job.row.seq, self._loop.time())
         verdict = retry.decide(answer, tries, self._health, self._policy, self._loop.time())
+        if isinstance(verdict, RetryIn):
+            verdict = verdict._replace(seconds=max(verdict.seconds, alone))
         stored = None if exchange is None else self._record(job, judged, exchange, verdict)
         await self._perform(job, request, judged, verdict, stored)
 

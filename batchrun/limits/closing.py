@@ -35,17 +35,17 @@ class Closing:
         if new:
             self._began = now
             self.bursts += 1
-        self.announced(announced, now)
-        if new and not announced:
+        self.noticed(now)
+        if announced:
+            self.until = max(self.until, now + announced * (1 + _LATER * self._random.random()))
+        elif new:
             self.until = max(self.until, now + self._back_off())
         self._reopens = self.until
 
-    def announced(self, wait: float | None, now: float) -> None:
-        """A 429 that teaches nothing: nothing leaves during the wait that it announces, and that is all."""
+    def noticed(self, now: float) -> None:
+        """A 429 has come; by itself, as one that is chance, it holds nobody back."""
         if self.since is None:
             self.since = now
-        if wait:
-            self.until = max(self.until, now + wait * (1 + _LATER * self._random.random()))
 
     def answered(self) -> None:
         """Something other than a 429 came back."""

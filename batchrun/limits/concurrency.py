@@ -7,12 +7,15 @@ the rest only queued at the provider; a larger one must earn its place by comple
 tried again after a longer rest each time. Where one size of two completes more, Little's law
 gives the size between them that would do: the smaller one times the gain. 429s that are about concurrency, or about
 nothing known while the window was full, cut it to 0.8 once per burst; after that it grows by a few per cent a round and,
-if that is refused as well, rests for a while under the size that was refused, longer each time. Failures freeze growth
+if that is refused as well, rests for a while under the size that was refused, longer each time. 429s that come whatever
+the size (`chance`) cut nothing, and when that is found out, slow start begins again. Failures freeze growth
 and cut nothing.
 """
 
 import math
 from enum import Enum
+
+from batchrun.limits.chance import Chance
 
 START = 16
 _CUT = 0.8
@@ -28,6 +31,12 @@ _HOLD_SECONDS = 10.0
 _LONGEST_HOLD = 600.0
 _REFUSED_REST = 5.0
 _LONGEST_REFUSED_REST = 60.0
+_FULL = 0.8
+"""Share of the window that was in flight when a refused request left, from which the whole window has been tried."""
+_ONE = 1.2
+"""Every limit admits one at a time."""
+_CLEARLY = 0.9
+"""Share of a proven number in flight under which no limit explains a 429: the provider counts a little otherwise."""
 
 
 class _Stage(Enum):
@@ -43,7 +52,7 @@ class Window:
     """The window of one gate. `size` is in force; times are seconds of the gate's clock."""
 
     __slots__ = (
-        "_at_cap_pays", "_best", "_bound", "_count", "_cut_at", "_frozen", "_good", "_hold", "_rate", "_refused", "_rest_for", "_since",
+        "_at_cap_pays", "_best", "_bound", "_chance", "_count", "_cut_at", "_frozen", "_good", "_hold", "_rate", "_refused", "_rest_for", "_since",
         "_skip", "_stage", "_target", "_until", "cap", "fixed", "size",
     )  # fmt: skip
 
@@ -51,6 +60,7 @@ class Window:
         self.cap = cap
         self.fixed = fixed
         self.size: float = cap if fixed else min(cap, START)
+        self._chance = Chance(certain=_ONE, clear=_CLEARLY, depth=(0.0, 0.0))
         self._stage = _Stage.START
         self._rate = 0.0
         self._best = 0.0
@@ -73,25 +83,21 @@ class Window:
             self.size = cap
             self._rest(now)
         elif self.size == self.cap and cap > self.cap:
-            self._stage = _Stage.START
-            self._rate = 0.0
-            self._begin(now, skip=False)
+            self._start(self.size, now)
         self.cap = cap
 
     def restart(self, now: float) -> None:
         """The provider comes back: slow start again."""
         if not self.fixed:
-            self.size = min(self.cap, START)
-            self._stage = _Stage.START
-            self._rate = 0.0
-            self._begin(now, skip=False)
+            self._start(min(self.cap, START), now)
 
-    def answered(self, now: float, used: bool, bound: bool) -> None:
-        """One request was answered.
+    def answered(self, flying: int, left: float, now: float, used: bool, bound: bool) -> None:
+        """One request was answered that left then, when so many were in flight.
 
         `used` is whether half the window was in use, which slow start asks for; `bound` whether the window was what
         held requests back, without which a round measures nothing.
         """
+        self._chance.answered(flying, left)
         if self.fixed:
             return
         if self._since < 0:
@@ -114,14 +120,27 @@ class Window:
         self._frozen = int(self.size)
         self._void(now)
 
-    def refused(self, left: float, now: float) -> None:
-        """A 429 that concurrency may have caused, for a request that left then."""
+    def at_random(self, flying: int, left: float, now: float) -> bool:
+        """A 429 about concurrency to a request that left then, when so many were in flight; whether it is chance."""
+        known = self._chance.share
+        random = self._chance.refused(flying, left)
+        if self._chance.share and not known:
+            self.start_again(now)
+        return random
+
+    def start_again(self, now: float) -> None:
+        """Chance has held the window back."""
+        if not self.fixed:
+            self._start(min(self.cap, max(self._refused, self.size, START)), now)
+
+    def refused(self, flying: float, left: float, now: float) -> None:
+        """A 429 that concurrency may have caused, for a request that left then, when so many were in flight."""
         if self.fixed or left <= self._cut_at:
             return
         again = self._stage is _Stage.REFUSED
         self._rest_for = min(_LONGEST_REFUSED_REST, self._rest_for * 2 or _REFUSED_REST) if again else 0.0
-        self._refused = self.size
-        self.size = max(1.0, self.size * _CUT)
+        self._refused = self.size if flying >= _FULL * self.size else max(flying, START)
+        self.size = max(1.0, self._refused * _CUT)
         self._cut_at = now
         self._stage = _Stage.REFUSED
         self._until = now + self._rest_for
@@ -135,6 +154,12 @@ class Window:
         """The clock of the first round starts with the first departure."""
         if self._since < 0:
             self._since = now
+
+    def _start(self, size: float, now: float) -> None:
+        self.size = size
+        self._stage = _Stage.START
+        self._rate = 0.0
+        self._begin(now, skip=False)
 
     def _begin(self, now: float, *, skip: bool) -> None:
         size = max(1, int(self.size))

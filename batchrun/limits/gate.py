@@ -109,10 +109,13 @@ class Gate:
             self._give_back(permit)
             permit = await self._wait(permit.tokens, first=True)
 
-    def settle(self, permit: Permit, feedback: Feedback) -> None:
-        """The exchange is over: free the slot and learn."""
+    def settle(self, permit: Permit, feedback: Feedback) -> float:
+        """The exchange is over: free the slot and learn. Returns the seconds for which this request alone has to wait.
+
+        That is what a 429 announces that is chance; any other closes the gate, which holds this request like all others.
+        """
         if not permit.open:
-            return
+            return 0.0
         permit.open = False
         self._in_flight -= 1
         now = self._clock()
@@ -121,13 +124,15 @@ class Gate:
         waited = self._reason if self._queue else None
         self._settle_tokens(permit, feedback)
         self._rates.hear(permit, feedback.hints, now)
+        alone = 0.0
         if feedback.throttle is not None or feedback.hints.looks_like_429:
-            self._refused(permit, feedback, now)
+            alone = self._refused(permit, feedback, now)
         else:
             self._answered(permit, feedback, waited, now)
         if self._rates.due(now):
             self._tune(now)
         self._pump(now)
+        return alone
 
     def cancel(self, permit: Permit) -> None:
         """The request never left: everything is given back. If it did leave and was abandoned, only its slot is."""
@@ -292,7 +297,9 @@ class Gate:
         self._last = now
         self._window.first_left(now)
         full = self._scarce is WaitReason.CONCURRENCY and self._in_flight >= 0.8 * self._window.size
-        return Permit(tokens, self._rates.whole, self._rates.spacing.rate, full, now)
+        permit = Permit(tokens, self._rates.whole, self._rates.spacing.rate, full, now)
+        permit.flying = self._in_flight
+        return permit
 
     def _may_leave(self, now: float, tokens: int) -> bool:
         """Whether a request may leave now; else `_reason` and `_until` say why not."""
@@ -369,23 +376,40 @@ class Gate:
         if feedback.input_tokens is not None and feedback.output_tokens is not None:
             self._estimate.learn(feedback.body_bytes, feedback.input_tokens, feedback.output_tokens)
 
-    def _refused(self, permit: Permit, feedback: Feedback, now: float) -> None:
+    def _refused(self, permit: Permit, feedback: Feedback, now: float) -> float:
         throttle, announced = self._rates.kind(feedback.throttle, now), feedback.hints.retry_after
-        again = self._closing.again(permit.left)
-        if throttle is not Throttle.CONCURRENCY and self._rates.refused(permit, throttle, again, now):
-            self._closing.announced(announced, now)
+        again, alone = self._closing.again(permit.left), 0.0
+        if self._at_random(permit, throttle, again, now):
+            self._closing.noticed(now)
+            alone = announced or 0.0
         else:
             self._closing.refused(permit.left, announced, now)
             if not again:  # else the back-off grows, and the window is told nothing new
                 self._blame_window(permit, throttle, now)
         self._tune(now)
+        return alone
+
+    def _at_random(self, permit: Permit, throttle: Throttle, again: bool, now: float) -> bool:
+        """Whether the 429 is chance; if not, the rate is told of one that may be about it."""
+        if throttle is Throttle.CONCURRENCY:
+            return self._window.at_random(self._beside(permit), permit.left, now) and not again
+        known, random = self._rates.noisy, self._rates.refused(permit, throttle, again, now)
+        if self._rates.noisy and not known:
+            self._window.start_again(now)  # what it measured while chance held the rate down says nothing
+        return random
 
     def _blame_window(self, permit: Permit, throttle: Throttle, now: float) -> None:
         unknown = throttle is Throttle.UNKNOWN
-        if throttle is Throttle.CONCURRENCY or (unknown and permit.full and self._rates.pace.learnt):
-            self._window.refused(permit.left, now)
+        if throttle is Throttle.CONCURRENCY:
+            self._window.refused(self._beside(permit), permit.left, now)
+        elif unknown and permit.full and self._rates.pace.learnt:
+            self._window.refused(self._window.size, permit.left, now)
         elif unknown and not self._rates.pace.learnt:
             self._window.excuse(now)
+
+    def _beside(self, permit: Permit) -> int:
+        """The most that are known to have been in flight with a request that was refused just now, itself included."""
+        return max(permit.flying, self._in_flight + 1)
 
     def _answered(self, permit: Permit, feedback: Feedback, waited: WaitReason | None, now: float) -> None:
         self._rates.answered(permit)
@@ -394,7 +418,7 @@ class Gate:
             return
         self._closing.answered()
         used = waited is not None and self._in_flight + 1 >= self._window.size / 2
-        self._window.answered(now, used, waited is WaitReason.CONCURRENCY)
+        self._window.answered(permit.flying, permit.left, now, used, waited is WaitReason.CONCURRENCY)
 
 
 def asked(demand: Demand) -> int:

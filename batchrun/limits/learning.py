@@ -5,20 +5,22 @@ under what was admitted then, it grows by some per cent a second, faster the lon
 at which a refused request left is the level; the rate falls to just under it and returns along a cubic (as RFC 9438
 does with a window): quickly at first, flat near the level, then ever faster beyond it. A burst of 429s is one fall.
 
+A 429 that is chance (`chance`) teaches nothing. When chance is first known, what was learnt was learnt from it: the
+pace starts again from the level, doubling, until 429s are too many for chance; what they teach then is about the moment
+at which they began to be.
+
 A 429 soon after a fall, clearly below the level, does not move the level: it makes the next fall deeper, as an
 experiment. If 429s go on after four falls, slowing down was no cure, and their share tells why. A large share, of all
 or of what left as fast as the slowest that was refused (just after a 429 half the rate is used, which a limit admits and
-noise does not spare): the limit is lower now, and what was admitted is the new level. A small one: *noise*, 429s at
-random that have nothing to do with the rate (other users of the key, a flaky gateway). Then the rate goes back to the
-level and *regains*: it grows with every answer, no faster than it doubles a round, and a 429 is news only when those in
-excess of the noise add up to six; if by then their share is large, it was a limit after all. What is refused clearly
-below the level goes on telling how much noise there is.
+chance does not spare): the limit is lower now, and what was admitted is the new level. A small one is chance.
 
 The pace grows only while it is what holds requests back.
 """
 
 import math
 from collections import deque
+
+from batchrun.limits.chance import Chance
 
 _FIRST_PACE = 16.0
 _DOUBLES_IN = 0.25
@@ -38,45 +40,39 @@ _SLOWEST = 1 / 60
 _REMEMBERED = 4096
 _REMEMBERED_SECONDS = 10.0
 _TELLING = 2
-"""The share of 429s is reckoned from this fall on, and from the last one while there is noise."""
-_NOISE_AT_MOST = 0.3
+"""The share of 429s is reckoned from this fall on."""
+_CHANCE_AT_MOST = 0.3
 """A larger share of 429s that no slowing down cures is a limit."""
-_NO_NOISE = 0.002
-_NOISE_WEIGHT = 1 / 100
-_BELOW = 0.97
-"""Share of the level below which a 429 is not about the level."""
-_EXCESS = 6.0
-_MARGIN = 0.05
-"""429s beyond twice the noise, and beyond this more than the noise, are in excess."""
-_REGAIN = 100.0
+_CLEARLY = 0.98
+"""Share of a proven rate under which no limit explains a 429; what is proven is already reckoned carefully."""
+_DEPTH = (2.0, 0.05)
+"""Requests, or seconds of the rate, that a provider's bucket is taken to hold."""
 
 
 class Pace:
     """The learnt rate in requests per second. All times are seconds of the gate's clock."""
 
     __slots__ = (
-        "_admitted", "_anchor", "_answered", "_answered_at", "_answered_before", "_at", "_behind", "_binding", "_cut_at", "_excess",
-        "_falls", "_first", "_halved", "_judged", "_level", "_plateau", "_refused", "_refused_at", "_stage", "_time", "noise",
-        "rate",
+        "_admitted", "_anchor", "_answered", "_answered_at", "_answered_before", "_at", "_chance", "_cut_at", "_falls", "_first",
+        "_first_pace", "_halved", "_level", "_onset", "_onset_left", "_plateau", "_refused", "_refused_at", "_stage", "_time", "rate",
     )  # fmt: skip
 
     def __init__(self, *, start: bool) -> None:
         self.rate = _FIRST_PACE if start else math.inf
-        self.noise = self._judged = 0.0
+        self._chance = Chance(certain=0.0, clear=_CLEARLY, depth=_DEPTH)
         self._stage = "start"
+        self._first_pace = _FIRST_PACE
         self._admitted: deque[float] = deque(maxlen=_REMEMBERED)
         self._answered_at: deque[float] = deque(maxlen=_REMEMBERED)
         self._first = -1.0
         self._at = 0.0
         self._time = 0.0
-        self._anchor = math.inf
+        self._onset = self._onset_left = self._anchor = math.inf
         self._level = math.inf
         self._plateau = _PLATEAU
         self._falls = self._halved = 0
-        self._answered_before = self._behind = 0
+        self._answered_before = 0
         self._count_anew()
-        self._excess = 0.0
-        self._binding = False
         self._cut_at = -math.inf
 
     @property
@@ -84,40 +80,53 @@ class Pace:
         """Whether a 429 has shown where the limit is."""
         return self._stage != "start"
 
+    @property
+    def noisy(self) -> bool:
+        """Whether 429s are known to come at random."""
+        return self._chance.share > 0
+
     def refresh(self, now: float, binding: bool) -> float:
         """The rate now; `binding` is whether it held requests back since the last call."""
         if self._first < 0:
             self._first = self._at = now
         elapsed, self._at = max(0.0, now - self._at), now
-        self._binding = binding
         if self._stage == "start":
             self._start(now)
-        elif binding and self._stage != "regain":
+        elif binding:
             self._time += min(elapsed, _LONGEST_STEP)
             self.rate = max(_SLOWEST, self._search() if self._stage == "search" else self._cubic())
         return self.rate
 
-    def answered(self, left: float, spaced: float, behind: int) -> None:
-        """A request that left then, at that rate, was not refused; `behind` have left since."""
+    def answered(self, left: float, rate: float, spaced: float) -> None:
+        """A request that left then was not refused; `rate` so many a second did, `spaced` was what the pace allowed."""
         self._halved = 0
-        self._behind = behind
+        self._chance.answered(rate, left)
         if self._stage == "start":
             self._admitted.append(left)
         elif left > self._cut_at:
             self._answered += 1
             self._answered_at.append(spaced)
-            self._excess = max(0.0, self._excess - min(2 * self.noise, self.noise + _MARGIN))
-            self._listen(0.0)
-            if self._stage == "regain" and self._binding:
-                self.rate *= 1 + 1 / (_REGAIN + behind)
+
+    def at_random(self, left: float, pace: float, rate: float, now: float) -> bool:
+        """A request was refused that left then, when so many a second did; whether that is chance and teaches nothing.
+
+        What 429s in excess of chance teach is about the moment at which they began.
+        """
+        known = self._chance.share
+        if self._chance.calm or not known:
+            self._onset, self._onset_left = pace, left
+        random = self._chance.refused(rate, left)
+        if self._chance.share and not known:
+            self._start_again(now)
+        return random
 
     def refused(self, left: float, pace: float, spaced: float, now: float) -> bool:
-        """A request that left then was refused; whether that is news: no part of a burst, no noise.
+        """A request that left then was refused for its rate; whether that is news: no part of a burst.
 
         The rate in force was `pace`; `spaced` was used of it.
         """
         if self._stage == "start" and (self.rate != math.inf or pace == math.inf):
-            self._begin_search(left, now)
+            self._begin_search(min(left, self._onset_left), now)
             return True
         if left <= self._cut_at:
             if self._stage == "search" and self._time == 0.0:
@@ -125,12 +134,8 @@ class Pace:
             return False
         self._refused += 1
         self._refused_at = min(self._refused_at, spaced)
-        if self.noise:
-            self._listen(1.0)
-            self._excess += 1
-            if self._excess < _EXCESS:
-                return False
-        self._fall(min(pace, self.rate), now)
+        admitted = self._chance.admitted if self.noisy else 1.0
+        self._fall(min(pace, self._onset, self.rate) * admitted, now)
         return True
 
     def slow_down(self, now: float) -> None:
@@ -143,16 +148,20 @@ class Pace:
                 self._level = self._anchor = self.rate
             self._fall_deeper(now)
 
-    def _listen(self, refused: float) -> None:
-        if self.noise and self._stage == "hold" and self.rate < _BELOW * self._anchor:
-            self.noise += _NOISE_WEIGHT * (refused - self.noise)
-            self.noise = 0.0 if self.noise < _NO_NOISE else min(self._judged, self.noise)
-
     def _start(self, now: float) -> None:
         if self.rate == math.inf:
             return
         doublings = (now - self._first) / _DOUBLES_IN
-        self.rate = _FIRST_PACE * 2**doublings if doublings < 12 else math.inf
+        self.rate = self._first_pace * 2**doublings if doublings < 12 else math.inf
+
+    def _start_again(self, now: float) -> None:
+        """What was learnt was learnt from chance."""
+        self._stage = "start"
+        self._first = now
+        self._first_pace = max(self.rate, self._level if self._level < math.inf else 0.0)
+        self._admitted.clear()
+        self._falls = 0
+        self._count_anew()
 
     def _search(self) -> float:
         t = min(self._time, 60.0)
@@ -175,11 +184,7 @@ class Pace:
         self._cut_at = now
 
     def _fall(self, refused_at: float, now: float) -> None:
-        self._excess = 0.0
-        if self._stage == "regain" and self._share > _NOISE_AT_MOST:
-            self.noise = 0.0
-            self._new_level(self._admitted_of(self.rate), now)
-        elif self._stage != "hold" or not self._soon():
+        if self._stage != "hold" or not self._soon():
             self._new_level(refused_at, now)
         elif self._falls < _MOST_FALLS or refused_at > _MUCH_LOWER * self._level:
             self._fall_deeper(now)
@@ -188,7 +193,7 @@ class Pace:
 
     def _fall_deeper(self, now: float) -> None:
         self._falls = min(self._falls + 1, _MOST_FALLS)
-        if self.noise or self._falls == _TELLING:
+        if self._falls == _TELLING:
             self._count_anew()
         self._hold(self._anchor * _FALL_AGAIN**self._falls, now)
 
@@ -204,17 +209,13 @@ class Pace:
         self._hold(self._level, now)
 
     def _judge(self, now: float) -> None:
-        """429s go on although the rate is much lower: noise, or a limit that is lower still."""
+        """429s go on although the rate is much lower: chance, or a limit that is lower still."""
         as_fast = sum(spaced >= self._refused_at for spaced in self._answered_at)
-        if self._share > _NOISE_AT_MOST or as_fast <= self._refused:
+        if self._share > _CHANCE_AT_MOST or as_fast <= self._refused:
             self._new_level(self._admitted_of(self.rate), now)
             return
-        self.noise = self._judged = max(self._share, _NO_NOISE)
-        self.rate = self._level
-        self._stage = "regain"
-        self._falls = 0
-        self._count_anew()
-        self._cut_at = now
+        self._chance.known(self._share, sure=False)
+        self._start_again(now)
 
     @property
     def _share(self) -> float:
@@ -232,10 +233,7 @@ class Pace:
     def _hold(self, anchor: float, now: float) -> None:
         self._stage = "hold"
         self._anchor = max(_SLOWEST, anchor)
-        if self.noise:
-            self._plateau = max(_PLATEAU, (_PLATEAU_REQUESTS + self._behind) / self._anchor)
-        else:
-            self._plateau = max(_PLATEAU, _PLATEAU_REQUESTS / self._anchor)
+        self._plateau = max(_PLATEAU, _PLATEAU_REQUESTS / self._anchor)
         self._time = 0.0
         self._answered_before = self._answered
         self.rate = self._cubic()

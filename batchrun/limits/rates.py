@@ -10,6 +10,8 @@ from batchrun.limits.records import Limits, Permit, Throttle
 
 _TUNED_EVERY = 0.02
 """Seconds for which a rate is taken as constant."""
+_METERED = 0.25
+"""Seconds over which departures are counted, fading, for the rate at which a request left."""
 _ROUNDED = 0.5
 """What the provider may have rounded off `remaining`."""
 _PRESSURE = 5.0
@@ -32,6 +34,7 @@ class Rates:
         self._own = limits
         self._sent, self._sent_tokens = 0, 0.0
         self._heard = -1
+        self._leaving, self._left_at = 0.0, now
         self._tuned = -math.inf
         self._share = 1.0
         self._binding = False
@@ -47,6 +50,11 @@ class Rates:
     def limited(self) -> bool:
         """Whether any rate is in force."""
         return self.spacing.rate < math.inf or self.bucket.rate < math.inf
+
+    @property
+    def noisy(self) -> bool:
+        """Whether 429s come at random."""
+        return self.pace.noisy or self._token_pace.noisy
 
     @property
     def stated(self) -> tuple[float | None, float | None]:
@@ -102,6 +110,11 @@ class Rates:
     def left(self, permit: Permit, now: float) -> None:
         """The request leaves now."""
         permit.left = now
+        faded = math.exp(min(0.0, self._left_at - now) / _METERED)
+        self._leaving = self._leaving * faded + 1 / _METERED
+        self._left_at = now
+        permit.rate = min(permit.spaced, self._leaving)
+        permit.most = permit.spaced if permit.spaced < math.inf else self._leaving
         permit.sent_before = self._sent
         permit.tokens_before = self._sent_tokens
         self._sent += 1
@@ -137,9 +150,8 @@ class Rates:
 
     def answered(self, permit: Permit) -> None:
         """Something other than a 429 came back."""
-        behind = self._sent - permit.sent_before
-        self.pace.answered(permit.left, permit.spaced, behind)
-        self._token_pace.answered(permit.left, permit.spaced, behind)
+        self.pace.answered(permit.left, permit.rate, permit.spaced)
+        self._token_pace.answered(permit.left, permit.rate, permit.spaced)
 
     def refused(self, permit: Permit, throttle: Throttle, again: bool, now: float) -> bool:
         """Slow down what was refused, unless it left faster than is stated by now; whether it was but noise.
@@ -151,12 +163,14 @@ class Rates:
             if not self._pressed(now):
                 return False  # estimates are off now and then; only a lower limit than it says goes on refusing
             pace, at = self._token_pace, self.bucket.rate
+            random = pace.noisy and pace.at_random(permit.left, at, permit.most, now)
         elif permit.pace <= _FASTER * self._stated():
             pace, at = self.pace, permit.pace
+            random = pace.at_random(permit.left, at, permit.most, now)
         else:
             return False
-        if pace.noise:
-            return not pace.refused(permit.left, at, permit.spaced, now)
+        if random and not again:
+            return True
         if again:
             pace.slow_down(now)
         else:

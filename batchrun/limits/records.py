@@ -54,7 +54,9 @@ class Overlong(NamedTuple):
 class Permit:
     """Leave for one request to go, from `Gate.admit` until `Gate.settle` or `Gate.cancel`."""
 
-    __slots__ = ("full", "left", "open", "pace", "sent_before", "spaced", "tokens", "tokens_before")
+    __slots__ = (
+        "flying", "full", "left", "most", "open", "pace", "rate", "sent_before", "spaced", "tokens", "tokens_before",
+    )  # fmt: skip
 
     def __init__(self, tokens: int, pace: float, spaced: float, full: bool, now: float) -> None:
         self.tokens = tokens
@@ -62,7 +64,11 @@ class Permit:
         """The rate in force, and `spaced` what of it was used so soon after a 429."""
         self.spaced = spaced
         self.full = full
+        """Whether the window was what held requests back, and `flying` how many were in flight with this one."""
+        self.flying = 1
         self.left = now
+        self.rate = self.most = spaced
+        """How many a second left when it did, at least and at most."""
         self.sent_before = -1
         self.tokens_before = 0.0
         self.open = True
