@@ -8,7 +8,7 @@ from pathlib import Path
 from batchrun.display import counted, printable
 from batchrun.engine.export import export
 from batchrun.errors import DamagedError, ExitCode, StorageError
-from batchrun.journal import Reader, Record
+from batchrun.journal import Reader, Record, Result
 from batchrun.plan import Plan, plan_from_json
 from batchrun.plan.outputs import partial_path
 from batchrun.registry import RunFile
@@ -46,6 +46,10 @@ class _Readable(Reader):
     def export_rows(self, after: int = 0) -> Iterator[Record]:
         """By their numbers; there is no telling their order."""
         return filter(_sound, self.recover_rows())
+
+    def results(self) -> Iterator[Result | Record]:
+        """The same."""
+        return self.export_rows()
 
 
 def _sound(record: Record) -> bool:
