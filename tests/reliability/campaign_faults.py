@@ -3,7 +3,7 @@
     python tests/reliability/campaign_faults.py [SEEDS [ROWS]]         the figures, and exit code 1 if one is bad
 
 The provider is the simulated one in a process of its own; each seed draws other faults. Rows that fail for now are
-sent again by one `resume`. The seeds run side by side, since each run mostly waits: after every 429 its gate is closed.
+sent again by one `resume`. The seeds run side by side, since each run mostly waits.
 """
 
 import sys
