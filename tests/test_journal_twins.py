@@ -1,4 +1,6 @@
-"""Which rows of equal requests are sent, which wait, and which are lent a reply: the rules of `journal.twins`, over SQL alone."""
+"""Which rows of equal requests are sent, which wait, and which are lent a reply: the rules of `journal.twins`, over SQL
+alone.
+"""
 
 import sqlite3
 from collections.abc import Callable

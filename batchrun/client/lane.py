@@ -20,8 +20,8 @@ TRIED = ("3.14.",)
 """Versions of aiohttp that a lane was tried with."""
 
 GIVEN_UP = 408
-"""The server was tired of waiting (RFC 9110, section 15.5.9). It may have said so before the request came, and answer that
-one next: such a connection is not used again."""
+"""The server was tired of waiting (RFC 9110, section 15.5.9). It may have said so before the request came, and answer
+that one next: such a connection is not used again."""
 
 _SWITCHING = 101
 

@@ -27,8 +27,8 @@ _LARGE_BODY_BYTES = 1024 * 1024
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Gives out no idle connection on which something has arrived since: it would pass for the answer to the next request,
-    and the answer to that one for the answer to the request after it."""
+    """Gives out no idle connection on which something has arrived since: it would pass for the answer to the next
+    request, and the answer to that one for the answer to the request after it."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] - aiohttp leaves a type open

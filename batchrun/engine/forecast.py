@@ -3,8 +3,8 @@
 A row's prompt tokens follow from the length of its request, so they are learnt as a ratio. Its output tokens may or may
 not: they are estimated in two ways, by a straight line over the length and by the mean of rows of like length (five
 classes), and the way whose spread is smaller is believed. Beyond the lengths that were seen a line is believed by half,
-and the other half is added to the range; so is half of what the two ways differ by. Ranges are 95 % intervals by Student's t; the rows already paid for are
-counted as they are.
+and the other half is added to the range; so is half of what the two ways differ by. Ranges are 95 % intervals by
+Student's t; the rows already paid for are counted as they are.
 """
 
 import math

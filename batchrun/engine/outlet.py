@@ -30,7 +30,8 @@ def waited_for() -> bool:
 
 
 class Outlet(io.RawIOBase):
-    """Writes into a descriptor, which stays open. `given_up` is asked, in the thread that writes, while there is no room.
+    """Writes into a descriptor, which stays open. `given_up` is asked, in the thread that writes, while there is no
+    room.
 
     Raises UnreadError once it says so, BrokenPipeError where the reader has gone away.
     """

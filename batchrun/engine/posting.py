@@ -38,7 +38,9 @@ class Judgement(NamedTuple):
 
 
 class Posting:
-    """The stage of one run, if its plan has one. Rows whose outcome is told go back to the `window`; `failed` is called if none can be written."""
+    """The stage of one run, if its plan has one. Rows whose outcome is told go back to the `window`; `failed` is called
+    if none can be written.
+    """
 
     def __init__(  # noqa: PLR0913  the run's own parts, by name
         self,

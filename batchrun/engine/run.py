@@ -83,8 +83,8 @@ class Run:
     async def run(self) -> Ending:
         """Send until every row has its outcome or something ends the run.
 
-        What is there before the first request lives as long as the run: spared by full garbage collections, each of which
-        would hold everything up for 50 ms.
+        What is there before the first request lives as long as the run: spared by full garbage collections, each of
+        which would hold everything up for 50 ms.
         """
         gc.freeze()
         side = [self._loop.create_task(self._watch())]

@@ -1,7 +1,7 @@
 """What a run would send, measured on every row without a call; and what it will cost and take, as far as that is known.
 
-`survey` reads the input as a run would, `survey_pending` the rows of a journal that are not answered. What answered rows
-of the same run used, a pilot's above all, turns lengths into tokens, cost and time (`forecast`).
+`survey` reads the input as a run would, `survey_pending` the rows of a journal that are not answered. What answered
+rows of the same run used, a pilot's above all, turns lengths into tokens, cost and time (`forecast`).
 """
 
 import json
@@ -55,10 +55,10 @@ class Survey:
     """What was found. `rows` are valid ones, `settled` of them need no request any more; the rest is about the
     `lengths.rows` requests that would be sent.
 
-    `reused` of them are answered by replies of the run `reuse`. `twins` are the lengths of those that are equal to an earlier one; with `--dedupe` they are not sent. `ceiling` is
-    what all cost at most and `floor` their prompts alone, in picodollars, None where a price or a limit of output
-    tokens is not known. `too_long` requests do not fit into the context window with the output that they ask for;
-    `lines` names some.
+    `reused` of them are answered by replies of the run `reuse`. `twins` are the lengths of those that are equal to an
+    earlier one; with `--dedupe` they are not sent. `ceiling` is what all cost at most and `floor` their prompts alone,
+    in picodollars, None where a price or a limit of output tokens is not known. `too_long` requests do not fit into the
+    context window with the output that they ask for; `lines` names some.
     """
 
     plan: Plan

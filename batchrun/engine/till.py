@@ -76,8 +76,8 @@ def model_in(body: bytes) -> str | None:
 
 
 class Till:
-    """One run's till. The journal tells what earlier sessions were charged; `expected` tells the output tokens of a request that
-    has no limit of its own. One event loop, no threads."""
+    """One run's till. The journal tells what earlier sessions were charged; `expected` tells the output tokens of a
+    request that has no limit of its own. One event loop, no threads."""
 
     def __init__(self, plan: Plan, journal: Journal, *, expected: Callable[[], int]) -> None:
         self._caps = caps_of(plan)

@@ -57,7 +57,8 @@ def fate(outcome: Outcome) -> Fate:
 class Train:
     """Rows of equal requests on their way: those behind the row `after` that wait for the row `leader`.
 
-    `source` was sent for them and ended with `outcome`. Without a leader: the rows that are lent replies from the start.
+    `source` was sent for them and ended with `outcome`. Without a leader: the rows that are lent replies from the
+    start.
     """
 
     leader: int | None = None
@@ -75,9 +76,9 @@ class Job:
     """A row on its way, with what it has used up.
 
     `request` is set where it is not simply the rendered row. `permit` and `exchange` are those of the attempt under
-    way, `hold` what it may cost at worst and `charge` what it was charged; `handed_on` is whether this attempt's verdict has been performed.
-    `lent` is the reply that it rests on unless it is sent itself, `given` the outcome that it shares with an equal request; `leads` is the
-    row whose place it takes, for those that wait.
+    way, `hold` what it may cost at worst and `charge` what it was charged; `handed_on` is whether this attempt's
+    verdict has been performed. `lent` is the reply that it rests on unless it is sent itself, `given` the outcome that
+    it shares with an equal request; `leads` is the row whose place it takes, for those that wait.
     """
 
     row: Pending

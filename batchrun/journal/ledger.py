@@ -57,7 +57,8 @@ class Journal:
     the writer thread owns the database: only `begin`, `end`, `lose`, `finish` and `sample` write, on the
     thread of the loop, and `pending` and `totals` read.
 
-    `doubt` is a warning to show, else None. `clock` gives Unix seconds. `faults` is called before each commit with its number, from 1: a seam for tests.
+    `doubt` is a warning to show, else None. `clock` gives Unix seconds. `faults` is called before each commit with its
+    number, from 1: a seam for tests.
     """
 
     def __init__(

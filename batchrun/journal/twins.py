@@ -122,10 +122,11 @@ def pair(connection: sqlite3.Connection, *, dedupe: bool, wanted: Callable[[int]
 
 
 def borrow(connection: sqlite3.Connection, other: Path, *, once: bool, before_commit: Callable[[], None]) -> int:
-    """Lend rows the replies to equal requests in the journal `other`, in transactions of some thousand rows. Returns how many.
+    """Lend rows the replies to equal requests in the journal `other`, in transactions of some thousand rows. Returns
+    how many.
 
-    With `once` a request is answered once, with the first reply to it. Nothing is lent twice: rows of a request take its
-    replies in turn, those that are answered already included.
+    With `once` a request is answered once, with the first reply to it. Nothing is lent twice: rows of a request take
+    its replies in turn, those that are answered already included.
     """
     connection.execute("ATTACH DATABASE ? AS other", (f"{other.absolute().as_uri()}?mode=ro",))
     try:

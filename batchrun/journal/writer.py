@@ -1,8 +1,8 @@
 """The one thread that writes while a run is under way.
 
 The loop gets a future for each operation and hands all operations of one turn over together, since every hand-over may
-wake the thread and make it fight for the interpreter. The thread takes what has gathered, at most two `GROUP`s, writes it
-in one transaction and resolves the futures after its COMMIT, with one wake-up of the loop for all of them. While a
+wake the thread and make it fight for the interpreter. The thread takes what has gathered, at most two `GROUP`s, writes
+it in one transaction and resolves the futures after its COMMIT, with one wake-up of the loop for all of them. While a
 commit waits for the disk the next group gathers, so that commits grow with the load.
 
 A commit that fails ends the writer for good: the group is rolled back, and every waiting and every later future fails

@@ -19,15 +19,15 @@ that every face shows:
 6. *Tokens* (`buckets.TokenBucket`): reserved by an estimate (`learning.Estimate`), settled with the actual usage.
 
 Nobody polls: a request that cannot be admitted is a future in a queue, and one timer wakes the first. `leave` exists
-because the journal's commit lies between admission and departure: the gate may have closed meanwhile, a slow commit lets
-many go at once, and what the provider counts is when a request arrives.
+because the journal's commit lies between admission and departure: the gate may have closed meanwhile, a slow commit
+lets many go at once, and what the provider counts is when a request arrives.
 
 A 429 is news only once: requests that left before the gate closed belong to the same burst, and change no rate and no
 window again. 429s at random, which come whatever the rate or the window (`chance`), are no news at all: the gate stays
 open, no rate is lowered and no window cut, and the wait that such a 429 announces is kept by its own request alone
-(`settle` returns it). Headers are news only when they answer a later request than the last ones used, and `remaining` is
-believed less what has left since that request left. Everything is reckoned in the loop's monotonic time; a machine that
-was suspended finds every bucket filled once, not more.
+(`settle` returns it). Headers are news only when they answer a later request than the last ones used, and `remaining`
+is believed less what has left since that request left. Everything is reckoned in the loop's monotonic time; a machine
+that was suspended finds every bucket filled once, not more.
 """
 
 from batchrun.limits.gate import Gate

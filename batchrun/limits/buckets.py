@@ -13,8 +13,8 @@ MINUTE = 60.0
 _MARGIN = 0.995
 """Share of a stated rate that is used, so that a bucket of the provider that ran empty by jitter fills again."""
 _LATE = 0.02
-"""Seconds for which nothing left, by a late timer, a stalled loop or a slow commit, that are made up for: less than half of
-what a provider's bucket is taken to hold, max(2, 50 ms of its rate)."""
+"""Seconds for which nothing left, by a late timer, a stalled loop or a slow commit, that are made up for: less than
+half of what a provider's bucket is taken to hold, max(2, 50 ms of its rate)."""
 _CLUMP = 0.005
 """Seconds of the rate by which requests may leave earlier than their turn; a timer for less is not worth its cost."""
 _LONGEST_AHEAD = 0.1

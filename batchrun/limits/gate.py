@@ -23,10 +23,12 @@ _LOOK_AGAIN = 1.0
 Demand = int | Callable[[], int]
 """How many tokens a request wants; a function is asked when the request is first in the queue, since estimates improve."""
 _READY = 1 / 32
-"""Share of the window that gets ready before it has a slot: enough for what comes back while a commit takes its time, and
-little to be in doubt about after a kill."""
+"""Share of the window that gets ready before it has a slot: enough for what comes back while a commit takes its time,
+and little to be in doubt about after a kill."""
 _HURRIED = 1_500.0
-"""Replies per second from which on the loop has no idle slot but much to do: requests that leave in groups cost it less."""
+"""Replies per second from which on the loop has no idle slot but much to do: requests that leave in groups cost it
+less.
+"""
 _SHORTEST = 1e-4
 """Seconds; a timer for less could fire before its time by the clock's own resolution, again and again."""
 
@@ -112,7 +114,8 @@ class Gate:
     def settle(self, permit: Permit, feedback: Feedback) -> float:
         """The exchange is over: free the slot and learn. Returns the seconds for which this request alone has to wait.
 
-        That is what a 429 announces that is chance; any other closes the gate, which holds this request like all others.
+        That is what a 429 announces that is chance; any other closes the gate, which holds this request like all
+        others.
         """
         if not permit.open:
             return 0.0
@@ -183,7 +186,9 @@ class Gate:
         self._pump(now)
 
     def close(self, *, recall: bool = True) -> None:
-        """Admit nothing more; everybody who waits gets GateClosed, with `recall` also who was admitted and has not left."""
+        """Admit nothing more; everybody who waits gets GateClosed, with `recall` also who was admitted and has not
+        left.
+        """
         self._closed = True
         self._recalled |= recall
         for waiter in self._queue:

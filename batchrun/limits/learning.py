@@ -11,8 +11,8 @@ at which they began to be.
 
 A 429 soon after a fall, clearly below the level, does not move the level: it makes the next fall deeper, as an
 experiment. If 429s go on after four falls, slowing down was no cure, and their share tells why. A large share, of all
-or of what left as fast as the slowest that was refused (just after a 429 half the rate is used, which a limit admits and
-chance does not spare): the limit is lower now, and what was admitted is the new level. A small one is chance.
+or of what left as fast as the slowest that was refused (just after a 429 half the rate is used, which a limit admits
+and chance does not spare): the limit is lower now, and what was admitted is the new level. A small one is chance.
 
 The pace grows only while it is what holds requests back.
 """

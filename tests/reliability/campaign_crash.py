@@ -1,4 +1,5 @@
-"""The crash campaign: the program is killed (SIGKILL) again and again and goes on, and nothing may be lost or paid twice.
+"""The crash campaign: the program is killed (SIGKILL) again and again and goes on, and nothing may be lost or paid
+twice.
 
     python tests/reliability/campaign_crash.py [KILLS [WRITES [ROWS]]]       the figures, and exit code 1 if one is bad
 
