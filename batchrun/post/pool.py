@@ -64,8 +64,8 @@ class Pool:
         return pool
 
     async def run(self, shard: Shard, seconds: float, grace: float = 0.0) -> Done:
-        """One shard; `seconds` is how long it may take, `grace` what it gets beyond that. Raises LostError where it does
-        not come back."""
+        """One shard; `seconds` is how long it may take, `grace` what it gets beyond that. Raises LostError where it
+        does not come back."""
         while True:
             self.start()
             making = self._making

@@ -68,8 +68,9 @@ Deliver = Callable[[list[tuple[Any, Result]]], Awaitable[None]]
 class Stage:
     """Post-processing of one run. Make it inside the loop that runs it.
 
-    `deliver` is awaited with the results of each shard and raises nothing, `busy` is called when `put` begins to wait and when it ends.
-    `environ` is what workers' environment is made from. Raises RefusedError where the functions cannot be loaded.
+    `deliver` is awaited with the results of each shard and raises nothing, `busy` is called when `put` begins to wait
+    and when it ends. `environ` is what workers' environment is made from. Raises RefusedError where the functions
+    cannot be loaded.
     """
 
     def __init__(
@@ -342,8 +343,8 @@ class Stage:
         self._soon()
 
     def _employ(self, workers: int) -> None:
-        """Have rows done by so many worker processes, or with 0 in the thread; each event loop has a pool of its own, so
-        that rows meet the process again that has rows in flight."""
+        """Have rows done by so many worker processes, or with 0 in the thread; each event loop has a pool of its own,
+        so that rows meet the process again that has rows in flight."""
         choices = self._choices
         self.workers = workers
         if not workers:

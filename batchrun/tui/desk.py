@@ -66,8 +66,8 @@ class Sight:
     """Everything a screen shows of a run at one moment.
 
     `taken` are the rows that were checked so far, `started` is Unix time. `reference` is what a user types to mean the
-    run, None until it has a journal. `foreign` names the process that works on a run that is only looked at, `said` is how an
-    old run ended.
+    run, None until it has a journal. `foreign` names the process that works on a run that is only looked at, `said` is
+    how an old run ended.
     """
 
     phase: Phase

@@ -57,7 +57,9 @@ class Preview:
 
 
 class Draft:
-    """The prompt and the input that are being looked at. What was typed into a prompt stays, also while another is shown."""
+    """The prompt and the input that are being looked at. What was typed into a prompt stays, also while another is
+    shown.
+    """
 
     def __init__(self) -> None:
         self.prompt: Prompt | None = None
