@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -277,6 +278,21 @@ def running(provider: Provider, *more: str, latency: str = "0.3", rows: int = 40
     process = begun(*provider.args("--concurrency", "8", *more), **options)
     await_true(lambda: provider.calls >= 8)
     return process
+
+
+def test_a_run_whose_directory_is_deleted_pays_for_nothing_more(provider: Provider, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "say.md").write_text("Say {{ text }}")
+    os.chdir(place)
+    process = running(provider)
+    shutil.rmtree(place)
+    stopped = ended(process)
+    assert stopped.code == ExitCode.STORAGE
+    assert "deleted, moved or replaced" in stopped.err
+    assert stopped.account["rows"] == 400
+    assert stopped.goes_on is None
+    assert provider.calls <= 16
 
 
 def test_ctrl_c_drains_and_names_the_command_that_goes_on(provider: Provider) -> None:

@@ -381,6 +381,25 @@ async def test_a_failure_is_heard_of_after_what_was_committed_before(path: Path)
     assert heard == ["1 True", "2 False", "3 False"]
 
 
+@pytest.mark.parametrize("what", ["deleted", "moved", "replaced"])
+async def test_nothing_is_written_to_a_journal_that_is_not_in_its_place(path: Path, what: str) -> None:
+    """SQLite goes on writing into the file that it has open, which nobody finds again."""
+    journal = Journal.create(path, META)
+    journal.take_in(numbered(2))
+    journal.start()
+    await answer(journal, 1)
+    if what == "deleted":
+        path.unlink()
+    else:
+        path.rename(path.with_name("moved.db"))
+    if what == "replaced":
+        path.write_bytes(path.with_name("moved.db").read_bytes())
+    with pytest.raises(StorageError, match="deleted, moved or replaced"):
+        await journal.begin(2, 1)
+    assert journal.totals.attempts == 1
+    journal.close()
+
+
 async def test_a_full_disk_fails_every_waiter_and_keeps_what_was_committed(path: Path) -> None:
     full = False
 

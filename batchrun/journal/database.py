@@ -47,8 +47,23 @@ def translated(path: Path, doing: str = "read") -> Generator[None]:
         raise damaged(path, f"a value of it cannot be understood ({error})") from error
 
 
+class GoneError(OSError):
+    """The file that is written is not the one at its path any more: SQLite would go on writing what nobody can find."""
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Which file is at `path`. Raises OSError."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
 def storage_error(path: Path, error: Exception, doing: str) -> StorageError:
     """Say what is wrong with the journal at `path`, with the space that is left, and what to do."""
+    if isinstance(error, GoneError):
+        return StorageError(
+            f"{path}: the journal was deleted, moved or replaced while the run wrote it.",
+            "Nothing more is sent. If it was moved, put it back with its -wal file and give the same command again.",
+        )
     code = getattr(error, "sqlite_errorcode", None)
     no_text = code is None and "decode" in str(error)
     if no_text or (code is not None and code & 0xFF in _DAMAGE):

@@ -74,6 +74,7 @@ class Journal:
         self._commits = 0
         had_log = database.has_log(path)
         self._connection: sqlite3.Connection = database.connect(path, write=True)
+        self._identity = database.identity(path)
         self._window: sqlite3.Connection | None = None
         self._window_guard = threading.Lock()  # a caller that was cancelled may have left a thread in `pending`
         self._writer: Writer | None = None
@@ -371,9 +372,18 @@ class Journal:
         return self._window
 
     def _before_commit(self) -> None:
+        """What is committed to a file that was deleted is lost, and paid for."""
+        if not self._in_place():
+            raise database.GoneError
         self._commits += 1
         if self._faults is not None:
             self._faults(self._commits)
+
+    def _in_place(self) -> bool:
+        try:
+            return database.identity(self.path) == self._identity
+        except OSError:
+            return False
 
     def _put_meta(self, meta: Meta) -> None:
         statement = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"

@@ -279,12 +279,17 @@ def last_word(ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool, why
     if not quiet and (found := _foretold(run)) is not None:
         lines.append(outlooks.verdict(found))
     lines.append(words.account(ended.totals))
-    command = words.going_on(ended.totals, run.reference, run.runs_dir)
+    command = _going_on(ended, run)
     if command is not None:
         lines[-1] += f"; go on with: {command}"
     with contextlib.suppress(OSError):
         for line in lines:
             print(f"batchrun: {line}", file=stream, flush=True)
+
+
+def _going_on(ended: RunEnded, run: RunFile) -> str | None:
+    """The command that goes on; None where nothing is left, or the journal is gone, with its directory perhaps."""
+    return words.going_on(ended.totals, run.reference, run.runs_dir) if run.path.exists() else None
 
 
 def _foretold(run: RunFile) -> Foretold | None:
@@ -297,7 +302,7 @@ def _foretold(run: RunFile) -> Foretold | None:
 
 def end_event(ended: RunEnded, run: RunFile) -> dict[str, object]:
     """The last JSON event of a run."""
-    command = words.going_on(ended.totals, run.reference, run.runs_dir)
+    command = _going_on(ended, run)
     found = _foretold(run)
     return {
         "event": "ended",
