@@ -2,15 +2,14 @@
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Callable
 from random import Random
-from typing import NamedTuple
 
 from batchrun.events import Going, Waiting, WaitReason
 from batchrun.limits.closing import Closing
 from batchrun.limits.concurrency import Window
 from batchrun.limits.learning import Estimate
+from batchrun.limits.line import Demand, Line
 from batchrun.limits.rates import Rates
 from batchrun.limits.records import Feedback, GateClosed, GateView, Limits, NeverFits, Permit, Throttle
 from batchrun.limits.telling import Teller
@@ -20,23 +19,13 @@ _TRICKLE = 1.0
 _SCARCE = frozenset({WaitReason.CONCURRENCY, WaitReason.REQUESTS, WaitReason.TOKENS})
 _LOOK_AGAIN = 1.0
 """Seconds after which a slow rate is looked at again: it may have grown."""
-Demand = int | Callable[[], int]
-"""How many tokens a request wants; a function is asked when the request is first in the queue, since estimates improve."""
 _READY = 1 / 32
 """Share of the window that gets ready before it has a slot: enough for what comes back while a commit takes its time,
 and little to be in doubt about after a kill."""
 _HURRIED = 1_500.0
-"""Replies per second from which on the loop has no idle slot but much to do: requests that leave in groups cost it
-less.
-"""
+"""Replies per second from which on the loop has much to do and no idle slot: requests cost it less in groups."""
 _SHORTEST = 1e-4
 """Seconds; a timer for less could fire before its time by the clock's own resolution, again and again."""
-
-
-class _Waiter(NamedTuple):
-    future: asyncio.Future[Permit]
-    demand: Demand
-    ready: Callable[[], object] | None
 
 
 class Gate:
@@ -59,8 +48,7 @@ class Gate:
         self._estimate = Estimate()
         self._closing = Closing(random or Random())  # noqa: S311  # jitter, not a secret
         self._teller = Teller(listen)
-        self._queue: deque[_Waiter] = deque()
-        self._ready = 0  # of the queue's first
+        self._queue = Line()
         self._took = math.inf  # seconds of an exchange, on average
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -88,7 +76,7 @@ class Gate:
             self._check_fits(tokens)
             if self._may_leave(now, tokens):
                 return self._grant(now, tokens)
-        return await self._wait(demand, ready=ready)
+        return await self._waited(self._queue.join(demand, ready))
 
     async def leave(self, permit: Permit) -> Permit:
         """The request leaves when this returns: called between the journal's commit and the first byte.
@@ -109,7 +97,9 @@ class Gate:
                 self._rates.left(permit, now)
                 return permit
             self._give_back(permit)
-            permit = await self._wait(permit.tokens, first=True)
+            if self._closed:
+                raise GateClosed
+            permit = await self._waited(self._queue.join_first(permit.tokens))
 
     def settle(self, permit: Permit, feedback: Feedback) -> float:
         """The exchange is over: free the slot and learn. Returns the seconds for which this request alone has to wait.
@@ -191,11 +181,7 @@ class Gate:
         """
         self._closed = True
         self._recalled |= recall
-        for waiter in self._queue:
-            if not waiter.future.done():
-                waiter.future.set_exception(GateClosed())
-        self._queue.clear()
-        self._ready = 0
+        self._queue.dissolve()
         self._disarm()
 
     @property
@@ -205,7 +191,7 @@ class Gate:
 
     def view(self) -> GateView:
         """The gate now, for a face."""
-        waiting = sum(not waiter.future.done() for waiter in self._queue)
+        waiting = self._queue.waiting
         held = waiting > 0 or self._paused
         rpm, tpm = self._rates.per_minute()
         requests_fill, tokens_fill = self._rates.fills()
@@ -242,16 +228,8 @@ class Gate:
             spacing.held -= 1
         return self._clock()
 
-    async def _wait(self, demand: Demand, *, first: bool = False, ready: Callable[[], object] | None = None) -> Permit:
-        if self._closed:
-            raise GateClosed
-        future: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
-        if first:
-            self._queue.appendleft(_Waiter(future, demand, None))
-            self._ready += 1
-        else:
-            self._queue.append(_Waiter(future, demand, ready))
-        if self._queue[0].future is future:
+    async def _waited(self, future: asyncio.Future[Permit]) -> Permit:
+        if self._queue.first.future is future:
             self._pump(self._clock())
         elif self._reason is WaitReason.CONCURRENCY:
             self._ready_next()
@@ -269,7 +247,7 @@ class Gate:
     def _pump(self, now: float) -> None:
         queue = self._queue
         while queue:
-            future, demand, _ = queue[0]
+            future, demand, _ = queue.first
             if not future.done():
                 tokens, limit = asked(demand), self._rates.token_limit
                 if tokens > limit:
@@ -279,8 +257,7 @@ class Gate:
                 else:
                     self._hold(now)
                     return
-            queue.popleft()
-            self._ready = max(0, self._ready - 1)
+            queue.next()
         if not self._paused:
             self._teller.going(now)
 
@@ -288,12 +265,7 @@ class Gate:
         """Let the next few get ready, but nobody where a rate may be what holds them back, or where all hurry."""
         if self._rates.limited or self._in_flight > self._took * _HURRIED:
             return
-        few = min(int(self._window.size * _READY), len(self._queue))
-        while self._ready < few:
-            waiter = self._queue[self._ready]
-            self._ready += 1
-            if waiter.ready is not None and not waiter.future.done():
-                waiter.ready()
+        self._queue.get_ready(int(self._window.size * _READY))
 
     def _grant(self, now: float, tokens: int) -> Permit:
         self._in_flight += 1
