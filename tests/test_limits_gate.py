@@ -4,7 +4,7 @@ import asyncio
 import math
 import random
 from bisect import bisect_right
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -665,6 +665,45 @@ def test_headers_of_a_shallow_bucket_of_a_daily_quota_and_of_a_fixed_window() ->
     assert shallow.rate() == pytest.approx(10, rel=0.2)
     assert 200 < daily.rate() <= 240
     assert window.rate() == 10
+
+
+def _held_low() -> tuple[Pace, float]:
+    """A pace that 429s have brought to 2/s, as where others use up what the headers state."""
+    pace, now = Pace(start=False), 0.0
+    pace.refused(now, math.inf, math.inf, now)
+    while pace.rate > 2.0:
+        now += 20.0
+        pace.refused(now, pace.rate / 2, pace.rate, now)
+    return pace, now
+
+
+def _after(pace: Pace, now: float, seconds: float, room: Callable[[float], bool]) -> float:
+    end = now + seconds
+    while now < end:
+        now += 0.1
+        pace.heard(room(now), now)
+        pace.refresh(now, binding=True)
+    return pace.rate
+
+
+def test_a_rate_that_others_have_held_down_returns_when_all_answers_show_room() -> None:
+    pace, now = _held_low()
+    assert _after(pace, now, 15.0, lambda _: True) > 20.0
+    pace, now = _held_low()
+    assert _after(pace, now, 15.0, lambda at: round(at) % 3 > 0) < 4.0
+
+
+def test_headers_that_show_room_and_lie_are_believed_ever_later() -> None:
+    """Where they always do, a limit is felt for as often as without them, once in 15 s, and five times more."""
+    pace, now = _held_low()
+    end, falls = now + 600.0, 0
+    while now < end:
+        now += 0.1
+        pace.heard(True, now)
+        if pace.refresh(now, binding=True) > 10.0:
+            pace.refused(now, 10.0, 10.0, now)
+            falls += 1
+    assert falls <= 600 / 15 + 5
 
 
 def test_a_learnt_pace_falls_once_a_burst_and_rises_again_beyond_it() -> None:

@@ -14,6 +14,9 @@ experiment. If 429s go on after four falls, slowing down was no cure, and their 
 or of what left as fast as the slowest that was refused (just after a 429 half the rate is used, which a limit admits
 and chance does not spare): the limit is lower now, and what was admitted is the new level. A small one is chance.
 
+A provider whose headers show room for more in every answer of some seconds refuses nobody at this pace: others who
+used the key have gone. Then the search begins again from here, each time after twice as long, for some headers lie.
+
 The pace grows only while it is what holds requests back.
 """
 
@@ -36,6 +39,8 @@ _SOON = 0.4
 _MUCH_LOWER = 0.5
 _HALVINGS = 3
 _LONGEST_STEP = 2.0
+_ROOMY = 5.0
+"""Seconds of room in every answer after which the search begins again, the first time."""
 _SLOWEST = 1 / 60
 _REMEMBERED = 4096
 _REMEMBERED_SECONDS = 10.0
@@ -54,7 +59,8 @@ class Pace:
 
     __slots__ = (
         "_admitted", "_anchor", "_answered", "_answered_at", "_answered_before", "_at", "_chance", "_cut_at", "_falls", "_first",
-        "_first_pace", "_halved", "_level", "_onset", "_onset_left", "_plateau", "_refused", "_refused_at", "_stage", "_time", "rate",
+        "_first_pace", "_halved", "_level", "_onset", "_onset_left", "_plateau", "_refused", "_refused_at", "_roomy", "_roomy_since", "_stage",
+        "_time", "rate",
     )  # fmt: skip
 
     def __init__(self, *, start: bool) -> None:
@@ -73,7 +79,8 @@ class Pace:
         self._falls = self._halved = 0
         self._answered_before = 0
         self._count_anew()
-        self._cut_at = -math.inf
+        self._cut_at = self._roomy_since = -math.inf
+        self._roomy = _ROOMY
 
     @property
     def learnt(self) -> bool:
@@ -106,6 +113,16 @@ class Pace:
         elif left > self._cut_at:
             self._answered += 1
             self._answered_at.append(spaced)
+
+    def heard(self, room: bool, now: float) -> None:
+        """An answer said whether one more request would have been let through."""
+        if not room:
+            self._roomy_since = now
+        elif self._stage == "hold" and now - max(self._roomy_since, self._cut_at) > self._roomy:
+            self._roomy *= 2
+            self._stage = "search"
+            self._anchor = self.rate
+            self._time = 0.0
 
     def at_random(self, left: float, pace: float, rate: float, now: float) -> bool:
         """A request was refused that left then, when so many a second did; whether that is chance and teaches nothing.

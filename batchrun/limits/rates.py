@@ -129,6 +129,8 @@ class Rates:
         elapsed = max(0.0, now - permit.left)
         before = self._requests.limit, self._tokens.limit
         if said.requests is not None:
+            if said.requests.remaining is not None:
+                self.pace.heard(said.requests.remaining >= 1, now)
             self._requests.learn(said.requests)
             left = self._sent - permit.sent_before - 1
             self.spacing.refill(now)
