@@ -109,6 +109,15 @@ async def test_without_a_terminal_the_app_is_refused() -> None:
     assert "the app needs a terminal" in ran.stderr
 
 
+async def _in_the_pager(terminal: Terminal) -> None:
+    """A run is under way, and one of its rows is in the pager."""
+    await _running(terminal)
+    terminal.press("enter")
+    await terminal.until(lambda: b"Copy reply" in terminal.output)
+    os.write(terminal.master, b"o")
+    await terminal.until(lambda: b"PAGER SHOWS" in terminal.output)
+
+
 async def test_a_row_is_read_in_the_pager_while_the_run_goes_on_and_the_app_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,11 +130,7 @@ async def test_a_row_is_read_in_the_pager_while_the_run_goes_on_and_the_app_come
     tui.place(tmp_path, tui.rows(120), latency="0.2")
     terminal = Terminal("app", "echo", "rows.jsonl", "--profile", "sim", "--set", "tone=a", "--concurrency", "2")
     try:
-        await _running(terminal)
-        terminal.press("enter")
-        await terminal.until(lambda: b"Copy reply" in terminal.output)
-        os.write(terminal.master, b"o")
-        await terminal.until(lambda: b"PAGER SHOWS" in terminal.output)
+        await _in_the_pager(terminal)
         left = terminal.output.rpartition(b"PAGER SHOWS")[0]
         assert b"\x1b[?1049l" in left.rpartition(b"\x1b[?1049h")[2]  # the terminal was the pager's
         before = totals().done
@@ -155,11 +160,7 @@ async def test_a_signal_ends_the_app_while_the_pager_has_the_terminal(
     tui.place(tmp_path, tui.rows(120), latency="0.2")
     terminal = Terminal("app", "echo", "rows.jsonl", "--profile", "sim", "--set", "tone=a", "--concurrency", "2")
     try:
-        await _running(terminal)
-        terminal.press("enter")
-        await terminal.until(lambda: b"Copy reply" in terminal.output)
-        os.write(terminal.master, b"o")
-        await terminal.until(lambda: b"PAGER SHOWS" in terminal.output)
+        await _in_the_pager(terminal)
         terminal.process.send_signal(signal.SIGTERM)
         assert await terminal.ended(15) == 143
         assert terminal.output.rfind(b"\x1b[?1049l") > terminal.output.rfind(b"\x1b[?1049h")

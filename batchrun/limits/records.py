@@ -45,12 +45,6 @@ class Feedback(NamedTuple):
     output_tokens: int | None = None
 
 
-class Overlong(NamedTuple):
-    """The provider announced a wait longer than `Limits.max_wait`; `seconds` is that wait. The run should stop."""
-
-    seconds: float
-
-
 class Permit:
     """Leave for one request to go, from `Gate.admit` until `Gate.settle` or `Gate.cancel`."""
 

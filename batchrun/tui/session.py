@@ -78,11 +78,6 @@ class Session:
         """Whether the run has its journal; before that nothing was sent."""
         return self._prepared is not None
 
-    @property
-    def rows_done(self) -> int:
-        """Rows that are done by the journal's account."""
-        return self._fold.snapshot(time.monotonic()).done
-
     async def _go(self) -> None:
         try:
             self._prepared = await asyncio.to_thread(self._prepare)
