@@ -1,7 +1,6 @@
 """Which templates are let in, and what they cannot do."""
 
 import json
-import time
 from typing import Any
 
 import pytest
@@ -150,10 +149,9 @@ def test_a_bracket_storm_is_an_error_and_no_crash():
     ],
 )
 def test_a_template_that_would_explode_ends_soon_with_an_error(template: str, fields: dict[str, Any]):
-    begin = time.perf_counter()
+    # Soon: one that explodes outlives the time limit that every test has, and the machine's memory.
     with pytest.raises(RenderError, match=r"[15]0 MB|more than 100,000|precision|width"):
         render(template, **fields)
-    assert time.perf_counter() - begin < 5
 
 
 @pytest.mark.parametrize(
@@ -214,7 +212,7 @@ def test_a_value_nested_too_deeply_is_a_render_error(template: str):
     value: list[Any] = []
     for _ in range(100_000):
         value = [value]
-    with pytest.raises(RenderError, match="recursion"):
+    with pytest.raises(RenderError, match="nested too deeply"):
         render(template, a=value)
 
 

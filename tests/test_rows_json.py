@@ -32,7 +32,7 @@ def jsonl(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('{"a":1,}', "invalid JSON at column 8: expecting property name enclosed in double quotes"),
+        ('{"a":1,b}', "invalid JSON at column 8: expecting property name enclosed in double quotes"),
         ('{"a":1} x', "invalid JSON at column 9: extra data"),
         ('{"a"', "invalid JSON at column 5: expecting ':' delimiter"),
         ('{"a":"\t"}', "invalid JSON at column 7: invalid control character at"),

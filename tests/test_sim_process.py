@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
@@ -77,8 +78,9 @@ def test_it_serves_for_the_length_of_the_context() -> None:
 
 def test_it_is_steered_from_outside() -> None:
     with sim.spawn(sim.Settings(faults=(sim.parse_fault("quota=1"),))) as base_url:
-        with pytest.raises(OSError, match="429"):
+        with pytest.raises(HTTPError, match="429") as refused:
             ask(base_url)
+        refused.value.close()
         sim.change(base_url, faults=[], record=True)
         assert ask(base_url, "Fixed.") == "[simulated] Fixed."
         assert [entry["text"] for entry in sim.log(base_url)] == ["Fixed."]

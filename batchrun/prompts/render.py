@@ -133,7 +133,12 @@ class _TemplateMessage:
 
     def _where(self, error: Exception) -> str:
         line = sandbox.line_of(error, self._message, self._unit)
-        return f"{self._values.prompt.path}:{line}: {error}"
+        return f"{self._values.prompt.path}:{line}: {_said(error)}"
+
+
+def _said(error: Exception) -> str:
+    """What the error says; Pythons word differently that their stack is full."""
+    return "a value is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 class _PromptRenderer:
@@ -167,7 +172,7 @@ class _PromptRenderer:
             for index, template in self._templates:
                 body[index] = template.render(fields)
         except (TypeError, ValueError, RecursionError) as error:
-            raise RenderError(f"the text cannot be sent: {error}") from None
+            raise RenderError(f"the text cannot be sent: {_said(error)}") from None
         sent = b"".join(body)
         if len(sent) > self._maximum:
             raise RenderError(str(TooLargeError()))

@@ -98,6 +98,8 @@ def regular(path: Path, name: str) -> Source:
             status = path.stat()
         except FileNotFoundError:
             raise InputError(f"There is no file {name}.", _nearest(path)) from None
+        except ValueError:  # a NUL in it
+            raise InputError(f"{name} cannot be a file name.") from None
         if not stat.S_ISREG(status.st_mode):
             raise InputError(f"{name} is neither a file nor a directory.")
         with path.open("rb"):
@@ -160,10 +162,6 @@ def translated(name: str) -> Generator[None]:
         raise InputError(f"{name} is corrupt: {error}.", "Fetch it again.") from error
     except OSError as error:
         raise InputError(f"Cannot read {name}: {error.strerror or error}.") from error
-    except ValueError as error:
-        if "null byte" not in str(error):
-            raise
-        raise InputError(f"{name} cannot be a file name.") from error
 
 
 def _unpacked(raw: Any) -> BinaryIO:
