@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,11 @@ from browser import CHROMIUM
 # looptime asks for the current event loop around synchronous tests as well. Before any was ever set, asyncio would
 # make one that nobody closes, and some later test would fail for it; once None was set, there simply is none.
 asyncio.set_event_loop(None)
+
+# A shell has the jobs of its background ignore Ctrl-C, and nohup a hang-up: so would every program that a test starts.
+for _name, _usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    if (_number := getattr(signal, _name, None)) and signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 collect_ignore = [] if CHROMIUM else ["test_report_browser.py"]
 if sys.platform == "win32":  # no pseudo-terminals
