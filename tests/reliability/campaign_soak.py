@@ -7,6 +7,7 @@ tasks are as many as its crew from the first second on. The rate is the journal'
 """
 
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -40,7 +41,7 @@ def look(program: Program, pid: int) -> Look | None:
         memory, threads = int(status["VmRSS"].split()[0]) * 1024, int(status["Threads"])
         ((done,),) = program.ask("SELECT done FROM totals")
         return Look(time.monotonic(), memory, len(os.listdir(f"/proc/{pid}/fd")), threads, done)
-    except (OSError, KeyError, ValueError):
+    except (OSError, KeyError, ValueError, sqlite3.OperationalError):  # gone, or its journal is being made
         return None
 
 

@@ -7,10 +7,12 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
+
+from waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 CANARY = "sk-canary-6f1d8c2b7a904e35"
@@ -49,6 +51,12 @@ class Program:
         }
         (directory / "say.txt").write_text("{{ text }}", encoding="utf-8")
 
+    def beside(self, name: str) -> "Program":
+        """Another one, in a directory of this one's."""
+        directory = self.directory / name
+        directory.mkdir()
+        return Program(directory)
+
     def rows(self, texts: Iterable[str], name: str = "in.jsonl") -> None:
         """An input whose rows are `{"id": "r1", "text": …}`, so that the text is the prompt that the server sees."""
         lines = (json.dumps({"id": f"r{number}", "text": text}) for number, text in enumerate(texts, 1))
@@ -75,7 +83,7 @@ class Program:
                 process.kill()
 
     def __call__(
-        self, *args: str, env: Mapping[str, str] | None = None, timeout: float = 50, given: str | None = None
+        self, *args: str, env: Mapping[str, str] | None = None, timeout: float = PATIENCE, given: str | None = None
     ) -> Ran:
         """Run it to its end, with `given` on its standard input."""
         began = time.monotonic()
@@ -87,7 +95,7 @@ class Program:
     def weigh(self, *args: str) -> tuple[int, int]:
         """Run it to its end; its exit code, and the most memory it held, in bytes."""
         command = [sys.executable, "-c", WEIGH, sys.executable, "-m", "batchrun", *args]
-        options: dict[str, Any] = {"cwd": self.directory, "env": self.environment, "timeout": 50}
+        options: dict[str, Any] = {"cwd": self.directory, "env": self.environment, "timeout": PATIENCE}
         told = subprocess.run(command, check=True, capture_output=True, text=True, **options)
         code, memory = map(int, told.stdout.splitlines()[-1].split())
         return code, memory
@@ -141,11 +149,55 @@ print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 """The system counts the memory of who starts a process to the process's own, so who starts it has to be small."""
 
 
-async def until(condition: Callable[[], object], seconds: float = 30) -> None:
+async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Look every few milliseconds whether it holds now; TimeoutError if it never does."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what is looked at is another process and sets no event
             await asyncio.sleep(0.005)
+
+
+async def told(process: "subprocess.Popen[str]", words: str) -> None:
+    """Read what it says on stderr up to the line that has these words. Raises EOFError where it never says so."""
+    assert process.stderr is not None
+    while line := await asyncio.to_thread(process.stderr.readline):
+        if words in line:
+            return
+    raise EOFError(words)
+
+
+async def holds_once(tries: int, measure: Callable[[int], Awaitable[list[str]]]) -> None:
+    """Judge figures that other processes can only spoil: one good measurement in so many is enough.
+
+    `measure` gets the number of the try, and names the promises that did not hold. AssertionError where none was good.
+    """
+    found = [await measure(0)]
+    while found[-1] and len(found) < tries:
+        found.append(await measure(len(found)))
+    assert [] in found, found
+
+
+class Stalls:
+    """While this context lasts, `worst` is how many seconds this event loop was held up at most.
+
+    A server on the loop reads in one instant what reached it meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+
+    async def __aenter__(self) -> Self:
+        self._watching = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._watching.cancel()
+
+    async def _watch(self) -> None:
+        loop, step = asyncio.get_running_loop(), 0.01
+        while True:
+            began = loop.time()
+            await asyncio.sleep(step)
+            self.worst = max(self.worst, loop.time() - began - step)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

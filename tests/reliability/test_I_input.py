@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from program import Program
+from waiting import PATIENCE
 from wire import FaultServer
 
 from batchrun.errors import BatchrunError
@@ -84,7 +85,7 @@ async def test_I5_a_line_of_50_MB_is_taken_or_refused_in_bounded_memory(program:
 
     async with FaultServer() as server:
         with program.going(*program.send(server.base_url), preexec_fn=limit) as process:
-            _, err = await asyncio.to_thread(process.communicate, timeout=50)
+            _, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE)
     assert process.returncode in (0, 2), err
     assert "Traceback" not in err
     assert "MemoryError" not in err
@@ -115,7 +116,7 @@ async def test_I12_standard_input_and_pipes_are_spooled_and_can_be_resumed(progr
         assert ran.code == 0, ran.err
         writing = asyncio.create_task(asyncio.to_thread(fifo.write_text, text))
         with program.going("--input", "fifo", *sent[:-1], "b.jsonl") as process:
-            _, err = await asyncio.to_thread(process.communicate, timeout=30)
+            _, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE)
         if process.returncode == 2:
             fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
             os.close(fd)

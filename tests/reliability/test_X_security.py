@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from program import CANARY, ROOT, Program
+from waiting import PATIENCE
 from wire import Call, FaultServer, Peer, chat, whole
 
 ALTERED = str(ROOT / "tests" / "reliability" / "altered.py")
@@ -58,7 +59,7 @@ async def test_X1_X2_the_key_is_nowhere_but_on_the_wire(program: Program, last: 
     async with FaultServer(echo) as server:
         with program.going(*program.send(server.base_url, *args)) as process:
             running = await asyncio.to_thread(processes)
-            out, err = await asyncio.to_thread(process.communicate, timeout=40)
+            out, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE)
         assert process.returncode == (3 if last == "ok" else 4), err
         assert all(CANARY in call.headers["authorization"] for call in server.calls)
     shown = await program.run("show", "last", "--failed", "--json")
@@ -131,7 +132,7 @@ async def test_X10_a_prompt_that_reaches_out_or_explodes_is_refused_before_the_f
     async with FaultServer() as server:
         for number, source in enumerate(PROMPTS):
             (program.directory / "say.txt").write_text(source)
-            ran = await program.run(*program.send(server.base_url, output=f"o{number}.jsonl"), timeout=20)
+            ran = await program.run(*program.send(server.base_url, output=f"o{number}.jsonl"))
             assert ran.code == 2, (source, ran.err)
             assert "root:" not in ran.err
         assert not server.calls
@@ -179,7 +180,7 @@ def test_X18_nobody_but_the_provider_is_contacted(program: Program) -> None:
         env=program.environment,
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=PATIENCE,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
