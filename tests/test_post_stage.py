@@ -52,6 +52,11 @@ def hangs(reply):
         pass
     return reply.fields["n"]
 
+def waits(reply):
+    if reply.fields["n"] == 7:
+        threading.Event().wait()
+    return reply.fields["n"]
+
 def talks(reply):
     print("row", reply.line)
     print("to stderr", file=sys.stderr)
@@ -197,6 +202,13 @@ async def test_a_row_that_hangs_in_the_thread_fails_alone(functions: Path) -> No
     outlet = await Outlet(functions, "stuck", workers=0, timeout=0.3).put(50)
     assert outlet.failed.keys() == {7}
     assert outlet.failed[7].cause == "post: timed out"
+
+
+async def test_a_row_that_never_ends_in_the_thread_keeps_no_other_waiting(functions: Path) -> None:
+    outlet = await Outlet(functions, "waits", workers=0, timeout=0.3).put(50)
+    assert outlet.failed.keys() == {7}
+    assert outlet.failed[7].cause == "post: timed out"
+    assert len(outlet.results) == 50
 
 
 async def test_what_functions_print_goes_to_the_log(

@@ -1,6 +1,8 @@
 """Shards in one thread of this process: for work so short that sending it to a process costs more than doing it.
 
-A thread cannot be stopped. One that hangs is left behind, and another takes its place; it dies with the process.
+A thread cannot be stopped. One that hangs is left behind, and another takes its place and the shards that were behind
+it; it dies with the process. The thread tells the loop of the end of a shard only, which is when the next one begins:
+each word between the two would make one wait until the other lets go of the interpreter.
 """
 
 import asyncio
@@ -9,6 +11,7 @@ import os
 import queue
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TextIO, cast
 
@@ -19,7 +22,8 @@ from batchrun.post.reply import Done, Shard
 
 log = logging.getLogger("batchrun.post.output")
 
-_Order = tuple[Shard, asyncio.Future[Done], asyncio.Event]
+_Order = tuple[Shard, asyncio.Future[Done]]
+_Orders = queue.SimpleQueue[_Order | None]
 
 
 class Inline:
@@ -29,43 +33,52 @@ class Inline:
         """`make` makes what runs shards, in the thread; it is told what each further thread has to call first."""
         self._make = make
         self._loop = asyncio.get_running_loop()
-        self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
+        self._orders: _Orders = queue.SimpleQueue()
+        self._under_way: deque[_Order] = deque()
         self._diversion = Diversion()
         self._begin()
 
     def _begin(self) -> None:
-        self._orders = queue.SimpleQueue()
         thread = threading.Thread(target=self._work, args=(self._orders,), name="post", daemon=True)
         thread.start()
 
     async def run(self, shard: Shard, seconds: float, grace: float = 0.0) -> Done:
-        """One shard, as `Pool.run`."""
-        done: asyncio.Future[Done] = self._loop.create_future()
-        begun = asyncio.Event()
-        orders = self._orders
-        orders.put((shard, done, begun))
-        await begun.wait()
+        """One shard, as `Pool.run`; its time begins when the shard before it is done."""
+        before = self._under_way[-1][1] if self._under_way else None
+        order = shard, self._loop.create_future()
+        self._under_way.append(order)
+        self._orders.put(order)
         try:
+            if before is not None:
+                await asyncio.wait([before])
             async with asyncio.timeout(seconds + grace):
-                return await done
+                return await order[1]
         except TimeoutError:
-            if self._orders is orders:
-                self._begin()
+            self._leave_behind(order)
             raise LostError(timed_out(seconds)) from None
+        finally:
+            self._under_way.remove(order)
+
+    def _leave_behind(self, hanging: _Order) -> None:
+        """Let another thread take the place of the one that hangs, and what was behind that."""
+        self._orders.put(None)
+        self._orders = queue.SimpleQueue()
+        for order in self._under_way:
+            if order is not hanging:
+                self._orders.put(order)
+        self._begin()
 
     async def close(self) -> None:
         """Let the thread end when it is through with what it does."""
         self._orders.put(None)
         self._diversion.close()
 
-    def _work(self, orders: "queue.SimpleQueue[_Order | None]") -> None:
+    def _work(self, orders: _Orders) -> None:
         self._diversion.divert()
         worker = self._make(self._diversion.divert)
-        while (order := orders.get()) is not None:
-            shard, done, begun = order
-            self._tell(begun.set)
-            result = worker.run(shard)
-            self._tell(_resolve, done, result)
+        while orders is self._orders and (order := orders.get()) is not None:
+            shard, done = order
+            self._tell(_resolve, done, worker.run(shard))
         worker.close()
 
     def _tell(self, callback: Callable[..., None], *args: Any) -> None:
