@@ -18,7 +18,9 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from batchrun.post.chain import Chain
@@ -46,6 +48,7 @@ LINGER = 4.0
 from the journal, and costs nothing."""
 _CERTAIN = PROBE * WORTH_A_PROCESS
 _SLOW_CALL = 0.05
+_token: Callable[[Task], Any] = itemgetter(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,10 +131,14 @@ class Stage:
         if self._inside >= self._room:
             await self._have_room()
         self._inside += 1
-        if ready is None or ready.done():
+        if ready is None:
+            self._queue.append((token, item))
+            if not self._dispatching:
+                self._soon()
+        elif ready.done():
             self._enter((token, item), ready)
         else:
-            ready.add_done_callback(lambda done: self._enter((token, item), done))
+            ready.add_done_callback(partial(self._enter, (token, item)))
 
     async def _have_room(self) -> None:
         self._outside += 1
@@ -143,12 +150,11 @@ class Stage:
         finally:
             self._outside -= 1
 
-    def _enter(self, task: Task, ready: "asyncio.Future[None] | None") -> None:
-        if self._closed or (ready is not None and (ready.cancelled() or ready.exception() is not None)):
+    def _enter(self, task: Task, ready: "asyncio.Future[None]") -> None:
+        if ready.cancelled() or ready.exception() is not None:
             self._leave(1)  # the reply is not safe: whoever wrote it hears of that
-            return
-        self._queue.append(task)
-        if not self._dispatching:
+        else:
+            self._queue.append(task)
             self._soon()
 
     def hurry(self) -> int:
@@ -269,7 +275,7 @@ class Stage:
             results = [internal_error(error)] * len(tasks)
         self._running -= 1
         self._soon()
-        await self._hand_out([(token, result) for (token, _), result in zip(tasks, results, strict=False)])
+        await self._hand_out(list(zip(map(_token, tasks), results, strict=False)))
 
     async def _hand_out(self, results: list[tuple[Any, Result]]) -> None:
         await self._deliver(results)
