@@ -156,15 +156,6 @@ async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> N
             await asyncio.sleep(0.005)
 
 
-async def told(process: "subprocess.Popen[str]", words: str) -> None:
-    """Read what it says on stderr up to the line that has these words. Raises EOFError where it never says so."""
-    assert process.stderr is not None
-    while line := await asyncio.to_thread(process.stderr.readline):
-        if words in line:
-            return
-    raise EOFError(words)
-
-
 async def holds_once(tries: int, measure: Callable[[int], Awaitable[list[str]]]) -> None:
     """Judge figures that other processes can only spoil: one good measurement in so many is enough.
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import campaign_crash
 import campaign_soak
 import pytest
-from program import ROOT, Program, Stalls, told, until
-from waiting import PATIENCE
+from program import ROOT, Program, Stalls, until
+from waiting import PATIENCE, read_up_to
 from wire import Answer, FaultServer, Peer, hang, whole
 
 from batchrun import sim
@@ -164,7 +164,7 @@ async def test_K7_a_second_ctrl_c_leaves_at_once(program: Program) -> None:
         with program.going(*program.send(server.base_url, "--concurrency", "4", "--concurrency-fixed")) as process:
             await until(lambda: len(server.calls) >= 4)
             process.send_signal(signal.SIGINT)
-            await told(process, "stopping")
+            await asyncio.to_thread(read_up_to, process, "stopping")
             process.send_signal(signal.SIGINT)
             sent = time.monotonic()
             _, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE)
