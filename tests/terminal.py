@@ -12,6 +12,8 @@ import termios
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from waiting import PATIENCE
+
 ROOT = Path(__file__).parents[1]
 KEYS = {
     "start": b"\x1b[15~", "pause": b"p", "quit": b"q", "help": b"\x1bOP", "runs": b"\x1bOS", "down": b"\x1b[B", "enter": b"\r",
@@ -54,7 +56,7 @@ class Terminal:
         """Close the terminal as a window is closed, without a signal."""
         os.close(self.master)
 
-    async def until(self, seen: Callable[[], object], seconds: float = 40.0) -> None:
+    async def until(self, seen: Callable[[], object], seconds: float = PATIENCE) -> None:
         for _ in range(int(seconds / 0.05)):
             self.read()
             if seen():
@@ -62,7 +64,7 @@ class Terminal:
             await asyncio.sleep(0.05)
         raise AssertionError(self.output[-3000:].decode(errors="replace"))
 
-    async def ended(self, seconds: float = 40.0) -> int:
+    async def ended(self, seconds: float = PATIENCE) -> int:
         await self.until(lambda: self.process.poll() is not None, seconds)
         self.read()
         return self.process.returncode

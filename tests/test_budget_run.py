@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from waiting import PATIENCE
 
 from batchrun.engine.ending import Ending
 from batchrun.engine.guard import guarded
@@ -203,7 +204,7 @@ output_price = 10.0
 
 def batchrun(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "batchrun", *args]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=50, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 @pytest.fixture

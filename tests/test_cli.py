@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 from batchrun.cli import main, program
 from batchrun.cli.options import RESUME, RUN
@@ -49,7 +50,7 @@ def batchrun(*args: str, options: tuple[str, ...] = (), **environment: str) -> R
         command,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
         stdin=subprocess.DEVNULL,
         env={**os.environ, **environment},
@@ -237,7 +238,11 @@ def test_a_reader_that_leaves_ends_the_command_quietly() -> None:
     read, write = os.pipe()
     os.close(read)
     ran = subprocess.run(
-        [sys.executable, "-m", "batchrun", "profiles"], stdout=write, stderr=subprocess.PIPE, timeout=30, check=False
+        [sys.executable, "-m", "batchrun", "profiles"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        timeout=PATIENCE,
+        check=False,
     )
     os.close(write)
     assert (ran.returncode, ran.stderr) == (ExitCode.BROKEN_PIPE, b"")
@@ -249,7 +254,7 @@ def test_a_full_disk_behind_stdout_is_told() -> None:
             [sys.executable, "-m", "batchrun", "profiles"],
             stdout=full,
             stderr=subprocess.PIPE,
-            timeout=30,
+            timeout=PATIENCE,
             check=False,
             text=True,
         )

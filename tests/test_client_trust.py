@@ -1,6 +1,5 @@
 """Whom the client talks to, and what it says when it may not or cannot."""
 
-import asyncio
 import os
 import socket
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 from aiohttp import http_exceptions
+from waiting import a_while
 from wire import CA_FILE, FaultServer, Proxy, chat, hang, raw
 from yarl import URL
 
@@ -258,7 +258,7 @@ async def test_a_name_that_is_not_found_is_named():
 async def test_preflight_asks_nothing():
     async with FaultServer() as server, Client(base_url=server.base_url, environ={}) as client:
         await client.preflight()
-        await asyncio.sleep(0.02)
+        await a_while(0.02)
     assert (server.connections, server.calls) == (1, [])
 
 

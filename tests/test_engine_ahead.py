@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from engine import Provider, Stage, Story, ok, until
+from waiting import PATIENCE, a_while
 
 from batchrun.engine.ending import Ending
 from batchrun.engine.run import Run
@@ -30,7 +31,7 @@ async def test_a_request_leaves_for_a_free_slot_while_the_journal_waits_for_the_
     moving.set()
 
     def slow_disk(_: int) -> None:
-        if not moving.wait(10):
+        if not moving.wait(PATIENCE):
             stuck.set()
 
     stage.faults = slow_disk
@@ -45,7 +46,7 @@ async def test_a_request_leaves_for_a_free_slot_while_the_journal_waits_for_the_
         assert provider.hold is not None
         provider.hold.set()
         await until(lambda: len(provider.calls) > FULL)
-        await asyncio.sleep(0.05)
+        await a_while(0.05)
         sent_while_stuck.append(len(provider.calls))
         moving.set()
         one.set()
@@ -97,7 +98,7 @@ async def test_nothing_is_begun_ahead_where_a_cap_or_a_rate_counts_what_leaves(t
             _: Run, stage: Stage = stage, provider: Provider = provider, at_once: int = int(at_once)
         ) -> None:
             await until(lambda: len(provider.calls) == at_once)
-            await asyncio.sleep(0.05)
+            await a_while(0.05)
             assert attempts(stage, "ended IS NULL") == at_once
             assert provider.hold is not None
             provider.hold.set()

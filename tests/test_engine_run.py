@@ -433,7 +433,7 @@ async def test_leaving_at_once_takes_no_time(tmp_path: Path) -> None:
         run.abandon()
 
     await stage.play(provider, during=leave)
-    assert loop.time() - times[0] < 1
+    assert loop.time() - times[0] < 10  # it would have been awaited for a minute
     assert stage.totals.unknown == 4
 
 

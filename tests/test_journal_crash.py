@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 from batchrun.errors import BusyError, DamagedError, RefusedError, StorageError
 from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, lock
@@ -77,7 +78,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory for every commit of the run, with what a kill before that commit left."""
     directory = tmp_path_factory.mktemp("killed")
     command = [sys.executable, "-c", RUN, str(directory), str(COMMITS)]
-    ended = subprocess.run(command, check=True, capture_output=True, text=True, timeout=50)
+    ended = subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE)
     assert ended.stdout.split() == ["9"] * (COMMITS - 1) + ["0"]
     return directory
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.slow  # each test waits for runs of the whole program
 
@@ -23,7 +24,7 @@ SAME = ("-i", "in.jsonl", "-p", "summarize", "-P", "sim", "-o", "out.jsonl")
 
 def batchrun(folder: Path, *args: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "batchrun", *args]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == code, done.stderr
     return done
 

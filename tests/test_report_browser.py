@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.slow  # a run of the whole program, and a browser
 
@@ -62,7 +63,7 @@ def page(tmp_path_factory: pytest.TempPathFactory, trap: str) -> Path:
     same = ("-i", "in.jsonl", "-p", "summarize", "-P", "sim", "-o", "out.jsonl", "--quiet")
     for args in (same, ("report", "out.jsonl", "-o", "report.html")):
         command = [sys.executable, "-m", "batchrun", *args]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=50, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert done.returncode in (0, 3), done.stderr
     return folder / "report.html"
 
@@ -70,7 +71,7 @@ def page(tmp_path_factory: pytest.TempPathFactory, trap: str) -> Path:
 def browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     command += [f"--user-data-dir={page.parent / 'profile'}", "--enable-logging=stderr", "--hide-scrollbars", *options]
-    return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=50, check=False)
+    return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_no_script_runs_nothing_is_loaded_and_the_console_is_silent(page: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 from batchrun.events import AttemptEnded, Draining, Event, Going, IntakeProgress, Notice, RowFinished, RowLost, Waiting
 from batchrun.events import WaitReason as Reason
@@ -35,7 +36,7 @@ def batchrun(*args: str, sim: str = "{}") -> subprocess.CompletedProcess[str]:
         command,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
         stdin=subprocess.DEVNULL,
         env={**os.environ, "BATCHRUN_SIM": sim},
@@ -149,5 +150,7 @@ def test_going_on_with_a_finished_stream_writes_it_again() -> None:
     first = batchrun("-o", "-", "--quiet")
     assert len(first.stdout.splitlines()) == 6
     command = [sys.executable, "-m", "batchrun", "resume", "last", "--quiet"]
-    again = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL)
+    again = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL
+    )
     assert (again.returncode, again.stdout) == (0, first.stdout)

@@ -11,6 +11,8 @@ import pytest
 from batchrun.errors import RefusedError
 from batchrun.sim import Server, Settings, parse_fault, parse_latency, running
 
+pytestmark = pytest.mark.looptime  # both ends are on the test's loop: time passes when nothing is on its way
+
 Got = tuple[int, dict[str, str], bytes]
 
 
