@@ -76,6 +76,11 @@ async def heavy(reply):
         pass
     return {"pid": os.getpid()}
 
+async def heavy_after_a_nap(reply):
+    if reply.fields["n"] == 0:
+        time.sleep(0.04)
+    return await heavy(reply)
+
 async def waits(reply):
     await asyncio.sleep(3600)
 
@@ -147,7 +152,7 @@ async def test_rows_are_shared_evenly_between_the_workers(functions: Path) -> No
     assert sorted(pids.count(pid) for pid in set(pids)) == [6, 6]
 
 
-@pytest.mark.parametrize(("name", "moves"), [("where", False), ("heavy", True)])
+@pytest.mark.parametrize(("name", "moves"), [("where", False), ("heavy", True), ("heavy_after_a_nap", True)])
 async def test_coroutines_move_to_processes_if_they_compute(functions: Path, name: str, *, moves: bool) -> None:
     outlet = await Outlet(functions, name, concurrency=8).put(200)
     here = [row["pid"] for row in outlet.added].count(os.getpid())

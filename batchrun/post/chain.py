@@ -179,8 +179,8 @@ class Chain:
         self._longest, self._blocked = 0.0, {}
         return noted
 
-    def _note(self, name: str, seconds: float) -> None:
-        self._longest = max(self._longest, seconds)
+    def _note(self, name: str, seconds: float, of_work: float) -> None:
+        self._longest = max(self._longest, of_work)
         if seconds > BLOCKING:
             self._blocked[name] = max(self._blocked.get(name, 0.0), seconds)
 
@@ -200,9 +200,10 @@ def _each_timed(each: Iterator[Result], stop_after: float) -> Done:
 
 
 class _Timed:
-    """Awaits a coroutine and tells how long each of its steps kept the event loop."""
+    """Awaits a coroutine and tells how long each of its steps kept the event loop, and how much of that was work of
+    this thread."""
 
-    def __init__(self, awaited: Awaitable[Any], name: str, note: Callable[[str, float], None]) -> None:
+    def __init__(self, awaited: Awaitable[Any], name: str, note: Callable[[str, float, float], None]) -> None:
         self._awaited = awaited
         self._name = name
         self._note = note
@@ -211,13 +212,13 @@ class _Timed:
         steps = self._awaited.__await__()
         advance: Callable[[], Any] = steps.__next__
         while True:
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), time.thread_time()
             try:
                 waits_for = advance()
             except StopIteration as end:
                 return end.value
             finally:
-                self._note(self._name, time.perf_counter() - began)
+                self._note(self._name, time.perf_counter() - began, time.thread_time() - worked)
             try:
                 yield waits_for
                 advance = steps.__next__

@@ -2,9 +2,9 @@
 out in shards.
 
 Theory. Sending a row to a process costs about 100 µs alone and 5 µs in a shard of 64 or more, so rows are gathered into
-shards of about `SHARD` seconds of work, sized by what the last ones took. Work under `WORTH_A_PROCESS` a row is done
-in a thread here: with `auto` the first `PROBE` rows are timed in that thread, and the stage moves to a pool as soon as
-it is certain that they are slower. The longest of them does not count, since a first call may import something.
+shards, sized by what the last ones took (`pace`). Work that is too short for a process is done in a thread here: with
+`auto` the first rows are timed in that thread, and the stage moves to a pool as soon as it is certain that they are
+slower.
 
 Coroutine functions have a lane for each worker instead: rows in flight on its event loop, which is handed more as they
 end.
@@ -28,6 +28,7 @@ from batchrun.post.flight import GRACE, Flight, worker
 from batchrun.post.inline import Inline
 from batchrun.post.lane import Lane
 from batchrun.post.load import load
+from batchrun.post.pace import CERTAIN, Pace
 from batchrun.post.pool import LostError, Pool, cores
 from batchrun.post.process import without_secrets
 from batchrun.post.reply import Done, Item, Result, Shard, Task, internal_error
@@ -35,19 +36,9 @@ from batchrun.post.worker import Setup
 
 log = logging.getLogger(__name__)
 
-SHARD = 0.05
-"""Seconds of work in a shard."""
-WORTH_A_PROCESS = 100e-6
-"""Seconds of work a row from which on a process is worth it."""
-PROBE = 20
-"""Rows that are timed in the thread before it is decided."""
-LARGEST = 2000
-"""Rows in a shard at most."""
 LINGER = 4.0
 """Seconds that the stage goes on for when it is told to hurry and no more rows come: what is left can be done later,
 from the journal, and costs nothing."""
-_CERTAIN = PROBE * WORTH_A_PROCESS
-_SLOW_CALL = 0.05
 _token: Callable[[Task], Any] = itemgetter(0)
 
 
@@ -100,11 +91,7 @@ class Stage:
         self._closed = False
         self._hurried = False
         self._room = 0
-        self._mean: float | None = None
-        self._timed = 0
-        self._spent = 0.0
-        self._longest = 0.0
-        self._unended = 0.0
+        self._pace = Pace()
         self.workers = 0
         """Worker processes, 0 for the thread."""
         self.blocked: dict[str, float] = {}
@@ -191,7 +178,7 @@ class Stage:
         """Rows that may be inside: enough for every worker to have a shard and another one to come."""
         if self._lanes:
             return max(64, 2 * sum(lane.capacity for lane in self._lanes))
-        return max(64, 3 * self._slots * self._size, 2 * PROBE)
+        return max(64, 3 * self._slots * self._pace.size)
 
     @property
     def _slots(self) -> int:
@@ -201,14 +188,8 @@ class Stage:
         return 1 if self._probing else 2
 
     @property
-    def _size(self) -> int:
-        if self._mean is None:
-            return 1
-        return max(1, min(LARGEST, int(SHARD / max(self._mean, 1e-7))))
-
-    @property
     def _probing(self) -> bool:
-        return self._may_move and self._timed < PROBE
+        return self._may_move and self._pace.to_probe > 0
 
     @property
     def _may_move(self) -> bool:
@@ -257,15 +238,15 @@ class Stage:
             return 0
         rows = len(self._queue) + sum(each.held for each in self._lanes)
         share = -(-rows // len(self._lanes)) - lane.held
-        return min(share, PROBE - self._timed - lane.held) if self._probing else share
+        return min(share, self._pace.to_probe - lane.held) if self._probing else share
 
     def _next_size(self) -> int:
         """Rows for the next shard: a full one, or an even share of what there is."""
         waiting = len(self._queue)
         if self._probing:
-            return min(waiting, PROBE - self._timed)
+            return min(waiting, self._pace.to_probe)
         share = -(-waiting // (self._slots - self._running))
-        return max(1, min(self._size, share, waiting))
+        return max(1, min(self._pace.size, share, waiting))
 
     async def _run(self, tasks: list[Task]) -> None:
         try:
@@ -298,7 +279,7 @@ class Stage:
         return done.results
 
     async def _shard(self, items: list[Item]) -> Done:
-        shard = Shard(items, _CERTAIN if self._probing else None)
+        shard = Shard(items, CERTAIN if self._probing else None)
         return await self._backends[0].run(shard, self._choices.timeout, GRACE if len(items) > 1 else 0.0)
 
     async def _one_by_one(self, items: list[Item]) -> list[Result]:
@@ -318,20 +299,9 @@ class Stage:
     def _learn(self, done: Done) -> None:
         for name, seconds in done.blocked.items():
             self.blocked[name] = max(seconds, self.blocked.get(name, 0.0))
-        self._unended += done.seconds
-        self._spent += done.seconds
-        self._longest = max(self._longest, done.longest)
-        self._timed += len(done.results)
-        if done.results:
-            mean, self._unended = self._unended / len(done.results), 0.0
-            self._mean = mean if self._mean is None else 0.7 * self._mean + 0.3 * mean
-        if self._may_move and self._is_slow():
+        self._pace.learn(done)
+        if self._may_move and self._pace.is_slow:
             self._move()
-
-    def _is_slow(self) -> bool:
-        if self._timed <= PROBE:
-            return self._spent - self._longest > _CERTAIN or self._longest > _SLOW_CALL
-        return self._mean is not None and self._mean > 2 * WORTH_A_PROCESS
 
     def _after_loss(self) -> None:
         """What hangs in the thread is better off in a process that can be killed."""
