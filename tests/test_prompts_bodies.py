@@ -31,6 +31,9 @@ class TestBatchLines:
             ('{"x":{"body":{"input":1}},"body":{"messages":[]}}', '{"messages":[]}'),
             ('{"body":{"input":1},"body":{"messages":[]}}', '{"messages":[]}'),
             ('{"body":{"input":1},"x":1,"body":{"messages":[]} ,"x":2}', '{"messages":[]}'),
+            ('{"x":1,"body":{"messages":[]},"x":{}}', '{"messages":[]}'),
+            ('{"x":1,"body":{"messages":[]} \t, "x":{"y":{}}}', '{"messages":[]}'),
+            ('{"x":1,"body":{"messages":["},\\"x\\":{"],"n":{},"m":{}}}', '{"messages":["},\\"x\\":{"],"n":{},"m":{}}'),
             (r'{"a\"b":"\"body\":{}","bo\u0064y":{"messages":["\ud800"]}}', r'{"messages":["\ud800"]}'),
             (r'{"a\"body":1,"body":{"messages":[1]}}', '{"messages":[1]}'),
             (
@@ -89,19 +92,23 @@ VALUES = FLAT | st.lists(FLAT, max_size=2) | st.dictionaries(KEYS, FLAT, max_siz
 @settings(max_examples=150, deadline=None)
 @given(
     members=st.lists(st.tuples(KEYS, VALUES), max_size=5),
+    after=st.just([]) | st.lists(st.tuples(KEYS.filter(lambda key: key != "body"), VALUES), max_size=2),
     body=st.dictionaries(KEYS, VALUES, max_size=3),
     blank=st.sampled_from(["", " ", "\n\t"]),
     ascii_only=st.booleans(),
 )
-def test_wherever_the_body_stands_its_text_is_found(members: Any, body: dict[str, Any], blank: str, ascii_only: bool):
+def test_wherever_the_body_stands_its_text_is_found(
+    members: Any, after: Any, body: dict[str, Any], blank: str, ascii_only: bool
+):
     def spelled(value: Any) -> str:
         return blank + json.dumps(value, ensure_ascii=ascii_only) + blank
 
-    written = [*members, ("body", {**body, "messages": []})]
+    sole = ("body", {**body, "messages": []})
+    written = [*members, sole, *after]
     text = blank + "{" + ",".join(f"{spelled(key)}:{spelled(value)}" for key, value in written) + "}" + blank
     fields = json.loads(text) | {"url": None, "method": "POST"}
     sent = batch_renderer().render(Row(1, None, text, fields)).body.decode()
-    assert sent == spelled(written[-1][1]).strip()
+    assert sent == spelled(sole[1]).strip()
 
 
 class TestBareBodies:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from batchrun.errors import InputError
 from batchrun.models import Invalid, Kind, Row
 from batchrun.rows import Mixed, error_text, note_text, open_input
+from batchrun.rows.check import RefusedRowError, parse
 from batchrun.rows.jsons import read_array, read_jsonl
 
 
@@ -320,3 +321,51 @@ def test_an_array_of_garbage_is_refused_or_named_never_a_crash(data: bytes, size
     except InputError:
         return
     assert [record[0] for record in found] == list(range(1, len(found) + 1))
+
+
+DIGITS = st.text("0123456789", min_size=1, max_size=25)
+NUMBERS = st.builds(
+    "".join,
+    st.tuples(
+        st.sampled_from(["", "-"]),
+        DIGITS | st.sampled_from(["0", "9007199254740993", "9223372036854775808", "18446744073709551616"]),
+        st.just("") | DIGITS.map(".{}".format),
+        st.just("") | st.builds("{}{}{}".format, st.sampled_from("eE"), st.sampled_from(["", "-", "+"]), DIGITS),
+    ),
+)
+TEXTS = st.text(st.sampled_from('aé日😀\\"/bnu0d8e') | st.characters(codec="utf-8"), max_size=8)
+TOKENS = (
+    NUMBERS | TEXTS.map(json.dumps) | TEXTS.map('"{}"'.format) | st.sampled_from(["null", "true", "NaN", "-Infinity"])
+)
+SPELLED = st.recursive(
+    TOKENS,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda found: f"[{', '.join(found)}]")
+        | st.lists(st.tuples(st.sampled_from(['"a"', '"\\u0061"', '"b"', '""']), inner), max_size=3).map(
+            lambda found: f"{{{','.join(f'{name}:{value}' for name, value in found)}}}"
+        )
+    ),
+    max_leaves=6,
+)
+
+
+def no_json(name: str) -> Any:
+    raise ValueError(name)
+
+
+@given(SPELLED)
+def test_a_row_means_what_the_standard_library_reads(value: str) -> None:
+    """Every integer to its last digit, every float, escape and member that appears twice; what is refused is as well."""
+    text = f'{{"value":{value},"after":[{value}]}}'
+    try:
+        expected = json.loads(text, parse_constant=no_json)
+        json.dumps(expected, ensure_ascii=False).encode()
+    except ValueError:
+        with pytest.raises(RefusedRowError):
+            parse(text)
+    else:
+        assert repr(parse(text)) == repr(expected)
+
+
+def test_integers_beyond_64_bits_stay_exact() -> None:
+    assert parse('{"a":18446744073709551617,"b":-9223372036854775809}') == {"a": 2**64 + 1, "b": -(2**63) - 1}

@@ -1,13 +1,13 @@
 """Taking the input in: the first time, and again.
 
-A row is told by its key and, among rows of the same content, by its occurrence. The first intake loads without
-indexes, in transactions of some thousand rows, and is complete only when `meta` says so; one that was killed starts
-over. While a thread of its own writes one transaction, the rows of the next are read, checked and hashed.
+A row is told by its key and, among rows of the same content, by its occurrence. The first intake loads in transactions
+of some thousand rows, makes the index of identities at the end, and is complete only when `meta` says so; one that was
+killed starts over. While a thread of its own writes one transaction, the rows of the next are read, checked and hashed.
 An input that is read again is compared by identity: nothing is trusted but the identity and the request's hash.
 """
 
 import sqlite3
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -51,29 +51,26 @@ class Feed:
         self.position = first - 1
         self.keyed = False
         self.skipped: list[tuple[int, str]] = []
-        self._params = self._iterate(rows)
-
-    def _iterate(self, rows: Iterable[IntakeRow]) -> Iterator[Params]:
-        for position, (line, key, request, text, skipped) in enumerate(rows, self.position + 1):
-            if skipped is not None:
-                self.skipped.append((position, skipped))
-                yield position, line, fingerprint(text), "", text
-            elif key is None:
-                yield position, line, fingerprint(text), request, text
-            else:
-                self.keyed = True
-                yield position, line, key, request, text
+        self._rows = iter(rows)
 
     def take(self, count: int) -> list[Params]:
         """The next rows, at most `count`, as parameters; none at the end."""
         taken: list[Params] = []
-        room = ROOM
-        for params in islice(self._params, count):
-            taken.append(params)
-            room -= len(params[4])
+        position, room = self.position, ROOM
+        for line, key, request, text, skipped in islice(self._rows, count):
+            position += 1
+            if skipped is not None:
+                self.skipped.append((position, skipped))
+                taken.append((position, line, fingerprint(text), "", text))
+            elif key is None:
+                taken.append((position, line, fingerprint(text), request, text))
+            else:
+                self.keyed = True
+                taken.append((position, line, key, request, text))
+            room -= len(text)
             if room < 0:
                 break
-        self.position += len(taken)
+        self.position = position
         return taken
 
     def take_skipped(self) -> list[tuple[int, str]]:
@@ -128,6 +125,7 @@ class FirstIntake:
             self._connection.execute("DROP INDEX IF EXISTS rows_identity")
             self._connection.execute("DELETE FROM outcomes")
             self._connection.execute("DELETE FROM rows")
+            self._connection.execute("CREATE INDEX rows_position ON rows (position)")
 
     def _write(self, batch: list[Params], skipped: list[tuple[int, str]], progress: Callable[[int], None]) -> None:
         """A fresh journal numbers its rows as they come: seq and position are the same."""
@@ -140,7 +138,6 @@ class FirstIntake:
         self._connection.execute("PRAGMA cache_size = -16000")  # 16 MB, so that the sort needs few passes
         with self._transaction():
             identify(self._connection, "rows", keyed=feed.keyed)
-            self._connection.execute("CREATE INDEX rows_position ON rows (position)")
             self._connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('intake', 'done')")
             sums.first(feed.position, skipped).write(self._connection)
         self._connection.execute("PRAGMA cache_size = -2000")

@@ -4,6 +4,7 @@ A Batch line (`custom_id`, `method`, `url`, `body`: https://platform.openai.com/
 the characters of its `body` member, untouched.
 """
 
+import re
 from collections.abc import Mapping
 from json import JSONDecoder
 from typing import Any, NoReturn, cast
@@ -19,6 +20,7 @@ _URLS: Mapping[str, Endpoint] = {
     url: endpoint for endpoint in Endpoint for url in (endpoint.value, endpoint.value.removeprefix("/v1"))
 }
 _BLANKS = " \t\n\r"
+_FURTHER = re.compile(r'\}[ \t\n\r]*+,[ \t\n\r]*+"')
 _scan = JSONDecoder().raw_decode
 
 
@@ -102,14 +104,22 @@ def _body_text(text: str) -> str:
     names are only in objects, and its value is all that follows up to the last brace, if that is one JSON value.
     """
     name = text.find('"body":')
-    if name > 0 and text[name - 1] != "\\" and text.find("{", text.index("{") + 1, name) < 0:
+    if name > 0 and text[name - 1] != "\\" and text.count("{", 0, name) == 1:
         found = text[name + len('"body":') : text.rindex("}")].strip(_BLANKS)
-        try:
-            orjson.loads(found)
-        except orjson.JSONDecodeError:
-            return _body_by_scan(text)
-        return found
+        if _is_one_value(found):
+            return found
     return _body_by_scan(text)
+
+
+def _is_one_value(found: str) -> bool:
+    """Whether nothing follows the value that the text begins with: a further member would, after a brace and a comma."""
+    if found[0] == "{" and not _FURTHER.search(found):
+        return True
+    try:
+        orjson.loads(found)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def _body_by_scan(text: str) -> str:

@@ -41,6 +41,7 @@ CONTENT: Mapping[Endpoint, str] = {
     Endpoint.COMPLETIONS: "prompt",
 }
 """The member of the body that has what is asked."""
+_EMBEDDINGS, _RESPONSES, _COMPLETIONS = Endpoint.EMBEDDINGS, Endpoint.RESPONSES, Endpoint.COMPLETIONS
 _BEGUN = {endpoint: blake2b(endpoint.encode() + b"\0", digest_size=16) for endpoint in Endpoint}
 
 
@@ -72,15 +73,15 @@ def frame(endpoint: Endpoint, rest: Mapping[str, Any], roles: list[str]) -> list
 
 def output_limit(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
     """The output tokens a body allows for all its choices, None where it states no limit. Embeddings have none: 0."""
-    if endpoint is Endpoint.EMBEDDINGS:
+    if endpoint is _EMBEDDINGS:
         return 0
-    if endpoint is Endpoint.RESPONSES:
+    if endpoint is _RESPONSES:
         return _positive(body.get("max_output_tokens"))
     given = body.get("max_completion_tokens") or body.get("max_tokens")
     if given is None or (limit := _positive(given)) is None:
         return None
     choices = _positive(body.get("n", 1)) or 1
-    if endpoint is Endpoint.COMPLETIONS:
+    if endpoint is _COMPLETIONS:
         choices = max(choices, _positive(body.get("best_of")) or 1)
     return limit * choices
 
