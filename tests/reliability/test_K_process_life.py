@@ -47,9 +47,11 @@ def slow(seconds: float) -> Answer:
 
 
 @pytest.mark.slow
-def test_K1_kills_at_random_moments_lose_nothing_that_was_committed() -> None:
-    figures = campaign_crash.random_kills(12, 300, seed=random.randrange(1000))
-    print(figures)
+@pytest.mark.parametrize(("kills", "rows", "c"), [(12, 300, campaign_crash.C), (4, 600, 64)])
+def test_K1_kills_at_random_moments_lose_nothing_that_was_committed(kills: int, rows: int, c: int) -> None:
+    seed = random.randrange(1000)
+    figures = campaign_crash.random_kills(kills, rows, seed, c)
+    print(f"seed {seed}\n{figures}")
     assert figures.bad == []
 
 
