@@ -242,6 +242,25 @@ async def test_failures_of_a_stopped_run_that_were_held_back_stay_pending(tmp_pa
     assert stage.totals.pending == 30
 
 
+@pytest.mark.parametrize("code", [ExitCode.INTERRUPTED, ExitCode.BUDGET])
+async def test_failures_before_a_first_success_stay_pending_where_the_user_or_the_clock_ends_the_run(
+    code: ExitCode, tmp_path: Path
+) -> None:
+    stage, provider = Stage(tmp_path, 30), Provider(usual=BAD)
+
+    def hear(event: Event, run: Run) -> None:
+        if isinstance(event, AttemptEnded) and event.seq == 3:
+            run.stop(Ending(code), drain=30.0)
+
+    story = await stage.play(provider, hear=hear)
+    assert story.ending.exit_code is code
+    assert 3 <= len(provider.calls) <= 3 + 4
+    assert stage.totals.pending == 30
+    again = Provider()
+    assert (await stage.play(again)).ending.exit_code is ExitCode.OK
+    assert (stage.totals.done, len(again.calls)) == (30, 30)
+
+
 @pytest.mark.parametrize("answer", [QUOTA, status(402), status(401, "invalid_api_key"), status(403), status(404)])
 async def test_a_fatal_answer_stops_the_run_with_no_more_calls_than_were_in_flight(
     answer: object, tmp_path: Path

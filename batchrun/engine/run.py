@@ -109,16 +109,19 @@ class Run:
         return self._explained(self._ending or Ending(ExitCode.OK))
 
     async def _send_all(self) -> None:
-        """Until nothing is left to hand out. Failures that were held back may have rows of equal requests behind them."""
+        """Until nothing is left to hand out. Failures that were held back may have rows of equal requests behind them.
+
+        In a run that ends before its time they stay pending: nobody knows yet whether they are everybody's.
+        """
         more = True
         while more:
             self._man()
             while self._crew:
                 await asyncio.gather(*self._crew, return_exceptions=True)
-            if self._ending is not None and self._ending.exit_code is ExitCode.STOPPED:
+            if self._ending is not None:
                 return
             await self._way.flush_held()
-            more = self._ending is None and self._window.more
+            more = self._window.more
 
     def _explained(self, ending: Ending) -> Ending:
         """The ending, with what is known when all is over."""
