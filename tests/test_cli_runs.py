@@ -319,6 +319,17 @@ def test_ctrl_c_drains_and_names_the_command_that_goes_on(provider: Provider) ->
     assert len(lines()) == 400
 
 
+def test_ctrl_c_while_the_last_rows_are_in_flight_ends_a_run_that_is_whole(provider: Provider) -> None:
+    process = running(provider, latency="2", rows=8)
+    process.send_signal(signal.SIGINT)
+    whole = ended(process)
+    assert (whole.code, whole.account["done"], whole.goes_on) == (ExitCode.OK, 8, None)
+    assert "8 in flight are awaited" in whole.err
+    assert "interrupted, when the last rows were in flight: all have ended" in whole.err
+    assert len(lines()) == 8
+    assert not Path("out.jsonl.partial").exists()
+
+
 def test_a_second_ctrl_c_leaves_at_once(provider: Provider) -> None:
     process = running(provider, latency="20")
     process.send_signal(signal.SIGINT)

@@ -411,6 +411,31 @@ async def test_a_stop_awaits_what_is_in_flight_and_sends_nothing_new(tmp_path: P
     assert (stage.totals.done, stage.totals.unknown, stage.totals.pending) == (4, 0, 26)
 
 
+@pytest.mark.parametrize("plan", [{}, {"limit": 4}])
+async def test_a_stop_that_comes_when_only_the_last_rows_are_left_is_no_end_of_its_own(
+    plan: dict[str, int], tmp_path: Path
+) -> None:
+    stage, provider = Stage(tmp_path, 8 if plan else 4, **plan), Provider(hold=asyncio.Event())
+    story = await stopped(stage, provider, drain=30.0, answers=True)
+    assert story.ending == Ending(
+        ExitCode.OK, notes=("interrupted, when the last rows were in flight: all have ended",)
+    )
+    assert len(story.of(Draining)) == 1
+    assert (stage.totals.done, len(provider.calls)) == (4, 4)
+
+
+@pytest.mark.parametrize("code", [ExitCode.TERMINATED, ExitCode.BROKEN_PIPE, ExitCode.STOPPED])
+async def test_a_hasty_or_fatal_end_stays_one_also_when_no_row_is_left(code: ExitCode, tmp_path: Path) -> None:
+    stage, provider = Stage(tmp_path, 1), Provider()
+
+    def hear(event: Event, run: Run) -> None:
+        if isinstance(event, AttemptStarted):
+            run.stop(Ending(code), drain=30.0)
+
+    assert (await stage.play(provider, hear=hear)).ending.exit_code is code
+    assert stage.totals.done == 1
+
+
 async def test_what_does_not_come_in_time_is_unknown_and_sent_again(tmp_path: Path) -> None:
     stage, provider = Stage(tmp_path, 30), Provider(hold=asyncio.Event())
     story = await stopped(stage, provider, drain=0.05, answers=False)

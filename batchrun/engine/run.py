@@ -35,6 +35,8 @@ TICK = 0.25
 """Seconds between looks at the gate for the faces."""
 SAMPLE_EVERY = 5.0
 """Seconds between samples of the run's state in the journal."""
+EARLY = frozenset({ExitCode.INTERRUPTED, ExitCode.BUDGET})
+"""Ends before the time: of a run that has no row left by then they are none."""
 SIGNALLED = frozenset({ExitCode.HANGUP, ExitCode.INTERRUPTED, ExitCode.TERMINATED})
 """Ends that somebody waits for."""
 
@@ -106,7 +108,20 @@ class Run:
             await _cancelled(side)
             await self._posting.close()
             gc.unfreeze()
-        return self._explained(self._ending or Ending(ExitCode.OK))
+        ending = self._ending or Ending(ExitCode.OK)
+        if ending.exit_code in EARLY and not ending.hasty and not await asyncio.to_thread(self._rows_left):
+            said = ending.message or ending.exit_code.name.lower()
+            return Ending(
+                ExitCode.OK, notes=(*self._posting.notes, f"{said}, when the last rows were in flight: all have ended")
+            )
+        return self._explained(ending)
+
+    def _rows_left(self) -> int:
+        """How many of the rows that were to be sent have no outcome."""
+        totals, wanted = self._journal.totals, self._selected
+        if wanted is None or not totals.pending:
+            return totals.pending + totals.unknown
+        return self._journal.count_pending(self._plan.limit, wanted)
 
     async def _send_all(self) -> None:
         """Until nothing is left to hand out. Failures that were held back may have rows of equal requests behind them.
