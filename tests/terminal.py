@@ -19,17 +19,27 @@ KEYS = {
     "start": b"\x1b[15~", "pause": b"p", "quit": b"q", "help": b"\x1bOP", "runs": b"\x1bOS", "down": b"\x1b[B", "enter": b"\r",
     "escape": b"\x1b", "search": b"/",
 }  # fmt: skip
+_CONTROLLING = """import fcntl, runpy, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+runpy.run_module("batchrun", run_name="__main__", alter_sys=True)"""
 
 
 class Terminal:
     """batchrun on a terminal of 100 by 30."""
 
-    def __init__(self, *args: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        *args: str,
+        environment: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        controlling: bool = False,
+    ) -> None:
+        """A `controlling` terminal sends SIGHUP where it is closed; another one is just gone."""
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
         variables = {**(environment or os.environ), "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
         variables.pop("COLUMNS", None), variables.pop("LINES", None)
-        command = [sys.executable, "-m", "batchrun", *args]
+        command = [sys.executable, *(("-c", _CONTROLLING) if controlling else ("-m", "batchrun")), *args]
         self.process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, env=variables, cwd=cwd
         )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tui
 from textual.widgets import Input
+from waiting import PATIENCE
 
 from batchrun.journal import Reader
 from batchrun.models import State
@@ -41,10 +42,10 @@ async def test_a_run_is_set_up_started_and_finished(tmp_path: Path) -> None:
         await tui.started(pilot)
         await tui.until(pilot, lambda: "finished" in tui.shown(pilot))
         await tui.until(pilot, lambda: "● done" in tui.shown(pilot))
-        assert "● 5 done" in tui.shown(pilot)
-        assert "SIMULATED" in tui.shown(pilot)
+        await tui.until(pilot, lambda: "● 5 done" in tui.shown(pilot))
+        await tui.until(pilot, lambda: "SIMULATED" in tui.shown(pilot))
         await pilot.press("p")
-        assert "this run has ended" in tui.told(pilot)
+        await tui.until(pilot, lambda: "this run has ended" in tui.told(pilot))
     written = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert [row["id"] for row in written] == ["r1", "r2", "r3", "r4", "r5"]
     assert all("[simulated]" in row["output"] for row in written)
@@ -76,11 +77,11 @@ async def test_a_missing_variable_is_marked_and_typing_it_mends_the_request(tmp_
     tui.place(tmp_path, tui.rows(2))
     async with tui.app(set=[]).run_test(size=WIDE) as pilot:
         await tui.until(pilot, lambda: "Say it ⟨tone⟩." in tui.shown(pilot))
-        assert "no value for `tone`" in tui.shown(pilot)
+        await tui.until(pilot, lambda: "no value for `tone`" in tui.shown(pilot))
         (typed,) = (field for field in tui.setup(pilot).query("VariableField Input").results(Input) if field.display)
         typed.value = "loudly"
         await tui.until(pilot, lambda: "Say it loudly." in tui.shown(pilot))
-        assert "--set tone=loudly" in tui.shown(pilot)
+        await tui.until(pilot, lambda: "--set tone=loudly" in tui.shown(pilot))
 
 
 async def test_a_prompt_is_edited_and_saved_and_its_request_follows_each_key(tmp_path: Path) -> None:
@@ -90,9 +91,9 @@ async def test_a_prompt_is_edited_and_saved_and_its_request_follows_each_key(tmp
         editor = tui.setup(pilot).query_one(Editor)
         editor.text = editor.text.replace("Say it", "Sing it")
         await tui.until(pilot, lambda: "Sing it calmly." in tui.shown(pilot))
-        assert "edited" in tui.shown(pilot)
+        await tui.until(pilot, lambda: "edited" in tui.shown(pilot))
         await pilot.press("ctrl+s")
-        assert "Sing it" in Path("prompts/echo.prompty").read_text()
+        await tui.until(pilot, lambda: "Sing it" in Path("prompts/echo.prompty").read_text())
         editor.text = "---\nname: [\n---\nx"
         await tui.until(pilot, lambda: "ready" not in tui.shown(pilot))
         await pilot.press("f5")
@@ -123,8 +124,8 @@ async def test_a_changed_prompt_tries_the_rows_again_and_asks_before_a_run_pays_
         editor.text = editor.text.replace("Say it", "Sing it")
         await tui.until(pilot, lambda: "Sing it calmly" in tui.shown(pilot))
         await pilot.press("f5")
-        await tui.until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
-        assert "3 already done would be sent again" in tui.shown(pilot).replace("\n", " ")
+        await tui.asked(pilot, Confirm)
+        await tui.until(pilot, lambda: "3 already done would be sent again" in tui.shown(pilot).replace("\n", " "))
         await pilot.press("escape")
         assert tui.attempts() == 3
 
@@ -142,9 +143,9 @@ async def test_a_paused_run_sends_nothing_and_goes_on(tmp_path: Path) -> None:
         await pilot.pause(0.4)
         assert session.sight().progress.attempts == before < 300
         await pilot.press("plus", "plus")
-        assert session.sight().bounds.cap == 6
+        await tui.until(pilot, lambda: session.sight().bounds.cap == 6)
         await pilot.press("left_square_bracket")
-        assert session.sight().bounds.rpm is not None
+        await tui.until(pilot, lambda: session.sight().bounds.rpm is not None)
         await pilot.press("p")
         await tui.until(pilot, lambda: session.sight().progress.attempts > before)
         await pilot.press("x")
@@ -161,14 +162,13 @@ async def test_leaving_asks_awaits_what_is_in_flight_and_keeps_the_journal_whole
         await tui.started(pilot)
         await tui.until(pilot, lambda: app.steered.sight().progress.done > 0)
         await pilot.press("q")
-        await tui.until(pilot, lambda: isinstance(app.screen, Confirm))
-        await pilot.press("enter")
-        await tui.until(pilot, lambda: not app.is_running)
+        await tui.asked(pilot, Confirm)
+        tui.last_key(pilot, "enter")
+        await tui.ended(pilot)
     assert app.return_code == 130
     with Reader.open(tui.journal()) as reader:
-        totals = reader.totals
         assert reader.check() == []
-    assert (totals.unknown, totals.attempts) == (0, totals.done)
+        assert (reader.totals.unknown, tui.left(reader)) == (0, reader.totals.done)
     assert any("batchrun resume out.jsonl" in line for line in app.last_words())
 
 
@@ -181,19 +181,19 @@ async def test_rows_are_filtered_searched_sorted_and_opened(tmp_path: Path) -> N
         await tui.until(pilot, lambda: outcomes.current is not None and outcomes.current.state is State.DONE)
         await pilot.press("slash", *"Row 39", "enter")
         await tui.until(pilot, lambda: outcomes.total == 1)
-        assert "with “Row 39” · 1" in tui.shown(pilot)
+        await tui.until(pilot, lambda: "with “Row 39” · 1" in tui.shown(pilot))
         await tui.until(pilot, lambda: outcomes.current is not None)
         await pilot.press("enter")
         await tui.until(pilot, lambda: isinstance(pilot.app.screen, RowScreen) and "Say it calmly." in tui.shown(pilot))
-        assert "[simulated] Row 39 says a word." in tui.shown(pilot)
-        assert "attempts · 1" in tui.shown(pilot)
+        await tui.until(pilot, lambda: "[simulated] Row 39 says a word." in tui.shown(pilot))
+        await tui.until(pilot, lambda: "attempts · 1" in tui.shown(pilot))
         await pilot.press("escape", "escape", "s")
         await tui.until(pilot, lambda: outcomes.total == 40 and "by latency" in tui.shown(pilot))
         await pilot.press("f")
-        await tui.until(pilot, lambda: isinstance(pilot.app.screen, Choose))
+        await tui.asked(pilot, Choose)
         await pilot.press("down", "enter")
         await tui.until(pilot, lambda: outcomes.total == 0)
-        assert "pending · 0" in tui.shown(pilot)
+        await tui.until(pilot, lambda: "pending · 0" in tui.shown(pilot))
 
 
 async def test_failed_rows_are_sent_again_one_by_one(tmp_path: Path) -> None:
@@ -204,13 +204,13 @@ async def test_failed_rows_are_sent_again_one_by_one(tmp_path: Path) -> None:
         before = tui.attempts()
         Path("batchrun.toml").write_text("")
         await pilot.press("f")
-        await tui.until(pilot, lambda: isinstance(pilot.app.screen, Choose))
+        await tui.asked(pilot, Choose)
         await pilot.press("down", "down", "down", "enter")
         outcomes = pilot.app.screen.query_one(Outcomes)
         await tui.until(pilot, lambda: outcomes.current is not None and outcomes.current.state is State.FAILED)
         failed = outcomes.total
         await pilot.press("r")
-        await tui.until(pilot, lambda: isinstance(pilot.app.screen, Choose))
+        await tui.asked(pilot, Choose)
         await pilot.press("enter")
         await tui.until(pilot, lambda: not pilot.app.busy and tui.attempts() == before + 1)
         with Reader.open(tui.journal()) as reader:
@@ -251,7 +251,7 @@ async def test_nothing_is_offered_to_go_on_with_once_its_journal_is_deleted(tmp_
         await pilot.press("f4")
         await tui.until(pilot, lambda: "1 run in" in tui.shown(pilot))
         await pilot.press("d")
-        await tui.until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+        await tui.asked(pilot, Confirm)
         await pilot.press("enter")
         await tui.until(pilot, lambda: "none in" in tui.shown(pilot))
         assert not any("resume" in line for line in app.last_words())
@@ -266,7 +266,7 @@ async def test_old_runs_are_listed_opened_and_deleted(tmp_path: Path) -> None:
     async with tui.app().run_test(size=WIDE) as pilot:
         await pilot.press("f4")
         await tui.until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen) and "finished" in tui.shown(pilot))
-        assert "out.jsonl" in tui.shown(pilot)
+        await tui.until(pilot, lambda: "out.jsonl" in tui.shown(pilot))
         await pilot.press("enter")
         await tui.until(pilot, lambda: "● 3 done" in tui.shown(pilot) and "Row 3 says" in tui.shown(pilot))
         await pilot.press("p")
@@ -275,7 +275,7 @@ async def test_old_runs_are_listed_opened_and_deleted(tmp_path: Path) -> None:
         await pilot.press("f4", "e")
         await tui.until(pilot, lambda: Path("out.jsonl").exists())
         await pilot.press("d")
-        await tui.until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+        await tui.asked(pilot, Confirm)
         await pilot.press("enter")
         await tui.until(pilot, lambda: not list(Path(".batchrun").glob("2*.db")))
         assert Path("out.jsonl").exists()
@@ -303,8 +303,8 @@ async def test_a_run_of_another_terminal_is_watched_and_not_steered(tmp_path: Pa
             await pilot.press("r")
             await tui.until(pilot, lambda: "another process" in tui.told(pilot))
             assert headless.returncode is None
-            await tui.until(pilot, lambda: "finished" in tui.shown(pilot), 40)
-            assert "● 60 done" in tui.shown(pilot)
+            await tui.until(pilot, lambda: "finished" in tui.shown(pilot))
+            await tui.until(pilot, lambda: "● 60 done" in tui.shown(pilot))
         assert await headless.wait() == 0
     finally:
         if headless.returncode is None:
@@ -320,7 +320,7 @@ async def test_an_output_that_is_being_written_is_whole_when_the_app_ends(
     may, whole = threading.Event(), Path("whole")
 
     def exported(_: RunFile) -> str:
-        may.wait(20)
+        may.wait(PATIENCE)
         whole.touch()
         return "whole"
 
@@ -333,7 +333,7 @@ async def test_an_output_that_is_being_written_is_whole_when_the_app_ends(
         await pilot.press("e", "q")
         await tui.until(pilot, lambda: "an output is being written" in tui.told(pilot))
         may.set()
-        await tui.until(pilot, lambda: pilot.app.return_code is not None)
+        await tui.ended(pilot)
         assert whole.exists()
 
 
@@ -342,8 +342,8 @@ async def test_what_is_refused_is_said_with_what_to_do_next(tmp_path: Path) -> N
     async with tui.app(profile="openai").run_test(size=WIDE) as pilot:
         await tui.started(pilot)
         await tui.until(pilot, lambda: "refused" in tui.shown(pilot))
-        assert "no API key: OPENAI_API_KEY is not set" in tui.shown(pilot)
-        assert "nothing was sent" in tui.shown(pilot)
+        await tui.until(pilot, lambda: "no API key: OPENAI_API_KEY is not set" in tui.shown(pilot))
+        await tui.until(pilot, lambda: "nothing was sent" in tui.shown(pilot))
 
 
 async def test_keys_are_listed_in_help_and_everything_is_in_the_palette(tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ async def test_keys_are_listed_in_help_and_everything_is_in_the_palette(tmp_path
         await tui.ready(pilot)
         await pilot.press("f1")
         await tui.until(pilot, lambda: "Keys" in tui.shown(pilot))
-        assert "Try" in tui.shown(pilot)
+        await tui.until(pilot, lambda: "Try" in tui.shown(pilot))
         await pilot.press("escape")
         names = {command.title for command in pilot.app.get_system_commands(pilot.app.screen)}
         assert {"Start", "Try", "Save", "Runs", "Quit", "Theme"} <= names
@@ -365,4 +365,4 @@ async def test_keys_can_be_chosen(tmp_path: Path, keys: dict[str, Any]) -> None:
     async with BatchrunApp({}, settings={"keys": keys, "theme": "batchrun-light"}).run_test(size=WIDE) as pilot:
         await pilot.press("f9")
         await tui.until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
-        assert pilot.app.theme == "batchrun-light"
+        await tui.until(pilot, lambda: pilot.app.theme == "batchrun-light")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tui
 from test_tui_program import totals
+from waiting import PATIENCE
 
 from batchrun.journal import Reader
 
@@ -58,7 +59,7 @@ class Tab:
             self.process.kill()
         self.process.wait()
 
-    async def until(self, seen: Callable[[], object], seconds: float = 30.0) -> None:
+    async def until(self, seen: Callable[[], object], seconds: float = PATIENCE) -> None:
         for _ in range(int(seconds / 0.05)):
             if seen():
                 return
@@ -73,19 +74,21 @@ class Tab:
 
 @pytest.fixture
 def tab(tmp_path: Path) -> Iterator[Tab]:
-    tui.place(tmp_path, tui.rows(1500), latency="0.05-0.5")
+    tui.place(tmp_path, tui.rows(3000), latency="0.05-3")
     opened = Tab()
     yield opened
     opened.close()
 
 
 async def _gone_in_good_order(tab: Tab) -> None:
-    await tab.until(lambda: tab.process.poll() is not None, 12)
+    """By itself: the deadline for a process that is held would have noted no end."""
+    await tab.until(lambda: tab.process.poll() is not None)
     assert tab.process.returncode == 129
     with Reader.open(tui.journal()) as reader:
         assert reader.check() == []
         assert reader.totals.unknown == 0
-        assert 4 < reader.totals.done < 1500
+        assert 4 < reader.totals.done < 3000
+        assert [session.exit_code for session in reader.sessions] == [129]
 
 
 async def test_a_tab_that_is_closed_lets_the_run_drain_and_ends_the_app(tab: Tab) -> None:
@@ -103,7 +106,8 @@ async def test_a_server_that_is_gone_ends_the_app(tab: Tab) -> None:
     await _gone_in_good_order(tab)
 
 
-async def test_a_tab_that_takes_nothing_does_not_hold_the_run(tab: Tab) -> None:
+async def test_a_tab_that_takes_nothing_does_not_hold_the_run(tab: Tab, tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(1500), latency="0.05-0.5")
     await tab.started()
     for key in [b"G", b"g"] * 30:
         tab.say(b"D", key)

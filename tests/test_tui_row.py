@@ -21,6 +21,7 @@ from batchrun.tui.screens import runs
 from batchrun.tui.screens.ask import Choose, Confirm
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.run import RunScreen
+from batchrun.tui.screens.runs import RunsScreen
 from batchrun.tui.widgets.outcomes import Outcomes
 
 # Slow: each test starts an app, which takes most of a second.
@@ -69,6 +70,7 @@ async def test_a_reply_is_copied_through_the_terminal(monkeypatch: pytest.Monkey
         written: list[str] = []
         monkeypatch.setattr(pilot.app._driver, "write", written.append)
         await pilot.press("c")
+        await tui.until(pilot, lambda: any(text.startswith("\x1b]52;c;") for text in written))
         (sent,) = [text for text in written if text.startswith("\x1b]52;c;")]
         assert "Guten Tag [/x]" in base64.b64decode(sent.removeprefix("\x1b]52;c;").rstrip("\x07\x1b\\")).decode()
 
@@ -99,14 +101,14 @@ async def test_a_failed_row_is_sent_again_alone_and_one_that_is_done_is_not() ->
         pilot.app.pop_screen()
         await _shown(pilot, state=State.FAILED)
         await pilot.press("r")
-        assert pilot.app.tasks == [Again(reference="out.jsonl", flags={}, only=(4,))]
+        await tui.until(pilot, lambda: pilot.app.tasks == [Again(reference="out.jsonl", flags={}, only=(4,))])
 
 
 async def test_the_prompt_of_a_row_is_edited_to_try_that_row() -> None:
     async with Asked().run_test() as pilot:
         await _shown(pilot)
         await pilot.press("e")
-        assert pilot.app.edited == [(Path("run.db"), 4)]
+        await tui.until(pilot, lambda: pilot.app.edited == [(Path("run.db"), 4)])
 
 
 async def test_everything_that_failed_for_one_cause_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +118,7 @@ async def test_everything_that_failed_for_one_cause_is_sent_again(monkeypatch: p
         pilot.app.show_run(still.Still(replace(still.STATES["failing"], reference="out.jsonl")))
         await tui.until(pilot, lambda: isinstance(pilot.app.screen, RunScreen) and "rows/s" in tui.shown(pilot))
         await pilot.press("r")
-        await tui.until(pilot, lambda: isinstance(pilot.app.screen, Choose))
+        await tui.asked(pilot, Choose)
         await pilot.press("down", "enter")
         await tui.until(pilot, lambda: bool(pilot.app.tasks))
         assert pilot.app.tasks == [Again(reference="out.jsonl", flags={}, cause="503 overloaded")]
@@ -130,9 +132,12 @@ async def test_a_run_is_deleted_after_a_question_and_not_without(monkeypatch: py
         pilot.app.action_show("runs")
         await tui.until(pilot, lambda: "articles" in tui.shown(pilot))
         await pilot.press("down", "d")
-        await tui.until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+        await tui.asked(pilot, Confirm)
         await tui.until(pilot, lambda: "replies that were paid for" in tui.shown(pilot))
-        await pilot.press("escape", "d")
+        await pilot.press("escape")
+        await tui.until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
         assert removed == []
+        await pilot.press("d")
+        await tui.asked(pilot, Confirm)
         await pilot.press("enter")
         await tui.until(pilot, lambda: removed == ["20261120-1015-rehe"])

@@ -14,6 +14,7 @@ import pytest_asyncio
 import tui
 from terminal import Terminal
 from test_tui_program import totals
+from waiting import PATIENCE
 
 from batchrun.journal import Reader
 from batchrun.tui.terminal import BEHIND, LAST_WORDS, Output
@@ -41,7 +42,7 @@ async def busy() -> AsyncGenerator[Terminal]:
     terminal.close()
 
 
-async def _until(seen: Callable[[], object], seconds: float = 20.0) -> None:
+async def _until(seen: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Wait without reading the terminal."""
     for _ in range(int(seconds / 0.05)):
         if seen():
@@ -49,12 +50,19 @@ async def _until(seen: Callable[[], object], seconds: float = 20.0) -> None:
         await asyncio.sleep(0.05)
 
 
-async def _gone_in_good_order(terminal: Terminal) -> None:
-    await _until(lambda: terminal.process.poll() is not None, 8)
-    assert terminal.process.returncode == 129
+async def _code(terminal: Terminal) -> int | None:
+    """The exit code of an app whose terminal nobody reads."""
+    await _until(lambda: terminal.process.poll() is not None)
+    return terminal.process.returncode
+
+
+async def _gone_in_good_order(terminal: Terminal, code: int = 129) -> None:
+    """By itself: the deadline for a process that is held would have noted no end."""
+    assert await _code(terminal) == code
     with Reader.open(tui.journal()) as reader:
         assert reader.check() == []
         assert reader.totals.unknown == 0
+        assert [session.exit_code for session in reader.sessions] == [code]
 
 
 @pytest.mark.slow
@@ -82,16 +90,50 @@ async def test_a_terminal_that_is_closed_while_rows_are_searched_ends_the_app(bu
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("controlling", [False, True])
 @pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, 0.6])
-async def test_a_terminal_that_is_closed_while_the_app_starts_ends_it(tmp_path: Path, seconds: float) -> None:
+async def test_a_terminal_that_is_closed_while_the_app_starts_ends_it(
+    tmp_path: Path, seconds: float, *, controlling: bool
+) -> None:
+    tui.place(tmp_path, tui.rows(100))
+    terminal = Terminal("app", "echo", "rows.jsonl", *OPTIONS, controlling=controlling)
+    try:
+        await terminal.greet()
+        await asyncio.sleep(seconds)
+        terminal.hang_up()
+        assert await _code(terminal) == 129
+    finally:
+        terminal.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 0)])
+async def test_a_signal_while_the_app_starts_ends_it(tmp_path: Path, number: signal.Signals, code: int) -> None:
     tui.place(tmp_path, tui.rows(100))
     terminal = Terminal("app", "echo", "rows.jsonl", *OPTIONS)
-    await terminal.greet()
-    await asyncio.sleep(seconds)
-    terminal.hang_up()
-    await _until(lambda: terminal.process.poll() is not None)
     try:
-        assert terminal.process.returncode == 129
+        await terminal.greet()
+        terminal.process.send_signal(number)
+        assert await terminal.ended() == code
+        assert b"Traceback" not in terminal.output
+        assert b"\x1b[?1049l" in terminal.output
+    finally:
+        terminal.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_to_an_app_that_has_left_changes_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    tui.place(tmp_path, tui.rows(100))
+    terminal = Terminal("app", "echo", "rows.jsonl", *OPTIONS)
+    try:
+        await terminal.until(lambda: b"ready" in terminal.output)
+        os.write(terminal.master, b"\x11")
+        await terminal.until(lambda: b"\x1b[?1049l" in terminal.output)
+        while terminal.process.poll() is None:
+            terminal.process.send_signal(number)
+            await asyncio.sleep(0.01)
+        assert terminal.process.returncode == 0
     finally:
         terminal.close()
 
@@ -119,11 +161,7 @@ async def test_a_terminal_that_nobody_reads_does_not_hold_the_run_and_is_whole_w
 async def test_a_signal_ends_an_app_whose_terminal_stands_still(busy: Terminal) -> None:
     await asyncio.sleep(3)
     busy.process.send_signal(signal.SIGTERM)
-    await _until(lambda: busy.process.poll() is not None)
-    assert busy.process.returncode == 143
-    with Reader.open(tui.journal()) as reader:
-        assert reader.totals.unknown == 0
-        assert reader.check() == []
+    await _gone_in_good_order(busy, 143)
 
 
 class Watch:
@@ -143,7 +181,7 @@ def test_what_is_painted_on_a_terminal_that_stands_still_is_dropped_and_painted_
     read = 0
     while read < BEHIND:
         read += len(os.read(watch.master, 65536))
-    assert watch.caught_up.wait(5)
+    assert watch.caught_up.wait(PATIENCE)
     watch.output.write(b"again")
     said = b""
     while not said.endswith(b"again"):
@@ -157,7 +195,7 @@ def test_a_terminal_that_cannot_be_written_to_is_gone_and_takes_any_amount() -> 
     watch = Watch()
     os.close(watch.master)
     watch.output.write(b"lost")
-    assert watch.gone.wait(5)
+    assert watch.gone.wait(PATIENCE)
     for _ in range(1000):
         watch.output.write(b"." * 1000)
     watch.output.close()
@@ -165,7 +203,7 @@ def test_a_terminal_that_cannot_be_written_to_is_gone_and_takes_any_amount() -> 
 
 def test_a_quiet_terminal_that_is_none_any_more_is_gone() -> None:
     watch = Watch(there=lambda: False)
-    assert watch.gone.wait(5)
+    assert watch.gone.wait(PATIENCE)
 
 
 def test_a_terminal_that_stands_still_is_not_waited_for_at_the_end() -> None:
@@ -178,7 +216,7 @@ def test_a_terminal_that_stands_still_is_not_waited_for_at_the_end() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("start", "key"), [(False, b"\x11"), (True, b"\x11\r"), (True, None)])
+@pytest.mark.parametrize(("start", "key"), [(False, b"\x11"), (True, b"\x11"), (True, None)])
 async def test_an_input_that_stays_silent_keeps_nobody_in_the_app(
     tmp_path: Path, *, start: bool, key: bytes | None
 ) -> None:
@@ -195,10 +233,13 @@ async def test_an_input_that_stays_silent_keeps_nobody_in_the_app(
         if key is None:
             terminal.process.send_signal(signal.SIGTERM)
         else:
-            for part in key:
-                os.write(terminal.master, bytes([part]))
-                await asyncio.sleep(0.5)
-        assert await terminal.ended(12) in (0, 130, 143)
-        assert b"\x1b[?1049l" in terminal.output
+            os.write(terminal.master, key)
+            if start:
+                await terminal.until(lambda: b"Leave at once" in terminal.output)
+                terminal.press("enter")
+        assert await terminal.ended() in (0, 130, 143)
+        assert (
+            b"\x1b[?1049l" in terminal.output
+        )  # by itself: the deadline for a process that is held leaves it as it is
     finally:
         terminal.close()

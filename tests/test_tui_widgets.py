@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import tui
 from textual.app import App, ComposeResult
 from textual.content import Content
 from textual.widgets import Input
@@ -163,9 +164,11 @@ class SlowLook:
 
     def __init__(self) -> None:
         self.total, self.listed, self.row, self.may = 1, Wanted(), 1, asyncio.Event()
+        self.read = 0
 
     async def page(self, first: int, count: int) -> list[Line]:
         row = self.row
+        self.read += 1
         await self.may.wait()
         return [_line(row)]
 
@@ -179,17 +182,16 @@ async def test_no_row_of_an_earlier_list_stands_in_the_list_that_was_found() -> 
         outcomes, look = pilot.app.query_one(Outcomes), SlowLook()
         look.may.set()
         outcomes.show(cast("Look", look))
-        await pilot.pause(0.1)
-        assert outcomes.current == _line(1)
+        await tui.until(pilot, lambda: outcomes.current == _line(1))
         look.may = asyncio.Event()
         outcomes.forget()  # a wish, and a page of the list before it that is still being read when rows are found
-        await pilot.pause(0.1)
+        read = look.read
+        await tui.until(pilot, lambda: look.read > read)
         look.listed, look.row = Wanted(text="39"), 39
         outcomes.reread()
         assert outcomes.current is None
         look.may.set()
-        await pilot.pause(0.1)
-        assert outcomes.current == _line(39)
+        await tui.until(pilot, lambda: outcomes.current == _line(39))
         outcomes.reread()
         assert outcomes.current == _line(39)
 

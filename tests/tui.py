@@ -1,12 +1,17 @@
 """What the tests of the app share: a directory of its own, an app over it, and waiting for what a user would see."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from textual import events
 from textual.pilot import Pilot
+from textual.screen import Screen
+from waiting import PATIENCE
 
+from batchrun.engine.way import NEVER_LEFT
 from batchrun.journal import Reader
 from batchrun.tui.app import BatchrunApp
 from batchrun.tui.screens.run import RunScreen
@@ -48,13 +53,32 @@ def app(**flags: Any) -> BatchrunApp:
     return BatchrunApp({**given, **flags})
 
 
-async def until(pilot: Pilot[Any], seen: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(pilot: Pilot[Any], seen: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Go on as soon as something is so."""
     for _ in range(int(seconds / 0.05)):
         if seen():
             return
         await pilot.pause(0.05)
     raise AssertionError(f"never seen: {seen}\n{shown(pilot)}")
+
+
+async def asked(pilot: Pilot[Any], kind: type[Screen[Any]]) -> None:
+    """A question is there, and takes keys."""
+    await until(pilot, lambda: isinstance(pilot.app.screen, kind) and pilot.app.focused is not None)
+
+
+def last_key(pilot: Pilot[Any], key: str) -> None:
+    """Press a key that ends the app, which a pilot would wait for in vain; then wait until it has `ended`."""
+    event = events.Key(key, None)
+    event.set_sender(pilot.app)
+    pilot.app.post_message(event)
+
+
+async def ended(pilot: Pilot[Any], seconds: float = PATIENCE) -> None:
+    """Wait for the end of the app, which takes no message any more that a pilot would wait for."""
+    async with asyncio.timeout(seconds):
+        while pilot.app.is_running:  # noqa: ASYNC110  Textual has no event for it
+            await asyncio.sleep(0.02)
 
 
 def shown(pilot: Pilot[Any]) -> str:
@@ -94,6 +118,12 @@ def journal() -> Path:
     """The only journal of the directory."""
     (found,) = [path for path in Path(".batchrun").glob("*.db") if path.stem != "registry"]
     return found
+
+
+def left(reader: Reader) -> int:
+    """Attempts that left: one that was begun when the run was stopped need not have."""
+    held = sum(miss.attempts for miss in reader.misses() if miss.cause == NEVER_LEFT.cause)
+    return reader.totals.attempts - held
 
 
 def attempts() -> int:

@@ -1,6 +1,7 @@
 """The app: load a prompt, see what it will do, run it, steer it, mend it; over the same engine as the command line.
 
     app        the Textual app: which screen, what keys, how it ends
+    orderly    how screens are taken apart when it ends, or one of them is closed
     terminal   what is painted, on a terminal that may be slow or go away; leaving: signals and deadlines
     session    one run of this process; alone meets the engine
     replay     a run of another time or process, read from its journal

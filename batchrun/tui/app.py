@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from textual.app import App, SystemCommand
+from textual import work
+from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.driver import Driver
 from textual.screen import Screen
@@ -25,6 +26,7 @@ from batchrun.plan.names import unknown
 from batchrun.report import words
 from batchrun.tui import leaving
 from batchrun.tui.desk import Foreseen, Fresh, Steered, Task, Watched
+from batchrun.tui.orderly import OrderlyApp
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.screens.help import Help
 from batchrun.tui.screens.setup import SetupScreen
@@ -66,7 +68,7 @@ UNSENT = 2.0
 """Seconds that a run which is still being checked may take to give up: nothing was sent, and a pipe may stay silent."""
 
 
-class BatchrunApp(App[int]):
+class BatchrunApp(OrderlyApp):
     """batchrun on a terminal."""
 
     TITLE = "batchrun"
@@ -112,9 +114,10 @@ class BatchrunApp(App[int]):
         self.push_screen("setup")
         self.call_after_refresh(self._load_engine)
 
-    def _load_engine(self) -> None:
+    @work(exit_on_error=False)
+    async def _load_engine(self) -> None:
         """Once the first frame is there, so that a run starts at once."""
-        self.run_worker(asyncio.to_thread(_later, "batchrun.tui.session"), exit_on_error=False)
+        await asyncio.to_thread(_later, "batchrun.tui.session")
 
     def get_driver_class(self) -> type[Driver]:
         """A terminal that never holds the loop, in place of Textual's own for POSIX systems and for browsers."""
@@ -151,12 +154,14 @@ class BatchrunApp(App[int]):
         return None if found is None else str(found)
 
     def begin(self, task: Task) -> bool:
-        """Start a run; False where one is under way already."""
+        """Start a run; False where one is under way already, or the app is leaving."""
+        if self._leaving:
+            return False
         if self.busy:
             self.notify("a run is under way; stop it first (F3, x)", severity="warning")
             return False
         session = self._session = _later("batchrun.tui.session").Session(task)
-        self.run_worker(self._awaited(session, session.start()), group="session", exclusive=False)
+        self._await(session, session.start())
         tried = isinstance(task, Fresh) and task.only is not None
         if not tried:
             self.show_run(session)
@@ -187,7 +192,8 @@ class BatchrunApp(App[int]):
         self._setup.open_again(path, position)
         self.action_show("setup")
 
-    async def _awaited(self, session: "Session", done: asyncio.Task[None]) -> None:
+    @work(group="session")
+    async def _await(self, session: "Session", done: asyncio.Task[None]) -> None:
         """A defect of the engine ends the app with its traceback; the app's end does not end the engine."""
         await asyncio.shield(done)
         self._ended(session)
@@ -342,16 +348,17 @@ def open_app(flags: Mapping[str, Any], *, settings: Mapping[str, Any], resume: T
 
 
 async def _shown(app: BatchrunApp) -> int:
+    code = int(ExitCode.UNEXPECTED)
     with leaving.signals(app.told_to_go):
         try:
             await app.run_async()
+            code = int(app.return_code or 0)
         finally:
             # Also after a defect of a screen: nothing that was paid for is lost.
             await app.settle(ExitCode.TERMINATED, leaving.HASTY_DRAIN)
+            leaving.within(leaving.LAST_WORDS, code)
     # A pager that was ended by the end of the app leaves here what Textual catches while it paints.
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
-    code = int(app.return_code or 0)
-    leaving.within(leaving.LAST_WORDS, code)
     with contextlib.suppress(OSError):  # a terminal that is gone
         for line in app.last_words():
             print(f"batchrun: {line}", file=sys.stderr)

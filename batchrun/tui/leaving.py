@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 from batchrun.errors import ExitCode
 
@@ -35,7 +34,10 @@ def within(seconds: float, code: int) -> None:
 
 @contextmanager
 def signals(told: Callable[[ExitCode], None]) -> Generator[None]:
-    """Call `told` on the loop for each signal. One that was ignored before the start stays ignored (`nohup`)."""
+    """Call `told` on the loop for each signal. One that was ignored before the start stays ignored (`nohup`).
+
+    Afterwards all are ignored: it is decided how the process ends, and what is left of it takes a moment (`within`).
+    """
     loop = asyncio.get_running_loop()
 
     def received(number: int, _: FrameType | None) -> None:
@@ -45,12 +47,11 @@ def signals(told: Callable[[ExitCode], None]) -> Generator[None]:
         loop.call_soon_threadsafe(told, code)
 
     codes = {getattr(signal, name): code for name, code in _SIGNALS.items() if hasattr(signal, name)}
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in codes}
-    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    heard = [number for number in codes if signal.getsignal(number) is not signal.SIG_IGN]
     for number in heard:
         signal.signal(number, received)
     try:
         yield
     finally:
         for number in heard:
-            signal.signal(number, before[number])
+            signal.signal(number, signal.SIG_IGN)

@@ -22,13 +22,14 @@ from batchrun.plan import plan_from_json
 from batchrun.tui import literal, requests
 from batchrun.tui.desk import Again, Watched, app_of, desk
 from batchrun.tui.look import Look
+from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.widgets import paint
 
 CUT = 20_000
 """Characters of one text that are shown; the pager and the clipboard get all of it."""
 
 
-class RowScreen(Screen[None]):
+class RowScreen(OrderlyScreen):
     """One row, whole."""
 
     CSS_PATH = "row.tcss"

@@ -8,7 +8,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import Footer, Input, Static
 
 from batchrun.display import printable
@@ -16,6 +15,7 @@ from batchrun.journal import Order, Wanted
 from batchrun.models import State
 from batchrun.tui.desk import Again, Bounds, Phase, Sight, Steered, Watched, app_of, desk
 from batchrun.tui.look import Look
+from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.screens.ask import AskBounds, Choose
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.widgets import paint
@@ -31,7 +31,7 @@ MORE = 1.25
 """By how much one key press raises a limit, or lowers it."""
 
 
-class RunScreen(Screen[None]):
+class RunScreen(OrderlyScreen):
     """One run, live or old."""
 
     CSS_PATH = "run.tcss"
@@ -112,7 +112,7 @@ class RunScreen(Screen[None]):
         for outcomes in self.query(Outcomes):
             outcomes.show(None)
 
-    def on_unmount(self) -> None:
+    def let_go(self) -> None:
         """Let go of the journal."""
         self._drop_look()
 

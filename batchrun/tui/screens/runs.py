@@ -10,7 +10,6 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import DataTable, Footer, Static
 
 from batchrun import registry
@@ -19,6 +18,7 @@ from batchrun.errors import BatchrunError
 from batchrun.registry import RunFile, Summary
 from batchrun.report import words
 from batchrun.tui.desk import Again, app_of, desk
+from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.replay import Replay
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.widgets import paint
@@ -34,7 +34,7 @@ _GAP = 2
 """Cells beside what a column shows."""
 
 
-class RunsScreen(Screen[None]):
+class RunsScreen(OrderlyScreen):
     """The run registry."""
 
     CSS_PATH = "runs.tcss"

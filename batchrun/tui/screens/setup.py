@@ -11,7 +11,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import DataTable, Footer, Input, Select, Static, Tab, Tabs, TextArea
 
 from batchrun.display import printable
@@ -19,6 +18,7 @@ from batchrun.errors import BatchrunError
 from batchrun.tui import choices, literal
 from batchrun.tui.choices import Head
 from batchrun.tui.desk import Fresh, Phase, app_of, desk
+from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.screens.ask import Choose
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import Answers, HeadTable
@@ -38,7 +38,7 @@ _NOT_TRIED = "space marks up to five rows; F6 sends these alone, and their answe
 _PANES = {"form": "setup", "prompt-pane": "prompt", "request": "request", "rows": "rows", "answers": "answers"}
 
 
-class SetupScreen(Screen[None]):
+class SetupScreen(OrderlyScreen):
     """Everything that a run needs, filled in and looked at before anything is sent."""
 
     CSS_PATH = "setup.tcss"

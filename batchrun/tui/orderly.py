@@ -1,0 +1,69 @@
+"""An order in which an app can end, and a screen close, at any moment: nothing works on widgets that are not there.
+
+Textual stops mounting wherever it is when the app ends, takes screens that are not shown apart widget by widget while
+they still handle messages, and cancels what a screen has begun (`@work`) only after its widgets. Whatever asks for a
+widget meanwhile, ours or Textual's own, fails with a traceback. Here
+
+* an app ends once everything that is being mounted stands;
+* each screen goes as a whole: first its messages end, then its work, then its widgets.
+"""
+
+import asyncio
+import contextlib
+from typing import cast
+
+from rich.console import RenderableType
+from textual.app import App
+from textual.dom import DOMNode
+from textual.screen import Screen
+from textual.widget import Widget
+
+STAND = 10.0
+"""Seconds for what is being mounted; it needs a moment, and no defect in it keeps the app."""
+
+
+class OrderlyApp(App[int]):
+    """An app that ends in order, by `exit` or otherwise."""
+
+    def exit(self, result: int | None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
+        """End, behind the messages that are here already."""
+        super().exit(result, return_code, message)
+        self._exit = False  # which would stop all mounting at once
+
+    async def _process_messages_loop(self) -> None:
+        await super()._process_messages_loop()
+        await self._stand()
+
+    async def _shutdown(self) -> None:
+        await self._stand()
+        await super()._shutdown()
+
+    async def _stand(self) -> None:
+        """Wait until every widget is mounted. Where the app does not run any more, none will be."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STAND):
+                while self._running and not all(map(_stands, list(self._registry))):  # noqa: ASYNC110  no event is told
+                    await asyncio.sleep(0.01)
+
+    async def _close_all(self) -> None:
+        self.workers.cancel_all()
+        for node in list(self._registry):
+            if isinstance(node, Screen):
+                await cast("Widget", node).remove()
+        await super()._close_all()
+
+
+def _stands(node: DOMNode) -> bool:
+    return not isinstance(node, Widget) or node.is_mounted
+
+
+class OrderlyScreen(Screen[None]):
+    """A screen whose work ends before its widgets go, also when it alone is closed."""
+
+    async def _message_loop_exit(self) -> None:
+        self.workers.cancel_node(self)  # pyright: ignore[reportUnknownMemberType]  Textual leaves results open
+        self.let_go()
+        await super()._message_loop_exit()
+
+    def let_go(self) -> None:
+        """Called once at the end, while the widgets are there."""
