@@ -111,10 +111,10 @@ async def test_a_slow_row_keeps_no_other_from_the_loop(functions: Path, workers:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("deadly", "killed by SIGKILL"), ("leaves", "exit code 70"), ("hangs", "no result after 0.2 s (--post-timeout)")],
+    [("deadly", "killed by SIGKILL"), ("leaves", "exit code 70"), ("hangs", "no result after 0.6 s (--post-timeout)")],
 )
 async def test_of_rows_in_flight_only_the_one_at_fault_fails(functions: Path, name: str, said: str) -> None:
-    outlet = await Outlet(functions, name, workers=2, concurrency=6, timeout=0.2).put(60)
+    outlet = await Outlet(functions, name, workers=2, concurrency=6, timeout=0.6).put(60)
     assert outlet.failed.keys() == {7}
     assert said in outlet.failed[7].message
     assert {n: r for n, r in outlet.results.items() if n != 7} == {n: Value(str(n), None) for n in range(60) if n != 7}
@@ -124,8 +124,8 @@ async def test_of_rows_in_flight_only_the_one_at_fault_fails(functions: Path, na
 async def test_a_row_that_does_not_end_fails_alone_wherever_it_runs(
     functions: Path, name: str, workers: int | None
 ) -> None:
-    outlet = await Outlet(functions, name, workers=workers, concurrency=6, timeout=0.2).put(30)
-    assert outlet.failed == {7: Failure("post: timed out", "no result after 0.2 s (--post-timeout)")}
+    outlet = await Outlet(functions, name, workers=workers, concurrency=6, timeout=0.6).put(30)
+    assert outlet.failed == {7: Failure("post: timed out", "no result after 0.6 s (--post-timeout)")}
     assert len(outlet.results) == 30
 
 

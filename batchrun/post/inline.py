@@ -45,27 +45,28 @@ class Inline:
     async def run(self, shard: Shard, seconds: float, grace: float = 0.0) -> Done:
         """One shard, as `Pool.run`; its time begins when the shard before it is done."""
         before = self._under_way[-1][1] if self._under_way else None
-        order = shard, self._loop.create_future()
+        done: asyncio.Future[Done] = self._loop.create_future()
+        order = shard, done
         self._under_way.append(order)
         self._orders.put(order)
         try:
             if before is not None:
                 await asyncio.wait([before])
-            async with asyncio.timeout(seconds + grace):
-                return await order[1]
-        except TimeoutError:
-            self._leave_behind(order)
-            raise LostError(timed_out(seconds)) from None
+            await asyncio.wait([done], timeout=seconds + grace)
         finally:
             self._under_way.remove(order)
+            done.cancel()
+        if done.cancelled():
+            self._leave_behind()
+            raise LostError(timed_out(seconds))
+        return done.result()
 
-    def _leave_behind(self, hanging: _Order) -> None:
+    def _leave_behind(self) -> None:
         """Let another thread take the place of the one that hangs, and what was behind that."""
         self._orders.put(None)
         self._orders = queue.SimpleQueue()
         for order in self._under_way:
-            if order is not hanging:
-                self._orders.put(order)
+            self._orders.put(order)
         self._begin()
 
     async def close(self) -> None:
