@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM
+from hypothesis import HealthCheck, settings
 
 # looptime asks for the current event loop around synchronous tests as well. Before any was ever set, asyncio would
 # make one that nobody closes, and some later test would fail for it; once None was set, there simply is none.
@@ -19,6 +20,12 @@ asyncio.set_event_loop(None)
 for _name, _usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
     if (_number := getattr(signal, _name, None)) and signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _usual)
+
+# Examples take as long as the machine needs, and are the same in every run: what they find does not depend on luck. New
+# ones are looked for by `pytest --hypothesis-profile search`.
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("steady", settings.get_profile("search"), derandomize=True)
+settings.load_profile("steady")
 
 collect_ignore = [] if CHROMIUM else ["test_report_browser.py"]
 if sys.platform == "win32":  # no pseudo-terminals

@@ -416,7 +416,7 @@ def killed_at(fatal: int, texts: list[str], fates: tuple[str, ...]) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(texts=TEXTS, fates=st.tuples(*[st.sampled_from(sorted(SCRIPTS))] * 3), fatal=st.integers(3, 30))
 def test_wherever_a_run_is_killed_nothing_is_paid_twice(texts: list[str], fates: tuple[str, ...], fatal: int) -> None:
     killed_at(fatal, texts, fates)

@@ -170,7 +170,7 @@ async def test_memory_does_not_grow_with_the_input() -> None:
     assert await most(10 * AHEAD) < 1.5 * await most(2 * AHEAD)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(0, 40),
     st.integers(1, 8),

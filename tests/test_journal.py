@@ -526,7 +526,7 @@ class Life:
         return self.journal.end(row, self.open.pop(row), *ENDS[what])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sessions=st.lists(st.tuples(steps, st.sampled_from(["", "reopen", "all", "shrink"])), min_size=1, max_size=3))
 def test_the_totals_are_always_the_sums_of_the_rows(
     sessions: list[tuple[list[tuple[int, str, bool]], str]],

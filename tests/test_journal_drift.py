@@ -110,7 +110,7 @@ by_id = st.lists(
 ).map(ids)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     readings=st.one_of(st.lists(by_content, min_size=2, max_size=4), st.lists(by_id, min_size=2, max_size=4)),
     answered=st.sets(st.integers(1, 7)),

@@ -9,7 +9,7 @@ from importlib import resources
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.journal import twins, window
@@ -79,7 +79,6 @@ KNOWN = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(rows=KNOWN, limit=st.integers(1, 9))
 def test_each_row_is_sent_or_waits_or_is_lent_a_reply(rows: list[Known], limit: int) -> None:
     def wanted(position: int) -> bool:

@@ -60,7 +60,7 @@ def _expected(option: str, value: Any) -> Any:
     return ENDPOINTS[value] if option == "endpoint" else value
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(st.sampled_from(sorted(VALUES)), st.sets(st.sampled_from(SOURCES), min_size=1), min_size=1))
 def test_the_strongest_source_that_sets_a_value_wins(said: dict[str, set[str]]) -> None:
     def by(source: str) -> dict[str, Any]:

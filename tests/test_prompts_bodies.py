@@ -89,7 +89,7 @@ FLAT = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
 VALUES = FLAT | st.lists(FLAT, max_size=2) | st.dictionaries(KEYS, FLAT, max_size=2)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     members=st.lists(st.tuples(KEYS, VALUES), max_size=5),
     after=st.just([]) | st.lists(st.tuples(KEYS.filter(lambda key: key != "body"), VALUES), max_size=2),

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import PromptError
@@ -281,7 +281,7 @@ _WORDS = """--- name: model: inputs: outputs: user: system: {{ }} {% %} {# #} fo
 _SCRAPS = st.sampled_from([*re.findall(r"\S+", _WORDS), "  ", "\n", "\n", ": ", "\ud800", "\u2028", "\0"])
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(
     front=st.lists(_SCRAPS | st.text(max_size=6), max_size=25).map("".join),
     body=st.lists(_SCRAPS | st.text(max_size=6), max_size=25).map("".join),

@@ -254,7 +254,7 @@ HOSTILE = st.text(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=HOSTILE, tone=HOSTILE)
 @pytest.mark.parametrize(
     "body",
@@ -272,7 +272,7 @@ VALUES = st.none() | st.booleans() | st.integers() | st.floats() | HOSTILE
 VALUES |= st.lists(VALUES, max_size=3) | st.dictionaries(st.text(max_size=3), VALUES, max_size=3)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(value=VALUES)
 def test_a_plain_message_reads_exactly_as_jinja_would_have_it(value: Any):
     def outcome(body: str) -> Any:

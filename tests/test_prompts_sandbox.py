@@ -197,7 +197,7 @@ MADE = {
 }
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(form=st.sampled_from(FORMS), a=ANY, b=ANY, c=ANY)
 def test_whatever_a_row_holds_it_is_a_request_or_a_render_error(form: str, a: Any, b: Any, c: Any):
     try:

@@ -257,7 +257,7 @@ STARTS = st.sampled_from(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=150)
 @given(STARTS, st.binary(max_size=120), st.sampled_from(["a.jsonl", "a.csv", "a.tsv", "a.txt", "a"]), st.booleans())
 def test_garbage_is_refused_or_named_never_a_crash(
     tmp_path: Path, start: bytes, data: bytes, name: str, packed: bool

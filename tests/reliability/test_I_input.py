@@ -20,7 +20,7 @@ from batchrun.models import Invalid, Row
 from batchrun.plan.sources import gather
 from batchrun.rows import open_input
 
-FUZZ = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 LINES = st.one_of(
     st.binary(max_size=60),
     st.dictionaries(st.text(max_size=8), st.one_of(st.text(), st.floats(), st.integers(), st.none()), max_size=4).map(
