@@ -41,14 +41,12 @@ class _Connector(aiohttp.TCPConnector):
             except asyncio.CancelledError as error:
                 raise asyncio.CancelledError(UNSENT) from error
             protocol = connection.protocol
-            if protocol is None:
-                return connection
-            if protocol not in self._used:
-                self._used.add(protocol)
-                return connection
-            if not protocol.should_close:
-                return connection
+            if protocol is None or protocol not in self._used or not protocol.should_close:
+                break
             connection.close()
+        if protocol is not None:
+            self._used.add(protocol)
+        return connection
 
 
 class _Response(aiohttp.ClientResponse):

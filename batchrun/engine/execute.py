@@ -14,7 +14,7 @@ from batchrun.client import Client
 from batchrun.display import counted
 from batchrun.engine.ending import HASTY, Ending
 from batchrun.engine.export import Exported, write_output
-from batchrun.engine.outlet import UnreadError
+from batchrun.engine.outlet import LOOK_EVERY, UnreadError
 from batchrun.engine.rows_out import Patience, RowsOut
 from batchrun.engine.run import Run
 from batchrun.engine.start import Prepared
@@ -26,9 +26,6 @@ from batchrun.models import Totals
 from batchrun.plan import Plan
 from batchrun.plan.outputs import STREAM, is_device, partial_path
 from batchrun.plan.resolve import Access
-
-LOOK_EVERY = 0.1
-"""Seconds between looks for a reader of a named pipe."""
 
 
 async def execute(

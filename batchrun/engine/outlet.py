@@ -16,8 +16,8 @@ _PIECE = 4096
 """Bytes that a pipe takes at once where there is room: Linux' PIPE_BUF."""
 _HELD = 1 << 16
 """Bytes after which they are written."""
-_LOOK_EVERY = 0.1
-"""Seconds between looks whether somebody still waits."""
+LOOK_EVERY = 0.1
+"""Seconds between looks for a reader, for whether somebody still waits for one, and for what there is to read."""
 
 
 class UnreadError(OSError):
@@ -67,7 +67,7 @@ class Outlet(io.RawIOBase):
                 written += os.write(self._descriptor, rest[written : written + _PIECE])
 
     def _wait(self) -> None:
-        while self._room is not None and not self._room.poll(1000 * _LOOK_EVERY):
+        while self._room is not None and not self._room.poll(1000 * LOOK_EVERY):
             if self._given_up():
                 raise UnreadError("nobody reads the output")
 

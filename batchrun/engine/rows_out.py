@@ -8,14 +8,11 @@ from typing import BinaryIO, TypeVar
 
 from batchrun.engine.ending import HASTY, Ending
 from batchrun.engine.export import Streamer, columns_of
-from batchrun.engine.outlet import UnreadError, outlet
+from batchrun.engine.outlet import LOOK_EVERY, UnreadError, outlet
 from batchrun.engine.run import Run
 from batchrun.engine.start import Prepared
 from batchrun.errors import ExitCode
 from batchrun.journal import Reader
-
-LOOK_EVERY = 0.1
-"""Seconds between looks for rows that became final."""
 
 T = TypeVar("T")
 
