@@ -55,6 +55,57 @@ def refusal(throttle: Throttle = Throttle.REQUESTS, seconds: float | None = None
     return Feedback(429, Hints(retry_after=seconds, looks_like_429=True), throttle)
 
 
+class Provider:
+    """A continuous bucket that nothing but its refusals shows."""
+
+    def __init__(self, rate: float, depth: float) -> None:
+        self.rate = rate
+        self.refused: list[float] = []
+        self._depth = self._level = depth
+        self._at = now()
+
+    def admits(self, cost: float = 1.0) -> bool:
+        self._level, self._at = min(self._depth, self._level + (now() - self._at) * self.rate), now()
+        if self._level < cost:
+            self.refused.append(self._at)
+            return False
+        self._level -= cost
+        return True
+
+    def wait(self, cost: float) -> float:
+        """Seconds from the last call of `admits` until the bucket holds so much."""
+        return (cost - self._level) / self.rate
+
+    async def row(self, scene: Scene, seconds: float, refused: Feedback) -> None:
+        """Send one until it is admitted; answers take so long, and a limit makes nobody wait alone."""
+        while True:
+            permit = await scene.send()
+            admitted = self.admits()
+            await asyncio.sleep(seconds if admitted else 0.01)
+            assert not scene.gate.settle(permit, OK if admitted else refused)
+            if admitted:
+                return
+
+
+async def rows_refused_at_random(scene: Scene, rows: int, share: float, refused: Feedback, seed: int) -> list[float]:
+    """Send each until it is answered, after the waits that are its own; when they were done, in that order."""
+    chance, done = random.Random(seed), list[float]()
+
+    async def row() -> None:
+        while True:
+            permit = await scene.send()
+            await asyncio.sleep(0.1)
+            unlucky = chance.random() < share
+            wait = scene.gate.settle(permit, refused if unlucky else OK)
+            if not unlucky:
+                done.append(now())
+                return
+            await asyncio.sleep(wait)
+
+    await asyncio.gather(*(row() for _ in range(rows)))
+    return done
+
+
 async def test_a_stated_rate_is_spaced_from_the_first_request_on() -> None:
     scene = Scene(Limits(fixed=True, rpm=600))
     await asyncio.gather(*(scene.exchange() for _ in range(31)))
@@ -384,24 +435,10 @@ async def test_fixed_concurrency_does_not_adapt() -> None:
 
 
 async def test_a_rate_that_only_429s_show_is_learnt() -> None:
-    scene, level, refused, at = Scene(Limits(cap=32)), 2.0, 0, now()
-
-    async def row() -> None:
-        nonlocal level, refused, at
-        while True:
-            permit = await scene.send()
-            level, at = min(2.0, level + (now() - at) * 10), now()
-            admitted = level >= 1
-            level -= admitted
-            refused += not admitted
-            await asyncio.sleep(0.3 if admitted else 0.01)
-            scene.gate.settle(permit, OK if admitted else refusal(Throttle.UNKNOWN))
-            if admitted:
-                return
-
-    await asyncio.gather(*(row() for _ in range(1000)))
+    scene, provider = Scene(Limits(cap=32)), Provider(rate=10.0, depth=2.0)
+    await asyncio.gather(*(provider.row(scene, 0.3, refusal(Throttle.UNKNOWN)) for _ in range(1000)))
     assert now() < 100 / 0.8
-    assert refused < 50
+    assert len(provider.refused) < 50
 
 
 async def test_a_long_row_of_429s_does_not_leave_the_run_crawling() -> None:
@@ -423,19 +460,7 @@ async def test_a_long_row_of_429s_does_not_leave_the_run_crawling() -> None:
 @pytest.mark.parametrize("share", [0.03, 0.1])
 @pytest.mark.parametrize("seconds", [None, 0.2])
 async def test_429s_at_random_do_not_slow_the_run_down_more_and_more(share: float, seconds: float | None) -> None:
-    scene, chance, done = Scene(Limits(cap=16)), random.Random(5), list[float]()
-
-    async def row() -> None:
-        while True:
-            permit = await scene.send()
-            await asyncio.sleep(0.1)
-            refused = chance.random() < share
-            scene.gate.settle(permit, refusal(seconds=seconds) if refused else OK)
-            if not refused:
-                done.append(now())
-                return
-
-    await asyncio.gather(*(row() for _ in range(1600)))
+    done = await rows_refused_at_random(Scene(Limits(cap=16)), 1600, share, refusal(seconds=seconds), seed=5)
     middle, end = done[799], done[-1]
     assert end - middle <= middle
     assert end - middle <= 800 / (160 * (0.5 if seconds is None else 0.1))
@@ -475,66 +500,26 @@ async def test_a_wait_announced_at_random_is_kept_by_everybody_and_when_chance_i
 @pytest.mark.parametrize("share", [0.005, 0.05])
 async def test_429s_at_random_cost_a_run_little(share: float, seconds: float | None, throttle: Throttle) -> None:
     """As many rows as a minute holds; what is possible is reckoned with those rows alone delayed that meet one."""
-    scene, chance, done = Scene(Limits(cap=16)), random.Random(8), list[float]()
-
-    async def row() -> None:
-        while True:
-            permit = await scene.send()
-            await asyncio.sleep(0.1)
-            refused = chance.random() < share
-            wait = scene.gate.settle(permit, refusal(throttle, seconds) if refused else OK)
-            if not refused:
-                done.append(now())
-                return
-            await asyncio.sleep(wait)
-
-    await asyncio.gather(*(row() for _ in range(9_600)))
+    done = await rows_refused_at_random(Scene(Limits(cap=16)), 9_600, share, refusal(throttle, seconds), seed=8)
     assert done[9_500] <= 9_500 / 160 / (1 - share) / 0.8
 
 
 @pytest.mark.parametrize(("seconds", "used"), [(None, 0.8), (1.0, 0.72)])
 async def test_a_limit_that_only_429s_show_is_not_taken_for_chance(seconds: float | None, used: float) -> None:
-    scene, level, refused, at = Scene(Limits(cap=64)), 10.0, 0, now()
-
-    async def row() -> None:
-        nonlocal level, refused, at
-        while True:
-            permit = await scene.send()
-            level, at = min(10.0, level + (now() - at) * 200), now()
-            admitted = level >= 1
-            level -= admitted
-            refused += not admitted
-            await asyncio.sleep(0.1 if admitted else 0.01)
-            assert not scene.gate.settle(permit, OK if admitted else refusal(Throttle.UNKNOWN, seconds))
-            if admitted:
-                return
-
-    await asyncio.gather(*(row() for _ in range(10_000)))
+    scene, provider = Scene(Limits(cap=64)), Provider(rate=200.0, depth=10.0)
+    await asyncio.gather(*(provider.row(scene, 0.1, refusal(Throttle.UNKNOWN, seconds)) for _ in range(10_000)))
     assert now() < 50 / used
-    assert refused < 0.005 * 10_000
+    assert len(provider.refused) < 0.005 * 10_000
 
 
 @pytest.mark.parametrize("limit", [30.0, 15.0, 5.0])
 async def test_a_lower_limit_is_found_again(limit: float) -> None:
-    scene, level, at, refused = Scene(Limits(cap=32)), 2.0, now(), list[float]()
-
-    async def row() -> None:
-        nonlocal level, at
-        while True:
-            permit = await scene.send()
-            level, at = min(2.0, level + (now() - at) * (60.0 if now() < 10 else limit)), now()
-            admitted = level >= 1
-            level -= admitted
-            if not admitted:
-                refused.append(now())
-            await asyncio.sleep(0.1 if admitted else 0.01)
-            scene.gate.settle(permit, OK if admitted else refusal(Throttle.UNKNOWN))
-            if admitted:
-                return
-
-    await asyncio.gather(*(row() for _ in range(int(10 * 60 * 0.8 + 80 * limit))))
+    scene, provider = Scene(Limits(cap=32)), Provider(rate=60.0, depth=2.0)
+    asyncio.get_running_loop().call_later(10, setattr, provider, "rate", limit)
+    rows = int(10 * 60 * 0.8 + 80 * limit)
+    await asyncio.gather(*(provider.row(scene, 0.1, refusal(Throttle.UNKNOWN)) for _ in range(rows)))
     assert now() < 10 + 140
-    assert len([when for when in refused if when > 40]) < 0.05 * 80 * limit
+    assert len([when for when in provider.refused if when > 40]) < 0.05 * 80 * limit
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.floats(0, 3), st.booleans()), max_size=40), st.integers(1, 4))
@@ -769,22 +754,17 @@ def test_estimates_follow_what_is_used() -> None:
 
 
 async def test_a_provider_that_charges_more_tokens_than_it_states_is_not_hammered_and_not_starved() -> None:
-    scene, level, refused, at = Scene(Limits(cap=16, tpm=60_000)), 1_000.0, 0, now()
+    scene, provider = Scene(Limits(cap=16, tpm=60_000)), Provider(rate=1_000.0, depth=1_000.0)
 
     async def row() -> None:
-        nonlocal level, refused, at
         while True:
             permit = await scene.send(100)
-            level, at = min(1_000.0, level + (now() - at) * 1_000), now()
-            admitted = level >= 300
-            level -= 300 * admitted
-            refused += not admitted
+            admitted = provider.admits(300.0)
             await asyncio.sleep(0.2)
-            wait = (300 - level) / 1_000
-            scene.gate.settle(permit, PAID if admitted else refusal(Throttle.TOKENS, wait))
+            scene.gate.settle(permit, PAID if admitted else refusal(Throttle.TOKENS, provider.wait(300.0)))
             if admitted:
                 return
 
     await asyncio.gather(*(row() for _ in range(300)))
     assert now() < 90 / 0.85
-    assert refused < 100
+    assert len(provider.refused) < 100
