@@ -708,6 +708,19 @@ def test_a_learnt_pace_falls_once_a_burst_and_rises_again_beyond_it() -> None:
     assert idle.rate == pytest.approx(93.0)
 
 
+def test_the_rate_at_the_first_429s_is_what_was_admitted_of_their_whole_burst() -> None:
+    """A hundred a second leave, answers take half a second, and one in twenty is refused."""
+    pace = Pace(start=True)
+    pace.refresh(0.0, False)
+    for number in range(100):
+        left, now = number / 100, number / 100 + 0.5
+        if number % 20 == 19:
+            pace.refused(left, 100.0, 100.0, 0.7 if number == 19 else now)
+        else:
+            pace.answered(left, 100.0, 100.0)
+    assert 0.7 * 95 <= pace.rate <= 0.9 * 95
+
+
 @given(st.floats(1, 1_000), st.lists(st.floats(0.1, 2.0), max_size=400))
 def test_a_limit_that_refuses_all_above_it_and_nothing_below_is_never_chance(limit: float, parts: list[float]) -> None:
     chance = Chance(certain=0.0, clear=0.98, depth=(2.0, 0.05))

@@ -1,9 +1,10 @@
 """Learning a rate from refusals alone, and the tokens of a request from what earlier ones used.
 
 A rate is learnt in stages. *Start*: it doubles every quarter of a second until the first 429. *Search*: from just
-under what was admitted then, it grows by some per cent a second, faster the longer nothing happens. *Hold*: the pace
-at which a refused request left is the level; the rate falls to just under it and returns along a cubic (as RFC 9438
-does with a window): quickly at first, flat near the level, then ever faster beyond it. A burst of 429s is one fall.
+under what was admitted then, as each 429 of that burst shows it anew, it grows by some per cent a second, faster the
+longer nothing happens. *Hold*: the pace at which a refused request left is the level; the rate falls to just under it
+and returns along a cubic (as RFC 9438 does with a window): quickly at first, flat near the level, then ever faster
+beyond it. A burst of 429s is one fall.
 
 A 429 that is chance (`chance`) teaches nothing. When chance is first known, what was learnt was learnt from it: the
 pace starts again from the level, doubling, until 429s are too many for chance; what they teach then is about the moment
@@ -108,9 +109,9 @@ class Pace:
         """A request that left then was not refused; `rate` so many a second did, `spaced` was what the pace allowed."""
         self._halved = 0
         self._chance.answered(rate, left)
-        if self._stage == "start":
+        if self._stage == "start" or left <= self._cut_at:
             self._admitted.append(left)
-        elif left > self._cut_at:
+        else:
             self._answered += 1
             self._answered_at.append(spaced)
 
