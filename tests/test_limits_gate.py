@@ -16,6 +16,7 @@ from batchrun.events import Going, Waiting, WaitReason
 from batchrun.limits import BucketHint, Feedback, Gate, GateClosed, Hints, Limits, NeverFits, Permit, Throttle
 from batchrun.limits.buckets import HeaderRate, Spacing, TokenBucket
 from batchrun.limits.chance import Chance
+from batchrun.limits.concurrency import Window
 from batchrun.limits.learning import Estimate, Pace
 
 pytestmark = pytest.mark.looptime(noop_cycles=0)  # nothing comes from outside: time need not wait for it
@@ -719,6 +720,17 @@ def test_the_rate_at_the_first_429s_is_what_was_admitted_of_their_whole_burst() 
         else:
             pace.answered(left, 100.0, 100.0)
     assert 0.7 * 95 <= pace.rate <= 0.9 * 95
+
+
+def test_a_window_that_has_outgrown_the_size_that_was_refused_doubles_again() -> None:
+    window, seconds = Window(cap=256, fixed=False), 0
+    window.refused(16, 0.0, 0.1)
+    assert window.size < 16
+    while window.size < 256:
+        seconds += 1
+        for flying in range(int(window.size)):
+            window.answered(flying, seconds - 1.0, seconds, used=True, bound=True)
+    assert seconds <= 26
 
 
 @given(st.floats(1, 1_000), st.lists(st.floats(0.1, 2.0), max_size=400))

@@ -7,8 +7,9 @@ rest only queued at the provider; a larger one must earn its place by completing
 again after a longer rest each time. Where one size of two completes more, Little's law gives the size between them that
 would do: the smaller one times the gain. 429s that are about concurrency, or about nothing known while the window was
 full, cut it to 0.8 once per burst; after that it grows by a few per cent a round and, if that is refused as well, rests
-for a while under the size that was refused, longer each time. 429s that come whatever the size (`chance`) cut nothing,
-and when that is found out, slow start begins again. Failures freeze growth and cut nothing.
+for a while under the size that was refused, longer each time; clearly beyond that size slow start begins again. 429s
+that come whatever the size (`chance`) cut nothing, and when that is found out, slow start begins again as well.
+Failures freeze growth and cut nothing.
 """
 
 import math
@@ -30,6 +31,8 @@ _HOLD_SECONDS = 10.0
 _LONGEST_HOLD = 600.0
 _REFUSED_REST = 5.0
 _LONGEST_REFUSED_REST = 60.0
+_OUTGROWN = 1.1
+"""Share of a refused size, and one more, beyond which its refusal says nothing any more."""
 _FULL = 0.8
 """Share of the window that was in flight when a refused request left, from which the whole window has been tried."""
 _ONE = 1.2
@@ -269,4 +272,7 @@ class Window:
     def _refused_over(self, now: float) -> None:
         if self.size + 1 < self._refused * 0.95 or now >= self._until:
             self.size = min(float(self.cap), self.size + max(1.0, _REGROWTH * self.size))
-        self._begin(now, skip=False)
+        if self.size > _OUTGROWN * self._refused + 1:
+            self._start(self.size, now)
+        else:
+            self._begin(now, skip=False)
