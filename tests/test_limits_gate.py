@@ -18,6 +18,7 @@ from batchrun.limits.buckets import HeaderRate, Spacing, TokenBucket
 from batchrun.limits.chance import Chance
 from batchrun.limits.concurrency import Window
 from batchrun.limits.learning import Estimate, Pace
+from batchrun.limits.rates import Rates
 
 pytestmark = pytest.mark.looptime(noop_cycles=0)  # nothing comes from outside: time need not wait for it
 
@@ -731,6 +732,23 @@ def test_a_window_that_has_outgrown_the_size_that_was_refused_doubles_again() ->
         for flying in range(int(window.size)):
             window.answered(flying, seconds - 1.0, seconds, used=True, bound=True)
     assert seconds <= 26
+
+
+@pytest.mark.parametrize(
+    ("named", "left", "about"),
+    [
+        (Throttle.UNKNOWN, 0.0, Throttle.REQUESTS),
+        (None, 0.0, Throttle.REQUESTS),
+        (Throttle.UNKNOWN, 5.0, Throttle.UNKNOWN),
+        (Throttle.UNKNOWN, None, Throttle.UNKNOWN),
+        (Throttle.CONCURRENCY, 0.0, Throttle.CONCURRENCY),
+    ],
+)
+def test_a_429_that_does_not_say_why_is_about_requests_where_its_headers_leave_none(
+    named: Throttle | None, left: float | None, about: Throttle
+) -> None:
+    said = Hints(requests=BucketHint(600, left, 6.0))
+    assert Rates(Limits(), 0.0).kind(named, said, 0.0) is about
 
 
 @given(st.floats(1, 1_000), st.lists(st.floats(0.1, 2.0), max_size=400))

@@ -354,7 +354,8 @@ class Gate:
             self._estimate.learn(feedback.body_bytes, feedback.input_tokens, feedback.output_tokens)
 
     def _refused(self, permit: Permit, feedback: Feedback, now: float) -> float:
-        throttle, announced = self._rates.kind(feedback.throttle, now), feedback.hints.retry_after
+        throttle = self._rates.kind(feedback.throttle, feedback.hints, now)
+        announced = feedback.hints.retry_after
         again, alone = self._closing.again(permit.left), 0.0
         if self._at_random(permit, throttle, again, now):
             self._closing.noticed(now)

@@ -130,7 +130,7 @@ class Rates:
         before = self._requests.limit, self._tokens.limit
         if said.requests is not None:
             if said.requests.remaining is not None:
-                self.pace.heard(said.requests.remaining >= 1, now)
+                self.pace.heard(not _used_up(said.requests), now)
             self._requests.learn(said.requests)
             left = self._sent - permit.sent_before - 1
             self.spacing.refill(now)
@@ -143,12 +143,18 @@ class Rates:
         if before != (self._requests.limit, self._tokens.limit):
             self._tuned = -math.inf
 
-    def kind(self, throttle: Throttle | None, now: float) -> Throttle:
-        """What a 429 is about; one that does not say is about tokens if those held requests back just now."""
+    def kind(self, throttle: Throttle | None, said: Hints, now: float) -> Throttle:
+        """What a 429 is about.
+
+        One that does not say is about requests if its headers leave none, and else about tokens if those held requests
+        back just now.
+        """
+        if throttle not in (None, Throttle.UNKNOWN):
+            return throttle
+        if said.requests is not None and _used_up(said.requests):
+            return Throttle.REQUESTS
         recently = self._short_of_tokens > now - _RECENTLY
-        if throttle in (None, Throttle.UNKNOWN):
-            return Throttle.TOKENS if recently and not self.pace.learnt else Throttle.UNKNOWN
-        return throttle or Throttle.UNKNOWN
+        return Throttle.TOKENS if recently and not self.pace.learnt else Throttle.UNKNOWN
 
     def answered(self, permit: Permit) -> None:
         """Something other than a 429 came back."""
@@ -202,6 +208,11 @@ class Rates:
     def _stated_tokens(self) -> float:
         own = math.inf if self._own.tpm is None else self._own.tpm / MINUTE
         return usable(min(own, self._tokens.rate()))
+
+
+def _used_up(hint: BucketHint) -> bool:
+    """Whether the provider says that it would not let one more through."""
+    return hint.remaining is not None and hint.remaining < 1
 
 
 def _credit(stated: HeaderRate, hint: BucketHint, left: float, elapsed: float) -> float:
