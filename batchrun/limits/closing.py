@@ -5,8 +5,11 @@ import random
 
 _FIRST_BACK_OFF = 0.25
 _LONGEST_BACK_OFF = 60.0
+"""Seconds; the jitter takes off up to a half."""
 _LATER = 0.2
+"""Share of an announced wait by which the gate opens later at most, so that runs do not all come back at once."""
 _RECOVERY = 2.0
+"""Seconds in which the rate comes back to the whole."""
 
 
 class Closing:

@@ -18,19 +18,27 @@ from enum import Enum
 from batchrun.limits.chance import Chance
 
 START = 16
+"""Requests in flight at first."""
 _CUT = 0.8
+"""What a 429 leaves of the window, and `_REGROWTH` the share by which it grows a round afterwards."""
 _REGROWTH = 0.05
 _PAYS_IN_START = 1.2
 _PAYS_UP = 1.2
+"""Completions per second, over those of the smaller window, for which a larger one is kept."""
 _LOSES_DOWN = 0.93
+"""Completions per second, over those of the larger window, below which a smaller one is given up."""
 _HEADROOM = 1.1
+"""What a window has over what Little's law gives, for the pauses between."""
 _SAMPLE = 32
+"""Answers that are measured at least."""
 _FEW = 4.0
 """So many at once drown no provider: trying fewer would cost more than it could show."""
 _HOLD_SECONDS = 10.0
 _LONGEST_HOLD = 600.0
+"""Seconds until what was tried in vain is tried again, twice as long each time."""
 _REFUSED_REST = 5.0
 _LONGEST_REFUSED_REST = 60.0
+"""Seconds under a size that was refused, twice as long each time."""
 _OUTGROWN = 1.1
 """Share of a refused size, and one more, beyond which its refusal says nothing any more."""
 _FULL = 0.8

@@ -9,7 +9,7 @@ from batchrun.events import Going, Waiting, WaitReason
 from batchrun.limits.closing import Closing
 from batchrun.limits.concurrency import Window
 from batchrun.limits.learning import Estimate
-from batchrun.limits.line import Demand, Line
+from batchrun.limits.line import Demand, Line, tokens_of
 from batchrun.limits.rates import Rates
 from batchrun.limits.records import Feedback, GateClosed, GateView, Limits, NeverFits, Permit, Throttle
 from batchrun.limits.telling import Teller
@@ -57,7 +57,6 @@ class Gate:
         self._reason: WaitReason | None = None
         self._scarce: WaitReason | None = None
         self._until: float | None = None
-        self._tokens_refused, self._pressure = -math.inf, 0.0
         self._last = now
         self._tune(now)
 
@@ -72,7 +71,7 @@ class Gate:
         if self._closed:
             raise GateClosed
         if not self._queue:
-            now, tokens = self._clock(), asked(demand)
+            now, tokens = self._clock(), tokens_of(demand)
             self._check_fits(tokens)
             if self._may_leave(now, tokens):
                 return self._grant(now, tokens)
@@ -249,7 +248,7 @@ class Gate:
         while queue:
             future, demand, _ = queue.first
             if not future.done():
-                tokens, limit = asked(demand), self._rates.token_limit
+                tokens, limit = tokens_of(demand), self._rates.token_limit
                 if tokens > limit:
                     future.set_exception(NeverFits(limit, tokens))
                 elif self._may_leave(now, tokens):
@@ -282,31 +281,26 @@ class Gate:
         """Whether a request may leave now; else `_reason` and `_until` say why not."""
         if self._rates.due(now):
             self._tune(now)
-        if self._barred(now):
-            return False
-        held = self._rates.wait(tokens, now)
-        if held is not None:
-            return self._no(*held)
-        self._reason = None
-        return True
+        held = self._barred(now) or self._rates.wait(tokens, now)
+        if held is None:
+            self._reason = None
+            return True
+        self._reason, self._until = held
+        if self._reason in _SCARCE:
+            self._scarce = self._reason
+        return False
 
-    def _barred(self, now: float) -> bool:
-        """Whether nothing at all may leave now, however small."""
+    def _barred(self, now: float) -> tuple[WaitReason, float | None] | None:
+        """What lets nothing at all leave now, however small, and until when as far as that is known."""
         if self._paused:
-            return not self._no(WaitReason.PAUSED, None)
+            return WaitReason.PAUSED, None
         if now < self._closing.until:
-            return not self._no(WaitReason.THROTTLED, self._closing.until)
+            return WaitReason.THROTTLED, self._closing.until
         if self._trickling and now < self._last + _TRICKLE:
-            return not self._no(WaitReason.DOWN, self._last + _TRICKLE)
+            return WaitReason.DOWN, self._last + _TRICKLE
         if self._in_flight >= self._allowed():
-            return not self._no(WaitReason.CONCURRENCY, None)
-        return False
-
-    def _no(self, reason: WaitReason, until: float | None) -> bool:
-        self._reason, self._until = reason, until
-        if reason in _SCARCE:
-            self._scarce = reason
-        return False
+            return WaitReason.CONCURRENCY, None
+        return None
 
     def _allowed(self) -> int:
         return self._limits.cap if self._trickling else int(self._window.size)
@@ -397,8 +391,3 @@ class Gate:
         self._closing.answered()
         used = waited is not None and self._in_flight + 1 >= self._window.size / 2
         self._window.answered(permit.flying, permit.left, now, used, waited is WaitReason.CONCURRENCY)
-
-
-def asked(demand: Demand) -> int:
-    """The tokens that a request wants now."""
-    return demand if isinstance(demand, int) else demand()

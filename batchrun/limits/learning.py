@@ -18,7 +18,8 @@ and chance does not spare): the limit is lower now, and what was admitted is the
 A provider whose headers show room for more in every answer of some seconds refuses nobody at this pace: others who
 used the key have gone. Then the search begins again from here, each time after twice as long, for some headers lie.
 
-The pace grows only while it is what holds requests back.
+The pace grows only while it is what holds requests back. Figures without a source are tuned by experiment, over all
+cells of benchmarks/limits_lab.py.
 """
 
 import math
@@ -27,24 +28,37 @@ from collections import deque
 from batchrun.limits.chance import Chance
 
 _FIRST_PACE = 16.0
+"""Requests a second."""
 _DOUBLES_IN = 0.25
+"""Seconds."""
 _SEARCH_FROM = 0.8
+"""Share of what was admitted at the first 429s."""
 _SEARCH_GROWTH = 0.10
 _SEARCH_HASTE = 0.03
+"""The logarithm of the rate grows by so much a second, and by so much more times the seconds squared."""
 _FALL = 0.93
+"""Share of the level that a 429 leaves."""
 _FALL_AGAIN = 0.92
+"""What each 429 soon after a fall leaves further, to the power of how many there were."""
 _PLATEAU = 15.0
 _PLATEAU_REQUESTS = 150.0
+"""Seconds, and requests, after which the rate is back at the level."""
 _MOST_FALLS = 4
 _SOON = 0.4
+"""Share of the plateau within which a 429 is soon after a fall."""
 _MUCH_LOWER = 0.5
+"""Share of the level at which 429s in spite of the falls are judged."""
 _HALVINGS = 3
+"""Falls at most while nothing but 429s comes back."""
 _LONGEST_STEP = 2.0
+"""Seconds between two refreshes that count as growth."""
 _ROOMY = 5.0
 """Seconds of room in every answer after which the search begins again, the first time."""
 _SLOWEST = 1 / 60
+"""Requests a second."""
 _REMEMBERED = 4096
 _REMEMBERED_SECONDS = 10.0
+"""Answers that are remembered, and over how long before a 429 they tell the rate."""
 _TELLING = 2
 """The share of 429s is reckoned from this fall on."""
 _CHANCE_AT_MOST = 0.3
@@ -110,7 +124,7 @@ class Pace:
         self._halved = 0
         self._chance.answered(rate, left)
         if self._stage == "start" or left <= self._cut_at:
-            self._admitted.append(left)
+            self._admitted.append(left)  # also of a burst that has begun the search: its later 429s reckon anew
         else:
             self._answered += 1
             self._answered_at.append(spaced)

@@ -11,6 +11,11 @@ Demand = int | Callable[[], int]
 """How many tokens a request wants; a function is asked when the request is first in the line, since estimates improve."""
 
 
+def tokens_of(demand: Demand) -> int:
+    """The tokens that a request wants now."""
+    return demand if isinstance(demand, int) else demand()
+
+
 class Waiter(NamedTuple):
     """One who waits for `future`; `ready` is what there is to be done before, if anything."""
 

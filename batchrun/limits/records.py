@@ -46,7 +46,13 @@ class Feedback(NamedTuple):
 
 
 class Permit:
-    """Leave for one request to go, from `Gate.admit` until `Gate.settle` or `Gate.cancel`."""
+    """Leave for one request to go, from `Gate.admit` until `Gate.settle` or `Gate.cancel`.
+
+    `left` is the gate's clock, at admission and then at departure. Rates are requests per second when it left: `pace`
+    was in force, `spaced` was used of it so soon after a 429, `rate` and `most` left, at least and at most. `full` is
+    whether the window was what held requests back, `flying` how many were in flight with this one. `sent_before` and
+    `tokens_before` are what had left before it, the former -1 until it leaves itself.
+    """
 
     __slots__ = (
         "flying", "full", "left", "most", "open", "pace", "rate", "sent_before", "spaced", "tokens", "tokens_before",
@@ -55,14 +61,10 @@ class Permit:
     def __init__(self, tokens: int, pace: float, spaced: float, full: bool, now: float) -> None:
         self.tokens = tokens
         self.pace = pace
-        """The rate in force, and `spaced` what of it was used so soon after a 429."""
-        self.spaced = spaced
+        self.spaced = self.rate = self.most = spaced
         self.full = full
-        """Whether the window was what held requests back, and `flying` how many were in flight with this one."""
         self.flying = 1
         self.left = now
-        self.rate = self.most = spaced
-        """How many a second left when it did, at least and at most."""
         self.sent_before = -1
         self.tokens_before = 0.0
         self.open = True
