@@ -56,7 +56,7 @@ async def test_K14_a_function_that_goes_wrong_fails_its_row_alone_and_the_reply_
         texts.insert(3 * number + 1, word)
     place.rows(texts)
     async with FaultServer() as server:
-        options = ("--post", "f.py:judge", "--workers", "2", "--post-timeout", "2s")
+        options = ("--post", "f.py:judge", "--workers", "2", "--post-timeout", "5s")
         ran = await place.run(*place.send(server.base_url, *options, output="-"))
         assert ran.code == 3, ran.err
         assert "Traceback" not in ran.err
