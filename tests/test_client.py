@@ -330,10 +330,8 @@ async def test_a_408_that_crossed_the_request_leaves_no_answer_to_the_next_one(c
     assert (first.status, second.body) == (408, chat("to 2"))
 
 
-async def test_a_refused_connection_was_not_sent(connect: Connect):
-    async with FaultServer() as server:
-        gone = server.base_url
-    async with connect(gone) as client:
+async def test_a_refused_connection_was_not_sent(connect: Connect, unused_port: int):
+    async with connect(f"http://127.0.0.1:{unused_port}/v1") as client:
         exchange = await client.send(ASK, timeout=5)
     assert (exchange.status, exchange.fault, exchange.sent) == (0, Fault.REFUSED, False)
 

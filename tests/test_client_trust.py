@@ -239,13 +239,6 @@ async def test_both_addresses_of_localhost_refusing_is_one_reason(unused_port: i
             await client.preflight()
 
 
-@pytest.fixture
-def unused_port() -> Iterator[int]:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
-
-
 @pytest.mark.usefixtures("no_names")
 async def test_a_name_that_is_not_found_is_named():
     async with Client(base_url="https://nowhere.invalid/v1", api_key=KEY, environ={}) as client:
