@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import tui
-from textual.widgets import Input
+from textual.widgets import Input, Select
 from waiting import PATIENCE
 
 from batchrun.journal import Reader
@@ -340,10 +340,24 @@ async def test_an_output_that_is_being_written_is_whole_when_the_app_ends(
 async def test_what_is_refused_is_said_with_what_to_do_next(tmp_path: Path) -> None:
     tui.place(tmp_path, tui.rows(3))
     async with tui.app(profile="openai").run_test(size=WIDE) as pilot:
-        await tui.started(pilot)
+        await tui.until(pilot, lambda: "no API key: OPENAI_API_KEY is not set" in tui.shown(pilot))
+        await tui.until(pilot, lambda: "requests 3 to send" in tui.shown(pilot))  # what it would cost is known without a key
+        assert "ready" not in tui.shown(pilot)
+        await pilot.press("f5")
         await tui.until(pilot, lambda: "refused" in tui.shown(pilot))
         await tui.until(pilot, lambda: "no API key: OPENAI_API_KEY is not set" in tui.shown(pilot))
         await tui.until(pilot, lambda: "nothing was sent" in tui.shown(pilot))
+
+
+async def test_a_setup_without_a_key_is_ready_once_a_provider_is_chosen_that_needs_none(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(3))
+    async with tui.app(profile="openai").run_test(size=WIDE) as pilot:
+        await tui.until(pilot, lambda: "no API key: OPENAI_API_KEY is not set" in tui.shown(pilot))
+        editor = tui.setup(pilot).query_one(Editor)
+        editor.text = editor.text.replace("Say it", "Sing it")
+        tui.setup(pilot).query_one("#profile", Select).value = "sim"
+        await tui.until(pilot, lambda: "ready" in tui.shown(pilot))
+        assert "edited" in tui.shown(pilot)
 
 
 async def test_keys_are_listed_in_help_and_everything_is_in_the_palette(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from textual.screen import Screen
 from textual.theme import Theme
 
 from batchrun.display import printable
-from batchrun.errors import ExitCode
+from batchrun.errors import BatchrunError, ExitCode
 from batchrun.plan.names import unknown
 from batchrun.report import words
 from batchrun.tui import leaving
@@ -179,13 +179,17 @@ class BatchrunApp(OrderlyApp):
         writing.add_done_callback(self._exports.discard)
         return await asyncio.shield(writing)
 
+    async def refusal(self, flags: Mapping[str, Any]) -> BatchrunError | None:
+        """Why a run of these flags would be refused, as far as settings and the key tell; found in a thread."""
+        return await asyncio.to_thread(lambda: _later("batchrun.tui.session").refusal(flags))
+
     async def foresee(self, flags: Mapping[str, Any], wanted: Callable[[], bool]) -> Foreseen | None:
         """What a run of these flags would send, cost and take, found in a thread; never beside a run."""
 
         def still() -> bool:
             return wanted() and not self.busy
 
-        return await asyncio.to_thread(_later("batchrun.tui.session").foreseen, flags, still)
+        return await asyncio.to_thread(lambda: _later("batchrun.tui.session").foreseen(flags, still))
 
     def edit_again(self, path: Path, position: int) -> None:
         """Open the setup of a journaled run, with this row to try."""

@@ -13,6 +13,7 @@ from textual.app import App
 from textual.dom import DOMNode
 from textual.screen import Screen
 
+from batchrun.errors import BatchrunError
 from batchrun.progress import Progress
 
 if TYPE_CHECKING:
@@ -164,6 +165,10 @@ class Desk(Protocol):
 
     async def export(self, run: "RunFile") -> str:
         """Write the output of a run again; the names of what was written. Raises BatchrunError."""
+        ...
+
+    async def refusal(self, flags: Mapping[str, Any]) -> BatchrunError | None:
+        """Why a run of these flags would be refused, as far as settings and the key tell."""
         ...
 
     async def foresee(self, flags: Mapping[str, Any], wanted: Callable[[], bool]) -> Foreseen | None:

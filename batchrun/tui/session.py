@@ -265,6 +265,20 @@ def overall(progress: Progress) -> Progress:
     return replace(progress, row_rate=progress.finished_here / spent, token_rate=tokens / spent)
 
 
+def refusal(flags: Mapping[str, Any]) -> BatchrunError | None:
+    """Why a run of these flags would be refused, as far as settings and the key tell; blocks.
+
+    A command that tells the key is not run: it may ask its user, and this is looked at while settings are typed.
+    """
+    try:
+        gathered = gather(flags)
+        if not gathered.profile.api_key_command:
+            check_provider(gathered)
+    except BatchrunError as error:
+        return error
+    return None
+
+
 def foreseen(flags: Mapping[str, Any], wanted: Callable[[], bool]) -> Foreseen | None:
     """What a run of these flags would send, cost and take; blocks, and reads the whole input as `batchrun plan` does.
 

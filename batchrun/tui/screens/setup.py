@@ -60,6 +60,7 @@ class SetupScreen(OrderlyScreen):
         self._wanted_row = 0
         self._foreseen: object = None
         self._brief = ""
+        self._refusal: BatchrunError | None = None
 
     def compose(self) -> ComposeResult:
         """Panes that stand side by side where there is room, else one at a time."""
@@ -231,18 +232,24 @@ class SetupScreen(OrderlyScreen):
         """What it would send, cost and take, found anew for other settings."""
         draft, flags = self._draft, self._form.flags
         edited = draft is not None and draft.edited
-        wish = None if problem is not None or draft is None or edited else (flags, draft.path)
-        if wish is None:
+        counted = problem is None and draft is not None and not edited
+        if not counted:
             note = "the prompt is edited: once saved, it is counted with every row"
             self._note_plan(note if edited and problem is None else "")
+        wish = flags, counted, None if draft is None else draft.path
         if wish != self._foreseen:
             self._foreseen = wish
-            self._foresee(wish)
+            self._foresee(wish, counted=counted)
 
     @work(exclusive=True, group="plan")
-    async def _foresee(self, wish: object) -> None:
+    async def _foresee(self, wish: object, *, counted: bool) -> None:
+        """Whether it would be refused, and where every row can be `counted` what it would send, cost and take."""
         await asyncio.sleep(QUIET)
-        if wish is None or desk(self).busy:
+        if desk(self).busy:
+            return
+        self._refusal = await desk(self).refusal(self._form.flags)
+        self._refresh_preview()
+        if not counted:
             return
         try:
             found = await desk(self).foresee(self._form.flags, lambda: self._foreseen is wish)
@@ -274,6 +281,7 @@ class SetupScreen(OrderlyScreen):
 
     def _say(self, problem: BatchrunError | str | None) -> None:
         """The line above the command: what is missing, or that everything is there."""
+        problem = problem or self._refusal
         if problem is None:
             text = Content.assemble(
                 ("ready  ", "bold $success"),
