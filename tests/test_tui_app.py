@@ -63,13 +63,16 @@ async def test_an_empty_setup_asks_for_the_prompt_first_and_then_for_the_input(t
         await tui.until(pilot, lambda: "no run yet: F2 sets one up" in tui.shown(pilot))
 
 
-async def test_a_provider_is_found_by_typing_its_name(tmp_path: Path) -> None:
+async def test_a_provider_is_found_by_the_beginning_of_its_name(tmp_path: Path) -> None:
     tui.place(tmp_path, tui.rows(2))
     async with tui.app(profile="openai").run_test(size=WIDE) as pilot:
         await tui.until(pilot, lambda: "api.openai.com" in tui.shown(pilot))
-        pilot.app.screen.query_one("#profile").focus()
+        profile = tui.setup(pilot).query_one("#profile", Select)
+        profile.focus()
+        await tui.until(pilot, lambda: pilot.app.focused is profile)
         await pilot.press("enter")
-        await pilot.press(*"sim", "enter")
+        await tui.until(pilot, lambda: profile.expanded and pilot.app.focused is not profile)
+        await pilot.press("s", "enter")  # one letter: after 0.7 s another would begin a search of its own
         await tui.until(pilot, lambda: "--profile sim" in tui.shown(pilot))
 
 
@@ -341,7 +344,9 @@ async def test_what_is_refused_is_said_with_what_to_do_next(tmp_path: Path) -> N
     tui.place(tmp_path, tui.rows(3))
     async with tui.app(profile="openai").run_test(size=WIDE) as pilot:
         await tui.until(pilot, lambda: "no API key: OPENAI_API_KEY is not set" in tui.shown(pilot))
-        await tui.until(pilot, lambda: "requests 3 to send" in tui.shown(pilot))  # what it would cost is known without a key
+        await tui.until(
+            pilot, lambda: "requests 3 to send" in tui.shown(pilot)
+        )  # what it would cost is known without a key
         assert "ready" not in tui.shown(pilot)
         await pilot.press("f5")
         await tui.until(pilot, lambda: "refused" in tui.shown(pilot))
