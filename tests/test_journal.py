@@ -144,7 +144,9 @@ def test_skipped_lines_are_accounted_for(journal: Journal, path: Path) -> None:
     assert checked(path) == journal.totals
 
 
-def test_an_intake_that_failed_half_way_starts_over(journal: Journal) -> None:
+def test_an_intake_that_failed_half_way_starts_over(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "TOGETHER", 1)
+
     def broken() -> Iterator[IntakeRow]:
         yield from numbered(10_005)
         raise InputError("line 10006 is not JSON")

@@ -1,14 +1,15 @@
 """Taking the input in: the first time, and again.
 
 A row is told by its key and, among rows of the same content, by its occurrence. The first intake loads in transactions
-of some thousand rows, makes the index of identities at the end, and is complete only when `meta` says so; one that was
-killed starts over. While a thread of its own writes one transaction, the rows of the next are read, checked and hashed.
+of some ten thousand rows, makes the index of identities at the end, and is complete only when `meta` says so; one that
+was killed starts over. While a thread of its own writes some rows, the next are read, checked and hashed.
 An input that is read again is compared by identity: nothing is trusted but the identity and the request's hash.
 """
 
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import islice
@@ -19,14 +20,18 @@ from batchrun.journal.group import Insert
 from batchrun.journal.records import IntakeRow
 
 BATCH = 8192
-"""Rows in one transaction, at most."""
-ROOM = 8_000_000
+"""Rows that are handed over at once, at most."""
+ROOM = 4_000_000
 """Characters after which a batch ends, so that memory does not grow with the length of rows."""
+AHEAD = 2
+"""Batches that wait while one is written, so that reading goes on during a commit."""
+TOGETHER = 4
+"""Batches in one transaction: each commit waits for the disk twice, for the log and for the checkpoint."""
 
 Params = tuple[int, int, str, str, str]
 
 # SQLite works without the interpreter's lock, but to win it back from the thread that reads takes up to 5 ms each time.
-_INSERT = Insert("rows", "position line key request text", sizes=(2048, 256, 16, 1))
+_INSERT = Insert("rows", "position line key request text", sizes=(4096, 512, 64, 8, 1))
 _RENUMBER = """
 UPDATE {table} SET occurrence = twin.occurrence
 FROM (SELECT position, row_number() OVER (PARTITION BY key ORDER BY position) - 1 AS occurrence
@@ -100,20 +105,30 @@ class FirstIntake:
         self._connection = connection
         self._now = now
         self._before_commit = before_commit
+        self._written = 0
 
     def run(self, rows: Iterable[IntakeRow], progress: Callable[[int], None]) -> None:
-        """Take all rows in and say after each transaction how many there are. Raises InputError for duplicate ids."""
+        """Take all rows in and say after each batch how many there are. Raises InputError for duplicate ids."""
         feed = Feed(rows)
+        self._clear()
+        with self._transaction():
+            skipped = self._load(feed, progress)
+        self._index(feed, skipped)
+
+    def _load(self, feed: Feed, progress: Callable[[int], None]) -> int:
+        """Write all rows; how many are skipped."""
         skipped = 0
+        waiting: deque[Future[None]] = deque()
         with ThreadPoolExecutor(1, "batchrun-intake") as disk:
-            written = disk.submit(self._clear)
             while batch := feed.take(BATCH):
-                written.result()
+                if len(waiting) > AHEAD:
+                    waiting.popleft().result()
                 invalid = feed.take_skipped()
                 skipped += len(invalid)
-                written = disk.submit(self._write, batch, invalid, progress)
-            written.result()
-        self._index(feed, skipped)
+                waiting.append(disk.submit(self._write, batch, invalid, progress))
+            for written in waiting:
+                written.result()
+        return skipped
 
     def _transaction(self):
         return transaction(self._connection, self._before_commit)
@@ -129,9 +144,13 @@ class FirstIntake:
 
     def _write(self, batch: list[Params], skipped: list[tuple[int, str]], progress: Callable[[int], None]) -> None:
         """A fresh journal numbers its rows as they come: seq and position are the same."""
-        with self._transaction():
-            _INSERT.run(self._connection, batch)
-            self._connection.executemany(_SKIP, [(position, why, self._now) for position, why in skipped])
+        _INSERT.run(self._connection, batch)
+        self._connection.executemany(_SKIP, [(position, why, self._now) for position, why in skipped])
+        self._written += 1
+        if self._written % TOGETHER == 0:
+            self._before_commit()
+            self._connection.execute("COMMIT")
+            self._connection.execute("BEGIN IMMEDIATE")
         progress(batch[-1][0])
 
     def _index(self, feed: Feed, skipped: int) -> None:

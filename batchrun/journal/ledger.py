@@ -151,7 +151,7 @@ class Journal:
             return self._reading().execute(query).fetchone() is not None
 
     def take_in(self, rows: Iterable[IntakeRow], progress: Callable[[int], None] = lambda _: None) -> None:
-        """The first intake: all rows, in input order; `progress` hears the number taken in after each commit.
+        """The first intake: all rows, in input order; `progress` hears now and then how many there are.
 
         Blocks: run it in a thread. Raises InputError for duplicate ids, and whatever `rows` raises; then, as after
         a kill, `taken_in` is False and the next call starts over.
