@@ -1,0 +1,83 @@
+"""How many requests may be in flight at once, in a loop whose time is simulated."""
+
+import asyncio
+import random
+
+import pytest
+from gates import OK, Scene, now, refusal
+
+from batchrun.limits import Feedback, Limits, Throttle
+from batchrun.limits.concurrency import Window
+
+pytestmark = pytest.mark.looptime(noop_cycles=0)  # nothing comes from outside: time need not wait for it
+
+
+async def test_the_window_doubles_while_that_pays_and_shrinks_when_the_server_only_queues() -> None:
+    open_server = Scene(Limits(cap=128))
+    await asyncio.gather(*(open_server.exchange(seconds=0.5) for _ in range(900)))
+    assert open_server.gate.view().allowed == 128
+    queueing, slots = Scene(Limits(cap=64)), asyncio.Semaphore(4)
+
+    async def queued() -> None:
+        permit = await queueing.send()
+        async with slots:
+            await asyncio.sleep(0.2)
+        queueing.gate.settle(permit, OK)
+
+    started = now()
+    await asyncio.gather(*(queued() for _ in range(1000)))
+    assert queueing.gate.view().allowed <= 8
+    assert 1000 * 0.2 / 4 / (now() - started) >= 0.9
+
+
+@pytest.mark.parametrize(("cap", "least"), [(2, 2), (4, 4), (8, 6)])
+async def test_a_small_cap_is_used(cap: int, least: int) -> None:
+    scene, chance, allowed = Scene(Limits(cap=cap)), random.Random(4), set[int]()
+
+    async def row() -> None:
+        await scene.exchange(seconds=0.7 * chance.lognormvariate(0, 0.1))
+        allowed.add(scene.gate.view().allowed)
+
+    await asyncio.gather(*(row() for _ in range(400 * cap)))
+    assert min(allowed) == least
+    assert now() <= 400 * 0.7 * 1.05
+
+
+async def test_failures_freeze_the_window_and_cut_nothing() -> None:
+    scene = Scene(Limits(cap=64))
+    failed = Feedback(500, failed=True)
+    await asyncio.gather(*(scene.exchange(feedback=failed) for _ in range(200)))
+    assert scene.gate.view().allowed == 16
+
+
+async def test_a_burst_of_429s_about_concurrency_cuts_the_window_once() -> None:
+    scene = Scene(Limits(cap=16))
+    permits = [await scene.send() for _ in range(16)]
+    for permit in permits:
+        scene.gate.settle(permit, refusal(Throttle.CONCURRENCY))
+    assert scene.gate.view().allowed == 12
+
+
+async def test_a_429_about_requests_leaves_the_window_alone() -> None:
+    scene = Scene(Limits(cap=16))
+    for permit in [await scene.send() for _ in range(16)]:
+        scene.gate.settle(permit, refusal(Throttle.REQUESTS))
+    assert scene.gate.view().allowed == 16
+
+
+async def test_fixed_concurrency_does_not_adapt() -> None:
+    scene = Scene(Limits(cap=40, fixed=True))
+    for permit in [await scene.send() for _ in range(40)]:
+        scene.gate.settle(permit, refusal(Throttle.CONCURRENCY))
+    assert scene.gate.view().allowed == 40
+
+
+def test_a_window_that_has_outgrown_the_size_that_was_refused_doubles_again() -> None:
+    window, seconds = Window(cap=256, fixed=False), 0
+    window.refused(16, 0.0, 0.1)
+    assert window.size < 16
+    while window.size < 256:
+        seconds += 1
+        for flying in range(int(window.size)):
+            window.answered(flying, seconds - 1.0, seconds, used=True, bound=True)
+    assert seconds <= 26
