@@ -93,8 +93,7 @@ async def looked_at(program: Program, flooded: FaultServer) -> list[str]:
             """Open the row under the cursor, and help over it; the slowest answer to a key."""
             opened = await answer("enter", b"Copy reply")
             helped = await answer("help", b"Keys")
-            terminal.press("escape")
-            await asyncio.sleep(0.5)
+            await answer("escape", b"Copy reply")  # two at once would be taken for one key
             return max(opened, helped, await answer("escape", b"Filter"))
 
         await terminal.until(lambda: b"ready" in terminal.output)
