@@ -319,8 +319,9 @@ def test_ctrl_c_drains_and_names_the_command_that_goes_on(provider: Provider) ->
     assert len(lines()) == 400
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_last_rows_are_in_flight_ends_a_run_that_is_whole(provider: Provider) -> None:
-    process = running(provider, latency="2", rows=8)
+    process = running(provider, latency="5", rows=8)
     process.send_signal(signal.SIGINT)
     whole = ended(process)
     assert (whole.code, whole.account["done"], whole.goes_on) == (ExitCode.OK, 8, None)
