@@ -211,7 +211,7 @@ def test_a_terminal_that_stands_still_is_not_waited_for_at_the_end() -> None:
     watch.output.write(b"." * BEHIND)
     began = time.monotonic()
     watch.output.close()
-    assert time.monotonic() - began < 2 * LAST_WORDS
+    assert time.monotonic() - began < 10 * LAST_WORDS  # for ever, were it waited for
     os.close(watch.master)
 
 
