@@ -96,9 +96,12 @@ class Bench:
     environment: dict[str, str] = field(default_factory=_environment)
 
     def run(
-        self, command: Sequence[str | Path], *, pinned: bool = False, meanwhile: Callable[[], None] | None = None
+        self, command: Sequence[str | Path], *, pinned: bool = False, meanwhile: Callable[[int], None] | None = None
     ) -> Spent:
-        """Run a command in the folder. Raises RuntimeError with what it said if it fails."""
+        """Run a command in the folder, and `meanwhile` beside it, which gets the process's id.
+
+        Raises RuntimeError with what it said if it fails.
+        """
         pin = (lambda: os.sched_setaffinity(0, {self.client_cpu})) if pinned and self.client_cpu is not None else None
         with (self.folder / "said.txt").open("w+") as said:
             began = time.monotonic()
@@ -112,7 +115,7 @@ class Bench:
                 preexec_fn=pin,  # noqa: PLW1509  no threads of this process are at work then
             )
             if meanwhile is not None:
-                meanwhile()
+                meanwhile(process.pid)
             _, status, used = os.wait4(process.pid, 0)
             wall = time.monotonic() - began
             process.returncode = os.waitstatus_to_exitcode(status)

@@ -1,31 +1,38 @@
 """Ten thousand rows to a million: time and memory, what goes in and comes out, going on.
 
-Machines change their speed by a tenth and more within minutes, and a long run takes minutes. So the time of a row in it
-is held against that of short runs before and after it, and each of these is the middle of several.
+A machine may be a sixth slower or faster half a minute later, and a long run takes minutes. So the time of a row in it is
+held against that of short runs before it, after it and in the middle of it: every few seconds the long run stands still
+(SIGSTOP) for the time of a short one, which is taken off.
 """
 
+import os
 import shutil
+import signal
 import sqlite3
 import sys
+import time
 from pathlib import Path
+from statistics import mean
 from typing import NamedTuple
 
-from measure import Bench, Spent, median
+from measure import Bench, Spent
 from mockserver import Mock, serving
 
 BASE = 1_000
 """Rows of the run whose time is taken off: what any run takes."""
 SHORT = 10_000
-TURNS = 3
+TURNS = 2
+"""Pairs of short runs before and after a long one."""
+PIECE = 8.0
+"""Seconds that a long run works between two pairs."""
 FIXED = ("--concurrency", "256", "--concurrency-fixed")
 
 
-class Short(NamedTuple):
-    """Short runs: seconds of one of `BASE` rows, seconds of a further row up to `SHORT`, and MB at the highest."""
+class Pair(NamedTuple):
+    """A run of `BASE` rows and one of `SHORT`."""
 
-    base: float
-    per_row: float
-    memory: float
+    base: Spent
+    short: Spent
 
 
 def run(bench: Bench) -> None:
@@ -40,37 +47,68 @@ def million(bench: Bench) -> None:
 
 def _series(bench: Bench, sizes: tuple[int, ...]) -> None:
     with serving(bench.program, cpu=bench.server_cpu) as mock:
-        before = _short(bench, mock)
-        bench.table.row("5", f"{SHORT:,} rows, whole command", f"{before.per_row * 1e6:.0f} µs a row")
-        _tell_memory(bench, SHORT, before.memory)
+        before = [_pair(bench, mock) for _ in range(TURNS)]
+        bench.table.row("5", f"{SHORT:,} rows, whole command", f"{_per_row(before) * 1e6:.0f} µs a row")
+        _tell_memory(bench, SHORT, max(pair.short.memory for pair in before))
         for size in sizes:
-            spent = _sent(bench, mock, size)
-            after = _short(bench, mock)
-            _tell_long(bench, size, spent, before, after)
+            spent, between = _long(bench, mock, size)
+            after = [_pair(bench, mock) for _ in range(TURNS)]
+            _tell_long(bench, size, spent, [*before, *between, *after])
             before = after
         _files(bench, sizes[-1])
         _resume(bench, mock, sizes[-1])
     _intake(bench, sizes[-1])
 
 
-def _sent(bench: Bench, mock: Mock, size: int, folder: str = "out") -> Spent:
-    """A whole run."""
+def _pair(bench: Bench, mock: Mock) -> Pair:
+    def sent(size: int) -> Spent:
+        return bench.run(bench.command(mock.base_url, size, *FIXED, name="short"))
+
+    return Pair(sent(BASE), sent(SHORT))
+
+
+def _per_row(pairs: list[Pair]) -> float:
+    """Seconds of a further row in short runs."""
+    return mean((pair.short.wall - pair.base.wall) / (SHORT - BASE) for pair in pairs)
+
+
+def _long(bench: Bench, mock: Mock, size: int) -> tuple[Spent, list[Pair]]:
+    """A whole run, its wall time without the pauses, and the short runs in them."""
+    pairs: list[Pair] = []
+    stood = 0.0
+
+    def pause(pid: int) -> None:
+        nonlocal stood
+        while not _ends_within(pid, PIECE):
+            began = time.monotonic()
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                pairs.append(_pair(bench, mock))
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            stood += time.monotonic() - began
+
     mock.reset()
-    return bench.run(bench.command(mock.base_url, size, *FIXED, name=folder))
+    spent = bench.run(bench.command(mock.base_url, size, *FIXED), meanwhile=pause)
+    return spent._replace(wall=spent.wall - stood), pairs
 
 
-def _short(bench: Bench, mock: Mock) -> Short:
-    """Runs of both sizes in turn, and the middle one of each."""
-    turns = [[_sent(bench, mock, size, "short") for size in (BASE, SHORT)] for _ in range(TURNS)]
-    base, short = (median([spent.wall for spent in runs]) for runs in zip(*turns, strict=True))
-    return Short(base, (short - base) / (SHORT - BASE), max(spent.memory for _, spent in turns))
+def _ends_within(pid: int, seconds: float) -> bool:
+    """Whether the process ends in this time; it is left for `Bench.run` to be waited for."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return True
+        time.sleep(0.02)
+    return False
 
 
-def _tell_long(bench: Bench, size: int, spent: Spent, before: Short, after: Short) -> None:
-    per_row = (spent.wall - (before.base + after.base) / 2) / (size - BASE)
-    ratio = per_row / ((before.per_row + after.per_row) / 2)
-    around = f"{before.per_row * 1e6:.0f} µs before it and {after.per_row * 1e6:.0f} µs after it"
-    figure = f"{per_row * 1e6:.0f} µs a row, {ratio:.2f} × that of {SHORT:,} ({around})"
+def _tell_long(bench: Bench, size: int, spent: Spent, pairs: list[Pair]) -> None:
+    per_row = (spent.wall - mean(pair.base.wall for pair in pairs)) / (size - BASE)
+    short = _per_row(pairs)
+    ratio = per_row / short
+    beside = f"{short * 1e6:.0f} µs in {len(pairs)} runs before, between and after"
+    figure = f"{per_row * 1e6:.0f} µs a row, {ratio:.2f} × that of {SHORT:,} ({beside})"
     bench.table.row("5", f"{size:,} rows, whole command", figure, "± 10 %", abs(ratio - 1) <= 0.1)
     _tell_memory(bench, size, spent.memory)
 
