@@ -371,24 +371,24 @@ def last_words(process: Process, code: ExitCode) -> str:
 
 
 def test_a_reader_that_leaves_stops_the_run(provider: Provider) -> None:
-    given(400)
+    given(4000)
     sim.change(provider.base_url, latency="0.05")
     process = begun(*provider.args("--concurrency", "8", output="-"))
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["id"] == "r1"
     process.stdout.close()
     err = last_words(process, ExitCode.BROKEN_PIPE)
-    assert provider.calls < 400
+    assert provider.calls < 4000
     assert ACCOUNT.fullmatch(err.strip().splitlines()[-1])
 
 
 def test_a_reader_of_events_that_leaves_stops_the_run(provider: Provider) -> None:
-    process = running(provider, "--json", latency="0.05")
+    process = running(provider, "--json", latency="0.05", rows=4000)
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()
     last_words(process, ExitCode.BROKEN_PIPE)
-    assert provider.calls < 400
+    assert provider.calls < 4000
 
 
 def test_two_processes_do_not_share_a_run(provider: Provider, here: Callable[..., Ran]) -> None:
