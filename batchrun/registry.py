@@ -20,9 +20,10 @@ from batchrun.plan.outputs import STREAM, is_device
 
 DIRECTORY = ".batchrun"
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
-_PATIENCE = 2.0
+_PATIENCE = 20.0
 _MOMENT = 0.2
-"""Seconds for which a lock that is held is tried again: while another process makes a run, or asks who holds one."""
+"""Seconds for which a lock that is held is tried again: while another process makes a run, on a slow disk or after a
+kill perhaps, or asks who holds one."""
 
 
 class RunFile(NamedTuple):

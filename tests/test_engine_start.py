@@ -4,8 +4,6 @@ import io
 import json
 import os
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -312,14 +310,20 @@ def test_two_processes_on_one_run() -> None:
     prepared().close()
 
 
-def test_who_only_looks_does_not_keep_a_run_from_beginning() -> None:
+def test_who_only_looks_does_not_keep_a_run_from_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepared()
     run.close()
     looking = registry.held(run.run.path)
-    threading.Timer(0.05, looking.release).start()
-    began = time.monotonic()
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        looking.release()
+
+    monkeypatch.setattr("batchrun.registry.time.sleep", wait)
     prepared().close()
-    assert time.monotonic() - began < 5
+    assert len(waits) == 1
+    assert waits[0] < 0.1
 
 
 def test_an_intake_that_was_cut_short_starts_over() -> None:
