@@ -6,14 +6,15 @@ from batchrun.post.pace import LARGEST, PROBE, Pace
 from batchrun.post.reply import KEPT, Done
 
 
-def done(rows: int, each: float, *, longest: float = 0.0, pause: float = 0.0) -> Done:
-    return Done([KEPT] * rows, rows * each + pause, longest, {})
+def done(rows: int, each: float, *, first: float = 0.0, pause: float = 0.0) -> Done:
+    work = rows * each + first
+    return Done([KEPT] * rows, work + pause, first or each, {}, processor=work)
 
 
 def probed(each: float) -> Pace:
     pace = Pace()
     for _ in range(PROBE):
-        pace.learn(done(1, each, longest=each))
+        pace.learn(done(1, each))
     assert pace.to_probe == 0
     return pace
 
@@ -25,13 +26,13 @@ def test_the_first_rows_decide(each: float, *, slow: bool) -> None:
 
 def test_it_is_decided_as_soon_as_it_is_certain() -> None:
     pace = Pace()
-    pace.learn(done(4, 1e-3, longest=1e-3))
+    pace.learn(done(4, 1e-3))
     assert pace.is_slow
 
 
 def test_a_first_call_that_imports_something_does_not_count_then_or_later() -> None:
     pace = Pace()
-    pace.learn(done(PROBE, 20e-6, longest=0.04, pause=0.04))
+    pace.learn(done(PROBE, 20e-6, first=0.04))
     assert not pace.is_slow
     pace.learn(done(22, 20e-6))
     assert not pace.is_slow
@@ -45,6 +46,20 @@ def test_a_pause_of_a_busy_machine_does_not_pass_for_slow_rows(rows: int) -> Non
     for _ in range(20_000 // rows):
         pace.learn(done(rows, 20e-6))
         assert not pace.is_slow
+
+
+def test_a_pause_while_the_first_rows_are_timed_does_not_either() -> None:
+    pace = Pace()
+    for _ in range(PROBE):
+        pace.learn(done(1, 20e-6, pause=0.1))
+    assert not pace.is_slow
+
+
+def test_rows_that_wait_for_something_are_noticed_after_the_first() -> None:
+    pace = Pace()
+    for _ in range(PROBE + 20):
+        pace.learn(done(1, 20e-6, pause=0.02))
+    assert pace.is_slow
 
 
 @pytest.mark.parametrize("rows", [1, 50, 2000])

@@ -188,15 +188,17 @@ class Chain:
 def _each_timed(each: Iterator[Result], stop_after: float) -> Done:
     """The results as they are made, until they have taken so many seconds beside the longest."""
     results: list[Result] = []
-    longest = 0.0
+    longest = longest_work = 0.0
     began = before = time.perf_counter()
+    began_work = before_work = time.thread_time()
     for result in each:
         results.append(result)
-        now = time.perf_counter()
+        now, work = time.perf_counter(), time.thread_time()
         longest, before = max(longest, now - before), now
+        longest_work, before_work = max(longest_work, work - before_work), work
         if now - began - longest > stop_after:
             break
-    return Done(results, before - began, longest, {})
+    return Done(results, before - began, longest_work, {}, processor=before_work - began_work)
 
 
 class _Timed:

@@ -96,7 +96,8 @@ class Flight:
         before, self._spent = self._spent, time.thread_time()
         longest, blocked = self._chain.noted()
         numbers, results = [number for number, _ in ended], [result for _, result in ended]
-        return Done(results, self._spent - before, longest, blocked, numbers)
+        work = self._spent - before
+        return Done(results, work, longest, blocked, numbers, work)
 
     def _fill(self) -> None:
         while self._waiting and len(self._flying) < self._concurrency:

@@ -2,8 +2,8 @@
 
 Theory. The size of a shard follows the mean of the last ones, quickly. Whether rows are worth a process is judged by
 the first `PROBE` of them, without the longest, since a first call may import something; it is enough to be certain
-before they are through. After them it is judged by every `RECENT` seconds of work, so that one pause of a busy machine,
-in a shard of a few short rows, does not pass for slow rows.
+before they are through. They are judged by processor time, and those after them by every `RECENT` seconds of work, so
+that a pause of a busy machine does not pass for slow rows; rows that wait for something are slow by the second.
 """
 
 from batchrun.post.reply import Done
@@ -21,7 +21,7 @@ CERTAIN = PROBE * WORTH_A_PROCESS
 RECENT = 0.2
 """Seconds of work between judgements after them, by which rows are slow at twice `WORTH_A_PROCESS`."""
 _SLOW_CALL = 0.05
-"""Seconds of one row that are slow whatever the others take."""
+"""Seconds of work in one row that are slow whatever the others take."""
 
 
 class Pace:
@@ -64,7 +64,7 @@ class Pace:
             self._judge_recent(done)
 
     def _judge_first(self, done: Done) -> None:
-        self._spent += done.seconds
+        self._spent += done.processor
         self._longest = max(self._longest, done.longest)
         slow_call = self._longest > _SLOW_CALL or bool(done.blocked)
         self.is_slow = self.is_slow or slow_call or self._spent - self._longest > CERTAIN

@@ -134,8 +134,9 @@ class Done(NamedTuple):
     """What a worker gives back for a shard: the results of its items or of the first of them; where rows stay in
     flight, those that have ended, by their `numbers`.
 
-    `seconds` of work in all, `longest` of one row by the same clock, 0 where each was not timed; `blocked` has, by
-    function, the longest time that a coroutine function kept its event loop from turning, where that is too long.
+    `seconds` of work in all. Where each row was timed, `processor` is the processor's part in that, and `longest` its
+    part in one row, else 0. `blocked` has, by function, the longest time that a coroutine function kept its event loop
+    from turning, where that is too long.
     """
 
     results: list[Result]
@@ -143,3 +144,4 @@ class Done(NamedTuple):
     longest: float
     blocked: dict[str, float]
     numbers: Sequence[int] = ()
+    processor: float = 0.0
