@@ -52,43 +52,61 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._virtual.now
 
 
-@dataclass
-class Server:
-    """A provider: the buckets of `sim`, a latency, and how many it serves at once."""
+@dataclass(kw_only=True)
+class Setup:
+    """What an experiment varies. `rows` or `seconds` end each of its `runs`; `ideal` is the wall time to compare with."""
 
-    settings: Settings
-    latency: Callable[[random.Random], float]
+    rows: int | None = None
+    seconds: float | None = None
+    latency: float | Callable[[random.Random], float] = 0.5
+    limits: Limits = field(default_factory=Limits)
+    ideal: float | None = None
     at_once: int | None = None
     queues: bool = True
-    quick_refusals: bool = True
+    spread: float = 0.0
+    quick: bool = True
     charge: float = 1.0
     named: bool = True
     noise: float = 0.0
     noise_wait: float | None = None
     noise_kind: str = "requests"
+    seed: int = 1
+    runs: int = 1
+
+    def draw(self, rng: random.Random) -> float:
+        """The latency of one exchange, in seconds."""
+        return self.latency(rng) if callable(self.latency) else self.latency
+
+
+@dataclass
+class Server:
+    """A provider: the buckets of `sim`, and what the experiment says of it."""
+
+    settings: Settings
+    setup: Setup
     rng: random.Random = field(default_factory=lambda: random.Random(7))
     arrivals: list[Arrival] = field(default_factory=list)
     replies: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.limiter = Limiter(self.settings, 0.0)
-        self.slots = asyncio.Semaphore(self.at_once or 1_000_000)
+        self.slots = asyncio.Semaphore(self.setup.at_once or 1_000_000)
 
     async def call(self, tokens: int) -> Feedback:
         loop = asyncio.get_running_loop()
-        refused = self.limiter.admit(int(tokens * self.charge), "sim", loop.time())
+        refused = self.limiter.admit(int(tokens * self.setup.charge), "sim", loop.time())
         kind, wait = (refused.kind, refused.wait) if refused else ("", None)
-        if not refused and not self.queues and self.slots.locked():
+        if not refused and not self.setup.queues and self.slots.locked():
             kind = "concurrency"
         self.arrivals.append((loop.time(), not kind, tokens))
         if kind:
             refusal = self._refuse(kind, wait)  # with what the headers say at the time
-            await asyncio.sleep(0.005 if self.quick_refusals else self.latency(self.rng))
+            await asyncio.sleep(0.005 if self.setup.quick else self.setup.draw(self.rng))
             return refusal
         async with self.slots:
-            await asyncio.sleep(self.latency(self.rng))
-        if self.noise and self.rng.random() < self.noise:
-            return self._refuse(self.noise_kind, self.noise_wait)
+            await asyncio.sleep(self.setup.draw(self.rng))
+        if self.setup.noise and self.rng.random() < self.setup.noise:
+            return self._refuse(self.setup.noise_kind, self.setup.noise_wait)
         self.replies.append(loop.time())
         said = hints(self._headers(), 200)
         return Feedback(
@@ -103,7 +121,7 @@ class Server:
     def _refuse(self, kind: str, wait: float | None) -> Feedback:
         lines = retry_after(self.settings.retry_after, wait) if wait else ""
         said = hints(self._headers(lines), 429)
-        return Feedback(429, said, throttle=Throttle(kind) if self.named else Throttle.UNKNOWN)
+        return Feedback(429, said, throttle=Throttle(kind) if self.setup.named else Throttle.UNKNOWN)
 
     def _headers(self, more: str = "") -> dict[str, str]:
         now = asyncio.get_running_loop().time()
@@ -171,32 +189,6 @@ def sizes(count: int | None, rng: random.Random, spread: float) -> Iterator[int]
         yield max(4, int(200 * math.exp(spread * rng.gauss(0, 1) - spread * spread / 2)))
 
 
-@dataclass(kw_only=True)
-class Setup:
-    """What an experiment varies. `rows` or `seconds` end each of its `runs`; `ideal` is the wall time to compare with."""
-
-    rows: int | None = None
-    seconds: float | None = None
-    latency: float | Callable[[random.Random], float] = 0.5
-    limits: Limits = field(default_factory=Limits)
-    ideal: float | None = None
-    at_once: int | None = None
-    queues: bool = True
-    spread: float = 0.0
-    quick: bool = True
-    charge: float = 1.0
-    named: bool = True
-    noise: float = 0.0
-    noise_wait: float | None = None
-    noise_kind: str = "requests"
-    seed: int = 1
-    runs: int = 1
-
-    def draw(self, rng: random.Random) -> float:
-        """The latency of one exchange, in seconds."""
-        return self.latency(rng) if callable(self.latency) else self.latency
-
-
 def experiment(name: str, settings: Settings, **varied: Any) -> None:
     """Run one experiment in virtual time and print its line."""
     setup, started, loop = Setup(**varied), time.perf_counter(), VirtualLoop()
@@ -209,8 +201,7 @@ def experiment(name: str, settings: Settings, **varied: Any) -> None:
 
 async def _runs(setup: Setup, settings: Settings) -> tuple[list[Run], float]:
     """All runs of an experiment against one server, to their end; they differ by chance alone."""
-    server = Server(settings, setup.draw, setup.at_once, setup.queues, setup.quick, setup.charge, setup.named)
-    server.noise, server.noise_wait, server.noise_kind = setup.noise, setup.noise_wait, setup.noise_kind
+    server = Server(settings, setup)
     runs: list[Run] = []
     for seed in range(setup.seed, setup.seed + setup.runs):
         gate = Gate(setup.limits, listen=lambda _: None, random=random.Random(seed))
