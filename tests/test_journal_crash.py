@@ -17,7 +17,7 @@ from waiting import PATIENCE
 
 from batchrun.errors import BusyError, DamagedError, RefusedError, StorageError
 from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, lock
-from batchrun.journal.database import SCHEMA_VERSION, refuse_network
+from batchrun.journal.database import OLDEST_VERSION, SCHEMA_VERSION, refuse_network
 from batchrun.models import Outcome, State
 
 META = Meta(run="r1", created=1.0, plan="{}", prompt=None, simulated=False, output="../out.jsonl")
@@ -235,7 +235,7 @@ def test_wrong_totals_are_found_by_the_check(finished: Path) -> None:
     assert "totals are not the sums" in complaint
 
 
-SCHEMAS = {2: "1e91c31aa69a883d", 3: "2176372bbfd1acdb"}
+SCHEMAS = {2: "1e91c31aa69a883d", 3: "2176372bbfd1acdb", 4: "f20d02733e69cb0c"}
 """The version of a schema, and the digest of its statements. Who changes them raises the version and adds a line."""
 
 
@@ -246,7 +246,7 @@ def test_a_schema_that_changes_gets_a_version_of_its_own() -> None:
     assert hashlib.sha256(statements.encode()).hexdigest()[:16] == SCHEMAS[SCHEMA_VERSION]
 
 
-@pytest.mark.parametrize(("version", "age"), [(SCHEMA_VERSION - 1, "an older"), (SCHEMA_VERSION + 1, "a newer")])
+@pytest.mark.parametrize(("version", "age"), [(OLDEST_VERSION - 1, "an older"), (SCHEMA_VERSION + 1, "a newer")])
 @pytest.mark.parametrize("statement", ["", "ALTER TABLE totals DROP COLUMN failed_post", "DROP TABLE sessions"])
 def test_a_journal_of_another_version_is_refused(finished: Path, version: int, age: str, statement: str) -> None:
     with closing(sqlite3.connect(finished)) as connection:

@@ -103,6 +103,7 @@ async def _sent(
 ) -> tuple[Ending, Run]:
     async with connected(prepared.plan, access, prepared.simulator) as client:
         await asyncio.to_thread(_paired, prepared, sending=access is not None)
+        prepared.journal.lane(prepared.plan.base_url, prepared.plan.api_key_env, prepared.plan.model)
         prepared.journal.start()
         rows_out = None
 

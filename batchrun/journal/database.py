@@ -1,4 +1,7 @@
-"""The file: made, opened and checked; and whose fault it is when it cannot be.
+"""The file: made, opened, migrated and checked; and whose fault it is when it cannot be.
+
+`schema.sql` is the present schema, `migrations/000N.sql` the step from schema N-1 to N. An older journal is brought up
+to date by all its steps in one transaction, so that a kill leaves the old or the new schema whole.
 
 WAL with `synchronous=FULL`: what was committed survives a kill and a power cut. A new journal is built under another
 name and renamed, so that no kill leaves half a schema. Never open the database file with `open()` while SQLite may
@@ -17,9 +20,12 @@ from pathlib import Path
 
 from batchrun import __version__
 from batchrun.errors import DamagedError, RefusedError, StorageError
+from batchrun.journal.lock import lock
 
 APPLICATION_ID = 0x42524A4C  # "BRJL", shown by file(1) and by PRAGMA application_id
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+OLDEST_VERSION = 3
+"""The oldest schema that can be migrated."""
 
 _NETWORK = re.compile(
     r"nfs\d?|cifs|smb\d?|smbfs|9p|afs|ncpfs|ceph|glusterfs|lustre|beegfs|davfs2?|vboxsf"
@@ -197,21 +203,46 @@ def salvage(path: Path) -> sqlite3.Connection:
 def connect(path: Path, *, write: bool) -> sqlite3.Connection:
     """Open and check an existing journal. The connection may move between threads, but serves one at a time.
 
-    Raises StorageError for anything that is not a whole journal of this schema version.
+    A journal of an older schema is migrated first; with `write` the caller holds its lock, else it is taken for that.
+    Raises StorageError for anything that is not a whole journal of a schema that can be migrated, BusyError where a
+    reader would have to migrate what another process works on.
     """
     _check_file(path)
     with translated(path):
         _refuse_lost_log(path)
+        if not write and _read_version(path) < SCHEMA_VERSION:
+            with lock(path):
+                connect(path, write=True).close()
         connection = _raw(path, "rw") if write else _open_read_only(path)
         try:
-            _check_content(path, connection)
             if write:
-                connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
+                _migrate(connection, _check_version(path, connection))
+                connection.execute("PRAGMA journal_mode = WAL")
+            _check_content(path, connection)
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def _read_version(path: Path) -> int:
+    with contextlib.closing(_open_read_only(path)) as connection:
+        return _check_version(path, connection)
+
+
+def _migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Bring the schema from `version` to the present one, in one transaction. Raises sqlite3.Error and changes nothing."""
+    if version == SCHEMA_VERSION:
+        return
+    steps = resources.files("batchrun.journal") / "migrations"
+    texts = [(steps / f"{number:04}.sql").read_text("utf-8") for number in range(version + 1, SCHEMA_VERSION + 1)]
+    try:
+        connection.executescript(f"BEGIN IMMEDIATE; {''.join(texts)} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _open_read_only(path: Path) -> sqlite3.Connection:
@@ -265,13 +296,19 @@ def was_killed(connection: sqlite3.Connection) -> bool:
     return last is not None and last[0] == 1
 
 
-def _check_content(path: Path, connection: sqlite3.Connection) -> None:
+def _check_version(path: Path, connection: sqlite3.Connection) -> int:
+    """The schema version of a journal that can be used, if need be after a migration."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
         raise StorageError(f"{path}: this SQLite file is not a journal of batchrun.", "Name another run or file.")
-    if version != SCHEMA_VERSION:
+    if not OLDEST_VERSION <= version <= SCHEMA_VERSION:
         raise _other_version(path, connection, version)
+    return version
+
+
+def _check_content(path: Path, connection: sqlite3.Connection) -> None:
+    _check_version(path, connection)
     if not connection.execute("SELECT count(*) FROM totals").fetchone()[0]:
         raise damaged(path, "its totals are missing")
 
@@ -282,7 +319,7 @@ def _other_version(path: Path, connection: sqlite3.Connection, version: int) -> 
     return StorageError(
         f"{path}: the journal was written by {age} version of batchrun{f', {writer}' if writer else ''} "
         f"(schema {version}; this is {__version__} with schema {SCHEMA_VERSION}).",
-        f"Nothing was changed. Go on with it, or export its replies, with `uvx batchrun@{writer or 'VERSION'}`; "
+        f"Nothing was changed. Resume it, or export its replies, with `uvx batchrun@{writer or 'VERSION'}`; "
         "or start again with --fresh.",
     )
 

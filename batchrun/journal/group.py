@@ -67,6 +67,7 @@ _FINISH = Insert("outcomes", _FINISHED)
 _FINISH_DONE = Insert("outcomes", _DONE, fixed={"state": "'done'", "final": "1"})
 _REPLY = Insert("replies", "id row number body")
 _SAMPLE = Insert("samples", "at state")
+_LEARN = "UPDATE lanes SET learned = ? WHERE id = ?"
 _NOTE = "UPDATE attempts SET cause = ?, message = ? WHERE row = ? AND number = ?"
 
 
@@ -109,6 +110,7 @@ class Group:
         self.finished: list[Params] = []
         self.done: list[Params] = []
         self.samples: list[Params] = []
+        self.learned: list[Params] = []
 
     def end(self, begun: Params, now: float, end: End, reply: int | None) -> None:
         """An attempt ended. `begun` is its row, number and session."""
@@ -144,3 +146,5 @@ class Group:
         _FINISH_DONE.run(connection, self.done)
         _FINISH.run(connection, self.finished)
         _SAMPLE.run(connection, self.samples)
+        if self.learned:
+            connection.executemany(_LEARN, self.learned)

@@ -16,7 +16,7 @@ from batchrun.journal import database, sums, twins
 from batchrun.journal.drift import Comparison
 from batchrun.journal.intake import FirstIntake, transaction
 from batchrun.journal.reader import Reader, read_meta
-from batchrun.journal.records import Charged, Drift, End, IntakeRow, Meta
+from batchrun.journal.records import Charged, Drift, End, IntakeRow, Lane, Meta
 from batchrun.journal.window import answered, count_pending, failed, following, pending
 from batchrun.journal.writer import Done, Writer
 from batchrun.models import Lent, Outcome, Pending, Totals
@@ -41,6 +41,8 @@ _REOPEN_REPLIES = f"""
 DELETE FROM outcomes WHERE reply IS NOT NULL AND (state = 'done' OR (state = 'failed' AND post)) AND {_PRESENT}
 """  # noqa: S608 - above
 
+_LANE = "SELECT id, learned FROM lanes WHERE base_url = ? AND key_name IS ? AND model IS ? AND mode = ?"
+_NEW_LANE = "INSERT INTO lanes (base_url, key_name, model, mode) VALUES (?, ?, ?, ?) RETURNING id, learned"
 _LAST_HEARD = """
 UPDATE sessions SET ended = max(started, ifnull((SELECT at FROM samples ORDER BY rowid DESC LIMIT 1), 0))
 WHERE ended IS NULL
@@ -54,7 +56,7 @@ class Journal:
     """The journal of one run, open for writing; the caller holds its lock (`lock`).
 
     Before `start`, methods work in the calling thread, which may be any, one at a time. Between `start` and `stop`
-    the writer thread owns the database: only `begin`, `end`, `lose`, `finish` and `sample` write, on the
+    the writer thread owns the database: only `begin`, `end`, `lose`, `finish`, `learn` and `sample` write, on the
     thread of the loop, and `pending` and `totals` read.
 
     `doubt` is a warning to show, else None. `clock` gives Unix seconds. `faults` is called before each commit with its
@@ -306,6 +308,17 @@ class Journal:
         """What all attempts are charged, those of absent rows too; reads every attempt."""
         with database.translated(self.path):
             return Charged(*map(int, self._reading().execute(_CHARGED).fetchone()))
+
+    def lane(self, base_url: str, key_name: str | None, model: str | None, mode: str = "live") -> Lane:
+        """The lane of that endpoint, key and model, made where the journal does not know it yet."""
+        one = (base_url, key_name, model, mode)
+        with self._writing(), transaction(self._connection, self._before_commit):
+            found = self._connection.execute(_LANE, one).fetchone()
+            return Lane(*(found or self._connection.execute(_NEW_LANE, one).fetchone()))
+
+    def learn(self, lane: int, learned: str) -> Done:
+        """Keep what was learned about the limits of a lane, JSON, for the next session."""
+        return self._running.learn(lane, learned)
 
     def begin(self, row: int, number: int, cost: int | None = None, tokens: int = 0) -> Done:
         """Record that an attempt is about to leave. An earlier one that is still open is closed as lost, maybe paid.

@@ -244,6 +244,13 @@ class Session(NamedTuple):
     host: str
 
 
+class Lane(NamedTuple):
+    """Where attempts are sent; `learned` is JSON about its limits from earlier sessions, None where there is none."""
+
+    id: int
+    learned: str | None
+
+
 class Charged(NamedTuple):
     """What all attempts of a run are charged: picodollars, tokens, and how many left; open ones at their worst."""
 

@@ -42,6 +42,9 @@ CREATE TABLE attempts (                 -- one HTTP exchange each, written befor
     request_id      TEXT,                           -- the provider's name for the exchange
     excerpt         TEXT,                           -- the beginning of the body of an answer that is not a reply
     reply           INTEGER,                        -- replies.id
+    lane            INTEGER NOT NULL DEFAULT 1,     -- lanes.id: where it was sent
+    ticket          INTEGER,                        -- tickets.id, where what it was handed over to outlives the process; NULL: one exchange of its own
+    expires         REAL,                           -- when that is given up at the latest
     PRIMARY KEY (row, number)
 ) STRICT, WITHOUT ROWID;
 
@@ -122,6 +125,25 @@ CREATE TABLE totals (                   -- one line: the sums over all rows that
 CREATE TABLE samples (                  -- the state of the run every few seconds
     at              REAL NOT NULL,
     state           TEXT NOT NULL                   -- JSON
+) STRICT;
+
+CREATE TABLE lanes (                    -- where attempts are sent: an endpoint, a key and a model
+    id              INTEGER PRIMARY KEY,
+    base_url        TEXT NOT NULL,                  -- empty: the simulator inside batchrun
+    key_name        TEXT,                           -- the environment variable that names the key, never the key
+    model           TEXT,
+    mode            TEXT NOT NULL,                  -- the executor: live
+    learned         TEXT                            -- JSON of what was learned about its limits; the next session starts there
+) STRICT;
+
+CREATE TABLE tickets (                  -- what an executor gave for attempts that it accepted, where that outlives the process
+    id              INTEGER PRIMARY KEY,
+    lane            INTEGER NOT NULL,               -- lanes.id
+    state           TEXT NOT NULL,                  -- the executor's own word for how far it is
+    remote          TEXT,                           -- the provider's name for it
+    asked           REAL,                           -- when the provider was last asked for something
+    seen            REAL,                           -- when it last answered
+    detail          TEXT                            -- JSON of what it said
 ) STRICT;
 
 CREATE TABLE sessions (                 -- the processes that worked on the run

@@ -146,6 +146,10 @@ class Writer:
         now = self._clock()
         return self._put(lambda group: group.samples.append((now, storable(state))))
 
+    def learn(self, lane: int, learned: str) -> Done:
+        """What was learned about the limits of a lane, as JSON."""
+        return self._put(lambda group: group.learned.append((storable(learned), lane)))
+
     def _put(self, apply: Apply) -> Done:
         future: Done = self._loop.create_future()
         if not self._turn:
