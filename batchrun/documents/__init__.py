@@ -3,8 +3,30 @@
 A segment is one text of a document with the range it stands in. A format module finds the segments of a file and spells
 what replaces them; nothing else of the file is ever written anew. This package reads no files, makes no calls and knows
 nothing of rows, prompts or the journal.
+
+    detect, refusal   which format a file is; why a structured file is not read
+    Document          bytes of one format: its segments under lasting names, and the bytes with some of them replaced
+    code_of           the code of a language given by name
 """
 
-from batchrun.documents.detection import Refusal, detect, refusal
+from batchrun.documents.detection import Refusal, detect, refusal, suffix_of
+from batchrun.documents.document import FORMATS, Document, Entry
+from batchrun.documents.plurals import code_of
+from batchrun.documents.segment import DocumentError, Existing, Plural, Segment, Status, Value
 
-__all__ = ["Refusal", "detect", "refusal"]
+__all__ = [
+    "FORMATS",
+    "Document",
+    "DocumentError",
+    "Entry",
+    "Existing",
+    "Plural",
+    "Refusal",
+    "Segment",
+    "Status",
+    "Value",
+    "code_of",
+    "detect",
+    "refusal",
+    "suffix_of",
+]

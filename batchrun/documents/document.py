@@ -1,0 +1,122 @@
+"""A document: bytes of one format, its segments with lasting names, and the same bytes with some of them replaced."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from batchrun.documents.jsontree import JsonTree
+from batchrun.documents.markdown import Markdown
+from batchrun.documents.paragraphs import PlainText
+from batchrun.documents.po import Catalog
+from batchrun.documents.segment import DocumentError, Edit, Existing, Format, Segment, Value, splice, text_hash, wanted
+from batchrun.documents.subtitles import Subtitles
+
+_LONGEST_ID = 200
+_CHARSET = re.compile(rb'"Content-Type:[^"\n]*charset=([A-Za-z0-9_.:-]+)')
+
+
+class Entry(NamedTuple):
+    """A segment and its name within the document, which stays the same while the text of the segment does."""
+
+    name: str
+    segment: Segment
+
+
+class Document:
+    """The bytes of one file read as a format. `language` is the code of the target.
+
+    `existing` says which translations that are there already are made again. Raises DocumentError where the bytes are
+    no text in the encoding of the format.
+    """
+
+    def __init__(
+        self, format: str, data: bytes, *, language: str | None = None, existing: Existing = Existing.KEEP
+    ) -> None:
+        self.format = format
+        self._existing = existing
+        self._encoding = encoding_of(format, data)
+        self._content = _decoded(data, self._encoding)
+        self._reader = _READERS[format](self._content, language)
+
+    def entries(self) -> Iterator[Entry]:
+        """The segments to translate, each under a name of its own, in the order of the document.
+
+        The name is the format's own id; where that is only a position it is a hash of the source text. Equal ones get
+        an occurrence number. Raises DocumentError.
+        """
+        seen: dict[str, int] = {}
+        for segment in self._reader.segments():
+            if wanted(segment, self._existing) and segment.text.strip():
+                name = name_of(segment)
+                occurrence = seen[name] = seen.get(name, 0) + 1
+                yield Entry(name if occurrence == 1 else f"{name}#{occurrence}", segment)
+
+    def misfit(self, segment: Segment, value: str) -> str | None:
+        """Why a text would damage the document in the place of the segment."""
+        try:
+            value.encode(self._encoding)
+        except UnicodeEncodeError as error:
+            return f"{value[error.start]!r} cannot be written in the file's encoding, {self._encoding.upper()}"
+        return self._reader.misfit(segment, value)
+
+    def written(self, values: Iterable[tuple[str, Value]]) -> Iterator[bytes]:
+        """The document with the segments of these names replaced, in pieces; names come in the order of the segments.
+
+        A segment without a value stays as it is. Raises DocumentError for a name that the document does not have.
+        """
+        for piece in splice(self._content, self._edits(values)):
+            yield piece.encode(self._encoding)
+
+    def _edits(self, values: Iterable[tuple[str, Value]]) -> Iterator[Edit]:
+        entries = self.entries()
+        entry = next(entries, None)
+        opened = False
+        for name, value in values:
+            while entry is not None and entry.name != name:
+                entry = next(entries, None)
+            if entry is None:
+                raise DocumentError(f"the document has no segment {name!r} in this order")
+            if not opened:
+                opened = True
+                yield from self._reader.opening()
+            yield from self._reader.edits(entry.segment, value)
+
+
+def name_of(segment: Segment) -> str:
+    """The format's own id, shortened where it is a long text; `~` and a hash of the text where there is none."""
+    if segment.id is None:
+        return f"~{text_hash(segment.text)}"
+    return segment.id if len(segment.id) <= _LONGEST_ID else f"{segment.id[:_LONGEST_ID]}…{text_hash(segment.id)}"
+
+
+def encoding_of(format: str, data: bytes) -> str:
+    """The codec that gives the content and back the same bytes; a byte order mark stays part of the content."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16-le" if data[:1] == b"\xff" else "utf-16-be"
+    if format == "po" and (stated := _CHARSET.search(data)) is not None and stated[1] != b"CHARSET":
+        return stated[1].decode("ascii")
+    return "utf-8"
+
+
+def _decoded(data: bytes, encoding: str) -> str:
+    try:
+        content = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DocumentError(f"line {line}: not text in {encoding.upper()}") from None
+    except LookupError:
+        raise DocumentError(f"its encoding {encoding} is not known") from None
+    return content
+
+
+_READERS: Mapping[str, Callable[[str, str | None], Format]] = {
+    "srt": lambda content, language: Subtitles(content, blank_ends=False),
+    "vtt": lambda content, language: Subtitles(content, blank_ends=True),
+    "po": Catalog,
+    "markdown": lambda content, language: Markdown(content),
+    "text": lambda content, language: PlainText(content),
+    "json": JsonTree,
+    "arb": lambda content, language: JsonTree(content, language, arb=True),
+}
+FORMATS = tuple(_READERS)
+"""The formats there are, by name."""

@@ -1,0 +1,137 @@
+"""Markdown: a paragraph, a heading, a table cell is a segment, with the marks of lists and quotations left outside.
+
+markdown-it-py finds the blocks and the lines they are on; nothing is rendered. Left alone: front matter, fenced and
+indented code, HTML blocks, link definitions, rules, the lines between cells. Source: https://spec.commonmark.org/ and, for
+tables, https://github.github.com/gfm/#tables-extension-
+"""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from batchrun.documents.segment import Edit, Segment, Value, newline_of
+
+_LINE_END = re.compile(r"\r\n?|\n")
+_FRONT_MATTER = re.compile(
+    r"\ufeff?(?:---[ \t]*\r?\n(?:.*\r?\n)*?(?:---|\.\.\.)|\+\+\+[ \t]*\r?\n(?:.*\r?\n)*?\+\+\+)[ \t]*(?:\r?\n|\Z)"
+)
+_BARE_BAR = re.compile(r"(?<!\\)((?:\\\\)*)\|")
+
+
+class _Place(NamedTuple):
+    """How a text is written: `prefixes` stand before its lines (the last one before all further ones)."""
+
+    prefixes: tuple[str, ...]
+    kind: str
+
+
+class Markdown:
+    """The blocks of one Markdown text."""
+
+    def __init__(self, content: str) -> None:
+        self._content = content
+        self._newline = newline_of(content)
+        front = _FRONT_MATTER.match(content)
+        self._from = front.end() if front else len(content) - len(content.removeprefix("\ufeff"))
+        ends = list(_LINE_END.finditer(content, self._from))
+        self._starts = [self._from, *(end.end() for end in ends)]
+        self._ends = [*(end.start() for end in ends), len(content)]
+
+    def segments(self) -> Iterator[Segment]:
+        """Blocks in their order; the context of one is the heading above it."""
+        heading, above = "", ""
+        inside: list[str] = []
+        cells: dict[int, int] = {}
+        for token in _parser().parse(self._content[self._from :]):
+            if token.nesting == 1:
+                inside.append(token.type)
+            elif token.nesting == -1:
+                inside.pop()
+            elif token.type == "inline" and token.map and token.content.strip():
+                kind = "cell" if inside[-1] in ("th_open", "td_open") else "text"
+                kind = "heading" if inside[-1] == "heading_open" and token.map[1] - token.map[0] == 1 else kind
+                found = self._cell(token, cells) if kind == "cell" else self._block(token)
+                start, end, text, prefixes = found
+                if inside[-1] == "heading_open":
+                    heading, above = text, heading
+                context = above if inside[-1] == "heading_open" else heading
+                yield Segment(None, text, start, end, _Place(prefixes, kind), context=context)
+
+    def _block(self, token: Token) -> tuple[int, int, str, tuple[str, ...]]:
+        """The range of a block: from the first character of its text to the last, with what stands before its lines."""
+        first, last = token.map or (0, 0)
+        texts = token.content.split("\n")
+        start, prefixes, at = -1, list[str](), 0
+        for number, text in enumerate(texts[: last - first], first):
+            line, at = self._content[self._starts[number] : self._ends[number]], self._starts[number]
+            column = line.rfind(text.rstrip())
+            if column < 0:
+                return self._lines(first, last)
+            start = at + column if start < 0 else start
+            prefixes.append(line[:column])
+            at += column + len(text.rstrip())
+        return start, at, token.content, tuple(prefixes[1:])
+
+    def _lines(self, first: int, last: int) -> tuple[int, int, str, tuple[str, ...]]:
+        """Whole lines, for a block whose text the parser spells otherwise than the file (tabs within a quotation)."""
+        start, end = self._starts[first], self._ends[last - 1]
+        return start, end, _LINE_END.sub("\n", self._content[start:end]), ()
+
+    def _cell(self, token: Token, cells: dict[int, int]) -> tuple[int, int, str, tuple[str, ...]]:
+        """The range of a cell; `cells` has for a line where its last cell ended."""
+        number = (token.map or [0])[0]
+        start, end = self._starts[number], self._ends[number]
+        spelled = _with_bars(token.content)
+        at = self._content.find(spelled, cells.get(number, start), end)
+        if at < 0:
+            spelled = token.content
+            at = self._content.find(spelled, cells.get(number, start), end)
+        if at < 0:
+            return self._lines(number, number + 1)
+        cells[number] = at + len(spelled)
+        return at, at + len(spelled), token.content, ()
+
+    def opening(self) -> tuple[Edit, ...]:
+        """Nothing."""
+        return ()
+
+    def edits(self, segment: Segment, value: Value) -> tuple[Edit]:
+        """The new text, its lines behind the marks of the old ones."""
+        place: _Place = segment.style
+        text = str(value)
+        if place.kind == "cell":
+            return (Edit(segment.start, segment.end, _with_bars(text)),)
+        first, *others = text.split("\n")
+        prefixes = place.prefixes or ("",)
+        lines = [prefixes[min(number, len(prefixes) - 1)] + line for number, line in enumerate(others)]
+        return (Edit(segment.start, segment.end, self._newline.join([first, *lines])),)
+
+    def misfit(self, segment: Segment, value: str) -> str | None:
+        """A text that would be other blocks than the one it replaces: a list, a heading, two paragraphs."""
+        place: _Place = segment.style
+        if place.kind in ("cell", "heading") and "\n" in value:
+            return f"a {'table cell' if place.kind == 'cell' else 'heading'} is one line"
+        if place.kind == "text" and _shape(value) != _shape(segment.text):
+            return "it would not be one paragraph of Markdown any more"
+        return None
+
+
+def _with_bars(text: str) -> str:
+    """A cell's text with its bars escaped, which part cells otherwise even in code."""
+    return _BARE_BAR.sub(r"\1\\|", text)
+
+
+def _shape(text: str) -> list[str]:
+    return [token.type for token in _parser().parse(text)]
+
+
+@cache
+def _parser() -> Any:
+    """CommonMark with tables, blocks alone: inline text is not looked into."""
+    parser = MarkdownIt("commonmark").enable("table")
+    parser.core.ruler.enableOnly(["normalize", "block"])
+    return parser

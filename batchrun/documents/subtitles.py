@@ -1,0 +1,73 @@
+"""SubRip (.srt) and WebVTT (.vtt): the text of a cue is a segment.
+
+A cue begins at its timing line; everything else (numbers, identifiers, settings, NOTE, STYLE and REGION blocks) is left
+alone. Sources: https://www.w3.org/TR/webvtt1/ and, for SubRip, which has no standard, what players read: a missing
+number, `.` for `,`, blank lines inside a text.
+"""
+
+import re
+from collections.abc import Iterator
+
+from batchrun.documents.segment import DocumentError, Edit, Segment, Value, newline_of
+
+_CLOCK = r"(?:\d+:)?\d{1,2}:\d{2}[,.]\d{1,3}"
+_TIMING = re.compile(rf"^[ \t]*{_CLOCK}[ \t]*-->[ \t]*{_CLOCK}[^\n]*(?:\n|\Z)", re.MULTILINE)
+_NUMBER = re.compile(r"\r?\n[ \t]*\d+[ \t]*\r?\n\Z")
+_LEADING = re.compile(r"(?:[ \t]*\r?\n)*")
+_TRAILING = re.compile(r"(?:\r?\n[ \t]*)*\Z")
+_EMPTY_LINE = re.compile(r"^\r?$", re.MULTILINE)
+_BLANK_LINE = re.compile(r"^[ \t]*\r?$", re.MULTILINE)
+_CONTEXT = 200
+
+
+class Subtitles:
+    """The cues of one file; `blank_ends` is whether a blank line ends a cue whatever follows, as in WebVTT."""
+
+    def __init__(self, content: str, *, blank_ends: bool) -> None:
+        self._content = content
+        self._blank_ends = blank_ends
+        self._newline = newline_of(content)
+        if blank_ends and not content.removeprefix("\ufeff").startswith("WEBVTT"):
+            raise DocumentError("line 1: a WebVTT file begins with WEBVTT")
+
+    def segments(self) -> Iterator[Segment]:
+        """A segment for each cue that has a text; its context is the text of the cue before."""
+        before = ""
+        found = _TIMING.search(self._content)
+        if found is None and not self._blank_ends and self._content.strip("\ufeff \t\r\n"):
+            raise DocumentError("no line with the times of a cue (00:00:01,000 --> 00:00:02,000)")
+        while found is not None:
+            following = _TIMING.search(self._content, found.end())
+            start, end = self._text(found.end(), len(self._content) if following is None else following.start())
+            if start < end:
+                text = self._content[start:end].replace("\r\n", "\n")
+                yield Segment(None, text, start, end, context=before[-_CONTEXT:])
+                before = text
+            found = following
+
+    def _text(self, start: int, end: int) -> tuple[int, int]:
+        """The range of a cue's text: without the number of the next cue and without blank lines around it."""
+        raw = self._content[start:end]
+        if self._blank_ends:
+            raw = raw[: blank.start()] if (blank := _EMPTY_LINE.search(raw)) else raw
+        elif end < len(self._content) and (number := _NUMBER.search(f"\n{raw}")):
+            raw = raw[: max(number.start() - 1, 0)]
+        first = blanks.end() if (blanks := _LEADING.match(raw)) else 0
+        last = _TRAILING.search(raw, first)
+        return start + first, start + (last.start() if last and raw.strip() else first)
+
+    def opening(self) -> tuple[Edit, ...]:
+        """Nothing."""
+        return ()
+
+    def edits(self, segment: Segment, value: Value) -> tuple[Edit]:
+        """The new text with the line ends of the file."""
+        return (Edit(segment.start, segment.end, str(value).replace("\n", self._newline)),)
+
+    def misfit(self, segment: Segment, value: str) -> str | None:
+        """A blank line or an arrow would end the cue or begin another one."""
+        if "-->" in value and "-->" not in segment.text:
+            return 'a cue cannot contain "-->"'
+        if _BLANK_LINE.search(value) and not _BLANK_LINE.search(segment.text):
+            return "a cue cannot contain a blank line"
+        return None
