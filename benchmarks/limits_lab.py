@@ -171,8 +171,16 @@ def storm() -> None:
             ideal=200,
             limits=Limits(cap=64, fixed=True),
         )
-    settings = Settings(rpm=600, headers=False, retry_after="none", count_rejected=True)
-    experiment("storm, rejected count, 0.5 s", settings, rows=2000, latency=0.5, ideal=200, limits=Limits(cap=64))
+    settings = Settings(rpm=600, headers=False, retry_after="none")
+    experiment(
+        "storm, rejected count, 0.5 s",
+        settings,
+        rows=2000,
+        latency=0.5,
+        ideal=200,
+        limits=Limits(cap=64),
+        count_rejected=True,
+    )
 
 
 def concurrency() -> None:

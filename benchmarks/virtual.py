@@ -17,7 +17,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from batchrun.limits import Feedback, Gate, Limits, Throttle, hints
-from batchrun.sim.limiter import Limiter, retry_after
+from batchrun.sim.dialects import Cost, Limiter
 from batchrun.sim.settings import Settings
 
 Arrival = tuple[float, bool, int]
@@ -66,6 +66,7 @@ class Setup:
     spread: float = 0.0
     quick: bool = True
     charge: float = 1.0
+    count_rejected: bool = False
     named: bool = True
     noise: float = 0.0
     noise_wait: float | None = None
@@ -94,7 +95,11 @@ class Server:
 
     async def call(self, tokens: int) -> Feedback:
         loop = asyncio.get_running_loop()
-        refused = self.limiter.admit(int(tokens * self.setup.charge), "sim", loop.time())
+        charged = int(tokens * self.setup.charge)
+        refused = self.limiter.admit(Cost(charged, charged, 0), "sim", loop.time())
+        if refused and self.setup.count_rejected:
+            for limit in self.limiter.limits:
+                limit.take(Cost(0, 0, 0)._asdict()[limit.unit], loop.time())
         kind, wait = (refused.kind, refused.wait) if refused else ("", None)
         if not refused and not self.setup.queues and self.slots.locked():
             kind = "concurrency"
@@ -119,7 +124,8 @@ class Server:
         )
 
     def _refuse(self, kind: str, wait: float | None) -> Feedback:
-        lines = retry_after(self.settings.retry_after, wait) if wait else ""
+        now = asyncio.get_running_loop().time()
+        lines = self.limiter.answer("throttle", now, wait).headers if wait else ""
         said = hints(self._headers(lines), 429)
         return Feedback(429, said, throttle=Throttle(kind) if self.setup.named else Throttle.UNKNOWN)
 

@@ -172,6 +172,9 @@ def test_settings_survive_json() -> None:
         {"cached": 2.0},
         {"reasoning": -1},
         {"rpn": 5},
+        {"dialect": "x"},
+        {"dialect": 5},
+        {"rpd": 0},
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(values: dict[str, object]) -> None:
@@ -183,3 +186,9 @@ def test_an_unknown_setting_suggests_the_nearest() -> None:
     with pytest.raises(RefusedError) as refused:
         from_json({"concurency": 5})
     assert refused.value.hint == "did you mean concurrency?"
+
+
+def test_an_unknown_dialect_suggests_the_nearest() -> None:
+    with pytest.raises(RefusedError) as refused:
+        from_json({"dialect": "gorq"})
+    assert refused.value.hint == "did you mean groq?"

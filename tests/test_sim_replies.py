@@ -11,21 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.models import Endpoint
-from batchrun.sim.asks import Ask, count, understand
-from batchrun.sim.problems import Problem, masked
+from batchrun.sim import Settings
+from batchrun.sim.defects import BODIES, VALUES, defective
+from batchrun.sim.provider import masked
 from batchrun.sim.replies import MARK, dump, leading, make, unit_vector
+from batchrun.sim.requests import Problem, Request, count, parse_request
 from batchrun.sim.schema import example
-from batchrun.sim.twists import BODIES, VALUES, twisted
 
 
-def asked(endpoint: Endpoint, **body: Any) -> Ask:
-    ask = understand(endpoint, json.dumps({"model": "m", **body}).encode())
-    assert isinstance(ask, Ask)
+def asked(endpoint: Endpoint, **body: Any) -> Request:
+    ask = parse_request(endpoint, json.dumps({"model": "m", **body}).encode())
+    assert isinstance(ask, Request)
     return ask
 
 
 def reply(endpoint: Endpoint, **body: Any) -> dict[str, Any]:
-    return make(asked(endpoint, **body), "0" * 24, reply_tokens=64, reasoning=0, cached=0.0).value
+    return make(asked(endpoint, **body), "0" * 24, Settings()).value
 
 
 def chat(content: Any, **body: Any) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def test_several_choices_are_all_paid_for() -> None:
 
 def test_reasoning_and_cached_tokens_are_part_of_the_sums() -> None:
     ask = asked(Endpoint.CHAT, messages=[{"role": "user", "content": "x" * 400}])
-    usage = make(ask, "", reply_tokens=64, reasoning=10, cached=0.5).value["usage"]
+    usage = make(ask, "", Settings(reasoning=10, cached=0.5)).value["usage"]
     assert usage["prompt_tokens_details"] == {"cached_tokens": 50}
     assert usage["completion_tokens_details"] == {"reasoning_tokens": 10}
     assert usage["completion_tokens"] == 64 + 10
@@ -136,7 +137,7 @@ def test_embeddings_are_packed_on_demand() -> None:
     ],
 )
 def test_a_request_that_cannot_be_answered_is_a_400(endpoint: Endpoint, body: dict[str, Any], param: str) -> None:
-    problem = understand(endpoint, json.dumps({"model": "m", **body}).encode())
+    problem = parse_request(endpoint, json.dumps({"model": "m", **body}).encode())
     assert isinstance(problem, Problem)
     assert (problem.status, problem.param) == (400, param)
 
@@ -146,19 +147,19 @@ def test_a_request_that_cannot_be_answered_is_a_400(endpoint: Endpoint, body: di
                      "type", "json_schema", "schema", "n", "max_tokens", "dimensions"]), each)),
     endpoint=st.sampled_from(list(Endpoint)))  # fmt: skip
 def test_no_json_body_breaks_the_provider(body: Any, endpoint: Endpoint) -> None:
-    ask = understand(endpoint, json.dumps(body).encode())
-    assert isinstance(ask, Ask | Problem)
+    ask = parse_request(endpoint, json.dumps(body).encode())
+    assert isinstance(ask, Request | Problem)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b"{}"])
 def test_bytes_that_are_no_request_are_a_400(body: bytes) -> None:
-    assert isinstance(understand(Endpoint.CHAT, body), Problem)
+    assert isinstance(parse_request(Endpoint.CHAT, body), Problem)
 
 
 def test_lone_surrogates_come_back_as_they_were() -> None:
-    ask = understand(Endpoint.CHAT, rb'{"model":"m","messages":[{"role":"user","content":"a \ud800."}]}')
-    assert isinstance(ask, Ask)
-    value = make(ask, "", reply_tokens=64, reasoning=0, cached=0.0).value
+    ask = parse_request(Endpoint.CHAT, rb'{"model":"m","messages":[{"role":"user","content":"a \ud800."}]}')
+    assert isinstance(ask, Request)
+    value = make(ask, "", Settings()).value
     assert said(json.loads(dump(value))) == "[simulated] a \ud800."
 
 
@@ -236,7 +237,7 @@ def test_structured_output_is_asked_for_in_two_ways() -> None:
 def test_every_fault_of_the_body_is_an_answer_for_every_endpoint(name: str, endpoint: Endpoint) -> None:
     body = {"messages": [{"role": "user", "content": "Hi."}], "input": "Hi.", "prompt": "Hi."}
     whole = dump(reply(endpoint, **body))
-    answer = twisted(name, json.loads(whole))
+    answer = defective(name, json.loads(whole))
     assert answer.status == 200
     untouched = {
         Endpoint.EMBEDDINGS: {"refusal", "filter", "invalid", "badutf8"},
@@ -246,11 +247,10 @@ def test_every_fault_of_the_body_is_an_answer_for_every_endpoint(name: str, endp
 
 def test_faults_of_the_body_are_what_their_names_say() -> None:
     def twist(name: str) -> Any:
-        return json.loads(twisted(name, chat("Hi.")).body)
+        return json.loads(defective(name, chat("Hi.")).body)
 
     assert twist("null") is None
     assert twist("list") == []
-    assert "error" in twist("error")
     assert twist("nochoices")["choices"] == []
     assert twist("nocontent")["choices"][0]["message"]["content"] is None
     assert "usage" not in twist("nousage")
@@ -259,9 +259,9 @@ def test_faults_of_the_body_are_what_their_names_say() -> None:
     with pytest.raises(ValueError, match="Expecting"):
         json.loads(said(twist("invalid")))
     with pytest.raises(json.JSONDecodeError):
-        json.loads(twisted("cut", chat("Hi.")).body)
+        json.loads(defective("cut", chat("Hi.")).body)
     with pytest.raises(UnicodeDecodeError):
-        twisted("badutf8", chat("Hi.")).body.decode()
+        defective("badutf8", chat("Hi.")).body.decode()
 
 
 @pytest.mark.parametrize(

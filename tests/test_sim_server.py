@@ -166,12 +166,12 @@ async def test_what_is_not_http_is_a_400_and_the_end(plain: Server, data: bytes)
 async def test_a_request_over_the_rate_is_refused_as_openai_does() -> None:
     async with running(Settings(rpm=600), clock=lambda: 0.0) as server:
         first, _, third = [await call(server) for _ in range(3)]
-        assert (first[0], first[1]["x-ratelimit-remaining-requests"]) == (200, "1")
+        assert (first[0], first[1]["x-ratelimit-remaining-requests"]) == (200, "599")
         status, headers, body = third
         assert status == 429
         assert (headers["retry-after-ms"], headers["retry-after"]) == ("100", "1")
         assert headers["x-ratelimit-limit-requests"] == "600"
-        assert headers["x-ratelimit-remaining-requests"] == "0"
+        assert headers["x-ratelimit-remaining-requests"] == "598"
         assert headers["x-ratelimit-reset-requests"] == "200ms"
         error = json.loads(body)["error"]
         assert (error["type"], error["param"], error["code"]) == ("requests", None, "rate_limit_exceeded")
@@ -182,14 +182,14 @@ async def test_a_request_over_the_rate_is_refused_as_openai_does() -> None:
 async def test_tokens_are_charged_as_the_reply_states_them() -> None:
     async with running(Settings(tpm=60_000), clock=lambda: 0.0) as server:
         _, headers, body = await call(server)
-        left = 1000 - json.loads(body)["usage"]["total_tokens"]
+        left = 60_000 - json.loads(body)["usage"]["total_tokens"]
         assert headers["x-ratelimit-remaining-tokens"] == str(left)
 
 
 async def test_tokens_can_be_charged_as_the_request_states_them() -> None:
     async with running(Settings(tpm=60_000, charge="stated"), clock=lambda: 0.0) as server:
         _, headers, _ = await call(server, chat(max_tokens=300, n=2))
-        assert headers["x-ratelimit-remaining-tokens"] == "400"
+        assert headers["x-ratelimit-remaining-tokens"] == "59400"
         assert (await problem(server, body=chat(max_tokens=60_001)))[1]["message"].startswith("Request too large")
 
 
@@ -250,7 +250,42 @@ async def test_an_empty_account_is_not_a_rate_limit() -> None:
         error = json.loads(body)["error"]
         assert (status, error["type"], error["code"]) == (429, "insufficient_quota", "insufficient_quota")
         assert headers["retry-after"] == "1"
-        assert headers["x-ratelimit-remaining-requests"] == "2"
+        assert headers["x-ratelimit-remaining-requests"] == "600"
+
+
+async def test_an_error_can_come_in_a_200() -> None:
+    async with running(settings("error=1")) as server:
+        status, error = await problem(server)
+        assert (status, error["type"]) == (200, "server_error")
+
+
+async def test_a_dialect_has_its_own_refusals_and_faults() -> None:
+    async with running(settings("quota=text:empty", dialect="gemini", rpm=1), clock=lambda: 0.0) as server:
+        assert (await call(server))[0] == 200
+        status, headers, body = await call(server)
+        assert (status, "retry-after" in headers) == (429, False)
+        assert json.loads(body)[0]["error"]["details"][2]["retryDelay"] == "60s"
+        assert b"prepayment credits are depleted" in (await call(server, chat("empty")))[2]
+
+
+async def test_a_refusal_may_tell_nothing_of_the_limits() -> None:
+    async with running(Settings(dialect="cerebras", rpm=60), clock=lambda: 0.0) as server:
+        answers = [await call(server) for _ in range(3)]
+        assert [any("ratelimit" in name for name in headers) for _, headers, _ in answers] == [True, True, False]
+
+
+async def test_a_dialect_may_limit_the_requests_at_once() -> None:
+    async with running(Settings(dialect="vllm", concurrency=1, latency=parse_latency("0.05"))) as server:
+        got = await asyncio.gather(*(call(server, chat(f"{row}")) for row in range(3)))
+        assert sorted(status for status, _, _ in got) == [200, 503, 503]
+
+
+async def test_flex_capacity_is_missing_for_flex_alone() -> None:
+    for dialect, status in (("openai", 429), ("groq", 498)):
+        async with running(settings("flex=1", dialect=dialect)) as server:
+            assert (await call(server, chat(service_tier="flex")))[0] == status
+            assert (await call(server, chat(service_tier="default")))[0] == 200
+            assert server.stats.by_fault == {"flex": 1}
 
 
 async def test_a_wrong_key_is_echoed_masked() -> None:

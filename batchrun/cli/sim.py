@@ -9,19 +9,20 @@ from batchrun.cli.shape import Shown, typed
 from batchrun.errors import ExitCode, RefusedError
 
 _LIMITS, _ANSWERS, _SERVER = "Limits", "Answers", "Server"
-_TEXTS = frozenset({"latency", "faults", "retry_after", "charge"})
+_TEXTS = frozenset({"dialect", "latency", "faults", "retry_after", "charge"})
 
 _OPTIONS = (
-    value(_LIMITS, "--rpm rpm", "N", "Requests a minute [default: no limit]."),
-    value(_LIMITS, "--tpm tpm", "N", "Tokens a minute [default: no limit]."),
+    value(_LIMITS, "--dialect dialect", "NAME", "Whose limits, headers and refusals it has [default: openai]."),
+    value(_LIMITS, "--rpm rpm", "N", "Requests a minute [default: the dialect's; openai: no limit]."),
+    value(_LIMITS, "--tpm tpm", "N", "Tokens a minute [default: as --rpm]."),
+    value(_LIMITS, "--rpd rpd", "N", "Requests a day, where the dialect has such a limit."),
     value(_LIMITS, "--concurrency concurrency", "N", "Requests served at once [default: no limit]."),
     flag(_LIMITS, "--queue queue", "Let requests over --concurrency wait instead of refusing them."),
     value(_LIMITS, "--request-depth request_depth", "N", "Depth of the bucket of requests."),
     value(_LIMITS, "--token-depth token_depth", "N", "Depth of the bucket of tokens."),
     value(_LIMITS, "--charge charge", "usage|stated", "What a request takes from the bucket of tokens."),
-    flag(_LIMITS, "--count-rejected count_rejected", "Refused requests take from the bucket, too."),
-    flag(_LIMITS, "--no-headers no_headers", "Send no x-ratelimit headers."),
-    value(_LIMITS, "--retry-after retry_after", "HOW", "How a 429 names its wait, or =VALUE for that very header."),
+    flag(_LIMITS, "--no-headers no_headers", "Send no headers about limits."),
+    value(_LIMITS, "--retry-after retry_after", "HOW", "How a refusal names its wait, or =VALUE for that very header."),
     value(_ANSWERS, "--latency latency", "TIME", "Seconds: 0.5, 0.3-0.8, lognormal:0.5:0.4, +0.02/token."),
     value(_ANSWERS, "--fault faults", "NAME=WHEN", "503=0.1, reset=first, hang=text:WORD, 500=10-20.", many=True),
     value(_ANSWERS, "--reply-tokens reply_tokens", "N", "The longest reply where a request states no limit."),
@@ -43,6 +44,7 @@ _OPTIONS = (
     short_help="Start the simulated provider as a server.",
     examples=(
         "batchrun sim --port 8080 --rpm 600 --latency 0.5",
+        "batchrun sim --dialect groq --rpm 300",
         "batchrun sim --fault 503=0.1 --fault reset=first",
         "batchrun -i rows.csv -p summarize -m any --base-url http://127.0.0.1:8080/v1",
     ),

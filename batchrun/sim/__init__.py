@@ -4,10 +4,9 @@
 on this event loop. docs/sim.md has its limits, faults and control endpoints.
 """
 
-from batchrun.sim.control import change, down, log, stats
 from batchrun.sim.faults import NAMED, Fault, parse_fault
 from batchrun.sim.latency import Latency, parse_latency
-from batchrun.sim.process import run, spawn
+from batchrun.sim.process import change, down, log, run, spawn, stats
 from batchrun.sim.server import Server, running, serve
 from batchrun.sim.settings import Settings, from_json
 

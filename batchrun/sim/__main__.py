@@ -5,14 +5,14 @@ import os
 import sys
 
 from batchrun.errors import RefusedError
-from batchrun.sim.process import run_on_leash
+from batchrun.sim.process import run_as_child
 from batchrun.sim.settings import from_json
 
 
 def main() -> int:
     """Serve until stdin is closed; 2 with the reason as JSON on stdout where that is refused."""
     try:
-        run_on_leash(from_json(json.loads(_line())))
+        run_as_child(from_json(json.loads(_line())))
     except RefusedError as refused:
         print(json.dumps({"message": refused.message, "hint": refused.hint}), flush=True)
         return int(refused.exit_code)

@@ -18,15 +18,15 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from batchrun.errors import RefusedError
-from batchrun.sim.times import plain
+from batchrun.sim.formats import plain
 
 
 class Moment(Enum):
     """When a fault strikes."""
 
-    DOOR = "before the limits are asked: nothing is taken from a bucket"
+    BEFORE_LIMITS = "before the limits: nothing is taken from them"
     REPLY = "in the place of the reply, after its latency"
-    LISTEN = "nobody listens"
+    OUTAGE = "the port does not listen"
 
 
 NAMED: dict[str, str] = {
@@ -56,10 +56,11 @@ NAMED: dict[str, str] = {
     "context": "400 context_length_exceeded",
     "model": "404 model_not_found",
     "key": "401 invalid_api_key, echoing the key masked",
-    "quota": "429 insufficient_quota",
+    "quota": "the account is empty: 429 insufficient_quota, or what the dialect says",
+    "flex": "no capacity for service_tier flex; other requests are not struck",
     "down": "connections are refused, those that are open are reset; WHEN is 10-20",
 }
-_AT_THE_DOOR = frozenset({"key", "quota", "model", "401", "402", "403", "404", "html404"})
+_BEFORE_LIMITS = frozenset({"key", "quota", "model", "flex", "401", "402", "403", "404", "html404"})
 _HINT = "say NAME=WHEN, such as 503=0.1, reset=first, 400=text:POISON, quota=10-, down=10-20"
 
 
@@ -77,8 +78,8 @@ class Fault(NamedTuple):
     def moment(self) -> Moment:
         """When it strikes."""
         if self.name == "down":
-            return Moment.LISTEN
-        return Moment.DOOR if self.name in _AT_THE_DOOR else Moment.REPLY
+            return Moment.OUTAGE
+        return Moment.BEFORE_LIMITS if self.name in _BEFORE_LIMITS else Moment.REPLY
 
     def certain(self, number: int, body: bytes, at: float) -> bool:
         """Whether it strikes attempt `number` (from 1) of a prompt at `at` seconds, whatever is drawn."""

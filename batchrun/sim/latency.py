@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 from batchrun.errors import RefusedError
-from batchrun.sim.times import plain
+from batchrun.sim.formats import plain
 
 _HINT = "say 0.5, 0.3-0.8 or lognormal:0.5:0.4 (median and sigma), and +0.02/token for each output token"
 

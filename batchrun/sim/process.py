@@ -1,4 +1,5 @@
-"""The simulated provider as a process of its own, that never outlives the one that started it."""
+"""The simulated provider as a process of its own, that never outlives the one that started it, and calls of its control
+endpoints."""
 
 import asyncio
 import contextlib
@@ -13,6 +14,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 from batchrun.errors import RefusedError
 from batchrun.sim.server import serve
@@ -31,24 +33,44 @@ def spawn(settings: Settings) -> Generator[str, None, None]:
     It has its own session, so Ctrl-C ends only the run; it ends with the context, and by itself when this process
     dies. Raises RefusedError where it cannot start.
     """
-    with tempfile.TemporaryFile() as complaints, _started(complaints) as process:
+    with tempfile.TemporaryFile() as errors, _started(errors) as process:
         try:
-            yield _ready(process, settings, complaints)
+            yield _ready(process, settings, errors)
         finally:
             process.kill()
 
 
 def run(settings: Settings, *, as_json: bool = False) -> None:
     """Serve until SIGINT or SIGTERM; one line on stdout when ready. Raises RefusedError where the port is taken."""
-    asyncio.run(_until_told(settings, as_json=as_json, leash=False))
+    asyncio.run(_serve_until_told(settings, as_json=as_json, child=False))
 
 
-def run_on_leash(settings: Settings) -> None:
+def run_as_child(settings: Settings) -> None:
     """Serve until stdin is closed or the parent is gone; one line of JSON on stdout when ready."""
-    asyncio.run(_until_told(settings, as_json=True, leash=True))
+    asyncio.run(_serve_until_told(settings, as_json=True, child=True))
 
 
-def _started(complaints: IO[bytes]) -> subprocess.Popen[str]:
+def stats(base_url: str, *, prompts: bool = True) -> dict[str, Any]:
+    """What the provider at this base URL has seen; without `prompts` only the sums. Raises OSError."""
+    return _call(base_url, "GET", "/_sim/stats" if prompts else "/_sim/stats?summary")
+
+
+def log(base_url: str) -> list[dict[str, Any]]:
+    """Every call that has ended, in that order; empty unless `Settings.record` is set. Raises OSError."""
+    return _call(base_url, "GET", "/_sim/log")
+
+
+def change(base_url: str, **values: Any) -> None:
+    """Change settings by their names and JSON values. Raises ValueError for what is refused, OSError."""
+    _call(base_url, "POST", "/_sim/settings", values)
+
+
+def down(base_url: str, seconds: float) -> None:
+    """Make it refuse connections for so many seconds. Raises OSError."""
+    _call(base_url, "POST", "/_sim/down", {"seconds": seconds})
+
+
+def _started(errors: IO[bytes]) -> subprocess.Popen[str]:
     home = str(Path(__file__).parents[2])
     environment = {name: value for name, value in os.environ.items() if name in _PASSED_ON}
     paths = [home, environment.get("PYTHONPATH", "")]
@@ -57,14 +79,14 @@ def _started(complaints: IO[bytes]) -> subprocess.Popen[str]:
         [sys.executable, "-P", "-m", "batchrun.sim"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=complaints,
+        stderr=errors,
         text=True,
         env=environment,
         start_new_session=True,
     )
 
 
-def _ready(process: subprocess.Popen[str], settings: Settings, complaints: IO[bytes]) -> str:
+def _ready(process: subprocess.Popen[str], settings: Settings, errors: IO[bytes]) -> str:
     assert process.stdin is not None
     assert process.stdout is not None
     with contextlib.suppress(BrokenPipeError):
@@ -74,19 +96,19 @@ def _ready(process: subprocess.Popen[str], settings: Settings, complaints: IO[by
     told: dict[str, Any] = json.loads(line) if line else {}
     if "base_url" in told:
         return told["base_url"]
-    complaints.seek(0)
-    last = complaints.read().decode(errors="replace").strip().rpartition("\n")[2]
+    errors.seek(0)
+    last = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
     raise RefusedError(told.get("message") or f"The simulated provider did not start: {last}", told.get("hint"))
 
 
-async def _until_told(settings: Settings, *, as_json: bool, leash: bool) -> None:
+async def _serve_until_told(settings: Settings, *, as_json: bool, child: bool) -> None:
     loop = asyncio.get_running_loop()
     task = loop.create_task(serve(settings, ready=lambda url: _announce(url, as_json=as_json)))
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # Windows has none
             loop.add_signal_handler(number, task.cancel)
-    if leash:
-        threading.Thread(target=_hold, args=(loop, task), daemon=True).start()
+    if child:
+        threading.Thread(target=_wait_for_end_of_input, args=(loop, task), daemon=True).start()
         _watch_parent(loop, task, os.getppid())
     await task
 
@@ -95,7 +117,7 @@ def _announce(url: str, *, as_json: bool) -> None:
     print(json.dumps({"base_url": url, "pid": os.getpid()}) if as_json else f"listening on {url}", flush=True)
 
 
-def _hold(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]") -> None:
+def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]") -> None:
     with contextlib.suppress(OSError):
         while os.read(0, 4096):
             pass
@@ -110,3 +132,18 @@ def _watch_parent(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]", p
         task.cancel()
     else:
         loop.call_later(0.5, _watch_parent, loop, task, parent)
+
+
+def _call(base_url: str, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    from http.client import HTTPConnection  # noqa: PLC0415  # 15 ms that the server's own start shall not pay
+
+    connection = HTTPConnection(urlsplit(base_url).netloc, timeout=10)
+    try:
+        connection.request(method, path, None if body is None else json.dumps(body))
+        answer = connection.getresponse()
+        told = json.loads(answer.read())
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise ValueError(told["error"]["message"])
+    return told

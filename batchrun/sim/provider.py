@@ -1,10 +1,10 @@
-"""The way of a call through the simulated provider.
+"""What happens to a call, in this order.
 
-the door      key asked for, faults of key, quota and model      nothing is taken from a bucket
-the body      400 for what cannot be answered                    the same
-the limits    concurrency, requests, tokens                      429
-the service   its latency, at most so many at once
-the answer    the reply, or the fault drawn for this attempt
+before the limits   a key asked for, faults of key, account and model    nothing is taken from a limit
+the body            400 for what cannot be answered                      the same
+the limits          concurrency, then the dialect's limits               a refusal of the dialect
+the service         its latency, at most so many at once
+the answer          the reply, or the fault drawn for this attempt
 """
 
 import asyncio
@@ -14,24 +14,26 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+import orjson
+
 from batchrun.models import Endpoint
-from batchrun.sim import problems
-from batchrun.sim.asks import Ask, understand
+from batchrun.sim.defects import VALUES, defective
+from batchrun.sim.dialects import Cost, Limiter
 from batchrun.sim.faults import Fault, Moment, draw, fraction
-from batchrun.sim.limiter import Limiter, retry_after
-from batchrun.sim.problems import Answer
-from batchrun.sim.replies import Made, dump, make
+from batchrun.sim.http import Answer, Call, Connection
+from batchrun.sim.replies import Reply, dump, make
+from batchrun.sim.requests import Problem, Request, parse_request
 from batchrun.sim.settings import Settings
-from batchrun.sim.tally import Stats
-from batchrun.sim.twists import VALUES, twisted
-from batchrun.sim.wire import Call, Connection
+from batchrun.sim.stats import Stats
 
 _ENDPOINTS: dict[str, Endpoint] = {str(endpoint): endpoint for endpoint in Endpoint}
 _MODELS = ("sim-small", "sim-large", "sim-embedding")
 
 
 @dataclass(slots=True, eq=False)
-class _Visit:
+class _Exchange:
+    """One call of an endpoint: `serial` counts all calls, `number` the attempts of this very request."""
+
     connection: Connection
     endpoint: Endpoint
     call: Call
@@ -40,8 +42,8 @@ class _Visit:
     number: int
     at: float
     fault: Fault | None = None
-    ask: Ask | None = None
-    made: Made | None = None
+    request: Request | None = None
+    reply: Reply | None = None
 
 
 class Provider:
@@ -54,10 +56,10 @@ class Provider:
         self._started = clock()
         self._limiter = Limiter(settings, self._started)
         self._serving = 0
-        self._queue: deque[_Visit] = deque()
+        self._queue: deque[_Exchange] = deque()
 
     def change(self, settings: Settings) -> None:
-        """Go on with other settings; a bucket whose limit stays keeps its level."""
+        """Go on with other settings; a limit that stays as it was keeps its state."""
         limiter = Limiter(settings, self._clock())
         limiter.keep(self._limiter)
         self.settings, self._limiter = settings, limiter
@@ -72,203 +74,178 @@ class Provider:
         """Answer one call, now or later."""
         endpoint = _ENDPOINTS.get(call.path)
         if endpoint is None or call.method != "POST":
-            connection.send(_elsewhere(call))
+            connection.send(self._other_path(call))
             return
-        visit = self._welcome(connection, endpoint, call)
-        answer = self._door(visit) or self._body(visit) or self._limits(visit)
-        if answer is not None:
-            self._end(visit, answer)
-        elif self._full():
-            self._queue.append(visit)
-        else:
-            self._serve(visit)
-
-    def _welcome(self, connection: Connection, endpoint: Endpoint, call: Call) -> _Visit:
         digest = blake2b(endpoint.encode() + b"\0" + call.body, digest_size=16).digest()
         at = self.elapsed()
         number = self.stats.arrive(digest, at)
-        visit = _Visit(connection, endpoint, call, digest, self.stats.calls, number, at)
+        exchange = _Exchange(connection, endpoint, call, digest, self.stats.calls, number, at)
         if faults := self.settings.faults:
             lot = fraction(self.settings.seed, digest, number, b"fault")
-            visit.fault = draw(faults, lot, number, call.body, at)
-        return visit
+            exchange.fault = draw(faults, lot, number, call.body, at)
+        refusal = self._before_limits(exchange) or self._read(exchange) or self._limits(exchange)
+        if refusal is not None:
+            self._end(exchange, refusal)
+        elif self._full():
+            self._queue.append(exchange)
+        else:
+            self._serve(exchange)
 
-    def _door(self, visit: _Visit) -> Answer | None:
-        authorization = visit.call.headers.get("authorization", "")
+    def _before_limits(self, exchange: _Exchange) -> Answer | None:
+        authorization = exchange.call.headers.get("authorization", "")
         if self.settings.require_key and not authorization.removeprefix("Bearer").strip():
-            return problems.wrong_key("")
-        fault = visit.fault
-        if fault is None or fault.moment is not Moment.DOOR:
+            return wrong_key("")
+        fault = exchange.fault
+        if fault is None or fault.moment is not Moment.BEFORE_LIMITS:
+            return None
+        if fault.name == "flex" and b'"flex"' not in exchange.call.body:
+            exchange.fault = None
             return None
         self.stats.by_fault[fault.name] += 1
-        return self._turned_away(fault.name, visit)
+        if fault.name == "key":
+            return wrong_key(authorization)
+        request = parse_request(exchange.endpoint, exchange.call.body)
+        return self._limiter.answer(fault.name, model=request.model if isinstance(request, Request) else "")
 
-    def _turned_away(self, name: str, visit: _Visit) -> Answer:
-        match name:
-            case "key":
-                return problems.wrong_key(visit.call.headers.get("authorization", ""))
-            case "quota":
-                # Some gateways send a retry-after with it, which is to be ignored.
-                style = self.settings.retry_after
-                return problems.no_quota()._replace(headers=retry_after(style, 0) if style.startswith("=") else "")
-            case "model":
-                ask = understand(visit.endpoint, visit.call.body)
-                return problems.no_model(ask.model if isinstance(ask, Ask) else "")
-            case "html404":
-                return problems.html(404, "404 Not Found")
-            case _:
-                return problems.of_status(int(name))
-
-    def _body(self, visit: _Visit) -> Answer | None:
-        ask = understand(visit.endpoint, visit.call.body)
-        if not isinstance(ask, Ask):
-            return problems.refusal(ask)
-        settings = self.settings
-        visit.ask = ask
-        visit.made = make(
-            ask,
-            visit.digest.hex()[:24],
-            reply_tokens=settings.reply_tokens,
-            reasoning=settings.reasoning,
-            cached=settings.cached,
-        )
+    def _read(self, exchange: _Exchange) -> Answer | None:
+        request = parse_request(exchange.endpoint, exchange.call.body)
+        if isinstance(request, Problem):
+            return error(request.status, request.message, request.code, request.param)
+        exchange.request = request
+        exchange.reply = make(request, exchange.digest.hex()[:24], self.settings)
         return None
 
-    def _limits(self, visit: _Visit) -> Answer | None:
-        assert visit.ask is not None
+    def _limits(self, exchange: _Exchange) -> Answer | None:
+        request, reply = exchange.request, exchange.reply
+        assert request is not None
+        assert reply is not None
         if self._full() and not self.settings.queue:
-            self.stats.refuse(visit.digest)
-            return problems.too_many_at_once(visit.ask.model, self.settings.concurrency or 0)
-        refused = self._limiter.admit(self._charge(visit), visit.ask.model, self._clock())
+            self.stats.refuse(exchange.digest)
+            return self._limiter.answer("concurrency", model=request.model, limit=self._limiter.places)
+        tokens = reply.input_tokens + reply.output_tokens
+        if self.settings.charge == "stated":
+            tokens = max((request.limit or 0) * request.choices, -(-len(exchange.call.body) // 4))
+        cost = Cost(tokens, reply.input_tokens, reply.output_tokens)
+        refused = self._limiter.admit(cost, request.model, self._clock())
         if refused is None:
-            self.stats.admissions.append(visit.at)
+            self.stats.admissions.append(exchange.at)
             return None
-        self.stats.refuse(visit.digest)
-        headers = "" if refused.wait is None else retry_after(self.settings.retry_after, refused.wait)
-        return problems.error(429, refused.message, refused.kind, "rate_limit_exceeded")._replace(headers=headers)
-
-    def _charge(self, visit: _Visit) -> int:
-        assert visit.ask is not None
-        assert visit.made is not None
-        if self.settings.charge == "usage":
-            return visit.made.total
-        stated = (visit.ask.limit or 0) * visit.ask.choices
-        return max(stated, -(-len(visit.call.body) // 4))
+        self.stats.refuse(exchange.digest)
+        return refused.answer
 
     def _full(self) -> bool:
-        allowed = self.settings.concurrency
-        return allowed is not None and self._serving >= allowed
+        return self._limiter.places is not None and self._serving >= self._limiter.places
 
-    def _serve(self, visit: _Visit) -> None:
-        assert visit.made is not None
+    def _serve(self, exchange: _Exchange) -> None:
+        assert exchange.reply is not None
         self._serving += 1
-        lot = fraction(self.settings.seed, visit.digest, visit.number, b"latency")
-        seconds = self.settings.latency.seconds(lot, visit.made.output_tokens)
+        lot = fraction(self.settings.seed, exchange.digest, exchange.number, b"latency")
+        seconds = self.settings.latency.seconds(lot, exchange.reply.output_tokens)
         if seconds > 0 or self._queue:
-            asyncio.get_running_loop().call_later(seconds, self._served, visit)
+            asyncio.get_running_loop().call_later(seconds, self._served, exchange)
         else:
-            self._served(visit)
+            self._served(exchange)
 
-    def _served(self, visit: _Visit) -> None:
+    def _served(self, exchange: _Exchange) -> None:
         self._serving -= 1
-        self._answer(visit)
+        self._answer(exchange)
         self._serve_waiting()
 
     def _serve_waiting(self) -> None:
         while self._queue and not self._full():
             self._serve(self._queue.popleft())
 
-    def _answer(self, visit: _Visit) -> None:
-        assert visit.made is not None
-        fault = visit.fault
+    def _answer(self, exchange: _Exchange) -> None:
+        """Send the reply, or what the fault puts in its place: another answer, or an end of the connection."""
+        request, reply, fault = exchange.request, exchange.reply, exchange.fault
+        assert request is not None
+        assert reply is not None
         if fault is None:
-            self._end(visit, Answer(200, dump(visit.made.value)), whole=True)
+            self._end(exchange, Answer(200, dump(reply.value)), whole=True)
             return
         self.stats.by_fault[fault.name] += 1
-        answer = self._instead(fault.name, visit)
-        if answer is not None:
-            self._end(visit, answer, whole=fault.name in VALUES)
-            return
-        answer = Answer(200, dump(visit.made.value), self._headers(visit))
-        self._account(visit, fault.name, whole=fault.name == "slow")
-        self._break(fault.name, visit.connection, answer)
+        if fault.name in _CONNECTION_FAULTS:
+            answer = Answer(200, dump(reply.value), self._headers(exchange))
+            self._account(exchange, fault.name, whole=fault.name == "slow")
+            _CONNECTION_FAULTS[fault.name](exchange.connection, answer, self.settings.drip)
+        elif fault.name.isdigit() or fault.name in ("context", "concurrency", "throttle", "error"):
+            name = "500" if fault.name == "error" else fault.name
+            tokens = reply.input_tokens
+            limit = tokens - 1 if name == "context" else self._limiter.places or 1
+            answer = self._limiter.answer(name, self._clock(), model=request.model, tokens=tokens, limit=limit)
+            self._end(exchange, answer._replace(status=200) if fault.name == "error" else answer)
+        else:
+            self._end(exchange, defective(fault.name, reply.value), whole=fault.name in VALUES)
 
-    def _instead(self, name: str, visit: _Visit) -> Answer | None:
-        """The answer that a fault puts in the reply's place; None for one of the connection."""
-        assert visit.ask is not None
-        assert visit.made is not None
-        match name:
-            case "reset" | "reset-late" | "close" | "hang" | "truncate" | "slow" | "garbage":
-                return None
-            case "context":
-                return problems.too_long(visit.made.input_tokens)
-            case "concurrency":
-                return problems.too_many_at_once(visit.ask.model, self.settings.concurrency or 1)
-            case "throttle":
-                return problems.of_status(429)._replace(headers=retry_after(self.settings.retry_after, 1.0))
-            case _ if name.isdigit():
-                return problems.of_status(int(name))
-            case _:
-                return twisted(name, visit.made.value)
+    def _end(self, exchange: _Exchange, answer: Answer, *, whole: bool = False) -> None:
+        self._account(exchange, str(answer.status), whole=whole)
+        headers = answer.headers + self._headers(exchange, states=answer.states)
+        exchange.connection.send(answer._replace(headers=headers))
 
-    def _break(self, name: str, connection: Connection, answer: Answer) -> None:
-        match name:
-            case "reset":
-                connection.reset()
-            case "close":
-                connection.close()
-            case "truncate":
-                connection.send_part(answer)
-            case "reset-late":
-                connection.send_part_and_reset(answer)
-            case "slow":
-                connection.send_slowly(answer, self.settings.drip)
-            case "garbage":
-                connection.garbage()
-            case _:
-                pass  # "hang": no answer ever comes
+    def _headers(self, exchange: _Exchange, *, states: bool = True) -> str:
+        name = f"x-request-id: req_sim_{exchange.serial}\r\n"
+        return name + self._limiter.headers(self._clock()) if states and self.settings.headers else name
 
-    def _end(self, visit: _Visit, answer: Answer, *, whole: bool = False) -> None:
-        self._account(visit, str(answer.status), whole=whole)
-        visit.connection.send(answer._replace(headers=answer.headers + self._headers(visit)))
-
-    def _headers(self, visit: _Visit) -> str:
-        name = f"x-request-id: req_sim_{visit.serial}\r\n"
-        return name + self._limiter.headers(self._clock()) if self.settings.headers else name
-
-    def _account(self, visit: _Visit, label: str, *, whole: bool) -> None:
-        there = visit.connection.open
-        made = visit.made
-        paid = (made.input_tokens, made.output_tokens) if whole and there and made else None
-        self.stats.leave(visit.digest, label if there else "gone", paid)
+    def _account(self, exchange: _Exchange, label: str, *, whole: bool) -> None:
+        there = exchange.connection.open
+        reply = exchange.reply
+        paid = (reply.input_tokens, reply.output_tokens) if whole and there and reply else None
+        label = label if there else "gone"
+        self.stats.leave(exchange.digest, label, paid)
         if self.stats.log is not None:
-            self.stats.log.append(_entry(visit, label if there else "gone", self.elapsed()))
+            entry: dict[str, Any] = {
+                "hash": exchange.digest.hex(),
+                "endpoint": exchange.endpoint.value,
+                "text": exchange.request.texts[0][:200] if exchange.request else None,
+                "number": exchange.number,
+                "at": exchange.at,
+                "ended": self.elapsed(),
+                "status": label,
+                "fault": exchange.fault.name if exchange.fault else None,
+            }
+            self.stats.log.append(entry)
+
+    def _other_path(self, call: Call) -> Answer:
+        """What is not a call of an endpoint: the models, a wrong method, a wrong address."""
+        if not call.path.startswith("/v1/"):
+            return self._limiter.answer("html404")
+        if call.path in _ENDPOINTS:
+            return error(405, f"Not allowed to {call.method} on {call.path}.")
+        name = call.path.removeprefix("/v1/models").strip("/")
+        if call.method == "GET" and call.path.startswith("/v1/models"):
+            models = [{"id": each, "object": "model", "created": 0, "owned_by": "batchrun-sim"} for each in _MODELS]
+            return Answer(200, dump({**models[0], "id": name} if name else {"object": "list", "data": models}))
+        return error(404, f"Invalid URL ({call.method} {call.path})")
 
 
-def _entry(visit: _Visit, label: str, ended: float) -> dict[str, Any]:
-    return {
-        "hash": visit.digest.hex(),
-        "endpoint": visit.endpoint.value,
-        "text": visit.ask.texts[0][:200] if visit.ask else None,
-        "number": visit.number,
-        "at": visit.at,
-        "ended": ended,
-        "status": label,
-        "fault": visit.fault.name if visit.fault else None,
-    }
+_CONNECTION_FAULTS: dict[str, Callable[[Connection, Answer, float], None]] = {
+    "reset": lambda connection, _answer, _pause: connection.reset(),
+    "close": lambda connection, _answer, _pause: connection.close(),
+    "hang": lambda _connection, _answer, _pause: None,
+    "truncate": lambda connection, answer, _pause: connection.send_part(answer),
+    "reset-late": lambda connection, answer, _pause: connection.send_part_and_reset(answer),
+    "slow": lambda connection, answer, pause: connection.send_slowly(answer, pause),
+    "garbage": lambda connection, _answer, _pause: connection.garbage(),
+}
 
 
-def _elsewhere(call: Call) -> Answer:
-    """What is not an endpoint: the models, a wrong method, a wrong address."""
-    if not call.path.startswith("/v1/"):
-        return problems.html(404, "404 Not Found")
-    if call.path in _ENDPOINTS:
-        return problems.error(405, f"Not allowed to {call.method} on {call.path}.", "invalid_request_error")
-    name = call.path.removeprefix("/v1/models").strip("/")
-    if call.method == "GET" and call.path.startswith("/v1/models"):
-        models = [{"id": each, "object": "model", "created": 0, "owned_by": "batchrun-sim"} for each in _MODELS]
-        if not name:
-            return Answer(200, dump({"object": "list", "data": models}))
-        return Answer(200, dump({**models[0], "id": name}))
-    message = f"Invalid URL ({call.method} {call.path})"
-    return problems.error(404, message, "invalid_request_error")
+def error(status: int, message: str, code: str | None = None, param: str | None = None) -> Answer:
+    """OpenAI's answer to a request that is refused for its own fault."""
+    inner = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+    return Answer(status, orjson.dumps({"error": inner}, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def wrong_key(authorization: str) -> Answer:
+    """401 invalid_api_key; echoes a part of the key as OpenAI does."""
+    key = authorization.removeprefix("Bearer ").strip()
+    if not key:
+        hint = "You need to provide your API key in an Authorization header using Bearer auth."
+        return error(401, f"You didn't provide an API key. {hint}")
+    where = "You can find your API key at https://platform.openai.com/account/api-keys."
+    return error(401, f"Incorrect API key provided: {masked(key)}. {where}", "invalid_api_key")
+
+
+def masked(key: str) -> str:
+    """The beginning and the last four characters of a key, stars between; less of a short one."""
+    head, tail = (8, 4) if len(key) > 20 else (2, 2) if len(key) > 8 else (0, 0)
+    return key[:head] + "*" * (len(key) - head - tail) + key[len(key) - tail :]

@@ -12,43 +12,40 @@ from typing import Any, NamedTuple
 import orjson
 
 from batchrun.models import Endpoint
-from batchrun.sim.asks import Ask, count
+from batchrun.sim.requests import Request, count
 from batchrun.sim.schema import example
+from batchrun.sim.settings import Settings
 
 MARK = "[simulated] "
 FINGERPRINT = "batchrun-sim"
 _SENTENCE = re.compile(r"[.!?](?=\s|$)|[。！？]")
 
 
-class Made(NamedTuple):
-    """A reply as a JSON value, and the tokens its usage states. `total` is what a request takes from the bucket."""
+class Reply(NamedTuple):
+    """A reply as a JSON value, and the tokens its usage states."""
 
     value: dict[str, Any]
     input_tokens: int
     output_tokens: int
 
-    @property
-    def total(self) -> int:
-        """Input and output."""
-        return self.input_tokens + self.output_tokens
 
-
-class _Said(NamedTuple):
+class _Texts(NamedTuple):
     texts: list[tuple[str, bool]]
     output_tokens: int
 
 
-def make(ask: Ask, digest: str, *, reply_tokens: int, reasoning: int, cached: float) -> Made:
-    """The reply to a request; `digest` names it. Figures as in `Settings`."""
-    if ask.endpoint is Endpoint.EMBEDDINGS:
-        return _embeddings(ask)
-    texts = [_say(ask, text, reply_tokens) for text in ask.texts for _ in range(ask.choices)]
-    said = _Said(texts, sum(count(text) + reasoning for text, _ in texts))
-    usage = _USAGES[ask.endpoint](ask.input_tokens, said.output_tokens, int(ask.input_tokens * cached), reasoning)
-    value = _SHAPES[ask.endpoint](ask, digest, said)
+def make(request: Request, digest: str, settings: Settings) -> Reply:
+    """The reply to a request; `digest` names it."""
+    if request.endpoint is Endpoint.EMBEDDINGS:
+        return _embeddings(request)
+    texts = [_say(request, text, settings.reply_tokens) for text in request.texts for _ in range(request.choices)]
+    said = _Texts(texts, sum(count(text) + settings.reasoning for text, _ in texts))
+    cached = int(request.input_tokens * settings.cached)
+    usage = _USAGES[request.endpoint](request.input_tokens, said.output_tokens, cached, settings.reasoning)
+    value = _SHAPES[request.endpoint](request, digest, said)
     value["usage"] = usage
     value["system_fingerprint"] = FINGERPRINT
-    return Made(value, ask.input_tokens, said.output_tokens)
+    return Reply(value, request.input_tokens, said.output_tokens)
 
 
 def dump(value: Any) -> bytes:
@@ -79,16 +76,16 @@ def unit_vector(text: str, dimensions: int) -> list[float]:
     return [each / length for each in drawn] if any(drawn) else [1.0] + [0.0] * (dimensions - 1)
 
 
-def _say(ask: Ask, text: str, reply_tokens: int) -> tuple[str, bool]:
+def _say(request: Request, text: str, reply_tokens: int) -> tuple[str, bool]:
     """The text of one reply, and whether it was cut by the request's limit."""
-    if ask.schema is None:
+    if request.schema is None:
         whole = MARK + leading(text, 4 * reply_tokens - len(MARK))
     else:
-        schema = ask.schema or {"type": "object", "properties": {"text": {"type": "string"}}}
+        schema = request.schema or {"type": "object", "properties": {"text": {"type": "string"}}}
         whole = dump(example(schema, MARK + leading(text, 80))).decode()
-    if ask.limit is None or count(whole) <= ask.limit:
+    if request.limit is None or count(whole) <= request.limit:
         return whole, False
-    return _cut(whole, 4 * ask.limit), True
+    return _cut(whole, 4 * request.limit), True
 
 
 def _cut(text: str, size: int) -> str:
@@ -104,7 +101,7 @@ def _cut(text: str, size: int) -> str:
     return encoded[:size].decode("utf-8", "surrogatepass")
 
 
-def _chat(ask: Ask, digest: str, said: _Said) -> dict[str, Any]:
+def _chat(request: Request, digest: str, said: _Texts) -> dict[str, Any]:
     choices = [
         {
             "index": index,
@@ -114,22 +111,22 @@ def _chat(ask: Ask, digest: str, said: _Said) -> dict[str, Any]:
         }
         for index, (text, cut) in enumerate(said.texts)
     ]
-    return _frame(f"chatcmpl-sim-{digest}", "chat.completion", ask.model, choices)
+    return _frame(f"chatcmpl-sim-{digest}", "chat.completion", request.model, choices)
 
 
-def _completions(ask: Ask, digest: str, said: _Said) -> dict[str, Any]:
+def _completions(request: Request, digest: str, said: _Texts) -> dict[str, Any]:
     choices = [
         {"index": index, "text": text, "logprobs": None, "finish_reason": "length" if cut else "stop"}
         for index, (text, cut) in enumerate(said.texts)
     ]
-    return _frame(f"cmpl-sim-{digest}", "text_completion", ask.model, choices)
+    return _frame(f"cmpl-sim-{digest}", "text_completion", request.model, choices)
 
 
 def _frame(name: str, kind: str, model: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
     return {"id": name, "object": kind, "created": 0, "model": model, "choices": choices}
 
 
-def _responses(ask: Ask, digest: str, said: _Said) -> dict[str, Any]:
+def _responses(request: Request, digest: str, said: _Texts) -> dict[str, Any]:
     text, cut = said.texts[0]
     status = "incomplete" if cut else "completed"
     message: dict[str, Any] = {
@@ -146,20 +143,20 @@ def _responses(ask: Ask, digest: str, said: _Said) -> dict[str, Any]:
         "status": status,
         "error": None,
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-        "model": ask.model,
+        "model": request.model,
         "output": [message],
     }
 
 
-def _embeddings(ask: Ask) -> Made:
-    vectors = [unit_vector(text, ask.dimensions) for text in ask.texts]
+def _embeddings(request: Request) -> Reply:
+    vectors = [unit_vector(text, request.dimensions) for text in request.texts]
     data = [
-        {"object": "embedding", "index": index, "embedding": _packed(vector) if ask.base64 else vector}
+        {"object": "embedding", "index": index, "embedding": _packed(vector) if request.base64 else vector}
         for index, vector in enumerate(vectors)
     ]
-    usage = {"prompt_tokens": ask.input_tokens, "total_tokens": ask.input_tokens}
-    value = {"object": "list", "data": data, "model": ask.model, "usage": usage, "system_fingerprint": FINGERPRINT}
-    return Made(value, ask.input_tokens, 0)
+    usage = {"prompt_tokens": request.input_tokens, "total_tokens": request.input_tokens}
+    value = {"object": "list", "data": data, "model": request.model, "usage": usage, "system_fingerprint": FINGERPRINT}
+    return Reply(value, request.input_tokens, 0)
 
 
 def _packed(vector: list[float]) -> str:
@@ -186,7 +183,7 @@ def _responses_usage(given: int, said: int, cached: int, reasoning: int) -> dict
     }
 
 
-_SHAPES: dict[Endpoint, Callable[[Ask, str, _Said], dict[str, Any]]] = {
+_SHAPES: dict[Endpoint, Callable[[Request, str, _Texts], dict[str, Any]]] = {
     Endpoint.CHAT: _chat,
     Endpoint.RESPONSES: _responses,
     Endpoint.COMPLETIONS: _completions,

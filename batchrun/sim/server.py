@@ -9,14 +9,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from batchrun.errors import RefusedError
-from batchrun.sim import problems
 from batchrun.sim.faults import Fault
-from batchrun.sim.problems import Answer
-from batchrun.sim.provider import Provider
+from batchrun.sim.http import Answer, Call, Connection
+from batchrun.sim.provider import Provider, error
 from batchrun.sim.replies import dump
 from batchrun.sim.settings import Settings
-from batchrun.sim.tally import Stats
-from batchrun.sim.wire import Call, Connection
+from batchrun.sim.stats import Stats
 
 _LOOPBACK = "127.0.0.1"
 _BACKLOG = 4096
@@ -27,7 +25,7 @@ class Server:
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self.provider = Provider(settings, clock)
-        self._live: set[Connection] = set()
+        self._connections: set[Connection] = set()
         self._listener: asyncio.Server | None = None
         self._socket = _bound(settings.port)
         self.port: int = self._socket.getsockname()[1]
@@ -61,10 +59,10 @@ class Server:
 
     async def stop(self) -> None:
         """Stop listening and reset whatever is connected."""
-        self._forget_outages()
+        self._cancel_outages()
         for task in self._tasks:
             task.cancel()
-        for connection in list(self._live):
+        for connection in list(self._connections):
             connection.reset()
         if self._listener is not None:
             self._listener.close()
@@ -77,7 +75,7 @@ class Server:
         self._timers.append(asyncio.get_running_loop().call_later(seconds, self._come_up))
 
     def _plan_outages(self, faults: tuple[Fault, ...]) -> None:
-        self._forget_outages()
+        self._cancel_outages()
         loop = asyncio.get_running_loop()
         elapsed = self.provider.elapsed()
         for fault in faults:
@@ -86,14 +84,14 @@ class Server:
                 if fault.end != float("inf"):
                     self._timers.append(loop.call_later(fault.end - elapsed, self._come_up))
 
-    def _forget_outages(self) -> None:
+    def _cancel_outages(self) -> None:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
 
     def _go_down(self) -> None:
         self._up = False
-        for connection in list(self._live):
+        for connection in list(self._connections):
             connection.reset()
         if self._listener is not None:
             self._listener.close()
@@ -118,7 +116,7 @@ class Server:
                 self._go_down()
 
     def _connection(self) -> Connection:
-        return Connection(self._answer, self._live)
+        return Connection(self._answer, self._connections)
 
     def _answer(self, connection: Connection, call: Call) -> None:
         if not call.path.startswith("/_sim/"):
@@ -127,7 +125,7 @@ class Server:
         try:
             told = self._control(f"{call.method} {call.path}", call.body)
         except (RefusedError, ValueError, TypeError, KeyError) as refused:
-            connection.send(problems.error(400, str(refused), "invalid_request_error"))
+            connection.send(error(400, str(refused)))
         else:
             connection.send(Answer(200, dump(told)))
 

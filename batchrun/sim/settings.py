@@ -5,11 +5,12 @@ from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
+from batchrun import providers
 from batchrun.errors import RefusedError
 from batchrun.sim.faults import Fault, parse_fault
 from batchrun.sim.latency import Latency, parse_latency
 
-RETRY_AFTER = ("both", "ms", "seconds", "date", "gateway", "none")
+RETRY_AFTER = ("dialect", "both", "ms", "seconds", "date", "gateway", "none")
 CHARGE = ("usage", "stated")
 AT_ONCE = Latency()
 
@@ -18,12 +19,12 @@ AT_ONCE = Latency()
 class Settings:
     """Everything that can be chosen; the defaults make a provider without limits, latency and faults.
 
-    `port` 0 takes a free one. `rpm` and `tpm` are per minute, None for no limit; `request_depth` and `token_depth`
-    the depths of their buckets, None for the defaults of docs/sim.md; `charge` is "usage" or "stated", what a
+    `port` 0 takes a free one. `dialect` is one of docs/sim.md. `rpm` and `tpm` are per minute, `rpd` per day, None for
+    the figures of the dialect (the default one has no limits); `request_depth` and `token_depth` the depths of the
+    buckets, None for the defaults of docs/sim.md; `charge` is "usage" or "stated", what a
     request takes from the tokens bucket. `concurrency` is how many requests are served at once; those over it get a
-    429, or wait with `queue`. `headers` switches the rate-limit headers, `retry_after` is the way a 429 names its
-    wait: one of RETRY_AFTER, or "=VALUE" for that very header value. `count_rejected` lets refused requests take
-    from the bucket. `reply_tokens` is the longest reply where the request states no limit, `reasoning` the
+    429, or wait with `queue`. `headers` switches the rate-limit headers, `retry_after` is the way a refusal names its
+    wait: one of RETRY_AFTER, or "=VALUE" for that very header value. `reply_tokens` is the longest reply where the request states no limit, `reasoning` the
     reasoning tokens of every reply, `cached` the share of its input tokens that count as cached. `drip` is the
     seconds between the pieces of a slow body. `record` keeps a log of every call. With `require_key` a request
     needs some bearer key. `seed` varies what is drawn.
@@ -32,8 +33,10 @@ class Settings:
     """
 
     port: int = 0
+    dialect: str = "openai"
     rpm: float | None = None
     tpm: float | None = None
+    rpd: float | None = None
     request_depth: float | None = None
     token_depth: float | None = None
     charge: str = "usage"
@@ -41,8 +44,7 @@ class Settings:
     queue: bool = False
     latency: Latency = AT_ONCE
     headers: bool = True
-    retry_after: str = "both"
-    count_rejected: bool = False
+    retry_after: str = "dialect"
     faults: tuple[Fault, ...] = ()
     seed: int = 0
     require_key: bool = False
@@ -53,7 +55,7 @@ class Settings:
     record: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("rpm", "tpm", "request_depth", "token_depth", "concurrency", "reply_tokens", "drip"):
+        for name in ("rpm", "tpm", "rpd", "request_depth", "token_depth", "concurrency", "reply_tokens", "drip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise RefusedError(f"The simulated provider cannot have {name} = {value!r}", "give a number above 0")
@@ -61,6 +63,10 @@ class Settings:
             raise RefusedError(f"Not a port: {self.port}", "give a number from 1 to 65535, or 0 for a free port")
         if self.reasoning < 0 or not 0 <= self.cached <= 1:
             raise RefusedError("reasoning is a number of tokens, cached a share from 0 to 1")
+        if self.dialect not in (known := providers.table("simulated")):
+            near = get_close_matches(self.dialect, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
+            raise RefusedError(f"Unknown dialect: {self.dialect!r}", hint)
         if self.charge not in CHARGE:
             raise RefusedError(f"Unknown charge: {self.charge!r}", f"one of {', '.join(CHARGE)}")
         if self.retry_after not in RETRY_AFTER and not self.retry_after.startswith("="):

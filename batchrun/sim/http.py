@@ -12,12 +12,21 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
-from batchrun.sim.problems import Answer
-from batchrun.sim.times import http_date
+from batchrun.sim.formats import http_date
 
 _LARGEST_HEAD = 256 * 1024
 _LARGEST_BODY = 256 * 1024 * 1024
 _RESET = struct.pack("ii", 1, 0)
+
+
+class Answer(NamedTuple):
+    """One HTTP answer: `headers` are whole lines, each with its end; `states` is whether it tells of the limits."""
+
+    status: int
+    body: bytes
+    headers: str = ""
+    kind: str = "application/json"
+    states: bool = True
 
 
 class Call(NamedTuple):

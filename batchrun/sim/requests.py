@@ -10,13 +10,21 @@ from typing import Any, NamedTuple
 import orjson
 
 from batchrun.models import Endpoint
-from batchrun.sim.problems import Problem
 
 _UNREADABLE = "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP library correctly.)"
 
 
-class Ask(NamedTuple):
-    """A request understood.
+class Problem(NamedTuple):
+    """Why a request is refused for its own fault."""
+
+    status: int
+    message: str
+    param: str | None = None
+    code: str | None = None
+
+
+class Request(NamedTuple):
+    """What a request body asks for.
 
     `texts` are what is to be answered, one for each reply; `limit` is in tokens for one reply, None where the
     request states none; `schema` is the JSON schema the reply has to satisfy, `{}` for any JSON object, None for plain
@@ -34,7 +42,7 @@ class Ask(NamedTuple):
     base64: bool = False
 
 
-def understand(endpoint: Endpoint, body: bytes) -> Ask | Problem:
+def parse_request(endpoint: Endpoint, body: bytes) -> Request | Problem:
     """Read a request body, or say what is wrong with it."""
     asked = _parsed(body)
     if not isinstance(asked, dict):
@@ -68,7 +76,7 @@ def _parsed(body: bytes) -> Any:
         return None
 
 
-def _chat(model: str, asked: dict[str, Any]) -> Ask | Problem:
+def _chat(model: str, asked: dict[str, Any]) -> Request | Problem:
     messages = asked.get("messages")
     if not isinstance(messages, list) or not messages:
         return _missing("messages")
@@ -76,10 +84,10 @@ def _chat(model: str, asked: dict[str, Any]) -> Ask | Problem:
     shape: dict[str, Any] = asked.get("response_format") or {}
     schema = _schema(shape, shape.get("json_schema") or {})
     text, tokens = _dialogue(messages)  # pyright: ignore[reportUnknownArgumentType]  # foreign JSON
-    return Ask(Endpoint.CHAT, model, [text], tokens, limit, _choices(asked), schema)
+    return Request(Endpoint.CHAT, model, [text], tokens, limit, _choices(asked), schema)
 
 
-def _responses(model: str, asked: dict[str, Any]) -> Ask | Problem:
+def _responses(model: str, asked: dict[str, Any]) -> Request | Problem:
     given: Any = asked.get("input")
     if not given:
         return _missing("input")
@@ -88,18 +96,20 @@ def _responses(model: str, asked: dict[str, Any]) -> Ask | Problem:
     shape: dict[str, Any] = options.get("format") or {}
     text, tokens = _dialogue(messages)
     tokens += count(asked.get("instructions") or "")
-    return Ask(Endpoint.RESPONSES, model, [text], tokens, _limit(asked, "max_output_tokens"), 1, _schema(shape, shape))
+    return Request(
+        Endpoint.RESPONSES, model, [text], tokens, _limit(asked, "max_output_tokens"), 1, _schema(shape, shape)
+    )
 
 
-def _completions(model: str, asked: dict[str, Any]) -> Ask | Problem:
+def _completions(model: str, asked: dict[str, Any]) -> Request | Problem:
     texts = _texts(asked.get("prompt"))
     if not texts:
         return _missing("prompt")
     limit = _limit(asked, "max_tokens")
-    return Ask(Endpoint.COMPLETIONS, model, texts, sum(map(count, texts)), limit, _choices(asked))
+    return Request(Endpoint.COMPLETIONS, model, texts, sum(map(count, texts)), limit, _choices(asked))
 
 
-def _embeddings(model: str, asked: dict[str, Any]) -> Ask | Problem:
+def _embeddings(model: str, asked: dict[str, Any]) -> Request | Problem:
     texts = _texts(asked.get("input"))
     if not texts:
         return _missing("input")
@@ -108,10 +118,10 @@ def _embeddings(model: str, asked: dict[str, Any]) -> Ask | Problem:
         return Problem(400, "Invalid value for 'dimensions'.", "dimensions", "invalid_value")
     base64 = asked.get("encoding_format") == "base64"
     tokens = sum(map(count, texts))
-    return Ask(Endpoint.EMBEDDINGS, model, texts, tokens, dimensions=dimensions, base64=base64)
+    return Request(Endpoint.EMBEDDINGS, model, texts, tokens, dimensions=dimensions, base64=base64)
 
 
-_READERS: dict[Endpoint, Callable[[str, dict[str, Any]], Ask | Problem]] = {
+_READERS: dict[Endpoint, Callable[[str, dict[str, Any]], Request | Problem]] = {
     Endpoint.CHAT: _chat,
     Endpoint.RESPONSES: _responses,
     Endpoint.COMPLETIONS: _completions,

@@ -1,26 +1,17 @@
-"""Replies that are well-formed HTTP and not what was hoped for: the faults whose answer is a 200."""
+"""Defective replies: the faults whose answer is a well-formed 200."""
 
 from collections.abc import Callable
 from typing import Any
 
-from batchrun.sim.problems import Answer, html, of_status
+from batchrun.sim.http import Answer
 from batchrun.sim.replies import dump
 
-
-def _page(_whole: bytes) -> Answer:
-    return html(200, "Please sign in")._replace(status=200)
-
-
-def _server_error(_whole: bytes) -> Answer:
-    return of_status(500)._replace(status=200)
-
-
+_PAGE = b"<html>\r\n<head><title>Please sign in</title></head>\r\n<body><h1>Please sign in</h1></body>\r\n</html>\r\n"
 BODIES: dict[str, Callable[[bytes], Answer]] = {
-    "html": _page,
+    "html": lambda _: Answer(200, _PAGE, kind="text/html; charset=utf-8"),
     "empty": lambda _: Answer(200, b""),
     "null": lambda _: Answer(200, b"null"),
     "list": lambda _: Answer(200, b"[]"),
-    "error": _server_error,
     "cut": lambda whole: Answer(200, whole[: len(whole) // 2]),
     "badutf8": lambda whole: Answer(200, whole.replace(b"[simulated]", b"[simulated\xff\xfe", 1)),
 }
@@ -73,7 +64,7 @@ VALUES: dict[str, Callable[[dict[str, Any]], None]] = {
 }
 
 
-def twisted(name: str, value: dict[str, Any]) -> Answer:
+def defective(name: str, value: dict[str, Any]) -> Answer:
     """The answer of a fault that is a 200; with another fault's name the reply itself. Changes `value`."""
     if change := VALUES.get(name):
         change(value)

@@ -1,4 +1,4 @@
-"""What the simulated provider has seen: the ground truth that a client's own account is held against."""
+"""What the simulated provider has counted: the truth that a client's own account is compared with."""
 
 from array import array
 from collections import Counter

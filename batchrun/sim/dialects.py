@@ -1,0 +1,192 @@
+"""What the simulated provider admits, states and says, as the table of its dialect has it.
+
+`batchrun/providers/simulated.toml` has the dialects and explains their members. No code here knows a provider.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+import orjson
+
+from batchrun import providers
+from batchrun.sim.formats import Span, filled
+from batchrun.sim.http import Answer
+from batchrun.sim.limits import Bucket, Window
+from batchrun.sim.settings import Settings
+
+_RETRY_AFTER: dict[str, dict[str, str]] = {
+    "both": {"retry-after": "{wait:s}", "retry-after-ms": "{wait:ms}"},
+    "ms": {"retry-after-ms": "{wait:ms}"},
+    "seconds": {"retry-after": "{wait:s}"},
+    "date": {"retry-after": "{wait:date}"},
+    "gateway": {"llm_provider-retry-after": "{wait:s}"},
+    "none": {},
+}
+"""The ways a refusal can be told to name its wait, in the place of the dialect's own."""
+_OPTION_PER = {"rpm": 60, "tpm": 60, "rpd": 86_400}
+
+
+class Cost(NamedTuple):
+    """What one request takes from the limits."""
+
+    tokens: int
+    input: int
+    output: int
+    requests: int = 1
+
+
+class Refused(NamedTuple):
+    """Why a limit does not admit a request: the unit of the limit, and the seconds to wait, None where no wait helps."""
+
+    kind: str
+    wait: float | None
+    answer: Answer
+
+
+class _Limit:
+    """One limit of a dialect: `figure` for `per` seconds; `enforced` is what admits, `stated` what headers tell of."""
+
+    def __init__(self, rule: Mapping[str, Any], figure: float, depth: float | None, now: float, epoch: float) -> None:
+        self.unit: str = rule["unit"]
+        self.name: str = rule.get("name", f"{self.unit} per {rule['per']} s")
+        self.figure = figure
+        self.per: int = rule["per"]
+        rate = figure / self.per
+        self.stated: Bucket | Window = Bucket(rate, figure, now)
+        kind, span = rule.get("kind", "bucket"), rule.get("span", self.per)
+        if kind == "bucket":
+            self.enforced = Bucket(rate, depth or _depth(self.unit, rate, rule.get("depth")), now)
+        else:
+            depth = max(1.0, rate * span)
+            self.enforced = Window(depth, depth / rate, epoch if kind == "aligned" else None)
+            if span == self.per:
+                self.stated = self.enforced
+        if rule.get("states") == "held":
+            self.stated = self.enforced
+        self.binding: bool = rule.get("enforced", True)
+        self.template = "".join(f"{name}: {text}\r\n" for name, text in rule.get("headers", {}).items())
+        self._key = (self.unit, self.per, figure, self.enforced.depth)
+
+    def take(self, need: float, now: float) -> None:
+        self.enforced.take(need, now)
+        if self.stated is not self.enforced:
+            self.stated.take(need, now)
+
+    def facts(self, now: float, epoch: float) -> dict[str, Any]:
+        """What templates may name."""
+        return {
+            "limit": f"{self.figure:.0f}",
+            "remaining": max(0, int(self.stated.level(now) + 1e-9)),
+            "used": f"{self.figure - max(0, int(self.enforced.level(now) + 1e-9)):.0f}",
+            "reset": Span(max(0.0, self.stated.reset(now)), now + epoch),
+            "per": self.per,
+            "unit": self.unit,
+            "name": self.name,
+        }
+
+    def same(self, other: "_Limit") -> bool:
+        return self._key == other._key  # of its own class
+
+
+class Limiter:
+    """The limits of one provider in a dialect. Times are monotonic seconds, given by the caller.
+
+    `epoch` is seconds since 1970 at time 0, by default that of this machine's clock.
+    """
+
+    def __init__(self, settings: Settings, now: float, *, epoch: float | None = None) -> None:
+        self.dialect = settings.dialect
+        self.places: int | None = settings.concurrency or _table(settings.dialect).get("concurrency")
+        self._epoch = time.time() - now if epoch is None else epoch
+        self._retry_after = settings.retry_after
+        self.limits: list[_Limit] = []
+        depths = {"requests": settings.request_depth, "tokens": settings.token_depth}
+        for rule in _table(settings.dialect)["limits"]:
+            option = rule.get("setting", "")
+            stated: float | None = getattr(settings, option, None)
+            figure = rule.get("default") if stated is None else stated * rule["per"] / _OPTION_PER[option]
+            if figure is not None:
+                depth = depths.get(rule["unit"]) if rule["per"] <= 60 else None
+                self.limits.append(_Limit(rule, figure, depth, now, self._epoch))
+        self._constant = _lines(_table(settings.dialect).get("headers", {}), {})
+
+    def admit(self, cost: Cost, model: str, now: float) -> Refused | None:
+        """Take one request and its tokens from every limit, or say which refuses and take nothing."""
+        refused: tuple[float, _Limit] | None = None
+        for limit in self.limits:
+            need = getattr(cost, limit.unit)
+            if not limit.binding:
+                continue
+            if need > max(limit.figure, 1):
+                facts = limit.facts(now, self._epoch) | {"need": need, "model": model}
+                return Refused(limit.unit, None, self.answer("too_large", now, **facts))
+            wait = limit.enforced.wait(need, now)
+            if wait and (refused is None or wait > refused[0]):
+                refused = wait, limit
+        if refused:
+            wait, limit = refused
+            facts = limit.facts(now, self._epoch) | {"need": getattr(cost, limit.unit), "model": model}
+            name = limit.unit if limit.unit in _table(self.dialect)["answers"] else "rate"
+            return Refused(limit.unit, wait, self.answer(name, now, wait, **facts))
+        for limit in self.limits:
+            limit.take(getattr(cost, limit.unit), now)
+        return None
+
+    def headers(self, now: float) -> str:
+        """The header lines of every answer, each with its end."""
+        told = [limit.template.format_map(limit.facts(now, self._epoch)) for limit in self.limits if limit.template]
+        return "".join(told) + self._constant if told else self._constant
+
+    def keep(self, older: "Limiter") -> None:
+        """Go on with the state of the older limiter's limits that are still the same."""
+        if older.dialect == self.dialect:
+            self.limits = [next((old for old in older.limits if old.same(new)), new) for new in self.limits]
+
+    def answer(self, name: str, now: float = 0.0, wait: float = 1.0, /, **facts: Any) -> Answer:
+        """An answer of the dialect filled in; `name` is a limit's refusal, a fault or a status.
+
+        What the dialect does not have is taken from the default one, a status from its class there. An answer that
+        names a wait names it in the way of the setting `retry_after`.
+        """
+        found = _answer(self.dialect, name)
+        status = found.get("status") or int(name)
+        facts |= {"status": status, "wait": Span(wait, now + self._epoch)}
+        headers: dict[str, str] = found.get("headers", {})
+        style = self._retry_after
+        if style != "dialect" and found.get("waits", any("retry-after" in each.lower() for each in headers)):
+            headers = {each: text for each, text in headers.items() if "retry-after" not in each.lower()}
+            headers |= {"retry-after": style[1:]} if style.startswith("=") else _RETRY_AFTER[style]
+        if "body" in found:
+            kind = found.get("type", "application/json")
+            body = orjson.dumps(filled(found["body"], facts), option=orjson.OPT_APPEND_NEWLINE)
+        else:
+            kind = found.get("type", "text/html; charset=utf-8")
+            body = filled(found["text"], facts).encode()
+        return Answer(status, body, _lines(headers, facts), kind, states=found.get("states", True))
+
+
+@cache
+def _answer(dialect: str, name: str) -> dict[str, Any]:
+    """The template of an answer, its body as a JSON value."""
+    own, default = _table(dialect)["answers"], _table("openai")["answers"]
+    keys = [name]
+    if name.isdigit():
+        keys += ["52x"] if 520 <= int(name) <= 527 else [f"{name[0]}xx"]
+    found = next(table[key] for key in keys for table in (own, default) if key in table)
+    return {**found, "body": json.loads(found["body"])} if "body" in found else found
+
+
+def _table(dialect: str) -> dict[str, Any]:
+    return providers.table("simulated")[dialect]
+
+
+def _depth(unit: str, rate: float, seconds: float | None) -> float:
+    """How deep an enforced bucket is: so many seconds of its rate, else two requests or 50 ms, else one second."""
+    return max(1.0, rate * seconds if seconds is not None else max(2.0, 0.05 * rate) if unit == "requests" else rate)
+
+
+def _lines(headers: Mapping[str, str], facts: Mapping[str, Any]) -> str:
+    return "".join(f"{name}: {filled(text, facts)}\r\n" for name, text in headers.items())
