@@ -1,16 +1,22 @@
 """A document: bytes of one format, its segments with lasting names, and the same bytes with some of them replaced."""
 
+import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from batchrun.documents.android import AndroidStrings
 from batchrun.documents.jsontree import JsonTree
 from batchrun.documents.markdown import Markdown
 from batchrun.documents.paragraphs import PlainText
 from batchrun.documents.po import Catalog
 from batchrun.documents.segment import DocumentError, Edit, Existing, Format, Segment, Value, splice, text_hash, wanted
 from batchrun.documents.subtitles import Subtitles
+from batchrun.documents.xliff import Xliff
+from batchrun.documents.xmlcatalogs import QtTranslations, Resx, TranslationMemory
 
+_XML = frozenset({"android", "xliff", "ts", "resx", "tmx"})
+_DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z][\w.-]*)""")
 _LONGEST_ID = 200
 _CHARSET = re.compile(rb'"Content-Type:[^"\n]*charset=([A-Za-z0-9_.:-]+)')
 
@@ -35,7 +41,9 @@ class Document:
         self.format = format
         self._existing = existing
         self._encoding = encoding_of(format, data)
-        self._content = _decoded(data, self._encoding)
+        self._xml = format in _XML
+        content = _decoded(data, self._encoding)
+        self._content = content.encode().decode("latin-1") if self._xml else content
         self._reader = _READERS[format](self._content, language)
 
     def entries(self) -> Iterator[Entry]:
@@ -54,7 +62,7 @@ class Document:
     def misfit(self, segment: Segment, value: str) -> str | None:
         """Why a text would damage the document in the place of the segment."""
         try:
-            value.encode(self._encoding)
+            value.encode("utf-8" if self._xml else self._encoding)
         except UnicodeEncodeError as error:
             return f"{value[error.start]!r} cannot be written in the file's encoding, {self._encoding.upper()}"
         return self._reader.misfit(segment, value)
@@ -64,8 +72,15 @@ class Document:
 
         A segment without a value stays as it is. Raises DocumentError for a name that the document does not have.
         """
-        for piece in splice(self._content, self._edits(values)):
-            yield piece.encode(self._encoding)
+        pieces = splice(self._content, self._edits(values))
+        if not self._xml:
+            yield from (piece.encode(self._encoding) for piece in pieces)
+        elif self._encoding == "utf-8":
+            yield from (piece.encode("latin-1") for piece in pieces)
+        else:
+            decoder = codecs.getincrementaldecoder("utf-8")()
+            texts = (decoder.decode(piece.encode("latin-1")) for piece in pieces)
+            yield from (text.encode(self._encoding, "xmlcharrefreplace") for text in texts)
 
     def _edits(self, values: Iterable[tuple[str, Value]]) -> Iterator[Edit]:
         entries = self.entries()
@@ -95,6 +110,8 @@ def encoding_of(format: str, data: bytes) -> str:
         return "utf-16-le" if data[:1] == b"\xff" else "utf-16-be"
     if format == "po" and (stated := _CHARSET.search(data)) is not None and stated[1] != b"CHARSET":
         return stated[1].decode("ascii")
+    if format in _XML and (declared := _DECLARED.match(data)) is not None:
+        return declared[1].decode("ascii").lower()
     return "utf-8"
 
 
@@ -116,6 +133,11 @@ _READERS: Mapping[str, Callable[[str, str | None], Format]] = {
     "markdown": lambda content, language: Markdown(content),
     "text": lambda content, language: PlainText(content),
     "json": JsonTree,
+    "android": AndroidStrings,
+    "xliff": lambda content, language: Xliff(content),
+    "ts": QtTranslations,
+    "resx": lambda content, language: Resx(content),
+    "tmx": TranslationMemory,
     "arb": lambda content, language: JsonTree(content, language, arb=True),
 }
 FORMATS = tuple(_READERS)

@@ -1,0 +1,177 @@
+"""Qt translations (.ts), .NET resources (.resx) and translation memories (.tmx).
+
+Sources: https://doc.qt.io/qt-6/linguist-ts-file-format.html,
+https://learn.microsoft.com/dotnet/core/extensions/work-with-resx-files-programmatically,
+https://www.gala-global.org/tmx-14b. A TMX unit gets a `tuv` in the target's language where it has none.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from batchrun.documents import plurals, xml_text
+from batchrun.documents.segment import DocumentError, Edit, Plural, Segment, Status, Value, newline_of
+from batchrun.documents.xml_text import Node, Spelling, Unit
+
+_UNFINISHED = re.compile(r"""\s+type\s*=\s*(?:"unfinished"|'unfinished')""")
+
+
+class _Place(NamedTuple):
+    """What is put before and after the new text, and between forms; `drop` is a range to take out before it."""
+
+    spelling: Spelling
+    before: str = ""
+    after: str = ""
+    drop: tuple[int, int] | None = None
+    between: str = ""
+
+
+class _Catalog:
+    """What the three formats share: a text between two tags."""
+
+    def __init__(self, content: str) -> None:
+        self._content = content
+        self._newline = newline_of(content)
+
+    def _text(self, node: Node | None) -> str:
+        return "" if node is None else xml_text.piece_of(self._content, node).text
+
+    def opening(self) -> tuple[Edit, ...]:
+        """Nothing."""
+        return ()
+
+    def edits(self, segment: Segment, value: Value) -> Iterator[Edit]:
+        """The new text in the place of the old one."""
+        place: _Place = segment.style
+        if place.drop is not None:
+            yield Edit(*place.drop, "")
+        yield Edit(segment.start, segment.end, f"{place.before}{self._spelled(value, place)}{place.after}")
+
+    def _spelled(self, value: Value, place: _Place) -> str:
+        return xml_text.spelled(str(value), place.spelling, self._newline)
+
+    def misfit(self, segment: Segment, value: str) -> str | None:
+        """What XML cannot hold."""
+        return xml_text.misfit(segment.text, value, segment.style.spelling)
+
+
+class QtTranslations(_Catalog):
+    """The messages of one .ts file; those that are gone from the program are left alone."""
+
+    def __init__(self, content: str, language: str | None) -> None:
+        super().__init__(content)
+        self._language = language
+
+    def segments(self) -> Iterator[Segment]:
+        """Messages by context, source text and comment, or by their id. Raises DocumentError."""
+        for unit in xml_text.units(self._content, frozenset({"context"})):
+            context = self._text(unit.node.child("name"))
+            for message in unit.node.all("message"):
+                yield from self._message(message, context, unit)
+
+    def _message(self, message: Node, context: str, unit: Unit) -> Iterator[Segment]:
+        source, translation = message.child("source"), message.child("translation")
+        if source is None or translation is None or translation.attributes.get("type") in ("obsolete", "vanished"):
+            return
+        comment = self._text(message.child("comment"))
+        text = self._text(source)
+        parts = [context, text, comment] if comment else [context, text]
+        id = message.attributes.get("id") or "\x04".join(parts)
+        note = "\n".join(filter(None, (comment, self._text(message.child("extracomment")))))
+        forms = translation.all("numerusform")
+        inner = self._content[translation.inner : translation.end]
+        filled = all(self._text(form).strip() for form in forms) if forms else bool(inner.strip())
+        unfinished = translation.attributes.get("type") == "unfinished"
+        status = Status.EMPTY if not filled else Status.FUZZY if unfinished else Status.TRANSLATED
+        plural = None
+        if message.attributes.get("numerus") == "yes":
+            plural = Plural({"other": text}, self._uses(len(forms), unit.within[0].attributes.get("language")))
+        place = self._place(translation, forms)
+        start, end = (forms[0].start, forms[-1].after) if forms else (translation.inner, translation.end)
+        if translation.empty_tag:
+            start, end = translation.start, translation.after
+        yield Segment(id, text, start, end, place, status, context, note, None, plural)
+
+    def _place(self, translation: Node, forms: list[Node]) -> _Place:
+        tag = self._content[translation.start : translation.inner]
+        if translation.empty_tag:
+            opened = re.sub(r"\s*/>\Z", ">", _UNFINISHED.sub("", tag))
+            return _Place(Spelling.PLAIN, opened, "</translation>")
+        between = self._content[forms[0].after : forms[1].start] if len(forms) > 1 else f"{self._newline}            "
+        found = _UNFINISHED.search(tag)
+        drop = (translation.start + found.start(), translation.start + found.end()) if found else None
+        return _Place(Spelling.PLAIN, drop=drop, between=between)
+
+    def _uses(self, count: int, language: str | None) -> dict[str, str]:
+        """The forms of the file's own language: as many as it has room for, where lupdate has made room."""
+        uses = dict(plurals.gettext(language or self._language).uses)
+        names = list(uses)[: count or None]
+        return {name: uses[name] for name in names} | {
+            f"form_{number}": "for other numbers" for number in range(len(names), count)
+        }
+
+    def _spelled(self, value: Value, place: _Place) -> str:
+        """Quotation marks are escaped, too, as lupdate does."""
+        if isinstance(value, str):
+            text = super()._spelled(value, place)
+            return text.replace('"', "&quot;").replace("'", "&apos;")
+        return place.between.join(f"<numerusform>{self._spelled(each, place)}</numerusform>" for each in value.values())
+
+
+class Resx(_Catalog):
+    """The strings of one .resx file; what is no text (images, sizes, names of controls) is left alone."""
+
+    def segments(self) -> Iterator[Segment]:
+        """Strings by their name. Raises DocumentError."""
+        for node, _ in xml_text.units(self._content, frozenset({"data"})):
+            value, name = node.child("value"), node.attributes.get("name", "")
+            if value is None or "type" in node.attributes or "mimetype" in node.attributes or name.startswith(">>"):
+                continue
+            piece = xml_text.piece_of(self._content, value)
+            note = self._text(node.child("comment"))
+            place = _Place(piece.spelling)
+            yield Segment(name, piece.text, piece.start, piece.end, place, note=note)
+
+
+class TranslationMemory(_Catalog):
+    """The units of one .tmx file that have no text in the target's language."""
+
+    def __init__(self, content: str, language: str | None) -> None:
+        super().__init__(content)
+        if language is None:
+            raise DocumentError("a TMX file holds many languages: name the one to translate into")
+        self._language = language.replace("_", "-")
+
+    def segments(self) -> Iterator[Segment]:
+        """Units by `tuid`, else by text. Raises DocumentError."""
+        srclang = None
+        for node, _ in xml_text.units(self._content, frozenset({"header", "tu"})):
+            if node.name == "header":
+                srclang = node.attributes.get("srclang")
+                continue
+            yield from self._unit(node, node.attributes.get("srclang", srclang))
+
+    def _unit(self, unit: Node, srclang: str | None) -> Iterator[Segment]:
+        variants = {_language(tuv): tuv for tuv in unit.all("tuv")}
+        source = variants.get((srclang or "").lower()) or next(iter(variants.values()), None)
+        segment = source.child("seg") if source else None
+        if source is None or segment is None or _language(source) == self._language.lower():
+            return
+        piece = xml_text.piece_of(self._content, segment)
+        note = "\n".join(map(self._text, unit.all("note")))
+        target = variants.get(self._language.lower())
+        written = target.child("seg") if target else None
+        id = unit.attributes.get("tuid")
+        if written is not None and not written.empty_tag:
+            status = Status.TRANSLATED if self._content[written.inner : written.end].strip() else Status.EMPTY
+            yield Segment(id, piece.text, written.inner, written.end, _Place(piece.spelling), status, note=note)
+            return
+        last = unit.all("tuv")[-1]
+        lang = "xml:lang" if "xml:lang" in source.attributes else "lang"
+        before = f'{xml_text.indentation(self._content, last.start)}<tuv {lang}="{self._language}"><seg>'
+        place = _Place(piece.spelling, before, "</seg></tuv>")
+        yield Segment(id, piece.text, last.after, last.after, place, note=note)
+
+
+def _language(tuv: Node) -> str:
+    return (tuv.attributes.get("xml:lang") or tuv.attributes.get("lang", "")).lower()
