@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from batchrun.errors import ExitCode
-from batchrun.models import Outcome, State, Totals, Usage
+from batchrun.models import Bill, Outcome, State, Totals, Usage
 
 
 class WaitReason(StrEnum):
@@ -66,7 +66,7 @@ class AttemptStarted(NamedTuple):
 class AttemptEnded(NamedTuple):
     """An attempt came to its end.
 
-    `cost` is what it is charged, in picodollars, None where the price is not known. `cause` is None for a paid reply
+    `cost` is what it is charged, in picodollars, None where the price is not known, `bill` the same by kind. `cause` is None for a paid reply
     that was accepted, else a short stable phrase; `status` is the HTTP status, 0 for none; `throttled` marks a 429;
     `retry` is whether the row will be sent again; `paid` whether a reply came.
     """
@@ -83,6 +83,7 @@ class AttemptEnded(NamedTuple):
     seconds: float
     usage: Usage | None
     cost: int | None = None
+    bill: Bill | None = None
 
 
 class RowFinished(NamedTuple):

@@ -84,13 +84,45 @@ class Request(NamedTuple):
     output_limit: int | None
 
 
+PICODOLLARS = 10**12
+"""Picodollars in a US dollar."""
+
+
 class Usage(NamedTuple):
-    """Tokens of one reply, as the provider counted them. `cached` is part of `input`, `reasoning` of `output`."""
+    """Tokens of one reply, as the provider counted them.
+
+    `cached` (read from a prompt cache), `written` (to one; `written_long` of it for an hour), `input_audio` and
+    `input_image` are parts of `input`; `reasoning`, `output_audio` and `output_image` of `output`. `tier` is the service
+    tier that the reply names, None for the standard one. `charged` is what the provider says it charged, in picodollars.
+    """
 
     input: int
     output: int
     cached: int
     reasoning: int
+    written: int = 0
+    written_long: int = 0
+    input_audio: int = 0
+    output_audio: int = 0
+    input_image: int = 0
+    output_image: int = 0
+    tier: str | None = None
+    charged: int | None = None
+
+
+class Bill(NamedTuple):
+    """What one attempt is charged, by kind, in picodollars. `other`: fees, and what no kind is known of."""
+
+    input: int = 0
+    cached: int = 0
+    written: int = 0
+    output: int = 0
+    other: int = 0
+
+    @property
+    def total(self) -> int:
+        """The whole."""
+        return self.input + self.cached + self.written + self.output + self.other
 
 
 class Fault(StrEnum):
@@ -226,8 +258,10 @@ class Pending(NamedTuple):
 class Totals:
     """The sums of a run, as the journal keeps them. Tokens and attempts include replies that were asked again.
 
-    Money is in picodollars. `cost` is what all attempts that ended are charged; parts of it are `cost_again`, for
-    replies that were invalid against the schema, and `cost_maybe`, for attempts without an answer, in full. `cost_open`
+    Money is in picodollars. `cost` is what all attempts that ended are charged. By kind it is `cost_input` (not from a
+    cache), `cost_cached`, `cost_cache_write`, `cost_output` and `cost_other` (fees, attempts without an answer or a usage,
+    and what the provider only states as a whole). Other parts of it are `cost_again`, for replies that were invalid
+    against the schema, and `cost_maybe`, for attempts without an answer, in full. `cost_open`
     is what open attempts may cost at worst. `unpriced` attempts were or may have been paid, at a price not known.
     `failed_for_now` and `failed_post`, which failed in post-processing, are part of `failed`. `shared` rows, part of
     `done`, were answered by the reply to an equal request; `saved_tokens` and `saved` are what they would have used and
@@ -253,13 +287,23 @@ class Totals:
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     without_usage: int = 0
     cost: int = 0
+    cost_cached: int = 0
+    cost_cache_write: int = 0
+    cost_output: int = 0
+    cost_other: int = 0
     cost_again: int = 0
     cost_maybe: int = 0
     cost_open: int = 0
     unpriced: int = 0
+
+    @property
+    def cost_input(self) -> int:
+        """What input that was neither read from nor written to a cache was charged."""
+        return self.cost - self.cost_cached - self.cost_cache_write - self.cost_output - self.cost_other
 
     @property
     def pending(self) -> int:

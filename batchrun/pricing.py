@@ -1,6 +1,7 @@
-"""What tokens cost: the prices of the profile, else those of the snapshot in the package `genai-prices`.
+"""What a reply costs: by the prices of the profile, else by those of the snapshot in the package `genai-prices`.
 
-Money is counted in whole picodollars (10⁻¹² USD), so that sums are exact: a price of 0.000001 USD per million tokens is
+A model has a set of rates for each service tier; the tier that the reply names decides. What a provider says it charged
+is believed before any price. Money is counted in whole picodollars (10⁻¹² USD), so that sums are exact: a price of 0.000001 USD per million tokens is
 one picodollar per token, and finer prices are rounded up. Nothing is looked up in the network. A price that is not
 known is None and never guessed: a model is only looked up among those of the host it is sent to.
 """
@@ -8,19 +9,24 @@ known is None and never guessed: a model is only looked up among those of the ho
 import datetime
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
 from importlib import metadata
 from typing import Any, NamedTuple
 
-from batchrun.models import Usage
+from batchrun.models import PICODOLLARS, Bill, Usage
 
-USD = 10**12
-"""Picodollars in a US dollar."""
+USD = PICODOLLARS
 PER_MILLION = USD // 10**6
 
+SLOT = 1800
+"""Seconds for which a price that depends on the time of day holds at least."""
+STANDARD = "default"
+"""The service tier of a reply that names none."""
+CHEAPER = frozenset({"flex", "batch"})
+"""Tiers that cost less than the standard one: where their price is not known, that one's is the most it can be."""
 _HOSTS = {"api.together.ai": "together"}
 """Hosts that the snapshot has under another address."""
 
@@ -39,50 +45,166 @@ class Rate(NamedTuple):
         """The rate of a request with so many input tokens."""
         return next((rate for start, rate in reversed(self.tiers) if input_tokens > start), self.base)
 
+    def times(self, factor: Decimal) -> "Rate":
+        """The rate times a factor, rounded up."""
+        return Rate(
+            math.ceil(self.base * factor), tuple((start, math.ceil(rate * factor)) for start, rate in self.tiers)
+        )
+
     @property
     def dearest(self) -> int:
         """The highest rate whatever the request."""
         return max([self.base, *(rate for _, rate in self.tiers)])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
-    """What the tokens of one model cost. `output` is None where the model makes none or its price is not known.
-
-    `source` says where the prices come from. `context_window` is the most tokens that a request and its reply may
-    have together, None where it is not known.
+class Rates(NamedTuple):
+    """What the kinds of tokens cost in one service tier. Kinds that have no rate cost what their whole costs: `cached`,
+    `written` and media the input's or the output's, `written_long` what `written` does. `output` is None where the model
+    makes none or its price is not known. `request` is a fee, picodollars per request.
     """
 
     input: Rate
-    cached: Rate
     output: Rate | None
-    source: str
-    context_window: int | None = None
+    cached: Rate | None = None
+    written: Rate | None = None
+    written_long: Rate | None = None
+    input_audio: Rate | None = None
+    output_audio: Rate | None = None
+    input_image: Rate | None = None
+    output_image: Rate | None = None
+    reasoning: Rate | None = None
+    request: int = 0
 
-    def cost(self, usage: Usage) -> int | None:
-        """Picodollars of one reply, None where it cannot be told."""
+    def times(self, factor: Decimal) -> "Rates":
+        """All rates times a factor, rounded up; fees stay."""
+        kinds = {kind: rate.times(factor) for kind, rate in self._asdict().items() if isinstance(rate, Rate)}
+        return self._replace(**kinds)
+
+    def bill(self, usage: Usage) -> Bill | None:
+        """What a reply costs, None where the price of its output is not known."""
         if self.output is None and usage.output:
             return None
-        fresh = (usage.input - usage.cached) * self.input.at(usage.input)
-        made = usage.output * self.output.at(usage.input) if self.output is not None else 0
-        return fresh + usage.cached * self.cached.at(usage.input) + made
+        size = usage.input
+        whole = self.input.at(size)
+        written = whole if self.written is None else self.written.at(size)
+        long = written if self.written_long is None else self.written_long.at(size)
+        kept = usage.written_long
+        plain = max(0, size - usage.cached - max(usage.written, kept) - usage.input_audio - usage.input_image)
+        return Bill(
+            plain * whole
+            + usage.input_audio * _at(self.input_audio, size, whole)
+            + usage.input_image * _at(self.input_image, size, whole),
+            usage.cached * _at(self.cached, size, whole),
+            max(0, usage.written - kept) * written + kept * long,
+            0 if self.output is None else self._output(usage, self.output.at(size)),
+            self.request,
+        )
 
-    def worst(self, input_tokens: int, output_tokens: int) -> int | None:
-        """Picodollars that a request with at most so many tokens cannot exceed: nothing cached, the dearest tier."""
-        if self.output is None:
-            return None if output_tokens else input_tokens * self.input.dearest
-        return input_tokens * max(self.input.dearest, self.cached.dearest) + output_tokens * self.output.dearest
+    def _output(self, usage: Usage, whole: int) -> int:
+        apart = usage.output_audio + usage.output_image
+        reasoning = usage.reasoning if self.reasoning is not None else 0
+        size = usage.input
+        return (
+            max(0, usage.output - apart - reasoning) * whole
+            + usage.output_audio * _at(self.output_audio, size, whole)
+            + usage.output_image * _at(self.output_image, size, whole)
+            + reasoning * _at(self.reasoning, size, whole)
+        )
+
+    @property
+    def dearest_input(self) -> int:
+        """The most that one token of a request can cost, in picodollars: media are not among its bytes."""
+        return max(rate.dearest for rate in (self.input, self.cached, self.written, self.written_long) if rate)
+
+    @property
+    def dearest_output(self) -> int | None:
+        """The most that one token of text or reasoning in a reply can cost, None where that is not known."""
+        return (
+            None if self.output is None else max(self.output.dearest, self.reasoning.dearest if self.reasoning else 0)
+        )
+
+
+def _at(rate: Rate | None, input_tokens: int, otherwise: int) -> int:
+    return otherwise if rate is None else rate.at(input_tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What one model costs: `rates` by service tier, `default` among them.
+
+    Where that depends on the time of day, `rates` has the highest of the day, and `slots` the rates of each half hour (UTC);
+    else `slots` is empty. `source` says where the prices come from. `context_window` is the most tokens that a request and its reply may
+    have together, None where it is not known.
+    """
+
+    rates: Mapping[str, Rates]
+    source: str
+    context_window: int | None = None
+    slots: tuple[Mapping[str, Rates], ...] = ()
+
+    @property
+    def standard(self) -> Rates:
+        """The rates of the tier that a request gets which names none."""
+        return self.rates[STANDARD]
+
+    def bill(self, usage: Usage, asked: str | None = None, at: float | None = None) -> Bill | None:
+        """What one reply is charged, by kind; None where it cannot be told.
+
+        `asked` is the tier that the request named, `at` the Unix time, None for the highest price of the day.
+        """
+        if usage.charged is not None:
+            return Bill(other=usage.charged)
+        known = self.slots[int(at // SLOT) % len(self.slots)] if self.slots and at is not None else self.rates
+        rates = _of_tier(known, usage.tier or asked or STANDARD)
+        return None if rates is None else rates.bill(usage)
+
+    def worst(self, input_tokens: int, output_tokens: int, tiers: Iterable[str] = (STANDARD,)) -> int | None:
+        """Picodollars that a request with at most so many tokens of text cannot exceed in any of these tiers, whatever it
+        reads from or writes to a cache and however long it is. None where a price is not known.
+        """
+        most = 0
+        for tier in tiers:
+            rates = _of_tier(self.rates, tier)
+            if rates is None or (rates.dearest_output is None and output_tokens):
+                return None
+            cost = input_tokens * rates.dearest_input + output_tokens * (rates.dearest_output or 0) + rates.request
+            most = max(most, cost)
+        return most
+
+    def tiers(self, asked: str | None) -> Iterable[str]:
+        """The tiers that may serve a request: the one that it names or the standard one; any where it names none, since
+        an account can have one set."""
+        return (asked, STANDARD) if asked else self.rates
 
     @property
     def text(self) -> str:
         """`$0.75 in, $0.075 cached, $4.5 out per million tokens (genai-prices 0.2.3)`."""
-        out = "" if self.output is None else f", {_rate_text(self.output)} out"
-        cached = "" if self.cached == self.input else f", {_rate_text(self.cached)} cached"
-        return f"{_rate_text(self.input)} in{cached}{out} per million tokens ({self.source})"
+        rates = self.standard
+        named = ((rates.cached, "cached"), (rates.written, "written to a cache"), (rates.output, "out"))
+        parts = [f"{_rate_text(rate)} {name}" for rate, name in named if rate is not None and rate != rates.input]
+        fee = f" and ${rates.request / USD:.10g} a request" if rates.request else ""
+        return f"{', '.join([f'{_rate_text(rates.input)} in', *parts])} per million tokens{fee} ({self.source})"
+
+
+def _of_tier(rates: Mapping[str, Rates], tier: str) -> Rates | None:
+    return rates.get(tier) or (rates[STANDARD] if tier in CHEAPER else None)
 
 
 def _rate_text(rate: Rate) -> str:
     return f"${rate.base / PER_MILLION:.10g}" + ("+" if rate.tiers else "")
+
+
+class Terms(NamedTuple):
+    """What a profile says about prices: US dollars per million tokens, `request_price` per request; factors are of the
+    standard tier's prices."""
+
+    input_price: float | None = None
+    output_price: float | None = None
+    cached_price: float | None = None
+    cache_write_price: float | None = None
+    request_price: float | None = None
+    batch_factor: float | None = None
+    tier_factors: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(slots=True)
@@ -90,13 +212,11 @@ class Tariff:
     """The prices of one run, by model; each model is looked up once.
 
     `base_url` is where requests go; for the simulated provider it is empty, and a model counts as if it were sent to
-    its own provider. The prices are USD per million tokens and win over the snapshot.
+    its own provider. `terms` win over the snapshot.
     """
 
     base_url: str
-    input_price: float | None = None
-    output_price: float | None = None
-    cached_price: float | None = None
+    terms: Terms = Terms()  # noqa: RUF009  an immutable record
     _known: dict[str, Price | None] = field(default_factory=dict[str, Price | None])
 
     def of(self, model: str | None) -> Price | None:
@@ -116,26 +236,38 @@ class Tariff:
 
     def _find(self, model: str) -> Price | None:
         listed = _listed(model, self.base_url) if model else None
-        if self.input_price is None:
-            return listed if listed is None else self._overridden(listed)
-        first = _own_rate(self.input_price)
-        cached = first if self.cached_price is None else _own_rate(self.cached_price)
-        output = None if self.output_price is None else _own_rate(self.output_price)
-        if output is None and listed is not None:
-            output = listed.output
-        window = listed.context_window if listed is not None else None
-        return Price(input=first, cached=cached, output=output, source="the profile's prices", context_window=window)
+        own = _own_rates(self.terms)
+        if listed is None and "input" not in own:
+            return None
+        window = None if listed is None else listed.context_window
+        if "input" in own:
+            start: dict[str, Any] = {"output": None if listed is None else listed.standard.output, **own}
+            rates, source = {STANDARD: Rates(**start)}, "the profile's prices"
+        else:
+            assert listed is not None
+            rates = {tier: found._replace(**own) if tier == STANDARD else found for tier, found in listed.rates.items()}
+            source = listed.source
+            if not own and not self.terms.tier_factors and self.terms.batch_factor is None:
+                return listed
+        factors = dict(self.terms.tier_factors)
+        if self.terms.batch_factor is not None:
+            factors["batch"] = self.terms.batch_factor
+        rates |= {tier: rates[STANDARD].times(Decimal(str(factor))) for tier, factor in factors.items()}
+        return Price(rates=rates, source=source, context_window=window)
 
-    def _overridden(self, listed: Price) -> Price:
-        output = listed.output if self.output_price is None else _own_rate(self.output_price)
-        cached = listed.cached if self.cached_price is None else _own_rate(self.cached_price)
-        return Price(
-            input=listed.input,
-            cached=cached,
-            output=output,
-            source=listed.source,
-            context_window=listed.context_window,
-        )
+
+def _own_rates(terms: Terms) -> dict[str, Any]:
+    """The rates that a profile states, by the name of their kind."""
+    stated = {
+        "input": terms.input_price,
+        "output": terms.output_price,
+        "cached": terms.cached_price,
+        "written": terms.cache_write_price,
+    }
+    own: dict[str, Any] = {kind: _own_rate(price) for kind, price in stated.items() if price is not None}
+    if terms.request_price is not None:
+        own["request"] = picodollars(terms.request_price)
+    return own
 
 
 def usd(picodollars: int) -> float:
@@ -154,7 +286,7 @@ def _own_rate(price: float) -> Rate:
 
 @cache
 def _listed(model: str, base_url: str) -> Price | None:
-    """The snapshot's price; where it depends on the time of day, the dearest of today."""
+    """The snapshot's price; where it depends on the time of day, the highest of today."""
     if _LOCAL.match(base_url) or (not base_url and model == "simulated"):
         return None
     from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415  a third of a second: only where a run asks
@@ -166,19 +298,58 @@ def _listed(model: str, base_url: str) -> Price | None:
         )
     except LookupError:
         return None
-    today = datetime.datetime.now(datetime.UTC).replace(minute=30)
-    prices = [found.get_prices(today.replace(hour=hour)) for hour in range(24)]
-    first = _dearest(price.input_mtok for price in prices)
-    if first is None:
+    midnight = datetime.datetime.now(datetime.UTC).replace(hour=0, minute=15, second=0)
+    times = [midnight + datetime.timedelta(seconds=slot * SLOT) for slot in range(86_400 // SLOT)]
+    rates = _listed_tiers(found, times)
+    if not rates:
         return None
-    cached = _dearest(price.cache_read_mtok for price in prices)
+    slots = [_listed_tiers(found, [time]) for time in times]
     return Price(
-        input=first,
-        cached=first if cached is None else cached,
-        output=_dearest(price.output_mtok for price in prices),
+        rates=rates,
+        slots=() if all(slot == rates for slot in slots) else tuple(slots),
         source=f"genai-prices {metadata.version('genai-prices')}: {provider.id}/{found.id}",
         context_window=found.context_window,
     )
+
+
+_TIERS: Mapping[str, Mapping[str, str]] = {
+    STANDARD: {},
+    "flex": {"service_tier": "flex"},
+    "priority": {"service_tier": "priority"},
+    "fast": {"service_tier": "fast", "speed": "fast"},
+    "batch": {"processing": "batch"},
+}
+"""Service tiers, as the price variants of the snapshot name them (genai-prices 0.2.3)."""
+_LISTED = {
+    "input": "input_mtok",
+    "output": "output_mtok",
+    "cached": "cache_read_mtok",
+    "written": "cache_write_mtok",
+    "written_long": "cache_write_1h_mtok",
+    "input_audio": "input_audio_mtok",
+    "output_audio": "output_audio_mtok",
+    "input_image": "input_image_mtok",
+    "output_image": "output_image_mtok",
+    "reasoning": "output_reasoning_mtok",
+}
+"""The kinds of `Rates`, as prices of the snapshot name them."""
+
+
+def _listed_tiers(found: Any, times: Sequence[datetime.datetime]) -> dict[str, Rates]:
+    """The rates by service tier, the highest over these times; only tiers that have prices of their own."""
+    rates = {
+        tier: known for tier, context in _TIERS.items() if (known := _listed_rates(found, times, context)) is not None
+    }
+    return {tier: known for tier, known in rates.items() if tier == STANDARD or known != rates[STANDARD]}
+
+
+def _listed_rates(found: Any, times: Sequence[datetime.datetime], context: Mapping[str, str]) -> Rates | None:
+    prices = [found.get_prices(time, context) for time in times]
+    known: dict[str, Any] = {kind: _dearest(getattr(price, name) for price in prices) for kind, name in _LISTED.items()}
+    if known["input"] is None:
+        return None
+    fees = [price.requests_kcount for price in prices if price.requests_kcount is not None]
+    return Rates(**known, request=math.ceil(max(fees, default=Decimal(0)) * USD / 1000))
 
 
 def _dearest(prices: Iterable[Any]) -> Rate | None:

@@ -5,7 +5,7 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from batchrun.events import (
@@ -30,6 +30,9 @@ SETTLED = 3.0
 """Seconds of sending before a rate is believed."""
 
 
+_KINDS = ("cost_input", "cost_cached", "cost_cache_write", "cost_output", "cost_other")
+
+
 class Mark(NamedTuple):
     """How far the run was at a moment: finished rows, and tokens in and out."""
 
@@ -47,7 +50,10 @@ class Progress:
     `retries` were sent again after a failure, `throttled` met a 429. `eta` is in seconds, None while nothing supports
     one. `post` rows are in post-processing now, in `post_workers` processes.
 
-    Money is of the whole run, in picodollars: `cost` is what is charged so far, `cost_again` of it for replies that
+    `tiers` are this session's replies by the service tier that they name, where that is not the standard one.
+
+    Money is of the whole run, in picodollars: `cost` is what is charged so far, by kind `cost_input` to `cost_other`
+    (`models.Totals`), `cost_again` of it for replies that
     were asked again, `cost_maybe` for attempts that may have been paid (at their worst), `projected` what the whole run
     will have cost if it goes on like this; all None where no price is known. `unpriced` replies are in no sum. `shared`
     of the done rows were answered by the reply to an equal request, which saved `saved_tokens` and `saved`.
@@ -84,8 +90,14 @@ class Progress:
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     cost: int | None = None
+    cost_input: int | None = None
+    cost_cached: int | None = None
+    cost_cache_write: int | None = None
+    cost_output: int | None = None
+    cost_other: int | None = None
     cost_again: int | None = None
     cost_maybe: int | None = None
     projected: int | None = None
@@ -93,6 +105,7 @@ class Progress:
     row_rate: float = 0.0
     token_rate: float = 0.0
     eta: float | None = None
+    tiers: Mapping[str, int] = field(default_factory=dict[str, int])
     causes: Mapping[str, int]
     waiting: Waiting | None = None
     limits: LimitsChanged | None = None
@@ -129,6 +142,7 @@ class Fold:
         self._states: Counter[str] = Counter()
         self._flags: Counter[Flag] = Counter()
         self._causes: Counter[str] = Counter()
+        self._tiers: Counter[str] = Counter()
         self._n: Counter[str] = Counter()
         self._open: set[int] = set()
         self._waiting: Waiting | None = None
@@ -166,11 +180,13 @@ class Fold:
             input_tokens=n["input"],
             output_tokens=n["output"],
             cached_tokens=n["cached"],
+            cache_write_tokens=n["written"],
             reasoning_tokens=n["reasoning"],
             **self._money(),
             row_rate=rows,
             token_rate=tokens,
             eta=self._eta(rows),
+            tiers=dict(self._tiers.most_common()),
             causes=dict(self._causes.most_common()),
             waiting=self._waiting,
             limits=self._limits,
@@ -209,6 +225,7 @@ class Fold:
         finished = totals.done + totals.failed + self._states[State.DONE] + self._states[State.FAILED]
         return {
             "cost": cost,
+            **{kind: getattr(totals, kind) + n[kind] for kind in _KINDS},
             "cost_again": totals.cost_again + n["cost again"],
             "cost_maybe": totals.cost_maybe + totals.cost_open + n["cost maybe"],
             "projected": cost * (totals.rows - totals.skipped) // finished if finished else None,
@@ -262,7 +279,10 @@ class Fold:
             n["input"] += event.usage.input
             n["output"] += event.usage.output
             n["cached"] += event.usage.cached
+            n["written"] += event.usage.written
             n["reasoning"] += event.usage.reasoning
+            if event.usage.tier is not None:
+                self._tiers[event.usage.tier] += 1
         self._charge(event)
 
     def _charge(self, event: AttemptEnded) -> None:
@@ -271,6 +291,8 @@ class Fold:
             n["unpriced"] += event.paid or event.maybe_paid
             return
         n["cost"] += cost
+        for kind, part in zip(_KINDS, event.bill or (0, 0, 0, 0, cost), strict=True):
+            n[kind] += part
         if event.maybe_paid:
             n["cost maybe"] += cost
         elif event.paid and event.retry:
@@ -293,6 +315,7 @@ class Fold:
         self._open.discard(event.seq)
         self._n["lost"] += 1
         self._n["cost"] += event.cost or 0
+        self._n["cost_other"] += event.cost or 0
         self._n["cost maybe"] += event.cost or 0
 
     def _on_waiting(self, event: Waiting) -> None:
@@ -326,6 +349,7 @@ class Fold:
             "cost",
             "cost again",
             "cost maybe",
+            *_KINDS,
             "unpriced",
             "shared",
             "saved tokens",

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import InputError, RefusedError, StorageError
-from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, delete, fingerprint, intake
-from batchrun.models import Flag, Outcome, State, Totals, Usage
+from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, TierShare, delete, fingerprint, intake
+from batchrun.models import Bill, Flag, Outcome, State, Totals, Usage
 
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a property test makes thousands of commits
 META = Meta(run="r1", created=1.5, plan='{"model": "m"}', prompt="Translate", simulated=True, output="../out.jsonl")
@@ -188,6 +188,7 @@ async def test_an_answered_row_is_done_with_its_reply_to_the_byte(journal: Journ
         cached_tokens=2,
         reasoning_tokens=1,
         cost=70,
+        cost_other=70,
     )
     assert journal.totals == expected
     assert [row.seq for row in journal.pending()] == [2]
@@ -433,6 +434,7 @@ async def test_a_full_disk_fails_every_waiter_and_keeps_what_was_committed(path:
         cached_tokens=2,
         reasoning_tokens=1,
         cost=70,
+        cost_other=70,
     )
 
 
@@ -488,6 +490,8 @@ steps = st.lists(
 ENDS = {
     "paid": (PAID, "{}"),
     "no usage": (PAID._replace(usage=None), "{}"),
+    "by kind": (PAID._replace(usage=USAGE._replace(written=4), cost=60, bill=Bill(10, 20, 5, 24, 1)), "{}"),
+    "tier": (PAID._replace(usage=USAGE._replace(tier="flex"), cost=5, bill=Bill(5)), "{}"),
     "no price": (PAID._replace(cost=None), "{}"),
     "invalid": (PAID._replace(invalid=True, cause="does not fit the schema"), "{}"),
     "failed": (End(500, 0.1, "HTTP 500"), None),
@@ -574,6 +578,16 @@ async def test_what_an_open_attempt_may_cost_is_charged_until_its_end_is_known(j
     await journal.begin(1, 2, 500, 30)
     assert (journal.totals.cost, journal.totals.cost_maybe, journal.totals.cost_open) == (970, 900, 500)
     assert journal.charged == (1470, 95, 3)
+
+
+async def test_replies_are_counted_by_the_service_tier_that_they_name(journal: Journal, path: Path) -> None:
+    journal.take_in(numbered(3))
+    journal.start()
+    for row, tier in ((1, None), (2, "flex"), (3, "flex")):
+        await journal.begin(row, 1)
+        await journal.end(row, 1, PAID._replace(usage=USAGE._replace(tier=tier)), "{}")
+    with Reader.open(path) as reader:
+        assert reader.tiers() == [TierShare("flex", 2, 140), TierShare("default", 1, 70)]
 
 
 async def test_the_cost_of_rows_that_left_the_input_stays_charged(journal: Journal) -> None:

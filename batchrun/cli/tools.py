@@ -83,10 +83,11 @@ def profiles(ctx: click.Context, json: bool) -> int:
 def profiles_show(name: str, json: bool) -> int:
     """Print one profile: address, where its key comes from, defaults. Never the key."""
     from batchrun.plan.catalogue import one_profile  # noqa: PLC0415  only for this command
+    from batchrun.plan.profiles import PRICES  # noqa: PLC0415  likewise
 
     profile = one_profile(name)
     facts: dict[str, Any] = {**_summary(profile), **profile.defaults, "params": dict(profile.params)}
-    facts |= {name: getattr(profile, name) for name in ("input_price", "output_price", "cached_price")}
+    facts |= {name: getattr(profile, name) for name in (*PRICES, "tier_factors")}
     if json:
         _lines([facts])
     else:

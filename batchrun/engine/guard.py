@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import orjson
 
-from batchrun.engine.till import caps_of, tariff_of
+from batchrun.engine.till import Named, caps_of, named_in, tariff_of
 from batchrun.errors import RefusedError
 from batchrun.journal import Journal
 from batchrun.models import Endpoint, Kind, Request, Row
@@ -105,10 +105,10 @@ class _Bounded:
         if not self._capped:
             return
         body: dict[str, Any] = orjson.loads(request.body)
-        model = body.get("model")
-        price = self._tariff.of(model if isinstance(model, str) else None)
-        if price is None or price.worst(1, request.output_limit) is None:
-            raise unknown_price(model, price)
+        named = named_in(request.body)
+        price = self._tariff.of(named.model)
+        if price is None or price.worst(1, request.output_limit, price.tiers(named.tier)) is None:
+            raise unknown_price(named, price)
         if not self._reserve and costs_more(body):
             raise RenderError(
                 "images, audio, files and tools cost more than the request's text tells",
@@ -116,11 +116,16 @@ class _Bounded:
             )
 
 
-def unknown_price(model: Any, price: Price | None) -> RenderError:
-    """The refusal of a model whose price is not known."""
+def unknown_price(named: Named, price: Price | None) -> RenderError:
+    """The refusal of a model whose price is not known, in the service tier that a request names."""
+    if price is not None and named.tier is not None and price.standard.output is not None:
+        return RenderError(
+            f"--max-cost cannot hold: the price of model {named.model} in service tier {named.tier} is not known here",
+            f"add tier_factors = {{{named.tier} = 2.0}} (of the standard prices) to the profile in batchrun.toml",
+        )
     what = "the price" if price is None else "the price of output tokens"
     return RenderError(
-        f"--max-cost cannot hold: {what} of model {model} is not known here",
+        f"--max-cost cannot hold: {what} of model {named.model} is not known here",
         "add input_price and output_price (USD per million tokens) to the profile in batchrun.toml",
     )
 

@@ -27,6 +27,7 @@ def attempt_ended(job: Job, judged: Judged, end: End, verdict: retry.Verdict, no
         end.seconds,
         end.usage,
         end.cost,
+        end.bill,
     )
 
 
@@ -55,8 +56,13 @@ def sample_of(view: GateView, journal: Journal) -> str:
             "input_tokens": totals.input_tokens,
             "output_tokens": totals.output_tokens,
             "cached_tokens": totals.cached_tokens,
+            "cache_write_tokens": totals.cache_write_tokens,
             "reasoning_tokens": totals.reasoning_tokens,
             "cost": usd(totals.cost),
+            "cost_cached": usd(totals.cost_cached),
+            "cost_cache_write": usd(totals.cost_cache_write),
+            "cost_output": usd(totals.cost_output),
+            "cost_other": usd(totals.cost_other),
             "cost_again": usd(totals.cost_again),
             "cost_maybe": usd(totals.cost_maybe),
             "shared": totals.shared,

@@ -27,14 +27,14 @@ from batchrun.engine.forecast import (
 from batchrun.engine.intake import Problems, checked
 from batchrun.engine.reuse import lender
 from batchrun.engine.start import opened
-from batchrun.engine.till import model_in, tariff_of
+from batchrun.engine.till import named_in, tariff_of
 from batchrun.engine.window import in_sample
 from batchrun.events import Emit, IntakeProgress
 from batchrun.journal import Reader
 from batchrun.models import Kind, Request, Row
 from batchrun.plan import Plan
 from batchrun.plan.sources import Gathered
-from batchrun.pricing import Price
+from batchrun.pricing import STANDARD, Price
 from batchrun.prompts import Renderer, request_digest
 from batchrun.registry import STREAM, RunFile
 from batchrun.rows import restore
@@ -148,6 +148,7 @@ class _Counted:
         self._tariff = tariff_of(plan)
         self._one_model = plan.kind is Kind.ROWS
         self._model: str | None = None
+        self._tier: str | None = None
         self._met, self._settled, self._offered = Digests(), Digests(), Digests()
         if run is not None:
             with Reader.open(run.path) as reader:
@@ -196,7 +197,7 @@ class _Counted:
     def _price(self, line: int, request: Request) -> None:
         found, limit = self.survey, request.output_limit
         if self._model is None or not self._one_model:
-            self._model = model_in(request.body)
+            self._model, self._tier = named_in(request.body)
             found.price = self._tariff.of(self._model)
             found.window = self._tariff.window(self._model)
         tokens = len(request.body) / BYTES_PER_TOKEN
@@ -208,8 +209,8 @@ class _Counted:
             found.floor = found.ceiling = None
             found.unpriced.add(self._model or "")
             return
-        found.floor = None if found.floor is None else found.floor + tokens * found.price.input.at(int(tokens))
-        worst = None if limit is None else found.price.worst(len(request.body), limit)
+        found.floor = None if found.floor is None else found.floor + tokens * found.price.standard.input.at(int(tokens))
+        worst = None if limit is None else found.price.worst(len(request.body), limit, (self._tier or STANDARD,))
         found.ceiling = None if worst is None or found.ceiling is None else found.ceiling + worst
 
 

@@ -5,6 +5,7 @@ turn, since each of those gives back what it did not use; one that does not fit 
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import cache
@@ -12,30 +13,34 @@ from typing import Any, NamedTuple, cast
 
 import orjson
 
+from batchrun import replies
 from batchrun.budget import Budget, Caps, Held, Later, Reached, Sum
 from batchrun.display import counted
 from batchrun.engine.judge import Judged
 from batchrun.journal import Journal
 from batchrun.limits import GateClosed
-from batchrun.models import Kind, Request, Totals
+from batchrun.models import Bill, Kind, Request, Totals, Usage
 from batchrun.plan import Plan
-from batchrun.pricing import Price, Tariff, picodollars, usd
+from batchrun.pricing import Price, Tariff, Terms, picodollars, usd
 
 
 class Hold(NamedTuple):
-    """What one request may be charged: `cost` in picodollars, None where its price is not known, and tokens."""
+    """What one request may be charged: `cost` in picodollars, None where its price is not known, and tokens. `tier` is the
+    service tier that it names, None for the standard one or none."""
 
     cost: int | None
     tokens: int
     price: Price | None
     held: Held
+    tier: str | None = None
 
 
 class Charge(NamedTuple):
-    """What one request was charged."""
+    """What one request was charged: picodollars, None where that is not known, tokens, and the money by kind."""
 
     cost: int | None
     tokens: int
+    bill: Bill | None = None
 
 
 UNCHARGED = Charge(None, 0)
@@ -60,31 +65,40 @@ def caps_of(plan: Plan) -> Caps:
 
 def tariff_of(plan: Plan) -> Tariff:
     """The prices that hold for the plan's requests."""
-    return _tariff(plan.base_url, plan.input_price, plan.output_price, plan.cached_price)
+    stated = {name: getattr(plan, name) for name in Terms._fields if name != "tier_factors"}
+    return _tariff(plan.base_url, Terms(**stated, tier_factors=tuple(plan.tier_factors.items())))
 
 
-@cache
-def _tariff(*terms: Any) -> Tariff:
-    return Tariff(*terms)
+_tariff = cache(Tariff)
 
 
-def model_in(body: bytes) -> str | None:
-    """The model that a body names."""
+class Named(NamedTuple):
+    """What a body names that decides its price: the model, and the service tier where that is not the standard one."""
+
+    model: str | None
+    tier: str | None
+
+
+def named_in(body: bytes) -> Named:
+    """The model and the service tier that a body names."""
     given = cast("dict[str, Any]", orjson.loads(body))
     model = given.get("model")
-    return model if isinstance(model, str) else None
+    return Named(model if isinstance(model, str) else None, replies.tier_named(given.get("service_tier")))
 
 
 class Till:
-    """One run's till. The journal tells what earlier sessions were charged; `expected` tells the output tokens of a
+    """One run's till. `clock` gives Unix seconds. The journal tells what earlier sessions were charged; `expected` tells the output tokens of a
     request that has no limit of its own. One event loop, no threads."""
 
-    def __init__(self, plan: Plan, journal: Journal, *, expected: Callable[[], int]) -> None:
+    def __init__(
+        self, plan: Plan, journal: Journal, *, expected: Callable[[], int], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._clock = clock
         self._caps = caps_of(plan)
         self._budget = Budget(self._caps, Sum(*journal.charged) if self._caps.any else Sum())
         self._tariff = tariff_of(plan)
         self._one_model = plan.kind is Kind.ROWS
-        self._model: str | None = None
+        self._named: Named | None = None
         self._extra = 0 if plan.reserve is None else picodollars(plan.reserve)
         self._expected = expected
         self._queue: deque[asyncio.Future[None]] = deque()
@@ -96,13 +110,13 @@ class Till:
         """The hold of a request where there is no cap, so that nobody else has to do without what it reserves."""
         if self._caps.any:
             return None
-        price, cost, tokens = self._at_worst(request)
+        price, cost, tokens, tier = self._at_worst(request)
         verdict = self._budget.ask(cost or 0, tokens)
-        return Hold(cost, tokens, price, verdict) if isinstance(verdict, Held) else None
+        return Hold(cost, tokens, price, verdict, tier) if isinstance(verdict, Held) else None
 
     async def hold(self, request: Request) -> Hold:
         """Reserve for the request, in turn. Raises BudgetReached, or GateClosed once `close` was called."""
-        price, cost, tokens = self._at_worst(request)
+        price, cost, tokens, tier = self._at_worst(request)
         if cost is None and self._caps.cost is not None:
             self._reach("cost")
         self._asked = Sum(cost or 0, tokens, 1)
@@ -113,14 +127,18 @@ class Till:
             await self._turn()
             verdict = self._budget.ask(cost or 0, tokens)
         self._wake()
-        return Hold(cost, tokens, price, verdict)
+        return Hold(cost, tokens, price, verdict, tier)
 
-    def _at_worst(self, request: Request) -> tuple[Price | None, int | None, int]:
-        price = self._tariff.of(self._model_of(request))
+    def _at_worst(self, request: Request) -> tuple[Price | None, int | None, int, str | None]:
+        """The price of a request, what it may cost and use at worst, and the service tier that it names."""
+        named = self._named
+        if named is None or not self._one_model:
+            named = self._named = named_in(request.body)
+        price = self._tariff.of(named.model)
         limit = request.output_limit if request.output_limit is not None else self._expected()
         tokens = len(request.body) + limit
-        cost = None if price is None else price.worst(len(request.body), limit)
-        return price, None if cost is None else cost + self._extra, tokens
+        cost = None if price is None else price.worst(len(request.body), limit, price.tiers(named.tier))
+        return price, None if cost is None else cost + self._extra, tokens, named.tier
 
     def settle(self, hold: Hold, judged: Judged) -> Charge:
         """The exchange is over: charge what the reply states, or the whole where it may have been paid and nobody says.
@@ -130,8 +148,10 @@ class Till:
         usage, answer = judged.usage, judged.answer
         charge = Charge(None if hold.cost is None else 0, 0)
         if usage is not None:
-            cost = None if hold.price is None else hold.price.cost(usage)
-            charge = Charge(None if cost is None else cost + self._extra, usage.input + usage.output)
+            bill = _stated(usage) if hold.price is None else hold.price.bill(usage, hold.tier, self._clock())
+            if bill is not None and self._extra:
+                bill = bill._replace(other=bill.other + self._extra)
+            charge = Charge(None if bill is None else bill.total, usage.input + usage.output, bill)
         elif answer.status == 200 or answer.maybe_paid:
             charge = Charge(hold.cost, hold.tokens)
         self._charge(hold, charge)
@@ -180,12 +200,6 @@ class Till:
             return ""
         return f", about {_amount('cost', charged.cost * left // finished)}"
 
-    def _model_of(self, request: Request) -> str | None:
-        if not self._one_model:
-            return model_in(request.body)
-        self._model = self._model or model_in(request.body)
-        return self._model
-
     def _reach(self, cap: str) -> None:
         self.reached = self.reached or cap
         raise BudgetReached(cap)
@@ -212,6 +226,11 @@ class Till:
             if not waiter.done():
                 waiter.set_result(None)
                 return
+
+
+def _stated(usage: Usage) -> Bill | None:
+    """What the provider says it charged, for a model whose price is not known here."""
+    return None if usage.charged is None else Bill(other=usage.charged)
 
 
 def _amount(cap: str, number: int) -> str:

@@ -104,7 +104,7 @@ class Way:
         if job.exchange is not None:
             exchange, job.exchange = job.exchange, None
             body = exchange.body.decode(errors="replace") if exchange.status == 200 else None
-            cost, tokens = job.charge
+            cost, tokens, _ = job.charge
             seconds = exchange.ended - exchange.left
             end = End(exchange.status, seconds, "internal error", said, cost=cost, charged_tokens=tokens)
             self._at.journal.end(job.row.seq, job.number, end, body)
@@ -219,9 +219,9 @@ class Way:
     def _record(self, job: Job, judged: Judged, exchange: Exchange, verdict: Verdict) -> "asyncio.Future[None]":
         """Into the journal's queue first, then told; the outcome that follows is committed after it."""
         assert self._at.client is not None
-        cost, tokens = job.charge
+        cost, tokens, bill = job.charge
         end = end_of(judged, exchange, verdict, self._at.client.mask)
-        end = end._replace(cost=cost, charged_tokens=tokens)
+        end = end._replace(cost=cost, charged_tokens=tokens, bill=bill)
         body = exchange.body.decode() if judged.reply is not None else None
         stored = self._at.journal.end(job.row.seq, job.number, end, body)
         job.exchange = None

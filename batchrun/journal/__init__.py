@@ -37,6 +37,7 @@ from batchrun.journal.records import (
     Sample,
     Session,
     Spent,
+    TierShare,
     Wanted,
 )
 
@@ -61,6 +62,7 @@ __all__ = [
     "Sample",
     "Session",
     "Spent",
+    "TierShare",
     "Wanted",
     "delete",
     "fingerprint",

@@ -53,7 +53,7 @@ _EXAMPLES = f"SELECT stage.line, stage.key FROM {_PAIR} WHERE {_OTHER_REQUEST} O
 _CHANGED = f"CREATE TEMP TABLE changed AS SELECT rows.seq FROM {_PAIR} WHERE {_OTHER_REQUEST}"  # noqa: S608 - as above
 _FOLLOW = (
     """
-    UPDATE attempts SET ended = began, seconds = 0, status = 0, cause = 'lost', counted = 0, maybe_paid = 1
+    UPDATE attempts SET ended = began, seconds = 0, status = 0, cause = 'lost', counted = 0, maybe_paid = 1, cost_other = cost
     WHERE ended IS NULL AND row IN temp.changed
     """,
     "UPDATE attempts SET spent = 1 WHERE spent = 0 AND row IN temp.changed",

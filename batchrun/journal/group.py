@@ -19,8 +19,11 @@ Params = tuple[Any, ...]
 
 _BEGUN = "row number session began"
 _LEFT = f"{_BEGUN} cost charged_tokens"
-_PAID = "ended seconds status input_tokens output_tokens cached_tokens reasoning_tokens cost charged_tokens request_id reply"
-_ENDED = f"{_PAID} throttled counted deadline invalid maybe_paid cause message excerpt"
+_PAID = (
+    "ended seconds status input_tokens output_tokens cached_tokens reasoning_tokens cache_write_tokens "
+    "cost charged_tokens cost_cached cost_cache_write cost_output cost_other request_id reply"
+)
+_ENDED = f"{_PAID} tier throttled counted deadline invalid maybe_paid cause message excerpt"
 _DONE = "row finished attempts reply seconds input_tokens output_tokens"
 _FINISHED = f"{_DONE} state final cause message flags value added post trace twin saved"
 
@@ -82,7 +85,7 @@ class Last(NamedTuple):
 
 
 NEVER = Last(0, None, None, None, None)
-_NO_USAGE = (None, None, None, None)
+_NO_USAGE = (None, None, None, None, None)
 _ACCEPTED = End(200, 0.0)[2:9]  # from `cause` to `maybe_paid`
 _JUST_DONE = Outcome(State.DONE, True, None, None, frozenset(), None)
 
@@ -115,14 +118,15 @@ class Group:
     def end(self, begun: Params, now: float, end: End, reply: int | None) -> None:
         """An attempt ended. `begun` is its row, number and session."""
         first = (*begun, now - end.seconds, now, end.seconds, end.status)
-        usage = end.usage or _NO_USAGE
-        if end[2:9] == _ACCEPTED and end.excerpt is None:
-            self.paid.append((*first, *usage, end.cost, end.charged_tokens, storable(end.request_id), reply))
+        usage, tier = _NO_USAGE if end.usage is None else end.usage[:5], end.usage and end.usage.tier
+        _, *kinds = end.bill or (0, 0, 0, 0, end.cost or 0)
+        paid = (*first, *usage, end.cost, end.charged_tokens, *kinds, storable(end.request_id), reply)
+        if end[2:9] == _ACCEPTED and end.excerpt is None and tier is None:
+            self.paid.append(paid)
             return
         flags = (end.throttled, end.counted and not end.throttled, end.deadline, end.invalid, end.maybe_paid)
         texts = (storable(end.cause), storable(end.message), _cut(end.excerpt))
-        charged = (end.cost, end.charged_tokens)
-        self.ended.append((*first, *usage, *charged, storable(end.request_id), reply, *flags, *texts))
+        self.ended.append((*paid, storable(tier), *flags, *texts))
 
     def finish(self, row: int, now: float, last: Last, outcome: Outcome, lent: Lent | None) -> None:
         """A row ended with the attempt `last`, its own or that of the row whose exchange is `lent` to it."""

@@ -23,6 +23,7 @@ from batchrun.journal.records import (
     Sample,
     Session,
     Spent,
+    TierShare,
     Wanted,
 )
 from batchrun.models import State, Totals
@@ -89,6 +90,11 @@ SELECT cause, sum(found) FROM (
 _MISSES = """
 SELECT cause, count(*), total(maybe_paid)
 FROM attempts WHERE cause IS NOT NULL GROUP BY cause ORDER BY count(*) DESC LIMIT ?
+"""
+_TIERS = """
+SELECT ifnull(tier, 'default'), count(*), CAST(total(attempts.cost) AS INTEGER)
+FROM attempts JOIN rows ON rows.seq = attempts.row
+WHERE attempts.reply IS NOT NULL AND position IS NOT NULL GROUP BY tier ORDER BY count(*) DESC
 """
 _LINES = """
 SELECT line FROM outcomes JOIN rows ON rows.seq = outcomes.row
@@ -230,10 +236,9 @@ class Reader:
         )
         return self._all(query, max(1, rows // count))
 
-    def cost_of_usage(self) -> int:
-        """Picodollars charged for attempts whose answer states its usage; reads all attempts."""
-        query = "SELECT total(cost) FROM attempts JOIN rows ON rows.seq = row WHERE position IS NOT NULL"
-        return int(self._all(f"{query} AND attempts.input_tokens IS NOT NULL")[0][0])
+    def tiers(self) -> list[TierShare]:
+        """What replies were charged by the service tier that they name, the most frequent first; reads all attempts."""
+        return self._each(lambda row: TierShare(*row), _TIERS)
 
     def note(self, name: str) -> str | None:
         """What was noted under this name."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from batchrun.models import State, Usage
+from batchrun.models import Bill, State, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +66,8 @@ class End(NamedTuple):
     never counts; `counted` False keeps others (a request that never left, a probe) from counting against the
     row's attempts. `deadline`: ended by the deadline. `invalid`: a reply that does not match the schema.
     `maybe_paid`: no answer, though the request may have been paid. `excerpt` of a body that is not a reply is
-    cut to 2 kB. `cost` is what it is charged, in picodollars, None where the price is not known; `charged_tokens`
-    likewise.
+    cut to 2 kB. `cost` is what it is charged, in picodollars, None where the price is not known, and `bill` the same by
+    kind, None where no kinds are known; `charged_tokens` is charged to a cap of tokens.
     """
 
     status: int
@@ -84,6 +84,7 @@ class End(NamedTuple):
     excerpt: str | None = None
     cost: int | None = None
     charged_tokens: int = 0
+    bill: Bill | None = None
 
 
 class Record(NamedTuple):
@@ -257,6 +258,14 @@ class Charged(NamedTuple):
     cost: int
     tokens: int
     requests: int
+
+
+class TierShare(NamedTuple):
+    """The replies of one service tier, `default` for the standard one: how many, and picodollars charged for them."""
+
+    tier: str
+    replies: int
+    cost: int
 
 
 class Spent(NamedTuple):

@@ -45,6 +45,12 @@ CREATE TABLE attempts (                 -- one HTTP exchange each, written befor
     lane            INTEGER NOT NULL DEFAULT 1,     -- lanes.id: where it was sent
     ticket          INTEGER,                        -- tickets.id, where what it was handed over to outlives the process; NULL: one exchange of its own
     expires         REAL,                           -- when that is given up at the latest
+    cache_write_tokens INTEGER,                     -- part of input_tokens
+    cost_cached     INTEGER,                        -- part of cost: input read from a cache
+    cost_cache_write INTEGER,                       -- part of cost: input written to a cache
+    cost_output     INTEGER,                        -- part of cost
+    cost_other      INTEGER,                        -- part of cost: fees, and what no kind is known of; the rest is input
+    tier            TEXT,                           -- the service tier that the reply names; NULL: the standard one
     PRIMARY KEY (row, number)
 ) STRICT, WITHOUT ROWID;
 
@@ -119,7 +125,12 @@ CREATE TABLE totals (                   -- one line: the sums over all rows that
     cost_again      INTEGER NOT NULL DEFAULT 0,     -- part of it: replies that did not match the schema
     cost_maybe      INTEGER NOT NULL DEFAULT 0,     -- part of it: attempts without an answer, in full
     cost_open       INTEGER NOT NULL DEFAULT 0,     -- not part of it: the worst that open attempts may cost
-    unpriced        INTEGER NOT NULL DEFAULT 0      -- attempts that were or may have been paid, at a price that is not known
+    unpriced        INTEGER NOT NULL DEFAULT 0,     -- attempts that were or may have been paid, at a price that is not known
+    cache_write_tokens INTEGER NOT NULL DEFAULT 0,
+    cost_cached     INTEGER NOT NULL DEFAULT 0,     -- part of cost, by kind, like the next three; the rest is input
+    cost_cache_write INTEGER NOT NULL DEFAULT 0,
+    cost_output     INTEGER NOT NULL DEFAULT 0,
+    cost_other      INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE TABLE samples (                  -- the state of the run every few seconds

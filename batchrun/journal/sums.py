@@ -41,9 +41,14 @@ SELECT total(attempts.ended IS NULL AND NOT EXISTS (SELECT 1 FROM outcomes WHERE
        total(input_tokens) AS input_tokens,
        total(output_tokens) AS output_tokens,
        total(cached_tokens) AS cached_tokens,
+       total(cache_write_tokens) AS cache_write_tokens,
        total(reasoning_tokens) AS reasoning_tokens,
        total(reply IS NOT NULL AND input_tokens IS NULL) AS without_usage,
        total(iif(ended IS NULL, 0, cost)) AS cost,
+       total(cost_cached) AS cost_cached,
+       total(cost_cache_write) AS cost_cache_write,
+       total(cost_output) AS cost_output,
+       total(cost_other) AS cost_other,
        total(iif(invalid, cost, 0)) AS cost_again,
        total(iif(maybe_paid, cost, 0)) AS cost_maybe,
        total(iif(ended IS NULL, cost, 0)) AS cost_open,
@@ -82,9 +87,14 @@ class Sums:
     input_tokens: int
     output_tokens: int
     cached_tokens: int
+    cache_write_tokens: int
     reasoning_tokens: int
     without_usage: int
     cost: int
+    cost_cached: int
+    cost_cache_write: int
+    cost_output: int
+    cost_other: int
     cost_again: int
     cost_maybe: int
     cost_open: int

@@ -196,6 +196,7 @@ class Writer:
         account.input_tokens += usage.input
         account.output_tokens += usage.output
         account.cached_tokens += usage.cached
+        account.cache_write_tokens += usage.written
         account.reasoning_tokens += usage.reasoning
 
     def _count_money(self, end: End, *, paid: bool) -> None:
@@ -204,6 +205,11 @@ class Writer:
             account.unpriced += paid or end.maybe_paid
             return
         account.cost += end.cost
+        _, cached, written, output, other = end.bill or (0, 0, 0, 0, end.cost)
+        account.cost_cached += cached
+        account.cost_cache_write += written
+        account.cost_output += output
+        account.cost_other += other
         account.cost_again += end.cost if end.invalid else 0
         account.cost_maybe += end.cost if end.maybe_paid else 0
 

@@ -25,7 +25,17 @@ _PATHS = frozenset({"api_key_file", "ca_file", "log_file", "runs_dir"})
 _LOOKS_LIKE_KEY = re.compile(r"(\w*api_?)?(key|token|secret)|password")
 OF_PROFILES = {
     *("base_url", "model", "params", "headers", "endpoint", "rpm", "tpm", "concurrency", "concurrency_fixed"),
-    *("timeout", "max_attempts", "max_wait", "give_up_after", "ca_file", "max_output_tokens", *KEY_SOURCES, *PRICES),
+    *(
+        "timeout",
+        "max_attempts",
+        "max_wait",
+        "give_up_after",
+        "ca_file",
+        "max_output_tokens",
+        *KEY_SOURCES,
+        *PRICES,
+        "tier_factors",
+    ),
 }
 
 
@@ -154,7 +164,11 @@ def _check_types(own: Mapping[str, Any], where: str) -> None:
             raise RefusedError(f"{key} in {where} must be text")
     for key in PRICES:
         if isinstance(own.get(key, 0), bool) or not isinstance(own.get(key, 0), int | float) or own.get(key, 0) < 0:
-            raise RefusedError(f"{key} in {where} must be a number of USD per million tokens")
+            raise RefusedError(f"{key} in {where} must be a number, 0 or more: USD per million tokens, or a factor")
+    factors = own.get("tier_factors", {})
+    _tables_of_values(factors, f"tier_factors in {where}")
+    if not all(type(factor) in (int, float) and factor >= 0 for factor in factors.values()):
+        raise RefusedError(f"tier_factors in {where} must be numbers, such as {{flex = 0.5, priority = 2}}")
     for key in ("params", "headers"):
         _tables_of_values(own.get(key, {}), f"{key} in {where}")
     if not re.fullmatch(r"[A-Za-z_]\w*", own.get("api_key_env", "A"), re.ASCII):

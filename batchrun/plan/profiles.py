@@ -15,7 +15,8 @@ from batchrun.plan.names import unknown
 SIM = "sim"
 DEFAULT = "openai"
 KEY_SOURCES = ("api_key_env", "api_key_file", "api_key_command")
-PRICES = ("input_price", "output_price", "cached_price")
+PRICES = ("input_price", "output_price", "cached_price", "cache_write_price", "request_price", "batch_factor")
+"""Of a profile: numbers that decide what a reply costs, as `pricing.Terms` has them; `tier_factors` beside them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,8 @@ class Profile:
 
     At most one of `api_key_env`, `api_key_file` and `api_key_command` is set: the name of a variable, a path, or a
     command whose first line of output is the key. `model` and `params` yield to what the prompt says. `defaults`
-    are settings by name, the weakest of all sources. Prices are USD per million tokens.
+    are settings by name, the weakest of all sources. Prices are USD per million tokens, `request_price` USD per request,
+    factors of the standard tier's prices.
     """
 
     name: str
@@ -39,6 +41,10 @@ class Profile:
     input_price: float | None = None
     output_price: float | None = None
     cached_price: float | None = None
+    cache_write_price: float | None = None
+    request_price: float | None = None
+    batch_factor: float | None = None
+    tier_factors: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def simulated(self) -> bool:
@@ -108,7 +114,7 @@ def _merged(profile: Profile, table: Mapping[str, Any]) -> Profile:
             f"profile sim is the simulator inside batchrun: it takes no {min(named)}",
             "give the table another name",
         )
-    own = {name: table[name] for name in ("base_url", "model", *PRICES) if name in table}
+    own = {name: table[name] for name in ("base_url", "model", "tier_factors", *PRICES) if name in table}
     if any(source in table for source in KEY_SOURCES):
         own |= {source: table.get(source) for source in KEY_SOURCES}
         own["api_key_command"] = tuple(table.get("api_key_command", ()))

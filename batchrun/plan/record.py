@@ -19,7 +19,7 @@ class Plan:
 
     `input_format` and `output_format` are names such as `jsonl`, `csv`, `parquet`. `output_fields` are the members
     that an output schema adds, one column each; where it is empty the reply's value goes whole into
-    `output_column`. `base_url` is empty for the embedded simulator. Prices are USD per million tokens; `max_cost` and
+    `output_column`. `base_url` is empty for the embedded simulator. Prices are those of the profile; `max_cost` and
     `reserve` (for each request) are USD. `post` are the functions that replies go through, files with their absolute
     path; `workers` is None for auto, `post_seal` shows who named them.
     """
@@ -51,6 +51,10 @@ class Plan:
     input_price: float | None = None
     output_price: float | None = None
     cached_price: float | None = None
+    cache_write_price: float | None = None
+    request_price: float | None = None
+    batch_factor: float | None = None
+    tier_factors: Mapping[str, float] = field(default_factory=dict[str, float])
 
     concurrency: int = 256
     concurrency_fixed: bool = False

@@ -171,7 +171,7 @@ def _provider(settings: Settings, profile: Profile) -> dict[str, Any]:
         "api_key_env": profile.api_key_env,
         "headers": settings.headers,
         "simulated": profile.simulated,
-        **{name: getattr(profile, name) for name in PRICES},
+        **{name: getattr(profile, name) for name in (*PRICES, "tier_factors")},
     }
 
 
@@ -246,7 +246,7 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
     changes["api_key_env"] = gathered.profile.api_key_env
     if moved or "base_url" in typed:
         changes |= {"profile": gathered.profile.name, "base_url": _base_url(gathered.settings, gathered.profile)}
-        changes |= {name: getattr(gathered.profile, name) for name in PRICES}
+        changes |= {name: getattr(gathered.profile, name) for name in (*PRICES, "tier_factors")}
     if moved or "headers" in typed:
         changes["headers"] = gathered.settings.headers
     return replace(plan, **changes)

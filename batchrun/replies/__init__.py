@@ -8,5 +8,17 @@ from batchrun.replies.bodies import HTML, read, value_of
 from batchrun.replies.failures import ErrorInfo, error_of
 from batchrun.replies.mended import valid
 from batchrun.replies.schema import Checker, Complaint, checker
+from batchrun.replies.usage import tier_named
 
-__all__ = ["HTML", "Checker", "Complaint", "ErrorInfo", "checker", "error_of", "read", "valid", "value_of"]
+__all__ = [
+    "HTML",
+    "Checker",
+    "Complaint",
+    "ErrorInfo",
+    "checker",
+    "error_of",
+    "read",
+    "tier_named",
+    "valid",
+    "value_of",
+]

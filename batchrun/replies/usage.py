@@ -1,51 +1,189 @@
-"""The tokens a body says it used, where that can be believed.
+"""What a body says it used, where that can be believed; the members are those of `providers/usage.toml`.
 
-Only whole numbers from 0 to 10^12 count. Anything else (strings, null, fractions, nonsense) makes the usage unknown
-rather than zero, because sums must not pretend.
+Only whole numbers from 0 to 10^12 count as tokens. Anything else (strings, null, fractions, nonsense) makes the usage
+unknown rather than zero, because sums must not pretend.
 """
 
-from typing import Any, TypeGuard
+import math
+from decimal import Decimal
+from functools import cache
+from typing import Any, NamedTuple, TypeGuard, cast
 
-from batchrun.models import Usage
+from batchrun import providers
+from batchrun.models import PICODOLLARS, Usage
 from batchrun.replies.shapes import is_object
 
 _MOST_TOKENS = 10**12
+_KINDS = (
+    *("cached", "written", "written_long", "reasoning"),
+    *("input_audio", "output_audio", "input_image", "output_image"),
+)
+_MOST_CHARACTERS = 7
+"""Characters that a token of a reply has at most, on average over a whole reply."""
+
+Path = tuple[str, ...]
+
+
+class _Shape(NamedTuple):
+    """One way to state usage. `members` are the names to look for, by the object that they are in ('' for usage)."""
+
+    when: tuple[str, ...]
+    input: str
+    output: str
+    total: str
+    beside: frozenset[str]
+    members: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+
+
+class _Cost(NamedTuple):
+    """A member that states what was charged, and members that are charged on top where `also_when` is true."""
+
+    member: Path
+    per_usd: int
+    also: tuple[Path, ...]
+    also_when: str
 
 
 def usage_of(body: dict[str, Any]) -> Usage | None:
-    """The usage in the names of chat completions, completions and embeddings, or in those of responses."""
+    """The usage that a body states, None where it states none that can be believed."""
     usage = body.get("usage")
     if not is_object(usage):
         return None
-    given: Any
-    made: Any
-    if "prompt_tokens" in usage:
-        given, made = usage["prompt_tokens"], usage.get("completion_tokens", _rest(usage))
-        of_given, of_made = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    else:
-        given, made = usage.get("input_tokens"), usage.get("output_tokens")
-        of_given, of_made = usage.get("input_tokens_details"), usage.get("output_tokens_details")
+    shape = next((shape for shape in _shapes() if all(name in usage for name in shape.when)), None)
+    if shape is None:
+        return None
+    given, made = usage[shape.input], usage.get(shape.output)
+    if made is None:
+        made = _rest(usage, shape, given)
     if not (_is_count(given) and _is_count(made)):
         return None
-    made = _with_unsaid(usage.get("total_tokens"), given, made)
-    return Usage(given, made, _part(of_given, "cached_tokens", given), _part(of_made, "reasoning_tokens", made))
+    kinds = _kinds(usage, shape)
+    given += sum(kinds.get(kind, 0) for kind in ("cached", "written") if kind in shape.beside)
+    made += kinds.get("reasoning", 0) if "reasoning" in shape.beside else 0
+    total = usage.get(shape.total)
+    if _is_count(total) and total > given + made:
+        made = total - given
+    parts = {kind: count for kind, count in kinds.items() if count <= (given if kind in _OF_INPUT else made)}
+    stated = Usage(given, made, parts.pop("cached", 0), parts.pop("reasoning", 0))
+    tier, cost = _tier(body, usage), _cost(usage)
+    if parts or tier is not None or cost is not None:
+        stated = stated._replace(**parts, tier=tier, charged=cost)
+    choices = body.get("choices")
+    return stated if not isinstance(choices, list) or len(choices) < 2 else _of_all(stated, choices)  # pyright: ignore[reportUnknownArgumentType]  # JSON
 
 
-def _with_unsaid(total: Any, given: int, made: int) -> int:
-    """The output with what only the total counts: Gemini's and xAI's endpoints leave the model's reasoning out of it,
-    and charge for it as for output."""
-    return total - given if _is_count(total) and total > given + made else made
+_OF_INPUT = frozenset({"cached", "written", "written_long", "input_audio", "input_image"})
+
+
+def _kinds(usage: dict[str, Any], shape: _Shape) -> dict[str, int]:
+    """The kinds of tokens that the usage names, each as its largest figure that can be believed."""
+    found: dict[str, int] = {}
+    for parent, members in shape.members:
+        inside: Any = usage.get(parent) if parent else usage
+        if is_object(inside):
+            for name, kind in members:
+                count = inside.get(name)
+                if count and _is_count(count) and count > found.get(kind, 0):
+                    found[kind] = count
+    return found
+
+
+def _tier(body: dict[str, Any], usage: dict[str, Any]) -> str | None:
+    """The service tier that the reply names, None where it names none or the standard one."""
+    named = body.get("service_tier") or usage.get("service_tier")
+    if usage.get("speed") == "fast":
+        named = "fast"
+    if not named or type(named) is not str:
+        return None
+    tier = _tiers().get(named.lower(), named.lower()[:40])
+    return None if tier == "default" else tier
+
+
+def tier_named(name: Any) -> str | None:
+    """The tier that a request's `service_tier` asks for, None for the standard one or none."""
+    tier = _tiers().get(name.lower(), name.lower()) if isinstance(name, str) else None
+    return None if tier == "default" else tier
+
+
+def _cost(usage: dict[str, Any]) -> int | None:
+    """What the provider says it charged, in picodollars, rounded up; None where it says nothing."""
+    for cost in _costs():
+        if cost.member[0] not in usage:
+            continue
+        amounts = [_number(usage, cost.member)]
+        if amounts[0] is None:
+            continue
+        if usage.get(cost.also_when):
+            amounts += [_number(usage, path) for path in cost.also]
+        return sum(math.ceil(amount * PICODOLLARS / cost.per_usd) for amount in amounts if amount is not None)
+    return None
+
+
+def _number(usage: dict[str, Any], path: Path) -> Decimal | None:
+    value: Any = usage
+    for name in path:
+        value = value.get(name) if is_object(value) else None
+    if type(value) not in (int, float) or not 0 <= value <= 10**12:
+        return None
+    return Decimal(str(value))
+
+
+def _of_all(usage: Usage, choices: list[Any]) -> Usage:
+    """The usage of all choices where it only counts one, which no tokenizer could have made all of them of.
+
+    Seen of llama.cpp's server with `n` = 3 and with several prompts (xllamacpp 2026.10).
+    """
+    written = sum(len(text) for choice in choices if isinstance(text := _text(choice), str))
+    if written <= _MOST_CHARACTERS * usage.output:
+        return usage
+    return usage._replace(output=usage.output * len(choices), reasoning=usage.reasoning * len(choices))
+
+
+def _text(choice: Any) -> Any:
+    if not is_object(choice):
+        return None
+    message = choice.get("message")
+    return message.get("content") if is_object(message) else choice.get("text")
 
 
 def _is_count(value: Any) -> TypeGuard[int]:
     return type(value) is int and 0 <= value <= _MOST_TOKENS
 
 
-def _rest(usage: dict[str, Any]) -> int | None:
+def _rest(usage: dict[str, Any], shape: _Shape, given: Any) -> int | None:
     """The output of an embedding, which names none: nothing, if the total says so too."""
-    return 0 if usage.get("total_tokens", usage["prompt_tokens"]) == usage["prompt_tokens"] else None
+    return 0 if shape.output not in usage and usage.get(shape.total, given) == given else None
 
 
-def _part(details: Any, name: str, whole: int) -> int:
-    part = details.get(name) if is_object(details) else 0
-    return part if type(part) is int and 0 <= part <= whole else 0
+@cache
+def _shapes() -> tuple[_Shape, ...]:
+    return tuple(_shape(line) for line in providers.table("usage")["shape"])
+
+
+def _shape(line: dict[str, Any]) -> _Shape:
+    inside: dict[str, list[tuple[str, str]]] = {}
+    for kind in _KINDS:
+        for path in cast("list[str]", line.get(kind, [])):
+            parent, _, name = path.rpartition(".")
+            inside.setdefault(parent, []).append((name, kind))
+    members = tuple((parent, tuple(names)) for parent, names in inside.items())
+    beside = frozenset(line.get("beside", ()))
+    return _Shape(tuple(line["when"]), line["input"], line["output"], line.get("total", ""), beside, members)
+
+
+@cache
+def _costs() -> tuple[_Cost, ...]:
+    return tuple(
+        _Cost(
+            tuple(line["member"].split(".")),
+            line["per_usd"],
+            tuple(tuple(path.split(".")) for path in line.get("also", ())),
+            line.get("also_when", ""),
+        )
+        for line in providers.table("usage")["cost"]
+    )
+
+
+@cache
+def _tiers() -> dict[str, str]:
+    return {name: tier for tier, names in providers.table("usage")["tiers"].items() for name in names}

@@ -252,12 +252,17 @@ JSON_EVENTS: dict[type, str] = {
 }
 
 
-COSTS = ("cost", "cost_again", "cost_maybe", "saved")
+COSTS = (
+    *("cost", "cost_input", "cost_cached", "cost_cache_write", "cost_output", "cost_other"),
+    "cost_again",
+    "cost_maybe",
+    "saved",
+)
 _PICTURE = (
     *("rows", "goal", "done", "failed", "failed_for_now", "failed_post", "skipped", "unknown", "pending", "in_flight"),
     "post",
     *("truncated", "refused", "filtered", "shared", "saved_tokens", "attempts", "retries", "throttled", "maybe_paid"),
-    *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "unpriced"),
+    *("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens", "unpriced"),
     *("row_rate", "token_rate", "eta", "elapsed"),
 )
 
@@ -269,6 +274,7 @@ def progress_values(progress: Progress) -> dict[str, Any]:
         values[name] = None if values[name] is None else round(values[name], 3)
     for name in (*COSTS, "projected"):
         values[name] = None if getattr(progress, name) is None else usd(getattr(progress, name))
+    values["tiers"] = dict(progress.tiers)
     values["waiting"] = None if progress.waiting is None else str(progress.waiting.reason)
     return values
 

@@ -23,7 +23,6 @@ from batchrun.plan import Plan, plan_from_json
 from batchrun.registry import RunFile
 from batchrun.replies import read
 from batchrun.report import outlooks, pages, words
-from batchrun.report.bills import kinds
 from batchrun.report.charts import HEIGHT, WIDTH, Chart, Series, chart
 from batchrun.report.values import plain
 
@@ -61,7 +60,7 @@ def report_page(run: RunFile) -> str:
     """The report as one HTML page."""
     values = report_values(run)
     with Reader.open(run.path) as reader:
-        totals, by_kind = reader.totals, kinds(reader)
+        totals, tiers = reader.totals, reader.tiers()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["shown"] = _shown
     environment.filters["clock"] = _clock
@@ -70,7 +69,8 @@ def report_page(run: RunFile) -> str:
         run=values,
         account=words.account(totals),
         bill=words.bill(totals) or "not known",
-        by_kind=None if by_kind is None else by_kind.text,
+        by_kind=words.bill_by_kind(totals),
+        by_tier=words.bill_by_tier(tiers),
         savings=words.savings(totals),
         money=_money(values),
         foretold=_verdict(run),

@@ -18,7 +18,6 @@ from batchrun.plan import plan_from_json
 from batchrun.pricing import usd
 from batchrun.registry import RunFile, Summary
 from batchrun.report import words
-from batchrun.report.bills import kinds
 from batchrun.report.values import plain
 
 if TYPE_CHECKING:
@@ -103,10 +102,11 @@ def _show_once(run: RunFile, *, failed: bool, as_json: bool, out: TextIO) -> Non
 def run_values(run: RunFile) -> dict[str, Any]:
     """A run as JSON values."""
     with Reader.open(run.path) as reader:
-        plan, by_kind = plan_from_json(reader.meta.plan), kinds(reader)
+        plan, totals = plan_from_json(reader.meta.plan), reader.totals
         return {
             **summary_values(registry.summary(run)),
-            "cost_by_kind": None if by_kind is None else {name: usd(part) for name, part in by_kind._asdict().items()},
+            "cost_by_kind": {kind: usd(cost) for kind, cost in words.kinds(totals).items()} or None,
+            "cost_by_tier": [plain(share) for share in reader.tiers()],
             "plan": json.loads(reader.meta.plan),
             "errors": [plain(cause) for cause in reader.errors_by_cause()],
             "slowest": [_slow_values(entry) for entry in reader.slowest(5)],
@@ -130,7 +130,7 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     """The page of one run for people."""
     with Reader.open(run.path) as reader:
         plan, totals, causes = plan_from_json(reader.meta.plan), reader.totals, reader.errors_by_cause()
-        by_kind = kinds(reader)
+        tiers = reader.tiers()
     yield f"run      {run.id} ({values['state']}{', SIMULATED replies' if run.meta.simulated else ''})"
     yield f"input    {printable(plan.input, 100)} ({plan.input_format}, {plan.kind})"
     yield f"prompt   {printable(plan.prompt_name or '-', 100)}"
@@ -139,13 +139,15 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     yield f"output   {printable(str(run.output or 'stdout'), 200)}"
     yield f"rows     {words.account(totals)}"
     yield (
-        f"tokens   {totals.input_tokens:,} in ({totals.cached_tokens:,} cached), {totals.output_tokens:,} out "
+        f"tokens   {totals.input_tokens:,} in ({totals.cached_tokens:,} from a cache, "
+        f"{totals.cache_write_tokens:,} written to one), {totals.output_tokens:,} out "
         f"({totals.reasoning_tokens:,} reasoning); {totals.attempts:,} attempts, {totals.maybe_paid:,} may have been paid"
     )
     if said := words.bill(totals, simulated=run.meta.simulated):
         yield f"cost     {said}"
-    if by_kind is not None:
-        yield f"         {by_kind.text}"
+    for said in (words.bill_by_kind(totals), words.bill_by_tier(tiers)):
+        if said:
+            yield f"         {said}"
     if said := words.savings(totals):
         yield f"saved    {said}"
     yield from _session_lines(values["sessions"])

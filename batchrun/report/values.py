@@ -4,9 +4,15 @@ import dataclasses
 from enum import Enum
 from typing import Any, cast
 
+from batchrun.models import Bill
 from batchrun.pricing import usd
 
-MONEY = frozenset({"cost", "cost_again", "cost_maybe", "cost_open", "saved"})
+MONEY = frozenset(
+    {
+        *("cost", "cost_again", "cost_maybe", "cost_open", "saved", "charged"),
+        *("cost_cached", "cost_cache_write", "cost_output", "cost_other"),
+    }
+)
 """Members that are counted in picodollars."""
 
 
@@ -23,6 +29,8 @@ def _named(name: str, value: Any) -> Any:
 
 
 def _value(value: Any) -> Any:
+    if isinstance(value, Bill):
+        return {kind: usd(cost) for kind, cost in value._asdict().items()}
     if isinstance(value, Enum):
         return value.value
     if dataclasses.is_dataclass(value) or hasattr(value, "_fields"):

@@ -1,6 +1,7 @@
 """Sentences about a run that every headless face shares: the account, the wait, durations, rates."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from batchrun.display import counted, printable
@@ -11,7 +12,7 @@ from batchrun.pricing import usd
 from batchrun.progress import Progress
 
 if TYPE_CHECKING:  # SQLite: not before the app's first frame
-    from batchrun.journal import Cause
+    from batchrun.journal import Cause, TierShare
     from batchrun.registry import Summary
 
 
@@ -125,6 +126,34 @@ def bill(totals: Totals, *, simulated: bool = False) -> str:
     ]
     said = ", ".join(part for part in parts if part)
     return money(cost) + (f" ({said})" if said else "")
+
+
+def kinds(totals: Totals) -> dict[str, int]:
+    """What a run was charged, in picodollars by kind of token; empty where nothing was."""
+    if not totals.cost:
+        return {}
+    return {kind: getattr(totals, f"cost_{kind}") for kind in ("input", "cached", "cache_write", "output", "other")}
+
+
+_KINDS = {
+    "input": "input",
+    "cached": "input from a cache",
+    "cache_write": "cache writes",
+    "output": "output",
+    "other": "fees and what states no usage",
+}
+
+
+def bill_by_kind(totals: Totals) -> str:
+    """`$1.20 input, $0.03 input from a cache, $4.10 output`; empty where nothing was charged."""
+    return ", ".join(f"{money(cost)} {_KINDS[kind]}" for kind, cost in kinds(totals).items() if cost)
+
+
+def bill_by_tier(tiers: "Sequence[TierShare]") -> str:
+    """`1,940 rows at flex $1.20, 60 at default $0.08`; empty where all were served in the standard tier."""
+    if all(share.tier == "default" for share in tiers):
+        return ""
+    return ", ".join(f"{share.replies:,} replies at {printable(share.tier, 40)} {money(share.cost)}" for share in tiers)
 
 
 def savings(totals: Totals) -> str:

@@ -114,7 +114,15 @@ def picture(run: RunFile, kept: Kept, *, alive: bool) -> Progress:
 _SAME = (
     *("rows", "done", "failed", "failed_for_now", "skipped", "truncated", "refused", "filtered"),
     *("shared", "saved_tokens", "saved"),
-    *("maybe_paid", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "unpriced"),
+    *(
+        "maybe_paid",
+        "input_tokens",
+        "output_tokens",
+        "cached_tokens",
+        "cache_write_tokens",
+        "reasoning_tokens",
+        "unpriced",
+    ),
 )
 
 
@@ -125,7 +133,9 @@ def _money(totals: Totals) -> dict[str, Any]:
         return {}
     ahead = cost * (totals.rows - totals.skipped) // finished if finished else None
     maybe = totals.cost_maybe + totals.cost_open
-    return {"cost": cost, "cost_again": totals.cost_again, "cost_maybe": maybe, "projected": ahead}
+    kinds = {f"cost_{kind}": part for kind, part in words.kinds(totals).items()}
+    kinds["cost_other"] += totals.cost_open
+    return {"cost": cost, **kinds, "cost_again": totals.cost_again, "cost_maybe": maybe, "projected": ahead}
 
 
 def _end(sessions: Sequence[Session], otherwise: float) -> float:

@@ -201,7 +201,17 @@ def cost_lines(progress: Progress) -> list[Content]:
     apart = (("asked again", progress.cost_again), ("maybe paid", progress.cost_maybe))
     second: list[Part] = [f"{name} {words.money(amount)}  " for name, amount in apart if amount]
     second += [f"{progress.unpriced:,} unpriced"] if progress.unpriced else []
-    return [joined(first), *([joined([(f"{'of it':<10}", DIM), *second])] if second else [])]
+    kinds = (
+        ("in", progress.cost_input),
+        ("cached", progress.cost_cached),
+        ("writes", progress.cost_cache_write),
+        ("out", progress.cost_output),
+        ("other", progress.cost_other),
+    )
+    third: list[Part] = [f"{name} {words.money(amount)}  " for name, amount in kinds if amount]
+    third += [f"{count:,} at {printable(tier, 20)}  " for tier, count in progress.tiers.items()]
+    lines = [joined([(f"{'of it':<10}", DIM), *parts]) for parts in (second, third) if parts]
+    return [joined(first), *lines]
 
 
 def _line(name: str, value: str, drawn: str, colour: str) -> Content:
