@@ -10,10 +10,13 @@ from batchrun.documents.jsontree import JsonTree
 from batchrun.documents.markdown import Markdown
 from batchrun.documents.paragraphs import PlainText
 from batchrun.documents.po import Catalog
+from batchrun.documents.properties import AppleStrings, JavaProperties
 from batchrun.documents.segment import DocumentError, Edit, Existing, Format, Segment, Value, splice, text_hash, wanted
 from batchrun.documents.subtitles import Subtitles
+from batchrun.documents.xcstrings import StringCatalog
 from batchrun.documents.xliff import Xliff
 from batchrun.documents.xmlcatalogs import QtTranslations, Resx, TranslationMemory
+from batchrun.documents.yamltree import YamlTree
 
 _XML = frozenset({"android", "xliff", "ts", "resx", "tmx"})
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z][\w.-]*)""")
@@ -112,7 +115,15 @@ def encoding_of(format: str, data: bytes) -> str:
         return stated[1].decode("ascii")
     if format in _XML and (declared := _DECLARED.match(data)) is not None:
         return declared[1].decode("ascii").lower()
-    return "utf-8"
+    return "latin-1" if format == "properties" and not _is_utf8(data) else "utf-8"
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _decoded(data: bytes, encoding: str) -> str:
@@ -138,6 +149,10 @@ _READERS: Mapping[str, Callable[[str, str | None], Format]] = {
     "ts": QtTranslations,
     "resx": lambda content, language: Resx(content),
     "tmx": TranslationMemory,
+    "yaml": YamlTree,
+    "strings": lambda content, language: AppleStrings(content),
+    "properties": lambda content, language: JavaProperties(content),
+    "xcstrings": StringCatalog,
     "arb": lambda content, language: JsonTree(content, language, arb=True),
 }
 FORMATS = tuple(_READERS)

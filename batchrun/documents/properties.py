@@ -1,0 +1,135 @@
+"""Key and value files: Apple's .strings and Java's .properties.
+
+Sources: https://developer.apple.com/library/archive/documentation/Cocoa/Conceptual/LoadingResources/Strings/Strings.html
+and java.util.Properties.load. A file of the latter that has no byte beyond ASCII is read alike as UTF-8 and as Latin-1, so
+what is put into it is escaped.
+"""
+
+import re
+from collections.abc import Iterator
+
+from batchrun.documents.segment import DocumentError, Edit, Segment, Value, line_of
+
+_QUOTED = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_PAIR = re.compile(
+    rf"(?P<before>(?:\s|\ufeff|/\*.*?\*/|//[^\n]*)*+)(?P<key>{_QUOTED}|[\w.$-]+)\s*=\s*(?P<value>{_QUOTED})\s*;",
+    re.DOTALL,
+)
+_REST = re.compile(r"(?:\s|\ufeff|/\*.*?\*/|//[^\n]*)*+", re.DOTALL)
+_COMMENT = re.compile(r"/\*(.*?)\*/|//([^\n]*)", re.DOTALL)
+_NO_COMMENT = "No comment provided by engineer."
+_APPLE_ESCAPE = re.compile(r"\\([Uu][0-9A-Fa-f]{4}|[0-7]{3}|.)", re.DOTALL)
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "f": "\f"}
+_APPLE_SPELLED = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"})
+_LOGICAL = re.compile(r"[ \t\f]*+([^\r\n]*?(?:(?<!\\)(?:\\\\)*\\(?:\r\n|\n|\r)[^\r\n]*?)*)(?:\r\n|\n|\r|\Z)")
+_KEY = re.compile(r"((?:[^\\\s=:]|\\.)*+)[ \t\f]*+[=:]?[ \t\f]*+", re.DOTALL)
+_CONTINUED = re.compile(r"\\(?:\r\n|\n|\r)[ \t\f]*")
+_JAVA_ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
+_JAVA_SPELLED = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\f": "\\f"})
+_BEYOND_ASCII = re.compile(r"[^\x20-\x7e]")
+
+
+class AppleStrings:
+    """The pairs of one .strings file."""
+
+    def __init__(self, content: str) -> None:
+        self._content = content
+
+    def segments(self) -> Iterator[Segment]:
+        """Values by their key, with the comment above. Raises DocumentError naming the line that is none."""
+        at = 0
+        while (found := _PAIR.match(self._content, at)) is not None:
+            at = found.end()
+            key, value = found["key"], found["value"][1:-1]
+            key = _apple(key[1:-1]) if key.startswith('"') else key
+            comments = _COMMENT.findall(found["before"])
+            note = (comments[-1][0] or comments[-1][1]).strip() if comments else ""
+            note = "" if note == _NO_COMMENT else note
+            start, end = found.span("value")
+            yield Segment(key, _apple(value), start + 1, end - 1, note=note)
+        rest = _REST.match(self._content, at)
+        end = rest.end() if rest else at
+        if end < len(self._content):
+            raise DocumentError(f'line {line_of(self._content, end)}: not a line of the form "key" = "value";')
+
+    def opening(self) -> tuple[Edit, ...]:
+        """Nothing."""
+        return ()
+
+    def edits(self, segment: Segment, value: Value) -> tuple[Edit]:
+        """The new text with its escapes."""
+        return (Edit(segment.start, segment.end, str(value).translate(_APPLE_SPELLED)),)
+
+    def misfit(self, segment: Segment, value: str) -> str | None:
+        """Only a NUL cannot be written."""
+        return "a NUL character" if "\0" in value else None
+
+
+class JavaProperties:
+    """The pairs of one .properties file."""
+
+    def __init__(self, content: str) -> None:
+        self._content = content
+        self._ascii = content.isascii()
+
+    def segments(self) -> Iterator[Segment]:
+        """Values by their key, with the comment lines above."""
+        note: list[str] = []
+        at = len(self._content) - len(self._content.removeprefix("\ufeff"))
+        while at < len(self._content) and (line := _LOGICAL.match(self._content, at)) is not None:
+            at = line.end()
+            text = line[1]
+            if text.startswith(("#", "!")):
+                at = self._end_of_line(line.start(1))
+                note.append(self._content[line.start(1) + 1 : at].strip())
+                continue
+            if text and (key := _KEY.match(text)) is not None:
+                start = line.start(1) + key.end()
+                value = _java(_CONTINUED.sub("", text[key.end() :]))
+                yield Segment(_java(_CONTINUED.sub("", key[1])), value, start, line.end(1), note="\n".join(note))
+            note = []
+
+    def _end_of_line(self, at: int) -> int:
+        """Where the line ends; a backslash at the end of a comment does not continue it."""
+        found = re.compile(r"\r\n|\n|\r|\Z").search(self._content, at)
+        return found.end() if found else len(self._content)
+
+    def opening(self) -> tuple[Edit, ...]:
+        """Nothing."""
+        return ()
+
+    def edits(self, segment: Segment, value: Value) -> tuple[Edit]:
+        """The new text on one line, with its escapes."""
+        text = str(value).translate(_JAVA_SPELLED)
+        text = f"\\{text}" if text.startswith(" ") else text
+        if self._ascii:
+            text = _BEYOND_ASCII.sub(lambda found: _units(found.group()), text)
+        return (Edit(segment.start, segment.end, text),)
+
+    def misfit(self, segment: Segment, value: str) -> str | None:
+        """Every text can be written."""
+        return None
+
+
+def _apple(raw: str) -> str:
+    return _APPLE_ESCAPE.sub(_unescaped, raw).replace("\r\n", "\n") if "\\" in raw or "\r" in raw else raw
+
+
+def _java(raw: str) -> str:
+    if "\\" not in raw:
+        return raw
+    text = _JAVA_ESCAPE.sub(_unescaped, raw)
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    name = found[1]
+    if len(name) == 5:
+        return chr(int(name[1:], 16))
+    return chr(int(name, 8)) if len(name) == 3 else _ESCAPED.get(name, name)
+
+
+def _units(character: str) -> str:
+    """A character as Java escapes it: one unit of UTF-16, or two."""
+    data = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{data[at] << 8 | data[at + 1]:04x}" for at in range(0, len(data), 2))
