@@ -14,9 +14,10 @@ from batchrun.models import Endpoint
 from batchrun.sim import Settings
 from batchrun.sim.defects import BODIES, VALUES, defective
 from batchrun.sim.provider import masked
-from batchrun.sim.replies import MARK, dump, leading, make, unit_vector
+from batchrun.sim.replies import dump, make, unit_vector
 from batchrun.sim.requests import Problem, Request, count, parse_request
 from batchrun.sim.schema import example
+from batchrun.sim.texts import MARK, leading
 
 
 def asked(endpoint: Endpoint, **body: Any) -> Request:
@@ -39,7 +40,7 @@ def said(value: dict[str, Any]) -> str:
 
 def test_a_chat_reply_repeats_the_last_user_message_and_says_that_it_is_simulated() -> None:
     messages = [
-        {"role": "system", "content": "Translate."},
+        {"role": "system", "content": "Answer it."},
         {"role": "user", "content": "Old."},
         {"role": "assistant", "content": "Vieux."},
         {"role": "user", "content": [{"type": "text", "text": "New one."}, {"type": "text", "text": "And more."}]},

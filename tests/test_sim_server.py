@@ -319,6 +319,15 @@ async def test_a_throttle_names_its_wait_as_asked_for() -> None:
         assert (status, headers["retry-after"]) == (429, "2")
 
 
+async def test_a_reply_can_be_broken_for_its_first_attempts_alone() -> None:
+    async with running(settings("broken=first", reply="translate")) as server:
+        replies = [json.loads((await call(server, chat("Row {x}.")))[2]) for _ in range(2)]
+        bad, good = (reply["choices"][0]["message"]["content"] for reply in replies)
+        assert good == "[simulated] Rów {x}."
+        assert bad != good
+        assert (server.stats.answered, server.stats.by_fault) == (2, {"broken": 1})
+
+
 async def test_a_reset_is_a_reset() -> None:
     async with running(settings("reset=1")) as server:
         with pytest.raises(ConnectionResetError):

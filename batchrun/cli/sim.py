@@ -9,7 +9,7 @@ from batchrun.cli.shape import Shown, typed
 from batchrun.errors import ExitCode, RefusedError
 
 _LIMITS, _ANSWERS, _SERVER = "Limits", "Answers", "Server"
-_TEXTS = frozenset({"dialect", "latency", "faults", "retry_after", "charge"})
+_TEXTS = frozenset({"dialect", "reply", "latency", "faults", "retry_after", "charge"})
 
 _OPTIONS = (
     value(_LIMITS, "--dialect dialect", "NAME", "Whose limits, headers and refusals it has [default: openai]."),
@@ -25,6 +25,7 @@ _OPTIONS = (
     value(_LIMITS, "--retry-after retry_after", "HOW", "How a refusal names its wait, or =VALUE for that very header."),
     value(_ANSWERS, "--latency latency", "TIME", "Seconds: 0.5, 0.3-0.8, lognormal:0.5:0.4, +0.02/token."),
     value(_ANSWERS, "--fault faults", "NAME=WHEN", "503=0.1, reset=first, hang=text:WORD, 500=10-20.", many=True),
+    value(_ANSWERS, "--reply reply", "MODE", "What replies say: auto, echo, translate, summarize or broken."),
     value(_ANSWERS, "--reply-tokens reply_tokens", "N", "The longest reply where a request states no limit."),
     value(_ANSWERS, "--reasoning reasoning", "N", "Reasoning tokens of every reply."),
     value(_ANSWERS, "--cached cached", "SHARE", "Share of the input tokens that count as cached."),

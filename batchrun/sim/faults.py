@@ -50,6 +50,7 @@ NAMED: dict[str, str] = {
     "nousage": "a reply without usage",
     "refusal": "a reply in which the model refuses",
     "filter": "a reply cut by the content filter",
+    "broken": "a reply that fails a check: a placeholder lost, a number changed, not translated, blank, …",
     "invalid": "a reply whose text is no valid JSON",
     "throttle": "a 429 about requests, naming a wait of 1 s in the way of `retry_after`",
     "concurrency": "a 429 about requests at once",

@@ -112,7 +112,12 @@ class Provider:
         if isinstance(request, Problem):
             return error(request.status, request.message, request.code, request.param)
         exchange.request = request
-        exchange.reply = make(request, exchange.digest.hex()[:24], self.settings)
+        exchange.reply = make(
+            request,
+            exchange.digest.hex()[:24],
+            self.settings,
+            broken=exchange.fault is not None and exchange.fault.name == "broken",
+        )
         return None
 
     def _limits(self, exchange: _Exchange) -> Answer | None:
@@ -175,7 +180,9 @@ class Provider:
             answer = self._limiter.answer(name, self._clock(), model=request.model, tokens=tokens, limit=limit)
             self._end(exchange, answer._replace(status=200) if fault.name == "error" else answer)
         else:
-            self._end(exchange, defective(fault.name, reply.value), whole=fault.name in VALUES)
+            self._end(
+                exchange, defective(fault.name, reply.value), whole=fault.name in VALUES or fault.name == "broken"
+            )
 
     def _end(self, exchange: _Exchange, answer: Answer, *, whole: bool = False) -> None:
         self._account(exchange, str(answer.status), whole=whole)

@@ -1,9 +1,8 @@
-"""Deterministic replies: the leading sentences of what was asked, in OpenAI's shapes, marked as simulated."""
+"""Deterministic replies in OpenAI's shapes."""
 
 import base64
 import json
 import math
-import re
 import struct
 from collections.abc import Callable
 from hashlib import shake_128
@@ -15,10 +14,9 @@ from batchrun.models import Endpoint
 from batchrun.sim.requests import Request, count
 from batchrun.sim.schema import example
 from batchrun.sim.settings import Settings
+from batchrun.sim.texts import MARK, cut, mode_for, say, source
 
-MARK = "[simulated] "
 FINGERPRINT = "batchrun-sim"
-_SENTENCE = re.compile(r"[.!?](?=\s|$)|[。！？]")
 
 
 class Reply(NamedTuple):
@@ -34,11 +32,13 @@ class _Texts(NamedTuple):
     output_tokens: int
 
 
-def make(request: Request, digest: str, settings: Settings) -> Reply:
-    """The reply to a request; `digest` names it."""
+def make(request: Request, digest: str, settings: Settings, *, broken: bool = False) -> Reply:
+    """The reply to a request; `digest` is 24 hexadecimal digits that name it. `broken` is the mode of that name."""
     if request.endpoint is Endpoint.EMBEDDINGS:
         return _embeddings(request)
-    texts = [_say(request, text, settings.reply_tokens) for text in request.texts for _ in range(request.choices)]
+    mode = "broken" if broken else mode_for(settings.reply, request.instructions)
+    seed = int(digest[:4] or "0", 16)
+    texts = [_say(request, text, settings, mode, seed) for text in request.texts for _ in range(request.choices)]
     said = _Texts(texts, sum(count(text) + settings.reasoning for text, _ in texts))
     cached = int(request.input_tokens * settings.cached)
     usage = _USAGES[request.endpoint](request.input_tokens, said.output_tokens, cached, settings.reasoning)
@@ -56,19 +56,6 @@ def dump(value: Any) -> bytes:
         return json.dumps(value).encode()
 
 
-def leading(text: str, size: int) -> str:
-    """The leading sentences of a text that fit into `size` bytes, else as many whole words, else what fits."""
-    text = text.strip()
-    fits = _cut(text, size)
-    if fits == text:
-        return text
-    ends = [found.end() for found in _SENTENCE.finditer(fits)]
-    if ends:
-        return fits[: ends[-1]]
-    words, _, _ = fits.rpartition(" ")
-    return words or fits
-
-
 def unit_vector(text: str, dimensions: int) -> list[float]:
     """A direction that depends on the text alone; its length is 1."""
     drawn = struct.unpack(f"<{dimensions}h", shake_128(text.encode("utf-8", "surrogatepass")).digest(2 * dimensions))
@@ -76,29 +63,18 @@ def unit_vector(text: str, dimensions: int) -> list[float]:
     return [each / length for each in drawn] if any(drawn) else [1.0] + [0.0] * (dimensions - 1)
 
 
-def _say(request: Request, text: str, reply_tokens: int) -> tuple[str, bool]:
+def _say(request: Request, text: str, settings: Settings, mode: str, seed: int) -> tuple[str, bool]:
     """The text of one reply, and whether it was cut by the request's limit."""
+    if mode != "echo":
+        text = source(text) or text
     if request.schema is None:
-        whole = MARK + leading(text, 4 * reply_tokens - len(MARK))
+        whole = say(mode, text, 4 * settings.reply_tokens, seed)
     else:
         schema = request.schema or {"type": "object", "properties": {"text": {"type": "string"}}}
-        whole = dump(example(schema, MARK + leading(text, 80))).decode()
+        whole = dump(example(schema, say(mode, text, 80 + len(MARK), seed))).decode()
     if request.limit is None or count(whole) <= request.limit:
         return whole, False
-    return _cut(whole, 4 * request.limit), True
-
-
-def _cut(text: str, size: int) -> str:
-    """As much of a text as fits into `size` bytes of UTF-8."""
-    size = max(size, 0)
-    if text.isascii():
-        return text[:size]
-    encoded = text.encode("utf-8", "surrogatepass")
-    if len(encoded) > size:
-        # A byte 10xxxxxx goes on with a character, which has to be left out as a whole.
-        while size and encoded[size] & 0xC0 == 0x80:
-            size -= 1
-    return encoded[:size].decode("utf-8", "surrogatepass")
+    return cut(whole, 4 * request.limit), True
 
 
 def _chat(request: Request, digest: str, said: _Texts) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from batchrun.models import Endpoint
+from batchrun.sim.texts import source
 
 _UNREADABLE = "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP library correctly.)"
 
@@ -26,7 +27,7 @@ class Problem(NamedTuple):
 class Request(NamedTuple):
     """What a request body asks for.
 
-    `texts` are what is to be answered, one for each reply; `limit` is in tokens for one reply, None where the
+    `instructions` are the first message of the system. `texts` are what is to be answered, one for each reply; `limit` is in tokens for one reply, None where the
     request states none; `schema` is the JSON schema the reply has to satisfy, `{}` for any JSON object, None for plain
     text; `dimensions` is the size of an embedding and `base64` its encoding.
     """
@@ -40,6 +41,7 @@ class Request(NamedTuple):
     schema: dict[str, Any] | None = None
     dimensions: int = 16
     base64: bool = False
+    instructions: str = ""
 
 
 def parse_request(endpoint: Endpoint, body: bytes) -> Request | Problem:
@@ -83,8 +85,8 @@ def _chat(model: str, asked: dict[str, Any]) -> Request | Problem:
     limit = _limit(asked, "max_completion_tokens", "max_tokens")
     shape: dict[str, Any] = asked.get("response_format") or {}
     schema = _schema(shape, shape.get("json_schema") or {})
-    text, tokens = _dialogue(messages)  # pyright: ignore[reportUnknownArgumentType]  # foreign JSON
-    return Request(Endpoint.CHAT, model, [text], tokens, limit, _choices(asked), schema)
+    text, tokens, system = _dialogue(messages)  # pyright: ignore[reportUnknownArgumentType]  # foreign JSON
+    return Request(Endpoint.CHAT, model, [text], tokens, limit, _choices(asked), schema, instructions=system)
 
 
 def _responses(model: str, asked: dict[str, Any]) -> Request | Problem:
@@ -94,11 +96,11 @@ def _responses(model: str, asked: dict[str, Any]) -> Request | Problem:
     messages: list[Any] = [{"role": "user", "content": given}] if isinstance(given, str) else given
     options: dict[str, Any] = asked.get("text") or {}
     shape: dict[str, Any] = options.get("format") or {}
-    text, tokens = _dialogue(messages)
+    text, tokens, system = _dialogue(messages)
+    system = asked.get("instructions") or system
     tokens += count(asked.get("instructions") or "")
-    return Request(
-        Endpoint.RESPONSES, model, [text], tokens, _limit(asked, "max_output_tokens"), 1, _schema(shape, shape)
-    )
+    limit = _limit(asked, "max_output_tokens")
+    return Request(Endpoint.RESPONSES, model, [text], tokens, limit, 1, _schema(shape, shape), instructions=system)
 
 
 def _completions(model: str, asked: dict[str, Any]) -> Request | Problem:
@@ -129,15 +131,23 @@ _READERS: dict[Endpoint, Callable[[str, dict[str, Any]], Request | Problem]] = {
 }
 
 
-def _dialogue(messages: Iterable[Any]) -> tuple[str, int]:
-    """The last user message (else the last message), and the tokens of all."""
-    last, asked, tokens = "", None, 0
+def _dialogue(messages: Iterable[Any]) -> tuple[str, int, str]:
+    """What is to be answered, the tokens of all messages, and the instructions.
+
+    To be answered is the last message of the user that is one text in tags, as the prompts of this package send it (a
+    second question after a reply that was not accepted is not), else the last of the user, else the last.
+    """
+    last, asked, wrapped, instructions, tokens = "", None, None, "", 0
     for message in messages:
         last = _content(message.get("content"))
         tokens += count(last)
-        if message.get("role") == "user":
+        role = message.get("role")
+        if role == "user":
             asked = last
-    return last if asked is None else asked, tokens
+            wrapped = last if source(last) is not None else wrapped
+        elif role in ("system", "developer"):
+            instructions = instructions or last
+    return next((text for text in (wrapped, asked) if text is not None), last), tokens, instructions
 
 
 def _content(content: Any) -> str:

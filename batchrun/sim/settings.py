@@ -9,6 +9,7 @@ from batchrun import providers
 from batchrun.errors import RefusedError
 from batchrun.sim.faults import Fault, parse_fault
 from batchrun.sim.latency import Latency, parse_latency
+from batchrun.sim.texts import MODES
 
 RETRY_AFTER = ("dialect", "both", "ms", "seconds", "date", "gateway", "none")
 CHARGE = ("usage", "stated")
@@ -24,7 +25,7 @@ class Settings:
     buckets, None for the defaults of docs/sim.md; `charge` is "usage" or "stated", what a
     request takes from the tokens bucket. `concurrency` is how many requests are served at once; those over it get a
     429, or wait with `queue`. `headers` switches the rate-limit headers, `retry_after` is the way a refusal names its
-    wait: one of RETRY_AFTER, or "=VALUE" for that very header value. `reply_tokens` is the longest reply where the request states no limit, `reasoning` the
+    wait: one of RETRY_AFTER, or "=VALUE" for that very header value. `reply` is what replies say, one of MODES. `reply_tokens` is the longest reply where the request states no limit, `reasoning` the
     reasoning tokens of every reply, `cached` the share of its input tokens that count as cached. `drip` is the
     seconds between the pieces of a slow body. `record` keeps a log of every call. With `require_key` a request
     needs some bearer key. `seed` varies what is drawn.
@@ -47,6 +48,7 @@ class Settings:
     retry_after: str = "dialect"
     faults: tuple[Fault, ...] = ()
     seed: int = 0
+    reply: str = "auto"
     require_key: bool = False
     reply_tokens: int = 64
     reasoning: int = 0
@@ -67,8 +69,9 @@ class Settings:
             near = get_close_matches(self.dialect, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
             raise RefusedError(f"Unknown dialect: {self.dialect!r}", hint)
-        if self.charge not in CHARGE:
-            raise RefusedError(f"Unknown charge: {self.charge!r}", f"one of {', '.join(CHARGE)}")
+        for name, value, known in (("charge", self.charge, CHARGE), ("reply", self.reply, MODES)):
+            if value not in known:
+                raise RefusedError(f"Unknown {name}: {value!r}", f"one of {', '.join(known)}")
         if self.retry_after not in RETRY_AFTER and not self.retry_after.startswith("="):
             raise RefusedError(f"Unknown retry_after: {self.retry_after!r}", f"one of {', '.join(RETRY_AFTER)}, =VALUE")
 

@@ -1,0 +1,121 @@
+"""What a simulated reply says to a text: the text itself, a pseudo-translation, its leading sentences, or a defect.
+
+A pseudo-translation is readable and visibly changed, and keeps what a check of translations looks at: numbers,
+placeholders, markup, code, addresses, blank edges and the number of lines.
+"""
+
+import re
+from collections.abc import Callable
+
+MARK = "[simulated] "
+MODES = ("auto", "echo", "translate", "summarize", "broken")
+"""`auto` is `translate` or `summarize` where the instructions ask for it, else `echo`."""
+_SENTENCE = re.compile(r"[.!?](?=\s|$)|[。！？]")
+_WRAPPED = re.compile(r"\A\s*<([A-Za-z][\w-]*)>\n(.*)\n</\1>\s*\Z", re.DOTALL)
+_TASK = re.compile(r"(translat)|summar", re.IGNORECASE)
+# What a translation keeps to the character; a letter that stands in none of these is translated.
+_PLACEHOLDER = (
+    r"\{\{.*?\}\}|\{%.*?%\}|\$t\([^()]*\)|\$?\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}"
+    r"|%\([^()\s]*\)[#0+ -]*[\d.]*[a-zA-Z]|%(?:\d+\$)?[#0+-]*[\d.]*(?:hh?|ll?)?[a-zA-Z@%]"
+)
+_TAG = r"<!--.*?-->|</?[A-Za-z][^<>]*>"
+_KEPT = re.compile(
+    rf"```.*?```|~~~.*?~~~|`+[^`\n]*`+|{_PLACEHOLDER}|{_TAG}|&#?\w+;"
+    r"|\]\([^()\s]*\)|\[[^\]\n]*\]:[^\n]*|[A-Za-z][\w+.-]*://[^\s<>\"')\]]*|[\w.+-]+@[\w-]+\.[\w.-]+|[@#]\w+"
+    r"|\\[A-Za-z]+|__\w+__|\b\w*[\d_]\w*\b|(?<=[^\s\w]):\w+|(?<=\s):[a-z]\w*",
+    re.DOTALL,
+)
+_ACCENTS = str.maketrans("aeiouAEIOU", "áéíóúÁÉÍÓÚ")
+# Where the mark goes: behind blanks and what opens a line in Markdown or markup, so that it stays one.
+_OPENING = re.compile(r"(?:\s|#{1,6} |[-*+>] |\d+[.)] |<[^<>]*>)*")
+
+
+def source(text: str) -> str | None:
+    """The text within the one pair of tags that is all of a message, such as `<source>`; None for other messages."""
+    found = _WRAPPED.match(text)
+    return found[2] if found else None
+
+
+def mode_for(mode: str, instructions: str) -> str:
+    """The mode in which to answer: `auto` by the first word of the instructions that says what is wanted."""
+    if mode != "auto":
+        return mode
+    found = _TASK.search(instructions)
+    return "echo" if found is None else "translate" if found[1] else "summarize"
+
+
+def say(mode: str, text: str, size: int, seed: int) -> str:
+    """A reply to a text, marked as simulated; `size` bytes at most for an echo or a summary."""
+    if mode == "translate":
+        return translated(text)
+    if mode == "broken":
+        return broken(text, seed)
+    if mode == "summarize":
+        text = " ".join(text.split())
+    return MARK + leading(text, size - len(MARK))
+
+
+def translated(text: str) -> str:
+    """A pseudo-translation, marked as simulated."""
+    parts: list[str] = []
+    at = 0
+    for kept in _KEPT.finditer(text):
+        parts += [text[at : kept.start()].translate(_ACCENTS), kept[0]]
+        at = kept.end()
+    parts.append(text[at:].translate(_ACCENTS))
+    whole = "".join(parts)
+    opening = _OPENING.match(whole)
+    head = opening.end() if opening else 0
+    return whole[:head] + MARK + whole[head:] if whole[head:] else MARK.strip() + whole
+
+
+def broken(text: str, seed: int) -> str:
+    """A pseudo-translation with one defect that a check finds; `seed` chooses among those that the text can have."""
+    good = translated(text)
+    defects = [bad for change in _DEFECTS if (bad := change(text, good)) is not None and bad != good]
+    return defects[seed % len(defects)]
+
+
+def leading(text: str, size: int) -> str:
+    """The leading sentences of a text that fit into `size` bytes, else as many whole words, else what fits."""
+    text = text.strip()
+    fits = cut(text, size)
+    if fits == text:
+        return text
+    ends = [found.end() for found in _SENTENCE.finditer(fits)]
+    if ends:
+        return fits[: ends[-1]]
+    words, _, _ = fits.rpartition(" ")
+    return words or fits
+
+
+def cut(text: str, size: int) -> str:
+    """As much of a text as fits into `size` bytes of UTF-8."""
+    size = max(size, 0)
+    if text.isascii():
+        return text[:size]
+    encoded = text.encode("utf-8", "surrogatepass")
+    if len(encoded) > size:
+        # A byte 10xxxxxx goes on with a character, which has to be left out as a whole.
+        while size and encoded[size] & 0xC0 == 0x80:
+            size -= 1
+    return encoded[:size].decode("utf-8", "surrogatepass")
+
+
+def _without(pattern: str) -> Callable[[str, str], str | None]:
+    """The defect that the first match of a pattern is lost."""
+    compiled = re.compile(pattern, re.DOTALL)
+    return lambda _text, good: compiled.sub("", good, count=1) if compiled.search(good) else None
+
+
+_DEFECTS: tuple[Callable[[str, str], str | None], ...] = (
+    _without(_PLACEHOLDER),
+    _without(_TAG),
+    lambda _text, good: re.sub(r"\d", lambda found: str((int(found[0]) + 1) % 10), good, count=1),
+    lambda _text, good: good.replace("\n", " ", 1),
+    lambda text, _good: text,
+    lambda _text, _good: " ",
+    lambda _text, good: f"Sure! Here is the translation:\n\n{good}",
+    lambda _text, good: good * 6,
+)
+"""Lost placeholder, lost tag, changed number, lost line break, not translated, blank, a preamble, far too long."""
