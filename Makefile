@@ -44,10 +44,13 @@ help: ## this list
 setup: $(STAMP) $(UV_MADE) ## make .venv from the pinned, hashed requirements (again only if they changed)
 
 demo: setup ## translate and summarise the examples with the simulated provider, into out/
-	@mkdir -p out
-	$(BIN)/batchrun --input examples/udhr.jsonl --prompt translate --set language=Japanese --profile sim --output out/udhr.ja.jsonl
-	$(BIN)/batchrun --input examples/passages.jsonl --prompt summarize --profile sim --output out/passages.summary.jsonl
-	@for file in out/udhr.ja.jsonl out/passages.summary.jsonl; do printf '\n%s\n' "$$file"; head -n 2 "$$file"; done
+	@mkdir -p out && cp examples/udhr.jsonl examples/passages.jsonl out && cp examples/demo.toml out/batchrun.toml
+	@printf '\n$$ batchrun -i udhr.jsonl -p translate --set language=French -o udhr.fr.jsonl\n'
+	@cd out && ../$(BIN)/batchrun -i udhr.jsonl -p translate --set language=French -o udhr.fr.jsonl --fresh
+	@printf '\n$$ batchrun -i passages.jsonl -p summarize -o passages.summary.jsonl\n'
+	@cd out && ../$(BIN)/batchrun -i passages.jsonl -p summarize -o passages.summary.jsonl --fresh
+	@for file in udhr.fr passages.summary; do printf '\nout/%s.jsonl\n' "$$file"; $(BIN)/python examples/side_by_side.py "out/$$file.jsonl"; done
+	@printf '\nnext: batchrun app translate udhr.jsonl\n      (here: cd out && ../$(BIN)/batchrun app translate udhr.jsonl)\n'
 
 check: format-check lint types imports reliability test ## everything CI checks of the source: format, lint, types, imports, all tests
 

@@ -482,6 +482,20 @@ async def test_a_reply_whose_client_has_gone_is_not_counted_as_answered() -> Non
         assert (server.stats.answered, server.stats.at_once) == (0, 0)
 
 
+async def test_a_prefix_can_be_read_once_the_reply_that_wrote_it_is_made() -> None:
+    def body(row: str) -> bytes:
+        block = {"type": "text", "text": "word " * 2400, "prompt_cache_breakpoint": {"mode": "explicit"}}
+        messages = [{"role": "system", "content": [block]}, {"role": "user", "content": row}]
+        return json.dumps({"model": "m", "messages": messages, "max_tokens": 5}).encode()
+
+    async with running(Settings(cache="explicit", latency=parse_latency("0.05"))) as server:
+        await asyncio.gather(*(call(server, body(row)) for row in "ab"))
+        await call(server, body("c"))
+        told = json.loads((await call(server, b"", "/_sim/stats", method="GET"))[2])
+        assert (told["input_tokens"], told["cached_tokens"], told["cache_write_tokens"]) == (9003, 3000, 6000)
+        assert told["charged_input_tokens"] == pytest.approx(9003 - 0.9 * 3000 + 0.25 * 6000)
+
+
 async def test_latency_is_what_was_asked_for() -> None:
     async with running(Settings(latency=parse_latency("0.05+0.01/token"), record=True)) as server:
         await call(server, chat(max_tokens=4))

@@ -9,7 +9,7 @@ from batchrun.cli.shape import Shown, typed
 from batchrun.errors import ExitCode, RefusedError
 
 _LIMITS, _ANSWERS, _SERVER = "Limits", "Answers", "Server"
-_TEXTS = frozenset({"dialect", "reply", "latency", "faults", "retry_after", "charge"})
+_TEXTS = frozenset({"cache", "dialect", "reply", "latency", "faults", "retry_after", "charge"})
 
 _OPTIONS = (
     value(_LIMITS, "--dialect dialect", "NAME", "Whose limits, headers and refusals it has [default: openai]."),
@@ -29,6 +29,10 @@ _OPTIONS = (
     value(_ANSWERS, "--reply-tokens reply_tokens", "N", "The longest reply where a request states no limit."),
     value(_ANSWERS, "--reasoning reasoning", "N", "Reasoning tokens of every reply."),
     value(_ANSWERS, "--cached cached", "SHARE", "Share of the input tokens that count as cached."),
+    value(_ANSWERS, "--cache cache", "MODE", "Cache of prompt prefixes: none, automatic, explicit or implicit."),
+    value(
+        _ANSWERS, "--cache-minimum cache_minimum", "N", "Tokens of the shortest prefix that is cached [default: 1024]."
+    ),
     value(_ANSWERS, "--drip drip", "SECONDS", "Time between the pieces of a slow body."),
     value(_ANSWERS, "--seed seed", "N", "Varies what is drawn."),
     value(_SERVER, "--port port", "N", "The port on loopback [default: a free one]."),

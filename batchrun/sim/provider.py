@@ -17,11 +17,12 @@ from typing import Any
 import orjson
 
 from batchrun.models import Endpoint
+from batchrun.sim.cache import Lookup, PrefixCache
 from batchrun.sim.defects import VALUES, defective
 from batchrun.sim.dialects import Cost, Limiter
 from batchrun.sim.faults import Fault, Moment, draw, fraction
 from batchrun.sim.http import Answer, Call, Connection
-from batchrun.sim.replies import Reply, dump, make
+from batchrun.sim.replies import UNCACHED, Reply, dump, make
 from batchrun.sim.requests import Problem, Request, parse_request
 from batchrun.sim.settings import Settings
 from batchrun.sim.stats import Stats
@@ -44,6 +45,7 @@ class _Exchange:
     fault: Fault | None = None
     request: Request | None = None
     reply: Reply | None = None
+    found: Lookup = UNCACHED
 
 
 class Provider:
@@ -55,6 +57,7 @@ class Provider:
         self._clock = clock
         self._started = clock()
         self._limiter = Limiter(settings, self._started)
+        self._cache = PrefixCache()
         self._serving = 0
         self._queue: deque[_Exchange] = deque()
 
@@ -110,12 +113,16 @@ class Provider:
     def _read(self, exchange: _Exchange) -> Answer | None:
         request = parse_request(exchange.endpoint, exchange.call.body)
         if isinstance(request, Problem):
-            return error(request.status, request.message, request.code, request.param)
-        exchange.request = request
+            return _refusal(request)
+        found = self._cache.look(self.settings.cache, self.settings.cache_minimum, request, exchange.at)
+        if isinstance(found, Problem):
+            return _refusal(found)
+        exchange.request, exchange.found = request, found
         exchange.reply = make(
             request,
             exchange.digest.hex()[:24],
             self.settings,
+            found,
             broken=exchange.fault is not None and exchange.fault.name == "broken",
         )
         return None
@@ -153,6 +160,7 @@ class Provider:
 
     def _served(self, exchange: _Exchange) -> None:
         self._serving -= 1
+        self._cache.keep(exchange.found, self.elapsed())
         self._answer(exchange)
         self._serve_waiting()
 
@@ -196,9 +204,10 @@ class Provider:
     def _account(self, exchange: _Exchange, label: str, *, whole: bool) -> None:
         there = exchange.connection.open
         reply = exchange.reply
-        paid = (reply.input_tokens, reply.output_tokens) if whole and there and reply else None
         label = label if there else "gone"
-        self.stats.leave(exchange.digest, label, paid)
+        self.stats.leave(label)
+        if whole and there and reply:
+            self.stats.pay(exchange.digest, reply.input_tokens, reply.output_tokens, exchange.found)
         if self.stats.log is not None:
             entry: dict[str, Any] = {
                 "hash": exchange.digest.hex(),
@@ -240,6 +249,10 @@ def error(status: int, message: str, code: str | None = None, param: str | None 
     """OpenAI's answer to a request that is refused for its own fault."""
     inner = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
     return Answer(status, orjson.dumps({"error": inner}, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _refusal(problem: Problem) -> Answer:
+    return error(problem.status, problem.message, problem.code, problem.param)
 
 
 def wrong_key(authorization: str) -> Answer:

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 import orjson
 
 from batchrun.models import Endpoint
+from batchrun.sim.cache import Lookup
 from batchrun.sim.requests import Request, count
 from batchrun.sim.schema import example
 from batchrun.sim.settings import Settings
 from batchrun.sim.texts import MARK, cut, mode_for, say, source
 
+UNCACHED = Lookup()
 FINGERPRINT = "batchrun-sim"
 
 
@@ -32,19 +34,33 @@ class _Texts(NamedTuple):
     output_tokens: int
 
 
-def make(request: Request, digest: str, settings: Settings, *, broken: bool = False) -> Reply:
-    """The reply to a request; `digest` is 24 hexadecimal digits that name it. `broken` is the mode of that name."""
+def make(request: Request, digest: str, settings: Settings, found: Lookup = UNCACHED, *, broken: bool = False) -> Reply:
+    """The reply to a request; `digest` is 24 hexadecimal digits that name it.
+
+    `found` is what of its input the cache has; without a cache it is the share of the setting `cached`. `broken` is the
+    mode of that name.
+    """
     if request.endpoint is Endpoint.EMBEDDINGS:
         return _embeddings(request)
     mode = "broken" if broken else mode_for(settings.reply, request.instructions)
     seed = int(digest[:4] or "0", 16)
     texts = [_say(request, text, settings, mode, seed) for text in request.texts for _ in range(request.choices)]
     said = _Texts(texts, sum(count(text) + settings.reasoning for text, _ in texts))
-    cached = int(request.input_tokens * settings.cached)
-    usage = _USAGES[request.endpoint](request.input_tokens, said.output_tokens, cached, settings.reasoning)
+    details = {"cached_tokens": int(request.input_tokens * settings.cached) if settings.cache == "none" else found.read}
+    if settings.cache in ("explicit", "implicit"):
+        details["cache_write_tokens"] = found.write
     value = _SHAPES[request.endpoint](request, digest, said)
-    value["usage"] = usage
+    given, made = ("input", "output") if request.endpoint is Endpoint.RESPONSES else ("prompt", "completion")
+    value["usage"] = {
+        f"{given}_tokens": request.input_tokens,
+        f"{given}_tokens_details": details,
+        f"{made}_tokens": said.output_tokens,
+        f"{made}_tokens_details": {"reasoning_tokens": settings.reasoning},
+        "total_tokens": request.input_tokens + said.output_tokens,
+    }
     value["system_fingerprint"] = FINGERPRINT
+    if tier := request.body.get("service_tier"):
+        value["service_tier"] = "default" if tier == "auto" else tier
     return Reply(value, request.input_tokens, said.output_tokens)
 
 
@@ -139,33 +155,8 @@ def _packed(vector: list[float]) -> str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
-def _chat_usage(given: int, said: int, cached: int, reasoning: int) -> dict[str, Any]:
-    return {
-        "prompt_tokens": given,
-        "completion_tokens": said,
-        "total_tokens": given + said,
-        "prompt_tokens_details": {"cached_tokens": cached},
-        "completion_tokens_details": {"reasoning_tokens": reasoning},
-    }
-
-
-def _responses_usage(given: int, said: int, cached: int, reasoning: int) -> dict[str, Any]:
-    return {
-        "input_tokens": given,
-        "input_tokens_details": {"cached_tokens": cached},
-        "output_tokens": said,
-        "output_tokens_details": {"reasoning_tokens": reasoning},
-        "total_tokens": given + said,
-    }
-
-
 _SHAPES: dict[Endpoint, Callable[[Request, str, _Texts], dict[str, Any]]] = {
     Endpoint.CHAT: _chat,
     Endpoint.RESPONSES: _responses,
     Endpoint.COMPLETIONS: _completions,
-}
-_USAGES: dict[Endpoint, Callable[[int, int, int, int], dict[str, Any]]] = {
-    Endpoint.CHAT: _chat_usage,
-    Endpoint.RESPONSES: _responses_usage,
-    Endpoint.COMPLETIONS: _chat_usage,
 }

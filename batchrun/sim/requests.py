@@ -29,7 +29,7 @@ class Request(NamedTuple):
 
     `instructions` are the first message of the system. `texts` are what is to be answered, one for each reply; `limit` is in tokens for one reply, None where the
     request states none; `schema` is the JSON schema the reply has to satisfy, `{}` for any JSON object, None for plain
-    text; `dimensions` is the size of an embedding and `base64` its encoding.
+    text; `dimensions` is the size of an embedding and `base64` its encoding. `body` is all of the body as JSON values.
     """
 
     endpoint: Endpoint
@@ -42,6 +42,7 @@ class Request(NamedTuple):
     dimensions: int = 16
     base64: bool = False
     instructions: str = ""
+    body: dict[str, Any] = {}  # noqa: RUF012  # never changed
 
 
 def parse_request(endpoint: Endpoint, body: bytes) -> Request | Problem:
@@ -55,9 +56,10 @@ def parse_request(endpoint: Endpoint, body: bytes) -> Request | Problem:
     if not isinstance(model, str) or not model:
         return Problem(400, "you must provide a model parameter")
     try:
-        return _READERS[endpoint](model, asked)  # pyright: ignore[reportUnknownArgumentType]  # foreign JSON
+        found = _READERS[endpoint](model, asked)  # pyright: ignore[reportUnknownArgumentType]  # foreign JSON
     except (TypeError, ValueError, AttributeError, KeyError):
         return Problem(400, "Invalid type for a parameter of the request.", None, "invalid_type")
+    return found._replace(body=asked) if isinstance(found, Request) else found  # pyright: ignore[reportUnknownArgumentType]  # foreign JSON
 
 
 def count(text: str) -> int:

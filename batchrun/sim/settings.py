@@ -13,6 +13,7 @@ from batchrun.sim.texts import MODES
 
 RETRY_AFTER = ("dialect", "both", "ms", "seconds", "date", "gateway", "none")
 CHARGE = ("usage", "stated")
+CACHES = ("none", "automatic", "explicit", "implicit")
 AT_ONCE = Latency()
 
 
@@ -26,7 +27,8 @@ class Settings:
     request takes from the tokens bucket. `concurrency` is how many requests are served at once; those over it get a
     429, or wait with `queue`. `headers` switches the rate-limit headers, `retry_after` is the way a refusal names its
     wait: one of RETRY_AFTER, or "=VALUE" for that very header value. `reply` is what replies say, one of MODES. `reply_tokens` is the longest reply where the request states no limit, `reasoning` the
-    reasoning tokens of every reply, `cached` the share of its input tokens that count as cached. `drip` is the
+    reasoning tokens of every reply, `cached` the share of its input tokens that count as cached. `cache` is one
+    of CACHES, a cache of prefixes of `cache_minimum` tokens and more. `drip` is the
     seconds between the pieces of a slow body. `record` keeps a log of every call. With `require_key` a request
     needs some bearer key. `seed` varies what is drawn.
 
@@ -53,11 +55,23 @@ class Settings:
     reply_tokens: int = 64
     reasoning: int = 0
     cached: float = 0.0
+    cache: str = "none"
+    cache_minimum: int = 1024
     drip: float = 0.1
     record: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("rpm", "tpm", "rpd", "request_depth", "token_depth", "concurrency", "reply_tokens", "drip"):
+        for name in (
+            "rpm",
+            "tpm",
+            "rpd",
+            "request_depth",
+            "token_depth",
+            "concurrency",
+            "reply_tokens",
+            "cache_minimum",
+            "drip",
+        ):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise RefusedError(f"The simulated provider cannot have {name} = {value!r}", "give a number above 0")
@@ -69,7 +83,11 @@ class Settings:
             near = get_close_matches(self.dialect, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
             raise RefusedError(f"Unknown dialect: {self.dialect!r}", hint)
-        for name, value, known in (("charge", self.charge, CHARGE), ("reply", self.reply, MODES)):
+        for name, value, known in (
+            ("charge", self.charge, CHARGE),
+            ("reply", self.reply, MODES),
+            ("cache", self.cache, CACHES),
+        ):
             if value not in known:
                 raise RefusedError(f"Unknown {name}: {value!r}", f"one of {', '.join(known)}")
         if self.retry_after not in RETRY_AFTER and not self.retry_after.startswith("="):

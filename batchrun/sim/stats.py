@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from batchrun.sim.cache import READ_FACTOR, WRITE_FACTOR, Lookup
+
 
 class Stats:
     """Counts of the calls to the endpoints; control calls are not counted. Times are seconds since the start."""
@@ -16,6 +18,8 @@ class Stats:
         self.by_fault: Counter[str] = Counter()
         self.input_tokens = 0
         self.output_tokens = 0
+        self.cached_tokens = 0
+        self.cache_write_tokens = 0
         self.at_once = 0
         self.peak = 0
         self.refused: Counter[bytes] = Counter()
@@ -44,15 +48,19 @@ class Stats:
         """Count a call refused by a limit."""
         self.refused[digest] += 1
 
-    def leave(self, digest: bytes, label: str, tokens: tuple[int, int] | None) -> None:
-        """Count the end of a call: its status or fault, and the tokens of a whole reply that could be delivered."""
+    def leave(self, label: str) -> None:
+        """Count the end of a call: its status or fault."""
         self.at_once -= 1
         self.by_status[label] += 1
-        if tokens:
-            self.answered += 1
-            self.replies[digest] = self.replies.get(digest, 0) + 1
-            self.input_tokens += tokens[0]
-            self.output_tokens += tokens[1]
+
+    def pay(self, digest: bytes, input_tokens: int, output_tokens: int, cache: Lookup) -> None:
+        """Count a whole reply that could be delivered, and its tokens."""
+        self.answered += 1
+        self.replies[digest] = self.replies.get(digest, 0) + 1
+        self.input_tokens += input_tokens
+        self.output_tokens += output_tokens
+        self.cached_tokens += cache.read
+        self.cache_write_tokens += cache.write
 
     def view(self, *, prompts: bool = True) -> dict[str, Any]:
         """Everything as JSON values; docs/sim.md has the members."""
@@ -63,6 +71,11 @@ class Stats:
             "by_fault": dict(self.by_fault),
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
+            "cached_tokens": self.cached_tokens,
+            "cache_write_tokens": self.cache_write_tokens,
+            "charged_input_tokens": self.input_tokens
+            - (1 - READ_FACTOR) * self.cached_tokens
+            + (WRITE_FACTOR - 1) * self.cache_write_tokens,
             "at_once": self.at_once,
             "peak": self.peak,
             "first": self.arrivals[0] if self.arrivals else None,
