@@ -45,6 +45,7 @@ PLAN = Plan(
     output_column="output",
     profile="own",
     base_url="http://127.0.0.1:1/v1",
+    dialect="openai",
     api_key_env=None,
     concurrency=4,
 )

@@ -718,7 +718,7 @@ def test_runs_are_listed_shown_exported_and_removed(provider: Provider, here: Ca
     (listed,) = [json.loads(line) for line in here("runs", "--json").out.splitlines()]
     assert (listed["state"], listed["done"], listed["failed"], listed["pending"]) == ("finished", 11, 1, 0)
     page = here("show", "out.jsonl", "--failed").out
-    for said in ("errors by cause", "context_length_exceeded", "(line 4)", "slowest rows", "line 4 (r4), for good"):
+    for said in ("errors by cause", "too long for the model", "(line 4)", "slowest rows", "line 4 (r4), for good"):
         assert said in page
     assert json.loads(here("show", listed["id"][:-2], "--json").out)["plan"]["model"] == "m"
     Path("out.jsonl").unlink()

@@ -49,7 +49,7 @@ async def test_done_rows_are_written_in_input_order_and_failed_ones_beside_them(
     assert rows[0] == {"id": "id-1", "text": "row 1", "output": "ROW 1"}
     (failed,) = lines(tmp_path / "out.errors.jsonl")
     assert failed["id"] == "id-7"
-    assert failed["_batchrun"]["cause"] == "400 context_length_exceeded"
+    assert failed["_batchrun"]["cause"] == "too long for the model"
     assert failed["_batchrun"]["line"] == 7
     assert failed["_batchrun"]["final"] is True
 

@@ -315,3 +315,35 @@ def test_the_file_in_the_manual_is_taken_as_it_stands(here: Path) -> None:
     found = gather({})
     assert (found.profile.name, found.settings.tpm, found.settings.max_wait) == ("work", 2e6, 900.0)
     assert found.settings.headers["X-Gateway-Token"] == "${GATEWAY_TOKEN}"
+
+
+def test_lines_about_answers_are_read_from_both_files_the_nearer_first(here: Path) -> None:
+    user_file(here, '[[answers]]\nmeans = "rate limit"\nstatus = 403\n')
+    Path("batchrun.toml").write_text('[[answers]]\nmeans = "account empty"\nsays = ["wallet exhausted"]\n')
+    assert [line["means"] for line in gather({}).answers] == ["account empty", "rate limit"]
+
+
+@pytest.mark.parametrize(
+    "text", ['[[answers]]\nmeans = "nothing"\nstatus = 403\n', "answers = [1]", "[answers]\nx = 1"]
+)
+def test_a_line_about_answers_that_is_none_is_refused_with_its_place(here: Path, text: str) -> None:
+    user_file(here, text)
+    assert "answers" in refusal()
+    assert "batchrun.toml" in refusal()
+
+
+@pytest.mark.parametrize(
+    ("table", "base_url", "dialect"),
+    [
+        ("", "http://127.0.0.1:1/v1", "any"),
+        ("", "https://dashscope.aliyuncs.com/compatible-mode/v1", "dashscope"),
+        ('profile = "work"\n[profiles.work]\nbase_url = "https://llm.example.com/v1"', None, "work"),
+        ('profile = "work"\n[profiles.work]\nbase_url = "https://x.test/v1"\ndialect = "groq"', None, "groq"),
+    ],
+)
+def test_the_dialect_is_the_profiles_or_that_of_the_host(
+    here: Path, table: str, base_url: str | None, dialect: str
+) -> None:
+    user_file(here, table)
+    found = gather({} if base_url is None else {"base_url": base_url})
+    assert found.profile.dialect_at(found.settings.base_url or "") == dialect

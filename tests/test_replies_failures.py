@@ -63,7 +63,7 @@ OPENAI = {
     ],
 )
 def test_json_errors(body: Any, expected: tuple[str, str, str]):
-    assert error_of(418, JSON_HEADERS, json.dumps(body).encode()) == ErrorInfo(*expected)
+    assert error_of(418, JSON_HEADERS, json.dumps(body).encode())[:3] == expected
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def batchrun(*args: str, sim: str = "{}") -> subprocess.CompletedProcess[str]:
 def test_the_end_tells_why_rows_failed_and_where(output: str) -> None:
     ran = batchrun("-o", output, "--quiet", sim=FAULTS)
     assert ran.returncode == 3
-    assert "batchrun: failed: 2 × 400 context_length_exceeded (line 2, 5): " in ran.stderr
+    assert "batchrun: failed: 2 × too long for the model (line 2, 5): " in ran.stderr
     assert "batchrun: failed: 1 × 404" in ran.stderr
     assert ran.stderr.splitlines()[-1].startswith("batchrun: 3 done + 3 failed + ")
 

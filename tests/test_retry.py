@@ -9,21 +9,21 @@ from hypothesis import strategies as st
 from batchrun.models import Fault, Flag, History
 from batchrun.retry import (
     ALIKE,
-    BILLING,
     BUDGET_PER_SUCCESS,
     BUDGET_START,
     DEADLINES,
     GARBAGE_TRIES,
     SUSPECTS,
     THROTTLED_FOR,
-    UNKNOWN_MODEL,
     Answer,
     AskAgain,
     Done,
     GiveUp,
     Health,
+    Meanings,
     Next,
     Policy,
+    Refusal,
     RetryIn,
     StopRun,
     Tries,
@@ -47,7 +47,19 @@ LOST = Answer(0, Fault.RESET)
 REFUSED = Answer(0, Fault.REFUSED, sent=False)
 DEADLINE = Answer(0, Fault.DEADLINE)
 DISGUISED = Answer(500, type="internal_server_error", retry_after=2.0, disguised=True)
-BAD = Answer(400, code="context_length_exceeded", message="too long")
+BAD = Answer(400, code="invalid_value", message="too short")
+TOO_LONG = Answer(400, code="context_length_exceeded", message="too long")
+
+
+_MEANINGS = Meanings("openai")
+
+
+def understood(answer: Answer) -> Answer:
+    """The answer with what the table says of it, as the engine judges it."""
+    if answer.status in (0, 200):
+        return answer
+    said = Refusal(answer.status, answer.type, answer.code, answer.message)
+    return answer._replace(meaning=_MEANINGS.of(said))
 
 
 def healthy() -> Health:
@@ -67,7 +79,7 @@ def verdict(
     now: float = 10.0,
 ) -> Verdict:
     """What is decided about the answer once it is observed, in a run where something has succeeded."""
-    health = healthy() if health is None else health
+    health, answer = healthy() if health is None else health, understood(answer)
     health.observe(answer, seq, now)
     return decide(answer, tries, health, policy or Policy(), now)
 
@@ -83,8 +95,13 @@ STOPS = [
     ("an unknown model", Answer(404, code="model_not_found"), (NEW,)),
     ("a wrong base URL", Answer(404, html=True), (NEW,)),
     ("a redirect", Answer(307), (NEW,)),
-    *(("an unknown model as 400", Answer(400, code=code), (NEW,)) for code in sorted(UNKNOWN_MODEL)),
-    *(("a billing code", Answer(status, code=code), (NEW, LATER)) for code in sorted(BILLING) for status in (429, 403)),
+    *(("an unknown model as 400", Answer(400, code=code), (NEW,)) for code in ("unknown_model", "invalid_model")),
+    *(
+        ("a billing code", Answer(status, code=code), (NEW, LATER))
+        for code in ("billing_error", "insufficient_funds", "Arrearage", "exceeded_current_quota_error")
+        for status in (400, 403, 429)
+    ),
+    ("a model that the plan does not have", Answer(429, message="Quota exceeded, limit: 0, model: m"), (NEW, LATER)),
 ]
 
 
@@ -214,7 +231,15 @@ def test_when_the_first_rows_all_fail_alike_the_run_stops(answer: Answer) -> Non
     found = [verdict(answer, health, seq=seq) for seq in range(ALIKE)]
     assert not any(isinstance(each, StopRun) for each in found[:-1])
     assert isinstance(found[-1], StopRun)
-    assert answer.cause in found[-1].message
+    assert understood(answer).cause in found[-1].message
+
+
+@pytest.mark.parametrize(
+    "answer", [TOO_LONG, Answer(413), Answer(400, code="content_filter"), Answer(0, Fault.TOO_LARGE)]
+)
+def test_causes_of_the_rows_own_never_stop_a_run_before_its_first_success(answer: Answer) -> None:
+    health = Health()
+    assert all(isinstance(verdict(answer, health, seq=seq), GiveUp) for seq in range(3 * ALIKE))
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from typing import NamedTuple
 from batchrun import limits, replies, retry
 from batchrun.journal import End
 from batchrun.limits import Feedback, Hints, Throttle
-from batchrun.models import Defect, Endpoint, Exchange, Fault, Outcome, Reply, State, Usage
+from batchrun.models import Defect, Endpoint, Exchange, Fault, Outcome, Reply, Request, State, Usage
 from batchrun.replies import Checker, Complaint
-from batchrun.retry import Answer, Tries
+from batchrun.retry import Answer, Meaning, Meanings, Refusal, Tries
 
 Mask = Callable[[str], str]
 
@@ -28,15 +28,18 @@ class Judged(NamedTuple):
     value: str | None
 
 
-def judge(endpoint: Endpoint, exchange: Exchange, checker: Checker | None, mask: Mask) -> Judged:
+def judge(request: Request, exchange: Exchange, checker: Checker | None, meanings: Meanings, mask: Mask) -> Judged:
     """What the exchange says of its row and of the provider; `mask` takes secrets out of an error that echoes them."""
     hints = limits.hints(exchange.headers, exchange.status)
     if exchange.status == 200:
-        judged = judge_body(endpoint, exchange.body, checker, hints, exchange.left)
+        judged = judge_body(request.endpoint, exchange.body, checker, hints, exchange.left)
         if (answer := judged.answer).defect is None:
             return judged
         return judged._replace(answer=answer._replace(defect=mask(answer.defect), message=mask(answer.message)))
-    return Judged(_failed(exchange, hints, mask), None, None, hints, None)
+    answer = _failed(request, exchange, hints, meanings, mask)
+    if answer.meaning is Meaning.NEVER_FITS:  # of no other request either is anything refused
+        hints = hints._replace(looks_like_429=False)
+    return Judged(answer, None, None, hints, None)
 
 
 def judge_body(
@@ -62,15 +65,19 @@ def _check(reply: Reply, checker: Checker | None) -> tuple[str | None, str | Non
     return None, _encode(checked)
 
 
-def _failed(exchange: Exchange, hints: Hints, mask: Mask) -> Answer:
+def _failed(request: Request, exchange: Exchange, hints: Hints, meanings: Meanings, mask: Mask) -> Answer:
     if exchange.fault is not None:
         return Answer(0, exchange.fault, exchange.sent, message=exchange.detail, left=exchange.left)
     error = replies.error_of(exchange.status, exchange.headers, exchange.body)
+    said = f"{error.message}\n{error.details}"
+    refusal = Refusal(exchange.status, error.type, error.code, said, exchange.headers, request.body)
     return Answer(
         exchange.status,
         type=mask(error.type),
         code=mask(error.code),
-        message=mask(error.message),
+        message=" ".join(mask(error.message).split()),
+        meaning=meanings.of(refusal),
+        param=error.param,
         html=exchange.body[:512].lstrip().startswith(b"<"),
         retry_after=hints.retry_after,
         left=exchange.left,
@@ -96,7 +103,7 @@ def feedback(judged: Judged, body_bytes: int) -> Feedback:
 def throttle_of(answer: Answer) -> Throttle:
     """What a 429 is about, as far as its body tells."""
     said = f"{answer.type} {answer.code} {answer.message}".lower()
-    if "concurren" in said:
+    if answer.meaning is Meaning.CONCURRENCY:
         return Throttle.CONCURRENCY
     if answer.type == "requests" or "requests per" in said or "(rpm)" in said:
         return Throttle.REQUESTS

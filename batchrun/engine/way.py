@@ -29,7 +29,7 @@ from batchrun.models import Exchange, Outcome, Request, State
 from batchrun.plan import Plan
 from batchrun.prompts import Renderer, ask_again
 from batchrun.replies import Checker
-from batchrun.retry import AskAgain, Done, GiveUp, Health, Next, Policy, RetryIn, StopRun, Tries, Verdict
+from batchrun.retry import AskAgain, Done, GiveUp, Health, Meanings, Next, Policy, RetryIn, StopRun, Tries, Verdict
 from batchrun.rows import restore
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ class Way:
         self._stop = stop
         self._loop = asyncio.get_running_loop()
         self._health = Health()
+        self._meanings = Meanings(plan.dialect, plan.answers)
         self._policy = Policy(plan.max_attempts, plan.schema_retries, plan.give_up_after, plan.max_wait, plan.fail_on)
         self._held: list[tuple[Job, GiveUp]] = []
         self._down = False
@@ -148,7 +149,7 @@ class Way:
             self._emit(RowLost(seq, self._loop.time(), hold.cost))
             raise
         job.exchange = exchange
-        judged = judge(request.endpoint, exchange, self._at.checker, self._at.client.mask)
+        judged = judge(request, exchange, self._at.checker, self._meanings, self._at.client.mask)
         alone = self._at.gate.settle(permit, feedback(judged, len(request.body)))
         job.hold, job.charge = None, self._at.till.settle(hold, judged)
         await self._conclude(job, request, judged, exchange, alone)

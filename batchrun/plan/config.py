@@ -24,7 +24,8 @@ TABLES = frozenset({"columns", "headers", "params", "set", "sim"})
 _PATHS = frozenset({"api_key_file", "ca_file", "log_file", "runs_dir"})
 _LOOKS_LIKE_KEY = re.compile(r"(\w*api_?)?(key|token|secret)|password")
 OF_PROFILES = {
-    *("base_url", "model", "params", "headers", "endpoint", "rpm", "tpm", "concurrency", "concurrency_fixed"),
+    *("base_url", "model", "dialect", "params", "headers", "endpoint", "rpm", "tpm"),
+    *("concurrency", "concurrency_fixed"),
     *(
         "timeout",
         "max_attempts",
@@ -41,12 +42,14 @@ OF_PROFILES = {
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """One `batchrun.toml`: its options by name (underscores), its profile tables by profile name, its `[app]` table."""
+    """One `batchrun.toml`: its options by name (underscores), its profile tables by profile name, its `[app]` table, its
+    `[[answers]]`."""
 
     path: Path
     options: Mapping[str, Any]
     profiles: Mapping[str, Mapping[str, Any]]
     app: Mapping[str, Any]
+    answers: tuple[Mapping[str, Any], ...] = ()
 
 
 def user_file() -> Path:
@@ -90,13 +93,15 @@ def _read(path: Path, known: frozenset[str] | None, *, trusted: bool) -> ConfigF
         raise RefusedError(f"{path} is not valid TOML: {error}") from error
     profiles = _tables(table.pop("profiles", {}), f"profiles in {path}")
     app = _app(table.pop("app", {}), path)
+    answers = _answers(table.pop("answers", []), path)
     if known is None:
         options = _plain({key: value for key, value in table.items() if key in ("runs_dir", "runs-dir")}, path)
     else:
         options = _options(table, known, path)
     if "post" in options:
         options["post"] = _functions(options["post"], path, trusted=trusted)
-    return ConfigFile(path, options, {name: _profile(name, own, path, trusted) for name, own in profiles.items()}, app)
+    own_profiles = {name: _profile(name, own, path, trusted) for name, own in profiles.items()}
+    return ConfigFile(path, options, own_profiles, app, answers)
 
 
 def app_settings() -> dict[str, Any]:
@@ -115,6 +120,25 @@ def _app(table: Any, path: Path) -> dict[str, Any]:
     for name, key in [("theme", own.get("theme", "")), *own.get("keys", {}).items()]:
         if not isinstance(key, str):
             raise RefusedError(f"{name} in [app] of {path} must be text")
+    return own
+
+
+def _answers(lines: Any, path: Path) -> tuple[Mapping[str, Any], ...]:
+    """The lines about what answers mean, in the form of `providers/answers.toml`."""
+    if not lines:
+        return ()
+    from batchrun.retry import compiled  # noqa: PLC0415  only where there are such lines
+
+    if not isinstance(lines, list) or not all(isinstance(line, dict) for line in cast("list[object]", lines)):
+        raise RefusedError(f"answers in {path} must be tables", "write [[answers]] on a line, then NAME = VALUE lines")
+    own = tuple(cast("list[dict[str, Any]]", lines))
+    for number, line in enumerate(own, 1):
+        try:
+            compiled(line)
+        except ValueError as error:
+            raise RefusedError(
+                f"[[answers]] {number} of {path}: {error}", "docs/configuration.md has an example"
+            ) from None
     return own
 
 
@@ -159,7 +183,7 @@ def _profile(name: str, table: Mapping[str, Any], path: Path, trusted: bool) -> 
 
 
 def _check_types(own: Mapping[str, Any], where: str) -> None:
-    for key in ("base_url", "model", "api_key_env", "api_key_file"):
+    for key in ("base_url", "model", "dialect", "api_key_env", "api_key_file"):
         if not isinstance(own.get(key, ""), str):
             raise RefusedError(f"{key} in {where} must be text")
     for key in PRICES:

@@ -11,6 +11,7 @@ from typing import Any
 
 from batchrun.errors import RefusedError
 from batchrun.plan.names import unknown
+from batchrun.providers import ANY, dialect_of
 
 SIM = "sim"
 DEFAULT = "openai"
@@ -24,9 +25,10 @@ class Profile:
     """A named provider configuration.
 
     At most one of `api_key_env`, `api_key_file` and `api_key_command` is set: the name of a variable, a path, or a
-    command whose first line of output is the key. `model` and `params` yield to what the prompt says. `defaults`
-    are settings by name, the weakest of all sources. Prices are USD per million tokens, `request_price` USD per request,
-    factors of the standard tier's prices.
+    command whose first line of output is the key. `model` and `params` yield to what the prompt says. `dialect` is the
+    provider whose way of answering is spoken there, None for what the host or the name tells. `defaults` are settings by
+    name, the weakest of all sources. Prices are USD per million tokens, `request_price` USD per request, factors of
+    the standard tier's prices.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Profile:
     api_key_command: tuple[str, ...] = ()
     key_optional: bool = False
     model: str | None = None
+    dialect: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
     input_price: float | None = None
@@ -49,6 +52,13 @@ class Profile:
     @property
     def simulated(self) -> bool:
         return self.name == SIM
+
+    def dialect_at(self, base_url: str) -> str:
+        """The dialect that is spoken at an address under this profile.
+
+        The default profile is also what every gateway gets that is named by --base-url alone: its name tells nothing.
+        """
+        return self.dialect or dialect_of(base_url, ANY if self.name == DEFAULT else self.name)
 
 
 def _hosted(name: str, base_url: str | None, model: str | None = None, *, key: str | None = None) -> Profile:
@@ -74,7 +84,7 @@ BUILT_IN = {
         _local("ollama", "http://127.0.0.1:11434/v1", "OLLAMA_API_KEY"),
         _local("vllm", "http://127.0.0.1:8000/v1", "VLLM_API_KEY"),
         _local("llamacpp", "http://127.0.0.1:8080/v1", "LLAMA_API_KEY"),
-        Profile(name=SIM, base_url="", key_optional=True, model="simulated"),
+        Profile(name=SIM, base_url="", key_optional=True, model="simulated", dialect="openai"),
     )
 }
 
@@ -114,7 +124,7 @@ def _merged(profile: Profile, table: Mapping[str, Any]) -> Profile:
             f"profile sim is the simulator inside batchrun: it takes no {min(named)}",
             "give the table another name",
         )
-    own = {name: table[name] for name in ("base_url", "model", "tier_factors", *PRICES) if name in table}
+    own = {name: table[name] for name in ("base_url", "model", "dialect", "tier_factors", *PRICES) if name in table}
     if any(source in table for source in KEY_SOURCES):
         own |= {source: table.get(source) for source in KEY_SOURCES}
         own["api_key_command"] = tuple(table.get("api_key_command", ()))

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from batchrun.errors import StorageError
 from batchrun.models import Endpoint, Flag, Kind
+from batchrun.providers import ANY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +20,8 @@ class Plan:
 
     `input_format` and `output_format` are names such as `jsonl`, `csv`, `parquet`. `output_fields` are the members
     that an output schema adds, one column each; where it is empty the reply's value goes whole into
-    `output_column`. `base_url` is empty for the embedded simulator. Prices are those of the profile; `max_cost` and
+    `output_column`. `base_url` is empty for the embedded simulator. `dialect` is how the provider answers, `answers`
+    are the user's lines of the table of answers (`providers/answers.toml`). Prices are those of the profile; `max_cost` and
     `reserve` (for each request) are USD. `post` are the functions that replies go through, files with their absolute
     path; `workers` is None for auto, `post_seal` shows who named them.
     """
@@ -48,6 +50,8 @@ class Plan:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     ca_file: str | None = None
     simulated: bool = False
+    dialect: str = ANY
+    answers: tuple[Mapping[str, Any], ...] = ()
     input_price: float | None = None
     output_price: float | None = None
     cached_price: float | None = None
@@ -89,6 +93,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "kind": Kind,
     "endpoint": Endpoint,
     "fail_on": lambda names: frozenset(Flag(name) for name in names),
+    "answers": tuple,
     "output_fields": tuple,
     "post": tuple,
 }

@@ -99,6 +99,7 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
         **_request(settings, profile, facts, prompt),
         **_output(gathered, facts, prompt),
         **_provider(settings, profile),
+        answers=gathered.answers,
         **{name: getattr(settings, name) for name in _LIMITS},
         post_seal=seal(settings.post),
     )
@@ -165,9 +166,11 @@ def _output(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> dict[s
 
 
 def _provider(settings: Settings, profile: Profile) -> dict[str, Any]:
+    base_url = _base_url(settings, profile)
     return {
         "profile": profile.name,
-        "base_url": _base_url(settings, profile),
+        "base_url": base_url,
+        "dialect": profile.dialect_at(base_url),
         "api_key_env": profile.api_key_env,
         "headers": settings.headers,
         "simulated": profile.simulated,
@@ -249,6 +252,8 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
         changes |= {name: getattr(gathered.profile, name) for name in (*PRICES, "tier_factors")}
     if moved or "headers" in typed:
         changes["headers"] = gathered.settings.headers
+    changes["dialect"] = gathered.profile.dialect_at(changes.get("base_url", plan.base_url))
+    changes["answers"] = gathered.answers
     return replace(plan, **changes)
 
 

@@ -48,11 +48,12 @@ class Layer:
 @dataclass(frozen=True, slots=True)
 class Gathered:
     """The settings, the profile they name, and for every option that was set the source that set it; of a table also
-    for every entry, as `set.language`."""
+    for every entry, as `set.language`. `answers` are the lines `[[answers]]` of the files, the nearer file's first."""
 
     settings: Settings
     profile: Profile
     sources: Mapping[str, str]
+    answers: tuple[Mapping[str, Any], ...] = ()
 
     def typed(self, option: str) -> bool:
         """Whether the option was given for this very command: by a flag or a `BATCHRUN_*` variable."""
@@ -70,7 +71,8 @@ def gather(flags: Mapping[str, Any], folder: Path | None = None) -> Gathered:
     layers.append(Layer(f"profile {profile.name}", {**profile.defaults, **_address(profile)}))
     settled = settle(layers)
     merged, sources = merge(settled)
-    gathered = Gathered(validate(merged, settled), profile, sources)
+    answers = tuple(line for file in files for line in file.answers)
+    gathered = Gathered(validate(merged, settled), profile, sources, answers)
     _check(gathered, settled)
     return gathered
 

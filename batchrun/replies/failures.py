@@ -7,7 +7,7 @@ FastAPI (vLLM, LiteLLM) says `detail`, a text or a list of what is wrong where. 
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -23,20 +23,31 @@ _LARGEST_JSON = 1024 * 1024
 _LARGEST_TEXT = 64 * 1024
 
 
+# Members of an error body, at any depth, that say more than its sentence and are never the user's own text.
+_TELLING = frozenset({"quotaId", "reason", "error_type", "estimated_time", "retryDelay", "raw"})
+_DEEPEST = 6
+
+
 class ErrorInfo(NamedTuple):
-    """What a body says is wrong. `type` and `code` are as the server spells them, "" where it names none."""
+    """What a body says is wrong. `type` and `code` are as the server spells them, "" where it names none.
+
+    `details` are further words of the body, such as the name of a quota; `param` is the parameter it complains of.
+    """
 
     type: str
     code: str
     message: str
+    details: str = ""
+    param: str = ""
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes | str) -> ErrorInfo:
     """Read any error body; total: an unknown one is its own message, an empty one the status in words."""
     said = _object(body)
     info = _from_object(said) if said is not None else ErrorInfo("", "", _from_text(headers, body))
-    message = info.message.strip() or _in_words(status)
-    return ErrorInfo(info.type[:LONGEST_MESSAGE], info.code[:LONGEST_MESSAGE], message[:LONGEST_MESSAGE])
+    details = "" if said is None else "\n".join(_details(said))
+    words = info.type, info.code, info.message.strip() or _in_words(status), details, info.param
+    return ErrorInfo(*(word[:LONGEST_MESSAGE] for word in words))
 
 
 def _object(body: bytes | str) -> dict[str, Any] | None:
@@ -69,11 +80,37 @@ def _from_fields(fields: dict[str, Any]) -> ErrorInfo:
     if is_object(inner) and "message" not in fields:
         fields = inner
     message = next((fields[name] for name in ("message", "detail", "msg") if fields.get(name)), None)
+    if is_object(message) and message.get("detail"):  # Mistral: what FastAPI says of a request, inside `message`
+        message = message["detail"]
     return ErrorInfo(
         _word(fields, "type") or _word(fields, "status"),
         _word(fields, "code") or _word(fields, "error_code"),
         _sentence(fields if message is None else message),
+        param=_word(fields, "param") or _place(message),
     )
+
+
+def _place(message: Any) -> str:
+    """The parameter that a FastAPI validation error is about: the last name of its place."""
+    first = message[0] if is_array(message) and message else None
+    where = first.get("loc") if is_object(first) else None
+    names = [step for step in where if isinstance(step, str)] if is_array(where) else []
+    return names[-1] if len(names) > 1 else ""
+
+
+def _details(value: Any, depth: int = 0) -> Iterator[str]:
+    """The values of the telling members, with the name of each."""
+    if depth > _DEEPEST:
+        return
+    if is_array(value):
+        for item in value[:20]:
+            yield from _details(item, depth + 1)
+    elif is_object(value):
+        for name, item in value.items():
+            if name in _TELLING and isinstance(item, str | int | float):
+                yield f"{name} {item}"
+            else:
+                yield from _details(item, depth + 1)
 
 
 def _word(fields: dict[str, Any], name: str) -> str:

@@ -3,14 +3,15 @@
 Theory. An attempt's answer is judged in this order, first match wins:
 
 1.  A 200 with a reply: done; but a reply that does not fit the schema is asked again, a flagged one may be a failure.
-2.  An empty account (402, a 429 or 403 with a billing code, a 400 that says so, whatever Retry-After says): the run
-    stops, rows stay pending.
-3.  Any other 429: the gate has closed for everybody; the row goes back and loses nothing. Only a request that can never
-    fit the limit is given up.
+2.  An empty account, a cap on spending or a model that the plan does not have, by whatever status, code or words
+    (`meaning`), whatever Retry-After says: the run stops, rows stay pending.
+3.  Any other 429, and what means the same under another status: the gate has closed for all rows; the row goes back and
+    loses nothing. Only a request that can never fit the limit is given up.
 4.  Answers about the whole configuration (401; 403, 404, redirects and unknown models before anything succeeded): the
     run stops. A 401 after a success is confirmed by one more call. Later, 403 and 404 are about their row.
-5.  Answers that may pass (408, 409, 5xx, a lost connection, the deadline, a 200 that is no reply): retried with full
-    jitter [1], within the row's attempts and the run's budget [2]; then the row has failed *for now*.
+5.  Answers that may pass (408, 409, 425, 499, 5xx, a 4xx whose words say so, a lost connection, the deadline, a 200 that
+    is no reply): retried with full jitter [1], within the row's attempts and the run's budget [2]; then the row has
+    failed *for now*.
 6.  Everything else is about the row: it has failed *for good*, after one call.
 
 Two rules look at more than one row. When nothing has succeeded and the first 20 rows failed alike, the cause is not in
@@ -28,33 +29,36 @@ tenacity's objects; nothing here sleeps.
 [2] https://sre.google/sre-book/handling-overload/ ("retry budget")
 """
 
-from batchrun.retry.answer import BILLING, Answer
-from batchrun.retry.decision import DEADLINES, GARBAGE_TRIES, THROTTLED_FOR, UNKNOWN_MODEL, decide
+from batchrun.retry.answer import Answer
+from batchrun.retry.decision import DEADLINES, GARBAGE_TRIES, THROTTLED_FOR, decide
 from batchrun.retry.health import ALIKE, BUDGET_PER_SUCCESS, BUDGET_START, SUSPECTS, Health
+from batchrun.retry.meaning import Meaning, Meanings, Refusal, compiled
 from batchrun.retry.resume import Next, go_on
 from batchrun.retry.verdict import AskAgain, Done, GiveUp, Policy, RetryIn, StopRun, Tries, Verdict
 
 __all__ = [
     "ALIKE",
-    "BILLING",
     "BUDGET_PER_SUCCESS",
     "BUDGET_START",
     "DEADLINES",
     "GARBAGE_TRIES",
     "SUSPECTS",
     "THROTTLED_FOR",
-    "UNKNOWN_MODEL",
     "Answer",
     "AskAgain",
     "Done",
     "GiveUp",
     "Health",
+    "Meaning",
+    "Meanings",
     "Next",
     "Policy",
+    "Refusal",
     "RetryIn",
     "StopRun",
     "Tries",
     "Verdict",
+    "compiled",
     "decide",
     "go_on",
 ]

@@ -1,24 +1,16 @@
 """One attempt's answer, in the terms that verdicts ask for."""
 
+import re
 from typing import NamedTuple
 
 from batchrun.models import Fault, Flag
+from batchrun.retry.meaning import OF_THE_ROW, STOPS, WAITS, Meaning
 
-BILLING = frozenset(
-    {
-        "insufficient_quota",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "billing_error",
-        "credit_balance_exhausted",
-        "insufficient_balance",
-        "insufficient_funds",
-        "payment_required",
-    }
-)
-
-EMPTY = "credit balance is too low"
-"""What Anthropic says of an empty account, with the status, type and code of a bad request."""
+_UNNAMED = frozenset({Meaning.KEY, Meaning.PARAMETER, Meaning.PASSES, Meaning.OVERLOADED, *WAITS}) - {Meaning.QUOTA}
+"""Meanings of several causes, which their own words name better."""
+_FIGURES = re.compile(r"\d[\d.,]*")
+_SHORT = 60
+"""Characters of a sentence that make a cause."""
 
 
 class Answer(NamedTuple):
@@ -26,8 +18,8 @@ class Answer(NamedTuple):
 
     `status` is 0 without a whole answer, then `fault` says why; `type`, `code` and `message` are the error body's.
     `defect` is why a 200 body is no reply; `complaint` why a reply does not fit the schema; `html` marks an HTML body.
-    `left` is when the request left, in the engine's monotonic seconds. `disguised` marks a 429 that a gateway passes on
-    as its own failure.
+    `meaning` is what the table of answers says of a refusal, `param` the parameter that it names. `left` is when the
+    request left, in the engine's monotonic seconds. `disguised` marks a 429 that a gateway passes on as its own failure.
     """
 
     status: int
@@ -36,6 +28,8 @@ class Answer(NamedTuple):
     type: str = ""
     code: str = ""
     message: str = ""
+    meaning: Meaning | None = None
+    param: str = ""
     html: bool = False
     defect: str | None = None
     complaint: str | None = None
@@ -50,28 +44,30 @@ class Answer(NamedTuple):
         return self.status == 200 and self.defect is None
 
     @property
-    def billing(self) -> bool:
-        """The account is empty or not in order."""
-        if self.status in (403, 429) and not BILLING.isdisjoint((self.code, self.type)):
-            return True
-        return self.status == 402 or (self.status in (400, 403, 429) and EMPTY in self.message.lower())
-
-    @property
     def throttled(self) -> bool:
-        """A 429 that is about a rate."""
-        return (self.status == 429 or self.disguised) and not self.billing
+        """A refusal for want of a rate, a slot or a quota: a wait helps, and the row is not to blame."""
+        if self.meaning in STOPS or self.meaning is Meaning.NEVER_FITS:
+            return False
+        return self.status == 429 or self.disguised or self.meaning in WAITS
 
     @property
     def down(self) -> bool:
         """The provider did not answer, or answered for its own failure."""
-        if self.disguised:
+        if self.disguised or self.meaning in WAITS:
             return False
         return self.status >= 500 or (self.fault is not None and self.fault is not Fault.TOO_LARGE)
 
     @property
     def maybe_paid(self) -> bool:
         """The request was sent, no reply came, and nothing says that it was turned away."""
-        return self.sent and not self.disguised and (self.status in (0, 408, 409) or self.status >= 500)
+        if self.disguised or self.meaning in WAITS or self.meaning is Meaning.LOADING:
+            return False
+        return self.sent and (self.status in (0, 408, 409, 424, 499) or self.status >= 500)
+
+    @property
+    def of_the_row(self) -> bool:
+        """The cause is in the row itself."""
+        return self.meaning in OF_THE_ROW or self.fault is Fault.TOO_LARGE
 
     @property
     def kind(self) -> str:
@@ -89,4 +85,19 @@ class Answer(NamedTuple):
             return self.defect
         if self.fault is not None:
             return str(self.fault)
-        return f"{self.status} {self.code or self.type}".strip()
+        if self.meaning is not None and self.meaning not in _UNNAMED:
+            return self.meaning
+        return _named(self)
+
+
+def _named(answer: Answer) -> str:
+    """The status with the code or the type of the error; of a refusal without either, with the sentence.
+
+    A code that only repeats the status is none; figures of the sentence become N, since they differ from row to row.
+    """
+    status = str(answer.status)
+    name = next((word for word in (answer.code, answer.type) if word and word != status), "")
+    if name or answer.status >= 500:
+        return f"{status} {name}".strip()
+    said = " ".join(_FIGURES.sub("N", answer.message).split())
+    return f"{status}: {said[:_SHORT]}" if said and not said.startswith("HTTP N") else status

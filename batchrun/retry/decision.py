@@ -1,6 +1,5 @@
 """The table: the verdict on an answer, first match wins."""
 
-import re
 from collections.abc import Callable
 
 from tenacity import RetryCallState, stop_after_attempt, wait_random_exponential
@@ -8,6 +7,7 @@ from tenacity import RetryCallState, stop_after_attempt, wait_random_exponential
 from batchrun.models import Fault, Flag
 from batchrun.retry.answer import Answer
 from batchrun.retry.health import ALIKE, Health
+from batchrun.retry.meaning import Meaning
 from batchrun.retry.verdict import AskAgain, Done, GiveUp, Policy, RetryIn, StopRun, Tries, Verdict
 
 DEADLINES = 2
@@ -16,14 +16,30 @@ GARBAGE_TRIES = 3
 """Attempts of one row that may bring a 200 that is no reply."""
 THROTTLED_FOR = 1800.0
 """Seconds of 429s without one success that stop the run."""
+DOUBTED_FOR = 60.0
+"""The same for refusals that may be an empty account or a day's quota, unless they announce a wait that is longer:
+limits of a minute are over by then."""
 
-UNKNOWN_MODEL = frozenset(
-    {"model_not_found", "unknown_model", "invalid_model", "model_not_available", "deploymentnotfound"}
-)
-TOO_LARGE = re.compile(
-    r"Request too large|Limit (?P<limit>\d[\d,]{0,18}).*?Requested (?P<requested>\d[\d,]{0,18})", re.IGNORECASE
-)
-
+_STOPPED = {
+    Meaning.EMPTY: (
+        "the account's quota or credit is used up",
+        "add credit or raise the limit with the provider; then the command below goes on",
+    ),
+    Meaning.NOT_ON_PLAN: (
+        "the account's plan does not have this model",
+        "choose another --model, or change the plan with the provider; then the command below goes on",
+    ),
+}
+_DOUBTED = {
+    Meaning.UNCLEAR: (
+        "the provider speaks of a used up quota, and a minute's wait did not help",
+        "add credit or raise the limit with the provider; then the command below goes on",
+    ),
+    Meaning.QUOTA: (
+        "the quota of the day is used up, and the provider announces no wait that helps",
+        "go on with the command below when the quota is whole again",
+    ),
+}
 _WEB_PAGE = "the answer is a web page: is the base URL right, with its /v1?"
 
 _backoff = wait_random_exponential(multiplier=0.5, max=60)
@@ -33,11 +49,11 @@ def decide(answer: Answer, tries: Tries, health: Health, policy: Policy, now: fl
     """The verdict on an answer that `health` has observed; `now` in monotonic seconds."""
     if answer.accepted:
         return _judge_reply(answer, tries, policy)
-    if answer.billing:
-        return StopRun(
-            _said(answer, "the account's quota or credit is used up"),
-            "add credit or raise the limit with the provider; then the command below goes on",
-        )
+    if answer.meaning is not None and answer.meaning in _STOPPED:
+        said, hint = _STOPPED[answer.meaning]
+        return StopRun(_said(answer, said), hint)
+    if answer.meaning is Meaning.NEVER_FITS:
+        return GiveUp(answer.cause, _said(answer, "the request is larger than the limit"), final=True)
     for rule in _RULES:
         verdict = rule(answer, tries, health, policy, now)
         if verdict is not None:
@@ -62,14 +78,20 @@ def _judge_reply(answer: Answer, tries: Tries, policy: Policy) -> Verdict:
 def _throttled(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
     if not answer.throttled:
         return None
-    if _can_never_fit(answer.message):
-        return GiveUp("429 request too large", _said(answer, "the request is larger than the limit"), final=True)
     if (stop := _asked_too_much(answer, policy)) is not None:
         return stop
-    if health.throttled_since is not None and now - health.throttled_since >= THROTTLED_FOR:
-        minutes = (now - health.throttled_since) / 60
+    refused = 0.0 if health.throttled_since is None else now - health.throttled_since
+    if (
+        answer.meaning is not None
+        and answer.meaning in _DOUBTED
+        and refused >= DOUBTED_FOR
+        and (answer.retry_after or 0.0) < DOUBTED_FOR
+    ):
+        said, hint = _DOUBTED[answer.meaning]
+        return StopRun(_said(answer, said), hint)
+    if refused >= THROTTLED_FOR:
         return StopRun(
-            _said(answer, f"nothing but 429s for {minutes:.0f} minutes"), "go on later with the command below"
+            _said(answer, f"nothing but 429s for {_duration(refused)}"), "go on later with the command below"
         )
     return RetryIn(0.0, counts=False)
 
@@ -84,11 +106,10 @@ def _asked_too_much(answer: Answer, policy: Policy) -> StopRun | None:
 
 
 def _configuration(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
-    if answer.status == 401:
+    if answer.meaning is Meaning.KEY:
         return _unauthorized(answer, health, now)
-    scope = answer.status in (403, 404) or 300 <= answer.status < 400
-    unknown_model = answer.status == 400 and answer.code.lower() in UNKNOWN_MODEL
-    if not (scope or unknown_model) or health.succeeded:
+    scope = answer.status in (403, 404) or 300 <= answer.status < 400 or answer.meaning is Meaning.MODEL
+    if not scope or answer.of_the_row or health.succeeded:
         return None
     return StopRun(
         _said(answer, f"the provider answered {answer.status} before anything succeeded"), _scope_hint(answer)
@@ -108,7 +129,7 @@ def _scope_hint(answer: Answer) -> str:
         return "the host redirects; name the final address with --base-url"
     if answer.html:
         return _WEB_PAGE
-    if answer.status in (400, 404):
+    if answer.status in (400, 404, 422):
         return "check the model (--model) and the base URL (--base-url)"
     return "check that the key may use this model"
 
@@ -124,7 +145,7 @@ def _all_alike(answer: Answer, tries: Tries, health: Health, policy: Policy, now
 
 def _may_pass(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
     garbage = answer.status == 200
-    if not (answer.down or garbage or answer.status in (408, 409)):
+    if not (answer.down or garbage or answer.meaning is Meaning.PASSES):
         return None
     if (stop := _asked_too_much(answer, policy)) is not None:
         return stop
@@ -168,15 +189,6 @@ def _attempt(number: int) -> RetryCallState:
     state = RetryCallState(None, None, (), {})  # pyright: ignore[reportArgumentType] - no call is made: the state only carries the number
     state.attempt_number = number
     return state
-
-
-def _can_never_fit(message: str) -> bool:
-    found = TOO_LARGE.search(message)
-    if found is None:
-        return False
-    if found["limit"] is None:
-        return True
-    return int(found["requested"].replace(",", "")) > int(found["limit"].replace(",", ""))
 
 
 def _said(answer: Answer, sentence: str) -> str:

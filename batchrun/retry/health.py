@@ -39,7 +39,7 @@ class Health:
             self._note_answer()
         if answer.throttled and self.throttled_since is None:
             self.throttled_since = now
-        if not self.succeeded and not answer.throttled:
+        if not self.succeeded and not answer.throttled and not answer.of_the_row:
             self._note_alike(answer, seq)
 
     @property

@@ -32,7 +32,7 @@ async def echo(peer: Peer) -> None:
 
 
 FATAL: dict[str, tuple[Answer, int]] = {
-    "S6 no quota": (error(429, "You exceeded your quota", ("Retry-After", "1"), code="insufficient_quota"), C),
+    "S6 no quota": (error(429, "You exceeded your quota", ("Retry-After", "1"), code="billing_hard_limit_reached"), C),
     "S6 no credit": (error(429, "no credit", type="credit_balance_exhausted"), C),
     "S7 wrong key": (echo, C),
     "S7 forbidden": (error(403, "not for you"), C),
