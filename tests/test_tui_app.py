@@ -22,6 +22,7 @@ from batchrun.tui.screens.ask import Choose, Confirm
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.run import RunScreen
 from batchrun.tui.screens.runs import RunsScreen
+from batchrun.tui.screens.setup import SetupScreen
 from batchrun.tui.widgets.editor import Editor
 from batchrun.tui.widgets.outcomes import Outcomes
 
@@ -349,9 +350,9 @@ async def test_what_is_refused_is_said_with_what_to_do_next(tmp_path: Path) -> N
         )  # what it would cost is known without a key
         assert "ready" not in tui.shown(pilot)
         await pilot.press("f5")
-        await tui.until(pilot, lambda: "refused" in tui.shown(pilot))
+        await tui.until(pilot, lambda: "not started" in tui.told(pilot))
         await tui.until(pilot, lambda: "no API key: OPENAI_API_KEY is not set" in tui.shown(pilot))
-        await tui.until(pilot, lambda: "nothing was sent" in tui.shown(pilot))
+        assert isinstance(pilot.app.screen, SetupScreen)
 
 
 async def test_a_setup_without_a_key_is_ready_once_a_provider_is_chosen_that_needs_none(tmp_path: Path) -> None:

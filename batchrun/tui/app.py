@@ -25,8 +25,8 @@ from batchrun.errors import BatchrunError, ExitCode
 from batchrun.plan.names import unknown
 from batchrun.report import words
 from batchrun.tui import leaving
-from batchrun.tui.desk import Foreseen, Fresh, Steered, Task, Watched
-from batchrun.tui.orderly import OrderlyApp
+from batchrun.tui.desk import Foreseen, Fresh, Phase, Steered, Task, Watched
+from batchrun.tui.orderly import MAIN, OrderlyApp
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.screens.help import Help
 from batchrun.tui.screens.setup import SetupScreen
@@ -48,6 +48,7 @@ DARK = Theme(
     background="#15181d",
     surface="#1c2027",
     panel="#303743",
+    variables={"foreground-muted": "#9aa1ad"},
     dark=True,
 )
 LIGHT = Theme(
@@ -62,6 +63,7 @@ LIGHT = Theme(
     background="#fbfbfa",
     surface="#f0f1f2",
     panel="#c9ced6",
+    variables={"foreground-muted": "#5c6570"},
     dark=False,
 )
 UNSENT = 2.0
@@ -94,6 +96,7 @@ class BatchrunApp(OrderlyApp):
         self._setup = SetupScreen(self._flags)
         self._session: Session | None = None
         self._leaving = False
+        self._asked_to_save = False
         self._tried = 0
         self._exports: set[asyncio.Task[str]] = set()
         for theme in (DARK, LIGHT):
@@ -212,6 +215,10 @@ class BatchrunApp(OrderlyApp):
             self._tried += len(session.task.only)
             return
         sight = session.sight()
+        if isinstance(session.task, Fresh) and sight.phase is Phase.REFUSED and sight.trouble is not None:
+            self.action_show("setup")
+            self._setup.refuse(BatchrunError(*sight.trouble))
+            return
         if sight.trouble is not None:
             self.notify(printable(sight.trouble.message, 300), severity="error", timeout=8, markup=False)
         elif sight.progress.ended is not None:
@@ -236,7 +243,7 @@ class BatchrunApp(OrderlyApp):
 
     def action_show(self, name: str) -> None:
         """Go to one of the three main screens."""
-        while len(self.screen_stack) > 2:
+        while len(self.screen_stack) > MAIN:
             self.pop_screen()
         if self.screen is not self.get_screen(name):  # pyright: ignore[reportUnknownMemberType]  as above
             self.switch_screen(name)  # pyright: ignore[reportUnknownMemberType]  as above
@@ -267,15 +274,35 @@ class BatchrunApp(OrderlyApp):
         if selected:
             self.copy_to_clipboard(str(selected))
         elif not self.busy:
-            self._go(ExitCode.OK)
+            self._go(ExitCode.OK) if self._asked_to_save else self._leave_saved()
         elif self._leaving and self._session is not None:
             self._session.abandon()
         else:
-            self.notify("stopping; what is in flight is awaited; Ctrl-C again leaves at once", timeout=60)
+            self.notify("stopping: waiting for requests in flight; Ctrl-C again leaves at once", timeout=60)
             self._go(ExitCode.INTERRUPTED)
 
     def action_leave(self) -> None:
-        """`q`: asks where a run is under way."""
+        """`q`: asks where a prompt is not saved, and where a run is under way."""
+        self._leave_saved()
+
+    def _leave_saved(self) -> None:
+        """Ask what becomes of edited prompts, where there are any, then go on with leaving."""
+        unsaved = self._setup.unsaved
+        if not unsaved:
+            self._leave_run()
+            return
+        names = ", ".join(printable(str(path), 80) for path in unsaved)
+        question = "The prompt is edited and not saved" if len(unsaved) == 1 else "Edited prompts are not saved"
+        answers = [("save", "Save and quit", "primary"), ("discard", "Quit without saving", "warning")]
+        self._asked_to_save = True
+        self.push_screen(Confirm(question, names, answers), self._saved)
+
+    def _saved(self, answer: str | None) -> None:
+        self._asked_to_save = False
+        if answer == "discard" or (answer == "save" and self._setup.save_all()):
+            self._leave_run()
+
+    def _leave_run(self) -> None:
         if not self.busy:
             self._go(ExitCode.OK)
             return

@@ -61,16 +61,26 @@ class Origin(NamedTuple):
     kind: str
     text: str = ""
 
-    def holds(self, columns: Sequence[str]) -> bool:
-        """Whether it was chosen, or typed, and an input with these columns has it."""
-        return self.kind == FROM_DEFAULT or (self.text != "" and (self.kind != "column" or self.text in columns))
+    def holds(self, columns: Sequence[str] | None, *, default: bool) -> bool:
+        """Whether it was chosen or typed, and exists: a `default` of the prompt, one of the `columns`.
+
+        None stands for an input that is not read yet: it may have any column.
+        """
+        if self.kind == FROM_DEFAULT or columns is None:
+            return default or self.kind != FROM_DEFAULT
+        return self.text != "" and (self.kind != "column" or self.text in columns)
+
+
+def has_default(prompt: "Prompt", name: str) -> bool:
+    """Whether a variable may be left to the prompt."""
+    return name in prompt.defaults or name in prompt.optional
 
 
 def guess(prompt: "Prompt", name: str, columns: Sequence[str]) -> Origin:
     """Where a variable most likely has its value from: a column of its name, its default, else to be typed."""
     if name in columns:
         return Origin("column", name)
-    if name in prompt.defaults or name in prompt.optional:
+    if has_default(prompt, name):
         return Origin(FROM_DEFAULT)
     plain = {column.casefold().replace("_", ""): column for column in columns}
     near = plain.get(name.casefold().replace("_", ""))

@@ -106,13 +106,26 @@ class Draft:
         """Whether the editor's text is not what the file has."""
         return self.path is not None and self._text != self._source.text
 
+    @property
+    def unsaved(self) -> tuple[Path, ...]:
+        """The files of all prompts that were edited and not saved, the one that is shown or others."""
+        return tuple(self._unsaved)
+
+    def save_all(self) -> None:
+        """Write every edited prompt to its file. Raises as `save`."""
+        for path, text in tuple(self._unsaved.items()):
+            if path == self.path:
+                self.save()
+            else:
+                _write(place_to_save(path), text)
+                del self._unsaved[path]
+
     def save(self) -> Path | None:
         """Write the editor's text to its file, or beside the ones here. Raises OSError and UnicodeEncodeError."""
         if self.path is None:
             return None
         target = place_to_save(self.path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(self._text, encoding="utf-8", newline="")
+        _write(target, self._text)
         self._unsaved.pop(self.path, None)
         self._source = Source(target, self._text)
         return target
@@ -227,6 +240,11 @@ def _renderer(asked: Asked) -> Renderer:
         variables=asked.variables,
         columns=asked.columns,
     )
+
+
+def _write(target: Path, text: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8", newline="")
 
 
 def place_to_save(path: Path) -> Path:

@@ -5,7 +5,8 @@ they still handle messages, and cancels what a screen has begun (`@work`) only a
 widget meanwhile, ours or Textual's own, fails with a traceback. Here
 
 * an app ends once everything that is being mounted stands;
-* each screen goes as a whole: first its messages end, then its work, then its widgets.
+* each screen goes as a whole: first its messages end, then its work, then its widgets;
+* a key that comes twice closes what is over a main screen, never the main screen: an app without one cannot go on.
 """
 
 import asyncio
@@ -14,10 +15,13 @@ from typing import cast
 
 from rich.console import RenderableType
 from textual.app import App
+from textual.await_complete import AwaitComplete
 from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widget import Widget
 
+MAIN = 2
+"""Screens that always stand: Textual's own blank one, and a main screen."""
 STAND = 10.0
 """Seconds for what is being mounted; it needs a moment, and no defect in it keeps the app."""
 
@@ -29,6 +33,10 @@ class OrderlyApp(App[int]):
         """End, behind the messages that are here already."""
         super().exit(result, return_code, message)
         self._exit = False  # which would stop all mounting at once
+
+    def pop_screen(self) -> AwaitComplete:
+        """Close what is over the main screen; nothing where nothing is: Textual closes whichever screen is shown."""
+        return super().pop_screen() if len(self.screen_stack) > MAIN else AwaitComplete.nothing()
 
     async def _process_messages_loop(self) -> None:
         await super()._process_messages_loop()

@@ -113,8 +113,7 @@ class RowScreen(OrderlyScreen):
             self.notify("only a failed row is sent again; e edits the prompt and tries this row", severity="warning")
             return
         flags = {"runs_dir": desk(self).runs_dir} if desk(self).runs_dir else {}
-        if desk(self).begin(Again(reference=reference, flags=flags, only=(record.position,))):
-            app_of(self).pop_screen()
+        desk(self).begin(Again(reference=reference, flags=flags, only=(record.position,)))
 
     def action_edit(self) -> None:
         """The setup with this run's prompt, and this row to try."""

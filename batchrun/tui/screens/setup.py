@@ -1,6 +1,7 @@
 """The setup screen: prompt, input, variables, provider and limits; the request as it would be sent; try, then start."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,9 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
+from textual.widget import Widget
 from textual.widgets import DataTable, Footer, Input, Select, Static, Tab, Tabs, TextArea
+from textual.worker import Worker, WorkerError
 
 from batchrun.display import printable
 from batchrun.errors import BatchrunError
@@ -35,6 +38,8 @@ DEBOUNCE = 0.15
 """Seconds of quiet after a key before files are looked at."""
 _NOTHING_YET = "choose a prompt and an input; ctrl+o picks files, F1 lists all keys"
 _NOT_TRIED = "space marks up to five rows; F6 sends these alone, and their answers stand here"
+_READING = frozenset({"prompt", "head"})
+"""Work after which it is known what is missing."""
 _PANES = {"form": "setup", "prompt-pane": "prompt", "request": "request", "rows": "rows", "answers": "answers"}
 
 
@@ -56,11 +61,13 @@ class SetupScreen(OrderlyScreen):
         super().__init__()
         self._flags = dict(flags)
         self._draft: Draft | None = None
+        self._opened = asyncio.Event()
         self._trying: tuple[int, ...] = ()
         self._wanted_row = 0
         self._foreseen: object = None
         self._brief = ""
         self._refusal: BatchrunError | None = None
+        self._refused: tuple[Mapping[str, Any], BatchrunError | str] | None = None
 
     def compose(self) -> ComposeResult:
         """Panes that stand side by side where there is room, else one at a time."""
@@ -97,6 +104,7 @@ class SetupScreen(OrderlyScreen):
         self._draft = drafts.Draft()
         self._load_prompt()
         self._read_head()
+        self._opened.set()
         default = await asyncio.to_thread(drafts.default_profile, self._form.more)
         self._form.know(default, await asyncio.to_thread(drafts.prompt_names))
 
@@ -161,6 +169,7 @@ class SetupScreen(OrderlyScreen):
     @on(TextArea.Changed, "#editor")
     def _edited(self) -> None:
         if self._draft is not None:
+            self._refused = None
             self._draft.edit(self.query_one(Editor).text)
             self._show_draft()
 
@@ -197,9 +206,10 @@ class SetupScreen(OrderlyScreen):
             return
         said = "" if draft.prompt is None else draft.prompt.description
         self.query_one("#prompt-info", Static).update(Content(printable(said, 200)))
-        edited = " · edited" if draft.edited else ""
-        title = "prompt" if draft.path is None else f"prompt · {printable(str(draft.path), 60)}{edited}"
+        mark = " ● edited" if draft.edited else ""
+        title = "prompt" if draft.path is None else f"prompt{mark} · {printable(str(draft.path), 60)}"
         self.query_one("#prompt-pane").border_title = Content(title).markup
+        self.query_one("#tab-prompt-pane", Tab).label = f"prompt{mark}"
         if draft.prompt is not None or not self._form.typed("prompt"):
             self._form.ask_variables(draft.prompt, None if draft.head is None else draft.head.columns)
         self._refresh_preview()
@@ -281,6 +291,8 @@ class SetupScreen(OrderlyScreen):
 
     def _say(self, problem: BatchrunError | str | None) -> None:
         """The line above the command: what is missing, or that everything is there."""
+        if self._refused is not None and self._refused[0] == self._form.flags:
+            problem = problem or self._refused[1]
         problem = problem or self._refusal
         if problem is None:
             text = Content.assemble(
@@ -311,20 +323,67 @@ class SetupScreen(OrderlyScreen):
         self._show_draft()
         return True
 
+    @property
+    def unsaved(self) -> tuple[Path, ...]:
+        """The files of prompts that were edited and not saved."""
+        return () if self._draft is None else self._draft.unsaved
+
+    def save_all(self) -> bool:
+        """Write every edited prompt; False, with a note, where one cannot be written."""
+        try:
+            if self._draft is not None:
+                self._draft.save_all()
+        except (OSError, UnicodeEncodeError) as error:
+            self.notify(printable(f"not saved: {error}", 300), severity="error", markup=False)
+            return False
+        return True
+
     def _saved_first(self) -> bool:
         """What runs is what is seen: an edited prompt is saved before it is sent."""
         draft = self._draft
         if draft is None:
             return True
         if draft.prompt_trouble is not None:
-            self.notify("mend the prompt first", severity="error", timeout=3)
+            self.notify("fix the prompt first", severity="error", timeout=3)
             return False
         return not draft.edited or self.action_save()
 
-    def action_start(self) -> None:
-        """Run all rows."""
-        if self._saved_first():
-            desk(self).begin(Fresh(flags=self._form.flags))
+    @work(exclusive=True, group="start")
+    async def action_start(self) -> None:
+        """Run all rows; where something is missing, stay, say what, and go to its field."""
+        await self._opened.wait()
+        while reading := [work for work in self.workers if work.group in _READING and not work.is_finished]:
+            await asyncio.wait([asyncio.create_task(_over(each)) for each in reading])
+        draft = self._draft
+        assert draft is not None
+        row = None if self._form.more.get("skip_invalid") else self.query_one(HeadTable).current
+        shown = (
+            _drafts().Preview("")
+            if row is None
+            else draft.preview(row, self._form.model(draft.prompt), self._form.flags)
+        )
+        problem = self._problem(draft, shown) or await desk(self).refusal(self._form.flags)
+        if problem is None:
+            if self._saved_first():
+                desk(self).begin(Fresh(flags=self._form.flags))
+            return
+        self.refuse(problem)
+        self.notify("not started: something is missing", severity="warning", timeout=3)
+        self._show_pane("form")
+        self._gap(draft, shown).focus()
+
+    def refuse(self, problem: BatchrunError | str) -> None:
+        """Say why it was not started, until something is changed."""
+        self._refused = self._form.flags, problem
+        self._say(None)
+
+    def _gap(self, draft: "Draft", shown: "Preview") -> Widget:
+        """What has to be filled in next."""
+        if draft.prompt_trouble is None and draft.head_trouble is None and shown.missing:
+            return self._form.variable(shown.missing[0])
+        if draft.prompt_trouble is not None:
+            return self.query_one("#prompt")
+        return self.query_one("#profile" if draft.head_trouble is None and self._form.typed("input") else "#input")
 
     def action_try(self) -> None:
         """Send the chosen rows alone."""
@@ -409,6 +468,12 @@ class SetupScreen(OrderlyScreen):
         }
         if self.is_current:
             self.query_one(target[chosen]).focus(scroll_visible=False)
+
+
+async def _over(reading: Worker[Any]) -> None:
+    """Until this work is over, however it ends."""
+    with contextlib.suppress(WorkerError):
+        await reading.wait()
 
 
 def _drafts() -> ModuleType:

@@ -10,7 +10,10 @@ from batchrun.tui import literal
 class Field(Input):
     """One line; its value stays as it was given, to the character."""
 
-    DEFAULT_CSS = "Field { height: 1; background: $surface; }"
+    DEFAULT_CSS = """
+    Field { height: 1; background: $surface; }
+    Field > .input--placeholder { color: $foreground-muted; }
+    """
 
     def __init__(self, value: str = "", *, placeholder: str = "", id: str | None = None) -> None:
         super().__init__(

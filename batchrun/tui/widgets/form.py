@@ -9,6 +9,7 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.suggester import SuggestFromList
+from textual.widget import Widget
 from textual.widgets import Input, Label, Select, Static
 
 from batchrun.display import printable
@@ -89,6 +90,10 @@ class Form(VerticalScroll, can_focus=False):
             table.add_row(Text(name, no_wrap=True), Text(said.strip()))
         self.query_one("#plan", Static).update(table)
 
+    def variable(self, name: str) -> Widget:
+        """What takes the value of this variable of the prompt."""
+        return self.query_one(Variables).fields[name].entry
+
     def typed(self, name: str) -> str:
         """What stands in a field."""
         return self.query_one(f"#{name}", Input).value.strip()
@@ -147,7 +152,7 @@ class Form(VerticalScroll, can_focus=False):
         """What was chosen or given, where it still fits; else a guess."""
         known = self.query_one(Variables).origins.get(name)
         given, mapped = table(self._given.get("set")), table(self._given.get("columns"))
-        if known is not None and (columns is None or known.holds(columns)):
+        if known is not None and known.holds(columns, default=choices.has_default(prompt, name)):
             return known
         if name in given:
             return Origin(choices.FROM_VALUE, given[name])

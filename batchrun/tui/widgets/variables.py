@@ -8,6 +8,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
+from textual.widget import Widget
 from textual.widgets import Input, Label, Static
 
 from batchrun.display import printable
@@ -92,6 +93,11 @@ class VariableField(Horizontal):
         self._value.display = self._typed
         for said in self.query(Origins):
             said.update(self._said())
+
+    @property
+    def entry(self) -> Widget:
+        """What takes its value: the line to type in, or where it comes from."""
+        return self._value if self._typed else self.query_one(Origins)
 
     @property
     def _typed(self) -> bool:

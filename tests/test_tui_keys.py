@@ -1,0 +1,182 @@
+"""Keys that once lost something: a screen, an edited prompt, the form."""
+
+from pathlib import Path
+
+import pytest
+import tui
+from textual.widgets import Input
+
+from batchrun.models import State
+from batchrun.tui.screens.ask import Choose, Confirm
+from batchrun.tui.screens.row import RowScreen
+from batchrun.tui.screens.run import RunScreen
+from batchrun.tui.screens.runs import RunsScreen
+from batchrun.tui.screens.setup import SetupScreen
+from batchrun.tui.widgets.editor import Editor
+from batchrun.tui.widgets.outcomes import Outcomes
+from batchrun.tui.widgets.variables import Variables
+
+# Slow: each test starts the app.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undisturbed", "alone")]
+
+WIDE = (150, 40)
+OTHER = "---\nname: Other\ninputs:\n  tone:\n    kind: string\n---\nuser:\n{{ tone }} {{ text }}\n"
+
+
+async def test_a_row_is_sent_again_from_its_view_and_every_screen_is_still_there(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(8), faults=["400=text:Row 1 "])
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await tui.started(pilot)
+        await tui.until(pilot, lambda: "some rows failed" in tui.shown(pilot))
+        outcomes = pilot.app.screen.query_one(Outcomes)
+        await tui.until(pilot, lambda: outcomes.current is not None and outcomes.current.state is State.FAILED)
+        for times in (1, 2):
+            await pilot.press("enter")
+            await tui.until(pilot, lambda: isinstance(pilot.app.screen, RowScreen) and "Row 1" in tui.shown(pilot))
+            await pilot.press("r")
+            await tui.until(pilot, lambda times=times: tui.attempts() == 8 + times and not pilot.app.busy)
+            await tui.until(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
+        for key, screen in (("f2", SetupScreen), ("f4", RunsScreen), ("f3", RunScreen)):
+            await pilot.press(key)
+            await tui.until(pilot, lambda screen=screen: isinstance(pilot.app.screen, screen))
+
+
+@pytest.mark.parametrize("over", ["enter", "f", "l", "f1", "x"])
+async def test_a_key_that_comes_twice_closes_no_main_screen(tmp_path: Path, over: str) -> None:
+    tui.place(tmp_path, tui.rows(30), latency="0.2")
+    async with tui.app(concurrency="2").run_test(size=WIDE) as pilot:
+        screen = await tui.started(pilot)
+        await tui.until(pilot, lambda: pilot.app.steered.sight().progress.done > 0)
+        await pilot.press(over)
+        pilot.app.pop_screen()
+        pilot.app.pop_screen()
+        await pilot.press("escape", "escape")
+        await tui.until(pilot, lambda: pilot.app.screen is screen)
+        await pilot.press("f2")
+        await tui.until(pilot, lambda: isinstance(pilot.app.screen, SetupScreen))
+
+
+@pytest.mark.parametrize("size", [(80, 24), WIDE])
+@pytest.mark.parametrize("key", ["ctrl+q", "ctrl+c"])
+async def test_an_edited_prompt_is_marked_and_not_lost_without_a_question(
+    tmp_path: Path, size: tuple[int, int], key: str
+) -> None:
+    tui.place(tmp_path, tui.rows(2))
+    async with tui.app().run_test(size=size) as pilot:
+        await tui.ready(pilot)
+        assert "● edited" not in tui.shown(pilot)
+        await pilot.press("f7", "ctrl+home", *"odd")
+        await tui.until(pilot, lambda: "● edited" in tui.shown(pilot))
+        await pilot.press(key)
+        await tui.asked(pilot, Confirm)
+        await tui.until(pilot, lambda: "not saved" in tui.shown(pilot) and "echo.prompty" in tui.shown(pilot))
+        await pilot.press("escape")
+        await tui.until(pilot, lambda: isinstance(pilot.app.screen, SetupScreen))
+        await pilot.press(key)
+        await tui.asked(pilot, Confirm)
+        tui.last_key(pilot, "enter")
+        await tui.ended(pilot)
+    assert Path("prompts/echo.prompty").read_text().startswith("odd---")
+
+
+async def test_a_prompt_that_was_edited_before_another_was_chosen_is_asked_about_too(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(2))
+    Path("prompts/other.prompty").write_text(OTHER)
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await tui.ready(pilot)
+        editor = tui.setup(pilot).query_one(Editor)
+        editor.text = editor.text.replace("Say it", "Sing it")
+        await tui.until(pilot, lambda: "● edited" in tui.shown(pilot))
+        tui.setup(pilot).query_one("#prompt", Input).value = "other"
+        await tui.until(pilot, lambda: "name: Other" in editor.text)
+        await tui.until(pilot, lambda: "● edited" not in tui.shown(pilot))
+        await pilot.press("ctrl+q")
+        await tui.asked(pilot, Confirm)
+        tui.last_key(pilot, "enter")
+        await tui.ended(pilot)
+    assert "Sing it" in Path("prompts/echo.prompty").read_text()
+    assert Path("prompts/other.prompty").read_text() == OTHER
+
+
+async def test_an_edited_prompt_is_thrown_away_where_that_is_chosen(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(2))
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await tui.ready(pilot)
+        await pilot.press("f7", *"odd")
+        await tui.until(pilot, lambda: "● edited" in tui.shown(pilot))
+        await pilot.press("ctrl+c")
+        await tui.asked(pilot, Confirm)
+        tui.last_key(pilot, "ctrl+c")
+        await tui.ended(pilot)
+    assert Path("prompts/echo.prompty").read_text() == tui.PROMPT
+
+
+async def test_a_default_is_offered_only_by_a_prompt_that_has_one(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(2))
+    with_default = OTHER.replace("kind: string", "kind: string\n    default: calmly")
+    Path("prompts/other.prompty").write_text(with_default)
+    async with tui.app(prompt="other", set=[]).run_test(size=WIDE) as pilot:
+        await tui.until(pilot, lambda: "its default" in tui.shown(pilot))
+        tui.setup(pilot).query_one("#prompt", Input).value = "echo"
+        await tui.until(pilot, lambda: "Say it" in tui.setup(pilot).query_one(Editor).text)
+        await tui.until(pilot, lambda: "its default" not in tui.shown(pilot))
+        await tui.until(pilot, lambda: "tone" in tui.shown(pilot).split("$ batchrun")[0].rsplit("\n", 3)[-2])
+        tui.setup(pilot).query_one("#prompt", Input).value = "other"
+        await tui.until(pilot, lambda: "its default" in tui.shown(pilot))
+
+
+async def test_start_on_a_form_that_lacks_a_value_stays_there_and_goes_to_its_field(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(2))
+    async with tui.app(set=[]).run_test(size=WIDE) as pilot:
+        await tui.until(pilot, lambda: "⟨tone⟩" in tui.shown(pilot))
+        await pilot.press("f5")
+        field = tui.setup(pilot).query_one(Variables).fields["tone"]
+        await tui.until(pilot, lambda: pilot.app.focused is field.entry)
+        assert "tone" in tui.shown(pilot)
+        assert not Path(".batchrun").exists()
+        await pilot.press(*"calmly", "f5")
+        await tui.until(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
+        await tui.until(pilot, lambda: "finished" in tui.shown(pilot))
+
+
+@pytest.mark.parametrize(
+    ("flags", "field", "said"),
+    [
+        ({"input": ""}, "input", "choose a prompt and an input"),
+        ({"input": "none.jsonl"}, "input", "none.jsonl"),
+        ({"prompt": "nothing"}, "prompt", "nothing"),
+        ({"profile": "openai"}, "profile", "no API key"),
+    ],
+)
+async def test_start_on_an_incomplete_form_stays_there_and_says_what_is_missing(
+    tmp_path: Path, flags: dict[str, str], field: str, said: str
+) -> None:
+    tui.place(tmp_path, tui.rows(2))
+    async with tui.app(**flags).run_test(size=WIDE) as pilot:
+        await pilot.press("f5")
+        await tui.until(pilot, lambda: "not started" in tui.told(pilot))
+        await tui.until(pilot, lambda: pilot.app.focused is not None and pilot.app.focused.id == field)
+        await tui.until(pilot, lambda: said in tui.shown(pilot))
+        assert not Path(".batchrun").exists()
+
+
+async def test_a_run_that_is_refused_after_all_rows_were_checked_comes_back_to_the_form(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(2))
+    Path("out.jsonl").write_text("somebody else's\n")
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await tui.until(pilot, lambda: "Say it calmly" in tui.shown(pilot))
+        await pilot.press("f5")
+        await tui.until(pilot, lambda: "out.jsonl exists and belongs to no run" in tui.shown(pilot))
+        assert isinstance(pilot.app.screen, SetupScreen)
+    assert Path("out.jsonl").read_text() == "somebody else's\n"
+
+
+async def test_a_question_is_closed_by_its_own_key_alone(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(3))
+    async with tui.app().run_test(size=WIDE) as pilot:
+        screen = await tui.started(pilot)
+        await tui.until(pilot, lambda: "finished" in tui.shown(pilot))
+        await pilot.press("f")
+        await tui.asked(pilot, Choose)
+        await pilot.press("escape", "escape", "escape")
+        await tui.until(pilot, lambda: pilot.app.screen is screen)
