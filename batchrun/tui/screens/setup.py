@@ -12,8 +12,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
-from textual.widget import Widget
-from textual.widgets import DataTable, Footer, Input, Select, Static, Tab, Tabs, TextArea
+from textual.widgets import DataTable, Footer, Input, Select, Static, Tab, TextArea
 from textual.worker import Worker, WorkerError
 
 from batchrun.display import printable
@@ -21,8 +20,8 @@ from batchrun.errors import BatchrunError
 from batchrun.tui import choices, literal
 from batchrun.tui.choices import Head
 from batchrun.tui.desk import Fresh, Phase, app_of, desk
-from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.screens.ask import Choose
+from batchrun.tui.screens.panes import PanedScreen
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import Answers, HeadTable
 from batchrun.tui.widgets.editor import Editor
@@ -40,12 +39,12 @@ _NOTHING_YET = "choose a prompt and an input; ctrl+o picks files, F1 lists all k
 _NOT_TRIED = "space marks up to five rows; F6 sends these alone, and their answers stand here"
 _READING = frozenset({"prompt", "head"})
 """Work after which it is known what is missing."""
-_PANES = {"form": "setup", "prompt-pane": "prompt", "request": "request", "rows": "rows", "answers": "answers"}
 
 
-class SetupScreen(OrderlyScreen):
+class SetupScreen(PanedScreen):
     """Everything that a run needs, filled in and looked at before anything is sent."""
 
+    PANES = {"form": "setup", "prompt-pane": "prompt", "request": "request", "rows": "rows", "answers": "answers"}  # noqa: RUF012  declared by the base
     CSS_PATH = "setup.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide")]  # noqa: RUF012  Textual declares it so
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -71,7 +70,7 @@ class SetupScreen(OrderlyScreen):
 
     def compose(self) -> ComposeResult:
         """Panes that stand side by side where there is room, else one at a time."""
-        yield Tabs(*(Tab(title, id=f"tab-{name}") for name, title in _PANES.items()), id="tabs")
+        yield self.tabs()
         with Vertical(id="panes"):
             yield Form(self._flags, id="form", classes="pane")
             with Vertical(id="prompt-pane", classes="pane"):
@@ -88,12 +87,10 @@ class SetupScreen(OrderlyScreen):
 
     def on_mount(self) -> None:
         """Titles; what the command line gave; a look now and then at what is tried."""
-        for name, title in _PANES.items():
-            self.query_one(f"#{name}").border_title = title
-        self._show_pane("form")
+        self.show_pane("form")
         self._form.show_profile()
         self.set_interval(0.2, self._watch_try)
-        self.query_one(self._first_field()).focus()
+        self.query_one(self.focused_in("form")).focus()
         self._say("reading the prompt and the input" if self._flags.get("input") else _NOTHING_YET)
         self.call_after_refresh(self._open_draft)
 
@@ -369,21 +366,14 @@ class SetupScreen(OrderlyScreen):
             return
         self.refuse(problem)
         self.notify("not started: something is missing", severity="warning", timeout=3)
-        self._show_pane("form")
-        self._gap(draft, shown).focus()
+        self.show_pane("form")
+        troubles = {"prompt": draft.prompt_trouble is not None, "input": draft.head_trouble is not None}
+        self._form.gap(troubles, shown.missing).focus()
 
     def refuse(self, problem: BatchrunError | str) -> None:
         """Say why it was not started, until something is changed."""
         self._refused = self._form.flags, problem
         self._say(None)
-
-    def _gap(self, draft: "Draft", shown: "Preview") -> Widget:
-        """What has to be filled in next."""
-        if draft.prompt_trouble is None and draft.head_trouble is None and shown.missing:
-            return self._form.variable(shown.missing[0])
-        if draft.prompt_trouble is not None:
-            return self.query_one("#prompt")
-        return self.query_one("#profile" if draft.head_trouble is None and self._form.typed("input") else "#input")
 
     def action_try(self) -> None:
         """Send the chosen rows alone."""
@@ -392,7 +382,7 @@ class SetupScreen(OrderlyScreen):
             self.notify("choose an input first; space marks rows to try", severity="warning")
         elif self._saved_first() and desk(self).begin(Fresh(flags=self._form.flags, only=chosen)):
             self._trying = chosen
-            self._show_pane("answers")
+            self.show_pane("answers")
 
     def _watch_try(self) -> None:
         steered = desk(self).steered
@@ -440,34 +430,11 @@ class SetupScreen(OrderlyScreen):
         app_of(self).copy_to_clipboard(choices.command(self._form.flags))
         self.notify("the command is copied", timeout=2)
 
-    def action_pane(self) -> None:
-        """The next pane; where they stand side by side, the focus goes there."""
-        names = list(_PANES)
-        tabs = self.query_one(Tabs)
-        current = (tabs.active or "tab-form").removeprefix("tab-")
-        self._show_pane(names[(names.index(current) + 1) % len(names)])
-
-    def _show_pane(self, name: str) -> None:
-        self.query_one(Tabs).active = f"tab-{name}"
-
-    def _first_field(self) -> str:
-        """What the form asks for next."""
-        return "#input" if self.query_one("#prompt", Input).value else "#prompt"
-
-    @on(Tabs.TabActivated, "#tabs")
-    def _pane_chosen(self, event: Tabs.TabActivated) -> None:
-        chosen = str(event.tab.id).removeprefix("tab-")
-        for name in _PANES:
-            self.query_one(f"#{name}").set_class(name == chosen, "-chosen")
-        target = {
-            "form": self._first_field(),
-            "prompt-pane": "#editor",
-            "request": "#request",
-            "rows": "#head",
-            "answers": "#answers",
-        }
-        if self.is_current:
-            self.query_one(target[chosen]).focus(scroll_visible=False)
+    def focused_in(self, name: str) -> str:
+        """The first field, the editor, the table: what takes keys."""
+        first = "#input" if self.query_one("#prompt", Input).value else "#prompt"
+        inside = {"form": first, "prompt-pane": "#editor", "rows": "#head"}
+        return inside.get(name) or super().focused_in(name)
 
 
 async def _over(reading: Worker[Any]) -> None:

@@ -1,6 +1,6 @@
 """The form of a run: prompt, input, variables, provider, limits, output; and what is typed there as flags."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from rich.table import Table
@@ -90,9 +90,11 @@ class Form(VerticalScroll, can_focus=False):
             table.add_row(Text(name, no_wrap=True), Text(said.strip()))
         self.query_one("#plan", Static).update(table)
 
-    def variable(self, name: str) -> Widget:
-        """What takes the value of this variable of the prompt."""
-        return self.query_one(Variables).fields[name].entry
+    def gap(self, troubles: Mapping[str, bool], missing: Sequence[str]) -> Widget:
+        """The field that has to be filled in next: one with a trouble, a variable without a value, the provider."""
+        if not self.typed("input") or any(troubles.values()):
+            return self.query_one("#prompt" if troubles["prompt"] else "#input")
+        return self.query_one(Variables).fields[missing[0]].entry if missing else self._select
 
     def typed(self, name: str) -> str:
         """What stands in a field."""

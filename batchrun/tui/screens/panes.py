@@ -1,0 +1,47 @@
+"""A screen of panes: side by side where there is room, else one at a time behind tabs."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from textual import on
+from textual.widgets import Tab, Tabs
+
+from batchrun.tui.orderly import OrderlyScreen
+
+
+class PanedScreen(OrderlyScreen):
+    """The pane `NAME` is the widget of this id, its tab `tab-NAME`; the tabs stand in `#tabs`."""
+
+    PANES: ClassVar[Mapping[str, str]] = {}
+    """Pane to title, in order."""
+
+    def tabs(self) -> Tabs:
+        """One tab a pane."""
+        return Tabs(*(Tab(title, id=f"tab-{name}") for name, title in self.PANES.items()), id="tabs")
+
+    def on_mount(self) -> None:
+        """Titles."""
+        for name, title in self.PANES.items():
+            self.query_one(f"#{name}").border_title = title
+
+    def focused_in(self, name: str) -> str:
+        """The selector of what takes keys in a pane."""
+        return f"#{name}"
+
+    def show_pane(self, name: str) -> None:
+        """Go to a pane; where they stand side by side, the focus goes there."""
+        self.query_one("#tabs", Tabs).active = f"tab-{name}"
+
+    def action_pane(self, by: int = 1) -> None:
+        """The next pane, or another one."""
+        names = list(self.PANES)
+        current = (self.query_one("#tabs", Tabs).active or f"tab-{names[0]}").removeprefix("tab-")
+        self.show_pane(names[(names.index(current) + by) % len(names)])
+
+    @on(Tabs.TabActivated, "#tabs")
+    def _pane_chosen(self, event: Tabs.TabActivated) -> None:
+        chosen = str(event.tab.id).removeprefix("tab-")
+        for name in self.PANES:
+            self.query_one(f"#{name}").set_class(name == chosen, "-chosen")
+        if self.is_current:
+            self.query_one(self.focused_in(chosen)).focus(scroll_visible=False)
