@@ -27,7 +27,7 @@ def rewritten(format: str, data: bytes, change: Change, language: str | None = N
                 if segment.plural
                 else change(segment.text),
             )
-            for name, segment in document.entries()
+            for name, segment, *_ in document.entries()
         )
     )
 

@@ -159,7 +159,15 @@ def test_a_line_that_is_no_part_of_a_catalog_is_named():
         segments("po", data)
 
 
-@pytest.mark.parametrize(("text", "fits"), [("a\n", False), ("\na", False), ("a\0", False), ("a", True)])
-def test_what_gettext_would_refuse_does_not_fit(text: str, fits: bool):
-    document = Document("po", PO.encode(), existing=Existing.ALL)
-    assert (document.misfit(segments("po", PO.encode())[0], text) is None) == fits
+def test_line_ends_around_a_text_are_those_of_its_source():
+    """msgfmt -c refuses others, and models drop them."""
+    data = b'msgid "\\n Hello\\n"\nmsgstr ""\n'
+    document = Document("po", data)
+    written = document.written(((entry.name, "Cze\u015b\u0107") for entry in document.entries()), trimmed=True)
+    assert b"".join(written).decode() == data.decode().replace('msgstr ""', 'msgstr ""\n"\\n"\n" Cze\u015b\u0107\\n"')
+
+
+def test_a_text_that_the_charset_lacks_does_not_fit():
+    document = Document("po", PO.replace("UTF-8", "ISO-8859-1").encode(), existing=Existing.ALL)
+    assert document.misfit(next(document.entries()).segment, "Żółw")
+    assert document.misfit(next(document.entries()).segment, "Grüße") is None

@@ -107,13 +107,13 @@ def test_generated_cues_have_exactly_the_new_texts(pairs: list[tuple[str, str]],
 
 def test_a_cue_that_is_put_in_front_leaves_the_names_of_all_others():
     added = "1\n00:00:00,000 --> 00:00:00,500\nNew\n\n"
-    before = [name for name, _ in Document("srt", SRT.encode()).entries()]
-    assert [name for name, _ in Document("srt", (added + SRT).encode()).entries()][1:] == before
+    before = [entry.name for entry in Document("srt", SRT.encode()).entries()]
+    assert [entry.name for entry in Document("srt", (added + SRT).encode()).entries()][1:] == before
 
 
 def test_equal_cues_have_names_of_their_own():
     again = SRT + "\n10\n00:00:07,000 --> 00:00:08,000\n42\n"
-    names = [name for name, _ in Document("srt", again.encode()).entries()]
+    names = [entry.name for entry in Document("srt", again.encode()).entries()]
     assert len(set(names)) == 4
     assert names[3] == f"{names[2]}#2"
 

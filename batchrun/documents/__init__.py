@@ -7,19 +7,25 @@ nothing of rows, prompts or the journal.
     detect, refusal   which format a file is; why a structured file is not read
     Document          bytes of one format: its segments under lasting names, and the bytes with some of them replaced
     code_of           the code of a language given by name
+    CHECKS, failed    checks of a translation against its source
+    misfit            why a text would damage a document in the place of a segment
 """
 
+from batchrun.documents.checks import CHECKS, failed, maximum
 from batchrun.documents.detection import Refusal, detect, refusal, suffix_of
-from batchrun.documents.document import FORMATS, Document, Entry
+from batchrun.documents.document import FORMATS, Document, Entry, unwritable
+from batchrun.documents.fit import misfit
 from batchrun.documents.plurals import code_of
-from batchrun.documents.segment import DocumentError, Existing, Plural, Segment, Status, Value
+from batchrun.documents.segment import DocumentError, Existing, Kind, Plural, Segment, Status, Value
 
 __all__ = [
+    "CHECKS",
     "FORMATS",
     "Document",
     "DocumentError",
     "Entry",
     "Existing",
+    "Kind",
     "Plural",
     "Refusal",
     "Segment",
@@ -27,6 +33,10 @@ __all__ = [
     "Value",
     "code_of",
     "detect",
+    "failed",
+    "maximum",
+    "misfit",
     "refusal",
     "suffix_of",
+    "unwritable",
 ]

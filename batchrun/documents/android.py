@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from batchrun.documents import plurals, xml_text
-from batchrun.documents.segment import Edit, Plural, Segment, Value, newline_of, text_hash
+from batchrun.documents.segment import Edit, Kind, Plural, Segment, Value, newline_of, text_hash
 from batchrun.documents.xml_text import Node, Piece, Spelling
 
 _UNITS = frozenset({"string", "plurals", "string-array"})
@@ -49,7 +49,7 @@ class AndroidStrings:
         piece = self._piece(node)
         text, quoted = _read(piece)
         if text and not _RESOURCE.fullmatch(text):
-            yield Segment(id, text, piece.start, piece.end, (piece.spelling, quoted), note=note)
+            yield Segment(id, text, piece.start, piece.end, (piece.spelling, quoted), piece.kind, note=note)
 
     def _piece(self, node: Node) -> Piece:
         """The text without the blanks around it, which Android does not read."""
@@ -68,7 +68,8 @@ class AndroidStrings:
         text = texts.get("other") or next(iter(texts.values()))
         style = (spelling, False, self._content[items[0].start : items[0].inner])
         start, end = items[0].start, items[-1].after
-        return Segment(id, text, start, end, style, note=note, plural=Plural(texts, uses))
+        kind = Kind.MARKUP if spelling is Spelling.MARKUP else Kind.XML
+        return Segment(id, text, start, end, style, kind, note=note, plural=Plural(texts, uses))
 
     def opening(self) -> tuple[Edit, ...]:
         """Nothing."""
@@ -101,10 +102,6 @@ class AndroidStrings:
         ):
             text = f'"{text}"'
         return xml_text.spelled(text, spelling, self._newline)
-
-    def misfit(self, segment: Segment, value: str) -> str | None:
-        """What XML cannot hold."""
-        return xml_text.misfit(segment.text, value, segment.style[0])
 
 
 def _read(piece: Piece) -> tuple[str, bool]:

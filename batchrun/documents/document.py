@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from batchrun.documents.android import AndroidStrings
+from batchrun.documents.fit import misfit
 from batchrun.documents.jsontree import JsonTree
 from batchrun.documents.markdown import Markdown
 from batchrun.documents.paragraphs import PlainText
@@ -25,10 +26,22 @@ _CHARSET = re.compile(rb'"Content-Type:[^"\n]*charset=([A-Za-z0-9_.:-]+)')
 
 
 class Entry(NamedTuple):
-    """A segment and its name within the document, which stays the same while the text of the segment does."""
+    """A segment and its name, which stays the same while its text does; `line` is where it stands in the file."""
 
     name: str
     segment: Segment
+    line: int
+
+    def around(self, value: Value) -> Value:
+        """The blanks around the source's text, put around a text or around each form."""
+        text = self.segment.text
+        stripped = text.strip()
+        if stripped == text:
+            return value
+        before, after = text.split(stripped, 1)
+        if isinstance(value, str):
+            return f"{before}{value}{after}"
+        return {name: f"{before}{form}{after}" for name, form in value.items()}
 
 
 class Document:
@@ -56,26 +69,33 @@ class Document:
         an occurrence number. Raises DocumentError.
         """
         seen: dict[str, int] = {}
+        line, at, count = 1, 0, self._content.count
         for segment in self._reader.segments():
-            if wanted(segment, self._existing) and segment.text.strip():
-                name = name_of(segment)
-                occurrence = seen[name] = seen.get(name, 0) + 1
-                yield Entry(name if occurrence == 1 else f"{name}#{occurrence}", segment)
+            if not wanted(segment, self._existing) or not segment.text.strip():
+                continue
+            name = name_of(segment)
+            occurrence = seen[name] = seen.get(name, 0) + 1
+            if occurrence > 1:
+                name = f"{name}#{occurrence}"
+            line += count("\n", at, segment.start)
+            at = segment.start
+            yield Entry(name, segment, line)
+
+    @property
+    def encoding(self) -> str | None:
+        """The encoding that cannot have every character; None where all can be written."""
+        return None if self._xml or self._encoding.startswith("utf-") else self._encoding
 
     def misfit(self, segment: Segment, value: str) -> str | None:
         """Why a text would damage the document in the place of the segment."""
-        try:
-            value.encode("utf-8" if self._xml else self._encoding)
-        except UnicodeEncodeError as error:
-            return f"{value[error.start]!r} cannot be written in the file's encoding, {self._encoding.upper()}"
-        return self._reader.misfit(segment, value)
+        return misfit(segment.kind, segment.text, value) or unwritable(value, self.encoding)
 
-    def written(self, values: Iterable[tuple[str, Value]]) -> Iterator[bytes]:
+    def written(self, values: Iterable[tuple[str, Value]], *, trimmed: bool = False) -> Iterator[bytes]:
         """The document with the segments of these names replaced, in pieces; names come in the order of the segments.
 
-        A segment without a value stays as it is. Raises DocumentError for a name that the document does not have.
+        A segment without a value stays as it is. With `trimmed` the blanks around each source text are put back. Raises DocumentError for a name that the document does not have.
         """
-        pieces = splice(self._content, self._edits(values))
+        pieces = splice(self._content, self._edits(values, trimmed=trimmed))
         if not self._xml:
             yield from (piece.encode(self._encoding) for piece in pieces)
         elif self._encoding == "utf-8":
@@ -85,7 +105,7 @@ class Document:
             texts = (decoder.decode(piece.encode("latin-1")) for piece in pieces)
             yield from (text.encode(self._encoding, "xmlcharrefreplace") for text in texts)
 
-    def _edits(self, values: Iterable[tuple[str, Value]]) -> Iterator[Edit]:
+    def _edits(self, values: Iterable[tuple[str, Value]], *, trimmed: bool) -> Iterator[Edit]:
         entries = self.entries()
         entry = next(entries, None)
         opened = False
@@ -97,7 +117,7 @@ class Document:
             if not opened:
                 opened = True
                 yield from self._reader.opening()
-            yield from self._reader.edits(entry.segment, value)
+            yield from self._reader.edits(entry.segment, entry.around(value) if trimmed else value)
 
 
 def name_of(segment: Segment) -> str:
@@ -105,6 +125,15 @@ def name_of(segment: Segment) -> str:
     if segment.id is None:
         return f"~{text_hash(segment.text)}"
     return segment.id if len(segment.id) <= _LONGEST_ID else f"{segment.id[:_LONGEST_ID]}…{text_hash(segment.id)}"
+
+
+def unwritable(value: str, encoding: str | None) -> str | None:
+    """Why a text cannot be written in an encoding (None: one that has every character)."""
+    try:
+        value.encode(encoding or "utf-8")
+    except UnicodeEncodeError as error:
+        return f"{value[error.start]!r} cannot be written in {(encoding or 'utf-8').upper()}"
+    return None
 
 
 def encoding_of(format: str, data: bytes) -> str:

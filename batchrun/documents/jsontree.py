@@ -158,10 +158,6 @@ class JsonTree:
             text = between.join(members)
         return (Edit(segment.start, segment.end, text),)
 
-    def misfit(self, segment: Segment, value: str) -> str | None:
-        """Every text can be a JSON string."""
-        return None
-
 
 def _category(leaf: _Leaf) -> str | None:
     """The CLDR category that a key ends in, where it is a form of a cardinal number."""

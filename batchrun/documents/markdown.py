@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from batchrun.documents.segment import Edit, Segment, Value, newline_of
+from batchrun.documents.segment import Edit, Kind, Segment, Value, newline_of
 
 _LINE_END = re.compile(r"\r\n?|\n")
 _FRONT_MATTER = re.compile(
@@ -23,10 +23,10 @@ _BARE_BAR = re.compile(r"(?<!\\)((?:\\\\)*)\|")
 
 
 class _Place(NamedTuple):
-    """How a text is written: `prefixes` stand before its lines (the last one before all further ones)."""
+    """How a text is written: `prefixes` stand before its further lines (the last one before all that are added)."""
 
     prefixes: tuple[str, ...]
-    kind: str
+    cell: bool
 
 
 class Markdown:
@@ -52,14 +52,15 @@ class Markdown:
             elif token.nesting == -1:
                 inside.pop()
             elif token.type == "inline" and token.map and token.content.strip():
-                kind = "cell" if inside[-1] in ("th_open", "td_open") else "text"
-                kind = "heading" if inside[-1] == "heading_open" and token.map[1] - token.map[0] == 1 else kind
-                found = self._cell(token, cells) if kind == "cell" else self._block(token)
-                start, end, text, prefixes = found
+                cell = inside[-1] in ("th_open", "td_open")
+                line = cell or (inside[-1] == "heading_open" and token.map[1] - token.map[0] == 1)
+                start, end, text, prefixes = self._cell(token, cells) if cell else self._block(token)
                 if inside[-1] == "heading_open":
                     heading, above = text, heading
                 context = above if inside[-1] == "heading_open" else heading
-                yield Segment(None, text, start, end, _Place(prefixes, kind), context=context)
+                yield Segment(
+                    None, text, start, end, _Place(prefixes, cell), Kind.LINE if line else Kind.BLOCK, context=context
+                )
 
     def _block(self, token: Token) -> tuple[int, int, str, tuple[str, ...]]:
         """The range of a block: from the first character of its text to the last, with what stands before its lines."""
@@ -103,21 +104,12 @@ class Markdown:
         """The new text, its lines behind the marks of the old ones."""
         place: _Place = segment.style
         text = str(value)
-        if place.kind == "cell":
+        if place.cell:
             return (Edit(segment.start, segment.end, _with_bars(text)),)
         first, *others = text.split("\n")
         prefixes = place.prefixes or ("",)
         lines = [prefixes[min(number, len(prefixes) - 1)] + line for number, line in enumerate(others)]
         return (Edit(segment.start, segment.end, self._newline.join([first, *lines])),)
-
-    def misfit(self, segment: Segment, value: str) -> str | None:
-        """A text that would be other blocks than the one it replaces: a list, a heading, two paragraphs."""
-        place: _Place = segment.style
-        if place.kind in ("cell", "heading") and "\n" in value:
-            return f"a {'table cell' if place.kind == 'cell' else 'heading'} is one line"
-        if place.kind == "text" and _shape(value) != _shape(segment.text):
-            return "it would not be one paragraph of Markdown any more"
-        return None
 
 
 def _with_bars(text: str) -> str:
@@ -125,7 +117,8 @@ def _with_bars(text: str) -> str:
     return _BARE_BAR.sub(r"\1\\|", text)
 
 
-def _shape(text: str) -> list[str]:
+def shape(text: str) -> list[str]:
+    """The blocks that a text is, by the names of the parser's tokens."""
     return [token.type for token in _parser().parse(text)]
 
 

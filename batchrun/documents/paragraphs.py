@@ -6,7 +6,7 @@ Where lines are longer than a hard-wrapped text has them, each line is a paragra
 import re
 from collections.abc import Iterator
 
-from batchrun.documents.segment import Edit, Segment, Value, newline_of
+from batchrun.documents.segment import Edit, Kind, Segment, Value, newline_of
 
 _PARAGRAPH = re.compile(r"[^\S\n]*\S[^\n]*(?:\n[^\S\n]*[^\s][^\n]*)*")
 _LINE = re.compile(r"[^\S\n]*\S[^\n]*")
@@ -32,7 +32,9 @@ class PlainText:
             if text:
                 start = found.end() - len(raw.lstrip())
                 text = text.replace("\r\n", "\n")
-                yield Segment(None, text, start, start + len(raw.strip()), "\n" in text, context=before[-_CONTEXT:])
+                yield Segment(
+                    None, text, start, start + len(raw.strip()), None, Kind.PARAGRAPH, context=before[-_CONTEXT:]
+                )
                 before = text
 
     def opening(self) -> tuple[Edit, ...]:
@@ -42,7 +44,3 @@ class PlainText:
     def edits(self, segment: Segment, value: Value) -> tuple[Edit]:
         """The new text with the line ends of the file."""
         return (Edit(segment.start, segment.end, str(value).replace("\n", self._newline)),)
-
-    def misfit(self, segment: Segment, value: str) -> str | None:
-        """A blank line would make two paragraphs of one."""
-        return "a paragraph cannot contain a blank line" if re.search(r"\n[^\S\n]*\n", value) else None

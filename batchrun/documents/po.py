@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from batchrun.documents import plurals
-from batchrun.documents.segment import DocumentError, Edit, Plural, Segment, Status, Value, line_of, newline_of
+from batchrun.documents.segment import DocumentError, Edit, Kind, Plural, Segment, Status, Value, line_of, newline_of
 
 _LITERAL = r'"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+"'
 _STRING = rf"{_LITERAL}(?:[ \t\r]*\n[ \t]*{_LITERAL})*+"
@@ -92,7 +92,7 @@ class Catalog:
         id = source if context is None else f"{context}{_ID_SEPARATOR}{source}"
         text = source if plural is None else plural.sources["other"]
         start, end = found.span(group)
-        return Segment(id, text, start, end, place, status, context or "", _note(comments), None, plural)
+        return Segment(id, text, start, end, place, Kind.TEXT, status, context or "", _note(comments), None, plural)
 
     @property
     def forms(self) -> plurals.Forms:
@@ -148,13 +148,6 @@ class Catalog:
             return f'"{spelled}"'
         lines = [line.translate(_SPELLED) for line in value.splitlines(keepends=True)]
         return self._newline.join(['""', *(f'"{line}"' for line in lines)])
-
-    def misfit(self, segment: Segment, value: str) -> str | None:
-        """gettext refuses a translation that begins or ends with a line end where its source does not (msgfmt -c)."""
-        for name, has in (("begin", str.startswith), ("end", str.endswith)):
-            if has(value, "\n") != has(segment.text, "\n"):
-                return f"both must {name} with a line break, or neither"
-        return "a NUL character" if "\0" in value else None
 
 
 @lru_cache(maxsize=1024)

@@ -60,10 +60,6 @@ class AppleStrings:
         """The new text with its escapes."""
         return (Edit(segment.start, segment.end, str(value).translate(_APPLE_SPELLED)),)
 
-    def misfit(self, segment: Segment, value: str) -> str | None:
-        """Only a NUL cannot be written."""
-        return "a NUL character" if "\0" in value else None
-
 
 class JavaProperties:
     """The pairs of one .properties file."""
@@ -105,10 +101,6 @@ class JavaProperties:
         if self._ascii:
             text = _BEYOND_ASCII.sub(lambda found: _units(found.group()), text)
         return (Edit(segment.start, segment.end, text),)
-
-    def misfit(self, segment: Segment, value: str) -> str | None:
-        """Every text can be written."""
-        return None
 
 
 def _apple(raw: str) -> str:

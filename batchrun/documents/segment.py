@@ -30,6 +30,18 @@ class Status(StrEnum):
     TRANSLATED = "translated"
 
 
+class Kind(StrEnum):
+    """What may stand in the place of a segment: any text, or one that stays a cue, a paragraph, a line, XML."""
+
+    TEXT = "text"
+    CUE = "cue"
+    PARAGRAPH = "paragraph"
+    BLOCK = "block"
+    LINE = "line"
+    XML = "xml"
+    MARKUP = "markup"
+
+
 class Plural(NamedTuple):
     """A unit with plural forms: its source texts by form, and the forms of the target, each with what it is used for."""
 
@@ -42,7 +54,7 @@ class Segment(NamedTuple):
 
     `id` is the format's own name for it, None where that is only a position. `text` is what a reader sees, line ends as
     `\\n`, escapes of the format undone; of a unit with plural forms it is the source form `other`. What stands from
-    `start` to `end` is replaced; `style` tells the format how to spell that. `context` is neighbouring source text,
+    `start` to `end` is replaced; `style` tells the format how to spell that, `kind` what can stand there. `context` is neighbouring source text,
     `note` what developers say about it, `max` the most characters its translation may have.
     """
 
@@ -51,6 +63,7 @@ class Segment(NamedTuple):
     start: int
     end: int
     style: Any = None
+    kind: Kind = Kind.TEXT
     status: Status = Status.EMPTY
     context: str = ""
     note: str = ""
@@ -83,10 +96,6 @@ class Format(Protocol):
 
     def edits(self, segment: Segment, value: Value) -> Iterable[Edit]:
         """The edits, in order, that put `value` in the place of the segment's text."""
-        ...
-
-    def misfit(self, segment: Segment, value: str) -> str | None:
-        """Why a text cannot stand in the place of the segment without damage to the document."""
         ...
 
 

@@ -8,7 +8,7 @@ number, `.` for `,`, blank lines inside a text.
 import re
 from collections.abc import Iterator
 
-from batchrun.documents.segment import DocumentError, Edit, Segment, Value, newline_of
+from batchrun.documents.segment import DocumentError, Edit, Kind, Segment, Value, newline_of
 
 _CLOCK = r"(?:\d+:)?\d{1,2}:\d{2}[,.]\d{1,3}"
 _TIMING = re.compile(rf"^[ \t]*{_CLOCK}[ \t]*-->[ \t]*{_CLOCK}[^\n]*(?:\n|\Z)", re.MULTILINE)
@@ -16,7 +16,6 @@ _NUMBER = re.compile(r"\r?\n[ \t]*\d+[ \t]*\r?\n\Z")
 _LEADING = re.compile(r"(?:[ \t]*\r?\n)*")
 _TRAILING = re.compile(r"(?:\r?\n[ \t]*)*\Z")
 _EMPTY_LINE = re.compile(r"^\r?$", re.MULTILINE)
-_BLANK_LINE = re.compile(r"^[ \t]*\r?$", re.MULTILINE)
 _CONTEXT = 200
 
 
@@ -41,7 +40,7 @@ class Subtitles:
             start, end = self._text(found.end(), len(self._content) if following is None else following.start())
             if start < end:
                 text = self._content[start:end].replace("\r\n", "\n")
-                yield Segment(None, text, start, end, context=before[-_CONTEXT:])
+                yield Segment(None, text, start, end, kind=Kind.CUE, context=before[-_CONTEXT:])
                 before = text
             found = following
 
@@ -63,11 +62,3 @@ class Subtitles:
     def edits(self, segment: Segment, value: Value) -> tuple[Edit]:
         """The new text with the line ends of the file."""
         return (Edit(segment.start, segment.end, str(value).replace("\n", self._newline)),)
-
-    def misfit(self, segment: Segment, value: str) -> str | None:
-        """A blank line or an arrow would end the cue or begin another one."""
-        if "-->" in value and "-->" not in segment.text:
-            return 'a cue cannot contain "-->"'
-        if _BLANK_LINE.search(value) and not _BLANK_LINE.search(segment.text):
-            return "a cue cannot contain a blank line"
-        return None

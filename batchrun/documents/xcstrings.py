@@ -86,7 +86,7 @@ class StringCatalog:
             text = unit.text
         target = entry.at("localizations", self._language)
         status, start, end, place = self._target(entry, target, plural=plural is not None)
-        yield Segment(key, text, start, end, place, status, note=note, plural=plural)
+        yield Segment(key, text, start, end, place, status=status, note=note, plural=plural)
 
     def _target(self, entry: _Node, target: _Node | None, *, plural: bool) -> tuple[Status, int, int, _Place]:
         """The state of the translation, and the place where it is or will be."""
@@ -154,10 +154,6 @@ class StringCatalog:
 
     def _line(self, level: int) -> str:
         return self._newline + "  " * level
-
-    def misfit(self, segment: Segment, value: str) -> str | None:
-        """Every text can be a JSON string."""
-        return None
 
 
 def _forms(target: _Node) -> list[_Node]:

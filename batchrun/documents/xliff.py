@@ -67,7 +67,7 @@ class Xliff:
             before = f"{xml_text.indentation(self._content, source.start)}<{tag}>"
             state = xml_text.attribute(self._content, holder, "state") if unit.name == "segment" else None
             place = _Place(spelling, before, f"</{tag}>", state)
-            yield Segment(id, text, last.after, last.after, place, note=note, max=longest)
+            yield Segment(id, text, last.after, last.after, place, piece.kind, note=note, max=longest)
             return
         stated = holder if unit.name == "segment" else target
         status = self._status(target, stated.attributes.get("state"), approved=unit.attributes.get("approved") == "yes")
@@ -78,10 +78,10 @@ class Xliff:
                 opened = re.sub(r"""(\sstate\s*=\s*)(?:"[^"]*"|'[^']*')""", r'\1"translated"', opened)
                 state = None
             place = _Place(spelling, opened, f"</{prefix}target>", state)
-            yield Segment(id, text, target.start, target.after, place, status, note=note, max=longest)
+            yield Segment(id, text, target.start, target.after, place, piece.kind, status, note=note, max=longest)
             return
         place = _Place(spelling, "", "", state)
-        yield Segment(id, text, target.inner, target.end, place, status, note=note, max=longest)
+        yield Segment(id, text, target.inner, target.end, place, piece.kind, status, note=note, max=longest)
 
     def _status(self, target: Node, state: str | None, *, approved: bool) -> Status:
         if not self._content[target.inner : target.end].strip():
@@ -105,10 +105,6 @@ class Xliff:
         if place.spelling is Spelling.CDATA:
             text = f"<![CDATA[{text}]]>"
         yield Edit(segment.start, segment.end, f"{place.before}{text}{place.after}")
-
-    def misfit(self, segment: Segment, value: str) -> str | None:
-        """What XML cannot hold."""
-        return xml_text.misfit(segment.text, value, segment.style.spelling)
 
 
 def _longest(unit: Node) -> int | None:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import NamedTuple
 from xml.parsers import expat
 
-from batchrun.documents.segment import DocumentError
+from batchrun.documents.segment import DocumentError, Kind
 
 _CHUNK = 1 << 16
 _TAG = re.compile(r"""<[^>"']*+(?:"[^"]*+"[^>"']*+|'[^']*+'[^>"']*+)*+>""")
@@ -73,6 +73,11 @@ class Piece(NamedTuple):
     start: int
     end: int
     spelling: Spelling
+
+    @property
+    def kind(self) -> Kind:
+        """What can stand in its place."""
+        return Kind.MARKUP if self.spelling is Spelling.MARKUP else Kind.XML
 
 
 def units(content: str, names: frozenset[str]) -> Iterator[Unit]:
@@ -165,11 +170,11 @@ def spelled(text: str, spelling: Spelling, newline: str = "\n") -> str:
     return encoded(text.replace("\n", newline) if newline != "\n" else text)
 
 
-def misfit(source: str, value: str, spelling: Spelling) -> str | None:
+def misfit(source: str, value: str, *, markup: bool) -> str | None:
     """Why a text cannot stand in XML: a character that no XML has, or markup that is not well formed."""
     if (bad := _FORBIDDEN.search(value)) is not None:
         return f"XML has no character {bad.group()!r}"
-    if spelling is not Spelling.MARKUP:
+    if not markup:
         return None
     known = set(_REFERENCE.findall(source))
     checked = _REFERENCE.sub(lambda found: "" if found[1] in known and found[1] not in _NAMED else found[0], value)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from batchrun.documents import plurals, xml_text
-from batchrun.documents.segment import DocumentError, Edit, Plural, Segment, Status, Value, newline_of
+from batchrun.documents.segment import DocumentError, Edit, Kind, Plural, Segment, Status, Value, newline_of
 from batchrun.documents.xml_text import Node, Spelling, Unit
 
 _UNFINISHED = re.compile(r"""\s+type\s*=\s*(?:"unfinished"|'unfinished')""")
@@ -50,10 +50,6 @@ class _Catalog:
     def _spelled(self, value: Value, place: _Place) -> str:
         return xml_text.spelled(str(value), place.spelling, self._newline)
 
-    def misfit(self, segment: Segment, value: str) -> str | None:
-        """What XML cannot hold."""
-        return xml_text.misfit(segment.text, value, segment.style.spelling)
-
 
 class QtTranslations(_Catalog):
     """The messages of one .ts file; those that are gone from the program are left alone."""
@@ -90,7 +86,7 @@ class QtTranslations(_Catalog):
         start, end = (forms[0].start, forms[-1].after) if forms else (translation.inner, translation.end)
         if translation.empty_tag:
             start, end = translation.start, translation.after
-        yield Segment(id, text, start, end, place, status, context, note, None, plural)
+        yield Segment(id, text, start, end, place, Kind.XML, status, context, note, None, plural)
 
     def _place(self, translation: Node, forms: list[Node]) -> _Place:
         tag = self._content[translation.start : translation.inner]
@@ -130,7 +126,7 @@ class Resx(_Catalog):
             piece = xml_text.piece_of(self._content, value)
             note = self._text(node.child("comment"))
             place = _Place(piece.spelling)
-            yield Segment(name, piece.text, piece.start, piece.end, place, note=note)
+            yield Segment(name, piece.text, piece.start, piece.end, place, piece.kind, note=note)
 
 
 class TranslationMemory(_Catalog):
@@ -164,13 +160,15 @@ class TranslationMemory(_Catalog):
         id = unit.attributes.get("tuid")
         if written is not None and not written.empty_tag:
             status = Status.TRANSLATED if self._content[written.inner : written.end].strip() else Status.EMPTY
-            yield Segment(id, piece.text, written.inner, written.end, _Place(piece.spelling), status, note=note)
+            yield Segment(
+                id, piece.text, written.inner, written.end, _Place(piece.spelling), piece.kind, status, note=note
+            )
             return
         last = unit.all("tuv")[-1]
         lang = "xml:lang" if "xml:lang" in source.attributes else "lang"
         before = f'{xml_text.indentation(self._content, last.start)}<tuv {lang}="{self._language}"><seg>'
         place = _Place(piece.spelling, before, "</seg></tuv>")
-        yield Segment(id, piece.text, last.after, last.after, place, note=note)
+        yield Segment(id, piece.text, last.after, last.after, place, piece.kind, note=note)
 
 
 def _language(tuv: Node) -> str:

@@ -170,10 +170,6 @@ class YamlTree:
         text = between.join(f"{form}: {_spelled(each, place)}" for form, each in value.items())
         return (Edit(segment.start, segment.end, text),)
 
-    def misfit(self, segment: Segment, value: str) -> str | None:
-        """Every text can be a double-quoted scalar."""
-        return None
-
 
 def _is_plural(leaves: list[_Leaf]) -> bool:
     """Whether these are all values of a mapping, under CLDR's categories, none of them a block."""

@@ -1,0 +1,201 @@
+"""Checks of a translation against its source: pure functions source, target → complaint or None, under public names.
+
+What is checked are facts about the two texts, never their style. A complaint is a sentence for the model that is asked
+again and for people. The placeholders are those of printf, Python, ICU, i18next, Ruby, Qt, shell and Mustache.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+Check = Callable[[str, str], str | None]
+
+_PLACEHOLDER = re.compile(
+    r"""
+      \$t\([^()]*\)                                                              # i18next nesting
+    | \{\{-?\s*[^{}]+?\s*\}\}                                                    # Mustache, i18next, Jinja
+    | \{%.*?%\}
+    | [$%#]\{[^{}]*\}                                                            # shell, Ruby
+    | %\([^()\s]+\)[-+ #0]*\d*(?:\.\d+)?[a-zA-Z]                                 # Python
+    | %%
+    | %(?:\d+\$)?[-+#0']*(?:\*|\d+)?(?:\.(?:\*|\d+))?(?:hh|h|ll|l|L|q|j|z|t)?[diouxXeEfFgGaAcspn@](?![\w%])   # printf
+    | %(?:\d+\$)[-+#0]*\d*(?:\.\d+)?[diouxXeEfFgGaAcspn@]
+    | %L?\d{1,2}(?!\d|\s*%)|%n(?=\W|$)                                           # Qt
+    | \{[A-Za-z0-9_][\w.\[\]-]*(?:![rsa])?(?::[^{}]*)?\}|\{\}                    # str.format, ICU
+    | __[A-Z][A-Z0-9_]*__
+    | \\[anh][n0-9]+|\{\\[^{}]*\}                                                # override codes of subtitles
+    """,
+    re.VERBOSE,
+)
+_ICU = re.compile(r"\{\s*(\w+)\s*,\s*(plural|select|selectordinal)\s*,")
+_TAG = re.compile(r"</?[A-Za-z][\w:.-]*(?:\s+[^<>]*)?/?>|</?>|</?\d+/?>")
+_ENTITY = re.compile(r"&(?:#\d+|#x[0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]{1,30});")
+_NUMBER = re.compile(r"\d(?:[\d.,'\u2019\u00a0\u202f\u066b\u066c]*\d)?")
+_MARKERS = re.compile(r"(?:\*\*|__|`+|~~)")
+_LEAST_LETTERS = 12
+"""Letters below which an equal text is likely to be right: names, codes, words that both languages have."""
+_LEAST_LENGTH = 20
+"""Characters below which lengths say nothing."""
+_RATIO = 4.0
+
+
+def placeholders(source: str, target: str) -> str | None:
+    """The same placeholders, each as often; those of ICU messages by their arguments. Order is free."""
+    if _ICU.search(source):
+        before, after = (
+            Counter(f"{{{name}, {kind}}}" for name, kind in _ICU.findall(text)) for text in (source, target)
+        )
+        return _difference(before, after, "placeholder") or _unbalanced(target)
+    return _difference(_placeholders(source), _placeholders(target), "placeholder")
+
+
+def markup(source: str, target: str) -> str | None:
+    """The same tags and entities, each as often, and what is opened in the source's way is closed."""
+    return _difference(_tags(source), _tags(target), "tag") or _entities(source, target) or _nesting(source, target)
+
+
+def numbers(source: str, target: str) -> str | None:
+    """The same numbers by the values of their digits, whatever their separators and their script."""
+    return _difference(_numbers(source), _numbers(target), "number")
+
+
+def blanks(source: str, target: str) -> str | None:
+    """White space at the beginning and the end is that of the source."""
+    for where, edge in (("begins", _leading), ("ends", _trailing)):
+        if edge(source) != edge(target):
+            return f"it {where} with {edge(target)!r} where the source {where} with {edge(source)!r}"
+    return None
+
+
+def lines(source: str, target: str) -> str | None:
+    """As many lines as the source has."""
+    wanted, found = source.count("\n") + 1, target.count("\n") + 1
+    return None if wanted == found else f"it has {found} lines, the source has {wanted}"
+
+
+def not_empty(source: str, target: str) -> str | None:
+    """Something where the source has something."""
+    return "it is empty" if source.strip() and not target.strip() else None
+
+
+def not_copied(source: str, target: str) -> str | None:
+    """Another text than the source, where that has at least 12 letters beside placeholders and tags."""
+    plain = _TAG.sub(" ", _PLACEHOLDER.sub(" ", source))
+    letters = sum(map(str.isalpha, plain))
+    return "it is the source text itself" if source.strip() == target.strip() and letters >= _LEAST_LETTERS else None
+
+
+def length_ratio(source: str, target: str) -> str | None:
+    """At most four times as long or as short as the source, where that has at least 20 characters.
+
+    Ideographs count twice and a half: that is what they stand for in an alphabet, about.
+    """
+    before, after = _length(source), _length(target)
+    if before < _LEAST_LENGTH or before / _RATIO <= after <= before * _RATIO:
+        return None
+    return f"it is {after / before:.2g} times as long as the source"
+
+
+CHECKS: Mapping[str, Check] = {
+    "placeholders": placeholders,
+    "markup": markup,
+    "numbers": numbers,
+    "blanks": blanks,
+    "lines": lines,
+    "not-empty": not_empty,
+    "not-copied": not_copied,
+    "length-ratio": length_ratio,
+}
+"""The checks by their public names."""
+
+
+def maximum(most: int, target: str) -> str | None:
+    """At most so many characters."""
+    return None if len(target) <= most else f"it has {len(target)} characters, and at most {most} are allowed"
+
+
+def failed(names: Iterable[str], source: str, target: str) -> tuple[str, str] | None:
+    """The first of these checks that a target fails, and its complaint."""
+    for name in names:
+        if (complaint := CHECKS[name](source, target)) is not None:
+            return name, complaint
+    return None
+
+
+def _difference(before: Counter[str], after: Counter[str], what: str) -> str | None:
+    if before == after:
+        return None
+    missing, added = list((before - after).elements()), list((after - before).elements())
+    parts = [f"the {what} {_listed(missing)} of the source is missing"] if missing else []
+    parts += [f"the {what} {_listed(added)} is not in the source"] if added else []
+    return " and ".join(parts)
+
+
+def _listed(items: list[str]) -> str:
+    return ", ".join(items[:5]) + (" …" if len(items) > 5 else "")
+
+
+def _placeholders(text: str) -> Counter[str]:
+    return Counter(re.sub(r"\s+", "", found) for found in _PLACEHOLDER.findall(text) if found != "%%")
+
+
+def _unbalanced(text: str) -> str | None:
+    plain = re.sub(r"'\{[^']*'|'\}'", "", text)
+    return None if plain.count("{") == plain.count("}") else "its braces do not match"
+
+
+def _tags(text: str) -> Counter[str]:
+    return Counter(re.sub(r"\s+", " ", tag) for tag in _TAG.findall(text))
+
+
+def _entities(source: str, target: str) -> str | None:
+    """Entities of the source may become the characters they stand for; an entity that is new is an error of escaping."""
+    if not _ENTITY.search(target):
+        return None
+    known = {*_ENTITY.findall(source)}
+    new = [entity for entity in _ENTITY.findall(target) if entity not in known]
+    return f"the entity {_listed(new)} is not in the source" if new and not known else None
+
+
+def _nesting(source: str, target: str) -> str | None:
+    """Tags are closed in the order of the source's nesting; and pairs of Markdown's marks stay pairs."""
+    if _well_nested(source) and not _well_nested(target):
+        return "its tags are not closed in the order in which they are opened"
+    for mark, count in Counter(_MARKERS.findall(source)).items():
+        if count % 2 == 0 and target.count(mark) % 2 and mark != "__":
+            return f"{mark} is opened and not closed"
+    return None
+
+
+def _well_nested(text: str) -> bool:
+    opened: list[str] = []
+    for tag in _TAG.findall(text):
+        name = re.sub(r"[</>]", " ", tag).split()
+        if tag.endswith("/>") or not name:
+            continue
+        if not tag.startswith("</"):
+            opened.append(name[0])
+        elif not opened or opened.pop() != name[0]:
+            return False
+    return True
+
+
+def _numbers(text: str) -> Counter[str]:
+    plain = _ENTITY.sub(" ", _TAG.sub(" ", _PLACEHOLDER.sub(" ", text)))
+    found = (
+        "".join(str(unicodedata.digit(sign)) for sign in number if sign.isdigit()) for number in _NUMBER.findall(plain)
+    )
+    return Counter(found)
+
+
+def _leading(text: str) -> str:
+    return text[: len(text) - len(text.lstrip())]
+
+
+def _trailing(text: str) -> str:
+    return text[len(text.rstrip()) :]
+
+
+def _length(text: str) -> float:
+    return sum(2.5 if unicodedata.east_asian_width(sign) in "WF" else 1.0 for sign in text)

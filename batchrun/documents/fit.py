@@ -1,0 +1,30 @@
+"""Whether a text can stand in the place of a segment without damage to the document around it. Pure."""
+
+import re
+
+from batchrun.documents import markdown, xml_text
+from batchrun.documents.segment import Kind
+
+_BLANK_LINE = re.compile(r"^[^\S\n]*$", re.MULTILINE)
+
+
+def misfit(kind: Kind, source: str, value: str) -> str | None:
+    """Why `value` would be something else than `source` was, or break the document; None where it fits."""
+    if "\0" in value:
+        return "it has a NUL character"
+    if kind in (Kind.CUE, Kind.PARAGRAPH):
+        if "-->" in value and kind is Kind.CUE and "-->" not in source:
+            return 'a cue cannot contain "-->"'
+        blank = _has_blank_line(value) and not _has_blank_line(source)
+        return f"a {kind} cannot contain a blank line" if blank else None
+    if kind is Kind.LINE:
+        return "it has to be one line" if "\n" in value else None
+    if kind is Kind.BLOCK and markdown.shape(value) != markdown.shape(source):
+        return (
+            "it would not be the same block of Markdown any more: a list, a heading or a second paragraph begins in it"
+        )
+    return xml_text.misfit(source, value, markup=kind is Kind.MARKUP) if kind in (Kind.XML, Kind.MARKUP) else None
+
+
+def _has_blank_line(text: str) -> bool:
+    return "\n" in text and _BLANK_LINE.search(text) is not None
