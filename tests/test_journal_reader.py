@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from batchrun.errors import RefusedError
-from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, Record, Result
+from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, Record, Result, queries
 from batchrun.models import Outcome, State, Usage
 
 META = Meta(run="r1", created=1.0, plan="{}", prompt=None, simulated=False, output="../out.jsonl")
@@ -175,3 +176,15 @@ async def test_readers_see_every_commit_of_a_writer_and_do_not_hold_it_up(tmp_pa
             busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         assert busy == 0
     journal.close()
+
+
+def test_every_statement_of_the_journal_is_used_and_is_sql() -> None:
+    folder = Path(queries.__file__).parent
+    names = re.findall(r"^-- name: (\w+)$", (folder / "queries.sql").read_text("utf-8"), re.MULTILINE)
+    code = "".join(path.read_text("utf-8") for path in folder.glob("*.py"))
+    text = (folder / "queries.sql").read_text("utf-8")
+    by_pattern = ("record_by_", "positions_")
+    unused = [name for name in names if f'"{name}"' not in code and f"{{{name}}}" not in text]
+    assert [name for name in unused if not name.startswith(by_pattern)] == []
+    assert len(names) == len(set(names))
+    assert all("{" not in queries.sql(name).replace("'{'", "") for name in names)

@@ -4,12 +4,13 @@ Every statement gives the interpreter's lock away, and on a busy loop taking it 
 begun before it ends, and ends before its row is finished, so the order of kinds is the order of life.
 """
 
+import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from batchrun.journal.queries import sql
 from batchrun.journal.records import End
 from batchrun.models import Lent, Outcome, State
 
@@ -17,33 +18,15 @@ EXCERPT = 2048  # bytes kept of a body that is not a reply
 
 Params = tuple[Any, ...]
 
-_BEGUN = "row number session began"
-_LEFT = f"{_BEGUN} cost charged_tokens"
-_PAID = (
-    "ended seconds status input_tokens output_tokens cached_tokens reasoning_tokens cache_write_tokens "
-    "cost charged_tokens cost_cached cost_cache_write cost_output cost_other request_id reply"
-)
-_ENDED = f"{_PAID} tier throttled counted deadline invalid maybe_paid cause message excerpt"
-_DONE = "row finished attempts reply seconds input_tokens output_tokens"
-_FINISHED = f"{_DONE} state final cause message flags value added post trace twin saved"
+_VALUES = re.compile(r"VALUES (\(.*?\))", re.DOTALL)
 
 
 class Insert:
-    """An INSERT for many rows at once, prepared in a few sizes. `fixed` are columns with a literal of SQL."""
+    """An INSERT for many rows at once: the statement of that name with its one row of values repeated, in a few sizes."""
 
-    def __init__(
-        self,
-        table: str,
-        columns: str,
-        *,
-        fixed: Mapping[str, str] = MappingProxyType({}),
-        tail: str = "",
-        sizes: Sequence[int] = (64, 8, 1),
-    ) -> None:
-        names = columns.split()
-        head = f"INSERT INTO {table} ({', '.join((*names, *fixed))}) VALUES "  # noqa: S608 - names from this file
-        one = f"({', '.join(('?',) * len(names) + tuple(fixed.values()))})"
-        self._sizes = [(size, head + ", ".join([one] * size) + tail) for size in sizes]
+    def __init__(self, name: str, *, sizes: Sequence[int] = (64, 8, 1)) -> None:
+        head, one, tail = _VALUES.split(sql(name))
+        self._sizes = [(size, f"{head}VALUES {', '.join([one] * size)}{tail}") for size in sizes]
 
     def run(self, connection: sqlite3.Connection, rows: list[Params]) -> None:
         """Insert all rows."""
@@ -54,24 +37,15 @@ class Insert:
                 start += size
 
 
-def _update(columns: str) -> str:
-    """An attempt may be begun before there is a slot for it; it is known when it left where it took any time."""
-    sets = [f"{name} = excluded.{name}" for name in columns.split()]
-    sets.append("began = iif(excluded.seconds > 0, excluded.began, began)")
-    return f" ON CONFLICT (row, number) DO UPDATE SET {', '.join(sets)}"
-
-
 # SQLite's Python module binds int, float and str at once, but asks None, bool and enums how they adapt, 0.3 µs each:
 # so what nearly every attempt and row has in common has statements of its own.
-_BEGIN = Insert("attempts", _LEFT)
-_END = Insert("attempts", f"{_BEGUN} {_ENDED}", tail=_update(_ENDED))
-_END_PAID = Insert("attempts", f"{_BEGUN} {_PAID}", tail=_update(f"{_PAID} cause message"))
-_FINISH = Insert("outcomes", _FINISHED)
-_FINISH_DONE = Insert("outcomes", _DONE, fixed={"state": "'done'", "final": "1"})
-_REPLY = Insert("replies", "id row number body")
-_SAMPLE = Insert("samples", "at state")
-_LEARN = "UPDATE lanes SET learned = ? WHERE id = ?"
-_NOTE = "UPDATE attempts SET cause = ?, message = ? WHERE row = ? AND number = ?"
+_BEGIN = Insert("begin_attempt")
+_END = Insert("end_attempt")
+_END_PAID = Insert("end_paid_attempt")
+_FINISH = Insert("finish")
+_FINISH_DONE = Insert("finish_done")
+_REPLY = Insert("insert_reply")
+_SAMPLE = Insert("insert_sample")
 
 
 class Last(NamedTuple):
@@ -146,9 +120,9 @@ class Group:
         _END_PAID.run(connection, self.paid)
         _END.run(connection, self.ended)
         if self.notes:
-            connection.executemany(_NOTE, self.notes)
+            connection.executemany(sql("note_attempt"), self.notes)
         _FINISH_DONE.run(connection, self.done)
         _FINISH.run(connection, self.finished)
         _SAMPLE.run(connection, self.samples)
         if self.learned:
-            connection.executemany(_LEARN, self.learned)
+            connection.executemany(sql("learn"), self.learned)

@@ -13,10 +13,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import islice
+from typing import NamedTuple
 
 from batchrun.errors import InputError
 from batchrun.journal import sums
 from batchrun.journal.group import Insert
+from batchrun.journal.queries import sql
 from batchrun.journal.records import IntakeRow
 
 BATCH = 8192
@@ -31,17 +33,8 @@ TOGETHER = 4
 Params = tuple[int, int, str, str, str]
 
 # SQLite works without the interpreter's lock, but to win it back from the thread that reads takes up to 5 ms each time.
-_INSERT = Insert("rows", "position line key request text", sizes=(4096, 512, 64, 8, 1))
-_RENUMBER = """
-UPDATE {table} SET occurrence = twin.occurrence
-FROM (SELECT position, row_number() OVER (PARTITION BY key ORDER BY position) - 1 AS occurrence
-      FROM {table} WHERE key IN (SELECT key FROM {table} GROUP BY key HAVING count(*) > 1)) AS twin
-WHERE {table}.position = twin.position AND twin.occurrence > 0
-"""
-_SKIP = """
-INSERT INTO outcomes (row, state, final, cause, message, attempts, finished)
-VALUES (?, 'skipped', 1, 'invalid line', ?, 0, ?)
-"""
+_INSERT = Insert("insert_row", sizes=(4096, 512, 64, 8, 1))
+_SKIP = sql("skip_row")
 
 
 def fingerprint(text: str) -> str:
@@ -136,11 +129,14 @@ class FirstIntake:
     def _clear(self) -> None:
         """Remove what a killed intake left."""
         with self._transaction():
-            self._connection.execute("DROP INDEX IF EXISTS rows_position")
-            self._connection.execute("DROP INDEX IF EXISTS rows_identity")
-            self._connection.execute("DELETE FROM outcomes")
-            self._connection.execute("DELETE FROM rows")
-            self._connection.execute("CREATE INDEX rows_position ON rows (position)")
+            for name in (
+                "drop_position_index",
+                "drop_identity_index",
+                "clear_outcomes",
+                "clear_rows",
+                "index_positions",
+            ):
+                self._connection.execute(sql(name))
 
     def _write(self, batch: list[Params], skipped: list[tuple[int, str]], progress: Callable[[int], None]) -> None:
         """A fresh journal numbers its rows as they come: seq and position are the same."""
@@ -156,37 +152,41 @@ class FirstIntake:
     def _index(self, feed: Feed, skipped: int) -> None:
         self._connection.execute("PRAGMA cache_size = -16000")  # 16 MB, so that the sort needs few passes
         with self._transaction():
-            identify(self._connection, "rows", keyed=feed.keyed)
-            self._connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('intake', 'done')")
+            identify(self._connection, ROWS, keyed=feed.keyed)
+            self._connection.execute(sql("put_meta"), ("intake", "done"))
             sums.first(feed.position, skipped).write(self._connection)
         self._connection.execute("PRAGMA cache_size = -2000")
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def identify(connection: sqlite3.Connection, table: str, *, keyed: bool) -> None:
+class Identified(NamedTuple):
+    """The names of the statements that identify the rows of one table."""
+
+    index_identity: str
+    number_equal: str
+    find_equal: str
+
+
+ROWS = Identified("index_rows", "number_equal_rows", "equal_rows")
+STAGED = Identified("index_stage", "number_equal_staged", "equal_staged")
+
+
+def identify(connection: sqlite3.Connection, table: Identified, *, keyed: bool) -> None:
     """Number equal rows and index the identity. Raises InputError for a duplicate id, naming both lines."""
-    index = f"CREATE UNIQUE INDEX {_index_name(table)} ON {table.removeprefix('temp.')} (key, occurrence)"
+    index = sql(table.index_identity)
     try:
         connection.execute(index)
     except sqlite3.IntegrityError:
         if keyed:
             _refuse_duplicate_ids(connection, table)
-        connection.execute(_RENUMBER.format(table=table))
+        connection.execute(sql(table.number_equal))
         connection.execute(index)
 
 
-def _index_name(table: str) -> str:
-    return "temp.stage_identity" if table == "temp.stage" else "rows_identity"
-
-
-def _refuse_duplicate_ids(connection: sqlite3.Connection, table: str) -> None:
+def _refuse_duplicate_ids(connection: sqlite3.Connection, table: Identified) -> None:
     """Rows without an id may be equal; two rows with the same id may not."""
-    twins = connection.execute(
-        f"SELECT key, line, text, request FROM {table} "  # noqa: S608 - one of two table names
-        f"WHERE key IN (SELECT key FROM {table} GROUP BY key HAVING count(*) > 1) ORDER BY key, position"
-    )
     last, first = None, 0
-    for key, line, text, request in twins:
+    for key, line, text, request in connection.execute(sql(table.find_equal)):
         if request == "" or fingerprint(text) == key:
             continue
         if key == last:

@@ -15,41 +15,15 @@ from batchrun.errors import StorageError
 from batchrun.journal import database, sums, twins
 from batchrun.journal.drift import Comparison
 from batchrun.journal.intake import FirstIntake, transaction
+from batchrun.journal.queries import sql
 from batchrun.journal.reader import Reader, read_meta
 from batchrun.journal.records import Charged, Drift, End, IntakeRow, Lane, Meta
 from batchrun.journal.window import answered, count_pending, failed, following, pending
 from batchrun.journal.writer import Done, Writer
 from batchrun.models import Lent, Outcome, Pending, Totals
 
-_FAILED = """
-state = 'failed' AND final IN (0, :good) AND (:cause IS NULL OR cause = :cause) AND (:positions IS NULL
-OR row IN (SELECT seq FROM rows WHERE position IN (SELECT value FROM json_each(:positions))))
-"""
-_REOPEN = (
-    # a reply that only post-processing failed on is not spent: it is post-processed again, and nothing is sent
-    f"UPDATE attempts SET spent = 1 WHERE spent = 0 AND row IN (SELECT row FROM outcomes WHERE {_FAILED} AND NOT post)",  # noqa: S608 - above
-    f"DELETE FROM twins WHERE row IN (SELECT row FROM outcomes WHERE {_FAILED} AND NOT post)",  # noqa: S608 - above
-    f"{twins.KEEP} AND {_FAILED}",
-    f"DELETE FROM outcomes WHERE {_FAILED}",  # noqa: S608 - above
-)
-_TO_REOPEN = f"""
-SELECT count(*), total(NOT final), total(post) FROM outcomes JOIN rows ON rows.seq = outcomes.row
-WHERE {_FAILED} AND position IS NOT NULL
-"""  # noqa: S608 - above
-_PRESENT = "row IN (SELECT seq FROM rows WHERE position IS NOT NULL)"
-_REOPEN_REPLIES = f"""
-DELETE FROM outcomes WHERE reply IS NOT NULL AND (state = 'done' OR (state = 'failed' AND post)) AND {_PRESENT}
-"""  # noqa: S608 - above
-
-_LANE = "SELECT id, learned FROM lanes WHERE base_url = ? AND key_name IS ? AND model IS ? AND mode = ?"
-_NEW_LANE = "INSERT INTO lanes (base_url, key_name, model, mode) VALUES (?, ?, ?, ?) RETURNING id, learned"
-_LAST_HEARD = """
-UPDATE sessions SET ended = max(started, ifnull((SELECT at FROM samples ORDER BY rowid DESC LIMIT 1), 0))
-WHERE ended IS NULL
-"""
-_CHARGED = (
-    "SELECT total(cost), total(charged_tokens), count(*) FROM attempts WHERE cause IS NOT 'stopped before it left'"
-)
+_REOPEN = ("spend_reopened", "forget_reopened", "keep_reopened", "delete_reopened")
+"""The statements that make failed rows pending again, in order."""
 
 
 class Journal:
@@ -92,7 +66,7 @@ class Journal:
             if not database.was_killed(self._connection):
                 return None
             if had_log:
-                self._connection.execute(_LAST_HEARD)
+                self._connection.execute(sql("end_killed_session"))
                 return None
         return (
             f"{self.path}: a session did not end, and there is no {self.path.name}-wal. If the journal was copied or moved "
@@ -142,15 +116,13 @@ class Journal:
     def note(self, name: str, value: str) -> None:
         """Keep a text under a name, which `Reader.note` gives back."""
         with self._writing(), transaction(self._connection, self._before_commit):
-            statement = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"
-            self._connection.execute(statement, (f"note.{name}", value))
+            self._connection.execute(sql("put_meta"), (f"note.{name}", value))
 
     @property
     def taken_in(self) -> bool:
         """Whether the first intake is complete; if not, `take_in` starts it over."""
-        query = "SELECT 1 FROM meta WHERE name = 'intake' AND value = 'done'"
         with database.translated(self.path):
-            return self._reading().execute(query).fetchone() is not None
+            return self._reading().execute(sql("is_taken_in")).fetchone() is not None
 
     def take_in(self, rows: Iterable[IntakeRow], progress: Callable[[int], None] = lambda _: None) -> None:
         """The first intake: all rows, in input order; `progress` hears now and then how many there are.
@@ -191,9 +163,9 @@ class Journal:
         with self._writing(), transaction(self._connection, self._before_commit):
             places = None if positions is None else json.dumps(list(positions))
             which = {"good": int(failed_for_good), "cause": cause, "positions": places}
-            rows, for_now, post = map(int, self._connection.execute(_TO_REOPEN, which).fetchone())
-            for statement in _REOPEN:
-                self._connection.execute(statement, which)
+            rows, for_now, post = map(int, self._connection.execute(sql("count_reopened"), which).fetchone())
+            for name in _REOPEN:
+                self._connection.execute(sql(name), which)
             account = sums.read(self._connection)
             account.failed -= rows
             account.failed_for_now -= for_now
@@ -208,8 +180,8 @@ class Journal:
         Their attempts are not spent: going on judges the replies that are here and sends nothing.
         """
         with self._writing(), transaction(self._connection, self._before_commit):
-            self._connection.execute(f"{twins.KEEP} AND {_PRESENT}")
-            rows = self._connection.execute(_REOPEN_REPLIES).rowcount
+            self._connection.execute(sql("keep_present"))
+            rows = self._connection.execute(sql("delete_reply_outcomes")).rowcount
             account = sums.recount(self._connection)
             account.write(self._connection)
         self._totals = account.totals()
@@ -218,19 +190,18 @@ class Journal:
     @property
     def borrowing(self) -> Path | None:
         """The journal whose replies are still to be lent to rows of this one, also after a kill; None where none are."""
-        query = "SELECT value FROM meta WHERE name = 'borrowing'"
         with database.translated(self.path):
-            found = self._reading().execute(query).fetchone()
+            found = self._reading().execute(sql("find_meta"), ("borrowing",)).fetchone()
             return None if found is None else Path(os.path.normpath(self.path.parent / found[0]))
 
     def to_borrow(self, other: Path | None) -> None:
         """Remember that `borrow` is to come, None: that it is not."""
         with self._writing():
             if other is None:
-                self._connection.execute("DELETE FROM meta WHERE name = 'borrowing'")
+                self._connection.execute(sql("forget_meta"), ("borrowing",))
                 return
             place = os.path.relpath(other, self.path.parent)
-            self._connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('borrowing', ?)", (place,))
+            self._connection.execute(sql("put_meta"), ("borrowing", place))
 
     def borrow(self, other: Path, *, once: bool) -> int:
         """Lend pending rows the replies to equal requests in the journal `other`; returns how many. Blocks.
@@ -307,14 +278,14 @@ class Journal:
     def charged(self) -> Charged:
         """What all attempts are charged, those of absent rows too; reads every attempt."""
         with database.translated(self.path):
-            return Charged(*map(int, self._reading().execute(_CHARGED).fetchone()))
+            return Charged(*map(int, self._reading().execute(sql("charged")).fetchone()))
 
     def lane(self, base_url: str, key_name: str | None, model: str | None, mode: str = "live") -> Lane:
         """The lane of that endpoint, key and model, made where the journal does not know it yet."""
         one = (base_url, key_name, model, mode)
         with self._writing(), transaction(self._connection, self._before_commit):
-            found = self._connection.execute(_LANE, one).fetchone()
-            return Lane(*(found or self._connection.execute(_NEW_LANE, one).fetchone()))
+            found = self._connection.execute(sql("find_lane"), one).fetchone()
+            return Lane(*(found or self._connection.execute(sql("add_lane"), one).fetchone()))
 
     def learn(self, lane: int, learned: str) -> Done:
         """Keep what was learned about the limits of a lane, JSON, for the next session."""
@@ -399,22 +370,17 @@ class Journal:
             return False
 
     def _put_meta(self, meta: Meta) -> None:
-        statement = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"
-        self._connection.executemany(statement, _values(meta).items())
+        self._connection.executemany(sql("put_meta"), _values(meta).items())
 
     def _begin_session(self) -> int:
         with transaction(self._connection, self._before_commit):
-            statement = "INSERT INTO sessions (started, pid, host) VALUES (?, ?, ?) RETURNING id"
             values = (self._clock(), os.getpid(), socket.gethostname())
-            return self._connection.execute(statement, values).fetchone()[0]
+            return self._connection.execute(sql("begin_session"), values).fetchone()[0]
 
     def _end_session(self, exit_code: int | None) -> None:
         try:
             with transaction(self._connection, self._before_commit):
-                self._connection.execute(
-                    "UPDATE sessions SET ended = ?, exit_code = ? WHERE id = ?",
-                    (self._clock(), exit_code, self._session),
-                )
+                self._connection.execute(sql("end_session"), (self._clock(), exit_code, self._session))
         except (sqlite3.Error, OSError):
             return  # everything that matters is committed; a session without an end looks like a kill
 

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 from batchrun.errors import DamagedError, StorageError
 from batchrun.journal import browse, database, sums
+from batchrun.journal.queries import sql
 from batchrun.journal.records import (
     Attempt,
     Cause,
@@ -32,78 +33,21 @@ PAGE = 1000
 
 Made = TypeVar("Made")
 
-_OPEN = "EXISTS (SELECT 1 FROM attempts WHERE attempts.row = rows.seq AND ended IS NULL)"
-_STATE = f"ifnull(o.state, CASE WHEN {_OPEN} THEN 'unknown' ELSE 'pending' END)"
-_RECORD = f"""
-SELECT rows.seq, rows.position, rows.line, rows.key, rows.text, o.value, replies.body, o.added, o.cause, o.message,
-       ifnull(o.attempts, 0), o.finished, o.seconds, o.input_tokens, o.output_tokens, a.status, a.request_id, a.excerpt,
-       o.trace, {_STATE}, o.final, o.flags, o.post
-FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.reply
-LEFT JOIN attempts AS a ON a.row = ifnull(o.twin, o.row) AND a.number = o.attempts
-"""  # noqa: S608 - made of the expressions above
-_RECORD_PAGE = f"{_RECORD}WHERE rows.position > ? ORDER BY rows.position LIMIT ?"
-_RESULT = """
-SELECT rows.position, rows.text, o.value, replies.body, o.added, o.state
-FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.reply
-WHERE rows.position > ? ORDER BY rows.position LIMIT ?
-"""
-_ENTRY = f"""
-SELECT rows.seq, rows.position, rows.line, rows.key, {_STATE} AS shown, ifnull(o.final, 0), o.cause, o.message,
-       o.flags, ifnull(o.attempts, 0), o.finished, o.seconds, o.input_tokens, o.output_tokens
-FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq
-"""  # noqa: S608 - made of the expressions above
-_ATTEMPTS = """
-SELECT a.number, session, began, ended, seconds, status, cause, message, throttled, counted, invalid, maybe_paid, spent,
-       input_tokens, output_tokens, request_id, excerpt, body
-FROM attempts AS a LEFT JOIN replies ON replies.id = a.reply WHERE a.row = ? ORDER BY a.number
-"""
-_SETTLED = """
-SELECT rows.seq, request FROM rows LEFT JOIN outcomes ON outcomes.row = rows.seq
-WHERE rows.seq > ? AND position IS NOT NULL AND (state = 'done' OR (state = 'failed' AND final)
-OR EXISTS (SELECT 1 FROM twins WHERE twins.row = rows.seq AND twins.reply IS NOT NULL)) ORDER BY rows.seq LIMIT ?
-"""
-_OFFERED = """
-SELECT rows.seq, request FROM rows JOIN outcomes AS o ON o.row = rows.seq
-WHERE rows.seq > ? AND o.reply IS NOT NULL AND (state = 'done' OR post) ORDER BY rows.seq LIMIT ?
-"""
-_SPENT = """
-SELECT line, key, text, total(a.input_tokens), total(a.output_tokens),
-       CASE WHEN count(a.cost) THEN total(a.cost) END, max(o.seconds), count(*) - total(throttled)
-FROM outcomes AS o JOIN rows ON rows.seq = o.row JOIN attempts AS a ON a.row = o.row
-WHERE o.row % ? = 0 AND o.attempts > 0 AND o.reply IS NOT NULL AND position IS NOT NULL AND NOT a.spent
-GROUP BY o.row
-"""
-_CAUSES = """
-SELECT ifnull(cause, ''), count(*), ifnull(min(message), ''), min(row)
-FROM outcomes JOIN rows ON rows.seq = outcomes.row
-WHERE state = 'failed' AND position IS NOT NULL GROUP BY cause ORDER BY count(*) DESC LIMIT ?
-"""
-_FAILURES = """
-SELECT cause, sum(found) FROM (
-    SELECT ifnull(cause, '') AS cause, count(*) AS found FROM outcomes WHERE state = 'failed' GROUP BY 1
-    UNION ALL
-    SELECT ifnull(cause, ''), -count(*) FROM rows CROSS JOIN outcomes ON outcomes.row = rows.seq
-    WHERE position IS NULL AND state = 'failed' GROUP BY 1
-) GROUP BY cause HAVING sum(found) > 0 ORDER BY sum(found) DESC LIMIT ?
-"""
-"""All failures by their index, less those of the few rows that are absent: thirty times as fast as asking each row."""
-_MISSES = """
-SELECT cause, count(*), total(maybe_paid)
-FROM attempts WHERE cause IS NOT NULL GROUP BY cause ORDER BY count(*) DESC LIMIT ?
-"""
-_TIERS = """
-SELECT ifnull(tier, 'default'), count(*), CAST(total(attempts.cost) AS INTEGER)
-FROM attempts JOIN rows ON rows.seq = attempts.row
-WHERE attempts.reply IS NOT NULL AND position IS NOT NULL GROUP BY tier ORDER BY count(*) DESC
-"""
-_LINES = """
-SELECT line FROM outcomes JOIN rows ON rows.seq = outcomes.row
-WHERE state = 'failed' AND final IN (0, 1) AND cause IS ? AND position IS NOT NULL LIMIT 5
-"""
-_ADDED = """
-SELECT row, added FROM outcomes
-WHERE row > ? AND added IS NOT NULL ORDER BY row LIMIT ?
-"""
+_RECORD_PAGE = sql("record_page")
+_RECORD_RANGE = sql("record_range")
+_RECORD_BY = {name: sql(f"record_by_{name}") for name in ("seq", "key", "line")}
+_RESULT = sql("result_page")
+_ENTRY_PAGE = sql("entry_page")
+_ATTEMPTS = sql("attempts_of_row")
+_SETTLED = sql("settled_requests")
+_OFFERED = sql("offered_requests")
+_SPENT = sql("spent_rows")
+_CAUSES = sql("failures_by_cause")
+_FAILURES = sql("failure_counts")
+_MISSES = sql("failed_attempts")
+_TIERS = sql("replies_by_tier")
+_LINES = sql("lines_of_cause")
+_ADDED = sql("added_members")
 
 _STATES = {str(state): state for state in State}
 _TEXT = (str, type(None))
@@ -134,11 +78,7 @@ def _check_texts(text: Any, value: Any, body: Any, added: Any) -> None:
         raise TypeError("no text where text belongs")
 
 
-_TEXTS = """
-SELECT position, text FROM rows
-WHERE position > ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq AND state = 'skipped')
-ORDER BY position LIMIT ?
-"""
+_TEXTS = sql("texts_page")
 
 
 def _entry(row: Sequence[Any]) -> Entry:
@@ -195,7 +135,7 @@ class Reader:
     @property
     def taken_in(self) -> bool:
         """Whether the first intake is complete."""
-        return bool(self._all("SELECT 1 FROM meta WHERE name = 'intake' AND value = 'done'"))
+        return bool(self._all(sql("is_taken_in")))
 
     @property
     def totals(self) -> Totals:
@@ -206,8 +146,7 @@ class Reader:
     @property
     def sessions(self) -> list[Session]:
         """The processes that worked on the run, in order."""
-        query = "SELECT id, started, ended, exit_code, pid, host FROM sessions"
-        return self._each(lambda row: Session(*row), query)
+        return self._each(lambda row: Session(*row), sql("sessions"))
 
     def settled(self) -> Iterator[str]:
         """The hashes of the requests that going on would not send again: done, failed for good, or lent a reply."""
@@ -231,10 +170,7 @@ class Reader:
     def timings(self, count: int = 20_000) -> list[tuple[float, float, int]]:
         """When exchanges ended, how many seconds they took, and their status; of about `count` rows, in no order."""
         rows = self.totals.rows
-        query = (
-            "SELECT ended, seconds, status FROM attempts WHERE row % ? = 0 AND ended IS NOT NULL AND status IS NOT NULL"
-        )
-        return self._all(query, max(1, rows // count))
+        return self._all(sql("timings"), max(1, rows // count))
 
     def tiers(self) -> list[TierShare]:
         """What replies were charged by the service tier that they name, the most frequent first; reads all attempts."""
@@ -242,13 +178,12 @@ class Reader:
 
     def note(self, name: str) -> str | None:
         """What was noted under this name."""
-        found = self._all("SELECT value FROM meta WHERE name = ?", f"note.{name}")
+        found = self._all(sql("find_meta"), f"note.{name}")
         return found[0][0] if found else None
 
     def samples(self, since: float = 0.0) -> list[Sample]:
         """The states of the run after `since`, in order."""
-        query = "SELECT at, state FROM samples WHERE at > ? ORDER BY rowid"
-        return self._each(lambda row: Sample(*row), query, since)
+        return self._each(lambda row: Sample(*row), sql("samples"), since)
 
     def errors_by_cause(self, limit: int = 20) -> list[Cause]:
         """Why rows failed, the most frequent cause first."""
@@ -268,8 +203,7 @@ class Reader:
 
     def slowest(self, count: int = 10) -> list[Entry]:
         """The rows whose last exchange took longest; reads all outcomes."""
-        where = "WHERE o.seconds IS NOT NULL AND rows.position IS NOT NULL ORDER BY o.seconds DESC LIMIT ?"
-        return self._each(_entry, _ENTRY + where, count)
+        return self._each(_entry, sql("slowest_rows"), count)
 
     def attempts(self, seq: int) -> list[Attempt]:
         """Every attempt of a row, those of earlier outcomes too."""
@@ -279,16 +213,13 @@ class Reader:
     def row(self, *, seq: int | None = None, key: str | None = None, line: int | None = None) -> Record | None:
         """One row: by its number in the journal, its key, or its line in the input (the first of several)."""
         column, value = ("seq", seq) if seq is not None else ("key", key) if key is not None else ("line", line)
-        query = f"{_RECORD} WHERE rows.{column} = ? ORDER BY rows.position IS NULL, rows.position LIMIT 1"
-        return next(iter(self._each(_record, query, value)), None)
+        return next(iter(self._each(_record, _RECORD_BY[column], value)), None)
 
     def entries(
         self, after: int = 0, limit: int = PAGE, *, state: State | None = None, cause: str | None = None
     ) -> list[Entry]:
         """Rows in the order of the input, behind the position `after`; of one state or one cause if named."""
-        where = "WHERE rows.position > ?1 AND (?3 IS NULL OR shown = ?3) AND (?4 IS NULL OR o.cause = ?4)"
-        rest = " ORDER BY rows.position LIMIT ?2"
-        return self._each(_entry, _ENTRY + where + rest, after, limit, state, cause)
+        return self._each(_entry, _ENTRY_PAGE, after, limit, state, cause)
 
     def lines(self, after: int = 0, limit: int = PAGE) -> list[Line]:
         """What a table shows of the rows behind the position `after`, in the order of the input."""
@@ -348,7 +279,7 @@ class Reader:
 
     def has_plain_value(self) -> bool:
         """Whether the output of a row is stated and is not an object."""
-        return bool(self._all("SELECT 1 FROM outcomes WHERE substr(value, 1, 1) <> '{' LIMIT 1"))
+        return bool(self._all(sql("plain_value")))
 
     def recover_rows(self) -> Iterator[Record]:
         """What can still be read of a damaged journal, by seq; damaged stretches are passed over."""
@@ -358,7 +289,7 @@ class Reader:
 
     def _recover(self, first: int, last: int) -> Iterator[Record]:
         try:
-            page = self._each(_record, _RECORD + "WHERE rows.seq BETWEEN ? AND ?", first, last)
+            page = self._each(_record, _RECORD_RANGE, first, last)
         except StorageError:
             if first < last:
                 middle = (first + last) // 2

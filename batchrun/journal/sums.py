@@ -1,6 +1,6 @@
 """The account of a run: kept in step with every commit, and counted again where a commit touches many rows.
 
-Every rule of what counts is in `_RECOUNT`; the writer applies the same rules one by one, and a property test holds
+Every rule of what counts is in the statement `recount`; the writer applies the same rules one by one, and a property test holds
 the two together.
 """
 
@@ -8,55 +8,12 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import fields
 
+from batchrun.journal.queries import sql
 from batchrun.models import Totals
 
 NAMES = tuple(field.name for field in fields(Totals))
-_COLUMNS = ", ".join(NAMES)
-_READ = f"SELECT {_COLUMNS} FROM totals"  # noqa: S608 - names of fields
-_WRITE = f"UPDATE totals SET {', '.join(f'{name} = ?' for name in NAMES)}"  # noqa: S608 - names of fields
-
+_WRITE = f"UPDATE totals SET {', '.join(f'{name} = ?' for name in NAMES)}"  # noqa: S608  the counters' own names
 _FLAGS = ("truncated", "refused", "filtered")
-
-_OUTCOMES = """
-SELECT count(*) AS rows,
-       total(state = 'done') AS done,
-       total(state = 'failed') AS failed,
-       total(state = 'failed' AND NOT final) AS failed_for_now,
-       total(state = 'failed' AND post) AS failed_post,
-       total(state = 'skipped') AS skipped,
-       total(state = 'done' AND flags LIKE '%truncated%') AS truncated,
-       total(state = 'done' AND flags LIKE '%refused%') AS refused,
-       total(state = 'done' AND flags LIKE '%filtered%') AS filtered,
-       total(state = 'done' AND twin IS NOT NULL) AS shared,
-       total(iif(state = 'done' AND twin IS NOT NULL, ifnull(input_tokens, 0) + ifnull(output_tokens, 0), 0)) AS saved_tokens,
-       total(iif(state = 'done', saved, 0)) AS saved
-FROM rows LEFT JOIN outcomes ON outcomes.row = rows.seq
-WHERE rows.position IS NOT NULL
-"""
-_ATTEMPTS = """
-SELECT total(attempts.ended IS NULL AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = attempts.row)) AS unknown,
-       count(*) AS attempts,
-       count(reply) AS replies,
-       total(maybe_paid) AS maybe_paid,
-       total(input_tokens) AS input_tokens,
-       total(output_tokens) AS output_tokens,
-       total(cached_tokens) AS cached_tokens,
-       total(cache_write_tokens) AS cache_write_tokens,
-       total(reasoning_tokens) AS reasoning_tokens,
-       total(reply IS NOT NULL AND input_tokens IS NULL) AS without_usage,
-       total(iif(ended IS NULL, 0, cost)) AS cost,
-       total(cost_cached) AS cost_cached,
-       total(cost_cache_write) AS cost_cache_write,
-       total(cost_output) AS cost_output,
-       total(cost_other) AS cost_other,
-       total(iif(invalid, cost, 0)) AS cost_again,
-       total(iif(maybe_paid, cost, 0)) AS cost_maybe,
-       total(iif(ended IS NULL, cost, 0)) AS cost_open,
-       total(cost IS NULL AND (reply IS NOT NULL OR maybe_paid)) AS unpriced
-FROM attempts JOIN rows ON rows.seq = attempts.row
-WHERE rows.position IS NOT NULL
-"""
-_RECOUNT = f"SELECT {_COLUMNS} FROM ({_OUTCOMES}), ({_ATTEMPTS})"  # noqa: S608 - the two above
 
 
 class Sums:
@@ -117,7 +74,7 @@ class Sums:
 
 def read(connection: sqlite3.Connection) -> Sums:
     """The sums as they were committed."""
-    return Sums(connection.execute(_READ).fetchone())
+    return _sums(connection.execute(sql("read_totals")))
 
 
 def first(rows: int, skipped: int) -> Sums:
@@ -129,4 +86,10 @@ def first(rows: int, skipped: int) -> Sums:
 
 def recount(connection: sqlite3.Connection) -> Sums:
     """The sums counted from the rows, outcomes and attempts themselves; about half a second for a million rows."""
-    return Sums(connection.execute(_RECOUNT).fetchone())
+    return _sums(connection.execute(sql("recount")))
+
+
+def _sums(found: sqlite3.Cursor) -> Sums:
+    """The one line of sums, whatever the order of its columns."""
+    line = dict(zip([name for name, *_ in found.description], found.fetchone(), strict=True))
+    return Sums(line[name] for name in NAMES)

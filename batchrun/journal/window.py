@@ -5,51 +5,17 @@ from collections.abc import Callable, Iterable
 from json import dumps
 from typing import Any
 
+from batchrun.journal.queries import sql
 from batchrun.models import History, Lent, Outcome, Pending, State
 
-_ROW = "rows.seq, position, line, key, text"
-_WINDOW = f"""
-SELECT {_ROW}, EXISTS (SELECT 1 FROM twins WHERE twins.twin = rows.seq AND reply IS NULL) FROM rows
-WHERE position > ? AND position <= ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
-AND NOT EXISTS (SELECT 1 FROM twins WHERE twins.row = rows.seq)
-ORDER BY position LIMIT ?
-"""  # noqa: S608 - the columns above
-_ANSWERED = f"""
-SELECT {_ROW}, EXISTS (SELECT 1 FROM twins AS other WHERE other.twin = rows.seq AND other.reply IS NULL),
-       twins.twin, number, input_tokens, output_tokens, cost, reply
-FROM twins JOIN rows ON rows.seq = twins.row
-WHERE twins.row > ? AND reply IS NOT NULL AND position IS NOT NULL
-AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = twins.row)
-ORDER BY twins.row LIMIT ?
-"""  # noqa: S608 - the columns above
-_FOLLOWING = f"""
-SELECT {_ROW} FROM twins JOIN rows ON rows.seq = twins.row
-WHERE twins.twin = ? AND twins.row > ? AND reply IS NULL AND position IS NOT NULL
-AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = twins.row)
-ORDER BY twins.row LIMIT ?
-"""  # noqa: S608 - the columns above
-_LENT = """
-SELECT ifnull(o.twin, o.row), o.attempts, o.reply, o.input_tokens, o.output_tokens, iif(o.twin IS NULL, a.cost, o.saved),
-       ifnull(body, '')
-FROM outcomes AS o LEFT JOIN attempts AS a ON a.row = o.row AND a.number = o.attempts
-LEFT JOIN replies ON replies.id = o.reply WHERE o.row = ?
-"""
-_FAILED = """
-SELECT row, cause, message FROM outcomes
-WHERE row IN (SELECT twin FROM twins WHERE reply IS NULL) ORDER BY row
-"""
-_POSITIONS = """
-SELECT position FROM rows
-WHERE position <= ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
-"""
-_HISTORY = """
-SELECT attempts.row, max(number),
-       sum(counted AND NOT spent AND ended IS NOT NULL), sum(deadline AND counted AND NOT spent), sum(invalid AND NOT spent),
-       ended IS NULL, CASE WHEN spent THEN NULL ELSE reply END
-FROM json_each(?) AS wanted CROSS JOIN attempts ON attempts.row = wanted.value
-GROUP BY attempts.row
-"""  # the two columns outside of an aggregate are those of the attempt with max(number): sqlite.org/lang_select.html
-_BODIES = "SELECT replies.id, body FROM json_each(?) AS wanted CROSS JOIN replies ON replies.id = wanted.value"
+_WINDOW = sql("pending_rows")
+_ANSWERED = sql("answered_rows")
+_FOLLOWING = sql("following_rows")
+_LENT = sql("shared_reply")
+_FAILED = sql("failed_leaders")
+_POSITIONS = sql("pending_positions")
+_HISTORY = sql("histories")
+_BODIES = sql("reply_bodies")
 
 FRESH = History(0, 0, 0, 0, open=False, reply=None)
 EVERYTHING = (1 << 63) - 1

@@ -21,6 +21,7 @@ from batchrun.errors import StorageError
 from batchrun.journal import sums
 from batchrun.journal.database import storage_error
 from batchrun.journal.group import NEVER, Group, Last, storable
+from batchrun.journal.queries import sql
 from batchrun.journal.records import End
 from batchrun.models import Lent, Outcome, State, Totals
 
@@ -31,13 +32,8 @@ Apply = Callable[[Group], None]
 Turn = list[tuple[Done, Apply]]
 """What one turn of the loop hands over."""
 
-_OPEN = """
-SELECT row, number, cost, charged_tokens FROM attempts WHERE ended IS NULL AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = attempts.row)
-"""
-_LAST = """
-SELECT number, reply, seconds, input_tokens, output_tokens FROM attempts
-WHERE row = ? AND spent = 0 ORDER BY number DESC LIMIT 1
-"""
+_OPEN = sql("open_attempts")
+_LAST = sql("last_attempt")
 
 
 class Left(NamedTuple):
@@ -77,7 +73,7 @@ class Writer:
         self.totals: Totals = self.sums.totals()
         self._open: dict[int, Left] = {row: Left(*left) for row, *left in connection.execute(_OPEN).fetchall()}
         self._last: dict[int, Last] = {}
-        self._reply: int = connection.execute("SELECT ifnull(max(id), 0) FROM replies").fetchone()[0]
+        self._reply: int = connection.execute(sql("last_reply")).fetchone()[0]
 
     def start(self) -> None:
         """Begin to write."""
