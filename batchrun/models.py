@@ -23,11 +23,13 @@ class State(StrEnum):
 
 
 class Flag(StrEnum):
-    """What a done row's reply is, beside done."""
+    """What a done row's reply is, beside done. `odd`: it ended for a reason that is not known; `empty`: no answer."""
 
     TRUNCATED = "truncated"
     REFUSED = "refused"
     FILTERED = "filtered"
+    ODD = "odd"
+    EMPTY = "empty"
 
 
 class Endpoint(StrEnum):
@@ -136,6 +138,7 @@ class Fault(StrEnum):
     RESET = "connection lost"
     DEADLINE = "deadline"
     TOO_LARGE = "reply too large"
+    ENCODING = "an encoding that cannot be undone"
     PROTOCOL = "not HTTP"
 
 
@@ -160,7 +163,9 @@ class Exchange(NamedTuple):
 class Reply(NamedTuple):
     """What a 200 body says. `value` is the JSON value for the output column: text, an embedding, or tool calls.
 
-    `text` is the model's text where there is any; `usage` is None where the body states none that can be believed.
+    `text` is the model's text where there is any, without what it thought before; `usage` is None where the body states
+    none that can be believed. `thinking` is where an `empty` reply has its thinking: a member of the body, or a block
+    of the text.
     """
 
     value: Any
@@ -169,13 +174,18 @@ class Reply(NamedTuple):
     flags: frozenset[Flag]
     usage: Usage | None
     model: str | None
+    thinking: str | None = None
 
 
 class Defect(NamedTuple):
-    """Why a 200 body is not a reply; `usage` where it states one all the same, since it may have been paid."""
+    """Why a 200 body is not a reply; `usage` where it states one all the same, since it may have been paid.
+
+    `unreadable` marks a body that is whole and that nobody here can read: the next one will be alike.
+    """
 
     reason: str
     usage: Usage | None
+    unreadable: bool = False
 
 
 class Outcome(NamedTuple):
@@ -278,6 +288,8 @@ class Totals:
     truncated: int = 0
     refused: int = 0
     filtered: int = 0
+    odd: int = 0
+    empty: int = 0
     shared: int = 0
     saved_tokens: int = 0
     saved: int = 0

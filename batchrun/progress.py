@@ -76,6 +76,8 @@ class Progress:
     truncated: int = 0
     refused: int = 0
     filtered: int = 0
+    odd: int = 0
+    empty: int = 0
     shared: int = 0
     saved_tokens: int = 0
     saved: int = 0

@@ -101,7 +101,7 @@ def test_dashes_and_underscores_are_the_same_in_files(here: Path) -> None:
         'max-attempts = 7\nstop_after = "1h30m"\nfail-on = ["truncated"]\nlog-file = "x.log"\n'
     )
     found = gather({}).settings
-    assert (found.max_attempts, found.stop_after, found.fail_on) == (7, 5400.0, {Flag.TRUNCATED})
+    assert (found.max_attempts, found.stop_after, found.fail_on) == (7, 5400.0, {Flag.TRUNCATED, Flag.EMPTY})
     assert found.log_file == str(here / "x.log")
 
 
@@ -137,7 +137,7 @@ WRONG = [
     ({"tpm": "nan"}, "--tpm"),
     ({"limit": "0"}, "--limit"),
     ({"schema_retries": "-1"}, "--schema-retries"),
-    ({"fail_on": "truncatd"}, "--fail-on: must be some of truncated, refused, filtered"),
+    ({"fail_on": "truncatd"}, "--fail-on: must be some of truncated, refused, filtered, odd, empty"),
     ({"endpoint": "chatter"}, "--endpoint"),
     ({"format": "xml"}, "--format: must be jsonl, csv or parquet"),
     ({"model": ""}, "--model: must not be empty"),

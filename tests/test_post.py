@@ -304,6 +304,13 @@ def test_a_file_means_the_same_from_any_directory(tmp_path: Path) -> None:
         ("json", "Sure! {'a': True, 'b': [1, 2", {"a": True, "b": [1, 2]}),
         ("json", "12", 12),
         ("json", '{"big": 123456789012345678901234567890}', {"big": 123456789012345678901234567890}),
+        ("json", '<think>\nso {"a": ...} is it\n</think>\n\n{"a": 1}', {"a": 1}),
+        ("json", 'so {"a": 0}\n</think>\n{"a": 1}', {"a": 1}),
+        ("json", '<|channel|>final <|constrain|>json<|message|>{"a": 1}', {"a": 1}),
+        ("json", 'First {"a": 0}, and then:\n```json\n{"a": 1}\n```\nWell?', {"a": 1}),
+        ("json", 'A draft: {"a": 0}. At last: {"a": 1}. See [2].', {"a": 1}),
+        ("json", "Here it is:\n```json\n[1, 2,]\n```\nAnything else?", [1, 2]),
+        ("json", 'The answer is {"a": 1,}!', {"a": 1}),
         ("strip", "  a b \n", "a b"),
         ("lines", "a\n\n  b  \r\nc\u2028d", ["a", "b", "c\u2028d"]),
         ("markdown", "```python\nx = 1\n```", "x = 1"),
@@ -319,6 +326,22 @@ def test_built_in_functions(name: str, text: str, value: Any) -> None:
 @pytest.mark.parametrize("text", ["no JSON here", "", "NaN"])
 def test_json_fails_where_there_is_none(text: str) -> None:
     with pytest.raises(ValueError, match="JSON"):
+        BUILT_IN["json"](Reply(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1,} {"b": 2,}',
+        '{"a": 1}\n{"b": 2}',
+        "[1, 2], [3]",
+        'A draft: {"a": 1}. At last: {"a": 2, "b',
+        "Either {a: 1} or {b: 2}.",
+        '<think>{"a": 1}</think>',
+    ],
+)
+def test_json_never_makes_one_value_of_two_and_never_takes_a_thought(text: str) -> None:
+    with pytest.raises(ValueError, match=r"nothing tells which is meant|there is no JSON"):
         BUILT_IN["json"](Reply(text))
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from wire import BAD_BODIES, chat
 
 from batchrun.models import Defect, Endpoint, Flag, Reply, Usage
-from batchrun.replies import read, valid, value_of
+from batchrun.providers import table
+from batchrun.replies import read, thinking_of, valid, value_of
 
 CHAT, RESPONSES, EMBEDDINGS, COMPLETIONS = Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS
 CALLS = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}]
@@ -90,8 +91,23 @@ def test_a_chat_reply():
 @pytest.mark.parametrize(
     ("body", "value", "text", "flags"),
     [
-        (message(content=""), "", "", set()),
-        (message(content=" \n"), " \n", " \n", set()),
+        (message(content=""), "", "", {Flag.EMPTY}),
+        (message(content=" \n"), "", "", {Flag.EMPTY}),
+        (message(content=None), "", "", {Flag.EMPTY}),
+        (message("tool_calls", content=None, tool_calls=[]), "", "", {Flag.EMPTY}),
+        (message(content=[]), "", "", {Flag.EMPTY}),
+        (message(content=None, refusal=""), "", "", {Flag.EMPTY}),
+        (message("eureka", content=""), "", "", {Flag.EMPTY, Flag.ODD}),
+        (message("eureka", content="yes"), "yes", "yes", {Flag.ODD}),
+        (message(content="<think>hm</think>\n\nyes"), "yes", "yes", set()),
+        (message(content="<think>hm</think>\n"), "", "", {Flag.EMPTY}),
+        (message("length", content="<think>hm"), "", "", {Flag.TRUNCATED}),
+        (message("length", content="hm\n</think>\nso f"), "so f", "so f", {Flag.TRUNCATED}),
+        (message(content={"a": 1}), {"a": 1}, '{"a":1}', set()),
+        (message(content=[{"a": 1}, {"a": 2}]), [{"a": 1}, {"a": 2}], '[{"a":1},{"a":2}]', set()),
+        (message(content=["a", "b"]), "ab", "ab", set()),
+        (message(content=[{"type": "thinking", "thinking": "hm"}]), "", "", {Flag.EMPTY}),
+        (message("tool_calls", content="<think>hm</think>", tool_calls=CALLS), CALLS, "", set()),
         (message(content="h\u2028\ud83d\ude00é\x00"), "h\u2028\U0001f600é\x00", "h\u2028\U0001f600é\x00", set()),
         (message("length", content="cut o"), "cut o", "cut o", {Flag.TRUNCATED}),
         (message("length", content=None), "", "", {Flag.TRUNCATED}),
@@ -139,7 +155,10 @@ def test_a_body_that_is_no_reply_is_none_at_any_endpoint(endpoint: Endpoint, nam
         (b'{"choices": [', "not JSON: unexpected end of data"),
         (chat()[:-9], "not JSON: unexpected end of data"),
         (b"\xff\xfe{}", "not JSON: str is not valid UTF-8: surrogates not allowed"),
-        (b'data: {"choices": []}\n\n', "a stream of events: the request asks for `stream`"),
+        (b'data: {"choices": []}\n\n', "no choices"),
+        (b'data: {"choices": [{"delta": {"content": "h"}}]}\n\n', "a stream of events without its end"),
+        (b"data: 1\n\ndata: [DONE]\n\n", "a stream of events that is no reply"),
+        (message("network_error", content="half of"), "the reply broke off: network_error"),
         ({"error": {"message": "overloaded", "code": 529}}, "an error in place of an answer: overloaded"),
         ({"error": "model is loading"}, "an error in place of an answer: model is loading"),
         ({"error": {"code": 1}, "choices": []}, 'an error in place of an answer: {"code":1}'),
@@ -150,11 +169,6 @@ def test_a_body_that_is_no_reply_is_none_at_any_endpoint(endpoint: Endpoint, nam
         ({"choices": [7]}, "a choice that is no object"),
         ({"choices": [{}]}, "a choice without a message"),
         ({"choices": [{"message": None}]}, "a choice without a message"),
-        (message(content=None), "empty answer"),
-        (message("tool_calls", content=None, tool_calls=[]), "empty answer"),
-        (message(content=[]), "empty answer"),
-        (message(content=7), "empty answer"),
-        (message(content=None, refusal=""), "empty answer"),
     ],
 )
 def test_why_a_chat_body_is_no_reply(body: bytes | dict[str, Any], reason: str):
@@ -179,7 +193,7 @@ def test_several_choices_are_a_list():
     ]
     reply = replied(CHAT, {"choices": choices})
     assert (reply.value, reply.text, reply.finish, reply.flags) == (texts, "a", "stop", {Flag.TRUNCATED})
-    assert defect(CHAT, {"choices": [choices[1], choices[1]]}) == "empty answer"
+    assert replied(CHAT, {"choices": [choices[1], choices[1]]}).flags == {Flag.EMPTY}
 
 
 def output(*items: dict[str, Any], status: str = "completed", **members: Any) -> dict[str, Any]:
@@ -213,9 +227,13 @@ def cut(reason: str) -> dict[str, Any]:
         (output(says(text("a")), **cut("max_output_tokens")), "a", "max_output_tokens", {Flag.TRUNCATED}),
         (output(REASONING, **cut("max_output_tokens")), "", "max_output_tokens", {Flag.TRUNCATED}),
         (output(**cut("content_filter")), "", "content_filter", {Flag.FILTERED}),
+        (output(), "", "completed", {Flag.EMPTY}),
+        (output(REASONING), "", "completed", {Flag.EMPTY}),
+        (output(says()), "", "completed", {Flag.EMPTY}),
+        (output(status=["a"]), "", None, {Flag.EMPTY}),  # type: ignore[arg-type]
     ],
 )
-def test_what_a_response_says(body: dict[str, Any], value: Any, finish: str, flags: set[Flag]):
+def test_what_a_response_says(body: dict[str, Any], value: Any, finish: str | None, flags: set[Flag]):
     reply = replied(RESPONSES, body)
     assert (reply.value, reply.finish, reply.flags, reply.model) == (value, finish, flags, "m")
 
@@ -224,13 +242,9 @@ def test_what_a_response_says(body: dict[str, Any], value: Any, finish: str, fla
     ("body", "reason"),
     [
         ({}, "no output"),
-        (output(), "empty answer"),
-        (output(REASONING), "empty answer"),
-        (output(says()), "empty answer"),
         (output(status="failed"), "no answer yet: status failed"),
         (output(status="queued"), "no answer yet: status queued"),
         ({**output(), "error": {"code": "server_error", "message": "x"}}, "an error in place of an answer: x"),
-        (output(status=["a"]), "empty answer"),  # type: ignore[arg-type]
     ],
 )
 def test_why_a_response_is_no_reply(body: dict[str, Any], reason: str):
@@ -255,7 +269,21 @@ def test_embeddings_come_in_the_order_of_their_inputs():
     assert replied(EMBEDDINGS, shuffled).value == [[1.0], [2.0], [3.0]]
 
 
-@pytest.mark.parametrize("body", [{}, {"data": []}, {"data": None}, vectors([]), vectors(None), vectors([1.0], None)])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"data": []},
+        {"data": None},
+        vectors([]),
+        vectors(None),
+        vectors([1.0], None),
+        vectors("a mock"),
+        vectors([[1.0]]),
+        vectors(["1"]),
+        vectors([True]),
+    ],
+)
 def test_embeddings_that_are_none(body: dict[str, Any]):
     assert isinstance(read(EMBEDDINGS, json.dumps(body)), Defect)
 
@@ -263,7 +291,7 @@ def test_embeddings_that_are_none(body: dict[str, Any]):
 def test_completions():
     body = {"choices": [{"text": "a", "finish_reason": "length"}], "model": "m"}
     assert replied(COMPLETIONS, body) == Reply("a", "a", "length", frozenset({Flag.TRUNCATED}), None, "m")
-    assert defect(COMPLETIONS, {"choices": [{"text": None, "finish_reason": "stop"}]}) == "empty answer"
+    assert replied(COMPLETIONS, {"choices": [{"text": None, "finish_reason": "stop"}]}).flags == {Flag.EMPTY}
 
 
 @pytest.mark.parametrize(
@@ -329,7 +357,8 @@ def test_usage_is_known_only_if_it_can_be_believed(usage: Any, expected: Usage |
 
 
 def test_a_defect_tells_what_it_cost():
-    assert read(CHAT, chat(None)) == Defect("empty answer", Usage(7, 3, 0, 0))
+    broken = Defect("the reply broke off: abort", Usage(7, 3, 0, 0))
+    assert read(CHAT, chat("half", finish="abort")) == broken
 
 
 JSON = st.recursive(
@@ -361,3 +390,200 @@ def test_no_bytes_are_too_strange(endpoint: Endpoint, body: bytes):
 @given(st.integers(0, len(chat()) - 1))
 def test_a_reply_cut_anywhere_is_no_reply(length: int):
     assert isinstance(read(CHAT, chat()[:length]), Defect)
+
+
+@pytest.mark.parametrize(
+    ("body", "flags"),
+    [
+        (output(says(text("a"))), {Flag.TRUNCATED}),
+        (message(None, content="a"), {Flag.TRUNCATED}),
+        (message("stop", content="a"), set[Flag]()),
+        (message("tool_calls", content=None, tool_calls=CALLS), set[Flag]()),
+    ],
+)
+def test_tokens_at_the_limit_tell_of_a_cut_where_the_status_does_not(body: Any, flags: set[Flag]):
+    data = body if isinstance(body, dict) else json.loads(body)
+    endpoint = RESPONSES if "output" in data else CHAT
+    for made, expected in ((20, flags), (24, flags), (19, set[Flag]())):
+        counted = json.dumps({**data, "usage": {"input_tokens": 5, "output_tokens": made}})
+        reply = read(endpoint, counted, 20)
+        assert isinstance(reply, Reply)
+        assert reply.flags == expected
+        assert read(endpoint, counted, None) == reply._replace(flags=frozenset())
+
+
+def test_a_whole_vector_in_base64_is_one_and_any_other_text_is_none():
+    assert replied(EMBEDDINGS, vectors("AACAPwAAgD8=")).value == "AACAPwAAgD8="
+    for text in ("AACAPw", "AACA", "Hello world", "a sentence as a mock", "==="):
+        assert defect(EMBEDDINGS, vectors(text)) == "an embedding that is no list of numbers"
+
+
+THOUGHT = [
+    (message(content="yes", reasoning_content="hm"), "hm", "reasoning_content"),
+    (message(content="yes", reasoning="hm"), "hm", "reasoning"),
+    (message(content="yes", thinking=" hm\n"), "hm", "thinking"),
+    (message(content="yes", reasoning_details=[{"type": "reasoning.text", "text": "hm"}]), "hm", "reasoning_details"),
+    (message(content="<think>\nhm\n</think>\nyes"), "hm", "a thinking block"),
+    (json.dumps(output(REASONING, says(text("yes")))).encode(), "hm", "reasoning"),
+    (
+        json.dumps(output({"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}, says(text("yes")))).encode(),
+        "hm",
+        "reasoning",
+    ),
+    (message(content=[{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "yes"}]), "hm", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "thinking", "where"), THOUGHT)
+def test_thinking_is_no_part_of_the_answer_and_can_be_kept(body: bytes, thinking: str, where: str | None):
+    endpoint = RESPONSES if b'"output"' in body else CHAT
+    assert value_of(endpoint, body) == "yes"
+    assert value_of(endpoint, body, keep_thinking=True) == f"<think>\n{thinking}\n</think>\n\nyes"
+    assert thinking_of(body) == thinking
+    empty = replied(endpoint, body.replace(b"yes", b""))
+    assert (empty.flags, empty.value) == ({Flag.EMPTY}, "")
+    assert where is None or empty.thinking == where
+
+
+def test_an_answer_without_thinking_is_kept_as_it_is():
+    assert value_of(CHAT, chat("yes"), keep_thinking=True) == "yes"
+    assert thinking_of(chat("yes")) is None
+    assert thinking_of("no JSON") is None
+    calls = message("tool_calls", content=None, reasoning="hm", tool_calls=CALLS)
+    assert value_of(CHAT, calls, keep_thinking=True) == CALLS
+
+
+FINISHES = {
+    "MAX_TOKENS": {Flag.TRUNCATED},
+    "model_length": {Flag.TRUNCATED},
+    "Length": {Flag.TRUNCATED},
+    "SAFETY": {Flag.FILTERED},
+    "content_filter: PROHIBITED_CONTENT": {Flag.FILTERED},
+    "content-filter": {Flag.FILTERED},
+    "refusal": {Flag.REFUSED},
+    "eos": set[Flag](),
+    "END_TURN": set[Flag](),
+    "stop_sequence": set[Flag](),
+    "": set[Flag](),
+    "eureka": {Flag.ODD},
+}
+
+
+@pytest.mark.parametrize(("finish", "flags"), FINISHES.items())
+def test_finish_reasons_are_known_in_the_words_of_many_and_others_are_flagged(finish: str, flags: set[Flag]):
+    assert replied(CHAT, message(finish, content="yes")).flags == flags
+    assert replied(COMPLETIONS, {"choices": [{"text": "yes", "finish_reason": finish}]}).flags == flags
+
+
+@pytest.mark.parametrize("finish", ["error", "network_error", "abort", "insufficient_system_resource", "load", "ERROR"])
+def test_a_reply_that_broke_off_is_no_reply(finish: str):
+    assert defect(CHAT, message(finish, content="half of")) == f"the reply broke off: {finish}"
+    assert isinstance(read(COMPLETIONS, json.dumps({"choices": [{"text": "ha", "finish_reason": finish}]})), Defect)
+
+
+def test_every_finish_reason_of_the_table_has_one_meaning_and_a_source():
+    found = table("finish")
+    words = [word for meaning in found.values() for word in meaning]
+    assert len(words) == len(set(words))
+    assert set(found) == {"whole", "cut", "filtered", "refused", "broken"}
+    assert all(source and word == word.lower() for meaning in found.values() for word, source in meaning.items())
+
+
+def chunks(*events: Any, end: str = "data: [DONE]\n\n", between: str = "\n\n") -> str:
+    return "".join(f"data: {json.dumps(event)}{between}" for event in events) + end
+
+
+def delta(index: int = 0, finish: str | None = None, **said: Any) -> dict[str, Any]:
+    choice = {"index": index, "delta": said, "finish_reason": finish}
+    return {"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [choice]}
+
+
+PIECES = [delta(role="assistant"), delta(content="Hel"), delta(content="lo"), delta(finish="stop")]
+COUNTED = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
+WHOLE = chat("Hello").decode()
+WRAPPED = {
+    "deltas": chunks(*PIECES, COUNTED),
+    "deltas with carriage returns": chunks(*PIECES, COUNTED).replace("\n", "\r\n"),
+    "deltas a line each": chunks(*PIECES, COUNTED, between="\n"),
+    "deltas with event names and ids": chunks(*PIECES, COUNTED).replace("data: {", "event: chunk\nid: 7\ndata: {"),
+    "deltas without [DONE]": chunks(*PIECES, COUNTED, end=""),
+    "deltas without a finish": chunks(*PIECES[:3], COUNTED),
+    "one event": f"data: {WHOLE}\n\n",
+    "one event and [DONE]": chunks(json.loads(WHOLE)),
+    "one event in two data lines": f"data: {WHOLE[:1]}\ndata: {WHOLE[1:]}\n\n",
+    "data without a blank": f"data:{WHOLE}\n\ndata:[DONE]\n\n",
+    "[DONE] behind it": f"{WHOLE}\n\ndata: [DONE]\n\n",
+    "a bare [DONE] behind it": f"{WHOLE}[DONE]",
+    "comments before it": f": PROCESSING\n\n: PROCESSING\n\n{WHOLE}",
+    "comments before a stream": f": PROCESSING\n\n{chunks(*PIECES, COUNTED)}",
+    "blanks before it": f"  \n\r\n {WHOLE}",
+    "written on many lines": f": wait\n{json.dumps(json.loads(WHOLE), indent=2)}\n",
+    "zero bytes behind it": f"{WHOLE}\0\0",
+}
+
+
+@pytest.mark.parametrize("body", WRAPPED.values(), ids=WRAPPED)
+def test_a_whole_reply_in_odd_wrapping_is_a_reply(body: str):
+    for one in (body, body.encode()):
+        reply = replied(CHAT, one)
+        assert (reply.text, reply.usage, reply.flags) == ("Hello", Usage(7, 3, 0, 0), set())
+    assert value_of(CHAT, body) == "Hello"
+    assert value_of(CHAT, orjson.dumps(orjson.loads(valid(body)))) == "Hello"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        chunks(*PIECES[:3], end=""),
+        chunks(*PIECES, COUNTED)[:40],
+        chunks(end=""),
+        ": wait\n\n",
+        f"{WHOLE}\n{WHOLE}",
+        f"{WHOLE}\ndata: {WHOLE}\n\n",
+        f"{WHOLE}<!-- page -->",
+        chunks(delta(content="a"), delta(1, content="b"), delta(finish="stop"), end=""),
+    ],
+)
+def test_half_a_stream_and_two_replies_are_none(body: str):
+    defect(CHAT, body)
+
+
+def test_the_pieces_of_thinking_calls_and_several_choices_are_put_together():
+    call = {"index": 0, "id": "c1", "function": {"name": "f", "arguments": ""}}
+    more = {"index": 0, "function": {"arguments": '{"a":1}'}}
+    calls = chunks(delta(tool_calls=[call]), delta(tool_calls=[more]), delta(finish="tool_calls"))
+    assert replied(CHAT, calls).value == CALLS
+    assert thinking_of(chunks(delta(reasoning_content="h"), delta(reasoning_content="m"), *PIECES)) == "hm"
+    several = chunks(delta(1, content="b"), delta(0, content="a"), delta(0, "stop"), delta(1, "length"))
+    assert (replied(CHAT, several).value, replied(CHAT, several).flags) == (["a", "b"], {Flag.TRUNCATED})
+    texts = chunks(*({"choices": [{"index": 0, "text": piece, "finish_reason": None}]} for piece in ("He", "llo")))
+    assert replied(COMPLETIONS, texts).value == "Hello"
+
+
+def test_a_response_that_streams_is_its_last_event():
+    whole = output(says(text("Hello")))
+    events = [{"type": "response.created"}, {"type": "response.output_text.delta", "delta": "Hello"}]
+    done = {"type": "response.completed", "response": whole}
+    assert replied(RESPONSES, chunks(*events, done, end="")).value == "Hello"
+    bare = {"type": "response.completed", "response": {**whole, "output": []}}
+    assert replied(RESPONSES, chunks(*events, bare, end="")).value == "Hello"
+    defect(RESPONSES, chunks(*events, end=""))
+
+
+@pytest.mark.parametrize(
+    ("body", "unreadable"),
+    [
+        (b"\x1b\x02\x80binary", True),
+        (b"everything is fine", True),
+        (chunks({"a": 1}, {"b": 2}), True),
+        (b"", False),
+        (b"<html>", False),
+        (chat()[:-9], False),
+        (chunks(*PIECES[:2], end=""), False),
+        (b"{}", False),
+    ],
+)
+def test_what_nobody_can_read_is_marked(body: bytes | str, unreadable: bool):
+    found = read(CHAT, body)
+    assert isinstance(found, Defect)
+    assert found.unreadable is unreadable

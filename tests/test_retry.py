@@ -135,8 +135,8 @@ def test_what_is_about_the_row_fails_it_for_good_after_one_call(answer: Answer, 
 
 PASSING = [
     *(Answer(status, message="m") for status in (408, 409, 500, 502, 503, 504, 520, 521, 524, 529, 599, 600)),
-    *(Answer(0, fault) for fault in Fault if fault is not Fault.TOO_LARGE),
-    *(Answer(200, defect=why) for why in ("HTML", "empty answer", "null", "[]", "cut JSON", "no choices")),
+    *(Answer(0, fault) for fault in Fault if fault not in (Fault.TOO_LARGE, Fault.ENCODING)),
+    *(Answer(200, defect=why) for why in ("HTML", "an empty body", "null", "[]", "cut JSON", "no choices")),
 ]
 
 
@@ -360,6 +360,8 @@ def test_the_run_has_a_budget_of_retries_that_grows_with_success() -> None:
     assert "budget" in last.message
 
 
+EMPTY = Answer(200, complaint="900 tokens out, only reasoning_content", flags=frozenset({Flag.EMPTY}))
+CUT = Answer(200, flags=frozenset({Flag.TRUNCATED}), limited=True)
 REPLIES = [
     ("a reply", OK, Policy(), Done),
     ("a cut reply", OK._replace(flags=frozenset({Flag.TRUNCATED})), Policy(), Done),
@@ -380,6 +382,24 @@ REPLIES = [
     ("one that does not fit and is never asked again", OK._replace(complaint="x"), Policy(schema_retries=0), GiveUp),
     ("a cut reply that does not fit", Answer(200, complaint="x", flags=frozenset({Flag.TRUNCATED})), Policy(), GiveUp),
     ("a refusal where JSON is due", Answer(200, complaint="x", flags=frozenset({Flag.REFUSED})), Policy(), GiveUp),
+    ("one that ended oddly", OK._replace(flags=frozenset({Flag.ODD})), Policy(), Done),
+    (
+        "one that ended oddly and does not fit",
+        Answer(200, complaint="x", flags=frozenset({Flag.ODD})),
+        Policy(),
+        AskAgain,
+    ),
+    ("one without an answer", EMPTY, Policy(), AskAgain),
+    ("one without an answer that may be", EMPTY, Policy(fail_on=frozenset()), AskAgain),
+    ("one without an answer that is never asked for a fit", EMPTY, Policy(schema_retries=0), AskAgain),
+    ("a cut reply that may have more room", CUT, Policy(retry_truncated=1), AskAgain),
+    ("a cut reply of a request without a limit", CUT._replace(limited=False), Policy(retry_truncated=1), Done),
+    (
+        "a cut reply that does not fit and may have room",
+        CUT._replace(complaint="x"),
+        Policy(retry_truncated=1),
+        AskAgain,
+    ),
 ]
 
 
@@ -392,6 +412,47 @@ def test_a_reply_that_does_not_fit_is_asked_again_as_often_as_the_user_wants() -
     misfit = OK._replace(complaint="at $: required")
     found = [verdict(misfit, tries=Tries(asks, 0, asks), policy=Policy(schema_retries=2)) for asks in (1, 2, 3)]
     assert [type(each) for each in found] == [AskAgain, AskAgain, GiveUp]
+
+
+@pytest.mark.parametrize(
+    ("answer", "fail_on", "kind"),
+    [
+        (EMPTY, {Flag.EMPTY}, GiveUp),
+        (EMPTY, set[Flag](), Done),
+        (EMPTY._replace(checked=True), set[Flag](), GiveUp),
+        (EMPTY._replace(flags=frozenset({Flag.EMPTY, Flag.ODD})), {Flag.EMPTY}, GiveUp),
+    ],
+)
+def test_a_reply_without_an_answer_is_asked_for_once_more(answer: Answer, fail_on: set[Flag], kind: type) -> None:
+    policy = Policy(fail_on=frozenset(fail_on), schema_retries=9)
+    first, second = (verdict(answer, tries=Tries(asks, 0, asks), policy=policy) for asks in (1, 2))
+    assert isinstance(first, AskAgain)
+    assert isinstance(second, kind)
+    if isinstance(second, GiveUp):
+        assert (second.cause, second.final) == ("empty", True)
+        assert "900 tokens out, only reasoning_content" in second.message
+
+
+def test_a_cut_reply_gets_more_room_as_often_as_the_user_wants() -> None:
+    found = [verdict(CUT, tries=Tries(asks, 0, asks), policy=Policy(retry_truncated=2)) for asks in (1, 2, 3)]
+    assert found == [AskAgain("the reply is truncated", more_room=True)] * 2 + [Done()]
+    assert CUT.cause == "truncated"
+
+
+UNREADABLE = [
+    Answer(200, defect="not JSON", message="x", unreadable=True),
+    Answer(0, Fault.ENCODING, message="Can not decode content-encoding: br", unreadable=True),
+]
+
+
+@pytest.mark.parametrize("answer", UNREADABLE)
+def test_one_answer_that_nobody_can_read_stops_a_run_in_which_nothing_has_succeeded(answer: Answer) -> None:
+    stop = verdict(answer, Health())
+    assert isinstance(stop, StopRun)
+    assert answer.message in stop.message
+    assert not answer.down
+    later = [verdict(answer, tries=Tries(number, 0, 0)) for number in (1, 2, 3)]
+    assert [type(each) for each in later] == [RetryIn, RetryIn, GiveUp]
 
 
 PAID = [

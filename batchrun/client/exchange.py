@@ -10,6 +10,7 @@ from typing import Any, Self
 from multidict import CIMultiDict
 
 from batchrun.client import trust
+from batchrun.client.encodings import COMPRESSED, undone
 from batchrun.client.faults import WIRE_ERRORS, Verdict, explain
 from batchrun.client.preflight import reach
 from batchrun.client.secrets import secret_values
@@ -141,6 +142,8 @@ class Client:
             return self._without_answer(error, deadline, left)
         finally:
             deadline.timer.cancel()
+        if body[:1] in COMPRESSED:
+            body = undone(body, self._max_reply_bytes)
         return Exchange(status, headers, body, left, self._clock(), None, "", True)
 
     def _without_answer(self, error: BaseException, deadline: "_Deadline", left: float) -> Exchange:

@@ -58,6 +58,8 @@ def _fault(error: BaseException) -> Fault:
     fault = next((fault for kind, fault in _RULES if isinstance(error, kind)), Fault.PROTOCOL)
     if fault is Fault.CONNECT and isinstance(error, aiohttp.ClientConnectorError):
         return Fault.REFUSED if isinstance(error.os_error, ConnectionRefusedError) else Fault.CONNECT
-    if fault is Fault.RESET and isinstance(error.__cause__, ContentEncodingError | DecompressSizeError):
+    if fault is Fault.RESET and isinstance(error.__cause__, ContentEncodingError):
+        return Fault.ENCODING
+    if fault is Fault.RESET and isinstance(error.__cause__, DecompressSizeError):
         return Fault.PROTOCOL
     return fault

@@ -11,6 +11,8 @@ import ssl
 from typing import Any
 
 import aiohttp
+import orjson
+from aiohttp.http_exceptions import ContentEncodingError, DecompressSizeError
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -81,20 +83,43 @@ class Lane:
         message, content = await protocol.read()
         while 100 <= message.code < 200 and message.code != _SWITCHING:
             message, content = await protocol.read()
-        return Answer(message.code, message.headers, await read_whole(content, self._max))
+        body = await read_whole(content, self._max)
+        if content.exception() is not None:
+            connection.close()
+        return Answer(message.code, message.headers, body)
 
 
 async def read_whole(content: aiohttp.StreamReader, most: int) -> bytes:
-    """The whole body; raises TooLargeError when it grows over `most` bytes, and what aiohttp raises for one cut off."""
+    """The whole body; raises TooLargeError when it grows over `most` bytes, and what aiohttp raises for one cut off.
+
+    One that is cut off behind a JSON object or the last event of a stream lacks nothing but the end of its wrapping.
+    """
     size = 0
     chunks: list[bytes] = []
-    while not content.at_eof():
-        chunk = content.read_nowait() if content.is_eof() else await content.readany()
-        size += len(chunk)
-        if size > most:
-            raise TooLargeError(f"the reply is larger than {most // (1024 * 1024)} MB")
-        chunks.append(chunk)
+    try:
+        while not content.at_eof():
+            chunk = content.read_nowait() if content.is_eof() else await content.readany()
+            size += len(chunk)
+            if size > most:
+                raise TooLargeError(f"the reply is larger than {most // (1024 * 1024)} MB")
+            chunks.append(chunk)
+    except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, OSError) as error:
+        if isinstance(error.__cause__, ContentEncodingError | DecompressSizeError):
+            raise
+        chunks.append(content._read_nowait(-1))  # pyright: ignore[reportPrivateUsage] - what had come before the end
+        if not _is_complete(body := b"".join(chunks)):
+            raise
+        return body
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _is_complete(body: bytes) -> bool:
+    if body.rstrip().endswith(b"data: [DONE]"):
+        return True
+    try:
+        return type(orjson.loads(body)) is dict
+    except orjson.JSONDecodeError:
+        return False
 
 
 def _head(request: aiohttp.ClientRequest) -> bytes:

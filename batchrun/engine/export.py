@@ -179,7 +179,7 @@ def _members(text: str) -> dict[str, str]:
 
 
 def _reply_value(plan: Plan, body: str) -> str:
-    return orjson.dumps(replies.value_of(plan.endpoint, body)).decode()
+    return orjson.dumps(replies.value_of(plan.endpoint, body, keep_thinking=plan.keep_thinking)).decode()
 
 
 def batch_result(record: Record, column: str = "output") -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from batchrun import limits, replies, retry
 from batchrun.journal import End
 from batchrun.limits import Feedback, Hints, Throttle
-from batchrun.models import Defect, Endpoint, Exchange, Fault, Outcome, Reply, Request, State, Usage
+from batchrun.models import Defect, Exchange, Fault, Flag, Outcome, Reply, Request, State, Usage
 from batchrun.replies import Checker, Complaint
 from batchrun.retry import Answer, Meaning, Meanings, Refusal, Tries
 
@@ -29,31 +29,50 @@ class Judged(NamedTuple):
 
 
 def judge(request: Request, exchange: Exchange, checker: Checker | None, meanings: Meanings, mask: Mask) -> Judged:
-    """What the exchange says of its row and of the provider; `mask` takes secrets out of an error that echoes them."""
+    """What the exchange says of its row and of the provider; `mask` takes secrets out of an error that echoes them.
+
+    Any 2xx may carry a reply. An error in its place is judged as the status that its code is, and by its words.
+    """
     hints = limits.hints(exchange.headers, exchange.status)
-    if exchange.status == 200:
-        judged = judge_body(request.endpoint, exchange.body, checker, hints, exchange.left)
-        if (answer := judged.answer).defect is None:
-            return judged
+    if not 200 <= exchange.status < 300:
+        answer = _failed(request, exchange, hints, meanings, mask)
+        if answer.meaning is Meaning.NEVER_FITS:  # of no other request either is anything refused
+            hints = hints._replace(looks_like_429=False)
+        return Judged(answer, None, None, hints, None)
+    judged = judge_body(request, exchange.body, checker, hints, exchange.left)
+    answer = judged.answer
+    if answer.defect is None:
+        return judged
+    status = replies.error_within(exchange.body)
+    if status is None:
         return judged._replace(answer=answer._replace(defect=mask(answer.defect), message=mask(answer.message)))
-    answer = _failed(request, exchange, hints, meanings, mask)
-    if answer.meaning is Meaning.NEVER_FITS:  # of no other request either is anything refused
-        hints = hints._replace(looks_like_429=False)
-    return Judged(answer, None, None, hints, None)
+    failed = _failed(request, exchange._replace(status=status or 400), hints, meanings, mask)
+    return judged._replace(answer=failed if status else failed._replace(status=200, defect=replies.ERROR))
 
 
 def judge_body(
-    endpoint: Endpoint, body: bytes | str, checker: Checker | None, hints: Hints = limits.NO_HINTS, left: float = 0.0
+    request: Request, body: bytes | str, checker: Checker | None, hints: Hints = limits.NO_HINTS, left: float = 0.0
 ) -> Judged:
     """The same for the body of a 200: one that just came, or one that the journal kept."""
-    reply = replies.read(endpoint, body)
+    reply = replies.read(request.endpoint, body, request.output_limit)
     if isinstance(reply, Defect):
         reason, _, detail = reply.reason.partition(": ")  # a detail may be another one each time
-        answer = Answer(200, defect=reason, message=detail, html=reason == replies.HTML, left=left)
+        html = reason == replies.HTML
+        answer = Answer(200, defect=reason, message=detail, html=html, left=left, unreadable=reply.unreadable)
         return Judged(answer, None, reply.usage, hints, None)
-    complaint, value = _check(reply, checker)
-    answer = Answer(200, complaint=complaint, flags=reply.flags, left=left)
+    if not reply.flags:  # nearly every reply
+        complaint, value = _check(reply, checker)
+        return Judged(Answer(200, complaint=complaint, left=left), reply, reply.usage, hints, value)
+    complaint, value = (_paid(reply), None) if Flag.EMPTY in reply.flags else _check(reply, checker)
+    checked, limited = checker is not None, bool(request.output_limit)
+    answer = Answer(200, complaint=complaint, flags=reply.flags, left=left, checked=checked, limited=limited)
     return Judged(answer, reply, reply.usage, hints, value)
+
+
+def _paid(reply: Reply) -> str:
+    """What was paid for a reply without an answer."""
+    tokens = "no tokens stated" if reply.usage is None else f"{reply.usage.output:,} tokens out"
+    return f"{tokens}, only {reply.thinking}" if reply.thinking else f"{tokens}, no text"
 
 
 def _check(reply: Reply, checker: Checker | None) -> tuple[str | None, str | None]:
@@ -67,7 +86,10 @@ def _check(reply: Reply, checker: Checker | None) -> tuple[str | None, str | Non
 
 def _failed(request: Request, exchange: Exchange, hints: Hints, meanings: Meanings, mask: Mask) -> Answer:
     if exchange.fault is not None:
-        return Answer(0, exchange.fault, exchange.sent, message=exchange.detail, left=exchange.left)
+        unreadable = exchange.fault is Fault.ENCODING
+        return Answer(
+            0, exchange.fault, exchange.sent, message=exchange.detail, left=exchange.left, unreadable=unreadable
+        )
     error = replies.error_of(exchange.status, exchange.headers, exchange.body)
     said = f"{error.message}\n{error.details}"
     refusal = Refusal(exchange.status, error.type, error.code, said, exchange.headers, request.body)
@@ -124,7 +146,7 @@ def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict, mask: Mas
         throttled=answer.throttled,
         counted=verdict.counts if isinstance(verdict, retry.RetryIn) else not isinstance(verdict, retry.StopRun),
         deadline=answer.fault is Fault.DEADLINE,
-        invalid=answer.complaint is not None,
+        invalid=answer.complaint is not None or isinstance(verdict, retry.AskAgain),
         maybe_paid=answer.maybe_paid,
         usage=judged.usage,
         request_id=exchange.headers.get("x-request-id"),
@@ -137,7 +159,7 @@ def counted(tries: Tries, answer: Answer) -> Tries:
     return Tries(
         tries.attempts + (not answer.throttled),
         tries.deadlines + (answer.fault is Fault.DEADLINE),
-        tries.asks + (answer.complaint is not None),
+        tries.asks + (answer.complaint is not None or bool(answer.flags and Flag.TRUNCATED in answer.flags)),
     )
 
 

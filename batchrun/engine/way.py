@@ -27,7 +27,7 @@ from batchrun.journal import End, Journal
 from batchrun.limits import Gate, GateClosed, NeverFits, Permit
 from batchrun.models import Exchange, Outcome, Request, State
 from batchrun.plan import Plan
-from batchrun.prompts import Renderer, ask_again
+from batchrun.prompts import Renderer, ask_again, more_room
 from batchrun.replies import Checker
 from batchrun.retry import AskAgain, Done, GiveUp, Health, Meanings, Next, Policy, RetryIn, StopRun, Tries, Verdict
 from batchrun.rows import restore
@@ -74,7 +74,14 @@ class Way:
         self._loop = asyncio.get_running_loop()
         self._health = Health()
         self._meanings = Meanings(plan.dialect, plan.answers)
-        self._policy = Policy(plan.max_attempts, plan.schema_retries, plan.give_up_after, plan.max_wait, plan.fail_on)
+        self._policy = Policy(
+            plan.max_attempts,
+            plan.schema_retries,
+            plan.give_up_after,
+            plan.max_wait,
+            plan.fail_on,
+            plan.retry_truncated,
+        )
         self._held: list[tuple[Job, GiveUp]] = []
         self._down = False
 
@@ -104,7 +111,7 @@ class Way:
             job.charge, job.hold = Charge(job.hold.cost, job.hold.tokens), None
         if job.exchange is not None:
             exchange, job.exchange = job.exchange, None
-            body = exchange.body.decode(errors="replace") if exchange.status == 200 else None
+            body = exchange.body.decode(errors="replace") if 200 <= exchange.status < 300 else None
             cost, tokens, _ = job.charge
             seconds = exchange.ended - exchange.left
             end = End(exchange.status, seconds, "internal error", said, cost=cost, charged_tokens=tokens)
@@ -124,7 +131,7 @@ class Way:
             await self._send(job, request)
         else:
             body = row.history.reply if row.lent is None else row.lent.body
-            judged = judge_body(request.endpoint, body or "", self._at.checker)
+            judged = judge_body(request, body or "", self._at.checker)
             history = row.history._replace(reply=None)  # judged once; from here on it is sent
             job.row, job.lent = row._replace(history=history, lent=None), row.lent
             await self._conclude(job, request, judged, None)
@@ -248,9 +255,13 @@ class Way:
                 self._at.window.finished()  # nothing is sent: the row stays as it is
             case RetryIn(seconds=seconds):
                 self._put_back(job, seconds)
-            case AskAgain(complaint=complaint):
-                text = judged.reply.text if judged.reply is not None else None
-                job.request = ask_again(request, text or "", complaint)
+            case AskAgain(complaint=complaint, more_room=more):
+                said = judged.reply.text if judged.reply is not None else None
+                if more:  # one that an earlier process has asked again is made from the row anew
+                    request = more_room(request, 1 if stored is not None else max(1, job.asks))
+                elif said:
+                    request = ask_again(request, said, complaint)
+                job.request = request
                 self._put_back(job, 0.0)
             case GiveUp():
                 await self._give_up(job, verdict)

@@ -30,7 +30,7 @@ CREATE TABLE attempts (                 -- one HTTP exchange each, written befor
     throttled       INTEGER NOT NULL DEFAULT 0,     -- a 429
     counted         INTEGER NOT NULL DEFAULT 1,     -- counts against the attempts of the row
     deadline        INTEGER NOT NULL DEFAULT 0,     -- ended by the deadline
-    invalid         INTEGER NOT NULL DEFAULT 0,     -- a reply that does not match the schema
+    invalid         INTEGER NOT NULL DEFAULT 0,     -- a reply that was asked again: it does not match the schema, has no answer or was cut
     maybe_paid      INTEGER NOT NULL DEFAULT 0,     -- no answer, but the provider may have charged for it
     spent           INTEGER NOT NULL DEFAULT 0,     -- belongs to an earlier outcome or request of the row
     input_tokens    INTEGER,                        -- NULL where the provider stated none
@@ -69,7 +69,7 @@ CREATE TABLE outcomes (                 -- how rows ended; a row without one is 
     final           INTEGER NOT NULL,               -- 0: failed for now, going on sends it again
     cause           TEXT,
     message         TEXT,
-    flags           TEXT,                           -- of truncated, refused, filtered; with commas
+    flags           TEXT,                           -- of truncated, refused, filtered, odd (ended for a reason that is not known), empty (no answer); with commas
     attempts        INTEGER NOT NULL,               -- the number of the attempt it rests on, its own or that of its twin
     value           TEXT,                           -- JSON of the output where it is not simply what the reply says
     added           TEXT,                           -- JSON object of members that post-processing merges into the output row
@@ -107,7 +107,7 @@ CREATE TABLE totals (                   -- one line: the sums over all rows that
     failed_post     INTEGER NOT NULL DEFAULT 0,     -- part of failed: in post-processing
     skipped         INTEGER NOT NULL DEFAULT 0,
     unknown         INTEGER NOT NULL DEFAULT 0,     -- without an outcome, and the last attempt is open
-    truncated       INTEGER NOT NULL DEFAULT 0,     -- part of done, like the next two
+    truncated       INTEGER NOT NULL DEFAULT 0,     -- part of done, like the next two, odd and empty
     refused         INTEGER NOT NULL DEFAULT 0,
     filtered        INTEGER NOT NULL DEFAULT 0,
     shared          INTEGER NOT NULL DEFAULT 0,     -- part of done: by the reply to an equal request
@@ -130,7 +130,9 @@ CREATE TABLE totals (                   -- one line: the sums over all rows that
     cost_cached     INTEGER NOT NULL DEFAULT 0,     -- part of cost, by kind, like the next three; the rest is input
     cost_cache_write INTEGER NOT NULL DEFAULT 0,
     cost_output     INTEGER NOT NULL DEFAULT 0,
-    cost_other      INTEGER NOT NULL DEFAULT 0
+    cost_other      INTEGER NOT NULL DEFAULT 0,
+    odd             INTEGER NOT NULL DEFAULT 0,     -- part of done
+    empty           INTEGER NOT NULL DEFAULT 0      -- part of done
 ) STRICT;
 
 CREATE TABLE samples (                  -- the state of the run every few seconds

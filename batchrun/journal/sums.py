@@ -13,7 +13,7 @@ from batchrun.models import Totals
 
 NAMES = tuple(field.name for field in fields(Totals))
 _WRITE = f"UPDATE totals SET {', '.join(f'{name} = ?' for name in NAMES)}"  # noqa: S608  the counters' own names
-_FLAGS = ("truncated", "refused", "filtered")
+_FLAGS = ("truncated", "refused", "filtered", "odd", "empty")
 
 
 class Sums:
@@ -35,6 +35,8 @@ class Sums:
     truncated: int
     refused: int
     filtered: int
+    odd: int
+    empty: int
     shared: int
     saved_tokens: int
     saved: int

@@ -1,7 +1,7 @@
 """The plan: everything the user chose, resolved once and frozen; its JSON in the journal; what counts as drift."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
@@ -73,8 +73,10 @@ class Plan:
     limit: int | None = None
     sample: int | None = None
     skip_invalid: bool = False
-    fail_on: frozenset[Flag] = frozenset()
+    fail_on: frozenset[Flag] = frozenset({Flag.EMPTY})
     schema_retries: int = 2
+    retry_truncated: int = 0
+    keep_thinking: bool = False
     dedupe: bool = False
     max_cost: float | None = None
     max_total_tokens: int | None = None
@@ -89,10 +91,28 @@ class Plan:
     post_seal: str | None = None
 
 
+def fail_on(names: Iterable[str]) -> frozenset[Flag]:
+    """The flags that make a reply a failure: `empty` and those that are named, without those named with a `-` before.
+
+    Raises ValueError for a name that is no flag.
+    """
+    chosen = {Flag.EMPTY}
+    for name in names:
+        flag = Flag(name.removeprefix("-"))
+        (chosen.discard if name.startswith("-") else chosen.add)(flag)
+    return frozenset(chosen)
+
+
+def fail_on_names(flags: frozenset[Flag]) -> list[str]:
+    """The names that stand for these flags; none for the default, as in plans of earlier versions."""
+    left_out = [] if Flag.EMPTY in flags else [f"-{Flag.EMPTY}"]
+    return left_out + sorted(flags - {Flag.EMPTY})
+
+
 _READERS: dict[str, Callable[[Any], Any]] = {
     "kind": Kind,
     "endpoint": Endpoint,
-    "fail_on": lambda names: frozenset(Flag(name) for name in names),
+    "fail_on": fail_on,
     "answers": tuple,
     "output_fields": tuple,
     "post": tuple,
@@ -112,7 +132,7 @@ _DRIFT = {
 def plan_to_json(plan: Plan) -> str:
     """The plan as one JSON object with stable order, so that equal plans have equal texts."""
     values = {item.name: getattr(plan, item.name) for item in fields(plan)}
-    values["fail_on"] = sorted(plan.fail_on)
+    values["fail_on"] = fail_on_names(plan.fail_on)
     return json.dumps(values, ensure_ascii=False, allow_nan=False, default=dict)
 
 

@@ -33,6 +33,8 @@ _LIMITS = (
         "skip_invalid",
         "fail_on",
         "schema_retries",
+        "retry_truncated",
+        "keep_thinking",
         "dedupe",
         "ca_file",
     ),

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from batchrun.models import Endpoint, Flag
 from batchrun.plan.durations import parse_duration
 from batchrun.plan.profiles import DEFAULT
+from batchrun.plan.record import fail_on
 
 PREFIX = "BATCHRUN_"
 _ENDPOINTS = {endpoint.rsplit("/", 1)[1]: endpoint for endpoint in Endpoint} | {"chat": Endpoint.CHAT}
@@ -64,11 +65,15 @@ def _endpoint(value: object) -> Endpoint:
 
 
 def _flags(value: object) -> frozenset[Flag]:
-    names = cast("list[object]", value) if isinstance(value, list | tuple | frozenset) else str(value).split(",")
+    if isinstance(value, frozenset):
+        return cast("frozenset[Flag]", value)
+    names = cast("list[object]", value) if isinstance(value, list | tuple) else str(value).split(",")
     words = [str(name).strip().lower() for name in names]
-    if not set(words) <= set(Flag):
-        raise ValueError(f"must be some of {', '.join(Flag)}, separated by commas, not {value!r}")
-    return frozenset(Flag(word) for word in words)
+    try:
+        return fail_on(words)
+    except ValueError:
+        names = ", ".join(Flag)
+        raise ValueError(f"must be some of {names}, with a - before one to leave it out, not {value!r}") from None
 
 
 def _format(value: object) -> str:
@@ -149,8 +154,10 @@ class Settings(BaseSettings):
     limit: Annotated[int, BeforeValidator(_count(1))] | None = None
     sample: Annotated[int, BeforeValidator(_count(1))] | None = None
     skip_invalid: bool = False
-    fail_on: Annotated[frozenset[Flag], NoDecode, BeforeValidator(_flags)] = frozenset()
+    fail_on: Annotated[frozenset[Flag], NoDecode, BeforeValidator(_flags)] = frozenset({Flag.EMPTY})
     schema_retries: Annotated[int, BeforeValidator(_count(0))] = 2
+    retry_truncated: Annotated[int, BeforeValidator(_count(0))] = 0
+    keep_thinking: bool = False
     dedupe: bool = False
     reuse: Text | None = None
     max_cost: Dollars | None = None

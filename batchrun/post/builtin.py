@@ -1,24 +1,32 @@
 """The functions that `--post` knows by a bare name."""
 
+import contextlib
 import json as jsons
 import re
 from collections.abc import Callable
 from typing import Any
 
+from batchrun import extraction
 from batchrun.post.reply import Reply
 
-_FENCE = re.compile(
-    r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(?P<body>.*?)(?:\n[ \t]*\1[`~]*[ \t]*$|\Z)", re.DOTALL | re.MULTILINE
-)
+_FOOTNOTE = re.compile(r"\[\s*\d+(?:\s*[,-]\s*\d+)*\s*\]")
+_ONLY_BETWEEN = re.compile(r"[\s,;]*")
 
 
 def json(reply: Reply) -> Any:
-    """Find the JSON in the text, in or out of a code fence, repair it where it is broken, and return its value."""
-    text = _unfenced(reply.text)
-    try:
-        return jsons.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return _repaired(text)
+    """Find the JSON in the text, in or out of a code fence, repair it where it is broken, and return its value.
+
+    Tried in this order: the text, the text behind the model's thinking, the last fenced block, the last whole value. A
+    value is repaired only where it is the only one: of several broken ones nothing tells which is meant. Raises
+    ValueError.
+    """
+    text = reply.text
+    answer = extraction.split(text).answer
+    for candidate in (text, answer, extraction.last_fence(answer)):
+        if candidate is not None:
+            with contextlib.suppress(ValueError, RecursionError):
+                return jsons.loads(candidate, parse_constant=_refuse)
+    return _last_value(extraction.last_fence(answer) or answer)
 
 
 def strip(reply: Reply) -> str:
@@ -33,7 +41,8 @@ def lines(reply: Reply) -> list[str]:
 
 def markdown(reply: Reply) -> str:
     """Take the code fence away: the content of the first fenced block, or the whole text where there is none."""
-    return _unfenced(reply.text)
+    found = extraction.first_fence(reply.text)
+    return reply.text.strip() if found is None else found
 
 
 BUILT_IN: dict[str, Callable[[Reply], Any]] = {
@@ -44,18 +53,33 @@ BUILT_IN: dict[str, Callable[[Reply], Any]] = {
 }
 
 
-def _unfenced(text: str) -> str:
-    found = _FENCE.search(text)
-    return (found["body"] if found else text).strip()
+def _last_value(text: str) -> Any:
+    """The last whole value among words, or the only one, repaired."""
+    blocks = extraction.blocks(text)
+    found = [text[block.start : block.end] for block in blocks]
+    if len(found) > 1 and blocks[-1].closed and not _ONLY_BETWEEN.fullmatch(_between(text, blocks)):
+        values = [value for value in found if not _FOOTNOTE.fullmatch(value)] or found
+        with contextlib.suppress(ValueError, RecursionError):
+            return jsons.loads(values[-1], parse_constant=_refuse)
+    loose = extraction.blocks(text, loose=True)
+    if len(loose) > 1:
+        raise ValueError(f"there are {len(loose)} values in the reply, and nothing tells which is meant: {text[:80]!r}")
+    if not loose:
+        raise ValueError(f"there is no JSON in the reply: {text[:80]!r}")
+    return _repaired(text[loose[0].start :])
+
+
+def _between(text: str, blocks: list[extraction.Block]) -> str:
+    """What stands around the values."""
+    ends = [0, *(block.end for block in blocks)]
+    starts = [*(block.start for block in blocks), len(text)]
+    return "".join(text[end:start] for end, start in zip(ends, starts, strict=True))
 
 
 def _repaired(text: str) -> Any:
     from json_repair import repair_json  # noqa: PLC0415  only for a reply that is not JSON as it stands
 
-    start = min((place for place in (text.find("{"), text.find("[")) if place >= 0), default=-1)
-    if start < 0:
-        raise ValueError(f"there is no JSON in the reply: {text[:80]!r}")
-    value = repair_json(text[start:], return_objects=True, skip_json_loads=True)
+    value = repair_json(text, return_objects=True, skip_json_loads=True)
     if not isinstance(value, dict | list):
         raise ValueError(f"the reply cannot be repaired to JSON: {text[:80]!r}")
     return value

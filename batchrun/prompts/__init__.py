@@ -10,7 +10,7 @@ from batchrun.prompts.definition import InputField, Message, Prompt, Renderer, R
 from batchrun.prompts.files import Listing, available, default_places, load
 from batchrun.prompts.parse import parse
 from batchrun.prompts.render import renderer
-from batchrun.prompts.request import ask_again, request_digest
+from batchrun.prompts.request import ask_again, more_room, request_digest
 from batchrun.prompts.variables import check_variables
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "check_variables",
     "default_places",
     "load",
+    "more_room",
     "parse",
     "renderer",
     "request_digest",

@@ -107,6 +107,18 @@ def ask_again(request: Request, reply_text: str, complaint: str) -> Request:
     return request._replace(body=to_json(body).encode("utf-8", "replace"))
 
 
+def more_room(request: Request, doublings: int = 1) -> Request:
+    """The same request with twice the output tokens, or that so many times; as it is where it states no limit."""
+    if not request.output_limit:
+        return request
+    factor = 2**doublings
+    body: dict[str, Any] = json.loads(request.body)
+    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
+        if (limit := _positive(body.get(name))) is not None:
+            body[name] = factor * limit
+    return request._replace(body=to_json(body).encode("utf-8", "replace"), output_limit=factor * request.output_limit)
+
+
 def request_digest(request: Request) -> str:
     """32 hexadecimal characters that tell whether a row's effective request has changed."""
     endpoint, body, _ = request

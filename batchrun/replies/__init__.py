@@ -4,20 +4,23 @@ Pure: bytes in, records out. Nothing here raises on what a server sends, however
 what to do about it: that is for `retry`.
 """
 
-from batchrun.replies.bodies import HTML, read, value_of
-from batchrun.replies.failures import ErrorInfo, error_of
+from batchrun.replies.bodies import ERROR, HTML, read, thinking_of, value_of
+from batchrun.replies.failures import ErrorInfo, error_of, error_within
 from batchrun.replies.mended import valid
 from batchrun.replies.schema import Checker, Complaint, checker
 from batchrun.replies.usage import tier_named
 
 __all__ = [
+    "ERROR",
     "HTML",
     "Checker",
     "Complaint",
     "ErrorInfo",
     "checker",
     "error_of",
+    "error_within",
     "read",
+    "thinking_of",
     "tier_named",
     "valid",
     "value_of",

@@ -1,32 +1,33 @@
 """Reading the body of a 200, a reader per endpoint.
 
-A reply has an answer in it: text, tool calls, a refusal, vectors. Everything else is a `Defect`, however well-formed,
-except that a reply which the token limit or a content filter left empty is a reply all the same: it was paid for, and
-asking again would bring the same. Shapes: https://platform.openai.com/docs/api-reference
+A reply has an answer in it: text, tool calls, a refusal, vectors. A message without any is a reply too, flagged
+`empty`: it was paid for. Everything else is a `Defect`, however well-formed. What the model thought before its answer is
+no part of the answer, wherever a server puts it. Shapes: https://platform.openai.com/docs/api-reference
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import orjson
 
+from batchrun import extraction
+from batchrun.extraction import THINKING_ENDS, THINKING_STARTS
 from batchrun.models import Defect, Endpoint, Flag, Reply
+from batchrun.replies.finish import FLAGS, flags_of
 from batchrun.replies.mended import mended
 from batchrun.replies.shapes import is_array, is_object
 from batchrun.replies.usage import usage_of
+from batchrun.replies.wrapping import is_stream, unwrapped
 
 _NO_FLAGS: frozenset[Flag] = frozenset()
 _REFUSED = frozenset({Flag.REFUSED})
-_FLAGS_OF_FINISH: dict[str | None, frozenset[Flag]] = {
-    "length": frozenset({Flag.TRUNCATED}),
-    "max_tokens": frozenset({Flag.TRUNCATED}),
-    "max_output_tokens": frozenset({Flag.TRUNCATED}),
-    "content_filter": frozenset({Flag.FILTERED}),
-}
+_EMPTY = frozenset({Flag.EMPTY})
 _LONGEST_QUOTE = 200
 
-EMPTY = "empty answer"
 HTML = "HTML, not JSON"
+ERROR = "an error in place of an answer"
+NO_NUMBERS = "an embedding that is no list of numbers"
 
 
 class _Said(NamedTuple):
@@ -36,10 +37,17 @@ class _Said(NamedTuple):
     text: str | None
     finish: str | None
     flags: frozenset[Flag]
+    thinking: str | None = None
 
 
-def read(endpoint: Endpoint, body: bytes | str) -> Reply | Defect:
-    """What a 200 body says.
+class _Unreadable(str):
+    """Why a body is no reply that nobody here can read."""
+
+    __slots__ = ()
+
+
+def read(endpoint: Endpoint, body: bytes | str, limit: int | None = None) -> Reply | Defect:
+    """What a 200 body says; `limit` are the output tokens that its request allows, None where it states none.
 
     `value` of the Reply is the text; a list of tool calls as the provider spelled them; the refusal; for embeddings
     the vector (or its base64 text), a list of them if there are several; for several choices a list, with None for
@@ -48,16 +56,38 @@ def read(endpoint: Endpoint, body: bytes | str) -> Reply | Defect:
     data, said = _understood(endpoint, body)
     usage = usage_of(data)
     if isinstance(said, str):
-        return Defect(said, usage)
-    value, text, finish, flags = said
+        return Defect(said, usage, isinstance(said, _Unreadable))
+    value, text, finish, flags, thinking = said
+    if limit and usage is not None and usage.output >= limit and finish in _SAYS_NOTHING:
+        flags = flags - _EMPTY | {Flag.TRUNCATED}
     model = data.get("model")
-    return Reply(value, text, finish, flags, usage, model if type(model) is str else None)
+    return Reply(value, text, finish, flags, usage, model if type(model) is str else None, thinking)
 
 
-def value_of(endpoint: Endpoint, body: bytes | str) -> Any:
-    """Only the `value` of what `read` makes of the body, None for a Defect: what an export asks of every row."""
-    _, said = _understood(endpoint, body)
-    return None if isinstance(said, str) else said.value
+# Where the tokens have to tell: the responses endpoint of llama.cpp and transformers says `completed` of a cut reply.
+_SAYS_NOTHING = (None, "completed")
+
+
+def value_of(endpoint: Endpoint, body: bytes | str, *, keep_thinking: bool = False) -> Any:
+    """Only the `value` of what `read` makes of the body, None for a Defect: what an export asks of every row.
+
+    With `keep_thinking` a text has what the model thought before it, between `<think>` and `</think>`.
+    """
+    data, said = _understood(endpoint, body)
+    if isinstance(said, str):
+        return None
+    if keep_thinking and type(said.value) is str and (thinking := _thinking(data)):
+        return f"<think>\n{thinking}\n</think>\n\n{said.value}"
+    return said.value
+
+
+def thinking_of(body: bytes | str) -> str | None:
+    """What the model thought before the answer in this body, None where that is in no member and no block of text."""
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        data = unwrapped(body)
+    return _thinking(data) if is_object(data) else None
 
 
 def _understood(endpoint: Endpoint, body: bytes | str) -> tuple[dict[str, Any], _Said | str]:
@@ -65,7 +95,7 @@ def _understood(endpoint: Endpoint, body: bytes | str) -> tuple[dict[str, Any], 
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        return _understood_mended(endpoint, body, _not_json(body, error))
+        return _understood_mended(endpoint, body, error)
     return _answered(endpoint, data)
 
 
@@ -73,13 +103,16 @@ def _answered(endpoint: Endpoint, data: Any) -> tuple[dict[str, Any], _Said | st
     return (data, _answer(endpoint, data)) if is_object(data) else ({}, f"not an object but {_named(data)}")
 
 
-def _understood_mended(endpoint: Endpoint, body: bytes | str, otherwise: str) -> tuple[dict[str, Any], _Said | str]:
-    """The same for a body that is not quite JSON; numbers that are none may be anywhere but in the answer."""
+def _understood_mended(
+    endpoint: Endpoint, body: bytes | str, error: orjson.JSONDecodeError
+) -> tuple[dict[str, Any], _Said | str]:
+    """The same for a body that is not quite JSON, or not only; numbers that are none may be anywhere but in the answer."""
     found = mended(body)
     if found is None:
-        return {}, otherwise
+        held = unwrapped(body)
+        return _answered(endpoint, held) if held is not None else ({}, _not_json(body, error))
     data, said = _answered(endpoint, found.data)
-    if found.numbers and isinstance(said, _Said) and not _is_text(said.value):
+    if found.numbers and (said == NO_NUMBERS or (isinstance(said, _Said) and not _is_text(said.value))):
         return data, "an answer with a number that JSON does not have"
     return data, said
 
@@ -91,20 +124,22 @@ def _is_text(value: Any) -> bool:
 def _answer(endpoint: Endpoint, data: dict[str, Any]) -> _Said | str:
     error = data.get("error")
     if error is not None and error != {}:
-        return f"an error in place of an answer: {_quote(error)}"
+        return f"{ERROR}: {_quote(error)}"
     return _READERS[endpoint](data)
 
 
 def _not_json(body: bytes | str, error: orjson.JSONDecodeError) -> str:
     start = body[:512].lstrip()
     start = start.decode("utf-8", "replace") if isinstance(start, bytes) else start
-    if not start:
+    if not start.strip("\ufeff\0"):
         return "an empty body"
     if start.startswith("<"):
         return HTML
-    if start.startswith(("data:", "event:")):
-        return "a stream of events: the request asks for `stream`"
-    return f"not JSON: {error.msg}"[:_LONGEST_QUOTE]
+    if is_stream(body):
+        ended = "[DONE]" in str(body[-64:])
+        return _Unreadable("a stream of events that is no reply") if ended else "a stream of events without its end"
+    said = f"not JSON: {error.msg}"[:_LONGEST_QUOTE]
+    return said if start.startswith("{") else _Unreadable(said)
 
 
 def _named(data: Any) -> str:
@@ -123,61 +158,92 @@ def _choices(data: dict[str, Any], read_one: Callable[[dict[str, Any]], _Said | 
         return "no choices"
     if len(choices) == 1:
         return read_one(choices[0]) if is_object(choices[0]) else "a choice that is no object"
-    return _several([read_one(choice) if is_object(choice) else EMPTY for choice in choices])
+    return _several([read_one(choice) if is_object(choice) else "a choice that is no object" for choice in choices])
 
 
 def _several(all_said: list[_Said | str]) -> _Said | str:
-    good = [said for said in all_said if isinstance(said, _Said)]
+    """A list of them; empty ones are None in it, and the whole is empty only where all are."""
+    replied = [said for said in all_said if isinstance(said, _Said)]
+    good = [said for said in replied if Flag.EMPTY not in said.flags]
     if not good:
-        return str(all_said[0])
+        return replied[0] if replied else str(all_said[0])
     flags = _NO_FLAGS.union(*(said.flags for said in good))
-    values = [said.value if isinstance(said, _Said) else None for said in all_said]
+    values = [None if isinstance(said, str) or Flag.EMPTY in said.flags else said.value for said in all_said]
     return _Said(values, good[0].text, good[0].finish, flags)
 
 
 def _chat_choice(choice: dict[str, Any]) -> _Said | str:
     message = choice.get("message")
-    if not is_object(message):
-        return "a choice without a message"
     finish = choice.get("finish_reason")
     if type(finish) is not str:
         finish = None
-    if finish == "error":  # OpenRouter, where the provider behind it broke off
-        return f"an error in place of an answer: {_quote(choice.get('error'))}"
-    flags = _FLAGS_OF_FINISH.get(finish, _NO_FLAGS)
+    flags = FLAGS[finish] if finish in FLAGS else flags_of(finish)
+    if flags is None:
+        return _broken_off(choice, finish)
+    if not is_object(message):
+        return _Said("", "", finish, flags) if flags & {Flag.FILTERED, Flag.REFUSED} else "a choice without a message"
     content = message.get("content")
     calls = message.get("tool_calls") or message.get("function_call")
     refusal = message.get("refusal")
     if type(content) is str and content and not calls and not refusal:
-        return _Said(content, content, finish, flags)
+        if content[0] not in THINKING_STARTS and (">" not in content or THINKING_ENDS not in content):
+            return _Said(content, content, finish, flags)
+        return _said(content, None, None, finish=finish, flags=flags, message=message)
     if is_array(content):
         content, refused = _parts(content)
         refusal = refusal or refused
-    return _said(content if type(content) is str else None, calls, refusal, finish, flags)
+    if is_object(content) or is_array(content):
+        return _Said(content, orjson.dumps(content).decode(), finish, flags)
+    return _said(content if type(content) is str else None, calls, refusal, finish=finish, flags=flags, message=message)
 
 
-def _said(text: str | None, calls: Any, refusal: Any, finish: str | None, flags: frozenset[Flag]) -> _Said | str:
-    """The answer among the three that a message may hold; an empty text stands for itself, a missing one does not."""
+def _broken_off(choice: dict[str, Any], finish: str | None) -> str:
+    """Why a choice that ended with an error is no answer."""
+    error = choice.get("error")
+    return f"{ERROR}: {_quote(error)}" if error else f"the reply broke off: {finish}"
+
+
+def _said(  # noqa: PLR0913  what a message may hold, each by name
+    text: str | None, calls: Any, refusal: Any, *, finish: str | None, flags: frozenset[Flag], message: dict[str, Any]
+) -> _Said:
+    """The answer among the three that a message may hold; the text is what is left of it behind the thinking."""
+    thinking, answer, closed = extraction.split(text or "")
+    blank = not answer.strip()
     if calls and (is_array(calls) or is_object(calls)):
-        return _Said(calls if is_array(calls) else [calls], text, finish, flags)
+        return _Said(calls if is_array(calls) else [calls], None if text is None else answer, finish, flags)
     if type(refusal) is str and refusal:
         return _Said(refusal, refusal, finish, flags | _REFUSED)
-    if text is not None or flags:
-        return _Said(text or "", text or "", finish, flags)
-    return EMPTY
+    if blank and not flags & {Flag.TRUNCATED, Flag.FILTERED, Flag.REFUSED}:
+        where = next((name for name in _THINKING if message.get(name)), None)
+        if where is None and not closed:
+            where = "a thinking block without its end"
+        return _Said("", "", finish, flags | _EMPTY, where or ("a thinking block" if thinking else None))
+    return _Said(answer, answer, finish, flags)
 
 
-def _parts(content: list[Any]) -> tuple[str | None, str | None]:
-    """Text and refusal of a content given in parts."""
+_THINKING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+"""Members of a message in which servers put what the model thought (DeepSeek and vLLM; OpenRouter and vLLM from 0.16;
+Ollama; OpenRouter's structured form)."""
+
+
+def _parts(content: list[Any]) -> tuple[Any, str | None]:
+    """Text and refusal of a content given in parts; the content itself where it is a JSON value and no parts."""
     texts: list[str] = []
     refusals: list[str] = []
+    known = not content
     for part in content:
+        if isinstance(part, str):
+            known = True
+            texts.append(part)
         if not is_object(part):
             continue
+        known = known or "type" in part or "text" in part
         if type(text := part.get("text")) is str and part.get("type") in _TEXT_PARTS:
             texts.append(text)
         elif type(refusal := part.get("refusal")) is str:
             refusals.append(refusal)
+    if not known:
+        return content, None
     return "".join(texts) if texts else None, "".join(refusals) or None
 
 
@@ -187,7 +253,10 @@ _TEXT_PARTS = ("text", "output_text", None)
 def _completion_choice(choice: dict[str, Any]) -> _Said | str:
     text, finish = choice.get("text"), choice.get("finish_reason")
     finish = finish if type(finish) is str else None
-    return _said(text if type(text) is str else None, None, None, finish, _FLAGS_OF_FINISH.get(finish, _NO_FLAGS))
+    flags = flags_of(finish)
+    if flags is None:
+        return _broken_off(choice, finish)
+    return _said(text if type(text) is str else None, None, None, finish=finish, flags=flags, message=choice)
 
 
 def _chat(data: dict[str, Any]) -> _Said | str:
@@ -206,11 +275,15 @@ def _responses(data: dict[str, Any]) -> _Said | str:
     if not is_array(output):
         return "no output"
     finish = _incomplete(data.get("incomplete_details")) or (status if type(status) is str else None)
+    flags = flags_of(finish)
+    if flags is None:
+        return f"the reply broke off: {finish}"
     items = [item for item in output if is_object(item)]
     contents = [part for item in items if item.get("type") == "message" for part in _array(item.get("content"))]
     calls = [item for item in items if item.get("type") in _CALLS]
     text, refusal = _parts(contents)
-    return _said(text, calls, refusal, finish, _FLAGS_OF_FINISH.get(finish, _NO_FLAGS))
+    thought = {"reasoning": _reasoning(items) or any(item.get("type") == "reasoning" for item in items)}
+    return _said(text if type(text) is str else None, calls, refusal, finish=finish, flags=flags, message=thought)
 
 
 # Tuples, because what a server puts in their place need not be hashable.
@@ -227,13 +300,51 @@ def _incomplete(details: Any) -> str | None:
     return reason if type(reason) is str else None
 
 
+def _thinking(data: dict[str, Any]) -> str | None:
+    """What the model thought: the member of the first message, the reasoning items, or the block before the text."""
+    if is_array(output := data.get("output")):
+        items = [item for item in output if is_object(item)]
+        found = _reasoning(items)
+        text = _parts([part for item in items if item.get("type") == "message" for part in _array(item.get("content"))])
+    else:
+        choice = next(iter(_array(data.get("choices"))), None)
+        choice = choice if is_object(choice) else {}
+        message = choice.get("message")
+        message = message if is_object(message) else choice
+        found = next((said for name in _THINKING if (said := _thought(message.get(name)))), None)
+        content = message.get("content", choice.get("text"))
+        if not found and is_array(content):
+            found = _thought([part for part in content if is_object(part) and part.get("type") == "thinking"])
+        text = _parts(content) if is_array(content) else (content, None)
+    in_text = extraction.split(text[0]).thinking if type(text[0]) is str else None
+    return "\n\n".join(filter(None, (found, in_text))) or None
+
+
+def _reasoning(items: list[dict[str, Any]]) -> str | None:
+    """The texts of reasoning items: all of the thinking where the server gives it, else its summary."""
+    return _thought(
+        [item.get("content") or item.get("summary") for item in items if item.get("type") == "reasoning"]
+    )  # fmt: skip
+
+
+def _thought(value: Any) -> str | None:
+    """The text in what a server has in such a member: a text, or parts of one, however deep."""
+    if type(value) is str:
+        return value.strip() or None
+    if is_object(value):
+        return next(
+            (said for name in ("text", "thinking", "summary", "content") if (said := _thought(value.get(name)))), None
+        )
+    return "\n\n".join(filter(None, map(_thought, _array(value)))) or None
+
+
 def _embeddings(data: dict[str, Any]) -> _Said | str:
     items = data.get("data")
     if not is_array(items) or not items:
         return "no embeddings"
     vectors = [item.get("embedding") if is_object(item) else None for item in items]
     if not all(_is_vector(vector) for vector in vectors):
-        return "an empty embedding"
+        return NO_NUMBERS if all(vectors) else "an empty embedding"
     if len(vectors) == 1:
         return _Said(vectors[0], None, None, _NO_FLAGS)
     places = [item.get("index") for item in items]
@@ -242,8 +353,17 @@ def _embeddings(data: dict[str, Any]) -> _Said | str:
     return _Said(vectors, None, None, _NO_FLAGS)
 
 
+_NUMBERS = frozenset({int, float})
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+
+
 def _is_vector(vector: Any) -> bool:
-    return bool(vector) and (type(vector) is str or is_array(vector))
+    """Numbers, or the base64 of 32-bit ones, which is what `encoding_format` asks for; not a sentence."""
+    if is_array(vector):
+        return bool(vector) and _NUMBERS.issuperset(map(type, vector))
+    if type(vector) is not str or not vector or not _BASE64.fullmatch(vector):
+        return False
+    return (len(vector) // 4 * 3 - vector.count("=", -2)) % 4 == 0
 
 
 _READERS: dict[Endpoint, Callable[[dict[str, Any]], _Said | str]] = {

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from batchrun.replies.shapes import is_array, is_object
+from batchrun.replies.wrapping import is_stream, unwrapped
 
 LONGEST_MESSAGE = 2048
 """Characters of a message that are kept."""
@@ -50,21 +51,53 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes | str) -> Erro
     return ErrorInfo(*(word[:LONGEST_MESSAGE] for word in words))
 
 
+def error_within(body: bytes | str) -> int | None:
+    """The status as which an error inside a 200 is to be judged: its own code where that is one, else 0.
+
+    None where the body has no error in it. A gateway (OpenRouter, LiteLLM) has begun its answer before the provider
+    behind it fails; MiniMax answers 200 always (`base_resp`); old vLLM says `object: "error"`.
+    """
+    said = _object(body)
+    if said is None:
+        return None
+    inner = said.get("error") or _base_resp(said)
+    worded = any(said.get(name) for name in ("message", "msg", "detail"))
+    coded = any(said.get(name) not in (None, "", 0) for name in ("code", "status", "error_code", "type"))
+    if not inner and said.get("object") != "error" and not (worded and coded and "choices" not in said):
+        return None
+    fields = [found for found in (inner, said) if is_object(found)]
+    codes = (fields_of.get(name) for fields_of in fields for name in ("code", "status", "status_code", "statusCode"))
+    return next((status for code in codes if (status := _status(code))), 0)
+
+
+def _base_resp(said: dict[str, Any]) -> dict[str, Any] | None:
+    """MiniMax's account of a request, where that is a failure."""
+    found = said.get("base_resp")
+    return found if is_object(found) and found.get("status_code") else None
+
+
+def _status(code: Any) -> int | None:
+    """A code that is an HTTP status of a failure, as a number or as text."""
+    number = int(code) if isinstance(code, str) and code.isascii() and code.isdecimal() and len(code) == 3 else code
+    return number if type(number) is int and 400 <= number <= 599 else None
+
+
 def _object(body: bytes | str) -> dict[str, Any] | None:
-    """The body as one object; a list stands for its first element, as Gemini wraps its errors."""
+    """The body as one object, out of a stream of events too; a list stands for its first element, as Gemini wraps its
+    errors."""
     if len(body) > _LARGEST_JSON:
         return None
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return None
+        data = unwrapped(body) if is_stream(body) else None
     if is_array(data) and data:
         data = data[0]
     return data if is_object(data) else None
 
 
 def _from_object(said: dict[str, Any]) -> ErrorInfo:
-    inner = said.get("error")
+    inner = said.get("error") or _base_resp(said)
     errors = said.get("errors")
     if not inner and is_array(errors) and errors:
         inner = errors[0]
@@ -79,12 +112,12 @@ def _from_fields(fields: dict[str, Any]) -> ErrorInfo:
     inner = fields.get("error")
     if is_object(inner) and "message" not in fields:
         fields = inner
-    message = next((fields[name] for name in ("message", "detail", "msg") if fields.get(name)), None)
+    message = next((fields[name] for name in ("message", "detail", "msg", "status_msg") if fields.get(name)), None)
     if is_object(message) and message.get("detail"):  # Mistral: what FastAPI says of a request, inside `message`
         message = message["detail"]
     return ErrorInfo(
         _word(fields, "type") or _word(fields, "status"),
-        _word(fields, "code") or _word(fields, "error_code"),
+        _word(fields, "code") or _word(fields, "error_code") or _word(fields, "status_code"),
         _sentence(fields if message is None else message),
         param=_word(fields, "param") or _place(message),
     )

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from batchrun.replies.wrapping import unwrapped
+
 _LONE = re.compile("[\ud800-\udfff]")
 _SIGNS = ("\\ud", "\\uD", "NaN", "Infinity")
 
@@ -38,12 +40,16 @@ def mended(body: bytes | str) -> Mended | None:
 
 
 def valid(body: str) -> str:
-    """The body of a reply as JSON that every parser takes; as it is where it is that already, or no JSON at all."""
-    if not body.startswith("\ufeff") and not any(sign in body for sign in _SIGNS):
+    """The body of a reply as JSON that every parser takes, out of its wrapping; as it is where it is that already, or
+    none at all."""
+    if body[:1] == "{" and body[-1:] == "}" and not any(sign in body for sign in _SIGNS):
         return body
     try:
         orjson.loads(body)
     except orjson.JSONDecodeError:
         found = mended(body)
-        return body if found is None else found.text
+        if found is not None:
+            return found.text
+        held = unwrapped(body)
+        return body if held is None else orjson.dumps(held).decode()
     return body

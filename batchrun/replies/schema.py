@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, NoReturn
 import jsonschema_rs
 import orjson
 
+from batchrun import extraction
 from batchrun.errors import PromptError
 from batchrun.replies.mended import mended
 
@@ -15,8 +16,6 @@ _LONGEST_COMPLAINT = 200
 
 # To orjson an integer of more than 64 bits is a float.
 _LONG_INTEGER = re.compile(r"[0-9]{19}")
-# One fence around everything: what models without a strict mode add to an answer that is otherwise right.
-_ONE_FENCE = re.compile(r"\s*```(?:json|JSON)?[ \t]*\r?\n(?P<inside>(?:(?!```).)*)```\s*", re.DOTALL)
 
 
 class Complaint(NamedTuple):
@@ -32,23 +31,32 @@ class Checker:
         self._validator = validator
 
     def check(self, text: str) -> Any | Complaint:
-        """The JSON value of `text` if it fits, else a Complaint.
+        """The JSON value that fits, of the first of `extraction.candidates` that has one, else a Complaint.
 
-        A text that is one Markdown fence and nothing else counts as what the fence encloses. Integers keep all digits.
-        Half of a surrogate pair becomes U+FFFD (`replies.mended`).
+        The Complaint is about the first candidate that is JSON. Integers keep all digits. Half of a surrogate pair
+        becomes U+FFFD (`replies.mended`).
         """
-        fence = _ONE_FENCE.fullmatch(text)
-        inside = fence["inside"] if fence else text
         try:
-            value = orjson.loads(inside)
-        except orjson.JSONDecodeError as error:
-            found = mended(inside)
-            if found is not None and not found.numbers:
-                return self.check(found.text)
-            return Complaint(f"The answer is not JSON: {error.msg} (line {error.lineno}, column {error.colno}).")
+            value = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return self._searched(text)
         if self._validator.is_valid(value):
-            return json.loads(inside) if _LONG_INTEGER.search(inside) else value
-        return Complaint("; ".join(self._complaints(value)))
+            return json.loads(text) if _LONG_INTEGER.search(text) else value
+        return self._searched(text)
+
+    def _searched(self, text: str) -> Any | Complaint:
+        no_json: Complaint | None = None
+        misfit: Complaint | None = None
+        for candidate in extraction.candidates(text):
+            found = _parsed(candidate)
+            if isinstance(found, Complaint):
+                no_json = no_json or found
+                continue
+            inside, value = found
+            if self._validator.is_valid(value):
+                return json.loads(inside) if _LONG_INTEGER.search(inside) else value
+            misfit = misfit or Complaint("; ".join(self._complaints(value)))
+        return misfit or no_json or Complaint("The answer is empty.")
 
     def _complaints(self, value: Any) -> list[str]:
         complaints: list[str] = []
@@ -58,6 +66,17 @@ class Checker:
                 break
             complaints.append(f"{_place(error.instance_path)}: {error.message}"[:_LONGEST_COMPLAINT])
         return complaints
+
+
+def _parsed(text: str) -> tuple[str, Any] | Complaint:
+    """A text that is JSON, mended where that is safe, and its value."""
+    try:
+        return text, orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        found = mended(text)
+        if found is not None and not found.numbers:
+            return found.text, found.data
+        return Complaint(f"The answer is not JSON: {error.msg} (line {error.lineno}, column {error.colno}).")
 
 
 def checker(schema: dict[str, Any]) -> Checker:

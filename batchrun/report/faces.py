@@ -261,7 +261,8 @@ COSTS = (
 _PICTURE = (
     *("rows", "goal", "done", "failed", "failed_for_now", "failed_post", "skipped", "unknown", "pending", "in_flight"),
     "post",
-    *("truncated", "refused", "filtered", "shared", "saved_tokens", "attempts", "retries", "throttled", "maybe_paid"),
+    *("truncated", "refused", "filtered", "odd", "empty", "shared", "saved_tokens"),
+    *("attempts", "retries", "throttled", "maybe_paid"),
     *("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens", "unpriced"),
     *("row_rate", "token_rate", "eta", "elapsed"),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from batchrun.display import counted, printable
 from batchrun.errors import ExitCode
 from batchrun.events import LimitsChanged, Waiting, WaitReason
-from batchrun.models import Totals
+from batchrun.models import Flag, Totals
 from batchrun.pricing import usd
 from batchrun.progress import Progress
 
@@ -26,8 +26,8 @@ def account(totals: Totals) -> str:
     ]
     if kinds:
         failed += f" ({', '.join(kinds)})"
-    kinds = ("from equal requests", totals.shared), ("truncated", totals.truncated), ("refused", totals.refused)
-    flags = [f"{count:,} {name}" for name, count in (*kinds, ("filtered", totals.filtered)) if count]
+    flagged = [(f"{flag}", getattr(totals, flag)) for flag in Flag]
+    flags = [f"{count:,} {name}" for name, count in (("from equal requests", totals.shared), *flagged) if count]
     done = f"{totals.done:,} done" + (f" ({', '.join(flags)})" if flags else "")
     return (
         f"{done} + {failed} + {totals.skipped:,} skipped + {totals.unknown:,} unknown + {totals.pending:,} pending"

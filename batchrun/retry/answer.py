@@ -13,13 +13,20 @@ _SHORT = 60
 """Characters of a sentence that make a cause."""
 
 
+_CAME = frozenset({Fault.TOO_LARGE, Fault.ENCODING})
+"""Faults of an answer that came: the provider is there."""
+
+
 class Answer(NamedTuple):
     """One attempt's answer, as far as verdicts ask.
 
-    `status` is 0 without a whole answer, then `fault` says why; `type`, `code` and `message` are the error body's.
-    `defect` is why a 200 body is no reply; `complaint` why a reply does not fit the schema; `html` marks an HTML body.
-    `meaning` is what the table of answers says of a refusal, `param` the parameter that it names. `left` is when the
-    request left, in the engine's monotonic seconds. `disguised` marks a 429 that a gateway passes on as its own failure.
+    `status` is 0 without a whole answer, then `fault` says why; `type`, `code` and `message` are the error body's. Of an
+    error inside a 200 it is the status that the error's own code is.
+    `defect` is why a 200 body is no reply, `unreadable` that nobody here could read any like it; `complaint` why a reply
+    does not fit the schema, or what was paid for one without an answer; `html` marks an HTML body.
+    `meaning` is what the table of answers says of a refusal, `param` the parameter that it names. `checked` is whether a schema holds for the reply, `limited` whether the request states a limit of output tokens.
+    `left` is when the request left, in the engine's monotonic seconds. `disguised` marks a 429 that a gateway passes on
+    as its own failure.
     """
 
     status: int
@@ -37,6 +44,9 @@ class Answer(NamedTuple):
     retry_after: float | None = None
     left: float = 0.0
     disguised: bool = False
+    unreadable: bool = False
+    checked: bool = False
+    limited: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -55,7 +65,7 @@ class Answer(NamedTuple):
         """The provider did not answer, or answered for its own failure."""
         if self.disguised or self.meaning in WAITS:
             return False
-        return self.status >= 500 or (self.fault is not None and self.fault is not Fault.TOO_LARGE)
+        return self.status >= 500 or (self.fault is not None and self.fault not in _CAME)
 
     @property
     def maybe_paid(self) -> bool:
@@ -79,10 +89,11 @@ class Answer(NamedTuple):
     @property
     def cause(self) -> str:
         """A short stable phrase to group failures by."""
-        if self.complaint is not None:
-            return "does not fit the schema"
         if self.defect is not None:
             return self.defect
+        if self.accepted:
+            misfit = self.complaint is not None and Flag.EMPTY not in self.flags
+            return "does not fit the schema" if misfit else ", ".join(sorted(self.flags - {Flag.ODD} or self.flags))
         if self.fault is not None:
             return str(self.fault)
         if self.meaning is not None and self.meaning not in _UNNAMED:

@@ -14,6 +14,8 @@ DEADLINES = 2
 """Attempts of one row that may end by the deadline."""
 GARBAGE_TRIES = 3
 """Attempts of one row that may bring a 200 that is no reply."""
+EMPTY_ASKS = 1
+"""Times that a row is asked again because its reply has no answer in it."""
 THROTTLED_FOR = 1800.0
 """Seconds of 429s without one success that stop the run."""
 DOUBTED_FOR = 60.0
@@ -62,17 +64,36 @@ def decide(answer: Answer, tries: Tries, health: Health, policy: Policy, now: fl
 
 
 def _judge_reply(answer: Answer, tries: Tries, policy: Policy) -> Verdict:
-    failing = sorted(answer.flags & policy.fail_on)
-    if failing:
+    flags, complaint = answer.flags, answer.complaint
+    if not flags:
+        return Done() if complaint is None else _misfit(answer, complaint, tries, policy)
+    room = answer.limited and policy.retry_truncated and tries.asks <= policy.retry_truncated
+    if room and Flag.TRUNCATED in flags:
+        return AskAgain("the reply is truncated", more_room=True)
+    if Flag.EMPTY in flags:
+        return _without_answer(answer, tries, policy)
+    if failing := sorted(flags & policy.fail_on):
         return GiveUp(failing[0], f"the reply is {failing[0]}, which --fail-on makes a failure", final=True)
-    if answer.complaint is None:
-        return Done()
-    if answer.flags & {Flag.TRUNCATED, Flag.REFUSED, Flag.FILTERED}:
-        flag = min(answer.flags)
-        return GiveUp(flag, f"the reply is {flag} and does not fit the schema: {answer.complaint}", final=True)
+    return Done() if complaint is None else _misfit(answer, complaint, tries, policy)
+
+
+def _misfit(answer: Answer, complaint: str, tries: Tries, policy: Policy) -> Verdict:
+    if unlikely := sorted(answer.flags & {Flag.TRUNCATED, Flag.REFUSED, Flag.FILTERED}):
+        said = f"the reply is {unlikely[0]} and does not fit the schema: {complaint}"
+        return GiveUp(unlikely[0], said, final=True)
     if tries.asks > policy.schema_retries:
-        return GiveUp(answer.cause, answer.complaint, final=True)
-    return AskAgain(answer.complaint)
+        return GiveUp(answer.cause, complaint, final=True)
+    return AskAgain(complaint)
+
+
+def _without_answer(answer: Answer, tries: Tries, policy: Policy) -> Verdict:
+    """A reply without an answer was paid for, and the next one may be alike: one more call, then no other."""
+    if tries.asks <= EMPTY_ASKS:
+        return AskAgain(f"no answer: {answer.complaint}")
+    if Flag.EMPTY not in policy.fail_on and not answer.checked:
+        return Done()
+    hint = "" if answer.checked else "; --fail-on -empty takes such rows for done"
+    return GiveUp(answer.cause, f"a reply without an answer, twice: {answer.complaint}{hint}", final=True)
 
 
 def _throttled(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
@@ -134,6 +155,16 @@ def _scope_hint(answer: Answer) -> str:
     return "check that the key may use this model"
 
 
+def _unreadable(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
+    """Each such answer is paid: one is enough to see that all will be alike."""
+    if not answer.unreadable or health.succeeded:
+        return None
+    return StopRun(
+        _said(answer, f"the provider answers what cannot be read: {answer.defect or answer.cause}"),
+        "is the base URL right, with its /v1? A proxy in between may change the answers",
+    )
+
+
 def _all_alike(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
     if not health.all_alike or answer.throttled:
         return None
@@ -144,7 +175,7 @@ def _all_alike(answer: Answer, tries: Tries, health: Health, policy: Policy, now
 
 
 def _may_pass(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
-    garbage = answer.status == 200
+    garbage = answer.status == 200 or answer.unreadable
     if not (answer.down or garbage or answer.meaning is Meaning.PASSES):
         return None
     if (stop := _asked_too_much(answer, policy)) is not None:
@@ -175,7 +206,7 @@ def _is_the_providers(answer: Answer, health: Health) -> bool:
 
 
 def _used_up(answer: Answer, tries: Tries, policy: Policy) -> bool:
-    most = GARBAGE_TRIES if answer.status == 200 else policy.max_attempts
+    most = GARBAGE_TRIES if answer.status == 200 or answer.unreadable else policy.max_attempts
     deadline = answer.fault is Fault.DEADLINE and tries.deadlines >= DEADLINES
     return deadline or stop_after_attempt(min(most, policy.max_attempts))(_attempt(tries.attempts))
 
@@ -196,4 +227,4 @@ def _said(answer: Answer, sentence: str) -> str:
 
 
 _Rule = Callable[[Answer, Tries, Health, Policy, float], Verdict | None]
-_RULES: tuple[_Rule, ...] = (_throttled, _configuration, _all_alike, _may_pass)
+_RULES: tuple[_Rule, ...] = (_throttled, _configuration, _unreadable, _all_alike, _may_pass)

@@ -8,13 +8,17 @@ from batchrun.models import Flag
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The user's choices that verdicts ask for; durations in seconds."""
+    """The user's choices that verdicts ask for; durations in seconds.
+
+    `retry_truncated` is how often a reply that a limit of tokens has cut is asked for again, with twice the room.
+    """
 
     max_attempts: int = 5
     schema_retries: int = 2
     give_up_after: float = 600.0
     max_wait: float | None = None
-    fail_on: frozenset[Flag] = frozenset()
+    fail_on: frozenset[Flag] = frozenset({Flag.EMPTY})
+    retry_truncated: int = 0
 
 
 class Tries(NamedTuple):
@@ -37,9 +41,13 @@ class RetryIn(NamedTuple):
 
 
 class AskAgain(NamedTuple):
-    """Send the row again, showing the model its reply and `complaint`."""
+    """Send the row again: with twice the room where `more_room`, else showing the model its reply and `complaint`.
+
+    A reply without an answer shows nothing: the request is sent as it was.
+    """
 
     complaint: str
+    more_room: bool = False
 
 
 class GiveUp(NamedTuple):

@@ -53,10 +53,9 @@ PERMANENT: dict[str, Answer] = {
     "413": error(413, "too large"),
     "422": error(422, "unprocessable"),
     "418": error(418, "teapot"),
-    "299": whole(b"{}", 299),
 }
 CLOUD: dict[str, Answer] = {f"page {status}": page(status) for status in (520, 521, 522, 523, 524)}
-NOT_STORED = {f"body {name}": whole(body) for name, body in BAD_BODIES.items()} | CLOUD
+NOT_STORED = {f"body {name}": whole(body) for name, body in BAD_BODIES.items()} | CLOUD | {"299": whole(b"{}", 299)}
 CONTROLS = whole(b"<html>\x1b]0;owned\x07\x9b31m\x00</html>")
 BROKEN = {f"lost {name}": answer for name, answer in LOST.items()} | {
     f"garbage {name}": answer for name, answer in GARBAGE.items()

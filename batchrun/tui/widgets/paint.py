@@ -7,6 +7,7 @@ from itertools import pairwise
 from textual.content import Content
 
 from batchrun.display import counted, printable
+from batchrun.models import Flag
 from batchrun.progress import Progress
 from batchrun.report import words
 from batchrun.tui.desk import Phase, Point, Sight
@@ -112,15 +113,7 @@ def account(progress: Progress, *, narrow: bool) -> Content:
         if found[name] or name in ("done", "failed"):
             said = words.count(found[name]) if narrow else f"{found[name]:,}"
             parts += [(f"{sign} {said}", f"bold {colour}" if found[name] else DIM), (f" {name}", DIM), "  "]
-    flags = [
-        f"{count:,} {name}"
-        for name, count in (
-            ("truncated", progress.truncated),
-            ("refused", progress.refused),
-            ("filtered", progress.filtered),
-        )
-        if count
-    ]
+    flags = [f"{count:,} {flag}" for flag in Flag if (count := getattr(progress, flag))]
     if progress.shared and not narrow:
         saved = f", {words.money(progress.saved)} saved" if progress.saved else ""
         parts.append((f"({progress.shared:,} from equal requests{saved})  ", DIM))

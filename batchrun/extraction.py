@@ -1,0 +1,159 @@
+"""The answer in a model's text: what it thought before, the fences and words around it, the JSON values in it.
+
+One order for everybody who looks for JSON (`candidates`): the text as it is, without the thinking before it, the last
+fenced block, the last whole values. Pure, and linear in the length of the text.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
+
+from batchrun.providers import table
+
+_FENCE = re.compile(
+    r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(?P<body>.*?)(?:\n[ \t]*\1[`~]*[ \t]*$|\Z)", re.DOTALL | re.MULTILINE
+)
+# gpt-oss (cookbook.openai.com openai-harmony): a channel each for thinking, calls and the answer. Servers that drop the
+# special tokens leave `analysis…assistantfinal…`.
+_CHANNEL = re.compile(r"<\|channel\|>\s*(?P<name>\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
+_CHANNEL_END = re.compile(r"<\|(?:end|return|call)\|>(?:<\|start\|>assistant)?|<\|start\|>assistant")
+_BARE_CHANNELS = re.compile(r"\s*analysis(?=[^a-z])(?P<thinking>.*)assistantfinal(?P<answer>.*)", re.DOTALL)
+THINKING_STARTS = frozenset("<[◁ \t\r\na")
+"""The characters that a text with thinking before its answer begins with, and a blank one."""
+THINKING_ENDS = "think>"
+"""What a text has in it whose thinking has no opening mark."""
+# A value of its own, unlike a bracket in prose: what can follow its opening.
+_OPENING = re.compile(r"\{(?=\s*[\"}])|\[(?=\s*[\"\[\]{\dtfn-])")
+_ANY_OPENING = re.compile(r"[{\[]")
+_SIGN = re.compile(r"\\.|[{}\[\]\"]", re.DOTALL)
+
+
+class Text(NamedTuple):
+    """A reply's text in two: `thinking` is None where it has none; `closed` is False where it breaks off in it."""
+
+    thinking: str | None
+    answer: str
+    closed: bool = True
+
+
+class Block(NamedTuple):
+    """A stretch of a text that begins with a bracket; `closed` is whether the bracket is closed."""
+
+    start: int
+    end: int
+    closed: bool
+
+
+def split(text: str) -> Text:
+    """The thinking before the answer, told apart by the marks of `providers/thinking.toml`.
+
+    An opening mark that nothing closes makes all of the rest thinking. A closing mark that nothing opened counts only
+    at the end of a line or at its beginning, since an answer may speak of it.
+    """
+    if text[:1] not in THINKING_STARTS and THINKING_ENDS not in text:
+        return Text(None, text)
+    opened, lone = _marks()
+    thoughts: list[str] = []
+    rest = text
+    while found := opened.match(rest):
+        inside, mark, rest = rest[found.end() :].partition(_closing()[found[1]])
+        thoughts.append(inside)
+        if not mark:
+            return Text(_joined(thoughts), "", closed=False)
+    if thoughts:
+        return Text(_joined(thoughts), _channels(rest).answer.lstrip())
+    if THINKING_ENDS in text and (found := lone.match(text)):
+        return Text(found["thinking"].strip(), _channels(text[found.end() :]).answer.lstrip())
+    return _channels(text)
+
+
+@cache
+def _closing() -> dict[str, str]:
+    return {block["open"]: block["close"] for block in table("thinking")["block"]}
+
+
+@cache
+def _marks() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """An opening mark at the beginning; and all up to the last closing one that can stand alone."""
+    blocks = table("thinking")["block"]
+    opening = "|".join(re.escape(block["open"]) for block in blocks)
+    alone = "|".join(re.escape(block["close"]) for block in blocks if block.get("lone"))
+    return re.compile(rf"\s*({opening})"), re.compile(
+        rf"(?P<thinking>.*)(?:(?:^|\n)[ \t]*(?:{alone})|(?:{alone})(?=[ \t]*(?:\r?\n|$)))", re.DOTALL
+    )
+
+
+def _joined(thoughts: list[str]) -> str:
+    return "\n\n".join(filter(None, map(str.strip, thoughts)))
+
+
+def _channels(text: str) -> Text:
+    if bare := _BARE_CHANNELS.fullmatch(text):
+        return Text(bare["thinking"].strip(), bare["answer"].strip())
+    if not text.lstrip().startswith(("<|channel|>", "<|start|>")):
+        return Text(None, text)
+    thoughts: list[str] = []
+    answers: list[str] = []
+    found = list(_CHANNEL.finditer(text))
+    for here, following in zip(found, [*found[1:], None], strict=True):
+        said = text[here.end() : following.start() if following else len(text)]
+        (answers if here["name"] == "final" else thoughts).append(_CHANNEL_END.split(said)[0])
+    if not found:
+        return Text(None, text)
+    return Text(_joined(thoughts) or None, "".join(answers[-1:]).strip(), closed=bool(answers))
+
+
+def last_fence(text: str) -> str | None:
+    """What the last fenced block encloses, None where there is none."""
+    found = deque(_FENCE.finditer(text), maxlen=1)
+    return found[0]["body"].strip() if found else None
+
+
+def first_fence(text: str) -> str | None:
+    """What the first fenced block encloses, None where there is none."""
+    found = _FENCE.search(text)
+    return found["body"].strip() if found else None
+
+
+def blocks(text: str, *, loose: bool = False) -> list[Block]:
+    """The outermost stretches in brackets, in order; a bracket that is never closed takes the rest.
+
+    Only brackets that JSON may begin with count; `loose` counts all.
+    """
+    found: list[Block] = []
+    at = 0
+    while opening := (_ANY_OPENING if loose else _OPENING).search(text, at):
+        at = _closed_at(text, opening.start())
+        found.append(Block(opening.start(), at or len(text), bool(at)))
+        if not at:
+            break
+    return found
+
+
+def _closed_at(text: str, start: int) -> int:
+    """Behind the bracket that closes the one at `start`, 0 where none does."""
+    depth, quoted = 0, False
+    for sign in _SIGN.finditer(text, start):
+        character = sign[0]
+        if character == '"':
+            quoted = not quoted
+        elif not quoted and character in "{[":
+            depth += 1
+        elif not quoted and character in "}]":
+            depth -= 1
+            if not depth:
+                return sign.end()
+    return 0
+
+
+def candidates(text: str) -> Iterator[str]:
+    """What may be the JSON that a text answers with, best first."""
+    yield text
+    answer = split(text).answer
+    if answer != text:
+        yield answer
+    if (fenced := last_fence(answer)) is not None:
+        yield fenced
+    yield from (answer[block.start : block.end] for block in reversed(blocks(answer)) if block.closed)
