@@ -3,8 +3,9 @@
 from batchrun.models import Flag
 from batchrun.providers import table
 
+_NONE: frozenset[Flag] = frozenset()
 _MEANINGS: dict[str, frozenset[Flag] | None] = {
-    "whole": frozenset(),
+    "whole": _NONE,
     "cut": frozenset({Flag.TRUNCATED}),
     "filtered": frozenset({Flag.FILTERED}),
     "refused": frozenset({Flag.REFUSED}),
@@ -13,8 +14,9 @@ _MEANINGS: dict[str, frozenset[Flag] | None] = {
 _ODD = frozenset({Flag.ODD})
 
 FLAGS: dict[str | None, frozenset[Flag] | None] = {
-    word: _MEANINGS[meaning] for meaning, words in table("finish").items() for word in words
-} | {None: frozenset()}
+    None: _NONE,
+    **{word: _MEANINGS[meaning] for meaning, words in table("finish").items() for word in words},
+}
 """The flags of a reply by the word with which it ended, None where it broke off; words are spelled as in the table."""
 
 
