@@ -49,6 +49,14 @@ class Kind(StrEnum):
     BODIES = "bodies"
 
 
+class Blank(StrEnum):
+    """What becomes of a row whose text is blank."""
+
+    SKIP = "skip"
+    COPY = "copy"
+    SEND = "send"
+
+
 class Row(NamedTuple):
     """One input record.
 

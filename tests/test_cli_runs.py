@@ -755,7 +755,7 @@ def test_what_is_written_of_a_run_goes_only_where_it_can_and_may(here: Callable[
         (["export", "--journal", "x.db", "--failed"], "--journal copies"),
         (["export", "--failed", "-o", "x.csv"], "JSONL"),
         (["export", "--failed", "--format", "csv"], "JSONL"),
-        (["export", "--format", "xml"], "--format must be jsonl, csv or parquet"),
+        (["export", "--format", "xml"], "--format must be jsonl, csv, tsv, parquet or xlsx"),
     ):
         refused = here(command[0], "last", *command[1:])
         assert (refused.code, said in refused.err) == (ExitCode.REFUSED, True), (command, refused.err)

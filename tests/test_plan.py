@@ -145,8 +145,9 @@ def test_defaults_of_settings_and_plan_agree() -> None:
 
 
 def test_outputs_are_named_after_input_and_prompt() -> None:
-    assert plan_of().output == "rows.translate.jsonl"
-    assert plan_of(format="csv").output == "rows.translate.csv"
+    assert plan_of(format="jsonl").output == "rows.translate.jsonl"
+    assert plan_of().output == "rows.translate.csv", "the format of the input, a CSV file"
+    assert plan_of(format="parquet").output == "rows.translate.parquet"
     assert plan_of(Kind.BATCH, None).output == "rows.results.jsonl"
     assert plan_of(Kind.BODIES, None, ("messages",)).output == "rows.output.jsonl"
 
@@ -156,6 +157,8 @@ def test_outputs_are_named_after_input_and_prompt() -> None:
     [
         ({"output": "a.csv"}, "csv"),
         ({"output": "a.PARQUET"}, "parquet"),
+        ({"output": "a.tsv"}, "tsv"),
+        ({"output": "a.xlsx"}, "xlsx"),
         ({"output": "-"}, "jsonl"),
         ({"output": "/dev/null"}, "jsonl"),
         ({"output": "a.txt", "format": "csv"}, "csv"),

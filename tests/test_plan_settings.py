@@ -139,7 +139,7 @@ WRONG = [
     ({"schema_retries": "-1"}, "--schema-retries"),
     ({"fail_on": "truncatd"}, "--fail-on: must be some of truncated, refused, filtered, odd, empty"),
     ({"endpoint": "chatter"}, "--endpoint"),
-    ({"format": "xml"}, "--format: must be jsonl, csv or parquet"),
+    ({"format": "xml"}, "--format: must be one of jsonl, csv, tsv, parquet, xlsx"),
     ({"model": ""}, "--model: must not be empty"),
     ({"params": ["temperature"]}, "--param must be NAME=JSON"),
     ({"params": ["a=1", "a=2"]}, "--param a is given twice"),

@@ -13,6 +13,10 @@ from batchrun.models import Invalid, Kind, Row
 from batchrun.rows import Mixed, error_text, note_text, open_input
 from batchrun.rows.check import RefusedRowError, parse
 from batchrun.rows.jsons import read_array, read_jsonl
+from batchrun.rows.remarks import Remarks
+
+NO_ID = "not text or a whole number; --id-column none tells rows by their content"
+OBJECT = ': a row is an object, such as {"text": "…"}'
 
 
 def read(path: Path, data: str | bytes, *, prompt: bool = True, id_column: str | None = None) -> list[Row | Invalid]:
@@ -37,13 +41,13 @@ def jsonl(tmp_path: Path) -> Path:
         ('{"a":1} x', "invalid JSON at column 9: extra data"),
         ('{"a"', "invalid JSON at column 5: expecting ':' delimiter"),
         ('{"a":"\t"}', "invalid JSON at column 7: invalid control character at"),
-        ("[1]", "not an object but an array"),
-        ('"a"', "not an object but a string"),
-        ("17", "not an object but a number"),
-        ("true", "not an object but true or false"),
-        ("null", "not an object but null"),
-        ('{"a":NaN}', "NaN is not JSON"),
-        ('{"a":-Infinity}', "-Infinity is not JSON"),
+        ("[1]", "not an object but an array" + OBJECT),
+        ('"a"', "not an object but a string" + OBJECT),
+        ("17", "not an object but a number" + OBJECT),
+        ("true", "not an object but true or false" + OBJECT),
+        ("null", "not an object but null" + OBJECT),
+        ('{"a":NaN}', "NaN is not JSON: write null in its place"),
+        ('{"a":-Infinity}', "-Infinity is not JSON: write null in its place"),
         ('{"a":"\\ud800"}', "a lone surrogate (\\ud800) cannot be stored or sent"),
         ('{"\\uDFFF":1}', "a lone surrogate (\\udfff) cannot be stored or sent"),
         ('{"a":' + "1" * 5000 + "}", "an integer has more than 4,300 digits"),
@@ -108,10 +112,19 @@ def test_utf16_is_refused_by_name(jsonl: Path) -> None:
             read(jsonl, '{"a":1}\n'.encode(encoding))
 
 
-def test_pretty_printed_json_is_refused_with_the_way_out(jsonl: Path) -> None:
-    first = read(jsonl, '{\n "a": 1\n}\n')[0]
-    assert isinstance(first, Invalid)
-    assert "jq -c ." in first.reason
+def test_objects_over_several_lines_are_rows_named_by_their_first_line(jsonl: Path) -> None:
+    rows = read(jsonl, '{\n "a": 1.0\n}\n\n{ "b":\n2 }{"c":[{"d":"}"}]}\n')
+    assert [(row.line, row.text) for row in rows if isinstance(row, Row)] == [
+        (1, '{"a": 1.0}'),
+        (5, '{ "b":2 }'),
+        (6, '{"c":[{"d":"}"}]}'),
+    ]
+
+
+@pytest.mark.parametrize("data", ['{\n"a":1\n}\n{\n"b":tru\n}', '{\n"a":1\n}\n{\n'])
+def test_objects_over_several_lines_that_do_not_end_are_refused_with_the_line(jsonl: Path, data: str) -> None:
+    with pytest.raises(InputError, match="the object that begins in line 4"):
+        list(read(jsonl, data))
 
 
 @pytest.mark.parametrize(
@@ -146,9 +159,9 @@ def test_an_id_column_can_be_named_or_switched_off(jsonl: Path) -> None:
         ('{"n":1}', 'the id column "id" is missing'),
         ('{"id":null}', 'the id column "id" is empty'),
         ('{"id":""}', 'the id column "id" is empty'),
-        ('{"id":true}', 'the id in column "id" is not text or a whole number'),
-        ('{"id":1.5}', 'the id in column "id" is not text or a whole number'),
-        ('{"id":["a"]}', 'the id in column "id" is not text or a whole number'),
+        ('{"id":true}', f'the id in column "id" is True, {NO_ID}'),
+        ('{"id":1.5}', f'the id in column "id" is 1.5, {NO_ID}'),
+        ('{"id":["a"]}', f"the id in column \"id\" is ['a'], {NO_ID}"),
     ],
 )
 def test_a_row_without_a_usable_id_is_invalid(jsonl: Path, line: str, reason: str) -> None:
@@ -261,7 +274,7 @@ def test_elements_of_an_array_keep_their_text(tmp_path: Path) -> None:
 def test_a_bad_element_is_named_and_the_others_are_read(tmp_path: Path) -> None:
     rows = read(tmp_path / "a.json", b'[{"n":1},7,,{"a":tru},{"b":"\xe9"},{"n":6}]')
     assert [(row.line, row.reason) for row in rows if isinstance(row, Invalid)] == [
-        (2, "not an object but a number"),
+        (2, "not an object but a number" + OBJECT),
         (3, "nothing between two commas"),
         (4, "invalid JSON at column 6: expecting value"),
         (5, "not UTF-8"),
@@ -304,20 +317,20 @@ def cut(data: bytes, size: int) -> list[bytes]:
 
 @given(st.lists(OBJECTS, min_size=1, max_size=6), st.integers(1, 40), st.sampled_from(["\n", "\r\n"]))
 def test_any_object_survives_lines_to_the_byte(objects: list[str], size: int, end: str) -> None:
-    found = list(read_jsonl(cut(end.join(objects).encode(), size)))
+    found = list(read_jsonl(cut(end.join(objects).encode(), size), Remarks()))
     assert [(record[0], record[1]) for record in found] == list(enumerate(objects, 1))
 
 
 @given(st.lists(OBJECTS, min_size=1, max_size=6), st.integers(1, 40), st.sampled_from([",", ", ", "\n,\n"]))
 def test_any_object_survives_an_array_to_the_byte(objects: list[str], size: int, comma: str) -> None:
-    found = list(read_array(cut(f"[{comma.join(objects)}]".encode(), size), "x"))
+    found = list(read_array(cut(f"[{comma.join(objects)}]".encode(), size), "x", None, Remarks()))
     assert [(record[0], record[1]) for record in found] == list(enumerate(objects, 1))
 
 
 @given(st.binary(max_size=80), st.integers(1, 20))
 def test_an_array_of_garbage_is_refused_or_named_never_a_crash(data: bytes, size: int) -> None:
     try:
-        found = list(read_array(cut(b"[" + data, size), "x"))
+        found = list(read_array(cut(b"[" + data, size), "x", None, Remarks()))
     except InputError:
         return
     assert [record[0] for record in found] == list(range(1, len(found) + 1))

@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +14,16 @@ from hypothesis import strategies as st
 from test_rows_json import OBJECTS
 
 from batchrun.errors import StorageError
+from batchrun.models import Row
 from batchrun.rows import (
+    Exact,
     batch_error_line,
     batch_line,
     clash,
     columns_of,
     error_text,
     insert_members,
+    open_input,
     restore,
     writer,
 )
@@ -139,12 +143,17 @@ def test_a_spreadsheet_never_sees_a_formula(cell: str, shown: str) -> None:
 
 
 def test_exact_csv_leaves_formulas_alone() -> None:
-    assert written("csv", [('{"a":"=1"}', {})], exact=True) == b"a\r\n=1\r\n"
+    assert written("csv", [('{"a":"=1"}', {})], exact=Exact.ALL) == b"a\r\n=1\r\n"
+
+
+def test_cells_of_a_table_come_back_as_they_were_and_only_replies_are_made_harmless() -> None:
+    rows = [('{"=a":"- item"}', {"output": '"- item"'})]
+    assert written("csv", rows, exact=Exact.OWN) == b"=a,output\r\n- item,'- item\r\n"
 
 
 @given(st.lists(st.fixed_dictionaries({"a": st.text(), "b": st.text()}), min_size=1, max_size=4))
 def test_exact_csv_is_read_back_as_it_was(rows: list[dict[str, str]]) -> None:
-    data = written("csv", [(json.dumps(row), {}) for row in rows], exact=True).decode()
+    data = written("csv", [(json.dumps(row), {}) for row in rows], exact=Exact.ALL).decode()
     assert list(csv.DictReader(io.StringIO(data, newline=""))) == rows
 
 
@@ -230,3 +239,41 @@ def test_a_batch_error_has_the_answer_if_there_was_one_and_else_says_why(
         "response": response,
         "error": None if told else {"code": "deadline", "message": 'no "answer"'},
     }
+
+
+def test_tsv_is_a_table_with_tabs_and_is_read_back(tmp_path: Path) -> None:
+    rows = [
+        ('{"id":"1","text":"a\\tb \\"c\\""}', {"output": '"x\\ny"'}),
+        ('{"id":"2","text":"=1"}', {"output": '{"a":1}'}),
+    ]
+    data = written("tsv", rows)
+    assert data.startswith(b'id\ttext\toutput\n1\t"a\tb ""c"""\t"x\ny"\n')
+    (tmp_path / "a.tsv").write_bytes(data)
+    again = [row.fields for row in open_input(str(tmp_path / "a.tsv"), has_prompt=True) if isinstance(row, Row)]
+    assert again == [
+        {"id": "1", "text": 'a\tb "c"', "output": "x\ny"},
+        {"id": "2", "text": "=1", "output": '{"a":1}'},
+    ]
+
+
+def test_a_workbook_keeps_texts_numbers_and_what_no_cell_of_numbers_holds(tmp_path: Path) -> None:
+    text = '{"id":"007","t":"=1+1\\u0001_x0041_ a\\r\\nb","n":1.10,"big":12345678901234567890,"l":[1.0],"none":null}'
+    (tmp_path / "a.xlsx").write_bytes(written("xlsx", [(text, {"output": '"é"'}), ('{"id":"8","n":true}', {})]))
+    first, second = open_input(str(tmp_path / "a.xlsx"), has_prompt=True)
+    assert isinstance(first, Row)
+    assert isinstance(second, Row)
+    assert first.fields == {
+        "id": "007",
+        "t": "=1+1\1_x0041_ a\r\nb",
+        "n": 1.1,
+        "big": "12345678901234567890",
+        "l": "[1.0]",
+        "none": None,
+        "output": "é",
+    }
+    assert (second.fields["id"], second.fields["n"]) == ("8", True)
+
+
+def test_what_a_workbook_cannot_hold_is_refused() -> None:
+    with pytest.raises(StorageError, match="too long for a cell"):
+        written("xlsx", [(json.dumps({"a": "x" * 32_768}), {})])

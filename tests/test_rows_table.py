@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from batchrun.errors import InputError, RefusedError
 from batchrun.models import Invalid, Row
 from batchrun.rows import Input, extras, open_input
+from batchrun.rows.dialect import Dialect
+from batchrun.rows.remarks import Remarks
 from batchrun.rows.table import read_table
 
 
@@ -67,7 +69,7 @@ def test_a_cell_longer_than_the_csv_module_allows_is_read(tmp_path: Path) -> Non
 
 
 def test_a_table_that_is_not_utf8_says_so(tmp_path: Path) -> None:
-    assert reasons(opened(tmp_path / "t.csv", b"a,b\nx,caf\xe9\n")) == [(2, "not UTF-8: save the table as UTF-8")]
+    assert reasons(opened(tmp_path / "t.csv", b"a,b\nx,caf\xe9\n")) == [(2, "not UTF-8")]
     with pytest.raises(InputError, match="header is not"):
         opened(tmp_path / "t.csv", b"a,caf\xe9\nx,y\n")
 
@@ -113,7 +115,7 @@ def test_what_python_writes_as_csv_is_read_back(rows: list[list[str]], delimiter
     csv.writer(written, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows([header, *rows])
     data = written.getvalue().encode()
     chunks = [data[at : at + size] for at in range(0, len(data), size)]
-    assert [record[2] for record in read_table(chunks, delimiter, "x")] == [
+    assert [record[2] for record in read_table(chunks, Dialect(delimiter), "x", Remarks())] == [
         dict(zip(header, row, strict=True)) for row in rows
     ]
 
@@ -163,7 +165,7 @@ def test_the_first_sheet_of_a_workbook_is_read(tmp_path: Path) -> None:
 
 
 def test_a_missing_extra_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(extras._MODULES, "parquet", "no_such_module_here")  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setitem(extras._MODULES, "parquet", ("no_such_module_here", "Parquet files", "data"))  # pyright: ignore[reportPrivateUsage]
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and so on")
     with pytest.raises(RefusedError) as refused:
         open_input(str(tmp_path / "t.parquet"), has_prompt=True)

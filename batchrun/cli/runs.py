@@ -79,7 +79,7 @@ def show(ref: str, follow: bool, failed: bool, json: bool, runs_dir: str | None)
     params=[
         _ref(),
         value("Options", "-o --output output", "FILE", "Write there instead; - is standard output.", completer=complete.files),
-        value("Options", "--format format", "FORMAT", "jsonl, csv or parquet.", completer=complete.one_of("jsonl", "csv", "parquet")),
+        value("Options", "--format format", "FORMAT", "jsonl, csv, tsv, parquet or xlsx.", completer=complete.one_of("jsonl", "csv", "tsv", "parquet", "xlsx")),
         flag("Options", "--failed failed", "Only the rows that failed, as input for another run."),
         value("Options", "--journal journal", "FILE", "A copy of the journal, to take elsewhere.", completer=complete.files),
         _DIR,

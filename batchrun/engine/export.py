@@ -21,7 +21,9 @@ from batchrun.models import Invalid, Kind, State
 from batchrun.plan import Plan
 from batchrun.plan.outputs import errors_path, is_device
 
-_UNLIKE = frozenset({"jsonl", "json"})
+_TABLES = frozenset({"csv", "tsv"})
+"""Outputs with one header for all rows."""
+_UNLIKE = frozenset({"jsonl", "json", "objects"})
 """Inputs whose rows may have columns of their own."""
 
 
@@ -35,8 +37,8 @@ class Exported(NamedTuple):
 
 
 def columns_of(plan: Plan, reader: Reader) -> tuple[str, ...]:
-    """The columns of a CSV output in order of appearance; empty where the first row has them all."""
-    if plan.output_format != "csv":
+    """The columns of a table in order of appearance; empty where the first row has them all."""
+    if plan.output_format not in _TABLES:
         return ()
     more = dict.fromkeys(name for text in reader.added() for name in rows.columns_of(text))
     plain = _in_place_of_schema(plan)
@@ -119,7 +121,8 @@ class RecordWriter:
         self._plan = plan
         self._stream = stream
         self._batch = plan.kind is Kind.BATCH
-        self._rows = None if self._batch else rows.writer(plan.output_format, stream, columns=columns)
+        exact = rows.Exact.OWN if plan.input_format in ("csv", "tsv") else rows.Exact.NOTHING
+        self._rows = None if self._batch else rows.writer(plan.output_format, stream, columns=columns, exact=exact)
 
     def write(self, record: Result | Record) -> None:
         """One done row, a whole record for an OpenAI Batch file."""

@@ -1,59 +1,110 @@
 """The input, checked and rendered once, on its way into the journal; nothing is sent while a row is in doubt."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
+from batchrun import rows
+from batchrun.display import counted
 from batchrun.errors import InputError
+from batchrun.events import Emit, Notice
 from batchrun.journal import IntakeRow
-from batchrun.models import Invalid, Row
+from batchrun.models import Blank, Row
+from batchrun.plan.blanks import Blanks
 from batchrun.prompts import Renderer, RenderError, request_digest
-from batchrun.rows import Mixed, line_text
+from batchrun.rows import Input, Mixed, line_text
 
 NAMED = 20
 """Bad lines that are named one by one; the rest are counted."""
 
+GUESSED_BY = 20_000
+"""Characters that are not UTF-8 by which their encoding is guessed."""
+BLANK_ROW = "the text is blank"
+"""Why a row is skipped under `--blank skip`."""
+
 
 class Problems:
-    """What is wrong with the input: each bad line up to a number, and how many there are."""
+    """What is wrong with the input: each bad line up to a number, and how many there are. `where` names a line."""
 
-    def __init__(self) -> None:
+    def __init__(self, where: Callable[[int], str]) -> None:
         self.count = 0
         self.mixed = 0
+        self._where = where
+        self.undecoded = 0
+        self._undecoded = ""
         self._named: list[str] = []
 
-    def add(self, line: int, reason: str, *, mixed: bool = False) -> None:
-        """Note that a line cannot be taken."""
+    def add(self, line: int, reason: str, text: str = "", *, mixed: bool = False) -> None:
+        """Note that a line cannot be taken; `text` is all of it where it is not UTF-8."""
         self.count += 1
+        if reason.startswith(rows.NOT_UTF8):
+            self.undecoded += 1
+            self._undecoded += text[: GUESSED_BY - len(self._undecoded)]
         self.mixed += mixed
         if len(self._named) < NAMED:
-            self._named.append(f"line {line}: {reason}")
+            self._named.append(f"{self._where(line)}: {reason}")
 
     def refuse(self, name: str, *, skip_invalid: bool) -> None:
         """Raises InputError naming the lines, unless they may be skipped. Mixed kinds are never skipped."""
         if not self.count or (skip_invalid and not self.mixed):
             return
-        rows = "row" if self.count == 1 else "rows"
         more = [f"… and {self.count - NAMED:,} more"] if self.count > NAMED else []
         hint = "mend these lines" if self.mixed else "mend these lines, or take the rest with --skip-invalid"
+        if self.undecoded and not self.mixed:
+            hint = f"name the encoding of the text (--encoding {self.guess}, perhaps), or save it as UTF-8"
         raise InputError(
-            "\n  ".join([f"{name}: {self.count:,} {rows} cannot be sent:", *self._named, *more]),
+            "\n  ".join([f"{name}: {counted(self.count)} cannot be sent:", *self._named, *more]),
             f"{hint}; nothing was sent",
         )
 
+    @property
+    def guess(self) -> str:
+        """The encoding that lines which are not UTF-8 may be in."""
+        return rows.encoding_hint(self._undecoded.encode("latin-1", "ignore"))
+
+
+def tell_rows(source: Input, problems: Problems, emit: Emit) -> None:
+    """Say what is remarkable about rows of the input, once all of them are read."""
+    if problems.undecoded:
+        said = f"{counted(problems.undecoded)} skipped for not being UTF-8: --encoding {problems.guess}, perhaps, reads them"
+        emit(Notice(said, time.monotonic()))
+    for what, count, first in source.remarks.all():
+        if first is not None:
+            place = source.where(first)
+            emit(Notice(f"{counted(count)} ({place}{' …' if count > 1 else ''}): {what}", time.monotonic()))
+
+
+def tell_whole(source: Input, emit: Emit) -> None:
+    """Say what is remarkable about the input as a whole, as soon as it is open."""
+    for what, _, first in source.remarks.all():
+        if first is None:
+            emit(Notice(what, time.monotonic()))
+
 
 def checked(
-    rows: Iterable[Row | Invalid], renderer: Renderer, problems: Problems, added: Sequence[str]
+    source: Input, renderer: Renderer, problems: Problems, added: Sequence[str], blanks: Blanks
 ) -> Iterator[IntakeRow]:
     """Each row with the hash of its request; a row that cannot be sent is skipped and noted in `problems`.
 
-    `added` are the columns of the output that no row may have already.
+    `added` are the columns of the output that no row may have already, `blanks` what becomes of rows without text: what
+    they are is noted among the remarks of the input.
     """
     taken, render = frozenset(added), renderer.render
-    for item in rows:
+    for item in source:
         if isinstance(item, Row):
             line, key, text, fields = item
             try:
                 if taken and not taken.isdisjoint(fields):
                     raise _clash(item, added)
+                if blanks.columns and blanks.is_blank(fields):
+                    if blanks.policy is not Blank.SEND:
+                        source.remarks.add(blanks.said, line - source.remarks.offset)
+                    if blanks.policy is Blank.SKIP:
+                        yield IntakeRow(line, None, "", text, BLANK_ROW)
+                        continue
+                    if blanks.policy is Blank.COPY:
+                        render(item)
+                        yield IntakeRow(line, key, "", text)
+                        continue
                 digest = request_digest(render(item))
             except RenderError as error:
                 problems.add(line, error.message)
@@ -61,7 +112,7 @@ def checked(
             else:
                 yield IntakeRow(line, key, digest, text)
         else:
-            problems.add(item.line, item.reason, mixed=isinstance(item, Mixed))
+            problems.add(item.line, item.reason, item.text, mixed=isinstance(item, Mixed))
             yield IntakeRow(item.line, None, "", line_text(item.text), item.reason)
 
 

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 from batchrun.engine.export import reserved
-from batchrun.engine.intake import Problems, checked
+from batchrun.engine.intake import Problems, checked, tell_rows
 from batchrun.engine.start import opened
 from batchrun.events import Emit, IntakeProgress
 from batchrun.models import Request, Row
 from batchrun.plan import Plan
+from batchrun.plan.blanks import blanks_of
+from batchrun.plan.rendering import prompt_of
 from batchrun.plan.sources import Gathered
 from batchrun.prompts import Renderer
 
@@ -25,13 +27,14 @@ class Rehearsal:
 
 def rehearse(gathered: Gathered, emit: Emit) -> Rehearsal:
     """Open, check and render the whole input as a run would. Raises as `prepare`."""
-    source, plan, renderer = opened(gathered)
-    problems = Problems()
+    source, plan, renderer = opened(gathered, emit)
+    problems = Problems(source.where)
     sized = _Sized(renderer)
-    for count, _ in enumerate(checked(source, sized, problems, reserved(plan)), 1):
+    for count, _ in enumerate(checked(source, sized, problems, reserved(plan), blanks_of(plan, prompt_of(plan))), 1):
         if count % 10_000 == 0:
             emit(IntakeProgress(count))
     problems.refuse(source.name, skip_invalid=gathered.settings.skip_invalid)
+    tell_rows(source, problems, emit)
     return Rehearsal(plan, sized.rows, problems.count, sized.body_bytes, sized.first)
 
 

@@ -16,16 +16,20 @@ from batchrun import post, prompts, registry, rows, sim
 from batchrun.display import counted
 from batchrun.engine.export import reserved
 from batchrun.engine.guard import guarded
-from batchrun.engine.intake import Problems, checked
+from batchrun.engine.intake import Problems, checked, tell_rows, tell_whole
 from batchrun.engine.reuse import borrow, lender, unfinished
 from batchrun.engine.till import tariff_of
 from batchrun.errors import RefusedError
 from batchrun.events import Emit, IntakeProgress, Notice
 from batchrun.journal import Drift, Journal, Lock, Meta
+from batchrun.models import Kind
 from batchrun.plan import Plan, drift_text, plan_from_json, plan_to_json
+from batchrun.plan.blanks import blanks_of
+from batchrun.plan.inputs import check_rows_used, open_rows
 from batchrun.plan.outputs import STREAM, check_output, is_device, written_beside
 from batchrun.plan.rendering import plain_renderer, prompt_of
 from batchrun.plan.resolve import facts_of, resolve
+from batchrun.plan.settings import Settings
 from batchrun.plan.sources import Gathered
 from batchrun.prompts import Prompt, Renderer
 from batchrun.registry import RunFile
@@ -88,7 +92,8 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
     prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
     with ExitStack() as always, ExitStack() as undo:
         source = open_input(gathered, directory, prompt, always)
-        plan = planned(gathered, source, prompt)
+        tell_whole(source, emit)
+        plan = planned(gathered, source, prompt, emit)
         journals.prepare(registry.directory_for(plan.output, settings.runs_dir))
         other = lender(settings, plan)
         prepared = _claimed(plan, gathered, undo)
@@ -104,12 +109,13 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
     return prepared
 
 
-def opened(gathered: Gathered) -> tuple[Input, Plan, Renderer]:
+def opened(gathered: Gathered, emit: Emit) -> tuple[Input, Plan, Renderer]:
     """What a run would read, follow and send, for a look that makes no journal. Raises as `prepare`."""
     settings = gathered.settings
     prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
-    source = rows.open_input(settings.input or STREAM, id_column=settings.id_column, has_prompt=prompt is not None)
-    plan = planned(gathered, source, prompt)
+    source = open_rows(settings, settings.input or STREAM, has_prompt=prompt is not None)
+    tell_whole(source, emit)
+    plan = planned(gathered, source, prompt, emit)
     return source, plan, renderer_of(plan, prompt)
 
 
@@ -129,13 +135,14 @@ def open_input(gathered: Gathered, directory: Path, prompt: Prompt | None, alway
         journals.prepare(directory)
         spool = directory / f"{registry.new_id(time.time())}.spool"
         always.callback(spool.unlink, missing_ok=True)
-    return rows.open_input(name, id_column=settings.id_column, has_prompt=prompt is not None, spool=spool)
+    return open_rows(settings, name, has_prompt=prompt is not None, spool=spool)
 
 
-def planned(gathered: Gathered, source: Input, prompt: Prompt | None) -> Plan:
+def planned(gathered: Gathered, source: Input, prompt: Prompt | None, emit: Emit) -> Plan:
     """The plan for this input; refuses names and places that do not exist."""
     plan = resolve(gathered, facts_of(gathered.settings.input or STREAM, source), prompt)
-    if prompt is not None:
+    if prompt is not None and source.kind is Kind.ROWS:
+        check_rows_used(gathered.settings, source, prompt)
         prompts.check_variables(prompt, source.columns, plan.variables, plan.columns)
     post.check(plan.post)
     check_output(plan.output)
@@ -144,7 +151,25 @@ def planned(gathered: Gathered, source: Input, prompt: Prompt | None) -> Plan:
         raise RefusedError(
             f"{rows.RESERVED} is what an errors file adds, and readers take it off", "name another --output-column"
         )
-    return plan
+    return _under_earlier_name(plan, gathered.settings, emit)
+
+
+def _under_earlier_name(plan: Plan, settings: Settings, emit: Emit) -> Plan:
+    """The plan of the run that belongs to the earlier default name, `….jsonl` for every input, where there is one and
+    none with today's name: a changed default must not pay for the rows again. Raises StorageError where a damaged
+    journal may be its."""
+    if settings.output is not None or settings.format is not None or settings.fresh or plan.output_format == "jsonl":
+        return plan
+    output, earlier = Path(plan.output), Path(plan.output).with_suffix(".jsonl")
+    directory = registry.directory_for(plan.output, settings.runs_dir)
+    if registry.of_output(output, directory) is not None:
+        return plan
+    if registry.of_output(earlier, directory) is None:
+        registry.refuse_damaged(earlier, directory)
+        return plan
+    said = f"going on with the run of {earlier}, the default name of earlier versions: --output {output} begins another"
+    emit(Notice(said, time.monotonic()))
+    return replace(plan, output=str(earlier), output_format="jsonl")
 
 
 def renderer_of(plan: Plan, prompt: Prompt | None) -> Renderer:
@@ -237,8 +262,9 @@ def _meta(plan: Plan, run: str, created: float, directory: Path) -> Meta:
 
 def _fill(prepared: Prepared, source: Input, gathered: Gathered, emit: Emit) -> None:
     """Take the rows in: all of them the first time, what differs after that."""
-    problems = Problems()
-    found = checked(source, prepared.renderer, problems, reserved(prepared.plan))
+    problems = Problems(source.where)
+    blanks = blanks_of(prepared.plan, prompt_of(prepared.plan))
+    found = checked(source, prepared.renderer, problems, reserved(prepared.plan), blanks)
     journal = prepared.journal
     if journal.doubt is not None:
         emit(Notice(journal.doubt, time.monotonic()))
@@ -249,8 +275,10 @@ def _fill(prepared: Prepared, source: Input, gathered: Gathered, emit: Emit) -> 
     if not journal.taken_in:
         journal.take_in(_refusing(found, problems, source, gathered), told)
         journal.amend(_amended(prepared))
+        tell_rows(source, problems, emit)
         return
     drift = journal.compare(_refusing(found, problems, source, gathered), told)
+    tell_rows(source, problems, emit)
     _check_drift(prepared, drift, update=gathered.settings.update)
     journal.apply(_amended(prepared))
     if not drift.nothing:

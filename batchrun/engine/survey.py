@@ -24,7 +24,7 @@ from batchrun.engine.forecast import (
     input_tokens,
     total,
 )
-from batchrun.engine.intake import Problems, checked
+from batchrun.engine.intake import BLANK_ROW, Problems, checked, tell_rows
 from batchrun.engine.reuse import lender
 from batchrun.engine.start import opened
 from batchrun.engine.till import named_in, tariff_of
@@ -33,6 +33,8 @@ from batchrun.events import Emit, IntakeProgress
 from batchrun.journal import Reader
 from batchrun.models import Kind, Request, Row
 from batchrun.plan import Plan
+from batchrun.plan.blanks import blanks_of
+from batchrun.plan.rendering import prompt_of
 from batchrun.plan.sources import Gathered
 from batchrun.pricing import STANDARD, Price
 from batchrun.prompts import Renderer, request_digest
@@ -83,18 +85,24 @@ class Survey:
 
 def survey(gathered: Gathered, emit: Emit) -> Survey:
     """Open, check and render the whole input as a run would. Raises as `prepare`; makes no journal and no call."""
-    source, plan, inner = opened(gathered)
-    problems = Problems()
+    source, plan, inner = opened(gathered, emit)
+    problems = Problems(source.where)
     renderer = _Last(inner)
     counted = _Counted(plan, _run_of(plan, gathered), reuse=lender(gathered.settings, plan))
     total = sum(1 for _ in source) if plan.sample is not None else 0
-    for position, row in enumerate(checked(source, renderer, problems, reserved(plan)), 1):
-        if row.skipped is None and renderer.request is not None:
+    found = checked(source, renderer, problems, reserved(plan), blanks_of(plan, prompt_of(plan)))
+    for position, row in enumerate(found, 1):
+        if row.skipped is None and not row.request:
+            counted.survey.rows += 1  # answered without a request
+        elif row.skipped is BLANK_ROW:
+            counted.survey.skipped += 1
+        elif row.skipped is None and renderer.request is not None:
             counted.add(row.line, row.request, renderer.request, wanted=_wanted(plan, position, total))
         if position % 10_000 == 0:
             emit(IntakeProgress(position))
     problems.refuse(source.name, skip_invalid=gathered.settings.skip_invalid)
-    counted.survey.skipped = problems.count
+    counted.survey.skipped += problems.count
+    tell_rows(source, problems, emit)
     return counted.survey
 
 

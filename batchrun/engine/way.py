@@ -25,8 +25,10 @@ from batchrun.errors import ExitCode, StorageError
 from batchrun.events import AttemptStarted, Emit, Notice, RowLost
 from batchrun.journal import End, Journal
 from batchrun.limits import Gate, GateClosed, NeverFits, Permit
-from batchrun.models import Exchange, Outcome, Request, State
+from batchrun.models import Blank, Exchange, Outcome, Request, State
 from batchrun.plan import Plan
+from batchrun.plan.blanks import Blanks, blanks_of
+from batchrun.plan.rendering import prompt_of
 from batchrun.prompts import Renderer, ask_again, more_room
 from batchrun.replies import Checker
 from batchrun.retry import AskAgain, Done, GiveUp, Health, Meanings, Next, Policy, RetryIn, StopRun, Tries, Verdict
@@ -84,6 +86,9 @@ class Way:
         )
         self._held: list[tuple[Job, GiveUp]] = []
         self._down = False
+        copied = plan.blank is Blank.COPY
+        self._blanks = blanks_of(plan, prompt_of(plan)) if copied else Blanks((), None)
+        self._blank_value = "{}" if plan.output_fields else '""'
 
     async def go(self, job: Job) -> None:
         """The border that nothing foreign crosses: a bug costs a row, not the run. A row that was already handed on
@@ -126,7 +131,11 @@ class Way:
         if request is not None:
             await self._send(job, request)
             return
-        request = self._at.renderer.render(restore(row.line, row.key, row.text))
+        restored = restore(row.line, row.key, row.text)
+        if self._blanks.is_blank(restored.fields):
+            await self._finish(job, Outcome(State.DONE, True, None, None, frozenset(), self._blank_value))
+            return
+        request = self._at.renderer.render(restored)
         if retry.go_on(row.history, lent=row.lent is not None) is Next.SEND:
             await self._send(job, request)
         else:

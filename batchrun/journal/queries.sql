@@ -61,7 +61,7 @@ FROM attempts AS a LEFT JOIN replies ON replies.id = a.reply WHERE a.row = ? ORD
 
 -- name: settled_requests
 SELECT rows.seq, request FROM rows LEFT JOIN outcomes ON outcomes.row = rows.seq
-WHERE rows.seq > ? AND position IS NOT NULL AND (state = 'done' OR (state = 'failed' AND final)
+WHERE rows.seq > ? AND position IS NOT NULL AND request <> '' AND (state = 'done' OR (state = 'failed' AND final)
 OR EXISTS (SELECT 1 FROM twins WHERE twins.row = rows.seq AND twins.reply IS NOT NULL)) ORDER BY rows.seq LIMIT ?
 
 -- name: offered_requests

@@ -11,13 +11,28 @@ from batchrun.models import Kind
 
 STREAM = "-"
 _DEVICES = frozenset({"/dev", "/dev/fd", "/proc/self/fd"})
-_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+_FORMATS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".parquet": "parquet",
+    ".xlsx": "xlsx",
+}
+_ALIKE = frozenset({"csv", "tsv"})
+"""Formats of an input whose output has the same one, where none is chosen."""
 
 
-def default_output(stem: str, kind: Kind, prompt: str | None, form: str | None) -> str:
-    """The output's name where none is chosen, in the current directory: `reviews.translate.jsonl`."""
+def default_output(stem: str, kind: Kind, prompt: str | None, form: str) -> str:
+    """The output's name where none is chosen, in the current directory: `reviews.translate.csv`."""
     middle = {Kind.ROWS: prompt or "output", Kind.BATCH: "results", Kind.BODIES: "output"}[kind]
-    return f"{stem}.{middle}.{form or 'jsonl'}"
+    return f"{stem}.{middle}.{form}"
+
+
+def default_format(kind: Kind, input_format: str) -> str:
+    """The format of an output where none is chosen: a table of text like its input, else JSONL."""
+    return input_format if kind is Kind.ROWS and input_format in _ALIKE else "jsonl"
 
 
 def is_device(output: str | Path) -> bool:
@@ -29,10 +44,12 @@ def is_device(output: str | Path) -> bool:
 def output_format(output: str, chosen: str | None, kind: Kind) -> str:
     """The format of the output: the chosen one, else by suffix, else JSONL. Raises RefusedError."""
     if chosen is not None and chosen not in _FORMATS.values():
-        raise RefusedError(f"--format must be jsonl, csv or parquet, not {chosen}")
+        raise RefusedError(f"--format must be jsonl, csv, tsv, parquet or xlsx, not {chosen}")
     found = chosen or _by_suffix(output)
     if kind is Kind.BATCH and found != "jsonl":
         raise RefusedError("results of an OpenAI Batch file are written as JSONL", "name the output NAME.jsonl")
+    if found == "xlsx" and output == STREAM:
+        raise RefusedError("an Excel workbook cannot be written to standard output", "name a file: --output NAME.xlsx")
     return found
 
 
@@ -43,7 +60,7 @@ def _by_suffix(output: str) -> str:
     if suffix not in _FORMATS:
         raise RefusedError(
             f"cannot tell the format of {output}",
-            "name it .jsonl, .csv or .parquet, or add --format jsonl, csv or parquet",
+            "name it .jsonl, .csv, .tsv, .parquet or .xlsx, or add --format with one of these",
         )
     return _FORMATS[suffix]
 

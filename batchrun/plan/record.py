@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 from batchrun.errors import StorageError
-from batchrun.models import Endpoint, Flag, Kind
+from batchrun.models import Blank, Endpoint, Flag, Kind
 from batchrun.providers import ANY
 
 
@@ -73,6 +73,7 @@ class Plan:
     limit: int | None = None
     sample: int | None = None
     skip_invalid: bool = False
+    blank: Blank | None = None
     fail_on: frozenset[Flag] = frozenset({Flag.EMPTY})
     schema_retries: int = 2
     retry_truncated: int = 0
@@ -112,6 +113,7 @@ def fail_on_names(flags: frozenset[Flag]) -> list[str]:
 _READERS: dict[str, Callable[[Any], Any]] = {
     "kind": Kind,
     "endpoint": Endpoint,
+    "blank": lambda name: None if name is None else Blank(name),
     "fail_on": fail_on,
     "answers": tuple,
     "output_fields": tuple,

@@ -10,7 +10,14 @@ from batchrun.errors import InputError, RefusedError
 from batchrun.models import Endpoint, Kind
 from batchrun.plan.address import check_base_url, check_secrecy, is_loopback
 from batchrun.plan.keys import Key, find_key
-from batchrun.plan.outputs import check_clash, check_not_input, default_output, output_fields, output_format
+from batchrun.plan.outputs import (
+    check_clash,
+    check_not_input,
+    default_format,
+    default_output,
+    output_fields,
+    output_format,
+)
 from batchrun.plan.profiles import PRICES, Profile
 from batchrun.plan.record import Plan
 from batchrun.plan.seal import check_seal, seal
@@ -31,6 +38,7 @@ _LIMITS = (
         "limit",
         "sample",
         "skip_invalid",
+        "blank",
         "fail_on",
         "schema_retries",
         "retry_truncated",
@@ -152,7 +160,8 @@ def _endpoint_of_bodies(columns: tuple[str, ...]) -> Endpoint:
 def _output(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> dict[str, Any]:
     settings = gathered.settings
     name = prompt.name if prompt else None
-    output = settings.output or default_output(facts.stem, facts.kind, name, settings.format)
+    form = settings.format or default_format(facts.kind, facts.format)
+    output = settings.output or default_output(facts.stem, facts.kind, name, form)
     check_not_input(output, [facts.source, prompt.path if prompt else None])
     column = settings.output_column or "output"
     schema = prompt.outputs if prompt else None

@@ -1,17 +1,19 @@
 """Settings: every option of a run with its form and its built-in default. Where values come from: `sources`."""
 
+import codecs
 from collections.abc import Callable
 from typing import Annotated, Any, cast
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from batchrun.models import Endpoint, Flag
+from batchrun.models import Blank, Endpoint, Flag
 from batchrun.plan.durations import parse_duration
 from batchrun.plan.profiles import DEFAULT
 from batchrun.plan.record import fail_on
 
 PREFIX = "BATCHRUN_"
+FORMATS = ("jsonl", "csv", "tsv", "parquet", "xlsx")
 _ENDPOINTS = {endpoint.rsplit("/", 1)[1]: endpoint for endpoint in Endpoint} | {"chat": Endpoint.CHAT}
 
 
@@ -77,9 +79,24 @@ def _flags(value: object) -> frozenset[Flag]:
 
 
 def _format(value: object) -> str:
-    if value not in ("jsonl", "csv", "parquet"):
-        raise ValueError(f"must be jsonl, csv or parquet, not {value!r}")
+    if value not in FORMATS:
+        raise ValueError(f"must be one of {', '.join(FORMATS)}, not {value!r}")
     return str(value)
+
+
+def _blank(value: object) -> Blank:
+    if value not in tuple(Blank):
+        raise ValueError(f"must be one of {', '.join(Blank)}, not {value!r}")
+    return Blank(str(value))
+
+
+def _encoding(value: object) -> str:
+    try:
+        name = codecs.lookup(str(value)).name
+        "".encode(name)
+    except (LookupError, ValueError):  # unknown, or no encoding of text
+        raise ValueError(f"must be an encoding of text, such as cp1252, utf-16 or shift_jis, not {value!r}") from None
+    return name
 
 
 def _functions(value: object) -> tuple[str, ...]:
@@ -139,6 +156,9 @@ class Settings(BaseSettings):
     columns: Table = {}
     sim: Annotated[dict[str, Any], NoDecode] = {}
     id_column: Text | None = None
+    sheet: Text | None = None
+    encoding: Annotated[str, BeforeValidator(_encoding)] | None = None
+    path: Text | None = None
     output_column: Text | None = None
 
     concurrency: Annotated[int, BeforeValidator(_count(1))] = 256
@@ -154,6 +174,7 @@ class Settings(BaseSettings):
     limit: Annotated[int, BeforeValidator(_count(1))] | None = None
     sample: Annotated[int, BeforeValidator(_count(1))] | None = None
     skip_invalid: bool = False
+    blank: Annotated[Blank, BeforeValidator(_blank)] | None = None
     fail_on: Annotated[frozenset[Flag], NoDecode, BeforeValidator(_flags)] = frozenset({Flag.EMPTY})
     schema_retries: Annotated[int, BeforeValidator(_count(0))] = 2
     retry_truncated: Annotated[int, BeforeValidator(_count(0))] = 0

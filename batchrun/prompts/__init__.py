@@ -11,9 +11,10 @@ from batchrun.prompts.files import Listing, available, default_places, load
 from batchrun.prompts.parse import parse
 from batchrun.prompts.render import renderer
 from batchrun.prompts.request import ask_again, more_room, request_digest
-from batchrun.prompts.variables import check_variables
+from batchrun.prompts.variables import ABSENT, cell, check_variables
 
 __all__ = [
+    "ABSENT",
     "InputField",
     "Listing",
     "Message",
@@ -24,6 +25,7 @@ __all__ = [
     "available",
     "batch_renderer",
     "body_renderer",
+    "cell",
     "check_variables",
     "default_places",
     "load",

@@ -17,9 +17,7 @@ from batchrun.prompts import sandbox
 from batchrun.prompts.definition import Message, Prompt, Renderer, RenderError
 from batchrun.prompts.filters import MAX_OUTPUT, TooLargeError
 from batchrun.prompts.request import frame, members, output_limit
-from batchrun.prompts.variables import check_names, fixed_values
-
-_ABSENT = object()
+from batchrun.prompts.variables import ABSENT, cell, check_names, fixed_values
 
 _MISFITS = (
     *(TooLargeError, TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError),
@@ -59,15 +57,15 @@ class _Values:
 
     def source(self, name: str) -> tuple[str, Any]:
         """The column of a variable, and what holds where a row has no such column."""
-        return self._columns.get(name, name), self._defaults.get(name, _ABSENT)
+        return self._columns.get(name, name), self._defaults.get(name, ABSENT)
 
     def of(self, name: str, fields: Mapping[str, Any]) -> Any:
-        """The value for this row, `_ABSENT` for none. A null gives way to a default."""
+        """The value for this row, `ABSENT` for none. A null gives way to a default."""
         if name in self.fixed:
             return self.fixed[name]
         column, default = self.source(name)
-        value = fields.get(column, _ABSENT)
-        return default if value is _ABSENT or (value is None and default is not _ABSENT) else value
+        value = cell(fields, column)
+        return default if value is ABSENT or (value is None and default is not ABSENT) else value
 
     def refuse(self, fields: Mapping[str, Any], otherwise: str = "", *, printed: str | None = None) -> NoReturn:
         """Raises the error for a row that could not be rendered, naming the variables it lacks, if any.
@@ -89,12 +87,12 @@ class _Values:
         value = self.of(name, fields)
         if value is None:
             return name not in self.prompt.nullable
-        return value is _ABSENT and name not in self.prompt.optional
+        return value is ABSENT and name not in self.prompt.optional
 
     def _named(self, name: str, fields: Mapping[str, Any]) -> str:
         column, _ = self.source(name)
         mapped = f" (column `{column}`)" if column != name else ""
-        return f"`{name}`{mapped}" + (", which is null" if fields.get(column, _ABSENT) is None else "")
+        return f"`{name}`{mapped}" + (", which is null" if cell(fields, column) is None else "")
 
 
 class _TemplateMessage:
@@ -110,7 +108,7 @@ class _TemplateMessage:
 
     def render(self, fields: Mapping[str, Any]) -> bytes:
         """The text as the inside of a JSON string."""
-        values = {name: value for name in self._names if (value := self._values.of(name, fields)) is not _ABSENT}
+        values = {name: value for name in self._names if (value := self._values.of(name, fields)) is not ABSENT}
         last = self._last
         if last is not None and values == last[0]:
             return last[1]
@@ -164,8 +162,10 @@ class _PromptRenderer:
         try:
             for index, name, column, default in self._slots:
                 value = fields.get(column)
+                if value is None and "." in column and (value := cell(fields, column)) is ABSENT:
+                    value = None
                 if value is None:
-                    if default is _ABSENT or default is None:
+                    if default is ABSENT or default is None:
                         self._values.refuse(fields, printed=name)
                     value = default
                 body[index] = orjson.dumps(value if type(value) is str else str(value))[1:-1]

@@ -7,7 +7,7 @@ name), then the default of the prompt's `inputs`. A null counts as absent unless
 import json
 from collections.abc import Mapping, Sequence
 from shlex import quote
-from typing import Any
+from typing import Any, cast
 
 from batchrun.errors import PromptError
 from batchrun.prompts.definition import Prompt, did_you_mean, nearest
@@ -15,6 +15,22 @@ from batchrun.prompts.definition import Prompt, did_you_mean, nearest
 _JSON_KINDS = frozenset(
     ["integer", "int", "number", "float", "double", "boolean", "bool", "array", "list", "object", "dict"]
 )
+
+
+ABSENT = object()
+"""The value of a column that a row does not have."""
+
+
+def cell(fields: Mapping[str, Any], column: str) -> Any:
+    """The value of a column, `ABSENT` for none; `data.text` is the member `text` of the column `data`, where no column
+    has that very name."""
+    value = fields.get(column, ABSENT)
+    if value is not ABSENT or "." not in column:
+        return value
+    found: Any = fields
+    for name in column.split("."):
+        found = cast("dict[str, Any]", found).get(name, ABSENT) if isinstance(found, dict) else ABSENT
+    return found
 
 
 def check_variables(
@@ -29,7 +45,7 @@ def check_variables(
     if not columns:
         return
     for name, column in column_map.items():
-        if column not in columns:
+        if column not in columns and column.partition(".")[0] not in columns:
             near = did_you_mean(column, tuple(columns))
             raise PromptError(f"--column {name}={column}: the input has no column `{column}`{near}", _has(columns))
     known = set(columns) | set(variables) | set(column_map) | set(prompt.defaults) | prompt.optional

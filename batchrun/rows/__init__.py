@@ -1,12 +1,13 @@
 """Every input format in, every output format out.
 
-Input is streamed: JSONL, JSON arrays, CSV, TSV, text, directories and globs, stdin; gzip and zstd by content; Parquet
-and Excel with the extra `data`. A record is a `Row` whose text is one JSON object on one line, or an `Invalid` with
+Input is streamed: JSONL, JSON arrays, CSV, TSV, text, directories and globs, stdin; gzip and zstd by content; Parquet,
+Arrow and Excel with the extra `data`, PDF with `documents`. A record is a `Row` whose text is one JSON object on one line, or an `Invalid` with
 its line and its reason; neither is ever dropped. This package knows nothing of prompts, providers or the journal.
 """
 
-from batchrun.rows.check import RESERVED
-from batchrun.rows.input import Input, open_input
+from batchrun.rows.check import NOT_UTF8, RESERVED
+from batchrun.rows.guess import encoding_hint
+from batchrun.rows.input import Input, Reading, Refusal, open_input
 from batchrun.rows.kinds import Mixed
 from batchrun.rows.members import (
     batch_error_line,
@@ -18,18 +19,23 @@ from batchrun.rows.members import (
     note_text,
     restore,
 )
-from batchrun.rows.writers import RowWriter, check_format, columns_of, writer
+from batchrun.rows.writers import Exact, RowWriter, check_format, columns_of, writer
 
 __all__ = [
+    "NOT_UTF8",
     "RESERVED",
+    "Exact",
     "Input",
     "Mixed",
+    "Reading",
+    "Refusal",
     "RowWriter",
     "batch_error_line",
     "batch_line",
     "check_format",
     "clash",
     "columns_of",
+    "encoding_hint",
     "error_text",
     "insert_members",
     "line_text",

@@ -22,12 +22,16 @@ ROW_LIMIT = 32 * 1024 * 1024
 DEPTH_LIMIT = 200
 EXCERPT = 480
 RESERVED = "_batchrun"
+NOT_UTF8 = "not UTF-8"
+"""How the reason begins of a record that is not text in UTF-8."""
 
 Record = tuple[int, str, dict[str, Any]]
 
 _NAMES: dict[type, str] = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _BLANKS = re.compile(r"[ \t\r\n]*")
+_DOUBLED = re.compile(r'Detected duplicate key "(.*)" at line \d+ column \d+$', re.DOTALL)
+_OBJECT_HINT = ': a row is an object, such as {"text": "…"}'
 _LINE_BREAKS = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
 
 
@@ -48,7 +52,7 @@ class Member(NamedTuple):
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise RefusedRowError(f"{name} is not JSON")
+    raise RefusedRowError(f"{name} is not JSON: write null in its place")
 
 
 _decoder = JSONDecoder(parse_constant=_refuse_constant)
@@ -57,14 +61,19 @@ encode = JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _encode_string = json.encoder.encode_basestring
 
 
-def parse(text: str) -> dict[str, Any]:
-    """The fields of a row's text. Raises RefusedRowError with the reason; about 1 µs for 400 characters."""
+def parse(text: str, doubled: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """The fields of a row's text. Raises RefusedRowError with the reason; about 1 µs for 400 characters.
+
+    `doubled` is told the name of a member that appears twice in one object.
+    """
     try:
-        fields = from_json(text.encode(), allow_inf_nan=False)
-    except ValueError:
+        fields = from_json(text.encode(), allow_inf_nan=False, catch_duplicate_keys=doubled is not None)
+    except ValueError as error:
         fields = _parse_exactly(text)
+        if doubled is not None and (found := _DOUBLED.match(str(error))):
+            doubled(found[1])
     if not isinstance(fields, dict):
-        raise RefusedRowError(f"not an object but {_what(fields)}")
+        raise RefusedRowError(f"not an object but {_what(fields)}{_OBJECT_HINT}")
     row = cast("dict[str, Any]", fields)
     if len(text) > 2 * DEPTH_LIMIT:
         _refuse_depth(text, row)
@@ -128,8 +137,8 @@ def undecodable(line: int, data: bytes) -> Invalid:
     try:
         data.decode()
     except UnicodeDecodeError as error:
-        return invalid(line, text, f"not UTF-8 at byte {error.start + 1} of the line (0x{data[error.start]:02x})")
-    return invalid(line, text, "not UTF-8")
+        return invalid(line, text, f"{NOT_UTF8} at byte {error.start + 1} of the line (0x{data[error.start]:02x})")
+    return invalid(line, text, NOT_UTF8)
 
 
 def too_long(line: int, data: bytes) -> Invalid:

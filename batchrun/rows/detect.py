@@ -1,57 +1,123 @@
 """Which format an input is: by its content first, then by its suffix.
 
-`PAR1` and zip are Parquet and Excel, a first line that is a JSON object is JSONL and `[` before an object is a JSON
-array, whatever the file is called. Beyond that the suffix decides; where there is none that says anything (stdin),
-lines that are equally wide under a header of short plain names are a table, and all else is text.
+`PAR1`, Arrow's marks and ZIP are Parquet, Arrow and Excel, a first line that is a JSON object is JSONL and `[` before an
+object is a JSON array, whatever the file is called. Beyond that the suffix decides; where there is none that says
+anything (stdin), lines that are equally wide under a header of short plain names are a table, and all else is text.
 """
 
 import re
+import tomllib
+import zipfile
+from functools import cache
+from importlib import resources
+from json import JSONDecodeError, JSONDecoder
+from typing import NamedTuple
 
 from batchrun.errors import InputError
 from batchrun.rows.check import RefusedRowError, parse
+from batchrun.rows.dialect import DELIMITERS, widths
 from batchrun.rows.source import BOM, Source
-from batchrun.rows.table import DELIMITERS, widths
 
 JSONL_SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonlines")
+TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".log", ".rst")
 BY_SUFFIX = {
     **dict.fromkeys(JSONL_SUFFIXES, "jsonl"),
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    **dict.fromkeys((".txt", ".text", ".md", ".markdown", ".log", ".rst"), "text"),
+    **dict.fromkeys((".csv", ".psv"), "csv"),
+    **dict.fromkeys((".tsv", ".tab"), "tsv"),
+    **dict.fromkeys(TEXT_SUFFIXES, "text"),
 }
+DOCUMENTS = ("pdf", "docx", "epub", "html")
+"""Formats of which the text is read: one row a file."""
+_HEAD = 64 * 1024
 _ARRAY = re.compile(r"\s*\[\s*[{\]]")
 _COLUMN = re.compile(r"[^\W\d][\w.-]*( [\w.-]+){0,3}")
+_HTML = re.compile(r"\s*<(!doctype html|html)\b", re.IGNORECASE)
+_HTML_SUFFIXES = (".html", ".htm", ".xhtml")
+_UTF16 = "Read it with --encoding utf-16, or save it as UTF-8."
 _UNREADABLE = (
-    (b"\xff\xfe", "UTF-16", "Save it as UTF-8 (iconv -f UTF-16 -t UTF-8)."),
-    (b"\xfe\xff", "UTF-16", "Save it as UTF-8 (iconv -f UTF-16 -t UTF-8)."),
-    (b"\xd0\xcf\x11\xe0", "an Excel workbook of the old kind (.xls)", "Save it as .xlsx or CSV."),
-    (b"%PDF-", "a PDF file", "Extract its text first."),
+    (b"\xff\xfe", "UTF-16", _UTF16),
+    (b"\xfe\xff", "UTF-16", _UTF16),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook or Word document of the old kind (.xls, .doc)", "Save it as .xlsx or CSV, .docx or text."),
     (b"SQLite format 3\0", "an SQLite database", "Export the table as CSV or JSONL first."),
-)
+)  # fmt: skip
+_PACKED = ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"\xff\xff\xff\xff", "arrow"), (b"%PDF-", "pdf"))
+_NAMES = {"parquet": "a Parquet file", "arrow": "an Arrow file", "pdf": "a PDF file", "excel": "an Excel workbook"}
+_SENTENCE_END = re.compile(r"[.!?…:。！？][\"'”’»)\]]*$")
 
 
-def format_of(source: Source) -> str:
-    """jsonl, json, csv, tsv, text, parquet or excel. Raises InputError for what is none of them."""
-    data = source.head()
+class Archive(NamedTuple):
+    """What a ZIP archive is; `format` is None for one that is not read, and `hint` then what to do."""
+
+    what: str
+    format: str | None
+    hint: str
+
+
+def format_of(source: Source, *, decoded: bool = False) -> str:
+    """jsonl, json, objects, csv, tsv, text, parquet, arrow, excel, pdf, docx, epub, html. Raises InputError for what is
+    none of them. `decoded`: an encoding is stated, so that the bytes need not be UTF-8."""
+    data = source.head(_HEAD)
     if not data.removeprefix(BOM).strip():
         raise InputError(f"{source.name} has no rows: it is empty.")
-    packed_table = _packed_table(data)
-    if packed_table:
+    packed = next((format for magic, format in _PACKED if data.startswith(magic)), None)
+    if packed is None and data.startswith(b"PK\x03\x04"):
+        packed = _zip_format(source)
+    if packed is not None:
         if source.packed():
-            raise InputError(
-                f"{source.name} is a {packed_table.capitalize()} file inside an archive.", "Unpack it first."
-            )
-        return packed_table
-    _refuse_unreadable(data, source.name)
+            what = _NAMES.get(packed, "a document")
+            raise InputError(f"{source.name} is {what} inside an archive.", "Unpack it first.")
+        return packed
+    if not decoded:
+        _refuse_unreadable(data, source.name)
     text = data.removeprefix(BOM).decode(errors="replace")
     return _by_content(text, source.suffix) or BY_SUFFIX.get(source.suffix) or _by_shape(text)
 
 
-def _packed_table(data: bytes) -> str | None:
-    if data.startswith(b"PAR1"):
-        return "parquet"
-    return "excel" if data.startswith(b"PK\x03\x04") else None
+def is_wrapped(text: str) -> bool:
+    """Whether a text is paragraphs whose sentences run on from line to line: their lines end where there was no room.
+
+    At least two paragraphs of two lines or more; most paragraphs end as a sentence does, and most other lines do not.
+    """
+    paragraphs = [lines for part in re.split(r"\n[ \t\r]*\n", text) if len(lines := part.strip().splitlines()) > 0]
+    inner = [line.rstrip() for lines in paragraphs for line in lines[:-1]]
+    ends = [lines[-1].rstrip() for lines in paragraphs if len(lines) > 1]
+    if len(ends) < 2:
+        return False
+    running = sum(not _SENTENCE_END.search(line) for line in inner)
+    ended = sum(bool(_SENTENCE_END.search(line)) for line in ends)
+    return running * 2 > len(inner) and ended * 3 >= len(ends) * 2
+
+
+def _zip_format(source: Source) -> str:
+    if source.packed():
+        return "excel"
+    try:
+        with zipfile.ZipFile(source.path) as archive:
+            found = zip_kind(archive)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise InputError(f"{source.name} cannot be read as a ZIP archive: {error}.", "Fetch it again.") from error
+    if found.format is None:
+        raise InputError(f"{source.name} is {found.what}, which cannot be read.", found.hint)
+    return found.format
+
+
+def zip_kind(archive: zipfile.ZipFile) -> Archive:
+    """What an archive is. Raises what `zipfile` raises for one that is damaged or encrypted."""
+    names = archive.namelist()
+    mimetype = ""
+    if "mimetype" in names:
+        with archive.open("mimetype") as file:
+            mimetype = file.read(100).decode("ascii", "replace").strip()
+    for kind in _kinds():
+        if kind.get("member") in names or (mimetype and kind.get("mimetype") == mimetype):
+            return Archive(kind["what"], kind.get("format"), kind.get("hint", ""))
+    return Archive("a ZIP archive", None, "Unpack it, and name a file or the directory.")
+
+
+@cache
+def _kinds() -> list[dict[str, str]]:
+    table = resources.files("batchrun.rows").joinpath("archives.toml").read_text(encoding="utf-8")
+    return tomllib.loads(table)["kinds"]
 
 
 def _refuse_unreadable(data: bytes, name: str) -> None:
@@ -60,16 +126,34 @@ def _refuse_unreadable(data: bytes, name: str) -> None:
             raise InputError(f"{name} is {what}, which cannot be read.", hint)
     start = data[:64].removeprefix(BOM)
     if len(start) > 3 and (start[1::2].count(0) * 4 > len(start) or start[::2].count(0) * 4 > len(start)):
-        raise InputError(f"{name} looks like UTF-16 or a binary file, not like text.", "Save it as UTF-8.")
+        raise InputError(f"{name} looks like UTF-16 or a binary file, not like text.", _UTF16)
 
 
 def _by_content(text: str, suffix: str) -> str | None:
+    if suffix in _HTML_SUFFIXES or _HTML.match(text):
+        return "html"
     if _ARRAY.match(text) or (suffix == ".json" and text.lstrip().startswith("[")):
         return "json"
     first = text.lstrip().partition("\n")[0]
-    if first.startswith("{") and (suffix not in BY_SUFFIX or _is_object(first)):
-        return "jsonl"
-    return None
+    if not first.startswith("{"):
+        return None
+    if _is_sequence(text.lstrip(), first):
+        return "objects"
+    return "jsonl" if suffix not in BY_SUFFIX or _is_object(first) else None
+
+
+def _is_sequence(text: str, first: str) -> bool:
+    """Whether the objects are not one a line: the first one goes on over several lines, or others follow it in its own."""
+    try:
+        value, end = JSONDecoder().raw_decode(text)
+    except RecursionError:
+        return False
+    except JSONDecodeError as error:
+        cut = error.pos >= len(text) - 1 or error.msg.startswith("Unterminated string")
+        return cut and len(first) < len(text) and len(text) >= _HEAD // 2
+    if not isinstance(value, dict):
+        return False
+    return end > len(first) or first[end:].lstrip().startswith("{")
 
 
 def _is_object(line: str) -> bool:

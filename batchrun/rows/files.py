@@ -1,8 +1,8 @@
-"""A directory or a glob: a file is a row with `path`, `name` and `text`.
+"""A directory or a glob: a file is a row with `path`, `name` and `text`, or files of rows of one kind are one input.
 
 Directories are read with everything below them, in the order of the paths; hidden files and directories are left
 out, links to directories are not followed. `path` is relative to the directory, or as the glob matched it. A file
-that is not UTF-8 text, that cannot be read or that is too large is an invalid record, named by its path.
+that is not text, that cannot be read or that is too large is an invalid record.
 """
 
 import glob
@@ -15,7 +15,21 @@ from batchrun.display import printable
 from batchrun.errors import InputError
 from batchrun.models import Invalid
 from batchrun.rows.check import ROW_LIMIT, Record, encodable, invalid, string
-from batchrun.rows.source import BOM, translated
+from batchrun.rows.detect import BY_SUFFIX
+from batchrun.rows.source import BOM, suffix_of, translated
+from batchrun.rows.texts import UnreadableError, document_text
+
+_ROWS = {
+    **{suffix: format for suffix, format in BY_SUFFIX.items() if format in ("jsonl", "csv", "tsv")},
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
+"""What the suffix of a file of rows says of its format."""
+NEEDS_CONTENT = ".json"
+"""A suffix that is one of rows, or of one document each."""
+_BESIDE = "_"
+"""How the names begin that Spark and Hive write beside the files of rows."""
 
 
 def is_glob(source: str) -> bool:
@@ -41,10 +55,22 @@ def matching(pattern: str) -> list[tuple[str, Path]]:
     return found
 
 
-def read_files(files: Sequence[tuple[str, Path]]) -> Iterator[Record | Invalid]:
+def files_of_rows(found: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """The files, if all of them have suffixes of rows of one format; none otherwise."""
+    wanted = [file for file in found if not file[1].name.startswith(_BESIDE)]
+    suffixes = {suffix_of(name) for name, _ in wanted}
+    one_json = NEEDS_CONTENT in suffixes and len(suffixes) > 1
+    formats = {_ROWS.get(suffix) for suffix in suffixes}
+    return wanted if len(formats) == 1 and None not in formats and not one_json else []
+
+
+def read_files(files: Sequence[tuple[str, Path]], encoding: str | None) -> Iterator[Record | Invalid]:
     """A record per file; its line is the number of the file, from 1."""
     for number, (name, path) in enumerate(files, 1):
-        yield _record(number, name, path) if encodable(name) else invalid(number, name, "a name that is not UTF-8")
+        if encodable(name):
+            yield _record(number, name, path, encoding)
+        else:
+            yield invalid(number, name, "a name that is not UTF-8")
 
 
 def _below(directory: Path) -> Iterator[Path]:
@@ -59,7 +85,7 @@ def _raise(error: OSError) -> NoReturn:
     raise error
 
 
-def _record(number: int, name: str, path: Path) -> Record | Invalid:
+def _record(number: int, name: str, path: Path, encoding: str | None) -> Record | Invalid:
     try:
         with path.open("rb") as file:
             data = file.read(ROW_LIMIT + 1)
@@ -68,9 +94,14 @@ def _record(number: int, name: str, path: Path) -> Record | Invalid:
     if len(data) > ROW_LIMIT:
         return invalid(number, name, f"larger than {ROW_LIMIT // 1024**2} MiB")
     try:
-        text = data.removeprefix(BOM).decode()
+        text = document_text(data, suffix_of(name))
+        if text is None:
+            text = data.decode(encoding) if encoding else data.removeprefix(BOM).decode()
+    except UnreadableError as error:
+        return invalid(number, name, str(error))
     except UnicodeDecodeError:
-        return invalid(number, name, "not text in UTF-8")
+        what = encoding or "UTF-8 (name its encoding with --encoding, or leave it out)"
+        return invalid(number, name, f"not text in {what}")
     if "\0" in text:
         return invalid(number, name, "a binary file")
     fields = {"path": name, "name": path.name, "text": text}

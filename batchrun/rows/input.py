@@ -1,7 +1,8 @@
 """An input that is open: what it is, and its rows as often as they are asked for."""
 
 import os
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,52 +13,88 @@ from batchrun.errors import InputError
 from batchrun.models import Invalid, Kind, Row
 from batchrun.rows import files
 from batchrun.rows.check import RESERVED, Record
-from batchrun.rows.detect import format_of
-from batchrun.rows.extras import library, read_excel, read_parquet
-from batchrun.rows.jsons import read_array, read_jsonl
-from batchrun.rows.kinds import NO_COLUMN, Identity, identity_of, is_note
-from batchrun.rows.source import Source, is_stream, regular, spooled, unpacked_name
-from batchrun.rows.table import delimiter_of, read_table, read_text
+from batchrun.rows.columnar import read_arrow, read_parquet
+from batchrun.rows.detect import BY_SUFFIX, DOCUMENTS, format_of, is_wrapped
+from batchrun.rows.dialect import csv_dialect, tsv_dialect
+from batchrun.rows.extras import library
+from batchrun.rows.jsons import read_array, read_jsonl, read_sequence
+from batchrun.rows.kinds import NO_COLUMN, Identity, identity_of, is_note, list_in, pandas_orient
+from batchrun.rows.remarks import Remarks
+from batchrun.rows.source import Source, is_stream, recoded, regular, spooled, suffix_of, unpacked_name, with_line_feeds
+from batchrun.rows.table import read_table, read_text
+from batchrun.rows.workbook import read_excel
 
 _LOOKED_AT = 100
+_OF_JSON = frozenset({"jsonl", "json", "objects"})
+_OF_TEXT = frozenset({*_OF_JSON, "csv", "tsv", "text", "files"})
+_TABLES = frozenset(suffix for suffix, format in BY_SUFFIX.items() if format != "text")
 
 Records = Callable[[], Iterator[Record | Invalid]]
 
 
+class Refusal(NamedTuple):
+    """Why a file is not read a line at a time, and what to do instead."""
+
+    what: str
+    hint: str
+
+
+class Reading(NamedTuple):
+    """How an input is to be read, where that is chosen.
+
+    `encoding` of text, `sheet` of a workbook (a name, or a number from 1), `path` of the list of rows in a JSON object
+    (`data.items`). `structured` tells of a file by its name and beginning whether its lines are no rows; `lines` reads
+    them as rows all the same.
+    """
+
+    encoding: str | None = None
+    sheet: str | None = None
+    path: str | None = None
+    lines: bool = False
+    structured: Callable[[str, bytes], Refusal | None] = lambda _name, _head: None
+
+
 class Place(NamedTuple):
-    """What an input is called and where its format comes from."""
+    """What an input is called and where its format comes from; `where` names the place of a line of it."""
 
     format: str
     name: str
     stem: str
     size: int | None
+    where: Callable[[int], str]
 
 
 class Input:
     """One input. Iterating reads it from its beginning, each time anew, and holds no more than a record or two.
 
-    `kind` is what the first valid record is; `format` one of jsonl, json, csv, tsv, text, files, parquet, excel;
-    `name` what messages call it, safe to show; `stem` the file's name without its suffixes, the beginning of a default
-    output name; `columns` the members of the first 100 records in order of appearance; `size` the bytes on disk, None
-    for several files; `id_column` the column that identifies the rows, None if that is their content.
+    `kind` is what the first valid record is; `format` one of jsonl, json, objects, csv, tsv, text, files, parquet,
+    arrow, excel; `name` what messages call it, safe to show; `stem` the file's name without its suffixes, the beginning
+    of a default output name; `columns` the members of the first 100 records in order of appearance; `size` the bytes on
+    disk, None for several files; `id_column` the column that identifies the rows, None if that is their content;
+    `wrapped` the list that looks like the rows, where the input is one object. `where` names the place of a line;
+    `remarks` are those of the last reading.
 
     Iterating raises InputError where the rest cannot be read: a cut archive, an array or a quotation that is never
     closed, a file that changes meanwhile. A single bad record is an `Invalid`, one of another kind a `Mixed`.
     """
 
-    def __init__(self, records: Records, identity: Identity, place: Place, columns: tuple[str, ...]) -> None:
+    def __init__(self, records: Records, look: "_Look", place: Place, remarks: Remarks) -> None:
         self._records = records
-        self._identity = identity
-        self.kind: Kind = identity.kind
-        self.id_column: str | None = identity.id_column
+        self._identity = look.identity
+        self.kind: Kind = look.identity.kind
+        self.id_column: str | None = look.identity.id_column
         self.format = place.format
         self.name = place.name
         self.stem = place.stem
         self.size = place.size
-        self.columns = columns
+        self.where = place.where
+        self.columns = tuple(look.columns)
+        self.wrapped = look.wrapped
+        self.remarks = remarks
 
     def __iter__(self) -> Iterator[Row | Invalid]:
-        row_of = self._identity.row
+        self.remarks.clear()
+        row_of = self._identity.noting(self.remarks).row
         for record in self._records():
             if isinstance(record, Invalid):
                 yield record
@@ -69,15 +106,24 @@ class Input:
         return list(islice(self, n))
 
 
-def open_input(source: str, *, id_column: str | None = None, has_prompt: bool, spool: Path | None = None) -> Input:
+def open_input(
+    source: str,
+    *,
+    id_column: str | None = None,
+    has_prompt: bool,
+    spool: Path | None = None,
+    reading: Reading = Reading(),  # noqa: B008  a frozen value
+) -> Input:
     """Open a file, a directory, a glob or a stream (`-`, a FIFO) and look at its beginning.
 
     `id_column` None takes `custom_id` or `id` if the first valid record has one, "none" none, another name that
     column. A stream is read to its end into `spool` first (None: a temporary file). Raises InputError with one plain
     line for what cannot be an input, an empty one too.
     """
-    place, records = _resolve(source, spool)
-    look = _Look(id_column, has_prompt=has_prompt, json=place.format in ("jsonl", "json"))
+    remarks = Remarks()
+    place, records = _resolve(source, spool, reading, remarks)
+    _refuse_unfit(reading, place)
+    look = _Look(id_column, has_prompt=has_prompt, json=place.format in _OF_JSON)
     for record in records():
         if look.enough(record):
             break
@@ -85,11 +131,16 @@ def open_input(source: str, *, id_column: str | None = None, has_prompt: bool, s
         raise InputError(f"{place.name} has no rows.")
     if id_column is not None and id_column != NO_COLUMN:
         look.refuse_missing(id_column, place.name)
-    return Input(records, look.identity, place, tuple(look.columns))
+    if place.format in _OF_JSON and look.alone is not None:
+        look.look_inside(place.name)
+    return Input(records, look, place, remarks)
 
 
 class _Look:
-    """What the beginning of an input says. It ends after 100 records, but not before a valid one."""
+    """What the beginning of an input says. It ends after 100 records, but not before a valid one.
+
+    `alone` are the fields of the only record, None where there are more; `wrapped` is the list of objects in it.
+    """
 
     def __init__(self, id_column: str | None, *, has_prompt: bool, json: bool) -> None:
         self._decide = partial(identity_of, id_column=id_column, has_prompt=has_prompt, json=json)
@@ -98,6 +149,8 @@ class _Look:
         self.identity = Identity(Kind.ROWS, named, 1, has_prompt, json)
         self.columns: dict[str, None] = {}
         self.seen = 0
+        self.alone: dict[str, object] | None = None
+        self.wrapped: str | None = None
 
     def enough(self, record: Record | Invalid) -> bool:
         """Take one record in; whether no more are needed."""
@@ -108,6 +161,9 @@ class _Look:
             if not self._decided:
                 self.identity, self._decided = self._decide(record), True
             self.columns.update((name, None) for name in record[2] if name != RESERVED)
+            self.alone = record[2] if self.seen == 1 else None
+        if self.seen > 1:
+            self.alone = None
         return self._decided and self.seen >= _LOOKED_AT
 
     def refuse_missing(self, column: str, name: str) -> None:
@@ -118,41 +174,159 @@ class _Look:
                 f"Its columns are {printable(', '.join(self.columns), 200)}.",
             )
 
+    def look_inside(self, name: str) -> None:
+        """Note the list in the only record. Raises InputError where the record is a whole pandas table."""
+        assert self.alone is not None
+        if (orient := pandas_orient(self.alone)) is not None:
+            raise InputError(
+                f'{name} is one object that holds a whole table, as pandas writes it with orient="{orient}".',
+                'Write a row a line: df.to_json("rows.jsonl", orient="records", lines=True).',
+            )
+        self.wrapped = list_in(self.alone)
 
-def _resolve(source: str, spool: Path | None) -> tuple[Place, Records]:
+
+def _resolve(source: str, spool: Path | None, reading: Reading, remarks: Remarks) -> tuple[Place, Records]:
     if not source:
         raise InputError("The input has no name.", "Name a file, a directory, a glob, or - for stdin.")
     if is_stream(source):
-        return _file(spooled(source, spool), "stdin")
+        return _file(spooled(source, spool), "stdin", reading, remarks)
     path = Path(os.path.expanduser(source))
     name = printable(source)
     if os.path.isdir(path):
-        return _files(files.in_directory(path), name, path.resolve().name)
+        return _files(files.in_directory(path), name, path.resolve().name, reading, remarks)
     if files.is_glob(source) and not os.path.lexists(path):
-        return _files(files.matching(str(path)), name, "files")
-    return _file(regular(path, name), path.name)
+        return _files(files.matching(str(path)), name, "files", reading, remarks)
+    return _file(regular(path, name), path.name, reading, remarks)
 
 
-def _files(found: list[tuple[str, Path]], name: str, stem: str) -> tuple[Place, Records]:
-    return Place("files", name, stem or "files", None), lambda: files.read_files(found)
+def _files(
+    found: list[tuple[str, Path]], name: str, stem: str, reading: Reading, remarks: Remarks
+) -> tuple[Place, Records]:
+    """Several files: one input where all hold rows of one kind, else a row for each."""
+    if shards := files.files_of_rows(found):
+        opened = [_file(regular(path, printable(label)), path.name, reading, remarks) for label, path in shards]
+        formats = {place.format for place, _ in opened}
+        if len(formats) == 1 and formats.isdisjoint(("text", "files", "objects")) and not _documents(shards, formats):
+            together = _Together(opened, remarks)
+            return Place(opened[0][0].format, name, stem or "files", None, together.where), together.records
+    labels = [label for label, _ in found]
+
+    def where(number: int) -> str:
+        return printable(labels[number - 1], 100) if 0 < number <= len(labels) else f"file {number}"
+
+    return Place("files", name, stem or "files", None, where), lambda: files.read_files(found, reading.encoding)
 
 
-def _file(source: Source, file_name: str) -> tuple[Place, Records]:
-    format = format_of(source)
+def _documents(shards: Sequence[tuple[str, Path]], formats: set[str]) -> bool:
+    """Whether JSON files hold one object each: such a file is a document, not a list of rows."""
+    if "jsonl" not in formats or any(suffix_of(label) != files.NEEDS_CONTENT for label, _ in shards):
+        return False
+    return not all(b"\n{" in regular(path, label).head() for label, path in shards)
+
+
+class _Together:
+    """Files of rows of one kind as one input, in order; a line is counted over all of them."""
+
+    def __init__(self, opened: Sequence[tuple[Place, Records]], remarks: Remarks) -> None:
+        self._opened = opened
+        self._remarks = remarks
+        self._ends: list[int] = []
+
+    def records(self) -> Iterator[Record | Invalid]:
+        """Those of each file. Raises InputError where a table has other columns than the first one."""
+        self._ends = []
+        columns: tuple[str, tuple[str, ...]] | None = None
+        last = 0
+        for place, records in self._opened:
+            self._remarks.offset = before = last
+            table = place.format in ("csv", "tsv")
+            for record in records():
+                last = before + record[0]
+                if isinstance(record, Invalid):
+                    yield Invalid(last, record.text, record.reason)
+                    continue
+                if table:
+                    table = False
+                    columns = columns or (place.name, tuple(record[2]))
+                    _refuse_other(columns, place.name, tuple(record[2]))
+                yield last, record[1], record[2]
+            self._ends.append(last)
+
+    def where(self, line: int) -> str:
+        """The file and the line in it."""
+        at = min(bisect_left(self._ends, line), len(self._opened) - 1)
+        before = self._ends[at - 1] if at and self._ends else 0
+        return f"{self._opened[at][0].name}, line {line - before}"
+
+
+def _refuse_other(first: tuple[str, tuple[str, ...]], name: str, columns: tuple[str, ...]) -> None:
+    if columns != first[1]:
+        raise InputError(
+            f"{name} has other columns ({printable(', '.join(columns), 100)}) than {first[0]} "
+            f"({printable(', '.join(first[1]), 100)}).",
+            "Files of one input have equal headers; name these files one by one.",
+        )
+
+
+def _file(source: Source, file_name: str, reading: Reading, remarks: Remarks) -> tuple[Place, Records]:
+    format = "json" if reading.path else format_of(source, decoded=reading.encoding is not None)
     stem = Path(unpacked_name(file_name)).stem
-    return Place(format, source.name, stem, source.size), _reader(source, format)
+    if format in DOCUMENTS:
+        if format == "pdf":
+            library("pdf")
+        records = partial(files.read_files, [(source.name, source.path)], reading.encoding)
+        return Place("files", source.name, stem, source.size, partial(_only_file, source.name)), records
+    place = Place(format, source.name, stem, source.size, "line {}".format)
+    return place, _reader(source, format, reading, remarks)
 
 
-def _reader(source: Source, format: str) -> Records:
+def _only_file(name: str, _line: int) -> str:
+    return name
+
+
+def _reader(source: Source, format: str, reading: Reading, remarks: Remarks) -> Records:
     """How the records of a format are read from a source."""
-    if format in ("csv", "tsv"):
-        delimiter = "\t" if format == "tsv" else delimiter_of(source.head().decode(errors="replace"))
-        return lambda: read_table(source.chunks(), delimiter, source.name)
-    if format in ("parquet", "excel"):
+    if format in ("parquet", "arrow", "excel"):
         library(format)
-        read = read_parquet if format == "parquet" else read_excel
-        return lambda: read(source)
+        if format == "excel":
+            return lambda: read_excel(source, reading.sheet, remarks)
+        read_columns = read_parquet if format == "parquet" else read_arrow
+        return lambda: read_columns(source, remarks)
+
+    def chunks() -> Iterator[bytes]:
+        data = recoded(source.chunks(), reading.encoding, source.name) if reading.encoding else source.chunks()
+        return with_line_feeds(data)
+
+    head = next((piece for piece in chunks() if piece.strip()), b"")
+    if not reading.lines:
+        _refuse_structured(source, format, head, reading)
+    if format in ("csv", "tsv"):
+        dialect = csv_dialect(head.decode(errors="replace"), source.name, "\t" if format == "tsv" else None)
+        if dialect.delimiter == "\t":
+            dialect = tsv_dialect(chunks, source.name, dialect.skip)
+        return lambda: read_table(chunks(), dialect, source.name, remarks)
     if format == "json":
-        return lambda: read_array(source.chunks(), source.name)
-    read_lines = read_jsonl if format == "jsonl" else read_text
-    return lambda: read_lines(source.chunks())
+        return lambda: read_array(chunks(), source.name, reading.path, remarks)
+    if format == "objects":
+        return lambda: read_sequence(chunks(), source.name, remarks)
+    return (lambda: read_jsonl(chunks(), remarks)) if format == "jsonl" else (lambda: read_text(chunks()))
+
+
+def _refuse_structured(source: Source, format: str, head: bytes, reading: Reading) -> None:
+    """Raises InputError for a file whose lines are no rows."""
+    if source.suffix in _TABLES or (not source.suffix and format in _OF_JSON):
+        return
+    found = reading.structured(source.path.name if source.suffix else "", head[: 64 * 1024])
+    if found is None and format == "text" and is_wrapped(head.decode(errors="replace")):
+        found = Refusal("text in paragraphs whose sentences go on from line to line", "")
+    if found is not None:
+        ways = "With --yes each line is a row all the same; a directory or a pattern ('*.txt') sends whole files."
+        raise InputError(f"{source.name} is {found.what}: its lines are no rows.", f"{found.hint} {ways}".strip())
+
+
+def _refuse_unfit(reading: Reading, place: Place) -> None:
+    """Raises InputError for an option that the format has no use for."""
+    if reading.sheet is not None and place.format != "excel":
+        raise InputError(f"--sheet is for Excel workbooks, and {place.name} is none.", "Leave it out.")
+    if reading.encoding is not None and place.format not in _OF_TEXT:
+        raise InputError(f"--encoding is for text, and {place.name} is none.", "Leave it out.")

@@ -1,4 +1,4 @@
-"""JSON Lines and JSON arrays: the records are checked and kept as their text.
+"""JSON Lines, JSON arrays and objects over several lines: the records are checked and kept as their text.
 
 An array is never parsed as a whole: `_Splitter` finds the commas between its elements over chunks of any size, so
 that every element keeps its exact characters. Only line breaks between the tokens of an element are taken out.
@@ -6,22 +6,37 @@ that every element keeps its exact characters. Only line breaks between the toke
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
+from itertools import chain
+from json import JSONDecoder
+from typing import NoReturn
 
+from batchrun.display import printable
 from batchrun.errors import InputError
 from batchrun.models import Invalid
-from batchrun.rows.check import ROW_LIMIT, Record, RefusedRowError, encodable, invalid, one_line, parse
+from batchrun.rows.check import NOT_UTF8, ROW_LIMIT, Record, RefusedRowError, encodable, invalid, one_line, parse
 from batchrun.rows.lines import line_groups, without_bom
+from batchrun.rows.remarks import Remarks
+from batchrun.rows.wrapper import array_at, refuse_second
 
 _BLANKS = " \t\r\n"
+_BLANK = re.compile(r"[ \t\r\n]*")
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _FLAT_OBJECT = rf'\{{[^"{{}}\[\]]*+(?:{_STRING}[^"{{}}\[\]]*+)*+\}}'
 _TOKEN = re.compile(rf'{_FLAT_OBJECT}|{_STRING}|[\[{{\]}},"]', re.DOTALL)
 
 
-def read_jsonl(chunks: Iterable[bytes]) -> Iterator[Record | Invalid]:
-    """A record per line; blank lines are none. The line numbers are those of the file."""
-    number = 0
+def read_jsonl(chunks: Iterable[bytes], remarks: Remarks) -> Iterator[Record | Invalid]:
+    """A record per line; blank lines are none. The line numbers are those of the file.
+
+    Where the first line is a string, strings are rows with the one member `text`.
+    """
+    number, strings = 0, _Strings()
+    doubled = remarks.add
+
+    def double(name: str) -> None:
+        doubled(_double(name), number)
+
     for group in line_groups(chunks):
         for line in group:
             number += 1
@@ -29,48 +44,142 @@ def read_jsonl(chunks: Iterable[bytes]) -> Iterator[Record | Invalid]:
                 yield line
                 continue
             try:
-                fields = parse(line)
+                fields = parse(line, double)
             except RefusedRowError as error:
-                if line.strip():
-                    yield invalid(number, line, _with_hint(line, str(error)))
+                if (record := strings.record(number, line)) is not None:
+                    yield record
+                elif line.strip():
+                    yield invalid(number, line, str(error))
                 continue
+            strings.over = True
             yield number, line, fields
 
 
-def read_array(chunks: Iterable[bytes], name: str) -> Iterator[Record | Invalid]:
-    """A record per element of the one array that the input is; its line is the number of the element, from 1.
+def read_sequence(chunks: Iterable[bytes], name: str, remarks: Remarks) -> Iterator[Record | Invalid]:
+    """A record per object of a text of objects, each over several lines or several on one, as jq prints them; its line
+    is the one that it begins in. Raises InputError where an object does not end, or what stands between them is none.
+    """
+    decoder, held, line = JSONDecoder(), _Held(), 1
+    for piece in _grown(_decoded(chunks), held):
+        buffer = held.text + piece
+        start = 0
+        while (begin := _after_blanks(buffer, start)) < len(buffer):
+            try:
+                _, end = decoder.raw_decode(buffer, begin)
+            except (ValueError, RecursionError):
+                break
+            line += buffer.count("\n", start, begin)
+            yield _element(line, buffer[begin:end], remarks)
+            line += buffer.count("\n", begin, end)
+            start = end
+        held.text = buffer[start:]
+        if len(held) > ROW_LIMIT:
+            raise InputError(
+                f"{name}: the object that begins in line {line} is longer than {ROW_LIMIT // 1024**2} MiB.",
+                "Name the list of rows in it with --path NAME.",
+            )
+    if held.text.strip(_BLANKS):
+        _refuse_rest(held.text, line, name)
+
+
+def read_array(chunks: Iterable[bytes], name: str, path: str | None, remarks: Remarks) -> Iterator[Record | Invalid]:
+    """A record per element of the one array that the input is, or that `path` names in it (`data.items`); its line is
+    the number of the element, from 1. Where the first element is a string, strings are rows with the one member `text`.
 
     Raises InputError where the array is not closed or the brackets do not match: what follows cannot be trusted.
     """
-    for number, element in enumerate(_elements(chunks, name), 1):
+    strings = _Strings()
+    names = path.split(".") if path else []
+    pieces = array_at(_decoded(chunks), names, name) if names else _decoded(chunks)
+    for number, element in enumerate(_elements(pieces, name, len(names)), 1):
         text = element.strip(_BLANKS)
-        if not encodable(text):
-            yield invalid(number, text, "not UTF-8")
+        if (record := strings.record(number, text)) is not None:
+            yield record
             continue
+        strings.over = True
+        yield _element(number, text, remarks)
+
+
+class _Held:
+    """What has been read and is not used yet."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+class _Strings:
+    """Strings in the place of objects: rows if the first record is one."""
+
+    def __init__(self) -> None:
+        self.over = False
+
+    def record(self, number: int, text: str) -> Record | None:
+        """The row of a string; None where strings are no rows, or this is none."""
+        value = text.strip(_BLANKS)
+        if self.over or value[:1] != '"' or not encodable(value):
+            return None
         try:
-            fields = parse(text)
-        except RefusedRowError as error:
-            yield invalid(number, text, str(error) if text else "nothing between two commas")
-        else:
-            yield number, one_line(text), fields
+            fields = parse(f'{{"text":{value}}}')
+        except RefusedRowError:
+            return None
+        return number, f'{{"text":{value}}}', fields
 
 
-def _with_hint(text: str, reason: str) -> str:
-    if text.strip() in ("{", "["):
-        return f"{reason}; a record must be on one line (`jq -c . FILE` makes it so)"
-    return reason
+def _element(number: int, text: str, remarks: Remarks) -> Record | Invalid:
+    if not encodable(text):
+        return invalid(number, text, NOT_UTF8)
+    try:
+        fields = parse(text, lambda name: remarks.add(_double(name), number))
+    except RefusedRowError as error:
+        return invalid(number, text, str(error) if text else "nothing between two commas")
+    return number, one_line(text), fields
 
 
-def _elements(chunks: Iterable[bytes], name: str) -> Iterator[str]:
-    """Reads at least as much again as is waiting, so that a long element is not scanned over and over."""
-    splitter = _Splitter(name)
-    pieces: list[str] = []
-    for piece in _decoded(chunks):
-        pieces.append(piece)
-        if sum(map(len, pieces)) >= len(splitter.buffer):
-            yield from splitter.feed("".join(pieces))
-            pieces.clear()
-    yield from splitter.feed("".join(pieces))
+def _double(name: str) -> str:
+    return f'the member "{printable(name, 60)}" stands twice in an object: its last value counts'
+
+
+def _after_blanks(text: str, at: int) -> int:
+    found = _BLANK.match(text, at)
+    return found.end() if found else at
+
+
+def _refuse_rest(buffer: str, line: int, name: str) -> NoReturn:
+    begin = _after_blanks(buffer, 0)
+    line += buffer.count("\n", 0, begin)
+    try:
+        parse(buffer[begin:])
+        reason = "something that is no object follows"
+    except RefusedRowError as error:
+        reason = str(error)
+    raise InputError(f"{name}: the object that begins in line {line}: {reason}.", "Mend it there; nothing was sent.")
+
+
+def _grown(pieces: Iterable[str], waiting: Sized) -> Iterator[str]:
+    """At least as much again as is waiting, so that a long element is not scanned over and over."""
+    held: list[str] = []
+    size = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size >= len(waiting):
+            yield "".join(held)
+            held.clear()
+            size = 0
+    yield "".join(held)
+
+
+def _elements(pieces: Iterable[str], name: str, depth: int) -> Iterator[str]:
+    """The elements of an array that `depth` objects enclose."""
+    splitter = _Splitter(name, alone=not depth)
+    grown = _grown(pieces, splitter)
+    for piece in grown:
+        yield from splitter.feed(piece)
+        if splitter.closed and depth:
+            refuse_second(chain([splitter.buffer], grown), depth, name)
     splitter.end()
 
 
@@ -82,21 +191,26 @@ def _decoded(chunks: Iterable[bytes]) -> Iterator[str]:
 
 
 class _Splitter:
-    """Finds where the elements of one array end. `buffer` is what has not been given out yet."""
+    """Finds where the elements of one array end. `buffer` is what has not been given out yet; `alone` refuses what
+    follows the array."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, alone: bool) -> None:
         self._name = name
+        self._alone = alone
         self.buffer = ""
         self._scanned = 0
         self._depth = 0
         self._count = 0
-        self._closed = False
+        self.closed = False
+
+    def __len__(self) -> int:
+        return len(self.buffer)
 
     def feed(self, piece: str) -> Iterator[str]:
         """The elements that end in this piece. Raises InputError."""
         text = self.buffer + piece
         start, scanned = 0, len(text)
-        for match in () if self._closed else _TOKEN.finditer(text, self._scanned):
+        for match in () if self.closed else _TOKEN.finditer(text, self._scanned):
             found = match.group()
             if found == '"':
                 scanned = match.start()
@@ -119,7 +233,7 @@ class _Splitter:
 
     def end(self) -> None:
         """Raises InputError if the array is not closed."""
-        if not self._closed:
+        if not self.closed:
             raise InputError(
                 f"{self._name} is cut off: its JSON array is not closed after element {self._count}.",
                 "A quotation mark or a bracket is missing, or the file is not complete.",
@@ -128,19 +242,19 @@ class _Splitter:
     def _last(self, element: str, bracket: str) -> Iterator[str]:
         if bracket != "]":
             raise InputError(f"{self._name}: the brackets do not match in element {self._count + 1} of the JSON array.")
-        self._closed = True
+        self.closed = True
         if self._count or element.strip(_BLANKS):
             self._count += 1
             yield element
 
     def _refuse_long_or_late(self) -> None:
-        if self._closed and self.buffer.strip(_BLANKS):
+        if self.closed and self._alone and self.buffer.strip(_BLANKS):
             raise InputError(
                 f"{self._name}: something follows the JSON array after element {self._count}.",
                 "One array is an input; records on lines of their own are another (JSONL).",
             )
-        if self._closed:
+        if self.closed and self._alone:
             self.buffer = ""
-        if len(self.buffer) > ROW_LIMIT:
+        if len(self.buffer) > ROW_LIMIT and not self.closed:
             where = f"element {self._count + 1}"
             raise InputError(f"{self._name}: {where} of the JSON array is longer than {ROW_LIMIT // 1024**2} MiB.")

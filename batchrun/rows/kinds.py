@@ -5,12 +5,13 @@ about its format happens in `Identity.row`: the key `_batchrun` of an errors fil
 kind is found, an OpenAI Batch request is checked, the id is read.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from batchrun.display import printable
 from batchrun.errors import InputError
 from batchrun.models import Endpoint, Invalid, Kind, Row
 from batchrun.rows.check import RESERVED, Record, RefusedRowError, invalid, without_reserved
+from batchrun.rows.remarks import Remarks
 
 AUTOMATIC = ("custom_id", "id")
 NO_COLUMN = "none"
@@ -21,6 +22,7 @@ _SAID = {
     _BODIES: "a bare request body",
 }
 _RESULT = "an OpenAI Batch result, not a request"
+_ANSWERED = "the last message is the assistant's: the answer is sent along"
 _URLS = frozenset(endpoint.value for endpoint in Endpoint)
 _CHAT = Endpoint.CHAT.value
 
@@ -39,6 +41,11 @@ class Identity(NamedTuple):
     line: int
     has_prompt: bool
     json: bool
+    remarks: Remarks | None = None
+
+    def noting(self, remarks: Remarks) -> "Identity":
+        """The same, with a place for what is remarkable."""
+        return self._replace(remarks=remarks)
 
     def row(self, record: Record) -> Row | Invalid | None:
         """The row of a record; None for the note of an invalid line, which an errors file holds."""
@@ -55,6 +62,8 @@ class Identity(NamedTuple):
                 _refuse_request(fields)
             elif kind is _ROWS and not self.has_prompt and _is_result(fields):
                 return invalid(line, text, _RESULT)
+            elif kind is _BODIES and self.remarks is not None and _is_answered(fields):
+                self.remarks.add(_ANSWERED, line - self.remarks.offset)
             column = self.id_column
             return Row(line, None if column is None else _key(fields, column), text, fields)
         except RefusedRowError as error:
@@ -110,7 +119,10 @@ def _key(fields: dict[str, Any], column: str) -> str:
     shown = printable(column, 60)
     if value is None or value == "":
         raise RefusedRowError(f'the id column "{shown}" is {"empty" if column in fields else "missing"}')
-    raise RefusedRowError(f'the id in column "{shown}" is not text or a whole number')
+    raise RefusedRowError(
+        f'the id in column "{shown}" is {_shown(value)}, not text or a whole number; '
+        "--id-column none tells rows by their content"
+    )
 
 
 def _refuse_request(fields: dict[str, Any]) -> None:
@@ -126,6 +138,43 @@ def _refuse_request(fields: dict[str, Any]) -> None:
 
 def _is_result(fields: dict[str, Any]) -> bool:
     return "custom_id" in fields and "response" in fields and "error" in fields
+
+
+def _is_answered(fields: dict[str, Any]) -> bool:
+    messages = fields.get("messages")
+    last = cast("list[Any]", messages)[-1] if isinstance(messages, list) and messages else None
+    return isinstance(last, dict) and cast("dict[str, Any]", last).get("role") == "assistant"
+
+
+def pandas_orient(fields: dict[str, Any]) -> str | None:
+    """How pandas wrote this object if it is a whole table: with the orient columns, index or split.
+
+    Source: pandas.pydata.org, DataFrame.to_json: {column -> {index -> value}} is its default.
+    """
+    if fields.keys() >= {"columns", "data"} and fields.keys() <= {"columns", "index", "data"}:
+        return "split"
+    inner = [cast("dict[str, Any]", value) for value in fields.values() if isinstance(value, dict)]
+    if not inner or len(inner) < len(fields):
+        return None
+    names = list(inner[0])
+    if not names or any(list(value) != names for value in inner):
+        return None
+    if all(name.isdecimal() for name in names):
+        return "columns"
+    return "index" if all(name.isdecimal() for name in fields) else None
+
+
+def list_in(fields: dict[str, Any]) -> str | None:
+    """The path of the list of objects in an object, if it has just one at its top, or one level below."""
+
+    def lists(of: dict[str, Any]) -> list[str]:
+        filled = [(name, cast("list[Any]", value)) for name, value in of.items() if isinstance(value, list) and value]
+        return [name for name, value in filled if isinstance(value[0], dict)]
+
+    objects = {name: cast("dict[str, Any]", value) for name, value in fields.items() if isinstance(value, dict)}
+    below = [f"{name}.{inner}" for name, value in objects.items() for inner in lists(value)]
+    found = lists(fields) or below
+    return found[0] if found else None
 
 
 def _shown(value: object) -> str:

@@ -4,6 +4,7 @@ Everything that can go wrong below the level of a format is found here and becom
 permission, a cut or corrupt archive, a decompression bomb, a file that changes while it is read.
 """
 
+import codecs
 import difflib
 import gzip
 import os
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import weakref
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import FileIO
@@ -122,6 +123,35 @@ def spooled(source: str, spool: Path | None) -> Source:
     if spool is None:
         weakref.finalize(found, target.unlink, missing_ok=True)
     return found
+
+
+def recoded(chunks: Iterable[bytes], encoding: str, name: str) -> Iterator[bytes]:
+    """Text in another encoding as UTF-8. Raises InputError where the bytes are none of it."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    done = 0
+    try:
+        for chunk in chunks:
+            yield decoder.decode(chunk).encode()
+            done += len(chunk)
+        yield decoder.decode(b"", final=True).encode()
+    except UnicodeError as error:
+        raise InputError(
+            f"{name} is not text in {encoding}: after {done:,} bytes or more, {error.args[-1]}.",
+            "Name another --encoding.",
+        ) from error
+
+
+def with_line_feeds(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks with line feeds in the place of carriage returns, where a file has these alone (as on old Macs)."""
+    source = iter(chunks)
+    first = next(source, b"")
+    alone = b"\r" in first and b"\n" not in first
+    yield first.replace(b"\r", b"\n") if alone else first
+    if not alone:
+        yield from source
+        return
+    for chunk in source:
+        yield chunk.replace(b"\r", b"\n")
 
 
 def suffix_of(name: str) -> str:

@@ -1,23 +1,25 @@
-"""CSV and TSV after RFC 4180, and text where a line is a row.
+"""CSV and TSV, and text where a line is a row.
 
 All cells are strings. Header names lose the blanks around them. A record is named by the line it begins in; blank
-lines are no records. Raises InputError where the header is unusable or a quotation mark is never closed.
+lines are no records. A column without a name is left out while its cells are empty. Raises InputError where the header
+is unusable or a quotation mark is never closed.
 """
 
-import contextlib
 import csv
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain
 from typing import NamedTuple
 
 from batchrun.display import printable
 from batchrun.errors import InputError
 from batchrun.models import Invalid
-from batchrun.rows.check import ROW_LIMIT, Record, encodable, invalid, string
+from batchrun.rows.check import NOT_UTF8, ROW_LIMIT, Record, encodable, invalid, string
+from batchrun.rows.dialect import Dialect, records_of
+from batchrun.rows.guess import encoding_hint
 from batchrun.rows.lines import line_groups, raw_lines
+from batchrun.rows.remarks import Remarks
 
-DELIMITERS = (",", ";", "\t")
-_LOOKED_AT = 20
+INDEX = "index"
 
 
 class _Lines:
@@ -60,52 +62,84 @@ def read_text(chunks: Iterable[bytes]) -> Iterator[Record | Invalid]:
                 yield number, f'{{"text":{string(line)}}}', {"text": line}
 
 
-def read_table(chunks: Iterable[bytes], delimiter: str, name: str) -> Iterator[Record | Invalid]:
+def read_table(chunks: Iterable[bytes], dialect: Dialect, name: str, remarks: Remarks) -> Iterator[Record | Invalid]:
     """A record per line of the table after the header."""
     csv.field_size_limit(ROW_LIMIT)
     lines = _Lines(raw_lines(chunks, name))
-    records = _records(lines, delimiter, name)
+    records = _records(lines, dialect, name)
     header = _header(records, name)
-    names = [string(column) + ":" for column in header]
-    for record in records:
+    ahead = next(records, None)
+    columns = named_columns(header, ahead.cells if isinstance(ahead, Cells) else (), name, remarks)
+    named = [(at, column, string(column) + ":") for at, column in enumerate(columns) if column is not None]
+    prefixes, gaps = [prefix for _, _, prefix in named], len(named) < len(columns)
+    kept = [column for _, column, _ in named]
+    for record in chain([ahead] if ahead is not None else [], records):
         if isinstance(record, Invalid):
             yield record
             continue
         line, cells = record
-        if len(cells) != len(header):
-            yield invalid(line, lines.text, f"{_cells(len(cells))} where the header has {len(header)}")
+        if len(cells) != len(columns):
+            yield invalid(line, lines.text, misfit(len(cells), len(columns)))
             continue
-        text = "{" + ",".join(map(str.__add__, names, map(string, cells))) + "}"
+        if gaps:
+            if (place := nameless(columns, cells)) is not None:
+                yield invalid(line, lines.text, f"cell {place} has a text, but column {place} of the header no name")
+                continue
+            cells = [cells[at] for at, _, _ in named]
+        text = "{" + ",".join(map(str.__add__, prefixes, map(string, cells))) + "}"
         if encodable(text):
-            yield line, text, dict(zip(header, cells, strict=True))
+            yield line, text, dict(zip(kept, cells, strict=True))
         else:
-            yield invalid(line, lines.text, "not UTF-8: save the table as UTF-8")
+            yield invalid(line, lines.text, NOT_UTF8)
 
 
-def delimiter_of(head: str) -> str:
-    """The delimiter whose records in the beginning of a table are equally wide, and widest; a comma in doubt."""
-    return max(DELIMITERS, key=lambda delimiter: (_regular(widths(head, delimiter)), max(widths(head, delimiter))))
+def named_columns(header: Sequence[str], first: Sequence[object], name: str, remarks: Remarks) -> list[str | None]:
+    """The names of the columns; None for one without a name that is empty, at least in the first record.
+
+    The first column may be the row names that pandas and R write without a name: it is called `index`. Raises
+    InputError for another column without a name, and for a name that appears twice.
+    """
+    columns: list[str | None] = [column or None for column in header]
+    double = next((column for at, column in enumerate(header) if column and column in header[:at]), None)
+    if double is not None:
+        raise InputError(
+            f'{name}: the header has the column "{printable(double, 60)}" twice.', "Give each column a name of its own."
+        )
+    for at, cell in enumerate(first[: len(columns)]):
+        if columns[at] is not None or cell is None or not str(cell).strip():
+            continue
+        if at or INDEX in columns:
+            raise InputError(f"{name}: column {at + 1} of the header has no name.", "Give it one in the first line.")
+        columns[0] = INDEX
+        remarks.add(f"the first column has no name: it is read as `{INDEX}` (pandas leaves it out with index=False)")
+    return columns
 
 
-def widths(head: str, delimiter: str) -> list[int]:
-    """The number of cells of each of the first records. The last line may be cut: it counts only in a short head."""
-    lines = head.split("\n")
-    whole = lines[:-1] if len(lines) > _LOOKED_AT else lines
-    reader = csv.reader((f"{line}\n" for line in whole), delimiter=delimiter)
-    found: list[int] = []
-    with contextlib.suppress(csv.Error):
-        found.extend(len(cells) for cells in islice(reader, _LOOKED_AT))
-    return [width for width in found if width] or [1]
+def nameless(columns: Sequence[str | None], cells: Sequence[object]) -> int | None:
+    """The place, from 1, of a cell that is not empty in a column without a name."""
+    places = (at for at, column in enumerate(columns, 1) if column is None)
+    return next((at for at in places if cells[at - 1] is not None and str(cells[at - 1]).strip()), None)
 
 
-def _regular(found: list[int]) -> bool:
-    return found[0] > 1 and len(set(found)) == 1
+def misfit(count: int, width: int) -> str:
+    """Why a record of that many cells is none under a header of that width."""
+    return f"{'1 cell' if count == 1 else f'{count} cells'} where the header has {width}"
 
 
-def _records(lines: _Lines, delimiter: str, name: str) -> Iterator[Cells | Invalid]:
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+def _records(lines: _Lines, dialect: Dialect, name: str) -> Iterator[Cells | Invalid]:
+    if not dialect.quotes:
+        for number, line in enumerate(lines, 1):
+            text = line.rstrip("\r\n")
+            if text and number > dialect.skip:
+                yield Cells(number, text.split(dialect.delimiter))
+            lines.next_record()
+        return
+    source = iter(lines)
+    for _ in range(dialect.skip):
+        next(source, None)
+    reader = records_of(source, dialect)
     while True:
-        line = reader.line_num + 1
+        line = reader.line_num + 1 + dialect.skip
         lines.next_record()
         try:
             cells = next(reader)
@@ -139,22 +173,9 @@ def _header(records: Iterator[Cells | Invalid], name: str) -> list[str]:
         raise InputError(f"{name}: the header in line {first.line} is {first.reason}.")
     header = [cell.strip() for cell in first.cells]
     if not encodable("".join(header)):
-        raise InputError(f"{name} is not UTF-8: its header is not.", "Save the table as UTF-8.")
-    refuse_header(header, name)
-    return header
-
-
-def refuse_header(header: Sequence[str], name: str) -> None:
-    """Raises InputError for columns without a name and for names that appear twice."""
-    if "" in header:
-        place = list(header).index("") + 1
-        raise InputError(f"{name}: column {place} of the header has no name.", "Give it one in the first line.")
-    double = next((column for index, column in enumerate(header) if column in header[:index]), None)
-    if double is not None:
+        guess = encoding_hint("".join(header).encode(errors="surrogateescape"))
         raise InputError(
-            f'{name}: the header has the column "{printable(double, 60)}" twice.', "Give each column a name of its own."
+            f"{name} is not UTF-8: its header is not.",
+            f"Name its encoding (--encoding {guess}, perhaps), or save it as UTF-8.",
         )
-
-
-def _cells(count: int) -> str:
-    return "1 cell" if count == 1 else f"{count} cells"
+    return header

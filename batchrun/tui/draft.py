@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from batchrun import prompts, rows
+from batchrun import prompts
 from batchrun.errors import BatchrunError, InputError, PromptError, RefusedError
 from batchrun.journal import Reader, Record
 from batchrun.models import Endpoint, Kind, Row
 from batchrun.plan import Plan, plan_from_json
-from batchrun.plan.outputs import default_output
+from batchrun.plan.inputs import open_rows
+from batchrun.plan.outputs import default_format, default_output
 from batchrun.plan.profiles import DEFAULT
 from batchrun.plan.sources import gather
 from batchrun.prompts import Prompt, Renderer, RenderError
@@ -142,7 +143,9 @@ class Draft:
         if head is None:
             return "INPUT.PROMPT.jsonl"
         name = self.prompt.name if self.prompt is not None else None
-        return default_output(Path(head.name).name.partition(".")[0], head.kind, name, None)
+        return default_output(
+            Path(head.name).name.partition(".")[0], head.kind, name, default_format(head.kind, head.format)
+        )
 
 
 def read_prompt(name: str) -> Source:
@@ -162,11 +165,11 @@ def _broken(path: Path, error: PromptError) -> Source:
     return Source(path if text else None, text, error)
 
 
-def read_head(source: str, id_column: str | None, *, has_prompt: bool) -> Head:
-    """Open an input and read its first rows; blocks. Raises InputError."""
+def read_head(source: str, flags: Mapping[str, object], *, has_prompt: bool) -> Head:
+    """Open an input as the flags say and read its first rows; blocks. Raises RefusedError."""
     if source == STREAM:
         raise InputError("the app cannot read standard input", "name a file, or run it without the app")
-    found = rows.open_input(source, id_column=id_column, has_prompt=has_prompt)
+    found = open_rows(gather(flags).settings, source, has_prompt=has_prompt)
     return Head(found.name, found.kind, found.format, found.columns, found.id_column, found.size, found.head(HEAD))
 
 

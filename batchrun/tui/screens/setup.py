@@ -178,9 +178,9 @@ class SetupScreen(PanedScreen):
             return
         draft.take_head(None, None)
         if name:
-            has_prompt, id_column = bool(self._form.typed("prompt")), self._form.more.get("id_column")
+            has_prompt, flags = bool(self._form.typed("prompt")), self._form.more
             try:
-                head = await asyncio.to_thread(_drafts().read_head, name, id_column, has_prompt=has_prompt)
+                head = await asyncio.to_thread(_drafts().read_head, name, flags, has_prompt=has_prompt)
                 draft.take_head(head, None)
             except BatchrunError as error:
                 draft.take_head(None, error)

@@ -1,0 +1,231 @@
+"""Parquet, Arrow and Feather, read with the extra `data` (pyarrow).
+
+Dates and times are read as the numbers that the file holds, and written by `times`: Python's own types cannot hold all
+of them. A column of bytes is text if all of it is UTF-8, else base64 throughout.
+"""
+
+import base64
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, NamedTuple
+
+from batchrun.display import printable
+from batchrun.errors import InputError
+from batchrun.models import Invalid
+from batchrun.rows import times
+from batchrun.rows.check import Record
+from batchrun.rows.extras import explained, library, record
+from batchrun.rows.remarks import Remarks
+from batchrun.rows.source import Source
+
+_BATCH = 1000
+
+Value = Callable[[Any], Any]
+
+
+def read_parquet(source: Source, remarks: Remarks) -> Iterator[Record | Invalid]:
+    """A record per row of the file, numbered from 1."""
+    parquet = library("parquet")
+    with explained(source.name, "a Parquet file"), parquet.ParquetFile(source.path, pre_buffer=False) as file:
+        groups = file.schema
+        spans = {
+            groups.column(at).path
+            for at in range(len(groups))
+            if groups.column(at).converted_type == "INTERVAL" and groups.column(at).length == 12
+        }
+
+        def batches(columns: list[str] | None = None) -> Iterator[Any]:
+            return file.iter_batches(batch_size=_BATCH, use_threads=False, columns=columns)
+
+        yield from _records(file.schema_arrow, batches, source.name, remarks, spans)
+    source.refuse_change()
+
+
+def read_arrow(source: Source, remarks: Remarks) -> Iterator[Record | Invalid]:
+    """A record per row of an Arrow file or stream, also one called Feather; numbered from 1."""
+    pyarrow = library("arrow")
+    ipc = library("ipc")
+    with explained(source.name, "an Arrow file"), ExitStack() as files:
+        stream = files.enter_context(pyarrow.memory_map(str(source.path)))
+        with source.path.open("rb") as raw:
+            start = raw.read(6)
+
+        def batches(columns: list[str] | None = None) -> Iterator[Any]:
+            stream.seek(0)
+            if start.startswith(b"ARROW1"):
+                found = ipc.open_file(stream)
+                whole = (found.get_batch(at) for at in range(found.num_record_batches))
+            else:
+                whole = iter(ipc.open_stream(stream))
+            for batch in whole:
+                part = batch if columns is None else batch.select(columns)
+                yield from (part.slice(at, _BATCH) for at in range(0, part.num_rows, _BATCH))
+
+        opened = ipc.open_file(stream) if start.startswith(b"ARROW1") else ipc.open_stream(stream)
+        yield from _records(opened.schema, batches, source.name, remarks, set())
+    source.refuse_change()
+
+
+def _records(
+    schema: Any, batches: Callable[..., Iterator[Any]], name: str, remarks: Remarks, spans: set[str]
+) -> Iterator[Record | Invalid]:
+    """`spans` are the paths of Parquet's INTERVAL columns, which Arrow shows as 12 bytes."""
+    names: list[str] = schema.names
+    double = next((column for at, column in enumerate(names) if column in names[:at]), None)
+    if double is not None:
+        raise InputError(
+            f'{name} has the column "{printable(double, 60)}" twice.', "Give each column a name of its own."
+        )
+    types = [_stored(field.type, field.name, spans) for field in schema]
+    for at, field in enumerate(schema):
+        if types[at] is _AS_IT_IS and _is_binary(field.type):
+            types[at] = _Stored(None, _bytes_value(field.name, batches, remarks))
+    number = 0
+
+    def encoded() -> None:
+        remarks.add("bytes that are no text are base64", number)
+
+    for batch in batches():
+        columns = [
+            (batch.column(at) if stored.type is None else batch.column(at).cast(stored.type)).to_pylist()
+            for at, stored in enumerate(types)
+        ]
+        for row in zip(*columns, strict=True):
+            number += 1
+            cells = zip(names, row, types, strict=True)
+            yield record(
+                number,
+                {column: value if of.read is None or value is None else of.read(value) for column, value, of in cells},
+                encoded,
+            )
+
+
+class _Stored(NamedTuple):
+    """The type that a column is read as where that is another one, and what its values become then."""
+
+    type: Any
+    read: Value | None
+
+
+_AS_IT_IS = _Stored(None, None)
+
+
+def _stored(type: Any, path: str, spans: set[str]) -> _Stored:
+    """Types that hold dates and times, at any depth, as the numbers they are stored as."""
+    pyarrow = library("arrow")
+    kinds = pyarrow.types
+    if path in spans:
+        return _Stored(None, times.parquet_interval)
+    for is_kind, make in (
+        (kinds.is_timestamp, _moment),
+        (kinds.is_date, _day),
+        (kinds.is_time, _time),
+        (kinds.is_duration, _duration),
+        (kinds.is_interval, _interval),
+        (kinds.is_struct, _struct),
+        (kinds.is_map, _map),
+        (kinds.is_dictionary, _dictionary),
+        (kinds.is_list, _list),
+        (kinds.is_large_list, _list),
+        (kinds.is_fixed_size_list, _list),
+    ):
+        if is_kind(type):
+            return make(type, path, spans)
+    return _AS_IT_IS
+
+
+def _moment(type: Any, *_: Any) -> _Stored:
+    zone = None if type.tz is None else times.zone_of(type.tz)
+    return _Stored(library("arrow").int64(), partial(times.timestamp, unit=type.unit, zone=zone))
+
+
+def _day(type: Any, *_: Any) -> _Stored:
+    pyarrow = library("arrow")
+    if pyarrow.types.is_date32(type):
+        return _Stored(pyarrow.int32(), times.day)
+    return _Stored(pyarrow.int64(), times.day_of_milliseconds)
+
+
+def _time(type: Any, *_: Any) -> _Stored:
+    pyarrow = library("arrow")
+    whole = pyarrow.int32() if pyarrow.types.is_time32(type) else pyarrow.int64()
+    return _Stored(whole, partial(times.time_of_day, unit=type.unit))
+
+
+def _duration(type: Any, *_: Any) -> _Stored:
+    return _Stored(library("arrow").int64(), partial(times.seconds, unit=type.unit))
+
+
+def _interval(*_: Any) -> _Stored:
+    return _Stored(None, times.arrow_interval)
+
+
+def _struct(type: Any, path: str, spans: set[str]) -> _Stored:
+    inner = {field.name: _stored(field.type, f"{path}.{field.name}", spans) for field in type}
+    if all(stored is _AS_IT_IS for stored in inner.values()):
+        return _AS_IT_IS
+    fields = [field if (of := inner[field.name]).type is None else field.with_type(of.type) for field in type]
+
+    def read(value: dict[str, Any]) -> dict[str, Any]:
+        return {name: _read(stored, value[name]) for name, stored in inner.items()}
+
+    return _Stored(library("arrow").struct(fields), read)
+
+
+def _map(type: Any, path: str, spans: set[str]) -> _Stored:
+    key = _stored(type.key_type, f"{path}.key_value.key", spans)
+    item = _stored(type.item_type, f"{path}.key_value.value", spans)
+    if key is _AS_IT_IS and item is _AS_IT_IS:
+        return _AS_IT_IS
+
+    def read(value: list[tuple[Any, Any]]) -> list[list[Any]]:
+        return [[_read(key, one), _read(item, other)] for one, other in value]
+
+    return _Stored(library("arrow").map_(key.type or type.key_type, item.type or type.item_type), read)
+
+
+def _dictionary(type: Any, path: str, spans: set[str]) -> _Stored:
+    value = _stored(type.value_type, path, spans)
+    return value if value is _AS_IT_IS else _Stored(value.type or type.value_type, value.read)
+
+
+def _list(type: Any, path: str, spans: set[str]) -> _Stored:
+    pyarrow = library("arrow")
+    item = _stored(type.value_type, f"{path}.list.element", spans)
+    if item is _AS_IT_IS:
+        return _AS_IT_IS
+
+    def read(value: list[Any]) -> list[Any]:
+        return [_read(item, one) for one in value]
+
+    if item.type is None:
+        return _Stored(None, read)
+    if pyarrow.types.is_fixed_size_list(type):
+        return _Stored(pyarrow.list_(item.type, type.list_size), read)
+    return _Stored((pyarrow.large_list if pyarrow.types.is_large_list(type) else pyarrow.list_)(item.type), read)
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+def _read(stored: _Stored, value: Any) -> Any:
+    return value if value is None or stored.read is None else stored.read(value)
+
+
+def _is_binary(type: Any) -> bool:
+    kinds = library("arrow").types
+    return kinds.is_binary(type) or kinds.is_large_binary(type) or kinds.is_fixed_size_binary(type)
+
+
+def _bytes_value(column: str, batches: Callable[..., Iterator[Any]], remarks: Remarks) -> Value:
+    """How the bytes of a column are written: all of them in the same way."""
+    pyarrow = library("arrow")
+    try:
+        for batch in batches([column]):
+            batch.column(0).cast(pyarrow.large_binary()).cast(pyarrow.large_string())
+    except pyarrow.ArrowInvalid:
+        remarks.add(f"the column {printable(column, 60)} holds bytes that are no text: they are base64")
+        return _base64
+    return bytes.decode

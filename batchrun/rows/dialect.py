@@ -1,0 +1,146 @@
+"""How a table in a text file is written: its delimiter, and what a quotation mark means in it.
+
+CSV follows RFC 4180, or escapes quotation marks with a backslash (Spark, MySQL), whichever its first records fit. TSV
+has no quotation marks by its registration (IANA, text/tab-separated-values): they are text unless every cell that begins
+with one is well formed.
+"""
+
+import contextlib
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from batchrun.errors import InputError
+from batchrun.rows.lines import raw_lines
+
+if TYPE_CHECKING:
+    import _csv
+
+DELIMITERS = (",", ";", "\t", "|")
+NO_DELIMITER = "\x1f"
+"""The unit separator: a table with it has one column."""
+_LOOKED_AT = 20
+_SEPARATOR_LINE = re.compile(r"\ufeff?sep=(.)[ \t]*\r?\n", re.IGNORECASE)
+_WELL_FORMED = re.compile(r'"(?:[^"]|"")*"')
+_ESCAPED_QUOTE = re.compile(r'(\\+)"')
+
+
+class Dialect(NamedTuple):
+    """`quotes`: whether a cell may be quoted; `backslash`: whether `\\"` is a quotation mark inside a quoted cell;
+    `spaces`: whether blanks after a delimiter belong to no cell; `skip`: lines before the header."""
+
+    delimiter: str
+    quotes: bool = True
+    backslash: bool = False
+    spaces: bool = False
+    skip: int = 0
+
+
+def csv_dialect(head: str, name: str, delimiter: str | None = None) -> Dialect:
+    """The dialect that the first records of a CSV file fit; RFC 4180 where they fit none.
+
+    `delimiter` is the one that is known, None where it is to be found. Excel's own first line `sep=;` names the delimiter. Raises InputError where a title stands above the header.
+    """
+    if stated := _SEPARATOR_LINE.match(head):
+        return _fitting(head[stated.end() :], Dialect(stated[1], skip=1))
+    delimiter = delimiter or delimiter_of(head)
+    found = widths(head, delimiter)
+    if found[0] == 1 and max(found) > 1:
+        _refuse_title(found, name)
+        return Dialect(NO_DELIMITER if delimiter != "\t" else delimiter)
+    return _fitting(head, Dialect(delimiter))
+
+
+def tsv_dialect(chunks: Callable[[], Iterable[bytes]], name: str, skip: int = 0) -> Dialect:
+    """Whether quotation marks are text in a TSV file; all of it is looked at, a line at a time.
+
+    They quote where every cell that begins with one ends with one in its line, or, the lines being unequally wide, where
+    the file as a whole is an equally wide table after RFC 4180.
+    """
+    begun = even = True
+    width = -1
+    quoted = False
+    for line in islice(raw_lines(chunks(), name), skip, None):
+        text = line.rstrip("\r\n")
+        if not text:
+            continue
+        tabs = text.count("\t")
+        width = tabs if width < 0 else width
+        even = even and tabs == width
+        if text[0] == '"' or '\t"' in text:
+            quoted = True
+            begun = begun and all(_WELL_FORMED.fullmatch(cell) for cell in text.split("\t") if cell[:1] == '"')
+        if not (even or begun):
+            break
+    if not quoted or (even and not begun):
+        return Dialect("\t", quotes=False, skip=skip)
+    whole = Dialect("\t", skip=skip)
+    return whole if begun or _is_table(raw_lines(chunks(), name), whole) else whole._replace(quotes=False)
+
+
+def delimiter_of(head: str) -> str:
+    """The delimiter whose records in the beginning of a table are equally wide, and widest; a comma in doubt."""
+    return max(DELIMITERS, key=lambda delimiter: (_regular(widths(head, delimiter)), max(widths(head, delimiter))))
+
+
+def widths(head: str, delimiter: str) -> list[int]:
+    """The number of cells of each of the first records. The last line may be cut: it counts only in a short head."""
+    found: list[int] = []
+    with contextlib.suppress(csv.Error):
+        found.extend(len(cells) for cells in islice(csv.reader(_first_lines(head), delimiter=delimiter), _LOOKED_AT))
+    return [width for width in found if width] or [1]
+
+
+def records_of(lines: Iterable[str], dialect: Dialect) -> "_csv.Reader":
+    """The csv module's reader of this dialect; it raises csv.Error for what is no record."""
+    if dialect.backslash:
+        lines = map(_double, lines)
+    return csv.reader(lines, delimiter=dialect.delimiter, strict=True, skipinitialspace=dialect.spaces)
+
+
+def _regular(found: list[int]) -> bool:
+    return found[0] > 1 and len(set(found)) == 1
+
+
+def _first_lines(head: str) -> Iterator[str]:
+    lines = head.split("\n")
+    return (f"{line}\n" for line in (lines[:-1] if len(lines) > _LOOKED_AT else lines))
+
+
+def _fitting(head: str, plain: Dialect) -> Dialect:
+    """The first dialect of these that the records of the head fit."""
+    candidates = [plain, plain._replace(spaces=True), plain._replace(backslash=True)]
+    fitting = (dialect for dialect in candidates if _is_table(_first_lines(head), dialect, cut=True))
+    return next(fitting, plain)
+
+
+def _is_table(lines: Iterable[str], dialect: Dialect, *, cut: bool = False) -> bool:
+    """Whether these lines are records of one width; `cut`: only the first ones count, and the last may be cut off."""
+    reader = records_of(islice(lines, dialect.skip if not cut else 0, None), dialect)
+    width = 0
+    try:
+        for cells in islice(reader, _LOOKED_AT if cut else None):
+            if cells and len(cells) != (width := width or len(cells)):
+                return False
+    except csv.Error as error:
+        return cut and width > 0 and "unexpected end" in str(error)
+    return True
+
+
+def _double(line: str) -> str:
+    """The line with quotation marks doubled that were escaped by a backslash."""
+    if '\\"' not in line:
+        return line
+    return _ESCAPED_QUOTE.sub(lambda found: "\\" * (len(found[1]) // 2) + ('""' if len(found[1]) % 2 else '"'), line)
+
+
+def _refuse_title(found: list[int], name: str) -> None:
+    """A first line of one cell above records that are all wider is no header."""
+    below = found[1:]
+    if len(below) > 1 and len(set(below)) == 1:
+        raise InputError(
+            f"{name}: the first line has 1 cell and the lines below it have {below[0]}: it looks like a title.",
+            "Delete what stands above the header.",
+        )

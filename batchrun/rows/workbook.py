@@ -1,0 +1,166 @@
+"""Excel workbooks, read and written with the extra `data` (openpyxl).
+
+Read as a stream, a row at a time. The range that a sheet states is not believed: programs write ones that are too small.
+Formulas are read as the values that were stored with them.
+"""
+
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from batchrun.display import printable
+from batchrun.errors import InputError
+from batchrun.models import Invalid
+from batchrun.rows.check import Record, encode, invalid
+from batchrun.rows.extras import explained, library, plain, record
+from batchrun.rows.remarks import Remarks
+from batchrun.rows.source import Source, refuse_bomb
+from batchrun.rows.table import misfit, named_columns, nameless
+
+_ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
+_UNSTORED = "formulas without a stored value are null: open the workbook in a spreadsheet program and save it"
+_STALE = "formulas may have no computed value yet: open the workbook in a spreadsheet program and save it"
+_HIDDEN = "rows that are hidden in the sheet, by a filter perhaps, are read as well"
+
+
+def read_excel(source: Source, sheet: str | None, remarks: Remarks) -> Iterator[Record | Invalid]:
+    """A record per row of a sheet that is not blank, under its first such row; its line is the row number of the sheet.
+
+    `sheet` is a name or a number from 1; None takes the first one that is not hidden. Raises InputError.
+    """
+    openpyxl = library("excel")
+    _refuse_packed_bomb(source)
+    with explained(source.name, "an Excel workbook"), source.path.open("rb") as file:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            chosen = _chosen(book.worksheets, sheet, source.name)
+            if len(book.worksheets) > 1:
+                remarks.add(_said(book.worksheets, chosen))
+            empty = True
+            for found in _records(_rows(book, chosen, remarks), source.name, remarks):
+                empty = False
+                yield found
+        if empty and len(book.worksheets) > 1:
+            raise InputError(
+                f'{source.name}: the sheet "{printable(chosen.title, 60)}" has no rows under a header.',
+                f"Name another with --sheet: {_names(book.worksheets, chosen)}.",
+            )
+    source.refuse_change()
+
+
+def _chosen(sheets: Sequence[Any], wanted: str | None, name: str) -> Any:
+    if not sheets:
+        raise InputError(f"{name} has no sheet with cells.")
+    if wanted is None:
+        return next((sheet for sheet in sheets if sheet.sheet_state == "visible"), sheets[0])
+    alike = [sheet for sheet in sheets if sheet.title.casefold() == wanted.strip().casefold()]
+    if alike:
+        return next((sheet for sheet in alike if sheet.title == wanted), alike[0])
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(sheets):
+        return sheets[int(wanted) - 1]
+    raise InputError(f"{name} has no sheet {printable(wanted, 60)}.", f"Its sheets: {_names(sheets, None)}.")
+
+
+def _said(sheets: Sequence[Any], chosen: Any) -> str:
+    return f'the sheet "{printable(chosen.title, 60)}" is read; name another with --sheet: {_names(sheets, chosen)}'
+
+
+def _names(sheets: Sequence[Any], but: Any) -> str:
+    return ", ".join(
+        f'"{printable(sheet.title, 60)}"' + (" (hidden)" if sheet.sheet_state != "visible" else "")
+        for sheet in sheets
+        if sheet is not but
+    )
+
+
+def _rows(book: Any, sheet: Any, remarks: Remarks) -> Iterator[tuple[int, list[object]]]:
+    """The cells of each row of the sheet with its number, whatever range the sheet states; what is remarkable is noted.
+
+    openpyxl's own iteration cuts rows at the stated range and does not say which are hidden, so its parser is asked.
+    """
+    from openpyxl.worksheet import _reader  # noqa: PLC0415  only where a workbook is read
+
+    formula, stale = _reader.FORMULA_TAG, bool(book.calculation is not None and book.calculation.fullCalcOnLoad)
+    with sheet._get_source() as part:
+        parser: Any = _reader.WorkSheetParser(
+            part,
+            sheet._shared_strings,
+            data_only=True,
+            epoch=book.epoch,
+            date_formats=book._date_formats,
+            timedelta_formats=book._timedelta_formats,
+        )
+        parse_cell = parser.parse_cell
+
+        def noted(element: Any) -> dict[str, Any]:
+            cell = parse_cell(element)
+            if len(element) and element.find(formula) is not None and (stale or cell["value"] is None):
+                remarks.add(_UNSTORED if cell["value"] is None else _STALE, parser.row_counter)
+            return cell
+
+        parser.parse_cell = noted
+        for number, cells in parser.parse():
+            if parser.row_dimensions.pop(str(number), {}).get("hidden") in ("1", "true") and _any(cells):
+                remarks.add(_HIDDEN, number)
+            values: list[object] = [None] * max((cell["column"] for cell in cells), default=0)
+            for cell in cells:
+                value = cell["value"]
+                values[cell["column"] - 1] = _unescaped(value) if type(value) is str and "_x" in value else value
+            yield number, values
+
+
+def _unescaped(text: str) -> str:
+    """The text of a cell, with what XML cannot hold in the place of `_x000D_` (ECMA-376 part 1, ST_Xstring)."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
+
+
+def _any(cells: Sequence[dict[str, Any]]) -> bool:
+    return any(cell["value"] is not None for cell in cells)
+
+
+def _records(rows: Iterator[tuple[int, list[object]]], name: str, remarks: Remarks) -> Iterator[Record | Invalid]:
+    header: list[str] | None = None
+    columns: list[str | None] | None = None
+    for number, cells in rows:
+        values = _trimmed(cells)
+        if not values:
+            continue
+        if header is None:
+            header = ["" if cell is None else str(cell).strip() for cell in values]
+            continue
+        if columns is None:
+            _refuse_title(header, values, number, name)
+            columns = named_columns(header, values, name, remarks)
+        if len(values) > len(columns):
+            yield invalid(number, encode([plain(value) for value in values]), misfit(len(values), len(columns)))
+            continue
+        row = [*values, *[None] * (len(columns) - len(values))]
+        if (place := nameless(columns, row)) is not None:
+            reason = f"cell {place} has a value, but column {place} of the header no name"
+            yield invalid(number, encode([plain(value) for value in row]), reason)
+            continue
+        yield record(number, {column: cell for column, cell in zip(columns, row, strict=True) if column is not None})
+
+
+def _refuse_title(header: Sequence[str], values: Sequence[object], number: int, name: str) -> None:
+    if sum(map(bool, header)) == 1 and sum(value is not None for value in values) > 1:
+        raise InputError(
+            f"{name}: the row above row {number} has 1 cell, and row {number} has more: it looks like a title.",
+            "Delete what stands above the header.",
+        )
+
+
+def _trimmed(cells: Sequence[object]) -> Sequence[object]:
+    """Empty cells at the end are none."""
+    end = len(cells)
+    while end and cells[end - 1] is None:
+        end -= 1
+    return cells[:end]
+
+
+def _refuse_packed_bomb(source: Source) -> None:
+    with explained(source.name, "an Excel workbook"), zipfile.ZipFile(source.path) as archive:
+        refuse_bomb(sum(entry.file_size for entry in archive.infolist()), source.size, source.name)
