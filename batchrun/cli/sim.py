@@ -8,8 +8,8 @@ from batchrun.cli.options import flag, value
 from batchrun.cli.shape import Shown, typed
 from batchrun.errors import ExitCode, RefusedError
 
-_LIMITS, _ANSWERS, _SERVER = "Limits", "Answers", "Server"
-_TEXTS = frozenset({"cache", "dialect", "reply", "latency", "faults", "retry_after", "charge"})
+_LIMITS, _ANSWERS, _BATCHES, _SERVER = "Limits", "Answers", "Batches", "Server"
+_TEXTS = frozenset({"cache", "dialect", "reply", "latency", "faults", "retry_after", "charge", "state"})
 
 _OPTIONS = (
     value(_LIMITS, "--dialect dialect", "NAME", "Whose limits, headers and refusals it has [default: openai]."),
@@ -35,6 +35,12 @@ _OPTIONS = (
     ),
     value(_ANSWERS, "--drip drip", "SECONDS", "Time between the pieces of a slow body."),
     value(_ANSWERS, "--seed seed", "N", "Varies what is drawn."),
+    value(_BATCHES, "--time-scale time_scale", "N", "How many times faster than stated batches go."),
+    value(_BATCHES, "--batch-validation batch_validation", "SECONDS", "How long a batch is validated [default: 2]."),
+    value(_BATCHES, "--batch-seconds batch_seconds", "SECONDS", "How long its rows take [default: 10]."),
+    value(_BATCHES, "--batch-expire batch_expire", "SHARE", "Share of the rows at which a batch expires."),
+    value(_BATCHES, "--enqueued-tokens enqueued_tokens", "N", "Tokens of all batches that have not ended."),
+    value(_BATCHES, "--state state", "DIR", "Keep files and batches there, also over a restart."),
     value(_SERVER, "--port port", "N", "The port on loopback [default: a free one]."),
     flag(_SERVER, "--require-key require_key", "Refuse requests without a key."),
     flag(_SERVER, "--record record", "Keep a log of every call."),

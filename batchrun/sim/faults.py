@@ -9,6 +9,10 @@ A fault is spelled NAME=WHEN, NAME a status or one of `NAMED`, and WHEN one of
     10-20, 10-      every request from the 10th to the 20th second after the start (or from then on)
 
 and the shares of several faults add up: 503=0.1 with reset=0.1 leaves 80 % whole.
+
+NAME@CALL=WHEN strikes calls about files and batches, CALL one of `CALLS`, instead of completions; `first` then are the
+first calls of that kind, and `row` is the answer to a row of a batch. A status from 400 to 499 refuses the call; every
+other fault lets it be done, and its answer is lost.
 """
 
 from collections.abc import Sequence
@@ -61,6 +65,19 @@ NAMED: dict[str, str] = {
     "flex": "no capacity for service_tier flex; other requests are not struck",
     "down": "connections are refused, those that are open are reset; WHEN is 10-20",
 }
+CALLS = ("upload", "create", "list", "retrieve", "cancel", "content", "delete", "row")
+BATCH_FAULTS: dict[str, tuple[tuple[str, ...], str]] = {
+    "gateway": (CALLS[:-1], "500 with a plain text, and nothing was done"),
+    "thrice": (("upload", "create"), "the call is done three times, the last answer comes"),
+    "stuck": (("create",), "the batch is in progress for ever"),
+    "loop": (("list",), "the page says that there are more, and its cursor leads to itself"),
+    "crash": (CALLS[:-1], "the server's process ends at once, when the call is done"),
+    "status0": (("row",), "a line with status_code 0 and an empty body"),
+    "missing": (("row",), "no line, though the row was done and is paid for"),
+    "repeat": (("row",), "the line comes twice"),
+    "foreign": (("row",), "beside the line one with a custom_id that was not asked for"),
+    "text-body": (("row",), "the body is JSON in a text"),
+}
 _BEFORE_LIMITS = frozenset({"key", "quota", "model", "flex", "401", "402", "403", "404", "html404"})
 _HINT = "say NAME=WHEN, such as 503=0.1, reset=first, 400=text:POISON, quota=10-, down=10-20"
 
@@ -74,6 +91,7 @@ class Fault(NamedTuple):
     text: str = ""
     start: float | None = None
     end: float = float("inf")
+    call: str = ""
 
     @property
     def moment(self) -> Moment:
@@ -95,7 +113,7 @@ class Fault(NamedTuple):
             when = f"text:{self.text}"
         else:
             when = f"first:{self.tries}" if self.tries else f"{self.share!r}"
-        return f"{self.name}={when}"
+        return f"{self.name}@{self.call}={when}" if self.call else f"{self.name}={when}"
 
 
 def parse_fault(text: str) -> Fault:
@@ -104,11 +122,12 @@ def parse_fault(text: str) -> Fault:
     name, when = name.strip().lower(), when.strip()
     if not equals:
         raise RefusedError(f"Not a fault: {text!r}", _HINT)
-    _check_name(name)
+    name, _, call = name.partition("@")
+    _check_name(name, call)
     fault = _when(name, when)
     if fault is None or (name == "down" and fault.start is None):
         raise RefusedError(f"Not a condition of the fault {name}: {when!r}", _HINT)
-    return fault
+    return fault._replace(call=call)
 
 
 def fraction(seed: int, digest: bytes, number: int, what: bytes) -> float:
@@ -118,7 +137,7 @@ def fraction(seed: int, digest: bytes, number: int, what: bytes) -> float:
 
 
 def draw(faults: Sequence[Fault], lot: float, number: int, body: bytes, at: float) -> Fault | None:
-    """The fault that strikes attempt `number` of a prompt at `at` seconds, if any; `lot` is its draw in 0..1."""
+    """The fault that strikes attempt `number` of a request at `at` seconds, if any; `lot` is its draw in 0..1."""
     reach = 0.0
     for fault in faults:
         reach += fault.share
@@ -127,11 +146,25 @@ def draw(faults: Sequence[Fault], lot: float, number: int, body: bytes, at: floa
     return None
 
 
-def _check_name(name: str) -> None:
+def of_call(faults: Sequence[Fault], call: str) -> tuple[Fault, ...]:
+    """The faults that strike calls of this kind, one of CALLS; "" for completions."""
+    return tuple(fault for fault in faults if fault.call == call)
+
+
+def _check_name(name: str, call: str) -> None:
+    if call and call not in CALLS:
+        raise RefusedError(f"Unknown call of a fault: {call!r}", f"one of {', '.join(CALLS)}")
+    if name in BATCH_FAULTS:
+        if call not in BATCH_FAULTS[name][0]:
+            raise RefusedError(
+                f"The fault {name} does not strike {call or 'completions'}", f"{name}@{BATCH_FAULTS[name][0][0]}=…"
+            )
+        return
     if name in NAMED or (name.isascii() and name.isdigit() and 400 <= int(name) <= 599):
         return
-    near = get_close_matches(name, NAMED, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"a status from 400 to 599, or one of {', '.join(NAMED)}"
+    known = (*NAMED, *BATCH_FAULTS)
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"a status from 400 to 599, or one of {', '.join(known)}"
     raise RefusedError(f"Unknown fault: {name!r}", hint)
 
 

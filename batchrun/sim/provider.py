@@ -8,19 +8,25 @@ the answer          the reply, or the fault drawn for this attempt
 """
 
 import asyncio
-from collections import deque
+import os
+import time
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from batchrun.models import Endpoint
+from batchrun.sim.batch_calls import BatchCalls
+from batchrun.sim.batch_shapes import Row, chat_of, message_of
+from batchrun.sim.batches import Store
 from batchrun.sim.cache import Lookup, PrefixCache
-from batchrun.sim.defects import VALUES, defective
+from batchrun.sim.defects import BODIES, VALUES, defective
 from batchrun.sim.dialects import Cost, Limiter
-from batchrun.sim.faults import Fault, Moment, draw, fraction
+from batchrun.sim.faults import Fault, Moment, draw, fraction, of_call
 from batchrun.sim.http import Answer, Call, Connection
 from batchrun.sim.replies import UNCACHED, Reply, dump, make
 from batchrun.sim.requests import Problem, Request, parse_request
@@ -60,12 +66,18 @@ class Provider:
         self._cache = PrefixCache()
         self._serving = 0
         self._queue: deque[_Exchange] = deque()
+        self._epoch = time.time() - self._started
+        self.batches = BatchCalls(Store(Path(settings.state) if settings.state else None), self._now, self._complete)
+        self.batches.settings = settings
+        self._faults = of_call(settings.faults, "")
+        self._rows: Counter[bytes] = Counter()
 
     def change(self, settings: Settings) -> None:
         """Go on with other settings; a limit that stays as it was keeps its state."""
         limiter = Limiter(settings, self._clock())
         limiter.keep(self._limiter)
-        self.settings, self._limiter = settings, limiter
+        self.settings, self._limiter, self.batches.settings = settings, limiter, settings
+        self._faults = of_call(settings.faults, "")
         self.stats.record(settings.record)
         self._serve_waiting()
 
@@ -77,13 +89,17 @@ class Provider:
         """Answer one call, now or later."""
         endpoint = _ENDPOINTS.get(call.path)
         if endpoint is None or call.method != "POST":
-            connection.send(self._other_path(call))
+            kind = self.batches.kind(call)
+            if kind is None:
+                connection.send(self._other_path(call))
+            else:
+                self._batch_call(connection, kind, call)
             return
         digest = blake2b(endpoint.encode() + b"\0" + call.body, digest_size=16).digest()
         at = self.elapsed()
         number = self.stats.arrive(digest, at)
         exchange = _Exchange(connection, endpoint, call, digest, self.stats.calls, number, at)
-        if faults := self.settings.faults:
+        if faults := self._faults:
             lot = fraction(self.settings.seed, digest, number, b"fault")
             exchange.fault = draw(faults, lot, number, call.body, at)
         refusal = self._before_limits(exchange) or self._read(exchange) or self._limits(exchange)
@@ -220,6 +236,76 @@ class Provider:
                 "fault": exchange.fault.name if exchange.fault else None,
             }
             self.stats.log.append(entry)
+
+    def _now(self) -> float:
+        return self._clock() + self._epoch
+
+    def _batch_call(self, connection: Connection, kind: str, call: Call) -> None:
+        """Answer a call about files or batches. A fault that is a 4xx refuses it; any other loses the answer."""
+        self.stats.batch_calls[kind] += 1
+        number = self.stats.batch_calls[kind]
+        digest = blake2b(f"{kind} {call.path}".encode("latin-1"), digest_size=16).digest()
+        lot = fraction(self.settings.seed, digest, number, b"fault")
+        fault = draw(of_call(self.settings.faults, kind), lot, number, call.body, self.elapsed())
+        name = fault.name if fault else ""
+        if fault:
+            self.stats.by_fault[f"{name}@{kind}"] += 1
+        if name == "gateway":
+            connection.send(Answer(500, b"Internal Server Error", kind="text/plain"))
+            return
+        if fault and (fault.moment is Moment.BEFORE_LIMITS or name[:1] == "4" or name == "throttle"):
+            key = call.headers.get("x-api-key") or call.headers.get("authorization", "")
+            connection.send(wrong_key(key) if name == "key" else self._limiter.answer(name, self._clock(), model=""))
+            return
+        self.batches.stuck = name == "stuck"
+        for _ in range(2 if name == "thrice" else 0):
+            self.batches.do(kind, call)
+        answer = self.batches.do(kind, call)
+        self.batches.stuck = False
+        if name == "crash":
+            os._exit(70)
+        if name in _CONNECTION_FAULTS:
+            _CONNECTION_FAULTS[name](connection, answer, self.settings.drip)
+        elif name.isdigit():
+            connection.send(self._limiter.answer(name, self._clock(), model=""))
+        elif name == "loop":
+            connection.send(answer._replace(body=dump({**orjson.loads(answer.body), "has_more": True})))
+        else:
+            connection.send(BODIES[name](answer.body) if name in BODIES else answer)
+
+    def _complete(self, endpoint: str, body: dict[str, Any], name: str) -> Row:
+        """The answer to one row of a batch that has ended."""
+        messages = endpoint == "messages"
+        asked = chat_of(body) if messages else body
+        request = parse_request(Endpoint.CHAT if messages else Endpoint(endpoint), dump(asked))
+        if isinstance(request, Problem):
+            return Row(status=request.status, body=orjson.loads(_refusal(request).body))
+        digest = blake2b(endpoint.encode() + b"\0" + dump(body), digest_size=16).digest()
+        self._rows[digest] += 1
+        number = self._rows[digest]
+        lot = fraction(self.settings.seed, digest, number, b"fault")
+        fault = draw(of_call(self.settings.faults, "row"), lot, number, dump(asked), self.elapsed())
+        what = fault.name if fault else ""
+        if what:
+            self.stats.by_fault[f"{what}@row"] += 1
+        if what.isdigit() or what in ("context", "quota", "throttle", "concurrency"):
+            facts = {"model": request.model, "tokens": request.input_tokens, "limit": request.input_tokens - 1}
+            answer = self._limiter.answer(what, self._clock(), **facts)
+            told: Any = orjson.loads(answer.body) if answer.kind == "application/json" else answer.body.decode()
+            return Row(status=answer.status, body=told)
+        if what == "status0":
+            return Row(status=0, body={})
+        reply = make(request, digest.hex()[:24], self.settings, broken=what == "broken")
+        self.stats.pay_batch(digest, reply.input_tokens, reply.output_tokens)
+        value = orjson.loads(defective(what, reply.value).body) if what in VALUES else reply.value
+        return Row(
+            status=200,
+            body=message_of(value) if messages else value,
+            usage={"input_tokens": reply.input_tokens, "output_tokens": reply.output_tokens},
+            copies={"missing": 0, "repeat": 2}.get(what, 1),
+            foreign=what == "foreign",
+            text=what == "text-body",
+        )
 
     def _other_path(self, call: Call) -> Answer:
         """What is not a call of an endpoint: the models, a wrong method, a wrong address."""

@@ -132,7 +132,8 @@ class Server:
     def _control(self, what: str, body: bytes) -> Any:
         match what:
             case "GET /_sim/stats" | "GET /_sim/stats?summary":
-                return self.stats.view(prompts=not what.endswith("summary"))
+                told = self.stats.view(prompts=not what.endswith("summary")) | self.provider.batches.view()
+                return told | {"completions_paid": told["answered"] + told["batch_completions"]}
             case "GET /_sim/log":
                 return self.stats.log or []
             case "POST /_sim/reset":

@@ -13,6 +13,7 @@ from batchrun.sim.texts import MODES
 
 RETRY_AFTER = ("dialect", "both", "ms", "seconds", "date", "gateway", "none")
 CHARGE = ("usage", "stated")
+EMPTY_FILES = ("null", "text", "file")
 CACHES = ("none", "automatic", "explicit", "implicit")
 AT_ONCE = Latency()
 
@@ -29,7 +30,11 @@ class Settings:
     wait: one of RETRY_AFTER, or "=VALUE" for that very header value. `reply` is what replies say, one of MODES. `reply_tokens` is the longest reply where the request states no limit, `reasoning` the
     reasoning tokens of every reply, `cached` the share of its input tokens that count as cached. `cache` is one
     of CACHES, a cache of prefixes of `cache_minimum` tokens and more. `drip` is the
-    seconds between the pieces of a slow body. `record` keeps a log of every call. With `require_key` a request
+    seconds between the pieces of a slow body. `batch_validation`, `batch_seconds` and `batch_cancelling` are the seconds
+    for which a batch is validated, works and is cancelled, `batch_listed` and `batch_found` those after which it is
+    listed and found, all divided by `time_scale`; `batch_expire` is the share of its rows at which it expires.
+    `enqueued_tokens` bounds the batches of one key, `empty_files` is one of EMPTY_FILES: what stands for a result file
+    without lines. `state` is the directory that keeps files and batches. `record` keeps a log of every call. With `require_key` a request
     needs some bearer key. `seed` varies what is drawn.
 
     Raises RefusedError for a value that cannot be meant.
@@ -58,6 +63,16 @@ class Settings:
     cache: str = "none"
     cache_minimum: int = 1024
     drip: float = 0.1
+    time_scale: float = 1.0
+    batch_validation: float = 2.0
+    batch_seconds: float = 10.0
+    batch_cancelling: float = 2.0
+    batch_listed: float = 0.0
+    batch_found: float = 0.0
+    batch_expire: float | None = None
+    enqueued_tokens: int | None = None
+    empty_files: str = "null"
+    state: str = ""
     record: bool = False
 
     def __post_init__(self) -> None:
@@ -75,6 +90,11 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise RefusedError(f"The simulated provider cannot have {name} = {value!r}", "give a number above 0")
+        for name in ("batch_validation", "batch_cancelling", "batch_listed", "batch_found"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise RefusedError(f"The simulated provider cannot have {name} = {getattr(self, name)!r}", "0 or more")
+        if self.batch_expire is not None and not 0 <= self.batch_expire < 1:
+            raise RefusedError("batch_expire is a share of the rows, from 0 to below 1")
         if not 0 <= self.port <= 65_535:
             raise RefusedError(f"Not a port: {self.port}", "give a number from 1 to 65535, or 0 for a free port")
         if self.reasoning < 0 or not 0 <= self.cached <= 1:

@@ -16,8 +16,11 @@ class Stats:
         self.answered = 0
         self.by_status: Counter[str] = Counter()
         self.by_fault: Counter[str] = Counter()
+        self.batch_calls: Counter[str] = Counter()
         self.input_tokens = 0
         self.output_tokens = 0
+        self.batch_input_tokens = 0
+        self.batch_output_tokens = 0
         self.cached_tokens = 0
         self.cache_write_tokens = 0
         self.at_once = 0
@@ -62,6 +65,12 @@ class Stats:
         self.cached_tokens += cache.read
         self.cache_write_tokens += cache.write
 
+    def pay_batch(self, digest: bytes, input_tokens: int, output_tokens: int) -> None:
+        """Count the reply to a row of a batch that has ended."""
+        self.replies[digest] = self.replies.get(digest, 0) + 1
+        self.batch_input_tokens += input_tokens
+        self.batch_output_tokens += output_tokens
+
     def view(self, *, prompts: bool = True) -> dict[str, Any]:
         """Everything as JSON values; docs/sim.md has the members."""
         told: dict[str, Any] = {
@@ -76,6 +85,9 @@ class Stats:
             "charged_input_tokens": self.input_tokens
             - (1 - READ_FACTOR) * self.cached_tokens
             + (WRITE_FACTOR - 1) * self.cache_write_tokens,
+            "batch_input_tokens": self.batch_input_tokens,
+            "batch_output_tokens": self.batch_output_tokens,
+            "batch_calls": dict(self.batch_calls),
             "at_once": self.at_once,
             "peak": self.peak,
             "first": self.arrivals[0] if self.arrivals else None,
