@@ -18,6 +18,7 @@ class WaitReason(StrEnum):
 
     REQUESTS = "requests per minute"
     TOKENS = "tokens per minute"
+    QUOTA = "the provider's quota is used up"
     CONCURRENCY = "concurrency"
     THROTTLED = "the provider said 429"
     DOWN = "the provider is down"

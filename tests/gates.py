@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from batchrun.events import Going, Waiting
-from batchrun.limits import Feedback, Gate, Hints, Limits, Permit, Throttle
+from batchrun.limits import Feedback, Gate, Hints, Limits, Permit, Stated, Throttle
 
 OK = Feedback(200)
 PAID = Feedback(200, tokens=100)
@@ -41,6 +41,11 @@ class Scene:
 
 def refusal(throttle: Throttle = Throttle.REQUESTS, seconds: float | None = None) -> Feedback:
     return Feedback(429, Hints(retry_after=seconds, looks_like_429=True), throttle)
+
+
+def requests(limit: float, left: float | None, reset: float | None, window: float | None = None) -> Stated:
+    """A limit of requests, as an answer states it in milliseconds."""
+    return Stated("requests", "requests", limit, left, reset, window, 0.001)
 
 
 class Provider:

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.limits import BucketHint
-from batchrun.limits.buckets import HeaderRate, Spacing, TokenBucket
+from batchrun.limits.buckets import Spacing, TokenBucket
 
 
 @given(st.lists(st.tuples(st.floats(-5, 5), st.integers(1, 400), st.integers(0, 800)), max_size=60))
@@ -60,15 +59,3 @@ def test_a_leap_of_the_clock_fills_one_bucket_at_most(rate: float, leaps: list[f
             spacing.left(at)
             burst += 1
         assert burst <= max(1.25, 1 + rate * 0.02) + rate * 1e-6
-
-
-def test_headers_of_a_shallow_bucket_of_a_daily_quota_and_of_a_fixed_window() -> None:
-    shallow, daily, window = HeaderRate(), HeaderRate(), HeaderRate()
-    for number in range(40):
-        level = 20.0 * (number % 7) / 7
-        shallow.learn(BucketHint(20, float(int(level)), (20 - level) / 10))
-        daily.learn(BucketHint(14_400, 14_400 - number, number * 6.0))
-        window.learn(BucketHint(600, 600 - 5.0 * number, 59.0 - number))
-    assert shallow.rate() == pytest.approx(10, rel=0.2)
-    assert 200 < daily.rate() <= 240
-    assert window.rate() == 10

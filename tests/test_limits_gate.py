@@ -4,12 +4,12 @@ import asyncio
 from functools import partial
 
 import pytest
-from gates import OK, Scene, now, refusal
+from gates import OK, Scene, now, refusal, requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.events import Going, Waiting, WaitReason
-from batchrun.limits import BucketHint, Feedback, Gate, GateClosed, Hints, Limits, NeverFits, Permit
+from batchrun.limits import Feedback, Gate, GateClosed, Hints, Limits, NeverFits, Permit, Stated
 
 pytestmark = pytest.mark.looptime(noop_cycles=0)  # nothing comes from outside: time need not wait for it
 
@@ -54,7 +54,7 @@ async def test_a_request_larger_than_the_limit_is_refused_at_once() -> None:
     with pytest.raises(NeverFits) as caught:
         await scene.gate.admit(1_001)
     assert caught.value.limit == 1_000
-    scene.gate.settle(await scene.send(900), Feedback(200, Hints(tokens=BucketHint(950, 0, 60.0))))
+    scene.gate.settle(await scene.send(900), Feedback(200, Hints(limits=(Stated("tokens", "tokens", 950, 0, 60.0),))))
     with pytest.raises(NeverFits):
         await scene.gate.admit(951)
 
@@ -181,28 +181,44 @@ async def test_nobody_gets_ready_during_a_pause() -> None:
     assert queue.told == []
 
 
-async def test_limits_in_headers_slow_everybody_down_to_them() -> None:
+async def test_a_named_window_spaces_everybody_from_the_first_answer_on() -> None:
     scene = Scene()
-    said = Feedback(200, Hints(requests=BucketHint(600, 1, 0.1)))
+    said = Feedback(200, Hints(limits=(requests(600, 500, None, 60.0),)))
     scene.gate.settle(await scene.send(), said)
     await asyncio.gather(*(scene.exchange(feedback=said) for _ in range(30)))
     assert scene.left[-1] == pytest.approx(3.0, abs=0.4)
     assert scene.gate.view().rpm == pytest.approx(600, rel=0.02)
 
 
+async def test_a_limit_that_is_not_understood_holds_nothing_back() -> None:
+    scene = Scene()
+    said = Feedback(200, Hints(limits=(requests(20, 19, 9.0), Stated("day", "tokens", 400, 399))))
+    scene.gate.settle(await scene.send(1), said)
+    await asyncio.gather(*(scene.exchange(1, feedback=said) for _ in range(100)))
+    assert scene.left[-1] < 15
+
+
+async def test_what_remains_is_all_that_leaves_until_the_reset() -> None:
+    scene = Scene()
+    scene.gate.settle(await scene.send(), Feedback(200, Hints(limits=(requests(100, 0, 7.0),))))
+    await scene.send()
+    assert scene.left[-1] == pytest.approx(7.0, abs=0.2)
+
+
 async def test_what_others_used_of_a_shared_limit_is_believed() -> None:
-    scene = Scene(Limits(fixed=True, tpm=60_000))
-    scene.gate.settle(await scene.send(10), Feedback(200, Hints(tokens=BucketHint(60_000, 0, 60.0)), tokens=10))
+    scene = Scene(Limits(fixed=True))
+    said = Stated("tokens", "tokens", 60_000, 0, None, 60.0)
+    scene.gate.settle(await scene.send(10), Feedback(200, Hints(limits=(said,)), tokens=10))
     at = now()
     await scene.send(2_000)
-    assert scene.left[-1] - at == pytest.approx(0.1, abs=0.05)
+    assert scene.left[-1] - at == pytest.approx(2.0, abs=0.1)
 
 
 async def test_headers_of_an_older_request_are_ignored() -> None:
     scene = Scene()
     older, newer = await scene.send(), await scene.send()
-    scene.gate.settle(newer, Feedback(200, Hints(requests=BucketHint(6_000, 100, 1.0))))
-    scene.gate.settle(older, Feedback(200, Hints(requests=BucketHint(60, 0, 60.0))))
+    scene.gate.settle(newer, Feedback(200, Hints(limits=(requests(6_000, 100, None, 60.0),))))
+    scene.gate.settle(older, Feedback(200, Hints(limits=(requests(60, 0, None, 60.0),))))
     await asyncio.sleep(0.1)
     assert (scene.gate.view().rpm or 0) > 5_000
 

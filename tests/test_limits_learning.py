@@ -5,9 +5,9 @@ import math
 from collections.abc import Callable
 
 import pytest
-from gates import OK, PAID, Provider, Scene, now, refusal
+from gates import OK, PAID, Provider, Scene, now, refusal, requests
 
-from batchrun.limits import BucketHint, Feedback, Hints, Limits, Throttle
+from batchrun.limits import Feedback, Hints, Limits, Throttle
 from batchrun.limits.learning import Estimate, Pace
 from batchrun.limits.rates import Rates
 
@@ -32,7 +32,7 @@ async def test_two_runs_that_share_a_key_use_most_of_what_it_allows(seconds: flo
             permit = await scene.send()
             admitted = provider.admits()
             left, wait = provider.holds(), None if admitted else provider.wait(1.0)
-            said = Hints(wait, BucketHint(1_200.0, left, provider.wait(2.0)), looks_like_429=not admitted)
+            said = Hints(wait, (requests(2, left, provider.wait(2.0)),), not admitted)
             await asyncio.sleep(seconds)
             scene.gate.settle(permit, Feedback(200, said) if admitted else Feedback(429, said, Throttle.REQUESTS))
             if admitted:
@@ -158,8 +158,8 @@ def test_the_rate_at_the_first_429s_is_what_was_admitted_of_their_whole_burst() 
 def test_a_429_that_does_not_say_why_is_about_requests_where_its_headers_leave_none(
     named: Throttle | None, left: float | None, about: Throttle
 ) -> None:
-    said = Hints(requests=BucketHint(600, left, 6.0))
-    assert Rates(Limits(), 0.0).kind(named, said, 0.0) is about
+    said = Hints(limits=(requests(600, left, 6.0),))
+    assert Rates(Limits(), Estimate(), 0.0).kind(named, said, 0.0) is about
 
 
 def test_estimates_follow_what_is_used() -> None:

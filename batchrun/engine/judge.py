@@ -33,7 +33,7 @@ def judge(request: Request, exchange: Exchange, checker: Checker | None, meaning
 
     Any 2xx may carry a reply. An error in its place is judged as the status that its code is, and by its words.
     """
-    hints = limits.hints(exchange.headers, exchange.status)
+    hints = limits.hints(exchange.headers, exchange.status, exchange.body)
     if not 200 <= exchange.status < 300:
         answer = _failed(request, exchange, hints, meanings, mask)
         if answer.meaning is Meaning.NEVER_FITS:  # of no other request either is anything refused
@@ -46,8 +46,9 @@ def judge(request: Request, exchange: Exchange, checker: Checker | None, meaning
     status = replies.error_within(exchange.body)
     if status is None:
         return judged._replace(answer=answer._replace(defect=mask(answer.defect), message=mask(answer.message)))
+    hints = limits.hints(exchange.headers, status or 400, exchange.body)
     failed = _failed(request, exchange._replace(status=status or 400), hints, meanings, mask)
-    return judged._replace(answer=failed if status else failed._replace(status=200, defect=replies.ERROR))
+    return judged._replace(answer=failed if status else failed._replace(status=200, defect=replies.ERROR), hints=hints)
 
 
 def judge_body(

@@ -14,9 +14,12 @@ that every face shows:
 2. *Closed* after a 429 (`closing`): until Retry-After, or a jittered back-off, for everybody.
 3. *Trickle*: the provider is down, one request a second.
 4. *Concurrency* (`concurrency`): a window under the cap, from 16 upwards while a larger one completes more.
-5. *Requests* (`buckets.Spacing`): spaced at the lowest of the user's rate, the rate the headers state, and the rate
-   that 429s have taught (`learning.Pace`); after a closing at half of it, which returns over two seconds.
+5. *Requests* (`buckets.Spacing`): spaced at the lowest of the user's rate, the rate of a window that answers state,
+   and the rate that 429s have taught (`learning.Pace`); after a closing at half of it, which returns over two seconds.
 6. *Tokens* (`buckets.TokenBucket`): reserved by an estimate (`learning.Estimate`), settled with the actual usage.
+7. *What remains* of each limit that answers state (`stated.StatedLimit`): what they mean is inferred from how their
+   figures move (`inference`), never assumed; one that is not understood holds nothing back but by what remains. A limit
+   for an hour or longer is a budget: it gives no pace.
 
 Nobody polls: a request that cannot be admitted is a future in a queue, and one timer wakes the first. `leave` exists
 because the journal's commit lies between admission and departure: the gate may have closed meanwhile, a slow commit
@@ -33,8 +36,8 @@ that was suspended finds every bucket filled once, not more.
 from batchrun.limits.gate import Gate
 from batchrun.limits.headers import (
     NO_HINTS,
-    BucketHint,
     Hints,
+    Stated,
     hints,
     parse_duration,
     parse_number,
@@ -53,7 +56,6 @@ from batchrun.limits.records import (
 
 __all__ = [
     "NO_HINTS",
-    "BucketHint",
     "Feedback",
     "Gate",
     "GateClosed",
@@ -62,6 +64,7 @@ __all__ = [
     "Limits",
     "NeverFits",
     "Permit",
+    "Stated",
     "Throttle",
     "hints",
     "parse_duration",

@@ -7,11 +7,9 @@ leaves is *spaced*. The little depth there is makes up for moments in which noth
 import math
 from collections import deque
 
-from batchrun.limits.headers import BucketHint
+from batchrun.limits.stated import MARGIN
 
 MINUTE = 60.0
-_MARGIN = 0.995
-"""Share of a stated rate that is used, so that a bucket of the provider that ran empty by jitter fills again."""
 _LATE = 0.02
 """Seconds for which nothing left, by a late timer, a stalled loop or a slow commit, that are made up for: less than
 half of what a provider's bucket is taken to hold, max(2, 50 ms of its rate)."""
@@ -26,7 +24,6 @@ _TOKEN_DEPTH = 0.1
 it in debt, which a provider's bucket of any greater depth allows as well."""
 _REFUND_DEPTH = 0.5
 """Seconds of its rate to which refunds may fill the tokens bucket."""
-_LONGEST_MINUTE = 61.0
 
 
 class Spacing:
@@ -116,7 +113,7 @@ class Spacing:
         gone = self._last_second
         while gone and gone[0] <= now - 1.0:
             gone.popleft()
-        too_many = len(gone) + self.held + 1 - math.ceil(self.stated / _MARGIN - _NOW)
+        too_many = len(gone) + self.held + 1 - math.ceil(self.stated / MARGIN - _NOW)
         return gone[min(too_many, len(gone)) - 1] + 1.0 - now if too_many > 0 else 0.0
 
 
@@ -170,92 +167,3 @@ class TokenBucket:
     def believe(self, credit: float) -> None:
         """The provider holds only this much for us."""
         self.level = min(self.level, credit)
-
-
-class HeaderRate:
-    """What the headers of many replies say of one limit.
-
-    A limit is one a minute unless the headers themselves show another rate. Where `remaining` and `reset` belong to
-    one continuous bucket, the change of the one over the change of the other is the rate of refill, whatever the
-    depth of that bucket; a fixed window shows no such line, and neither does a bucket that is always empty.
-    """
-
-    __slots__ = (
-        "_count",
-        "_covariance",
-        "_depth",
-        "_held",
-        "_held_variance",
-        "_reset",
-        "_reset_variance",
-        "limit",
-        "remaining",
-    )
-
-    def __init__(self) -> None:
-        self.limit: float | None = None
-        self.remaining: float | None = None
-        self._forget()
-
-    def learn(self, hint: BucketHint) -> None:
-        """Take in the headers of one reply."""
-        if hint.limit != self.limit:
-            self.limit = hint.limit
-            self._forget()
-        self.remaining = hint.remaining
-        if hint.remaining and hint.reset is not None:
-            self._depth = hint.remaining + hint.reset * self.rate()
-        if hint.remaining is not None and hint.reset is not None:
-            self._fit(hint.remaining, hint.reset)
-
-    def rate(self) -> float:
-        """Units per second to keep to; inf where nothing is stated."""
-        if self.limit is None:
-            return math.inf
-        per_minute = self.limit / MINUTE
-        slope = self._slope()
-        if slope is None or abs(slope - per_minute) < 0.25 * per_minute:
-            return per_minute
-        if slope > per_minute:
-            return slope
-        # A quota of an hour or a day is not spaced while there is plenty of it.
-        plenty = per_minute if self.remaining is None else self.remaining / MINUTE
-        return max(slope, plenty) if self._reset > _LONGEST_MINUTE else per_minute
-
-    def held(self, hint: BucketHint) -> float:
-        """What the provider's bucket holds; below 0 is debt, which only the time until it is whole again shows."""
-        if hint.remaining is None:
-            return math.inf
-        if hint.remaining or hint.reset is None or self._depth is None:
-            return hint.remaining
-        return min(0.0, self._depth - hint.reset * self.rate())
-
-    def _forget(self) -> None:
-        self._depth: float | None = None
-        self._count = 0
-        self._held = self._reset = 0.0
-        self._held_variance = self._reset_variance = self._covariance = 0.0
-
-    def _fit(self, held: float, reset: float) -> None:
-        self._count += 1
-        weight = max(0.05, 1 / self._count)
-        held_step, reset_step = held - self._held, reset - self._reset
-        self._held += weight * held_step
-        self._reset += weight * reset_step
-        keep = 1 - weight
-        self._held_variance = keep * (self._held_variance + weight * held_step * held_step)
-        self._reset_variance = keep * (self._reset_variance + weight * reset_step * reset_step)
-        self._covariance = keep * (self._covariance + weight * held_step * reset_step)
-
-    def _slope(self) -> float | None:
-        spread = self._held_variance * self._reset_variance
-        if self._count < 8 or spread <= 0 or self._held_variance < 0.25:
-            return None
-        if self._covariance >= 0 or self._covariance * self._covariance < 0.9 * spread:
-            return None
-        return -self._covariance / self._reset_variance
-
-
-def usable(rate: float) -> float:
-    """The share of a stated rate that is used."""
-    return rate * _MARGIN

@@ -4,6 +4,7 @@ import math
 import random
 
 _FIRST_BACK_OFF = 0.25
+_GROWTH = 1.5
 _LONGEST_BACK_OFF = 60.0
 """Seconds; the jitter takes off up to a half."""
 _LATER = 0.2
@@ -31,7 +32,7 @@ class Closing:
     def refused(self, left: float, announced: float | None, now: float) -> None:
         """A 429 to a request that left then.
 
-        An announced wait is kept to the full and at most a fifth longer. Without one the back-off doubles with each
+        An announced wait is kept to the full and at most a fifth longer. Without one the back-off grows with each
         burst that nothing but 429s separates from the last.
         """
         new = left > self._began
@@ -63,5 +64,5 @@ class Closing:
         return 0.5 + 0.5 * max(0.0, open_for) / _RECOVERY
 
     def _back_off(self) -> float:
-        longest = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2.0 ** min(self.bursts - 1, 20))
+        longest = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * _GROWTH ** min(self.bursts - 1, 20))
         return longest * (0.5 + 0.5 * self._random.random())

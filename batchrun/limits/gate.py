@@ -43,9 +43,9 @@ class Gate:
         self._limits = limits
         self._clock = clock or asyncio.get_running_loop().time
         now = self._clock()
-        self._rates = Rates(limits, now)
-        self._window = Window(limits.cap, limits.fixed)
         self._estimate = Estimate()
+        self._rates = Rates(limits, self._estimate, now)
+        self._window = Window(limits.cap, limits.fixed)
         self._closing = Closing(random or Random())  # noqa: S311  # jitter, not a secret
         self._teller = Teller(listen)
         self._queue = Line()
@@ -211,8 +211,7 @@ class Gate:
     def _give_back(self, permit: Permit) -> None:
         permit.open = False
         self._in_flight -= 1
-        self._rates.spacing.give_back()
-        self._rates.bucket.give(permit.tokens)
+        self._rates.give_back(permit.tokens, self._clock())
 
     async def _held(self, permit: Permit, seconds: float) -> float:
         """Wait for the turn to leave; the time then."""
@@ -268,8 +267,7 @@ class Gate:
 
     def _grant(self, now: float, tokens: int) -> Permit:
         self._in_flight += 1
-        self._rates.spacing.take()
-        self._rates.bucket.take(tokens)
+        self._rates.take(tokens, now)
         self._last = now
         self._window.first_left(now)
         full = self._scarce is WaitReason.CONCURRENCY and self._in_flight >= 0.8 * self._window.size
@@ -341,9 +339,9 @@ class Gate:
 
     def _settle_tokens(self, permit: Permit, feedback: Feedback) -> None:
         if feedback.throttle is not None:
-            self._rates.bucket.give(permit.tokens)
+            self._rates.settle(permit, 0)
         elif feedback.tokens is not None:
-            self._rates.bucket.give(permit.tokens - feedback.tokens)
+            self._rates.settle(permit, feedback.tokens)
         if feedback.input_tokens is not None and feedback.output_tokens is not None:
             self._estimate.learn(feedback.body_bytes, feedback.input_tokens, feedback.output_tokens)
 

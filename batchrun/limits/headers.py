@@ -1,8 +1,8 @@
-"""What the headers of a reply say about limits. Pure: text in, numbers out, nothing raises.
+"""What an answer says about limits, in its headers and, of a refusal, in its text. Pure: text in, numbers out, no errors.
 
-Sources: RFC 9110 section 10.2.3 (Retry-After), OpenAI "Rate limits in headers" (Go durations until the limit is
-whole again), Anthropic "Rate limits, response headers" (RFC 3339 times), and what gateways were seen to send.
-A value that makes no sense is no hint.
+The names of the headers and the sentences are data: `providers/limits.toml` has them with their sources. Which of the
+headers of an answer matter is worked out once for each set of names; after that only those are read. A value that
+makes no sense is no hint.
 """
 
 import math
@@ -11,7 +11,10 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from batchrun import providers
 
 LONGEST_WAIT = 31 * 86_400.0
 """Seconds; an announced wait beyond it is taken for nonsense."""
@@ -20,39 +23,66 @@ _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0
 _PART = r"([0-9]{1,18}(?:\.[0-9]{0,18})?)(ns|us|µs|μs|ms|s|m|h|d)"
 _DURATION = re.compile(rf"(?:{_PART})+")
 _PARTS = re.compile(_PART)
+_WORDS = re.compile(r" ?(milliseconds?|seconds?|minutes?|min|hours?)$")
 _NUMBER = re.compile(r"\+?[0-9]{1,18}(?:\.[0-9]{0,18})?")
+_FRACTION = re.compile(r"\.([0-9]+)|ms")
+_ITEM = re.compile(r'^\s*(?:"([^"]*)"|([^;=\s]+))')
+_MEMBER = re.compile(r'([a-z]+)\s*=\s*"?([0-9.]+)')
 _EPOCH_SECONDS = 1e9
 _EPOCH_MILLISECONDS = 1e12
+_TEXT = 4000
+"""Bytes of the body of a refusal that are read."""
 
 
-class BucketHint(NamedTuple):
-    """One limit as the provider states it: the quota, what is left of it, seconds until it is whole again."""
+class Stated(NamedTuple):
+    """One limit as one answer states it.
 
+    `kind` is what is limited: "requests", "tokens" (input and output), "input" or "output"; `limit` and `remaining` are
+    in these. `reset` is in seconds from the answer, of which `quantum` may be rounding. `window` is the time in seconds
+    for which the limit is, where that is named. `key` tells the limits of one provider apart.
+    """
+
+    key: str
+    kind: str
     limit: float
-    remaining: float | None
-    reset: float | None
+    remaining: float | None = None
+    reset: float | None = None
+    window: float | None = None
+    quantum: float = 0.0
 
 
 class Hints(NamedTuple):
-    """Everything the headers of one reply say. `retry_after` is in seconds from the arrival of the reply."""
+    """Everything that one answer says. `retry_after` is in seconds from the arrival of the answer."""
 
     retry_after: float | None = None
-    requests: BucketHint | None = None
-    tokens: BucketHint | None = None
+    limits: tuple[Stated, ...] = ()
     looks_like_429: bool = False
 
 
 NO_HINTS = Hints()
 
 
-def hints(headers: Mapping[str, str], status: int, *, now: float | None = None) -> Hints:
-    """Read the headers (lower-case names) of a reply; `now` is the wall clock, used only without a Date header."""
-    requests = _openai(headers, "requests", now) or _anthropic(headers, "requests", now)
-    tokens = _openai(headers, "tokens", now) or _anthropic_tokens(headers, now)
+def hints(headers: Mapping[str, str], status: int, body: bytes = b"", *, now: float | None = None) -> Hints:
+    """Read an answer, of a refusal the text too; `now` is the wall clock, used only without a Date header."""
+    named = _named(tuple(headers))
     if 200 <= status < 300:
-        return Hints(None, requests, tokens, False)
+        return Hints(None, _stated(named, headers, now)) if named else NO_HINTS
     throttled = status == 429 or (status >= 500 and "llm_provider-retry-after" in headers)
-    return Hints(_announced(headers, throttled, now), requests, tokens, throttled)
+    limits = _stated(named, headers, now) if named else ()
+    text = body[:_TEXT].decode("utf-8", "replace")
+    waits = [*_waits(headers, now), *_waits_of(text, headers, now)]
+    if throttled:
+        limits += _limits_of(text)
+        if not waits and (moment := headers.get("x-ratelimit-reset")) is not None:
+            # One gateway names only the moment at which its window ends.
+            waits = [parse_reset(moment, sent_at(headers, now))]
+    return Hints(_longest([wait for wait in waits if wait is not None]), limits, throttled)
+
+
+def _longest(waits: list[float]) -> float | None:
+    """The longest, unless it is but another one rounded up to the whole second."""
+    longest = max(waits, default=None)
+    return min((wait for wait in waits if wait and math.ceil(wait) == longest), default=longest)
 
 
 def parse_number(text: str | None) -> float | None:
@@ -108,53 +138,193 @@ def sent_at(headers: Mapping[str, str], now: float | None = None) -> float:
     return time.time() if now is None else now
 
 
-def _announced(headers: Mapping[str, str], throttled: bool, now: float | None) -> float | None:
-    milliseconds = parse_number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return _sane(milliseconds / 1000)
-    at = sent_at(headers, now)
-    for name in ("retry-after", "llm_provider-retry-after", "x-retry-after"):
-        seconds = parse_retry_after(headers.get(name), at)
-        if seconds is not None:
-            return seconds
-    # One gateway names only the moment at which its window ends.
-    return parse_reset(headers.get("x-ratelimit-reset"), at) if throttled else None
+class _Named(NamedTuple):
+    """The headers of one limit: its key, what it limits, the window that the names tell, and the name of each field."""
+
+    key: str
+    kind: str
+    window: float | None
+    fields: dict[str, str]
 
 
-def _openai(headers: Mapping[str, str], what: str, now: float | None) -> BucketHint | None:
-    limit = headers.get(f"x-ratelimit-limit-{what}")
-    if limit is None:
-        return None
-    return _bucket(
-        limit, headers.get(f"x-ratelimit-remaining-{what}"), headers.get(f"x-ratelimit-reset-{what}"), headers, now
-    )
+_TABLE: dict[str, Any] = providers.table("limits")
+_FIELDS: dict[str, str] = _TABLE["fields"]
+_KINDS: dict[str, str] = _TABLE["units"]
+_WINDOWS: dict[str, float] = _TABLE["windows"]
+_FAMILIES = [(re.compile(line["pattern"]), line) for line in _TABLE["headers"]]
+_WAITS = [(line["name"], line["unit"]) for line in _TABLE["waits"]]
+_TEXTS = [re.compile(line["pattern"]) for line in _TABLE["texts"]]
 
 
-def _anthropic(headers: Mapping[str, str], what: str, now: float | None) -> BucketHint | None:
-    prefix = f"anthropic-ratelimit-{what}-"
-    limit = headers.get(prefix + "limit")
-    if limit is None:
-        return None
-    return _bucket(limit, headers.get(prefix + "remaining"), headers.get(prefix + "reset"), headers, now)
+@lru_cache(256)
+def _named(names: tuple[str, ...]) -> tuple[_Named, ...]:
+    """The limits that headers of these names tell."""
+    found: dict[str, _Named] = {}
+    for name in names:
+        for number, (pattern, line) in enumerate(_FAMILIES):
+            if match := pattern.fullmatch(name.lower()):
+                groups = match.groupdict()
+                kind, window, others = _words(groups.get("of") or "", line.get("unit"))
+                scope = "-".join(["llm_provider"] * name.lower().startswith("llm_") + others)
+                key = f"{number}:{scope}:{kind}:{window or ''}"
+                limit = found.setdefault(key, _Named(key, kind, window, {}))
+                field = groups["field"] or ""
+                limit.fields.setdefault(_FIELDS.get(field, field), name)
+                break
+    for named in found.values():  # a policy may have a family of its own
+        policy = next((other.fields["policy"] for other in found.values() if "policy" in other.fields), None)
+        if policy is not None:
+            named.fields.setdefault("policy", policy)
+    return tuple(named for named in found.values() if "limit" in named.fields or "ratelimit" in named.fields)
 
 
-def _anthropic_tokens(headers: Mapping[str, str], now: float | None) -> BucketHint | None:
-    return _anthropic(headers, "tokens", now) or _anthropic(headers, "input-tokens", now)
+def _words(of: str, unit: str | None) -> tuple[str, float | None, list[str]]:
+    """What a name limits, the window in seconds that it names, and its other words."""
+    kinds: list[str] = []
+    window: float | None = None
+    others: list[str] = []
+    for word in of.split("-") if of else ():
+        if word in _KINDS:
+            kinds.append(_KINDS[word])
+        elif word in _WINDOWS:
+            window = float(_WINDOWS[word])
+        elif word.isdecimal():
+            window = float(word)
+        else:
+            others.append(word)
+    kinds.sort(key=lambda kind: kind in ("requests", "tokens"))  # "input-tokens" are input
+    return (kinds or [unit or "requests"])[0], window, others
 
 
-def _bucket(
-    limit: str, remaining: str | None, reset: str | None, headers: Mapping[str, str], now: float | None
-) -> BucketHint | None:
-    quota = parse_number(limit)
-    if not quota:
+def _stated(named: tuple[_Named, ...], headers: Mapping[str, str], now: float | None) -> tuple[Stated, ...]:
+    found: list[Stated] = []
+    for limit in named:
+        said = {field: headers[name] for field, name in limit.fields.items()}
+        if "ratelimit" in said:
+            found += _items(limit, said["ratelimit"], said.get("policy"))
+        elif "policy" in said or "," in said["limit"]:
+            found += _listed(limit, said)
+        elif (stated := _one(limit, said, headers, now)) is not None:
+            found.append(stated)
+    return tuple(found)
+
+
+def _one(limit: _Named, said: dict[str, str], headers: Mapping[str, str], now: float | None) -> Stated | None:
+    """A limit of one header a field."""
+    number = parse_number(said["limit"])
+    if not number:
         return None  # gateways without limits send 0 or -1
-    left = parse_number(remaining)
-    if left is not None and left > quota:
-        left = None
+    remaining, reset = parse_number(said.get("remaining")), said.get("reset")
+    if remaining is not None and remaining > number:
+        remaining = None
+    window = limit.window or parse_number(said.get("period")) or None
+    if reset is None:
+        return Stated(limit.key, limit.kind, number, remaining, None, window)
     seconds = parse_duration(reset)
-    if seconds is None or seconds >= _EPOCH_SECONDS:
-        seconds = parse_reset(reset, sent_at(headers, now)) if reset is not None else None
-    return BucketHint(quota, left, seconds)
+    if seconds is not None and seconds < _EPOCH_SECONDS:
+        return Stated(limit.key, limit.kind, number, remaining, seconds, window, _quantum(reset))
+    seconds = parse_reset(reset, sent_at(headers, now))
+    return Stated(limit.key, limit.kind, number, remaining, seconds, window, 1.0 + _quantum(reset))
+
+
+def _quantum(reset: str) -> float:
+    """What of a time may be rounding: as fine as it is written; a Date is in whole seconds."""
+    fraction = _FRACTION.search(reset)
+    if fraction is None:
+        return 1.0
+    if fraction[1] is None:
+        return 1e-3
+    return 10.0 ** -len(fraction[1]) * (1e-3 if reset.rstrip().endswith("ms") else 1.0)
+
+
+def _items(limit: _Named, text: str, policy: str | None) -> list[Stated]:
+    """RateLimit as one field: `"name";r=50;t=30, …` beside policies by name, or `limit=300, remaining=297, reset=42`."""
+    members: dict[str, str] = dict(_MEMBER.findall(text))
+    if "limit" in members:
+        return _listed(limit, members | ({"policy": policy} if policy else {}))
+    quotas = {_item_name(item): dict(_MEMBER.findall(item)) for item in (policy or "").split(",")}
+    found: list[Stated] = []
+    for item in text.split(","):
+        said = dict(_MEMBER.findall(item))
+        of = quotas.get(_item_name(item), {})
+        quota, left = parse_number(of.get("q")), parse_number(said.get("r"))
+        if quota:
+            left = None if left is None or left > quota else left
+            window, reset = parse_number(of.get("w")), parse_duration(said.get("t"))
+            found.append(Stated(f"{limit.key}{_item_name(item)}", limit.kind, quota, left, reset, window, 1.0))
+    return found
+
+
+def _item_name(item: str) -> str:
+    match = _ITEM.match(item)
+    return (match[1] or match[2] or "") if match else ""
+
+
+def _listed(limit: _Named, said: dict[str, str]) -> list[Stated]:
+    """Several limits in one header, or one beside its policies: `10, 10;w=60`, or `1, 15000` with a list each."""
+    entries = [entry.strip() for entry in said["limit"].split(",")]
+    policies = [entry for entry in entries if ";" in entry] + said.get("policy", "").split(",")
+    windows = [(parse_number(entry.split(";")[0]), dict(_MEMBER.findall(entry)).get("w")) for entry in policies]
+    windows = [(quota, window) for quota, window in windows if window]
+    numbers = [parse_number(entry) for entry in entries if ";" not in entry]
+    lefts, resets = said.get("remaining", "").split(","), said.get("reset", "").split(",")
+    found: list[Stated] = []
+    for place, quota in enumerate(numbers):
+        if not quota:
+            continue
+        window = next((window for of, window in windows if of == quota), None)
+        remaining = parse_number(lefts[place]) if place < len(lefts) else None
+        seconds = parse_duration(resets[place]) if place < len(resets) else None
+        key = f"{limit.key}{place}" if place else limit.key
+        remaining = None if remaining is not None and remaining > quota else remaining
+        named = limit.window or parse_number(window)
+        found.append(Stated(key, limit.kind, quota, remaining, seconds, named, 1.0))
+    return found
+
+
+def _waits(headers: Mapping[str, str], now: float | None) -> list[float | None]:
+    found: list[float | None] = []
+    for name, unit in _WAITS:
+        text = headers.get(name)
+        if text is None:
+            continue
+        if unit == "ms":
+            number = parse_number(text)
+            found.append(None if number is None else _sane(number / 1000))
+        else:
+            found.append(parse_retry_after(text, sent_at(headers, now)))
+    return found
+
+
+def _waits_of(text: str, headers: Mapping[str, str], now: float | None) -> list[float | None]:
+    """The waits that a refusal asks for in its text."""
+    found: list[float | None] = []
+    for pattern in _TEXTS:
+        groups = pattern.groupindex
+        if "wait" in groups and (match := pattern.search(text)):
+            found.append(_spoken(match["wait"]))
+        elif "at" in groups and (match := pattern.search(text)):
+            found.append(parse_reset(match["at"].replace(" UTC", "Z"), sent_at(headers, now)))
+    return found
+
+
+def _spoken(text: str) -> float | None:
+    """Seconds of a duration in a sentence: `2.5s`, `7m12s`, `20 seconds`."""
+    short = {"mil": "ms", "sec": "s", "min": "m", "hou": "h"}
+    return parse_duration(_WORDS.sub(lambda match: short[match[1][:3]], text).replace(" ", ""))
+
+
+def _limits_of(text: str) -> tuple[Stated, ...]:
+    """The limits that a refusal names in its text, with their windows."""
+    found: list[Stated] = []
+    for pattern in _TEXTS:
+        if "limit" in pattern.groupindex and (match := pattern.search(text)):
+            of = match["of"].lower()
+            kind, window = _KINDS[of], float(_WINDOWS[(match["per"] or of).lower()])
+            quota = parse_number(match["limit"].replace(",", ""))
+            if quota:
+                found.append(Stated(f"text:{kind}:{window}", kind, quota, None, None, window))
+    return tuple(found[:1])
 
 
 def _sane(seconds: float) -> float | None:

@@ -67,6 +67,8 @@ _CLEARLY = 0.98
 """Share of a proven rate under which no limit explains a 429; what is proven is already reckoned carefully."""
 _DEPTH = (2.0, 0.05)
 """Requests, or seconds of the rate, that a provider's bucket is taken to hold."""
+_SETTLED = 8
+"""Replies after which the average tokens of a request are believed."""
 
 
 class Pace:
@@ -128,6 +130,13 @@ class Pace:
         else:
             self._answered += 1
             self._answered_at.append(spaced)
+
+    def search_from(self, rate: float, now: float) -> None:
+        """Nothing else says how fast to go: search from this rate on."""
+        self._stage = "search"
+        self._anchor = self.rate = max(_SLOWEST, rate)
+        self._time = 0.0
+        self._cut_at = now
 
     def heard(self, room: bool, now: float) -> None:
         """An answer said whether one more request would have been let through."""
@@ -275,15 +284,30 @@ class Pace:
 class Estimate:
     """How many tokens a request will use, from what earlier ones of the run used (moving averages)."""
 
-    __slots__ = ("_count", "_output", "_ratio")
+    __slots__ = ("_count", "_input", "_output", "_ratio")
 
     BYTES_PER_TOKEN = 4
     UNKNOWN_OUTPUT = 256.0
 
     def __init__(self) -> None:
         self._ratio = 1.0
-        self._output = self.UNKNOWN_OUTPUT
+        self._input, self._output = 0.0, self.UNKNOWN_OUTPUT
         self._count = 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether enough replies have come for the averages to mean something."""
+        return self._count >= _SETTLED
+
+    @property
+    def tokens(self) -> float:
+        """The tokens of a request, input and output, on the average."""
+        return self._input + self._output
+
+    def share(self, kind: str) -> float:
+        """What of these are "input" or "output"; all of them while nothing is known."""
+        part = self._input if kind == "input" else self._output
+        return part / self.tokens if self._count and part else 1.0
 
     def of(self, body_bytes: int, output_limit: int | None) -> int:
         """Input by bytes / 4 times the observed ratio; output as observed, at most the request's own limit."""
@@ -299,4 +323,5 @@ class Estimate:
         if body_bytes > 0:
             ratio = min(100.0, input_tokens * self.BYTES_PER_TOKEN / body_bytes)
             self._ratio += weight * (ratio - self._ratio)
+        self._input += weight * (input_tokens - self._input)
         self._output += weight * (output_tokens - self._output)

@@ -1,19 +1,19 @@
-"""The rates in force: the lowest of what the user, the headers and the 429s say, for requests and for tokens."""
+"""The rates in force: the lowest of what the user, the answers and the 429s say, for requests and for tokens."""
 
 import math
 
 from batchrun.events import WaitReason
-from batchrun.limits.buckets import MINUTE, HeaderRate, Spacing, TokenBucket, usable
-from batchrun.limits.headers import BucketHint, Hints
-from batchrun.limits.learning import Pace
+from batchrun.limits.buckets import MINUTE, Spacing, TokenBucket
+from batchrun.limits.headers import Hints, Stated
+from batchrun.limits.inference import Sent
+from batchrun.limits.learning import Estimate, Pace
 from batchrun.limits.records import Limits, Permit, Throttle
+from batchrun.limits.stated import MARGIN, StatedLimit
 
 _TUNED_EVERY = 0.02
 """Seconds for which a rate is taken as constant."""
 _METERED = 0.25
 """Seconds over which departures are counted, fading, for the rate at which a request left."""
-_ROUNDED = 0.5
-"""What the provider may have rounded off `remaining`."""
 _PRESSURE = 5.0
 """So many 429s about tokens (fading over `_PRESSED` seconds) show that a stated limit is not the true one."""
 _PRESSED = 5.0
@@ -23,16 +23,17 @@ _FASTER = 1.05
 
 
 class Rates:
-    """Two buckets and what sets their rates. Times are seconds of the gate's clock."""
+    """Two buckets, what the provider states, and what sets the rates. Times are seconds of the gate's clock."""
 
-    def __init__(self, limits: Limits, now: float) -> None:
+    def __init__(self, limits: Limits, estimate: Estimate, now: float) -> None:
         self.spacing = Spacing(now)
         self.bucket = TokenBucket(now)
         self.pace = Pace(start=not limits.fixed)
         self._token_pace = Pace(start=False)
-        self._requests, self._tokens = HeaderRate(), HeaderRate()
+        self._stated: dict[str, StatedLimit] = {}
+        self._estimate = estimate
         self._own = limits
-        self._sent, self._sent_tokens = 0, 0.0
+        self._sent, self._sent_tokens, self._refused = 0, 0.0, 0
         self._heard = -1
         self._leaving, self._left_at = 0.0, now
         self._tuned = -math.inf
@@ -40,11 +41,12 @@ class Rates:
         self._binding = False
         self._short_of_tokens = self._tokens_refused = -math.inf
         self._pressure = 0.0
+        self._request_pace = self._tokens_stated = math.inf
 
     @property
     def known(self) -> bool:
         """Whether a rate of requests is stated or learnt."""
-        return self.pace.learnt or self._stated() < math.inf
+        return self.pace.learnt or self._request_pace < math.inf
 
     @property
     def limited(self) -> bool:
@@ -59,14 +61,22 @@ class Rates:
     @property
     def stated(self) -> tuple[float | None, float | None]:
         """Requests and tokens per minute that the user or the provider has stated."""
-        requests, tokens = self._stated() * MINUTE, self.token_limit
+        own, refill = self._own, {True: math.inf, False: math.inf}
+        for limit in self._stated.values():
+            if limit.inference.rate and not limit.inference.budget:
+                of_requests = limit.inference.said.kind == "requests"
+                rate = limit.inference.rate / self._share_of(limit.inference.said.kind)
+                refill[of_requests] = min(refill[of_requests], rate * MINUTE)
+        requests = min(refill[True], math.inf if own.rpm is None else own.rpm)
+        tokens = min(refill[False], math.inf if own.tpm is None else own.tpm)
         return requests if requests < math.inf else None, tokens if tokens < math.inf else None
 
     @property
     def token_limit(self) -> float:
-        """Tokens per minute that are stated; no request can be larger."""
+        """Tokens that the user or the provider has stated as a limit; no request can be larger."""
         own = math.inf if self._own.tpm is None else self._own.tpm
-        return min(own, self._tokens.limit or math.inf)
+        stated = (limit.inference.said for limit in self._stated.values())
+        return min(own, min((said.limit for said in stated if said.kind == "tokens"), default=math.inf))
 
     def change(self, limits: Limits) -> None:
         """What the user states from now on; `tune` makes it count."""
@@ -78,14 +88,24 @@ class Rates:
 
     def tune(self, now: float, share: float) -> None:
         """Set the rates anew; `share` of the rate of requests is to be used after a 429."""
-        stated = self._stated()
-        self._share = share
-        learnt = self.pace.refresh(now, self._binding and self.pace.rate <= stated)
-        tokens = self._token_pace.refresh(now, self._short_of_tokens >= self._tuned)
+        own = self._own
+        requests = math.inf if own.rpm is None else own.rpm / MINUTE * MARGIN
+        tokens = math.inf if own.tpm is None else own.tpm / MINUTE * MARGIN
+        for limit in self._stated.values():
+            if limit.doubted(now):
+                self.pace.search_from(self._leaving, now)
+            kind, pace = limit.inference.said.kind, limit.pace(now)
+            if kind == "requests":
+                requests = min(requests, pace)
+            else:
+                tokens = min(tokens, pace / self._share_of(kind))
+        self._share, self._request_pace, self._tokens_stated = share, requests, tokens
+        learnt = self.pace.refresh(now, self._binding and self.pace.rate <= requests)
+        learnt_tokens = self._token_pace.refresh(now, self._short_of_tokens >= self._tuned)
         self._binding = False
-        self.spacing.set_rate(min(stated, learnt) * share, now)
-        self.spacing.stated = stated
-        self.bucket.set_rate(min(self._stated_tokens(), tokens), now)
+        self.spacing.set_rate(min(requests, learnt) * share, now)
+        self.spacing.stated = requests
+        self.bucket.set_rate(min(tokens, learnt_tokens), now)
         self._tuned = now
 
     @property
@@ -105,7 +125,30 @@ class Rates:
         if wait > 0:
             self._short_of_tokens = now
             return WaitReason.TOKENS, now + wait
+        for limit in self._stated.values():
+            kind = limit.inference.said.kind
+            wait = limit.wait(1.0 if kind == "requests" else tokens * self._share_of(kind), now)
+            if wait > 0:
+                if kind != "requests":
+                    self._short_of_tokens = now
+                return limit.reason, now + wait
         return None
+
+    def take(self, tokens: int, now: float) -> None:
+        """A request of so many tokens is admitted."""
+        self.spacing.take()
+        self.bucket.take(tokens)
+        for limit in self._stated.values():
+            kind = limit.inference.said.kind
+            limit.take(1.0 if kind == "requests" else tokens * self._share_of(kind), now)
+
+    def give_back(self, tokens: int, now: float) -> None:
+        """It will not leave."""
+        self.spacing.give_back()
+        self.bucket.give(tokens)
+        for limit in self._stated.values():
+            kind = limit.inference.said.kind
+            limit.take(-1.0 if kind == "requests" else -tokens * self._share_of(kind), now)
 
     def left(self, permit: Permit, now: float) -> None:
         """The request leaves now."""
@@ -122,37 +165,48 @@ class Rates:
         self.spacing.left(now)
 
     def hear(self, permit: Permit, said: Hints, now: float) -> None:
-        """Believe the headers of the newest request heard so far, less what has left since it left."""
-        if permit.sent_before < self._heard or (said.requests is None and said.tokens is None):
+        """Believe what the newest request heard so far was told, less what has left since it left."""
+        if not said.limits or permit.sent_before < self._heard:
             return
         self._heard = permit.sent_before
-        elapsed = max(0.0, now - permit.left)
-        before = self._requests.limit, self._tokens.limit
-        if said.requests is not None:
-            if said.requests.remaining is not None:
-                self.pace.heard(not _used_up(said.requests), now)
-            self._requests.learn(said.requests)
-            left = self._sent - permit.sent_before - 1
-            self.spacing.refill(now)
-            self.spacing.believe(_credit(self._requests, said.requests, left, elapsed) + _ROUNDED)
-        if said.tokens is not None:
-            self._tokens.learn(said.tokens)
-            left = self._sent_tokens - permit.tokens_before - permit.tokens
-            self.bucket.refill(now)
-            self.bucket.believe(_credit(self._tokens, said.tokens, left, elapsed))
-        if before != (self._requests.limit, self._tokens.limit):
-            self._tuned = -math.inf
+        pending, tokens = self.spacing.pending, self._estimate.tokens
+        for stated in said.limits:
+            limit = self._stated.get(stated.key)
+            if limit is None:
+                limit = self._stated[stated.key] = StatedLimit(stated, now)
+                self._tuned = -math.inf
+            elif stated.limit != limit.inference.said.limit:
+                self._tuned = -math.inf
+            if stated.kind == "requests":
+                sent = Sent(
+                    permit.sent_before - self._refused, self._sent - permit.sent_before - 1 + pending, 1.0, permit.left
+                )
+            else:
+                share = self._share_of(stated.kind)
+                since = self._sent_tokens - permit.tokens_before - permit.tokens + pending * tokens
+                unit = tokens * share if self._estimate.settled else math.inf
+                sent = Sent(permit.tokens_before * share, since * share, unit, permit.left)
+            if limit.hear(stated, sent, now):
+                self.pace.search_from(max(self.pace.rate, limit.pace(now) / sent.unit), now)
+        self.pace.heard(all(not _used_up(stated) for stated in said.limits), now)
+
+    def settle(self, permit: Permit, tokens: int) -> None:
+        """The request has used so many tokens."""
+        self.bucket.give(permit.tokens - tokens)
+        if permit.sent_before >= 0:
+            self._sent_tokens += tokens - permit.tokens
 
     def kind(self, throttle: Throttle | None, said: Hints, now: float) -> Throttle:
         """What a 429 is about.
 
-        One that does not say is about requests if its headers leave none, and else about tokens if those held requests
+        One that does not say is about what its headers have none left of, and else about tokens if those held requests
         back just now.
         """
         if throttle not in (None, Throttle.UNKNOWN):
             return throttle
-        if said.requests is not None and _used_up(said.requests):
-            return Throttle.REQUESTS
+        for stated in said.limits:
+            if _used_up(stated):
+                return Throttle.REQUESTS if stated.kind == "requests" else Throttle.TOKENS
         recently = self._short_of_tokens > now - _RECENTLY
         return Throttle.TOKENS if recently and not self.pace.learnt else Throttle.UNKNOWN
 
@@ -162,23 +216,27 @@ class Rates:
         self._token_pace.answered(permit.left, permit.rate, permit.spaced)
 
     def refused(self, permit: Permit, throttle: Throttle, again: bool, now: float) -> bool:
-        """Slow down what was refused, unless it left faster than is stated by now; whether it was but noise.
+        """Slow down what was refused, unless what the provider states explains it; whether it was but noise.
 
         `again` is whether nothing but 429s has come since the last burst of them.
         """
-        if throttle is Throttle.TOKENS and self.bucket.rate < math.inf:
+        self._refused += 1
+        explained = self._explained(permit, throttle, now)
+        pace, at = self.pace, permit.pace
+        if throttle is Throttle.TOKENS and self._tokens_stated < math.inf:
             self.bucket.believe(0.0)
             if not self._pressed(now):
                 return False  # estimates are off now and then; only a lower limit than it says goes on refusing
             pace, at = self._token_pace, self.bucket.rate
             random = pace.noisy and pace.at_random(permit.left, at, permit.most, now)
-        elif permit.pace <= _FASTER * self._stated():
-            pace, at = self.pace, permit.pace
-            random = pace.at_random(permit.left, at, permit.most, now)
+        elif permit.pace > _FASTER * self._request_pace:
+            return False  # it left faster than is stated by now
         else:
-            return False
+            random = pace.at_random(permit.left, at, permit.most, now)
         if random and not again:
             return True
+        if explained and not self._pressed(now):
+            return False
         if again:
             pace.slow_down(now)
         else:
@@ -187,8 +245,11 @@ class Rates:
 
     def fills(self) -> tuple[float | None, float | None]:
         """What is left of the requests and of the tokens, 0..1, None where no limit is known."""
-        requests = _fill(self._requests, self.spacing.level / self.spacing.depth) if self.known else None
-        tokens = _fill(self._tokens, self.bucket.level / self.bucket.depth) if self.bucket.depth else None
+        requests, tokens = self._fill(of_requests=True), self._fill(of_requests=False)
+        if requests is None and self.known:
+            requests = min(1.0, max(0.0, self.spacing.level / self.spacing.depth))
+        if tokens is None and self.bucket.depth:
+            tokens = min(1.0, max(0.0, self.bucket.level / self.bucket.depth))
         return requests, tokens
 
     def per_minute(self) -> tuple[float | None, float | None]:
@@ -196,30 +257,40 @@ class Rates:
         requests = self.spacing.rate * MINUTE if self.known and self.spacing.rate < math.inf else None
         return requests, self.bucket.rate * MINUTE if self.bucket.rate < math.inf else None
 
+    def _explained(self, permit: Permit, throttle: Throttle, now: float) -> bool:
+        """Whether a stated limit has no room for what was refused. One that has is not in force as it shows."""
+        explained = False
+        for limit in self._stated.values():
+            requests = limit.inference.said.kind == "requests"
+            if throttle is (Throttle.TOKENS if requests else Throttle.REQUESTS):
+                continue
+            amount = 1.0 if requests else permit.tokens * self._share_of(limit.inference.said.kind)
+            if limit.level(now) >= amount:
+                limit.refused(permit.most * amount, now)
+            else:
+                explained = True
+        self.tune(now, self._share)
+        return explained
+
+    def _share_of(self, kind: str) -> float:
+        """What of a request's tokens are of that kind."""
+        return 1.0 if kind == "tokens" else self._estimate.share(kind)
+
+    def _fill(self, *, of_requests: bool) -> float | None:
+        said = (limit.inference.said for limit in self._stated.values() if not limit.inference.budget)
+        fills = [
+            of.remaining / of.limit
+            for of in said
+            if of.remaining is not None and (of.kind == "requests") is of_requests
+        ]
+        return min(fills, default=None)
+
     def _pressed(self, now: float) -> bool:
         faded = math.exp((self._tokens_refused - now) / _PRESSED)
         self._pressure, self._tokens_refused = self._pressure * faded + 1, now
         return self._pressure >= _PRESSURE
 
-    def _stated(self) -> float:
-        own = math.inf if self._own.rpm is None else self._own.rpm / MINUTE
-        return usable(min(own, self._requests.rate()))
 
-    def _stated_tokens(self) -> float:
-        own = math.inf if self._own.tpm is None else self._own.tpm / MINUTE
-        return usable(min(own, self._tokens.rate()))
-
-
-def _used_up(hint: BucketHint) -> bool:
+def _used_up(said: Stated) -> bool:
     """Whether the provider says that it would not let one more through."""
-    return hint.remaining is not None and hint.remaining < 1
-
-
-def _credit(stated: HeaderRate, hint: BucketHint, left: float, elapsed: float) -> float:
-    return stated.held(hint) - left + elapsed * stated.rate()
-
-
-def _fill(stated: HeaderRate, own: float) -> float:
-    if stated.limit and stated.remaining is not None:
-        return min(1.0, stated.remaining / stated.limit)
-    return min(1.0, max(0.0, own))
+    return said.remaining is not None and said.remaining < 1
