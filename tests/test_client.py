@@ -1,10 +1,14 @@
 """One exchange, on a lane, over the session and over the SDK: the same promises for all wires."""
 
 import asyncio
+import gzip
+import sys
 import time
 import tracemalloc
+import zlib
 from collections.abc import Callable
 
+import brotli
 import pytest
 from waiting import a_while
 from wire import (
@@ -27,6 +31,11 @@ from wire import (
 from batchrun.client import Client, lane
 from batchrun.client.wire import Answer
 from batchrun.models import Endpoint, Fault, Request
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 KEY = "sk-canary-0123456789"
 BODY = b'{"model": "m", "messages": [{"role": "user", "content": "hi \xc3\xa9"}], "x": 1.10}'
@@ -144,6 +153,59 @@ async def test_garbage_is_a_fault_and_no_crash(connect: Connect, name: str):
     assert (exchange.status, exchange.fault, exchange.sent) == (0, fault, True)
     assert 0 < len(exchange.detail) <= 500
     assert len(server.calls) == 1
+
+
+ODD_ENCODINGS = {
+    "br that a header names": whole(brotli.compress(chat()), 200, ("Content-Encoding", "br")),
+    "zstd that a header names": whole(zstd.compress(chat()), 200, ("Content-Encoding", "zstd")),
+    "deflate that a header names": whole(zlib.compress(chat()), 200, ("Content-Encoding", "deflate")),
+    "gzip that no header names": whole(gzip.compress(chat())),
+    "zstd that no header names": whole(zstd.compress(chat())),
+}
+
+
+@pytest.mark.parametrize("name", ODD_ENCODINGS)
+async def test_what_is_compressed_unasked_is_read(connect: Connect, name: str):
+    async with FaultServer(ODD_ENCODINGS[name]) as server, connect(server) as client:
+        exchange = await client.send(ASK, timeout=5)
+    assert (exchange.status, exchange.body) == (200, chat())
+    assert "br" not in server.calls[0].headers.get("accept-encoding", "identity")
+
+
+@pytest.mark.parametrize(
+    "broken", [gzip.compress(chat())[:-30], b"\x1f\x8bno gzip", b"\x28\xb5\x2f\xfdno zstd", b"(text)"]
+)
+async def test_what_only_looks_compressed_stays_as_it_is(connect: Connect, broken: bytes):
+    async with FaultServer(whole(broken)) as server, connect(server) as client:
+        assert (await client.send(ASK, timeout=5)).body == broken
+
+
+async def test_a_body_that_unpacks_to_more_than_the_cap_stays_packed(connect: Connect):
+    packed = gzip.compress(bytes(80 * 1024 * 1024), 6)
+    async with FaultServer(whole(packed)) as server, connect(server) as client:
+        assert (await client.send(ASK, timeout=20)).body == packed
+
+
+CHUNKED = head(200, [("Transfer-Encoding", "chunked")])
+STREAM = b'data: {"choices": []}\n\ndata: [DONE]\n\n'
+UNFINISHED = {
+    "the last chunk is missing": raw(CHUNKED + b"%x\r\n%s\r\n" % (len(chat()), chat()), then="finish"),
+    "the end of a chunk is missing": raw(CHUNKED + b"%x\r\n%s" % (len(chat()), chat()), then="finish"),
+    "less than was announced": raw(head(200, [("Content-Length", "1000")]) + chat(), then="finish"),
+    "a reset behind it": raw(head(200, [("Content-Length", "1000")]) + chat() + b"\n", then="reset"),
+    "a stream without its last chunk": raw(CHUNKED + b"%x\r\n%s\r\n" % (len(STREAM), STREAM), then="finish"),
+}
+
+
+@pytest.mark.parametrize("name", UNFINISHED)
+async def test_a_whole_body_is_an_answer_though_its_wrapping_breaks_off(connect: Connect, name: str):
+    async with FaultServer(UNFINISHED[name], whole(chat("next"))) as server, connect(server) as client:
+        exchange = await client.send(ASK, timeout=5)
+        after = await client.send(ASK, timeout=5)
+    assert (exchange.status, exchange.fault) == (200, None)
+    assert exchange.body.rstrip() in (chat(), STREAM.rstrip())
+    assert after.body == chat("next")
+    assert server.connections == 2
 
 
 async def test_an_answer_in_http_1_0_is_read_to_its_end(connect: Connect):

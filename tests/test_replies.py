@@ -481,6 +481,13 @@ def test_a_reply_that_broke_off_is_no_reply(finish: str):
     assert isinstance(read(COMPLETIONS, json.dumps({"choices": [{"text": "ha", "finish_reason": finish}]})), Defect)
 
 
+def test_a_completion_that_a_filter_left_empty_is_not_taken_for_a_chat():
+    body = {"choices": [{"text": "so f", "finish_reason": "content_filter"}]}
+    assert replied(COMPLETIONS, body).text == "so f"
+    assert defect(CHAT, body) == "a choice without a message"
+    assert replied(CHAT, {"choices": [{"finish_reason": "content_filter"}]}).flags == {Flag.FILTERED}
+
+
 def test_every_finish_reason_of_the_table_has_one_meaning_and_a_source():
     found = table("finish")
     words = [word for meaning in found.values() for word in meaning]

@@ -12,6 +12,7 @@ import pytest
 import test_tui_screens as still
 import tui
 from textual.pilot import Pilot
+from wire import chat
 
 from batchrun import registry
 from batchrun.models import State
@@ -73,6 +74,22 @@ async def test_a_reply_is_copied_through_the_terminal(monkeypatch: pytest.Monkey
         await tui.until(pilot, lambda: any(text.startswith("\x1b]52;c;") for text in written))
         (sent,) = [text for text in written if text.startswith("\x1b]52;c;")]
         assert "Guten Tag [/x]" in base64.b64decode(sent.removeprefix("\x1b]52;c;").rstrip("\x07\x1b\\")).decode()
+
+
+async def test_what_the_model_thought_is_shown_below_its_reply_and_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = chat("<think>\nLet me see.\n</think>\n\nGuten Tag").decode()
+    async with Asked().run_test(size=(140, 40)) as pilot:
+        await _shown(pilot, value=None, body=body)
+        shown = tui.shown(pilot)
+        assert "Guten Tag" in shown
+        assert "Let me see." in shown
+        assert "<think>" not in shown
+        written: list[str] = []
+        monkeypatch.setattr(pilot.app._driver, "write", written.append)
+        await pilot.press("c")
+        await tui.until(pilot, lambda: any(text.startswith("\x1b]52;c;") for text in written))
+        (sent,) = [text for text in written if text.startswith("\x1b]52;c;")]
+        assert base64.b64decode(sent.removeprefix("\x1b]52;c;").rstrip("\x07\x1b\\")).decode() == "Guten Tag"
 
 
 async def test_the_pager_gets_all_of_a_row_and_nothing_that_acts(

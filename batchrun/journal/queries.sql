@@ -137,6 +137,8 @@ ORDER BY position LIMIT ?
 
 -- name: reply_text
 CASE WHEN o.value IS NOT NULL THEN o.value WHEN json_valid(body) THEN coalesce(
+  CASE WHEN json_extract(body, '$.choices[0].message.content') LIKE '<think>%</think>%' THEN
+    ltrim(substr(json_extract(body, '$.choices[0].message.content'), instr(json_extract(body, '$.choices[0].message.content'), '</think>') + 8), char(9, 10, 13, 32)) END,
   json_extract(body, '$.choices[0].message.content'), json_extract(body, '$.output[#-1].content[0].text'),
   json_extract(body, '$.choices[0].text'), substr(body, 1, 400)) ELSE body END
 

@@ -181,7 +181,8 @@ def _chat_choice(choice: dict[str, Any]) -> _Said | str:
     if flags is None:
         return _broken_off(choice, finish)
     if not is_object(message):
-        return _Said("", "", finish, flags) if flags & {Flag.FILTERED, Flag.REFUSED} else "a choice without a message"
+        held_back = "text" not in choice and flags & {Flag.FILTERED, Flag.REFUSED}
+        return _Said("", "", finish, flags) if held_back else "a choice without a message"
     content = message.get("content")
     calls = message.get("tool_calls") or message.get("function_call")
     refusal = message.get("refusal")

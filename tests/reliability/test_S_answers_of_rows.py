@@ -5,10 +5,12 @@ The prompt of a row names the answer that the server gives it, so that the serve
 
 import gzip
 import json
+import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import brotli
 import pytest
 import pytest_asyncio
 from program import Program, Ran
@@ -28,6 +30,11 @@ from wire import (
     slow_drip,
     whole,
 )
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 ATTEMPTS = 3
 DEADLINE = 2.5
@@ -71,6 +78,30 @@ KEPT: dict[str, bytes] = {
     "text usage": usage(prompt_tokens="7", completion_tokens="3"),
     "tools": message("tool_calls", tool_calls=[{"id": "c", "type": "function", "function": {"name": "f"}}]),
 }
+NOTHING: dict[str, bytes] = {
+    "null": message(),
+    "blank": message(content=" \n"),
+    "thoughts alone": message(reasoning_content="hm"),
+    "a thinking block alone": message(content="<think>hm</think>"),
+    "null without a finish": chat(choices=[{"message": {"content": None}}]),
+}
+PIECES = "".join(f'data: {{"choices": [{{"delta": {{"content": "{piece}"}}}}]}}\n\n' for piece in ("hel", "lo"))
+USED = 'data: {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}\n\n'
+CHUNKED = head(200, [("Transfer-Encoding", "chunked")])
+WRAPPED: dict[str, Answer] = {
+    "created": whole(status=201),
+    "stream": whole(f"{PIECES}{USED}data: [DONE]\n\n".encode(), 200, ("Content-Type", "text/event-stream")),
+    "one event": whole(b"data: " + chat() + b"\n\n"),
+    "done behind it": whole(chat() + b"\n\ndata: [DONE]\n\n"),
+    "comments before it": whole(b": PROCESSING\n\n: PROCESSING\n\n" + chat()),
+    "br": whole(brotli.compress(chat()), 200, ("Content-Encoding", "br")),
+    "zstd": whole(zstd.compress(chat()), 200, ("Content-Encoding", "zstd")),
+    "packed in secret": whole(gzip.compress(chat())),
+    "no last chunk": raw(CHUNKED + b"%x\r\n%s\r\n" % (len(chat()), chat()), then="finish"),
+    "parts": whole(message(content=[{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "hello"}])),
+    "thoughts before it": whole(message(content="<think>\nhm\n</think>\n\nhello")),
+    "thoughts beside it": whole(message(content="hello", reasoning_content="hm")),
+}
 OLD = raw(head(200, [("Content-Type", "application/json")], version="HTTP/1.0") + chat("old"), then="finish")
 WIDE = whole(chat("wide"), 200, ("X-Wide", "w" * 100_000))
 EVERY: dict[str, Answer] = {
@@ -81,6 +112,12 @@ EVERY: dict[str, Answer] = {
     **BROKEN,
     **HELD,
     **{name: whole(body) for name, body in KEPT.items()},
+    **{name: whole(body) for name, body in NOTHING.items()},
+    **WRAPPED,
+    "odd end": whole(message("eureka", content="half")),
+    "broken off": whole(message("network_error", content="half")),
+    "object": whole(message(content={"a": 1})),
+    "throttled in a 200": whole(b'{"error": {"code": 429, "message": "slow down"}}'),
     "old": OLD,
     "wide": WIDE,
     "bomb": gzip_bomb(200 * 1024 * 1024),
@@ -108,7 +145,9 @@ async def met(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Met]:
         texts += [name, f"good {20 + number}"]
     program.rows(texts)
 
-    def choose(call: Call, _: int) -> Answer:
+    def choose(call: Call, asked: int) -> Answer:
+        if call.prompt == "throttled in a 200" and asked > 1:
+            return whole()
         return EVERY.get(call.prompt) or whole()
 
     async with FaultServer(choose=choose) as server:
@@ -172,7 +211,25 @@ async def test_S13_S20_a_broken_answer_is_tried_to_the_limit_and_may_have_been_p
 
 async def test_S15_S16_a_refused_filtered_or_cut_reply_is_done_and_flagged(met: Met) -> None:
     assert (met.done["cut short"], met.done["blocked"], met.done["refused"]) == ("half", "half", "no")
-    assert "(1 truncated, 1 refused, 1 filtered)" in met.ran.account
+    assert "(1 truncated, 1 refused, 1 filtered, 1 odd)" in met.ran.account
+
+
+@pytest.mark.parametrize("name", NOTHING)
+async def test_S14_a_reply_without_an_answer_is_asked_for_once_more_and_has_then_failed(met: Met, name: str) -> None:
+    assert met.calls[name] == 2
+    assert (met.failed[name]["cause"], met.failed[name]["final"]) == ("empty", True)
+    assert "3 tokens out" in met.failed[name]["message"]
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+async def test_S32_a_whole_reply_in_odd_wrapping_is_done_after_one_call(met: Met, name: str) -> None:
+    assert (met.done[name], met.calls[name]) == ("hello", 1)
+
+
+async def test_S11_S32_what_a_200_says_of_itself_decides(met: Met) -> None:
+    assert (met.done["odd end"], met.done["object"]) == ("half", {"a": 1})
+    assert (met.failed["broken off"]["cause"], met.failed["broken off"]["final"]) == ("the reply broke off", False)
+    assert (met.done["throttled in a 200"], met.calls["throttled in a 200"]) == ("hello", 2)
 
 
 async def test_S17_usage_that_cannot_be_believed_is_unknown_and_not_summed(met: Met) -> None:

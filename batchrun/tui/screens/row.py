@@ -14,6 +14,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
+from batchrun import replies
 from batchrun.display import printable
 from batchrun.errors import BatchrunError
 from batchrun.journal import Attempt, Reader, Record
@@ -83,9 +84,13 @@ class RowScreen(OrderlyScreen):
     def _show(self, record: Record, attempts: list[Attempt], rendered: str) -> None:
         said = requests.reply_text(record)
         self._texts = {"request": rendered, "reply": said, "attempts": attempts_text(attempts)}
+        shown = said
+        if (thinking := replies.thinking_of(record.body or "")) is not None:
+            self._texts["thinking"] = thinking
+            shown = f"{said}\n\n{literal.MARK}thinking\n{thinking}"
         self.query_one("#heading", Static).update(heading(record))
         self.query_one("#request-text", Static).update(literal.shown(rendered, CUT))
-        self.query_one("#reply-text", Static).update(literal.shown(said, CUT))
+        self.query_one("#reply-text", Static).update(literal.shown(shown, CUT))
         self.query_one("#attempts-text", Static).update(Content("\n").join(attempt_lines(attempts)))
         self.query_one("#attempts").border_title = f"attempts · {len(attempts)}"
 
