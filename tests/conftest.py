@@ -73,4 +73,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back-offs and the trickle of a provider that is down take milliseconds, and no rate is felt for."""
     monkeypatch.setattr("batchrun.retry.decision._backoff", lambda _: 0.002)
     monkeypatch.setattr("batchrun.limits.learning._FIRST_PACE", 10_000.0)
-    monkeypatch.setattr("batchrun.limits.gate._TRICKLE", 0.002)
+    from batchrun.engine import way  # noqa: PLC0415  not for tests that need no engine
+
+    for name in ("_DOWN", "_LOADING", "_UNCLEAR"):
+        monkeypatch.setattr(way, name, way.Slow(0.002, getattr(way, name).said))

@@ -237,11 +237,11 @@ async def test_pause_and_resume() -> None:
 
 async def test_while_the_provider_is_down_one_request_a_second_leaves() -> None:
     scene = Scene()
-    scene.gate.trickle(True)
+    scene.gate.trickle(1.0)
     senders = [scene.go(scene.exchange()) for _ in range(30)]
     await asyncio.sleep(10.5)
     assert 9 <= len(scene.left) <= 11
-    scene.gate.trickle(False)
+    scene.gate.trickle(None)
     await asyncio.gather(*senders)
     assert now() < 15
 

@@ -13,6 +13,7 @@ from batchrun.retry import (
     BUDGET_START,
     DEADLINES,
     GARBAGE_TRIES,
+    LONELY,
     SUSPECTS,
     THROTTLED_FOR,
     Answer,
@@ -20,6 +21,7 @@ from batchrun.retry import (
     Done,
     GiveUp,
     Health,
+    Meaning,
     Meanings,
     Next,
     Policy,
@@ -56,7 +58,7 @@ _MEANINGS = Meanings("openai")
 
 def understood(answer: Answer) -> Answer:
     """The answer with what the table says of it, as the engine judges it."""
-    if answer.status in (0, 200):
+    if answer.status in (0, 200) or answer.meaning is not None:
         return answer
     said = Refusal(answer.status, answer.type, answer.code, answer.message)
     return answer._replace(meaning=_MEANINGS.of(said))
@@ -77,10 +79,11 @@ def verdict(
     policy: Policy | None = None,
     seq: int = 1,
     now: float = 10.0,
+    elsewhere: bool = False,
 ) -> Verdict:
     """What is decided about the answer once it is observed, in a run where something has succeeded."""
     health, answer = healthy() if health is None else health, understood(answer)
-    health.observe(answer, seq, now)
+    health.observe(answer, seq, now, elsewhere=elsewhere)
     return decide(answer, tries, health, policy or Policy(), now)
 
 
@@ -228,8 +231,8 @@ def test_a_success_after_a_suspect_401_clears_it() -> None:
 @pytest.mark.parametrize("answer", [BAD, OVERLOADED, LOST, Answer(500), Answer(400, code="no_db_connection")])
 def test_when_the_first_rows_all_fail_alike_the_run_stops(answer: Answer) -> None:
     health = Health()
-    found = [verdict(answer, health, seq=seq) for seq in range(ALIKE)]
-    assert not any(isinstance(each, StopRun) for each in found[:-1])
+    found = [verdict(answer, health, seq=seq, elsewhere=seq == ALIKE) for seq in range(ALIKE + 1)]
+    assert not any(isinstance(each, StopRun) for each in found[: ALIKE - 1])
     assert isinstance(found[-1], StopRun)
     assert understood(answer).cause in found[-1].message
 
@@ -251,7 +254,7 @@ def test_causes_of_the_rows_own_never_stop_a_run_before_its_first_success(answer
 )
 def test_a_provider_that_fails_everybody_in_several_ways_is_found_out_too(answers: list[Answer]) -> None:
     health = Health()
-    found = [verdict(answers[seq % len(answers)], health, seq=seq) for seq in range(ALIKE)]
+    found = [verdict(answers[seq % len(answers)], health, seq=seq, elsewhere=seq == ALIKE) for seq in range(ALIKE + 1)]
     assert isinstance(found[-1], StopRun)
 
 
@@ -259,20 +262,143 @@ def test_the_same_row_again_and_other_causes_are_not_alike() -> None:
     health = Health()
     for _ in range(3 * ALIKE):
         verdict(OVERLOADED, health, seq=1)
-    assert not health.all_alike
+    assert not health.doubtful
     for seq in range(3 * ALIKE):
         verdict(OVERLOADED if seq % 10 else BAD, health, seq=seq)
     assert not health.all_alike
 
 
-def test_429s_are_not_failures_alike_and_nothing_is_after_a_success() -> None:
+def test_429s_are_not_failures_alike() -> None:
     health = Health()
     for seq in range(2 * ALIKE):
         health.observe(THROTTLED, seq, 1.0)
-    assert not health.all_alike
-    health.observe(OK, 0, 1.0)
+    assert not health.doubtful
+
+
+RUNS_MATTER = [BAD, Answer(403), Answer(404, code="model_not_found"), Answer(200, defect="no choices"), Answer(418)]
+
+
+@pytest.mark.parametrize("answer", RUNS_MATTER)
+def test_rows_in_succession_that_fail_alike_stop_a_run_that_had_success(answer: Answer) -> None:
+    health = healthy()
     for seq in range(2 * ALIKE):
-        assert isinstance(verdict(BAD, health, seq=seq), GiveUp)
+        assert not isinstance(verdict(answer, health, seq=seq), StopRun)
+        assert health.in_doubt(seq)
+        assert health.doubtful == (seq >= ALIKE - 1)
+    assert isinstance(verdict(answer, health, seq=99, elsewhere=True), StopRun)
+
+
+@pytest.mark.parametrize("answer", RUNS_MATTER)
+def test_a_success_that_left_after_the_first_failure_shows_that_the_others_are_their_rows_own(answer: Answer) -> None:
+    health = healthy()
+    for seq in range(2 * ALIKE):
+        verdict(answer, health, seq=seq, now=10.0)
+        health.observe(OK._replace(left=9.9), 100 + seq, 10.1)  # it was on its way
+    assert health.doubtful
+    health.observe(OK._replace(left=10.1), 200, 10.3)
+    assert health.undoubted
+    assert not health.in_doubt(3)
+
+
+def test_one_row_again_other_causes_and_rows_that_are_too_long_are_no_succession() -> None:
+    for answers in ([BAD], [BAD, Answer(422, code="y")], [TOO_LONG]):
+        health = healthy()
+        for seq in range(6 * ALIKE):
+            verdict(answers[seq % len(answers)], health, seq=1 if answers == [BAD] else seq, elsewhere=seq > ALIKE)
+        assert not health.all_alike
+
+
+def test_a_row_from_elsewhere_that_is_answered_clears_all_others() -> None:
+    health = healthy()
+    for seq in range(ALIKE):
+        verdict(BAD, health, seq=seq, now=10.0)
+    health.observe(OK._replace(left=11.0), 500, 12.0, elsewhere=True)
+    assert health.undoubted
+
+
+def test_replies_of_which_none_fits_the_schema_stop_the_run_and_name_two_ways_on() -> None:
+    health, misfit = Health(), OK._replace(complaint="not JSON")
+    found = [verdict(misfit, health, seq=seq, tries=Tries(1, 0, 1)) for seq in range(ALIKE)]
+    assert all(isinstance(each, AskAgain) for each in found[:-1])
+    assert isinstance(found[-1], StopRun)
+    assert "response_format" in str(found[-1].hint)
+    assert "--schema-retries 0" in str(found[-1].hint)
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(schema_retries=0)])
+def test_replies_that_do_not_fit_do_not_stop_a_run_in_which_one_fitted_or_the_user_wants_no_other_try(
+    policy: Policy,
+) -> None:
+    health, misfit = Health(fitted=policy.schema_retries > 0), OK._replace(complaint="not JSON")
+    found = [verdict(misfit, health, seq=seq, tries=Tries(1, 0, 1), policy=policy) for seq in range(3 * ALIKE)]
+    assert not any(isinstance(each, StopRun) for each in found)
+
+
+def test_json_that_the_provider_refused_is_asked_for_again_like_a_reply_that_does_not_fit() -> None:
+    refused = Answer(400, code="json_validate_failed", message="Failed to generate JSON.")
+    assert isinstance(verdict(refused, tries=Tries(1, 0, 1)), AskAgain)
+    assert isinstance(verdict(refused, tries=Tries(3, 0, 3)), GiveUp)
+
+
+LOADING = Answer(503, message="Loading model")
+
+
+@pytest.mark.parametrize("later", [NEW, LATER])
+def test_a_server_that_loads_its_model_is_waited_for_and_no_attempt_is_used(later: bool) -> None:
+    health = healthy() if later else Health()
+    for seq in range(3 * ALIKE):
+        found = verdict(LOADING, health, seq=seq, now=100.0 + seq, tries=Tries(1, 0, 0))
+        assert isinstance(found, RetryIn)
+        assert not found.counts
+    assert health.loading_since == 100.0
+    assert isinstance(verdict(LOADING, health, now=701.0), StopRun)
+    health.observe(OK, 1, 702.0)
+    assert health.loading_since is None
+
+
+UNCLEAR = QUOTA._replace(meaning=Meaning.UNCLEAR)
+
+
+def test_a_quota_that_may_be_a_limit_of_a_minute_is_doubted_for_a_minute() -> None:
+    health = healthy()
+    for now in (100.0, 110.0, 159.9):
+        health.observe(UNCLEAR, 1, now)
+        assert decide(UNCLEAR, FIRST, health, Policy(), now) == RetryIn(0.0, counts=False)
+    health.observe(OK._replace(left=99.0), 2, 159.95)
+    assert health.unclear_since == 100.0
+    health.observe(UNCLEAR, 1, 160.0)
+    health.observe(UNCLEAR, 1, 220.0)
+    assert isinstance(decide(UNCLEAR, FIRST, health, Policy(), 220.0), StopRun)
+    health.observe(OK._replace(left=221.0), 2, 222.0)
+    assert health.unclear_since is None
+
+
+def test_a_days_quota_is_waited_for_where_the_announced_wait_is_long_and_stops_the_run_where_it_does_not_help() -> None:
+    used_up, health = Answer(429, message="on tokens per day (TPD): Limit 9"), healthy()
+    assert isinstance(verdict(used_up._replace(retry_after=3.0), health, now=100.0), RetryIn)
+    assert isinstance(verdict(used_up._replace(retry_after=432.0), health, now=900.0), RetryIn)
+    assert isinstance(verdict(used_up._replace(retry_after=3.0), health, now=900.0), StopRun)
+
+
+def test_a_row_that_alone_is_refused_while_others_are_answered_fails_for_now() -> None:
+    health = healthy()
+    for _ in range(LONELY - 1):
+        assert isinstance(verdict(THROTTLED, health, seq=7), RetryIn)
+        health.observe(OK, 8, 1.0)
+    last = verdict(THROTTLED, health, seq=7)
+    assert isinstance(last, GiveUp)
+    assert not last.final
+
+
+@pytest.mark.parametrize(("others", "answered"), [(True, True), (False, False)])
+def test_a_row_that_is_refused_like_others_or_while_nothing_is_answered_waits_on(others: bool, answered: bool) -> None:
+    health = healthy()
+    for _ in range(5 * LONELY):
+        assert isinstance(verdict(THROTTLED, health, seq=7), RetryIn)
+        if others:
+            health.observe(THROTTLED, 9, 1.0)
+        if answered:
+            health.observe(OK, 8, 1.0)
 
 
 def test_when_the_provider_is_down_no_row_loses_an_attempt() -> None:

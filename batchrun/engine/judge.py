@@ -158,9 +158,9 @@ def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict, mask: Mas
 def counted(tries: Tries, answer: Answer) -> Tries:
     """What the row has used up with this answer."""
     return Tries(
-        tries.attempts + (not answer.throttled),
+        tries.attempts + (not answer.throttled and answer.meaning is not Meaning.LOADING),
         tries.deadlines + (answer.fault is Fault.DEADLINE),
-        tries.asks + (answer.complaint is not None or bool(answer.flags and Flag.TRUNCATED in answer.flags)),
+        tries.asks + (answer.complaint is not None or answer.misfit or Flag.TRUNCATED in answer.flags),
     )
 
 

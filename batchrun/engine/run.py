@@ -71,7 +71,7 @@ class Run:
         self._limits = Limits(plan.concurrency, plan.concurrency_fixed, plan.rpm, plan.tpm)
         self._gate = Gate(self._limits, listen=emit)
         self._till = Till(plan, journal, expected=lambda: self._gate.estimate(0, None))
-        self._window = Window(self._fetch, self._fetch_train)
+        self._window = Window(self._fetch, self._fetch_train, plan.limit or journal.totals.rows)
         self._posting = Posting(plan, journal, self._window, secrets=secrets, emit=emit, failed=self._fail)
         stations = Stations(self._window, renderer, checker, self._gate, self._till, journal, client, self._posting)
         self._way = Way(plan, stations, emit=emit, stop=self.stop)

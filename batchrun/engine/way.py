@@ -3,8 +3,8 @@
 It reads top to bottom in `_send` and `_conclude`. What an answer means is decided by `retry`, when a request may leave
 by `limits`; this module performs the verdicts, writes each fact to the journal, and only then emits it.
 
-A failure before anything has succeeded is held back, since it may turn out to be everybody's: then the rows stay
-pending.
+A failure is held back as long as it may turn out to be the run's: before anything has succeeded, and until a request that
+left after it has. If it is, the rows stay pending.
 """
 
 import asyncio
@@ -31,7 +31,20 @@ from batchrun.plan.blanks import Blanks, blanks_of
 from batchrun.plan.rendering import prompt_of
 from batchrun.prompts import Renderer, ask_again, more_room
 from batchrun.replies import Checker
-from batchrun.retry import AskAgain, Done, GiveUp, Health, Meanings, Next, Policy, RetryIn, StopRun, Tries, Verdict
+from batchrun.retry import (
+    DOUBTED_FOR,
+    AskAgain,
+    Done,
+    GiveUp,
+    Health,
+    Meanings,
+    Next,
+    Policy,
+    RetryIn,
+    StopRun,
+    Tries,
+    Verdict,
+)
 from batchrun.rows import restore
 
 log = logging.getLogger(__name__)
@@ -74,7 +87,7 @@ class Way:
         self._emit = emit
         self._stop = stop
         self._loop = asyncio.get_running_loop()
-        self._health = Health()
+        self._health = Health(fitted=stations.journal.totals.done > 0)
         self._meanings = Meanings(plan.dialect, plan.answers)
         self._policy = Policy(
             plan.max_attempts,
@@ -85,7 +98,8 @@ class Way:
             plan.retry_truncated,
         )
         self._held: list[tuple[Job, GiveUp]] = []
-        self._down = False
+        self._looking_elsewhere = False
+        self._slow: Slow | None = None
         copied = plan.blank is Blank.COPY
         self._blanks = blanks_of(plan, prompt_of(plan)) if copied else Blanks((), None)
         self._blank_value = "{}" if plan.output_fields else '""'
@@ -181,7 +195,8 @@ class Way:
         job.hold, job.begun = self._at.till.at_once(request), None
         permit = None
         try:
-            permit = job.permit = await gate.admit(demand, ready=job.hold and partial(self._begin, job, job.hold))
+            ready = job.hold and partial(self._begin, job, job.hold)
+            permit = job.permit = await gate.admit(demand, ready=ready, first=job.elsewhere)
             job.hold = job.hold or await self._reserved(request, permit)
             await (job.begun or self._begin(job, job.hold))
             permit = job.permit = await gate.leave(permit)
@@ -226,12 +241,23 @@ class Way:
         tries = Tries(job.attempts, job.deadlines, job.asks)
         if exchange is not None:
             tries = counted(tries, answer)
-            self._health.observe(answer, job.row.seq, self._loop.time())
+            self._health.observe(answer, job.row.seq, self._loop.time(), elsewhere=job.elsewhere)
+            await self._look_elsewhere(job)
         verdict = retry.decide(answer, tries, self._health, self._policy, self._loop.time())
         if isinstance(verdict, RetryIn):
             verdict = verdict._replace(seconds=max(verdict.seconds, alone))
         stored = None if exchange is None else self._record(job, judged, exchange, verdict)
         await self._perform(job, request, judged, verdict, stored)
+
+    async def _look_elsewhere(self, job: Job) -> None:
+        """Where rows fail alike, have one tried that is likely to be different; one at a time."""
+        if job.elsewhere:
+            job.elsewhere = self._looking_elsewhere = False
+        if self._health.doubtful and not self._looking_elsewhere:
+            self._looking_elsewhere = True
+            if not await self._at.window.take_elsewhere():
+                self._looking_elsewhere = False
+                self._health.confirmed = True
 
     def _record(self, job: Job, judged: Judged, exchange: Exchange, verdict: Verdict) -> "asyncio.Future[None]":
         """Into the journal's queue first, then told; the outcome that follows is committed after it."""
@@ -258,7 +284,7 @@ class Way:
                 outcome = Outcome(State.DONE, True, None, None, judged.answer.flags, judged.value)
                 if not await self._at.posting.put(job, judged, outcome, stored):
                     await self._finish(job, outcome)
-                if self._held and self._health.succeeded:
+                if self._held and self._health.undoubted:
                     await self.flush_held()
             case RetryIn() | AskAgain() if self._at.client is None:
                 self._at.window.finished()  # nothing is sent: the row stays as it is
@@ -279,7 +305,7 @@ class Way:
                 self._stop(Ending(ExitCode.STOPPED, message, hint), drain=self._plan.drain)
 
     async def _give_up(self, job: Job, verdict: GiveUp) -> None:
-        if self._health.succeeded or len(self._held) >= MOST_HELD:
+        if not self._health.in_doubt(job.row.seq) or len(self._held) >= MOST_HELD:
             await self._finish(job, failure(verdict))
         else:
             job.handed_on = True
@@ -301,16 +327,38 @@ class Way:
         self._at.window.ended(job, outcome)
 
     async def flush_held(self) -> None:
-        """Failures from before the first success stand after all."""
+        """Failures that might have been the run's stand after all."""
         held, self._held = self._held, []
         for job, verdict in held:
             await self._write(job, failure(verdict))
 
     def _mind_the_breaker(self) -> None:
-        down = self._health.breaker_open
-        if down != self._down:
-            self._down = down
-            self._at.gate.trickle(down)
+        """Send single requests while the provider is down, loads its model, or may have refused for good."""
+        slow = slow_of(self._health)
+        if slow is not self._slow:
+            self._slow = slow
+            self._at.gate.trickle(None if slow is None else slow.every)
             now = self._loop.time()
-            said = "the provider is down: one try a second" if down else "the provider answers again"
-            self._emit(Notice(said, now))
+            self._emit(Notice("the provider answers again" if slow is None else slow.said, now))
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """Why only one request leaves `every` so many seconds."""
+
+    every: float
+    said: str
+
+
+_DOWN = Slow(1.0, "the provider is down: one try a second")
+_LOADING = Slow(1.0, "the server is loading its model: one try a second")
+_UNCLEAR = Slow(DOUBTED_FOR / 6, "the provider speaks of a used up quota: one try every 10 seconds, for a minute")
+
+
+def slow_of(health: Health) -> Slow | None:
+    """Why only single requests are to leave, None where that is not so."""
+    if health.unclear_since is not None:
+        return _UNCLEAR
+    if health.loading_since is not None:
+        return _LOADING
+    return _DOWN if health.breaker_open else None

@@ -34,6 +34,10 @@ MOST_DUE = 10 * AHEAD
 """Rows that wait for their retry at most, before fresh ones are handed out: memory must not grow with the input where a
 provider that answers some rows puts off all others."""
 
+ELSEWHERE = 0.618
+"""Where in what is left of the input a row is taken from that shall not be like those before it: at no even fraction,
+at which inputs that were put together have their seams."""
+
 Fetch = Callable[[int], Awaitable[tuple[list[Pending], int | None]]]
 """From a position: the next rows after it, and the position to go on from, None at the end."""
 
@@ -78,7 +82,8 @@ class Job:
     `request` is set where it is not simply the rendered row. `permit` and `exchange` are those of the attempt under
     way, `hold` what it may cost at worst and `charge` what it was charged; `handed_on` is whether this attempt's
     verdict has been performed. `lent` is the reply that it rests on unless it is sent itself, `given` the outcome that
-    it shares with an equal request; `leads` is the row whose place it takes, for those that wait.
+    it shares with an equal request; `leads` is the row whose place it takes, for those that wait. `elsewhere` is
+    whether it was taken from far ahead in the input, to see whether what other rows met is theirs.
     """
 
     row: Pending
@@ -96,6 +101,7 @@ class Job:
     lent: Lent | None = None
     given: Outcome | None = None
     leads: int | None = None
+    elsewhere: bool = False
 
     @classmethod
     def of(cls, row: Pending) -> "Job":
@@ -108,7 +114,10 @@ class Job:
 class Window:
     """Hands out rows in input order, retries first when they are due. One loop, no threads."""
 
-    def __init__(self, fetch: Fetch, fetch_train: FetchTrain) -> None:
+    def __init__(self, fetch: Fetch, fetch_train: FetchTrain, rows: int = 0) -> None:
+        """`rows` is how many rows the input has."""
+        self._rows = rows
+        self._early: set[int] = set()  # rows that were taken from far ahead
         self._fetch = fetch
         self._fetch_train = fetch_train
         self._loop = asyncio.get_running_loop()
@@ -143,6 +152,28 @@ class Window:
     def more(self) -> bool:
         """Whether there are rows to hand out, or to come back."""
         return bool(self._out or self._due or self._fresh or self._trains or self._after is not None)
+
+    async def take_elsewhere(self) -> bool:
+        """Hand out next a row from far ahead in the input; False where none is left that has not been handed out."""
+        job = None
+        if self._after is not None:
+            rows, _ = await self._fetch(self._after + int((self._rows - self._after) * ELSEWHERE))
+            ahead = (row for row in rows if self._unread(row) and row.seq not in self._early)
+            if (row := next(ahead, None)) is not None:
+                self._early.add(row.seq)
+                job = Job.of(row)
+        if job is None and self._fresh and self._fresh[-1].given is None and self._fresh[-1].row.lent is None:
+            job = self._fresh.pop()
+        if job is None:
+            return False
+        job.elsewhere = True
+        self._fresh.appendleft(job)
+        self._wake(1)
+        return True
+
+    def _unread(self, row: Pending) -> bool:
+        """Whether the row is still to be fetched in its turn; others may have been, while it was looked for."""
+        return self._after is not None and row.position > self._after
 
     def put_back(self, job: Job, seconds: float) -> None:
         """The row goes out again after `seconds`."""
@@ -207,7 +238,7 @@ class Window:
                 await self._couple(self._trains[0])
             elif self._after is not None:
                 rows, self._after = await self._fetch(self._after)
-                self._fresh.extend(map(Job.of, rows))
+                self._fresh.extend(Job.of(row) for row in rows if row.seq not in self._early)
             self._fetching = None
         finally:
             self._wake(len(self._waiters))

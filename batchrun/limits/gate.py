@@ -14,8 +14,6 @@ from batchrun.limits.rates import Rates
 from batchrun.limits.records import Feedback, GateClosed, GateView, Limits, NeverFits, Permit, Throttle
 from batchrun.limits.telling import Teller
 
-_TRICKLE = 1.0
-"""Seconds between two requests while the provider is down."""
 _SCARCE = frozenset({WaitReason.CONCURRENCY, WaitReason.REQUESTS, WaitReason.TOKENS})
 _LOOK_AGAIN = 1.0
 """Seconds after which a slow rate is looked at again: it may have grown."""
@@ -53,15 +51,16 @@ class Gate:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._in_flight = 0
-        self._paused = self._trickling = self._closed = self._recalled = False
+        self._paused = self._closed = self._recalled = False
+        self._trickle: float | None = None
         self._reason: WaitReason | None = None
         self._scarce: WaitReason | None = None
         self._until: float | None = None
         self._last = now
         self._tune(now)
 
-    async def admit(self, demand: Demand, *, ready: Callable[[], object] | None = None) -> Permit:
-        """Wait for a slot, a request and as many tokens as it demands, in turn.
+    async def admit(self, demand: Demand, *, ready: Callable[[], object] | None = None, first: bool = False) -> Permit:
+        """Wait for a slot, a request and as many tokens as it demands, in turn; with `first` before all who wait.
 
         `ready` is called, once at most, when nothing but a slot is missing and the request is one of the next few to
         get one: what has to be done before it leaves can be done meanwhile.
@@ -75,6 +74,8 @@ class Gate:
             self._check_fits(tokens)
             if self._may_leave(now, tokens):
                 return self._grant(now, tokens)
+        if first:
+            return await self._waited(self._queue.join_first(tokens_of(demand)))
         return await self._waited(self._queue.join(demand, ready))
 
     async def leave(self, permit: Permit) -> Permit:
@@ -141,13 +142,13 @@ class Gate:
         """The tokens a request will probably use, input and output."""
         return self._estimate.of(body_bytes, output_limit)
 
-    def trickle(self, on: bool) -> None:
-        """While on, one request a second: the provider is down."""
-        if on == self._trickling:
+    def trickle(self, every: float | None) -> None:
+        """One request every so many seconds, as where the provider is down; None ends it."""
+        if every == self._trickle:
             return
-        self._trickling = on
+        self._trickle = every
         now = self._clock()
-        if not on:
+        if every is None:
             self._window.restart(now)
         self._pump(now)
 
@@ -294,14 +295,14 @@ class Gate:
             return WaitReason.PAUSED, None
         if now < self._closing.until:
             return WaitReason.THROTTLED, self._closing.until
-        if self._trickling and now < self._last + _TRICKLE:
-            return WaitReason.DOWN, self._last + _TRICKLE
+        if self._trickle is not None and now < self._last + self._trickle:
+            return WaitReason.DOWN, self._last + self._trickle
         if self._in_flight >= self._allowed():
             return WaitReason.CONCURRENCY, None
         return None
 
     def _allowed(self) -> int:
-        return self._limits.cap if self._trickling else int(self._window.size)
+        return self._limits.cap if self._trickle is not None else int(self._window.size)
 
     def _hold(self, now: float) -> None:
         reason = self._reason or WaitReason.REQUESTS

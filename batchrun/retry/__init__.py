@@ -14,8 +14,11 @@ Theory. An attempt's answer is judged in this order, first match wins:
     failed *for now*.
 6.  Everything else is about the row: it has failed *for good*, after one call.
 
-Two rules look at more than one row. When nothing has succeeded and the first 20 rows failed alike, the cause is not in
-the rows: the run stops. All ways in which a provider is down are alike, and so are all in which a 200 is no reply. When
+Two rules look at more than one row. When 20 rows one after another failed alike, for a cause that is not the row's own
+(too long, too large, filtered), no request that left since the first of them succeeded, and a row from elsewhere in the
+input fails alike as well, the cause is not in the rows: the run stops, and these rows stay pending. The same holds for
+replies where none fits the schema. All ways in which a 200 is no reply are alike, and before the first success all in
+which a provider is down. When
 20 connection or server failures follow each other after a success, the provider is down: a breaker opens and the
 engine tries once a second until an answer below 500 closes it; while such failures come from 20 rows or more, nobody
 loses attempts. A row that failed while others were answered is itself suspect: its further failures say nothing about
@@ -30,8 +33,8 @@ tenacity's objects; nothing here sleeps.
 """
 
 from batchrun.retry.answer import Answer
-from batchrun.retry.decision import DEADLINES, GARBAGE_TRIES, THROTTLED_FOR, decide
-from batchrun.retry.health import ALIKE, BUDGET_PER_SUCCESS, BUDGET_START, SUSPECTS, Health
+from batchrun.retry.decision import DEADLINES, DOUBTED_FOR, GARBAGE_TRIES, THROTTLED_FOR, decide
+from batchrun.retry.health import ALIKE, BUDGET_PER_SUCCESS, BUDGET_START, LONELY, SUSPECTS, Health
 from batchrun.retry.meaning import Meaning, Meanings, Refusal, compiled
 from batchrun.retry.resume import Next, go_on
 from batchrun.retry.verdict import AskAgain, Done, GiveUp, Policy, RetryIn, StopRun, Tries, Verdict
@@ -41,7 +44,9 @@ __all__ = [
     "BUDGET_PER_SUCCESS",
     "BUDGET_START",
     "DEADLINES",
+    "DOUBTED_FOR",
     "GARBAGE_TRIES",
+    "LONELY",
     "SUSPECTS",
     "THROTTLED_FOR",
     "Answer",

@@ -24,7 +24,8 @@ class Answer(NamedTuple):
     error inside a 200 it is the status that the error's own code is.
     `defect` is why a 200 body is no reply, `unreadable` that nobody here could read any like it; `complaint` why a reply
     does not fit the schema, or what was paid for one without an answer; `html` marks an HTML body.
-    `meaning` is what the table of answers says of a refusal, `param` the parameter that it names. `checked` is whether a schema holds for the reply, `limited` whether the request states a limit of output tokens.
+    `meaning` is what the table of answers says of a refusal, `param` the parameter that it names.
+    `checked` is whether a schema holds for the reply, `limited` whether the request states a limit of output tokens.
     `left` is when the request left, in the engine's monotonic seconds. `disguised` marks a 429 that a gateway passes on
     as its own failure.
     """
@@ -63,7 +64,7 @@ class Answer(NamedTuple):
     @property
     def down(self) -> bool:
         """The provider did not answer, or answered for its own failure."""
-        if self.disguised or self.meaning in WAITS:
+        if self.disguised or self.meaning in WAITS or self.meaning is Meaning.LOADING:
             return False
         return self.status >= 500 or (self.fault is not None and self.fault not in _CAME)
 
@@ -73,6 +74,11 @@ class Answer(NamedTuple):
         if self.disguised or self.meaning in WAITS or self.meaning is Meaning.LOADING:
             return False
         return self.sent and (self.status in (0, 408, 409, 424, 499) or self.status >= 500)
+
+    @property
+    def misfit(self) -> bool:
+        """The provider itself refused the model's JSON."""
+        return self.meaning is Meaning.MISFIT
 
     @property
     def of_the_row(self) -> bool:

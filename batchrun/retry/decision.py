@@ -6,7 +6,7 @@ from tenacity import RetryCallState, stop_after_attempt, wait_random_exponential
 
 from batchrun.models import Fault, Flag
 from batchrun.retry.answer import Answer
-from batchrun.retry.health import ALIKE, Health
+from batchrun.retry.health import ALIKE, LONELY, Health
 from batchrun.retry.meaning import Meaning
 from batchrun.retry.verdict import AskAgain, Done, GiveUp, Policy, RetryIn, StopRun, Tries, Verdict
 
@@ -50,7 +50,7 @@ _backoff = wait_random_exponential(multiplier=0.5, max=60)
 def decide(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict:
     """The verdict on an answer that `health` has observed; `now` in monotonic seconds."""
     if answer.accepted:
-        return _judge_reply(answer, tries, policy)
+        return _judge_reply(answer, tries, health, policy)
     if answer.meaning is not None and answer.meaning in _STOPPED:
         said, hint = _STOPPED[answer.meaning]
         return StopRun(_said(answer, said), hint)
@@ -63,10 +63,10 @@ def decide(answer: Answer, tries: Tries, health: Health, policy: Policy, now: fl
     return GiveUp(answer.cause, _said(answer, "the provider refused the request"), final=True)
 
 
-def _judge_reply(answer: Answer, tries: Tries, policy: Policy) -> Verdict:
+def _judge_reply(answer: Answer, tries: Tries, health: Health, policy: Policy) -> Verdict:
     flags, complaint = answer.flags, answer.complaint
     if not flags:
-        return Done() if complaint is None else _misfit(answer, complaint, tries, policy)
+        return Done() if complaint is None else _misfit(answer, complaint, tries, health, policy)
     room = answer.limited and policy.retry_truncated and tries.asks <= policy.retry_truncated
     if room and Flag.TRUNCATED in flags:
         return AskAgain("the reply is truncated", more_room=True)
@@ -74,15 +74,22 @@ def _judge_reply(answer: Answer, tries: Tries, policy: Policy) -> Verdict:
         return _without_answer(answer, tries, policy)
     if failing := sorted(flags & policy.fail_on):
         return GiveUp(failing[0], f"the reply is {failing[0]}, which --fail-on makes a failure", final=True)
-    return Done() if complaint is None else _misfit(answer, complaint, tries, policy)
+    return Done() if complaint is None else _misfit(answer, complaint, tries, health, policy)
 
 
-def _misfit(answer: Answer, complaint: str, tries: Tries, policy: Policy) -> Verdict:
+def _misfit(answer: Answer, complaint: str, tries: Tries, health: Health, policy: Policy) -> Verdict:
+    """A reply that does not fit the schema. Without --schema-retries the user has said what becomes of such rows."""
     if unlikely := sorted(answer.flags & {Flag.TRUNCATED, Flag.REFUSED, Flag.FILTERED}):
         said = f"the reply is {unlikely[0]} and does not fit the schema: {complaint}"
         return GiveUp(unlikely[0], said, final=True)
+    if health.none_fits and policy.schema_retries:
+        return StopRun(
+            f"the replies to {len(health.misfits)} rows do not fit the schema, and none does: {complaint}",
+            "choose a model or server that keeps to a schema, or say how this one is asked for it "
+            "(--param 'response_format={…}'); with --schema-retries 0 such rows fail and the run goes on",
+        )
     if tries.asks > policy.schema_retries:
-        return GiveUp(answer.cause, complaint, final=True)
+        return GiveUp(Meaning.MISFIT, complaint, final=True)
     return AskAgain(complaint)
 
 
@@ -94,6 +101,23 @@ def _without_answer(answer: Answer, tries: Tries, policy: Policy) -> Verdict:
         return Done()
     hint = "" if answer.checked else "; --fail-on -empty takes such rows for done"
     return GiveUp(answer.cause, f"a reply without an answer, twice: {answer.complaint}{hint}", final=True)
+
+
+def _refused_json(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
+    """The provider itself found that the model's JSON does not fit."""
+    return _misfit(answer, answer.message, tries, health, policy) if answer.misfit else None
+
+
+def _loading(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
+    if answer.meaning is not Meaning.LOADING:
+        return None
+    waited = 0.0 if health.loading_since is None else now - health.loading_since
+    if waited >= policy.give_up_after:
+        return StopRun(
+            _said(answer, f"the server has been loading its model for {_duration(waited)}"),
+            "go on with the command below when it is ready",
+        )
+    return RetryIn(answer.retry_after or 0.0, counts=False)
 
 
 def _throttled(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
@@ -110,6 +134,10 @@ def _throttled(answer: Answer, tries: Tries, health: Health, policy: Policy, now
     ):
         said, hint = _DOUBTED[answer.meaning]
         return StopRun(_said(answer, said), hint)
+    if health.lonely[1] >= LONELY:
+        return GiveUp(
+            answer.cause, _said(answer, f"{LONELY} times refused while other rows were answered"), final=False
+        )
     if refused >= THROTTLED_FOR:
         return StopRun(
             _said(answer, f"nothing but 429s for {_duration(refused)}"), "go on later with the command below"
@@ -129,8 +157,7 @@ def _asked_too_much(answer: Answer, policy: Policy) -> StopRun | None:
 def _configuration(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
     if answer.meaning is Meaning.KEY:
         return _unauthorized(answer, health, now)
-    scope = answer.status in (403, 404) or 300 <= answer.status < 400 or answer.meaning is Meaning.MODEL
-    if not scope or answer.of_the_row or health.succeeded:
+    if not _about_configuration(answer) or health.succeeded:
         return None
     return StopRun(
         _said(answer, f"the provider answered {answer.status} before anything succeeded"), _scope_hint(answer)
@@ -166,12 +193,25 @@ def _unreadable(answer: Answer, tries: Tries, health: Health, policy: Policy, no
 
 
 def _all_alike(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
-    if not health.all_alike or answer.throttled:
+    if not health.all_alike or answer.throttled or answer.of_the_row or answer.kind != health.alike:
         return None
-    return StopRun(
-        _said(answer, f"the first {ALIKE} rows all failed alike ({answer.cause})"),
-        _WEB_PAGE if answer.html else "nothing has succeeded, so the cause is not in the rows; mend it and go on",
-    )
+    which = f"{ALIKE} rows in succession" if health.succeeded else f"the first {ALIKE} rows"
+    return StopRun(_said(answer, f"{which} all failed alike ({answer.cause})"), _hint(answer, health))
+
+
+def _hint(answer: Answer, health: Health) -> str:
+    if answer.html:
+        return _WEB_PAGE
+    if _about_configuration(answer):
+        return _scope_hint(answer)
+    if health.succeeded:
+        return "what worked before does not work now, so the cause is not in the rows; mend it and go on"
+    return "nothing has succeeded, so the cause is not in the rows; mend it and go on"
+
+
+def _about_configuration(answer: Answer) -> bool:
+    scope = answer.status in (403, 404) or 300 <= answer.status < 400 or answer.meaning is Meaning.MODEL
+    return scope and not answer.of_the_row
 
 
 def _may_pass(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
@@ -227,4 +267,4 @@ def _said(answer: Answer, sentence: str) -> str:
 
 
 _Rule = Callable[[Answer, Tries, Health, Policy, float], Verdict | None]
-_RULES: tuple[_Rule, ...] = (_throttled, _configuration, _unreadable, _all_alike, _may_pass)
+_RULES: tuple[_Rule, ...] = (_loading, _throttled, _configuration, _unreadable, _all_alike, _refused_json, _may_pass)

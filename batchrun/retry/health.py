@@ -3,9 +3,12 @@
 from dataclasses import dataclass, field
 
 from batchrun.retry.answer import Answer
+from batchrun.retry.meaning import Meaning
 
 ALIKE = 20
-"""Rows that must fail alike before anything succeeded, and failures in a row that open the breaker."""
+"""Rows that must fail alike, one after another, and failures in a row that open the breaker."""
+LONELY = 5
+"""429s of one row, with successes between and no other row refused, that make them its own matter."""
 SUSPECTS = 10_000
 """Rows that are remembered to have failed while others were answered."""
 BUDGET_START = 50.0
@@ -15,7 +18,15 @@ BUDGET_PER_SUCCESS = 0.5
 
 @dataclass(slots=True)
 class Health:
-    """What the answers so far say about the provider; `observe` each before `decide` judges it."""
+    """What the answers so far say about the provider; `observe` each before `decide` judges it.
+
+    `alike` is the cause of all failures since the last success whose request left after the first of them (a reply that
+    was on its way says nothing), `alike_rows` the rows that met it, `confirmed` whether a row from elsewhere in the input
+    met it as well, or none is left to try. `fitted` is whether any reply fitted the schema, `misfits` are the rows
+    whose replies did not, as long as none did. `loading_since` and `unclear_since` are when the server began to say that
+    it loads its model, and the provider that a quota is used up that may be a limit of a minute. Times are monotonic
+    seconds.
+    """
 
     succeeded: bool = False
     streak: int = 0
@@ -26,21 +37,34 @@ class Health:
     suspect_since: float | None = None
     alike: str | None = None
     alike_rows: set[int] = field(default_factory=set[int])
+    alike_since: float = 0.0
+    confirmed: bool = False
+    fitted: bool = False
+    misfits: set[int] = field(default_factory=set[int])
+    loading_since: float | None = None
+    unclear_since: float | None = None
+    lonely: tuple[int, int] = (0, 0)
+    answered_since: bool = False
     budget: float = BUDGET_START
 
-    def observe(self, answer: Answer, seq: int, now: float) -> None:
-        """Fold one answer of the row `seq`; `now` in monotonic seconds."""
+    def observe(self, answer: Answer, seq: int, now: float, *, elsewhere: bool = False) -> None:
+        """Fold one answer of the row `seq`; `elsewhere` marks a row that was taken from far ahead in the input."""
         if answer.accepted:
             self.suspects.pop(seq, None)
             self._note_success(answer)
+            self._note_fit(answer, seq)
         elif answer.down and seq not in self.suspects:
             self._note_down(seq, now)
         elif answer.status and not answer.down:
             self._note_answer()
-        if answer.throttled and self.throttled_since is None:
-            self.throttled_since = now
-        if not self.succeeded and not answer.throttled and not answer.of_the_row:
-            self._note_alike(answer, seq)
+        if answer.meaning is Meaning.LOADING:
+            self.loading_since = now if self.loading_since is None else self.loading_since
+        elif answer.status:
+            self.loading_since = None
+        if answer.throttled:
+            self._note_throttled(answer, seq, now)
+        elif not (answer.accepted or answer.of_the_row or answer.meaning is Meaning.LOADING):
+            self._note_alike(answer, seq, now, elsewhere)
 
     @property
     def breaker_open(self) -> bool:
@@ -53,9 +77,28 @@ class Health:
         return self.succeeded and len(self.streak_rows) >= ALIKE
 
     @property
+    def doubtful(self) -> bool:
+        """So many rows have failed alike that the cause may be the run's: a row from elsewhere is to be tried."""
+        return len(self.alike_rows) >= ALIKE and not self.confirmed
+
+    @property
     def all_alike(self) -> bool:
-        """Nothing has succeeded and the first rows all failed in the same way."""
-        return not self.succeeded and len(self.alike_rows) >= ALIKE
+        """The last rows all failed in the same way, and so did one from elsewhere in the input."""
+        return len(self.alike_rows) >= ALIKE and self.confirmed
+
+    @property
+    def none_fits(self) -> bool:
+        """No reply has fitted the schema, of so many rows."""
+        return len(self.misfits) >= ALIKE
+
+    def in_doubt(self, seq: int) -> bool:
+        """Whether the failure of this row may turn out to be the run's."""
+        return not self.succeeded or seq in self.alike_rows or seq in self.misfits
+
+    @property
+    def undoubted(self) -> bool:
+        """Whether no failure may turn out to be the run's."""
+        return self.succeeded and not self.alike_rows and not self.misfits
 
     def spend(self) -> bool:
         """Take one retry from the run's budget; False when it is spent."""
@@ -68,7 +111,11 @@ class Health:
         self.succeeded = True
         self.budget += BUDGET_PER_SUCCESS
         self.throttled_since = None
-        self.alike_rows.clear()
+        self.answered_since = True
+        if not self.alike_rows or answer.left >= self.alike_since:
+            self.alike_rows.clear()
+        if self.unclear_since is not None and answer.left >= self.unclear_since:
+            self.unclear_since = None
         if self.suspect_since is not None and answer.left >= self.suspect_since:
             self.suspect_since = None
         self._note_answer()
@@ -91,8 +138,30 @@ class Health:
         if self.down_since is None:
             self.down_since = now
 
-    def _note_alike(self, answer: Answer, seq: int) -> None:
-        if answer.kind != self.alike:
+    def _note_fit(self, answer: Answer, seq: int) -> None:
+        if answer.complaint is None:
+            self.fitted = True
+            self.misfits.clear()
+        elif not self.fitted and not answer.flags:
+            self.misfits.add(seq)
+
+    def _note_throttled(self, answer: Answer, seq: int, now: float) -> None:
+        if self.throttled_since is None:
+            self.throttled_since = now
+        if answer.meaning is Meaning.UNCLEAR and self.unclear_since is None:
+            self.unclear_since = now
+        row, times = self.lonely
+        if row != seq:
+            self.lonely = seq, 1
+        elif self.answered_since:
+            self.lonely = seq, times + 1
+        self.answered_since = False
+
+    def _note_alike(self, answer: Answer, seq: int, now: float, elsewhere: bool) -> None:
+        if answer.down and self.succeeded:
+            return  # the breaker's matter
+        if answer.kind != self.alike or not self.alike_rows:
             self.alike_rows.clear()
-            self.alike = answer.kind
+            self.alike, self.alike_since, self.confirmed = answer.kind, now, False
+        self.confirmed = self.confirmed or answer.down or (elsewhere and len(self.alike_rows) >= ALIKE)
         self.alike_rows.add(seq)
