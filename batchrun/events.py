@@ -57,10 +57,9 @@ class RunStarted:
 
 
 class AttemptStarted(NamedTuple):
-    """An attempt is in the journal and leaves now. `line` is what users call the row by, as in `models.Row`."""
+    """An attempt is in the journal and leaves now."""
 
     seq: int
-    line: int
     number: int
     at: float
 
@@ -74,7 +73,6 @@ class AttemptEnded(NamedTuple):
     """
 
     seq: int
-    line: int
     number: int
     at: float
     status: int
@@ -97,7 +95,6 @@ class RowFinished(NamedTuple):
     """
 
     seq: int
-    line: int
     position: int
     key: str
     at: float
@@ -111,7 +108,6 @@ class RowLost(NamedTuple):
     """An attempt was given up with no answer known; the row is unknown until the run goes on. `cost`: at worst."""
 
     seq: int
-    line: int
     at: float
     cost: int | None = None
 

@@ -37,6 +37,7 @@ from batchrun.retry import (
     Done,
     GiveUp,
     Health,
+    Meaning,
     Meanings,
     Next,
     Policy,
@@ -51,6 +52,8 @@ log = logging.getLogger(__name__)
 
 MOST_HELD = 1000
 """Failures that are held back at most: so many that are not alike are about their rows."""
+MOST_REFUSALS = 20
+"""Refusals of one row in a row by other statuses than 429 that cost it nothing."""
 NEVER_LEFT = End(0, 0.0, "stopped before it left", counted=False)
 """The end of an attempt that was written down but not sent: nothing about its row is unknown."""
 
@@ -103,10 +106,6 @@ class Way:
         copied = plan.blank is Blank.COPY
         self._blanks = blanks_of(plan, prompt_of(plan)) if copied else Blanks((), None)
         self._blank_value = "{}" if plan.output_fields else '""'
-        self.in_flight = 0
-        """Requests that have left and whose answer is awaited; the gate also counts those that are about to leave."""
-        self.throttled = 0
-        self.retries = 0
 
     async def go(self, job: Job) -> None:
         """The border that nothing foreign crosses: a bug costs a row, not the run. A row that was already handed on
@@ -117,7 +116,7 @@ class Way:
         except (StorageError, GateClosed):
             raise
         except Exception as error:
-            log.exception("line %s: internal error", job.row.line)
+            log.exception("row %s: internal error", job.row.line)
             said = f"internal error: {type(error).__name__}: {error}"
             if job.handed_on:
                 self._stop(Ending(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"), drain=self._plan.drain)
@@ -173,23 +172,39 @@ class Way:
             return
         seq, hold = job.row.seq, job.hold
         assert hold is not None
-        self._emit(AttemptStarted(seq, job.row.line, job.number, self._loop.time()))
-        self.in_flight += 1
+        self._emit(AttemptStarted(seq, job.number, self._loop.time()))
         try:
             exchange = await self._at.client.send(request, timeout=self._plan.timeout)
         except asyncio.CancelledError:
             self._at.gate.cancel(permit)
             self._at.till.lose(hold)
             self._at.journal.lose(seq, job.number, "abandoned while it was in flight")
-            self._emit(RowLost(seq, job.row.line, self._loop.time(), hold.cost))
+            self._emit(RowLost(seq, self._loop.time(), hold.cost))
             raise
-        finally:
-            self.in_flight -= 1
         job.exchange = exchange
         judged = judge(request, exchange, self._at.checker, self._meanings, self._at.client.mask)
+        judged = self._refused(job, permit, judged)
         alone = self._at.gate.settle(permit, feedback(judged, len(request.body)))
         job.hold, job.charge = None, self._at.till.settle(hold, judged)
         await self._conclude(job, request, judged, exchange, alone)
+
+    def _refused(self, job: Job, permit: Permit, judged: Judged) -> Judged:
+        """The answer as a 429 if it was the refusal of a busy server in another status.
+
+        One row is refused so only so often in a row: what always refuses it is not that the server is busy.
+        """
+        answer = judged.answer
+        overloaded = answer.meaning is Meaning.OVERLOADED
+        busy = overloaded or answer.meaning in (None, Meaning.PASSES)
+        if answer.accepted or answer.throttled or not busy:
+            job.refusals = 0
+            return judged
+        if job.refusals >= MOST_REFUSALS or not self._at.gate.turns_away(
+            permit, answer.status, judged.hints, overloaded
+        ):
+            return judged
+        job.refusals += 1
+        return judged._replace(answer=answer._replace(disguised=True))
 
     async def _departed(self, job: Job, request: Request) -> Permit:
         """Wait until the request may leave and its attempt is committed; it leaves when this returns.
@@ -279,10 +294,7 @@ class Way:
             job.attempts += 1
             job.deadlines += end.deadline
         job.asks += end.invalid
-        event = attempt_ended(job, judged, end, verdict, self._loop.time())
-        self.throttled += event.throttled
-        self.retries += event.retry and not event.throttled
-        self._emit(event)
+        self._emit(attempt_ended(job, judged, end, verdict, self._loop.time()))
         self._mind_the_breaker()
         return stored
 

@@ -83,7 +83,8 @@ class Job:
     way, `hold` what it may cost at worst and `charge` what it was charged; `handed_on` is whether this attempt's
     verdict has been performed. `lent` is the reply that it rests on unless it is sent itself, `given` the outcome that
     it shares with an equal request; `leads` is the row whose place it takes, for those that wait. `elsewhere` is
-    whether it was taken from far ahead in the input, to see whether what other rows met is theirs.
+    whether it was taken from far ahead in the input, to see whether what other rows met is theirs. `refusals`
+    is how often in a row it was turned away.
     """
 
     row: Pending
@@ -102,6 +103,7 @@ class Job:
     given: Outcome | None = None
     leads: int | None = None
     elsewhere: bool = False
+    refusals: int = 0
 
     @classmethod
     def of(cls, row: Pending) -> "Job":

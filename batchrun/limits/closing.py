@@ -29,13 +29,17 @@ class Closing:
         """Whether a 429 to a request that left then shows that the last closing was not enough."""
         return self.bursts > 0 and left > self._began
 
+    def new(self, left: float) -> bool:
+        """Whether a 429 to a request that left then is no part of the last burst."""
+        return left > self._began
+
     def refused(self, left: float, announced: float | None, now: float) -> None:
         """A 429 to a request that left then.
 
         An announced wait is kept to the full and at most a fifth longer. Without one the back-off grows with each
         burst that nothing but 429s separates from the last.
         """
-        new = left > self._began
+        new = self.new(left)
         if new:
             self._began = now
             self.bursts += 1

@@ -41,8 +41,8 @@ _LONGEST_REFUSED_REST = 60.0
 """Seconds under a size that was refused, twice as long each time."""
 _OUTGROWN = 1.1
 """Share of a refused size, and one more, beyond which its refusal says nothing any more."""
-_FULL = 0.8
-"""Share of the window that was in flight when a refused request left, from which the whole window has been tried."""
+_FEW_MORE = 0.25
+"""Share of a number that may be the limit, and one at least, by which it is overstepped to find out."""
 _ONE = 1.2
 """Every limit admits one at a time."""
 _CLEARLY = 0.9
@@ -63,7 +63,7 @@ class Window:
 
     __slots__ = (
         "_at_cap_pays", "_best", "_bound", "_chance", "_count", "_cut_at", "_frozen", "_good", "_hold", "_rate", "_refused", "_rest_for", "_since",
-        "_skip", "_stage", "_target", "_until", "cap", "fixed", "size",
+        "_skip", "_stage", "_suspected", "_target", "_until", "cap", "fixed", "size",
     )  # fmt: skip
 
     def __init__(self, cap: int, fixed: bool) -> None:
@@ -77,7 +77,7 @@ class Window:
         self._good: float = self.size
         self._hold = _HOLD_SECONDS
         self._until = 0.0
-        self._refused = self._rest_for = 0.0
+        self._refused = self._rest_for = self._suspected = 0.0
         self._cut_at = -1.0
         self._at_cap_pays = False
         self._frozen = 0
@@ -143,14 +143,42 @@ class Window:
         if not self.fixed:
             self._start(min(self.cap, max(self._refused, self.size, START)), now)
 
-    def refused(self, flying: float, left: float, now: float) -> None:
-        """A 429 that concurrency may have caused, for a request that left then, when so many were in flight."""
-        if self.fixed or left <= self._cut_at:
+    def suspect(self, beside: int) -> None:
+        """A request was refused beside so many: a few more show whether that number is the limit, until `clear`."""
+        if not self._suspected:
+            self._suspected = self.size
+        self.size = min(self.size, beside + max(1.0, _FEW_MORE * beside))
+
+    def clear(self, now: float) -> None:
+        """It is known by now what the refusals are about."""
+        if self._suspected:
+            self._start(self._suspected, now)
+            self._suspected = 0.0
+
+    def refused(self, beside: int, left: float, now: float) -> None:
+        """A request that left then was refused for concurrency: so many that left before it had been let through.
+
+        Of a burst the last to be told may show that some of those were to be refused as well.
+        """
+        if self.fixed:
             return
+        if left <= self._cut_at:
+            if self._stage is _Stage.REFUSED:
+                self.size = min(self.size, max(1.0, beside))
+                self._refused = min(self._refused, self.size + 1)
+            return
+        self._give_way(beside + 1, beside, now)
+
+    def cut(self, left: float, now: float) -> None:
+        """A 429 that the size of the window may have caused, for a request that left then."""
+        if not self.fixed and left > self._cut_at:
+            self._give_way(self.size, self.size * _CUT, now)
+
+    def _give_way(self, refused: float, size: float, now: float) -> None:
         again = self._stage is _Stage.REFUSED
         self._rest_for = min(_LONGEST_REFUSED_REST, self._rest_for * 2 or _REFUSED_REST) if again else 0.0
-        self._refused = self.size if flying >= _FULL * self.size else max(flying, START)
-        self.size = max(1.0, self._refused * _CUT)
+        self._refused = refused
+        self.size = min(float(self.cap), max(1.0, size))
         self._cut_at = now
         self._stage = _Stage.REFUSED
         self._until = now + self._rest_for

@@ -8,10 +8,13 @@ from random import Random
 from batchrun.events import Going, Waiting, WaitReason
 from batchrun.limits.closing import Closing
 from batchrun.limits.concurrency import Window
+from batchrun.limits.flights import Flights
+from batchrun.limits.headers import Hints
 from batchrun.limits.learning import Estimate
 from batchrun.limits.line import Demand, Line, tokens_of
 from batchrun.limits.rates import Rates
 from batchrun.limits.records import Feedback, GateClosed, GateView, Limits, NeverFits, Permit, Throttle
+from batchrun.limits.refusals import Cause, Unnamed
 from batchrun.limits.telling import Teller
 
 _SCARCE = frozenset({WaitReason.CONCURRENCY, WaitReason.REQUESTS, WaitReason.TOKENS})
@@ -44,6 +47,7 @@ class Gate:
         self._estimate = Estimate()
         self._rates = Rates(limits, self._estimate, now)
         self._window = Window(limits.cap, limits.fixed)
+        self._unnamed = Unnamed()
         self._closing = Closing(random or Random())  # noqa: S311  # jitter, not a secret
         self._teller = Teller(listen)
         self._queue = Line()
@@ -51,6 +55,7 @@ class Gate:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._in_flight = 0
+        self._flights = Flights()
         self._paused = self._closed = self._recalled = False
         self._trickle: float | None = None
         self._reason: WaitReason | None = None
@@ -95,6 +100,7 @@ class Gate:
                 raise GateClosed
             if now >= self._closing.until:
                 self._rates.left(permit, now)
+                self._flights.left(permit)
                 return permit
             self._give_back(permit)
             if self._closed:
@@ -109,8 +115,8 @@ class Gate:
         """
         if not permit.open:
             return 0.0
-        permit.open = False
-        self._in_flight -= 1
+        beside = self._flights.beside(permit) if feedback.throttle or feedback.hints.looks_like_429 else 0
+        self._end(permit)
         now = self._clock()
         took = now - permit.left
         self._took = took if self._took == math.inf else self._took + (took - self._took) / 64
@@ -119,7 +125,7 @@ class Gate:
         self._rates.hear(permit, feedback.hints, now)
         alone = 0.0
         if feedback.throttle is not None or feedback.hints.looks_like_429:
-            alone = self._refused(permit, feedback, now)
+            alone = self._refused(permit, feedback, beside, now)
         else:
             self._answered(permit, feedback, waited, now)
         if self._rates.due(now):
@@ -134,8 +140,7 @@ class Gate:
         if permit.sent_before < 0:
             self._give_back(permit)
         else:
-            permit.open = False
-            self._in_flight -= 1
+            self._end(permit)
         self._pump(self._clock())
 
     def estimate(self, body_bytes: int, output_limit: int | None) -> int:
@@ -209,9 +214,13 @@ class Gate:
             waiting=waiting,
         )
 
-    def _give_back(self, permit: Permit) -> None:
+    def _end(self, permit: Permit) -> None:
         permit.open = False
         self._in_flight -= 1
+        self._flights.ended(permit)
+
+    def _give_back(self, permit: Permit) -> None:
+        self._end(permit)
         self._rates.give_back(permit.tokens, self._clock())
 
     async def _held(self, permit: Permit, seconds: float) -> float:
@@ -272,9 +281,7 @@ class Gate:
         self._last = now
         self._window.first_left(now)
         full = self._scarce is WaitReason.CONCURRENCY and self._in_flight >= 0.8 * self._window.size
-        permit = Permit(tokens, self._rates.whole, self._rates.spacing.rate, full, now)
-        permit.flying = self._in_flight
-        return permit
+        return Permit(tokens, self._rates.whole, self._rates.spacing.rate, full, now)
 
     def _may_leave(self, now: float, tokens: int) -> bool:
         """Whether a request may leave now; else `_reason` and `_until` say why not."""
@@ -298,7 +305,7 @@ class Gate:
         if self._trickle is not None and now < self._last + self._trickle:
             return WaitReason.DOWN, self._last + self._trickle
         if self._in_flight >= self._allowed():
-            return WaitReason.CONCURRENCY, None
+            return WaitReason.CONCURRENCY, self._unnamed.look_again(now)
         return None
 
     def _allowed(self) -> int:
@@ -328,7 +335,10 @@ class Gate:
 
     def _wake(self) -> None:
         self._timer = None
-        self._pump(self._clock())
+        now = self._clock()
+        if self._unnamed.suspected is not None:
+            self._let_through(self._flights.standing(now - self._unnamed.patience), now)
+        self._pump(now)
 
     def _tune(self, now: float) -> None:
         self._rates.tune(now, self._closing.share(now))
@@ -346,41 +356,81 @@ class Gate:
         if feedback.input_tokens is not None and feedback.output_tokens is not None:
             self._estimate.learn(feedback.body_bytes, feedback.input_tokens, feedback.output_tokens)
 
-    def _refused(self, permit: Permit, feedback: Feedback, now: float) -> float:
+    def _refused(self, permit: Permit, feedback: Feedback, beside: int, now: float) -> float:
+        self._flights.refused()
         throttle = self._rates.kind(feedback.throttle, feedback.hints, now)
         announced = feedback.hints.retry_after
         again, alone = self._closing.again(permit.left), 0.0
-        if self._at_random(permit, throttle, again, now):
+        if (
+            throttle is Throttle.UNKNOWN
+            and not self._limits.fixed
+            and (self._rates.testing or not self._rates.known or self._unnamed.tested(permit))
+        ):
+            throttle, tested = self._tested(permit, beside, now)
+            if tested:
+                self._closing.refused(permit.left, announced, now)
+                return alone
+        if self._at_random(permit, throttle, beside, again, now):
             self._closing.noticed(now)
             alone = announced or 0.0
         else:
             self._closing.refused(permit.left, announced, now)
-            if not again:  # else the back-off grows, and the window is told nothing new
+            if throttle is Throttle.CONCURRENCY:
+                self._window.refused(beside, permit.left, now)
+            elif not again and not self._rates.testing:  # else the back-off grows, and the window is told nothing new
                 self._blame_window(permit, throttle, now)
         self._tune(now)
         return alone
 
-    def _at_random(self, permit: Permit, throttle: Throttle, again: bool, now: float) -> bool:
+    def _tested(self, permit: Permit, beside: int, now: float) -> tuple[Throttle, bool]:
+        """What a 429 that does not say it is about, as far as that is known, and whether it came of the test alone.
+
+        The rate has learnt from the first burst; while a few requests more than were beside it are sent at any rate, to
+        see whether that number is the limit, it learns nothing.
+        """
+        cause = self._unnamed.refused(permit, beside, self._flights.oldest, now)
+        if cause is Cause.OPEN:
+            self._window.suspect(beside)
+        self._rates.test(cause is Cause.OPEN, now)
+        if cause is Cause.CONCURRENCY:
+            self._rates.forget(now)
+            self._window.clear(now)
+            return Throttle.CONCURRENCY, False
+        if cause is Cause.RATE:
+            self._window.clear(now)
+        return Throttle.UNKNOWN, self._unnamed.tested(permit)
+
+    def _let_through(self, together: int, now: float) -> None:
+        """So many at once were not refused."""
+        if self._unnamed.suspected is not None:
+            self._unnamed.let_through(together, now)
+            if self._unnamed.cause is Cause.RATE:
+                self._rates.test(False, now)
+                self._window.clear(now)
+
+    def _at_random(self, permit: Permit, throttle: Throttle, beside: int, again: bool, now: float) -> bool:
         """Whether the 429 is chance; if not, the rate is told of one that may be about it."""
         if throttle is Throttle.CONCURRENCY:
-            return self._window.at_random(self._beside(permit), permit.left, now) and not again
+            return self._window.at_random(beside + 1, permit.left, now) and not again
         known, random = self._rates.noisy, self._rates.refused(permit, throttle, again, now)
         if self._rates.noisy and not known:
             self._window.start_again(now)  # what it measured while chance held the rate down says nothing
         return random
 
     def _blame_window(self, permit: Permit, throttle: Throttle, now: float) -> None:
-        unknown = throttle is Throttle.UNKNOWN
-        if throttle is Throttle.CONCURRENCY:
-            self._window.refused(self._beside(permit), permit.left, now)
-        elif unknown and permit.full and self._rates.pace.learnt:
-            self._window.refused(self._window.size, permit.left, now)
-        elif unknown and not self._rates.pace.learnt:
+        if throttle is not Throttle.UNKNOWN:
+            return
+        if permit.full and self._rates.pace.learnt:
+            self._window.cut(permit.left, now)
+        elif not self._rates.pace.learnt:
             self._window.excuse(now)
 
-    def _beside(self, permit: Permit) -> int:
-        """The most that are known to have been in flight with a request that was refused just now, itself included."""
-        return max(permit.flying, self._in_flight + 1)
+    def turns_away(self, permit: Permit, status: int, said: Hints, overloaded: bool) -> bool:
+        """Whether an answer of that status, which has just come, is the refusal of a server that has enough to do.
+
+        `overloaded` is whether its body says so. To be asked before `settle`.
+        """
+        return self._flights.turned_away(permit, status, said, overloaded, self._clock())
 
     def _answered(self, permit: Permit, feedback: Feedback, waited: WaitReason | None, now: float) -> None:
         self._rates.answered(permit)
@@ -388,5 +438,7 @@ class Gate:
             self._window.failed(now)
             return
         self._closing.answered()
+        together = self._flights.replied(permit, now)
+        self._let_through(together, now)
         used = waited is not None and self._in_flight + 1 >= self._window.size / 2
         self._window.answered(permit.flying, permit.left, now, used, waited is WaitReason.CONCURRENCY)

@@ -38,6 +38,7 @@ class Rates:
         self._leaving, self._left_at = 0.0, now
         self._tuned = -math.inf
         self._share = 1.0
+        self.testing = False
         self._binding = False
         self._short_of_tokens = self._tokens_refused = -math.inf
         self._pressure = 0.0
@@ -101,12 +102,25 @@ class Rates:
                 tokens = min(tokens, pace / self._share_of(kind))
         self._share, self._request_pace, self._tokens_stated = share, requests, tokens
         learnt = self.pace.refresh(now, self._binding and self.pace.rate <= requests)
+        if self.testing:
+            learnt = math.inf
         learnt_tokens = self._token_pace.refresh(now, self._short_of_tokens >= self._tuned)
         self._binding = False
         self.spacing.set_rate(min(requests, learnt) * share, now)
         self.spacing.stated = requests
         self.bucket.set_rate(min(tokens, learnt_tokens), now)
         self._tuned = now
+
+    def test(self, on: bool, now: float) -> None:
+        """While on, what was learnt of the rate holds nothing back: something else may be what refuses."""
+        if on != self.testing:
+            self.testing = on
+            self.tune(now, self._share)
+
+    def forget(self, now: float) -> None:
+        """What was learnt of the rate was learnt of something else."""
+        self.pace = Pace(start=False)
+        self.tune(now, self._share)
 
     @property
     def whole(self) -> float:

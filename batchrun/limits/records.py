@@ -50,12 +50,14 @@ class Permit:
 
     `left` is the gate's clock, at admission and then at departure. Rates are requests per second when it left: `pace`
     was in force, `spaced` was used of it so soon after a 429, `rate` and `most` left, at least and at most. `full` is
-    whether the window was what held requests back, `flying` how many were in flight with this one. `sent_before` and
-    `tokens_before` are what had left before it, the former -1 until it leaves itself.
+    whether the window was what held requests back, `flying` how many had left and were in flight with this one, `replies` and
+    `refusals` how many had come. `sent_before` and `tokens_before` are what had left before it, the former -1 until it
+    leaves itself.
     """
 
     __slots__ = (
-        "flying", "full", "left", "most", "open", "pace", "rate", "sent_before", "spaced", "tokens", "tokens_before",
+        "flying", "full", "left", "most", "open", "pace", "rate", "refusals", "replies", "sent_before", "spaced", "tokens",
+        "tokens_before",
     )  # fmt: skip
 
     def __init__(self, tokens: int, pace: float, spaced: float, full: bool, now: float) -> None:
@@ -64,6 +66,7 @@ class Permit:
         self.spaced = self.rate = self.most = spaced
         self.full = full
         self.flying = 1
+        self.replies = self.refusals = 0
         self.left = now
         self.sent_before = -1
         self.tokens_before = 0.0

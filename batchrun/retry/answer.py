@@ -26,8 +26,8 @@ class Answer(NamedTuple):
     does not fit the schema, or what was paid for one without an answer; `html` marks an HTML body.
     `meaning` is what the table of answers says of a refusal, `param` the parameter that it names.
     `checked` is whether a schema holds for the reply, `limited` whether the request states a limit of output tokens.
-    `left` is when the request left, in the engine's monotonic seconds. `disguised` marks a 429 that a gateway passes on
-    as its own failure.
+    `left` is when the request left, in the engine's monotonic seconds. `disguised` marks a refusal in
+    another status than 429: of a busy server, or one that a gateway passes on as its own failure.
     """
 
     status: int

@@ -31,6 +31,9 @@ from wire import (
     whole,
 )
 
+from batchrun.engine.way import MOST_REFUSALS
+from batchrun.limits.refusals import BUSY
+
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
@@ -180,7 +183,8 @@ async def test_S10_a_request_that_is_refused_for_itself_fails_for_good_after_one
 
 @pytest.mark.parametrize("status", BAD_STATUSES)
 async def test_S11_what_may_pass_is_tried_to_the_limit_and_can_be_resumed(met: Met, status: int) -> None:
-    assert met.calls[str(status)] == ATTEMPTS
+    turned_away = MOST_REFUSALS if status in BUSY else 0  # while others are answered, and sooner than they are
+    assert ATTEMPTS <= met.calls[str(status)] <= ATTEMPTS + turned_away
     assert met.failed[str(status)]["final"] is False
 
 

@@ -1,0 +1,63 @@
+"""What has left and is in flight, in that order, and how many were let through together."""
+
+import itertools
+import math
+
+from batchrun.limits.durations import ReplyTimes
+from batchrun.limits.headers import Hints
+from batchrun.limits.records import Permit
+from batchrun.limits.refusals import Facts, is_refusal
+
+
+class Flights:
+    """The requests in flight of one gate. Times are seconds of the gate's clock."""
+
+    __slots__ = ("_flights", "_refusals", "_replies", "_times")
+
+    def __init__(self) -> None:
+        self._flights: dict[Permit, None] = {}
+        self._replies = self._refusals = 0
+        self._times = ReplyTimes()
+
+    def left(self, permit: Permit) -> None:
+        """A request leaves now."""
+        self._flights[permit] = None
+        permit.flying, permit.replies, permit.refusals = len(self._flights), self._replies, self._refusals
+
+    def ended(self, permit: Permit) -> None:
+        """Its exchange is over, or it never left."""
+        self._flights.pop(permit, None)
+
+    def replied(self, permit: Permit, now: float) -> int:
+        """A request was answered; how many were let through together with it, at least, itself included."""
+        self._replies += 1
+        self._times.replied(now - permit.left, now)
+        return max(1, permit.flying - (self._refusals - permit.refusals))
+
+    def refused(self) -> None:
+        """A request was refused."""
+        self._refusals += 1
+
+    def beside(self, permit: Permit) -> int:
+        """How many were with the provider when a request came that is refused now: those that left before it and are
+        in flight, and those that were answered meanwhile.
+        """
+        earlier = itertools.takewhile(lambda flight: flight is not permit, self._flights)
+        return sum(1 for _ in earlier) + self._replies - permit.replies
+
+    def standing(self, since: float) -> int:
+        """How many that left until then are in flight: were they refused, that would be known by now."""
+        return sum(1 for flight in self._flights if flight.left <= since)
+
+    @property
+    def oldest(self) -> float:
+        """When the first of those in flight left."""
+        return min((flight.left for flight in self._flights), default=math.inf)
+
+    def turned_away(self, permit: Permit, status: int, said: Hints, overloaded: bool, now: float) -> bool:
+        """Whether an answer that has just come is a refusal; `overloaded` is whether its body says that it is one."""
+        if permit not in self._flights:
+            return False
+        seconds, took = self._times.average(now), now - permit.left
+        facts = Facts(took, seconds, self.beside(permit))
+        return is_refusal(status, said, facts, overloaded=overloaded)

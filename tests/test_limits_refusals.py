@@ -1,0 +1,114 @@
+"""Which answers are refusals, and what those that do not say it are about."""
+
+import asyncio
+import random
+
+import pytest
+from gates import OK, Provider, Scene, now, refusal
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchrun.limits import Hints, Limits, Throttle
+from batchrun.limits.headers import Stated
+from batchrun.limits.refusals import BUSY, Facts, is_refusal
+
+NONE = Hints()
+ANNOUNCED = Hints(retry_after=2.0)
+NONE_LEFT = Hints(limits=(Stated("r", "requests", 60, 0),))
+SOME_LEFT = Hints(limits=(Stated("r", "requests", 60, 3),))
+
+IS_A_REFUSAL = [
+    # status, said, seconds, of replies, beside it, whether
+    (429, NONE, 9.0, 0.5, 0, True),
+    (503, NONE, 0.01, 0.5, 0, True),
+    (529, NONE, 0.01, 0.5, 4, True),
+    (498, NONE, 0.01, 0.5, 4, True),
+    (408, NONE, 0.01, 0.5, 4, True),
+    (503, NONE, 0.4, 0.5, 4, False),
+    (503, NONE, 0.01, None, 4, True),
+    (503, NONE, 0.01, None, 0, False),
+    (503, ANNOUNCED, 9.0, None, 0, True),
+    (503, NONE_LEFT, 9.0, 0.5, 0, True),
+    (503, SOME_LEFT, 9.0, 0.5, 0, False),
+    (503, Hints(retry_after=0.0), 9.0, 0.5, 0, False),
+    (500, NONE, 0.01, 0.5, 4, False),
+    (502, ANNOUNCED, 0.01, 0.5, 4, False),
+    (504, NONE, 0.01, 0.5, 4, False),
+    (400, NONE, 0.01, 0.5, 4, False),
+    (200, NONE, 0.01, 0.5, 4, False),
+    (0, NONE, 0.01, 0.5, 4, False),
+]
+
+
+@pytest.mark.parametrize("case", IS_A_REFUSAL)
+def test_which_answers_are_refusals(case: tuple[int, Hints, float, float | None, int, bool]) -> None:
+    status, said, took, replies, beside, expected = case
+    assert is_refusal(status, said, Facts(took, replies, beside)) is expected
+
+
+def test_a_body_that_says_that_the_server_is_busy_makes_any_status_one() -> None:
+    sooner, later = Facts(0.01, 0.5, 4), Facts(0.4, 0.5, 4)
+    assert is_refusal(500, NONE, sooner, overloaded=True)
+    assert not is_refusal(500, NONE, later, overloaded=True)
+
+
+@given(
+    st.integers(0, 599),
+    st.builds(Facts, st.floats(0, 1e6), st.one_of(st.none(), st.floats(0, 1e6)), st.integers(0, 1000)),
+    st.sampled_from([NONE, ANNOUNCED, NONE_LEFT, SOME_LEFT]),
+)
+def test_no_other_status_is_a_refusal_and_a_slower_answer_never_sooner_one(
+    status: int, facts: Facts, said: Hints
+) -> None:
+    refused = is_refusal(status, said, facts)
+    assert not refused or status == 429 or status in BUSY
+    if not refused:
+        assert not is_refusal(status, said, facts._replace(took=2 * facts.took))
+
+
+async def _slots(scene: Scene, slots: int, rows: int, draw: random.Random | None) -> tuple[int, int]:
+    """Send rows to a server with so many slots, of half a second on average, that refuses what comes on top.
+
+    Returns how many were refused, and the most that were in flight in the second half.
+    """
+    free, refused, most, done = slots, 0, 0, 0
+
+    async def row() -> None:
+        nonlocal free, refused, most, done
+        while True:
+            permit = await scene.send()
+            if done > rows / 2:
+                most = max(most, scene.gate.view().in_flight)
+            if free:
+                free -= 1
+                await asyncio.sleep(0.5 if draw is None else draw.expovariate(2.0))
+                free += 1
+                done += 1
+                scene.gate.settle(permit, OK)
+                return
+            refused += 1
+            await asyncio.sleep(0.01)
+            scene.gate.settle(permit, refusal(Throttle.UNKNOWN))
+
+    await asyncio.gather(*(row() for _ in range(rows)))
+    return refused, most
+
+
+@pytest.mark.looptime(noop_cycles=0)
+@pytest.mark.parametrize("draw", [None, random.Random(3)])
+@pytest.mark.parametrize("slots", [1, 2, 3, 4, 6, 8, 20])
+async def test_a_limit_of_concurrency_that_nothing_names_is_learnt(slots: int, draw: random.Random | None) -> None:
+    scene, rows = Scene(Limits(cap=64)), 75 * slots
+    refused, most = await _slots(scene, slots, rows, draw)
+    assert now() <= 1.25 * rows * 0.5 / slots
+    assert refused <= 0.12 * rows
+    assert most <= slots + max(1, 0.1 * slots)
+
+
+@pytest.mark.looptime(noop_cycles=0)
+@pytest.mark.parametrize("seconds", [0.05, 0.5, 3.0])
+async def test_a_rate_that_nothing_names_is_not_taken_for_a_limit_of_concurrency(seconds: float) -> None:
+    scene, provider = Scene(Limits(cap=64)), Provider(rate=10.0, depth=1.0)
+    await asyncio.gather(*(provider.row(scene, seconds, refusal(Throttle.UNKNOWN)) for _ in range(300)))
+    assert now() <= 1.3 * 30 + seconds
+    assert len(provider.refused) <= 0.08 * 300
