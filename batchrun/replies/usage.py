@@ -25,14 +25,16 @@ Path = tuple[str, ...]
 
 
 class _Shape(NamedTuple):
-    """One way to state usage. `members` are the names to look for, by the object that they are in ('' for usage)."""
+    """One way to state usage. `members` are the names to look for, by the object that they are in ('' for usage); `bare`
+    are those of a usage that states nothing but its sums."""
 
-    when: tuple[str, ...]
+    when: frozenset[str]
     input: str
     output: str
     total: str
     beside: frozenset[str]
-    members: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    bare: frozenset[str]
+    members: tuple[tuple[str, dict[str, str]], ...]
 
 
 class _Cost(NamedTuple):
@@ -49,23 +51,27 @@ def usage_of(body: dict[str, Any]) -> Usage | None:
     usage = body.get("usage")
     if not is_object(usage):
         return None
-    shape = next((shape for shape in _shapes() if all(name in usage for name in shape.when)), None)
-    if shape is None:
+    for shape in _shapes():
+        if shape.when <= usage.keys():
+            break
+    else:
         return None
     given, made = usage[shape.input], usage.get(shape.output)
     if made is None:
         made = _rest(usage, shape, given)
     if not (_is_count(given) and _is_count(made)):
         return None
-    kinds = _kinds(usage, shape)
-    given += sum(kinds.get(kind, 0) for kind in ("cached", "written") if kind in shape.beside)
-    made += kinds.get("reasoning", 0) if "reasoning" in shape.beside else 0
+    bare = usage.keys() <= shape.bare
+    kinds = {} if bare else _kinds(usage, shape)
+    if kinds and shape.beside:
+        given += sum(kinds.get(kind, 0) for kind in ("cached", "written") if kind in shape.beside)
+        made += kinds.get("reasoning", 0) if "reasoning" in shape.beside else 0
     total = usage.get(shape.total)
     if _is_count(total) and total > given + made:
         made = total - given
-    parts = {kind: count for kind, count in kinds.items() if count <= (given if kind in _OF_INPUT else made)}
+    parts = kinds and {kind: count for kind, count in kinds.items() if count <= (given if kind in _OF_INPUT else made)}
     stated = Usage(given, made, parts.pop("cached", 0), parts.pop("reasoning", 0))
-    tier, cost = _tier(body, usage), _cost(usage)
+    tier, cost = _tier(body, usage), None if bare else _cost(usage)
     if parts or tier is not None or cost is not None:
         stated = stated._replace(**parts, tier=tier, charged=cost)
     choices = body.get("choices")
@@ -81,9 +87,9 @@ def _kinds(usage: dict[str, Any], shape: _Shape) -> dict[str, int]:
     for parent, members in shape.members:
         inside: Any = usage.get(parent) if parent else usage
         if is_object(inside):
-            for name, kind in members:
-                count = inside.get(name)
-                if count and _is_count(count) and count > found.get(kind, 0):
+            for name, count in inside.items():
+                kind = members.get(name)
+                if kind is not None and _is_count(count) and count > found.get(kind, 0):
                     found[kind] = count
     return found
 
@@ -166,9 +172,10 @@ def _shape(line: dict[str, Any]) -> _Shape:
         for path in cast("list[str]", line.get(kind, [])):
             parent, _, name = path.rpartition(".")
             inside.setdefault(parent, []).append((name, kind))
-    members = tuple((parent, tuple(names)) for parent, names in inside.items())
+    members = tuple((parent, dict(names)) for parent, names in inside.items())
     beside = frozenset(line.get("beside", ()))
-    return _Shape(tuple(line["when"]), line["input"], line["output"], line.get("total", ""), beside, members)
+    sums = line["input"], line["output"], line.get("total", "")
+    return _Shape(frozenset(line["when"]), *sums, beside, frozenset(sums), members)
 
 
 @cache
