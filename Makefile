@@ -95,17 +95,19 @@ wheel: setup ## build the source archive, and the wheel from it, into dist/
 	rm -rf dist
 	$(UV) build --quiet --no-build-isolation --python $(BIN)/python
 
-check-wheel: wheel ## install the wheel into an empty environment elsewhere and run it there
+check-wheel: wheel ## install by each line of the README, the address being this checkout's, and run it elsewhere
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
-	$(UV) venv --quiet --python $(BIN)/python "$$dir/venv"; \
-	$(UV) pip sync --quiet --python "$$dir/venv" --require-hashes requirements/runtime.txt; \
-	$(UV) pip install --quiet --python "$$dir/venv" --no-deps dist/*.whl; \
-	$(UV) pip check --quiet --python "$$dir/venv"; \
-	cd "$$dir"; \
-	venv/$(SCRIPTS)/batchrun --help >help.txt; \
-	venv/$(SCRIPTS)/batchrun prompts >prompts.txt; \
-	grep -q translate prompts.txt; grep -q summarize prompts.txt; \
-	echo "the wheel runs, and its prompts are found"
+	export UV_CONSTRAINT="$$PWD/requirements/runtime.txt" UV_PYTHON="$$PWD/$(BIN)/python"; \
+	grep '^\$$ uv tool install ' README.md | sed 's/^\$$ uv //; s/ *#.*//' \
+	  | sed "s|git+https://[^ ]*|git+file://$$PWD|" >"$$dir/lines"; \
+	test "$$(wc -l <"$$dir/lines")" -eq 3; \
+	while read -r line; do \
+	  export UV_TOOL_DIR="$$dir/tools" UV_TOOL_BIN_DIR="$$dir/bin"; rm -rf "$$dir/tools" "$$dir/bin"; \
+	  $(UV) $$line --quiet; \
+	  (cd "$$dir"; bin/batchrun --help >help.txt; bin/batchrun prompts >prompts.txt; \
+	   grep -q translate prompts.txt; grep -q summarize prompts.txt); \
+	  echo "uv $$line: it runs, and its prompts are found"; \
+	done <"$$dir/lines"
 
 upgrade: COMPILE += --upgrade
 upgrade: requirements ## resolve every pin anew

@@ -1,7 +1,6 @@
 """The conventions of the house, kept by running them."""
 
 import ast
-import importlib.metadata
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -191,8 +190,21 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def test_the_version_is_the_same_everywhere():
-    assert batchrun.__version__ == importlib.metadata.version("batchrun")
+    assert PROJECT["project"]["name"] == batchrun.DISTRIBUTION
+    assert f"dist/{batchrun.DISTRIBUTION.replace('-', '_')}-{batchrun.__version__}-py3" in (
+        ROOT / "README.md"
+    ).read_text("utf-8")
     assert f"## [{batchrun.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_nothing_is_installed_by_the_name_of_another_program():
+    command = re.compile(
+        r"(?:pipx? install|uv tool install|uvx|pipx run|--from)[^\n#`]*?[\s'\"]batchrun(?![\w-])[^\n`]*"
+    )
+    allowed = re.compile(r"(?:--from|git\+)\S*|install batchrun again")
+    texts = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *PACKAGE]
+    found = [line for path in texts for line in command.findall(path.read_text("utf-8")) if not allowed.search(line)]
+    assert found == []
 
 
 def test_the_licence_is_there():

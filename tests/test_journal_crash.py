@@ -266,7 +266,7 @@ def test_a_journal_of_another_version_is_refused(finished: Path, version: int, a
             StorageError, match=rf"{age} version of batchrun, 0\.7\.1 \(schema {version}; this"
         ) as refused:
             opened(finished)
-        assert "`uvx batchrun@0.7.1`" in (refused.value.hint or "")
+        assert "`uvx --from batchrun-llm==0.7.1 batchrun`" in (refused.value.hint or "")
     assert finished.read_bytes() == before
 
 

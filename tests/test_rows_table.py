@@ -169,7 +169,9 @@ def test_a_missing_extra_names_the_command(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and so on")
     with pytest.raises(RefusedError) as refused:
         open_input(str(tmp_path / "t.parquet"), has_prompt=True)
-    assert refused.value.hint == 'pip install "batchrun[data]"'
+    assert refused.value.hint == (
+        "pip install no_such_module_here; with uv tool, install batchrun again with --with no_such_module_here"
+    )
 
 
 @pytest.mark.parametrize("data", [b"PAR1 and so on PAR1", b"PK\x03\x04 and so on"])

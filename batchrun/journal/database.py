@@ -18,7 +18,7 @@ from collections.abc import Generator
 from importlib import resources
 from pathlib import Path
 
-from batchrun import __version__
+from batchrun import DISTRIBUTION, __version__
 from batchrun.errors import DamagedError, RefusedError, StorageError
 from batchrun.journal.lock import lock
 
@@ -319,7 +319,7 @@ def _other_version(path: Path, connection: sqlite3.Connection, version: int) -> 
     return StorageError(
         f"{path}: the journal was written by {age} version of batchrun{f', {writer}' if writer else ''} "
         f"(schema {version}; this is {__version__} with schema {SCHEMA_VERSION}).",
-        f"Nothing was changed. Resume it, or export its replies, with `uvx batchrun@{writer or 'VERSION'}`; "
+        f"Nothing was changed. Resume it, or export its replies, with that version (`uvx --from {DISTRIBUTION}=={writer or 'VERSION'} batchrun`, or its wheel file); "
         "or start again with --fresh.",
     )
 

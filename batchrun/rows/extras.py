@@ -48,7 +48,8 @@ def library(format: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise RefusedError(
-            f'{what} need the extra "{extra}", which is not installed.', f'pip install "batchrun[{extra}]"'
+            f'{what} need {module} (the extra "{extra}"), which is not installed.',
+            f"pip install {module}; with uv tool, install batchrun again with --with {module}",
         ) from error
 
 
