@@ -69,6 +69,26 @@ async def test_a_schema_is_never_met_by_an_empty_reply_and_no_empty_message_is_s
     assert all(message["content"] for body in provider.bodies for message in body["messages"])
 
 
+async def test_a_model_that_gives_no_answers_is_not_paid_for_every_row(tmp_path: Path) -> None:
+    stage, provider = Stage(tmp_path, 300), Provider(usual=NOTHING)
+    story = await stage.play(provider)
+    assert story.ending.exit_code is ExitCode.STOPPED
+    assert "20 rows have no answer" in (story.ending.message or "")
+    assert THOUGHTS in (story.ending.message or "")
+    assert len(provider.calls) <= 2 * 20 + 4
+    assert set(stage.states) == {"pending"}
+    await stage.play(provider, fail_on=frozenset[Flag]())
+    assert set(stage.states) == {"done"}
+
+
+async def test_rows_without_an_answer_among_others_never_stop_a_run(tmp_path: Path) -> None:
+    scripts = {f"row {number}": [NOTHING] for number in range(2, 60)}
+    stage, provider = Stage(tmp_path, 60), Provider(scripts)
+    story = await stage.play(provider, concurrency=1)
+    assert story.ending.exit_code is ExitCode.OK
+    assert stage.states.count("failed") == 58
+
+
 async def test_a_run_that_goes_on_asks_for_an_empty_reply_no_more_than_once(tmp_path: Path) -> None:
     stage, provider = Stage(tmp_path, 2), Provider({"row 1": [NOTHING]})
     await stage.play(provider)

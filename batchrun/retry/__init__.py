@@ -2,7 +2,8 @@
 
 Theory. An attempt's answer is judged in this order, first match wins:
 
-1.  A 200 with a reply: done; but a reply that does not fit the schema is asked again, a flagged one may be a failure.
+1.  A 200 with a reply: done; but a reply that does not fit the schema is asked again, one without an answer once, and a
+    flagged one may be a failure. An error inside a 200 is judged as the status that its code is.
 2.  An empty account, a cap on spending or a model that the plan does not have, by whatever status, code or words
     (`meaning`), whatever Retry-After says: the run stops, rows stay pending.
 3.  Any other 429, and what means the same under another status: the gate has closed for all rows; the row goes back and

@@ -71,7 +71,7 @@ def _judge_reply(answer: Answer, tries: Tries, health: Health, policy: Policy) -
     if room and Flag.TRUNCATED in flags:
         return AskAgain("the reply is truncated", more_room=True)
     if Flag.EMPTY in flags:
-        return _without_answer(answer, tries, policy)
+        return _without_answer(answer, tries, health, policy)
     if failing := sorted(flags & policy.fail_on):
         return GiveUp(failing[0], f"the reply is {failing[0]}, which --fail-on makes a failure", final=True)
     return Done() if complaint is None else _misfit(answer, complaint, tries, health, policy)
@@ -93,8 +93,13 @@ def _misfit(answer: Answer, complaint: str, tries: Tries, health: Health, policy
     return AskAgain(complaint)
 
 
-def _without_answer(answer: Answer, tries: Tries, policy: Policy) -> Verdict:
+def _without_answer(answer: Answer, tries: Tries, health: Health, policy: Policy) -> Verdict:
     """A reply without an answer was paid for, and the next one may be alike: one more call, then no other."""
+    if health.none_fits and Flag.EMPTY in policy.fail_on:
+        return StopRun(
+            f"the replies to {len(health.misfits)} rows have no answer, and none has: {answer.complaint}",
+            "raise --max-output-tokens, or have the model think less; with --fail-on -empty such rows are done",
+        )
     if tries.asks <= EMPTY_ASKS:
         return AskAgain(f"no answer: {answer.complaint}")
     if Flag.EMPTY not in policy.fail_on and not answer.checked:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from batchrun.models import Flag
 from batchrun.retry.answer import Answer
 from batchrun.retry.meaning import Meaning
 
@@ -11,6 +12,8 @@ LONELY = 5
 """429s of one row, with successes between and no other row refused, that make them its own matter."""
 SUSPECTS = 10_000
 """Rows that are remembered to have failed while others were answered."""
+_NO_FIT = frozenset({Flag.EMPTY, Flag.ODD})
+"""Flags of replies that say as much of the run as of their row."""
 BUDGET_START = 50.0
 BUDGET_PER_SUCCESS = 0.5
 """Retries a run may make: a start, and so much for each row that was answered."""
@@ -22,8 +25,8 @@ class Health:
 
     `alike` is the cause of all failures since the last success whose request left after the first of them (a reply that
     was on its way says nothing), `alike_rows` the rows that met it, `confirmed` whether a row from elsewhere in the input
-    met it as well, or none is left to try. `fitted` is whether any reply fitted the schema, `misfits` are the rows
-    whose replies did not, as long as none did. `loading_since` and `unclear_since` are when the server began to say that
+    met it as well, or none is left to try. `fitted` is whether any reply had an answer that fitted the schema, `misfits`
+    are the rows whose replies had not, as long as none had. `loading_since` and `unclear_since` are when the server began to say that
     it loads its model, and the provider that a quota is used up that may be a limit of a minute. Times are monotonic
     seconds.
     """
@@ -88,7 +91,7 @@ class Health:
 
     @property
     def none_fits(self) -> bool:
-        """No reply has fitted the schema, of so many rows."""
+        """No reply has had an answer that fits the schema, of so many rows."""
         return len(self.misfits) >= ALIKE
 
     def in_doubt(self, seq: int) -> bool:
@@ -142,7 +145,7 @@ class Health:
         if answer.complaint is None:
             self.fitted = True
             self.misfits.clear()
-        elif not self.fitted and not answer.flags:
+        elif not self.fitted and answer.flags <= _NO_FIT:
             self.misfits.add(seq)
 
     def _note_throttled(self, answer: Answer, seq: int, now: float) -> None:
