@@ -269,9 +269,9 @@ async def test_a_dialect_has_its_own_refusals_and_faults() -> None:
 
 
 async def test_a_refusal_may_tell_nothing_of_the_limits() -> None:
-    async with running(Settings(dialect="cerebras", rpm=60), clock=lambda: 0.0) as server:
-        answers = [await call(server) for _ in range(3)]
-        assert [any("ratelimit" in name for name in headers) for _, headers, _ in answers] == [True, True, False]
+    async with running(Settings(dialect="cerebras", rpm=1), clock=lambda: 0.0) as server:
+        answers = [await call(server) for _ in range(2)]
+        assert [any("ratelimit" in name for name in headers) for _, headers, _ in answers] == [True, False]
 
 
 async def test_a_dialect_may_limit_the_requests_at_once() -> None:
