@@ -21,4 +21,4 @@ def main(path: str, rows: int = 3, member: str = "text", lines: int = 6) -> None
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(sys.argv[1])
