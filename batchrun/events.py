@@ -57,9 +57,10 @@ class RunStarted:
 
 
 class AttemptStarted(NamedTuple):
-    """An attempt is in the journal and leaves now."""
+    """An attempt is in the journal and leaves now. `line` is what users call the row by, as in `models.Row`."""
 
     seq: int
+    line: int
     number: int
     at: float
 
@@ -73,6 +74,7 @@ class AttemptEnded(NamedTuple):
     """
 
     seq: int
+    line: int
     number: int
     at: float
     status: int
@@ -95,6 +97,7 @@ class RowFinished(NamedTuple):
     """
 
     seq: int
+    line: int
     position: int
     key: str
     at: float
@@ -108,6 +111,7 @@ class RowLost(NamedTuple):
     """An attempt was given up with no answer known; the row is unknown until the run goes on. `cost`: at worst."""
 
     seq: int
+    line: int
     at: float
     cost: int | None = None
 

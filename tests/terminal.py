@@ -25,7 +25,7 @@ runpy.run_module("batchrun", run_name="__main__", alter_sys=True)"""
 
 
 class Terminal:
-    """batchrun on a terminal of 100 by 30."""
+    """batchrun on a terminal of 100 by 30, or of other `columns`."""
 
     def __init__(
         self,
@@ -33,10 +33,11 @@ class Terminal:
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         controlling: bool = False,
+        columns: int = 100,
     ) -> None:
         """A `controlling` terminal sends SIGHUP where it is closed; another one is just gone."""
         self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
         variables = {**(environment or os.environ), "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
         variables.pop("COLUMNS", None), variables.pop("LINES", None)
         command = [sys.executable, *(("-c", _CONTROLLING) if controlling else ("-m", "batchrun")), *args]

@@ -1,5 +1,6 @@
 """The command line as its users meet it: exit codes, what stands on stdout and stderr, and what help costs."""
 
+import inspect
 import json
 import os
 import re
@@ -14,10 +15,13 @@ from waiting import PATIENCE
 
 from batchrun.cli import main, program
 from batchrun.cli.options import RESUME, RUN
+from batchrun.engine import run as run_module
+from batchrun.engine import till
 from batchrun.errors import ExitCode
 from batchrun.plan.durations import parse_duration
 from batchrun.plan.settings import OPTIONS, Settings
 from batchrun.prompts import load
+from batchrun.retry import decision
 
 CANARY = "sk-canary-0123456789abcdef"
 HEAVY = {
@@ -330,3 +334,10 @@ def test_prompts_are_listed_and_printed(capsys: pytest.CaptureFixture[str]) -> N
     assert re.search(r"^translate +.*language", capsys.readouterr().out, re.MULTILINE)
     assert main(["prompts", "show", "translate"]) == 0
     assert capsys.readouterr().out.startswith("---\n")
+
+
+def test_a_hint_in_a_run_names_no_option_that_resume_refuses() -> None:
+    known = {name for option in RESUME for name in option.opts}
+    for module in (decision, till, run_module):
+        named = set(re.findall(r"--[a-z]+(?:-[a-z]+)*(?![-a-z])", inspect.getsource(module)))
+        assert named - known == set(), module.__name__

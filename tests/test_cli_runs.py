@@ -325,7 +325,7 @@ def test_ctrl_c_while_the_last_rows_are_in_flight_ends_a_run_that_is_whole(provi
     process.send_signal(signal.SIGINT)
     whole = ended(process)
     assert (whole.code, whole.account["done"], whole.goes_on) == (ExitCode.OK, 8, None)
-    assert "8 in flight are awaited" in whole.err
+    assert "waiting for 8 requests in flight" in whole.err
     assert "interrupted, when the last rows were in flight: all have ended" in whole.err
     assert len(lines()) == 8
     assert not Path("out.jsonl.partial").exists()

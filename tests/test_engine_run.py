@@ -405,6 +405,20 @@ async def stopped(stage: Stage, provider: Provider, *, drain: float, answers: bo
     return await stage.play(provider, during=stop)
 
 
+async def test_a_stop_counts_the_requests_that_left_and_not_those_that_wait_for_their_turn(tmp_path: Path) -> None:
+    stage, provider = Stage(tmp_path, 64), Provider(hold=asyncio.Event())
+
+    async def stop(run: Run) -> None:
+        await until(lambda: len(provider.calls) == 3)
+        run.stop(Ending(ExitCode.INTERRUPTED, "interrupted"), drain=30.0)
+        assert provider.hold is not None
+        provider.hold.set()
+
+    story = await stage.play(provider, during=stop, rpm=1200.0, concurrency=32, concurrency_fixed=True)
+    assert [event.in_flight for event in story.of(Draining)] == [3]
+    assert stage.totals.done == 3
+
+
 async def test_a_stop_awaits_what_is_in_flight_and_sends_nothing_new(tmp_path: Path) -> None:
     stage, provider = Stage(tmp_path, 30), Provider(hold=asyncio.Event())
     story = await stopped(stage, provider, drain=30.0, answers=True)

@@ -35,7 +35,7 @@ def started(at: float = 0.0, **totals: int) -> RunStarted:
 
 
 def ended_attempt(seq: int, at: float = 0.0, **changes: Any) -> AttemptEnded:
-    return AttemptEnded(seq, 1, at, 200, None, False, False, True, False, 0.1, USAGE)._replace(**changes)
+    return AttemptEnded(seq, seq, 1, at, 200, None, False, False, True, False, 0.1, USAGE)._replace(**changes)
 
 
 def picture(*events: Event, now: float = 1.0) -> Progress:
@@ -46,7 +46,7 @@ def picture(*events: Event, now: float = 1.0) -> Progress:
 
 
 def finished(seq: int, outcome: Outcome = DONE, at: float = 0.0) -> RowFinished:
-    return RowFinished(seq, seq, f"k{seq}", at, outcome)
+    return RowFinished(seq, seq, seq, f"k{seq}", at, outcome)
 
 
 def adds_up(progress: Progress) -> bool:
@@ -55,7 +55,7 @@ def adds_up(progress: Progress) -> bool:
 
 
 def test_a_row_is_pending_then_in_flight_then_done() -> None:
-    story: list[Event] = [started(), AttemptStarted(1, 1, 0.0), ended_attempt(1), finished(1)]
+    story: list[Event] = [started(), AttemptStarted(1, 1, 1, 0.0), ended_attempt(1), finished(1)]
     shown = [picture(*story[:count]) for count in range(1, 5)]
     assert [(each.pending, each.in_flight, each.done) for each in shown] == [
         (10, 0, 0),
@@ -93,7 +93,7 @@ def test_a_wait_is_shown_until_requests_leave_again() -> None:
 
 
 def test_what_is_lost_is_unknown() -> None:
-    shown = picture(started(), AttemptStarted(1, 1, 0.0), RowLost(1, 0.0))
+    shown = picture(started(), AttemptStarted(1, 1, 1, 0.0), RowLost(1, 1, 0.0))
     assert (shown.unknown, shown.in_flight, shown.pending) == (1, 0, 9)
 
 
@@ -122,7 +122,7 @@ def test_a_rate_forgets_what_is_long_past() -> None:
 
 def test_the_journal_has_the_last_word() -> None:
     end = RunEnded(ExitCode.OK, Totals(rows=10, done=10), None, None, ("out.jsonl",), 9.0)
-    shown = picture(started(), AttemptStarted(1, 1, 0.0), finished(2), Draining(1, 5.0, "x", 1.0), end, now=9.0)
+    shown = picture(started(), AttemptStarted(1, 1, 1, 0.0), finished(2), Draining(1, 5.0, "x", 1.0), end, now=9.0)
     assert (shown.done, shown.in_flight, shown.ended) == (10, 0, end)
     assert shown.finished_here == 1
     assert adds_up(shown)
@@ -146,7 +146,7 @@ def stories(draw: st.DrawFn) -> list[tuple[Event, float]]:
             flying.discard(seq)
             fate = draw(st.sampled_from(["again", "lost", "done", "failed"]))
             if fate == "lost":
-                story.append((RowLost(seq, now), now))
+                story.append((RowLost(seq, seq, now), now))
                 continue
             story.append((ended_attempt(seq, now, retry=fate == "again"), now))
             if fate == "again":
@@ -157,7 +157,7 @@ def stories(draw: st.DrawFn) -> list[tuple[Event, float]]:
             seq = draw(st.sampled_from(sorted(idle)))
             idle.discard(seq)
             flying.add(seq)
-            story.append((AttemptStarted(seq, 1, now), now))
+            story.append((AttemptStarted(seq, seq, 1, now), now))
         else:
             story.append((draw(limits), now))
     if draw(st.booleans()):

@@ -80,7 +80,13 @@ def test_the_picture_and_the_end_are_described() -> None:
 def test_an_event_is_plain_json() -> None:
     out = io.StringIO()
     face = JsonLines(out, lambda: None)
-    for event in (STARTED, AttemptStarted(1, 1, 0.5), RowFinished(1, 1, "k\u2028", 1.0, DONE), LIMITS, Going(1.0)):
+    for event in (
+        STARTED,
+        AttemptStarted(1, 2, 1, 0.5),
+        RowFinished(1, 2, 1, "k\u2028", 1.0, DONE),
+        LIMITS,
+        Going(1.0),
+    ):
         face.hear(event)
     face.paint(picture())
     face.paint(picture(started=None))
@@ -157,13 +163,15 @@ def test_lines_come_every_few_seconds_and_rare_facts_at_once() -> None:
             face.hear(Draining(3, 60.0, "interrupted", 1.0))
     shown = out.getvalue().splitlines()
     assert [line.startswith("batchrun: ") for line in shown] == [True] * 3
-    assert shown[0] == "batchrun: stopping (interrupted); 3 in flight are awaited"
+    assert shown[0] == "batchrun: stopping (interrupted); waiting for 3 requests in flight"
     assert shown[1].startswith("batchrun: 10/1,000 rows")
 
 
 def test_why_it_waits_comes_first_on_a_narrow_terminal() -> None:
     wait = Waiting(WaitReason.THROTTLED, 65.0, 1.0)
     assert postfix(picture(waiting=wait)).startswith("waits 1 min 0 s: the provider said 429, ")
+    assert postfix(picture(waiting=wait), 40) == "waits 1 min 0 s: the provider said 429"
+    assert postfix(picture(waiting=wait), 20) == "waits 1 min 0 s: the"
     assert words.status(picture(waiting=wait)).endswith("waits 1 min 0 s: the provider said 429")
 
 

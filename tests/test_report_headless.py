@@ -66,11 +66,11 @@ def test_no_progress_leaves_the_facts_and_no_status_lines(*, status: bool) -> No
 @pytest.mark.parametrize(
     ("event", "line"),
     [
-        (Draining(3, 20.0, "interrupted", 9.0), "stopping (interrupted); 3 in flight are awaited"),
+        (Draining(3, 20.0, "interrupted", 9.0), "stopping (interrupted); waiting for 3 requests in flight"),
         (
             Draining(0, 20.0, "interrupted", 9.0, 64),
-            "stopping (interrupted); 0 in flight are awaited, 64 in post-processing get a few seconds; "
-            "the rest of them is done by resume",
+            "stopping (interrupted); waiting for 0 requests in flight; 64 in post-processing get a few seconds, "
+            "resume does the rest",
         ),
     ],
 )
@@ -92,21 +92,21 @@ def test_a_log_tells_every_attempt_and_why_it_is_sent_again() -> None:
 TOLD: list[tuple[Event, int, str]] = [
     (IntakeProgress(5), logging.INFO, "5 rows taken in"),
     (
-        AttemptEnded(7, 2, 9.0, 0, "timeout", False, True, False, True, 1.5, None),
+        AttemptEnded(7, 8, 2, 9.0, 0, "timeout", False, True, False, True, 1.5, None),
         logging.INFO,
-        "row 7, attempt 2: no answer after 1.500 s: timeout, may have been paid, to be sent again",
+        "line 8, attempt 2: no answer after 1.500 s: timeout, may have been paid, to be sent again",
     ),
     (
-        RowFinished(7, 7, "k", 9.0, Outcome(State.DONE, True, None, None, frozenset({Flag.TRUNCATED}), None)),
+        RowFinished(7, 8, 7, "k", 9.0, Outcome(State.DONE, True, None, None, frozenset({Flag.TRUNCATED}), None)),
         logging.DEBUG,
-        "row 7 (id k): done (truncated)",
+        "line 8 (id k): done (truncated)",
     ),
     (
-        RowFinished(7, 7, "k", 9.0, Outcome(State.FAILED, False, "503", "busy", frozenset(), None)),
+        RowFinished(7, 8, 7, "k", 9.0, Outcome(State.FAILED, False, "503", "busy", frozenset(), None)),
         logging.WARNING,
-        "row 7 (id k): failed for now: 503: busy",
+        "line 8 (id k): failed for now: 503: busy",
     ),
-    (RowLost(7, 9.0), logging.WARNING, "row 7: given up in flight, it may have been paid"),
+    (RowLost(7, 8, 9.0), logging.WARNING, "line 8: given up in flight, it may have been paid"),
     (Waiting(Reason.THROTTLED, 12.0, 9.0), logging.INFO, "waits 3.0 s: the provider said 429"),
     (Waiting(Reason.PAUSED, None, 9.0), logging.INFO, "waits: paused"),
     (Going(9.0), logging.INFO, "goes on"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
@@ -22,6 +23,7 @@ from batchrun.engine.till import tariff_of
 from batchrun.engine.window import selection
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
 from batchrun.events import Emit, Event, Notice, RowFinished, RunEnded, RunStarted
+from batchrun.journal import Reader
 from batchrun.models import Totals
 from batchrun.plan import Plan
 from batchrun.plan.outputs import STREAM, is_device, partial_path
@@ -212,12 +214,12 @@ async def _output(
     if ending.hasty or ending.exit_code in HASTY or (not whole and is_device(output)):
         said = f"`batchrun export {prepared.run.reference}` writes what is done"
         return ending._replace(hint=ending.hint or said), None
-    target = output if whole else partial_path(output)
+    target = output if whole or await asyncio.to_thread(_cut_short, prepared, output) else partial_path(output)
     exported = await _written(prepared, target, output, run, emit)
     if isinstance(exported, Ending):
         said = f"`batchrun export {prepared.run.reference} --output FILE` writes it again"
         return exported._replace(hint=exported.hint or said), None
-    if whole:
+    if target == output:
         partial_path(output).unlink(missing_ok=True)
     return ending, exported
 
@@ -261,6 +263,16 @@ async def _until_read(fifo: Path, run: Run | None, emit: Emit, held: contextlib.
 def _was_whole(prepared: Prepared, output: Path) -> bool:
     """Whether the run had finished before its replies were post-processed again."""
     return not something_pending(prepared.journal.totals) or (output.exists() and not partial_path(output).exists())
+
+
+def _cut_short(prepared: Prepared, output: Path) -> bool:
+    """Whether the output that is there was written with rows pending (`--limit`): less than what there is by now."""
+    if not output.exists():
+        return False
+    with Reader.open(prepared.journal.path) as reader:
+        ends = [s.ended for s in reader.sessions if s.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED) and s.ended]
+        before = [sample for sample in reader.samples() if ends and sample.at <= ends[-1]]
+    return bool(before) and json.loads(before[-1].state).get("pending", 0) > 0
 
 
 def _ended(ending: Ending, totals: Totals, exported: Exported | None, now: float) -> RunEnded:

@@ -1,5 +1,7 @@
 """The state of a run at one moment: as an event for faces, and as the JSON of a sample in the journal."""
 
+from typing import NamedTuple
+
 import orjson
 
 from batchrun import retry
@@ -16,6 +18,7 @@ def attempt_ended(job: Job, judged: Judged, end: End, verdict: retry.Verdict, no
     """The attempt's end for the faces."""
     return AttemptEnded(
         job.row.seq,
+        job.row.line,
         job.number,
         now,
         end.status,
@@ -35,8 +38,8 @@ def row_finished(job: Job, outcome: Outcome, now: float) -> RowFinished:
     """The row's outcome for the faces."""
     row, lent = job.row, job.lent
     if lent is None or outcome.state is not State.DONE:
-        return RowFinished(row.seq, row.position, row.key, now, outcome)
-    return RowFinished(row.seq, row.position, row.key, now, outcome, True, lent.tokens, lent.cost)
+        return RowFinished(row.seq, row.line, row.position, row.key, now, outcome)
+    return RowFinished(row.seq, row.line, row.position, row.key, now, outcome, True, lent.tokens, lent.cost)
 
 
 def limits_event(view: GateView, now: float) -> LimitsChanged:
@@ -45,8 +48,19 @@ def limits_event(view: GateView, now: float) -> LimitsChanged:
     return LimitsChanged(view.in_flight, view.allowed, view.cap, view.rpm, view.tpm, *fills, view.reason, now)
 
 
-def sample_of(view: GateView, journal: Journal) -> str:
-    """The run's state at this moment, as the JSON that the journal keeps."""
+class Session(NamedTuple):
+    """What this process has done so far: requests in flight now; attempts that met a 429, and other retries."""
+
+    in_flight: int
+    throttled: int
+    retries: int
+
+
+def sample_of(view: GateView, journal: Journal, session: Session) -> str:
+    """The run's state at this moment, as the JSON that the journal keeps.
+
+    `throttled` and `retries` count from the start of the session, everything else over the whole run.
+    """
     totals = journal.totals
     return orjson.dumps(
         {
@@ -67,7 +81,8 @@ def sample_of(view: GateView, journal: Journal) -> str:
             "cost_maybe": usd(totals.cost_maybe),
             "shared": totals.shared,
             "saved": usd(totals.saved),
-            "in_flight": view.in_flight,
+            "pending": totals.pending + totals.unknown,
+            **session._asdict(),
             "allowed": view.allowed,
             "rpm": view.rpm,
             "tpm": view.tpm,

@@ -14,7 +14,7 @@ import math
 from batchrun import retry
 from batchrun.client import Client
 from batchrun.engine.ending import Ending
-from batchrun.engine.picture import limits_event, sample_of
+from batchrun.engine.picture import Session, limits_event, sample_of
 from batchrun.engine.posting import Posting
 from batchrun.engine.till import Till
 from batchrun.engine.way import Stations, Way
@@ -98,7 +98,7 @@ class Run:
             self._window.recall(await asyncio.to_thread(self._journal.failed))
             await self._send_all()
             await self._posting.drain()
-            self._journal.sample(sample_of(self._gate.view(), self._journal))  # how it stood in the end
+            self._sample(self._gate.view())  # how it stood in the end
         except StorageError as error:
             self._fail(error)
         finally:
@@ -164,7 +164,7 @@ class Run:
         elif ending.exit_code not in SIGNALLED or now + drain >= self._drained:
             return
         self._drained = now + drain
-        in_flight = self._gate.view().in_flight
+        in_flight = self._way.in_flight
         post = self._posting.hurry() if ending.exit_code in SIGNALLED else 0
         if in_flight or post:
             said = ending.message or ending.exit_code.name.lower()
@@ -273,10 +273,14 @@ class Run:
             self._tell_waiting_for_retries(view, now)
             if now >= next_sample:
                 next_sample = now + SAMPLE_EVERY
-                self._journal.sample(sample_of(view, self._journal))
+                self._sample(view)
             await asyncio.sleep(TICK)
         await asyncio.sleep(TICK)  # what was committed before is told first
         self._fail(self._journal.failure)
+
+    def _sample(self, view: GateView) -> None:
+        way = self._way
+        self._journal.sample(sample_of(view, self._journal, Session(way.in_flight, way.throttled, way.retries)))
 
     def _tell_waiting_for_retries(self, view: GateView, now: float) -> None:
         due = self._window.next_due if not view.in_flight else None

@@ -106,6 +106,10 @@ class Way:
         copied = plan.blank is Blank.COPY
         self._blanks = blanks_of(plan, prompt_of(plan)) if copied else Blanks((), None)
         self._blank_value = "{}" if plan.output_fields else '""'
+        self.in_flight = 0
+        """Requests that have left and whose answer is awaited; the gate also counts those that are about to leave."""
+        self.throttled = 0
+        self.retries = 0
 
     async def go(self, job: Job) -> None:
         """The border that nothing foreign crosses: a bug costs a row, not the run. A row that was already handed on
@@ -116,7 +120,7 @@ class Way:
         except (StorageError, GateClosed):
             raise
         except Exception as error:
-            log.exception("row %s: internal error", job.row.line)
+            log.exception("line %s: internal error", job.row.line)
             said = f"internal error: {type(error).__name__}: {error}"
             if job.handed_on:
                 self._stop(Ending(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"), drain=self._plan.drain)
@@ -172,15 +176,18 @@ class Way:
             return
         seq, hold = job.row.seq, job.hold
         assert hold is not None
-        self._emit(AttemptStarted(seq, job.number, self._loop.time()))
+        self._emit(AttemptStarted(seq, job.row.line, job.number, self._loop.time()))
+        self.in_flight += 1
         try:
             exchange = await self._at.client.send(request, timeout=self._plan.timeout)
         except asyncio.CancelledError:
             self._at.gate.cancel(permit)
             self._at.till.lose(hold)
             self._at.journal.lose(seq, job.number, "abandoned while it was in flight")
-            self._emit(RowLost(seq, self._loop.time(), hold.cost))
+            self._emit(RowLost(seq, job.row.line, self._loop.time(), hold.cost))
             raise
+        finally:
+            self.in_flight -= 1
         job.exchange = exchange
         judged = judge(request, exchange, self._at.checker, self._meanings, self._at.client.mask)
         judged = self._refused(job, permit, judged)
@@ -294,7 +301,10 @@ class Way:
             job.attempts += 1
             job.deadlines += end.deadline
         job.asks += end.invalid
-        self._emit(attempt_ended(job, judged, end, verdict, self._loop.time()))
+        event = attempt_ended(job, judged, end, verdict, self._loop.time())
+        self.throttled += event.throttled
+        self.retries += event.retry and not event.throttled
+        self._emit(event)
         self._mind_the_breaker()
         return stored
 

@@ -6,6 +6,7 @@ that has gone away is no reason to lose a run.
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TextIO
@@ -35,6 +36,8 @@ from batchrun.progress import Progress
 from batchrun.report import words
 from batchrun.report.values import plain
 
+BAR = 12
+"""Columns of the bar at least."""
 LINE_EVERY = 5.0
 """Seconds between plain status lines."""
 CHECKED_EVERY = 100_000
@@ -134,7 +137,13 @@ class Bar:
             return
         bar.n = progress.finished
         with contextlib.suppress(OSError):
-            bar.set_postfix_str(postfix(progress), refresh=True)
+            bar.set_postfix_str(postfix(progress, self._room(bar)), refresh=True)
+
+    def _room(self, bar: "tqdm[Any]") -> float:
+        """Columns for the numbers behind the bar, so that it stays a bar; endless where the width is not known."""
+        columns: int | None = bar.format_dict["ncols"]
+        counts, times = 2 * len(str(bar.total)) + 1, 2 * len("0:00:00") + 1
+        return math.inf if columns is None else columns - (BAR + counts + times + len("100%|| [, ]"))
 
     def close(self) -> None:
         """Leave the bar as it was last drawn."""
@@ -172,8 +181,8 @@ class Bar:
                 self._bar.write(f"batchrun: {text}", file=self._stream)
 
 
-def postfix(progress: Progress) -> str:
-    """What stands behind the bar, the most wanted first, since a narrow terminal cuts the end."""
+def postfix(progress: Progress, room: float = math.inf) -> str:
+    """What stands behind the bar in so many columns: the most wanted first, and only what is there whole."""
     limits = progress.limits
     allowed = f"/{limits.allowed}" if limits is not None else ""
     parts = [
@@ -188,7 +197,10 @@ def postfix(progress: Progress) -> str:
         f"{progress.retries} retries" if progress.retries else "",
         f"{progress.throttled}×429" if progress.throttled else "",
     ]
-    return ", ".join(part for part in parts if part)
+    wanted = [part for part in parts if part]
+    while len(wanted) > 1 and len(", ".join(wanted)) > room:
+        wanted.pop()
+    return ", ".join(wanted)[: None if room == math.inf else max(0, int(room))]
 
 
 def notable(event: Event) -> str | None:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def record(event: Event) -> None:
-    """Log one event. Rows are called by their number in the journal, as its tables do."""
+    """Log one event. Rows are called by their line in the input, as everywhere."""
     level, said = told(event)
     log.log(level, "%s", printable(said, 2000))
 
@@ -44,7 +44,7 @@ def told(event: Event) -> tuple[int, str]:
 
 
 def _attempt(event: AttemptStarted | AttemptEnded) -> tuple[int, str]:
-    name = f"row {event.seq}, attempt {event.number}"
+    name = f"line {event.line}, attempt {event.number}"
     if isinstance(event, AttemptStarted):
         return logging.DEBUG, f"{name}: sent"
     status = f"status {event.status}" if event.status else "no answer"
@@ -59,10 +59,10 @@ def _attempt(event: AttemptStarted | AttemptEnded) -> tuple[int, str]:
 
 def _row(event: RowFinished | RowLost) -> tuple[int, str]:
     if isinstance(event, RowLost):
-        return logging.WARNING, f"row {event.seq}: given up in flight, it may have been paid"
+        return logging.WARNING, f"line {event.line}: given up in flight, it may have been paid"
     outcome = event.outcome
     flags = f" ({', '.join(sorted(outcome.flags))})" if outcome.flags else ""
-    said = f"row {event.seq} (id {event.key}): {outcome.state.value}{flags}"
+    said = f"line {event.line} (id {event.key}): {outcome.state.value}{flags}"
     if outcome.state is not State.FAILED:
         return logging.DEBUG, said
     return logging.WARNING, f"{said} {'for good' if outcome.final else 'for now'}: {outcome.cause}: {outcome.message}"

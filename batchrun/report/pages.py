@@ -51,6 +51,8 @@ def summary_values(found: Summary) -> dict[str, Any]:
         "output": None if found.run.output is None else str(found.run.output),
         "journal": str(found.run.path),
         **plain(found.totals),
+        "in_flight": found.totals.unknown if found.running is not None else 0,
+        "unknown": 0 if found.running is not None else found.totals.unknown,
         "pending": found.totals.pending,
     }
 
@@ -137,7 +139,7 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     where = printable(plan.base_url, 100) or "(started by the run)"
     yield f"model    {printable(plan.model or '-', 100)} with profile {plan.profile} {where}"
     yield f"output   {printable(str(run.output or 'stdout'), 200)}"
-    yield f"rows     {words.account(totals)}"
+    yield f"rows     {words.account(totals, running=values['state'] == 'running')}"
     yield (
         f"tokens   {totals.input_tokens:,} in ({totals.cached_tokens:,} from a cache, "
         f"{totals.cache_write_tokens:,} written to one), {totals.output_tokens:,} out "
@@ -150,7 +152,7 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
             yield f"         {said}"
     if said := words.savings(totals):
         yield f"saved    {said}"
-    yield from _session_lines(values["sessions"])
+    yield from _session_lines(values["sessions"], running=values["state"] == "running")
     yield from _section("errors by cause", [words.cause(cause) for cause in causes])
     yield from _section("slowest rows", [_slow_line(entry) for entry in values["slowest"]])
     yield from _section("history", [_history_line(point) for point in values["history"]])
@@ -165,12 +167,17 @@ def _section(title: str, lines: list[str]) -> Iterable[str]:
         yield from (f"  {line}" for line in lines)
 
 
-def _session_lines(sessions: list[dict[str, Any]]) -> Iterable[str]:
+def _session_lines(sessions: list[dict[str, Any]], *, running: bool) -> Iterable[str]:
     for session in sessions[-5:]:
         began = datetime.datetime.fromtimestamp(session["started"]).astimezone()
         ended = session["ended"]
-        took = "no end" if ended is None else words.duration(ended - session["started"])
-        yield f"session  {began:%Y-%m-%d %H:%M:%S}, {took}, exit {session['exit_code']}"
+        how = "no end recorded"
+        if running and session is sessions[-1]:
+            how = "running"
+        elif ended is not None:
+            exit_code = "killed" if session["exit_code"] is None else f"exit {session['exit_code']}"
+            how = f"{words.duration(ended - session['started'])}, {exit_code}"
+        yield f"session  {began:%Y-%m-%d %H:%M:%S}, {how}"
 
 
 def _slow_line(entry: dict[str, Any]) -> str:

@@ -16,8 +16,12 @@ if TYPE_CHECKING:  # SQLite: not before the app's first frame
     from batchrun.registry import Summary
 
 
-def account(totals: Totals) -> str:
-    """The accounting sentence: every row in exactly one place."""
+def account(totals: Totals, *, running: bool = False) -> str:
+    """The accounting sentence: every row in exactly one place.
+
+    While a process works on the run (`running`), rows whose answer is not known yet are in flight.
+    """
+    open_rows = f"{totals.unknown:,} {'in flight' if running else 'unknown'}"
     failed = f"{totals.failed:,} failed"
     kinds = [
         f"{count:,} {name}"
@@ -30,7 +34,7 @@ def account(totals: Totals) -> str:
     flags = [f"{count:,} {name}" for name, count in (("from equal requests", totals.shared), *flagged) if count]
     done = f"{totals.done:,} done" + (f" ({', '.join(flags)})" if flags else "")
     return (
-        f"{done} + {failed} + {totals.skipped:,} skipped + {totals.unknown:,} unknown + {totals.pending:,} pending"
+        f"{done} + {failed} + {totals.skipped:,} skipped + {open_rows} + {totals.pending:,} pending"
         f" = {counted(totals.rows)} in"
     )
 
@@ -52,7 +56,7 @@ def cause(found: "Cause") -> str:
 
 
 def state_of(found: "Summary") -> str:
-    """Whether a run is under way, finished, stopped, or was killed."""
+    """Whether a run is under way, finished, stopped, was killed, or ended as asked with rows left (`--limit`)."""
     if found.damage is not None:
         return "damaged"
     if found.running is not None:
@@ -61,7 +65,7 @@ def state_of(found: "Summary") -> str:
     if last is None or last.ended is None:
         return "new" if last is None else "killed"
     if last.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED):
-        return "finished"
+        return "partial" if found.totals.pending or found.totals.unknown else "finished"
     plain = last.exit_code in (None, ExitCode.STOPPED)
     return "stopped" if plain else f"stopped ({ExitCode(last.exit_code).name.lower()})"
 
@@ -201,8 +205,8 @@ def failed(progress: Progress) -> str:
 
 def awaited(in_flight: int, post: int) -> str:
     """What a run that is stopping still waits for."""
-    later = f", {post:,} in post-processing get a few seconds; the rest of them is done by resume" if post else ""
-    return f"{in_flight} in flight are awaited{later}"
+    later = f"; {post:,} in post-processing get a few seconds, resume does the rest" if post else ""
+    return f"waiting for {counted(in_flight, 'request')} in flight{later}"
 
 
 def status(progress: Progress) -> str:

@@ -29,7 +29,7 @@ _STOPPED = {
     ),
     Meaning.NOT_ON_PLAN: (
         "the account's plan does not have this model",
-        "choose another --model, or change the plan with the provider; then the command below goes on",
+        "give the run's own command again with another model, or change the plan with the provider and go on",
     ),
 }
 _DOUBTED = {
@@ -183,7 +183,7 @@ def _scope_hint(answer: Answer) -> str:
     if answer.html:
         return _WEB_PAGE
     if answer.status in (400, 404, 422):
-        return "check the model (--model) and the base URL (--base-url)"
+        return "check the model and the base URL; give the run's own command again with another one"
     return "check that the key may use this model"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -100,7 +101,7 @@ def picture(run: RunFile, kept: Kept, *, alive: bool) -> Progress:
         in_flight=in_flight,
         finished_here=totals.done + totals.failed,
         attempts=totals.attempts,
-        retries=max(0, totals.attempts - totals.done - totals.failed - in_flight),
+        **again(sessions, samples, totals, in_flight),
         row_rate=row_rate,
         token_rate=token_rate,
         eta=left / row_rate if alive and row_rate > 0 else None,
@@ -136,6 +137,19 @@ def _money(totals: Totals) -> dict[str, Any]:
     kinds = {f"cost_{kind}": part for kind, part in words.kinds(totals).items()}
     kinds["cost_other"] += totals.cost_open
     return {"cost": cost, **kinds, "cost_again": totals.cost_again, "cost_maybe": maybe, "projected": ahead}
+
+
+def again(sessions: Sequence[Session], samples: Sequence[Sample], totals: Totals, in_flight: int) -> dict[str, int]:
+    """Attempts that met a 429, and other retries: what the last sample of each session has counted.
+
+    Journals of earlier versions have not counted them: there all retries are taken together.
+    """
+    starts = [session.started for session in sessions]
+    last = {bisect_right(starts, sample.at): sample for sample in samples}
+    states: list[dict[str, Any]] = [json.loads(sample.state) for sample in last.values()]
+    if not any("retries" in state for state in states):
+        return {"retries": max(0, totals.attempts - totals.done - totals.failed - in_flight)}
+    return {name: sum(int(state.get(name, 0)) for state in states) for name in ("throttled", "retries")}
 
 
 def _end(sessions: Sequence[Session], otherwise: float) -> float:

@@ -65,7 +65,8 @@ def phase_text(sight: Sight) -> str:
         return sight.said
     ended = sight.progress.ended
     if sight.phase is Phase.ENDED and ended is not None:
-        return {0: "finished", 3: "finished, some rows failed"}.get(int(ended.exit_code), "stopped")
+        whole = "partial" if ended.totals.pending or ended.totals.unknown else "finished"
+        return {0: whole, 3: f"{whole}, some rows failed"}.get(int(ended.exit_code), "stopped")
     return str(sight.phase)
 
 
@@ -326,7 +327,9 @@ def _stopping(sight: Sight) -> Content:
     progress, drain = sight.progress, sight.progress.draining
     wait = "" if drain is None else f", at most {words.duration(drain.until - progress.now)} more"
     post = f"; {progress.post:,} in post-processing get a few seconds" if drain is not None and drain.post else ""
-    return joined([("stopping: ", "bold $warning"), f"{progress.in_flight} in flight are awaited{wait}{post}"])
+    return joined(
+        [("stopping: ", "bold $warning"), f"waiting for {counted(progress.in_flight, 'request')} in flight{wait}{post}"]
+    )
 
 
 def _paused(sight: Sight) -> Content:
