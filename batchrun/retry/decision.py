@@ -85,8 +85,8 @@ def _misfit(answer: Answer, complaint: str, tries: Tries, health: Health, policy
     if health.none_fits and policy.schema_retries:
         return StopRun(
             f"the replies to {len(health.misfits)} rows do not fit the schema, and none does: {complaint}",
-            "choose a model or server that keeps to a schema, or say how this one is asked for it "
-            "(--param 'response_format={…}'); with --schema-retries 0 such rows fail and the run goes on",
+            "give the run's own command again with a model or server that keeps to a schema, or say how this one is asked "
+            "for it (--param 'response_format={…}'); with --schema-retries 0 such rows fail and the run goes on",
         )
     if tries.asks > policy.schema_retries:
         return GiveUp(Meaning.MISFIT, complaint, final=True)
