@@ -16,6 +16,7 @@ from batchrun import journal
 from batchrun.errors import BusyError, DamagedError, RefusedError, StorageError
 from batchrun.journal import Lock, Meta, Reader, Session
 from batchrun.models import Totals
+from batchrun.plan import patterns
 from batchrun.plan.outputs import STREAM, is_device
 
 DIRECTORY = ".batchrun"
@@ -74,7 +75,7 @@ def directory_for(output: str, runs_dir: str | None) -> Path:
     """Where the journal of a run with this output lies; no directory is made among the system's devices."""
     if runs_dir is not None:
         return Path(runs_dir)
-    return Path(DIRECTORY) if output == STREAM or is_device(output) else Path(output).parent / DIRECTORY
+    return Path(DIRECTORY) if output == STREAM or is_device(output) else patterns.place(output).parent / DIRECTORY
 
 
 def new_id(now: float) -> str:

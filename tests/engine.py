@@ -225,7 +225,9 @@ class Stage:
         journal.pair(dedupe=wanted.dedupe, wanted=selection(wanted, journal.totals.rows))
         journal.start()
         try:
-            run = Run(wanted, journal, provider, renderer_of(wanted, prompt), checker=checker_of(prompt), emit=emit)  # type: ignore[arg-type]
+            run = Run(
+                wanted, journal, provider, renderer_of(wanted, prompt), checker=checker_of(wanted, prompt), emit=emit
+            )  # type: ignore[arg-type]
             runs.append(run)
             beside = asyncio.ensure_future(during(run)) if during is not None else None
             ending = await run.run()

@@ -42,12 +42,15 @@ RUN: tuple[SectionOption, ...] = (
     value(_INPUT, "--path path", "NAME", "The list of rows inside a JSON object, such as data or data.items."),
     value(_INPUT, "--limit limit", "N", "Send only the first N rows."),
     value(_INPUT, "--sample sample", "N", "Send only N rows from all over the input."),
+    value(_INPUT, "--existing existing", "WHICH", "Translations that a document has already: keep, fuzzy or all [default: keep].", completer=complete.one_of("keep", "fuzzy", "all")),
+    value(_INPUT, "--target-language target_language", "CODE", "What a document is translated into [default: the variable language]."),
     value(_INPUT, "--blank blank", "WHAT", "Rows whose text is blank: skip them, copy the blank, or send [default: send, and say so].", completer=complete.one_of("skip", "copy", "send")),
     flag(_INPUT, "--skip-invalid skip_invalid", "Record invalid lines as skipped instead of refusing the input."),
     value(_OUTPUT, "-o --output output", "FILE", "Where the rows go, or - [default: INPUT.PROMPT.jsonl; .csv or .tsv as the input].", completer=complete.files),
-    value(_OUTPUT, "--format format", "FORMAT", "jsonl, csv, tsv, parquet or xlsx [default: by the output's suffix].", completer=complete.one_of("jsonl", "csv", "tsv", "parquet", "xlsx")),
+    value(_OUTPUT, "--format format", "FORMAT", "jsonl, csv, tsv, parquet, xlsx; rows for the segments of a document [default: by the output's suffix].", completer=complete.one_of("jsonl", "csv", "tsv", "parquet", "xlsx", "rows")),
     value(_OUTPUT, "--output-column output_column", "NAME", "The column for the reply [default: output]."),
     value(_OUTPUT, "--fail-on fail_on", "FLAGS", "Count these as failures: empty; truncated, refused, filtered, odd too; -empty: not [default: empty].", completer=complete.one_of("truncated", "refused", "filtered", "odd", "-empty")),
+    value(_OUTPUT, "--check check", "NAMES", "Check replies against their texts, and ask again: placeholders,numbers,… or none.", many=True),
     flag(_OUTPUT, "--keep-thinking keep_thinking", "Write what a model thought before its answer into the output too."),
     flag(_OUTPUT, "--update update", "After a change of prompt, model or parameters: send the changed rows again."),
     flag(_OUTPUT, "--fresh fresh", "Begin anew and pay again, whatever the output holds."),
@@ -109,7 +112,7 @@ _NOT_RESUMED = {
         "output_column",
         "update",
     ),
-    *("fresh", "model", "endpoint", "params", "dry_run"),
+    *("fresh", "model", "endpoint", "params", "dry_run", "existing", "target_language"),
 }
 RESUME = tuple(option for option in RUN if option.name not in _NOT_RESUMED)
 

@@ -3,21 +3,11 @@
 import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from importlib import import_module
+from typing import NamedTuple, cast
 
-from batchrun.documents.android import AndroidStrings
 from batchrun.documents.fit import misfit
-from batchrun.documents.jsontree import JsonTree
-from batchrun.documents.markdown import Markdown
-from batchrun.documents.paragraphs import PlainText
-from batchrun.documents.po import Catalog
-from batchrun.documents.properties import AppleStrings, JavaProperties
 from batchrun.documents.segment import DocumentError, Edit, Existing, Format, Segment, Value, splice, text_hash, wanted
-from batchrun.documents.subtitles import Subtitles
-from batchrun.documents.xcstrings import StringCatalog
-from batchrun.documents.xliff import Xliff
-from batchrun.documents.xmlcatalogs import QtTranslations, Resx, TranslationMemory
-from batchrun.documents.yamltree import YamlTree
 
 _XML = frozenset({"android", "xliff", "ts", "resx", "tmx"})
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z][\w.-]*)""")
@@ -60,7 +50,7 @@ class Document:
         self._xml = format in _XML
         content = _decoded(data, self._encoding)
         self._content = content.encode().decode("latin-1") if self._xml else content
-        self._reader = _READERS[format](self._content, language)
+        self._reader = _reader(format)(self._content, language)
 
     def entries(self) -> Iterator[Entry]:
         """The segments to translate, each under a name of its own, in the order of the document.
@@ -120,6 +110,12 @@ class Document:
             yield from self._reader.edits(entry.segment, entry.around(value) if trimmed else value)
 
 
+def _reader(format: str) -> Callable[[str, str | None], Format]:
+    """The class that reads a format; only what is needed is loaded."""
+    module, _, name = _READERS[format].partition(":")
+    return cast("Callable[[str, str | None], Format]", getattr(import_module(f"batchrun.documents.{module}"), name))
+
+
 def name_of(segment: Segment) -> str:
     """The format's own id, shortened where it is a long text; `~` and a hash of the text where there is none."""
     if segment.id is None:
@@ -166,23 +162,23 @@ def _decoded(data: bytes, encoding: str) -> str:
     return content
 
 
-_READERS: Mapping[str, Callable[[str, str | None], Format]] = {
-    "srt": lambda content, language: Subtitles(content, blank_ends=False),
-    "vtt": lambda content, language: Subtitles(content, blank_ends=True),
-    "po": Catalog,
-    "markdown": lambda content, language: Markdown(content),
-    "text": lambda content, language: PlainText(content),
-    "json": JsonTree,
-    "android": AndroidStrings,
-    "xliff": lambda content, language: Xliff(content),
-    "ts": QtTranslations,
-    "resx": lambda content, language: Resx(content),
-    "tmx": TranslationMemory,
-    "yaml": YamlTree,
-    "strings": lambda content, language: AppleStrings(content),
-    "properties": lambda content, language: JavaProperties(content),
-    "xcstrings": StringCatalog,
-    "arb": lambda content, language: JsonTree(content, language, arb=True),
+_READERS: Mapping[str, str] = {
+    "srt": "subtitles:SubRip",
+    "vtt": "subtitles:WebVtt",
+    "po": "po:Catalog",
+    "markdown": "markdown:Markdown",
+    "text": "paragraphs:PlainText",
+    "json": "jsontree:JsonTree",
+    "arb": "jsontree:Arb",
+    "xcstrings": "xcstrings:StringCatalog",
+    "android": "android:AndroidStrings",
+    "xliff": "xliff:Xliff",
+    "ts": "xmlcatalogs:QtTranslations",
+    "resx": "xmlcatalogs:Resx",
+    "tmx": "xmlcatalogs:TranslationMemory",
+    "yaml": "yamltree:YamlTree",
+    "strings": "properties:AppleStrings",
+    "properties": "properties:JavaProperties",
 }
 FORMATS = tuple(_READERS)
 """The formats there are, by name."""

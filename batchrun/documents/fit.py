@@ -2,7 +2,7 @@
 
 import re
 
-from batchrun.documents import markdown, xml_text
+from batchrun.documents import xml_text
 from batchrun.documents.segment import Kind
 
 _BLANK_LINE = re.compile(r"^[^\S\n]*$", re.MULTILINE)
@@ -19,9 +19,11 @@ def misfit(kind: Kind, source: str, value: str) -> str | None:
         return f"a {kind} cannot contain a blank line" if blank else None
     if kind is Kind.LINE:
         return "it has to be one line" if "\n" in value else None
-    if kind is Kind.BLOCK and markdown.shape(value) != markdown.shape(source):
+    if kind is Kind.BLOCK:
+        from batchrun.documents.markdown import shape  # noqa: PLC0415  only where there is Markdown
+
         return (
-            "it would not be the same block of Markdown any more: a list, a heading or a second paragraph begins in it"
+            None if shape(value) == shape(source) else "it would not be one block of Markdown like its source any more"
         )
     return xml_text.misfit(source, value, markup=kind is Kind.MARKUP) if kind in (Kind.XML, Kind.MARKUP) else None
 

@@ -34,11 +34,13 @@ class _Leaf(NamedTuple):
 
 
 class JsonTree:
-    """The texts of one JSON object. `arb` is whether keys that begin with `@` are about other keys."""
+    """The texts of one JSON object."""
 
-    def __init__(self, content: str, language: str | None, *, arb: bool = False) -> None:
+    _arb = False
+    """Whether keys that begin with `@` are about other keys."""
+
+    def __init__(self, content: str, language: str | None) -> None:
         self._content = content
-        self._arb = arb
         self._forms = plurals.cldr(language) if language else None
         self._encode = partial(json.dumps, ensure_ascii=content.isascii() and "\\u" in content)
 
@@ -157,6 +159,12 @@ class JsonTree:
             members = (f"{self._encode(f'{base}_{name}')}{colon}{self._encode(text)}" for name, text in value.items())
             text = between.join(members)
         return (Edit(segment.start, segment.end, text),)
+
+
+class Arb(JsonTree):
+    """The texts of one ARB file."""
+
+    _arb = True
 
 
 def _category(leaf: _Leaf) -> str | None:

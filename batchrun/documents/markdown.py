@@ -32,7 +32,7 @@ class _Place(NamedTuple):
 class Markdown:
     """The blocks of one Markdown text."""
 
-    def __init__(self, content: str) -> None:
+    def __init__(self, content: str, _language: str | None) -> None:
         self._content = content
         self._newline = newline_of(content)
         front = _FRONT_MATTER.match(content)

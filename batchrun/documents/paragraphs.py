@@ -18,7 +18,7 @@ _CONTEXT = 200
 class PlainText:
     """The paragraphs of one text."""
 
-    def __init__(self, content: str) -> None:
+    def __init__(self, content: str, _language: str | None) -> None:
         self._content = content
         self._newline = newline_of(content)
 

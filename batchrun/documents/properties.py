@@ -32,7 +32,7 @@ _BEYOND_ASCII = re.compile(r"[^\x20-\x7e]")
 class AppleStrings:
     """The pairs of one .strings file."""
 
-    def __init__(self, content: str) -> None:
+    def __init__(self, content: str, _language: str | None) -> None:
         self._content = content
 
     def segments(self) -> Iterator[Segment]:
@@ -64,7 +64,7 @@ class AppleStrings:
 class JavaProperties:
     """The pairs of one .properties file."""
 
-    def __init__(self, content: str) -> None:
+    def __init__(self, content: str, _language: str | None) -> None:
         self._content = content
         self._ascii = content.isascii()
 

@@ -19,15 +19,15 @@ _EMPTY_LINE = re.compile(r"^\r?$", re.MULTILINE)
 _CONTEXT = 200
 
 
-class Subtitles:
-    """The cues of one file; `blank_ends` is whether a blank line ends a cue whatever follows, as in WebVTT."""
+class SubRip:
+    """The cues of one file."""
 
-    def __init__(self, content: str, *, blank_ends: bool) -> None:
+    _blank_ends = False
+    """Whether a blank line ends a cue whatever follows."""
+
+    def __init__(self, content: str, _language: str | None) -> None:
         self._content = content
-        self._blank_ends = blank_ends
         self._newline = newline_of(content)
-        if blank_ends and not content.removeprefix("\ufeff").startswith("WEBVTT"):
-            raise DocumentError("line 1: a WebVTT file begins with WEBVTT")
 
     def segments(self) -> Iterator[Segment]:
         """A segment for each cue that has a text; its context is the text of the cue before."""
@@ -62,3 +62,14 @@ class Subtitles:
     def edits(self, segment: Segment, value: Value) -> tuple[Edit]:
         """The new text with the line ends of the file."""
         return (Edit(segment.start, segment.end, str(value).replace("\n", self._newline)),)
+
+
+class WebVtt(SubRip):
+    """The same for WebVTT, where a cue cannot have a blank line."""
+
+    _blank_ends = True
+
+    def __init__(self, content: str, language: str | None) -> None:
+        super().__init__(content, language)
+        if not content.removeprefix("\ufeff").startswith("WEBVTT"):
+            raise DocumentError("line 1: a WebVTT file begins with WEBVTT")

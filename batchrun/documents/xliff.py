@@ -29,7 +29,7 @@ class _Place(NamedTuple):
 class Xliff:
     """The units of one file."""
 
-    def __init__(self, content: str) -> None:
+    def __init__(self, content: str, _language: str | None) -> None:
         self._content = content
         self._newline = newline_of(content)
 

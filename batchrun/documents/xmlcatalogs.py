@@ -29,9 +29,10 @@ class _Place(NamedTuple):
 class _Catalog:
     """What the three formats share: a text between two tags."""
 
-    def __init__(self, content: str) -> None:
+    def __init__(self, content: str, language: str | None) -> None:
         self._content = content
         self._newline = newline_of(content)
+        self._language = language
 
     def _text(self, node: Node | None) -> str:
         return "" if node is None else xml_text.piece_of(self._content, node).text
@@ -53,10 +54,6 @@ class _Catalog:
 
 class QtTranslations(_Catalog):
     """The messages of one .ts file; those that are gone from the program are left alone."""
-
-    def __init__(self, content: str, language: str | None) -> None:
-        super().__init__(content)
-        self._language = language
 
     def segments(self) -> Iterator[Segment]:
         """Messages by context, source text and comment, or by their id. Raises DocumentError."""
@@ -133,10 +130,10 @@ class TranslationMemory(_Catalog):
     """The units of one .tmx file that have no text in the target's language."""
 
     def __init__(self, content: str, language: str | None) -> None:
-        super().__init__(content)
+        super().__init__(content, language)
         if language is None:
             raise DocumentError("a TMX file holds many languages: name the one to translate into")
-        self._language = language.replace("_", "-")
+        self._target = language.replace("_", "-")
 
     def segments(self) -> Iterator[Segment]:
         """Units by `tuid`, else by text. Raises DocumentError."""
@@ -151,11 +148,11 @@ class TranslationMemory(_Catalog):
         variants = {_language(tuv): tuv for tuv in unit.all("tuv")}
         source = variants.get((srclang or "").lower()) or next(iter(variants.values()), None)
         segment = source.child("seg") if source else None
-        if source is None or segment is None or _language(source) == self._language.lower():
+        if source is None or segment is None or _language(source) == self._target.lower():
             return
         piece = xml_text.piece_of(self._content, segment)
         note = "\n".join(map(self._text, unit.all("note")))
-        target = variants.get(self._language.lower())
+        target = variants.get(self._target.lower())
         written = target.child("seg") if target else None
         id = unit.attributes.get("tuid")
         if written is not None and not written.empty_tag:
@@ -166,7 +163,7 @@ class TranslationMemory(_Catalog):
             return
         last = unit.all("tuv")[-1]
         lang = "xml:lang" if "xml:lang" in source.attributes else "lang"
-        before = f'{xml_text.indentation(self._content, last.start)}<tuv {lang}="{self._language}"><seg>'
+        before = f'{xml_text.indentation(self._content, last.start)}<tuv {lang}="{self._target}"><seg>'
         place = _Place(piece.spelling, before, "</seg></tuv>")
         yield Segment(id, piece.text, last.after, last.after, place, piece.kind, note=note)
 

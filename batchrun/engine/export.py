@@ -1,11 +1,8 @@
 """The output and the errors file: projections of the journal, made again at any time without a call."""
 
-import contextlib
 import json
 import os
-import stat
-import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -14,12 +11,14 @@ from typing import Any, BinaryIO, NamedTuple
 import orjson
 
 from batchrun import replies, rows
-from batchrun.engine.outlet import UnreadError, outlet, waited_for
-from batchrun.errors import StorageError
+from batchrun.engine.document_output import write_documents
+from batchrun.engine.files_out import replaced, storing
+from batchrun.engine.outlet import waited_for
 from batchrun.journal import Reader, Record, Result
 from batchrun.models import Invalid, Kind, State
 from batchrun.plan import Plan
 from batchrun.plan.outputs import errors_path, is_device
+from batchrun.plan.patterns import DOCUMENT, is_document
 
 _TABLES = frozenset({"csv", "tsv"})
 """Outputs with one header for all rows."""
@@ -43,9 +42,10 @@ def columns_of(plan: Plan, reader: Reader) -> tuple[str, ...]:
     more = dict.fromkeys(name for text in reader.added() for name in rows.columns_of(text))
     plain = _in_place_of_schema(plan)
     new = (*added(plan), *(plain if plain and reader.has_plain_value() else ()), *more)
-    if plan.input_format not in _UNLIKE and new == added(plan):
+    unlike = plan.input_format in _UNLIKE or is_document(plan.input_format)
+    if not unlike and new == added(plan):
         return ()
-    texts = reader.texts() if plan.input_format in _UNLIKE else islice(reader.texts(), 1)
+    texts = reader.texts() if unlike else islice(reader.texts(), 1)
     found = dict.fromkeys(name for text in texts for name in rows.columns_of(text))
     return tuple(dict.fromkeys([*found, *new]))
 
@@ -65,8 +65,13 @@ def export(
     """
     written = failed = 0
     with storing(output), ExitStack() as files:
-        stream = files.enter_context(replaced(output, given_up=given_up))
         complaints = files.enter_context(replaced(errors or Path(os.devnull), unless_empty=True))
+        if plan.output_format == DOCUMENT:
+            written, failed = write_documents(
+                plan, reader, output, complaints, line_of=error_line, value_of=_translation
+            )
+            return Exported(output, written, errors if failed else None, failed)
+        stream = files.enter_context(replaced(output, given_up=given_up))
         writer = RecordWriter(plan, stream, columns_of(plan, reader))
         for record in to_write(plan, reader):
             if isinstance(record, Result) or record.state is State.DONE:
@@ -98,20 +103,6 @@ def write_output(
             return export(plan, reader, target, errors=errors, given_up=given_up)
         except (AttributeError, TypeError, ValueError) as error:
             raise reader.damaged(f"a row of it cannot be understood ({error})") from error
-
-
-@contextlib.contextmanager
-def storing(output: Path) -> Generator[None]:
-    """What goes wrong while the output is written, as StorageError; that its reader is gone stays BrokenPipeError."""
-    try:
-        yield
-    except (BrokenPipeError, UnreadError):
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"{output}: the output cannot be written: {error.strerror or error}",
-            "every reply is safe in the journal; `batchrun export --output FILE` writes the output elsewhere",
-        ) from error
 
 
 class RecordWriter:
@@ -167,6 +158,14 @@ def _output(plan: Plan, record: Result | Record) -> dict[str, str]:
         return {plan.output_column: record.value}
     found = _members(record.value)
     return {name: found.get(name, "null") for name in plan.output_fields}
+
+
+def _translation(plan: Plan, record: Record) -> str:
+    """The JSON text of a segment's translation: its plural forms, or the one text of the reply."""
+    if record.value is not None and record.value.startswith("{") and not plan.output_fields:
+        return record.value
+    output = _output(plan, record)
+    return next(iter(output.values())) if len(output) == 1 else record.value or "null"
 
 
 def merged(record: Result | Record) -> dict[str, str]:
@@ -226,62 +225,6 @@ def error_line(plan: Plan, record: Record) -> str:
 
 def _batch_id(record: Record) -> str:
     return f"batch_req_{record.seq}"
-
-
-@contextlib.contextmanager
-def replaced(
-    path: Path, *, unless_empty: bool = False, given_up: Callable[[], bool] = waited_for
-) -> Generator[BinaryIO]:
-    """A stream whose content takes the place of `path` when the block ends well: temp file, fsync, rename, fsync.
-
-    What exists and is no regular file (a pipe, a device) is written to, never renamed over or cut short, as in
-    `-o /dev/stdout >>file`, and only until its reader is `given_up`. With `unless_empty` an empty file is not made, and
-    an old one at its place is removed.
-    """
-    if is_device(path):
-        with path.open("ab") as device:
-            stream = outlet(device, given_up)
-            yield stream
-            stream.flush()
-        return
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb", buffering=1 << 18) as stream:
-            yield stream
-            stream.flush()
-            temporary.chmod(_mode_for(path))
-            os.fsync(stream.fileno())
-            empty = stream.tell() == 0
-        if empty and unless_empty:
-            path.unlink(missing_ok=True)
-            temporary.unlink()
-        else:
-            temporary.replace(path)
-        _sync_directory(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _mode_for(path: Path) -> int:
-    """The mode a new file would have, or the one of the file that is replaced."""
-    if path.exists():
-        return stat.S_IMODE(path.stat().st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename durable. Windows cannot open directories, and needs it not."""
-    if os.name == "nt":
-        return
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class Streamer:

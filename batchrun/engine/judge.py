@@ -8,7 +8,7 @@ from batchrun import limits, replies, retry
 from batchrun.journal import End
 from batchrun.limits import Feedback, Hints, Throttle
 from batchrun.models import Defect, Exchange, Fault, Flag, Outcome, Reply, Request, State, Usage
-from batchrun.replies import Checker, Complaint
+from batchrun.replies import Complaint, ReplyChecker
 from batchrun.retry import Answer, Meaning, Meanings, Refusal, Tries
 
 Mask = Callable[[str], str]
@@ -28,7 +28,7 @@ class Judged(NamedTuple):
     value: str | None
 
 
-def judge(request: Request, exchange: Exchange, checker: Checker | None, meanings: Meanings, mask: Mask) -> Judged:
+def judge(request: Request, exchange: Exchange, checker: ReplyChecker | None, meanings: Meanings, mask: Mask) -> Judged:
     """What the exchange says of its row and of the provider; `mask` takes secrets out of an error that echoes them.
 
     Any 2xx may carry a reply. An error in its place is judged as the status that its code is, and by its words.
@@ -52,7 +52,7 @@ def judge(request: Request, exchange: Exchange, checker: Checker | None, meaning
 
 
 def judge_body(
-    request: Request, body: bytes | str, checker: Checker | None, hints: Hints = limits.NO_HINTS, left: float = 0.0
+    request: Request, body: bytes | str, checker: ReplyChecker | None, hints: Hints = limits.NO_HINTS, left: float = 0.0
 ) -> Judged:
     """The same for the body of a 200: one that just came, or one that the journal kept."""
     reply = replies.read(request.endpoint, body, request.output_limit)
@@ -62,12 +62,13 @@ def judge_body(
         answer = Answer(200, defect=reason, message=detail, html=html, left=left, unreadable=reply.unreadable)
         return Judged(answer, None, reply.usage, hints, None)
     if not reply.flags:  # nearly every reply
-        complaint, value = _check(reply, checker)
-        return Judged(Answer(200, complaint=complaint, left=left), reply, reply.usage, hints, value)
-    complaint, value = (_paid(reply), None) if Flag.EMPTY in reply.flags else _check(reply, checker)
+        complaint, check, value = _check(reply, checker)
+        return Judged(Answer(200, complaint=complaint, check=check, left=left), reply, reply.usage, hints, value)
+    empty = Flag.EMPTY in reply.flags
+    complaint, check, value = (_paid(reply), None, None) if empty else _check(reply, checker)
     checked, limited = checker is not None, bool(request.output_limit)
-    answer = Answer(200, complaint=complaint, flags=reply.flags, left=left, checked=checked, limited=limited)
-    return Judged(answer, reply, reply.usage, hints, value)
+    said = Answer(200, complaint=complaint, check=check, flags=reply.flags, left=left, checked=checked, limited=limited)
+    return Judged(said, reply, reply.usage, hints, value)
 
 
 def _paid(reply: Reply) -> str:
@@ -76,13 +77,15 @@ def _paid(reply: Reply) -> str:
     return f"{tokens}, only {reply.thinking}" if reply.thinking else f"{tokens}, no text"
 
 
-def _check(reply: Reply, checker: Checker | None) -> tuple[str | None, str | None]:
+def _check(reply: Reply, checker: ReplyChecker | None) -> tuple[str | None, str | None, str | None]:
+    """What is wrong with a reply, the named check that says so, and the JSON of its value where that is not its text."""
     if checker is None:
-        return None, None
-    checked = checker.check(reply.text or "")
+        return None, None, None
+    text = reply.text or ""
+    checked = checker.check(text)
     if isinstance(checked, Complaint):
-        return checked.message, None
-    return None, _encode(checked)
+        return checked.message, checked.check, None
+    return None, None, None if checked is text else _encode(checked)
 
 
 def _failed(request: Request, exchange: Exchange, hints: Hints, meanings: Meanings, mask: Mask) -> Answer:

@@ -16,6 +16,7 @@ from batchrun.client import Client
 from batchrun.engine.ending import Ending
 from batchrun.engine.picture import Session, limits_event, sample_of
 from batchrun.engine.posting import Posting
+from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.till import Till
 from batchrun.engine.way import Stations, Way
 from batchrun.engine.window import AHEAD, Train, Window, at_places, selection
@@ -56,7 +57,7 @@ class Run:
         client: Client | None,
         renderer: Renderer,
         *,
-        checker: Checker | None,
+        checker: Checker | RowChecks | None,
         emit: Emit,
         only: tuple[int, ...] | None = None,
         secrets: tuple[str, ...] = (),

@@ -14,10 +14,12 @@ from typing import Any
 from batchrun import journal as journals
 from batchrun import post, prompts, registry, rows, sim
 from batchrun.display import counted
+from batchrun.engine import document_output
 from batchrun.engine.export import reserved
 from batchrun.engine.guard import guarded
 from batchrun.engine.intake import Problems, checked, tell_rows, tell_whole
 from batchrun.engine.reuse import borrow, lender, unfinished
+from batchrun.engine.segment_checks import RowChecks, check_named, row_checks
 from batchrun.engine.till import tariff_of
 from batchrun.errors import RefusedError
 from batchrun.events import Emit, IntakeProgress, Notice
@@ -29,6 +31,7 @@ from batchrun.plan.inputs import check_rows_used, open_rows
 from batchrun.plan.outputs import STREAM, check_output, is_device, written_beside
 from batchrun.plan.rendering import plain_renderer, prompt_of
 from batchrun.plan.resolve import facts_of, resolve
+from batchrun.plan.segments import DocumentInput, open_documents
 from batchrun.plan.settings import Settings
 from batchrun.plan.sources import Gathered
 from batchrun.prompts import Prompt, Renderer
@@ -51,7 +54,7 @@ class Prepared:
     journal: Journal
     lock: Lock
     renderer: Renderer
-    checker: Checker | None
+    checker: Checker | RowChecks | None
     simulator: sim.Settings
     only: tuple[int, ...] | None = None
     made: bool = False
@@ -94,12 +97,15 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
         source = open_input(gathered, directory, prompt, always)
         tell_whole(source, emit)
         plan = planned(gathered, source, prompt, emit)
+        targets = source.check_targets(plan.output) if isinstance(source, DocumentInput) else ()
         journals.prepare(registry.directory_for(plan.output, settings.runs_dir))
         other = lender(settings, plan)
-        prepared = _claimed(plan, gathered, undo)
+        prepared = _claimed(plan, gathered, undo, targets)
         if other is not None and not prepared.journal.taken_in:
             prepared.journal.to_borrow(other.path)
         _fill(prepared, source, gathered, emit)
+        if isinstance(source, DocumentInput):
+            document_output.keep(prepared.journal, source)
         other = other or unfinished(prepared.run, prepared.journal, plan)
         if (said := borrow(prepared.journal, other, plan)) is not None:
             emit(Notice(said, time.monotonic()))
@@ -113,7 +119,7 @@ def opened(gathered: Gathered, emit: Emit) -> tuple[Input, Plan, Renderer]:
     """What a run would read, follow and send, for a look that makes no journal. Raises as `prepare`."""
     settings = gathered.settings
     prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
-    source = open_rows(settings, settings.input or STREAM, has_prompt=prompt is not None)
+    source = open_documents(settings) or open_rows(settings, settings.input or STREAM, has_prompt=prompt is not None)
     tell_whole(source, emit)
     plan = planned(gathered, source, prompt, emit)
     return source, plan, renderer_of(plan, prompt)
@@ -129,6 +135,8 @@ def restrict(prepared: Prepared, only: Sequence[int] | None) -> None:
 def open_input(gathered: Gathered, directory: Path, prompt: Prompt | None, always: ExitStack) -> Input:
     """The input that the settings name; a stream is spooled beside the journals until it is taken in."""
     settings = gathered.settings
+    if (found := open_documents(settings)) is not None:
+        return found
     name = settings.input or STREAM
     spool = None
     if name == STREAM:
@@ -147,6 +155,7 @@ def planned(gathered: Gathered, source: Input, prompt: Prompt | None, emit: Emit
     post.check(plan.post)
     check_output(plan.output)
     rows.check_format(plan.output_format)
+    check_named(plan, source.columns)
     if rows.RESERVED in reserved(plan):
         raise RefusedError(
             f"{rows.RESERVED} is what an errors file adds, and readers take it off", "name another --output-column"
@@ -182,17 +191,17 @@ def simulator_of(gathered: Gathered) -> sim.Settings:
     return sim.from_json(dict(gathered.settings.sim))
 
 
-def checker_of(prompt: Prompt | None) -> Checker | None:
+def checker_of(plan: Plan, prompt: Prompt | None) -> Checker | RowChecks | None:
     """What replies are checked against."""
-    return None if prompt is None or prompt.outputs is None else checker(prompt.outputs)
+    return row_checks(plan, None if prompt is None or prompt.outputs is None else checker(prompt.outputs))
 
 
-def _claimed(plan: Plan, gathered: Gathered, undo: ExitStack) -> Prepared:
+def _claimed(plan: Plan, gathered: Gathered, undo: ExitStack, targets: tuple[Path, ...]) -> Prepared:
     """The run that belongs to the output, or a new one; locked."""
     settings = gathered.settings
     directory = registry.directory_for(plan.output, settings.runs_dir)
     prompt = prompt_of(plan)
-    renderer, check = renderer_of(plan, prompt), checker_of(prompt)
+    renderer, check = renderer_of(plan, prompt), checker_of(plan, prompt)
     with registry.choosing(directory):
         found = _existing(plan, directory)
         if found is not None and settings.fresh:
@@ -205,7 +214,7 @@ def _claimed(plan: Plan, gathered: Gathered, undo: ExitStack) -> Prepared:
             undo.callback(journal.close)
             return Prepared(found, plan, journal, lock, renderer, check, simulator_of(gathered))
         if found is None and not settings.fresh:
-            _check_overwrite(plan, directory)
+            _check_overwrite(plan, directory, targets)
         run, journal, lock = _created(plan, directory, undo)
         return Prepared(run, plan, journal, lock, renderer, check, simulator_of(gathered), made=True)
 
@@ -223,13 +232,13 @@ def _check_same_world(found: RunFile, plan: Plan) -> None:
         )
 
 
-def _check_overwrite(plan: Plan, directory: Path) -> None:
+def _check_overwrite(plan: Plan, directory: Path, targets: tuple[Path, ...]) -> None:
     """Refuses an output that is not this run's to replace. Raises StorageError where a damaged journal may be its."""
     if plan.output == STREAM:
         return
     output = Path(plan.output)
     registry.refuse_damaged(output, directory)
-    for path in written_beside(output):
+    for path in (*targets, *written_beside(output)):
         if path.is_file() and not is_device(path):
             raise RefusedError(
                 f"{path} exists and belongs to no run",

@@ -19,6 +19,7 @@ from batchrun.engine.ending import Ending
 from batchrun.engine.judge import Judged, counted, end_of, failure, feedback, judge, judge_body
 from batchrun.engine.picture import attempt_ended, row_finished
 from batchrun.engine.posting import Posting
+from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.till import BudgetReached, Charge, Hold, Till
 from batchrun.engine.window import Job, Window
 from batchrun.errors import ExitCode, StorageError
@@ -30,7 +31,7 @@ from batchrun.plan import Plan
 from batchrun.plan.blanks import Blanks, blanks_of
 from batchrun.plan.rendering import prompt_of
 from batchrun.prompts import Renderer, ask_again, more_room
-from batchrun.replies import Checker
+from batchrun.replies import Checker, ReplyChecker
 from batchrun.retry import (
     DOUBTED_FOR,
     AskAgain,
@@ -70,7 +71,7 @@ class Stations:
 
     window: Window
     renderer: Renderer
-    checker: Checker | None
+    checker: Checker | RowChecks | None
     gate: Gate
     till: Till
     journal: Journal
@@ -161,7 +162,7 @@ class Way:
             await self._send(job, request)
         else:
             body = row.history.reply if row.lent is None else row.lent.body
-            judged = judge_body(request, body or "", self._at.checker)
+            judged = judge_body(request, body or "", self._checker(job))
             history = row.history._replace(reply=None)  # judged once; from here on it is sent
             job.row, job.lent = row._replace(history=history, lent=None), row.lent
             await self._conclude(job, request, judged, None)
@@ -189,11 +190,16 @@ class Way:
         finally:
             self.in_flight -= 1
         job.exchange = exchange
-        judged = judge(request, exchange, self._at.checker, self._meanings, self._at.client.mask)
+        judged = judge(request, exchange, self._checker(job), self._meanings, self._at.client.mask)
         judged = self._refused(job, permit, judged)
         alone = self._at.gate.settle(permit, feedback(judged, len(request.body)))
         job.hold, job.charge = None, self._at.till.settle(hold, judged)
         await self._conclude(job, request, judged, exchange, alone)
+
+    def _checker(self, job: Job) -> ReplyChecker | None:
+        """What the reply of a row is checked against."""
+        checker = self._at.checker
+        return checker.of(job.row) if isinstance(checker, RowChecks) else checker
 
     def _refused(self, job: Job, permit: Permit, judged: Judged) -> Judged:
         """The answer as a 429 if it was the refusal of a busy server in another status.
@@ -327,7 +333,7 @@ class Way:
                 if more:  # one that an earlier process has asked again is made from the row anew
                     request = more_room(request, 1 if stored is not None else max(1, job.asks))
                 elif said:
-                    request = ask_again(request, said, complaint)
+                    request = ask_again(request, said, complaint, check=judged.answer.check)
                 job.request = request
                 self._put_back(job, 0.0)
             case GiveUp():

@@ -88,7 +88,9 @@ def _entry(row: Sequence[Any]) -> Entry:
 
 def read_meta(connection: sqlite3.Connection) -> Meta:
     """What the run is."""
-    known: dict[str, Any] = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+    known: dict[str, Any] = dict(
+        connection.execute("SELECT name, value FROM meta WHERE name NOT LIKE 'note.%'").fetchall()
+    )
     if not all(isinstance(value, _TEXT) for value in known.values()):
         raise TypeError("no text where text belongs")
     return Meta(

@@ -8,6 +8,7 @@ from typing import Any
 
 from batchrun.errors import RefusedError
 from batchrun.models import Kind
+from batchrun.plan import patterns
 
 STREAM = "-"
 _DEVICES = frozenset({"/dev", "/dev/fd", "/proc/self/fd"})
@@ -20,6 +21,8 @@ _FORMATS = {
     ".parquet": "parquet",
     ".xlsx": "xlsx",
 }
+ROW_SUFFIXES = tuple(_FORMATS)
+"""Suffixes of outputs that have a row for each input row."""
 _ALIKE = frozenset({"csv", "tsv"})
 """Formats of an input whose output has the same one, where none is chosen."""
 
@@ -41,8 +44,16 @@ def is_device(output: str | Path) -> bool:
     return path.exists() and (not path.is_file() or str(path.parent) in _DEVICES)
 
 
+def document_format(output: str, chosen: str | None) -> str:
+    """The output format of documents: rows where a format of rows is chosen or named, else documents."""
+    if chosen is not None:
+        return "jsonl" if chosen == "rows" else chosen
+    return "jsonl" if output == STREAM else _FORMATS.get(Path(output).suffix.lower(), patterns.DOCUMENT)
+
+
 def output_format(output: str, chosen: str | None, kind: Kind) -> str:
     """The format of the output: the chosen one, else by suffix, else JSONL. Raises RefusedError."""
+    chosen = "jsonl" if chosen == "rows" else chosen
     if chosen is not None and chosen not in _FORMATS.values():
         raise RefusedError(f"--format must be jsonl, csv, tsv, parquet or xlsx, not {chosen}")
     found = chosen or _by_suffix(output)
@@ -66,7 +77,8 @@ def _by_suffix(output: str) -> str:
 
 
 def errors_path(output: Path) -> Path:
-    """`NAME.errors.jsonl` beside NAME, whatever the output's format."""
+    """`NAME.errors.jsonl` beside NAME, whatever the output's format; `documents.errors.jsonl` for a pattern."""
+    output = patterns.place(output)
     return output.with_name(f"{output.stem}.errors.jsonl")
 
 
@@ -84,6 +96,9 @@ def check_output(output: str) -> None:
     """Refuses an output that is a directory, or whose directory is missing or may not be written."""
     if output == STREAM:
         return
+    if patterns.is_pattern(output):
+        output = str(patterns.place(output))
+        _make_directory(Path(output).parent)
     parent = Path(output).parent
     if Path(output).is_dir():
         raise RefusedError(f"{output}: the output is a directory", "name a file in it")
@@ -91,6 +106,14 @@ def check_output(output: str) -> None:
         raise RefusedError(f"{parent}: no such directory for the output", f"mkdir -p {parent}")
     if not is_device(output) and not os.access(parent, os.W_OK | os.X_OK):
         raise RefusedError(f"{parent}: no permission to write the output there", "choose another --output")
+
+
+def _make_directory(directory: Path) -> None:
+    """The directory of a tree of documents. Raises RefusedError where it cannot be made."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RefusedError(f"{directory}: cannot be made: {error.strerror}", "choose another --output") from error
 
 
 def check_not_input(output: str, sources: Iterable[str | None]) -> None:

@@ -18,6 +18,7 @@ class Plan:
     `variables`, `columns` and `max_output_tokens`; the rest may change from one command to the next. No key is in it:
     `headers` hold secrets only as `${NAME}` references to the environment, expanded when a request is sent.
 
+    `existing`, `target_language` and `check` are about documents and translations (docs/documents.md).
     `input_format` and `output_format` are names such as `jsonl`, `csv`, `parquet`. `output_fields` are the members
     that an output schema adds, one column each; where it is empty the reply's value goes whole into
     `output_column`. `base_url` is empty for the embedded simulator. `dialect` is how the provider answers, `answers`
@@ -74,6 +75,9 @@ class Plan:
     sample: int | None = None
     skip_invalid: bool = False
     blank: Blank | None = None
+    existing: str = "keep"
+    target_language: str | None = None
+    check: tuple[str, ...] = ()
     fail_on: frozenset[Flag] = frozenset({Flag.EMPTY})
     schema_retries: int = 2
     retry_truncated: int = 0
@@ -117,6 +121,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "fail_on": fail_on,
     "answers": tuple,
     "output_fields": tuple,
+    "check": tuple,
     "post": tuple,
 }
 _DRIFT = {

@@ -1,7 +1,10 @@
 """From a plan to what its requests are made with; pure, so that every face can show a request before it is sent."""
 
+from dataclasses import replace
+
 from batchrun import prompts
-from batchrun.models import Kind
+from batchrun.models import Kind, Request, Row
+from batchrun.plan.patterns import is_document
 from batchrun.plan.record import Plan
 from batchrun.prompts import Prompt, Renderer
 
@@ -14,6 +17,11 @@ def plain_renderer(plan: Plan, prompt: Prompt | None) -> Renderer:
         return prompts.body_renderer(
             endpoint=plan.endpoint, model=plan.model, params=plan.params, id_column=plan.id_column
         )
+    whole = _of_prompt(plan, prompt)
+    return _SegmentRenderer(plan, prompt, whole) if is_document(plan.input_format) else whole
+
+
+def _of_prompt(plan: Plan, prompt: Prompt) -> Renderer:
     return prompts.renderer(
         prompt,
         endpoint=plan.endpoint,
@@ -22,6 +30,27 @@ def plain_renderer(plan: Plan, prompt: Prompt | None) -> Renderer:
         variables=plan.variables,
         columns=plan.columns,
     )
+
+
+class _SegmentRenderer:
+    """Segments into requests; one with plural forms is asked for as an object with a text for each form of the target."""
+
+    def __init__(self, plan: Plan, prompt: Prompt, plain: Renderer) -> None:
+        self._plan = plan
+        self._prompt = prompt
+        self._plain = plain
+        self._plural: dict[tuple[tuple[str, str], ...], Renderer] = {}
+
+    def render(self, row: Row) -> Request:
+        """The request of this row. Raises RenderError."""
+        forms: dict[str, str] | None = row.fields.get("forms")
+        if not forms:
+            return self._plain.render(row)
+        key = tuple(forms.items())
+        if key not in self._plural:
+            prompt = replace(self._prompt, outputs=prompts.forms_schema(forms))
+            self._plural[key] = _of_prompt(self._plan, prompt)
+        return self._plural[key].render(row)
 
 
 def prompt_of(plan: Plan) -> Prompt | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchrun.errors import InputError, RefusedError
-from batchrun.models import Endpoint, Kind
+from batchrun.models import Endpoint, Flag, Kind
 from batchrun.plan.address import check_base_url, check_secrecy, is_loopback
 from batchrun.plan.keys import Key, find_key
 from batchrun.plan.outputs import (
@@ -15,9 +15,11 @@ from batchrun.plan.outputs import (
     check_not_input,
     default_format,
     default_output,
+    document_format,
     output_fields,
     output_format,
 )
+from batchrun.plan.patterns import is_document, target_language
 from batchrun.plan.profiles import PRICES, Profile
 from batchrun.plan.record import Plan
 from batchrun.plan.seal import check_seal, seal
@@ -42,6 +44,8 @@ _LIMITS = (
         "fail_on",
         "schema_retries",
         "retry_truncated",
+        "existing",
+        "check",
         "keep_thinking",
         "dedupe",
         "ca_file",
@@ -110,7 +114,9 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
         **_output(gathered, facts, prompt),
         **_provider(settings, profile),
         answers=gathered.answers,
-        **{name: getattr(settings, name) for name in _LIMITS},
+        **{name: getattr(settings, name) for name in _LIMITS if name != "fail_on"},
+        fail_on=_fail_on(gathered, facts),
+        target_language=target_language(settings.target_language, settings.variables) if rows else None,
         post_seal=seal(settings.post),
     )
 
@@ -160,6 +166,8 @@ def _endpoint_of_bodies(columns: tuple[str, ...]) -> Endpoint:
 def _output(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> dict[str, Any]:
     settings = gathered.settings
     name = prompt.name if prompt else None
+    if is_document(facts.format):
+        return _document_output(settings, facts, prompt)
     form = settings.format or default_format(facts.kind, facts.format)
     output = settings.output or default_output(facts.stem, facts.kind, name, form)
     check_not_input(output, [facts.source, prompt.path if prompt else None])
@@ -172,6 +180,32 @@ def _output(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> dict[s
         "output": output,
         "output_format": output_format(output, settings.format, facts.kind),
         "output_column": column,
+        "output_fields": members,
+    }
+
+
+def _fail_on(gathered: Gathered, facts: Facts) -> frozenset[Flag]:
+    """What is no reply; a document never gets a text that was cut, or a refusal, unless that is chosen."""
+    if is_document(facts.format) and "fail_on" not in gathered.sources:
+        return frozenset(Flag) - {Flag.ODD}
+    return gathered.settings.fail_on
+
+
+def _document_output(settings: Settings, facts: Facts, prompt: "Prompt | None") -> dict[str, Any]:
+    """The same file with other texts, beside its name that of the prompt; the reply's one text is what is put in."""
+    members = output_fields(prompt.outputs if prompt else None, column_chosen=settings.output_column is not None)
+    if len(members) > 1:
+        raise RefusedError(
+            f"the prompt has {len(members)} outputs, and a segment has one translation",
+            "take a prompt with one output or without, or rows as the output: --format rows",
+        )
+    form = "jsonl" if settings.format == "rows" else settings.format or Path(facts.source).suffix.lstrip(".")
+    output = settings.output or default_output(facts.stem, facts.kind, prompt.name if prompt else None, form)
+    check_not_input(output, [facts.source, prompt.path if prompt else None])
+    return {
+        "output": output,
+        "output_format": document_format(output, settings.format),
+        "output_column": settings.output_column or "output",
         "output_fields": members,
     }
 

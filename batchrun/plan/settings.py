@@ -7,13 +7,18 @@ from typing import Annotated, Any, cast
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from batchrun.documents.checks import CHECKS
+from batchrun.documents.plurals import code_of
+from batchrun.documents.segment import Existing
 from batchrun.models import Blank, Endpoint, Flag
 from batchrun.plan.durations import parse_duration
 from batchrun.plan.profiles import DEFAULT
 from batchrun.plan.record import fail_on
 
 PREFIX = "BATCHRUN_"
-FORMATS = ("jsonl", "csv", "tsv", "parquet", "xlsx")
+FORMATS = ("jsonl", "csv", "tsv", "parquet", "xlsx", "rows")
+NO_CHECK = "none"
+"""What switches the checks off that documents have otherwise."""
 _ENDPOINTS = {endpoint.rsplit("/", 1)[1]: endpoint for endpoint in Endpoint} | {"chat": Endpoint.CHAT}
 
 
@@ -82,6 +87,28 @@ def _format(value: object) -> str:
     if value not in FORMATS:
         raise ValueError(f"must be one of {', '.join(FORMATS)}, not {value!r}")
     return str(value)
+
+
+def _existing(value: object) -> Existing:
+    if value not in tuple(Existing):
+        raise ValueError(f"must be one of {', '.join(Existing)}, not {value!r}")
+    return Existing(str(value))
+
+
+def _checks(value: object) -> tuple[str, ...]:
+    names = cast("list[object]", value) if isinstance(value, list | tuple) else [value]
+    words = tuple(word.strip() for name in names for word in str(name).split(","))
+    known = (*CHECKS, NO_CHECK)
+    if not set(words) <= set(known):
+        raise ValueError(f"must be some of {', '.join(known)}, not {value!r}")
+    return words
+
+
+def _language(value: object) -> str:
+    code = code_of(str(value))
+    if code is None:
+        raise ValueError(f"must be a language by code or by name, such as de or German, not {value!r}")
+    return code
 
 
 def _blank(value: object) -> Blank:
@@ -160,6 +187,9 @@ class Settings(BaseSettings):
     encoding: Annotated[str, BeforeValidator(_encoding)] | None = None
     path: Text | None = None
     output_column: Text | None = None
+    existing: Annotated[Existing, BeforeValidator(_existing)] = Existing.KEEP
+    target_language: Annotated[str, BeforeValidator(_language)] | None = None
+    check: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_checks)] = ()
 
     concurrency: Annotated[int, BeforeValidator(_count(1))] = 256
     concurrency_fixed: bool = False

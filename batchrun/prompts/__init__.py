@@ -11,6 +11,7 @@ from batchrun.prompts.files import Listing, available, default_places, load
 from batchrun.prompts.parse import parse
 from batchrun.prompts.render import renderer
 from batchrun.prompts.request import ask_again, more_room, request_digest
+from batchrun.prompts.schema import forms_schema
 from batchrun.prompts.variables import ABSENT, cell, check_variables
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "cell",
     "check_variables",
     "default_places",
+    "forms_schema",
     "load",
     "more_room",
     "parse",

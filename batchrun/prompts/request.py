@@ -86,8 +86,8 @@ def output_limit(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
     return limit * choices
 
 
-def ask_again(request: Request, reply_text: str, complaint: str) -> Request:
-    """The same request, followed by the model's reply and what is wrong with it."""
+def ask_again(request: Request, reply_text: str, complaint: str, *, check: str | None = None) -> Request:
+    """The same request, followed by the model's reply and what is wrong with it: against the schema, or by a check."""
     name = CONTENT[request.endpoint]
     body: dict[str, Any] = json.loads(request.body)
     talk = body.get(name)
@@ -95,10 +95,9 @@ def ask_again(request: Request, reply_text: str, complaint: str) -> Request:
         talk = [{"role": "user", "content": talk}]
     if request.endpoint in (Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS) or not isinstance(talk, list):
         raise ValueError(f"{request.endpoint} is not a conversation")
-    correction = (
-        f"Your reply does not fit the required JSON schema: {complaint}\n"
-        "Reply again with the complete, corrected JSON and nothing else."
-    )
+    wrong = "does not fit the required JSON schema" if check is None else "cannot be used"
+    what = "JSON" if check is None else "reply"
+    correction = f"Your reply {wrong}: {complaint}\nReply again with the complete, corrected {what} and nothing else."
     body[name] = [
         *cast("list[Any]", talk),
         {"role": "assistant", "content": reply_text},

@@ -43,6 +43,16 @@ def output_schema(outputs: Any, path: str) -> dict[str, Any] | None:
     return _object(_properties(outputs, path), path)
 
 
+def forms_schema(forms: Mapping[str, str]) -> dict[str, Any]:
+    """The schema of a reply that has a text for each plural form; `forms` says by key what each is for."""
+    return {
+        "type": "object",
+        "properties": {name: {"type": "string", "description": use} for name, use in forms.items()},
+        "required": list(forms),
+        "additionalProperties": False,
+    }
+
+
 def is_strict(schema: Any) -> bool:
     """Whether `schema` keeps the rules of strict Structured Outputs: objects closed, every property required."""
     if isinstance(schema, list):

@@ -7,7 +7,7 @@ what to do about it: that is for `retry`.
 from batchrun.replies.bodies import ERROR, HTML, read, thinking_of, value_of
 from batchrun.replies.failures import ErrorInfo, error_of, error_within
 from batchrun.replies.mended import valid
-from batchrun.replies.schema import Checker, Complaint, checker
+from batchrun.replies.schema import Checker, Complaint, ReplyChecker, checker
 from batchrun.replies.usage import tier_named
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Checker",
     "Complaint",
     "ErrorInfo",
+    "ReplyChecker",
     "checker",
     "error_of",
     "error_within",

@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import jsonschema_rs
 import orjson
@@ -19,9 +19,21 @@ _LONG_INTEGER = re.compile(r"[0-9]{19}")
 
 
 class Complaint(NamedTuple):
-    """Why a reply does not fit, short enough to be shown to the model and naming the place."""
+    """Why a reply does not fit, short enough to be shown to the model and naming the place.
+
+    `check` is the named check that it fails, None where it does not fit the schema.
+    """
 
     message: str
+    check: str | None = None
+
+
+class ReplyChecker(Protocol):
+    """What judges the text of a reply."""
+
+    def check(self, text: str) -> Any | Complaint:
+        """The value of a text that fits, the text itself where that is the value, else a Complaint."""
+        ...
 
 
 class Checker:

@@ -11,7 +11,8 @@ from batchrun.errors import RefusedError
 from batchrun.journal import Reader, Result
 from batchrun.models import State
 from batchrun.plan import Plan, plan_from_json
-from batchrun.plan.outputs import STREAM, check_not_input, check_output, output_format
+from batchrun.plan.outputs import STREAM, check_not_input, check_output, document_format, output_format
+from batchrun.plan.patterns import is_document
 from batchrun.registry import RunFile
 
 
@@ -63,6 +64,8 @@ def _plan_for(run: RunFile, output: str | None, format: str | None) -> Plan:
         plan = plan_from_json(reader.meta.plan)
     if output is None and format is None:
         return plan
+    if is_document(plan.input_format):
+        return replace(plan, output_format=document_format(output or plan.output, format))
     return replace(plan, output_format=output_format(output or plan.output, format, plan.kind))
 
 

@@ -23,7 +23,7 @@ class Answer(NamedTuple):
     `status` is 0 without a whole answer, then `fault` says why; `type`, `code` and `message` are the error body's. Of an
     error inside a 200 it is the status that the error's own code is.
     `defect` is why a 200 body is no reply, `unreadable` that nobody here could read any like it; `complaint` why a reply
-    does not fit the schema, or what was paid for one without an answer; `html` marks an HTML body.
+    does not fit the schema or, with its name in `check`, a check, or what was paid for one without an answer; `html` marks an HTML body.
     `meaning` is what the table of answers says of a refusal, `param` the parameter that it names.
     `checked` is whether a schema holds for the reply, `limited` whether the request states a limit of output tokens.
     `left` is when the request left, in the engine's monotonic seconds. `disguised` marks a refusal in
@@ -41,6 +41,7 @@ class Answer(NamedTuple):
     html: bool = False
     defect: str | None = None
     complaint: str | None = None
+    check: str | None = None
     flags: frozenset[Flag] = frozenset()
     retry_after: float | None = None
     left: float = 0.0
@@ -99,7 +100,9 @@ class Answer(NamedTuple):
             return self.defect
         if self.accepted:
             misfit = self.complaint is not None and Flag.EMPTY not in self.flags
-            return "does not fit the schema" if misfit else ", ".join(sorted(self.flags - {Flag.ODD} or self.flags))
+            if misfit:
+                return "does not fit the schema" if self.check is None else f"fails the check {self.check}"
+            return ", ".join(sorted(self.flags - {Flag.ODD} or self.flags))
         if self.fault is not None:
             return str(self.fault)
         if self.meaning is not None and self.meaning not in _UNNAMED:

@@ -6,6 +6,7 @@ its line and its reason; neither is ever dropped. This package knows nothing of 
 """
 
 from batchrun.rows.check import NOT_UTF8, RESERVED
+from batchrun.rows.files import files_of
 from batchrun.rows.guess import encoding_hint
 from batchrun.rows.input import Input, Reading, Refusal, open_input
 from batchrun.rows.kinds import Mixed
@@ -19,6 +20,7 @@ from batchrun.rows.members import (
     note_text,
     restore,
 )
+from batchrun.rows.remarks import Remarks
 from batchrun.rows.writers import Exact, RowWriter, check_format, columns_of, writer
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "Mixed",
     "Reading",
     "Refusal",
+    "Remarks",
     "RowWriter",
     "batch_error_line",
     "batch_line",
@@ -37,6 +40,7 @@ __all__ = [
     "columns_of",
     "encoding_hint",
     "error_text",
+    "files_of",
     "insert_members",
     "line_text",
     "note_text",

@@ -7,6 +7,7 @@ that is not text, that cannot be read or that is too large is an invalid record.
 
 import glob
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -35,6 +36,21 @@ _BESIDE = "_"
 def is_glob(source: str) -> bool:
     """Whether the name of something that does not exist is a pattern."""
     return glob.has_magic(source)
+
+
+def files_of(source: str) -> list[tuple[str, Path]]:
+    """The files of a directory or a glob with their names: relative to the directory, or as the glob matched them.
+
+    Where that is no path below the current directory, names are relative to the part of the glob that is fixed.
+    Raises InputError.
+    """
+    if os.path.isdir(source):
+        return in_directory(Path(source))
+    found = matching(source)
+    if not any(os.path.isabs(name) or os.path.normpath(name).startswith("..") for name, _ in found):
+        return found
+    fixed = os.path.dirname(source[: re.search(r"[*?\[]|\Z", source).start()])  # pyright: ignore[reportOptionalMemberAccess]  the end is always found
+    return [(Path(os.path.relpath(path, fixed or ".")).as_posix(), path) for _, path in found]
 
 
 def in_directory(directory: Path) -> list[tuple[str, Path]]:

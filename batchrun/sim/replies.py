@@ -87,10 +87,21 @@ def _say(request: Request, text: str, settings: Settings, mode: str, seed: int) 
         whole = say(mode, text, 4 * settings.reply_tokens, seed)
     else:
         schema = request.schema or {"type": "object", "properties": {"text": {"type": "string"}}}
+        text = _other_form(text)
         whole = dump(example(schema, say(mode, text, 80 + len(MARK), seed))).decode()
     if request.limit is None or count(whole) <= request.limit:
         return whole, False
     return cut(whole, 4 * request.limit), True
+
+
+def _other_form(text: str) -> str:
+    """Of a text that is an object with plural forms the form `other`; any other text as it is."""
+    try:
+        forms = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+    other = forms.get("other") if isinstance(forms, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # foreign JSON
+    return other if isinstance(other, str) else text
 
 
 def _chat(request: Request, digest: str, said: _Texts) -> dict[str, Any]:

@@ -1,0 +1,159 @@
+"""Documents written back: the bytes that the journal kept, with the segments that are done replaced.
+
+A document whose rows are all done or failed takes its place; another one becomes `PATH.partial`. A segment that failed
+keeps its source and is listed in the errors file, as is one whose text would damage the document (post-processing may
+have changed it after the checks).
+"""
+
+import base64
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import orjson
+
+from batchrun.documents import Document, DocumentError, Existing, Value
+from batchrun.engine.files_out import replaced
+from batchrun.engine.segment_checks import unfit
+from batchrun.errors import StorageError
+from batchrun.journal import Journal, Reader, Record
+from batchrun.models import State
+from batchrun.plan import Plan, patterns
+from batchrun.plan.outputs import partial_path
+from batchrun.plan.segments import DocumentInput
+
+_SOURCES = "documents"
+
+
+class Written(NamedTuple):
+    """How many rows are in the documents that were written, and how many failed."""
+
+    rows: int
+    failed: int
+
+
+def keep(journal: Journal, source: DocumentInput) -> None:
+    """Keep the bytes of the documents in the journal, so that they can be written without their files.
+
+    Raises StorageError where a file is not the one any more whose segments were taken in.
+    """
+    listed = [[each.path, each.format, source.digests.get(each.path, "")] for each in source.sources]
+    for each in source.sources:
+        data = source.read(each)
+        source.refuse_change(each, data)
+        journal.note(f"{_SOURCES}/{each.path}", base64.b64encode(zlib.compress(data, 6)).decode())
+    journal.note(_SOURCES, json.dumps(listed, ensure_ascii=False))
+
+
+def write_documents(  # noqa: PLR0913  where each part goes
+    plan: Plan,
+    reader: Reader,
+    output: Path,
+    errors: BinaryIO,
+    *,
+    line_of: Callable[[Plan, Record], str],
+    value_of: Callable[[Plan, Record], str],
+) -> Written:
+    """Write the documents of a run; `output` is a file, or a pattern with one for each document.
+
+    `line_of` makes the line of a failed row, `value_of` the JSON text of a translation. Raises OSError, StorageError.
+    """
+    listed = cast("list[list[str]]", json.loads(reader.note(_SOURCES) or "[]"))
+    many = patterns.is_pattern(output)
+    open_paths = _unfinished(reader) if many else set[str]()
+    groups = groupby(_rows(reader), key=lambda row: row[0])
+    group = next(groups, None)
+    count = failed = 0
+    for path, format, _ in listed:
+        rows = _Rows(plan, errors, line_of, value_of)
+        if group is not None and group[0] == path:
+            rows.source = iter(group[1])
+        data = zlib.decompress(base64.b64decode(reader.note(f"{_SOURCES}/{path}") or ""))
+        target = output
+        if many:
+            final = patterns.file_for(str(output).removesuffix(".partial"), path)
+            target = partial_path(final) if path in open_paths else final
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target == final:
+                partial_path(final).unlink(missing_ok=True)
+        try:
+            document = Document(format, data, language=plan.target_language, existing=Existing(plan.existing))
+            with replaced(target) as stream:
+                for piece in document.written(rows.values(), trimmed=True):
+                    stream.write(piece)
+        except DocumentError as error:
+            for _ in rows.values():
+                pass
+            if rows.done or not rows.failed:
+                raise StorageError(f"{path}: the document cannot be written: {error}") from error
+        count, failed = count + rows.done, failed + rows.failed
+        if group is not None and group[0] == path:
+            group = next(groups, None)
+    return Written(count, failed)
+
+
+class _Rows:
+    """The rows of one document: names and values of those that are done; those that failed go to the errors file."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        errors: BinaryIO,
+        line_of: Callable[[Plan, Record], str],
+        value_of: Callable[[Plan, Record], str],
+    ) -> None:
+        self._plan, self._errors, self._line_of, self._value_of = plan, errors, line_of, value_of
+        self.source: Iterator[tuple[str, dict[str, Any], Record]] = iter(())
+        self.done = self.failed = 0
+
+    def values(self) -> Iterator[tuple[str, Value]]:
+        """Names and values in the order of the document."""
+        for _, fields, record in self.source:
+            if record.state is State.DONE:
+                value = orjson.loads(self._value_of(self._plan, record))
+                said = _damage(fields, value)
+                if said is None:
+                    self.done += 1
+                    yield str(fields["segment"]), value
+                    continue
+                record = record._replace(cause="does not fit the document", message=said, final=True)  # noqa: PLW2901  told as it is
+            elif record.state not in (State.FAILED, State.SKIPPED):
+                continue
+            self.failed += 1
+            self._errors.write(self._line_of(self._plan, record).encode() + b"\n")
+
+
+def _damage(fields: dict[str, Any], value: Any) -> str | None:
+    """Why a value is no text for the segment."""
+    forms = cast("dict[str, str] | None", fields.get("forms"))
+    if forms is not None:
+        if not isinstance(value, dict) or set(cast("dict[str, Any]", value)) != set(forms):
+            return "it has not the plural forms of the target"
+        texts = list(cast("dict[str, Any]", value).values())
+    else:
+        texts = [value]
+    for text in texts:
+        if not isinstance(text, str):
+            return "it is no text"
+        if (said := unfit(fields, text)) is not None:
+            return said
+    return None
+
+
+def _rows(reader: Reader) -> Iterator[tuple[str, dict[str, Any], Record]]:
+    """Rows in the order of the documents, with their path. A line that was no row has the path as its text."""
+    for record in reader.export_rows():
+        found = orjson.loads(record.text)
+        fields = cast("dict[str, Any]", found) if isinstance(found, dict) else {"path": found}
+        yield str(fields["path"]), fields, record
+
+
+def _unfinished(reader: Reader) -> set[str]:
+    """The paths of documents that have rows without an outcome."""
+    totals = reader.totals
+    if totals.pending + totals.unknown == 0:
+        return set()
+    return {path for path, _, record in _rows(reader) if record.state in (State.PENDING, State.UNKNOWN)}

@@ -1,0 +1,83 @@
+"""Files that take the place of others whole or not at all, and what goes wrong meanwhile."""
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import BinaryIO
+
+from batchrun.engine.outlet import UnreadError, outlet, waited_for
+from batchrun.errors import StorageError
+from batchrun.plan.outputs import is_device
+
+
+@contextlib.contextmanager
+def storing(output: Path) -> Generator[None]:
+    """What goes wrong while the output is written, as StorageError; that its reader is gone stays BrokenPipeError."""
+    try:
+        yield
+    except (BrokenPipeError, UnreadError):
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{output}: the output cannot be written: {error.strerror or error}",
+            "every reply is safe in the journal; `batchrun export --output FILE` writes the output elsewhere",
+        ) from error
+
+
+@contextlib.contextmanager
+def replaced(
+    path: Path, *, unless_empty: bool = False, given_up: Callable[[], bool] = waited_for
+) -> Generator[BinaryIO]:
+    """A stream whose content takes the place of `path` when the block ends well: temp file, fsync, rename, fsync.
+
+    What exists and is no regular file (a pipe, a device) is written to, never renamed over or cut short, as in
+    `-o /dev/stdout >>file`, and only until its reader is `given_up`. With `unless_empty` an empty file is not made, and
+    an old one at its place is removed.
+    """
+    if is_device(path):
+        with path.open("ab") as device:
+            stream = outlet(device, given_up)
+            yield stream
+            stream.flush()
+        return
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb", buffering=1 << 18) as stream:
+            yield stream
+            stream.flush()
+            temporary.chmod(_mode_for(path))
+            os.fsync(stream.fileno())
+            empty = stream.tell() == 0
+        if empty and unless_empty:
+            path.unlink(missing_ok=True)
+            temporary.unlink()
+        else:
+            temporary.replace(path)
+        _sync_directory(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _mode_for(path: Path) -> int:
+    """The mode a new file would have, or the one of the file that is replaced."""
+    if path.exists():
+        return stat.S_IMODE(path.stat().st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename durable. Windows cannot open directories, and needs it not."""
+    if os.name == "nt":
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

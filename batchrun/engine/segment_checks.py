@@ -1,0 +1,133 @@
+"""What a reply is checked against where that differs by row: the segment it replaces, its plural forms, named checks."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, cast
+
+import orjson
+
+from batchrun import documents, prompts, replies
+from batchrun.documents import Kind
+from batchrun.errors import RefusedError
+from batchrun.models import Pending
+from batchrun.plan import Plan
+from batchrun.plan.patterns import is_document
+from batchrun.plan.settings import NO_CHECK
+from batchrun.replies import Checker, Complaint
+
+_DEFAULT = ("not-empty", "placeholders", "markup", "blanks")
+FIT = "fit"
+"""The name under which it is said that a text would damage the document around it."""
+
+
+class RowChecks:
+    """Makes the checker of each row; `schema` is that of the prompt's outputs, if it has one."""
+
+    def __init__(self, plan: Plan, schema: Checker | None) -> None:
+        self._document = is_document(plan.input_format)
+        self._schema = schema
+        self._field = plan.output_fields[0] if len(plan.output_fields) == 1 else plan.output_column
+        self._names = named(plan)
+        self._column = plan.columns.get("text", "text")
+
+    def of(self, row: Pending) -> "SegmentChecker":
+        """The checker of one row."""
+        fields = cast("dict[str, Any]", orjson.loads(row.text))
+        return SegmentChecker(self, fields)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The checks that all rows have."""
+        return self._names
+
+    def judge(self, fields: Mapping[str, Any], text: str) -> Any | Complaint:
+        """The value of a reply, or what is wrong with it."""
+        forms: Mapping[str, str] | None = fields.get("forms") if self._document else None
+        if forms:
+            value = _form_checker(tuple(forms.items())).check(text)
+        elif self._schema is not None:
+            value = self._schema.check(text)
+        else:
+            value = text
+        if isinstance(value, Complaint):
+            return value
+        texts = self._texts(value, plural=bool(forms))
+        sources = list(cast("dict[str, str]", fields["plural"]).values()) if forms else [fields.get(self._column)]
+        known = [source for source in sources if isinstance(source, str)]
+        for each in texts:
+            if known and (complaint := self._complaint(fields, known, each)) is not None:
+                return complaint
+        return value
+
+    def _texts(self, value: Any, *, plural: bool) -> list[str]:
+        if plural:
+            return list(cast("dict[str, str]", value).values())
+        if isinstance(value, dict):
+            value = cast("dict[str, Any]", value).get(self._field)
+        return [value] if isinstance(value, str) else []
+
+    def _complaint(self, fields: Mapping[str, Any], sources: list[str], target: str) -> Complaint | None:
+        """What is wrong with one text; of a plural it may be like any form of the source (`one file` has no number)."""
+        names = self._names
+        if fields.get("kind") == Kind.CUE and self._document and names:
+            names = (*names, "lines")
+        found = [documents.failed(names, source, target) for source in sources]
+        if all(found) and found[0] is not None:
+            name, message = found[-1] or found[0]
+            return Complaint(message, name)
+        if not self._document:
+            return None
+        most = fields.get("max")
+        if isinstance(most, int) and (said := documents.maximum(most, target)) is not None:
+            return Complaint(said, "max-length")
+        said = unfit(fields, target)
+        return None if said is None else Complaint(said, FIT)
+
+
+class SegmentChecker:
+    """Checks the reply of one row."""
+
+    def __init__(self, checks: RowChecks, fields: Mapping[str, Any]) -> None:
+        self._checks = checks
+        self._fields = fields
+
+    def check(self, text: str) -> Any | Complaint:
+        """The value of the reply, or a Complaint."""
+        return self._checks.judge(self._fields, text)
+
+
+def row_checks(plan: Plan, schema: Checker | None) -> "RowChecks | Checker | None":
+    """What the replies of a plan are checked against: row by row where they are segments or have named checks."""
+    return RowChecks(plan, schema) if is_document(plan.input_format) or named(plan) else schema
+
+
+def named(plan: Plan) -> tuple[str, ...]:
+    """The checks by name that a plan has: those that are chosen, and for documents those that damage is avoided by."""
+    chosen = tuple(name for name in plan.check if name != NO_CHECK)
+    usual = _DEFAULT if is_document(plan.input_format) and NO_CHECK not in plan.check else ()
+    return tuple(dict.fromkeys((*usual, *chosen)))
+
+
+def check_named(plan: Plan, columns: Sequence[str]) -> None:
+    """Raises RefusedError where rows have no text to check replies against."""
+    column = plan.columns.get("text", "text")
+    if plan.check and not is_document(plan.input_format) and column not in columns:
+        raise RefusedError(
+            f"--check compares a reply with the column {column}, which the input does not have",
+            "name its column: --column text=NAME",
+        )
+
+
+def unfit(fields: Mapping[str, Any], target: str) -> str | None:
+    """Why a text cannot stand in the place of a segment, as its row tells."""
+    source = str(fields.get("text"))
+    plural: Mapping[str, str] | None = fields.get("plural")
+    if plural:
+        source = list(plural.values())[-1]
+    kind = Kind(str(fields.get("kind") or Kind.TEXT))
+    return documents.misfit(kind, source, target) or documents.unwritable(target, fields.get("encoding"))
+
+
+@lru_cache(maxsize=64)
+def _form_checker(forms: tuple[tuple[str, str], ...]) -> Checker:
+    return replies.checker(prompts.forms_schema(dict(forms)))

@@ -1,0 +1,44 @@
+"""Names of documents in a plan: their formats, and outputs that are a pattern with `{path}`, one file for each input."""
+
+from pathlib import Path
+
+PATH = "{path}"
+MANY = "documents"
+"""The input format of several documents."""
+DOCUMENT = "document"
+"""The output format of documents: the same file with other texts."""
+
+
+def input_format(format: str) -> str:
+    """What a plan calls the input format of one document: `po document`."""
+    return f"{format} document"
+
+
+def is_document(format: str) -> bool:
+    """Whether an input format is that of documents, whose rows are segments."""
+    return format == MANY or format.endswith(" document")
+
+
+def is_pattern(output: str | Path) -> bool:
+    """Whether an output is a file for each input file."""
+    return PATH in str(output)
+
+
+def place(output: str | Path) -> Path:
+    """The output as one name: that of a pattern without what differs by file, `de/documents` for `de/{path}`."""
+    return Path(str(output).replace(PATH, MANY))
+
+
+def file_for(output: str | Path, path: str) -> Path:
+    """The output file for the document at `path`."""
+    return Path(str(output).replace(PATH, path))
+
+
+def target_language(chosen: str | None, variables: dict[str, str]) -> str | None:
+    """The code of the language that is translated into: the chosen one, else what the prompt's variables name."""
+    from batchrun.documents import code_of  # noqa: PLC0415  its table of languages: not to look at runs
+
+    if chosen is not None:
+        return code_of(chosen) or chosen
+    named = (variables[name] for name in ("target_language", "language", "lang", "locale") if name in variables)
+    return next((code for name in named if (code := code_of(name)) is not None), None)

@@ -1,0 +1,221 @@
+"""Documents as an input: their segments are its rows.
+
+A row has `path`, `segment` (the segment's name in its document), `text`, `context`, `note` and `max`; where there are
+plural forms also `plural` (the source's forms) and `forms` (those of the target and what they are for), and `text` is the
+source's forms as JSON. `kind` and `encoding` say what can stand in the segment's place. Path and name are the row's
+identity, so that a row is the same one while its text is.
+"""
+
+import glob
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from batchrun import documents
+from batchrun.display import printable
+from batchrun.documents import Document, DocumentError, Entry
+from batchrun.errors import InputError, RefusedError
+from batchrun.models import Invalid, Kind, Row
+from batchrun.plan import patterns
+from batchrun.plan.outputs import ROW_SUFFIXES, STREAM
+from batchrun.plan.settings import Settings
+from batchrun.rows import Input, Remarks, files_of
+
+_HEAD = 64 * 1024
+_LARGEST = 256 * 1024 * 1024
+_TEXTS = (".txt", ".text")
+COLUMNS = ("path", "segment", "text", "context", "note", "max")
+
+
+class Found(NamedTuple):
+    """A document to read: what rows and outputs call it, where it is, its format."""
+
+    path: str
+    file: Path
+    format: str
+
+
+class DocumentInput(Input):
+    """The segments of documents as rows. `sources` are the documents, in the order of their rows."""
+
+    def __init__(self, name: str, sources: list[Found], settings: Settings) -> None:
+        self.kind = Kind.ROWS
+        self.id_column = None
+        self.name = printable(name)
+        self.sources = sources
+        many = patterns.is_pattern(settings.output or "") or len(sources) != 1
+        self.format = patterns.MANY if many else patterns.input_format(sources[0].format)
+        self.stem = Path(sources[0].path).stem if len(sources) == 1 else "documents"
+        self.suffix = Path(sources[0].path).suffix
+        self.size = sum(source.file.stat().st_size for source in sources)
+        self.columns = COLUMNS
+        self.where = "line {}".format
+        self.wrapped = None
+        self.remarks = Remarks()
+        self.digests: dict[str, str] = {}
+        self._language = patterns.target_language(settings.target_language, settings.variables)
+        self._existing = settings.existing
+
+    def __iter__(self) -> Iterator[Row | Invalid]:
+        for source in self.sources:
+            try:
+                data = self.read(source)
+                self.digests[source.path] = hashlib.sha256(data).hexdigest()
+                document = Document(source.format, data, language=self._language, existing=self._existing)
+                for entry in document.entries():
+                    yield _row(source.path, entry, document.encoding)
+            except DocumentError as error:
+                if len(self.sources) == 1:
+                    raise InputError(f"{self.name}: {error}", self._hint(error)) from None
+                yield Invalid(1, source.path, f"{source.path}: {error}")
+
+    def read(self, source: Found) -> bytes:
+        """The bytes of a document. Raises InputError."""
+        try:
+            if source.file.stat().st_size > _LARGEST:
+                raise InputError(f"{printable(source.path)} is larger than {_LARGEST // 1024**2} MiB.")
+            return source.file.read_bytes()
+        except OSError as error:
+            raise InputError(f"Cannot read {printable(source.path)}: {error.strerror}.") from error
+
+    def refuse_change(self, source: Found, data: bytes) -> None:
+        """Raises InputError where these are not the bytes whose segments were read."""
+        if self.digests.get(source.path) not in (None, hashlib.sha256(data).hexdigest()):
+            raise InputError(f"{printable(source.path)} changed while it was read.", "Wait until it is complete.")
+
+    def check_targets(self, output: str) -> tuple[Path, ...]:
+        """The files that an output stands for. Raises RefusedError where two are one, or one would be read the next time."""
+        if not patterns.is_pattern(output):
+            return ()
+        sources = {source.file.resolve(): source.path for source in self.sources}
+        targets: dict[Path, str] = {}
+        for source in self.sources:
+            target = patterns.file_for(output, source.path)
+            place = target.resolve()
+            if place in sources:
+                raise RefusedError(
+                    f"the output for {source.path} would overwrite {sources[place]}, which is read",
+                    "choose another --output, such as -o 'out/{path}'",
+                )
+            if place in targets:
+                raise RefusedError(f"{source.path} and {targets[place]} would have the same output, {target}")
+            if target.is_dir():
+                raise RefusedError(f"{target}: the output for {source.path} is a directory")
+            if self._would_be_read(target):
+                raise RefusedError(
+                    f"the output {target} would be part of the input the next time", "choose an --output elsewhere"
+                )
+            targets[place] = source.path
+        return tuple(targets)
+
+    def _would_be_read(self, target: Path) -> bool:
+        pattern = os.path.normpath(self.name)
+        if os.path.isdir(pattern):
+            return target.resolve().is_relative_to(Path(pattern).resolve())
+        name = os.path.normpath(target)
+        if "**" in pattern:
+            return fnmatch(name, pattern.replace(f"**{os.sep}", "").replace("**", "*"))
+        return glob.has_magic(pattern) and name.count(os.sep) == pattern.count(os.sep) and fnmatch(name, pattern)
+
+    def _hint(self, error: DocumentError) -> str | None:
+        if "name the one" in str(error):
+            return "add --target-language CODE, such as --target-language de"
+        return None
+
+
+def open_documents(settings: Settings) -> DocumentInput | None:
+    """The documents that the input is; None where it is no document, but rows. Raises RefusedError, InputError."""
+    source = settings.input
+    if source is None or source == STREAM or settings.path is not None or settings.sheet is not None:
+        return None
+    path = Path(os.path.expanduser(source))
+    if path.is_dir() or (glob.has_magic(source) and not path.exists()):
+        if not patterns.is_pattern(settings.output or ""):
+            return None
+        return DocumentInput(source, [_one_of_many(name, file) for name, file in files_of(str(path))], settings)
+    if not path.is_file():
+        return None
+    format = _format_of(path, settings)
+    if format is None:
+        return None
+    return DocumentInput(source, [Found(path.name, path, format)], settings)
+
+
+def _one_of_many(name: str, file: Path) -> Found:
+    """A file of a tree or a glob: it has to be a document. Raises InputError."""
+    head = _head(file)
+    format = documents.detect(name, head) or ("text" if documents.suffix_of(name) in _TEXTS else None)
+    if format is None and documents.suffix_of(name) == ".json" and head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
+        format = "json"
+    if format is None:
+        refusal = documents.refusal(name, head)
+        what = refusal.what if refusal is not None else "none of the document formats"
+        raise InputError(
+            f"{printable(name)} is {what}, which cannot be written back.",
+            "Name the files with a glob, such as -i 'docs/**/*.md'.",
+        )
+    return Found(name, file, format)
+
+
+def _format_of(path: Path, settings: Settings) -> str | None:
+    """The format of one file. Text and JSON are documents only where the output says so, or a tree has no rows."""
+    head = _head(path)
+    format = documents.detect(path.name, head)
+    suffix = documents.suffix_of(path.name)
+    output = settings.output or ""
+    back = patterns.is_pattern(output) or (output and documents.suffix_of(output) == suffix)
+    as_rows = settings.format == "rows"
+    if format is None and (back or as_rows) and suffix in _TEXTS:
+        return "text"
+    if suffix == ".json" and (format == "json" or back):
+        if back or as_rows:
+            return "json" if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{" else None
+        return None if documents.suffix_of(output) in ROW_SUFFIXES or _has_rows(path) else format
+    return format
+
+
+def _has_rows(path: Path) -> bool:
+    """Whether a JSON object is a wrapper around a list of rows, or cannot be read: readers of rows say what to do."""
+    try:
+        value: Any = json.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    except (ValueError, RecursionError):
+        return True
+    lists = [each for each in value.values() if isinstance(each, list) and each] if isinstance(value, dict) else []  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]  foreign JSON
+    return any(isinstance(each[0], dict) for each in lists)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  foreign JSON
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEAD)
+    except OSError as error:
+        raise InputError(f"Cannot read {printable(str(path))}: {error.strerror}.") from error
+
+
+def _row(path: str, entry: Entry, encoding: str | None) -> Row | Invalid:
+    segment = entry.segment
+    fields: dict[str, Any] = {
+        "path": path,
+        "segment": entry.name,
+        "text": segment.text.strip(),
+        "context": segment.context,
+        "note": segment.note,
+        "max": segment.max,
+        "kind": segment.kind.value,
+    }
+    if encoding is not None:
+        fields["encoding"] = encoding
+    if segment.plural is not None:
+        sources = {name: text.strip() for name, text in segment.plural.sources.items()}
+        fields |= {"text": json.dumps(sources, ensure_ascii=False), "plural": sources, "forms": segment.plural.forms}
+    try:
+        text = orjson.dumps(fields).decode()
+    except TypeError:
+        return Invalid(entry.line, printable(segment.text), "a lone surrogate, which cannot be sent")
+    return Row(entry.line, f"{path}#{entry.name}", text, fields)

@@ -1,0 +1,297 @@
+"""Documents from the command line: translated, written back, gone on with, refused."""
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import polib
+import pytest
+from test_documents_keyed import CATALOG, PROPERTIES, STRINGS, YAML
+from test_documents_markdown import MARKDOWN
+from test_documents_po import PO
+from test_documents_subtitles import SRT, VTT
+from test_documents_xml import ANDROID, RESX, TMX, TS, XLIFF2, XLIFF12
+from translator import Translator, batchrun, shout, translator
+
+FILES = {
+    "movie.srt": SRT,
+    "movie.vtt": VTT,
+    "messages.po": PO,
+    "README.md": MARKDOWN,
+    "en.json": '{\n  "menu": {\n    "open": "Open {name}"\n  },\n  "item_one": "{{count}} item",\n  "item_other": "{{count}} items"\n}\n',
+    "app_en.arb": '{\n  "@@locale": "en",\n  "hello": "Hello {name}"\n}\n',
+    "Localizable.xcstrings": CATALOG,
+    "strings.xml": ANDROID,
+    "a.xlf": XLIFF12,
+    "b.xliff": XLIFF2,
+    "app_pl.ts": TS,
+    "Strings.resx": RESX,
+    "memory.tmx": TMX,
+    "en.yml": YAML,
+    "Localizable.strings": STRINGS,
+    "messages.properties": PROPERTIES,
+}
+
+
+@pytest.fixture(autouse=True)
+def _alone(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "test")
+
+
+@pytest.fixture
+def provider() -> Iterator[Translator]:
+    with translator() as found:
+        yield found
+
+
+def translate(provider: Translator, source: str, output: str | None, *more: str) -> int:
+    place = () if output is None else ("-o", output)
+    url = ("--base-url", provider.base_url, "-m", "m", "-q")
+    return batchrun("run", "-i", source, "-p", "translate", "--set", "language=Polish", *place, *url, *more)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_document_is_translated_into_the_same_file(name: str, provider: Translator):
+    Path(name).write_text(FILES[name], encoding="utf-8", newline="")
+    assert translate(provider, name, f"out-{name}") == 0
+    old, new = FILES[name].splitlines(), Path(f"out-{name}").read_text(encoding="utf-8").splitlines()
+    assert provider.calls
+    assert new != old
+    kept = [line for line in old if line in new]
+    assert len(kept) >= len(old) // 3
+    assert Path(name).read_text(encoding="utf-8") == FILES[name]
+    calls = len(provider.calls)
+    assert translate(provider, name, f"out-{name}") == 0
+    assert len(provider.calls) == calls
+
+
+def test_plural_forms_are_one_request_with_the_keys_of_the_target(provider: Translator):
+    Path("a.po").write_text(PO, encoding="utf-8")
+    assert translate(provider, "a.po", "pl.po") == 0
+    bodies = [body for body in provider.bodies if "response_format" in body]
+    assert len(bodies) == 1
+    assert list(bodies[0]["response_format"]["json_schema"]["schema"]["properties"]) == ["form_0", "form_1", "form_2"]
+    entry = next(entry for entry in polib.pofile("pl.po") if entry.msgid_plural)
+    assert entry.msgstr_plural == {n: f"form_{n} %d FILES" for n in range(3)}
+    assert polib.pofile("pl.po").find("Open", msgctxt="menu").msgstr == "Otwórz"
+
+
+def test_existing_translations_are_made_again_where_that_is_chosen(provider: Translator):
+    Path("a.po").write_text(PO, encoding="utf-8")
+    assert translate(provider, "a.po", "pl.po", "--existing", "fuzzy") == 0
+    assert polib.pofile("pl.po").find("New %d").msgstr == "NEW %d"
+    assert polib.pofile("pl.po").find("New %d").flags == ["python-format"]
+
+
+def test_a_cue_that_is_put_in_front_costs_one_call(provider: Translator):
+    Path("a.srt").write_text(SRT, encoding="utf-8")
+    assert translate(provider, "a.srt", "b.srt") == 0
+    provider.calls.clear()
+    Path("a.srt").write_text("1\n00:00:00,000 --> 00:00:00,500\nNew\n\n" + SRT, encoding="utf-8")
+    assert translate(provider, "a.srt", "b.srt") == 0
+    assert provider.calls == ["New"]
+    assert Path("b.srt").read_text(encoding="utf-8").startswith("1\n00:00:00,000 --> 00:00:00,500\nNEW\n\n1\n")
+
+
+def test_a_text_that_changed_under_its_id_is_drift(provider: Translator, capsys: pytest.CaptureFixture[str]):
+    Path("en.json").write_text('{\n  "a": "one",\n  "b": "two"\n}\n', encoding="utf-8")
+    assert translate(provider, "en.json", "pl.json") == 0
+    Path("en.json").write_text('{\n  "a": "one",\n  "b": "three"\n}\n', encoding="utf-8")
+    assert translate(provider, "en.json", "pl.json") == 2
+    assert "1 row would send another request" in capsys.readouterr().err
+    assert translate(provider, "en.json", "pl.json", "--update") == 0
+    assert provider.calls == ["one", "two", "three"]
+    assert json.loads(Path("pl.json").read_text(encoding="utf-8")) == {"a": "ONE", "b": "THREE"}
+
+
+def test_a_reply_that_fails_a_check_is_asked_again_with_the_complaint():
+    answers = iter(["BEFORE", "HELLO {name}"])
+    with translator(lambda text: next(answers)) as provider:
+        Path("en.json").write_text('{\n  "a": "hello {name}"\n}\n', encoding="utf-8")
+        assert translate(provider, "en.json", "pl.json") == 0
+    assert json.loads(Path("pl.json").read_text(encoding="utf-8")) == {"a": "HELLO {name}"}
+    said = provider.bodies[1]["messages"][-1]["content"]
+    assert said.startswith("Your reply cannot be used: the placeholder {name} of the source is missing")
+
+
+def test_a_segment_that_fails_keeps_its_source_and_is_listed(capsys: pytest.CaptureFixture[str]):
+    with translator(lambda text: "lost" if "{" in text else shout(text)) as provider:
+        Path("en.json").write_text('{\n  "a": "hello {name}",\n  "b": "two"\n}\n', encoding="utf-8")
+        assert translate(provider, "en.json", "pl.json", "--schema-retries", "1") == 3
+    assert len(provider.calls) == 3
+    assert json.loads(Path("pl.json").read_text(encoding="utf-8")) == {"a": "hello {name}", "b": "TWO"}
+    failed = json.loads(Path("pl.errors.jsonl").read_text(encoding="utf-8"))
+    assert (failed["path"], failed["segment"], failed["text"]) == ("en.json", "/a", "hello {name}")
+    assert failed["_batchrun"]["cause"] == "fails the check placeholders"
+    assert "fails the check placeholders (line 2)" in capsys.readouterr().err
+
+
+def test_a_text_that_would_damage_the_document_is_not_spliced():
+    with translator(lambda text: text.upper().replace("<B>", "<b>").replace("</B>", "</b") + " & more") as provider:
+        Path("strings.xml").write_text('<resources><string name="a">x <b>y</b></string></resources>', encoding="utf-8")
+        assert translate(provider, "strings.xml", "pl.xml", "--check", "none", "--schema-retries", "0") == 3
+    assert Path("pl.xml").read_text(encoding="utf-8") == '<resources><string name="a">x <b>y</b></string></resources>'
+
+
+def test_checks_by_name_hold_for_plain_rows_too():
+    Path("a.jsonl").write_text('{"text": "12 rows"}\n{"text": "13 rows"}\n', encoding="utf-8")
+    with translator(lambda text: text.upper().replace("13", "14")) as provider:
+        assert translate(provider, "a.jsonl", "b.jsonl", "--check", "numbers", "--schema-retries", "0") == 3
+    assert json.loads(Path("b.jsonl").read_text(encoding="utf-8"))["output"] == "12 ROWS"
+    reason = json.loads(Path("b.errors.jsonl").read_text(encoding="utf-8"))["_batchrun"]
+    assert reason["cause"] == "fails the check numbers"
+
+
+def test_resume_and_export_need_no_source(provider: Translator):
+    Path("a.srt").write_text(SRT, encoding="utf-8")
+    assert translate(provider, "a.srt", "b.srt") == 0
+    whole = Path("b.srt").read_bytes()
+    Path("a.srt").unlink()
+    Path("b.srt").unlink()
+    assert batchrun("export", "last", "--output", "c.srt") == 0
+    assert Path("c.srt").read_bytes() == whole
+    assert batchrun("export", "last", "--output", "c.jsonl") == 0
+    assert json.loads(Path("c.jsonl").read_text(encoding="utf-8").partition("\n")[0])["text"] == "Hello <i>there</i>."
+
+
+def test_a_run_that_ends_early_leaves_a_partial_document(provider: Translator):
+    Path("a.srt").write_text(SRT, encoding="utf-8")
+    assert translate(provider, "a.srt", "b.srt", "--max-requests", "1") == 6
+    assert not Path("b.srt").exists()
+    partial = Path("b.srt.partial").read_text(encoding="utf-8")
+    assert "HELLO <i>THERE</i>." in partial
+    assert "How are\nyou?" in partial
+    assert batchrun("resume", "b.srt", "--max-requests", "9", "-q") == 0
+    assert "HOW ARE\nYOU?" in Path("b.srt").read_text(encoding="utf-8")
+    assert not Path("b.srt.partial").exists()
+
+
+def test_segments_as_rows(provider: Translator, capsys: pytest.CaptureFixture[str]):
+    Path("a.srt").write_text(SRT, encoding="utf-8")
+    assert translate(provider, "a.srt", "-", "--format", "rows") == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert list(rows[0])[:6] == ["path", "segment", "text", "context", "note", "max"]
+    assert [row["output"] for row in rows] == [shout(row["text"]) for row in rows]
+
+
+def tree(*names: str) -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(f"# {Path(name).stem}\n\nfine *words* of {name}\n", encoding="utf-8")
+
+
+def test_a_tree_goes_in_and_the_same_tree_comes_out(provider: Translator):
+    tree("docs/a.md", "docs/sub/b.md", "docs/sub/deep/c.md")
+    assert translate(provider, "docs/**/*.md", "pl/{path}") == 0
+    found = sorted(path.as_posix() for path in Path("pl").rglob("*.md"))
+    assert found == ["pl/docs/a.md", "pl/docs/sub/b.md", "pl/docs/sub/deep/c.md"]
+    assert Path("pl/docs/sub/b.md").read_text(encoding="utf-8") == "# B\n\nFINE *WORDS* OF DOCS/SUB/B.MD\n"
+    calls = len(provider.calls)
+    tree("docs/new.md")
+    assert translate(provider, "docs/**/*.md", "pl/{path}") == 0
+    assert len(provider.calls) == calls + 2
+    assert translate(provider, "docs", "flat/{path}") == 0
+    assert Path("flat/sub/deep/c.md").is_file()
+
+
+def test_one_file_that_fails_does_not_hold_back_the_others():
+    tree("docs/a.md", "docs/b.md")
+    with translator(lambda text: "" if "b.md" in text else shout(text)) as provider:
+        assert translate(provider, "docs", "pl/{path}", "--schema-retries", "0") == 3
+    assert Path("pl/a.md").read_text(encoding="utf-8").startswith("# A\n\nFINE")
+    assert Path("pl/b.md").read_text(encoding="utf-8") == "# B\n\nfine *words* of docs/b.md\n"
+    assert json.loads(Path("pl/documents.errors.jsonl").read_text(encoding="utf-8"))["path"] == "b.md"
+
+
+def test_at_an_early_end_finished_documents_are_in_place(provider: Translator):
+    tree("docs/a.md", "docs/b.md")
+    assert translate(provider, "docs", "pl/{path}", "--max-requests", "3", "--concurrency", "1") == 6
+    assert Path("pl/a.md").is_file()
+    assert not Path("pl/b.md").exists()
+    assert Path("pl/b.md.partial").is_file()
+    assert batchrun("resume", "pl/{path}", "--max-requests", "9", "-q") == 0
+    assert Path("pl/b.md").is_file()
+    assert not Path("pl/b.md.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "said"),
+    [
+        ("docs", "docs/{path}", "next time"),
+        ("docs", "docs/pl/{path}", "next time"),
+        ("docs/*.md", "{path}", "would overwrite docs/a.md"),
+        ("docs/**/*.md", "docs/pl/{path}", "next time"),
+        ("docs", "pl/same{path}/../x.md", "same output"),
+        ("docs/a.md", "docs/a.md", "would overwrite"),
+        ("mixed", "pl/{path}", "mixed/page.html is an HTML page"),
+    ],
+)
+def test_what_would_lose_a_file_is_refused_before_any_call(
+    source: str, output: str, said: str, provider: Translator, capsys: pytest.CaptureFixture[str]
+):
+    tree("docs/a.md", "docs/b.md", "mixed/a.md")
+    Path("mixed/page.html").write_text("<html></html>", encoding="utf-8")
+    before = {path: hashlib.sha256(path.read_bytes()).digest() for path in Path("docs").rglob("*.md")}
+    assert translate(provider, source, output) == 2
+    assert re.sub(r"\s+", " ", capsys.readouterr().err).replace("page.html is", "mixed/page.html is").find(said) >= 0
+    assert provider.calls == []
+    assert before == {path: hashlib.sha256(path.read_bytes()).digest() for path in Path("docs").rglob("*.md")}
+
+
+def test_an_output_that_belongs_to_no_run_is_not_replaced(provider: Translator):
+    tree("docs/a.md", "pl/a.md")
+    assert translate(provider, "docs", "pl/{path}") == 2
+    assert provider.calls == []
+
+
+def test_a_document_with_nothing_to_translate_comes_back_the_same(provider: Translator):
+    Path("a.po").write_text('msgid ""\nmsgstr ""\n\nmsgid "a"\nmsgstr "b"\n', encoding="utf-8")
+    assert translate(provider, "a.po", "b.po") == 0
+    assert Path("b.po").read_bytes() == Path("a.po").read_bytes()
+    assert provider.calls == []
+
+
+def test_text_is_a_document_where_the_output_says_so(provider: Translator):
+    Path("book.txt").write_text("It was the best\nof times.\n\nIt was the worst.\n", encoding="utf-8")
+    assert translate(provider, "book.txt", "book.pl.txt") == 0
+    assert Path("book.pl.txt").read_text(encoding="utf-8") == "IT WAS THE BEST\nOF TIMES.\n\nIT WAS THE WORST.\n"
+    assert translate(provider, "book.txt", "lines.jsonl") == 0
+    assert len(Path("lines.jsonl").read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_a_file_that_is_not_of_its_format_is_named_with_its_line(
+    provider: Translator, capsys: pytest.CaptureFixture[str]
+):
+    Path("a.po").write_text('msgid "a"\nmsgstr ""\noops\n', encoding="utf-8")
+    assert translate(provider, "a.po", "b.po") == 2
+    assert "a.po: line 3: not an entry of a PO file" in capsys.readouterr().err
+    Path("a.tmx").write_text(TMX, encoding="utf-8")
+    url = ("--base-url", provider.base_url, "-m", "m")
+    assert batchrun("run", "-i", "a.tmx", "-p", "{{ text }}", "-o", "b.tmx", *url) == 2
+    assert "--target-language" in capsys.readouterr().err
+
+
+MANUAL = Path(__file__).parent.parent / "docs" / "documents.md"
+COMMANDS = re.findall(
+    r"^(?:\|[^|]*\| `|    )batchrun (-i .*?)(?:`|$)", MANUAL.read_text(encoding="utf-8"), re.MULTILINE
+)
+
+
+def test_the_manual_has_a_command_for_every_format():
+    assert len(COMMANDS) == 18
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_of_the_manual_does_what_it_says(command: str, provider: Translator):
+    tree("docs/a.md", "docs/sub/b.md")
+    for name, text in (FILES | {"book.txt": "One.\n\nTwo.\n"}).items():
+        Path(name).write_text(text, encoding="utf-8", newline="")
+    args = shlex.split(command)
+    assert batchrun("run", *args, "--base-url", provider.base_url, "-m", "m", "-q") == 0
+    output = Path(args[args.index("-o") + 1].replace("{path}", "docs/sub/b.md"))
+    source = Path(args[1].replace("**/*.md", "sub/b.md"))
+    assert provider.calls
+    assert output.read_bytes() != source.read_bytes()
