@@ -78,10 +78,15 @@ def _judge_reply(answer: Answer, tries: Tries, health: Health, policy: Policy) -
 
 
 def _misfit(answer: Answer, complaint: str, tries: Tries, health: Health, policy: Policy) -> Verdict:
-    """A reply that does not fit the schema. Without --schema-retries the user has said what becomes of such rows."""
+    """A reply that does not fit the schema or fails a check. Without --schema-retries the user has said what becomes of such rows."""
     if unlikely := sorted(answer.flags & {Flag.TRUNCATED, Flag.REFUSED, Flag.FILTERED}):
         said = f"the reply is {unlikely[0]} and does not fit the schema: {complaint}"
         return GiveUp(unlikely[0], said, final=True)
+    if health.none_fits and policy.schema_retries and answer.check is not None:
+        return StopRun(
+            f"the replies to {len(health.misfits)} rows fail checks, and none passes: {complaint}",
+            "choose another model or prompt, or leave checks out (--check none)",
+        )
     if health.none_fits and policy.schema_retries:
         return StopRun(
             f"the replies to {len(health.misfits)} rows do not fit the schema, and none does: {complaint}",
@@ -89,7 +94,7 @@ def _misfit(answer: Answer, complaint: str, tries: Tries, health: Health, policy
             "for it (--param 'response_format={…}'); with --schema-retries 0 such rows fail and the run goes on",
         )
     if tries.asks > policy.schema_retries:
-        return GiveUp(Meaning.MISFIT, complaint, final=True)
+        return GiveUp(answer.cause, complaint, final=True)
     return AskAgain(complaint)
 
 
