@@ -12,7 +12,6 @@ MODES = ("auto", "echo", "translate", "summarize", "broken")
 """`auto` is `translate` or `summarize` where the instructions ask for it, else `echo`."""
 _SENTENCE = re.compile(r"[.!?](?=\s|$)|[。！？]")
 _WRAPPED = re.compile(r"\A\s*<([A-Za-z][\w-]*)>\n(.*)\n</\1>\s*\Z", re.DOTALL)
-_TASK = re.compile(r"(translat)|summar", re.IGNORECASE)
 # What a translation keeps to the character; a letter that stands in none of these is translated.
 _PLACEHOLDER = (
     r"\{\{.*?\}\}|\{%.*?%\}|\$t\([^()]*\)|\$?\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}"
@@ -20,7 +19,9 @@ _PLACEHOLDER = (
 )
 _TAG = r"<!--.*?-->|</?[A-Za-z][^<>]*>"
 _KEPT = re.compile(
-    rf"```.*?```|~~~.*?~~~|`+[^`\n]*`+|{_PLACEHOLDER}|{_TAG}|&#?\w+;"
+    # Plain words come first, many at a time: nothing else can begin in them, and this makes it ten times faster.
+    r"(?P<plain>(?:[^\W\d_]++(?=[\s,;!?\"'()]|\.(?:\s|\Z)|\Z)[\s,;!?.\"'()]*+)++)"
+    rf"|```.*?```|~~~.*?~~~|`+[^`\n]*`+|{_PLACEHOLDER}|{_TAG}|&#?\w+;"
     r"|\]\([^()\s]*\)|\[[^\]\n]*\]:[^\n]*|[A-Za-z][\w+.-]*://[^\s<>\"')\]]*|[\w.+-]+@[\w-]+\.[\w.-]+|[@#]\w+"
     r"|\\[A-Za-z]+|__\w+__|\b\w*[\d_]\w*\b|(?<=[^\s\w]):\w+|(?<=\s):[a-z]\w*",
     re.DOTALL,
@@ -40,8 +41,9 @@ def mode_for(mode: str, instructions: str) -> str:
     """The mode in which to answer: `auto` by the first word of the instructions that says what is wanted."""
     if mode != "auto":
         return mode
-    found = _TASK.search(instructions)
-    return "echo" if found is None else "translate" if found[1] else "summarize"
+    text = instructions.lower()
+    places = {place: name for name in ("translate", "summarize") if (place := text.find(name[:6])) >= 0}
+    return places[min(places)] if places else "echo"
 
 
 def say(mode: str, text: str, size: int, seed: int) -> str:
@@ -60,8 +62,9 @@ def translated(text: str) -> str:
     parts: list[str] = []
     at = 0
     for kept in _KEPT.finditer(text):
-        parts += [text[at : kept.start()].translate(_ACCENTS), kept[0]]
-        at = kept.end()
+        if kept["plain"] is None:
+            parts += [text[at : kept.start()].translate(_ACCENTS), kept[0]]
+            at = kept.end()
     parts.append(text[at:].translate(_ACCENTS))
     whole = "".join(parts)
     opening = _OPENING.match(whole)
