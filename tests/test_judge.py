@@ -87,6 +87,7 @@ WITHIN = [
     ({"status": 429, "title": "x", "detail": "too many"}, 429, "too many"),
     ([{"error": {"code": 429, "message": "exhausted", "status": "RESOURCE_EXHAUSTED"}}], 429, "exhausted"),
     (b'data: {"error": {"message": "died", "code": 500}}\n\ndata: [DONE]\n\n', 500, "died"),
+    ({"choices": [{"error": {"message": "gone", "code": 502}, "finish_reason": "error"}]}, 502, "gone"),
     ({"error": "model is loading"}, 200, "model is loading"),
     ({"error": {"message": "odd", "code": 40303}}, 200, "odd"),
     ({"base_resp": {"status_code": 1002, "status_msg": "rate limit"}}, 200, "rate limit"),

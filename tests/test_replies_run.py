@@ -10,7 +10,7 @@ from engine import WITH_SCHEMA, Answer, Provider, Stage, exchange, garbage, ok, 
 
 from batchrun.engine.export import export
 from batchrun.errors import ExitCode
-from batchrun.events import RowFinished
+from batchrun.events import Notice, RowFinished
 from batchrun.journal import Reader
 from batchrun.models import Flag, State
 from batchrun.report import words
@@ -136,13 +136,16 @@ async def test_finish_reasons_decide_what_becomes_of_a_row(tmp_path: Path) -> No
         "row 5": "end_turn",
     }
     stage, provider = Stage(tmp_path, 6), Provider({row: [says("so f", finish)] for row, finish in finishes.items()})
-    await stage.play(provider)
+    story = await stage.play(provider)
     assert stage.states == ["done", "done", "failed", "done", "done", "done"]
     assert [sorted(record.flags) for record in stage.records] == [["truncated"], ["filtered"], [], ["odd"], [], []]
     failed = stage.records[2]
     assert (failed.cause, failed.final) == ("the reply broke off", False)
     assert (stage.totals.odd, stage.totals.truncated, stage.totals.filtered) == (1, 1, 1)
     assert "1 truncated, 1 filtered, 1 odd" in words.account(stage.totals)
+    told = [event.message for event in story.of(Notice) if "flagged odd" in event.message]
+    assert len(told) == 1
+    assert "'eureka'" in told[0]
     with Reader.open(stage.path) as reader:
         assert reader.check() == []
 

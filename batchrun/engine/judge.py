@@ -90,7 +90,7 @@ def _check(reply: Reply, checker: ReplyChecker | None) -> tuple[str | None, str 
 
 def _failed(request: Request, exchange: Exchange, hints: Hints, meanings: Meanings, mask: Mask) -> Answer:
     if exchange.fault is not None:
-        unreadable = exchange.fault is Fault.ENCODING
+        unreadable = exchange.fault in (Fault.ENCODING, Fault.PROTOCOL)
         return Answer(
             0, exchange.fault, exchange.sent, message=exchange.detail, left=exchange.left, unreadable=unreadable
         )

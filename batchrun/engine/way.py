@@ -26,7 +26,7 @@ from batchrun.errors import ExitCode, StorageError
 from batchrun.events import AttemptStarted, Emit, Notice, RowLost
 from batchrun.journal import End, Journal
 from batchrun.limits import Gate, GateClosed, NeverFits, Permit
-from batchrun.models import Blank, Exchange, Outcome, Request, State
+from batchrun.models import Blank, Exchange, Flag, Outcome, Request, State
 from batchrun.plan import Plan
 from batchrun.plan.blanks import Blanks, blanks_of
 from batchrun.plan.rendering import prompt_of
@@ -51,6 +51,8 @@ from batchrun.rows import restore
 
 log = logging.getLogger(__name__)
 
+MOST_ODD = 5
+"""Finish reasons that are not known and are named."""
 MOST_HELD = 1000
 """Failures that are held back at most: so many that are not alike are about their rows."""
 MOST_REFUSALS = 20
@@ -103,6 +105,7 @@ class Way:
         )
         self._held: list[tuple[Job, GiveUp]] = []
         self._looking_elsewhere = False
+        self._odd: set[str] = set()
         self._slow: Slow | None = None
         copied = plan.blank is Blank.COPY
         self._blanks = blanks_of(plan, prompt_of(plan)) if copied else Blanks((), None)
@@ -319,6 +322,8 @@ class Way:
     ) -> None:
         match verdict:
             case Done():
+                if judged.answer.flags:
+                    self._tell_of_odd(judged)
                 outcome = Outcome(State.DONE, True, None, None, judged.answer.flags, judged.value)
                 if not await self._at.posting.put(job, judged, outcome, stored):
                     await self._finish(job, outcome)
@@ -369,6 +374,14 @@ class Way:
         held, self._held = self._held, []
         for job, verdict in held:
             await self._write(job, failure(verdict))
+
+    def _tell_of_odd(self, judged: Judged) -> None:
+        """Name a finish reason that nobody knows, once."""
+        word = judged.reply.finish if judged.reply is not None and Flag.ODD in judged.answer.flags else None
+        if word is not None and word not in self._odd and len(self._odd) < MOST_ODD:
+            self._odd.add(word)
+            said = f"a reply ended for a reason that is not known, {word[:60]!r}: such replies are flagged odd"
+            self._emit(Notice(said, self._loop.time()))
 
     def _mind_the_breaker(self) -> None:
         """Send single requests while the provider is down, loads its model, or may have refused for good."""

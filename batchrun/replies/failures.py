@@ -60,7 +60,7 @@ def error_within(body: bytes | str) -> int | None:
     said = _object(body)
     if said is None:
         return None
-    inner = said.get("error") or _base_resp(said)
+    inner = _inner(said)
     worded = any(said.get(name) for name in ("message", "msg", "detail"))
     coded = any(said.get(name) not in (None, "", 0) for name in ("code", "status", "error_code", "type"))
     if not inner and said.get("object") != "error" and not (worded and coded and "choices" not in said):
@@ -70,10 +70,13 @@ def error_within(body: bytes | str) -> int | None:
     return next((status for code in codes if (status := _status(code))), 0)
 
 
-def _base_resp(said: dict[str, Any]) -> dict[str, Any] | None:
-    """MiniMax's account of a request, where that is a failure."""
-    found = said.get("base_resp")
-    return found if is_object(found) and found.get("status_code") else None
+def _inner(said: dict[str, Any]) -> Any:
+    """The member that tells what is wrong: `error`, of the first choice too (OpenRouter); MiniMax's `base_resp`."""
+    choices, base = said.get("choices"), said.get("base_resp")
+    if is_object(base) and base.get("status_code"):
+        return said.get("error") or base
+    first = choices[0] if is_array(choices) and choices else None
+    return said.get("error") or (first.get("error") if is_object(first) else None)
 
 
 def _status(code: Any) -> int | None:
@@ -97,7 +100,7 @@ def _object(body: bytes | str) -> dict[str, Any] | None:
 
 
 def _from_object(said: dict[str, Any]) -> ErrorInfo:
-    inner = said.get("error") or _base_resp(said)
+    inner = _inner(said)
     errors = said.get("errors")
     if not inner and is_array(errors) and errors:
         inner = errors[0]
