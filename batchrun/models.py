@@ -148,6 +148,7 @@ class Fault(StrEnum):
     TOO_LARGE = "reply too large"
     ENCODING = "an encoding that cannot be undone"
     PROTOCOL = "not HTTP"
+    OUTAGE = "no answer since before an outage"
 
 
 class Exchange(NamedTuple):

@@ -123,6 +123,16 @@ class Provider:
         finally:
             self._open -= 1
 
+    def renew(self) -> None:
+        """There are no connections."""
+
+    def end(self, *, before: float) -> int:
+        """Nothing is ended."""
+        return 0
+
+    async def reachable(self, *, seconds: float) -> bool:
+        return True
+
     @staticmethod
     def mask(text: str) -> str:
         """There is no secret to mask."""

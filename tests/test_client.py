@@ -286,6 +286,8 @@ class Silence:
 
     async def close(self) -> None: ...
 
+    def renew(self) -> None: ...
+
     async def post(self, endpoint: Endpoint, body: bytes) -> Answer:
         return await asyncio.get_running_loop().create_future()
 
@@ -329,6 +331,45 @@ async def test_connections_are_kept(connect: Connect):
         for _ in range(5):
             await client.send(ASK, timeout=5)
     assert (len(server.calls), server.connections) == (5, 1)
+
+
+async def test_after_an_outage_no_connection_from_before_is_used_again(connect: Connect):
+    async with FaultServer() as server, connect(server) as client:
+        await client.send(ASK, timeout=5)
+        client.renew()
+        for _ in range(3):
+            await client.send(ASK, timeout=5)
+    assert (len(server.calls), server.connections) == (4, 2)
+
+
+async def test_what_left_before_an_outage_can_be_ended_and_nothing_else(connect: Connect):
+    asked = asyncio.Queue[None]()
+
+    async def wait(peer: Peer) -> None:
+        asked.put_nowait(None)
+        await hang(peer)
+
+    async with FaultServer(wait, wait, whole()) as server, connect(server) as client:
+        old = asyncio.create_task(client.send(ASK, timeout=30))
+        await asyncio.wait_for(asked.get(), 5)
+        moment = time.monotonic()
+        newer = asyncio.create_task(client.send(ASK, timeout=30))
+        await asyncio.wait_for(asked.get(), 5)
+        assert client.end(before=moment) == 1
+        ended = await old
+        assert old.cancelling() == 0
+        assert client.end(before=moment) == 0
+        assert not newer.done()
+        newer.cancel()
+        assert (await client.send(ASK, timeout=5)).status == 200
+    assert (ended.fault, ended.sent, ended.status) == (Fault.OUTAGE, True, 0)
+
+
+async def test_whether_the_host_accepts_connections(connect: Connect, unused_port: int):
+    async with FaultServer() as server:
+        assert await connect(server).reachable(seconds=5)
+    assert not server.calls
+    assert not await connect(f"http://127.0.0.1:{unused_port}/v1").reachable(seconds=5)
 
 
 async def test_more_requests_than_aiohttp_would_allow_are_in_flight_at_once(connect: Connect):

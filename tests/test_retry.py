@@ -138,7 +138,7 @@ def test_what_is_about_the_row_fails_it_for_good_after_one_call(answer: Answer, 
 
 PASSING = [
     *(Answer(status, message="m") for status in (408, 409, 500, 502, 503, 504, 520, 521, 524, 529, 599, 600)),
-    *(Answer(0, fault) for fault in Fault if fault not in (Fault.TOO_LARGE, Fault.ENCODING)),
+    *(Answer(0, fault) for fault in Fault if fault not in (Fault.TOO_LARGE, Fault.ENCODING, Fault.OUTAGE)),
     *(Answer(200, defect=why) for why in ("HTML", "an empty body", "null", "[]", "cut JSON", "no choices")),
 ]
 
@@ -415,7 +415,7 @@ def test_any_answer_below_500_closes_the_breaker(answer: Answer) -> None:
     for seq in range(ALIKE):
         health.observe(LOST, seq, 1.0)
     assert health.breaker_open
-    health.observe(answer, 1, 2.0)
+    health.observe(answer._replace(left=1.5), 1, 2.0)
     assert not health.breaker_open
     assert health.down_since is None
 
@@ -452,6 +452,37 @@ def test_one_row_that_always_fails_is_no_outage() -> None:
     for attempt in range(1, 5):
         assert isinstance(verdict(Answer(500), health, seq=7, tries=Tries(attempt, 0, 0)), RetryIn)
     assert isinstance(verdict(Answer(500), health, seq=7, tries=Tries(5, 0, 0)), GiveUp)
+
+
+def test_what_was_on_its_way_when_the_breaker_opened_does_not_close_it() -> None:
+    health = Health(succeeded=True)
+    for seq in range(ALIKE):
+        health.observe(Answer(500, left=1.0), seq, 5.0)
+    health.observe(Answer(200, left=4.9), 100, 5.1)
+    assert health.breaker_open
+    health.observe(Answer(200, left=5.1), 101, 5.2)
+    assert not health.breaker_open
+
+
+def test_a_provider_that_accepts_no_connection_is_down_until_something_that_left_since_is_answered() -> None:
+    health = Health()
+    health.unreachable(1.0)
+    assert not health.breaker_open  # nothing has succeeded: the cause may be ours
+    health.observe(Answer(200, left=1.0), 1, 2.0)
+    health.unreachable(3.0)
+    assert health.breaker_open
+    health.observe(Answer(404, left=3.5), 2, 4.0)
+    assert not health.breaker_open
+
+
+def test_an_attempt_that_was_lost_in_an_outage_costs_nothing_and_says_nothing() -> None:
+    health, answer = Health(succeeded=True), Answer(0, Fault.OUTAGE)
+    for seq in range(5 * ALIKE):
+        health.observe(answer, seq, 5.0)
+        assert decide(answer, Tries(9, 9, 0), health, Policy(), 5.0) == RetryIn(0.0, counts=False)
+    assert answer.maybe_paid
+    assert not health.breaker_open
+    assert health.undoubted
 
 
 def test_a_breaker_never_opens_before_anything_succeeded() -> None:

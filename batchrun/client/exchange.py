@@ -17,7 +17,7 @@ from batchrun.client.secrets import secret_values
 from batchrun.client.session import SessionWire
 from batchrun.client.trust import Target
 from batchrun.client.wire import MAX_REPLY_BYTES, NO_RECIPE, UNSENT, Recipe, Token, Wire
-from batchrun.errors import RefusedError
+from batchrun.errors import HostError, RefusedError
 from batchrun.models import Exchange, Fault, Request
 from batchrun.secrecy import Mask
 
@@ -62,6 +62,7 @@ class Client:
         self._max_reply_bytes = max_reply_bytes
         self._mask = Mask(self._secrets())
         self._wire: Wire | None = None
+        self._sending: dict[_Deadline, float] = {}
 
     def _check_secrets(self, allow_insecure_http: bool) -> None:
         if self._api_key is not None:
@@ -126,6 +127,26 @@ class Client:
         """
         await reach(self._url, self._proxy, self._tls, seconds=_PREFLIGHT_SECONDS)
 
+    async def reachable(self, *, seconds: float) -> bool:
+        """Whether the host accepts a connection now, through the proxy if there is one; nothing is asked."""
+        try:
+            await reach(self._url, self._proxy, self._tls, seconds=seconds)
+        except HostError:
+            return False
+        return True
+
+    def renew(self) -> None:
+        """From now on use no connection that was in use before."""
+        if self._wire is not None:
+            self._wire.renew()
+
+    def end(self, *, before: float) -> int:
+        """End every exchange that left before that moment, as `Fault.OUTAGE`; how many there were."""
+        old = [deadline for deadline, left in self._sending.items() if left < before]
+        for deadline in old:
+            deadline.fire(Fault.OUTAGE)
+        return len(old)
+
     async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109 # one timer is cheaper than asyncio.timeout by a tenth of a request
         """Send `request` once; `timeout` seconds are the deadline for everything, from the name to the last byte.
 
@@ -136,19 +157,21 @@ class Client:
         assert wire is not None, "the client was entered"
         left = self._clock()
         deadline = _Deadline(timeout)
+        self._sending[deadline] = left
         try:
             status, headers, body = await wire.post(request.endpoint, request.body)
         except (asyncio.CancelledError, *WIRE_ERRORS) as error:
             return self._without_answer(error, deadline, left)
         finally:
             deadline.timer.cancel()
+            del self._sending[deadline]
         if body[:1] in COMPRESSED:
             body = undone(body, self._max_reply_bytes)
         return Exchange(status, headers, body, left, self._clock(), None, "", True)
 
     def _without_answer(self, error: BaseException, deadline: "_Deadline", left: float) -> Exchange:
         if deadline.passed(error):
-            fault, detail, sent = _late(error, deadline.seconds)
+            fault, detail, sent = _late(error, deadline)
         elif isinstance(error, asyncio.CancelledError):
             raise error
         else:
@@ -156,33 +179,38 @@ class Client:
         return Exchange(0, _NO_HEADERS, b"", left, self._clock(), fault, self._mask.text(detail), sent)
 
 
-def _late(error: BaseException, seconds: float) -> Verdict:
-    if UNSENT in error.args:
-        return Verdict(Fault.CONNECT, f"no connection within {seconds:g} s", sent=False)
-    return Verdict(Fault.DEADLINE, f"no whole answer within {seconds:g} s", sent=True)
+def _late(error: BaseException, deadline: "_Deadline") -> Verdict:
+    sent = UNSENT not in error.args
+    if deadline.fault is Fault.OUTAGE:
+        return Verdict(Fault.OUTAGE, "the provider was down since, and this connection is from before", sent=sent)
+    if not sent:
+        return Verdict(Fault.CONNECT, f"no connection within {deadline.seconds:g} s", sent=False)
+    return Verdict(Fault.DEADLINE, f"no whole answer within {deadline.seconds:g} s", sent=True)
 
 
 class _Deadline:
-    """Cancels the current task after some seconds, and afterwards tells its own cancellation from another's."""
+    """Cancels the current task after some seconds, or before, and tells its own cancellation from another's."""
 
-    __slots__ = ("_before", "_fired", "_task", "seconds", "timer")
+    __slots__ = ("_before", "_task", "fault", "seconds", "timer")
 
     def __init__(self, seconds: float) -> None:
         task = asyncio.current_task()
         assert task is not None, "an exchange runs in a task"
         self._task: asyncio.Task[Any] = task
         self._before = task.cancelling()
-        self._fired = False
+        self.fault: Fault | None = None
         self.seconds = seconds
-        self.timer = asyncio.get_running_loop().call_later(seconds, self._fire)
+        self.timer = asyncio.get_running_loop().call_later(seconds, self.fire, Fault.DEADLINE)
 
-    def _fire(self) -> None:
-        self._fired = True
-        self._task.cancel()
+    def fire(self, fault: Fault) -> None:
+        """End the exchange with that fault, once."""
+        if self.fault is None:
+            self.fault = fault
+            self._task.cancel()
 
     def passed(self, error: BaseException) -> bool:
         """Whether `error` is this deadline's doing; raises it if somebody else cancelled the task as well."""
-        if not self._fired:
+        if self.fault is None:
             return False
         if self._task.uncancel() > self._before:
             raise error if isinstance(error, asyncio.CancelledError) else asyncio.CancelledError from error

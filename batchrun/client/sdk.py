@@ -98,6 +98,9 @@ class SdkWire:
         await self._client.close()
         await self._session.close()
 
+    def renew(self) -> None:
+        self._session.renew()
+
     async def post(self, endpoint: Endpoint, body: bytes) -> Answer:
         try:
             response = await self._client.post(sdk_path(endpoint), content=body, cast_to=httpx2.Response)

@@ -33,6 +33,7 @@ class _Connector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] - aiohttp leaves a type open
         self._used: WeakSet[asyncio.BaseProtocol] = WeakSet()
+        self._stale: WeakSet[asyncio.BaseProtocol] = WeakSet()
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109  as the base class has it
         while True:
@@ -41,12 +42,18 @@ class _Connector(aiohttp.TCPConnector):
             except asyncio.CancelledError as error:
                 raise asyncio.CancelledError(UNSENT) from error
             protocol = connection.protocol
-            if protocol is None or protocol not in self._used or not protocol.should_close:
+            if protocol is None or protocol not in self._used:
+                break
+            if not protocol.should_close and protocol not in self._stale:
                 break
             connection.close()
         if protocol is not None:
             self._used.add(protocol)
         return connection
+
+    def renew(self) -> None:
+        """Give out no connection that was in use before: behind it may be a server that is gone."""
+        self._stale |= self._used
 
 
 class _Response(aiohttp.ClientResponse):
@@ -82,10 +89,11 @@ class SessionWire:
         self._proxy = proxy
         self._max = max_reply_bytes
         self._session: aiohttp.ClientSession | None = None
+        self._connector: _Connector | None = None
         self._lanes: dict[Endpoint, Lane] = {}
 
     async def open(self) -> None:
-        connector = _Connector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS, ssl=self._ssl)
+        self._connector = connector = _Connector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS, ssl=self._ssl)
         self._session = session = aiohttp.ClientSession(
             connector=connector,
             response_class=_Response,
@@ -108,6 +116,10 @@ class SessionWire:
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+    def renew(self) -> None:
+        if self._connector is not None:
+            self._connector.renew()
 
     async def post(self, endpoint: Endpoint, body: bytes) -> Answer:
         if endpoint in self._lanes and len(body) < _LARGE_BODY_BYTES:

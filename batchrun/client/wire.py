@@ -44,11 +44,13 @@ class Wire(Protocol):
 
     `open` and `close` frame its life on one running loop. `post` returns every answer there is, whatever its
     status, follows no redirect and tries once; it raises the errors that `faults.explain` knows. A caller that
-    wants a deadline cancels it.
+    wants a deadline cancels it. After `renew` no connection is used again that was in use before.
     """
 
     async def open(self) -> None: ...
 
     async def post(self, endpoint: Endpoint, body: bytes) -> Answer: ...
+
+    def renew(self) -> None: ...
 
     async def close(self) -> None: ...

@@ -91,6 +91,8 @@ class Run:
         """
         gc.freeze()
         side = [self._loop.create_task(self._watch())]
+        if self._way.outage is not None:
+            side.append(self._loop.create_task(self._way.outage.watch()))
         timer = None
         if self._plan.stop_after is not None:
             timer = self._loop.call_later(self._plan.stop_after, self._time_is_up)

@@ -17,6 +17,7 @@ from batchrun import retry
 from batchrun.client import Client
 from batchrun.engine.ending import Ending
 from batchrun.engine.judge import Judged, counted, end_of, failure, feedback, judge, judge_body
+from batchrun.engine.outage import Outage
 from batchrun.engine.picture import attempt_ended, row_finished
 from batchrun.engine.posting import Posting
 from batchrun.engine.segment_checks import RowChecks
@@ -94,6 +95,8 @@ class Way:
         self._stop = stop
         self._loop = asyncio.get_running_loop()
         self._health = Health(fitted=stations.journal.totals.done > 0)
+        client = stations.client
+        self.outage = None if client is None else Outage(stations.gate, client, gone=self._gone)
         self._meanings = Meanings(plan.dialect, plan.answers)
         self._policy = Policy(
             plan.max_attempts,
@@ -215,8 +218,9 @@ class Way:
         if answer.accepted or answer.throttled or not busy:
             job.refusals = 0
             return judged
-        if job.refusals >= MOST_REFUSALS or not self._at.gate.turns_away(
-            permit, answer.status, judged.hints, overloaded
+        flights, now = self._at.gate.flights, self._loop.time()
+        if job.refusals >= MOST_REFUSALS or not flights.turned_away(
+            permit, answer.status, judged.hints, overloaded, now
         ):
             return judged
         job.refusals += 1
@@ -388,9 +392,18 @@ class Way:
         slow = slow_of(self._health)
         if slow is not self._slow:
             self._slow = slow
-            self._at.gate.trickle(None if slow is None else slow.every)
+            self._at.gate.trickle(None if slow is None else slow.every, down=slow is _DOWN)
+            if slow is _DOWN and self.outage is not None:
+                self.outage.began()
             now = self._loop.time()
             self._emit(Notice("the provider answers again" if slow is None else slow.said, now))
+        elif slow is _DOWN and self.outage is not None:
+            self.outage.goes_on()
+
+    def _gone(self) -> None:
+        """The provider accepts no connections."""
+        self._health.unreachable(self._loop.time())
+        self._mind_the_breaker()
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,12 @@ class ReplyTimes:
         return self._average if self._recent and now - self._last <= self.overdue else None
 
     @property
-    def overdue(self) -> float:
-        """Seconds after which an attempt has taken much longer than replies do: 10, or 3 times their 99th percentile."""
-        if not self._recent:
-            return _STALE_LEAST
+    def slow(self) -> float | None:
+        """Seconds that a slow reply takes, their 99th percentile; None where there is none."""
         ordered = sorted(self._recent)
-        return max(_STALE_LEAST, _STALE * ordered[int(0.99 * (len(ordered) - 1))])
+        return ordered[int(0.99 * (len(ordered) - 1))] if ordered else None
+
+    @property
+    def overdue(self) -> float:
+        """Seconds after which an attempt has taken much longer than replies do: 10, or 3 times a slow one."""
+        return max(_STALE_LEAST, _STALE * (self.slow or 0.0))

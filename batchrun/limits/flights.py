@@ -12,27 +12,38 @@ from batchrun.limits.refusals import Facts, is_refusal
 class Flights:
     """The requests in flight of one gate. Times are seconds of the gate's clock."""
 
-    __slots__ = ("_flights", "_refusals", "_replies", "_times")
+    __slots__ = ("_flights", "_refusals", "_replies", "heard", "times")
 
     def __init__(self) -> None:
         self._flights: dict[Permit, None] = {}
         self._replies = self._refusals = 0
-        self._times = ReplyTimes()
+        self.times = ReplyTimes()
+        self.heard = -math.inf
+        """When the last of them ended."""
 
     def left(self, permit: Permit) -> None:
         """A request leaves now."""
         self._flights[permit] = None
         permit.flying, permit.replies, permit.refusals = len(self._flights), self._replies, self._refusals
 
-    def ended(self, permit: Permit) -> None:
+    def ended(self, permit: Permit, now: float) -> None:
         """Its exchange is over, or it never left."""
-        self._flights.pop(permit, None)
+        if permit in self._flights:
+            del self._flights[permit]
+            self.heard = now
 
     def replied(self, permit: Permit, now: float) -> int:
         """A request was answered; how many were let through together with it, at least, itself included."""
         self._replies += 1
-        self._times.replied(now - permit.left, now)
+        self.times.replied(now - permit.left, now)
         return max(1, permit.flying - (self._refusals - permit.refusals))
+
+    def set_aside(self, before: float) -> int:
+        """What left before then counts no more; how many there are."""
+        aside = [flight for flight in self._flights if flight.left < before and not flight.aside]
+        for flight in aside:
+            flight.aside = True
+        return len(aside)
 
     def refused(self) -> None:
         """A request was refused."""
@@ -54,10 +65,14 @@ class Flights:
         """When the first of those in flight left."""
         return min((flight.left for flight in self._flights), default=math.inf)
 
+    def quiet_for(self, now: float) -> float:
+        """Seconds since anything came, or since the first of those in flight left."""
+        return max(0.0, now - max(self.heard, self.oldest))
+
     def turned_away(self, permit: Permit, status: int, said: Hints, overloaded: bool, now: float) -> bool:
         """Whether an answer that has just come is a refusal; `overloaded` is whether its body says that it is one."""
         if permit not in self._flights:
             return False
-        seconds, took = self._times.average(now), now - permit.left
+        seconds, took = self.times.average(now), now - permit.left
         facts = Facts(took, seconds, self.beside(permit))
         return is_refusal(status, said, facts, overloaded=overloaded)

@@ -9,7 +9,6 @@ from batchrun.events import Going, Waiting, WaitReason
 from batchrun.limits.closing import Closing
 from batchrun.limits.concurrency import Window
 from batchrun.limits.flights import Flights
-from batchrun.limits.headers import Hints
 from batchrun.limits.learning import Estimate
 from batchrun.limits.line import Demand, Line, tokens_of
 from batchrun.limits.rates import Rates
@@ -55,9 +54,10 @@ class Gate:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._in_flight = 0
-        self._flights = Flights()
+        self.flights = Flights()
         self._paused = self._closed = self._recalled = False
         self._trickle: float | None = None
+        self.down = False
         self._reason: WaitReason | None = None
         self._scarce: WaitReason | None = None
         self._until: float | None = None
@@ -100,7 +100,7 @@ class Gate:
                 raise GateClosed
             if now >= self._closing.until:
                 self._rates.left(permit, now)
-                self._flights.left(permit)
+                self.flights.left(permit)
                 return permit
             self._give_back(permit)
             if self._closed:
@@ -115,7 +115,7 @@ class Gate:
         """
         if not permit.open:
             return 0.0
-        beside = self._flights.beside(permit) if feedback.throttle or feedback.hints.looks_like_429 else 0
+        beside = self.flights.beside(permit) if feedback.throttle or feedback.hints.looks_like_429 else 0
         self._end(permit)
         now = self._clock()
         took = now - permit.left
@@ -147,12 +147,18 @@ class Gate:
         """The tokens a request will probably use, input and output."""
         return self._estimate.of(body_bytes, output_limit)
 
-    def trickle(self, every: float | None) -> None:
-        """One request every so many seconds, as where the provider is down; None ends it."""
+    def trickle(self, every: float | None, *, down: bool = False) -> None:
+        """One request every so many seconds; None ends it.
+
+        `down` is whether the provider is gone: what is in flight counts no more then, for nobody may ever answer it.
+        """
+        now = self._clock()
+        if down and not self.down:
+            self._in_flight -= self.flights.set_aside(now)
+        self.down = down
         if every == self._trickle:
             return
         self._trickle = every
-        now = self._clock()
         if every is None:
             self._window.restart(now)
         self._pump(now)
@@ -216,8 +222,8 @@ class Gate:
 
     def _end(self, permit: Permit) -> None:
         permit.open = False
-        self._in_flight -= 1
-        self._flights.ended(permit)
+        self._in_flight -= not permit.aside
+        self.flights.ended(permit, self._clock())
 
     def _give_back(self, permit: Permit) -> None:
         self._end(permit)
@@ -337,7 +343,7 @@ class Gate:
         self._timer = None
         now = self._clock()
         if self._unnamed.suspected is not None:
-            self._let_through(self._flights.standing(now - self._unnamed.patience), now)
+            self._let_through(self.flights.standing(now - self._unnamed.patience), now)
         self._pump(now)
 
     def _tune(self, now: float) -> None:
@@ -357,7 +363,7 @@ class Gate:
             self._estimate.learn(feedback.body_bytes, feedback.input_tokens, feedback.output_tokens)
 
     def _refused(self, permit: Permit, feedback: Feedback, beside: int, now: float) -> float:
-        self._flights.refused()
+        self.flights.refused()
         throttle = self._rates.kind(feedback.throttle, feedback.hints, now)
         announced = feedback.hints.retry_after
         again, alone = self._closing.again(permit.left), 0.0
@@ -388,7 +394,7 @@ class Gate:
         The rate has learnt from the first burst; while a few requests more than were beside it are sent at any rate, to
         see whether that number is the limit, it learns nothing.
         """
-        cause = self._unnamed.refused(permit, beside, self._flights.oldest, now)
+        cause = self._unnamed.refused(permit, beside, self.flights.oldest, now)
         if cause is Cause.OPEN:
             self._window.suspect(beside)
         self._rates.test(cause is Cause.OPEN, now)
@@ -425,20 +431,15 @@ class Gate:
         elif not self._rates.pace.learnt:
             self._window.excuse(now)
 
-    def turns_away(self, permit: Permit, status: int, said: Hints, overloaded: bool) -> bool:
-        """Whether an answer of that status, which has just come, is the refusal of a server that has enough to do.
-
-        `overloaded` is whether its body says so. To be asked before `settle`.
-        """
-        return self._flights.turned_away(permit, status, said, overloaded, self._clock())
-
     def _answered(self, permit: Permit, feedback: Feedback, waited: WaitReason | None, now: float) -> None:
         self._rates.answered(permit)
+        if permit.aside:
+            return
         if feedback.failed:
             self._window.failed(now)
             return
         self._closing.answered()
-        together = self._flights.replied(permit, now)
+        together = self.flights.replied(permit, now)
         self._let_through(together, now)
         used = waited is not None and self._in_flight + 1 >= self._window.size / 2
         self._window.answered(permit.flying, permit.left, now, used, waited is WaitReason.CONCURRENCY)

@@ -52,11 +52,11 @@ class Permit:
     was in force, `spaced` was used of it so soon after a 429, `rate` and `most` left, at least and at most. `full` is
     whether the window was what held requests back, `flying` how many had left and were in flight with this one, `replies` and
     `refusals` how many had come. `sent_before` and `tokens_before` are what had left before it, the former -1 until it
-    leaves itself.
+    leaves itself. `aside` is whether it counts no more: it left before an outage.
     """
 
     __slots__ = (
-        "flying", "full", "left", "most", "open", "pace", "rate", "refusals", "replies", "sent_before", "spaced", "tokens",
+        "aside", "flying", "full", "left", "most", "open", "pace", "rate", "refusals", "replies", "sent_before", "spaced", "tokens",
         "tokens_before",
     )  # fmt: skip
 
@@ -71,6 +71,7 @@ class Permit:
         self.sent_before = -1
         self.tokens_before = 0.0
         self.open = True
+        self.aside = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ _SHORT = 60
 """Characters of a sentence that make a cause."""
 
 
-_CAME = frozenset({Fault.TOO_LARGE, Fault.ENCODING})
+_CAME = frozenset({Fault.TOO_LARGE, Fault.ENCODING, Fault.OUTAGE})
 """Faults of an answer that came: the provider is there."""
 
 

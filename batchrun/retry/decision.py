@@ -118,6 +118,11 @@ def _refused_json(answer: Answer, tries: Tries, health: Health, policy: Policy, 
     return _misfit(answer, answer.message, tries, health, policy) if answer.misfit else None
 
 
+def _lost_in_outage(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
+    """It says nothing of the row, nor of the provider, who answers others."""
+    return RetryIn(0.0, counts=False) if answer.fault is Fault.OUTAGE else None
+
+
 def _loading(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
     if answer.meaning is not Meaning.LOADING:
         return None
@@ -277,4 +282,13 @@ def _said(answer: Answer, sentence: str) -> str:
 
 
 _Rule = Callable[[Answer, Tries, Health, Policy, float], Verdict | None]
-_RULES: tuple[_Rule, ...] = (_loading, _throttled, _configuration, _unreadable, _all_alike, _refused_json, _may_pass)
+_RULES: tuple[_Rule, ...] = (
+    _lost_in_outage,
+    _loading,
+    _throttled,
+    _configuration,
+    _unreadable,
+    _all_alike,
+    _refused_json,
+    _may_pass,
+)

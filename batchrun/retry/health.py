@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from batchrun.models import Flag
+from batchrun.models import Fault, Flag
 from batchrun.retry.answer import Answer
 from batchrun.retry.meaning import Meaning
 
@@ -26,13 +26,14 @@ class Health:
     `alike` is the cause of all failures since the last success whose request left after the first of them (a reply that
     was on its way says nothing), `alike_rows` the rows that met it, `confirmed` whether a row from elsewhere in the input
     met it as well, or none is left to try. `fitted` is whether any reply had an answer that fitted the schema, `misfits`
-    are the rows whose replies had not, as long as none had. `loading_since` and `unclear_since` are when the server began to say that
-    it loads its model, and the provider that a quota is used up that may be a limit of a minute. Times are monotonic
-    seconds.
+    are the rows whose replies had not, as long as none had. `loading_since` and `unclear_since` are when the server
+    began to say that it loads its model, and the provider that a quota is used up that may be a limit of a minute.
+    `opened_at` is when the breaker opened: only what left since then closes it. Times are monotonic seconds.
     """
 
     succeeded: bool = False
     streak: int = 0
+    opened_at: float | None = None
     streak_rows: set[int] = field(default_factory=set[int])
     suspects: dict[int, None] = field(default_factory=dict[int, None])
     down_since: float | None = None
@@ -52,6 +53,8 @@ class Health:
 
     def observe(self, answer: Answer, seq: int, now: float, *, elsewhere: bool = False) -> None:
         """Fold one answer of the row `seq`; `elsewhere` marks a row that was taken from far ahead in the input."""
+        if answer.fault is Fault.OUTAGE:
+            return
         if answer.accepted:
             self.suspects.pop(seq, None)
             self._note_success(answer)
@@ -59,7 +62,7 @@ class Health:
         elif answer.down and seq not in self.suspects:
             self._note_down(seq, now)
         elif answer.status and not answer.down:
-            self._note_answer()
+            self._note_answer(answer)
         if answer.meaning is Meaning.LOADING:
             self.loading_since = now if self.loading_since is None else self.loading_since
         elif answer.status:
@@ -72,7 +75,7 @@ class Health:
     @property
     def breaker_open(self) -> bool:
         """The provider was there and is down now."""
-        return self.succeeded and self.streak >= ALIKE
+        return self.opened_at is not None
 
     @property
     def ailing(self) -> bool:
@@ -103,6 +106,12 @@ class Health:
         """Whether no failure may turn out to be the run's."""
         return self.succeeded and not self.alike_rows and not self.misfits
 
+    def unreachable(self, now: float) -> None:
+        """The provider accepts no connections."""
+        if self.succeeded and self.opened_at is None:
+            self.opened_at = now
+            self.down_since = now if self.down_since is None else self.down_since
+
     def spend(self) -> bool:
         """Take one retry from the run's budget; False when it is spent."""
         if self.budget < 1:
@@ -121,9 +130,12 @@ class Health:
             self.unclear_since = None
         if self.suspect_since is not None and answer.left >= self.suspect_since:
             self.suspect_since = None
-        self._note_answer()
+        self._note_answer(answer)
 
-    def _note_answer(self) -> None:
+    def _note_answer(self, answer: Answer) -> None:
+        if self.opened_at is not None and answer.left < self.opened_at:
+            return  # it was on its way
+        self.opened_at = None
         if self.streak_rows:
             self._suspect()
         self.streak = 0
@@ -140,6 +152,8 @@ class Health:
         self.streak_rows.add(seq)
         if self.down_since is None:
             self.down_since = now
+        if self.succeeded and self.streak >= ALIKE and self.opened_at is None:
+            self.opened_at = now
 
     def _note_fit(self, answer: Answer, seq: int) -> None:
         if answer.complaint is None:

@@ -1,0 +1,68 @@
+"""An outage in the middle of a run: how it is seen when nothing answers any more, and what becomes of what was in flight.
+
+A server that is restarted may leave the connections to its old process open, with nobody behind them. So when nothing
+has come for longer than a slow reply takes, a connection is opened once a second, and closed without a word: where that
+is refused, the provider is down. What left before an outage waits for an answer as long as the deadline allows, but
+when it is older than any reply has been (`ReplyTimes.overdue`) and the same address accepts new connections again, it is
+ended: it may have been paid for, and its row is sent again at no cost in attempts. Where no outage was seen nothing is
+ended: a slow model is no outage.
+"""
+
+import asyncio
+from typing import Protocol
+
+from batchrun.client import Client
+from batchrun.limits import Gate
+
+EVERY = 1.0
+"""Seconds between two looks."""
+_QUIET = 1.0
+_SLOWER = 3.0
+"""Seconds, and times what a slow reply takes, without any answer after which a connection is tried."""
+_CONNECT_SECONDS = 5.0
+
+
+class Breaker(Protocol):
+    """Hears of an outage that no answer has shown."""
+
+    def __call__(self) -> None: ...
+
+
+class Outage:
+    """Looks for one while requests are in flight. `gone` is called when the provider accepts no connection."""
+
+    def __init__(self, gate: Gate, client: Client, *, gone: Breaker) -> None:
+        self._gate = gate
+        self._client = client
+        self._gone = gone
+        self._began: float | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def began(self) -> None:
+        """The provider is down from now on: what leaves takes connections of its own."""
+        self._began = self._loop.time()
+        self._client.renew()
+
+    def goes_on(self) -> None:
+        """Nothing that left since has been answered."""
+        self._client.renew()
+
+    async def watch(self) -> None:
+        """Look for ever."""
+        while True:
+            await asyncio.sleep(EVERY)
+            now, flights = self._loop.time(), self._gate.flights
+            if self._gate.down:
+                continue
+            if self._began is None:
+                slow = flights.times.slow
+                quiet = slow is not None and flights.quiet_for(now) > max(_QUIET, _SLOWER * slow)
+                if quiet and not await self._reachable():
+                    self._gone()
+            elif flights.oldest > self._began:
+                self._began = None
+            elif now - flights.oldest > flights.times.overdue and await self._reachable():
+                self._client.end(before=min(self._began, now - flights.times.overdue))
+
+    async def _reachable(self) -> bool:
+        return await self._client.reachable(seconds=_CONNECT_SECONDS)
