@@ -165,6 +165,13 @@ async def test_a_file_that_is_not_in_order_fails_at_validation_and_costs_nothing
     assert (await stats(plain))["completions_paid"] == 0
 
 
+async def test_a_file_of_too_many_lines_fails(plain: Server) -> None:
+    name, rest = json.dumps(line("x0")).split("x0", 1)
+    lines = [f"{name}x{number}{rest}" for number in range(50_001)]
+    failed = await after(plain, await create(plain, lines))
+    assert [error["code"] for error in failed["errors"]["data"]] == ["too_many_tasks"]
+
+
 async def test_over_the_enqueued_tokens_a_batch_fails_and_the_same_file_goes_when_there_is_room() -> None:
     async with running(Settings(enqueued_tokens=150)) as server:
         file = await upload(server, rows(5))
@@ -239,20 +246,24 @@ async def test_rows_end_in_every_way_that_was_recorded() -> None:
     faults = (
         "status0@row=text:r0.", "400@row=text:r1.", "missing@row=text:r2.", "repeat@row=text:r3.",
         "foreign@row=text:r4.", "text-body@row=text:r5.", "nocontent@row=text:r6.", "500@row=text:r7.",
+        "error-text@row=text:r9.", "error-object@row=text:r10.",
     )  # fmt: skip
     async with running(settings(*faults)) as server:
-        ended = await after(server, await create(server, rows(9)))
+        ended = await after(server, await create(server, rows(11)))
         output = await results(server, ended["output_file_id"])
-        errors = {each["custom_id"]: each["response"] for each in await results(server, ended["error_file_id"])}
+        lines = {each["custom_id"]: each for each in await results(server, ended["error_file_id"])}
+        errors = {name: each["response"] for name, each in lines.items()}
         names = sorted(each["custom_id"] for each in output)
         assert names == ["foreign-1", "r3", "r3", "r4", "r5", "r6", "r8"]
         assert errors["r0"] == {"status_code": 0, "request_id": "", "body": {}}
         assert (errors["r1"]["status_code"], "error" in errors["r1"]["body"]) == (400, True)
         assert errors["r7"]["status_code"] == 500
+        assert (errors["r9"], isinstance(lines["r9"]["error"], str)) == (None, True)
+        assert (errors["r10"], lines["r10"]["error"]["code"]) == (None, "server_error")
         bodies = {each["custom_id"]: each["response"]["body"] for each in output}
         assert json.loads(bodies["r5"])["choices"]
         assert bodies["r6"]["choices"][0]["message"]["content"] is None
-        assert ended["request_counts"] == {"total": 9, "completed": 6, "failed": 3}
+        assert ended["request_counts"] == {"total": 11, "completed": 6, "failed": 5}
         assert (await stats(server))["completions_paid"] == 6
 
 

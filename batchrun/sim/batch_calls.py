@@ -27,7 +27,7 @@ from batchrun.sim.batch_shapes import (
     openai_lines,
     paged,
 )
-from batchrun.sim.batches import ENDED, Batch, File, Store, checked, page, shuffled
+from batchrun.sim.batches import ENDED, MOST_BYTES, Batch, File, Store, checked, page, shuffled
 from batchrun.sim.http import Answer, Call
 from batchrun.sim.replies import dump
 from batchrun.sim.settings import Settings
@@ -184,6 +184,8 @@ class BatchCalls:
             raise RefusedCallError(400, "'file' and 'purpose' are required properties.")
         if purpose.startswith("batch") and not name.endswith(".jsonl"):
             raise RefusedCallError(400, f"Invalid file format for Batch API. Must be .jsonl, got {name}.")
+        if len(content) > MOST_BYTES:
+            raise RefusedCallError(413, f"The file is too large: the limit is {MOST_BYTES // 1_000_000} MB.")
         seconds = fields.get("expires_after[seconds]", ("", b""))[1]
         now = self._epoch()
         expires = now + int(seconds) if seconds else None

@@ -12,7 +12,8 @@ from batchrun.sim.replies import dump
 
 
 class Row(dict[str, Any]):
-    """How a row ended: `status`, `body`, and `copies` lines about it; `text` puts the body as text into the line."""
+    """How a row ended: `status`, `body`, and `copies` lines about it; `text` puts the body as text into the line,
+    `error` takes the place of the response."""
 
 
 def openai_batch(batch: Batch, now: float) -> dict[str, Any]:
@@ -59,6 +60,8 @@ def openai_lines(name: str, row: Row | None, status: str) -> list[bytes]:
             return []
         message = "This request could not be executed before the completion window expired."
         return [orjson.dumps(line | {"error": {"code": "batch_expired", "message": message}})]
+    if error := row.get("error"):
+        return [dump(line | {"error": error})]
     request_id = f"req_sim_{digest(name)}" if row["status"] else ""
     body = dump(row["body"]).decode() if row.get("text") else row["body"]
     line["response"] = {"status_code": row["status"], "request_id": request_id, "body": body}

@@ -18,6 +18,9 @@ from typing import Any
 
 import orjson
 
+MOST_LINES = 50_000
+MOST_BYTES = 200_000_000
+"""The limits of OpenAI's batch files."""
 ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 
 
@@ -187,6 +190,9 @@ def checked(content: bytes, endpoint: str) -> tuple[list[dict[str, Any]], list[d
             )
         seen.add(name)
         requests.append(request)
+    if len(requests) > MOST_LINES:
+        message = f"The batch has {len(requests):,} requests; the limit is {MOST_LINES:,}."
+        errors.append({"code": "too_many_tasks", "line": None, "message": message, "param": None})
     if not requests and not errors:
         errors.append({"code": "empty_file", "line": None, "message": "The input file is empty.", "param": None})
     return requests, errors

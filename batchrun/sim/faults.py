@@ -77,6 +77,8 @@ BATCH_FAULTS: dict[str, tuple[tuple[str, ...], str]] = {
     "repeat": (("row",), "the line comes twice"),
     "foreign": (("row",), "beside the line one with a custom_id that was not asked for"),
     "text-body": (("row",), "the body is JSON in a text"),
+    "error-text": (("row",), "a line without a response, whose error is a text"),
+    "error-object": (("row",), "a line without a response, whose error is an object"),
 }
 _BEFORE_LIMITS = frozenset({"key", "quota", "model", "flex", "401", "402", "403", "404", "html404"})
 _HINT = "say NAME=WHEN, such as 503=0.1, reset=first, 400=text:POISON, quota=10-, down=10-20"

@@ -34,6 +34,7 @@ from batchrun.sim.settings import Settings
 from batchrun.sim.stats import Stats
 
 _ENDPOINTS: dict[str, Endpoint] = {str(endpoint): endpoint for endpoint in Endpoint}
+_TROUBLE = "The server had an error while processing your request."
 _MODELS = ("sim-small", "sim-large", "sim-embedding")
 
 
@@ -293,8 +294,9 @@ class Provider:
             answer = self._limiter.answer(what, self._clock(), **facts)
             told: Any = orjson.loads(answer.body) if answer.kind == "application/json" else answer.body.decode()
             return Row(status=answer.status, body=told)
-        if what == "status0":
-            return Row(status=0, body={})
+        if what in ("status0", "error-text", "error-object"):
+            trouble = {"error-text": _TROUBLE, "error-object": {"code": "server_error", "message": _TROUBLE}}
+            return Row(status=0, body={}, error=trouble.get(what))
         reply = make(request, digest.hex()[:24], self.settings, broken=what == "broken")
         self.stats.pay_batch(digest, reply.input_tokens, reply.output_tokens)
         value = orjson.loads(defective(what, reply.value).body) if what in VALUES else reply.value
