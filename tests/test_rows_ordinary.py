@@ -329,3 +329,8 @@ def test_parquet_and_arrow_files_are_one_input_too(tmp_path: Path) -> None:
 def test_options_that_a_format_has_no_use_for_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--sheet is for Excel"):
         opened(tmp_path / "a.csv", "a\n1\n", sheet="x")
+
+
+def test_a_line_of_blanks_is_no_record_of_a_table(tmp_path: Path) -> None:
+    assert [row["id"] for row in fields(opened(tmp_path / "a.csv", "id,text\n1,a\n   \n2,b\n"))] == ["1", "2"]
+    assert [row["id"] for row in fields(opened(tmp_path / "a.tsv", 'id\ttext\n1\t"a\n  \n2\tb\n'))] == ["1", "2"]

@@ -174,7 +174,7 @@ def test_a_directory_is_a_row_per_file(tmp_path: Path) -> None:
     assert list(rows) == [
         Row(1, None, '{"path":"a/c.txt","name":"c.txt","text":"\\"c.txt\\"\\n"}', rows.head(1)[0][3]),
         Row(2, None, '{"path":"b.txt","name":"b.txt","text":"\\"b.txt\\"\\n"}', rows.head(2)[1][3]),
-        Invalid(3, "bad.bin", "not text in UTF-8 (name its encoding with --encoding, or leave it out)"),
+        Invalid(3, "bad.bin", "a binary file"),
         Invalid(4, "nul.txt", "a binary file"),
     ]
 

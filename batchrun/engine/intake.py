@@ -30,12 +30,14 @@ class Problems:
         self.mixed = 0
         self._where = where
         self.undecoded = 0
+        self._missing = 0
         self._undecoded = ""
         self._named: list[str] = []
 
-    def add(self, line: int, reason: str, text: str = "", *, mixed: bool = False) -> None:
-        """Note that a line cannot be taken; `text` is all of it where it is not UTF-8."""
+    def add(self, line: int, reason: str, text: str = "", *, mixed: bool = False, missing: bool = False) -> None:
+        """Note that a line cannot be taken; `text` is all of it where it is not UTF-8, `missing`: a value is."""
         self.count += 1
+        self._missing += missing
         if reason.startswith(rows.NOT_UTF8):
             self.undecoded += 1
             self._undecoded += text[: GUESSED_BY - len(self._undecoded)]
@@ -49,7 +51,9 @@ class Problems:
             return
         more = [f"… and {self.count - NAMED:,} more"] if self.count > NAMED else []
         hint = "mend these lines" if self.mixed else "mend these lines, or take the rest with --skip-invalid"
-        if self.undecoded and not self.mixed:
+        if self._missing == self.count:
+            hint = "mend these lines, or leave rows without text out with --blank skip"
+        elif self.undecoded and not self.mixed:
             hint = f"name the encoding of the text (--encoding {self.guess}, perhaps), or save it as UTF-8"
         raise InputError(
             "\n  ".join([f"{name}: {counted(self.count)} cannot be sent:", *self._named, *more]),
@@ -102,12 +106,11 @@ def checked(
                         yield IntakeRow(line, None, "", text, BLANK_ROW)
                         continue
                     if blanks.policy is Blank.COPY:
-                        render(item)
                         yield IntakeRow(line, key, "", text)
                         continue
                 digest = request_digest(render(item))
             except RenderError as error:
-                problems.add(line, error.message)
+                problems.add(line, error.message, missing=bool(error.missing))
                 yield IntakeRow(line, None, "", text, error.message)
             else:
                 yield IntakeRow(line, key, digest, text)

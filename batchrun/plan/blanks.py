@@ -25,10 +25,13 @@ class Blanks(NamedTuple):
     policy: Blank | None
 
     def is_blank(self, fields: Mapping[str, Any]) -> bool:
-        """Whether a row has text in none of the columns, and an empty or blank one in some."""
+        """Whether a row has text in none of the columns, and an empty or blank one in some; null is blank too where
+        blank rows are not sent."""
         blank = False
         for column in self.columns:
             value = cell(fields, column)
+            if value is None and self.policy in (Blank.SKIP, Blank.COPY):
+                blank = True
             if value is None or value is ABSENT:
                 continue
             if type(value) is not str or (value and not value.isspace()):

@@ -206,6 +206,13 @@ def _list(type: Any, path: str, spans: set[str]) -> _Stored:
     return _Stored((pyarrow.large_list if pyarrow.types.is_large_list(type) else pyarrow.list_)(item.type), read)
 
 
+def _text_or_base64(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return _base64(value)
+
+
 def _base64(value: bytes) -> str:
     return base64.b64encode(value).decode()
 
@@ -224,6 +231,8 @@ def _bytes_value(column: str, batches: Callable[..., Iterator[Any]], remarks: Re
     pyarrow = library("arrow")
     try:
         for batch in batches([column]):
+            if batch.schema.names != [column]:
+                return _text_or_base64  # a name with dots, which pyarrow takes for a path
             batch.column(0).cast(pyarrow.large_binary()).cast(pyarrow.large_string())
     except pyarrow.ArrowInvalid:
         remarks.add(f"the column {printable(column, 60)} holds bytes that are no text: they are base64")

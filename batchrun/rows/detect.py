@@ -129,8 +129,13 @@ def _refuse_unreadable(data: bytes, name: str) -> None:
         raise InputError(f"{name} looks like UTF-16 or a binary file, not like text.", _UTF16)
 
 
+def is_html(text: str, suffix: str) -> bool:
+    """Whether a text is an HTML page, by its name or its beginning."""
+    return suffix in _HTML_SUFFIXES or _HTML.match(text) is not None
+
+
 def _by_content(text: str, suffix: str) -> str | None:
-    if suffix in _HTML_SUFFIXES or _HTML.match(text):
+    if is_html(text, suffix):
         return "html"
     if _ARRAY.match(text) or (suffix == ".json" and text.lstrip().startswith("[")):
         return "json"
@@ -146,11 +151,11 @@ def _is_sequence(text: str, first: str) -> bool:
     """Whether the objects are not one a line: the first one goes on over several lines, or others follow it in its own."""
     try:
         value, end = JSONDecoder().raw_decode(text)
-    except RecursionError:
-        return False
     except JSONDecodeError as error:
         cut = error.pos >= len(text) - 1 or error.msg.startswith("Unterminated string")
         return cut and len(first) < len(text) and len(text) >= _HEAD // 2
+    except (ValueError, RecursionError):  # too many digits, nested too deeply: said of the line
+        return False
     if not isinstance(value, dict):
         return False
     return end > len(first) or first[end:].lstrip().startswith("{")

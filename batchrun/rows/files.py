@@ -17,7 +17,8 @@ from batchrun.errors import InputError
 from batchrun.models import Invalid
 from batchrun.rows.check import ROW_LIMIT, Record, encodable, invalid, string
 from batchrun.rows.detect import BY_SUFFIX
-from batchrun.rows.source import BOM, suffix_of, translated
+from batchrun.rows.guess import encoding_hint
+from batchrun.rows.source import BOM, GZIP_MAGIC, ZSTD_MAGICS, suffix_of, translated
 from batchrun.rows.texts import UnreadableError, document_text
 
 _ROWS = {
@@ -89,6 +90,19 @@ def read_files(files: Sequence[tuple[str, Path]], encoding: str | None) -> Itera
             yield invalid(number, name, "a name that is not UTF-8")
 
 
+def _no_text(data: bytes, encoding: str | None) -> str:
+    """Why bytes are no text."""
+    if encoding is not None:
+        return f"not text in {encoding}"
+    if data.startswith((GZIP_MAGIC, *ZSTD_MAGICS)):
+        return "compressed: unpack it first"
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) and len(data) % 2 == 0:
+        return "text in UTF-16: name that with --encoding, or save it as UTF-8"
+    if b"\0" in data:
+        return "a binary file"
+    return f"not text in UTF-8: name its encoding (--encoding {encoding_hint(data)}, perhaps), or leave it out"
+
+
 def _below(directory: Path) -> Iterator[Path]:
     """The files that are not hidden. A directory that cannot be listed raises OSError: its files must not vanish."""
     for folder, folders, names in os.walk(directory, onerror=_raise):
@@ -116,8 +130,7 @@ def _record(number: int, name: str, path: Path, encoding: str | None) -> Record 
     except UnreadableError as error:
         return invalid(number, name, str(error))
     except UnicodeDecodeError:
-        what = encoding or "UTF-8 (name its encoding with --encoding, or leave it out)"
-        return invalid(number, name, f"not text in {what}")
+        return invalid(number, name, _no_text(data, encoding))
     if "\0" in text:
         return invalid(number, name, "a binary file")
     fields = {"path": name, "name": path.name, "text": text}

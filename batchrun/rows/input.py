@@ -320,7 +320,7 @@ def _refuse_structured(source: Source, format: str, head: bytes, reading: Readin
     if found is None and format == "text" and is_wrapped(head.decode(errors="replace")):
         found = Refusal("text in paragraphs whose sentences go on from line to line", "")
     if found is not None:
-        ways = "With --yes each line is a row all the same; a directory or a pattern ('*.txt') sends whole files."
+        ways = f"With --yes each line is a row all the same; a directory or a pattern ('*{source.suffix or '.txt'}') sends whole files."
         raise InputError(f"{source.name} is {found.what}: its lines are no rows.", f"{found.hint} {ways}".strip())
 
 

@@ -79,6 +79,8 @@ def read_table(chunks: Iterable[bytes], dialect: Dialect, name: str, remarks: Re
             continue
         line, cells = record
         if len(cells) != len(columns):
+            if len(cells) == 1 and not cells[0].strip():
+                continue
             yield invalid(line, lines.text, misfit(len(cells), len(columns)))
             continue
         if gaps:

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from batchrun.rows.detect import zip_kind
+from batchrun.rows.detect import is_html, zip_kind
 from batchrun.rows.extras import library
 
 _WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
@@ -23,7 +23,6 @@ _CONTAINER = "{urn:oasis:names:tc:opendocument:xmlns:container}"
 _PACKAGE = "{http://www.idpf.org/2007/opf}"
 _LIMIT = 256 * 1024 * 1024
 _BLANKS = re.compile(r"[ \t\r\n\f]+")
-_HTML_SUFFIXES = (".html", ".htm", ".xhtml")
 _BLOCKS = frozenset(
     [
         "address",
@@ -80,7 +79,7 @@ def document_text(data: bytes, suffix: str) -> str | None:
         return _pdf_text(data)
     if data.startswith(b"PK\x03\x04"):
         return _packed_text(data)
-    if suffix in _HTML_SUFFIXES:
+    if is_html(data[:1024].decode("latin-1"), suffix):
         return _html_text(_decoded(data))
     return None
 
