@@ -128,7 +128,9 @@ def test_a_pdf_file_names_the_extra_that_it_needs(tmp_path: Path, monkeypatch: p
     (tmp_path / "a.pdf").write_bytes(pdf("x"))
     with pytest.raises(RefusedError) as refused:
         open_input(str(tmp_path / "a.pdf"), has_prompt=True)
-    assert refused.value.hint == 'pip install "batchrun[documents]"'
+    assert refused.value.hint == (
+        "pip install no_such_module_here; with uv tool, install batchrun again with --with no_such_module_here"
+    )
 
 
 def test_an_encrypted_pdf_and_a_packed_document_are_refused(tmp_path: Path) -> None:

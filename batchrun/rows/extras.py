@@ -47,9 +47,10 @@ def library(format: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        package = module.partition(".")[0]
         raise RefusedError(
-            f'{what} need {module} (the extra "{extra}"), which is not installed.',
-            f"pip install {module}; with uv tool, install batchrun again with --with {module}",
+            f'{what} need {package} (the extra "{extra}"), which is not installed.',
+            f"pip install {package}; with uv tool, install batchrun again with --with {package}",
         ) from error
 
 

@@ -25,6 +25,8 @@ from batchrun.rows.table import read_table, read_text
 from batchrun.rows.workbook import read_excel
 
 _LOOKED_AT = 100
+_LINES = frozenset({".jsonl", ".ndjson", ".jsonlines"})
+"""Suffixes of files whose objects are rows, each on a line."""
 _OF_JSON = frozenset({"jsonl", "json", "objects"})
 _OF_TEXT = frozenset({*_OF_JSON, "csv", "tsv", "text", "files"})
 _TABLES = frozenset(suffix for suffix, format in BY_SUFFIX.items() if format != "text")
@@ -132,7 +134,7 @@ def open_input(
     if id_column is not None and id_column != NO_COLUMN:
         look.refuse_missing(id_column, place.name)
     if place.format in _OF_JSON and look.alone is not None:
-        look.look_inside(place.name)
+        look.look_inside(place)
     return Input(records, look, place, remarks)
 
 
@@ -174,15 +176,16 @@ class _Look:
                 f"Its columns are {printable(', '.join(self.columns), 200)}.",
             )
 
-    def look_inside(self, name: str) -> None:
-        """Note the list in the only record. Raises InputError where the record is a whole pandas table."""
+    def look_inside(self, place: Place) -> None:
+        """Note the list in the only record, unless it is one by its name. Raises InputError where the record is a whole pandas table."""
         assert self.alone is not None
         if (orient := pandas_orient(self.alone)) is not None:
             raise InputError(
-                f'{name} is one object that holds a whole table, as pandas writes it with orient="{orient}".',
+                f'{place.name} is one object that holds a whole table, as pandas writes it with orient="{orient}".',
                 'Write a row a line: df.to_json("rows.jsonl", orient="records", lines=True).',
             )
-        self.wrapped = list_in(self.alone)
+        if suffix_of(place.name) not in _LINES:
+            self.wrapped = list_in(self.alone)
 
 
 def _resolve(source: str, spool: Path | None, reading: Reading, remarks: Remarks) -> tuple[Place, Records]:
@@ -318,7 +321,10 @@ def _refuse_structured(source: Source, format: str, head: bytes, reading: Readin
         return
     found = reading.structured(source.path.name if source.suffix else "", head[: 64 * 1024])
     if found is None and format == "text" and is_wrapped(head.decode(errors="replace")):
-        found = Refusal("text in paragraphs whose sentences go on from line to line", "")
+        found = Refusal(
+            "text in paragraphs whose sentences go on from line to line",
+            "With an output of its kind (-o NAME.txt) each paragraph is a row, and the text comes back whole.",
+        )
     if found is not None:
         ways = f"With --yes each line is a row all the same; a directory or a pattern ('*{source.suffix or '.txt'}') sends whole files."
         raise InputError(f"{source.name} is {found.what}: its lines are no rows.", f"{found.hint} {ways}".strip())
