@@ -118,11 +118,12 @@ class RowLost(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Nothing leaves, and why; `until` is None where the end is not known."""
+    """Nothing leaves, and why; `until` is None where the end is not known. `said` is the provider's own sentence."""
 
     reason: WaitReason
     until: float | None
     at: float
+    said: str = ""
 
 
 @dataclass(frozen=True, slots=True)

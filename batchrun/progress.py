@@ -21,11 +21,14 @@ from batchrun.events import (
     RunEnded,
     RunStarted,
     Waiting,
+    WaitReason,
 )
 from batchrun.models import Flag, State, Totals
 
 WINDOW = 30.0
 """Seconds over which rates are measured."""
+_NO_END = frozenset({WaitReason.THROTTLED, WaitReason.DOWN, WaitReason.PAUSED})
+"""Waits that may be followed by another one of the kind."""
 SETTLED = 3.0
 """Seconds of sending before a rate is believed."""
 
@@ -252,6 +255,9 @@ class Fold:
         return (mark.rows - first.rows) / span, (mark.tokens - first.tokens) / span
 
     def _eta(self, rate: float) -> float | None:
+        wait = self._waiting
+        if wait is not None and (wait.until is None or wait.reason in _NO_END):
+            return None  # nothing leaves, and the rate of before says nothing of when it will
         if self._start is None or not self._marks or self._marks[-1].at - self._start.at < SETTLED or rate <= 0:
             return None
         left = self._start.goal - self._totals.done - self._totals.failed - self._totals.skipped

@@ -8,6 +8,7 @@ import pytest
 from engine import PLAN, WITH_SCHEMA, Provider, Stage, ok, status
 
 from batchrun.errors import ExitCode
+from batchrun.events import Waiting, WaitReason
 from batchrun.models import Exchange
 from batchrun.retry import ALIKE
 
@@ -158,3 +159,12 @@ async def test_the_same_quota_is_waited_for_where_the_dialect_says_that_it_is_a_
     assert story.ending.exit_code is ExitCode.OK
     assert stage.states == ["done"] * 30
     assert not any("used up quota" in said for said in story.told)
+
+
+async def test_while_a_run_waits_the_providers_sentence_is_told(tmp_path: Path) -> None:
+    refused = status(429, "rate_limit_exceeded", {"retry-after": "1.2"})
+    stage, provider = Stage(tmp_path, 12), Provider({"row 9": [refused, ok()]})
+    story = await stage.play(provider)
+    assert stage.states == ["done"] * 12
+    waits = [event for event in story.of(Waiting) if event.reason is WaitReason.THROTTLED]
+    assert {event.said for event in waits} == {"said 429"}

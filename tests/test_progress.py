@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -108,6 +109,28 @@ def test_rates_and_eta_need_some_seconds_of_sending() -> None:
     assert shown.row_rate == 1.0
     assert shown.eta == 5.0
     assert SETTLED <= shown.elapsed == 5.0
+
+
+@pytest.mark.parametrize(
+    ("wait", "eta"),
+    [
+        (Waiting(WaitReason.THROTTLED, 8.0, 5.0, "slow down"), None),
+        (Waiting(WaitReason.DOWN, 6.0, 5.0), None),
+        (Waiting(WaitReason.PAUSED, None, 5.0), None),
+        (Waiting(WaitReason.CONCURRENCY, None, 5.0), None),
+        (Waiting(WaitReason.REQUESTS, 8.0, 5.0), 5.0),
+    ],
+)
+def test_there_is_no_eta_where_nothing_leaves_and_no_end_is_known(wait: Waiting, eta: float | None) -> None:
+    fold = Fold()
+    fold(started())
+    for second in range(1, 6):
+        fold(finished(second, at=float(second)))
+        fold.snapshot(float(second))
+    fold(wait)
+    assert fold.snapshot(5.0).eta == eta
+    fold(Going(5.0))
+    assert fold.snapshot(5.0).eta == 5.0
 
 
 def test_a_rate_forgets_what_is_long_past() -> None:

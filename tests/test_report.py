@@ -175,6 +175,14 @@ def test_why_it_waits_comes_first_on_a_narrow_terminal() -> None:
     assert words.status(picture(waiting=wait)).endswith("waits 1 min 0 s: the provider said 429")
 
 
+def test_while_it_waits_the_provider_is_quoted_on_one_line() -> None:
+    said = Waiting(WaitReason.THROTTLED, None, 1.0, "try again\n\x1b[2Jin 2 s " + "x" * 300)
+    shown = words.waiting(said, 1.0)
+    assert shown.startswith("waits: the provider said 429: try again")
+    assert shown.isprintable()
+    assert len(shown) < 250
+
+
 def test_foreign_text_does_not_act_on_the_terminal() -> None:
     out = io.StringIO()
     face = Lines(out)

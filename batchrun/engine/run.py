@@ -10,6 +10,7 @@ import asyncio
 import gc
 import logging
 import math
+from dataclasses import replace
 
 from batchrun import retry
 from batchrun.client import Client
@@ -38,6 +39,7 @@ SAMPLE_EVERY = 5.0
 """Seconds between samples of the run's state in the journal."""
 EARLY = frozenset({ExitCode.INTERRUPTED, ExitCode.BUDGET})
 """Ends before the time: of a run that has no row left by then they are none."""
+_SAID_BY_THE_PROVIDER = frozenset({WaitReason.THROTTLED, WaitReason.DOWN, WaitReason.QUOTA})
 SIGNALLED = frozenset({ExitCode.HANGUP, ExitCode.INTERRUPTED, ExitCode.TERMINATED})
 """Ends that somebody waits for."""
 
@@ -70,7 +72,7 @@ class Run:
         self._emit = emit
         self._loop = asyncio.get_running_loop()
         self._limits = Limits(plan.concurrency, plan.concurrency_fixed, plan.rpm, plan.tpm)
-        self._gate = Gate(self._limits, listen=emit)
+        self._gate = Gate(self._limits, listen=self._tell_wait)
         self._till = Till(plan, journal, expected=lambda: self._gate.estimate(0, None))
         self._window = Window(self._fetch, self._fetch_train, plan.limit or journal.totals.rows)
         self._posting = Posting(plan, journal, self._window, secrets=secrets, emit=emit, failed=self._fail)
@@ -284,6 +286,12 @@ class Run:
     def _sample(self, view: GateView) -> None:
         way = self._way
         self._journal.sample(sample_of(view, self._journal, Session(way.in_flight, way.throttled, way.retries)))
+
+    def _tell_wait(self, event: Waiting | Going) -> None:
+        """What the gate tells, with the sentence of the provider where that is why it holds requests back."""
+        if isinstance(event, Waiting) and event.reason in _SAID_BY_THE_PROVIDER:
+            event = replace(event, said=self._way.said)
+        self._emit(event)
 
     def _tell_waiting_for_retries(self, view: GateView, now: float) -> None:
         due = self._window.next_due if not view.in_flight else None

@@ -109,6 +109,7 @@ class Way:
         self._held: list[tuple[Job, GiveUp]] = []
         self._looking_elsewhere = False
         self._odd: set[str] = set()
+        self.said = ""  # by the provider, when it last refused for want of a rate or failed
         self._slow: Slow | None = None
         copied = plan.blank is Blank.COPY
         self._blanks = blanks_of(plan, prompt_of(plan)) if copied else Blanks((), None)
@@ -198,6 +199,8 @@ class Way:
         job.exchange = exchange
         judged = judge(request, exchange, self._checker(job), self._meanings, self._at.client.mask)
         judged = self._refused(job, permit, judged)
+        if judged.answer.throttled or judged.answer.down or judged.answer.meaning is Meaning.LOADING:
+            self.said = judged.answer.message
         alone = self._at.gate.settle(permit, feedback(judged, len(request.body)))
         job.hold, job.charge = None, self._at.till.settle(hold, judged)
         await self._conclude(job, request, judged, exchange, alone)

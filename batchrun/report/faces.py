@@ -110,6 +110,11 @@ class Lines:
             print(f"batchrun: {text}", file=self._stream, flush=True)
 
 
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+_BAR_STANDING = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+"""The same while nothing leaves and nobody knows for how long."""
+
+
 class Bar:
     """A tqdm bar: rows, rate, tokens, failures, in flight and allowed, the reason it waits, ETA."""
 
@@ -136,6 +141,7 @@ class Bar:
         if bar is None or progress.started is None:
             return
         bar.n = progress.finished
+        bar.bar_format = _BAR if progress.waiting is None or progress.eta is not None else _BAR_STANDING
         with contextlib.suppress(OSError):
             bar.set_postfix_str(postfix(progress, self._room(bar)), refresh=True)
 
@@ -153,7 +159,7 @@ class Bar:
             self._bar = None
 
     def _open(self, **options: Any) -> None:
-        form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+        form = _BAR
         if "total" not in options:
             form = "{desc}{n_fmt} rows checked [{elapsed}]"
         self._bar = tqdm(

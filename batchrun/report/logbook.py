@@ -71,7 +71,7 @@ def _row(event: RowFinished | RowLost) -> tuple[int, str]:
 def _speed(event: Waiting | Going | LimitsChanged | PostChanged) -> tuple[int, str]:
     if isinstance(event, Waiting):
         wait = "" if event.until is None else f" {max(0.0, event.until - event.at):.1f} s"
-        return logging.INFO, f"waits{wait}: {event.reason}"
+        return logging.INFO, f"waits{wait}: {event.reason}{f': {event.said}' if event.said else ''}"
     if isinstance(event, Going):
         return logging.INFO, "goes on"
     if isinstance(event, PostChanged):

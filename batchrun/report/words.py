@@ -16,6 +16,10 @@ if TYPE_CHECKING:  # SQLite: not before the app's first frame
     from batchrun.registry import Summary
 
 
+LONGEST_SAID = 160
+"""Characters of the provider's own sentence that are shown while a run waits."""
+
+
 def account(totals: Totals, *, running: bool = False) -> str:
     """The accounting sentence: every row in exactly one place.
 
@@ -177,9 +181,10 @@ def tokens(progress: Progress) -> str:
 
 def waiting(wait: Waiting, now: float) -> str:
     """Why nothing leaves, and how long it will take."""
+    said = f": {printable(wait.said, LONGEST_SAID)}" if wait.said else ""
     if wait.until is None or wait.until <= now:
-        return f"waits: {wait.reason}"
-    return f"waits {duration(wait.until - now)}: {wait.reason}"
+        return f"waits: {wait.reason}{said}"
+    return f"waits {duration(wait.until - now)}: {wait.reason}{said}"
 
 
 def bound(limits: LimitsChanged | None) -> str:

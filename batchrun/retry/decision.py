@@ -164,7 +164,7 @@ def _asked_too_much(answer: Answer, policy: Policy) -> StopRun | None:
     if policy.max_wait is None or (answer.retry_after or 0) <= policy.max_wait:
         return None
     return StopRun(
-        f"the provider asks to wait {answer.retry_after:.0f} s, longer than --max-wait allows",
+        _said(answer, f"the provider asks to wait {answer.retry_after:.0f} s, longer than --max-wait allows"),
         "go on later with the command below",
     )
 
