@@ -12,6 +12,7 @@ from batchrun.errors import BatchrunError, RefusedError, StorageError
 from batchrun.models import Endpoint, Flag, Kind
 from batchrun.plan import Plan, drift, drift_text, parse_duration, plan_from_json, plan_to_json
 from batchrun.plan.names import nearest
+from batchrun.plan.profiles import BUILT_IN
 from batchrun.plan.resolve import Facts, check_provider, gather_again, override, resolve
 from batchrun.plan.sources import gather
 from batchrun.prompts import Prompt, parse
@@ -34,6 +35,8 @@ PLAN = Plan(
     output_fields=("a", "b"),
     profile="openai",
     base_url="https://api.openai.com/v1",
+    dialect="openai",
+    requests=BUILT_IN["openai"].takes_at("https://api.openai.com/v1"),
     api_key_env="OPENAI_API_KEY",
     headers={"X-Team": "ü"},
     fail_on=frozenset({Flag.TRUNCATED, Flag.REFUSED}),

@@ -649,6 +649,9 @@ answers = st.builds(
     st.sampled_from(["", "insufficient_quota", "model_not_found", "context_length_exceeded"]) | st.text(max_size=8),
     st.text(max_size=40)
     | st.sampled_from(["Limit 10 Requested 99", "Limit , Requested ,", "Limit 9 Requested " + "9" * 5000]),
+    st.none() | st.sampled_from(list(Meaning)),
+    st.sampled_from(["", "temperature"]),
+    st.sampled_from(["", "/v1/embeddings"]),
     st.booleans(),
     st.none() | st.text(max_size=5),
     st.none() | st.text(max_size=5),
@@ -700,3 +703,35 @@ GOES_ON = [
 @pytest.mark.parametrize(("_name", "history", "needs"), GOES_ON, ids=[row[0] for row in GOES_ON])
 def test_what_a_row_of_the_journal_needs(_name: str, history: History, needs: Next) -> None:
     assert go_on(history) is needs
+
+
+@pytest.mark.parametrize(
+    ("said", "option"),
+    [
+        (Answer(400, code="unsupported_parameter", message="response_format type is unavailable"), "response_format="),
+        (Answer(422, type="extra_forbidden", param="max_completion_tokens"), 'limit = "max_tokens"'),
+        (
+            Answer(
+                400, code="unsupported_parameter", message="'max_tokens' is not supported, use 'max_completion_tokens'"
+            ),
+            'limit = "max_completion_tokens"',
+        ),
+        (Answer(400, code="unsupported_value", message="'temperature' does not support 0"), "--param temperature=1"),
+        (Answer(400, code="unknown_parameter", message="`stream` is required"), "--param stream=false"),
+    ],
+)
+def test_a_refusal_that_names_a_parameter_names_the_option_that_changes_it(said: Answer, option: str) -> None:
+    found = verdict(said)
+    assert isinstance(found, GiveUp)
+    assert option in found.message
+    health = Health()
+    stop = [verdict(said, health, seq=seq, elsewhere=seq == ALIKE) for seq in range(ALIKE + 1)][-1]
+    assert isinstance(stop, StopRun)
+    assert option in str(stop.hint)
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_the_endpoint_that_a_server_does_not_have_is_named(status: int) -> None:
+    stop = verdict(Answer(status, message="Not Found", endpoint="/v1/embeddings"), Health())
+    assert isinstance(stop, StopRun)
+    assert "/v1/embeddings" in str(stop.hint)

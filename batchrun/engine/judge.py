@@ -104,6 +104,7 @@ def _failed(request: Request, exchange: Exchange, hints: Hints, meanings: Meanin
         message=" ".join(mask(error.message).split()),
         meaning=meanings.of(refusal),
         param=error.param,
+        endpoint=request.endpoint,
         html=exchange.body[:512].lstrip().startswith(b"<"),
         retry_after=hints.retry_after,
         left=exchange.left,

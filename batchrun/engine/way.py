@@ -30,7 +30,7 @@ from batchrun.limits import Gate, GateClosed, NeverFits, Permit
 from batchrun.models import Blank, Exchange, Flag, Outcome, Request, State
 from batchrun.plan import Plan
 from batchrun.plan.blanks import Blanks, blanks_of
-from batchrun.plan.rendering import prompt_of
+from batchrun.plan.rendering import prompt_of, spelling_of
 from batchrun.prompts import Renderer, ask_again, more_room
 from batchrun.replies import Checker, ReplyChecker
 from batchrun.retry import (
@@ -107,6 +107,7 @@ class Way:
             plan.retry_truncated,
         )
         self._held: list[tuple[Job, GiveUp]] = []
+        self._spelling = spelling_of(plan, prompt_of(plan))
         self._looking_elsewhere = False
         self._odd: set[str] = set()
         self.said = ""  # by the provider, when it last refused for want of a rate or failed
@@ -187,7 +188,8 @@ class Way:
         self._emit(AttemptStarted(seq, job.row.line, job.number, self._loop.time()))
         self.in_flight += 1
         try:
-            exchange = await self._at.client.send(request, timeout=self._plan.timeout)
+            sent = request if self._spelling is None else self._spelling.apply(request)
+            exchange = await self._at.client.send(sent, timeout=self._plan.timeout)
         except asyncio.CancelledError:
             self._at.gate.cancel(permit)
             self._at.till.lose(hold)

@@ -11,7 +11,7 @@ from typing import Any
 
 from batchrun.errors import RefusedError
 from batchrun.plan.names import unknown
-from batchrun.providers import ANY, dialect_of
+from batchrun.providers import ANY, dialect_of, table
 
 SIM = "sim"
 DEFAULT = "openai"
@@ -26,7 +26,8 @@ class Profile:
 
     At most one of `api_key_env`, `api_key_file` and `api_key_command` is set: the name of a variable, a path, or a
     command whose first line of output is the key. `model` and `params` yield to what the prompt says. `dialect` is the
-    provider whose way of answering is spoken there, None for what the host or the name tells. `defaults` are settings by
+    provider whose way of answering is spoken there, None for what the host or the name tells;
+    `requests` is what it takes of a request, over what the table `requests` says. `defaults` are settings by
     name, the weakest of all sources. Prices are USD per million tokens, `request_price` USD per request, factors of
     the standard tier's prices.
     """
@@ -39,6 +40,7 @@ class Profile:
     key_optional: bool = False
     model: str | None = None
     dialect: str | None = None
+    requests: Mapping[str, Any] = field(default_factory=dict[str, Any])
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
     input_price: float | None = None
@@ -59,6 +61,11 @@ class Profile:
         The default profile is also what every gateway gets that is named by --base-url alone: its name tells nothing.
         """
         return self.dialect or dialect_of(base_url, ANY if self.name == DEFAULT else self.name)
+
+    def takes_at(self, base_url: str) -> dict[str, Any]:
+        """What the provider at an address takes of a request, as the table `requests` has it."""
+        known = table("requests")
+        return {**known[ANY], **known.get(self.dialect_at(base_url), {}), **self.requests}
 
 
 def _hosted(name: str, base_url: str | None, model: str | None = None, *, key: str | None = None) -> Profile:
@@ -124,7 +131,11 @@ def _merged(profile: Profile, table: Mapping[str, Any]) -> Profile:
             f"profile sim is the simulator inside batchrun: it takes no {min(named)}",
             "give the table another name",
         )
-    own = {name: table[name] for name in ("base_url", "model", "dialect", "tier_factors", *PRICES) if name in table}
+    own = {
+        name: table[name]
+        for name in ("base_url", "model", "dialect", "requests", "tier_factors", *PRICES)
+        if name in table
+    }
     if any(source in table for source in KEY_SOURCES):
         own |= {source: table.get(source) for source in KEY_SOURCES}
         own["api_key_command"] = tuple(table.get("api_key_command", ()))

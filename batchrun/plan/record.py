@@ -22,7 +22,7 @@ class Plan:
     `input_format` and `output_format` are names such as `jsonl`, `csv`, `parquet`. `output_fields` are the members
     that an output schema adds, one column each; where it is empty the reply's value goes whole into
     `output_column`. `base_url` is empty for the embedded simulator. `dialect` is how the provider answers, `answers`
-    are the user's lines of the table of answers (`providers/answers.toml`). Prices are those of the profile; `max_cost` and
+    are the user's lines of the table of answers (`providers/answers.toml`), `requests` is what it takes of a request. Prices are those of the profile; `max_cost` and
     `reserve` (for each request) are USD. `post` are the functions that replies go through, files with their absolute
     path; `workers` is None for auto, `post_seal` shows who named them.
     """
@@ -53,6 +53,7 @@ class Plan:
     simulated: bool = False
     dialect: str = ANY
     answers: tuple[Mapping[str, Any], ...] = ()
+    requests: Mapping[str, Any] = field(default_factory=dict[str, Any])
     input_price: float | None = None
     output_price: float | None = None
     cached_price: float | None = None

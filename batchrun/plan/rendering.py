@@ -58,3 +58,8 @@ def prompt_of(plan: Plan) -> Prompt | None:
     if plan.prompt_source is None:
         return None
     return prompts.parse(plan.prompt_source, path=plan.prompt_path or plan.prompt_name or "prompt")
+
+
+def spelling_of(plan: Plan, prompt: Prompt | None) -> prompts.Spelling | None:
+    """How the requests of a prompt are spelled when they are sent; requests that come ready-made are sent as they are."""
+    return None if prompt is None else prompts.spelling_of(plan.requests, prompt, plan.params)

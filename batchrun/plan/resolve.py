@@ -216,6 +216,7 @@ def _provider(settings: Settings, profile: Profile) -> dict[str, Any]:
         "profile": profile.name,
         "base_url": base_url,
         "dialect": profile.dialect_at(base_url),
+        "requests": profile.takes_at(base_url),
         "api_key_env": profile.api_key_env,
         "headers": settings.headers,
         "simulated": profile.simulated,
@@ -298,6 +299,7 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
     if moved or "headers" in typed:
         changes["headers"] = gathered.settings.headers
     changes["dialect"] = gathered.profile.dialect_at(changes.get("base_url", plan.base_url))
+    changes["requests"] = gathered.profile.takes_at(changes.get("base_url", plan.base_url))
     changes["answers"] = gathered.answers
     return replace(plan, **changes)
 

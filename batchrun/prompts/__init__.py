@@ -12,6 +12,7 @@ from batchrun.prompts.parse import parse
 from batchrun.prompts.render import renderer
 from batchrun.prompts.request import ask_again, more_room, request_digest
 from batchrun.prompts.schema import forms_schema
+from batchrun.prompts.spelling import Spelling, check_takes, spelling_of
 from batchrun.prompts.variables import ABSENT, cell, check_variables
 
 __all__ = [
@@ -22,11 +23,13 @@ __all__ = [
     "Prompt",
     "RenderError",
     "Renderer",
+    "Spelling",
     "ask_again",
     "available",
     "batch_renderer",
     "body_renderer",
     "cell",
+    "check_takes",
     "check_variables",
     "default_places",
     "forms_schema",
@@ -35,4 +38,5 @@ __all__ = [
     "parse",
     "renderer",
     "request_digest",
+    "spelling_of",
 ]

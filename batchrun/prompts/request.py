@@ -47,7 +47,7 @@ _BEGUN = {endpoint: blake2b(endpoint.encode() + b"\0", digest_size=16) for endpo
 
 def members(prompt: Prompt, endpoint: Endpoint, model: str | None, params: Mapping[str, Any]) -> dict[str, Any]:
     """Everything of the body but the messages. Raises PromptError where the endpoint cannot carry the prompt."""
-    options = {_spelled(name, endpoint): value for name, value in prompt.options.items()}
+    options = {spelled(name, endpoint): value for name, value in prompt.options.items()}
     if endpoint is Endpoint.RESPONSES and "response_format" in options:
         form = _flat(options.pop("response_format"))
         options.setdefault("text", {"format": form})
@@ -131,7 +131,8 @@ def to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _spelled(name: str, endpoint: Endpoint) -> str:
+def spelled(name: str, endpoint: Endpoint) -> str:
+    """The name of a body's member for an option as a prompt spells it."""
     plain = _CAMEL.get(name, name)
     return _LIMITS[endpoint].get(plain, plain)
 

@@ -8,6 +8,8 @@ from batchrun.retry.meaning import OF_THE_ROW, STOPS, WAITS, Meaning
 
 _UNNAMED = frozenset({Meaning.KEY, Meaning.PARAMETER, Meaning.PASSES, Meaning.OVERLOADED, *WAITS}) - {Meaning.QUOTA}
 """Meanings of several causes, which their own words name better."""
+_NOT_IMPLEMENTED = 501
+"""RFC 9110, 15.6.2: no failure that passes, but a server without this endpoint (llama.cpp with embeddings off)."""
 _FIGURES = re.compile(r"\d[\d.,]*")
 _SHORT = 60
 """Characters of a sentence that make a cause."""
@@ -23,8 +25,10 @@ class Answer(NamedTuple):
     `status` is 0 without a whole answer, then `fault` says why; `type`, `code` and `message` are the error body's. Of an
     error inside a 200 it is the status that the error's own code is.
     `defect` is why a 200 body is no reply, `unreadable` that nobody here could read any like it; `complaint` why a reply
-    does not fit the schema or, with its name in `check`, a check, or what was paid for one without an answer; `html` marks an HTML body.
-    `meaning` is what the table of answers says of a refusal, `param` the parameter that it names.
+    does not fit the schema or, with its name in `check`, a check, or what was paid for one without an answer; `html`
+    marks an HTML body.
+    `meaning` is what the table of answers says of a refusal, `param` the parameter that it names, `endpoint` is where
+    the request went.
     `checked` is whether a schema holds for the reply, `limited` whether the request states a limit of output tokens.
     `left` is when the request left, in the engine's monotonic seconds. `disguised` marks a refusal in
     another status than 429: of a busy server, or one that a gateway passes on as its own failure.
@@ -38,6 +42,7 @@ class Answer(NamedTuple):
     message: str = ""
     meaning: Meaning | None = None
     param: str = ""
+    endpoint: str = ""
     html: bool = False
     defect: str | None = None
     complaint: str | None = None
@@ -67,12 +72,16 @@ class Answer(NamedTuple):
         """The provider did not answer, or answered for its own failure."""
         if self.disguised or self.meaning in WAITS or self.meaning is Meaning.LOADING:
             return False
-        return self.status >= 500 or (self.fault is not None and self.fault not in _CAME)
+        return (self.status >= 500 and self.status != _NOT_IMPLEMENTED) or (
+            self.fault is not None and self.fault not in _CAME
+        )
 
     @property
     def maybe_paid(self) -> bool:
         """The request was sent, no reply came, and nothing says that it was turned away."""
         if self.disguised or self.meaning in WAITS or self.meaning is Meaning.LOADING:
+            return False
+        if self.status == _NOT_IMPLEMENTED:
             return False
         return self.sent and (self.status in (0, 408, 409, 424, 499) or self.status >= 500)
 
@@ -105,6 +114,8 @@ class Answer(NamedTuple):
             return ", ".join(sorted(self.flags - {Flag.ODD} or self.flags))
         if self.fault is not None:
             return str(self.fault)
+        if self.meaning is Meaning.PARAMETER and self.param:
+            return f"{self.meaning}: {self.param[:_SHORT]}"
         if self.meaning is not None and self.meaning not in _UNNAMED:
             return self.meaning
         return _named(self)

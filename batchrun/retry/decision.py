@@ -7,7 +7,7 @@ from tenacity import RetryCallState, stop_after_attempt, wait_random_exponential
 from batchrun.models import Fault, Flag
 from batchrun.retry.answer import Answer
 from batchrun.retry.health import ALIKE, LONELY, Health
-from batchrun.retry.meaning import Meaning
+from batchrun.retry.meaning import Meaning, option_for
 from batchrun.retry.verdict import AskAgain, Done, GiveUp, Policy, RetryIn, StopRun, Tries, Verdict
 
 DEADLINES = 2
@@ -60,7 +60,9 @@ def decide(answer: Answer, tries: Tries, health: Health, policy: Policy, now: fl
         verdict = rule(answer, tries, health, policy, now)
         if verdict is not None:
             return verdict
-    return GiveUp(answer.cause, _said(answer, "the provider refused the request"), final=True)
+    hint = _option(answer)
+    said = _said(answer, "the provider refused the request")
+    return GiveUp(answer.cause, f"{said}; {hint}" if hint else said, final=True)
 
 
 def _judge_reply(answer: Answer, tries: Tries, health: Health, policy: Policy) -> Verdict:
@@ -192,6 +194,10 @@ def _scope_hint(answer: Answer) -> str:
         return "the host redirects; name the final address with --base-url"
     if answer.html:
         return _WEB_PAGE
+    if answer.status in (404, 405, 501) and answer.meaning is not Meaning.MODEL and answer.endpoint:
+        return (
+            f"check the base URL (--base-url), whether it has {answer.endpoint} (--endpoint), and the model (--model)"
+        )
     if answer.status in (400, 404, 422):
         return "check the model and the base URL; give the run's own command again with another one"
     return "check that the key may use this model"
@@ -214,9 +220,16 @@ def _all_alike(answer: Answer, tries: Tries, health: Health, policy: Policy, now
     return StopRun(_said(answer, f"{which} all failed alike ({answer.cause})"), _hint(answer, health))
 
 
+def _option(answer: Answer) -> str | None:
+    """The option that changes the parameter which a refusal names."""
+    return option_for(f"{answer.param} {answer.message}") if answer.meaning is Meaning.PARAMETER else None
+
+
 def _hint(answer: Answer, health: Health) -> str:
     if answer.html:
         return _WEB_PAGE
+    if (option := _option(answer)) is not None:
+        return option
     if _about_configuration(answer):
         return _scope_hint(answer)
     if health.succeeded:
@@ -225,7 +238,7 @@ def _hint(answer: Answer, health: Health) -> str:
 
 
 def _about_configuration(answer: Answer) -> bool:
-    scope = answer.status in (403, 404) or 300 <= answer.status < 400 or answer.meaning is Meaning.MODEL
+    scope = answer.status in (403, 404, 405, 501) or 300 <= answer.status < 400 or answer.meaning is Meaning.MODEL
     return scope and not answer.of_the_row
 
 

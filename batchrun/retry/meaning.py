@@ -8,6 +8,7 @@ the code `insufficient_quota` is an empty account in one dialect and a limit of 
 import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import cache
 from typing import Any, NamedTuple, cast
 
 from batchrun.providers import ANY, table
@@ -103,6 +104,16 @@ class Meanings:
     def of(self, said: Refusal) -> Meaning | None:
         """What the refusal means; None where no line fits."""
         return next((line.means for line in self._lines if line.fits(said)), None)
+
+
+@cache
+def _hints() -> list[tuple[tuple[re.Pattern[str], ...], str]]:
+    return [(tuple(map(_phrase, line["says"])), line["hint"]) for line in table("answers")["hints"]]
+
+
+def option_for(said: str) -> str | None:
+    """The option that changes what a refusal complains of, where it names a parameter that has one."""
+    return next((hint for phrases, hint in _hints() if any(phrase.search(said) for phrase in phrases)), None)
 
 
 def compiled(line: Mapping[str, Any]) -> Line:

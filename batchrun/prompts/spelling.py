@@ -1,0 +1,116 @@
+"""What a provider takes of a request: the same request in the spelling that is accepted. Pure.
+
+A request is rendered, hashed and kept in one canonical spelling. Applied when it is sent, this changes what is another
+matter of the provider's than of the prompt: the name of the limit of output tokens, where the schema stands, names of
+roles and members. `providers/requests.toml` has what is known of which provider.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple, cast
+
+from batchrun.models import Endpoint, Request
+from batchrun.prompts.definition import Prompt
+from batchrun.prompts.request import spelled, to_json
+
+SCHEMAS = ("schema", "json_object", "message")
+"""How the schema of `outputs` can be sent."""
+_SYSTEM = ("system", "developer")
+_OURS = "maxOutputTokens"
+_CANONICAL = "max_completion_tokens"
+_LIMITS = frozenset({"max_tokens", _CANONICAL})
+
+
+class Spelling(NamedTuple):
+    """What is to be changed in a body; `keep` are members that the user has typed, which are sent as they are.
+
+    `limit` is the new name of the limit of output tokens, None where it stays; `schema` is one of `SCHEMAS`.
+    """
+
+    schema: str
+    limit: str | None
+    names: Mapping[str, str]
+    roles: Mapping[str, str]
+    without: Collection[str]
+    keep: Collection[str]
+
+    def apply(self, request: Request) -> Request:
+        """The request as this provider takes it; the same object where nothing is to be changed."""
+        if request.endpoint is not Endpoint.CHAT:
+            return request
+        body: dict[str, Any] = json.loads(request.body)
+        changed = self._renamed(body)
+        self._respell_roles(changed)
+        self._move_schema(changed)
+        return request if changed == body else request._replace(body=to_json(changed).encode("utf-8", "replace"))
+
+    def _renamed(self, body: dict[str, Any]) -> dict[str, Any]:
+        names = dict(self.names)
+        if self.limit is not None and not any(name in body for name in _LIMITS - {_CANONICAL}):
+            names[_CANONICAL] = self.limit
+        kept = {name: value for name, value in body.items() if name in self.keep or name not in self.without}
+        return {name if name in self.keep else names.get(name, name): value for name, value in kept.items()}
+
+    def _respell_roles(self, body: dict[str, Any]) -> None:
+        if self.roles:
+            body["messages"] = [
+                {**message, "role": self.roles.get(message["role"], message["role"])} for message in body["messages"]
+            ]
+
+    def _move_schema(self, body: dict[str, Any]) -> None:
+        form = body.get("response_format")
+        if self.schema == "schema" or "response_format" in self.keep or not isinstance(form, dict):
+            return
+        told = cast("dict[str, Any]", form)
+        if told.get("type") != "json_schema":
+            return
+        schema = told.get("json_schema", {}).get("schema", {})
+        if self.schema == "json_object":
+            body["response_format"] = {"type": "json_object"}
+        else:
+            del body["response_format"]
+        asked = f"Reply with one JSON value and nothing else. It must fit this JSON schema:\n{to_json(schema)}"
+        messages: list[dict[str, Any]] = list(body["messages"])
+        if messages and messages[0]["role"] in _SYSTEM and isinstance(messages[0]["content"], str):
+            messages[0] = {**messages[0], "content": f"{messages[0]['content']}\n\n{asked}"}
+        else:
+            messages.insert(0, {"role": "system", "content": asked})
+        body["messages"] = messages
+
+
+def check_takes(takes: Mapping[str, Any]) -> None:
+    """Raises ValueError for entries that the table `requests` does not have."""
+    for name, value in takes.items():
+        texts = cast("Collection[object]", value.values() if isinstance(value, dict) else value)
+        if name == "schema":
+            right = value in SCHEMAS
+        elif name == "limit":
+            right = value in _LIMITS
+        elif name in ("names", "roles"):
+            right = isinstance(value, dict) and all(isinstance(text, str) for text in texts)
+        else:
+            right = name == "without" and isinstance(value, list) and all(isinstance(text, str) for text in texts)
+        if not right:
+            raise ValueError(
+                f"{name} = {value!r}: known are schema ({', '.join(SCHEMAS)}), limit ({', '.join(sorted(_LIMITS))}), "
+                "names, roles (tables of text) and without (a list of names)"
+            )
+
+
+def spelling_of(takes: Mapping[str, Any], prompt: Prompt, params: Collection[str]) -> Spelling | None:
+    """The spelling for the requests of a prompt, None where none of them is changed.
+
+    `takes` has entries as the table `requests`; `params` are the members that the user has typed. A name that the
+    prompt writes as a provider spells it stays, too.
+    """
+    limit = takes.get("limit")
+    limit = limit if _OURS in prompt.options and limit != _CANONICAL and _CANONICAL not in prompt.options else None
+    schema = takes.get("schema", "schema") if prompt.outputs is not None else "schema"
+    options = {spelled(name, Endpoint.CHAT) for name in prompt.options} - {*params}
+    names = {name: other for name, other in takes.get("names", {}).items() if name in options}
+    without = options & {*takes.get("without", ())}
+    used = {message.role for message in prompt.messages}
+    roles = {role: other for role, other in takes.get("roles", {}).items() if role in used}
+    if limit is None and schema == "schema" and not (names or without or roles):
+        return None
+    return Spelling(schema, limit, names, roles, without, frozenset(params))
