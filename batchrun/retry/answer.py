@@ -114,18 +114,18 @@ class Answer(NamedTuple):
             return ", ".join(sorted(self.flags - {Flag.ODD} or self.flags))
         if self.fault is not None:
             return str(self.fault)
-        if self.meaning is Meaning.PARAMETER and self.param:
-            return f"{self.meaning}: {self.param[:_SHORT]}"
-        if self.meaning is not None and self.meaning not in _UNNAMED:
-            return self.meaning
         return _named(self)
 
 
 def _named(answer: Answer) -> str:
-    """The status with the code or the type of the error; of a refusal without either, with the sentence.
+    """What a refusal means, else the status with the code or the type of the error, or without either the sentence.
 
     A code that only repeats the status is none; figures of the sentence become N, since they differ from row to row.
     """
+    if answer.meaning is Meaning.PARAMETER and answer.param:
+        return f"{answer.meaning}: {answer.param[:_SHORT]}"
+    if answer.meaning is not None and answer.meaning not in _UNNAMED:
+        return answer.meaning
     status = str(answer.status)
     name = next((word for word in (answer.code, answer.type) if word and word != status), "")
     if name or answer.status >= 500:
