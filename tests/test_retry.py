@@ -640,25 +640,26 @@ def test_the_provider_s_words_are_in_what_is_said() -> None:
 
 answers = st.builds(
     Answer,
-    st.sampled_from(
+    status=st.sampled_from(
         [0, 100, 200, 204, 301, 307, 400, 401, 402, 403, 404, 408, 409, 413, 418, 422, 429, 500, 503, 529, 600, 999]
     ),
-    st.none() | st.sampled_from(list(Fault)),
-    st.booleans(),
-    st.sampled_from(["", "insufficient_quota", "requests", "server_error"]),
-    st.sampled_from(["", "insufficient_quota", "model_not_found", "context_length_exceeded"]) | st.text(max_size=8),
-    st.text(max_size=40)
+    fault=st.none() | st.sampled_from(list(Fault)),
+    sent=st.booleans(),
+    type=st.sampled_from(["", "insufficient_quota", "requests", "server_error"]),
+    code=st.sampled_from(["", "insufficient_quota", "model_not_found", "context_length_exceeded"])
+    | st.text(max_size=8),
+    message=st.text(max_size=40)
     | st.sampled_from(["Limit 10 Requested 99", "Limit , Requested ,", "Limit 9 Requested " + "9" * 5000]),
-    st.none() | st.sampled_from(list(Meaning)),
-    st.sampled_from(["", "temperature"]),
-    st.sampled_from(["", "/v1/embeddings"]),
-    st.booleans(),
-    st.none() | st.text(max_size=5),
-    st.none() | st.text(max_size=5),
-    st.frozensets(st.sampled_from(list(Flag))),
-    st.none() | st.floats(0, 1e9),
-    st.floats(0, 1e6),
-    st.booleans(),
+    meaning=st.none() | st.sampled_from(list(Meaning)),
+    param=st.sampled_from(["", "temperature"]),
+    endpoint=st.sampled_from(["", "/v1/embeddings"]),
+    html=st.booleans(),
+    defect=st.none() | st.text(max_size=5),
+    complaint=st.none() | st.text(max_size=5),
+    flags=st.frozensets(st.sampled_from(list(Flag))),
+    retry_after=st.none() | st.floats(0, 1e9),
+    left=st.floats(0, 1e6),
+    disguised=st.booleans(),
 )
 tries = st.builds(Tries, st.integers(0, 10**6), st.integers(0, 10), st.integers(0, 10))
 policies = st.builds(
