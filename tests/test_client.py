@@ -152,6 +152,7 @@ async def test_garbage_is_a_fault_and_no_crash(connect: Connect, name: str):
     fault = Fault.ENCODING if name.startswith("gzip") else Fault.PROTOCOL
     assert (exchange.status, exchange.fault, exchange.sent) == (0, fault, True)
     assert 0 < len(exchange.detail) <= 500
+    assert "\n" not in exchange.detail
     assert len(server.calls) == 1
 
 

@@ -184,6 +184,7 @@ GARBAGE: dict[str, Answer] = {
         head(200, [("Transfer-Encoding", "chunked")]) + b"zz\r\n{}\r\n", then="finish"
     ),
     "gzip that is none": whole(b"not gzip at all", 200, ("Content-Encoding", "gzip")),
+    "two lengths": raw(head(200, [("Content-Length", "2"), ("Transfer-Encoding", "chunked")]) + b"{}", then="finish"),
     "a header of 1 MB": raw(head(200, [("X-Big", "x" * 1024 * 1024), ("Content-Length", "2")]) + b"{}", then="finish"),
 }
 """Answers that are not HTTP."""

@@ -50,7 +50,7 @@ class Verdict(NamedTuple):
 def explain(error: BaseException) -> Verdict:
     """Classify one of `WIRE_ERRORS`. The detail may quote the server and is not yet masked."""
     fault = _fault(error)
-    detail = str(error) or type(error).__name__
+    detail = " ".join(str(error).split()) or type(error).__name__
     return Verdict(fault, detail[:_LONGEST_DETAIL], fault not in _BEFORE_SENDING)
 
 
