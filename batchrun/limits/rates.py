@@ -12,6 +12,8 @@ from batchrun.limits.stated import MARGIN, StatedLimit
 
 _TUNED_EVERY = 0.02
 """Seconds for which a rate is taken as constant."""
+_HEARD_EVERY = 0.005
+"""Seconds from one answer whose limits are believed to the next: hundreds a second tell no more."""
 _METERED = 0.25
 """Seconds over which departures are counted, fading, for the rate at which a request left."""
 _PRESSURE = 5.0
@@ -34,7 +36,7 @@ class Rates:
         self._estimate = estimate
         self._own = limits
         self._sent, self._sent_tokens, self._refused = 0, 0.0, 0
-        self._heard = -1
+        self._heard, self._heard_at = -1, -math.inf
         self._leaving, self._left_at = 0.0, now
         self._tuned = -math.inf
         self._share = 1.0
@@ -182,7 +184,9 @@ class Rates:
         """Believe what the newest request heard so far was told, less what has left since it left."""
         if not said.limits or permit.sent_before < self._heard:
             return
-        self._heard = permit.sent_before
+        if now < self._heard_at + _HEARD_EVERY and not said.looks_like_429 and len(said.limits) <= len(self._stated):
+            return
+        self._heard, self._heard_at = permit.sent_before, now
         pending, tokens = self.spacing.pending, self._estimate.tokens
         for stated in said.limits:
             limit = self._stated.get(stated.key)
