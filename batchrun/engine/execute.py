@@ -105,7 +105,7 @@ async def _sent(
 ) -> tuple[Ending, Run]:
     async with connected(prepared.plan, access, prepared.simulator) as client:
         await asyncio.to_thread(_paired, prepared, sending=access is not None)
-        prepared.journal.lane(prepared.plan.base_url, prepared.plan.api_key_env, prepared.plan.model)
+        lane = prepared.journal.lane(prepared.plan.base_url, prepared.plan.api_key_env, prepared.plan.model)
         prepared.journal.start()
         rows_out = None
 
@@ -116,7 +116,7 @@ async def _sent(
 
         secrets = () if access is None or access.key is None else (access.key.value,)
         parts = prepared.plan, prepared.journal, client, prepared.renderer
-        run = Run(*parts, checker=prepared.checker, emit=heard, only=prepared.only, secrets=secrets)
+        run = Run(*parts, checker=prepared.checker, emit=heard, only=prepared.only, secrets=secrets, lane=lane)
         if prepared.plan.output == STREAM and stream is not None:
             rows_out = await asyncio.to_thread(RowsOut, prepared, stream, run)
         at_hand(run)

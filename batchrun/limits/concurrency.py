@@ -101,6 +101,11 @@ class Window:
             self._start(self.size, now)
         self.cap = cap
 
+    def go_on(self, size: float, now: float) -> None:
+        """Begin with the size of an earlier session."""
+        if not self.fixed:
+            self._start(min(float(self.cap), max(1.0, size)), now)
+
     def restart(self, now: float) -> None:
         """The provider comes back: slow start again."""
         if not self.fixed:
