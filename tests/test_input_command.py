@@ -102,6 +102,19 @@ def test_blank_texts_are_copied_without_a_call(more: tuple[str, ...]) -> None:
     assert batchrun("check", "out.jsonl").returncode == 0
 
 
+def test_null_is_blank_where_blank_texts_are_not_sent() -> None:
+    Path("in.jsonl").write_text('{"id":1,"text":null}\n{"id":2,"text":"a"}\n')
+    assert "--blank skip" in ran("-i", "in.jsonl", "-o", "x.jsonl", code=2)
+    assert "1 done + 0 failed + 1 skipped" in ran("-i", "in.jsonl", "-o", "skipped.jsonl", "--blank", "skip")
+    Path("p.prompty").write_text(
+        "---\noutputs:\n  type: object\n  properties: {a: {type: string}}\n---\nuser:\nSay {{ text }}\n"
+    )
+    words = ("-i", "in.jsonl", "-o", "out.jsonl", "--blank", "copy", "-p", "p.prompty", "--max-total-tokens", "100000")
+    ran(*words, "--max-output-tokens", "50")
+    assert rows_of("out.jsonl")[0] == {"id": 1, "text": None, "a": None}
+    assert calls("out.jsonl") == 1
+
+
 def test_a_prompt_that_takes_nothing_from_the_rows_is_refused_for_several() -> None:
     Path("in.jsonl").write_text('{"text":"a"}\n{"text":"b"}\n')
     Path("p.md").write_text("Say $text")

@@ -175,6 +175,7 @@ REFUSED = [
     (Kind.ROWS, None, {}, "rows need a prompt"),
     (Kind.ROWS, PROMPT, {"output": "a.txt"}, "cannot tell the format of a.txt"),
     (Kind.ROWS, PROMPT, {"output": "data/rows.csv"}, "would overwrite data/rows.csv"),
+    (Kind.ROWS, PROMPT, {"output": "-", "format": "xlsx"}, "cannot be written to standard output"),
     (Kind.ROWS, PROMPT, {"output_column": "text"}, "already has a column text"),
     (Kind.ROWS, PROMPT, {"profile": "groq"}, "no model is chosen"),
     (Kind.ROWS, PROMPT, {"profile": "azure", "model": "m"}, "profile azure has no base URL"),

@@ -13,6 +13,7 @@ from batchrun.errors import RefusedError
 from batchrun.journal import Journal
 from batchrun.models import Endpoint, Kind, Request, Row
 from batchrun.plan import Plan
+from batchrun.plan.blanks import copied
 from batchrun.pricing import Price
 from batchrun.prompts import Renderer, RenderError
 from batchrun.prompts.request import output_limit
@@ -37,11 +38,14 @@ def check_pending(plan: Plan, journal: Journal, renderer: Renderer) -> None:
     """Refuses to go on under a budget that could not hold for all rows that are left. Raises RefusedError."""
     if plan.max_cost is None and plan.max_total_tokens is None:
         return
-    after = 0
+    after, blanks = 0, copied(plan)
     while page := journal.pending(after):
         for row in page:
+            restored = restore(row.line, row.key, row.text)
+            if blanks.is_blank(restored.fields):
+                continue
             try:
-                renderer.render(restore(row.line, row.key, row.text))
+                renderer.render(restored)
             except RenderError as error:
                 raise RefusedError(f"line {row.line}: {error.message}", error.hint) from None
         after = page[-1].position

@@ -33,7 +33,7 @@ from batchrun.events import Emit, IntakeProgress
 from batchrun.journal import Reader
 from batchrun.models import Kind, Request, Row
 from batchrun.plan import Plan
-from batchrun.plan.blanks import blanks_of
+from batchrun.plan.blanks import blanks_of, copied
 from batchrun.plan.rendering import prompt_of
 from batchrun.plan.sources import Gathered
 from batchrun.pricing import STANDARD, Price
@@ -108,11 +108,13 @@ def survey(gathered: Gathered, emit: Emit) -> Survey:
 
 def survey_pending(plan: Plan, run: RunFile, renderer: Renderer, pages: Iterable[Sequence[Any]]) -> Survey:
     """The same for the rows of a journal without an outcome, page by page."""
-    counted = _Counted(plan, run, pending=True)
+    counted, blanks = _Counted(plan, run, pending=True), copied(plan)
     for page in pages:
         for row in page:
-            request = renderer.render(restore(row.line, row.key, row.text))
-            counted.add(row.line, request_digest(request), request)
+            restored = restore(row.line, row.key, row.text)
+            if not blanks.is_blank(restored.fields):
+                request = renderer.render(restored)
+                counted.add(row.line, request_digest(request), request)
     with Reader.open(run.path) as reader:
         totals = reader.totals
     found = counted.survey

@@ -27,9 +27,9 @@ from batchrun.errors import ExitCode, StorageError
 from batchrun.events import AttemptStarted, Emit, Notice, RowLost
 from batchrun.journal import End, Journal
 from batchrun.limits import Gate, GateClosed, NeverFits, Permit
-from batchrun.models import Blank, Exchange, Flag, Outcome, Request, State
+from batchrun.models import Exchange, Flag, Outcome, Request, State
 from batchrun.plan import Plan
-from batchrun.plan.blanks import Blanks, blanks_of
+from batchrun.plan.blanks import copied
 from batchrun.plan.rendering import prompt_of, spelling_of
 from batchrun.prompts import Renderer, ask_again, more_room
 from batchrun.replies import Checker, ReplyChecker
@@ -112,8 +112,7 @@ class Way:
         self._odd: set[str] = set()
         self.said = ""  # by the provider, when it last refused for want of a rate or failed
         self._slow: Slow | None = None
-        copied = plan.blank is Blank.COPY
-        self._blanks = blanks_of(plan, prompt_of(plan)) if copied else Blanks((), None)
+        self._blanks = copied(plan)
         self._blank_value = "{}" if plan.output_fields else '""'
         self.in_flight = 0
         """Requests that have left and whose answer is awaited; the gate also counts those that are about to leave."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from batchrun.models import Blank, Kind
 from batchrun.plan.record import Plan
+from batchrun.plan.rendering import prompt_of
 from batchrun.prompts import ABSENT, Prompt, cell
 
 _SAID = {
@@ -52,3 +53,8 @@ def blanks_of(plan: Plan, prompt: Prompt | None) -> Blanks:
     names = prompt.variables - plan.variables.keys()
     columns = {plan.columns.get(name, name) for name in names} - {plan.id_column}
     return Blanks(tuple(sorted(columns)), plan.blank)
+
+
+def copied(plan: Plan) -> Blanks:
+    """The rows of a journaled plan that are answered blank, without a request; none where blank texts are sent."""
+    return blanks_of(plan, prompt_of(plan)) if plan.blank is Blank.COPY else Blanks((), plan.blank)
