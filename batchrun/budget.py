@@ -86,6 +86,14 @@ class Budget:
         self._cost += cost
         self._tokens += tokens
 
+    def adopt(self, cost: int, tokens: int) -> None:
+        """What was charged for a request becomes its reservation again: its end is not known yet."""
+        self._cost -= cost
+        self._tokens -= tokens
+        self._held_cost += cost
+        self._held_tokens += tokens
+        self._in_flight += 1
+
     def cancel(self, held: Held) -> None:
         """The request never left."""
         self._free(held)

@@ -28,6 +28,7 @@ class ExitCode(IntEnum):
     STOPPED = 4
     STORAGE = 5
     BUDGET = 6
+    WAITING = 7
     BUSY = 11
     HANGUP = 129
     INTERRUPTED = 130

@@ -137,8 +137,7 @@ class Going:
 class LimitsChanged:
     """What the gate allows now. Rates are per minute, None where no limit is known; `fill` is 0..1 of the bucket left.
 
-    `held` is what holds the next request back at this moment, be it for a millisecond: what bounds the speed. `basis` is
-    what the rate in force rests on: "stated", "inferred" from how stated figures move, or "learned" from 429s.
+    `held` is what holds the next request back at this moment, be it for a millisecond: what bounds the speed.
     """
 
     in_flight: int
@@ -150,7 +149,6 @@ class LimitsChanged:
     tokens_fill: float | None
     held: WaitReason | None
     at: float
-    basis: str = ""
 
 
 class PostChanged(NamedTuple):
@@ -173,6 +171,24 @@ class Draining:
     why: str
     at: float
     post: int = 0
+
+
+class BatchChanged(NamedTuple):
+    """A batch is at another state. `remote` is the provider's name for it, `status` what it says of it; `done` and `failed`
+    are its counts, a checksum; `in_batches` are the rows of the run that are in any. `expires` and `next` (the next look) are Unix seconds."""
+
+    chunk: int
+    state: str
+    rows: int
+    remote: str | None
+    status: str | None
+    done: int
+    failed: int
+    expires: float | None
+    next: float | None
+    note: str | None
+    in_batches: int
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +227,7 @@ Event = (
     | LimitsChanged
     | PostChanged
     | Draining
+    | BatchChanged
     | Notice
     | RunEnded
 )
@@ -221,6 +238,7 @@ Emit = Callable[[Event], None]
 __all__ = [
     "AttemptEnded",
     "AttemptStarted",
+    "BatchChanged",
     "Draining",
     "Emit",
     "Event",

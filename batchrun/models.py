@@ -20,6 +20,7 @@ class State(StrEnum):
     FAILED = "failed"
     SKIPPED = "skipped"
     UNKNOWN = "unknown"
+    IN_BATCH = "in a batch"
 
 
 class Flag(StrEnum):
@@ -274,6 +275,38 @@ class Pending(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """Many attempts that were handed over together, such as a provider's batch; kept in the journal (`tickets`).
+
+    `state` is the executor's word for how far it is. `tag` labels it at the provider, `sha256` is of the file with its
+    requests. `file` and `remote` are the provider's names for the file and for the batch, `status` the last one seen.
+    `asked`, `seen`, `expires` and `next` (when to look again) are Unix seconds. `detail` is JSON: the provider's object
+    as it was last seen, and what the executor has to remember.
+    """
+
+    id: int
+    lane: int
+    state: str
+    chunk: int
+    number: int = 1
+    tag: str = ""
+    endpoint: str = ""
+    model: str = ""
+    rows: int = 0
+    bytes: int = 0
+    sha256: str = ""
+    file: str | None = None
+    remote: str | None = None
+    status: str | None = None
+    asked: float | None = None
+    seen: float | None = None
+    expires: float | None = None
+    next: float | None = None
+    note: str | None = None
+    detail: str = "{}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
     """The sums of a run, as the journal keeps them. Tokens and attempts include replies that were asked again.
 
@@ -294,6 +327,7 @@ class Totals:
     failed_post: int = 0
     skipped: int = 0
     unknown: int = 0
+    in_batches: int = 0
     truncated: int = 0
     refused: int = 0
     filtered: int = 0
@@ -329,4 +363,4 @@ class Totals:
     @property
     def pending(self) -> int:
         """Rows that nothing has been decided about and of which nothing is under way or lost."""
-        return self.rows - self.done - self.failed - self.skipped - self.unknown
+        return self.rows - self.done - self.failed - self.skipped - self.unknown - self.in_batches

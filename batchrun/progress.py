@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from batchrun.events import (
     AttemptEnded,
     AttemptStarted,
+    BatchChanged,
     Draining,
     Event,
     Going,
@@ -76,6 +77,7 @@ class Progress:
     failed_post: int = 0
     skipped: int = 0
     unknown: int = 0
+    in_batches: int = 0
     truncated: int = 0
     refused: int = 0
     filtered: int = 0
@@ -130,7 +132,7 @@ class Progress:
     @property
     def pending(self) -> int:
         """Rows without an outcome that are neither in flight nor in post-processing."""
-        return max(0, self.rows - self.finished - self.in_flight - self.post - self.unknown)
+        return max(0, self.rows - self.finished - self.in_flight - self.post - self.unknown - self.in_batches)
 
     @property
     def elapsed(self) -> float:
@@ -150,6 +152,7 @@ class Fold:
         self._tiers: Counter[str] = Counter()
         self._n: Counter[str] = Counter()
         self._open: set[int] = set()
+        self._in_batches = 0
         self._waiting: Waiting | None = None
         self._limits: LimitsChanged | None = None
         self._post: PostChanged | None = None
@@ -216,6 +219,7 @@ class Fold:
             "shared": totals.shared + self._n["shared"],
             "saved_tokens": totals.saved_tokens + self._n["saved tokens"],
             "saved": totals.saved + self._n["saved"],
+            "in_batches": self._in_batches,
             "unknown": (totals.unknown if self._ended else 0) + self._n["lost"],
         }
 
@@ -266,6 +270,7 @@ class Fold:
     def _on_start(self, event: RunStarted) -> None:
         self._start = event
         self._totals = event.totals
+        self._in_batches = event.totals.in_batches
         self._marks.clear()
         self._marks.append(Mark(event.at, 0, 0))
 
@@ -275,6 +280,8 @@ class Fold:
 
     def _on_attempt_end(self, event: AttemptEnded) -> None:
         n = self._n
+        if event.seq not in self._open and self._in_batches:
+            self._in_batches -= 1  # it was in a batch, and was never sent by itself
         self._open.discard(event.seq)
         if event.throttled:
             n["throttled"] += 1
@@ -326,6 +333,9 @@ class Fold:
         self._n["cost_other"] += event.cost or 0
         self._n["cost maybe"] += event.cost or 0
 
+    def _on_batch(self, event: BatchChanged) -> None:
+        self._in_batches = event.in_batches
+
     def _on_waiting(self, event: Waiting) -> None:
         self._waiting = event
 
@@ -345,6 +355,7 @@ class Fold:
         """The journal has the last word."""
         self._ended = event
         self._totals = event.totals
+        self._in_batches = event.totals.in_batches
         self._waiting = None
         self._open.clear()
         for counter in (self._states, self._flags):
@@ -371,6 +382,7 @@ class Fold:
         AttemptEnded: _on_attempt_end,
         RowFinished: _on_row,
         RowLost: _on_lost,
+        BatchChanged: _on_batch,
         Waiting: _on_waiting,
         Going: _on_going,
         LimitsChanged: _on_limits,

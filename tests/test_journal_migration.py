@@ -119,7 +119,7 @@ def test_a_kill_leaves_the_old_or_the_new_schema_whole(tmp_path: Path) -> None:
     packed = next(path for path in JOURNALS if path.name.startswith("failed"))
     data, seen = gzip.decompress(packed.read_bytes()), set[int]()
     path = _unpack(packed, tmp_path)
-    for steps in range(1, 200, 3):
+    for steps in range(1, 2000, 7):
         for file in path.parent.iterdir():
             file.unlink()
         path.write_bytes(data)

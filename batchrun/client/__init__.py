@@ -4,8 +4,9 @@ It sends a request once and tells what came back. It knows nothing of rows, limi
 an answer: that is for `replies` and `retry`.
 """
 
+from batchrun.client.calls import Calls
 from batchrun.client.exchange import Client
 from batchrun.client.trust import Target
 from batchrun.client.wire import MAX_REPLY_BYTES, Token
 
-__all__ = ["MAX_REPLY_BYTES", "Client", "Target", "Token"]
+__all__ = ["MAX_REPLY_BYTES", "Calls", "Client", "Target", "Token"]

@@ -10,6 +10,7 @@ from typing import Any, Self
 from multidict import CIMultiDict
 
 from batchrun.client import trust
+from batchrun.client.calls import Calls
 from batchrun.client.encodings import COMPRESSED, undone
 from batchrun.client.faults import WIRE_ERRORS, Verdict, explain
 from batchrun.client.preflight import reach
@@ -23,11 +24,6 @@ from batchrun.secrecy import Mask
 
 _NO_HEADERS: Mapping[str, str] = CIMultiDict()
 _PREFLIGHT_SECONDS = 20.0
-
-LATE = 0.25
-"""Seconds by which a deadline fires late where the process stood still; a busy loop is late by hundredths."""
-MOMENT = 1.0
-"""Seconds to read then what came meanwhile, for all requests in flight."""
 
 
 class Client:
@@ -152,6 +148,33 @@ class Client:
             deadline.fire(Fault.OUTAGE)
         return len(old)
 
+    def calls(self, key_header: str | None = None) -> Calls:
+        """Calls about files and batches, with the same key, proxy and certificates.
+
+        `key_header` is where the key belongs instead of a bearer.
+        """
+        from batchrun.client import sdk  # noqa: PLC0415 # as in `prepare`
+
+        token = None if self._token is None else self._masked(self._token)
+        recipe = sdk.recipe(str(self._url), self._api_key, self._headers).headers
+        lasting = {name: value for name, value in recipe.items() if name.lower() != "content-type"}
+
+        if key_header is not None and self._api_key is not None:
+            lasting = {name: value for name, value in lasting.items() if name.lower() != "authorization"}
+            lasting[key_header] = self._api_key
+
+        async def headers() -> Mapping[str, str]:
+            return lasting if token is None else {**lasting, "authorization": f"Bearer {await token()}"}
+
+        return Calls(
+            base_url=self._url,
+            headers=headers,
+            tls=self._tls,
+            proxy=self._proxy,
+            mask=self._mask.text,
+            clock=self._clock,
+        )
+
     async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109 # one timer is cheaper than asyncio.timeout by a tenth of a request
         """Send `request` once; `timeout` seconds are the deadline for everything, from the name to the last byte.
 
@@ -194,31 +217,18 @@ def _late(error: BaseException, deadline: "_Deadline") -> Verdict:
 
 
 class _Deadline:
-    """Cancels the current task after some seconds, or before, and tells its own cancellation from another's.
+    """Cancels the current task after some seconds, or before, and tells its own cancellation from another's."""
 
-    A deadline that fires late finds a process that stood still: stopped, suspended, or on a machine with too much to
-    do. An answer that came meanwhile waits in the socket and is paid for, so there is a moment to read it, once.
-    """
-
-    __slots__ = ("_before", "_spared", "_task", "fault", "seconds", "timer")
+    __slots__ = ("_before", "_task", "fault", "seconds", "timer")
 
     def __init__(self, seconds: float) -> None:
         task = asyncio.current_task()
         assert task is not None, "an exchange runs in a task"
         self._task: asyncio.Task[Any] = task
         self._before = task.cancelling()
-        self._spared = False
         self.fault: Fault | None = None
         self.seconds = seconds
-        self.timer = asyncio.get_running_loop().call_later(seconds, self._due)
-
-    def _due(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._spared or loop.time() - self.timer.when() <= LATE:
-            self.fire(Fault.DEADLINE)
-        else:
-            self._spared = True
-            self.timer = loop.call_later(MOMENT, self._due)
+        self.timer = asyncio.get_running_loop().call_later(seconds, self.fire, Fault.DEADLINE)
 
     def fire(self, fault: Fault) -> None:
         """End the exchange with that fault, once."""

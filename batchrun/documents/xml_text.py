@@ -6,6 +6,7 @@ written anew; what a document holds beside its units (comments, processing instr
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 from xml.parsers import expat
@@ -24,15 +25,17 @@ _COMMENT = re.compile(r"<!--((?:(?!-->).)*)-->\s*\Z", re.DOTALL)
 _COMMENT_REACH = 1000
 
 
+@dataclass(slots=True)
 class Node:
     """An element: the place of its start tag, of what is inside, and of what comes after it."""
 
-    __slots__ = ("after", "attributes", "children", "end", "inner", "name", "start")
-
-    def __init__(self, name: str, attributes: dict[str, str], start: int, inner: int) -> None:
-        self.name, self.attributes, self.start, self.inner = name, attributes, start, inner
-        self.end = self.after = inner
-        self.children: list[Node] = []
+    name: str
+    attributes: dict[str, str]
+    start: int
+    inner: int
+    end: int = -1
+    after: int = -1
+    children: list["Node"] = field(default_factory=list["Node"])
 
     @property
     def empty_tag(self) -> bool:
@@ -41,10 +44,7 @@ class Node:
 
     def child(self, name: str) -> "Node | None":
         """The first child of that name."""
-        for child in self.children:
-            if child.name == name:
-                return child
-        return None
+        return next((child for child in self.children if child.name == name), None)
 
     def all(self, name: str) -> list["Node"]:
         """The children of that name."""
@@ -103,7 +103,6 @@ class _Scan:
         self._open: list[Node] = []
         self._units: list[Unit] = []
         self._inside = 0
-        self._within: tuple[Node, ...] | None = None
         self.parser = expat.ParserCreate("utf-8")
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end
@@ -115,36 +114,26 @@ class _Scan:
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         at = self.parser.CurrentByteIndex
-        end = self._content.index(">", at) + 1
-        if (
-            attributes
-            and self._content.count('"', at, end) != 2 * len(attributes)
-            and (tag := _TAG.match(self._content, at))
-        ):
-            end = tag.end()  # other quotation marks, or a > within them
+        tag = _TAG.match(self._content, at)
         local = name.rpartition(":")[2] if ":" in name else name
-        node = Node(local, attributes, at, end)
+        node = Node(local, attributes, at, tag.end() if tag else at)
         if self._inside:
             self._open[-1].children.append(node)
+        if self._inside or local in self._names:
             self._inside += 1
-        elif local in self._names:
-            self._within = self._within or tuple(self._open)
-            self._inside = 1
-        else:
-            self._within = None
         self._open.append(node)
 
     def _end(self, _name: str) -> None:
         node = self._open.pop()
         at = self.parser.CurrentByteIndex
-        if self._content[node.inner - 2] != "/":  # not <a/>
+        if self._content[node.inner - 2] == "/" and at <= node.inner:
+            node.end = node.after = node.inner
+        else:
             node.end, node.after = at, self._content.index(">", at) + 1
         if self._inside:
             self._inside -= 1
             if not self._inside:
-                self._units.append(Unit(node, self._within or ()))
-        else:
-            self._within = None
+                self._units.append(Unit(node, tuple(self._open)))
 
 
 def piece_of(content: str, node: Node) -> Piece:
@@ -210,10 +199,8 @@ def comment_before(content: str, at: int) -> str:
 
 def indentation(content: str, at: int) -> str:
     """The line end and the blanks before a place, empty where something else stands on its line."""
-    end = content.rfind("\n", 0, at)
-    if end < 0 or content[end + 1 : at].strip(" \t"):
-        return ""
-    return content[end - (content[end - 1] == "\r") : at]
+    blanks = re.compile(r"\r?\n[ \t]*\Z").search(content, max(0, at - 200), at)
+    return blanks.group() if blanks else ""
 
 
 def attribute(content: str, node: Node, name: str) -> tuple[int, int] | None:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 from batchrun import sim
 from batchrun.client import Client
 from batchrun.display import counted
+from batchrun.engine.batches import Batching
 from batchrun.engine.ending import HASTY, Ending
 from batchrun.engine.export import Exported, write_output
 from batchrun.engine.outlet import LOOK_EVERY, UnreadError
@@ -24,10 +25,16 @@ from batchrun.engine.window import selection
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
 from batchrun.events import Emit, Event, Notice, RowFinished, RunEnded, RunStarted
 from batchrun.journal import Reader
+from batchrun.lanes.batch import OPEN, BatchExecutor
+from batchrun.lanes.shapes import SHAPES, vendor
 from batchrun.models import Totals
 from batchrun.plan import Plan
 from batchrun.plan.outputs import STREAM, is_device, partial_path
 from batchrun.plan.resolve import Access
+from batchrun.registry import RunFile
+
+SIMULATED = 0.03
+"""Seconds that a second between looks takes where the provider is simulated, at its own pace."""
 
 
 async def execute(
@@ -97,16 +104,17 @@ class _Closing:
 
 def something_pending(totals: Totals) -> bool:
     """Whether any row has no outcome."""
-    return totals.pending + totals.unknown > 0
+    return totals.pending + totals.unknown + totals.in_batches > 0
 
 
 async def _sent(
     prepared: Prepared, access: Access | None, emit: Emit, at_hand: Callable[[Run], None], stream: BinaryIO | None
 ) -> tuple[Ending, Run]:
-    async with connected(prepared.plan, access, prepared.simulator) as client:
+    async with connected(prepared.plan, access, simulator_of(prepared)) as client:
         await asyncio.to_thread(_paired, prepared, sending=access is not None)
         lane = prepared.journal.lane(prepared.plan.base_url, prepared.plan.api_key_env, prepared.plan.model)
         prepared.journal.start()
+        batching = None if client is None else batching_of(prepared, client, lane.id)
         rows_out = None
 
         def heard(event: Event) -> None:
@@ -116,7 +124,7 @@ async def _sent(
 
         secrets = () if access is None or access.key is None else (access.key.value,)
         parts = prepared.plan, prepared.journal, client, prepared.renderer
-        run = Run(*parts, checker=prepared.checker, emit=heard, only=prepared.only, secrets=secrets, lane=lane)
+        run = Run(*parts, checker=prepared.checker, emit=heard, only=prepared.only, secrets=secrets, batching=batching)
         if prepared.plan.output == STREAM and stream is not None:
             rows_out = await asyncio.to_thread(RowsOut, prepared, stream, run)
         at_hand(run)
@@ -160,6 +168,37 @@ def _started(prepared: Prepared, client: Client | None, to_send: int | None) -> 
         at=loop.time(),
         price=None if price is None else price.text,
         to_send=to_send,
+    )
+
+
+def simulator_of(prepared: Prepared) -> sim.Settings:
+    """The simulator of a run; with batches it keeps them beside the journal, so that the next session finds them."""
+    if not prepared.plan.batch or prepared.simulator.state:
+        return prepared.simulator
+    return replace(prepared.simulator, state=str(batch_folder(prepared.run) / "provider"))
+
+
+def batch_folder(run: RunFile) -> Path:
+    """Where a run's files of requests and results are, on their way."""
+    return run.path.with_suffix(".batches")
+
+
+def batching_of(prepared: Prepared, client: Client, lane: int) -> Batching | None:
+    """What the run's batches are made with; None where it has none and makes none."""
+    plan = prepared.plan
+    if not plan.batch and not any(ticket.state in OPEN for ticket in prepared.journal.tickets):
+        return None
+    found = vendor(plan.dialect, plan.batches)
+    calls = client.calls(SHAPES[found.shape].key_header)
+    folder = batch_folder(prepared.run)
+    return Batching(
+        executor=BatchExecutor(found, calls, run=prepared.run.id, folder=folder),
+        run=prepared.run.id,
+        lane=lane,
+        folder=folder,
+        sending=plan.batch,
+        first=plan.batch_first,
+        scale=SIMULATED / prepared.simulator.time_scale if plan.simulated else 1.0,
     )
 
 

@@ -7,15 +7,15 @@ are awaited up to a limit); or the journal fails (everything is abandoned at onc
 """
 
 import asyncio
-import contextlib
 import gc
-import json
 import logging
 import math
 from dataclasses import replace
 
 from batchrun import retry
 from batchrun.client import Client
+from batchrun.engine.batch_rows import BatchRows
+from batchrun.engine.batches import Batches, Batching
 from batchrun.engine.ending import Ending
 from batchrun.engine.picture import Session, limits_event, sample_of
 from batchrun.engine.posting import Posting
@@ -24,8 +24,8 @@ from batchrun.engine.till import Till
 from batchrun.engine.way import Stations, Way
 from batchrun.engine.window import AHEAD, Train, Window, at_places, selection
 from batchrun.errors import BatchrunError, ExitCode, StorageError
-from batchrun.events import Draining, Emit, Going, Notice, Waiting, WaitReason
-from batchrun.journal import Journal, Lane
+from batchrun.events import Draining, Emit, Going, Waiting, WaitReason
+from batchrun.journal import Journal
 from batchrun.limits import Gate, GateClosed, GateView, Limits
 from batchrun.models import Pending
 from batchrun.plan import Plan
@@ -65,7 +65,7 @@ class Run:
         emit: Emit,
         only: tuple[int, ...] | None = None,
         secrets: tuple[str, ...] = (),
-        lane: Lane | None = None,
+        batching: Batching | None = None,
     ) -> None:
         self._plan = plan
         self._only = only
@@ -76,22 +76,24 @@ class Run:
         self._loop = asyncio.get_running_loop()
         self._limits = Limits(plan.concurrency, plan.concurrency_fixed, plan.rpm, plan.tpm)
         self._gate = Gate(self._limits, listen=self._tell_wait)
-        self._lane, self._learned = lane, None if lane is None else lane.learned
-        if self._learned is not None:
-            with contextlib.suppress(KeyError, TypeError, ValueError):  # another version may keep it in another way
-                self._gate.go_on(json.loads(self._learned))
         self._till = Till(plan, journal, expected=lambda: self._gate.estimate(0, None))
         self._window = Window(self._fetch, self._fetch_train, plan.limit or journal.totals.rows)
         self._posting = Posting(plan, journal, self._window, secrets=secrets, emit=emit, failed=self._fail)
         stations = Stations(self._window, renderer, checker, self._gate, self._till, journal, client, self._posting)
         self._way = Way(plan, stations, emit=emit, stop=self.stop)
+        self._batches: Batches | None = None
+        if batching is not None:
+            self._batches = Batches(
+                batching, journal, self._till, emit=emit, stop=lambda ending: self.stop(ending, drain=plan.drain)
+            )
+            rows = self._way.batch_rows = BatchRows(plan, stations, self._way, self._batches)
+            self._batches.take = rows.take
         self._ending: Ending | None = None
         self._drained = math.inf
         self._crew: set[asyncio.Task[None]] = set()
         self._manned = 0
         self._view: GateView | None = None
         self._waits_for_retries = False
-        self._quotas_told: set[str] = set()
 
     async def run(self) -> Ending:
         """Send until every row has its outcome or something ends the run.
@@ -109,7 +111,7 @@ class Run:
         try:
             self._posting.start()
             self._window.recall(await asyncio.to_thread(self._journal.failed))
-            await self._send_all()
+            await (self._send_all() if self._batches is None else self._send_with_batches(self._batches))
             await self._posting.drain()
             self._sample(self._gate.view())  # how it stood in the end
         except StorageError as error:
@@ -151,6 +153,44 @@ class Run:
             await self._way.flush_held()
             more = self._window.more
 
+    async def _send_with_batches(self, batches: Batches) -> None:
+        """Rows into batches, or live beside batches that are open; until nothing is pending and no batch is open.
+
+        What a batch did not answer is pending in the journal when it is settled, and is handed out again from there.
+        """
+        carrying = self._loop.create_task(batches.carry())
+        if self._plan.batch_detach:
+            batches.look_now()
+        try:
+            while True:
+                await self._send_all()
+                if self._ending is not None:
+                    return
+                if batches.left_pending:
+                    batches.left_pending = False
+                    batches.sending = batches.sending and not self._is_tail()
+                    self._window.restart()
+                    continue
+                await batches.close_chunk()
+                if self._plan.batch_detach:
+                    await batches.quiet()
+                    settled = False
+                else:
+                    settled = await batches.next_settled()
+                if not (settled or batches.left_pending or self._window.more):
+                    break
+            if batches.open:
+                self._ending = batches.waiting()
+        finally:
+            batches.close()
+            if carrying.done():
+                carrying.result()
+            await _cancelled([carrying])
+
+    def _is_tail(self) -> bool:
+        """Whether so few rows are pending that they go live."""
+        return self._plan.batch_tail == "live" and self._journal.totals.pending < self._plan.batch_min
+
     def _explained(self, ending: Ending) -> Ending:
         """The ending, with what is known when all is over."""
         ending = ending._replace(notes=self._posting.notes)
@@ -162,6 +202,8 @@ class Run:
     def _close(self) -> None:
         """Let nothing more leave, but for what has its part of a budget that is used up by now."""
         self._window.close()
+        if self._batches is not None:
+            self._batches.halt()
         self._gate.close(recall=self._ending is None or self._ending.exit_code is not ExitCode.BUDGET)
         self._till.close()
 
@@ -283,7 +325,6 @@ class Run:
                 self._view = view
                 self._emit(limits_event(view, now))
             self._posting.tell()
-            self._watch_quotas(view, now)
             self._tell_waiting_for_retries(view, now)
             if now >= next_sample:
                 next_sample = now + SAMPLE_EVERY
@@ -293,28 +334,8 @@ class Run:
         self._fail(self._journal.failure)
 
     def _sample(self, view: GateView) -> None:
-        """Keep how the run stands, and what the gate has learned, for the next session."""
         way = self._way
         self._journal.sample(sample_of(view, self._journal, Session(way.in_flight, way.throttled, way.retries)))
-        if self._lane is not None and self._journal.totals.replies:
-            learned = json.dumps(self._gate.learned())
-            if learned != self._learned:
-                self._learned = learned
-                self._journal.learn(self._lane.id, learned)
-
-    def _watch_quotas(self, view: GateView, now: float) -> None:
-        """Say once what is left of a quota that the rows will use up; stop where its wait is longer than allowed."""
-        rows = self._journal.totals.pending
-        for quota in view.quotas:
-            if quota.kind == "requests" and quota.remaining < rows and quota.name not in self._quotas_told:
-                self._quotas_told.add(quota.name)
-                self._emit(Notice(f"{quota}; {rows:,} rows are left: the run will wait when it is used up", now))
-        longest = self._plan.max_wait
-        if view.reason is WaitReason.QUOTA and longest is not None and (view.until or now) - now > longest:
-            said = "the provider's quota is used up, and its wait is longer than --max-wait allows"
-            self.stop(
-                Ending(ExitCode.STOPPED, said, "resume the run when the quota is there again"), drain=self._plan.drain
-            )
 
     def _tell_wait(self, event: Waiting | Going) -> None:
         """What the gate tells, with the sentence of the provider where that is why it holds requests back."""

@@ -140,6 +140,38 @@ class Till:
         cost = None if price is None else price.worst(len(request.body), limit, price.tiers(named.tier))
         return price, None if cost is None else cost + self._extra, tokens, named.tier
 
+    def at_most(self, request: Request, tier: str) -> Hold | None:
+        """Reserve what a request may cost in that tier; None where it does not fit into the budget now."""
+        named = self._named
+        if named is None or not self._one_model:
+            named = self._named = named_in(request.body)
+        price = self._tariff.of(named.model)
+        limit = request.output_limit if request.output_limit is not None else self._expected()
+        tokens = len(request.body) + limit
+        cost = None if price is None else price.worst(len(request.body), limit, (tier,))
+        cost = None if cost is None else cost + self._extra
+        verdict = self._budget.ask(cost or 0, tokens)
+        return Hold(cost, tokens, price, verdict, tier) if isinstance(verdict, Held) else None
+
+    def refuse(self, request: Request) -> None:
+        """Note that a request does not fit into the budget and will not."""
+        _, cost, tokens, _ = self._at_worst(request)
+        self._asked = Sum(cost or 0, tokens, 1)
+        caps, charged = self._caps, self._budget.charged
+        over = caps.cost is not None and charged.cost + (cost or 0) > caps.cost
+        self.reached = self.reached or ("cost" if over else "tokens" if caps.tokens is not None else "requests")
+
+    def adopt(self, cost: int | None, tokens: int, model: str | None, tier: str) -> Hold:
+        """A hold for an attempt that was charged in full when its process handed it over."""
+        self._budget.adopt(cost or 0, tokens)
+        return Hold(cost, tokens, self._tariff.of(model), Held(cost or 0, tokens), tier)
+
+    def give_back(self, cost: int | None, tokens: int) -> None:
+        """An attempt that was charged in full was never sent."""
+        self._budget.adopt(cost or 0, tokens)
+        self._budget.cancel(Held(cost or 0, tokens))
+        self._wake()
+
     def settle(self, hold: Hold, judged: Judged) -> Charge:
         """The exchange is over: charge what the reply states, or the whole where it may have been paid and nobody says.
 

@@ -82,6 +82,17 @@ class Stations:
     posting: Posting
 
 
+class BatchRows(Protocol):
+    """Puts rows into batches instead of sending them (`engine.batch_rows`)."""
+
+    @property
+    def sending(self) -> bool: ...
+
+    async def send(self, job: Job, request: Request) -> None: ...
+
+    def leave_pending(self) -> None: ...
+
+
 class Way:
     """Takes one row after the other as far as it gets: to its outcome, back into the window, or to the end of the run.
 
@@ -92,12 +103,12 @@ class Way:
         self._plan = plan
         self._at = stations
         self._emit = emit
-        self._stop = stop
+        self.stop = stop
         self._loop = asyncio.get_running_loop()
         self._health = Health(fitted=stations.journal.totals.done > 0)
         client = stations.client
         self.outage = None if client is None else Outage(stations.gate, client, gone=self._gone)
-        self._meanings = Meanings(plan.dialect, plan.answers)
+        self.meanings = Meanings(plan.dialect, plan.answers)
         self._policy = Policy(
             plan.max_attempts,
             plan.schema_retries,
@@ -112,6 +123,7 @@ class Way:
         self._odd: set[str] = set()
         self.said = ""  # by the provider, when it last refused for want of a rate or failed
         self._slow: Slow | None = None
+        self.batch_rows: BatchRows | None = None
         self._blanks = copied(plan)
         self._blank_value = "{}" if plan.output_fields else '""'
         self.in_flight = 0
@@ -131,7 +143,7 @@ class Way:
             log.exception("line %s: internal error", job.row.line)
             said = f"internal error: {type(error).__name__}: {error}"
             if job.handed_on:
-                self._stop(Ending(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"), drain=self._plan.drain)
+                self.stop(Ending(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"), drain=self._plan.drain)
             else:
                 self._clear_up(job, said)
                 await self._finish(job, failure(GiveUp("internal error", said, final=False)))
@@ -169,18 +181,21 @@ class Way:
             await self._send(job, request)
         else:
             body = row.history.reply if row.lent is None else row.lent.body
-            judged = judge_body(request, body or "", self._checker(job))
+            judged = judge_body(request, body or "", self.checker(job))
             history = row.history._replace(reply=None)  # judged once; from here on it is sent
             job.row, job.lent = row._replace(history=history, lent=None), row.lent
-            await self._conclude(job, request, judged, None)
+            await self.conclude(job, request, judged, None)
 
     async def _send(self, job: Job, request: Request) -> None:
         assert self._at.client is not None
         job.lent = None
+        if self.batch_rows is not None and self.batch_rows.sending:
+            await self.batch_rows.send(job, request)
+            return
         try:
             permit = await self._departed(job, request)
         except NeverFits as error:
-            await self._give_up(job, GiveUp("request too large", str(error), final=True))
+            await self.give_up(job, GiveUp("request too large", str(error), final=True))
             return
         seq, hold = job.row.seq, job.hold
         assert hold is not None
@@ -198,15 +213,15 @@ class Way:
         finally:
             self.in_flight -= 1
         job.exchange = exchange
-        judged = judge(request, exchange, self._checker(job), self._meanings, self._at.client.mask)
+        judged = judge(request, exchange, self.checker(job), self.meanings, self._at.client.mask)
         judged = self._refused(job, permit, judged)
         if judged.answer.throttled or judged.answer.down or judged.answer.meaning is Meaning.LOADING:
             self.said = judged.answer.message
         alone = self._at.gate.settle(permit, feedback(judged, len(request.body)))
         job.hold, job.charge = None, self._at.till.settle(hold, judged)
-        await self._conclude(job, request, judged, exchange, alone)
+        await self.conclude(job, request, judged, exchange, alone)
 
-    def _checker(self, job: Job) -> ReplyChecker | None:
+    def checker(self, job: Job) -> ReplyChecker | None:
         """What the reply of a row is checked against."""
         checker = self._at.checker
         return checker.of(job.row) if isinstance(checker, RowChecks) else checker
@@ -270,13 +285,13 @@ class Way:
             return await self._at.till.hold(request)
         except BudgetReached as error:
             self._at.gate.cancel(permit)
-            self._stop(Ending(ExitCode.BUDGET, str(error)), drain=max(self._plan.drain, self._plan.timeout))
+            self.stop(Ending(ExitCode.BUDGET, str(error)), drain=max(self._plan.drain, self._plan.timeout))
             raise GateClosed from error
         except BaseException:
             self._at.gate.cancel(permit)
             raise
 
-    async def _conclude(
+    async def conclude(
         self, job: Job, request: Request, judged: Judged, exchange: Exchange | None, alone: float = 0.0
     ) -> None:
         """Decide and perform. `exchange` is None for a reply that an earlier process recorded.
@@ -312,7 +327,7 @@ class Way:
         end = end_of(judged, exchange, verdict, self._at.client.mask)
         end = end._replace(cost=cost, charged_tokens=tokens, bill=bill)
         body = exchange.body.decode() if judged.reply is not None else None
-        stored = self._at.journal.end(job.row.seq, job.number, end, body)
+        stored = self._at.journal.end(job.row.seq, job.number, end, body, job.lease)
         job.exchange = None
         if end.counted and not end.throttled:
             job.attempts += 1
@@ -337,6 +352,8 @@ class Way:
                     await self._finish(job, outcome)
                 if self._held and self._health.undoubted:
                     await self.flush_held()
+            case RetryIn() | AskAgain() if job.lease is not None and self.batch_rows is not None:
+                self.batch_rows.leave_pending()
             case RetryIn() | AskAgain() if self._at.client is None:
                 self._at.window.finished()  # nothing is sent: the row stays as it is
             case RetryIn(seconds=seconds):
@@ -350,12 +367,12 @@ class Way:
                 job.request = request
                 self._put_back(job, 0.0)
             case GiveUp():
-                await self._give_up(job, verdict)
+                await self.give_up(job, verdict)
             case StopRun(message=message, hint=hint):
                 self._held.clear()
-                self._stop(Ending(ExitCode.STOPPED, message, hint), drain=self._plan.drain)
+                self.stop(Ending(ExitCode.STOPPED, message, hint), drain=self._plan.drain)
 
-    async def _give_up(self, job: Job, verdict: GiveUp) -> None:
+    async def give_up(self, job: Job, verdict: GiveUp) -> None:
         if not self._health.in_doubt(job.row.seq) or len(self._held) >= MOST_HELD:
             await self._finish(job, failure(verdict))
         else:

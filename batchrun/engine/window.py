@@ -24,6 +24,7 @@ from enum import Enum, auto
 from zlib import crc32
 
 from batchrun.engine.till import UNCHARGED, Charge, Hold
+from batchrun.journal import Lease
 from batchrun.limits import Permit
 from batchrun.models import Exchange, Lent, Outcome, Pending, Request, State
 from batchrun.plan import Plan
@@ -82,7 +83,7 @@ class Job:
     `request` is set where it is not simply the rendered row. `permit` and `exchange` are those of the attempt under
     way, `hold` what it may cost at worst and `charge` what it was charged; `handed_on` is whether this attempt's
     verdict has been performed. `lent` is the reply that it rests on unless it is sent itself, `given` the outcome that
-    it shares with an equal request; `leads` is the row whose place it takes, for those that wait. `elsewhere` is
+    it shares with an equal request; `leads` is the row whose place it takes, for those that wait; `lease` is what its answer came from a batch with. `elsewhere` is
     whether it was taken from far ahead in the input, to see whether what other rows met is theirs. `refusals`
     is how often in a row it was turned away.
     """
@@ -102,6 +103,7 @@ class Job:
     lent: Lent | None = None
     given: Outcome | None = None
     leads: int | None = None
+    lease: Lease | None = None
     elsewhere: bool = False
     refusals: int = 0
 
@@ -176,6 +178,15 @@ class Window:
     def _unread(self, row: Pending) -> bool:
         """Whether the row is still to be fetched in its turn; others may have been, while it was looked for."""
         return self._after is not None and row.position > self._after
+
+    def enter(self) -> None:
+        """A row is on its way that was not handed out here: its answer has come from elsewhere."""
+        self._out += 1
+
+    def restart(self) -> None:
+        """Hand out what is pending once more, from the first row; nothing may be on its way."""
+        if not self._out and not self._due and not self._fresh:
+            self._after = 0
 
     def put_back(self, job: Job, seconds: float) -> None:
         """The row goes out again after `seconds`."""

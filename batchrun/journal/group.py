@@ -44,6 +44,7 @@ _END = Insert("end_attempt")
 _END_PAID = Insert("end_paid_attempt")
 _FINISH = Insert("finish")
 _FINISH_DONE = Insert("finish_done")
+_BEGIN_BATCHED = Insert("begin_batched")
 _REPLY = Insert("insert_reply")
 _SAMPLE = Insert("insert_sample")
 
@@ -88,6 +89,8 @@ class Group:
         self.done: list[Params] = []
         self.samples: list[Params] = []
         self.learned: list[Params] = []
+        self.batched: list[Params] = []
+        self.tickets: list[Params] = []
 
     def end(self, begun: Params, now: float, end: End, reply: int | None) -> None:
         """An attempt ended. `begun` is its row, number and session."""
@@ -116,6 +119,9 @@ class Group:
     def write(self, connection: sqlite3.Connection) -> None:
         """Put everything into the present transaction."""
         _BEGIN.run(connection, self.begun)
+        _BEGIN_BATCHED.run(connection, self.batched)
+        if self.tickets:
+            connection.executemany(sql("put_ticket"), self.tickets)
         _REPLY.run(connection, self.replies)
         _END_PAID.run(connection, self.paid)
         _END.run(connection, self.ended)

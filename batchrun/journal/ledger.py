@@ -17,10 +17,10 @@ from batchrun.journal.drift import Comparison
 from batchrun.journal.intake import FirstIntake, transaction
 from batchrun.journal.queries import sql
 from batchrun.journal.reader import Reader, read_meta
-from batchrun.journal.records import Charged, Drift, End, IntakeRow, Lane, Meta
-from batchrun.journal.window import answered, count_pending, failed, following, pending
+from batchrun.journal.records import Charged, Drift, End, IntakeRow, Lane, Lease, Meta
+from batchrun.journal.window import answered, count_pending, failed, following, pending, rows_in_batch, tickets
 from batchrun.journal.writer import Done, Writer
-from batchrun.models import Lent, Outcome, Pending, Totals
+from batchrun.models import Lent, Outcome, Pending, Ticket, Totals
 
 _REOPEN = ("spend_reopened", "forget_reopened", "keep_reopened", "delete_reopened")
 """The statements that make failed rows pending again, in order."""
@@ -301,9 +301,42 @@ class Journal:
         """
         return self._running.begin(row, number, cost, tokens)
 
-    def end(self, row: int, number: int, end: End, body: str | None = None) -> Done:
-        """Record how an attempt ended; `body` is the exact text of a reply, None where none came."""
-        return self._running.end(row, number, end, body)
+    def plan(self, ticket: Ticket, leases: Sequence[Lease]) -> Done:
+        """Record a ticket and the open attempts of its rows, in one commit, before any of it leaves."""
+        return self._running.plan(ticket, leases)
+
+    def put_ticket(self, ticket: Ticket) -> Done:
+        """Record how far a ticket is."""
+        return self._running.ticket(ticket)
+
+    @property
+    def tickets(self) -> list[Ticket]:
+        """All tickets as they were committed, in order."""
+        with self._window_guard, database.translated(self.path):
+            return tickets(self._reading())
+
+    def in_batch(self, ticket: int, rows: Sequence[int]) -> list[tuple[Pending, Lease]]:
+        """Those of these rows whose open attempt is in this ticket, with it."""
+        with self._window_guard, database.translated(self.path):
+            return rows_in_batch(self._reading(), ticket, rows)
+
+    def leases(self, ticket: int, after: int = 0, limit: int = 1000) -> list[Lease]:
+        """The open attempts in a ticket, behind the row `after`, by row."""
+        with self._window_guard, database.translated(self.path):
+            found = self._reading().execute(sql("leases_of_ticket"), (ticket, after, limit)).fetchall()
+            return [Lease(*lease) for lease in found]
+
+    def next_number(self, row: int) -> int:
+        """The number of the next attempt of a row."""
+        with self._window_guard, database.translated(self.path):
+            return self._reading().execute(sql("last_number"), (row,)).fetchone()[0] + 1
+
+    def end(self, row: int, number: int, end: End, body: str | None = None, lease: Lease | None = None) -> Done:
+        """Record how an attempt ended; `body` is the exact text of a reply, None where none came.
+
+        `lease` is given for an attempt that was in a batch.
+        """
+        return self._running.end(row, number, end, body, lease)
 
     def lose(self, row: int, number: int, why: str) -> Done:
         """Record that an attempt is given up with no answer known: it stays open, the row is unknown."""

@@ -6,8 +6,11 @@
 -- name: left_open
 EXISTS (SELECT 1 FROM attempts WHERE attempts.row = rows.seq AND ended IS NULL)
 
+-- name: in_a_batch
+EXISTS (SELECT 1 FROM attempts WHERE attempts.row = rows.seq AND ended IS NULL AND ticket IS NOT NULL)
+
 -- name: state_of_row
-ifnull(o.state, CASE WHEN {left_open} THEN 'unknown' ELSE 'pending' END)
+ifnull(o.state, CASE WHEN {in_a_batch} THEN 'in a batch' WHEN {left_open} THEN 'unknown' ELSE 'pending' END)
 
 -- name: records
 SELECT rows.seq, rows.position, rows.line, rows.key, rows.text, o.value, replies.body, o.added, o.cause, o.message,
@@ -195,10 +198,25 @@ ORDER BY {wanted_order}
 rows.seq, position, line, key, text
 
 -- name: pending_rows
+-- Rows in a batch that has not ended are in `tickets` alone: they are never sent otherwise.
 SELECT {pending_columns}, EXISTS (SELECT 1 FROM twins WHERE twins.twin = rows.seq AND reply IS NULL) FROM rows
 WHERE position > ? AND position <= ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
-AND NOT EXISTS (SELECT 1 FROM twins WHERE twins.row = rows.seq)
+AND NOT EXISTS (SELECT 1 FROM twins WHERE twins.row = rows.seq) AND NOT {in_a_batch}
 ORDER BY position LIMIT ?
+
+-- name: rows_in_batch
+SELECT rows.seq, position, line, rows.key, text,
+       EXISTS (SELECT 1 FROM twins WHERE twins.twin = rows.seq AND twins.reply IS NULL), a.number, a.cost, a.charged_tokens
+FROM json_each(?) AS wanted CROSS JOIN rows ON rows.seq = wanted.value
+CROSS JOIN attempts AS a ON a.row = rows.seq AND a.ended IS NULL AND a.ticket = ?
+WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq) ORDER BY rows.seq
+
+-- name: leases_of_ticket
+SELECT row, number, cost, charged_tokens FROM attempts INDEXED BY attempts_in_batches
+WHERE ticket = ? AND ended IS NULL AND row > ? ORDER BY row LIMIT ?
+
+-- name: last_number
+SELECT ifnull(max(number), 0) FROM attempts WHERE row = ?
 
 -- name: answered_rows
 SELECT {pending_columns}, EXISTS (SELECT 1 FROM twins AS other WHERE other.twin = rows.seq AND other.reply IS NULL),
@@ -226,7 +244,7 @@ WHERE row IN (SELECT twin FROM twins WHERE reply IS NULL) ORDER BY row
 
 -- name: pending_positions
 SELECT position FROM rows
-WHERE position <= ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
+WHERE position <= ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq) AND NOT {in_a_batch}
 
 -- name: histories
 -- The two columns outside of an aggregate are those of the attempt with max(number): sqlite.org/lang_select.html
@@ -243,7 +261,7 @@ SELECT replies.id, body FROM json_each(?) AS wanted CROSS JOIN replies ON replie
 -- The writer (writer.py)
 
 -- name: open_attempts
-SELECT row, number, cost, charged_tokens FROM attempts WHERE ended IS NULL AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = attempts.row)
+SELECT row, number, cost, charged_tokens FROM attempts WHERE ended IS NULL AND ticket IS NULL AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = attempts.row)
 
 -- name: last_reply
 SELECT ifnull(max(id), 0) FROM replies
@@ -307,6 +325,9 @@ SELECT stage.line, stage.key FROM {staged_pair} WHERE {other_request} ORDER BY s
 
 -- name: create_changed
 CREATE TEMP TABLE changed AS SELECT rows.seq FROM {staged_pair} WHERE {other_request}
+
+-- name: changed_in_batches
+SELECT count(*) FROM attempts WHERE ended IS NULL AND ticket IS NOT NULL AND row IN temp.changed
 
 -- name: lose_changed
 UPDATE attempts SET ended = began, seconds = 0, status = 0, cause = 'lost', counted = 0, maybe_paid = 1, cost_other = cost
@@ -596,6 +617,17 @@ INSERT INTO replies (id, row, number, body) VALUES (?, ?, ?, ?)
 -- name: insert_sample
 INSERT INTO samples (at, state) VALUES (?, ?)
 
+-- name: begin_batched
+INSERT INTO attempts (row, number, session, began, cost, charged_tokens, ticket) VALUES (?, ?, ?, ?, ?, ?, ?)
+
+-- name: put_ticket
+REPLACE INTO tickets (id, lane, state, chunk, number, tag, endpoint, model, rows, bytes, sha256, file, remote, status, asked,
+seen, expires, next, note, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: tickets
+SELECT id, lane, state, chunk, number, tag, endpoint, model, rows, bytes, sha256, file, remote, status, asked, seen, expires,
+next, note, ifnull(detail, '{}') FROM tickets ORDER BY id
+
 -- name: learn
 UPDATE lanes SET learned = ? WHERE id = ?
 
@@ -627,7 +659,9 @@ FROM rows LEFT JOIN outcomes ON outcomes.row = rows.seq
 WHERE rows.position IS NOT NULL
 
 -- name: recount_attempts
-SELECT total(attempts.ended IS NULL AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = attempts.row)) AS unknown,
+SELECT total(attempts.ended IS NULL AND ticket IS NULL
+             AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = attempts.row)) AS unknown,
+       total(attempts.ended IS NULL AND ticket IS NOT NULL) AS in_batches,
        count(*) AS attempts,
        count(reply) AS replies,
        total(maybe_paid) AS maybe_paid,

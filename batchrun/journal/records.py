@@ -245,6 +245,15 @@ class Session(NamedTuple):
     host: str
 
 
+class Lease(NamedTuple):
+    """An attempt of a row that is in a batch, and what it may cost (picodollars, None: not known) and use at worst."""
+
+    row: int
+    number: int
+    cost: int | None
+    tokens: int
+
+
 class Lane(NamedTuple):
     """Where attempts are sent; `learned` is JSON about its limits from earlier sessions, None where there is none."""
 

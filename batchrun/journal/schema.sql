@@ -43,7 +43,7 @@ CREATE TABLE attempts (                 -- one HTTP exchange each, written befor
     excerpt         TEXT,                           -- the beginning of the body of an answer that is not a reply
     reply           INTEGER,                        -- replies.id
     lane            INTEGER NOT NULL DEFAULT 1,     -- lanes.id: where it was sent
-    ticket          INTEGER,                        -- tickets.id, where what it was handed over to outlives the process; NULL: one exchange of its own
+    ticket          INTEGER,                        -- tickets.id: it is in a batch, until it has ended; NULL: one exchange of its own
     expires         REAL,                           -- when that is given up at the latest
     cache_write_tokens INTEGER,                     -- part of input_tokens
     cost_cached     INTEGER,                        -- part of cost: input read from a cache
@@ -132,7 +132,8 @@ CREATE TABLE totals (                   -- one line: the sums over all rows that
     cost_output     INTEGER NOT NULL DEFAULT 0,
     cost_other      INTEGER NOT NULL DEFAULT 0,
     odd             INTEGER NOT NULL DEFAULT 0,     -- part of done
-    empty           INTEGER NOT NULL DEFAULT 0      -- part of done
+    empty           INTEGER NOT NULL DEFAULT 0,  -- part of done
+    in_batches      INTEGER NOT NULL DEFAULT 0      -- without an outcome, in a batch of the provider that has not been taken in
 ) STRICT;
 
 CREATE TABLE samples (                  -- the state of the run every few seconds
@@ -156,8 +157,23 @@ CREATE TABLE tickets (                  -- what an executor gave for attempts th
     remote          TEXT,                           -- the provider's name for it
     asked           REAL,                           -- when the provider was last asked for something
     seen            REAL,                           -- when it last answered
-    detail          TEXT                            -- JSON of what it said
+    detail          TEXT,                           -- JSON: the provider's object as last seen, and what the executor remembers
+    chunk           INTEGER NOT NULL DEFAULT 0,     -- 1, 2, 3 within the run
+    number          INTEGER NOT NULL DEFAULT 1,     -- which try at the call that submits it
+    tag             TEXT NOT NULL DEFAULT '',       -- its label at the provider
+    endpoint        TEXT NOT NULL DEFAULT '',
+    model           TEXT NOT NULL DEFAULT '',
+    rows            INTEGER NOT NULL DEFAULT 0,
+    bytes           INTEGER NOT NULL DEFAULT 0,     -- of the file with its requests
+    sha256          TEXT NOT NULL DEFAULT '',       -- of that file
+    file            TEXT,                           -- the provider's name for it
+    status          TEXT,                           -- the last that the provider said
+    expires         REAL,                           -- when the provider gives it up
+    next            REAL,                           -- when to look again
+    note            TEXT                            -- why it is where it is, for people
 ) STRICT;
+
+CREATE INDEX attempts_in_batches ON attempts (ticket, row) WHERE ended IS NULL AND ticket IS NOT NULL;
 
 CREATE TABLE sessions (                 -- the processes that worked on the run
     id              INTEGER PRIMARY KEY,

@@ -32,6 +32,7 @@ class Sums:
     failed_post: int
     skipped: int
     unknown: int
+    in_batches: int
     truncated: int
     refused: int
     filtered: int

@@ -2,11 +2,13 @@
 
 import sqlite3
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from json import dumps
 from typing import Any
 
 from batchrun.journal.queries import sql
-from batchrun.models import History, Lent, Outcome, Pending, State
+from batchrun.journal.records import Lease
+from batchrun.models import History, Lent, Outcome, Pending, State, Ticket
 
 _WINDOW = sql("pending_rows")
 _ANSWERED = sql("answered_rows")
@@ -60,6 +62,25 @@ def following(connection: sqlite3.Connection, leader: int, source: int, after: i
     return [
         Pending(seq, position, line, key, text, known.get(seq, FRESH), lent) for seq, position, line, key, text in rows
     ]
+
+
+def rows_in_batch(connection: sqlite3.Connection, ticket: int, rows: Iterable[int]) -> list[tuple[Pending, Lease]]:
+    """Those of these rows whose open attempt is in this ticket, with what is known of them before it."""
+    found: list[tuple[Any, ...]] = connection.execute(sql("rows_in_batch"), (dumps(list(rows)), ticket)).fetchall()
+    known = _histories(connection, [row[0] for row in found])
+    return [
+        (
+            Pending(seq, position, line, key, text, known[seq]._replace(open=False), awaited=bool(awaited)),
+            Lease(seq, number, cost, tokens),
+        )
+        for seq, position, line, key, text, awaited, number, cost, tokens in found
+    ]
+
+
+def tickets(connection: sqlite3.Connection) -> list[Ticket]:
+    """All tickets, in order."""
+    names = [item.name for item in fields(Ticket)]
+    return [Ticket(**dict(zip(names, found, strict=True))) for found in connection.execute(sql("tickets"))]
 
 
 def failed(connection: sqlite3.Connection) -> list[tuple[int, Outcome]]:

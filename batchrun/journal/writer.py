@@ -12,7 +12,8 @@ with StorageError, in turn, so that whatever was committed before is heard of fi
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
@@ -22,8 +23,8 @@ from batchrun.journal import sums
 from batchrun.journal.database import storage_error
 from batchrun.journal.group import NEVER, Group, Last, storable
 from batchrun.journal.queries import sql
-from batchrun.journal.records import End
-from batchrun.models import Lent, Outcome, State, Totals
+from batchrun.journal.records import End, Lease
+from batchrun.models import Lent, Outcome, State, Ticket, Totals
 
 GROUP = 512
 
@@ -99,13 +100,39 @@ class Writer:
 
         return self._put(apply)
 
-    def end(self, row: int, number: int, end: End, body: str | None) -> Done:
-        """The attempt ended, with the body of its reply if one came."""
+    def plan(self, ticket: Ticket, leases: Sequence[Lease]) -> Done:
+        """A ticket is about to be handed over, with an open attempt for each of its rows."""
+        now = self._clock()
+
+        def apply(group: Group) -> None:
+            for lease in leases:
+                self._close_open(group, lease.row, now)
+                group.batched.append((lease.row, lease.number, self._session, now, lease.cost, lease.tokens, ticket.id))
+                self.sums.cost_open += lease.cost or 0
+            self.sums.attempts += len(leases)
+            self.sums.in_batches += len(leases)
+            self._put_ticket(group, ticket)
+
+        return self._put(apply)
+
+    def ticket(self, ticket: Ticket) -> Done:
+        """How far a ticket is now."""
+        return self._put(lambda group: self._put_ticket(group, ticket))
+
+    def _put_ticket(self, group: Group, ticket: Ticket) -> None:
+        values = [getattr(ticket, item.name) for item in fields(ticket)]
+        group.tickets.append(tuple(storable(value) if isinstance(value, str) else value for value in values))
+
+    def end(self, row: int, number: int, end: End, body: str | None, lease: Lease | None = None) -> Done:
+        """The attempt ended, with the body of its reply if one came; `lease` is what it was in a batch with."""
         now = self._clock()
 
         def apply(group: Group) -> None:
             left = self._open.get(row)
-            if left is not None and left.number == number:
+            if lease is not None:
+                self.sums.in_batches -= 1
+                self.sums.cost_open -= lease.cost or 0
+            elif left is not None and left.number == number:
                 del self._open[row]
                 self.sums.unknown -= 1
                 self.sums.cost_open -= left.cost or 0

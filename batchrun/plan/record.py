@@ -84,6 +84,12 @@ class Plan:
     retry_truncated: int = 0
     keep_thinking: bool = False
     dedupe: bool = False
+    batch: bool = False
+    batch_detach: bool = False
+    batch_tail: str = "live"
+    batch_min: int = 100
+    batch_first: int = 100
+    batches: Mapping[str, Any] = field(default_factory=dict[str, Any])
     max_cost: float | None = None
     max_total_tokens: int | None = None
     max_requests: int | None = None

@@ -48,6 +48,7 @@ _LIMITS = (
         "check",
         "keep_thinking",
         "dedupe",
+        *("batch", "batch_detach", "batch_tail", "batch_min", "batch_first"),
         "ca_file",
     ),
     *("max_cost", "max_total_tokens", "max_requests", "max_output_tokens", "reserve"),

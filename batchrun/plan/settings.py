@@ -117,6 +117,12 @@ def _blank(value: object) -> Blank:
     return Blank(str(value))
 
 
+def _tail(value: object) -> str:
+    if value not in ("live", "batch"):
+        raise ValueError(f"must be live or batch, not {value!r}")
+    return str(value)
+
+
 def _encoding(value: object) -> str:
     try:
         name = codecs.lookup(str(value)).name
@@ -210,6 +216,11 @@ class Settings(BaseSettings):
     retry_truncated: Annotated[int, BeforeValidator(_count(0))] = 0
     keep_thinking: bool = False
     dedupe: bool = False
+    batch: bool = False
+    batch_detach: bool = False
+    batch_tail: Annotated[str, BeforeValidator(_tail)] = "live"
+    batch_min: Annotated[int, BeforeValidator(_count(0))] = 100
+    batch_first: Annotated[int, BeforeValidator(_count(1))] = 100
     reuse: Text | None = None
     max_cost: Dollars | None = None
     max_total_tokens: Annotated[int, BeforeValidator(_count(1))] | None = None

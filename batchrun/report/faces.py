@@ -18,6 +18,7 @@ from batchrun.engine.outlet import text_outlet, waited_for
 from batchrun.events import (
     AttemptEnded,
     AttemptStarted,
+    BatchChanged,
     Draining,
     Event,
     Going,
@@ -215,6 +216,8 @@ def notable(event: Event) -> str | None:
         return printable(event.message, 500)
     if isinstance(event, RunStarted):
         return started(event)
+    if isinstance(event, BatchChanged):
+        return words.batch(event)
     if isinstance(event, Draining) and (event.in_flight or event.post):
         return f"stopping ({event.why}); {words.awaited(event.in_flight, event.post)}"
     return None
@@ -266,6 +269,7 @@ JSON_EVENTS: dict[type, str] = {
     LimitsChanged: "limits",
     PostChanged: "post",
     Draining: "draining",
+    BatchChanged: "batch",
     Notice: "notice",
 }
 
@@ -277,7 +281,19 @@ COSTS = (
     "saved",
 )
 _PICTURE = (
-    *("rows", "goal", "done", "failed", "failed_for_now", "failed_post", "skipped", "unknown", "pending", "in_flight"),
+    *(
+        "rows",
+        "goal",
+        "done",
+        "failed",
+        "failed_for_now",
+        "failed_post",
+        "skipped",
+        "unknown",
+        "in_batches",
+        "pending",
+        "in_flight",
+    ),
     "post",
     *("truncated", "refused", "filtered", "odd", "empty", "shared", "saved_tokens"),
     *("attempts", "retries", "throttled", "maybe_paid"),

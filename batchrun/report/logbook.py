@@ -6,6 +6,7 @@ from batchrun.display import counted, printable
 from batchrun.events import (
     AttemptEnded,
     AttemptStarted,
+    BatchChanged,
     Draining,
     Event,
     Going,
@@ -81,12 +82,16 @@ def _speed(event: Waiting | Going | LimitsChanged | PostChanged) -> tuple[int, s
     return logging.DEBUG, f"{event.in_flight} of {event.allowed} allowed in flight (cap {event.cap}); limits: {rates}"
 
 
-def _run(event: IntakeProgress | RunStarted | Draining | Notice | RunEnded) -> tuple[int, str]:
+def _run(event: IntakeProgress | RunStarted | Draining | BatchChanged | Notice | RunEnded) -> tuple[int, str]:
     match event:
         case IntakeProgress(rows):
             return logging.INFO, f"{counted(rows)} taken in"
         case RunStarted():
             return logging.INFO, f"run {event.run} begins: {counted(event.totals.rows)}, host {event.host}"
+        case BatchChanged():
+            status = f", {event.status}" if event.status else ""
+            note = f": {event.note}" if event.note else ""
+            return logging.INFO, f"batch {event.chunk} ({event.remote or '-'}): {event.state}{status}{note}"
         case Draining():
             return logging.INFO, f"stopping ({event.why}), {event.in_flight} in flight"
         case Notice(message):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from batchrun.display import counted, printable
 from batchrun.errors import ExitCode
-from batchrun.events import LimitsChanged, Waiting, WaitReason
+from batchrun.events import BatchChanged, LimitsChanged, Waiting, WaitReason
 from batchrun.models import Flag, Totals
 from batchrun.pricing import usd
 from batchrun.progress import Progress
@@ -39,7 +39,7 @@ def account(totals: Totals, *, running: bool = False) -> str:
     done = f"{totals.done:,} done" + (f" ({', '.join(flags)})" if flags else "")
     return (
         f"{done} + {failed} + {totals.skipped:,} skipped + {open_rows} + {totals.pending:,} pending"
-        f" = {counted(totals.rows)} in"
+        f"{f' + {totals.in_batches:,} in batches' if totals.in_batches else ''} = {counted(totals.rows)} in"
     )
 
 
@@ -48,7 +48,7 @@ def going_on(totals: Totals, reference: str, runs_dir: str | None = None) -> str
     command = f"batchrun resume {_quoted(reference)}"
     if runs_dir is not None:
         command += f" --runs-dir {_quoted(runs_dir)}"
-    if totals.pending or totals.unknown or totals.failed_for_now:
+    if totals.pending or totals.unknown or totals.in_batches or totals.failed_for_now:
         return command
     return f"{command} --failed" if totals.failed else None
 
@@ -136,6 +136,19 @@ def bill(totals: Totals, *, simulated: bool = False) -> str:
     return money(cost) + (f" ({said})" if said else "")
 
 
+_BATCH_NEWS = frozenset({"submitted", "unsure", "refused", "settled", "duplicate"})
+
+
+def batch(event: BatchChanged) -> str | None:
+    """The line for a batch that is at another state; None where that is of no interest."""
+    if event.state not in _BATCH_NEWS or (event.state == "submitted" and event.status not in ("validating", None)):
+        return None
+    named = f" ({printable(event.remote, 80)})" if event.remote else ""
+    status = f", {printable(event.status, 40)}" if event.status else ""
+    note = f": {printable(event.note, 200)}" if event.note else ""
+    return f"batch {event.chunk}{named}: {counted(event.rows)} {event.state}{status}{note}"
+
+
 def kinds(totals: Totals) -> dict[str, int]:
     """What a run was charged, in picodollars by kind of token; empty where nothing was."""
     if not totals.cost:
@@ -192,8 +205,7 @@ def bound(limits: LimitsChanged | None) -> str:
     if limits is None or limits.held not in (WaitReason.REQUESTS, WaitReason.TOKENS):
         return ""
     rate = limits.rpm if limits.held is WaitReason.REQUESTS else limits.tpm
-    basis = f" ({limits.basis})" if limits.basis in ("inferred", "learned") else ""
-    return f"limit: {count(rate)} {limits.held}{basis}" if rate is not None else ""
+    return f"limit: {count(rate)} {limits.held}" if rate is not None else ""
 
 
 def holding(progress: Progress) -> str:

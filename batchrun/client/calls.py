@@ -1,0 +1,117 @@
+"""Calls beside the rows' own exchanges: files and batches of a provider. Each is tried once, on a connection of its own.
+
+Nothing here is on the fast path, and nothing is retried: whether a call that got no answer was carried out is for the
+caller to find out. Files go up and come down in pieces.
+"""
+
+import asyncio
+import json
+import os
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from batchrun.client.faults import WIRE_ERRORS, explain
+from batchrun.client.lane import read_whole
+from batchrun.client.session import CONNECT_SECONDS
+from batchrun.models import Exchange, Fault
+
+_PIECE = 256 * 1024
+_MOST_BYTES = 64 * 1024 * 1024
+"""Of a body that is not written to a file."""
+_SHORT, _LONG = 120.0, 1800.0
+"""Seconds for a call, and for one that carries a file."""
+
+
+class _Call(NamedTuple):
+    method: str
+    path: str
+    data: Any
+    headers: Mapping[str, str]
+    to: Path | None = None
+    seconds: float = _SHORT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calls:
+    """Calls to one provider with one key; made by `Client.calls`. Whatever happens on the wire is in the Exchange.
+
+    Paths are relative to the base URL and may have a query; an address on another host is refused, since it would get
+    the key. `headers` gives those of every call.
+    """
+
+    base_url: URL
+    headers: Callable[[], Awaitable[Mapping[str, str]]]
+    tls: ssl.SSLContext | None
+    proxy: URL | None
+    mask: Callable[[str], str]
+    clock: Callable[[], float]
+
+    async def call(
+        self, method: str, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None
+    ) -> Exchange:
+        """One call with a JSON body, or none."""
+        sent = dict(headers or {})
+        if body is None:
+            return await self._tried(_Call(method, path, None, sent))
+        data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        return await self._tried(_Call(method, path, data, {"content-type": "application/json", **sent}))
+
+    async def upload(self, path: str, fields: Mapping[str, str], file: Path, name: str) -> Exchange:
+        """Post a form with these fields and a file under that name."""
+        with file.open("rb") as stream:
+            form = aiohttp.FormData(fields)
+            form.add_field("file", stream, filename=name, content_type="application/jsonl")
+            return await self._tried(_Call("POST", path, form, {}, None, _LONG))
+
+    async def send_file(self, path: str, file: Path, headers: Mapping[str, str]) -> Exchange:
+        """Post a file as the whole body, which is JSON."""
+        with file.open("rb") as stream:
+            sent = {"content-type": "application/json", **headers}
+            return await self._tried(_Call("POST", path, stream, sent, None, _LONG))
+
+    async def download(self, path: str, to: Path, *, headers: Mapping[str, str] | None = None) -> Exchange:
+        """Get a file; where the status is 200 its content is in `to`, whole, and the exchange has no body."""
+        return await self._tried(_Call("GET", path, None, dict(headers or {}), to, _LONG))
+
+    async def _tried(self, call: _Call) -> Exchange:
+        left = self.clock()
+        try:
+            async with asyncio.timeout(call.seconds):
+                status, found, body = await self._exchange(call)
+        except TimeoutError:
+            fault, detail, sent = Fault.DEADLINE, f"no whole answer within {call.seconds:g} s", True
+        except WIRE_ERRORS as error:
+            fault, detail, sent = explain(error)
+        else:
+            return Exchange(status, found, body, left, self.clock(), None, "", True)
+        return Exchange(0, CIMultiDict(), b"", left, self.clock(), fault, self.mask(detail), sent)
+
+    async def _exchange(self, call: _Call) -> tuple[int, Mapping[str, str], bytes]:
+        address = call.path if "://" in call.path else f"{str(self.base_url).rstrip('/')}/{call.path.lstrip('/')}"
+        url = URL(address, encoded=True)
+        if url.origin() != self.base_url.origin():
+            raise aiohttp.InvalidURL(url, "it is on another host, which does not get the key")
+        async with (
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(force_close=True, ssl=self.tls if self.tls is not None else True),
+                headers=CIMultiDict({**await self.headers(), **call.headers}),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+                trust_env=False,
+                proxy=self.proxy,
+            ) as session,
+            session.request(call.method, url, data=call.data, allow_redirects=False) as response,
+        ):
+            if call.to is None or response.status != 200:
+                return response.status, response.headers, await read_whole(response.content, _MOST_BYTES)
+            with os.fdopen(os.open(call.to, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+                async for piece in response.content.iter_chunked(_PIECE):
+                    await asyncio.to_thread(out.write, piece)
+            return response.status, response.headers, b""

@@ -1,0 +1,89 @@
+"""Rows that go by batches: into a chunk, and on with what came back. What an answer means is decided as for live rows."""
+
+import asyncio
+
+from batchrun.engine.batches import Batches
+from batchrun.engine.ending import Ending
+from batchrun.engine.judge import judge
+from batchrun.engine.till import BudgetReached, named_in
+from batchrun.engine.way import Stations, Way
+from batchrun.engine.window import Job
+from batchrun.errors import ExitCode, RefusedError
+from batchrun.journal import End, Lease
+from batchrun.lanes.executor import Came, Completion
+from batchrun.limits import GateClosed
+from batchrun.models import Exchange, Pending, Request
+from batchrun.plan import Plan
+from batchrun.retry import GiveUp
+from batchrun.rows import restore
+
+TIER = "batch"
+"""The service tier that batches are charged at."""
+
+
+class BatchRows:
+    """Between a run's rows and its batches. On the loop of the run."""
+
+    def __init__(self, plan: Plan, stations: Stations, way: Way, batches: Batches) -> None:
+        self._plan = plan
+        self._at = stations
+        self._way = way
+        self._batches = batches
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def sending(self) -> bool:
+        """Whether rows go into batches now; else they are sent live."""
+        return self._batches.sending
+
+    async def send(self, job: Job, request: Request) -> None:
+        """The row goes into a chunk; from here on the journal alone knows of it, until its answer comes (`take`)."""
+        try:
+            await self._batches.add(job.row.seq, job.number + 1, request)
+        except RefusedError as error:
+            said = f"{error.message} {error.hint or ''}".strip()
+            await self._way.give_up(job, GiveUp("not for batches", said, final=True))
+        except BudgetReached as error:
+            self._way.stop(Ending(ExitCode.BUDGET, str(error)), drain=self._plan.drain)
+            raise GateClosed from error
+        else:
+            self._at.window.finished()
+
+    async def take(self, row: Pending, lease: Lease, completion: Completion) -> None:
+        """What a batch brought for a row: decided as the answer to a request of its own is."""
+        self._at.window.enter()
+        job = Job.of(row)
+        job.number, job.lease = lease.number, lease
+        if completion.came in (Came.GONE, Came.UNSENT, Came.LOST):
+            await self._without_answer(job, lease, completion)
+            return
+        request = self._at.renderer.render(restore(row.line, row.key, row.text))
+        now = self._loop.time()
+        exchange = Exchange(completion.status, {}, completion.body, now, now, None, "", True)
+        job.exchange = exchange
+        assert self._at.client is not None
+        judged = judge(request, exchange, self._way.checker(job), self._way.meanings, self._at.client.mask)
+        hold = self._at.till.adopt(lease.cost, lease.tokens, named_in(request.body).model, TIER)
+        job.charge = self._at.till.settle(hold, judged)
+        await self._way.conclude(job, request, judged, exchange)
+
+    async def _without_answer(self, job: Job, lease: Lease, completion: Completion) -> None:
+        """A row that its batch did not answer is pending again, or has failed for now where its attempts are used up."""
+        lost = completion.came is Came.LOST
+        end = End(
+            0, 0.0, "lost in a batch" if lost else "not processed", completion.said, counted=lost, maybe_paid=lost
+        )
+        if lost:
+            end = end._replace(cost=lease.cost, charged_tokens=lease.tokens)
+        else:
+            self._at.till.give_back(lease.cost, lease.tokens)
+        self._at.journal.end(lease.row, lease.number, end, None, lease)
+        if lost and job.attempts + 1 >= self._plan.max_attempts:
+            await self._way.give_up(job, GiveUp("lost in a batch", completion.said, final=False))
+        else:
+            self.leave_pending()
+
+    def leave_pending(self) -> None:
+        """The row stays pending in the journal, and is handed out again from there."""
+        self._at.window.finished()
+        self._batches.left_pending = True

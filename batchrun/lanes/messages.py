@@ -1,0 +1,90 @@
+"""Chat completions as Anthropic's own Messages API has them, and its replies as chat completions. Pure.
+
+Sources: platform.claude.com/docs/en/api/messages and /api/openai-sdk (which fields have a counterpart), of 2026-09.
+"""
+
+import json
+from typing import Any, cast
+
+from batchrun.errors import RefusedError
+
+_SAME = ("model", "temperature", "top_p", "stop_sequences", "metadata", "thinking", "system", "service_tier")
+_DROPPED = ("user", "seed", "n", "stream", "logprobs", "presence_penalty", "frequency_penalty", "store")
+"""Fields that the compatible endpoint ignores as well."""
+_LIMITS = ("max_completion_tokens", "max_tokens")
+_FINISH = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+_STATUS = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""The HTTP status of each type of error, from the table of errors of the same manual."""
+
+
+def as_message(body: dict[str, Any]) -> dict[str, Any]:
+    """The Messages request of a chat completion. Raises RefusedError naming the field that has no counterpart."""
+    params: dict[str, Any] = {name: body[name] for name in _SAME if name in body}
+    limit = next((body[name] for name in _LIMITS if body.get(name)), None)
+    if limit is None:
+        raise RefusedError(
+            "Anthropic's batches need a limit of output tokens, and the request has none.", "Add --max-output-tokens N."
+        )
+    params["max_tokens"] = limit
+    if "stop" in body:
+        params["stop_sequences"] = [body["stop"]] if isinstance(body["stop"], str) else body["stop"]
+    system: list[str] = []
+    messages: list[Any] = []
+    for message in cast("list[dict[str, Any]]", body.get("messages") or []):
+        if message.get("role") in ("system", "developer"):
+            system.append(str(message.get("content") or ""))
+        else:
+            messages.append({"role": message.get("role"), "content": message.get("content")})
+    if system:
+        params["system"] = "\n".join(system)
+    params["messages"] = messages
+    left = body.keys() - {*_SAME, *_DROPPED, *_LIMITS, "stop", "messages"}
+    if left:
+        raise RefusedError(
+            f"Anthropic's batches have no counterpart of {', '.join(sorted(left))} in this request.",
+            "Send it live, without --batch, or leave the parameter out.",
+        )
+    return params
+
+
+def as_chat(message: Any) -> bytes:
+    """A Messages reply as the body of a chat completion; its usage stays as it is, and the reply itself is kept whole."""
+    found = cast("dict[str, Any]", message or {})
+    parts = cast("list[dict[str, Any]]", found.get("content") or [])
+    text = "".join(str(part.get("text") or "") for part in parts if part.get("type") == "text")
+    thinking = "".join(str(part.get("thinking") or "") for part in parts if part.get("type") == "thinking")
+    answer: dict[str, Any] = {"role": "assistant", "content": text}
+    if thinking:
+        answer["reasoning_content"] = thinking
+    finish = str(found.get("stop_reason") or "stop")
+    body = {
+        "id": found.get("id"),
+        "object": "chat.completion",
+        "model": found.get("model"),
+        "choices": [{"index": 0, "message": answer, "finish_reason": _FINISH.get(finish, finish)}],
+        "usage": found.get("usage"),
+        "message": found,
+    }
+    return json.dumps(body, ensure_ascii=False).encode()
+
+
+def status_of(kind: Any) -> int:
+    """The HTTP status of a type of error; 500 for one that is not known."""
+    return _STATUS.get(str(kind), 500)

@@ -1,0 +1,340 @@
+"""How vendors spell batches: calls, objects, lines of requests and of results. Pure.
+
+Three shapes: OpenAI's files and batches, which most vendors copy; Mistral's jobs; Anthropic's Message Batches, which take
+all requests inline and have no label. `providers/batches.toml` says which vendor has which, and its limits.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+from batchrun import providers
+from batchrun.lanes.executor import Came, Completion
+from batchrun.lanes.messages import as_chat, as_message, status_of
+from batchrun.models import Request
+
+TAG = "batchrun"
+"""The member of a batch's metadata that holds its tag."""
+ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+_STATUSES = {
+    "queued": "in_progress",
+    "running": "in_progress",
+    "success": "completed",
+    "timeout_exceeded": "expired",
+    "cancellation_requested": "cancelling",
+    "canceling": "cancelling",
+    "canceled": "cancelled",
+    "ended": "completed",
+}
+"""Other words for the statuses of OpenAI's batches: Mistral's and Anthropic's; Together's are in upper case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vendor:
+    """One line of `providers/batches.toml`."""
+
+    dialect: str
+    shape: str
+    lines: int
+    bytes: int
+    window: str
+    endpoints: tuple[str, ...]
+    metadata: bool
+    days: int
+    factor: float | None = None
+    tokens: int | None = None
+    purpose: str = "batch"
+    ready: bool = False
+
+
+def vendor(dialect: str, own: Mapping[str, Any] | None = None) -> Vendor:
+    """The vendor of a dialect, with what the user's file says of it; that of unknown servers where none is known."""
+    known, mine = providers.table("batches"), own or {}
+    name = dialect if dialect in known or dialect in mine else "any"
+    line: dict[str, Any] = {**known["any"], **known.get(name, {}), **mine.get(name, {})}
+    line["endpoints"] = tuple(line["endpoints"])
+    return Vendor(dialect=dialect, **line)
+
+
+def json_object(value: Any) -> dict[str, Any]:
+    """A JSON object, an empty one for anything else."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def json_objects(value: Any) -> list[dict[str, Any]]:
+    """The objects of a JSON list, none for anything else."""
+    return (
+        [json_object(item) for item in cast("list[Any]", value) if isinstance(item, dict)]
+        if isinstance(value, list)
+        else []
+    )
+
+
+class Batch(NamedTuple):
+    """A batch as its vendor tells it. `input` is its file, `tag` its label, `total` its requests where that is stated.
+
+    `output` and `error` are files to get, or addresses; `errors` why it failed as a whole.
+    """
+
+    id: str
+    status: str
+    input: str | None
+    tag: str | None
+    total: int | None
+    created: float
+    expires: float | None
+    output: str | None
+    error: str | None
+    errors: tuple[Mapping[str, Any], ...]
+    done: int = 0
+    failed: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.status in ENDED
+
+
+class Calling(NamedTuple):
+    """One call: method, path and JSON body."""
+
+    method: str
+    path: str
+    body: Any = None
+
+
+class OpenAIShape:
+    """Files and batches as OpenAI has them."""
+
+    headers: Mapping[str, str] = {}
+    inline = False
+    key_header: str | None = None
+    head = separator = tail = b""
+    """What stands before, between and behind the lines of a file."""
+
+    def __init__(self, vendor: Vendor) -> None:
+        self.vendor = vendor
+
+    def line(self, custom_id: str, request: Request) -> bytes:
+        """The line of one request; the body is the very bytes that would be sent live."""
+        head = json.dumps({"custom_id": custom_id, "method": "POST", "url": str(request.endpoint)})
+        return b'%b,"body":%b}\n' % (head[:-1].encode(), request.body)
+
+    def create(self, file: str, endpoint: str, model: str, tag: str) -> Calling:
+        """The call that makes a batch of a file. `model` is for vendors that want it there."""
+        body = {"input_file_id": file, "endpoint": endpoint, "completion_window": self.vendor.window}
+        return Calling("POST", "batches", body | ({"metadata": {TAG: tag}} if self.vendor.metadata else {}))
+
+    def listing(self, cursor: str | None) -> Calling:
+        """One page of the newest batches."""
+        return Calling("GET", f"batches?limit=100{f'&after={cursor}' if cursor else ''}")
+
+    def retrieve(self, batch: str) -> Calling:
+        """One batch."""
+        return Calling("GET", f"batches/{batch}")
+
+    def cancel(self, batch: str) -> Calling:
+        """The wish that a batch ends."""
+        return Calling("POST", f"batches/{batch}/cancel")
+
+    def content(self, file: str) -> str:
+        """Where a file's content is."""
+        return f"files/{file}/content"
+
+    def page(self, body: Mapping[str, Any]) -> tuple[list[Batch], str | None]:
+        """The batches of a page, and the cursor of the next one, None at the end."""
+        batches = [self.batch(item) for item in json_objects(body.get("data")) if item.get("id")]
+        more = bool(body.get("has_more")) and bool(batches)
+        return batches, (str(body.get("last_id") or batches[-1].id) if more else None)
+
+    def batch(self, body: Mapping[str, Any]) -> Batch:
+        """A batch object."""
+        counts = json_object(body.get("request_counts"))
+        metadata = json_object(body.get("metadata"))
+        errors = body.get("errors")
+        listed = json_object(errors).get("data") if isinstance(errors, dict) else errors
+        return Batch(
+            id=str(body["id"]),
+            status=status(body.get("status")),
+            input=body.get("input_file_id"),
+            tag=metadata.get(TAG),
+            total=counts.get("total"),
+            created=float(body.get("created_at") or 0),
+            expires=body.get("expires_at"),
+            output=body.get("output_file_id") or None,
+            error=body.get("error_file_id") or None,
+            errors=tuple(json_objects(listed)),
+            done=int(counts.get("completed") or 0),
+            failed=int(counts.get("failed") or 0),
+        )
+
+    def completion(self, line: Mapping[str, Any], seq: int, number: int) -> Completion:
+        """What one line of a result or an error file says of its row."""
+        response = json_object(line.get("response"))
+        code, body = response.get("status_code"), response.get("body")
+        if isinstance(code, int) and 100 <= code < 600:
+            data = body.encode() if isinstance(body, str) else json.dumps(body, ensure_ascii=False).encode()
+            came = Came.REPLY if code == 200 else Came.FAILURE
+            return Completion(seq, number, came, code, data)
+        return _without_response(line.get("error"), seq, number)
+
+
+def _without_response(error: Any, seq: int, number: int) -> Completion:
+    """A line without an answer: the code of its error tells whether the request was ever looked at."""
+    found = json_object(error)
+    code = str(found.get("code") or found.get("type") or "")
+    said = str(found.get("message") or (error if isinstance(error, str) else "") or code or "the line has no answer")
+    if code in ("batch_expired", "batch_cancelled", "canceled", "cancelled", "expired"):
+        return Completion(seq, number, Came.GONE, said=said)
+    return Completion(seq, number, Came.LOST, said=said)
+
+
+def status(value: Any) -> str:
+    """A status in OpenAI's words; one that is not known counts as under way."""
+    said = str(value or "").lower().removeprefix("batch_status_")
+    return _STATUSES.get(said, said)
+
+
+class MistralShape(OpenAIShape):
+    """Mistral's batch jobs: the model stands on the job, lines have no address."""
+
+    def line(self, custom_id: str, request: Request) -> bytes:
+        return b'{"custom_id":%b,"body":%b}\n' % (json.dumps(custom_id).encode(), request.body)
+
+    def create(self, file: str, endpoint: str, model: str, tag: str) -> Calling:
+        body = {
+            "input_files": [file],
+            "endpoint": endpoint,
+            "model": model,
+            "timeout_hours": 24,
+            "metadata": {TAG: tag},
+        }
+        return Calling("POST", "batch/jobs", body)
+
+    def listing(self, cursor: str | None) -> Calling:
+        return Calling("GET", f"batch/jobs?page_size=100&page={cursor or 0}")
+
+    def retrieve(self, batch: str) -> Calling:
+        return Calling("GET", f"batch/jobs/{batch}")
+
+    def cancel(self, batch: str) -> Calling:
+        return Calling("POST", f"batch/jobs/{batch}/cancel")
+
+    def page(self, body: Mapping[str, Any]) -> tuple[list[Batch], str | None]:
+        batches = [self.batch(item) for item in json_objects(body.get("data")) if item.get("id")]
+        seen = int(body.get("page") or 0)
+        return batches, (str(seen + 1) if len(batches) == 100 else None)
+
+    def batch(self, body: Mapping[str, Any]) -> Batch:
+        metadata = json_object(body.get("metadata"))
+        return Batch(
+            id=str(body["id"]),
+            status=status(body.get("status")),
+            input=next(iter(cast("list[str]", body.get("input_files") or [])), None),
+            tag=metadata.get(TAG),
+            total=body.get("total_requests"),
+            created=float(body.get("created_at") or 0),
+            expires=None,
+            output=body.get("output_file") or None,
+            error=body.get("error_file") or None,
+            errors=tuple(json_objects(body.get("errors"))),
+            done=int(body.get("succeeded_requests") or 0),
+            failed=int(body.get("failed_requests") or 0),
+        )
+
+
+class AnthropicShape(OpenAIShape):
+    """Anthropic's Message Batches: no file, no label; requests and replies are those of its own API."""
+
+    headers: Mapping[str, str] = {"anthropic-version": "2023-06-01"}
+    inline = True
+    key_header = "x-api-key"
+    head, separator, tail = b'{"requests":[', b",", b"]}"
+
+    def line(self, custom_id: str, request: Request) -> bytes:
+        """One element of `requests`. Raises RefusedError for what Anthropic's own API cannot be asked."""
+        params = as_message(json.loads(request.body))
+        return json.dumps({"custom_id": custom_id, "params": params}, ensure_ascii=False).encode()
+
+    def create(self, file: str, endpoint: str, model: str, tag: str) -> Calling:
+        return Calling("POST", "messages/batches")
+
+    def listing(self, cursor: str | None) -> Calling:
+        return Calling("GET", f"messages/batches?limit=100{f'&after_id={cursor}' if cursor else ''}")
+
+    def retrieve(self, batch: str) -> Calling:
+        return Calling("GET", f"messages/batches/{batch}")
+
+    def cancel(self, batch: str) -> Calling:
+        return Calling("POST", f"messages/batches/{batch}/cancel")
+
+    def content(self, file: str) -> str:
+        return file
+
+    def batch(self, body: Mapping[str, Any]) -> Batch:
+        counts = json_object(body.get("request_counts"))
+        known = {
+            name: int(counts.get(name) or 0) for name in ("processing", "succeeded", "errored", "canceled", "expired")
+        }
+        return Batch(
+            id=str(body["id"]),
+            status=status(body.get("processing_status")),
+            input=None,
+            tag=None,
+            total=sum(known.values()),
+            created=_time(body.get("created_at")),
+            expires=_time(body.get("expires_at")) or None,
+            output=f"messages/batches/{body['id']}/results" if body.get("results_url") else None,
+            error=None,
+            errors=(),
+            done=known["succeeded"],
+            failed=known["errored"],
+        )
+
+    def completion(self, line: Mapping[str, Any], seq: int, number: int) -> Completion:
+        result = json_object(line.get("result"))
+        match result.get("type"):
+            case "succeeded":
+                return Completion(seq, number, Came.REPLY, 200, as_chat(result.get("message")))
+            case "errored":
+                error = json_object(result.get("error"))
+                inner = json_object(error.get("error")) or error
+                data = json.dumps({"error": inner}, ensure_ascii=False).encode()
+                return Completion(seq, number, Came.FAILURE, status_of(inner.get("type")), data)
+            case kind:
+                return Completion(seq, number, Came.GONE, said=str(kind or "no result"))
+
+
+def _time(value: Any) -> float:
+    """Seconds since 1970 of an RFC 3339 time; 0 for none."""
+    from datetime import datetime  # noqa: PLC0415  only for this shape
+
+    return datetime.fromisoformat(value.replace("Z", "+00:00")).timestamp() if isinstance(value, str) else 0.0
+
+
+SHAPES: dict[str, type[OpenAIShape]] = {"openai": OpenAIShape, "mistral": MistralShape, "anthropic": AnthropicShape}
+
+
+def wire_id(run: str, seq: int, number: int) -> str:
+    """The `custom_id` on the wire: at most 64 of [A-Za-z0-9_-], unique, and telling which run's it is."""
+    return f"{run[-40:]}-{seq}-{number}"
+
+
+def parse_wire_id(run: str, custom_id: Any) -> tuple[int, int] | None:
+    """Row and attempt of a `custom_id` of this run, None for a foreign one."""
+    head, _, number = str(custom_id).rpartition("-")
+    head, _, seq = head.rpartition("-")
+    if head != run[-40:] or not (seq.isdecimal() and number.isdecimal()):
+        return None
+    return int(seq), int(number)
+
+
+def parsed(lines: Iterator[bytes]) -> Iterator[Mapping[str, Any]]:
+    """The lines of a result file. Raises ValueError for one that is not a JSON object."""
+    for line in lines:
+        if line.strip():
+            value = json.loads(line)
+            if not isinstance(value, dict):
+                raise ValueError("a line of the results is not an object")
+            yield cast("dict[str, Any]", value)
