@@ -28,7 +28,7 @@ from batchrun.models import Kind
 from batchrun.plan import Plan, drift_text, plan_from_json, plan_to_json
 from batchrun.plan.blanks import blanks_of
 from batchrun.plan.inputs import check_rows_used, open_rows
-from batchrun.plan.outputs import STREAM, check_output, is_device, written_beside
+from batchrun.plan.outputs import STREAM, check_output, default_format, is_device, written_beside
 from batchrun.plan.rendering import plain_renderer, prompt_of
 from batchrun.plan.resolve import facts_of, resolve
 from batchrun.plan.segments import DocumentInput, open_documents
@@ -167,7 +167,9 @@ def _under_earlier_name(plan: Plan, settings: Settings, emit: Emit) -> Plan:
     """The plan of the run that belongs to the earlier default name, `….jsonl` for every input, where there is one and
     none with today's name: a changed default must not pay for the rows again. Raises StorageError where a damaged
     journal may be its."""
-    if settings.output is not None or settings.format is not None or settings.fresh or plan.output_format == "jsonl":
+    if settings.output is not None or settings.format is not None or settings.fresh:
+        return plan
+    if plan.output_format != default_format(plan.kind, plan.input_format) or plan.output_format == "jsonl":
         return plan
     output, earlier = Path(plan.output), Path(plan.output).with_suffix(".jsonl")
     directory = registry.directory_for(plan.output, settings.runs_dir)
