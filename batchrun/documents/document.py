@@ -7,7 +7,18 @@ from importlib import import_module
 from typing import NamedTuple, cast
 
 from batchrun.documents.fit import misfit
-from batchrun.documents.segment import DocumentError, Edit, Existing, Format, Segment, Value, splice, text_hash, wanted
+from batchrun.documents.segment import (
+    DocumentError,
+    Edit,
+    Existing,
+    Format,
+    Segment,
+    Status,
+    Value,
+    splice,
+    text_hash,
+    wanted,
+)
 
 _XML = frozenset({"android", "xliff", "ts", "resx", "tmx"})
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z][\w.-]*)""")
@@ -60,8 +71,9 @@ class Document:
         """
         seen: dict[str, int] = {}
         line, at, count = 1, 0, self._content.count
+        existing, empty = self._existing, Status.EMPTY
         for segment in self._reader.segments():
-            if not wanted(segment, self._existing) or not segment.text.strip():
+            if (segment.status is not empty and not wanted(segment, existing)) or not segment.text.strip():
                 continue
             name = name_of(segment)
             occurrence = seen[name] = seen.get(name, 0) + 1

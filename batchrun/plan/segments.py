@@ -207,7 +207,7 @@ def _row(path: str, entry: Entry, encoding: str | None) -> Row | Invalid:
         "context": segment.context,
         "note": segment.note,
         "max": segment.max,
-        "kind": segment.kind.value,
+        "kind": segment.kind,
     }
     if encoding is not None:
         fields["encoding"] = encoding
