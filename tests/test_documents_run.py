@@ -16,6 +16,8 @@ from test_documents_subtitles import SRT, VTT
 from test_documents_xml import ANDROID, RESX, TMX, TS, XLIFF2, XLIFF12
 from translator import Translator, batchrun, shout, translator
 
+from batchrun.tui.draft import Draft, read_head
+
 FILES = {
     "movie.srt": SRT,
     "movie.vtt": VTT,
@@ -272,6 +274,16 @@ def test_a_file_that_is_not_of_its_format_is_named_with_its_line(
     url = ("--base-url", provider.base_url, "-m", "m")
     assert batchrun("run", "-i", "a.tmx", "-p", "{{ text }}", "-o", "b.tmx", *url) == 2
     assert "--target-language" in capsys.readouterr().err
+
+
+def test_the_app_shows_the_segments_of_a_document_as_rows():
+    Path("movie.srt").write_text(SRT, encoding="utf-8")
+    head = read_head("movie.srt", {}, has_prompt=True)
+    assert head.format == "srt document"
+    assert [row.fields["text"] for row in head.rows] == ["Hello <i>there</i>.", "{\\an8}How are\nyou?", "42"]
+    draft = Draft()
+    draft.take_head(head, None)
+    assert draft.output_name == "movie.output.srt"
 
 
 MANUAL = Path(__file__).parent.parent / "docs" / "documents.md"

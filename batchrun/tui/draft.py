@@ -16,7 +16,9 @@ from batchrun.models import Endpoint, Kind, Row
 from batchrun.plan import Plan, plan_from_json
 from batchrun.plan.inputs import open_rows
 from batchrun.plan.outputs import default_format, default_output
+from batchrun.plan.patterns import is_document
 from batchrun.plan.profiles import DEFAULT
+from batchrun.plan.segments import open_documents
 from batchrun.plan.sources import gather
 from batchrun.prompts import Prompt, Renderer, RenderError
 from batchrun.tui import requests
@@ -143,9 +145,9 @@ class Draft:
         if head is None:
             return "INPUT.PROMPT.jsonl"
         name = self.prompt.name if self.prompt is not None else None
-        return default_output(
-            Path(head.name).name.partition(".")[0], head.kind, name, default_format(head.kind, head.format)
-        )
+        place = Path(head.name)
+        form = place.suffix[1:] if is_document(head.format) else default_format(head.kind, head.format)
+        return default_output(place.name.partition(".")[0], head.kind, name, form)
 
 
 def read_prompt(name: str) -> Source:
@@ -169,7 +171,8 @@ def read_head(source: str, flags: Mapping[str, object], *, has_prompt: bool) -> 
     """Open an input as the flags say and read its first rows; blocks. Raises RefusedError."""
     if source == STREAM:
         raise InputError("the app cannot read standard input", "name a file, or run it without the app")
-    found = open_rows(gather(flags).settings, source, has_prompt=has_prompt)
+    settings = gather(flags).settings.model_copy(update={"input": source})
+    found = open_documents(settings) or open_rows(settings, source, has_prompt=has_prompt)
     return Head(found.name, found.kind, found.format, found.columns, found.id_column, found.size, found.head(HEAD))
 
 
