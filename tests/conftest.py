@@ -1,6 +1,7 @@
 """What holds for every test."""
 
 import asyncio
+import dataclasses
 import os
 import signal
 import socket
@@ -73,7 +74,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back-offs and the trickle of a provider that is down take milliseconds, and no rate is felt for."""
     monkeypatch.setattr("batchrun.retry.decision._backoff", lambda _: 0.002)
     monkeypatch.setattr("batchrun.limits.learning._FIRST_PACE", 10_000.0)
-    from batchrun.engine import way  # noqa: PLC0415  not for tests that need no engine
+    from batchrun.engine import probing  # noqa: PLC0415  not for tests that need no engine
 
     for name in ("_DOWN", "_LOADING", "_UNCLEAR"):
-        monkeypatch.setattr(way, name, way.Slow(0.002, getattr(way, name).said))
+        monkeypatch.setattr(probing, name, dataclasses.replace(getattr(probing, name), every=0.002))

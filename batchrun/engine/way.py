@@ -15,11 +15,13 @@ from typing import Protocol
 
 from batchrun import retry
 from batchrun.client import Client
+from batchrun.engine.cuts import Cuts
 from batchrun.engine.ending import Ending
 from batchrun.engine.judge import Judged, counted, end_of, failure, feedback, judge, judge_body
 from batchrun.engine.outage import Outage
 from batchrun.engine.picture import attempt_ended, row_finished
 from batchrun.engine.posting import Posting
+from batchrun.engine.probing import Probing, probing_of
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.till import BudgetReached, Charge, Hold, Till
 from batchrun.engine.window import Job, Window
@@ -34,7 +36,6 @@ from batchrun.plan.rendering import prompt_of, spelling_of
 from batchrun.prompts import Renderer, ask_again, more_room
 from batchrun.replies import Checker, ReplyChecker
 from batchrun.retry import (
-    DOUBTED_FOR,
     AskAgain,
     Done,
     GiveUp,
@@ -118,11 +119,12 @@ class Way:
             plan.retry_truncated,
         )
         self._held: list[tuple[Job, GiveUp]] = []
+        self._cuts = Cuts()
         self._spelling = spelling_of(plan, prompt_of(plan))
         self._looking_elsewhere = False
         self._odd: set[str] = set()
         self.said = ""  # by the provider, when it last refused for want of a rate or failed
-        self._slow: Slow | None = None
+        self._probing: Probing | None = None
         self.batch_rows: BatchRows | None = None
         self._blanks = copied(plan)
         self._blank_value = "{}" if plan.output_fields else '""'
@@ -217,6 +219,8 @@ class Way:
         judged = self._refused(job, permit, judged)
         if judged.answer.throttled or judged.answer.down or judged.answer.meaning is Meaning.LOADING:
             self.said = judged.answer.message
+        if judged.usage is not None and (cut := self._cuts.look(sent, judged.usage.input)) is not None:
+            self._emit(Notice(cut, self._loop.time()))
         alone = self._at.gate.settle(permit, feedback(judged, len(request.body)))
         job.hold, job.charge = None, self._at.till.settle(hold, judged)
         await self.conclude(job, request, judged, exchange, alone)
@@ -410,40 +414,19 @@ class Way:
 
     def _mind_the_breaker(self) -> None:
         """Send single requests while the provider is down, loads its model, or may have refused for good."""
-        slow = slow_of(self._health)
-        if slow is not self._slow:
-            self._slow = slow
-            self._at.gate.trickle(None if slow is None else slow.every, down=slow is _DOWN)
-            if slow is _DOWN and self.outage is not None:
+        probing = probing_of(self._health)
+        down = probing is not None and probing.down
+        if probing is not self._probing:
+            self._probing = probing
+            self._at.gate.trickle(None if probing is None else probing.every, down=down)
+            if down and self.outage is not None:
                 self.outage.began()
             now = self._loop.time()
-            self._emit(Notice("the provider answers again" if slow is None else slow.said, now))
-        elif slow is _DOWN and self.outage is not None:
+            self._emit(Notice("the provider answers again" if probing is None else probing.said, now))
+        elif down and self.outage is not None:
             self.outage.goes_on()
 
     def _gone(self) -> None:
         """The provider accepts no connections."""
         self._health.unreachable(self._loop.time())
         self._mind_the_breaker()
-
-
-@dataclass(frozen=True, slots=True)
-class Slow:
-    """Why only one request leaves `every` so many seconds."""
-
-    every: float
-    said: str
-
-
-_DOWN = Slow(1.0, "the provider is down: one try a second")
-_LOADING = Slow(1.0, "the server is loading its model: one try a second")
-_UNCLEAR = Slow(DOUBTED_FOR / 6, "the provider speaks of a used up quota: one try every 10 seconds, for a minute")
-
-
-def slow_of(health: Health) -> Slow | None:
-    """Why only single requests are to leave, None where that is not so."""
-    if health.unclear_since is not None:
-        return _UNCLEAR
-    if health.loading_since is not None:
-        return _LOADING
-    return _DOWN if health.breaker_open else None

@@ -42,6 +42,17 @@ _DOUBTED = {
         "go on with the command below when the quota is whole again",
     ),
 }
+_ANOTHER = "a web page answers in the provider's place: look at the firewall or proxy in between, then go on"
+_LATER = {
+    (False, False): "what worked before does not work now, so the cause is not in the rows; mend it and go on",
+    (
+        False,
+        True,
+    ): "does the provider still have the model? Look there, and go on when it has; another one is a new run",
+    (True, False): _ANOTHER,
+    (True, True): _ANOTHER,
+}
+"""What to do about rows that are refused alike after others were answered: by a web page, and as if not there."""
 _WEB_PAGE = "the answer is a web page: is the base URL right, with its /v1?"
 
 _backoff = wait_random_exponential(multiplier=0.5, max=60)
@@ -226,14 +237,14 @@ def _option(answer: Answer) -> str | None:
 
 
 def _hint(answer: Answer, health: Health) -> str:
-    if answer.html:
-        return _WEB_PAGE
     if (option := _option(answer)) is not None:
         return option
+    if health.succeeded:
+        return _LATER[answer.html, answer.meaning is Meaning.MODEL or answer.status == 404]
+    if answer.html:
+        return _WEB_PAGE
     if _about_configuration(answer):
         return _scope_hint(answer)
-    if health.succeeded:
-        return "what worked before does not work now, so the cause is not in the rows; mend it and go on"
     return "nothing has succeeded, so the cause is not in the rows; mend it and go on"
 
 
