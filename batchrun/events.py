@@ -137,7 +137,8 @@ class Going:
 class LimitsChanged:
     """What the gate allows now. Rates are per minute, None where no limit is known; `fill` is 0..1 of the bucket left.
 
-    `held` is what holds the next request back at this moment, be it for a millisecond: what bounds the speed.
+    `held` is what holds the next request back at this moment, be it for a millisecond: what bounds the speed. `basis` is
+    what the rate in force rests on: "stated", "inferred" from how stated figures move, or "learned" from 429s.
     """
 
     in_flight: int
@@ -149,6 +150,7 @@ class LimitsChanged:
     tokens_fill: float | None
     held: WaitReason | None
     at: float
+    basis: str = ""
 
 
 class PostChanged(NamedTuple):

@@ -1,6 +1,6 @@
 """Everything that is measured, in one table.
 
-python benchmarks [SECTION …]      ceiling cost slots limits scale start stages tui; all but `million` and `tui-million` by default.
+python benchmarks [SECTION …]      ceiling cost documents slots limits scale start stages tui; all but `million` and `tui-million` by default.
 """
 
 import os
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cost
+import documents
 import limits
 import mockserver
 import scale
@@ -25,6 +26,7 @@ from measure import Bench, Table
 SECTIONS: dict[str, Callable[[Bench], None]] = {
     "ceiling": cost.ceiling,
     "cost": cost.run,
+    "documents": documents.run,
     "slots": slots.run,
     "limits": limits.run,
     "scale": scale.run,

@@ -233,11 +233,12 @@ class Stage:
 
         journal = Journal.open(self.path, faults=self.faults)
         journal.pair(dedupe=wanted.dedupe, wanted=selection(wanted, journal.totals.rows))
+        one = wanted.base_url, wanted.api_key_env, wanted.model
+        lane = None if self.faults else journal.lane(*one)  # `faults` counts the commits of the run alone
         journal.start()
         try:
-            run = Run(
-                wanted, journal, provider, renderer_of(wanted, prompt), checker=checker_of(wanted, prompt), emit=emit
-            )  # type: ignore[arg-type]
+            parts = wanted, journal, provider, renderer_of(wanted, prompt)
+            run = Run(*parts, checker=checker_of(wanted, prompt), emit=emit, lane=lane)  # type: ignore[arg-type]
             runs.append(run)
             beside = asyncio.ensure_future(during(run)) if during is not None else None
             ending = await run.run()

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from bisect import bisect
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -685,3 +686,38 @@ async def test_an_exchange_without_a_request_id_is_fine(tmp_path: Path) -> None:
     stage = Stage(tmp_path, 1)
     await stage.play(Provider(usual=lambda _: exchange(200, exchange_body("x").encode())))
     assert stage.records[0].request_id is None
+
+
+def stated(**headers: str) -> Provider:
+    """A provider that states these limits on every reply."""
+    said = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Provider(usual=lambda prompt: exchange(200, reply_body(prompt), said))
+
+
+async def test_what_was_learned_of_a_provider_is_kept_for_the_next_session(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, 20)
+    await stage.play(stated(x_ratelimit_limit_requests_minute="60000", x_ratelimit_remaining_requests_minute="59000"))
+    with closing(Journal.open(stage.path)) as journal:
+        lane = journal.lane(PLAN.base_url, PLAN.api_key_env, PLAN.model)
+    assert '"limit": 60000' in (lane.learned or "")
+    story = await stage.play(Provider())
+    assert story.ending.exit_code is ExitCode.OK
+
+
+async def test_a_quota_that_the_rows_will_use_up_is_said_once(tmp_path: Path) -> None:
+    provider = stated(x_ratelimit_limit_requests_day="400", x_ratelimit_remaining_requests_day="150")
+
+    async def slow(run: Run) -> None:
+        run.pause()
+        await asyncio.sleep(3 * TICK)
+        run.resume()
+
+    def pause_once(event: Event, run: Run) -> None:
+        if isinstance(event, RowFinished) and event.seq == 1:
+            pauses.append(asyncio.ensure_future(slow(run)))
+
+    pauses: list[asyncio.Task[None]] = []
+    story = await Stage(tmp_path, 300).play(provider, hear=pause_once, stop_after=60.0)
+    said = [notice.message for notice in story.of(Notice) if "quota" in notice.message]
+    assert len(said) == 1
+    assert said[0].startswith("of the provider's quota of 400 requests a day, 150 are left; ")

@@ -1,10 +1,11 @@
 """The gate in a loop whose time is simulated."""
 
 import asyncio
+import json
 from functools import partial
 
 import pytest
-from gates import OK, Scene, now, refusal, requests
+from gates import OK, Provider, Scene, now, refusal, requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -364,3 +365,63 @@ async def test_the_time_of_a_commit_costs_no_rate(commit: float) -> None:
 
     await asyncio.gather(*(row() for _ in range(400)))
     assert scene.left[-1] - scene.left[99] <= 3.0 / 0.97
+
+
+async def test_a_later_session_begins_with_what_an_earlier_one_learned() -> None:
+    earlier, provider = Scene(Limits()), Provider(rate=20.0, depth=2.0)
+    await asyncio.gather(*(provider.row(earlier, 0.1, refusal()) for _ in range(300)))
+    refused, began = len(provider.refused), now()
+    await asyncio.sleep(10)
+    learned = json.loads(json.dumps(earlier.gate.learned()))
+    later, began = Scene(Limits()), now()
+    later.gate.go_on(learned)
+    await asyncio.gather(*(provider.row(later, 0.1, refusal()) for _ in range(100)))
+    assert now() - began < 100 / 20 / 0.8
+    assert len(provider.refused) - refused <= 5
+
+
+async def test_a_later_session_knows_the_limits_and_the_sizes_of_an_earlier_one() -> None:
+    earlier, later = Scene(Limits()), Scene(Limits())
+    for sent in range(1, 12):
+        limits = (requests(600, 600 - sent, sent / 10), Stated("day", "requests", 1_000, 1_000 - sent, None, 86_400.0))
+        said = Feedback(200, Hints(limits=limits), tokens=100, body_bytes=400, input_tokens=90, output_tokens=10)
+        await earlier.exchange(feedback=said, seconds=0.01)
+    later.gate.go_on(json.loads(json.dumps(earlier.gate.learned())))
+    assert later.gate.view().rpm == earlier.gate.view().rpm == 600
+    assert later.gate.estimate(400, None) == pytest.approx(earlier.gate.estimate(400, None), abs=1)
+
+
+async def test_a_limit_for_a_day_is_a_quota_and_no_pace() -> None:
+    scene = Scene()
+    said = Feedback(200, Hints(limits=(Stated("day", "requests", 400, 150, 3000.0, 86_400.0),)))
+    scene.gate.settle(await scene.send(), said)
+    await asyncio.gather(*(scene.send() for _ in range(15)))
+    assert now() < 2.0
+    (quota,) = scene.gate.view().quotas
+    assert str(quota) == "of the provider's quota of 400 requests a day, 150 are left"
+
+
+async def test_a_quota_that_is_used_up_is_waited_for_with_words_of_its_own() -> None:
+    scene = Scene()
+    said = Feedback(200, Hints(limits=(Stated("day", "requests", 400, 0, 3000.0, 86_400.0),)))
+    scene.gate.settle(await scene.send(), said)
+    waiter = scene.go(scene.send())
+    await asyncio.sleep(1)
+    view = scene.gate.view()
+    assert view.reason is WaitReason.QUOTA
+    assert view.until is not None
+    assert view.until > 100
+    waiter.cancel()
+
+
+@pytest.mark.parametrize(("window", "basis"), [(60.0, "stated"), (None, "inferred")])
+async def test_the_view_says_what_the_rate_rests_on(window: float | None, basis: str) -> None:
+    scene = Scene()
+    for sent in range(1, 10):
+        said = Feedback(200, Hints(limits=(requests(20, 20 - 2 * sent, 2 * sent / 10, window),)))
+        await scene.exchange(feedback=said, seconds=0.01)
+    rest = [scene.go(scene.send()) for _ in range(10)]
+    await asyncio.sleep(0.05)
+    assert scene.gate.view().basis == basis
+    for one in rest:
+        one.cancel()

@@ -2,32 +2,46 @@
 
 import asyncio
 import random
+import statistics
 
 import pytest
 from gates import OK, Scene, now, refusal
 
 from batchrun.limits import Feedback, Limits, Throttle
-from batchrun.limits.concurrency import Window
+from batchrun.limits.concurrency import START, Window
 
 pytestmark = pytest.mark.looptime(noop_cycles=0)  # nothing comes from outside: time need not wait for it
 
 
-async def test_the_window_doubles_while_that_pays_and_shrinks_when_the_server_only_queues() -> None:
+async def test_the_window_doubles_while_that_pays() -> None:
     open_server = Scene(Limits(cap=128))
     await asyncio.gather(*(open_server.exchange(seconds=0.5) for _ in range(900)))
     assert open_server.gate.view().allowed == 128
-    queueing, slots = Scene(Limits(cap=64)), asyncio.Semaphore(4)
 
-    async def queued() -> None:
-        permit = await queueing.send()
-        async with slots:
-            await asyncio.sleep(0.2)
-        queueing.gate.settle(permit, OK)
 
-    started = now()
-    await asyncio.gather(*(queued() for _ in range(1000)))
-    assert queueing.gate.view().allowed <= 8
-    assert 1000 * 0.2 / 4 / (now() - started) >= 0.9
+@pytest.mark.parametrize("slots", [1, 2, 4, 8, 20])
+@pytest.mark.parametrize("seconds", [0.2, 2.0])
+async def test_a_server_that_queues_has_at_most_twice_what_it_serves(slots: int, seconds: float) -> None:
+    scene, free, done, most = Scene(Limits(cap=256)), asyncio.Semaphore(slots), 0, 0
+    settled: list[int] = []
+    rows = 75 * slots + 75
+
+    async def row() -> None:
+        nonlocal done, most
+        permit = await scene.send()
+        in_flight = scene.gate.view().in_flight
+        most = max(most, in_flight)
+        if done > 0.6 * rows:
+            settled.append(in_flight)
+        async with free:
+            await asyncio.sleep(seconds)
+        scene.gate.settle(permit, OK)
+        done += 1
+
+    await asyncio.gather(*(row() for _ in range(rows)))
+    assert statistics.median(settled) <= 2 * slots
+    assert most <= (2 * START + 1 if slots <= 4 else 7 * slots + START)
+    assert rows * seconds / slots / now() >= 0.95
 
 
 @pytest.mark.parametrize(("cap", "least"), [(2, 2), (4, 4), (8, 6)])

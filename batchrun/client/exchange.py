@@ -25,6 +25,11 @@ from batchrun.secrecy import Mask
 _NO_HEADERS: Mapping[str, str] = CIMultiDict()
 _PREFLIGHT_SECONDS = 20.0
 
+LATE = 0.25
+"""Seconds by which a deadline fires late where the process stood still; a busy loop is late by hundredths."""
+MOMENT = 1.0
+"""Seconds to read then what came meanwhile, for all requests in flight."""
+
 
 class Client:
     """Sends requests to one provider with one key; an async context manager.
@@ -217,18 +222,31 @@ def _late(error: BaseException, deadline: "_Deadline") -> Verdict:
 
 
 class _Deadline:
-    """Cancels the current task after some seconds, or before, and tells its own cancellation from another's."""
+    """Cancels the current task after some seconds, or before, and tells its own cancellation from another's.
 
-    __slots__ = ("_before", "_task", "fault", "seconds", "timer")
+    A deadline that fires late finds a process that stood still: stopped, suspended, or on a machine with too much to
+    do. An answer that came meanwhile waits in the socket and is paid for, so there is a moment to read it, once.
+    """
+
+    __slots__ = ("_before", "_spared", "_task", "fault", "seconds", "timer")
 
     def __init__(self, seconds: float) -> None:
         task = asyncio.current_task()
         assert task is not None, "an exchange runs in a task"
         self._task: asyncio.Task[Any] = task
         self._before = task.cancelling()
+        self._spared = False
         self.fault: Fault | None = None
         self.seconds = seconds
-        self.timer = asyncio.get_running_loop().call_later(seconds, self.fire, Fault.DEADLINE)
+        self.timer = asyncio.get_running_loop().call_later(seconds, self._due)
+
+    def _due(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._spared or loop.time() - self.timer.when() <= LATE:
+            self.fire(Fault.DEADLINE)
+        else:
+            self._spared = True
+            self.timer = loop.call_later(MOMENT, self._due)
 
     def fire(self, fault: Fault) -> None:
         """End the exchange with that fault, once."""

@@ -35,26 +35,32 @@ class Xliff:
 
     def segments(self) -> Iterator[Segment]:
         """Units in their order, by file and id. Raises DocumentError."""
+        known: tuple[Node, ...] | None = None
+        kept, file = True, ""
         for node, within in xml_text.units(self._content, _UNITS):
-            if any(each.attributes.get("translate") == "no" for each in (node, *within)):
+            if within is not known:
+                known = within
+                kept = all(each.attributes.get("translate") != "no" for each in within)
+                named = next((each.attributes for each in within if each.name == "file"), dict[str, str]())
+                file = named.get("original") or named.get("id", "")
+            if not kept or node.attributes.get("translate") == "no":
                 continue
-            file = next((each.attributes for each in within if each.name == "file"), dict[str, str]())
-            id = f"{file.get('original') or file.get('id', '')}/{node.attributes.get('id', '')}"
+            id = f"{file}/{node.attributes.get('id', '')}"
             if node.name == "trans-unit":
-                yield from self._segment(node, node, id, self._note(node.all("note")), _longest(node))
+                yield from self._segment(node, id, self._note(node.all("note")), _longest(node))
                 continue
             notes = node.child("notes")
             note = self._note(notes.all("note") if notes else [])
             parts = node.all("segment")
             for number, part in enumerate(parts):
                 own = f"{id}/{part.attributes.get('id', number)}" if len(parts) > 1 else id
-                yield from self._segment(part, part, own, note, None)
+                yield from self._segment(part, own, note, None)
 
     def _note(self, notes: list[Node]) -> str:
-        return "\n".join(xml_text.piece_of(self._content, note).text for note in notes)
+        return "" if not notes else "\n".join(xml_text.piece_of(self._content, note).text for note in notes)
 
-    def _segment(self, unit: Node, holder: Node, id: str, note: str, longest: int | None) -> Iterator[Segment]:
-        """`holder` has the state in version 2; in 1.2 the target has it itself."""
+    def _segment(self, unit: Node, id: str, note: str, longest: int | None) -> Iterator[Segment]:
+        """The state is that of the segment in version 2, that of the target in 1.2."""
         source, target = unit.child("source"), unit.child("target")
         if source is None:
             return
@@ -65,11 +71,11 @@ class Xliff:
             last = unit.child("seg-source") or source
             tag = f"{prefix}target"
             before = f"{xml_text.indentation(self._content, source.start)}<{tag}>"
-            state = xml_text.attribute(self._content, holder, "state") if unit.name == "segment" else None
+            state = xml_text.attribute(self._content, unit, "state") if unit.name == "segment" else None
             place = _Place(spelling, before, f"</{tag}>", state)
             yield Segment(id, text, last.after, last.after, place, piece.kind, note=note, max=longest)
             return
-        stated = holder if unit.name == "segment" else target
+        stated = unit if unit.name == "segment" else target
         status = self._status(target, stated.attributes.get("state"), approved=unit.attributes.get("approved") == "yes")
         state = xml_text.attribute(self._content, stated, "state") if status is not Status.TRANSLATED else None
         if target.empty_tag:

@@ -6,7 +6,6 @@ written anew; what a document holds beside its units (comments, processing instr
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 from xml.parsers import expat
@@ -25,17 +24,15 @@ _COMMENT = re.compile(r"<!--((?:(?!-->).)*)-->\s*\Z", re.DOTALL)
 _COMMENT_REACH = 1000
 
 
-@dataclass(slots=True)
 class Node:
     """An element: the place of its start tag, of what is inside, and of what comes after it."""
 
-    name: str
-    attributes: dict[str, str]
-    start: int
-    inner: int
-    end: int = -1
-    after: int = -1
-    children: list["Node"] = field(default_factory=list["Node"])
+    __slots__ = ("after", "attributes", "children", "end", "inner", "name", "start")
+
+    def __init__(self, name: str, attributes: dict[str, str], start: int, inner: int) -> None:
+        self.name, self.attributes, self.start, self.inner = name, attributes, start, inner
+        self.end = self.after = inner
+        self.children: list[Node] = []
 
     @property
     def empty_tag(self) -> bool:
@@ -44,7 +41,10 @@ class Node:
 
     def child(self, name: str) -> "Node | None":
         """The first child of that name."""
-        return next((child for child in self.children if child.name == name), None)
+        for child in self.children:
+            if child.name == name:
+                return child
+        return None
 
     def all(self, name: str) -> list["Node"]:
         """The children of that name."""
@@ -103,6 +103,7 @@ class _Scan:
         self._open: list[Node] = []
         self._units: list[Unit] = []
         self._inside = 0
+        self._within: tuple[Node, ...] | None = None
         self.parser = expat.ParserCreate("utf-8")
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end
@@ -114,26 +115,36 @@ class _Scan:
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         at = self.parser.CurrentByteIndex
-        tag = _TAG.match(self._content, at)
+        end = self._content.index(">", at) + 1
+        if (
+            attributes
+            and self._content.count('"', at, end) != 2 * len(attributes)
+            and (tag := _TAG.match(self._content, at))
+        ):
+            end = tag.end()  # other quotation marks, or a > within them
         local = name.rpartition(":")[2] if ":" in name else name
-        node = Node(local, attributes, at, tag.end() if tag else at)
+        node = Node(local, attributes, at, end)
         if self._inside:
             self._open[-1].children.append(node)
-        if self._inside or local in self._names:
             self._inside += 1
+        elif local in self._names:
+            self._within = self._within or tuple(self._open)
+            self._inside = 1
+        else:
+            self._within = None
         self._open.append(node)
 
     def _end(self, _name: str) -> None:
         node = self._open.pop()
         at = self.parser.CurrentByteIndex
-        if self._content[node.inner - 2] == "/" and at <= node.inner:
-            node.end = node.after = node.inner
-        else:
+        if self._content[node.inner - 2] != "/":  # not <a/>
             node.end, node.after = at, self._content.index(">", at) + 1
         if self._inside:
             self._inside -= 1
             if not self._inside:
-                self._units.append(Unit(node, tuple(self._open)))
+                self._units.append(Unit(node, self._within or ()))
+        else:
+            self._within = None
 
 
 def piece_of(content: str, node: Node) -> Piece:
@@ -199,8 +210,10 @@ def comment_before(content: str, at: int) -> str:
 
 def indentation(content: str, at: int) -> str:
     """The line end and the blanks before a place, empty where something else stands on its line."""
-    blanks = re.compile(r"\r?\n[ \t]*\Z").search(content, max(0, at - 200), at)
-    return blanks.group() if blanks else ""
+    end = content.rfind("\n", 0, at)
+    if end < 0 or content[end + 1 : at].strip(" \t"):
+        return ""
+    return content[end - (content[end - 1] == "\r") : at]
 
 
 def attribute(content: str, node: Node, name: str) -> tuple[int, int] | None:

@@ -124,7 +124,15 @@ async def _sent(
 
         secrets = () if access is None or access.key is None else (access.key.value,)
         parts = prepared.plan, prepared.journal, client, prepared.renderer
-        run = Run(*parts, checker=prepared.checker, emit=heard, only=prepared.only, secrets=secrets, batching=batching)
+        run = Run(
+            *parts,
+            checker=prepared.checker,
+            emit=heard,
+            only=prepared.only,
+            secrets=secrets,
+            lane=lane,
+            batching=batching,
+        )
         if prepared.plan.output == STREAM and stream is not None:
             rows_out = await asyncio.to_thread(RowsOut, prepared, stream, run)
         at_hand(run)

@@ -45,7 +45,8 @@ def row_finished(job: Job, outcome: Outcome, now: float) -> RowFinished:
 def limits_event(view: GateView, now: float) -> LimitsChanged:
     """The gate as faces see it."""
     fills = (view.requests_fill, view.tokens_fill)
-    return LimitsChanged(view.in_flight, view.allowed, view.cap, view.rpm, view.tpm, *fills, view.reason, now)
+    rates = (view.rpm, view.tpm)
+    return LimitsChanged(view.in_flight, view.allowed, view.cap, *rates, *fills, view.reason, now, view.basis)
 
 
 class Session(NamedTuple):

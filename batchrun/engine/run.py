@@ -7,7 +7,9 @@ are awaited up to a limit); or the journal fails (everything is abandoned at onc
 """
 
 import asyncio
+import contextlib
 import gc
+import json
 import logging
 import math
 from dataclasses import replace
@@ -24,8 +26,8 @@ from batchrun.engine.till import Till
 from batchrun.engine.way import Stations, Way
 from batchrun.engine.window import AHEAD, Train, Window, at_places, selection
 from batchrun.errors import BatchrunError, ExitCode, StorageError
-from batchrun.events import Draining, Emit, Going, Waiting, WaitReason
-from batchrun.journal import Journal
+from batchrun.events import Draining, Emit, Going, Notice, Waiting, WaitReason
+from batchrun.journal import Journal, Lane
 from batchrun.limits import Gate, GateClosed, GateView, Limits
 from batchrun.models import Pending
 from batchrun.plan import Plan
@@ -65,6 +67,7 @@ class Run:
         emit: Emit,
         only: tuple[int, ...] | None = None,
         secrets: tuple[str, ...] = (),
+        lane: Lane | None = None,
         batching: Batching | None = None,
     ) -> None:
         self._plan = plan
@@ -76,6 +79,10 @@ class Run:
         self._loop = asyncio.get_running_loop()
         self._limits = Limits(plan.concurrency, plan.concurrency_fixed, plan.rpm, plan.tpm)
         self._gate = Gate(self._limits, listen=self._tell_wait)
+        self._lane, self._learned = lane, None if lane is None else lane.learned
+        if self._learned is not None:
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # another version may keep it in another way
+                self._gate.go_on(json.loads(self._learned))
         self._till = Till(plan, journal, expected=lambda: self._gate.estimate(0, None))
         self._window = Window(self._fetch, self._fetch_train, plan.limit or journal.totals.rows)
         self._posting = Posting(plan, journal, self._window, secrets=secrets, emit=emit, failed=self._fail)
@@ -94,6 +101,7 @@ class Run:
         self._manned = 0
         self._view: GateView | None = None
         self._waits_for_retries = False
+        self._quotas_told: set[str] = set()
 
     async def run(self) -> Ending:
         """Send until every row has its outcome or something ends the run.
@@ -325,6 +333,7 @@ class Run:
                 self._view = view
                 self._emit(limits_event(view, now))
             self._posting.tell()
+            self._watch_quotas(view, now)
             self._tell_waiting_for_retries(view, now)
             if now >= next_sample:
                 next_sample = now + SAMPLE_EVERY
@@ -334,8 +343,28 @@ class Run:
         self._fail(self._journal.failure)
 
     def _sample(self, view: GateView) -> None:
+        """Keep how the run stands, and what the gate has learned, for the next session."""
         way = self._way
         self._journal.sample(sample_of(view, self._journal, Session(way.in_flight, way.throttled, way.retries)))
+        if self._lane is not None and self._journal.totals.replies:
+            learned = json.dumps(self._gate.learned())
+            if learned != self._learned:
+                self._learned = learned
+                self._journal.learn(self._lane.id, learned)
+
+    def _watch_quotas(self, view: GateView, now: float) -> None:
+        """Say once what is left of a quota that the rows will use up; stop where its wait is longer than allowed."""
+        rows = self._journal.totals.pending
+        for quota in view.quotas:
+            if quota.kind == "requests" and quota.remaining < rows and quota.name not in self._quotas_told:
+                self._quotas_told.add(quota.name)
+                self._emit(Notice(f"{quota}; {rows:,} rows are left: the run will wait when it is used up", now))
+        longest = self._plan.max_wait
+        if view.reason is WaitReason.QUOTA and longest is not None and (view.until or now) - now > longest:
+            said = "the provider's quota is used up, and its wait is longer than --max-wait allows"
+            self.stop(
+                Ending(ExitCode.STOPPED, said, "resume the run when the quota is there again"), drain=self._plan.drain
+            )
 
     def _tell_wait(self, event: Waiting | Going) -> None:
         """What the gate tells, with the sentence of the provider where that is why it holds requests back."""

@@ -31,8 +31,10 @@ _HEADROOM = 1.1
 """What a window has over what Little's law gives, for the pauses between."""
 _SAMPLE = 32
 """Answers that are measured at least."""
-_FEW = 4.0
+_FEW = 2.0
 """So many at once drown no provider: trying fewer would cost more than it could show."""
+_ALONE = 4
+"""Requests that leave first, whose time tells what an exchange takes where nobody else is served."""
 _HOLD_SECONDS = 10.0
 _LONGEST_HOLD = 600.0
 """Seconds until what was tried in vain is tried again, twice as long each time."""
@@ -62,8 +64,8 @@ class Window:
     """The window of one gate. `size` is in force; times are seconds of the gate's clock."""
 
     __slots__ = (
-        "_at_cap_pays", "_best", "_bound", "_chance", "_count", "_cut_at", "_frozen", "_good", "_hold", "_rate", "_refused", "_rest_for", "_since",
-        "_skip", "_stage", "_suspected", "_target", "_until", "cap", "fixed", "size",
+        "_alone", "_at_cap_pays", "_best", "_bound", "_chance", "_count", "_cut_at", "_frozen", "_good", "_hold", "_least", "_rate", "_refused", "_rest_for", "_since",
+        "_skip", "_stage", "_suspected", "_target", "_until", "_withheld", "cap", "fixed", "size",
     )  # fmt: skip
 
     def __init__(self, cap: int, fixed: bool) -> None:
@@ -82,6 +84,9 @@ class Window:
         self._at_cap_pays = False
         self._frozen = 0
         self._since = -1.0
+        self._withheld = 0
+        self._alone: list[float] = []
+        self._least = math.inf
         self._begin(-1.0, skip=False)
 
     def change(self, cap: int, fixed: bool, now: float) -> None:
@@ -95,6 +100,11 @@ class Window:
         elif self.size == self.cap and cap > self.cap:
             self._start(self.size, now)
         self.cap = cap
+
+    def go_on(self, size: float, now: float) -> None:
+        """Begin with the size of an earlier session."""
+        if not self.fixed:
+            self._start(min(float(self.cap), max(1.0, size)), now)
 
     def restart(self, now: float) -> None:
         """The provider comes back: slow start again."""
@@ -120,10 +130,20 @@ class Window:
             return
         self._count += 1
         self._bound += bound
+        self._time(flying, now - left)
         if self._stage is _Stage.START:
-            self.size = min(self.cap, self.size + 1)
+            if self._count < _PAYS_IN_START * self._rate * (now - self._since):
+                self._withheld += 1  # this round completes no more a second than the last one, so far
+            else:
+                self.size = min(self.cap, self.size + 1)
         if self._count >= self._target:
             self._round_over(now)
+
+    def _time(self, flying: int, took: float) -> None:
+        """What one exchange takes by itself."""
+        self._least = min(self._least, took)
+        if flying <= _ALONE and len(self._alone) < _ALONE:
+            self._alone.append(took)
 
     def failed(self, now: float) -> None:
         """A 5xx, a lost connection or a deadline: nothing grows for a round, and a measurement is void."""
@@ -204,6 +224,7 @@ class Window:
         self._count = self._bound = 0
         self._skip = skip
         self._since = now
+        self._withheld = 0
         self._target = size if skip or self._stage is _Stage.START else size * max(1, -(-_SAMPLE // size))
 
     def _void(self, now: float) -> None:
@@ -241,8 +262,8 @@ class Window:
             rate = 0.0  # something else held requests back: the round says nothing of the window
         if rate and self._rate and rate < _PAYS_IN_START * self._rate:
             self.size = self._knee(self._good, rate / self._rate)
-            self._stage = _Stage.MEASURE
-            self._begin(now, skip=True)
+            self._best = max(rate, self._rate)
+            self._measure(now)
         elif self.size >= self.cap:
             self._at_cap_pays = bool(self._rate)
             self._best = rate
@@ -250,13 +271,24 @@ class Window:
         else:
             self._good = self._target
             self._rate = rate
+            self.size = min(self.cap, self.size + self._withheld)
             self._begin(now, skip=False)
+
+    def _measure(self, now: float) -> None:
+        """The server queues what is more. By Little's law so many need be with it as it completes while one is."""
+        enough = math.ceil(self._best * sum(self._alone) / max(1, len(self._alone)) * _HEADROOM)
+        if self._alone and enough < self.size:
+            self._try(_Stage.DOWN, enough, now)
+            return
+        self._stage = _Stage.MEASURE
+        self._begin(now, skip=True)
 
     def _try(self, stage: _Stage, size: float, now: float) -> None:
         self._good = self.size
         self.size = min(float(self.cap), float(int(size)))
-        if stage is _Stage.DOWN and self.size < _FEW:
-            self.size = min(self._good, _FEW)
+        if stage is _Stage.DOWN:  # fewer than the fastest exchange allows would complete less
+            fewest = _FEW if self._least == math.inf else max(_FEW, math.ceil(self._best * self._least * _HEADROOM))
+            self.size = min(self._good, max(self.size, fewest))
         if self.size == self._good:
             self._rest(now)
             return
@@ -283,7 +315,7 @@ class Window:
             return
         self._best = rate
         self._hold = _HOLD_SECONDS
-        self._try(_Stage.UP, self.size * 1.5 + 1, now)
+        self._try(_Stage.UP, self.size * 1.5 + 0.5, now)
 
     def _knee(self, size: float, gain: float) -> float:
         """The window that completes `gain` times what `size` does, and a little more for the pauses between."""
@@ -299,7 +331,7 @@ class Window:
         if now < self._until:
             self._begin(now, skip=False)
         elif self.size < self.cap:
-            self._try(_Stage.UP, self.size * 1.5 + 1, now)
+            self._try(_Stage.UP, self.size * 1.5 + 0.5, now)
         elif self._at_cap_pays:
             self._rest(now)
         else:

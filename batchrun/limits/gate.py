@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 from batchrun.events import Going, Waiting, WaitReason
 from batchrun.limits.closing import Closing
@@ -76,7 +77,8 @@ class Gate:
             raise GateClosed
         if not self._queue:
             now, tokens = self._clock(), tokens_of(demand)
-            self._check_fits(tokens)
+            if tokens > (limit := self._rates.token_limit):
+                raise NeverFits(limit, tokens)
             if self._may_leave(now, tokens):
                 return self._grant(now, tokens)
         if first:
@@ -121,7 +123,12 @@ class Gate:
         took = now - permit.left
         self._took = took if self._took == math.inf else self._took + (took - self._took) / 64
         waited = self._reason if self._queue else None
-        self._settle_tokens(permit, feedback)
+        if feedback.throttle is not None:
+            self._rates.settle(permit, 0)
+        elif feedback.tokens is not None:
+            self._rates.settle(permit, feedback.tokens)
+        if feedback.input_tokens is not None and feedback.output_tokens is not None:
+            self._estimate.learn(feedback.body_bytes, feedback.input_tokens, feedback.output_tokens)
         self._rates.hear(permit, feedback.hints, now)
         alone = 0.0
         if feedback.throttle is not None or feedback.hints.looks_like_429:
@@ -193,12 +200,26 @@ class Gate:
         self._closed = True
         self._recalled |= recall
         self._queue.dissolve()
-        self._disarm()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     @property
     def stated(self) -> tuple[float | None, float | None]:
         """The requests and the tokens per minute that the user or the provider has stated, None where nobody has."""
         return self._rates.stated
+
+    def learned(self) -> dict[str, Any]:
+        """What a later session to the same endpoint, key and model can begin with, as JSON values."""
+        return {"window": self._window.size, "tokens": self._estimate.kept(), **self._rates.learned()}
+
+    def go_on(self, learned: dict[str, Any]) -> None:
+        """Begin with what an earlier session `learned`. Raises KeyError, TypeError or ValueError where it is not that."""
+        now = self._clock()
+        self._estimate.go_on(*learned["tokens"])
+        self._rates.go_on(learned, now)
+        self._window.go_on(learned["window"], now)
+        self._tune(now)
 
     def view(self) -> GateView:
         """The gate now, for a face."""
@@ -218,6 +239,8 @@ class Gate:
             until=self._until if held else None,
             refused_since=self._closing.since,
             waiting=waiting,
+            basis=self._rates.basis,
+            quotas=self._rates.quotas(),
         )
 
     def _end(self, permit: Permit) -> None:
@@ -334,11 +357,6 @@ class Gate:
         self._timer_at = at
         self._timer = asyncio.get_running_loop().call_later(max(_SHORTEST, at - now), self._wake)
 
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def _wake(self) -> None:
         self._timer = None
         now = self._clock()
@@ -348,19 +366,6 @@ class Gate:
 
     def _tune(self, now: float) -> None:
         self._rates.tune(now, self._closing.share(now))
-
-    def _check_fits(self, tokens: int) -> None:
-        limit = self._rates.token_limit
-        if tokens > limit:
-            raise NeverFits(limit, tokens)
-
-    def _settle_tokens(self, permit: Permit, feedback: Feedback) -> None:
-        if feedback.throttle is not None:
-            self._rates.settle(permit, 0)
-        elif feedback.tokens is not None:
-            self._rates.settle(permit, feedback.tokens)
-        if feedback.input_tokens is not None and feedback.output_tokens is not None:
-            self._estimate.learn(feedback.body_bytes, feedback.input_tokens, feedback.output_tokens)
 
     def _refused(self, permit: Permit, feedback: Feedback, beside: int, now: float) -> float:
         self.flights.refused()

@@ -30,6 +30,7 @@ _ITEM = re.compile(r'^\s*(?:"([^"]*)"|([^;=\s]+))')
 _MEMBER = re.compile(r'([a-z]+)\s*=\s*"?([0-9.]+)')
 _EPOCH_SECONDS = 1e9
 _EPOCH_MILLISECONDS = 1e12
+_DIGITS = 18
 _TEXT = 4000
 """Bytes of the body of a refusal that are read."""
 
@@ -199,32 +200,47 @@ def _words(of: str, unit: str | None) -> tuple[str, float | None, list[str]]:
 def _stated(named: tuple[_Named, ...], headers: Mapping[str, str], now: float | None) -> tuple[Stated, ...]:
     found: list[Stated] = []
     for limit in named:
-        said = {field: headers[name] for field, name in limit.fields.items()}
-        if "ratelimit" in said:
-            found += _items(limit, said["ratelimit"], said.get("policy"))
-        elif "policy" in said or "," in said["limit"]:
-            found += _listed(limit, said)
-        elif (stated := _one(limit, said, headers, now)) is not None:
+        fields = limit.fields
+        if "ratelimit" in fields:
+            found += _items(limit, headers[fields["ratelimit"]], headers.get(fields.get("policy", "")))
+        elif "policy" in fields or "," in headers[fields["limit"]]:
+            found += _listed(limit, {field: headers[name] for field, name in fields.items()})
+        elif (stated := _one(limit, headers, now)) is not None:
             found.append(stated)
     return tuple(found)
 
 
-def _one(limit: _Named, said: dict[str, str], headers: Mapping[str, str], now: float | None) -> Stated | None:
+def _one(limit: _Named, headers: Mapping[str, str], now: float | None) -> Stated | None:
     """A limit of one header a field."""
-    number = parse_number(said["limit"])
+    key, kind, window, fields = limit
+    number = _quota(headers[fields["limit"]])
     if not number:
         return None  # gateways without limits send 0 or -1
-    remaining, reset = parse_number(said.get("remaining")), said.get("reset")
-    if remaining is not None and remaining > number:
-        remaining = None
-    window = limit.window or parse_number(said.get("period")) or None
-    if reset is None:
-        return Stated(limit.key, limit.kind, number, remaining, None, window)
-    seconds = parse_duration(reset)
-    if seconds is not None and seconds < _EPOCH_SECONDS:
-        return Stated(limit.key, limit.kind, number, remaining, seconds, window, _quantum(reset))
-    seconds = parse_reset(reset, sent_at(headers, now))
-    return Stated(limit.key, limit.kind, number, remaining, seconds, window, 1.0 + _quantum(reset))
+    remaining = reset = None
+    if (name := fields.get("remaining")) is not None:
+        text = headers[name]
+        remaining = float(text) if text.isascii() and text.isdigit() and len(text) < _DIGITS else parse_number(text)
+        if remaining is not None and remaining > number:
+            remaining = None
+    if window is None and (name := fields.get("period")) is not None:
+        window = _quota(headers[name])
+    if (name := fields.get("reset")) is None:
+        return Stated(key, kind, number, remaining, None, window)
+    reset, quantum = _span(headers[name])
+    if reset is None or reset >= _EPOCH_SECONDS:
+        reset, quantum = parse_reset(headers[name], sent_at(headers, now)), 1.0 + quantum
+    return Stated(key, kind, number, remaining, reset, window, quantum)
+
+
+@lru_cache(64)
+def _quota(text: str) -> float | None:
+    return parse_number(text) or None
+
+
+@lru_cache(1024)
+def _span(text: str) -> tuple[float | None, float]:
+    """Seconds of a duration, None where it is none, and what of it may be rounding."""
+    return parse_duration(text), _quantum(text)
 
 
 def _quantum(reset: str) -> float:

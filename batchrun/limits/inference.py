@@ -124,6 +124,12 @@ class Inference:
         self._measure(said.remaining, sent)
         self._decide()
 
+    def go_on(self, meaning: Meaning, rate: float | None) -> None:
+        """Begin with what an earlier session knew; what contradicts it is believed."""
+        self.meaning, self.rate = meaning, rate
+        if rate is not None and meaning is Meaning.FULL:
+            self._full, self._windowless = (rate / _CLOSE, rate * _CLOSE), True
+
     @property
     def window(self) -> float | None:
         """Seconds for which the limit is: named, or the time in which it refills from nothing; None where not known."""

@@ -131,6 +131,16 @@ class Pace:
             self._answered += 1
             self._answered_at.append(spaced)
 
+    def go_on(self, rate: float, now: float, *, learnt: bool) -> None:
+        """Begin with the rate of an earlier session: as the level that 429s had taught, or else as the first pace."""
+        self._first = self._at = now
+        if learnt:
+            self._new_level(rate, now)
+            self._time = self._plateau
+        else:
+            self._first_pace = max(self._first_pace, rate)
+        self.refresh(now, binding=False)
+
     def search_from(self, rate: float, now: float) -> None:
         """Nothing else says how fast to go: search from this rate on."""
         self._stage = "search"
@@ -308,6 +318,14 @@ class Estimate:
         """What of these are "input" or "output"; all of them while nothing is known."""
         part = self._input if kind == "input" else self._output
         return part / self.tokens if self._count and part else 1.0
+
+    def kept(self) -> list[float]:
+        """What the averages are, for `go_on` in a later session."""
+        return [self._ratio, self._input, self._output]
+
+    def go_on(self, ratio: float, input_tokens: float, output_tokens: float) -> None:
+        """Begin with the averages of an earlier session."""
+        self._ratio, self._input, self._output, self._count = ratio, input_tokens, output_tokens, _SETTLED
 
     def of(self, body_bytes: int, output_limit: int | None) -> int:
         """Input by bytes / 4 times the observed ratio; output as observed, at most the request's own limit."""

@@ -1,17 +1,20 @@
 """The rates in force: the lowest of what the user, the answers and the 429s say, for requests and for tokens."""
 
 import math
+from typing import Any
 
 from batchrun.events import WaitReason
 from batchrun.limits.buckets import MINUTE, Spacing, TokenBucket
 from batchrun.limits.headers import Hints, Stated
-from batchrun.limits.inference import Sent
+from batchrun.limits.inference import Meaning, Sent
 from batchrun.limits.learning import Estimate, Pace
-from batchrun.limits.records import Limits, Permit, Throttle
+from batchrun.limits.records import Limits, Permit, Quota, Throttle
 from batchrun.limits.stated import MARGIN, StatedLimit
 
 _TUNED_EVERY = 0.02
 """Seconds for which a rate is taken as constant."""
+_HEARD_EVERY = 0.005
+"""Seconds from one answer whose limits are believed to the next: hundreds a second tell no more."""
 _METERED = 0.25
 """Seconds over which departures are counted, fading, for the rate at which a request left."""
 _PRESSURE = 5.0
@@ -20,6 +23,9 @@ _PRESSED = 5.0
 _RECENTLY = 15.0
 """Seconds for which a shortage of tokens explains a 429 that does not say what it is about."""
 _FASTER = 1.05
+
+
+STATED, LEARNED = "stated", "learned"
 
 
 class Rates:
@@ -34,10 +40,12 @@ class Rates:
         self._estimate = estimate
         self._own = limits
         self._sent, self._sent_tokens, self._refused = 0, 0.0, 0
-        self._heard = -1
+        self._heard, self._heard_at = -1, -math.inf
         self._leaving, self._left_at = 0.0, now
         self._tuned = -math.inf
         self._share = 1.0
+        self.basis = self._basis = STATED
+        """What the rate in force rests on."""
         self.testing = False
         self._binding = False
         self._short_of_tokens = self._tokens_refused = -math.inf
@@ -92,18 +100,21 @@ class Rates:
         own = self._own
         requests = math.inf if own.rpm is None else own.rpm / MINUTE * MARGIN
         tokens = math.inf if own.tpm is None else own.tpm / MINUTE * MARGIN
+        basis = STATED
         for limit in self._stated.values():
             if limit.doubted(now):
                 self.pace.search_from(self._leaving, now)
             kind, pace = limit.inference.said.kind, limit.pace(now)
             if kind == "requests":
-                requests = min(requests, pace)
+                if pace < requests:
+                    requests, basis = pace, limit.basis
             else:
                 tokens = min(tokens, pace / self._share_of(kind))
         self._share, self._request_pace, self._tokens_stated = share, requests, tokens
         learnt = self.pace.refresh(now, self._binding and self.pace.rate <= requests)
         if self.testing:
             learnt = math.inf
+        self._basis = LEARNED if learnt < requests else basis
         learnt_tokens = self._token_pace.refresh(now, self._short_of_tokens >= self._tuned)
         self._binding = False
         self.spacing.set_rate(min(requests, learnt) * share, now)
@@ -133,11 +144,12 @@ class Rates:
         wait = self.spacing.wait()
         if wait > 0:
             self._binding = True
+            self.basis = self._basis
             return WaitReason.REQUESTS, now + wait
         self.bucket.refill(now)
         wait = self.bucket.wait(tokens)
         if wait > 0:
-            self._short_of_tokens = now
+            self._short_of_tokens, self.basis = now, STATED
             return WaitReason.TOKENS, now + wait
         for limit in self._stated.values():
             kind = limit.inference.said.kind
@@ -145,6 +157,7 @@ class Rates:
             if wait > 0:
                 if kind != "requests":
                     self._short_of_tokens = now
+                self.basis = limit.basis
                 return limit.reason, now + wait
         return None
 
@@ -182,7 +195,9 @@ class Rates:
         """Believe what the newest request heard so far was told, less what has left since it left."""
         if not said.limits or permit.sent_before < self._heard:
             return
-        self._heard = permit.sent_before
+        if now < self._heard_at + _HEARD_EVERY and not said.looks_like_429 and len(said.limits) <= len(self._stated):
+            return
+        self._heard, self._heard_at = permit.sent_before, now
         pending, tokens = self.spacing.pending, self._estimate.tokens
         for stated in said.limits:
             limit = self._stated.get(stated.key)
@@ -268,8 +283,36 @@ class Rates:
 
     def per_minute(self) -> tuple[float | None, float | None]:
         """The rates of requests and of tokens in force, None where none is known."""
-        requests = self.spacing.rate * MINUTE if self.known and self.spacing.rate < math.inf else None
-        return requests, self.bucket.rate * MINUTE if self.bucket.rate < math.inf else None
+        requests, tokens = self.stated
+        if self.known and self.spacing.rate < math.inf:
+            requests = self.spacing.rate * MINUTE
+        if self.bucket.rate < math.inf:
+            tokens = self.bucket.rate * MINUTE
+        return requests, tokens
+
+    def quotas(self) -> tuple[Quota, ...]:
+        """The limits for an hour or longer."""
+        return tuple(quota for limit in self._stated.values() if (quota := limit.quota) is not None)
+
+    def learned(self) -> dict[str, Any]:
+        """What another session can begin with, as JSON values: `go_on` takes it."""
+        limits: list[dict[str, Any]] = []
+        for limit in self._stated.values():
+            stated = limit.inference.said._replace(remaining=None, reset=None)._asdict()
+            known = {"meaning": limit.inference.meaning.value, "rate": limit.inference.rate, "spaced": limit.spaced}
+            limits.append({"stated": stated, **known})
+        pace = self.pace.rate if self.pace.learnt else self._leaving
+        return {"pace": pace, "learnt": self.pace.learnt, "limits": limits}
+
+    def go_on(self, learned: dict[str, Any], now: float) -> None:
+        """Begin with what an earlier session learned."""
+        for kept in learned["limits"]:
+            limit = self._stated[kept["stated"]["key"]] = StatedLimit(Stated(**kept["stated"]), now)
+            limit.inference.go_on(Meaning(kept["meaning"]), kept["rate"])
+            limit.spaced = kept["spaced"]
+        if self.pace.rate < math.inf:
+            self.pace.go_on(learned["pace"], now, learnt=learned["learnt"])
+        self._tuned = -math.inf
 
     def _explained(self, permit: Permit, throttle: Throttle, now: float) -> bool:
         """Whether a stated limit has no room for what was refused. One that has is not in force as it shows."""
@@ -288,7 +331,7 @@ class Rates:
 
     def _share_of(self, kind: str) -> float:
         """What of a request's tokens are of that kind."""
-        return 1.0 if kind == "tokens" else self._estimate.share(kind)
+        return self._estimate.share(kind) if kind in ("input", "output") else 1.0
 
     def _fill(self, *, of_requests: bool) -> float | None:
         said = (limit.inference.said for limit in self._stated.values() if not limit.inference.budget)

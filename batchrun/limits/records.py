@@ -74,12 +74,31 @@ class Permit:
         self.aside = False
 
 
+_WINDOWS = {1.0: "a second", 60.0: "a minute", 3600.0: "an hour", 86_400.0: "a day", 2_592_000.0: "a month"}
+
+
+class Quota(NamedTuple):
+    """A limit for an hour or longer, as the provider states it; `window` is in seconds, `name` tells it from others."""
+
+    name: str
+    kind: str
+    limit: float
+    remaining: float
+    window: float
+
+    def __str__(self) -> str:
+        per = _WINDOWS.get(self.window) or f"in {self.window / 3600:,.0f} hours"
+        kind = self.kind if self.kind in ("requests", "tokens") else f"{self.kind} tokens"
+        return f"of the provider's quota of {self.limit:,.0f} {kind} {per}, {self.remaining:,.0f} are left"
+
+
 @dataclass(frozen=True, slots=True)
 class GateView:
     """The gate at one moment. Rates are per minute, None where none is known; fills are 0..1 of what is left.
 
     `reason` is what holds the next request back, None when nothing does or nobody waits; `until` is the gate's
-    clock. `refused_since` is when the present unbroken row of 429s began, None after any other answer.
+    clock. `refused_since` is when the present unbroken row of 429s began, None after any other answer. `basis` is what
+    the rate in force rests on: "stated", "inferred" from how stated figures move, or "learned" from 429s.
     """
 
     in_flight: int
@@ -93,6 +112,8 @@ class GateView:
     until: float | None
     refused_since: float | None
     waiting: int
+    basis: str = ""
+    quotas: tuple[Quota, ...] = ()
 
 
 class GateClosed(Exception):  # noqa: N818  # a state that waiters are told of, not a fault

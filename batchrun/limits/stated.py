@@ -15,6 +15,7 @@ import math
 from batchrun.events import WaitReason
 from batchrun.limits.headers import Stated
 from batchrun.limits.inference import Inference, Meaning, Sent
+from batchrun.limits.records import Quota
 
 MARGIN = 0.995
 """Share of a stated rate that is used, so that a bucket of the provider that ran empty by jitter fills again."""
@@ -107,6 +108,19 @@ class StatedLimit:
                 return MARGIN * (inference.rate or math.inf) if self.spaced else math.inf
             case Meaning.UNKNOWN:
                 return math.inf
+
+    @property
+    def basis(self) -> str:
+        """What is known of the limit rests on this."""
+        return "inferred" if self.inference.inferred else "stated"
+
+    @property
+    def quota(self) -> Quota | None:
+        """The limit where it is for an hour or longer."""
+        said, window = self.inference.said, self.inference.window
+        if not self.inference.budget or said.remaining is None or window is None:
+            return None
+        return Quota(said.key, said.kind, said.limit, said.remaining, round(window, 0))
 
     @property
     def reason(self) -> WaitReason:

@@ -205,7 +205,8 @@ def bound(limits: LimitsChanged | None) -> str:
     if limits is None or limits.held not in (WaitReason.REQUESTS, WaitReason.TOKENS):
         return ""
     rate = limits.rpm if limits.held is WaitReason.REQUESTS else limits.tpm
-    return f"limit: {count(rate)} {limits.held}" if rate is not None else ""
+    basis = f" ({limits.basis})" if limits.basis in ("inferred", "learned") else ""
+    return f"limit: {count(rate)} {limits.held}{basis}" if rate is not None else ""
 
 
 def holding(progress: Progress) -> str:

@@ -1,0 +1,170 @@
+"""How fast documents are cut into segments and written, beside polib and translate-toolkit, and what memory that takes.
+
+python benchmarks/documents.py FORMAT SEGMENTS WHAT      one measurement in this process, as JSON: own, polib or toolkit
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from measure import Bench
+
+from batchrun.documents import Document
+from batchrun.engine.intake import Problems, checked
+from batchrun.models import Endpoint
+from batchrun.plan.blanks import Blanks
+from batchrun.plan.patterns import PATH
+from batchrun.plan.segments import open_documents
+from batchrun.plan.settings import Settings
+from batchrun.prompts import parse, renderer
+from batchrun.rows import open_input
+
+SEGMENTS = 100_000
+PROMPT = "Translate into German:\n\n{{ text }}"
+LEAST = {"json": 50_000, "po": 30_000, "xliff": 30_000}
+WRITTEN = 100_000
+RUNS = 3
+
+
+def text(number: int) -> str:
+    return f"Hello %(name)s, this is text number {number} of many that are to be translated."
+
+
+def json_file(count: int) -> str:
+    return "{\n" + ",\n".join(f'  "key_{n}": "{text(n)}"' for n in range(count)) + "\n}\n"
+
+
+def po_file(count: int) -> str:
+    head = 'msgid ""\nmsgstr ""\n"Content-Type: text/plain; charset=UTF-8\\n"\n'
+    units = (
+        f'\n#. a note\n#: module/file.py:{n}\n#, python-format\nmsgid "{text(n)}"\nmsgstr ""\n' for n in range(count)
+    )
+    return head + "".join(units)
+
+
+def xliff_file(count: int) -> str:
+    units = "".join(
+        f'      <trans-unit id="{n}">\n        <source>{text(n)}</source>\n      </trans-unit>\n' for n in range(count)
+    )
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<xliff version="1.2" xmlns="urn:oasis:names:tc:xliff:document:1.2">\n'
+        f'  <file original="a" source-language="en" target-language="de" datatype="plaintext">\n    <body>\n{units}'
+        "    </body>\n  </file>\n</xliff>\n"
+    )
+
+
+FILES: dict[str, Callable[[int], str]] = {"json": json_file, "po": po_file, "xliff": xliff_file}
+
+
+def run(bench: Bench) -> None:
+    """The lines of the table about documents; processor time, the best of three processes each."""
+    for format, least in LEAST.items():
+        own = best(format, SEGMENTS, "own")
+        others = {what: best(format, SEGMENTS, what) for what in ("polib", "toolkit") if what in readers(format)}
+        name = format.upper()
+        bench.table.row(
+            "documents", f"{name}: segments found a second", f"{own['read']:,.0f}", f"{least:,}", own["read"] >= least
+        )
+        bench.table.row(
+            "documents", f"{name}: written a second", f"{own['write']:,.0f}", f"{WRITTEN:,}", own["write"] >= WRITTEN
+        )
+        fastest = max(other["read"] for other in others.values())
+        said = ", ".join(f"{what} {other['read']:,.0f}" for what, other in others.items())
+        figure = f"{own['read'] / fastest:.1f} × ({said})"
+        bench.table.row("documents", f"{name}: beside the faster library", figure, "2 ×", own["read"] >= 2 * fastest)
+        large = best(format, 4 * SEGMENTS, "own", runs=1)
+        growth = (large["memory"] - own["memory"]) / (large["bytes"] - own["bytes"])
+        bench.table.row("documents", f"{name}: memory for each further byte of the file", f"{growth:.1f} bytes")
+    ratio = intake()
+    bench.table.row(
+        "documents",
+        "JSON: the whole intake beside JSONL rows of the same texts",
+        f"{ratio:.2f} ×",
+        "1.5 ×",
+        ratio <= 1.5,
+    )
+
+
+def best(format: str, count: int, what: str, runs: int = RUNS) -> dict[str, float]:
+    """The fastest of some processes."""
+    command = [sys.executable, __file__, format, str(count), what]
+    found = [
+        json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(runs)
+    ]
+    return max(found, key=lambda each: each["read"]) | {"write": max(each["write"] for each in found)}
+
+
+def readers(format: str) -> dict[str, Callable[[Path], Iterable[Any]]]:
+    """How the libraries read a format."""
+    import polib  # noqa: PLC0415  not in the process that measures batchrun
+    from translate.storage import jsonl10n, po, xliff  # noqa: PLC0415  the same
+
+    toolkit = {"json": jsonl10n.JsonFile, "po": po.pofile, "xliff": xliff.xlifffile}[format]
+    found: dict[str, Callable[[Path], Iterable[Any]]] = {"toolkit": lambda path: toolkit.parsefile(str(path)).units}
+    if format == "po":
+        found["polib"] = lambda path: polib.pofile(str(path))
+    return found
+
+
+def strings(unit: Any) -> tuple[Any, Any, Any]:
+    """What a program takes from a unit: its id, its text, its translation."""
+    if hasattr(unit, "msgid"):
+        return unit.msgctxt, unit.msgid, unit.msgstr
+    return unit.getid(), str(unit.source), str(unit.target)
+
+
+def measured(format: str, count: int, what: str) -> dict[str, float]:
+    """Segments a second read and written by this process, its memory and the size of the file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"a.{format}")
+        path.write_text(FILES[format](count), encoding="utf-8")
+        size = path.stat().st_size
+        if what != "own":
+            read = readers(format)[what]
+            began = time.process_time()
+            assert sum(1 for unit in read(path) if strings(unit) is not None) >= count
+            return {"read": count / (time.process_time() - began), "write": 0.0, "memory": 0, "bytes": size}
+        began = time.process_time()
+        found = sum(1 for _ in Document(format, path.read_bytes()).entries())
+        read_in = time.process_time() - began
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        assert found == count
+        document = Document(format, path.read_bytes())
+        values = [(entry.name, entry.segment.text) for entry in document.entries()]
+        began = time.process_time()
+        with Path(folder, "out").open("wb") as file:
+            for piece in document.written(values):
+                file.write(piece)
+        spent = time.process_time() - began - read_in  # which finds the segments again
+    return {"read": count / read_in, "write": count / spent, "memory": memory, "bytes": size}
+
+
+def intake() -> float:
+    """The time of an intake of segments beside that of rows with the same members, rendered and hashed alike."""
+    prompt = parse(PROMPT, path="prompt.md")
+    render = renderer(prompt, endpoint=Endpoint.CHAT, model="m", params={}, variables={}, columns={})
+    with tempfile.TemporaryDirectory() as folder:
+        document, rows = Path(folder, "a.json"), Path(folder, "a.jsonl")
+        document.write_text(json_file(SEGMENTS), encoding="utf-8")
+        found = open_documents(Settings(input=str(document), output=f"{folder}/out/{PATH}"))
+        assert found is not None
+        rows.write_text("".join(f"{row.text}\n" for row in found), encoding="utf-8")
+        times: dict[str, list[float]] = {"document": [], "rows": []}
+        for _ in range(RUNS):
+            for name, spent in times.items():
+                source = found if name == "document" else open_input(str(rows), has_prompt=True)
+                began = time.process_time()
+                taken = checked(source, render, Problems(source.where), ("output",), Blanks(("text",), None))
+                assert sum(1 for _ in taken) == SEGMENTS
+                spent.append(time.process_time() - began)
+    return min(times["document"]) / min(times["rows"])
+
+
+if __name__ == "__main__":
+    print(json.dumps(measured(sys.argv[1], int(sys.argv[2]), sys.argv[3])))
