@@ -203,6 +203,17 @@ def summary(run: RunFile) -> Summary:
         return Summary(run, Totals(), [], None, error.message)
 
 
+def ended_before(moment: float, directory: Path) -> list[RunFile]:
+    """The runs that no process works on and whose last session ended, or began, before this Unix time."""
+    found = (summary(run) for run in listing(directory))
+    return [each.run for each in found if each.running is None and each.damage is None and _last(each) < moment]
+
+
+def _last(found: Summary) -> float:
+    last = found.sessions[-1] if found.sessions else None
+    return found.run.meta.created if last is None else last.ended or last.started
+
+
 def _holder(path: Path) -> str | None:
     """Who holds the run's lock; asking takes it for a moment."""
     if not path.with_suffix(".lock").exists():

@@ -57,6 +57,19 @@ def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> Complet
     return files(ctx, param, incomplete)
 
 
+def causes(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
+    """Why rows of the run failed."""
+    from batchrun.errors import BatchrunError  # noqa: PLC0415  loaded only to complete
+
+    with suppress(BatchrunError, OSError):
+        from batchrun import registry  # noqa: PLC0415  loaded only to complete
+        from batchrun.journal import Reader  # noqa: PLC0415  loaded only to complete
+
+        with Reader.open(registry.find(str(ctx.params.get("ref") or "last"), None).path) as reader:
+            return _starting(reader.failures(), incomplete)
+    return []
+
+
 def columns(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
     """The columns of the chosen input's first record; for `--column` after `NAME=`."""
     import csv  # noqa: PLC0415  loaded only to complete

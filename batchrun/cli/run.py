@@ -6,8 +6,9 @@ import click
 
 from batchrun.cli import complete
 from batchrun.cli.failures import Border
-from batchrun.cli.options import RESUME, RUN, configured_runs_dir, flag
+from batchrun.cli.options import RESUME, RUN, configured_runs_dir, flag, value
 from batchrun.cli.shape import Shown, typed
+from batchrun.errors import RefusedError
 
 if TYPE_CHECKING:
     from batchrun.plan import Plan
@@ -24,7 +25,9 @@ _RUN_EXAMPLES = (
 _RESUME_EXAMPLES = (
     "batchrun resume                          the last run here: everything that is not done",
     "batchrun resume reviews.translate.jsonl  the run that belongs to this output",
-    "batchrun resume last --failed            also the rows that failed for good",
+    "batchrun resume last --failed            also the rows that failed permanently",
+    "batchrun resume last --cause deadline    also those that failed for this cause",
+    "batchrun resume last --rows r17,r23      these rows alone",
     "batchrun resume last --concurrency 8",
 )
 
@@ -53,25 +56,31 @@ def run(ctx: click.Context, **_: Any) -> int:
     cls=Shown,
     params=[
         click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
-        flag("This command", "--failed failed", "Send the rows again that failed for good, too."),
-        flag("This command", "--tui tui", "Go on in the app."),
+        flag("This command", "--failed failed", "Also send the rows that failed permanently."),
+        value("This command", "--cause cause", "CAUSE", "Also send the rows that failed permanently for this cause.", completer=complete.causes),
+        value("This command", "--rows rows", "IDS|FILE", "Send these rows alone: ids or lines with commas, or a file with one a line, such as an errors file.", completer=complete.files),
+        flag("This command", "--tui tui", "Resume in the app."),
         *RESUME,
     ],
     examples=_RESUME_EXAMPLES,
-)
+)  # fmt: skip
 @click.pass_context
-def resume(ctx: click.Context, ref: str, failed: bool, tui: bool, **_: Any) -> int:
-    """Go on with a run: everything that is not done.
+def resume(ctx: click.Context, ref: str, failed: bool, tui: bool, **given: Any) -> int:
+    """Resume a run: everything that is not done.
 
     RUN is a run id, a unique beginning of one, an output file, or last. The rows, the prompt and the plan come from
     the journal; neither the input nor the prompt file is read. Options change the plan from here on.
     """
-    flags = {name: value for name, value in typed(ctx).items() if name not in ("ref", "failed", "tui")}
+    own = ("ref", "failed", "cause", "rows", "tui")
+    flags = {name: value for name, value in typed(ctx).items() if name not in own}
     if "runs_dir" not in flags and (runs_dir := configured_runs_dir()) is not None:
         flags["runs_dir"] = runs_dir
+    cause, rows = given["cause"], given["rows"]
+    if tui and (cause or rows):
+        raise RefusedError("--tui does not take --cause or --rows", "in the app, r chooses what to send again")
     if tui:
         return in_app(ref, failed, flags)
-    return go_on(ctx, ref, failed, flags)
+    return go_on(ctx, ref, flags, failed=failed, cause=cause, chosen=rows)
 
 
 def prepare(ctx: click.Context, gathered: "Gathered") -> None:
@@ -100,8 +109,8 @@ def in_app(ref: str, failed: bool, flags: dict[str, Any]) -> int:
     return open_app(flags, Again(reference=ref, flags=flags, failed=failed))
 
 
-def go_on(ctx: click.Context, ref: str, failed: bool, flags: dict[str, Any]) -> int:
-    """Goes on with a journaled run; the exit code."""
+def go_on(ctx: click.Context, ref: str, flags: dict[str, Any], **what: Any) -> int:
+    """Resumes a journaled run, `what` of it as `headless.go_on` takes it; the exit code."""
     from batchrun.plan import resolve  # noqa: PLC0415  pydantic: not for --help
     from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
 
@@ -111,4 +120,4 @@ def go_on(ctx: click.Context, ref: str, failed: bool, flags: dict[str, Any]) -> 
         ctx.ensure_object(Border).mask = access.mask.text
         return access
 
-    return headless.go_on(ref, flags, failed=failed, admit=admit)
+    return headless.go_on(ref, flags, admit=admit, **what)

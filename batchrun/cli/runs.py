@@ -1,6 +1,7 @@
 """`runs`, `show`, `export`, `rm`: the run registry."""
 
 import sys
+import time
 from typing import Any
 
 import click
@@ -53,22 +54,29 @@ def runs(json: bool, runs_dir: str | None) -> int:
         _ref(),
         flag("Options", "-f --follow follow", "Stay and show the run as it goes on."),
         flag("Options", "--failed failed", "List the rows that failed, and why."),
+        value("Options", "--row row", "ID|LINE", "One row: request, reply, thinking, every attempt."),
         _JSON,
         _DIR,
     ],
     examples=(
         "batchrun show                        the last run",
-        "batchrun show last --follow          look on while another terminal runs it",
+        "batchrun show last --follow          follow a run that another terminal started",
         "batchrun show reviews.translate.jsonl --failed",
+        "batchrun show last --row 17                 the row of line 17, or with this id",
     ),
     help=f"Show one run: its plan, its sums, what is left and how to go on.\n\n{_RUN}",
 )
-def show(ref: str, follow: bool, failed: bool, json: bool, runs_dir: str | None) -> int:
+def show(ref: str, json: bool, runs_dir: str | None, **what: Any) -> int:
     from batchrun import registry  # noqa: PLC0415  only for this command
     from batchrun.report import pages  # noqa: PLC0415  only for this command
 
     found = registry.find(ref, runs_dir or configured_runs_dir())
-    pages.show_run(found, follow=follow, failed=failed, as_json=json)
+    if what["row"] is not None:
+        from batchrun.report.row_page import show_row  # noqa: PLC0415  prompts and replies: only for a row
+
+        show_row(found, what["row"], as_json=json, out=sys.stdout)
+        return ExitCode.OK
+    pages.show_run(found, follow=what["follow"], failed=what["failed"], as_json=json)
     return ExitCode.OK
 
 
@@ -128,23 +136,43 @@ def check(ref: str, runs_dir: str | None) -> int:
     cls=Shown,
     short_help="Delete runs with every reply in them.",
     params=[
-        click.Argument(["refs"], metavar="RUN…", nargs=-1, required=True, shell_complete=complete.runs),
+        click.Argument(["refs"], metavar="[RUN…]", nargs=-1, required=False, shell_complete=complete.runs),
+        value(
+            "Options",
+            "--older-than older_than",
+            "TIME",
+            "All runs that ended longer ago, such as 30d; not one that is running.",
+        ),
         flag("Options", "-y --yes yes", "Do not ask."),
         _DIR,
     ],
-    examples=("batchrun rm 20261121-1430", "batchrun rm last --yes"),
+    examples=("batchrun rm 20261121-1430", "batchrun rm last --yes", "batchrun rm --older-than 30d"),
     help=f"Delete runs: the journal with every reply in it. The output files stay.\n\n{_RUN}",
 )
-def rm(refs: tuple[str, ...], yes: bool, runs_dir: str | None) -> int:
+def rm(refs: tuple[str, ...], older_than: str | None, yes: bool, runs_dir: str | None) -> int:
     from batchrun import registry  # noqa: PLC0415  only for this command
     from batchrun.errors import RefusedError  # noqa: PLC0415  only for this command
     from batchrun.report import pages  # noqa: PLC0415  only for this command
 
     runs_dir = runs_dir or configured_runs_dir()
+    if not refs and older_than is None:
+        raise RefusedError("no run is named", "batchrun rm RUN, or batchrun rm --older-than 30d")
     found = [registry.find(ref, runs_dir) for ref in refs]
-    if not yes and not sys.stdin.isatty():
-        raise RefusedError("deleting needs a yes, and there is no terminal to ask", "add --yes")
+    if older_than is not None:
+        found += registry.ended_before(time.time() - _age(older_than), registry.directory_for("-", runs_dir))
+    if found and not yes and not sys.stdin.isatty():
+        raise RefusedError("confirmation required and no terminal to ask on", "add --yes")
     for run in found:
         if yes or click.confirm(f"Delete {pages.title(run)}?", err=True):
             registry.remove(run)
     return ExitCode.OK
+
+
+def _age(text: str) -> float:
+    from batchrun.errors import RefusedError  # noqa: PLC0415  only for this command
+    from batchrun.plan.durations import parse_duration  # noqa: PLC0415  only for this command
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise RefusedError(f"--older-than {error}", "such as 12h or 30d") from error

@@ -255,7 +255,7 @@ async def _output(
 ) -> tuple[Ending, Exported | None]:
     """Replace the output after a run that finished, write a partial one after others, nothing in haste."""
     output = prepared.run.output
-    if output is None or prepared.only is not None or ending.exit_code is ExitCode.STORAGE:
+    if output is None or prepared.tried or ending.exit_code is ExitCode.STORAGE:
         return ending, None
     whole = ending.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED) and (sending or _was_whole(prepared, output))
     if ending.hasty or ending.exit_code in HASTY or (not whole and is_device(output)):

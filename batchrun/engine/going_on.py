@@ -10,35 +10,41 @@ from dataclasses import replace
 from typing import Any
 
 from batchrun import post, registry, rows
+from batchrun.engine.chosen import cause_of, positions_of
 from batchrun.engine.guard import check_pending
 from batchrun.engine.reuse import borrow, lender, unfinished
 from batchrun.engine.start import Prepared, checker_of, renderer_of, restrict, simulator_of
 from batchrun.engine.till import tariff_of
 from batchrun.errors import RefusedError
-from batchrun.journal import Journal
+from batchrun.journal import Journal, Reader
 from batchrun.plan import plan_from_json, plan_to_json
 from batchrun.plan.rendering import prompt_of
 from batchrun.plan.resolve import gather_again, override
 from batchrun.plan.sources import Gathered
 
 
-def prepare_resume(
+def prepare_resume(  # noqa: PLR0913  what is to be sent again, each by name
     reference: str,
     flags: dict[str, Any],
     *,
     failed: bool,
     cause: str | None = None,
     only: Sequence[int] | None = None,
+    chosen: str | None = None,
 ) -> tuple[Prepared, Gathered]:
     """A journaled run, locked, with what failed made pending again.
 
     With `failed` the rows that failed for good as well, with `cause` those of this cause; with `only` the rows at
-    these positions are sent and no others. Raises RefusedError for anything the user can mend, BusyError, StorageError.
+    these positions are sent and no others, with `chosen` those that a user names (`engine.chosen`). Raises RefusedError for anything the user can mend, BusyError, StorageError.
     """
     with ExitStack() as undo:
         prepared, gathered = _opened(reference, flags, undo)
         plan, journal = prepared.plan, prepared.journal
         rows.check_format(plan.output_format)
+        if chosen is not None or cause is not None:
+            with Reader.open(journal.path) as reader:
+                only = only if chosen is None else positions_of(reader, chosen)
+                cause = None if cause is None else cause_of(reader, cause)
         if only is None:
             journal.reopen(failed_for_good=failed)
         if cause is not None:

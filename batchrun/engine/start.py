@@ -45,8 +45,8 @@ class Prepared:
     """A run that can begin; the holder closes it.
 
     `renderer` and `checker` are those of the plan; `simulator` is what the embedded provider is told to be. `only`
-    are the positions of the rows to send where it is not all of them: such a run is a try and writes no output. `made`
-    is whether this command made the journal, `news` what the faces have not been told of the preparation.
+    are the positions of the rows to send where it is not all of them; a run that is `tried` writes no output. `made` is
+    whether this command made the journal, `news` what the faces have not been told of the preparation.
     """
 
     run: RunFile
@@ -58,6 +58,7 @@ class Prepared:
     simulator: sim.Settings
     only: tuple[int, ...] | None = None
     made: bool = False
+    tried: bool = False
     news: str | None = None
 
     def close(self, exit_code: int | None = None) -> None:
@@ -111,6 +112,7 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
             emit(Notice(said, time.monotonic()))
         tariff_of(plan).of(plan.model)  # now, since the first look takes long
         restrict(prepared, only)
+        prepared.tried = only is not None
         undo.pop_all()
     return prepared
 

@@ -71,11 +71,20 @@ def plan(gathered: Gathered, access: Access | None, *, pilot: int | None) -> Exi
             return headless.pilot(prepared, pilot, access, as_json=settings.as_json)
 
 
-def go_on(
-    reference: str, flags: dict[str, Any], *, failed: bool, admit: Callable[[Plan, Gathered], Access]
+def go_on(  # noqa: PLR0913  what is to be sent again, each by name
+    reference: str,
+    flags: dict[str, Any],
+    *,
+    admit: Callable[[Plan, Gathered], Access],
+    failed: bool,
+    cause: str | None = None,
+    chosen: str | None = None,
 ) -> ExitCode:
-    """Everything of a journaled run that is not done; `admit` finds the key for the plan. Raises BatchrunError."""
-    prepared, gathered = prepare_resume(reference, flags, failed=failed)
+    """Everything of a journaled run that is not done, or of it what is asked for as in `prepare_resume`.
+
+    `admit` finds the key for the plan. Raises BatchrunError.
+    """
+    prepared, gathered = prepare_resume(reference, flags, failed=failed, cause=cause, chosen=chosen)
     try:
         access = admit(prepared.plan, gathered)
     except BaseException:

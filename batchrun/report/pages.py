@@ -48,6 +48,8 @@ def summary_values(found: Summary) -> dict[str, Any]:
         "created": found.run.meta.created,
         "state": words.state_of(found),
         "simulated": found.run.meta.simulated,
+        **{name: _planned(found).get(name) for name in ("input", "model")},
+        "prompt": _planned(found).get("prompt_name"),
         "output": None if found.run.output is None else str(found.run.output),
         "journal": str(found.run.path),
         **plain(found.totals),
@@ -62,7 +64,14 @@ def _run_line(found: Summary) -> str:
     failed = f", {totals.failed:,} failed" if totals.failed else ""
     mark = " [simulated]" if found.run.meta.simulated else ""
     target = "stdout" if found.run.output is None else printable(found.run.reference, 60)
-    return f"{found.run.id}  {words.state_of(found):<10}  {totals.done:,}/{totals.rows:,} done{failed}  {target}{mark}"
+    state, plan = words.state_of(found), _planned(found)
+    what = ", ".join(printable(str(part), 30) for part in (plan.get("prompt_name"), plan.get("model")) if part)
+    return f"{found.run.id}  {state:<10}  {totals.done:,}/{totals.rows:,} done{failed}  {what}  {target}{mark}"
+
+
+def _planned(found: Summary) -> dict[str, Any]:
+    """What the plan says, read as it stands: one of another version has what it has."""
+    return json.loads(found.run.meta.plan or "{}")
 
 
 def show_run(run: RunFile, *, follow: bool, failed: bool, as_json: bool) -> None:

@@ -20,6 +20,10 @@ LONGEST_SAID = 160
 """Characters of the provider's own sentence that are shown while a run waits."""
 
 
+MARK = "▌ "
+"""Begins the heading of a message, where a request is shown as text."""
+
+
 def account(totals: Totals, *, running: bool = False) -> str:
     """The accounting sentence: every row in exactly one place.
 

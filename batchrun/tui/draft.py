@@ -21,7 +21,7 @@ from batchrun.plan.profiles import DEFAULT
 from batchrun.plan.segments import open_documents
 from batchrun.plan.sources import gather
 from batchrun.prompts import Prompt, Renderer, RenderError
-from batchrun.tui import requests
+from batchrun.report import requests
 from batchrun.tui.choices import Head
 
 HEAD = 100

@@ -3,9 +3,8 @@
 from textual.content import Content
 
 from batchrun.display import printable
+from batchrun.report.words import MARK
 
-MARK = "▌ "
-"""Begins the heading of a message."""
 LINE = 4000
 """Characters of one line that are shown."""
 

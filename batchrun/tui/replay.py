@@ -15,8 +15,8 @@ from batchrun.plan import Plan, plan_from_json
 from batchrun.progress import Progress
 from batchrun.registry import RunFile
 from batchrun.report import words
+from batchrun.report.requests import title_of
 from batchrun.tui.desk import Phase, Point, Sight, Trouble
-from batchrun.tui.requests import title_of
 
 POINTS = 240
 _NOTHING = Progress(causes={})

@@ -30,8 +30,8 @@ from batchrun.plan.sources import Gathered, gather
 from batchrun.progress import Fold, Progress
 from batchrun.registry import RunFile
 from batchrun.report import outlooks
+from batchrun.report.requests import title_of
 from batchrun.tui.desk import Again, Bounds, Foreseen, Fresh, Phase, Point, Sight, Task, Trouble
-from batchrun.tui.requests import title_of
 
 HISTORY = 240
 """Points that the sparklines go back, one a second."""

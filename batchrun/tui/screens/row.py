@@ -20,7 +20,8 @@ from batchrun.errors import BatchrunError
 from batchrun.journal import Attempt, Reader, Record
 from batchrun.models import State
 from batchrun.plan import plan_from_json
-from batchrun.tui import literal, requests
+from batchrun.report import requests
+from batchrun.tui import literal
 from batchrun.tui.desk import Again, Watched, app_of, desk
 from batchrun.tui.look import Look
 from batchrun.tui.orderly import OrderlyScreen

@@ -12,8 +12,8 @@ from batchrun.journal import Record
 from batchrun.models import Defect, Endpoint, Request, State
 from batchrun.plan import Plan
 from batchrun.plan.rendering import plain_renderer, prompt_of
+from batchrun.report.words import MARK
 from batchrun.rows import restore
-from batchrun.tui.literal import MARK
 
 
 def of_record(plan: Plan, record: Record) -> str:

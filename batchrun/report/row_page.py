@@ -1,0 +1,71 @@
+"""`show --row`: one row of a run, from what was sent to every attempt and what the model thought."""
+
+import datetime
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
+
+from batchrun import replies
+from batchrun.display import printable
+from batchrun.engine.chosen import record_of
+from batchrun.journal import Attempt, Reader, Record
+from batchrun.plan import Plan, plan_from_json
+from batchrun.registry import RunFile
+from batchrun.report import requests, words
+from batchrun.report.values import plain
+
+
+def show_row(run: RunFile, wanted: str, *, as_json: bool, out: TextIO) -> None:
+    """The row with this id or at this line. Raises RefusedError where there is none, StorageError."""
+    with Reader.open(run.path) as reader:
+        plan, record = plan_from_json(reader.meta.plan), record_of(reader, wanted)
+        attempts = reader.attempts(record.seq)
+    if as_json:
+        print(json.dumps(row_values(plan, record, attempts), ensure_ascii=False), file=out)
+        return
+    for line in row_lines(plan, record, attempts):
+        print(printable(line), file=out)
+
+
+def row_values(plan: Plan, record: Record, attempts: Sequence[Attempt]) -> dict[str, Any]:
+    """The row as JSON values: `reply` as text, `thinking` or null, `body` as it came, `request` as text."""
+    values = {name: value for name, value in plain(record).items() if name not in ("seq", "position", "body")}
+    return {
+        **values,
+        "request": requests.of_record(plan, record),
+        "reply": None if record.body is None else requests.reply_text(record),
+        "thinking": None if record.body is None else replies.thinking_of(record.body),
+        "body": record.body,
+        "attempts": [plain(attempt) for attempt in attempts],
+    }
+
+
+def row_lines(plan: Plan, record: Record, attempts: Sequence[Attempt]) -> Iterator[str]:
+    """The row for people."""
+    yield f"line     {record.line:,}, id {printable(record.key, 100)}"
+    flags = f" ({', '.join(sorted(record.flags))})" if record.flags else ""
+    cause = f": {record.cause}: {record.message}" if record.cause else ""
+    yield f"state    {record.state}{flags}{cause}"
+    if record.input_tokens is not None:
+        yield f"tokens   {record.input_tokens:,} in, {record.output_tokens or 0:,} out"
+    for attempt in attempts:
+        yield f"attempt  {attempt.number}, {_attempt(attempt)}"
+    yield from ("", "request", *_indented(requests.of_record(plan, record)))
+    thought = None if record.body is None else replies.thinking_of(record.body)
+    if thought:
+        yield from ("", "thinking", *_indented(thought))
+    yield from ("", "reply", *_indented(requests.reply_text(record)))
+
+
+def _attempt(attempt: Attempt) -> str:
+    began = datetime.datetime.fromtimestamp(attempt.began).astimezone()
+    if attempt.ended is None:
+        return f"{began:%Y-%m-%d %H:%M:%S}: no answer known"
+    status = f"status {attempt.status}" if attempt.status else "no whole answer"
+    cause = f", {attempt.cause}: {attempt.message}" if attempt.cause else ""
+    paid = ", may have been paid" if attempt.maybe_paid else ""
+    return f"{began:%Y-%m-%d %H:%M:%S}, {words.duration(attempt.seconds or 0.0)}: {status}{cause}{paid}"
+
+
+def _indented(text: str) -> Iterator[str]:
+    yield from (f"  {line}" for line in text.rstrip("\n").split("\n"))
