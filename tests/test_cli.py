@@ -164,7 +164,7 @@ REFUSED = [
     (["--input", "x", "--json", "-o", "-"], "--json and --output - exclude each other", ""),
     (["--profile", "sim"], "no input is chosen", "--input FILE"),
     (["--input", "x"], "no API key: OPENAI_API_KEY is not set", "--profile sim"),
-    (["rm"], "missing argument", "batchrun rm --help"),
+    (["rm"], "no run is named", "batchrun rm RUN"),
     (
         ["--input", "x", "--profile", "sim", "--ca-file", "none.pem"],
         "no such file of certificate authorities: none.pem",
@@ -340,9 +340,8 @@ def test_prompts_are_listed_and_printed(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_hint_in_a_run_names_no_option_that_resume_refuses_but_for_the_own_command_of_the_run() -> None:
     known = {name for option in RESUME for name in option.opts}
     for module in (decision, till, run_module):
-        texts = [
-            node.value for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.Constant)
-        ]
-        for text in filter(lambda each: isinstance(each, str) and "own command" not in each, texts):
-            named = set(re.findall(r"--[a-z]+(?:-[a-z]+)*(?![-a-z])", str(text)))
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            whole = isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and "[" not in str(node.value))
+            text = ast.unparse(node) if whole and "own command" not in ast.unparse(node) else ""
+            named = set(re.findall(r"--[a-z]+(?:-[a-z]+)*(?![-a-z])", text))
             assert named - known == set(), text

@@ -207,7 +207,8 @@ def _scope_hint(answer: Answer) -> str:
         return _WEB_PAGE
     if answer.status in (404, 405, 501) and answer.meaning is not Meaning.MODEL and answer.endpoint:
         return (
-            f"check the base URL (--base-url), whether it has {answer.endpoint} (--endpoint), and the model (--model)"
+            f"check the base URL (--base-url), whether it has {answer.endpoint} (--endpoint), and the model (--model); "
+            "give the run's own command again"
         )
     if answer.status in (400, 404, 422):
         return "check the model and the base URL; give the run's own command again with another one"
