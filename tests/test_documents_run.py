@@ -147,6 +147,18 @@ def test_checks_by_name_hold_for_plain_rows_too():
     assert reason["cause"] == "fails the check numbers"
 
 
+def test_a_prompt_can_name_its_checks(capsys: pytest.CaptureFixture[str]):
+    Path("a.jsonl").write_text('{"text": "13 rows"}\n', encoding="utf-8")
+    Path("p.prompty").write_text("---\nname: p\nchecks: [numbers]\n---\n{{ text }}", encoding="utf-8")
+    with translator(lambda text: text.replace("13", "14")) as provider:
+        url = ("--base-url", provider.base_url, "-m", "m", "-q", "--schema-retries", "0")
+        assert batchrun("run", "-i", "a.jsonl", "-p", "p.prompty", "-o", "b.jsonl", *url) == 3
+        assert "fails the check numbers" in capsys.readouterr().err
+        Path("p.prompty").write_text("---\nname: p\nchecks: numbers, names\n---\n{{ text }}", encoding="utf-8")
+        assert batchrun("run", "-i", "a.jsonl", "-p", "p.prompty", "-o", "c.jsonl", *url) == 2
+        assert "there is no check `names`" in capsys.readouterr().err
+
+
 def test_resume_and_export_need_no_source(provider: Translator):
     Path("a.srt").write_text(SRT, encoding="utf-8")
     assert translate(provider, "a.srt", "b.srt") == 0
@@ -177,6 +189,16 @@ def test_segments_as_rows(provider: Translator, capsys: pytest.CaptureFixture[st
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert list(rows[0])[:6] == ["path", "segment", "text", "context", "note", "max"]
     assert [row["output"] for row in rows] == [shout(row["text"]) for row in rows]
+
+
+def test_plan_says_how_many_segments_and_documents(provider: Translator, capsys: pytest.CaptureFixture[str]):
+    tree("docs/a.md", "docs/b.md")
+    url = ("--base-url", provider.base_url, "-m", "m")
+    asked = ("plan", "-i", "docs", "-p", "translate", "--set", "language=Polish", "-o", "pl/{path}", *url)
+    assert batchrun(*asked) == 0
+    assert capsys.readouterr().out.startswith("rows      4, segments of 2 documents\nrequests  4 to send")
+    assert batchrun(*asked, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["documents"] == 2
 
 
 def tree(*names: str) -> None:
@@ -217,6 +239,29 @@ def test_at_an_early_end_finished_documents_are_in_place(provider: Translator):
     assert batchrun("resume", "pl/{path}", "--max-requests", "9", "-q") == 0
     assert Path("pl/b.md").is_file()
     assert not Path("pl/b.md.partial").exists()
+
+
+def test_a_document_that_is_not_translated_to_its_end_is_partial(provider: Translator):
+    Path("a.srt").write_text(SRT, encoding="utf-8")
+    assert translate(provider, "a.srt", "b.srt", "--limit", "1") == 0
+    assert not Path("b.srt").exists()
+    assert "HELLO <i>THERE</i>." in Path("b.srt.partial").read_text(encoding="utf-8")
+    assert translate(provider, "a.srt", "b.srt") == 0
+    assert not Path("b.srt.partial").exists()
+    assert "HOW ARE" in Path("b.srt").read_text(encoding="utf-8")
+
+
+def test_a_file_of_a_tree_that_cannot_be_read_is_named_and_can_be_left_out(
+    provider: Translator, capsys: pytest.CaptureFixture[str]
+):
+    tree("docs/a.md")
+    Path("docs/b.po").write_text("oops\n", encoding="utf-8")
+    assert translate(provider, "docs", "pl/{path}") == 2
+    assert "b.po: line 1: not an entry of a PO file" in capsys.readouterr().err
+    assert translate(provider, "docs", "pl/{path}", "--skip-invalid") in (0, 3)
+    assert Path("pl/a.md").is_file()
+    assert not Path("pl/b.po").exists()
+    assert "b.po" in Path("pl/documents.errors.jsonl").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

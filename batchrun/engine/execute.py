@@ -30,6 +30,7 @@ from batchrun.lanes.shapes import SHAPES, vendor
 from batchrun.models import Totals
 from batchrun.plan import Plan
 from batchrun.plan.outputs import STREAM, is_device, partial_path
+from batchrun.plan.patterns import DOCUMENT
 from batchrun.plan.resolve import Access
 from batchrun.registry import RunFile
 
@@ -261,6 +262,8 @@ async def _output(
     if ending.hasty or ending.exit_code in HASTY or (not whole and is_device(output)):
         said = f"`batchrun export {prepared.run.reference}` writes what is done"
         return ending._replace(hint=ending.hint or said), None
+    if prepared.plan.output_format == DOCUMENT and something_pending(prepared.journal.totals):
+        whole = False  # a document is in place when it is translated to its end, also with --limit
     target = output if whole or await asyncio.to_thread(_cut_short, prepared, output) else partial_path(output)
     exported = await _written(prepared, target, output, run, emit)
     if isinstance(exported, Ending):

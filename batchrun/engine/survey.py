@@ -35,6 +35,7 @@ from batchrun.models import Kind, Request, Row
 from batchrun.plan import Plan
 from batchrun.plan.blanks import blanks_of, copied
 from batchrun.plan.rendering import prompt_of
+from batchrun.plan.segments import DocumentInput
 from batchrun.plan.sources import Gathered
 from batchrun.pricing import STANDARD, Price
 from batchrun.prompts import Renderer, request_digest
@@ -54,7 +55,7 @@ class Example(NamedTuple):
 
 @dataclass(slots=True)
 class Survey:
-    """What was found. `rows` are valid ones, `settled` of them need no request any more; the rest is about the
+    """What was found. `rows` are valid ones, segments of so many `documents` where the input is documents, `settled` of them need no request any more; the rest is about the
     `lengths.rows` requests that would be sent.
 
     `reused` of them are answered by replies of the run `reuse`. `twins` are the lengths of those that are equal to an
@@ -66,6 +67,7 @@ class Survey:
     plan: Plan
     rows: int = 0
     skipped: int = 0
+    documents: int = 0
     settled: int = 0
     lengths: Lengths = field(default_factory=Lengths)
     twins: Lengths = field(default_factory=Lengths)
@@ -102,6 +104,7 @@ def survey(gathered: Gathered, emit: Emit) -> Survey:
             emit(IntakeProgress(position))
     problems.refuse(source.name, skip_invalid=gathered.settings.skip_invalid)
     counted.survey.skipped += problems.count
+    counted.survey.documents = len(source.sources) if isinstance(source, DocumentInput) else 0
     tell_rows(source, problems, emit)
     return counted.survey
 

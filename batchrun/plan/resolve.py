@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchrun.documents.checks import CHECKS
 from batchrun.errors import InputError, RefusedError
 from batchrun.models import Endpoint, Flag, Kind
 from batchrun.plan.address import check_base_url, check_secrecy, is_loopback
@@ -23,7 +24,7 @@ from batchrun.plan.patterns import is_document, target_language
 from batchrun.plan.profiles import PRICES, Profile
 from batchrun.plan.record import Plan
 from batchrun.plan.seal import check_seal, seal
-from batchrun.plan.settings import Settings
+from batchrun.plan.settings import NO_CHECK, Settings
 from batchrun.plan.sources import FLAGS, Gathered, gather
 from batchrun.plan.tables import expand_headers, secrets_of
 from batchrun.secrecy import Mask
@@ -115,8 +116,9 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
         **_output(gathered, facts, prompt),
         **_provider(settings, profile),
         answers=gathered.answers,
-        **{name: getattr(settings, name) for name in _LIMITS if name != "fail_on"},
+        **{name: getattr(settings, name) for name in _LIMITS if name not in ("fail_on", "check")},
         fail_on=_fail_on(gathered, facts),
+        check=_checks(settings, prompt),
         target_language=target_language(settings.target_language, settings.variables) if rows else None,
         post_seal=seal(settings.post),
     )
@@ -190,6 +192,16 @@ def _fail_on(gathered: Gathered, facts: Facts) -> frozenset[Flag]:
     if is_document(facts.format) and "fail_on" not in gathered.sources:
         return frozenset(Flag) - {Flag.ODD}
     return gathered.settings.fail_on
+
+
+def _checks(settings: Settings, prompt: "Prompt | None") -> tuple[str, ...]:
+    """The chosen checks, else those of the prompt. Raises RefusedError for a name in it that is none."""
+    named = prompt.checks if prompt is not None else ()
+    unknown = [name for name in named if name not in (*CHECKS, NO_CHECK)]
+    if prompt is not None and unknown:
+        known = ", ".join((*CHECKS, NO_CHECK))
+        raise RefusedError(f"{prompt.path}: there is no check `{unknown[0]}`", f"take some of {known}")
+    return settings.check or named
 
 
 def _document_output(settings: Settings, facts: Facts, prompt: "Prompt | None") -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Prompt:
 
     `name` is the file's name without its suffix: what `load` finds it by, and safe in a file name. `title` is the
     `name` of its front matter. `options` are the body parameters as the file spells them, `outputs` the JSON schema
-    of the reply. A variable in `optional` may be absent from a row, one in `nullable` may be null, because the
+    of the reply, `checks` the names of checks that it has to pass. A variable in `optional` may be absent from a row, one in `nullable` may be null, because the
     template asks for it first.
     """
 
@@ -58,6 +58,7 @@ class Prompt:
     variables: frozenset[str]
     optional: frozenset[str]
     nullable: frozenset[str]
+    checks: tuple[str, ...] = ()
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class Parts:
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     inputs: dict[str, InputField] = field(default_factory=dict[str, InputField])
     outputs: dict[str, Any] | None = None
+    checks: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()
 
 

@@ -42,6 +42,7 @@ _KEYS = [
     "model",
     "inputs",
     "outputs",
+    "checks",
     "template",
     "tools",
     "parameters",
@@ -120,6 +121,7 @@ def _checked(parts: Parts, source: str, path: str) -> Prompt:
         variables=frozenset[str]().union(*(use.variables for use in uses)),
         optional=frozenset[str]().union(*(use.optional for use in uses)),
         nullable=frozenset[str]().union(*(use.nullable for use in uses)),
+        checks=parts.checks,
     )
 
 
@@ -147,8 +149,17 @@ def _prompty(text: str, path: str) -> Parts:
         options=model.options,
         inputs=inputs_of(front.get("inputs"), path, samples=model.old or "sample" in front),
         outputs=output_schema(front.get("outputs"), path),
+        checks=_checks(front.get("checks"), path),
         messages=split_roles(body, body_line, path),
     )
+
+
+def _checks(value: Any, path: str) -> tuple[str, ...]:
+    """The names of checks: a list, or a text with commas. Whether there are such checks is for the plan to say."""
+    names = value.split(",") if isinstance(value, str) else [] if value is None else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in cast("list[Any]", names)):
+        raise PromptError(f"{path}: `checks` must be names of checks", "For example: checks: [placeholders, numbers]")
+    return tuple(name.strip() for name in cast("list[str]", names))
 
 
 def _front_matter(text: str, path: str) -> tuple[str | None, str, int]:

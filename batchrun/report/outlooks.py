@@ -32,6 +32,7 @@ def values(found: Outlook) -> dict[str, Any]:
     survey, expected, pace = found
     return {
         "rows": survey.rows,
+        "documents": survey.documents,
         "skipped": survey.skipped,
         "settled": survey.settled,
         "requests": expected.requests,
@@ -92,7 +93,8 @@ def lines(found: Outlook) -> Iterable[str]:
     """The outlook for people."""
     survey, expected, _ = found
     skipped = f", {survey.skipped:,} invalid lines skipped" if survey.skipped else ""
-    yield f"rows      {survey.rows:,}{skipped}"
+    documents = "1 document" if survey.documents == 1 else f"{survey.documents:,} documents"
+    yield f"rows      {survey.rows:,}{f', segments of {documents}' if survey.documents else ''}{skipped}"
     settled = f"; {counted(survey.settled)} with an outcome already" if survey.settled else ""
     yield f"requests  {expected.requests:,} to send{settled}"
     if survey.twins.rows:
