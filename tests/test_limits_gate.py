@@ -425,3 +425,38 @@ async def test_the_view_says_what_the_rate_rests_on(window: float | None, basis:
     assert scene.gate.view().basis == basis
     for one in rest:
         one.cancel()
+
+
+async def two(scene: Scene) -> tuple[Permit, Permit]:
+    """Two that leave one after the other."""
+    first = await scene.send()
+    await asyncio.sleep(0.1)
+    return first, await scene.send()
+
+
+async def test_a_long_wait_that_was_far_too_long_once_is_tried_earlier_the_next_time() -> None:
+    scene = Scene()
+
+    async def burst() -> float:
+        refused, later = await two(scene)
+        said = now()
+        scene.gate.settle(refused, refusal(seconds=60.0))
+        scene.gate.settle(later, OK)
+        scene.gate.settle(await scene.send(), OK)
+        return now() - said
+
+    assert await burst() >= 60
+    assert await burst() == pytest.approx(7.5, abs=3)
+
+
+async def test_a_wait_that_is_tried_earlier_in_vain_is_kept_to_the_full() -> None:
+    scene = Scene()
+    refused, later = await two(scene)
+    scene.gate.settle(refused, refusal(seconds=60.0))
+    scene.gate.settle(later, OK)
+    scene.gate.settle(await scene.send(), refusal(seconds=60.0))
+    tried = await scene.send()
+    said = now()
+    scene.gate.settle(tried, refusal(seconds=60.0))
+    scene.gate.settle(await scene.send(), OK)
+    assert now() - said >= 60

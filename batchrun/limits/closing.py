@@ -9,6 +9,10 @@ _LONGEST_BACK_OFF = 60.0
 """Seconds; the jitter takes off up to a half."""
 _LATER = 0.2
 """Share of an announced wait by which the gate opens later at most, so that runs do not all come back at once."""
+_LONG = 5.0
+_EARLIER = 1 / 8
+_SHORTEST = 1.0
+"""Seconds of an announced wait that may be far too long, and of how much of it, and at least how many, is waited then."""
 _RECOVERY = 2.0
 """Seconds in which the rate comes back to the whole."""
 
@@ -16,11 +20,13 @@ _RECOVERY = 2.0
 class Closing:
     """Until when nothing leaves, and how far the rate has come back. Times are seconds of the gate's clock."""
 
-    __slots__ = ("_began", "_random", "_reopens", "bursts", "since", "until")
+    __slots__ = ("_announced", "_began", "_overstated", "_random", "_refused", "_reopens", "bursts", "since", "until")
 
     def __init__(self, source: random.Random) -> None:
         self._random = source
-        self._began = -math.inf
+        self._began = self._refused = -math.inf
+        self._announced = 0.0
+        self._overstated = False
         self.until = self._reopens = -math.inf
         self.bursts = 0
         self.since: float | None = None
@@ -36,15 +42,19 @@ class Closing:
     def refused(self, left: float, announced: float | None, now: float) -> None:
         """A 429 to a request that left then.
 
-        An announced wait is kept to the full and at most a fifth longer. Without one the back-off grows with each
-        burst that nothing but 429s separates from the last.
+        An announced wait is kept to the full and at most a fifth longer; but where a long one was once far too long,
+        since a request that had left after the refused one was let through, the next is tried earlier, once. Without
+        one the back-off grows with each burst that nothing but 429s separates from the last.
         """
-        new = self.new(left)
+        new, again = self.new(left), self.again(left)
         if new:
-            self._began = now
+            self._began, self._refused = now, left
             self.bursts += 1
         self.noticed(now)
         if announced:
+            self._announced = announced
+            if announced >= _LONG and self._overstated and not again:
+                announced = max(_SHORTEST, announced * _EARLIER)
             self.until = max(self.until, now + announced * (1 + _LATER * self._random.random()))
         elif new:
             self.until = max(self.until, now + self._back_off())
@@ -55,8 +65,10 @@ class Closing:
         if self.since is None:
             self.since = now
 
-    def answered(self) -> None:
-        """Something other than a 429 came back."""
+    def answered(self, left: float) -> None:
+        """Something other than a 429 came back to a request that left then."""
+        if self.bursts and self._refused < left <= self._began:
+            self._overstated = self._announced >= _LONG
         self.bursts = 0
         self.since = None
 

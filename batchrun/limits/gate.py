@@ -443,7 +443,7 @@ class Gate:
         if feedback.failed:
             self._window.failed(now)
             return
-        self._closing.answered()
+        self._closing.answered(permit.left)
         together = self.flights.replied(permit, now)
         self._let_through(together, now)
         used = waited is not None and self._in_flight + 1 >= self._window.size / 2
