@@ -334,3 +334,33 @@ def test_options_that_a_format_has_no_use_for_are_refused(tmp_path: Path) -> Non
 def test_a_line_of_blanks_is_no_record_of_a_table(tmp_path: Path) -> None:
     assert [row["id"] for row in fields(opened(tmp_path / "a.csv", "id,text\n1,a\n   \n2,b\n"))] == ["1", "2"]
     assert [row["id"] for row in fields(opened(tmp_path / "a.tsv", 'id\ttext\n1\t"a\n  \n2\tb\n'))] == ["1", "2"]
+
+
+def test_files_of_rows_among_others_are_no_texts(tmp_path: Path) -> None:
+    shards(tmp_path, README_md="# Data", data__a_jsonl='{"n":1}\n', data__b_jsonl='{"n":2}\n')
+    with pytest.raises(InputError, match=r"files of rows \(data/a\.jsonl\) among others \(README\.md\)") as refused:
+        open_input(str(tmp_path), has_prompt=True)
+    assert refused.value.hint is not None
+    assert "**/*.jsonl" in refused.value.hint
+    assert len(fields(open_input(f"{tmp_path}/**/*.jsonl", has_prompt=True))) == 2
+    assert len(fields(open_input(str(tmp_path), has_prompt=True, reading=Reading(lines=True)))) == 3
+
+
+@given(
+    TABLES,
+    st.sampled_from([",", ";", "|"]),
+    st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_what_is_found_of_a_table_does_not_change_what_python_wrote(
+    table: list[list[str]], delimiter: str, quoting: int, end: str
+) -> None:
+    """Neither quotation marks nor backslashes, blanks or other delimiters in cells mislead it. A carriage return is left
+    out: Python before 3.13 does not quote it."""
+    table = [[cell.replace("\r", " ") for cell in row] for row in table]
+    header = [f"c{index}" for index in range(len(table[0]))]
+    written = io.StringIO(newline="")
+    csv.writer(written, delimiter=delimiter, quoting=quoting, lineterminator=end).writerows([header, *table])  # pyright: ignore[reportArgumentType]  one of the constants
+    dialect = csv_dialect(written.getvalue(), "x")
+    found = list(read_table([written.getvalue().encode()], dialect, "x", Remarks()))
+    assert [list(record[2].values()) for record in found if not isinstance(record, Invalid)] == table

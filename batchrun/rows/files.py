@@ -28,6 +28,7 @@ _ROWS = {
     ".feather": "arrow",
 }
 """What the suffix of a file of rows says of its format."""
+_NEVER_TEXT = frozenset({"jsonl", "parquet", "arrow"})
 NEEDS_CONTENT = ".json"
 """A suffix that is one of rows, or of one document each."""
 _BESIDE = "_"
@@ -79,6 +80,22 @@ def files_of_rows(found: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
     one_json = NEEDS_CONTENT in suffixes and len(suffixes) > 1
     formats = {_ROWS.get(suffix) for suffix in suffixes}
     return wanted if len(formats) == 1 and None not in formats and not one_json else []
+
+
+def among_others(found: Sequence[tuple[str, Path]]) -> tuple[str, str] | None:
+    """A file of rows and one that is none, or of another format, where there are both among the files; None otherwise.
+    Only files that hold nothing but rows count: a CSV file may be a document among documents."""
+    rows = next(
+        (
+            (name, _ROWS[suffix_of(name)])
+            for name, _ in found
+            if _ROWS.get(suffix_of(name)) in _NEVER_TEXT and suffix_of(name) != NEEDS_CONTENT
+        ),
+        None,
+    )
+    if rows is None:
+        return None
+    return next(((rows[0], name) for name, _ in found if _ROWS.get(suffix_of(name)) != rows[1]), None)
 
 
 def read_files(files: Sequence[tuple[str, Path]], encoding: str | None) -> Iterator[Record | Invalid]:

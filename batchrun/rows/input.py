@@ -212,6 +212,12 @@ def _files(
         if len(formats) == 1 and formats.isdisjoint(("text", "files", "objects")) and not _documents(shards, formats):
             together = _Together(opened, remarks)
             return Place(opened[0][0].format, name, stem or "files", None, together.where), together.records
+    elif not reading.lines and (mixed := files.among_others(found)) is not None:
+        one, other = (printable(label, 60) for label in mixed)
+        raise InputError(
+            f"{name} has files of rows ({one}) among others ({other}).",
+            f"Name the files of rows alone, by a pattern such as '**/*{suffix_of(mixed[0])}'; with --yes each file is a row.",
+        )
     labels = [label for label, _ in found]
 
     def where(number: int) -> str:
