@@ -1,12 +1,14 @@
 """How many requests may be in flight at once.
 
 *Slow start* from 16: every answered request lets one more in, so the window doubles with each clean round, until a
-round brings no more completions per second than the one before. From then on the window *climbs*: it is measured over
-whole rounds at a constant size; a smaller window (of no fewer than four) that completes as much is better, since the
-rest only queued at the provider; a larger one must earn its place by completing more; what was tried in vain is tried
+round brings no more completions per second than the one before; while one does not, so far, those are let in at its
+end. Then Little's law gives the size that would do, from what the first exchanges took, when few were in flight. From
+then on the window *climbs*: it is measured over whole rounds at a constant size; a smaller window (of no fewer than the
+fastest exchange so far allows) that completes as much is better, since the rest only queued at the provider; a larger one must earn its place by completing more; what was tried in vain is tried
 again after a longer rest each time. Where one size of two completes more, Little's law gives the size between them that
-would do: the smaller one times the gain. 429s that are about concurrency, or about nothing known while the window was
-full, cut it to 0.8 once per burst; after that it grows by a few per cent a round and, if that is refused as well, rests
+would do: the smaller one times the gain. 429s that are about concurrency cut it to the number that had been let through
+beside the refused one (`refusals`), those about nothing known while the window was full to 0.8, once per burst; after
+that it grows by a few per cent a round and, if that is refused as well, rests
 for a while under the size that was refused, longer each time; clearly beyond that size slow start begins again. 429s
 that come whatever the size (`chance`) cut nothing, and when that is found out, slow start begins again as well.
 Failures freeze growth and cut nothing.

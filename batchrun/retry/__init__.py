@@ -6,7 +6,7 @@ Theory. An attempt's answer is judged in this order, first match wins:
     flagged one may be a failure. An error inside a 200 is judged as the status that its code is.
 2.  An empty account, a cap on spending or a model that the plan does not have, by whatever status, code or words
     (`meaning`), whatever Retry-After says: the run stops, rows stay pending.
-3.  Any other 429, and what means the same under another status: the gate has closed for all rows; the row goes back and
+3.  Any other 429, and what means the same under another status (also what `limits.refusals` finds to): the gate has closed for all rows; the row goes back and
     loses nothing. Only a request that can never fit the limit is given up.
 4.  Answers about the whole configuration (401; 403, 404, redirects and unknown models before anything succeeded): the
     run stops. A 401 after a success is confirmed by one more call. Later, 403 and 404 are about their row.
@@ -19,9 +19,12 @@ Two rules look at more than one row. When 20 rows one after another failed alike
 (too long, too large, filtered), no request that left since the first of them succeeded, and a row from elsewhere in the
 input fails alike as well, the cause is not in the rows: the run stops, and these rows stay pending. The same holds for
 replies where none fits the schema. All ways in which a 200 is no reply are alike, and before the first success all in
-which a provider is down. When
-20 connection or server failures follow each other after a success, the provider is down: a breaker opens and the
-engine tries once a second until an answer below 500 closes it; while such failures come from 20 rows or more, nobody
+which a provider is down.
+
+When 20 connection or server failures follow each other after a success, or the host accepts no connection while nothing
+comes, the provider is down: a breaker opens and the engine tries once a second, on fresh connections, until an answer
+below 500 to a request that left since then closes it. An attempt that hangs since before is ended when new connections
+are accepted again (`engine/outage`); its row loses nothing. While such failures come from 20 rows or more, nobody
 loses attempts. A row that failed while others were answered is itself suspect: its further failures say nothing about
 the provider, or the last rows of a run, all poisonous, would look like an outage.
 

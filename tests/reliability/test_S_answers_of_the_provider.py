@@ -343,7 +343,7 @@ async def test_S21_S23_an_outage_in_the_middle_is_waited_out(program: Program, s
     program.rows(f"row {number}" for number in range(rows))
     async with sim.running(sim.Settings(latency=sim.parse_latency("0.1"))) as server:
         with program.going(*program.send(server.base_url, "--concurrency", "16", "--json")) as process:
-            await until(lambda: server.stats.calls >= 100)
+            await until(lambda: server.stats.calls >= 50)
             server.down(seconds)
             out, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE)
         most = max(server.stats.prompts.values())
