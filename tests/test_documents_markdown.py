@@ -87,6 +87,16 @@ def test_every_text_in_its_own_place_gives_the_same_file():
         assert rewritten("markdown", data, str) == data
 
 
+@pytest.mark.parametrize("cell", ["a \\| b", "`a \\| b`", "a \\\\| b"])
+def test_bars_in_a_cell_stay_in_it(cell: str):
+    data = f"| {cell} | c |\n|---|---|\n".encode()
+    assert rewritten("markdown", data, str) == data
+    assert len(texts("markdown", data)) == 2
+    assert texts("markdown", rewritten("markdown", data, lambda text: f"{text} | x")) == [
+        f"{text} | x" for text in texts("markdown", data)
+    ]
+
+
 def test_more_lines_stand_behind_the_marks_of_the_ones_before():
     new = rewritten("markdown", b"- > a\n  > b\n", lambda _: "x\ny\nz")
     assert new == b"- > x\n  > y\n  > z\n"

@@ -74,7 +74,7 @@ class JsonTree:
 
     def _single(self, leaf: _Leaf, notes: dict[str, str]) -> Segment:
         parent, key, _, start, end, literal, positional = leaf
-        text = _text(literal)
+        text = text_of(literal)
         path = parent if key is None else f"{parent}/{_pointed(key)}"
         id = f"{path}~{text_hash(text)}" if positional else path
         if notes:
@@ -83,7 +83,7 @@ class JsonTree:
 
     def _plural(self, leaves: list[_Leaf]) -> Segment:
         base = str(leaves[0].key).rpartition("_")[0]
-        sources = {str(_category(leaf)): _text(leaf.literal) for leaf in leaves}
+        sources = {str(_category(leaf)): text_of(leaf.literal) for leaf in leaves}
         forms = self._forms.uses if self._forms is not None else {name: f"as in {name}" for name in sources}
         between = self._content[leaves[0].end : leaves[1].named]
         colon = self._content[leaves[0].named + len(self._key_literal(leaves[0])) : leaves[0].start]
@@ -98,11 +98,11 @@ class JsonTree:
 
     def _notes(self) -> dict[str, str]:
         try:
-            values = cast("dict[str, Any]", _decode(self._content.removeprefix("\ufeff")))
-        except ValueError as error:
+            read = _decode(self._content.removeprefix("\ufeff"))
+        except (ValueError, RecursionError) as error:
             raise DocumentError(f"not JSON: {error}") from None
         found: dict[str, str] = {}
-        for key, about in values.items():
+        for key, about in cast("dict[str, Any]", read if isinstance(read, dict) else {}).items():
             if key.startswith("@") and isinstance(about, dict):
                 found[key[1:]] = str(cast("dict[str, Any]", about).get("description") or "")
         return found
@@ -119,7 +119,7 @@ class JsonTree:
             while started and key is None and not array and (found := member(content, at)) is not None:
                 at = found.end()
                 start, end = found.span(2)
-                yield _Leaf(parent, _text(found[1]), found.start(1), start, end, found[2], positional)
+                yield _Leaf(parent, text_of(found[1]), found.start(1), start, end, found[2], positional)
             if (found := match(content, at)) is None:
                 break
             at = found.end()
@@ -127,7 +127,7 @@ class JsonTree:
             if kind == 1:
                 if key is None and not array:
                     literal, named = found[1], found.start(1)
-                    key_text = _text(literal)
+                    key_text = text_of(literal)
                     colon = match(content, at)
                     if colon is None or colon[2] != ":":
                         raise self._wrong(at)
@@ -202,5 +202,11 @@ def _pointed(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1") if "~" in key or "/" in key else key
 
 
-def _text(literal: str) -> str:
-    return cast("str", _decode(literal)) if "\\" in literal else literal[1:-1]
+def text_of(literal: str) -> str:
+    """The text of a JSON string. Raises DocumentError."""
+    if "\\" not in literal:
+        return literal[1:-1]
+    try:
+        return cast("str", _decode(literal))
+    except ValueError as error:
+        raise DocumentError(f"not JSON: {error} in {literal[:80]}") from None

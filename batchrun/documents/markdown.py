@@ -19,7 +19,6 @@ _LINE_END = re.compile(r"\r\n?|\n")
 _FRONT_MATTER = re.compile(
     r"\ufeff?(?:---[ \t]*\r?\n(?:.*\r?\n)*?(?:---|\.\.\.)|\+\+\+[ \t]*\r?\n(?:.*\r?\n)*?\+\+\+)[ \t]*(?:\r?\n|\Z)"
 )
-_BARE_BAR = re.compile(r"(?<!\\)((?:\\\\)*)\|")
 
 
 class _Place(NamedTuple):
@@ -54,7 +53,9 @@ class Markdown:
             elif token.type == "inline" and token.map and token.content.strip():
                 cell = inside[-1] in ("th_open", "td_open")
                 line = cell or (inside[-1] == "heading_open" and token.map[1] - token.map[0] == 1)
-                start, end, text, prefixes = self._cell(token, cells) if cell else self._block(token)
+                if (found := self._cell(token, cells) if cell else self._block(token)) is None:
+                    continue
+                start, end, text, prefixes = found
                 if inside[-1] == "heading_open":
                     heading, above = text, heading
                 context = above if inside[-1] == "heading_open" else heading
@@ -82,17 +83,13 @@ class Markdown:
         start, end = self._starts[first], self._ends[last - 1]
         return start, end, _LINE_END.sub("\n", self._content[start:end]), ()
 
-    def _cell(self, token: Token, cells: dict[int, int]) -> tuple[int, int, str, tuple[str, ...]]:
-        """The range of a cell; `cells` has for a line where its last cell ended."""
+    def _cell(self, token: Token, cells: dict[int, int]) -> tuple[int, int, str, tuple[str, ...]] | None:
+        """The range of a cell; `cells` has for a line where its last cell ended. None where it is spelled otherwise."""
         number = (token.map or [0])[0]
-        start, end = self._starts[number], self._ends[number]
         spelled = _with_bars(token.content)
-        at = self._content.find(spelled, cells.get(number, start), end)
+        at = self._content.find(spelled, cells.get(number, self._starts[number]), self._ends[number])
         if at < 0:
-            spelled = token.content
-            at = self._content.find(spelled, cells.get(number, start), end)
-        if at < 0:
-            return self._lines(number, number + 1)
+            return None
         cells[number] = at + len(spelled)
         return at, at + len(spelled), token.content, ()
 
@@ -113,8 +110,8 @@ class Markdown:
 
 
 def _with_bars(text: str) -> str:
-    """A cell's text with its bars escaped, which part cells otherwise even in code."""
-    return _BARE_BAR.sub(r"\1\\|", text)
+    """A cell's text as a table has it: the parser takes the backslash before each bar away, in code as well."""
+    return text.replace("|", "\\|")
 
 
 def shape(text: str) -> list[str]:

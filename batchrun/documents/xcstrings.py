@@ -8,16 +8,16 @@ what is there and not finished is filled. Variations by device and substitutions
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from batchrun.documents import plurals
+from batchrun.documents.jsontree import text_of
 from batchrun.documents.segment import DocumentError, Edit, Plural, Segment, Status, Value, line_of, newline_of
 
 _STRING = re.compile(r'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"')
 _PLAIN = re.compile(r"[-+.\w]+")
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _UNFINISHED = {"new": Status.EMPTY, "needs_review": Status.FUZZY, "stale": Status.FUZZY}
-_decode = json.JSONDecoder(strict=False).decode
 
 
 class _Node(NamedTuple):
@@ -174,7 +174,7 @@ def _value(content: str, at: int, depth: int = 0) -> _Node:
     """The JSON value at a place. Raises DocumentError."""
     sign = content[at : at + 1]
     if sign == '"' and (string := _STRING.match(content, at)) is not None:
-        return _Node(at, string.end(), cast("str", _decode(string.group())), {})
+        return _Node(at, string.end(), text_of(string.group()), {})
     if sign in ("{", "[") and depth < 100:
         members: dict[str, _Node] = {}
         at, start = _blanks(content, at + 1), at
