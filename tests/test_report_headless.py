@@ -47,8 +47,11 @@ def batchrun(*args: str, sim: str = "{}") -> subprocess.CompletedProcess[str]:
 def test_the_end_tells_why_rows_failed_and_where(output: str) -> None:
     ran = batchrun("-o", output, "--quiet", sim=FAULTS)
     assert ran.returncode == 3
-    assert "batchrun: failed: 2 × too long for the model (line 2, 5): " in ran.stderr
-    assert "batchrun: failed: 1 × 404" in ran.stderr
+    assert ran.stderr.splitlines()[1] == "batchrun: finished: 3 of 6 rows done, 3 failed"
+    assert "batchrun: failed, permanent: 2 × too long for the model (line 2, 5): " in ran.stderr
+    assert "batchrun:   to send them again: batchrun resume" in ran.stderr
+    assert "--cause 'too long for the model'\n" in ran.stderr
+    assert "batchrun: failed, permanent: 1 × 404" in ran.stderr
     assert ran.stderr.splitlines()[-1].startswith("batchrun: 3 done + 3 failed + ")
 
 

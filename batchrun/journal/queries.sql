@@ -79,7 +79,7 @@ WHERE o.row % ? = 0 AND o.attempts > 0 AND o.reply IS NOT NULL AND position IS N
 GROUP BY o.row
 
 -- name: failures_by_cause
-SELECT ifnull(cause, ''), count(*), ifnull(min(message), ''), min(row)
+SELECT ifnull(cause, ''), count(*), ifnull(min(message), ''), min(row), sum(final = 0)
 FROM outcomes JOIN rows ON rows.seq = outcomes.row
 WHERE state = 'failed' AND position IS NOT NULL GROUP BY cause ORDER BY count(*) DESC LIMIT ?
 

@@ -195,9 +195,9 @@ class Reader:
         """How many rows failed for each cause, the most frequent first; reads the index of failures alone."""
         return dict(self._all(_FAILURES, limit))
 
-    def _cause(self, cause: str, rows: int, message: str, _: int) -> Cause:
+    def _cause(self, cause: str, rows: int, message: str, _: int, retryable: int) -> Cause:
         lines = tuple(line for (line,) in self._all(_LINES, cause or None))
-        return Cause(cause, rows, message, lines)
+        return Cause(cause, rows, message, lines, retryable)
 
     def misses(self, limit: int = 20) -> list[Miss]:
         """Why attempts were not accepted, the most frequent cause first; reads all attempts."""

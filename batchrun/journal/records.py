@@ -214,12 +214,16 @@ class Attempt(NamedTuple):
 
 
 class Cause(NamedTuple):
-    """A reason why rows failed: how many, one message in full, and the lines of some of them."""
+    """A reason why rows failed: how many, one message in full, and the lines of some of them.
+
+    `retryable` of the rows are sent again by resuming, the others only where that is asked for.
+    """
 
     cause: str
     rows: int
     message: str
     lines: tuple[int, ...]
+    retryable: int
 
 
 class Miss(NamedTuple):

@@ -11,6 +11,8 @@ from contextlib import closing
 from functools import partial
 from typing import Any, Self, TextIO
 
+import click
+
 from batchrun.display import printable
 from batchrun.engine.ending import HASTY, Ending
 from batchrun.engine.execute import execute, pilot
@@ -260,19 +262,24 @@ def _stop(run: Run, plan: Plan, code: ExitCode, received: list[ExitCode]) -> Non
 
 
 def _why(ended: RunEnded, run: RunFile) -> list[str]:
-    """Why rows failed: the most frequent causes, each with an example."""
+    """Why rows failed: the most frequent causes, each with an example and the command that sends its rows again."""
     if not ended.totals.failed or ended.exit_code in HASTY:
         return []
     with contextlib.suppress(StorageError), Reader.open(run.path) as reader:
         causes = reader.errors_by_cause(CAUSES + 1)
-        lines = [f"failed: {words.cause(cause)}" for cause in causes[:CAUSES]]
-        more = [f"failed: other causes too; see `batchrun show {run.reference}`"] if len(causes) > CAUSES else []
+        lines: list[str] = []
+        for cause in sorted(causes[:CAUSES], key=lambda each: each.retryable == 0):
+            kind = "retryable" if cause.retryable == cause.rows else "permanent"
+            lines.append(f"failed, {kind}: {words.cause(cause)}")
+            mended = words.mending(cause, run.reference, ended.totals, simulated=run.meta.simulated)
+            lines.append(f"  to send them again: {mended}")
+        more = [f"failed: more causes; see `batchrun show {run.reference}`"] if len(causes) > CAUSES else []
         return lines + more
     return []
 
 
 def last_word(ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool, why: Sequence[str] = ()) -> None:
-    """How it ended, why rows failed, what was written, and last the account and the command that goes on."""
+    """How it ended, in one coloured line; why rows failed and what mends that; what was written; last the account."""
     lines = list(why)
     if ended.exit_code not in (ExitCode.OK, ExitCode.ROWS_FAILED) and ended.message:
         lines.append(f"stopped: {printable(ended.message, 2000)}")
@@ -291,9 +298,16 @@ def last_word(ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool, why
     command = _going_on(ended, run)
     if command is not None:
         lines[-1] += f"; go on with: {command}"
+    said, colour = words.outcome(ended.totals, ended.exit_code)
+    lines.insert(0, click.style(said, fg=colour, bold=True) if _coloured(stream) else said)
     with contextlib.suppress(OSError):
         for line in lines:
             print(f"batchrun: {line}", file=stream, flush=True)
+
+
+def _coloured(stream: TextIO) -> bool:
+    """Whether colours are wanted there: a terminal, and neither NO_COLOR nor TERM=dumb."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _going_on(ended: RunEnded, run: RunFile) -> str | None:

@@ -63,6 +63,33 @@ def cause(found: "Cause") -> str:
     return f"{found.rows:,} × {printable(found.cause, 60)} (line {lines}): {printable(found.message, 160)}"
 
 
+def outcome(totals: Totals, code: ExitCode) -> tuple[str, str]:
+    """How a run ended, in one line, and its colour: green, yellow, red."""
+    left = totals.pending + totals.unknown
+    done = f"{totals.done:,} of {counted(totals.rows)} done"
+    failed = f", {totals.failed:,} failed" if totals.failed else ""
+    rest = f", {left:,} left" if left else ""
+    ended = code in (ExitCode.OK, ExitCode.ROWS_FAILED)
+    how = "stopped" if not ended else "partial" if left else "finished"
+    return f"{how}: {done}{failed}{rest}", "red" if not ended else "yellow" if failed or left else "green"
+
+
+def again(rows: int, totals: Totals, *, simulated: bool) -> str:
+    """What sending so many rows again will cost, by what rows have cost so far; empty where no price is known."""
+    finished = totals.done + totals.failed
+    if simulated or not totals.cost or not finished:
+        return ""
+    return f" (about {money(totals.cost * rows // finished)})"
+
+
+def mending(found: "Cause", reference: str, totals: Totals, *, simulated: bool) -> str:
+    """The command that sends the rows of a cause again, and what that will cost."""
+    command = f"batchrun resume {_quoted(reference)}"
+    if found.retryable < found.rows:
+        command += f" --cause {_quoted(found.cause)}"
+    return f"{command}{again(found.rows, totals, simulated=simulated)}"
+
+
 def state_of(found: "Summary") -> str:
     """Whether a run is under way, finished, stopped, was killed, or ended as asked with rows left (`--limit`)."""
     if found.damage is not None:

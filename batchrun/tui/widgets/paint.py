@@ -286,6 +286,7 @@ def why_lines(sight: Sight, width: int, height: int) -> list[Content]:
         lines.append(joined([(printable(sight.trouble.message, 400), "$error")]))
         if sight.trouble.hint:
             lines.append(joined([("next: ", DIM), printable(sight.trouble.hint, 300)]))
+    lines += mending_lines(sight)
     lines += cause_lines(sight.progress, width)
     lines += [joined([("· ", DIM), (notice, DIM)]) for notice in reversed(sight.notices)]
     return folded(lines, width, height)
@@ -338,10 +339,32 @@ def _paused(sight: Sight) -> Content:
 
 
 def _ended(sight: Sight) -> Content:
-    files = sight.progress.ended.files if sight.progress.ended is not None else ()
-    if files:
-        return joined([("wrote ", DIM), (printable(", ".join(files), 200), "$success")])
-    return joined([("nothing is under way", DIM)])
+    ended = sight.progress.ended
+    if ended is None:
+        return joined([("nothing is under way", DIM)])
+    said, colour = words.outcome(ended.totals, ended.exit_code)
+    theme = {"green": "$success", "yellow": "$warning", "red": "$error"}[colour]
+    parts: list[Part] = [(said, f"bold {theme}")]
+    parts += [("  wrote ", DIM), (printable(", ".join(ended.files), 200), "$success")] if ended.files else []
+    return joined(parts)
+
+
+def mending_lines(sight: Sight) -> list[Content]:
+    """What can be sent again after the end, by which key, and what that will cost."""
+    ended = sight.progress.ended
+    if sight.phase is not Phase.ENDED or ended is None:
+        return []
+    totals, simulated = ended.totals, sight.progress.simulated
+    kinds = (
+        (totals.pending + totals.unknown, "sends what is left:"),
+        (totals.failed_for_now, "retries what is retryable:"),
+        (totals.failed - totals.failed_for_now, "retries what failed permanently:"),
+    )
+    return [
+        joined([("r ", "bold $accent"), f"{kind} {counted(rows)}{words.again(rows, totals, simulated=simulated)}"])
+        for rows, kind in kinds
+        if rows
+    ]
 
 
 def _refused(_: Sight) -> Content:
