@@ -1,5 +1,40 @@
-"""batchrun runs one prompt over many rows: every row answered or accounted for, nothing paid for twice."""
+"""batchrun runs one prompt over many rows: every row answered or accounted for, nothing paid for twice.
+
+From Python: `batchrun.run(rows, prompt=…)` and `batchrun.open(…)`, see `batchrun.api`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batchrun.api import Outcome, Result, Run, open, run
+    from batchrun.errors import BatchrunError, BusyError, ExitCode, RefusedError, StorageError
 
 __version__ = "0.1.0"
 DISTRIBUTION = "batchrun-llm"
 """The name to install it by; `batchrun` on the package index is another program."""
+
+_PLACES = {
+    **dict.fromkeys(("Outcome", "Result", "Run", "open", "run"), "batchrun.api"),
+    **dict.fromkeys(("BatchrunError", "BusyError", "ExitCode", "RefusedError", "StorageError"), "batchrun.errors"),
+}
+__all__ = [
+    "BatchrunError",
+    "BusyError",
+    "ExitCode",
+    "Outcome",
+    "RefusedError",
+    "Result",
+    "Run",
+    "StorageError",
+    "open",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The Python API, imported when it is first used: the engine takes a third of a second."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'batchrun' has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415  only where the API is used
+
+    return getattr(import_module(_PLACES[name]), name)

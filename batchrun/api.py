@@ -1,0 +1,391 @@
+"""The Python API: the same plan, journal, resume, limits and exit codes as the command, over rows that are at hand.
+
+    import batchrun
+
+    result = batchrun.run(rows, prompt="Is this spam? {{ text }}", model="gpt-5.4-mini", output="spam.jsonl")
+    result.rows            # of the kind that was given, with the new columns
+
+    async with batchrun.open(rows, prompt="translate", variables={"language": "German"}) as run:
+        async for outcome in run:
+            ...
+
+The rows are written to a file beside the journal and taken in from there, so the same call again continues the run that
+belongs to its output: rows that are done are not sent again.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self, cast
+
+from batchrun import registry
+from batchrun.engine.ending import Ending
+from batchrun.engine.execute import execute
+from batchrun.engine.export import additions
+from batchrun.engine.run import Run as EngineRun
+from batchrun.engine.start import Prepared, prepare
+from batchrun.errors import BatchrunError, ExitCode, RefusedError
+from batchrun.events import Event, RowFinished, RunEnded, RunStarted
+from batchrun.journal import Reader, Record
+from batchrun.journal import prepare as prepare_directory
+from batchrun.models import State, Totals
+from batchrun.plan import Plan
+from batchrun.plan.resolve import check_input, check_provider
+from batchrun.plan.sources import gather
+from batchrun.progress import Fold
+
+Rows = Any
+"""A path, or rows: mappings, dataclasses or texts in any iterable, or a data frame of pandas or Polars."""
+
+_TICK = 0.2
+"""Seconds between paintings of the progress bar."""
+
+
+class Outcome(NamedTuple):
+    """How one row ended.
+
+    `row` is the input row, `output` the new columns (empty unless it is done). `state` is `done`, `failed` or `skipped`;
+    `final` is False for a failure that the next call sends again. `cause` and `message` say why it failed; `flags` are of
+    truncated, refused, filtered, odd, empty. `line` is its place in the rows, from 1; `seconds` how long the last
+    request took.
+    """
+
+    line: int
+    row: dict[str, Any]
+    output: dict[str, Any]
+    state: str
+    final: bool
+    cause: str | None
+    message: str | None
+    flags: frozenset[str]
+    attempts: int
+    seconds: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """What a run came to.
+
+    `rows` are the done rows in input order with their new columns, of the kind that was given: a list of dictionaries, or
+    a data frame. `outcomes` are all rows that have ended. `exit_code` is that of the command: 0 every row done, 3 some
+    failed, 4 stopped by the provider, 6 a budget is used up, 7 waiting for a provider's batches. `message` and `hint` say
+    why it stopped and what to do. `cost` is in US dollars, None where no price is known. `output` is the file that was
+    written, `run` the run's id.
+    """
+
+    rows: Any
+    outcomes: list[Outcome]
+    totals: Totals
+    exit_code: ExitCode
+    message: str | None
+    hint: str | None
+    cost: float | None
+    output: Path
+    run: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row is done."""
+        return self.exit_code is ExitCode.OK
+
+    def check(self) -> Self:
+        """The same; raises BatchrunError unless every row is done."""
+        if not self.ok:
+            said = self.message or f"{self.totals.failed} of {self.totals.rows} rows failed"
+            raise BatchrunError(said, self.hint or "look at `outcomes`, mend the cause, and call it again")
+        return self
+
+
+def run(
+    rows: Rows,
+    prompt: str | Path | None = None,
+    *,
+    model: str | None = None,
+    output: str | Path | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Result:
+    """Run a prompt over rows and wait for the end, also where a loop runs already, as in a notebook.
+
+    `prompt` is a name, a path or the text of one. `options` are those of the command by their names in
+    `batchrun.toml` (docs/configuration.md): `profile="sim"`, `max_cost=5`, `concurrency=8`, `params={"temperature": 0}`,
+    `variables={"language": "German"}` for `--set`. `output` is the file that the run belongs to [default:
+    `rows.PROMPT.jsonl`, or as the command names it for a path]; the same call with the same output continues that run.
+    `progress` shows a bar.
+
+    Raises RefusedError for what is refused before any call, BusyError where another process works on the run, StorageError
+    for the disk. What the provider does is in the result.
+    """
+    call = _Call(rows, prompt, {"model": model, "output": output, **options})
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(call.to_end(progress=progress))
+    found: list[Result] = []
+    failure: list[BaseException] = []
+
+    def beside() -> None:
+        try:
+            found.append(asyncio.run(call.to_end(progress=progress)))
+        except BaseException as error:  # noqa: BLE001  raised again in the caller's thread
+            failure.append(error)
+
+    thread = threading.Thread(target=beside, name="batchrun")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return found[0]
+
+
+def open(
+    rows: Rows,
+    prompt: str | Path | None = None,
+    *,
+    model: str | None = None,
+    output: str | Path | None = None,
+    **options: Any,
+) -> "Run":
+    """A run to follow row by row on the running loop; parameters and errors as those of `run`.
+
+    Use it as an asynchronous context manager; leaving it early stops the run, awaits what is in flight, and leaves the rest
+    pending.
+    """
+    return Run(_Call(rows, prompt, {"model": model, "output": output, **options}))
+
+
+class Run:
+    """A run that goes on: iterate over it for the outcomes in the order in which rows end; then `result` has the whole."""
+
+    def __init__(self, call: "_Call") -> None:
+        self._call = call
+        self._task: asyncio.Task[Result] | None = None
+        self._ended: asyncio.Queue[int | None] = asyncio.Queue()
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._call.prepare)
+        self._task = asyncio.get_running_loop().create_task(self._call.to_end(progress=False, heard=self._hear))
+        self._task.add_done_callback(lambda _: self._ended.put_nowait(None))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._call.stop()
+            await asyncio.wait([self._task])
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, RowFinished):
+            self._ended.put_nowait(event.seq)
+
+    async def __aiter__(self) -> AsyncIterator[Outcome]:
+        assert self._task is not None, "use it as an asynchronous context manager"
+        while (seq := await self._ended.get()) is not None:
+            yield await asyncio.to_thread(self._call.outcome, seq)
+        if not self._task.cancelled() and (error := self._task.exception()) is not None:
+            raise error
+
+    async def result(self) -> Result:
+        """The result, once every row has ended. Raises as `run`."""
+        assert self._task is not None, "use it as an asynchronous context manager"
+        return await self._task
+
+    def stop(self) -> None:
+        """Send nothing new; what is in flight is awaited."""
+        self._call.stop()
+
+
+class _Call:
+    """One call of the API, from rows to a result."""
+
+    def __init__(self, rows: Rows, prompt: str | Path | None, options: Mapping[str, Any]) -> None:
+        self._rows = rows
+        self._kind = _frame_kind(rows)
+        chosen = {name: value for name, value in options.items() if value is not None}
+        if "variables" in chosen:
+            chosen["set"] = {name: str(value) for name, value in chosen.pop("variables").items()}
+        if "params" in chosen:
+            chosen["params"] = {name: json.dumps(value) for name, value in chosen["params"].items()}
+        if prompt is not None:
+            chosen["prompt"] = str(prompt)
+        self._options = {name: str(value) if isinstance(value, Path) else value for name, value in chosen.items()}
+        self._prepared: Prepared | None = None
+        self._run: EngineRun | None = None
+        self._stopped = False
+
+    def prepare(self) -> None:
+        """Write the rows, find or make the run, take the rows in. Blocks. Raises RefusedError."""
+        if self._prepared is not None:
+            return
+        options = dict(self._options)
+        if isinstance(self._rows, str | Path):
+            options["input"] = str(self._rows)
+        else:
+            named = str(options.get("prompt", "run"))
+            stem = "prompt" if "{" in named or " " in named else Path(named).stem
+            options.setdefault("output", f"rows.{stem}.jsonl")
+            output = str(options["output"])
+            directory = registry.directory_for(output, cast("str | None", options.get("runs_dir")))
+            prepare_directory(directory)
+            source = directory / f"{Path(output).name}.rows.jsonl"
+            source.write_text(
+                "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _records(self._rows)), "utf-8"
+            )
+            options["input"] = str(source)
+            options.setdefault("format", "jsonl")
+        gathered = gather(options)
+        check_input(gathered.settings)
+        self._access = check_provider(gathered)
+        self._prepared = prepare(gathered, lambda _: None)
+
+    async def to_end(self, *, progress: bool, heard: Callable[[Event], None] = lambda _: None) -> Result:
+        """Run to the end; with `progress` a bar shows how far it is."""
+        await asyncio.to_thread(self.prepare)
+        assert self._prepared is not None
+        prepared, fold = self._prepared, Fold()
+        bar = _Bar() if progress else None
+
+        def emit(event: Event) -> None:
+            fold(event)
+            if bar is not None and isinstance(event, RunStarted):
+                bar.start(event)
+            heard(event)
+
+        def at_hand(run: EngineRun) -> None:
+            self._run = run
+            if self._stopped:
+                self.stop()
+
+        loop = asyncio.get_running_loop()
+        painting = None if bar is None else loop.create_task(bar.paint(fold))
+        try:
+            ended = await execute(prepared, self._access, emit, at_hand=at_hand)
+        finally:
+            if painting is not None:
+                painting.cancel()
+            if bar is not None:
+                bar.close(fold)
+        return await asyncio.to_thread(self._result, prepared, ended)
+
+    def stop(self) -> None:
+        """Send nothing new; what is in flight is awaited, what is left stays pending."""
+        self._stopped = True
+        if self._run is not None and self._prepared is not None:
+            self._run.stop(Ending(ExitCode.INTERRUPTED, "stopped"), drain=self._prepared.plan.drain)
+
+    def outcome(self, seq: int) -> Outcome:
+        """One row that has ended, from the journal. Blocks."""
+        assert self._prepared is not None
+        with Reader.open(self._prepared.run.path) as reader:
+            record = reader.row(seq=seq)
+        assert record is not None, "an event follows its commit"
+        return _outcome(self._prepared.plan, record)
+
+    def _result(self, prepared: Prepared, ended: RunEnded) -> Result:
+        with Reader.open(prepared.run.path) as reader:
+            records = [
+                record for record in reader.export_rows() if record.state in (State.DONE, State.FAILED, State.SKIPPED)
+            ]
+        outcomes = [_outcome(prepared.plan, record) for record in records]
+        done = [{**outcome.row, **outcome.output} for outcome in outcomes if outcome.state == State.DONE]
+        totals = ended.totals
+        return Result(
+            rows=_as_given(self._kind, done),
+            outcomes=outcomes,
+            totals=totals,
+            exit_code=ended.exit_code,
+            message=ended.message,
+            hint=ended.hint,
+            cost=totals.cost / 1e12 if totals.cost or not totals.unpriced else None,
+            output=Path(prepared.plan.output),
+            run=prepared.run.id,
+        )
+
+
+def _outcome(plan: Plan, record: Record) -> Outcome:
+    done = record.state is State.DONE
+    output = {name: json.loads(text) for name, text in additions(plan, record).items()} if done else {}
+    try:
+        row = json.loads(record.text)
+    except ValueError:
+        row = record.text
+    return Outcome(
+        record.line,
+        row if isinstance(row, dict) else {"text": row},
+        output,
+        str(record.state),
+        record.final,
+        record.cause,
+        record.message,
+        record.flags,
+        record.attempts,
+        record.seconds,
+    )
+
+
+def _frame_kind(rows: Rows) -> Callable[[list[dict[str, Any]]], Any] | None:
+    """What makes a data frame of the given kind of rows again; None for anything else. Nothing is imported for it."""
+    module = type(rows).__module__.partition(".")[0]
+    if module == "pandas" and hasattr(rows, "to_dict") and hasattr(rows, "columns"):
+        return cast("Callable[[list[dict[str, Any]]], Any]", type(rows))
+    if module == "polars" and hasattr(rows, "to_dicts"):
+        return cast("Callable[[list[dict[str, Any]]], Any]", type(rows))
+    return None
+
+
+def _as_given(kind: Callable[[list[dict[str, Any]]], Any] | None, rows: list[dict[str, Any]]) -> Any:
+    return rows if kind is None else kind(rows)
+
+
+def _records(rows: Rows) -> Iterable[dict[str, Any]]:
+    """The rows as dictionaries. Raises RefusedError naming the first that cannot be one."""
+    if hasattr(rows, "to_dicts"):
+        rows = rows.to_dicts()
+    elif hasattr(rows, "to_dict") and hasattr(rows, "columns"):
+        rows = rows.to_dict("records")
+    for number, row in enumerate(cast("Iterable[Any]", rows), 1):
+        if isinstance(row, Mapping):
+            yield dict(cast("Mapping[str, Any]", row))
+        elif dataclasses.is_dataclass(row) and not isinstance(row, type):
+            yield dataclasses.asdict(row)
+        elif isinstance(row, str):
+            yield {"text": row}
+        else:
+            raise RefusedError(
+                f"row {number} is a {type(row).__name__}, and no mapping, dataclass or text",
+                "give dictionaries, dataclasses, texts, or a data frame of pandas or Polars",
+            )
+
+
+class _Bar:
+    """A progress bar of tqdm, which is a widget in a notebook."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def start(self, event: RunStarted) -> None:
+        from tqdm.auto import tqdm  # noqa: PLC0415  only where a bar is shown
+
+        totals = event.totals
+        self._bar = tqdm(total=event.goal, initial=totals.done + totals.failed + totals.skipped, unit=" rows")
+
+    async def paint(self, fold: Fold) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_TICK)
+            self._show(fold, loop.time())
+
+    def close(self, fold: Fold) -> None:
+        if self._bar is not None:
+            self._show(fold, asyncio.get_running_loop().time())
+            self._bar.close()
+
+    def _show(self, fold: Fold, now: float) -> None:
+        if self._bar is not None:
+            progress = fold.snapshot(now)
+            with contextlib.suppress(OSError):
+                self._bar.n = progress.finished
+                self._bar.set_postfix_str(f"{progress.failed} failed, {progress.in_flight} in flight", refresh=True)
