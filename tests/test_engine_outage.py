@@ -126,3 +126,18 @@ async def test_replies_that_become_slow_are_no_outage_while_the_host_accepts_con
     assert server.connected
     assert not server.ended
     assert not play.down
+
+
+async def test_one_refused_connection_is_an_outage_for_what_left_before_it() -> None:
+    """Too few for the breaker, and the server was back before anybody looked."""
+    server = Server(lambda: 0.2, hangs=lambda: 3.1 <= now() < 3.3, accepts=lambda: True)
+    play = Play(server)
+    task = asyncio.create_task(play.go(1000))
+    await asyncio.sleep(3.5)
+    play.outage.refused()
+    assert play.scene.gate.view().in_flight <= 8
+    await task
+    assert not play.down
+    assert {round(age) for _, age in server.ended} <= {10, 11, 12}
+    assert len(server.ended) == 8
+    assert now() <= 1000 / 8 * 0.2 + 3.0

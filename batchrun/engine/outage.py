@@ -1,7 +1,7 @@
 """An outage in the middle of a run: how it is seen when nothing answers any more, and what becomes of what was in flight.
 
 A server that is restarted may leave the connections to its old process open, with nobody behind them. So when nothing
-has come for longer than a slow reply takes, a connection is opened once a second, and closed without a word: where that
+has come for much longer than replies take, a connection is opened once a second, and closed without a word: where that
 is refused, the provider is down. What left before an outage waits for an answer as long as the deadline allows, but
 when it is older than any reply has been (`ReplyTimes.overdue`) and the same address accepts new connections again, it is
 ended: it may have been paid for, and its row is sent again at no cost in attempts. Where no outage was seen nothing is
@@ -17,8 +17,9 @@ from batchrun.limits import Gate
 EVERY = 1.0
 """Seconds between two looks."""
 _QUIET = 1.0
-_SLOWER = 3.0
-"""Seconds, and times what a slow reply takes, without any answer after which a connection is tried."""
+_LONGER = 2.0
+"""Seconds, and times what replies take, without any answer after which a connection is tried: often for nothing, but a
+restart may be over in seconds."""
 _CONNECT_SECONDS = 5.0
 
 
@@ -43,6 +44,11 @@ class Outage:
         self._began = self._loop.time()
         self._client.renew()
 
+    def refused(self) -> None:
+        """A connection was refused: what is in flight is from before, even if too few were refused for the breaker."""
+        self._gate.set_aside()
+        self.began()
+
     def goes_on(self) -> None:
         """Nothing that left since has been answered."""
         self._client.renew()
@@ -55,8 +61,8 @@ class Outage:
             if self._gate.down:
                 continue
             if self._began is None:
-                slow = flights.times.slow
-                quiet = slow is not None and flights.quiet_for(now) > max(_QUIET, _SLOWER * slow)
+                usual = flights.times.usual
+                quiet = usual is not None and flights.quiet_for(now) > max(_QUIET, _LONGER * usual)
                 if quiet and not await self._reachable():
                     self._gone()
             elif flights.oldest > self._began:

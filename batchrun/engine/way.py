@@ -29,7 +29,7 @@ from batchrun.errors import ExitCode, StorageError
 from batchrun.events import AttemptStarted, Emit, Notice, RowLost
 from batchrun.journal import End, Journal
 from batchrun.limits import Gate, GateClosed, NeverFits, Permit
-from batchrun.models import Exchange, Flag, Outcome, Request, State
+from batchrun.models import Exchange, Fault, Flag, Outcome, Request, State
 from batchrun.plan import Plan
 from batchrun.plan.blanks import copied
 from batchrun.plan.rendering import prompt_of, spelling_of
@@ -308,6 +308,8 @@ class Way:
             tries = counted(tries, answer)
             self._health.observe(answer, job.row.seq, self._loop.time(), elsewhere=job.elsewhere)
             await self._look_elsewhere(job)
+            if answer.fault is Fault.REFUSED and self._health.succeeded and self.outage is not None:
+                self.outage.refused()
         verdict = retry.decide(answer, tries, self._health, self._policy, self._loop.time())
         if isinstance(verdict, RetryIn):
             verdict = verdict._replace(seconds=max(verdict.seconds, alone))

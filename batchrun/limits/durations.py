@@ -33,6 +33,11 @@ class ReplyTimes:
         return self._average if self._recent and now - self._last <= self.overdue else None
 
     @property
+    def usual(self) -> float | None:
+        """Seconds that replies took on average; None where there has been none."""
+        return self._average if self._recent else None
+
+    @property
     def slow(self) -> float | None:
         """Seconds that a slow reply takes, their 99th percentile; None where there is none."""
         ordered = sorted(self._recent)

@@ -155,13 +155,10 @@ class Gate:
         return self._estimate.of(body_bytes, output_limit)
 
     def trickle(self, every: float | None, *, down: bool = False) -> None:
-        """One request every so many seconds; None ends it.
-
-        `down` is whether the provider is gone: what is in flight counts no more then, for nobody may ever answer it.
-        """
+        """One request every so many seconds; None ends it. `down` is whether the provider is gone."""
         now = self._clock()
         if down and not self.down:
-            self._in_flight -= self.flights.set_aside(now)
+            self.set_aside()
         self.down = down
         if every == self._trickle:
             return
@@ -169,6 +166,10 @@ class Gate:
         if every is None:
             self._window.restart(now)
         self._pump(now)
+
+    def set_aside(self) -> None:
+        """What is in flight counts no more: the provider was down since it left."""
+        self._in_flight -= self.flights.set_aside(self._clock())
 
     def pause(self) -> None:
         """Admit nothing until `resume`."""
@@ -429,12 +430,10 @@ class Gate:
         return random
 
     def _blame_window(self, permit: Permit, throttle: Throttle, now: float) -> None:
-        if throttle is not Throttle.UNKNOWN:
-            return
-        if permit.full and self._rates.pace.learnt:
-            self._window.cut(permit.left, now)
-        elif not self._rates.pace.learnt:
+        if throttle is Throttle.UNKNOWN and not self._rates.pace.learnt:
             self._window.excuse(now)
+        elif throttle is Throttle.UNKNOWN and permit.full:
+            self._window.cut(permit.left, now)
 
     def _answered(self, permit: Permit, feedback: Feedback, waited: WaitReason | None, now: float) -> None:
         self._rates.answered(permit)
