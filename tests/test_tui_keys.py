@@ -41,6 +41,28 @@ async def test_a_row_is_sent_again_from_its_view_and_every_screen_is_still_there
             await tui.until(pilot, lambda screen=screen: isinstance(pilot.app.screen, screen))
 
 
+async def test_the_row_view_goes_through_the_list_and_the_list_goes_along(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(6), faults=["400=text:Row 2 ", "400=text:Row 5 "])
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await tui.started(pilot)
+        await tui.until(pilot, lambda: "some rows failed" in tui.shown(pilot))
+        outcomes = pilot.app.screen.query_one(Outcomes)
+        await pilot.press("f")
+        await tui.asked(pilot, Choose)
+        await pilot.press("down", "down", "down", "enter")
+        await tui.until(pilot, lambda: outcomes.total == 2 and outcomes.current is not None)
+        await pilot.press("enter")
+        await tui.until(pilot, lambda: "line 2 " in tui.shown(pilot))
+        for key, line in (("n", 5), ("n", 5), ("p", 2)):
+            await pilot.press(key)
+            await tui.until(pilot, lambda line=line: f"Row {line} says" in tui.shown(pilot))
+            assert f"line {line} " in tui.shown(pilot)
+        await pilot.press("n")
+        await tui.until(pilot, lambda: "Row 5 says" in tui.shown(pilot))
+        await pilot.press("escape")
+        await tui.until(pilot, lambda: outcomes.current is not None and outcomes.current.line == 5)
+
+
 @pytest.mark.parametrize("over", ["enter", "f", "l", "f1", "x"])
 async def test_a_key_that_comes_twice_closes_no_main_screen(tmp_path: Path, over: str) -> None:
     tui.place(tmp_path, tui.rows(30), latency="0.2")

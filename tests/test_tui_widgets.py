@@ -25,6 +25,7 @@ from batchrun.tui.draft import Draft, Source
 from batchrun.tui.look import Look
 from batchrun.tui.screens.runs import cells, fitting
 from batchrun.tui.session import overall
+from batchrun.tui.widgets import outcomes, paint
 from batchrun.tui.widgets.field import Field
 from batchrun.tui.widgets.outcomes import Outcomes, values
 from batchrun.tui.widgets.paint import account, counts, eta, limit_lines, why_lines
@@ -40,6 +41,14 @@ class Bench(App[None]):
     def compose(self) -> ComposeResult:
         yield Field("a\x1b]0;owned\x07\u202eb", id="field")
         yield Variables()
+
+
+def test_every_state_of_a_row_has_its_place_its_sign_and_its_filter() -> None:
+    progress = Progress(causes={}, now=1.0, rows=10, in_batches=4)
+    assert set(State) <= set(counts(progress)) == {name for name, _, _ in paint.STATES}
+    assert set(outcomes._SIGNS) == set(State)
+    assert len({sign for _, sign, _ in paint.STATES}) == len(paint.STATES)
+    assert sum(counts(progress).values()) == 10
 
 
 def test_rows_in_post_processing_have_their_own_place_in_the_account() -> None:

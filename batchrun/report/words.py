@@ -65,13 +65,15 @@ def cause(found: "Cause") -> str:
 
 def outcome(totals: Totals, code: ExitCode) -> tuple[str, str]:
     """How a run ended, in one line, and its colour: green, yellow, red."""
-    left = totals.pending + totals.unknown
+    left = totals.pending + totals.unknown + totals.in_batches
     done = f"{totals.done:,} of {counted(totals.rows)} done"
     failed = f", {totals.failed:,} failed" if totals.failed else ""
     rest = f", {left:,} left" if left else ""
     ended = code in (ExitCode.OK, ExitCode.ROWS_FAILED)
-    how = "stopped" if not ended else "partial" if left else "finished"
-    return f"{how}: {done}{failed}{rest}", "red" if not ended else "yellow" if failed or left else "green"
+    waiting = code is ExitCode.WAITING
+    how = "waiting for batches" if waiting else "stopped" if not ended else "partial" if left else "finished"
+    bad = not ended and not waiting
+    return f"{how}: {done}{failed}{rest}", "red" if bad else "yellow" if failed or left else "green"
 
 
 def again(rows: int, totals: Totals, *, simulated: bool) -> str:

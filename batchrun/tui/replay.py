@@ -114,7 +114,7 @@ def picture(run: RunFile, kept: Kept, *, alive: bool) -> Progress:
 
 _SAME = (
     *("rows", "done", "failed", "failed_for_now", "skipped", "truncated", "refused", "filtered", "odd", "empty"),
-    *("shared", "saved_tokens", "saved"),
+    *("in_batches", "shared", "saved_tokens", "saved"),
     *(
         "maybe_paid",
         "input_tokens",

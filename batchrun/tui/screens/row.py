@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import tempfile
+from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
 from textual import work
@@ -17,7 +18,7 @@ from textual.widgets import Footer, Static
 from batchrun import replies
 from batchrun.display import printable
 from batchrun.errors import BatchrunError
-from batchrun.journal import Attempt, Reader, Record
+from batchrun.journal import Attempt, Line, Reader, Record
 from batchrun.models import State
 from batchrun.plan import plan_from_json
 from batchrun.report import requests
@@ -31,6 +32,10 @@ CUT = 20_000
 """Characters of one text that are shown; the pager and the clipboard get all of it."""
 
 
+Step = Callable[[int], Awaitable[Line | None]]
+"""Moves the cursor of the list by so many rows; the row that it is on then."""
+
+
 class RowScreen(OrderlyScreen):
     """One row, whole."""
 
@@ -38,6 +43,8 @@ class RowScreen(OrderlyScreen):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012  Textual declares it so
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "app.pop_screen", "Back", id="row.back"),
+        Binding("n", "step(1)", "Next", id="row.next"),
+        Binding("p", "step(-1)", "Previous", id="row.previous"),
         Binding("c", "copy", "Copy reply", id="row.copy"),
         Binding("C", "copy_request", "Copy request", id="row.copy_request"),
         Binding("o", "pager", "Pager", id="row.pager"),
@@ -45,8 +52,10 @@ class RowScreen(OrderlyScreen):
         Binding("e", "edit", "Edit", id="row.edit"),
     ]
 
-    def __init__(self, look: Look, seq: int, watched: Watched) -> None:
+    def __init__(self, look: Look, seq: int, watched: Watched, step: Step | None = None) -> None:
+        """`step` goes on in the list that the row is from; without it the row stands alone."""
         super().__init__()
+        self._step = step
         self._look = look
         self._seq = seq
         self._watched = watched
@@ -94,6 +103,14 @@ class RowScreen(OrderlyScreen):
         self.query_one("#reply-text", Static).update(literal.shown(shown, CUT))
         self.query_one("#attempts-text", Static).update(Content("\n").join(attempt_lines(attempts)))
         self.query_one("#attempts").border_title = f"attempts · {len(attempts)}"
+
+    @work(exclusive=True, group="step")
+    async def action_step(self, by: int) -> None:
+        """The next row of the list, or the one before."""
+        line = None if self._step is None else await self._step(by)
+        if line is not None and line.seq != self._seq:
+            self._seq = line.seq
+            self._read()
 
     def action_copy(self) -> None:
         """The reply to the clipboard, by OSC 52."""

@@ -316,7 +316,9 @@ class RunScreen(OrderlyScreen):
     def on_outcomes_opened(self, event: Outcomes.Opened) -> None:
         """Show the row whole."""
         if self._look is not None and self._watched is not None:
-            app_of(self).push_screen(RowScreen(self._look, event.line.seq, self._watched))
+            app_of(self).push_screen(
+                RowScreen(self._look, event.line.seq, self._watched, self.query_one(Outcomes).stepped)
+            )
 
     def action_retry(self) -> None:
         """Choose what to send again."""

@@ -28,12 +28,15 @@ PAGE = 200
 """Rows that are read at a time."""
 PAGES = 16
 """Pages that are kept."""
+LOOKS = 250
+"""Looks for a row that is being read, 0.02 s apart."""
 _SIGNS = {
     State.DONE: ("●", "outcomes--done"),
     State.FAILED: ("✗", "outcomes--failed"),
     State.SKIPPED: ("⊘", "outcomes--odd"),
     State.UNKNOWN: ("?", "outcomes--odd"),
     State.IN_FLIGHT: ("◌", "outcomes--flying"),
+    State.IN_BATCH: ("◎", "outcomes--flying"),
     State.PENDING: ("·", "outcomes--dim"),
 }
 
@@ -282,6 +285,15 @@ class Outcomes(ScrollView, can_focus=True):
     def action_move(self, by: int) -> None:
         """The cursor some rows on."""
         self.action_move_to(self.cursor + by)
+
+    async def stepped(self, by: int) -> Line | None:
+        """The row that the cursor is on after so many rows; None where it cannot be read."""
+        self.action_move(by)
+        for _ in range(LOOKS):
+            if (line := self.current) is not None or not self.total:
+                return line
+            await asyncio.sleep(0.02)
+        return None
 
     def action_turn(self, by: int) -> None:
         """The cursor some pages on."""

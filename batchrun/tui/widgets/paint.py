@@ -31,6 +31,7 @@ STATES = (
     ("skipped", "⊘", "$warning"),
     ("unknown", "?", "$warning"),
     ("in flight", "◌", "$accent"),
+    ("in a batch", "◎", "$accent"),
     ("in post-processing", "◍", "$primary"),
     ("pending", "·", "$foreground-muted"),
 )
@@ -78,6 +79,7 @@ def counts(progress: Progress) -> dict[str, int]:
         "skipped": progress.skipped,
         "unknown": progress.unknown,
         "in flight": progress.in_flight,
+        "in a batch": progress.in_batches,
         "in post-processing": progress.post,
         "pending": progress.pending,
     }
