@@ -93,6 +93,8 @@ class StringCatalog:
         localizations = entry.at("localizations")
         if target is None:
             holder = localizations or entry
+            if self._content[holder.start] != "{":
+                raise DocumentError(f"line {line_of(self._content, holder.start)}: not an entry of a string catalog")
             level = 4 if localizations is not None else 3
             last = max((each.end for each in holder.members.values()), default=holder.start + 1)
             comma = "," if holder.members else ""
