@@ -183,6 +183,20 @@ def test_a_run_that_ends_early_leaves_a_partial_document(provider: Translator):
     assert not Path("b.srt.partial").exists()
 
 
+def test_another_encoding_is_named_and_kept(capsys: pytest.CaptureFixture[str]):
+    data = SRT.replace("there", "Ren\u00e9e").encode("cp1252")
+    Path("a.srt").write_bytes(data)
+    with translator(lambda text: text.replace("How", "C\u00f4mo")) as provider:
+        assert translate(provider, "a.srt", "b.srt") == 2
+        assert "--encoding" in capsys.readouterr().err
+        assert translate(provider, "a.srt", "b.srt", "--encoding", "cp1252") == 0
+        assert Path("b.srt").read_bytes() == data.replace(b"How", b"C\xf4mo")
+    with translator(lambda text: f"{text} \u0416") as provider:
+        assert translate(provider, "a.srt", "c.srt", "--encoding", "cp1252", "--schema-retries", "0") == 3
+    assert Path("c.srt").read_bytes() == data
+    assert "cannot be written in CP1252" in Path("c.errors.jsonl").read_text(encoding="utf-8")
+
+
 def test_segments_as_rows(provider: Translator, capsys: pytest.CaptureFixture[str]):
     Path("a.srt").write_text(SRT, encoding="utf-8")
     assert translate(provider, "a.srt", "-", "--format", "rows") == 0

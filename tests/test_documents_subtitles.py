@@ -130,3 +130,18 @@ def test_texts_that_would_end_a_cue_do_not_fit():
 def test_what_is_no_subtitle_file_is_refused(format: str, data: bytes):
     with pytest.raises(DocumentError):
         texts(format, data)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "shift_jis", "iso2022_jp", "utf-16", "gb18030"])
+def test_other_encodings_are_unchanged(encoding: str):
+    text = SRT.replace("there", "café" if encoding == "cp1252" else "日本語")
+    data = text.encode(encoding)
+    document = Document("srt", data, encoding=encoding)
+    assert b"".join(document.written([])) == data
+    same = document.written((entry.name, entry.segment.text) for entry in document.entries())
+    assert b"".join(same).decode(encoding) == text
+
+
+def test_an_encoding_that_does_not_give_the_same_bytes_is_refused():
+    with pytest.raises(DocumentError, match="would not be the same"):
+        Document("srt", SRT.replace("there", "日本").encode("iso2022_jp") + b"\x1b(B\x1b(B", encoding="iso2022_jp")

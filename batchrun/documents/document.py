@@ -22,6 +22,8 @@ from batchrun.documents.segment import (
 
 _XML = frozenset({"android", "xliff", "ts", "resx", "tmx"})
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z][\w.-]*)""")
+_WITHOUT_MARK = {"utf-16": "utf-16-le", "utf-32": "utf-32-le", "utf-8-sig": "utf-8"}
+"""Codecs that would take a byte order mark for their own."""
 _LONGEST_ID = 200
 _CHARSET = re.compile(rb'"Content-Type:[^"\n]*charset=([A-Za-z0-9_.:-]+)')
 
@@ -48,16 +50,23 @@ class Entry(NamedTuple):
 class Document:
     """The bytes of one file read as a format. `language` is the code of the target.
 
-    `existing` says which translations that are there already are made again. Raises DocumentError where the bytes are
+    `existing` says which translations that are there already are made again; `encoding` is that of the file where it
+    says none itself and it is not UTF-8. Raises DocumentError where the bytes are
     no text in the encoding of the format.
     """
 
     def __init__(
-        self, format: str, data: bytes, *, language: str | None = None, existing: Existing = Existing.KEEP
+        self,
+        format: str,
+        data: bytes,
+        *,
+        language: str | None = None,
+        existing: Existing = Existing.KEEP,
+        encoding: str | None = None,
     ) -> None:
         self.format = format
         self._existing = existing
-        self._encoding = encoding_of(format, data)
+        self._encoding = encoding_of(format, data, encoding)
         self._xml = format in _XML
         content = _decoded(data, self._encoding)
         self._content = content.encode().decode("latin-1") if self._xml else content
@@ -99,7 +108,9 @@ class Document:
         """
         pieces = splice(self._content, self._edits(values, trimmed=trimmed))
         if not self._xml:
-            yield from (piece.encode(self._encoding) for piece in pieces)
+            encoder = codecs.getincrementalencoder(self._encoding)()
+            yield from map(encoder.encode, pieces)
+            yield encoder.encode("", final=True)
         elif self._encoding == "utf-8":
             yield from (piece.encode("latin-1") for piece in pieces)
         else:
@@ -144,14 +155,19 @@ def unwritable(value: str, encoding: str | None) -> str | None:
     return None
 
 
-def encoding_of(format: str, data: bytes) -> str:
-    """The codec that gives the content and back the same bytes; a byte order mark stays part of the content."""
+def encoding_of(format: str, data: bytes, chosen: str | None = None) -> str:
+    """The codec that gives the content and back the same bytes; a byte order mark stays part of the content.
+
+    What the file itself says wins over what is chosen.
+    """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16-le" if data[:1] == b"\xff" else "utf-16-be"
     if format == "po" and (stated := _CHARSET.search(data)) is not None and stated[1] != b"CHARSET":
         return stated[1].decode("ascii")
     if format in _XML and (declared := _DECLARED.match(data)) is not None:
         return declared[1].decode("ascii").lower()
+    if chosen is not None:
+        return _WITHOUT_MARK.get(codecs.lookup(chosen).name, chosen)
     return "latin-1" if format == "properties" and not _is_utf8(data) else "utf-8"
 
 
@@ -171,6 +187,8 @@ def _decoded(data: bytes, encoding: str) -> str:
         raise DocumentError(f"line {line}: not text in {encoding.upper()}") from None
     except LookupError:
         raise DocumentError(f"its encoding {encoding} is not known") from None
+    if not encoding.startswith("utf-") and content.encode(encoding) != data:
+        raise DocumentError(f"written again in {encoding.upper()} it would not be the same: save it as UTF-8")
     return content
 
 

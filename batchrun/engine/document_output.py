@@ -40,7 +40,8 @@ def keep(journal: Journal, source: DocumentInput) -> None:
 
     Raises StorageError where a file is not the one any more whose segments were taken in.
     """
-    listed = [[each.path, each.format, source.digests.get(each.path, "")] for each in source.sources]
+    known = ((each.path, each.format, source.digests.get(each.path, "")) for each in source.sources)
+    listed = [[*each, source.encoding or ""] for each in known]
     for each in source.sources:
         data = source.read(each)
         source.refuse_change(each, data)
@@ -67,7 +68,7 @@ def write_documents(  # noqa: PLR0913  where each part goes
     groups = groupby(_rows(reader), key=lambda row: row[0])
     group = next(groups, None)
     count = failed = 0
-    for path, format, _ in listed:
+    for path, format, _, encoding in listed:
         rows = _Rows(plan, errors, line_of, value_of)
         if group is not None and group[0] == path:
             rows.source = iter(group[1])
@@ -80,7 +81,13 @@ def write_documents(  # noqa: PLR0913  where each part goes
             if target == final:
                 partial_path(final).unlink(missing_ok=True)
         try:
-            document = Document(format, data, language=plan.target_language, existing=Existing(plan.existing))
+            document = Document(
+                format,
+                data,
+                language=plan.target_language,
+                existing=Existing(plan.existing),
+                encoding=encoding or None,
+            )
             with replaced(target) as stream:
                 for piece in document.written(rows.values(), trimmed=True):
                     stream.write(piece)

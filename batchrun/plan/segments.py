@@ -25,7 +25,7 @@ from batchrun.models import Invalid, Kind, Row
 from batchrun.plan import patterns
 from batchrun.plan.outputs import ROW_SUFFIXES, STREAM
 from batchrun.plan.settings import Settings
-from batchrun.rows import Input, Remarks, files_of
+from batchrun.rows import Input, Remarks, encoding_hint, files_of
 
 _HEAD = 64 * 1024
 _LARGEST = 256 * 1024 * 1024
@@ -61,13 +61,16 @@ class DocumentInput(Input):
         self.digests: dict[str, str] = {}
         self._language = patterns.target_language(settings.target_language, settings.variables)
         self._existing = settings.existing
+        self.encoding = settings.encoding
 
     def __iter__(self) -> Iterator[Row | Invalid]:
         for source in self.sources:
             try:
                 data = self.read(source)
                 self.digests[source.path] = hashlib.sha256(data).hexdigest()
-                document = Document(source.format, data, language=self._language, existing=self._existing)
+                document = Document(
+                    source.format, data, language=self._language, existing=self._existing, encoding=self.encoding
+                )
                 for entry in document.entries():
                     yield _row(source.path, entry, document.encoding)
             except DocumentError as error:
@@ -124,6 +127,8 @@ class DocumentInput(Input):
         return glob.has_magic(pattern) and name.count(os.sep) == pattern.count(os.sep) and fnmatch(name, pattern)
 
     def _hint(self, error: DocumentError) -> str | None:
+        if "not text in" in str(error) and self.encoding is None:
+            return f"Name its encoding: --encoding {encoding_hint(self.read(self.sources[0])[:_HEAD])}, perhaps."
         if "name the one" in str(error):
             return "add --target-language CODE, such as --target-language de"
         return None
