@@ -63,8 +63,7 @@ def write_documents(  # noqa: PLR0913  where each part goes
     `line_of` makes the line of a failed row, `value_of` the JSON text of a translation. Raises OSError, StorageError.
     """
     listed = cast("list[list[str]]", json.loads(reader.note(_SOURCES) or "[]"))
-    many = patterns.is_pattern(output)
-    open_paths = _unfinished(reader) if many else set[str]()
+    open_paths = _unfinished(reader) if patterns.is_pattern(output) else set[str]()
     groups = groupby(_rows(reader), key=lambda row: row[0])
     group = next(groups, None)
     count = failed = 0
@@ -73,22 +72,12 @@ def write_documents(  # noqa: PLR0913  where each part goes
         if group is not None and group[0] == path:
             rows.source = iter(group[1])
         data = zlib.decompress(base64.b64decode(reader.note(f"{_SOURCES}/{path}") or ""))
-        target = output
-        if many:
-            final = patterns.file_for(str(output).removesuffix(".partial"), path)
-            target = partial_path(final) if path in open_paths else final
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if target == final:
-                partial_path(final).unlink(missing_ok=True)
+        existing = Existing(plan.existing)
         try:
             document = Document(
-                format,
-                data,
-                language=plan.target_language,
-                existing=Existing(plan.existing),
-                encoding=encoding or None,
+                format, data, language=plan.target_language, existing=existing, encoding=encoding or None
             )
-            with replaced(target) as stream:
+            with replaced(_target(output, path, open_paths)) as stream:
                 for piece in document.written(rows.values(), trimmed=True):
                     stream.write(piece)
         except DocumentError as error:
@@ -100,6 +89,18 @@ def write_documents(  # noqa: PLR0913  where each part goes
         if group is not None and group[0] == path:
             group = next(groups, None)
     return Written(count, failed)
+
+
+def _target(output: Path, path: str, unfinished: set[str]) -> Path:
+    """Where a document is written: of a tree in its place, or beside it where it has rows without an outcome."""
+    if not patterns.is_pattern(output):
+        return output
+    final = patterns.file_for(str(output).removesuffix(".partial"), path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if path in unfinished:
+        return partial_path(final)
+    partial_path(final).unlink(missing_ok=True)
+    return final
 
 
 class _Rows:
