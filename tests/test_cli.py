@@ -302,6 +302,8 @@ def test_the_shell_completes_commands_profiles_prompts_and_columns() -> None:
     assert complete("batchrun --input rows.csv --column body=t") == ["body=text", "body=title"]
     assert complete("batchrun run --profile o") == ["ollama", "openai", "openrouter"]
     assert "translate" in complete("batchrun run --prompt tr")
+    assert complete("batchrun --prompt translate --set la") == ["language="]
+    assert complete("batchrun --profile sim --model s") == ["simulated"]
     assert complete("batchrun run --input rows.csv --column body=t") == ["body=text", "body=title"]
 
 

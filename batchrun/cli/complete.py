@@ -50,6 +50,29 @@ def prompts(ctx: click.Context, param: click.Parameter, incomplete: str) -> Comp
     return []
 
 
+def variables(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
+    """The variables of the chosen prompt, for `--set`; nothing after `NAME=`."""
+    from batchrun.errors import BatchrunError  # noqa: PLC0415  loaded only to complete
+    from batchrun.prompts import load  # noqa: PLC0415  loaded only to complete
+
+    with suppress(BatchrunError, OSError):
+        if "=" not in incomplete:
+            return _starting((f"{name}=" for name in load(str(ctx.params.get("prompt"))).variables), incomplete)
+    return []
+
+
+def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
+    """The models that profiles name, of the chosen one first of all."""
+    from batchrun.errors import BatchrunError  # noqa: PLC0415  loaded only to complete
+    from batchrun.plan.catalogue import every_profile  # noqa: PLC0415  loaded only to complete
+
+    with suppress(BatchrunError):
+        chosen = ctx.params.get("profile")
+        found = [profile for profile in every_profile() if chosen in (None, profile.name)]
+        return _starting({profile.model for profile in found if profile.model}, incomplete)
+    return []
+
+
 def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
     with suppress(OSError):
         found = {path.stem for path in Path(_RUNS).glob("*.db") if path.stem != "registry"}

@@ -34,7 +34,7 @@ def flag(section: str, names: str, text: str) -> SectionOption:
 RUN: tuple[SectionOption, ...] = (
     value(_INPUT, "-i --input input", "FILE", "A file, a directory, a glob, or - for standard input.", completer=complete.files),
     value(_INPUT, "-p --prompt prompt", "NAME", "A prompt by name, the path of one, or the text of one with {{ variables }}.", completer=complete.prompts),
-    value(_INPUT, "--set set", "NAME=VALUE", "A prompt variable, the same for all rows.", many=True),
+    value(_INPUT, "--set set", "NAME=VALUE", "A prompt variable, the same for all rows.", many=True, completer=complete.variables),
     value(_INPUT, "--column columns", "NAME=COLUMN", "A prompt variable from a column of another name.", many=True, completer=complete.columns),
     value(_INPUT, "--id-column id_column", "NAME|none", "What identifies a row [default: custom_id or id, else its content].", completer=complete.columns),
     value(_INPUT, "--sheet sheet", "NAME|N", "The sheet of an Excel workbook [default: the first that is not hidden]."),
@@ -54,7 +54,7 @@ RUN: tuple[SectionOption, ...] = (
     flag(_OUTPUT, "--keep-thinking keep_thinking", "Write what a model thought before its answer into the output too."),
     flag(_OUTPUT, "--update update", "After a change of prompt, model or parameters: send the changed rows again."),
     flag(_OUTPUT, "--fresh fresh", "Begin anew and pay again, whatever the output holds."),
-    value(_PROVIDER, "-m --model model", "NAME", "The model [default: the prompt's, else the profile's]."),
+    value(_PROVIDER, "-m --model model", "NAME", "The model [default: the prompt's, else the profile's].", completer=complete.models),
     value(_PROVIDER, "-P --profile profile", "NAME", "The provider; sim is a rehearsal without key [default: openai].", completer=complete.profiles),
     value(_PROVIDER, "--base-url base_url", "URL", "Another address of the provider, such as https://host/v1."),
     value(_PROVIDER, "--endpoint endpoint", "NAME", "chat, responses, embeddings or completions [default: chat].", completer=complete.one_of("chat", "responses", "embeddings", "completions")),
