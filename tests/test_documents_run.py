@@ -1,9 +1,11 @@
 """Documents from the command line: translated, written back, gone on with, refused."""
 
+import contextlib
 import hashlib
 import json
 import re
 import shlex
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -169,6 +171,22 @@ def test_resume_and_export_need_no_source(provider: Translator):
     assert Path("c.srt").read_bytes() == whole
     assert batchrun("export", "last", "--output", "c.jsonl") == 0
     assert json.loads(Path("c.jsonl").read_text(encoding="utf-8").partition("\n")[0])["text"] == "Hello <i>there</i>."
+
+
+def test_a_journal_without_its_documents_is_not_taken_for_whole(
+    provider: Translator, capsys: pytest.CaptureFixture[str]
+):
+    """A kill between the intake of the rows and that of the documents."""
+    Path("a.srt").write_text(SRT, encoding="utf-8")
+    assert translate(provider, "a.srt", "b.srt", "--limit", "1") == 0
+    (journal,) = Path(".batchrun").glob("*.db")
+    with contextlib.closing(sqlite3.connect(journal)) as connection, connection:
+        connection.execute("DELETE FROM meta WHERE name LIKE 'note.documents%'")
+    assert batchrun("resume", "b.srt", "-q") == 5
+    assert "give its first command again" in capsys.readouterr().err
+    assert translate(provider, "a.srt", "b.srt") == 0
+    assert "HOW ARE" in Path("b.srt").read_text(encoding="utf-8")
+    assert len(provider.calls) == 3
 
 
 def test_a_run_that_ends_early_leaves_a_partial_document(provider: Translator):

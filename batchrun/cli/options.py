@@ -46,7 +46,7 @@ RUN: tuple[SectionOption, ...] = (
     value(_INPUT, "--target-language target_language", "CODE", "What a document is translated into [default: the variable language]."),
     value(_INPUT, "--blank blank", "WHAT", "Rows whose text is blank: skip them, copy the blank, or send [default: send, and say so].", completer=complete.one_of("skip", "copy", "send")),
     flag(_INPUT, "--skip-invalid skip_invalid", "Record invalid lines as skipped instead of refusing the input."),
-    value(_OUTPUT, "-o --output output", "FILE", "Where the rows go, or - [default: INPUT.PROMPT.jsonl; .csv or .tsv as the input].", completer=complete.files),
+    value(_OUTPUT, "-o --output output", "FILE", "Where the rows or the document go, or -; DIR/{path} for a tree [default: INPUT.PROMPT.jsonl, or as the input].", completer=complete.files),
     value(_OUTPUT, "--format format", "FORMAT", "jsonl, csv, tsv, parquet, xlsx; rows for the segments of a document [default: by the output's suffix].", completer=complete.one_of("jsonl", "csv", "tsv", "parquet", "xlsx", "rows")),
     value(_OUTPUT, "--output-column output_column", "NAME", "The column for the reply [default: output]."),
     value(_OUTPUT, "--fail-on fail_on", "FLAGS", "Count these as failures: empty; truncated, refused, filtered, odd too; -empty: not [default: empty].", completer=complete.one_of("truncated", "refused", "filtered", "odd", "-empty")),

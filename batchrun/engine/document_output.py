@@ -62,7 +62,13 @@ def write_documents(  # noqa: PLR0913  where each part goes
 
     `line_of` makes the line of a failed row, `value_of` the JSON text of a translation. Raises OSError, StorageError.
     """
-    listed = cast("list[list[str]]", json.loads(reader.note(_SOURCES) or "[]"))
+    noted = reader.note(_SOURCES)
+    if noted is None:
+        raise StorageError(
+            "the journal has not got the documents: the run was ended while they were taken in",
+            "give its first command again",
+        )
+    listed = cast("list[list[str]]", json.loads(noted))
     open_paths = _unfinished(reader) if patterns.is_pattern(output) else set[str]()
     groups = groupby(_rows(reader), key=lambda row: row[0])
     group = next(groups, None)
