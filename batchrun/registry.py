@@ -18,6 +18,7 @@ from batchrun.journal import Lock, Meta, Reader, Session
 from batchrun.models import Totals
 from batchrun.plan import patterns
 from batchrun.plan.outputs import STREAM, is_device
+from batchrun.steering import socket_of
 
 DIRECTORY = ".batchrun"
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -229,6 +230,7 @@ def remove(run: RunFile) -> None:
     """Delete a run's journal; its output stays. Raises BusyError while a process works on it."""
     with held(run.path) as lock:
         journal.delete(run.path)
+        socket_of(run.path).unlink(missing_ok=True)
         lock.remove()
 
 

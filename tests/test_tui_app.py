@@ -13,6 +13,7 @@ import tui
 from textual.widgets import Input, Select
 from waiting import PATIENCE
 
+from batchrun import steering
 from batchrun.journal import Reader
 from batchrun.models import State
 from batchrun.registry import RunFile
@@ -285,7 +286,7 @@ async def test_old_runs_are_listed_opened_and_deleted(tmp_path: Path) -> None:
         assert Path("out.jsonl").exists()
 
 
-async def test_a_run_of_another_terminal_is_watched_and_not_steered(tmp_path: Path) -> None:
+async def test_a_run_of_another_terminal_is_watched_and_steered(tmp_path: Path) -> None:
     tui.place(tmp_path, tui.rows(60), latency="0.3")
     options = ["--prompt", "echo", "--set", "tone=calmly", "--profile", "sim", "--output", "out.jsonl", "--quiet"]
     command = [sys.executable, "-m", "batchrun", "--input", "rows.jsonl", "--concurrency", "2", *options]
@@ -299,13 +300,17 @@ async def test_a_run_of_another_terminal_is_watched_and_not_steered(tmp_path: Pa
             await tui.until(pilot, lambda: "a process works on this run" in tui.told(pilot))
             await pilot.press("enter")
             await tui.until(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
-            await tui.until(pilot, lambda: "running elsewhere (read only)" in tui.shown(pilot))
+            await tui.until(pilot, lambda: "running in another process" in tui.shown(pilot))
             outcomes = pilot.app.screen.query_one(Outcomes)
             await tui.until(pilot, lambda: outcomes.current is not None and outcomes.current.state is State.DONE)
             await pilot.press("p")
-            await tui.until(pilot, lambda: "only a run that this app has started" in tui.told(pilot))
+            await tui.until(pilot, lambda: "paused in another process" in tui.shown(pilot))
+            await pilot.press("plus")
+            await tui.until(pilot, lambda: steering.ask(tui.journal(), {"command": "status"})["concurrency"] == 3)
+            await pilot.press("p")
+            await tui.until(pilot, lambda: "running in another process" in tui.shown(pilot))
             await pilot.press("r")
-            await tui.until(pilot, lambda: "another process" in tui.told(pilot))
+            await tui.until(pilot, lambda: "another process works" in tui.told(pilot))
             assert headless.returncode is None
             await tui.until(pilot, lambda: "finished" in tui.shown(pilot))
             await tui.until(pilot, lambda: "● 60 done" in tui.shown(pilot))

@@ -20,6 +20,7 @@ from batchrun.engine.outlet import LOOK_EVERY, UnreadError
 from batchrun.engine.rows_out import Patience, RowsOut
 from batchrun.engine.run import Run
 from batchrun.engine.start import Prepared
+from batchrun.engine.steer import handler
 from batchrun.engine.till import tariff_of
 from batchrun.engine.window import selection
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
@@ -33,6 +34,7 @@ from batchrun.plan.outputs import STREAM, is_device, partial_path
 from batchrun.plan.patterns import DOCUMENT
 from batchrun.plan.resolve import Access
 from batchrun.registry import RunFile
+from batchrun.steering import Server
 
 SIMULATED = 0.03
 """Seconds that a second between looks takes where the provider is simulated, at its own pace."""
@@ -138,9 +140,14 @@ async def _sent(
             rows_out = await asyncio.to_thread(RowsOut, prepared, stream, run)
         at_hand(run)
         emit(_started(prepared, client, await asyncio.to_thread(_to_send, prepared)))
-        if rows_out is None:
-            return await run.run(), run
-        return await rows_out.beside(run), run
+        steering = Server(prepared.run.path, handler(prepared, run))
+        try:
+            await steering.open()
+            if rows_out is None:
+                return await run.run(), run
+            return await rows_out.beside(run), run
+        finally:
+            await steering.close()
 
 
 def _paired(prepared: Prepared, *, sending: bool) -> None:

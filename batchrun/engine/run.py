@@ -102,6 +102,7 @@ class Run:
         self._view: GateView | None = None
         self._waits_for_retries = False
         self._quotas_told: set[str] = set()
+        self.paused = False
 
     async def run(self) -> Ending:
         """Send until every row has its outcome or something ends the run.
@@ -253,10 +254,12 @@ class Run:
 
     def pause(self) -> None:
         """Let nothing leave until `resume`."""
+        self.paused = True
         self._gate.pause()
 
     def resume(self) -> None:
         """Let requests leave again."""
+        self.paused = False
         self._gate.resume()
 
     def change(self, limits: Limits) -> None:
@@ -264,6 +267,16 @@ class Run:
         self._limits = limits
         self._gate.change(limits)
         self._man()
+
+    @property
+    def view(self) -> GateView:
+        """The gate now."""
+        return self._gate.view()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were sent and have no answer yet."""
+        return self._way.in_flight
 
     @property
     def stated(self) -> tuple[float | None, float | None]:

@@ -7,7 +7,7 @@ import datetime
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from batchrun import registry
@@ -33,6 +33,19 @@ def runs_table(runs: list[Summary], *, as_json: bool, stream: TextIO | None = No
         print(json.dumps(summary_values(found)) if as_json else _run_line(found), file=out)
     if not runs and not as_json:
         print("no runs here; `batchrun --help` shows how to begin one", file=sys.stderr)
+
+
+def show_status(status: Mapping[str, Any], *, as_json: bool) -> None:
+    """How a run stands that another process is sending, as `batchrun.steering.ask` returns it."""
+    if as_json:
+        print(json.dumps(status))
+        return
+    counts = " + ".join(f"{status[name]:,} {name}" for name in ("done", "failed", "skipped", "pending"))
+    rates = [f"{name} {'auto' if status[name] is None else f'{status[name]:,.10g}'}" for name in ("rpm", "tpm")]
+    print(f"run {status['run']}: {status['state']}; {counts} + {status['in_flight']:,} in flight")
+    print(f"limits: concurrency {status['concurrency']:,} ({status['allowed']:,} now), {', '.join(rates)}")
+    if status["waiting"] is not None:
+        print(f"waiting: {status['waiting']}")
 
 
 def title(run: RunFile) -> str:

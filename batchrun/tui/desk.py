@@ -99,7 +99,7 @@ class Watched(Protocol):
 
 
 class Steered(Watched, Protocol):
-    """A run of this process."""
+    """A run that can be steered: of this process, or of another one through its socket."""
 
     def pause(self) -> None: ...
 

@@ -1,13 +1,18 @@
-"""A run of another time or another process, read from its journal and shown through the same screens."""
+"""A run of another time or another process, read from its journal and shown through the same screens.
 
+One that another process works on is steered through its socket, where it has one; in a thread, as it may be slow.
+"""
+
+import asyncio
 import json
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from batchrun import registry
-from batchrun.errors import StorageError
+from batchrun import registry, steering
+from batchrun.errors import RefusedError, StorageError
 from batchrun.events import LimitsChanged, Waiting, WaitReason
 from batchrun.journal import Reader, Sample, Session
 from batchrun.models import Totals
@@ -16,10 +21,11 @@ from batchrun.progress import Progress
 from batchrun.registry import RunFile
 from batchrun.report import words
 from batchrun.report.requests import title_of
-from batchrun.tui.desk import Phase, Point, Sight, Trouble
+from batchrun.tui.desk import Bounds, Phase, Point, Sight, Trouble
 
 POINTS = 240
 _NOTHING = Progress(causes={})
+_PHASES = {"running": Phase.RUNNING, "paused": Phase.PAUSED, "stopping": Phase.STOPPING}
 
 
 class Replay:
@@ -28,6 +34,7 @@ class Replay:
     def __init__(self, run: RunFile) -> None:
         self.run = run
         self._plan: Plan | None = None
+        self._requests: set[asyncio.Future[None]] = set()
         self._sight = Sight(
             phase=Phase.ENDED, progress=_NOTHING, title=run.id, reference=run.reference, journal=run.path
         )
@@ -39,16 +46,55 @@ class Replay:
     def look(self) -> bool:
         """Read totals, samples and causes again; whether another process is at work on the run."""
         try:
-            self._sight = self._read()
+            sight = self._read()
         except StorageError as error:
-            self._sight = Sight(
+            sight = Sight(
                 phase=Phase.REFUSED,
                 progress=_NOTHING,
                 title=self.run.id,
                 reference=self.run.reference,
                 trouble=Trouble(error.message, error.hint),
             )
-        return self._sight.foreign is not None
+        self._sight = sight if sight.foreign is None else self._asked(sight, {"command": "status"})
+        return sight.foreign is not None
+
+    def _asked(self, sight: Sight, request: dict[str, Any]) -> Sight:
+        """The sight after the process that works on the run has performed a request; blocks. Without bounds where that
+        process has no socket."""
+        try:
+            status = steering.ask(self.run.path, request)
+        except RefusedError:
+            return replace(sight, bounds=None)
+        bounds = Bounds(status["concurrency"], status["rpm"], status["tpm"])
+        return replace(sight, phase=_PHASES[status["state"]], bounds=bounds)
+
+    def _steer(self, command: str, **values: Any) -> None:
+        def performed() -> None:
+            self._sight = self._asked(self._sight, {"command": command, **values})
+
+        request = asyncio.get_running_loop().run_in_executor(None, performed)
+        self._requests.add(request)
+        request.add_done_callback(self._requests.discard)
+
+    def pause(self) -> None:
+        """Let no request be sent."""
+        self._steer("pause")
+
+    def go_on(self) -> None:
+        """Let requests be sent again."""
+        self._steer("resume")
+
+    def bound(self, bounds: Bounds) -> None:
+        """Hold the run to these limits from now on."""
+        self._steer("limits", concurrency=bounds.cap, rpm=bounds.rpm, tpm=bounds.tpm)
+
+    def drain(self) -> None:
+        """Send nothing new and wait for what is in flight."""
+        self._steer("stop")
+
+    def abandon(self) -> None:
+        """Give up what is in flight as well."""
+        self._steer("stop-now")
 
     def _read(self) -> Sight:
         summary = registry.summary(self.run)

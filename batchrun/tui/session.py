@@ -55,7 +55,6 @@ class Session:
         self._prepared: Prepared | None = None
         self._access: Access | None = None
         self._taken = 0
-        self._paused = False
         self._trouble: Trouble | None = None
         self._stop: Ending | None = None
         self._drain: float | None = None
@@ -192,13 +191,13 @@ class Session:
     def _phase(self) -> Phase:
         if not self.active:
             return Phase.ENDED if self._prepared is not None else Phase.REFUSED
-        if self._stop is not None:
+        if self._stop is not None or (self._run is not None and self._run.ending is not None):
             return Phase.STOPPING
         if self._prepared is None:
             return Phase.CHECKING
         if self._run is None:
             return Phase.CONNECTING
-        return Phase.PAUSED if self._paused else Phase.RUNNING
+        return Phase.PAUSED if self._run.paused else Phase.RUNNING
 
     def _title(self) -> str:
         if self._prepared is not None:
@@ -217,13 +216,11 @@ class Session:
     def pause(self) -> None:
         """Let nothing leave."""
         if self._run is not None and self.active:
-            self._paused = True
             self._run.pause()
 
     def go_on(self) -> None:
         """Let requests leave again."""
         if self._run is not None and self.active:
-            self._paused = False
             self._run.resume()
 
     def bound(self, bounds: Bounds) -> None:

@@ -16,6 +16,7 @@ from batchrun.models import State
 from batchrun.tui.desk import Again, Bounds, Phase, Sight, Steered, Watched, app_of, desk
 from batchrun.tui.look import Look
 from batchrun.tui.orderly import OrderlyScreen
+from batchrun.tui.replay import Replay
 from batchrun.tui.screens.ask import AskBounds, Choose
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.widgets import paint
@@ -207,24 +208,20 @@ class RunScreen(OrderlyScreen):
         self._find()
         outcomes.focus()
 
-    @property
-    def _steered(self) -> Steered | None:
-        """The run of this process, if that is what is shown."""
-        steered = desk(self).steered
-        return steered if steered is not None and steered is self._watched else None
-
     def _steer(self) -> Steered | None:
-        steered = self._steered
-        if steered is None or not desk(self).busy:
-            mine = steered is not None
-            said = (
-                "this run has ended; r sends rows again"
-                if mine
-                else "only a run that this app has started can be steered"
-            )
-            self.notify(said, severity="warning")
-            return None
-        return steered
+        """The run that is shown, where it is under way and can be steered; else it is said why not."""
+        steered, watched = desk(self).steered, self._watched
+        if steered is not None and steered is watched:
+            if desk(self).busy:
+                return steered
+            self.notify("this run has ended; r sends rows again", severity="warning")
+        elif isinstance(watched, Replay) and watched.sight().bounds is not None:
+            return watched
+        elif watched is not None and watched.sight().foreign is not None:
+            self.notify("read only: the process that works on this run cannot be steered", severity="warning")
+        else:
+            self.notify("no run is under way here", severity="warning")
+        return None
 
     def action_pause(self) -> None:
         """Pause, or go on."""

@@ -61,7 +61,7 @@ def heading(sight: Sight, width: int) -> Content:
 def phase_text(sight: Sight) -> str:
     """The phase, with what belongs to it."""
     if sight.foreign is not None:
-        return "running elsewhere (read only)"
+        return f"{sight.phase} in another process" if sight.bounds else "running elsewhere (read only)"
     if sight.said is not None:
         return sight.said
     ended = sight.progress.ended

@@ -1,0 +1,156 @@
+"""Steering a run from another process: a Unix socket beside the journal, for its owner alone.
+
+`RUN.sock` is made with mode 0600 when the run begins to send and removed when it ends. One JSON object a line each way:
+a request names a `command` of COMMANDS, for `limits` with any of `concurrency`, `rpm`, `tpm`; the answer has `error`
+(null or a sentence) and `status`. A file that a killed process left behind is replaced by the next one that holds the
+run's lock. Where the system has no such sockets, or the file system takes none, the run goes on without one.
+
+`sun_path` has 108 bytes on Linux and 104 elsewhere, with a zero at the end (unix(7)); a longer path is spelled relative
+to the current directory, else through `/proc/self/fd` of its directory.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import stat
+import sys
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from batchrun.errors import RefusedError
+
+log = logging.getLogger(__name__)
+
+COMMANDS = ("status", "pause", "resume", "stop", "stop-now", "limits")
+LIMITS = ("concurrency", "rpm", "tpm")
+SUPPORTED = sys.platform != "win32" and hasattr(socket, "AF_UNIX")
+_PATH_BYTES = 104
+_LINE_BYTES = 65_536
+_PATIENCE = 10.0
+"""Seconds that either side waits for a line."""
+_DESCRIPTORS = Path("/proc/self/fd")
+
+Handler = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""Performs a request and returns the status after it. Raises ValueError with what is wrong with the request."""
+
+
+def socket_of(journal: Path) -> Path:
+    """Where the socket of a run lies."""
+    return journal.with_suffix(".sock")
+
+
+@contextlib.contextmanager
+def _address(path: Path) -> Generator[str]:
+    """The path as a socket's address, valid inside. Raises OSError where there is no spelling that is short enough."""
+    for spelled in (str(path), os.path.relpath(path)):
+        if len(os.fsencode(spelled)) < _PATH_BYTES:
+            yield spelled
+            return
+    if not _DESCRIPTORS.is_dir():
+        raise OSError(f"the path of the socket is longer than {_PATH_BYTES - 1} bytes")
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"{_DESCRIPTORS}/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+def ask(journal: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The status of the run of this journal after the request is performed; blocks for up to ten seconds.
+
+    Raises RefusedError where no process answers or the request is refused.
+    """
+    run = journal.stem
+    if not SUPPORTED:
+        raise RefusedError("this system has no Unix sockets, by which runs are steered")
+    try:
+        with _address(socket_of(journal)) as address, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_PATIENCE)
+            connection.connect(address)
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            with connection.makefile("rb") as stream:
+                line = stream.readline(_LINE_BYTES)
+    except (FileNotFoundError, ConnectionError):
+        raise RefusedError(
+            f"run {run} is not sending requests", f"batchrun show {run}, batchrun resume {run}"
+        ) from None
+    except OSError as error:
+        raise RefusedError(f"run {run} cannot be steered: {error.strerror or error}") from error
+    try:
+        answer = cast("dict[str, Any]", json.loads(line))
+    except ValueError:
+        raise RefusedError(f"run {run} ended before it answered", f"batchrun show {run}") from None
+    if answer["error"] is not None:
+        raise RefusedError(str(answer["error"]), "batchrun steer --help")
+    return cast("dict[str, Any]", answer["status"])
+
+
+class Server:
+    """Answers requests to steer a run, from `open` to `close`; on the running loop."""
+
+    def __init__(self, journal: Path, handler: Handler) -> None:
+        self._path = socket_of(journal)
+        self._handler = handler
+        self._held = contextlib.ExitStack()
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self._node: tuple[int, int] | None = None
+
+    async def open(self) -> None:
+        """Begin to listen. The caller holds the run's lock. Where that is not possible the log says why."""
+        if not SUPPORTED:
+            return
+        try:
+            self._path.unlink(missing_ok=True)
+            address = self._held.enter_context(_address(self._path))
+            listening = self._held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            listening.bind(address)
+            self._path.chmod(stat.S_IRUSR | stat.S_IWUSR)  # before it listens: nobody connects earlier
+            found = self._path.stat()
+            self._node = found.st_dev, found.st_ino
+            listening.setblocking(False)
+            self._server = await asyncio.start_unix_server(self._connected, sock=listening, limit=_LINE_BYTES)
+        except OSError as error:
+            log.warning("the run cannot be steered from elsewhere: %s: %s", self._path, error)
+            await self.close()
+
+    async def close(self) -> None:
+        """Stop listening and remove the socket; closing twice does nothing."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        node, self._node = self._node, None
+        with contextlib.suppress(OSError):
+            found = self._path.stat()
+            if node == (found.st_dev, found.st_ino):
+                self._path.unlink()
+        self._held.close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        self._connections.add(task)
+        try:
+            with contextlib.suppress(OSError, ValueError, asyncio.CancelledError):  # gone, or a line without an end
+                async with asyncio.timeout(_PATIENCE):
+                    while line := await reader.readline():
+                        writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+                        await writer.drain()
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict):
+                raise ValueError("a request is a JSON object")
+            return {"error": None, "status": self._handler(cast("dict[str, Any]", request))}
+        except (ValueError, RecursionError) as error:
+            return {"error": f"not performed: {error}", "status": None}
