@@ -24,6 +24,7 @@ class WaitReason(StrEnum):
     DOWN = "the provider is down"
     RETRIES = "all rows left wait for their retry"
     PAUSED = "paused"
+    CAPACITY = "no capacity in the service tier"
     POST = "post-processing is behind"
 
 

@@ -104,7 +104,7 @@ class Usage(NamedTuple):
 
     `cached` (read from a prompt cache), `written` (to one; `written_long` of it for an hour), `input_audio` and
     `input_image` are parts of `input`; `reasoning`, `output_audio` and `output_image` of `output`. `tier` is the service
-    tier that the reply names, None for the standard one. `charged` is what the provider says it charged, in picodollars.
+    tier that the reply names, `default` for the standard one, None where it names none. `charged` is what the provider says it charged, in picodollars.
     """
 
     input: int

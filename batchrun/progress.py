@@ -296,7 +296,7 @@ class Fold:
             n["cached"] += event.usage.cached
             n["written"] += event.usage.written
             n["reasoning"] += event.usage.reasoning
-            if event.usage.tier is not None:
+            if event.usage.tier not in (None, "default"):
                 self._tiers[event.usage.tier] += 1
         self._charge(event)
 

@@ -274,7 +274,7 @@ def test_the_first_of_bare_bodies_tells_the_endpoint(columns: tuple[str, ...], e
 def test_going_on_takes_typed_flags_and_nothing_else_of_today() -> None:
     Path("batchrun.toml").write_text('concurrency = 3\nrpm = 5\nbase_url = "https://else/v1"\n')
     changed = override(PLAN, gather_again(PLAN, {"concurrency": "8", "timeout": "1m"}))
-    assert changed == replace(PLAN, concurrency=8, timeout=60.0)
+    assert changed == replace(PLAN, concurrency=8, timeout=60.0, timeout_chosen=True)
 
 
 def test_going_on_is_not_held_to_the_limit_of_the_earlier_command() -> None:

@@ -105,7 +105,7 @@ def test_cache_writes_cost_their_own_price() -> None:
     assert bill.total > 3_000 * price.standard.input.base
 
 
-TIERS = {None: 1, "flex": 0.5, "batch": 0.5, "priority": 2, "fast": 2}
+TIERS = {None: 1, "default": 1, "flex": 0.5, "batch": 0.5, "priority": 2, "fast": 2}
 
 
 @pytest.mark.parametrize(("tier", "factor"), TIERS.items())
@@ -165,7 +165,7 @@ shares = st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
     made=st.integers(0, 10**6),
     share=shares,
     spare=st.integers(0, 10**6),
-    tier=st.sampled_from([None, "priority"]),
+    tier=st.sampled_from([None, "default", "priority"]),
     asked=st.sampled_from([None, "priority"]),
 )
 def test_no_reply_costs_more_than_the_worst_case(  # noqa: PLR0917  drawn by name

@@ -5,7 +5,7 @@ import asyncio
 from batchrun.engine.batches import Batches
 from batchrun.engine.ending import Ending
 from batchrun.engine.judge import judge
-from batchrun.engine.till import BudgetReached, named_in
+from batchrun.engine.till import BudgetReached, named_in, served
 from batchrun.engine.way import Stations, Way
 from batchrun.engine.window import Job
 from batchrun.errors import ExitCode, RefusedError
@@ -64,6 +64,7 @@ class BatchRows:
         assert self._at.client is not None
         judged = judge(request, exchange, self._way.checker(job), self._way.meanings, self._at.client.mask)
         hold = self._at.till.adopt(lease.cost, lease.tokens, named_in(request.body).model, TIER)
+        judged = served(judged, TIER)
         job.charge = self._at.till.settle(hold, judged)
         await self._way.conclude(job, request, judged, exchange)
 

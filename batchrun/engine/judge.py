@@ -13,6 +13,8 @@ from batchrun.retry import Answer, Meaning, Meanings, Refusal, Tries
 
 Mask = Callable[[str], str]
 
+_UNCOUNTED = frozenset({Meaning.LOADING, Meaning.NO_CAPACITY, Meaning.ADDED})
+"""Meanings of answers that use up none of a row's attempts, beside 429s."""
 EXCERPT = 2000
 """Characters of a body that is no reply that are kept."""
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -162,7 +164,7 @@ def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict, mask: Mas
 def counted(tries: Tries, answer: Answer) -> Tries:
     """What the row has used up with this answer."""
     return Tries(
-        tries.attempts + (not answer.throttled and answer.meaning is not Meaning.LOADING),
+        tries.attempts + (not answer.throttled and answer.meaning not in _UNCOUNTED),
         tries.deadlines + (answer.fault is Fault.DEADLINE),
         tries.asks + (answer.complaint is not None or answer.misfit or Flag.TRUNCATED in answer.flags),
     )

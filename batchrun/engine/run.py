@@ -22,6 +22,7 @@ from batchrun.engine.ending import Ending
 from batchrun.engine.picture import Session, limits_event, sample_of
 from batchrun.engine.posting import Posting
 from batchrun.engine.segment_checks import RowChecks
+from batchrun.engine.sending import groups_of
 from batchrun.engine.till import Till
 from batchrun.engine.way import Stations, Way
 from batchrun.engine.window import AHEAD, Train, Window, at_places, selection
@@ -84,7 +85,8 @@ class Run:
             with contextlib.suppress(KeyError, TypeError, ValueError):  # another version may keep it in another way
                 self._gate.go_on(json.loads(self._learned))
         self._till = Till(plan, journal, expected=lambda: self._gate.estimate(0, None))
-        self._window = Window(self._fetch, self._fetch_train, plan.limit or journal.totals.rows)
+        groups = None if client is None else groups_of(plan)
+        self._window = Window(self._fetch, self._fetch_train, plan.limit or journal.totals.rows, groups)
         self._posting = Posting(plan, journal, self._window, secrets=secrets, emit=emit, failed=self._fail)
         stations = Stations(self._window, renderer, checker, self._gate, self._till, journal, client, self._posting)
         self._way = Way(plan, stations, emit=emit, stop=self.stop)
@@ -215,6 +217,7 @@ class Run:
             self._batches.halt()
         self._gate.close(recall=self._ending is None or self._ending.exit_code is not ExitCode.BUDGET)
         self._till.close()
+        self._way.sending.close()
 
     def stop(self, ending: Ending, *, drain: float) -> None:
         """Send nothing new; await what is in flight for `drain` seconds, then abandon it.
@@ -323,6 +326,7 @@ class Run:
         try:
             while self._manned <= 2 * self._limits.cap and (job := await self._window.next()) is not None:
                 await self._way.go(job)
+                self._window.released(job)
         except GateClosed:
             pass
         except StorageError as error:

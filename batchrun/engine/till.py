@@ -106,17 +106,20 @@ class Till:
         self.reached: str | None = None
         self._asked = Sum(requests=1)
 
-    def at_once(self, request: Request) -> Hold | None:
-        """The hold of a request where there is no cap, so that nobody else has to do without what it reserves."""
+    def at_once(self, request: Request, tier: str | None = None) -> Hold | None:
+        """The hold of a request where there is no cap, so that nobody else has to do without what it reserves.
+
+        `tier` is the service tier that it gets when it is sent, None for the one that it names itself.
+        """
         if self._caps.any:
             return None
-        price, cost, tokens, tier = self._at_worst(request)
+        price, cost, tokens, tier = self._at_worst(request, tier)
         verdict = self._budget.ask(cost or 0, tokens)
         return Hold(cost, tokens, price, verdict, tier) if isinstance(verdict, Held) else None
 
-    async def hold(self, request: Request) -> Hold:
-        """Reserve for the request, in turn. Raises BudgetReached, or GateClosed once `close` was called."""
-        price, cost, tokens, tier = self._at_worst(request)
+    async def hold(self, request: Request, tier: str | None = None) -> Hold:
+        """Reserve for the request, in turn; `tier` as for `at_once`. Raises BudgetReached, or GateClosed once `close` was called."""
+        price, cost, tokens, tier = self._at_worst(request, tier)
         if cost is None and self._caps.cost is not None:
             self._reach("cost")
         self._asked = Sum(cost or 0, tokens, 1)
@@ -129,16 +132,17 @@ class Till:
         self._wake()
         return Hold(cost, tokens, price, verdict, tier)
 
-    def _at_worst(self, request: Request) -> tuple[Price | None, int | None, int, str | None]:
-        """The price of a request, what it may cost and use at worst, and the service tier that it names."""
+    def _at_worst(self, request: Request, tier: str | None) -> tuple[Price | None, int | None, int, str | None]:
+        """The price of a request, what it may cost and use at worst, and the service tier that it asks for."""
         named = self._named
         if named is None or not self._one_model:
             named = self._named = named_in(request.body)
+        tier = named.tier or tier
         price = self._tariff.of(named.model)
         limit = request.output_limit if request.output_limit is not None else self._expected()
         tokens = len(request.body) + limit
-        cost = None if price is None else price.worst(len(request.body), limit, price.tiers(named.tier))
-        return price, None if cost is None else cost + self._extra, tokens, named.tier
+        cost = None if price is None else price.worst(len(request.body), limit, price.tiers(tier))
+        return price, None if cost is None else cost + self._extra, tokens, tier
 
     def at_most(self, request: Request, tier: str) -> Hold | None:
         """Reserve what a request may cost in that tier; None where it does not fit into the budget now."""
@@ -155,7 +159,7 @@ class Till:
 
     def refuse(self, request: Request) -> None:
         """Note that a request does not fit into the budget and will not."""
-        _, cost, tokens, _ = self._at_worst(request)
+        _, cost, tokens, _ = self._at_worst(request, None)
         self._asked = Sum(cost or 0, tokens, 1)
         caps, charged = self._caps, self._budget.charged
         over = caps.cost is not None and charged.cost + (cost or 0) > caps.cost
@@ -249,7 +253,8 @@ class Till:
             raise
 
     def _charge(self, hold: Hold, charge: Charge) -> None:
-        self._budget.charge(hold.held, charge.cost or 0, charge.tokens)
+        cost = hold.held.cost if charge.cost is None else charge.cost  # a price that is not known is not nothing
+        self._budget.charge(hold.held, cost, charge.tokens)
         self._wake()
 
     def _wake(self) -> None:
@@ -258,6 +263,15 @@ class Till:
             if not waiter.done():
                 waiter.set_result(None)
                 return
+
+
+def served(judged: Judged, tier: str | None) -> Judged:
+    """What came back, with the tier that was asked for where the reply names none: that one is charged. A batch is one
+    whatever its replies name."""
+    usage = judged.usage
+    if usage is None or tier is None or (usage.tier is not None and tier != "batch"):
+        return judged
+    return judged._replace(usage=usage._replace(tier=tier))
 
 
 def _stated(usage: Usage) -> Bill | None:

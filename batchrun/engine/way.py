@@ -23,7 +23,8 @@ from batchrun.engine.picture import attempt_ended, row_finished
 from batchrun.engine.posting import Posting
 from batchrun.engine.probing import Probing, probing_of
 from batchrun.engine.segment_checks import RowChecks
-from batchrun.engine.till import BudgetReached, Charge, Hold, Till
+from batchrun.engine.sending import Sending
+from batchrun.engine.till import BudgetReached, Charge, Hold, Till, served
 from batchrun.engine.window import Job, Window
 from batchrun.errors import ExitCode, StorageError
 from batchrun.events import AttemptStarted, Emit, Notice, RowLost
@@ -32,7 +33,6 @@ from batchrun.limits import Gate, GateClosed, NeverFits, Permit
 from batchrun.models import Exchange, Fault, Flag, Outcome, Request, State
 from batchrun.plan import Plan
 from batchrun.plan.blanks import copied
-from batchrun.plan.rendering import prompt_of, spelling_of
 from batchrun.prompts import Renderer, ask_again, more_room
 from batchrun.replies import Checker, ReplyChecker
 from batchrun.retry import (
@@ -120,7 +120,8 @@ class Way:
         )
         self._held: list[tuple[Job, GiveUp]] = []
         self._cuts = Cuts()
-        self._spelling = spelling_of(plan, prompt_of(plan))
+        totals = stations.journal
+        self.sending = Sending(plan, emit=emit, rows_left=lambda: totals.totals.pending + totals.totals.unknown)
         self._looking_elsewhere = False
         self._odd: set[str] = set()
         self.said = ""  # by the provider, when it last refused for want of a rate or failed
@@ -194,6 +195,7 @@ class Way:
         if self.batch_rows is not None and self.batch_rows.sending:
             await self.batch_rows.send(job, request)
             return
+        job.tier = await self.sending.tiers.chosen(job)
         try:
             permit = await self._departed(job, request)
         except NeverFits as error:
@@ -204,9 +206,10 @@ class Way:
         self._emit(AttemptStarted(seq, job.row.line, job.number, self._loop.time()))
         self.in_flight += 1
         try:
-            sent = request if self._spelling is None else self._spelling.apply(request)
-            exchange = await self._at.client.send(sent, timeout=self._plan.timeout)
+            sent = self.sending.sent(job, request)
+            exchange = await self._at.client.send(sent, timeout=self.sending.timeout(job))
         except asyncio.CancelledError:
+            self.sending.tiers.released(job)
             self._at.gate.cancel(permit)
             self._at.till.lose(hold)
             self._at.journal.lose(seq, job.number, "abandoned while it was in flight")
@@ -216,12 +219,17 @@ class Way:
             self.in_flight -= 1
         job.exchange = exchange
         judged = judge(request, exchange, self.checker(job), self.meanings, self._at.client.mask)
-        judged = self._refused(job, permit, judged)
+        judged = served(judged, hold.tier)
+        judged = self._refused(job, permit, self.sending.heard(job, judged, exchange.ended - exchange.left))
         if judged.answer.throttled or judged.answer.down or judged.answer.meaning is Meaning.LOADING:
             self.said = judged.answer.message
         if judged.usage is not None and (cut := self._cuts.look(sent, judged.usage.input)) is not None:
             self._emit(Notice(cut, self._loop.time()))
-        alone = self._at.gate.settle(permit, feedback(judged, len(request.body)))
+        alone = 0.0
+        if judged.answer.meaning is Meaning.NO_CAPACITY:
+            self._at.gate.cancel(permit)  # it says nothing of other tiers
+        else:
+            alone = self._at.gate.settle(permit, feedback(judged, len(request.body)))
         job.hold, job.charge = None, self._at.till.settle(hold, judged)
         await self.conclude(job, request, judged, exchange, alone)
 
@@ -257,15 +265,16 @@ class Way:
         """
         gate, demand = self._at.gate, partial(self._at.gate.estimate, len(request.body), request.output_limit)
         job.number += 1
-        job.hold, job.begun = self._at.till.at_once(request), None
+        job.hold, job.begun = self._at.till.at_once(request, self.sending.priced(job)), None
         permit = None
         try:
             ready = job.hold and partial(self._begin, job, job.hold)
             permit = job.permit = await gate.admit(demand, ready=ready, first=job.elsewhere)
-            job.hold = job.hold or await self._reserved(request, permit)
+            job.hold = job.hold or await self._reserved(job, request, permit)
             await (job.begun or self._begin(job, job.hold))
             permit = job.permit = await gate.leave(permit)
         except BaseException:
+            self.sending.tiers.released(job)
             self._never_left(job, permit)
             raise
         return permit
@@ -283,10 +292,10 @@ class Way:
         if job.begun is not None:
             self._at.journal.end(job.row.seq, job.number, NEVER_LEFT)
 
-    async def _reserved(self, request: Request, permit: Permit) -> Hold:
+    async def _reserved(self, job: Job, request: Request, permit: Permit) -> Hold:
         """What the request may cost at worst, taken out of the budget; a budget that is used up ends the run."""
         try:
-            return await self._at.till.hold(request)
+            return await self._at.till.hold(request, self.sending.priced(job))
         except BudgetReached as error:
             self._at.gate.cancel(permit)
             self.stop(Ending(ExitCode.BUDGET, str(error)), drain=max(self._plan.drain, self._plan.timeout))

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from zlib import crc32
 
+from batchrun.engine.prefixes import Groups, Prefix
 from batchrun.engine.till import UNCHARGED, Charge, Hold
 from batchrun.journal import Lease
 from batchrun.limits import Permit
@@ -85,7 +86,10 @@ class Job:
     verdict has been performed. `lent` is the reply that it rests on unless it is sent itself, `given` the outcome that
     it shares with an equal request; `leads` is the row whose place it takes, for those that wait; `lease` is what its answer came from a batch with. `elsewhere` is
     whether it was taken from far ahead in the input, to see whether what other rows met is theirs. `refusals`
-    is how often in a row it was turned away.
+    is how often in a row it was turned away. `shared` are the beginnings that its request shares with others, the longest
+    last. Of the attempt under way, `tier` is the service tier that it asks for, `added` the members that its request got
+    when it was sent, and `marks` the beginnings that are marked in it; `tier_since` is when the row first wanted a tier
+    that had no capacity.
     """
 
     row: Pending
@@ -106,6 +110,11 @@ class Job:
     lease: Lease | None = None
     elsewhere: bool = False
     refusals: int = 0
+    shared: tuple[Prefix, ...] = ()
+    marks: tuple[Prefix, ...] = ()
+    added: frozenset[str] = frozenset()
+    tier: str | None = None
+    tier_since: float | None = None
 
     @classmethod
     def of(cls, row: Pending) -> "Job":
@@ -118,8 +127,9 @@ class Job:
 class Window:
     """Hands out rows in input order, retries first when they are due. One loop, no threads."""
 
-    def __init__(self, fetch: Fetch, fetch_train: FetchTrain, rows: int = 0) -> None:
-        """`rows` is how many rows the input has."""
+    def __init__(self, fetch: Fetch, fetch_train: FetchTrain, rows: int = 0, groups: Groups | None = None) -> None:
+        """`rows` is how many rows the input has; `groups` brings those next to each other that share a beginning."""
+        self._groups = groups
         self._rows = rows
         self._early: set[int] = set()  # rows that were taken from far ahead
         self._fetch = fetch
@@ -155,7 +165,12 @@ class Window:
     @property
     def more(self) -> bool:
         """Whether there are rows to hand out, or to come back."""
-        return bool(self._out or self._due or self._fresh or self._trains or self._after is not None)
+        return bool(self._out or self._due or self._at_hand or self._trains or self._after is not None)
+
+    @property
+    def _at_hand(self) -> int:
+        """Fresh rows that were fetched and not handed out."""
+        return len(self._fresh) + (0 if self._groups is None else self._groups.waiting)
 
     async def take_elsewhere(self) -> bool:
         """Hand out next a row from far ahead in the input; False where none is left that has not been handed out."""
@@ -185,8 +200,14 @@ class Window:
 
     def restart(self) -> None:
         """Hand out what is pending once more, from the first row; nothing may be on its way."""
-        if not self._out and not self._due and not self._fresh:
+        if not self._out and not self._due and not self._at_hand:
             self._after = 0
+
+    def released(self, job: Job) -> None:
+        """The request of a job is over: those that waited for what it wrote into a cache are next."""
+        if self._groups is not None and (jobs := tuple(self._groups.released(job))):
+            self._fresh.extendleft(reversed(jobs))
+            self._wake(len(jobs))
 
     def put_back(self, job: Job, seconds: float) -> None:
         """The row goes out again after `seconds`."""
@@ -222,7 +243,7 @@ class Window:
     @property
     def next_due(self) -> float | None:
         """When the earliest retry is due, in the loop's time, where nothing but retries is to be handed out."""
-        fresh = self._fresh or self._trains or self._after is not None
+        fresh = self._at_hand or self._trains or self._after is not None
         return self._due[0][0] if self._due and (not fresh or len(self._due) >= MOST_DUE) else None
 
     def _take(self) -> Job | None:
@@ -233,8 +254,10 @@ class Window:
             return job
         if len(self._due) >= MOST_DUE:
             return None
-        if len(self._fresh) < AHEAD // 2:
+        if self._at_hand < AHEAD // 2:
             self._fetch_ahead()
+        if self._groups is not None:
+            return self._groups.next_of(self._fresh, self._loop.time())
         return self._fresh.popleft() if self._fresh else None
 
     def _fetch_ahead(self) -> None:
@@ -251,7 +274,10 @@ class Window:
                 await self._couple(self._trains[0])
             elif self._after is not None:
                 rows, self._after = await self._fetch(self._after)
-                self._fresh.extend(Job.of(row) for row in rows if row.seq not in self._early)
+                jobs = [Job.of(row) for row in rows if row.seq not in self._early]
+                self._fresh.extend(
+                    jobs if self._groups is None else await asyncio.to_thread(self._groups.arranged, jobs)
+                )
             self._fetching = None
         finally:
             self._wake(len(self._waiters))

@@ -96,6 +96,7 @@ class Group:
         """An attempt ended. `begun` is its row, number and session."""
         first = (*begun, now - end.seconds, now, end.seconds, end.status)
         usage, tier = _NO_USAGE if end.usage is None else end.usage[:5], end.usage and end.usage.tier
+        tier = None if tier == "default" else tier
         _, *kinds = end.bill or (0, 0, 0, 0, end.cost or 0)
         paid = (*first, *usage, end.cost, end.charged_tokens, *kinds, storable(end.request_id), reply)
         if end[2:9] == _ACCEPTED and end.excerpt is None and tier is None:

@@ -1,11 +1,14 @@
 """Durations as people write them: `90`, `90s`, `10m`, `2h`, `1h30m`, `500ms`, `1d`."""
 
+import contextlib
+import datetime
 import re
 
 _UNITS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 _PLAIN = re.compile(_NUMBER)
 _PARTS = re.compile("".join(rf"(?:{_NUMBER}{unit})?" for unit in _UNITS))
+_CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}")
 _LONGEST = 10 * 365 * _UNITS["d"]
 
 
@@ -22,6 +25,28 @@ def parse_duration(value: object) -> float:
     if not 0 <= seconds <= _LONGEST:
         raise ValueError(f"must be between 0 and ten years, not {value}")
     return seconds
+
+
+def parse_moment(value: object) -> float:
+    """Unix seconds of a time: `07:00` (the next one here), an ISO date with a time, or how long from now (`8h`).
+
+    Raises ValueError with a text that says what is expected.
+    """
+    text, now = str(value).strip(), datetime.datetime.now().astimezone()
+    if isinstance(value, float):
+        return value
+    if _CLOCK.fullmatch(text):
+        hour, minute = map(int, text.split(":"))
+        if hour < 24 and minute < 60:
+            moment = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+            return (moment if moment > now else moment + datetime.timedelta(days=1)).timestamp()
+    with contextlib.suppress(ValueError):
+        return now.timestamp() + parse_duration(text)
+    with contextlib.suppress(ValueError):
+        moment = datetime.datetime.fromisoformat(text).astimezone()
+        if "T" in text.upper() or " " in text:
+            return moment.timestamp()
+    raise ValueError(f"must be a time such as 07:00, 2026-11-30T07:00 or 8h, not {value!r}")
 
 
 def _parse(text: str) -> float | None:

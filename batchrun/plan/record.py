@@ -23,7 +23,8 @@ class Plan:
     that an output schema adds, one column each; where it is empty the reply's value goes whole into
     `output_column`. `base_url` is empty for the embedded simulator. `dialect` is how the provider answers, `answers`
     are the user's lines of the table of answers (`providers/answers.toml`), `requests` is what it takes of a request. Prices are those of the profile; `max_cost` and
-    `reserve` (for each request) are USD. `post` are the functions that replies go through, files with their absolute
+    `reserve` (for each request) are USD. `tier` are service tiers, the preferred one first, `finish_by` is in Unix seconds,
+    `timeout_chosen` is whether the user has chosen `timeout`. `post` are the functions that replies go through, files with their absolute
     path; `workers` is None for auto, `post_seal` shows who named them.
     """
 
@@ -89,6 +90,11 @@ class Plan:
     batch_tail: str = "live"
     batch_min: int = 100
     batch_first: int = 100
+    cache: str = "auto"
+    tier: tuple[str, ...] = ()
+    tier_patience: float = 600.0
+    timeout_chosen: bool = False
+    finish_by: float | None = None
     batches: Mapping[str, Any] = field(default_factory=dict[str, Any])
     max_cost: float | None = None
     max_total_tokens: int | None = None
@@ -130,6 +136,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "output_fields": tuple,
     "check": tuple,
     "post": tuple,
+    "tier": tuple,
 }
 _DRIFT = {
     "kind": "the kind of input",

@@ -21,7 +21,7 @@ def plain_renderer(plan: Plan, prompt: Prompt | None) -> Renderer:
     return _SegmentRenderer(plan, prompt, whole) if is_document(plan.input_format) else whole
 
 
-def _of_prompt(plan: Plan, prompt: Prompt) -> Renderer:
+def _of_prompt(plan: Plan, prompt: Prompt) -> prompts.PromptRenderer:
     return prompts.renderer(
         prompt,
         endpoint=plan.endpoint,
@@ -58,6 +58,13 @@ def prompt_of(plan: Plan) -> Prompt | None:
     if plan.prompt_source is None:
         return None
     return prompts.parse(plan.prompt_source, path=plan.prompt_path or plan.prompt_name or "prompt")
+
+
+def sharing_of(plan: Plan, prompt: Prompt | None) -> tuple[prompts.PromptRenderer, prompts.Caching] | None:
+    """What requests of a prompt have in common, and what their provider's cache takes; None where none is to be used."""
+    if prompt is None or plan.kind is not Kind.ROWS or plan.cache == "off":
+        return None
+    return _of_prompt(plan, prompt), prompts.caching_of(plan.dialect, plan.model, plan.endpoint, plan.params)
 
 
 def spelling_of(plan: Plan, prompt: Prompt | None) -> prompts.Spelling | None:

@@ -50,12 +50,13 @@ _LIMITS = (
         "keep_thinking",
         "dedupe",
         *("batch", "batch_detach", "batch_tail", "batch_min", "batch_first"),
+        *("cache", "tier", "tier_patience", "finish_by"),
         "ca_file",
     ),
     *("max_cost", "max_total_tokens", "max_requests", "max_output_tokens", "reserve"),
     *("post", "workers", "post_timeout", "post_concurrency"),
 )
-_OF_ONE_COMMAND = ("limit", "sample", "stop_after")
+_OF_ONE_COMMAND = ("limit", "sample", "stop_after", "finish_by")
 _OF_PROMPTS = {"prompt": "--prompt", "model": "--model", "params": "--param", "set": "--set", "columns": "--column"}
 _AUTHENTICATION = {"authorization", "api-key", "x-api-key"}
 
@@ -119,6 +120,7 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
         **{name: getattr(settings, name) for name in _LIMITS if name not in ("fail_on", "check")},
         fail_on=_fail_on(gathered, facts),
         check=_checks(settings, prompt),
+        timeout_chosen="timeout" in gathered.sources,
         target_language=target_language(settings.target_language, settings.variables) if rows else None,
         post_seal=seal(settings.post),
     )
@@ -150,6 +152,10 @@ def _request(settings: Settings, profile: Profile, facts: Facts, prompt: "Prompt
         return {"endpoint": Endpoint.CHAT, "model": None, "params": {}}
     said: Iterable[str] = prompt.options if prompt else ()
     params = {name: value for name, value in profile.params.items() if name not in said} | settings.params
+    if settings.tier and "service_tier" in params:
+        raise RefusedError(
+            "--tier and the parameter service_tier both choose the service tier", "leave one of them out"
+        )
     model = settings.model or (prompt and prompt.model) or profile.model
     if prompt and model is None:
         raise RefusedError(
@@ -301,6 +307,8 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
     brought.discard("max_output_tokens")  # a part of the requests, which stay what they are
     changes: dict[str, Any] = dict.fromkeys(_OF_ONE_COMMAND)
     changes |= {name: getattr(gathered.settings, name) for name in _LIMITS if name in typed | brought}
+    if "timeout" in typed | brought:
+        changes["timeout_chosen"] = True
     if "post" in typed:
         changes["post_seal"] = seal(gathered.settings.post)
     else:

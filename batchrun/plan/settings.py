@@ -1,6 +1,7 @@
 """Settings: every option of a run with its form and its built-in default. Where values come from: `sources`."""
 
 import codecs
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, cast
 
@@ -11,7 +12,7 @@ from batchrun.documents.checks import CHECKS
 from batchrun.documents.plurals import code_of
 from batchrun.documents.segment import Existing
 from batchrun.models import Blank, Endpoint, Flag
-from batchrun.plan.durations import parse_duration
+from batchrun.plan.durations import parse_duration, parse_moment
 from batchrun.plan.profiles import DEFAULT
 from batchrun.plan.record import fail_on
 
@@ -123,6 +124,21 @@ def _tail(value: object) -> str:
     return str(value)
 
 
+def _cache(value: object) -> str:
+    if value not in ("auto", "off"):
+        raise ValueError(f"must be auto or off, not {value!r}")
+    return str(value)
+
+
+def _tiers(value: object) -> tuple[str, ...]:
+    names = cast("list[object]", value) if isinstance(value, list | tuple) else str(value).split(",")
+    words = ("standard" if word == "default" else word for word in (str(name).strip().lower() for name in names))
+    tiers = tuple(dict.fromkeys(words))
+    if not all(re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", name) for name in tiers) or "batch" in tiers:
+        raise ValueError(f"must be service tiers, such as flex or flex,standard; batches go by --batch, not {value!r}")
+    return tiers
+
+
 def _encoding(value: object) -> str:
     try:
         name = codecs.lookup(str(value)).name
@@ -222,6 +238,10 @@ class Settings(BaseSettings):
     batch_min: Annotated[int, BeforeValidator(_count(0))] = 100
     batch_first: Annotated[int, BeforeValidator(_count(1))] = 100
     reuse: Text | None = None
+    cache: Annotated[str, BeforeValidator(_cache)] = "auto"
+    tier: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_tiers)] = ()
+    tier_patience: Duration = 600.0
+    finish_by: Annotated[float, NoDecode, BeforeValidator(parse_moment)] | None = None
     max_cost: Dollars | None = None
     max_total_tokens: Annotated[int, BeforeValidator(_count(1))] | None = None
     max_requests: Annotated[int, BeforeValidator(_count(1))] | None = None

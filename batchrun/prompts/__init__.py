@@ -6,10 +6,11 @@ anything between rows that could change a result.
 """
 
 from batchrun.prompts.bodies import batch_renderer, body_renderer
+from batchrun.prompts.caching import Caching, caching_of, key_member, marked, with_members
 from batchrun.prompts.definition import InputField, Message, Prompt, Renderer, RenderError
 from batchrun.prompts.files import Listing, available, default_places, load
 from batchrun.prompts.parse import parse
-from batchrun.prompts.render import renderer
+from batchrun.prompts.render import PromptRenderer, renderer
 from batchrun.prompts.request import ask_again, more_room, request_digest
 from batchrun.prompts.schema import forms_schema
 from batchrun.prompts.spelling import Spelling, check_takes, spelling_of
@@ -17,10 +18,12 @@ from batchrun.prompts.variables import ABSENT, cell, check_variables
 
 __all__ = [
     "ABSENT",
+    "Caching",
     "InputField",
     "Listing",
     "Message",
     "Prompt",
+    "PromptRenderer",
     "RenderError",
     "Renderer",
     "Spelling",
@@ -28,15 +31,19 @@ __all__ = [
     "available",
     "batch_renderer",
     "body_renderer",
+    "caching_of",
     "cell",
     "check_takes",
     "check_variables",
     "default_places",
     "forms_schema",
+    "key_member",
     "load",
+    "marked",
     "more_room",
     "parse",
     "renderer",
     "request_digest",
     "spelling_of",
+    "with_members",
 ]

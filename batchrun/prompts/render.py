@@ -7,6 +7,7 @@ same for every row.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import orjson
@@ -14,7 +15,7 @@ from jinja2 import TemplateError, UndefinedError
 
 from batchrun.models import Endpoint, Request, Row
 from batchrun.prompts import sandbox
-from batchrun.prompts.definition import Message, Prompt, Renderer, RenderError
+from batchrun.prompts.definition import Message, Prompt, RenderError
 from batchrun.prompts.filters import MAX_OUTPUT, TooLargeError
 from batchrun.prompts.request import frame, members, output_limit
 from batchrun.prompts.variables import ABSENT, cell, check_names, fixed_values
@@ -34,7 +35,7 @@ def renderer(  # noqa: PLR0913  everything that decides a request, by name
     params: Mapping[str, Any],
     variables: Mapping[str, str],
     columns: Mapping[str, str],
-) -> Renderer:
+) -> "PromptRenderer":
     """The renderer of a prompt: `variables` are those of `--set`, `columns` maps variables to input columns.
 
     Raises PromptError where they do not fit the prompt, or the prompt does not fit the endpoint.
@@ -43,7 +44,7 @@ def renderer(  # noqa: PLR0913  everything that decides a request, by name
     rest = members(prompt, endpoint, model, params)
     values = _Values(prompt, fixed_values(prompt, variables), columns)
     pieces = frame(endpoint, rest, [message.role for message in prompt.messages])
-    return _PromptRenderer(endpoint, output_limit(endpoint, rest), values, pieces)
+    return PromptRenderer(endpoint, output_limit(endpoint, rest), values, pieces)
 
 
 class _Values:
@@ -139,7 +140,7 @@ def _said(error: Exception) -> str:
     return "a value is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
-class _PromptRenderer:
+class PromptRenderer:
     """Rows into requests, by filling the gaps of a body that is otherwise written already."""
 
     def __init__(self, endpoint: Endpoint, limit: int | None, values: _Values, pieces: list[str]) -> None:
@@ -155,8 +156,35 @@ class _PromptRenderer:
             self._add(piece.encode())
         self._maximum = MAX_OUTPUT + len(b"".join(self._body))
 
+    @property
+    def fixed(self) -> bytes:
+        """What every body begins with: all before the first variable. Empty where the prompt has none."""
+        return self._body[0] if self._slots or self._templates else b""
+
+    @property
+    def constant(self) -> int:
+        """Bytes of a body that are the same for every row."""
+        return sum(map(len, self._body))
+
+    @property
+    def variables(self) -> int:
+        """How many places of a body differ from row to row."""
+        return len(self._slots) + len(self._templates)
+
+    def beginnings(self, row: Row) -> list[bytes]:
+        """The body of this row cut before each variable but the first: what lies between is a piece. Raises RenderError."""
+        body = self._pieces(row)
+        places = sorted(index for index, *_ in [*self._slots, *self._templates])
+        return [b"".join(body[one:other]) for one, other in pairwise([0, *places[1:]])]
+
     def render(self, row: Row) -> Request:
         """The request of this row. Raises RenderError."""
+        sent = b"".join(self._pieces(row))
+        if len(sent) > self._maximum:
+            raise RenderError(str(TooLargeError()))
+        return Request(self._endpoint, sent, self._limit)
+
+    def _pieces(self, row: Row) -> list[bytes]:
         fields = row.fields
         body = self._body.copy()
         try:
@@ -173,10 +201,7 @@ class _PromptRenderer:
                 body[index] = template.render(fields)
         except (TypeError, ValueError, RecursionError) as error:
             raise RenderError(f"the text cannot be sent: {_said(error)}") from None
-        sent = b"".join(body)
-        if len(sent) > self._maximum:
-            raise RenderError(str(TooLargeError()))
-        return Request(self._endpoint, sent, self._limit)
+        return body
 
     def _add(self, constant: bytes) -> None:
         """Text that is the same for every row goes to the end of the last constant."""

@@ -71,11 +71,19 @@ class Spelling(NamedTuple):
             del body["response_format"]
         asked = f"Reply with one JSON value and nothing else. It must fit this JSON schema:\n{to_json(schema)}"
         messages: list[dict[str, Any]] = list(body["messages"])
-        if messages and messages[0]["role"] in _SYSTEM and isinstance(messages[0]["content"], str):
-            messages[0] = {**messages[0], "content": f"{messages[0]['content']}\n\n{asked}"}
+        if messages and messages[0]["role"] in _SYSTEM:
+            messages[0] = {**messages[0], "content": _with_text(messages[0]["content"], asked)}
         else:
             messages.insert(0, {"role": "system", "content": asked})
         body["messages"] = messages
+
+
+def _with_text(content: Any, more: str) -> Any:
+    """The content of a message, text or blocks of text, with a paragraph more."""
+    if isinstance(content, str):
+        return f"{content}\n\n{more}"
+    blocks = cast("list[dict[str, Any]]", content)
+    return [*blocks[:-1], {**blocks[-1], "text": f"{blocks[-1]['text']}\n\n{more}"}]
 
 
 def check_takes(takes: Mapping[str, Any]) -> None:

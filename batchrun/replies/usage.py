@@ -70,10 +70,10 @@ def usage_of(body: dict[str, Any]) -> Usage | None:
     if _is_count(total) and total > given + made:
         made = total - given
     parts = kinds and {kind: count for kind, count in kinds.items() if count <= (given if kind in _OF_INPUT else made)}
-    stated = Usage(given, made, parts.pop("cached", 0), parts.pop("reasoning", 0))
-    tier, cost = _tier(body, usage), None if bare else _cost(usage)
-    if parts or tier is not None or cost is not None:
-        stated = stated._replace(**parts, tier=tier, charged=cost)
+    cost = None if bare else _cost(usage)
+    stated = Usage(given, made, parts.pop("cached", 0), parts.pop("reasoning", 0), tier=_tier(body, usage))
+    if parts or cost is not None:
+        stated = stated._replace(**parts, charged=cost)
     choices = body.get("choices")
     return stated if not isinstance(choices, list) or len(choices) < 2 else _of_all(stated, choices)  # pyright: ignore[reportUnknownArgumentType]  # JSON
 
@@ -95,14 +95,13 @@ def _kinds(usage: dict[str, Any], shape: _Shape) -> dict[str, int]:
 
 
 def _tier(body: dict[str, Any], usage: dict[str, Any]) -> str | None:
-    """The service tier that the reply names, None where it names none or the standard one."""
+    """The service tier that the reply names, `default` for the standard one, None where it names none."""
     named = body.get("service_tier") or usage.get("service_tier")
     if usage.get("speed") == "fast":
         named = "fast"
-    if not named or type(named) is not str:
+    if not named or type(named) is not str or named == "auto":
         return None
-    tier = _tiers().get(named.lower(), named.lower()[:40])
-    return None if tier == "default" else tier
+    return _tiers().get(named.lower(), named.lower()[:40])
 
 
 def tier_named(name: Any) -> str | None:

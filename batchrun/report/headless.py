@@ -290,6 +290,8 @@ def last_word(ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool, why
         lines += [f"wrote {printable(name)}" for name in ended.files]
     if not quiet and (said := words.bill(ended.totals, simulated=run.meta.simulated)):
         lines.append(f"cost: {said}")
+    if not quiet and (said := words.read_from_cache(ended.totals)):
+        lines.append(f"cache: {said}")
     if not quiet and (said := words.savings(ended.totals)):
         lines.append(f"saved: {said}")
     if not quiet and (found := _foretold(run)) is not None:

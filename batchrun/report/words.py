@@ -210,6 +210,15 @@ def bill_by_tier(tiers: "Sequence[TierShare]") -> str:
     return ", ".join(f"{share.replies:,} replies at {printable(share.tier, 40)} {money(share.cost)}" for share in tiers)
 
 
+def read_from_cache(totals: Totals) -> str:
+    """`97 % of 6.1M input tokens were read from a prompt cache, 3.0k written to one`; empty where none was used."""
+    if not (totals.cached_tokens or totals.cache_write_tokens) or not totals.input_tokens:
+        return ""
+    written = f", {count(totals.cache_write_tokens)} written to one" if totals.cache_write_tokens else ""
+    share = 100 * totals.cached_tokens / totals.input_tokens
+    return f"{share:.0f} % of {count(totals.input_tokens)} input tokens were read from a prompt cache{written}"
+
+
 def savings(totals: Totals) -> str:
     """What rows that were answered by the reply to an equal request saved; empty where there are none."""
     if not totals.shared:

@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 from batchrun.models import Fault, Flag
-from batchrun.retry.meaning import OF_THE_ROW, STOPS, WAITS, Meaning
+from batchrun.retry.meaning import OF_THE_ROW, OF_WHAT_WAS_ADDED, STOPS, WAITS, Meaning
 
 _UNNAMED = frozenset({Meaning.KEY, Meaning.PARAMETER, Meaning.PASSES, Meaning.OVERLOADED, *WAITS}) - {Meaning.QUOTA}
 """Meanings of several causes, which their own words name better."""
@@ -30,6 +30,7 @@ class Answer(NamedTuple):
     `meaning` is what the table of answers says of a refusal, `param` the parameter that it names, `endpoint` is where
     the request went.
     `checked` is whether a schema holds for the reply, `limited` whether the request states a limit of output tokens.
+    `waited` is for how many seconds there has been no capacity in the only service tier that is left.
     `left` is when the request left, in the engine's monotonic seconds. `disguised` marks a refusal in
     another status than 429: of a busy server, or one that a gateway passes on as its own failure.
     """
@@ -54,6 +55,7 @@ class Answer(NamedTuple):
     unreadable: bool = False
     checked: bool = False
     limited: bool = False
+    waited: float = 0.0
 
     @property
     def accepted(self) -> bool:
@@ -63,14 +65,19 @@ class Answer(NamedTuple):
     @property
     def throttled(self) -> bool:
         """A refusal for want of a rate, a slot or a quota: a wait helps, and the row is not to blame."""
-        if self.meaning in STOPS or self.meaning is Meaning.NEVER_FITS:
+        if self.meaning in STOPS or self.meaning is Meaning.NEVER_FITS or self.meaning in OF_WHAT_WAS_ADDED:
             return False
         return self.status == 429 or self.disguised or self.meaning in WAITS
 
     @property
     def down(self) -> bool:
         """The provider did not answer, or answered for its own failure."""
-        if self.disguised or self.meaning in WAITS or self.meaning is Meaning.LOADING:
+        if (
+            self.disguised
+            or self.meaning in WAITS
+            or self.meaning is Meaning.LOADING
+            or self.meaning in OF_WHAT_WAS_ADDED
+        ):
             return False
         return (self.status >= 500 and self.status != _NOT_IMPLEMENTED) or (
             self.fault is not None and self.fault not in _CAME
@@ -79,7 +86,12 @@ class Answer(NamedTuple):
     @property
     def maybe_paid(self) -> bool:
         """The request was sent, no reply came, and nothing says that it was turned away."""
-        if self.disguised or self.meaning in WAITS or self.meaning is Meaning.LOADING:
+        if (
+            self.disguised
+            or self.meaning in WAITS
+            or self.meaning is Meaning.LOADING
+            or self.meaning in OF_WHAT_WAS_ADDED
+        ):
             return False
         if self.status == _NOT_IMPLEMENTED:
             return False

@@ -7,7 +7,7 @@ from tenacity import RetryCallState, stop_after_attempt, wait_random_exponential
 from batchrun.models import Fault, Flag
 from batchrun.retry.answer import Answer
 from batchrun.retry.health import ALIKE, LONELY, Health
-from batchrun.retry.meaning import Meaning, option_for
+from batchrun.retry.meaning import OF_WHAT_WAS_ADDED, Meaning, option_for
 from batchrun.retry.verdict import AskAgain, Done, GiveUp, Policy, RetryIn, StopRun, Tries, Verdict
 
 DEADLINES = 2
@@ -30,6 +30,10 @@ _STOPPED = {
     Meaning.NOT_ON_PLAN: (
         "the account's plan does not have this model",
         "give the run's own command again with another model, or change the plan with the provider and go on",
+    ),
+    Meaning.NO_TIER: (
+        "the model is not offered in this service tier",
+        "give the run's own command again with another --tier, such as --tier standard, or with another model",
     ),
 }
 _DOUBTED = {
@@ -134,6 +138,18 @@ def _refused_json(answer: Answer, tries: Tries, health: Health, policy: Policy, 
 def _lost_in_outage(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
     """It says nothing of the row, nor of the provider, who answers others."""
     return RetryIn(0.0, counts=False) if answer.fault is Fault.OUTAGE else None
+
+
+def _added(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
+    """The tier of the next attempt is chosen anew, and waited for there; what is not taken is left out."""
+    if answer.meaning not in OF_WHAT_WAS_ADDED:
+        return None
+    if answer.waited >= THROTTLED_FOR:
+        return StopRun(
+            _said(answer, f"no capacity in the service tier for {_duration(answer.waited)}"),
+            "go on later with the command below, or with a tier to fall back to, such as --tier flex,standard",
+        )
+    return RetryIn(0.0, counts=False)
 
 
 def _loading(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
@@ -309,6 +325,7 @@ def _said(answer: Answer, sentence: str) -> str:
 _Rule = Callable[[Answer, Tries, Health, Policy, float], Verdict | None]
 _RULES: tuple[_Rule, ...] = (
     _lost_in_outage,
+    _added,
     _loading,
     _throttled,
     _configuration,

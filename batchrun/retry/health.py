@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from batchrun.models import Fault, Flag
 from batchrun.retry.answer import Answer
-from batchrun.retry.meaning import Meaning
+from batchrun.retry.meaning import OF_WHAT_WAS_ADDED, Meaning
 
 ALIKE = 20
 """Rows that must fail alike, one after another, and failures in a row that open the breaker."""
@@ -54,6 +54,9 @@ class Health:
     def observe(self, answer: Answer, seq: int, now: float, *, elsewhere: bool = False) -> None:
         """Fold one answer of the row `seq`; `elsewhere` marks a row that was taken from far ahead in the input."""
         if answer.fault is Fault.OUTAGE:
+            return
+        if answer.meaning in OF_WHAT_WAS_ADDED:
+            self._note_answer(answer)
             return
         if answer.accepted:
             self.suspects.pop(seq, None)

@@ -27,6 +27,9 @@ class Meaning(StrEnum):
     NOT_ON_PLAN = "model not on the plan"
     QUOTA = "quota of a day used up"
     RATE = "rate limit"
+    NO_CAPACITY = "no capacity in the service tier"
+    NO_TIER = "service tier not offered"
+    ADDED = "not taken, and left out"
     CONCURRENCY = "too many at once"
     OVERLOADED = "overloaded"
     NEVER_FITS = "larger than the limit"
@@ -41,10 +44,13 @@ class Meaning(StrEnum):
     PASSES = "may pass"
 
 
-STOPS = frozenset({Meaning.EMPTY, Meaning.NOT_ON_PLAN})
+STOPS = frozenset({Meaning.EMPTY, Meaning.NOT_ON_PLAN, Meaning.NO_TIER})
 """Meanings that stop the run whenever they come: no wait and no other row helps."""
 WAITS = frozenset({Meaning.RATE, Meaning.CONCURRENCY, Meaning.QUOTA, Meaning.UNCLEAR})
 """Meanings that are a 429 under whatever status they come: the gate closes, and the row loses nothing."""
+OF_WHAT_WAS_ADDED = frozenset({Meaning.NO_CAPACITY, Meaning.ADDED})
+"""Meanings of refusals that are about the service tier, or about a member that a request got when it was sent: they cost
+the row nothing, and say nothing of the rows or of the provider."""
 OF_THE_ROW = frozenset({Meaning.TOO_LONG, Meaning.TOO_LARGE, Meaning.FILTERED, Meaning.NEVER_FITS})
 """Meanings whose cause is in the row itself, so that they say nothing about the run, however often they come."""
 

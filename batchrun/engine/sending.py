@@ -1,0 +1,132 @@
+"""What a request gets when it is sent, and is never part of its row: the provider's spelling, marks for a prompt cache, and
+the service tier. What an answer says of these is heard here too.
+
+A member that was added and is refused by its name is left out for the rest of the run, and the row is sent again at once.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from batchrun import prompts
+from batchrun.engine.judge import Judged
+from batchrun.engine.prefixes import Groups, Prefix
+from batchrun.engine.tiers import Tiers
+from batchrun.engine.window import Job
+from batchrun.events import Emit, Notice
+from batchrun.models import Request
+from batchrun.plan import Plan
+from batchrun.plan.rendering import prompt_of, sharing_of, spelling_of
+from batchrun.prompts import Caching
+from batchrun.retry import Answer, Meaning
+
+_CONTENT = "content"
+"""What a refusal names that knows no blocks of text."""
+_NOT_TAKEN = (400, 422)
+
+
+def groups_of(plan: Plan) -> Groups | None:
+    """What brings rows next to each other whose requests begin alike; None where no two can."""
+    found = sharing_of(plan, prompt_of(plan))
+    return None if found is None or found[0].variables < 2 else Groups(*found)
+
+
+class Sending:
+    """Changes requests as they are sent. On the loop of the run, no threads.
+
+    `rows_left` tells how many rows have no outcome.
+    """
+
+    def __init__(self, plan: Plan, *, emit: Emit, rows_left: Callable[[], int]) -> None:
+        self.tiers = Tiers(plan, emit=emit, rows_left=rows_left)
+        self._plan = plan
+        self._emit = emit
+        self._loop = asyncio.get_running_loop()
+        self._spelling = spelling_of(plan, prompt_of(plan))
+        self._caching: Caching | None = None
+        self._fixed, self._members = b"", ""
+        self._prefix: Prefix | None = None
+        if (found := sharing_of(plan, prompt_of(plan))) is not None:
+            renderer, caching = found
+            self._caching, self._fixed = caching, renderer.fixed
+            if self._fixed and caching.is_kept(len(self._fixed)):
+                self._prefix = Prefix(b"", len(self._fixed), caching.seconds)
+                self._members = "" if caching.key is None else prompts.key_member(caching.key, self._fixed)
+            self._members = ",".join(filter(None, (self._members, caching.options)))
+
+    def sent(self, job: Job, request: Request) -> Request:
+        """The request of a job as it is sent now."""
+        job.marks, job.added = (), frozenset()
+        if self._caching is not None:
+            request = self._cached(job, request, self._caching)
+        if self._spelling is not None:
+            request = self._spelling.apply(request)
+        members = self.tiers.known[job.tier].members if job.tier is not None else ""
+        if members and b'"service_tier"' not in request.body:
+            request = request._replace(body=prompts.with_members(request.body, members))
+        return request
+
+    def _cached(self, job: Job, request: Request, caching: Caching) -> Request:
+        """The request with marks at the ends of what others share, and the members that go with them."""
+        body, members = request.body, self._members
+        if not body.startswith(self._fixed):
+            return request
+        now = self._loop.time()
+        shared = job.shared if job.request is None else ()  # an other request may have them elsewhere
+        of_all = () if self._prefix is None else (self._prefix,)
+        job.marks = tuple(prefix for prefix in (*of_all, *shared) if prefix.is_for(job, now))
+        if caching.mark and job.marks:
+            body = prompts.marked(body, [prefix.end for prefix in job.marks], caching.mark, request.endpoint)
+        if caching.key is not None and self._prefix is None and shared:
+            members = ",".join(filter(None, (prompts.key_member(caching.key, shared[0].digest), members)))
+        if members:
+            body = prompts.with_members(body, members)
+        if body is request.body:
+            return request
+        job.added = frozenset(name for name in caching.names if name.encode() in body)
+        return request._replace(body=body)
+
+    def priced(self, job: Job) -> str | None:
+        """The service tier whose prices hold for the next attempt, as far as a chosen tier tells."""
+        return None if job.tier is None else self.tiers.known[job.tier].priced
+
+    def timeout(self, job: Job) -> float:
+        """Seconds for an attempt: a tier that needs longer has them where no other deadline was chosen."""
+        tier = None if job.tier is None else self.tiers.known[job.tier]
+        if tier is None or self._plan.timeout_chosen:
+            return self._plan.timeout
+        return max(self._plan.timeout, tier.timeout)
+
+    def heard(self, job: Job, judged: Judged, seconds: float) -> Judged:
+        """What came back, as far as it is about what was added: then its meaning says so. It took `seconds`."""
+        answer, now = judged.answer, self._loop.time()
+        for prefix in job.marks:
+            prefix.ended(job, now, answered=answer.accepted)
+        if job.added and answer.status in _NOT_TAKEN and (name := self._refused(job, answer)) is not None:
+            self._leave_out(name)
+            answer = answer._replace(meaning=Meaning.ADDED)
+        without = self.tiers.heard(job, answer, seconds)
+        if answer.meaning is Meaning.NO_TIER and self.tiers.has_another(job):
+            self.tiers.tell_off(job)
+            answer = answer._replace(meaning=Meaning.ADDED)
+        elif answer.meaning is Meaning.NO_CAPACITY and without is None:
+            answer = answer._replace(meaning=Meaning.RATE)  # no tier was chosen: all rows are in this one
+        elif without is not None and not self.tiers.has_another(job):
+            answer = answer._replace(waited=without)
+        return judged if answer is judged.answer else judged._replace(answer=answer)
+
+    def _refused(self, job: Job, answer: Answer) -> str | None:
+        """The added member that a refusal names."""
+        said = f"{answer.param} {answer.message}"
+        named = next((name for name in sorted(job.added) if name in said), None)
+        return _CONTENT if named is None and job.marks and _CONTENT in answer.param else named
+
+    def _leave_out(self, name: str) -> None:
+        if self._caching is None:
+            return  # requests that were on their way
+        self._caching = None
+        said = f"the provider does not take {name}: requests are sent without marks for its prompt cache"
+        self._emit(Notice(said, self._loop.time()))
+
+    def close(self) -> None:
+        """Let nobody wait for a tier any more."""
+        self.tiers.close()

@@ -1,0 +1,238 @@
+"""The service tiers of a run: which one a row asks for, and when it takes the next of them.
+
+A provider may have no capacity in a cheap tier. That is no failure and says nothing of the other tiers: the tier is closed
+for a while, single requests try it, and the rows wait, each for the patience that the user has. Then it goes in the next
+tier, where there is one. A tier that the model is not offered in is off for the run.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any, NamedTuple
+
+from batchrun import replies
+from batchrun.engine.window import Job
+from batchrun.events import Emit, Going, Notice, Waiting, WaitReason
+from batchrun.limits import GateClosed
+from batchrun.plan import Plan
+from batchrun.prompts.request import to_json
+from batchrun.providers import ANY, table
+from batchrun.retry import Answer, Meaning
+
+STANDARD = "standard"
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds for which a tier without capacity is left alone: doubled with every refusal, with jitter."""
+UNREFUSED = 10.0
+"""Seconds after which a first request that has not been refused is being worked on: others may follow."""
+RESERVE = 1.25
+"""Times the time that the rows left will take, which is to be left before --finish-by."""
+
+
+class Tier(NamedTuple):
+    """What a tier is at a provider: `members` are JSON without braces, `timeout` the seconds an attempt needs at least,
+    `priced` the tier whose prices it has, None where the request names none."""
+
+    members: str
+    timeout: float
+    priced: str | None
+
+
+def tier_of(name: str, dialect: str) -> Tier:
+    """The tier of that name, as the table `tiers` has it for a dialect."""
+    known: Mapping[str, Any] = table("tiers")
+    line: Mapping[str, Any] = {**known[ANY].get(name, {}), **known.get(dialect, {}).get(name, {})}
+    body: Mapping[str, Any] = line.get("body", {"service_tier": name})
+    priced = "default" if name == STANDARD else replies.tier_named(name)
+    return Tier(to_json(body)[1:-1], float(line.get("timeout", 0)), priced if body else None)
+
+
+def tiers_of(plan: Plan) -> dict[str, Tier]:
+    """The tiers that a plan names, the preferred one first."""
+    return {name: tier_of(name, plan.dialect) for name in plan.tier}
+
+
+def in_danger(seconds: float, rows: int, took: float, concurrency: int, rpm: float | None) -> bool:
+    """Whether the `rows` left may take more than these seconds, at `took` seconds for a request."""
+    needed = took * math.ceil(rows / concurrency)
+    if rpm:
+        needed = max(needed, rows * 60.0 / rpm)
+    return seconds < RESERVE * (needed + took)
+
+
+@dataclass(slots=True)
+class _State:
+    """How a tier stands. `open` is whether requests leave freely, else single ones try it from `until` on; `since` is when
+    it last had capacity, None while it has; times are the loop's."""
+
+    off: bool = False
+    open: bool = False
+    trying: Job | None = None
+    until: float = 0.0
+    pause: float = 0.0
+    since: float | None = None
+
+
+class Tiers:
+    """Which tier each row of a run asks for. On the loop of the run, no threads.
+
+    `rows_left` tells how many rows have no outcome; `clock` gives Unix seconds.
+    """
+
+    def __init__(
+        self, plan: Plan, *, emit: Emit, rows_left: Callable[[], int], clock: Callable[[], float] = time.time
+    ) -> None:
+        self.known = tiers_of(plan)
+        self._plan = plan
+        self._emit = emit
+        self._rows_left = rows_left
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._random = Random()  # noqa: S311  jitter, not a secret
+        self._states = {name: _State(open=name == STANDARD) for name in self.known}
+        self._took = 0.0
+        self._changed = asyncio.Event()
+        self._closed = self._told = self._waits = False
+
+    async def chosen(self, job: Job) -> str | None:
+        """The tier of the next attempt of a row, once it may leave there; None where no tier was chosen.
+
+        Raises GateClosed once `close` was called.
+        """
+        for name, state in self._states.items():
+            last = self._is_last(name)
+            while not state.off and (last or not self._has_waited(job)):
+                if self._closed:
+                    raise GateClosed
+                if state.open or (state.trying is None and self._loop.time() >= state.until):
+                    self._take(job, state)
+                    return name
+                if not last and self._loop.time() >= self._patient_until(job, state):
+                    break
+                await self._wait(job, state, last=last)
+            self._go()
+        return next(reversed(self._states), None)
+
+    def _take(self, job: Job, state: _State) -> None:
+        if state.open:
+            return
+        state.trying = job
+        if state.since is None:
+            self._loop.call_later(UNREFUSED, self._unrefused, job, state)
+
+    def _unrefused(self, job: Job, state: _State) -> None:
+        if state.trying is job and state.since is None:
+            self._opened(state)
+
+    def _has_waited(self, job: Job) -> bool:
+        """Whether a row takes the next tier even if this one has capacity: it has waited long, or time is short."""
+        now, finish = self._loop.time(), self._plan.finish_by
+        if job.tier_since is not None and now >= job.tier_since + self._plan.tier_patience:
+            return True
+        if finish is None:
+            return False
+        left = finish - self._clock()
+        return in_danger(left, self._rows_left(), self._took, self._plan.concurrency, self._plan.rpm)
+
+    def _patient_until(self, job: Job, state: _State) -> float:
+        known = [since for since in (job.tier_since, state.since) if since is not None]
+        return min(known, default=math.inf) + self._plan.tier_patience
+
+    async def _wait(self, job: Job, state: _State, *, last: bool) -> None:
+        """Until the tier may be tried or the row's patience is over; told once as long as nobody can leave."""
+        now = self._loop.time()
+        if job.tier_since is None:
+            job.tier_since = now
+        until = math.inf if state.trying is not None else state.until
+        until = until if last else min(until, self._patient_until(job, state))
+        if state.since is not None and not self._told:
+            self._told = self._waits = True
+            self._emit(Waiting(WaitReason.CAPACITY, None if math.isinf(until) else until, now))
+        changed = self._changed
+        try:
+            async with asyncio.timeout(min(30.0, max(0.0, until - now))):  # --finish-by is looked at from time to time
+                await changed.wait()
+        except TimeoutError:
+            return
+
+    def heard(self, job: Job, answer: Answer, seconds: float) -> float | None:
+        """What the answer to a row says of its tier; for how many seconds it has had no capacity, None where it has."""
+        state = self._states.get(job.tier or "")
+        if state is None:
+            return None
+        if answer.meaning is Meaning.NO_CAPACITY:
+            return self._refused(job, state, answer)
+        if answer.accepted:
+            self._took = seconds if not self._took else self._took + (seconds - self._took) / 16
+        if answer.meaning is Meaning.NO_TIER:
+            state.off = True
+            self._wake()
+        elif answer.status and not answer.down and not answer.throttled:
+            self._opened(state)
+            job.tier_since = None
+        else:
+            self.released(job)
+        return None
+
+    def _refused(self, job: Job, state: _State, answer: Answer) -> float:
+        now = self._loop.time()
+        if state.trying is job or state.open:
+            state.pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, 2 * state.pause))
+            state.until = now + max(answer.retry_after or 0.0, state.pause * self._random.uniform(0.5, 1.0))
+        state.open, state.trying = False, None
+        state.since = now if state.since is None else state.since
+        job.tier_since = now if job.tier_since is None else job.tier_since
+        self._wake()
+        return now - state.since
+
+    def _opened(self, state: _State) -> None:
+        if state.open:
+            return
+        state.open, state.trying, state.since, state.pause = True, None, None, 0.0
+        self._told = False
+        self._go()
+        self._wake()
+
+    def released(self, job: Job) -> None:
+        """The row's attempt says nothing of its tier, or never left."""
+        state = self._states.get(job.tier or "")
+        if state is not None and state.trying is job:
+            state.trying = None
+            self._wake()
+
+    def is_off(self, name: str | None) -> bool:
+        """Whether the model is not offered in that tier."""
+        state = self._states.get(name or "")
+        return state is not None and state.off
+
+    def _is_last(self, name: str) -> bool:
+        """Whether there is no tier behind this one that a row could take."""
+        names = list(self._states)
+        return all(self._states[other].off for other in names[names.index(name) + 1 :])
+
+    def has_another(self, job: Job) -> bool:
+        """Whether there is a tier behind that of the row."""
+        return job.tier in self._states and not self._is_last(job.tier)
+
+    def tell_off(self, job: Job) -> None:
+        """Say once that a tier is off."""
+        said = f"the model is not offered in service tier {job.tier}: rows go in the next one"
+        self._emit(Notice(said, self._loop.time()))
+
+    def close(self) -> None:
+        """Let nobody wait any more."""
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        """Everybody who waits looks again; whoever waits later waits for the next change."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _go(self) -> None:
+        """Requests leave again, in this tier or in the next one."""
+        if self._waits:
+            self._waits = False
+            self._emit(Going(self._loop.time()))

@@ -1,0 +1,117 @@
+"""How a request asks a provider to keep its beginning in a prompt cache, and to read it from there. Pure.
+
+A request is rendered, hashed and kept without any of this; it is added when the request is sent, by splicing bytes.
+`providers/caching.toml` has what is known of which provider and model. The beginning is all before a variable of the prompt.
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
+from hashlib import blake2b
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from batchrun.models import Endpoint
+from batchrun.prompts.request import to_json
+from batchrun.providers import table
+
+BYTES_PER_TOKEN = 4
+_MINIMUM, _SECONDS = 1024, 300.0
+"""Tokens and seconds of a cache that nothing is known of."""
+_OPENING = b'"content":"'
+_ASSISTANT = b'"role":"assistant","content":"'
+_NEXT_MESSAGE = b'"},{"role":"'
+_REST_OF_TEXT = re.compile(rb'(?:[^"\\]|\\.)*', re.DOTALL)
+_NAMES = re.compile(r'"(\w*cache\w*)":')
+_PARTS: Mapping[Endpoint, bytes] = {Endpoint.CHAT: b"text", Endpoint.RESPONSES: b"input_text"}
+"""The type of a block of text, where a message may have blocks."""
+
+
+class Caching(NamedTuple):
+    """One line of the table for an endpoint. `mark` and `options` are JSON members without braces, empty for none; `key`
+    is the name of a member. Nothing below `minimum` tokens is kept, and nothing longer than `seconds` after its last use.
+    """
+
+    key: str | None = None
+    mark: str = ""
+    options: str = ""
+    minimum: int = _MINIMUM
+    seconds: float = _SECONDS
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The members that a request gets."""
+        said = f"{self.mark},{self.options}"
+        return tuple(filter(None, (self.key, *_NAMES.findall(said))))
+
+    def is_kept(self, size: int) -> bool:
+        """Whether a beginning of so many bytes is long enough to be kept, at four bytes a token."""
+        return size >= self.minimum * BYTES_PER_TOKEN
+
+
+def caching_of(dialect: str, model: str | None, endpoint: Endpoint, params: Collection[str]) -> Caching:
+    """What is known of the cache behind a model. Members that the user has typed (`params`) are the user's matter."""
+    line = next((one for one in table("caching")["cache"] if _fits(one, dialect, model or "", endpoint)), None)
+    if line is None:
+        return Caching()
+    options: dict[str, Any] = line.get("options", {})
+    typed = options.keys() & params
+    return Caching(
+        None if line.get("key") in params else line.get("key"),
+        "" if typed or "mark" not in line else to_json(line["mark"])[1:-1],
+        "" if typed or not options else to_json(options)[1:-1],
+        line["minimum"],
+        float(line["seconds"]),
+    )
+
+
+def _fits(line: Mapping[str, Any], dialect: str, model: str, endpoint: Endpoint) -> bool:
+    named = any(fnmatchcase(model, pattern) for pattern in line["models"])
+    return named and dialect in line["dialects"] and endpoint in line["endpoints"]
+
+
+def key_member(name: str, beginning: bytes) -> str:
+    """The member `name` with a hash of the beginning, as JSON without braces."""
+    return f'"{name}":"batchrun-{blake2b(beginning, digest_size=12).hexdigest()}"'
+
+
+def with_members(body: bytes, members: str) -> bytes:
+    """The body, a JSON object that is not empty, with these members as its last."""
+    return b"%b,%b}" % (body.rstrip()[:-1], members.encode())
+
+
+def marked(body: bytes, ends: Sequence[int], mark: str, endpoint: Endpoint) -> bytes:
+    """The body of a rendered prompt with a mark at each of these places, which ascend: each is where a variable begins.
+
+    The text of a message is cut there into blocks, the block before the place bears the mark. Where a message begins with
+    its variable, the message before it is what bears the mark, whole. Places before any text have none.
+    """
+    kind = _PARTS.get(endpoint)
+    if kind is None:
+        return body
+    cuts: dict[int, list[int]] = {}
+    for place in ends:
+        end = place
+        start = body.rfind(_OPENING, 0, end) + len(_OPENING)
+        if start >= len(_OPENING) and not body[start:end].strip():
+            end = body.rfind(_NEXT_MESSAGE, 0, start)
+            start = body.rfind(_OPENING, 0, max(end, 0)) + len(_OPENING)
+        if len(_OPENING) <= start < end and not (
+            endpoint is Endpoint.RESPONSES and body.endswith(_ASSISTANT, 0, start)  # whose blocks bear no mark
+        ):
+            places = cuts.setdefault(start, [])
+            places += [end] if end not in places else []
+    pieces: list[bytes] = []
+    after = 0
+    for start, places in cuts.items():
+        rest = _REST_OF_TEXT.match(body, places[-1])
+        stop = rest.end() if rest else places[-1]
+        blocks = [
+            b'{"type":"%b","text":"%b",%b}' % (kind, body[one:other], mark.encode())
+            for one, other in pairwise([start, *places])
+        ]
+        if stop > places[-1]:
+            blocks.append(b'{"type":"%b","text":"%b"}' % (kind, body[places[-1] : stop]))
+        pieces += [body[after : start - 1], b"[", b",".join(blocks), b"]"]
+        after = stop + 1
+    return b"".join([*pieces, body[after:]])
