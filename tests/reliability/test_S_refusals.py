@@ -33,7 +33,7 @@ QUICK = {"money as 400", "a model that is gone"}
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in RUNS_MATTER]
 )
-async def test_S40_a_refusal_about_the_run_stops_it_at_any_time_and_its_rows_are_pending(
+async def test_S33_a_refusal_about_the_run_stops_it_at_any_time_and_its_rows_are_pending(
     program: Program, name: str
 ) -> None:
     answer, said, most = RUNS_MATTER[name]
@@ -73,7 +73,7 @@ ALWAYS: dict[str, tuple[Answer, str]] = {
 """What never passes, and the beginning of its cause."""
 
 
-async def test_S41_each_refusal_of_a_row_passes_or_fails_it_after_one_call_and_is_grouped_by_its_meaning(
+async def test_S34_each_refusal_of_a_row_passes_or_fails_it_after_one_call_and_is_grouped_by_its_meaning(
     program: Program,
 ) -> None:
     texts = [f"{name}|{number}" for name in [*ONCE, *ALWAYS] for number in range(2)]
@@ -110,7 +110,7 @@ STRICT = {"deepseek": "json_schema", "mistral": "max_completion_tokens"}
 
 
 @pytest.mark.parametrize("profile", STRICT)
-async def test_S42_a_built_in_profile_sends_what_its_provider_takes_and_a_finished_run_is_sent_to_nobody_again(
+async def test_S35_a_built_in_profile_sends_what_its_provider_takes_and_a_finished_run_is_sent_to_nobody_again(
     program: Program, profile: str
 ) -> None:
     program.rows(f"row {number}" for number in range(8))
@@ -132,7 +132,7 @@ async def test_S42_a_built_in_profile_sends_what_its_provider_takes_and_a_finish
         assert len(server.calls) == 8
 
 
-async def test_S43_a_line_of_the_users_decides_what_an_answer_means(program: Program) -> None:
+async def test_S36_a_line_of_the_users_decides_what_an_answer_means(program: Program) -> None:
     program.rows(f"row {number}" for number in range(40))
     Path(program.directory / "batchrun.toml").write_text(
         '[[answers]]\nmeans = "account empty"\nstatus = 403\nsays = "wallet * exhausted"\n'

@@ -6,7 +6,7 @@ from functools import cache
 
 from program import ROOT
 
-CASES = {"K": 17, "F": 12, "S": 32, "I": 16, "X": 18}
+CASES = {"K": 17, "F": 12, "S": 36, "I": 16, "X": 18}
 IDS = [f"{letter}{number}" for letter, count in CASES.items() for number in range(1, count + 1)]
 ROW = re.compile(r"^\| ([KFSIX]\d+) \| (.+?) \| (.+) \|$", re.MULTILINE)
 
