@@ -776,7 +776,11 @@ def test_the_json_of_every_command_is_described(here: Callable[..., Ran]) -> Non
     given(2)
     args = ("-i", "in.jsonl", "-p", "say.md", "-P", "sim", "-o", "out.jsonl")
     assert ran(*args).code == ExitCode.OK
-    typed = {"run --dry-run": ["run", "--dry-run", *args], "plan": ["plan", *args]}
+    typed = {
+        "run --dry-run": ["run", "--dry-run", *args],
+        "plan": ["plan", *args],
+        "show --row ID": ["show", "last", "--row", "1"],
+    }
     for command in told.keys() - {"sim"}:
         said = json.loads(here(*typed.get(command, [command]), "--json").out.splitlines()[0])
         assert said.keys() == told[command], command
