@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
@@ -37,6 +38,10 @@ from batchrun.plan import Plan
 from batchrun.plan.resolve import check_input, check_provider
 from batchrun.plan.sources import gather
 from batchrun.progress import Fold
+from batchrun.report.headless import end_event
+from batchrun.report.observers import Observers
+
+log = logging.getLogger(__name__)
 
 Rows = Any
 """A path, or rows: mappings, dataclasses or texts in any iterable, or a data frame of pandas or Polars."""
@@ -239,17 +244,19 @@ class _Call:
         gathered = gather(options)
         check_input(gathered.settings)
         self._access = check_provider(gathered)
+        self._observers = Observers(gathered.settings)
         self._prepared = prepare(gathered, lambda _: None)
 
     async def to_end(self, *, progress: bool, heard: Callable[[Event], None] = lambda _: None) -> Result:
         """Run to the end; with `progress` a bar shows how far it is."""
         await asyncio.to_thread(self.prepare)
         assert self._prepared is not None
-        prepared, fold = self._prepared, Fold()
+        prepared, fold, observers = self._prepared, Fold(), self._observers
         bar = _Bar() if progress else None
 
         def emit(event: Event) -> None:
             fold(event)
+            observers.hear(event)
             if bar is not None and isinstance(event, RunStarted):
                 bar.start(event)
             heard(event)
@@ -263,7 +270,13 @@ class _Call:
         painting = None if bar is None else loop.create_task(bar.paint(fold))
         try:
             ended = await execute(prepared, self._access, emit, at_hand=at_hand)
+            secrets = () if self._access.key is None else (self._access.key.value,)
+            known = ended.notes
+            ended = await observers.finish(ended, end_event(ended, prepared.run), secrets=secrets)
+            for note in ended.notes[len(known) :]:
+                log.warning("%s", note)
         finally:
+            await observers.close()
             if painting is not None:
                 painting.cancel()
             if bar is not None:

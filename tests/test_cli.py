@@ -129,7 +129,7 @@ def test_batchrun_alone_shows_help_and_is_refused() -> None:
 
 
 def test_every_option_of_a_run_is_a_setting_and_the_reverse() -> None:
-    assert {option.name for option in RUN} == set(OPTIONS) - {"sim"}
+    assert {option.name for option in RUN} == set(OPTIONS) - {"sim", "notify_url"}
     assert {option.name for option in RESUME} < set(OPTIONS)
 
 

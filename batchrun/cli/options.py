@@ -100,6 +100,8 @@ RUN: tuple[SectionOption, ...] = (
     flag(_TALK, "-q --quiet quiet", "Say only to whom rows go, what went wrong, and the sums."),
     flag(_TALK, "--no-progress no_progress", "No bar and no status lines."),
     flag(_TALK, "-v --verbose verbose", "Log to standard error."),
+    value(_TALK, "--notify notify", "CMD", "At the end, run CMD (no shell) with the account as JSON on its standard input."),
+    value(_TALK, "--metrics-file metrics_file", "FILE", "Prometheus metrics every few seconds, for a node exporter (FILE.prom).", completer=complete.files),
     value(_TALK, "--log-file log_file", "FILE", "Log to a file.", completer=complete.files),
     value(_TALK, "--runs-dir runs_dir", "DIR", "Where journals are kept [default: .batchrun beside the output].", completer=complete.files),
 )  # fmt: skip

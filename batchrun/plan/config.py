@@ -21,7 +21,7 @@ from batchrun.plan.profiles import KEY_SOURCES, PRICES
 NAME = "batchrun.toml"
 ONLY_FLAGS = frozenset({"dry_run", "fresh", "insecure_http", "update", "yes"})
 TABLES = frozenset({"columns", "headers", "params", "set", "sim"})
-_PATHS = frozenset({"api_key_file", "ca_file", "log_file", "runs_dir"})
+_PATHS = frozenset({"api_key_file", "ca_file", "log_file", "metrics_file", "runs_dir"})
 _LOOKS_LIKE_KEY = re.compile(r"(\w*api_?)?(key|token|secret)|password")
 OF_PROFILES = {
     *("base_url", "model", "dialect", "requests", "params", "headers", "endpoint", "rpm", "tpm"),
@@ -98,6 +98,11 @@ def _read(path: Path, known: frozenset[str] | None, *, trusted: bool) -> ConfigF
         options = _plain({key: value for key, value in table.items() if key in ("runs_dir", "runs-dir")}, path)
     else:
         options = _options(table, known, path)
+    if "notify" in options and not trusted:
+        raise RefusedError(
+            f"notify in {path}: a directory may not say which commands run",
+            f"type --notify, or set it in {user_file()}",
+        )
     if "post" in options:
         options["post"] = _functions(options["post"], path, trusted=trusted)
     own_profiles = {name: _profile(name, own, path, trusted) for name, own in profiles.items()}

@@ -269,14 +269,15 @@ def access(plan: Plan, gathered: Gathered) -> Access:
 
 
 def _access(base_url: str, headers: Mapping[str, str], gathered: Gathered) -> Access:
+    hidden = [gathered.settings.notify_url or ""]
     if gathered.profile.simulated:
-        return Access(None, {}, Mask())
+        return Access(None, {}, Mask(hidden))
     own = bool(_AUTHENTICATION & {name.lower() for name in headers})
     optional = own or gathered.profile.key_optional or is_loopback(base_url) or gathered.settings.dry_run
     key = find_key(gathered.profile, needed=not optional)
     secrets = secrets_of(headers, os.environ)
     check_secrecy(base_url, secret=bool(key or secrets), insecure_http=gathered.settings.insecure_http)
-    mask = Mask([*secrets, *([key.value] if key else [])])
+    mask = Mask([*hidden, *secrets, *([key.value] if key else [])])
     return Access(key, expand_headers(headers, os.environ), mask)
 
 

@@ -4,6 +4,7 @@ import codecs
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, cast
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -173,6 +174,19 @@ def _filled(value: object) -> object:
     return value
 
 
+def _webhook(value: object) -> str:
+    """An address that a document is posted to. What is wrong is said without it: it may be a secret."""
+    url = str(value).strip()
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not url.isprintable() or " " in url:
+        raise ValueError("must be an https:// address (http:// on this machine)")
+    return url
+
+
 Text = Annotated[str, BeforeValidator(_filled)]
 Duration = Annotated[float, BeforeValidator(_duration)]
 Rate = Annotated[float, BeforeValidator(_rate)]
@@ -266,6 +280,9 @@ class Settings(BaseSettings):
     no_progress: bool = False
     verbose: bool = False
     log_file: Text | None = None
+    metrics_file: Text | None = None
+    notify: Text | None = None
+    notify_url: Annotated[str, BeforeValidator(_webhook)] | None = Field(default=None, repr=False)
 
     @classmethod
     def settings_customise_sources(

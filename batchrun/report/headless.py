@@ -34,6 +34,7 @@ from batchrun.progress import Fold
 from batchrun.registry import RunFile
 from batchrun.report import logbook, outlooks, pages, words
 from batchrun.report.faces import JsonLines, choose, plain
+from batchrun.report.observers import Observers
 
 PAINT_EVERY = 0.2
 JSON_EVERY = 1.0
@@ -66,7 +67,8 @@ def run(gathered: Gathered, access: Access) -> ExitCode:
 def plan(gathered: Gathered, access: Access | None, *, pilot: int | None) -> ExitCode:
     """What a run would send, cost and take; with a pilot, from what so many of its rows did. Raises BatchrunError."""
     settings = gathered.settings
-    with Headless(settings.model_copy(update={"as_json": False})) as headless:
+    quiet = {"as_json": False, "metrics_file": None, "notify": None, "notify_url": None}
+    with Headless(settings.model_copy(update=quiet)) as headless:
         if pilot is None or access is None:
             return headless.plan(gathered, as_json=settings.as_json)
         with closing(prepare(gathered, headless.emit)) as prepared:
@@ -89,18 +91,24 @@ def go_on(  # noqa: PLR0913  what is to be sent again, each by name
     prepared, gathered = prepare_resume(reference, flags, failed=failed, cause=cause, chosen=chosen)
     try:
         access = admit(prepared.plan, gathered)
+        headless = Headless(gathered.settings)
     except BaseException:
         prepared.close()
         raise
-    with Headless(gathered.settings) as headless:
+    with headless:
         return headless.finish(prepared, access)
 
 
 def post(reference: str, flags: dict[str, Any], prepare_log: Callable[[Gathered], None]) -> ExitCode:
     """The replies of a journaled run through other functions, and its output again. Raises BatchrunError."""
     prepared, gathered = prepare_post(reference, flags)
-    prepare_log(gathered)
-    with Headless(gathered.settings) as headless:
+    try:
+        prepare_log(gathered)
+        headless = Headless(gathered.settings)
+    except BaseException:
+        prepared.close()
+        raise
+    with headless:
         return headless.finish(prepared, None)
 
 
@@ -114,6 +122,7 @@ class Headless:
         hasty = partial(_hasty, self._signals)
         self._face = choose(settings, environ=os.environ, gone=self._gone, given_up=hasty)
         self._run: Run | None = None
+        self._observers = Observers(settings)
         self._drain = settings.drain
         self._unheard: Ending | None = None
         self._logs = settings.verbose or settings.log_file is not None
@@ -127,6 +136,7 @@ class Headless:
     def emit(self, event: Event) -> None:
         """Every event passes here, in order."""
         self._fold(event)
+        self._observers.hear(event)
         if self._logs:
             logbook.record(event)
         self._face.hear(event)
@@ -201,8 +211,16 @@ class Headless:
                 run.stop(self._unheard, drain=self._drain)
 
         try:
-            return await execute(prepared, access, self.emit, at_hand=at_hand, stream=stream)
+            ended = await execute(prepared, access, self.emit, at_hand=at_hand, stream=stream)
+            met, secrets = len(self._signals), () if access is None or access.key is None else (access.key.value,)
+            return await self._observers.finish(
+                ended,
+                end_event(ended, prepared.run),
+                secrets=secrets,
+                given_up=lambda: len(self._signals) > met,
+            )
         finally:
+            await self._observers.close()
             painting.cancel()
             self._face.paint(self._fold.snapshot(loop.time()))
 

@@ -30,6 +30,8 @@ from batchrun.plan.sources import Gathered, gather
 from batchrun.progress import Fold, Progress
 from batchrun.registry import RunFile
 from batchrun.report import outlooks
+from batchrun.report.headless import end_event
+from batchrun.report.observers import Observers
 from batchrun.report.requests import title_of
 from batchrun.tui.desk import Again, Bounds, Foreseen, Fresh, Phase, Point, Sight, Task, Trouble
 
@@ -54,6 +56,7 @@ class Session:
         self._run: Run | None = None
         self._prepared: Prepared | None = None
         self._access: Access | None = None
+        self._observers: Observers | None = None
         self._taken = 0
         self._trouble: Trouble | None = None
         self._stop: Ending | None = None
@@ -92,6 +95,10 @@ class Session:
         assert self._access is not None
         try:
             ended = await execute(prepared, self._access, self._emit, at_hand=self._at_hand)
+            if self._observers is not None:
+                secrets = () if self._access.key is None else (self._access.key.value,)
+                ended = await self._observers.finish(ended, end_event(ended, prepared.run), secrets=secrets)
+                self._notices.extend(printable(self._masked(note), 300) for note in ended.notes)
         except BatchrunError as error:
             self._fail(error, error.exit_code)
         else:
@@ -117,6 +124,8 @@ class Session:
             gathered = gather(task.flags)
             check_input(gathered.settings)
             self._access = check_provider(gathered)
+            if task.only is None:
+                self._observers = Observers(gathered.settings)
             return prepare(gathered, self._emit, only=task.only)
         found, gathered = prepare_resume(
             task.reference, dict(task.flags), failed=task.failed, cause=task.cause, only=task.only
@@ -126,6 +135,7 @@ class Session:
     def _admitted(self, prepared: Prepared, gathered: Gathered) -> Prepared:
         try:
             self._access = access(prepared.plan, gathered)
+            self._observers = Observers(gathered.settings)
         except BaseException:
             prepared.close()
             raise
@@ -133,6 +143,8 @@ class Session:
 
     def _emit(self, event: Event) -> None:
         self._fold(event)
+        if self._observers is not None:
+            self._observers.hear(event)
         if isinstance(event, IntakeProgress):
             self._taken = event.rows
             if self._stop is not None:
