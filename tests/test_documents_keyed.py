@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from documents import assert_unchanged, rewritten, segments, texts, variants
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from translate.storage import properties
 
@@ -165,6 +165,9 @@ def test_a_text_that_a_plain_scalar_cannot_hold_is_quoted(value: str):
     st.dictionaries(st.from_regex("[a-z]{1,4}", fullmatch=True), st.tuples(wild, wild), min_size=1),
     st.sampled_from(["'", '"', "|", ">", None]),
 )
+@example({"one": ("0", "0"), "other": ("0", "0")}, None)
+@example({"a": (" 0", "0")}, "|")
+@example({"a": ("\n 0\n1", "0\n1")}, "|")
 def test_generated_yaml_has_exactly_the_new_texts(pairs: dict[str, tuple[str, str]], style: str | None):
     data = yaml.safe_dump(
         {name: old for name, (old, _) in pairs.items()}, default_style=style, allow_unicode=True, sort_keys=False

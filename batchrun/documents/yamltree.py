@@ -20,7 +20,9 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CATEGORIES = frozenset({"zero", "one", "two", "few", "many", "other"})
 _TEXT = "tag:yaml.org,2002:str"
 _PROPERTIES = re.compile(r"(?:[&!]\S*[ \t\r\n]+)+")
-_BODY = re.compile(r"[|>][^\r\n]*(\r?\n)")
+_BODY = re.compile(r"[|>]([^\r\n]*)(\r?\n)")
+_STATED = re.compile(r"[-+]?[1-9]")
+"""A block that states its indentation: its first line may begin with blanks that are text."""
 _UNSAFE = re.compile(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|[\u2028\u2029]")
 _INDICATORS = frozenset("-?:,[]{}#&*!|>'\"%@`=<~")
 _SPELLED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t"}
@@ -134,7 +136,8 @@ class YamlTree:
             at = body.end() if body else len(raw)
             lines = re.compile(r"(?:[ \t]*\r?\n)*([ \t]*)").match(raw, at)
             kept = text.rstrip("\n")
-            place = _Place(style, flow, lines[1] if lines else "", text[len(kept) :], start)
+            stated = body is None or _STATED.match(body[1])
+            place = _Place(style, flow, lines[1] if lines and not stated else "", text[len(kept) :], start)
             start, text = start + at, kept
             if not text.strip():
                 end = start
@@ -172,9 +175,9 @@ class YamlTree:
 
 
 def _is_plural(leaves: list[_Leaf]) -> bool:
-    """Whether these are all values of a mapping, under CLDR's categories, none of them a block."""
+    """Whether these are all values of a mapping with a name, under CLDR's categories, none of them a block."""
     holder, keys = leaves[0].holder, {leaf.key for leaf in leaves}
-    if holder is None or len(leaves) < 2 or holder.values != len(leaves):
+    if holder is None or not holder.path or len(leaves) < 2 or holder.values != len(leaves):
         return False
     plain = all(leaf.segment.style.style not in ("|", ">") for leaf in leaves)
     return plain and "other" in keys and keys <= _CATEGORIES
