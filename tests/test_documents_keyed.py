@@ -168,6 +168,8 @@ def test_a_text_that_a_plain_scalar_cannot_hold_is_quoted(value: str):
 @example({"one": ("0", "0"), "other": ("0", "0")}, None)
 @example({"a": (" 0", "0")}, "|")
 @example({"a": ("\n 0\n1", "0\n1")}, "|")
+@example({"b": ("0\x85", "\x1b"), "a": ("0", "0")}, "|")
+@example({"b": ("0\u2028", "0"), "a": ("0", "0")}, "|")
 def test_generated_yaml_has_exactly_the_new_texts(pairs: dict[str, tuple[str, str]], style: str | None):
     data = yaml.safe_dump(
         {name: old for name, (old, _) in pairs.items()}, default_style=style, allow_unicode=True, sort_keys=False
@@ -176,8 +178,9 @@ def test_generated_yaml_has_exactly_the_new_texts(pairs: dict[str, tuple[str, st
     values = iter([new for _, new in pairs.values()])
     after = yaml.safe_load(rewritten("yaml", data, lambda _: next(values)).decode())
     old = yaml.safe_load(data.decode())
-    assert {name: text.rstrip("\n") for name, text in after.items()} == {
-        name: pairs[name][1].rstrip("\n") for name in old
+    ends = "\n\u2028\u2029"
+    assert {name: text.rstrip(ends) for name, text in after.items()} == {
+        name: pairs[name][1].rstrip(ends) for name in old
     }
 
 

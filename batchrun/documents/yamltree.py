@@ -24,6 +24,8 @@ _BODY = re.compile(r"[|>]([^\r\n]*)(\r?\n)")
 _STATED = re.compile(r"[-+]?[1-9]")
 """A block that states its indentation: its first line may begin with blanks that are text."""
 _UNSAFE = re.compile(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|[\u2028\u2029]")
+_BREAKS = "\n\u2028\u2029"
+"""What YAML 1.1 takes for the end of a line, beside CR and NEL, which it reads as LF."""
 _INDICATORS = frozenset("-?:,[]{}#&*!|>'\"%@`=<~")
 _SPELLED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t"}
 _START = yaml.Mark("", 0, 0, 0, None, 0)
@@ -131,11 +133,11 @@ class YamlTree:
         place = _Place(style, flow, whole=start)
         if style in ("|", ">"):
             raw = self._content[start:end]
-            end = start + len(raw.rstrip("\r\n \t"))
+            end = start + len(raw.rstrip(f"{_BREAKS}\r\x85 \t"))
             body = _BODY.match(raw)
             at = body.end() if body else len(raw)
             lines = re.compile(r"(?:[ \t]*\r?\n)*([ \t]*)").match(raw, at)
-            kept = text.rstrip("\n")
+            kept = text.rstrip(_BREAKS)
             stated = body is None or _STATED.match(body[1])
             place = _Place(style, flow, lines[1] if lines and not stated else "", text[len(kept) :], start)
             start, text = start + at, kept
