@@ -20,8 +20,8 @@ _FENCE = re.compile(
 _CHANNEL = re.compile(r"<\|channel\|>\s*(?P<name>\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call)\|>(?:<\|start\|>assistant)?|<\|start\|>assistant")
 _BARE_CHANNELS = re.compile(r"\s*analysis(?=[^a-z])(?P<thinking>.*)assistantfinal(?P<answer>.*)", re.DOTALL)
-THINKING_STARTS = frozenset("<[◁ \t\r\na")
-"""The characters that a text with thinking before its answer begins with, and a blank one."""
+THINKING_STARTS = ("<", "[", "◁", " ", "\t", "\r", "\n", "analysis")
+"""What a text with thinking before its answer begins with, and a blank one."""
 THINKING_ENDS = "think>"
 """What a text has in it whose thinking has no opening mark."""
 # A value of its own, unlike a bracket in prose: what can follow its opening.
@@ -52,7 +52,7 @@ def split(text: str) -> Text:
     An opening mark that nothing closes makes all of the rest thinking. A closing mark that nothing opened counts only
     at the end of a line or at its beginning, since an answer may speak of it.
     """
-    if text[:1] not in THINKING_STARTS and THINKING_ENDS not in text:
+    if not text.startswith(THINKING_STARTS) and THINKING_ENDS not in text:
         return Text(None, text)
     opened, lone = _marks()
     thoughts: list[str] = []

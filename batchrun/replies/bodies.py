@@ -187,7 +187,7 @@ def _chat_choice(choice: dict[str, Any]) -> _Said | str:
     calls = message.get("tool_calls") or message.get("function_call")
     refusal = message.get("refusal")
     if type(content) is str and content and not calls and not refusal:
-        if content[0] not in THINKING_STARTS and (">" not in content or THINKING_ENDS not in content):
+        if not content.startswith(THINKING_STARTS) and (">" not in content or THINKING_ENDS not in content):
             return _Said(content, content, finish, flags)
         return _said(content, None, None, finish=finish, flags=flags, message=message)
     if is_array(content):
