@@ -298,11 +298,16 @@ def _why(ended: RunEnded, run: RunFile) -> list[str]:
 
 def last_word(ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool, why: Sequence[str] = ()) -> None:
     """How it ended, in one coloured line; why rows failed and what mends that; what was written; last the account."""
-    lines = list(why)
-    if ended.exit_code not in (ExitCode.OK, ExitCode.ROWS_FAILED) and ended.message:
-        lines.append(f"stopped: {printable(ended.message, 2000)}")
-        if ended.hint:
-            lines.append(f"next: {printable(ended.hint, 1000)}")
+    said, colour = words.outcome(ended.totals, ended.exit_code)
+    stopped = ended.exit_code not in (ExitCode.OK, ExitCode.ROWS_FAILED) and ended.message
+    if stopped:
+        how = "waiting" if ended.exit_code is ExitCode.WAITING else "stopped"
+        said = f"{how}: {printable(ended.message or '', 2000)}"
+    first = click.style(said, fg=colour, bold=True) if _coloured(stream) else said
+    lines = [first] if stopped or not quiet else []
+    if stopped and ended.hint:
+        lines.append(f"next: {printable(ended.hint, 1000)}")
+    lines += why
     lines += [printable(note, 500) for note in ended.notes]
     if not quiet:
         lines += [f"wrote {printable(name)}" for name in ended.files]
@@ -318,8 +323,6 @@ def last_word(ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool, why
     command = _going_on(ended, run)
     if command is not None:
         lines[-1] += f"; go on with: {command}"
-    said, colour = words.outcome(ended.totals, ended.exit_code)
-    lines.insert(0, click.style(said, fg=colour, bold=True) if _coloured(stream) else said)
     with contextlib.suppress(OSError):
         for line in lines:
             print(f"batchrun: {line}", file=stream, flush=True)
