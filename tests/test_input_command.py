@@ -79,6 +79,28 @@ def test_a_run_under_the_earlier_default_name_goes_on_and_pays_nothing_again() -
 BLANK = '{"id":1,"text":"a"}\n{"id":2,"text":""}\n{"id":3,"text":" \\n"}\n{"id":4,"text":""}\n'
 
 
+def test_a_table_beside_a_file_of_the_same_name_is_a_run_of_its_own() -> None:
+    Path("in.jsonl").write_text('{"text": "of the file"}\n')
+    Path("in.csv").write_text("text\nof the table\n")
+    ran("-i", "in.jsonl")
+    assert "wrote in.p.csv" in ran("-i", "in.csv")
+    assert [row["text"] for row in rows_of("in.p.jsonl")] == ["of the file"]
+
+
+def test_another_file_does_not_take_the_place_of_rows_that_are_done() -> None:
+    for place in ("a", "b"):
+        Path(place).mkdir()
+        Path(place, "in.csv").write_text(f"text\nof {place}\nand {place}\n")
+    ran("-i", "a/in.csv")
+    said = ran("-i", "b/in.csv", code=2)
+    assert "over a/in.csv, of which no row is in b/in.csv: 2 rows already done would leave the output" in said
+    assert "of a" in Path("in.p.csv").read_text()
+    Path("a/in.csv").rename("moved.csv")
+    assert "finished: 2 of 2" in ran("-i", "moved.csv", "-o", "in.p.csv")
+    ran("-i", "b/in.csv", "--update")
+    assert "of a" not in Path("in.p.csv").read_text()
+
+
 def test_blank_texts_are_said_and_sent_unless_something_else_is_chosen() -> None:
     Path("in.jsonl").write_text(BLANK)
     assert "3 rows (line 2 …): the text is blank, and sent" in ran("-i", "in.jsonl", "-o", "sent.jsonl")

@@ -25,7 +25,7 @@ from batchrun.errors import RefusedError
 from batchrun.events import Emit, IntakeProgress, Notice
 from batchrun.journal import Drift, Journal, Lock, Meta
 from batchrun.models import Kind
-from batchrun.plan import Plan, drift_text, plan_from_json, plan_to_json
+from batchrun.plan import Plan, drift_text, patterns, plan_from_json, plan_to_json
 from batchrun.plan.blanks import blanks_of
 from batchrun.plan.inputs import check_rows_used, open_rows
 from batchrun.plan.outputs import STREAM, check_output, default_format, is_device, written_beside
@@ -166,9 +166,9 @@ def planned(gathered: Gathered, source: Input, prompt: Prompt | None, emit: Emit
 
 
 def _under_earlier_name(plan: Plan, settings: Settings, emit: Emit) -> Plan:
-    """The plan of the run that belongs to the earlier default name, `….jsonl` for every input, where there is one and
-    none with today's name: a changed default must not pay for the rows again. Raises StorageError where a damaged
-    journal may be its."""
+    """The plan of the run that belongs to the earlier default name, `….jsonl` for every input, where there is one that
+    read this input and none with today's name: a changed default must not pay for the rows again. Raises StorageError
+    where a damaged journal may be its."""
     if settings.output is not None or settings.format is not None or settings.fresh:
         return plan
     if plan.output_format != default_format(plan.kind, plan.input_format) or plan.output_format == "jsonl":
@@ -177,9 +177,12 @@ def _under_earlier_name(plan: Plan, settings: Settings, emit: Emit) -> Plan:
     directory = registry.directory_for(plan.output, settings.runs_dir)
     if registry.of_output(output, directory) is not None:
         return plan
-    if registry.of_output(earlier, directory) is None:
+    found = registry.of_output(earlier, directory)
+    if found is None:
         registry.refuse_damaged(earlier, directory)
         return plan
+    if Path(plan_from_json(found.meta.plan).input).name != Path(plan.input).name:
+        return plan  # `in.jsonl` has that output name too, and it is no row of `in.csv` that would be paid for again
     said = f"going on with the run of {earlier}, the default name of earlier versions: --output {output} begins another"
     emit(Notice(said, time.monotonic()))
     return replace(plan, output=str(earlier), output_format="jsonl")
@@ -313,10 +316,22 @@ def _amended(prepared: Prepared) -> Meta:
 
 
 def _check_drift(prepared: Prepared, drift: Drift, *, update: bool) -> None:
-    """Paid replies are never replaced by the way. Rows that nothing was paid for follow the new request."""
-    if not drift.changed_done or update:
+    """Paid replies are never replaced by the way, nor does another file take the place of one of which no row is left
+    (`a/rows.csv` and `b/rows.csv` have one default output). Rows that nothing was paid for follow the new request."""
+    if update:
         return
-    old = plan_from_json(prepared.run.meta.plan)
+    old, before = plan_from_json(prepared.run.meta.plan), prepared.journal.totals
+    other_file = (
+        not patterns.is_pattern(old.output) and Path(old.input).resolve() != Path(prepared.plan.input).resolve()
+    )
+    if other_file and before.done and drift.absent == before.rows:
+        raise RefusedError(
+            f"{prepared.plan.output} belongs to run {prepared.run.id} over {old.input}, of which no row is in "
+            f"{prepared.plan.input}: {counted(before.done)} already done would leave the output",
+            "choose another --output, or replace them with --update",
+        )
+    if not drift.changed_done:
+        return
     what = drift_text(old, prepared.plan) or "the input"
     lines = ", ".join(str(line) for line, _ in drift.examples)
     raise DriftError(
