@@ -102,6 +102,7 @@ RUN: tuple[SectionOption, ...] = (
     flag(_TALK, "-v --verbose verbose", "Log to standard error."),
     value(_TALK, "--notify notify", "CMD", "At the end, run CMD (no shell) with the account as JSON on its standard input."),
     value(_TALK, "--metrics-file metrics_file", "FILE", "Prometheus metrics every few seconds, for a node exporter (FILE.prom).", completer=complete.files),
+    flag(_TALK, "--otel otel", "Send OpenTelemetry spans and metrics by OTLP (the extra otel)."),
     value(_TALK, "--log-file log_file", "FILE", "Log to a file.", completer=complete.files),
     value(_TALK, "--runs-dir runs_dir", "DIR", "Where journals are kept [default: .batchrun beside the output].", completer=complete.files),
 )  # fmt: skip

@@ -281,6 +281,7 @@ class Settings(BaseSettings):
     verbose: bool = False
     log_file: Text | None = None
     metrics_file: Text | None = None
+    otel: bool = False
     notify: Text | None = None
     notify_url: Annotated[str, BeforeValidator(_webhook)] | None = Field(default=None, repr=False)
 

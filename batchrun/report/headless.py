@@ -67,7 +67,7 @@ def run(gathered: Gathered, access: Access) -> ExitCode:
 def plan(gathered: Gathered, access: Access | None, *, pilot: int | None) -> ExitCode:
     """What a run would send, cost and take; with a pilot, from what so many of its rows did. Raises BatchrunError."""
     settings = gathered.settings
-    quiet = {"as_json": False, "metrics_file": None, "notify": None, "notify_url": None}
+    quiet = {"as_json": False, "metrics_file": None, "otel": False, "notify": None, "notify_url": None}
     with Headless(settings.model_copy(update=quiet)) as headless:
         if pilot is None or access is None:
             return headless.plan(gathered, as_json=settings.as_json)

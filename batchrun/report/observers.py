@@ -1,4 +1,4 @@
-"""Who is told of a run beside its face, as the settings say: the metrics file, and at the end a command or an address.
+"""Who is told of a run beside its face, as the settings say: the metrics file, OpenTelemetry, and at the end a command or an address.
 
 Every way to run (`headless`, the app) makes one `Observers`, hands it each event, and lets it `finish`. Where the
 settings name nobody it does nothing.
@@ -10,12 +10,16 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from batchrun.display import printable
 from batchrun.events import Event, RunEnded, RunStarted
 from batchrun.plan.settings import Settings
 from batchrun.progress import Fold
 from batchrun.report import notify, prometheus
+
+if TYPE_CHECKING:
+    from batchrun.report.telemetry import Telemetry
 
 WRITE_EVERY = 5.0
 """Seconds between two writes of the metrics file; node exporters are scraped every 15 or 60."""
@@ -30,6 +34,11 @@ class Observers:
         notify.check(settings)
         if self._file is not None:
             prometheus.check_place(self._file)
+        self._telemetry: Telemetry | None = None
+        if settings.otel:
+            from batchrun.report import telemetry  # noqa: PLC0415  the extra `otel`, only where it is wanted
+
+            self._telemetry = telemetry.Telemetry()
         self._fold = Fold()
         self._run = ""
         self._writing: asyncio.Task[None] | None = None
@@ -37,6 +46,8 @@ class Observers:
 
     def hear(self, event: Event) -> None:
         """Every event, in order; from the start of the run on the loop."""
+        if self._telemetry is not None:
+            self._telemetry.hear(event)
         if self._file is None:
             return
         self._fold(event)
@@ -59,11 +70,14 @@ class Observers:
         if self._file is not None and self._run:
             await self.close()
             await self._write(self._file)
+        unsent = None if self._telemetry is None else await asyncio.to_thread(self._telemetry.close)
         hidden = (*secrets, self._settings.notify_url)
         environ = {
             name: value for name, value in os.environ.items() if not any(each and each in value for each in hidden)
         }
         troubles = await notify.tell(self._settings, account, ended.exit_code, environ=environ, given_up=given_up)
+        if unsent is not None:
+            troubles.insert(0, f"--otel failed: {printable(unsent, 300)}")
         if self._trouble is not None:
             troubles.insert(0, self._trouble)
         return replace(ended, notes=(*ended.notes, *troubles)) if troubles else ended
