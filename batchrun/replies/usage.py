@@ -6,7 +6,7 @@ unknown rather than zero, because sums must not pretend.
 
 import math
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple, TypeGuard, cast
 
 from batchrun import providers
@@ -25,16 +25,16 @@ Path = tuple[str, ...]
 
 
 class _Shape(NamedTuple):
-    """One way to state usage. `members` are the names to look for, by the object that they are in ('' for usage); `bare`
-    are those of a usage that states nothing but its sums."""
+    """One way to state usage. `members` are the names to look for, by the object that they are in ('' for usage); `priced` is
+    whether what was charged may be stated."""
 
     when: frozenset[str]
     input: str
     output: str
     total: str
     beside: frozenset[str]
-    bare: frozenset[str]
     members: tuple[tuple[str, dict[str, str]], ...]
+    priced: bool = True
 
 
 class _Cost(NamedTuple):
@@ -51,18 +51,15 @@ def usage_of(body: dict[str, Any]) -> Usage | None:
     usage = body.get("usage")
     if not is_object(usage):
         return None
-    for shape in _shapes():
-        if shape.when <= usage.keys():
-            break
-    else:
+    shape = _shape_of(tuple(usage))
+    if shape is None:
         return None
     given, made = usage[shape.input], usage.get(shape.output)
     if made is None:
         made = _rest(usage, shape, given)
     if not (_is_count(given) and _is_count(made)):
         return None
-    bare = usage.keys() <= shape.bare
-    kinds = {} if bare else _kinds(usage, shape)
+    kinds = _kinds(usage, shape) if shape.members else {}
     if kinds and shape.beside:
         given += sum(kinds.get(kind, 0) for kind in ("cached", "written") if kind in shape.beside)
         made += kinds.get("reasoning", 0) if "reasoning" in shape.beside else 0
@@ -70,7 +67,7 @@ def usage_of(body: dict[str, Any]) -> Usage | None:
     if _is_count(total) and total > given + made:
         made = total - given
     parts = kinds and {kind: count for kind, count in kinds.items() if count <= (given if kind in _OF_INPUT else made)}
-    cost = None if bare else _cost(usage)
+    cost = _cost(usage) if shape.priced else None
     stated = Usage(given, made, parts.pop("cached", 0), parts.pop("reasoning", 0), tier=_tier(body, usage))
     if parts or cost is not None:
         stated = stated._replace(**parts, charged=cost)
@@ -174,7 +171,21 @@ def _shape(line: dict[str, Any]) -> _Shape:
     members = tuple((parent, dict(names)) for parent, names in inside.items())
     beside = frozenset(line.get("beside", ()))
     sums = line["input"], line["output"], line.get("total", "")
-    return _Shape(frozenset(line["when"]), *sums, beside, frozenset(sums), members)
+    return _Shape(frozenset(line["when"]), *sums, beside, members)
+
+
+@lru_cache(256)
+def _shape_of(names: tuple[str, ...]) -> _Shape | None:
+    """How a usage with members of these names is read: most replies of a run have the same. Only what is there is looked for."""
+    shape = next((shape for shape in _shapes() if shape.when <= set(names)), None)
+    if shape is None:
+        return None
+    members = [
+        (parent, kinds)
+        for parent, kinds in shape.members
+        if parent in names or (not parent and kinds.keys() & set(names))
+    ]
+    return shape._replace(members=tuple(members), priced=any(cost.member[0] in names for cost in _costs()))
 
 
 @cache
