@@ -133,6 +133,20 @@ def test_a_segment_that_fails_keeps_its_source_and_is_listed(capsys: pytest.Capt
     assert "fails the check placeholders (line 2)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("name", "output"), [("messages.po", "pl.po"), ("a.xlf", "pl.xlf")])
+def test_a_unit_that_fails_stays_without_a_translation_and_is_filled_by_the_next_run(name: str, output: str):
+    Path(name).write_text(FILES[name], encoding="utf-8", newline="")
+    with translator(lambda text: "") as provider:
+        assert translate(provider, name, output) == 3
+        assert Path(output).read_text(encoding="utf-8") == FILES[name]
+        failed = len(Path(output).with_suffix(".errors.jsonl").read_text(encoding="utf-8").splitlines())
+        provider.translate = shout
+        provider.calls.clear()
+        assert translate(provider, output, f"again-{output}") == 0
+    assert failed == len(provider.calls) > 1
+    assert Path(f"again-{output}").read_text(encoding="utf-8") != FILES[name]
+
+
 def test_a_text_that_would_damage_the_document_is_not_spliced():
     with translator(lambda text: text.upper().replace("<B>", "<b>").replace("</B>", "</b") + " & more") as provider:
         Path("strings.xml").write_text('<resources><string name="a">x <b>y</b></string></resources>', encoding="utf-8")
@@ -370,7 +384,7 @@ COMMANDS = re.findall(
 
 
 def test_the_manual_has_a_command_for_every_format():
-    assert len(COMMANDS) == 18
+    assert len(COMMANDS) == 19
 
 
 @pytest.mark.parametrize("command", COMMANDS)

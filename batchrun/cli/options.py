@@ -44,6 +44,7 @@ RUN: tuple[SectionOption, ...] = (
     value(_INPUT, "--sample sample", "N", "Send only N rows from all over the input."),
     value(_INPUT, "--existing existing", "WHICH", "Translations that a document has already: keep, fuzzy or all [default: keep].", completer=complete.one_of("keep", "fuzzy", "all")),
     value(_INPUT, "--target-language target_language", "CODE", "What a document is translated into [default: the variable language]."),
+    value(_INPUT, "--split split", "TOKENS", "Send texts of a document that are longer in pieces: auto, or a number of tokens.", completer=complete.one_of("auto")),
     value(_INPUT, "--blank blank", "WHAT", "Rows whose text is blank: skip them, copy the blank, or send [default: send, and say so].", completer=complete.one_of("skip", "copy", "send")),
     flag(_INPUT, "--skip-invalid skip_invalid", "Record invalid lines as skipped instead of refusing the input."),
     value(_OUTPUT, "-o --output output", "FILE", "Where the rows or the document go, or -; DIR/{path} for a tree [default: INPUT.PROMPT.jsonl, or as the input].", completer=complete.files),
@@ -124,7 +125,7 @@ _NOT_RESUMED = {
         "output_column",
         "update",
     ),
-    *("fresh", "model", "endpoint", "params", "dry_run", "existing", "target_language"),
+    *("fresh", "model", "endpoint", "params", "dry_run", "existing", "target_language", "split"),
 }
 RESUME = tuple(option for option in RUN if option.name not in _NOT_RESUMED)
 

@@ -8,6 +8,7 @@ nothing of rows, prompts or the journal.
     Document          bytes of one format: its segments under lasting names, and the bytes with some of them replaced
     code_of           the code of a language given by name
     CHECKS, failed    checks of a translation against its source
+    split             a long text in pieces that joined are the text again
     misfit            why a text would damage a document in the place of a segment
 """
 
@@ -17,6 +18,7 @@ from batchrun.documents.document import FORMATS, Document, Entry, unwritable
 from batchrun.documents.fit import misfit
 from batchrun.documents.plurals import code_of
 from batchrun.documents.segment import DocumentError, Existing, Kind, Plural, Segment, Status, Value
+from batchrun.documents.splitting import Piece, split
 
 __all__ = [
     "CHECKS",
@@ -26,6 +28,7 @@ __all__ = [
     "Entry",
     "Existing",
     "Kind",
+    "Piece",
     "Plural",
     "Refusal",
     "Segment",
@@ -37,6 +40,7 @@ __all__ = [
     "maximum",
     "misfit",
     "refusal",
+    "split",
     "suffix_of",
     "unwritable",
 ]

@@ -124,20 +124,36 @@ class _Rows:
         self.done = self.failed = 0
 
     def values(self) -> Iterator[tuple[str, Value]]:
-        """Names and values in the order of the document."""
+        """Names and values in the order of the document. A text in pieces is one value, if all of them are done."""
+        parts: list[tuple[dict[str, Any], Value]] = []
         for _, fields, record in self.source:
+            if fields.get("part", 1) == 1:
+                parts = []
             if record.state is State.DONE:
                 value = orjson.loads(self._value_of(self._plan, record))
                 said = _damage(fields, value)
+                parts.append((fields, value))
+                whole = len(parts) == fields.get("parts", 1)
+                if said is None and whole and len(parts) > 1:
+                    fields, value = _joined(parts)  # noqa: PLW2901  the row that ends the text
+                    said = _damage(fields, value)
                 if said is None:
                     self.done += 1
-                    yield str(fields["segment"]), value
+                    if whole:
+                        yield str(fields["segment"]), value
                     continue
+                parts.clear()
                 record = record._replace(cause="does not fit the document", message=said, final=True)  # noqa: PLW2901  told as it is
             elif record.state not in (State.FAILED, State.SKIPPED):
                 continue
             self.failed += 1
             self._errors.write(self._line_of(self._plan, record).encode() + b"\n")
+
+
+def _joined(parts: list[tuple[dict[str, Any], Value]]) -> tuple[dict[str, Any], str]:
+    """The row of a text that was sent in pieces, and its value: the pieces with the blanks between them as they were."""
+    text = "".join(f"{fields['text']}{fields['gap']}" for fields, _ in parts)
+    return parts[0][0] | {"text": text}, "".join(f"{value}{fields['gap']}" for fields, value in parts)
 
 
 def _damage(fields: dict[str, Any], value: Any) -> str | None:

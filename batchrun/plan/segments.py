@@ -2,7 +2,8 @@
 
 A row has `path`, `segment` (the segment's name in its document), `text`, `context`, `note` and `max`; where there are
 plural forms also `plural` (the source's forms) and `forms` (those of the target and what they are for), and `text` is the
-source's forms as JSON. `kind` and `encoding` say what can stand in the segment's place. Path and name are the row's
+source's forms as JSON. With `--split` a long text is several rows, each with its number as `part`, their number as `parts`
+and the blanks behind it as `gap`; joined they are the text. `kind` and `encoding` say what can stand in the segment's place. Path and name are the row's
 identity, so that a row is the same one while its text is.
 """
 
@@ -10,25 +11,30 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
 
 from batchrun import documents
 from batchrun.display import printable
-from batchrun.documents import Document, DocumentError, Entry
+from batchrun.documents import Document, DocumentError, Entry, Kind
 from batchrun.errors import InputError, RefusedError
-from batchrun.models import Invalid, Kind, Row
+from batchrun.models import Invalid, Row
+from batchrun.models import Kind as InputKind
 from batchrun.plan import patterns
 from batchrun.plan.outputs import ROW_SUFFIXES, STREAM
 from batchrun.plan.settings import Settings
+from batchrun.prompts.caching import BYTES_PER_TOKEN
 from batchrun.rows import Input, Remarks, encoding_hint, files_of
 
 _HEAD = 64 * 1024
 _LARGEST = 256 * 1024 * 1024
+_CONTEXT = 200
+"""Characters of the piece before that a piece has as its context."""
 _TEXTS = (".txt", ".text")
 COLUMNS = ("path", "segment", "text", "context", "note", "max")
 
@@ -45,7 +51,7 @@ class DocumentInput(Input):
     """The segments of documents as rows. `sources` are the documents, in the order of their rows."""
 
     def __init__(self, name: str, sources: list[Found], settings: Settings) -> None:
-        self.kind = Kind.ROWS
+        self.kind = InputKind.ROWS
         self.id_column = None
         self.name = printable(name)
         self.sources = sources
@@ -61,6 +67,7 @@ class DocumentInput(Input):
         self.digests: dict[str, str] = {}
         self._language = patterns.target_language(settings.target_language, settings.variables)
         self._existing = settings.existing
+        self._most = None if settings.split is None else settings.split * BYTES_PER_TOKEN
         self.encoding = settings.encoding
 
     def __iter__(self) -> Iterator[Row | Invalid]:
@@ -72,11 +79,27 @@ class DocumentInput(Input):
                     source.format, data, language=self._language, existing=self._existing, encoding=self.encoding
                 )
                 for entry in document.entries():
-                    yield _row(source.path, entry, document.encoding)
+                    yield from self._rows(source.path, entry, document.encoding)
             except DocumentError as error:
                 if len(self.sources) == 1:
                     raise InputError(f"{self.name}: {error}", self._hint(error)) from None
                 yield Invalid(1, source.path, f"{source.path}: {error}")
+
+    def _rows(self, path: str, entry: Entry, encoding: str | None) -> Iterator[Row | Invalid]:
+        """The row of a segment; of one that is too long a row for each piece, the first one under the segment's name."""
+        segment, most = entry.segment, self._most
+        text = segment.text.strip()
+        whole = segment.plural is not None or segment.max is not None or segment.kind is Kind.MARKUP
+        if most is None or whole or len(text.encode(errors="surrogatepass")) <= most:
+            yield _row(path, entry, encoding)
+            return
+        pieces, before = documents.split(text, most), segment.context
+        self.remarks.add(f"longer than {most // BYTES_PER_TOKEN:,} tokens, sent in pieces", entry.line)
+        for number, piece in enumerate(pieces, 1):
+            name = entry.name if number == 1 else f"{entry.name}~part-{number}"
+            part = Entry(name, segment._replace(text=piece.text, context=before), entry.line)
+            yield _row(path, part, encoding, {"part": number, "parts": len(pieces), "gap": piece.gap})
+            before = piece.text[-_CONTEXT:]
 
     def read(self, source: Found) -> bytes:
         """The bytes of a document. Raises InputError."""
@@ -203,7 +226,9 @@ def _head(path: Path) -> bytes:
         raise InputError(f"Cannot read {printable(str(path))}: {error.strerror}.") from error
 
 
-def _row(path: str, entry: Entry, encoding: str | None) -> Row | Invalid:
+def _row(
+    path: str, entry: Entry, encoding: str | None, more: Mapping[str, Any] = MappingProxyType({})
+) -> Row | Invalid:
     segment = entry.segment
     fields: dict[str, Any] = {
         "path": path,
@@ -213,6 +238,7 @@ def _row(path: str, entry: Entry, encoding: str | None) -> Row | Invalid:
         "note": segment.note,
         "max": segment.max,
         "kind": segment.kind,
+        **more,
     }
     if encoding is not None:
         fields["encoding"] = encoding

@@ -21,6 +21,8 @@ PREFIX = "BATCHRUN_"
 FORMATS = ("jsonl", "csv", "tsv", "parquet", "xlsx", "rows")
 NO_CHECK = "none"
 """What switches the checks off that documents have otherwise."""
+AUTO_SPLIT = 2000
+"""Tokens of the source to which `auto` splits: the translation fits in 4,096, the smallest limit of output in use."""
 _ENDPOINTS = {endpoint.rsplit("/", 1)[1]: endpoint for endpoint in Endpoint} | {"chat": Endpoint.CHAT}
 
 
@@ -104,6 +106,14 @@ def _checks(value: object) -> tuple[str, ...]:
     if not set(words) <= set(known):
         raise ValueError(f"must be some of {', '.join(known)}, not {value!r}")
     return words
+
+
+def _split(value: object) -> int:
+    text = str(value).strip().removesuffix("tokens").rstrip(" -")
+    try:
+        return AUTO_SPLIT if text == "auto" else _count(50)(text)
+    except ValueError:
+        raise ValueError(f"must be auto, or a number of tokens of at least 50, not {value!r}") from None
 
 
 def _language(value: object) -> str:
@@ -224,6 +234,7 @@ class Settings(BaseSettings):
     path: Text | None = None
     output_column: Text | None = None
     existing: Annotated[Existing, BeforeValidator(_existing)] = Existing.KEEP
+    split: Annotated[int, BeforeValidator(_split)] | None = None
     target_language: Annotated[str, BeforeValidator(_language)] | None = None
     check: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_checks)] = ()
 

@@ -1,0 +1,129 @@
+"""Long texts in pieces, from the function to the command line."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from translator import Translator, batchrun, shout, translator
+
+from batchrun.documents import split
+
+WORDS = st.text(st.sampled_from("ab. \n!?{}<>`。é😀%()*[]&;"), max_size=200).map(str.strip)
+
+
+@given(WORDS, st.integers(1, 40))
+@example("", 5)
+@example("a. b", 1)
+@example("a <b c d e f> g", 3)
+@example("{n, plural, one {A b. C} other {D. E}} f. g", 5)
+def test_pieces_joined_are_the_text(text: str, most: int):
+    pieces = split(text, most)
+    assert "".join(piece.text + piece.gap for piece in pieces) == text
+    assert all(piece.text and piece.text == piece.text.strip() and not piece.gap.strip() for piece in pieces)
+    assert not pieces or pieces[-1].gap == ""
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=200).map(str.strip), st.integers(4, 40))
+def test_a_piece_is_no_longer_than_asked_where_nothing_must_stay_whole(text: str, most: int):
+    plain = re.sub(r"[<>{}$%`\[\]*&]", "x", text)
+    assert all(len(piece.text.encode()) <= most for piece in split(plain, most))
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "pieces"),
+    [
+        ("One two. Three four. Five.", 20, ["One two. Three four.", "Five."]),
+        ("One two.\nThree four", 12, ["One two.", "Three four"]),
+        ("one two three four", 9, ["one two", "three", "four"]),
+        ("一二。三四。", 9, ["一二。", "三四。"]),
+        ("abcdef", 4, ["abcd", "ef"]),
+        ("😀😀", 4, ["😀", "😀"]),
+        ("a {x. y} b", 4, ["a", "{x. y}", "b"]),
+        ("Dr. {{ a. b }}. Ok", 12, ["Dr.", "{{ a. b }}.", "Ok"]),
+    ],
+)
+def test_pieces_end_with_sentences_then_words_then_characters(text: str, most: int, pieces: list[str]):
+    assert [piece.text for piece in split(text, most)] == pieces
+
+
+BOOK = (
+    "Short one.\n\n" + "  ".join(f"Sentence {number} of a long paragraph." for number in range(60)) + "\n\nThe end.\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def _alone(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "test")
+    Path("book.txt").write_text(BOOK, encoding="utf-8")
+
+
+@pytest.fixture
+def provider() -> Iterator[Translator]:
+    with translator() as found:
+        yield found
+
+
+def translate(provider: Translator, *more: str) -> int:
+    url = ("--base-url", provider.base_url, "-m", "m", "-q", "-o", "pl.txt")
+    return batchrun("run", "-i", "book.txt", "-p", "translate", "--set", "language=Polish", *url, *more)
+
+
+def test_a_long_paragraph_is_sent_in_pieces_and_comes_back_whole(provider: Translator):
+    assert translate(provider, "--split", "100") == 0
+    assert Path("pl.txt").read_text(encoding="utf-8") == shout(BOOK)
+    assert len(provider.calls) > 5
+    assert max(map(len, provider.calls)) <= 400
+    calls = len(provider.calls)
+    assert translate(provider, "--split", "100") == 0
+    assert len(provider.calls) == calls
+
+
+def test_what_is_short_enough_is_sent_as_it_is(provider: Translator):
+    assert translate(provider, "--split", "auto") == 0
+    assert len(provider.calls) == 3
+
+
+def test_another_length_of_pieces_is_drift(provider: Translator, capsys: pytest.CaptureFixture[str]):
+    assert translate(provider) == 0
+    assert translate(provider, "--split", "100") == 2
+    assert "would send" in capsys.readouterr().err
+    assert len(provider.calls) == 3
+    assert translate(provider, "--split", "100", "--update") == 0
+    assert Path("pl.txt").read_text(encoding="utf-8") == shout(BOOK)
+
+
+def test_a_piece_that_fails_leaves_its_paragraph_as_it_was():
+    with translator(lambda text: "" if "Sentence 30 " in text else shout(text)) as provider:
+        assert translate(provider, "--split", "100") == 3
+        new = Path("pl.txt").read_text(encoding="utf-8")
+        assert new == BOOK.replace("Short one.", "SHORT ONE.").replace("The end.", "THE END.")
+        failed = [json.loads(line) for line in Path("pl.errors.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert ["Sentence 30 " in row["text"] for row in failed] == [True]
+        provider.translate = shout
+        assert batchrun("resume", "pl.txt", "--failed", "-q") == 0
+    assert Path("pl.txt").read_text(encoding="utf-8") == shout(BOOK)
+
+
+def test_a_run_in_pieces_goes_on_where_it_ended(provider: Translator):
+    assert translate(provider, "--split", "100", "--max-requests", "3") == 6
+    assert "SENTENCE" not in Path("pl.txt.partial").read_text(encoding="utf-8")
+    assert batchrun("resume", "pl.txt", "-q", "--max-requests", "100") == 0
+    assert Path("pl.txt").read_text(encoding="utf-8") == shout(BOOK)
+    assert len(provider.calls) == len(set(provider.calls))
+
+
+def test_plan_counts_pieces(provider: Translator, capsys: pytest.CaptureFixture[str]):
+    url = ("--base-url", provider.base_url, "-m", "m")
+    arguments = ("-i", "book.txt", "-p", "translate", "--set", "language=Polish", "-o", "pl.txt", *url)
+    assert batchrun("plan", *arguments, "--split", "100", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["rows"] > 6
+
+
+def test_a_length_that_is_none_is_refused(provider: Translator, capsys: pytest.CaptureFixture[str]):
+    assert translate(provider, "--split", "many") == 2
+    assert "split" in capsys.readouterr().err
+    assert not provider.calls
