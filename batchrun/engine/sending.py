@@ -21,6 +21,7 @@ from batchrun.retry import Answer, Meaning
 
 _CONTENT = "content"
 """What a refusal names that knows no blocks of text."""
+_TIER = "service_tier"
 _NOT_TAKEN = (400, 422)
 
 
@@ -61,7 +62,7 @@ class Sending:
         if self._spelling is not None:
             request = self._spelling.apply(request)
         members = self.tiers.known[job.tier].members if job.tier is not None else ""
-        if members and b'"service_tier"' not in request.body:
+        if members and f'"{_TIER}"'.encode() not in request.body:
             request = request._replace(body=prompts.with_members(request.body, members))
         return request
 
@@ -104,6 +105,8 @@ class Sending:
         if job.added and answer.status in _NOT_TAKEN and (name := self._refused(job, answer)) is not None:
             self._leave_out(name)
             answer = answer._replace(meaning=Meaning.ADDED)
+        elif job.tier is not None and answer.status in _NOT_TAKEN and _TIER in answer.param:
+            answer = answer._replace(meaning=Meaning.NO_TIER)
         without = self.tiers.heard(job, answer, seconds)
         if answer.meaning is Meaning.NO_TIER and self.tiers.has_another(job):
             self.tiers.tell_off(job)
