@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import orjson
 
+from batchrun.engine.tiers import tiers_of
 from batchrun.engine.till import Named, caps_of, named_in, tariff_of
 from batchrun.errors import RefusedError
 from batchrun.journal import Journal
@@ -85,6 +86,7 @@ class _Bounded:
         self._capped = caps_of(plan).cost is not None
         self._reserve = plan.reserve is not None
         self._tariff = tariff_of(plan)
+        self._tiers = tuple(tier.priced for tier in tiers_of(plan).values())
         self._alike = plan.kind is Kind.ROWS
         self._seen = False
 
@@ -111,8 +113,9 @@ class _Bounded:
         body: dict[str, Any] = orjson.loads(request.body)
         named = named_in(request.body)
         price = self._tariff.of(named.model)
-        if price is None or price.worst(1, request.output_limit, price.tiers(named.tier)) is None:
-            raise unknown_price(named, price)
+        for tier in self._tiers or (named.tier,):
+            if price is None or price.worst(1, request.output_limit, price.tiers(tier)) is None:
+                raise unknown_price(named._replace(tier=tier), price)
         if not self._reserve and costs_more(body):
             raise RenderError(
                 "images, audio, files and tools cost more than the request's text tells",

@@ -37,10 +37,13 @@ class Prefix:
         self._kept_until = self._writing_until = 0.0
         self._writer: Job | None = None
 
-    def is_for(self, job: "Job", now: float) -> bool:
-        """Whether the request of this job marks the beginning: to read it, or as the one that writes it."""
+    def is_for(self, job: "Job", now: float, *, more: bool = True) -> bool:
+        """Whether the request of this job marks the beginning: to read it, or as the one that writes it, where there are
+        `more` to read it."""
         if now < self._kept_until:
             return True
+        if not more:
+            return False
         if self._writer not in (None, job) and now < self._writing_until:
             return False
         self._writer, self._writing_until = job, now + PATIENCE

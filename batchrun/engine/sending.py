@@ -34,13 +34,14 @@ def groups_of(plan: Plan) -> Groups | None:
 class Sending:
     """Changes requests as they are sent. On the loop of the run, no threads.
 
-    `rows_left` tells how many rows have no outcome.
+    `rows_left` tells how many rows have no outcome and are not under way.
     """
 
     def __init__(self, plan: Plan, *, emit: Emit, rows_left: Callable[[], int]) -> None:
         self.tiers = Tiers(plan, emit=emit, rows_left=rows_left)
         self._plan = plan
         self._emit = emit
+        self._rows_left = rows_left
         self._loop = asyncio.get_running_loop()
         self._spelling = spelling_of(plan, prompt_of(plan))
         self._caching: Caching | None = None
@@ -72,9 +73,10 @@ class Sending:
         if not body.startswith(self._fixed):
             return request
         now = self._loop.time()
-        shared = job.shared if job.request is None else ()  # an other request may have them elsewhere
+        shared = job.shared if job.request is None else ()  # another request may have them elsewhere
         of_all = () if self._prefix is None else (self._prefix,)
-        job.marks = tuple(prefix for prefix in (*of_all, *shared) if prefix.is_for(job, now))
+        more = self._rows_left() > 0  # nothing is written that nobody is to read
+        job.marks = tuple(prefix for prefix in (*of_all, *shared) if prefix.is_for(job, now, more=more))
         if caching.mark and job.marks:
             body = prompts.marked(body, [prefix.end for prefix in job.marks], caching.mark, request.endpoint)
         if caching.key is not None and self._prefix is None and shared:

@@ -27,6 +27,7 @@ from batchrun.engine.forecast import (
 from batchrun.engine.intake import BLANK_ROW, Problems, checked, tell_rows
 from batchrun.engine.reuse import lender
 from batchrun.engine.start import opened
+from batchrun.engine.tiers import tiers_of
 from batchrun.engine.till import named_in, tariff_of
 from batchrun.engine.window import in_sample
 from batchrun.events import Emit, IntakeProgress
@@ -162,6 +163,7 @@ class _Counted:
         self._one_model = plan.kind is Kind.ROWS
         self._model: str | None = None
         self._tier: str | None = None
+        self._tiers = tuple(tier.priced or STANDARD for tier in tiers_of(plan).values())
         self._met, self._settled, self._offered = Digests(), Digests(), Digests()
         if run is not None:
             with Reader.open(run.path) as reader:
@@ -222,8 +224,10 @@ class _Counted:
             found.floor = found.ceiling = None
             found.unpriced.add(self._model or "")
             return
-        found.floor = None if found.floor is None else found.floor + tokens * found.price.standard.input.at(int(tokens))
-        worst = None if limit is None else found.price.worst(len(request.body), limit, (self._tier or STANDARD,))
+        rates = found.price.rates.get(self._tiers[0], found.price.standard) if self._tiers else found.price.standard
+        found.floor = None if found.floor is None else found.floor + tokens * rates.input.at(int(tokens))
+        tiers = self._tiers or (self._tier or STANDARD,)
+        worst = None if limit is None else found.price.worst(len(request.body), limit, tiers)
         found.ceiling = None if worst is None or found.ceiling is None else found.ceiling + worst
 
 

@@ -78,7 +78,7 @@ class _State:
 class Tiers:
     """Which tier each row of a run asks for. On the loop of the run, no threads.
 
-    `rows_left` tells how many rows have no outcome; `clock` gives Unix seconds.
+    `rows_left` tells how many rows are still to be sent; `clock` gives Unix seconds.
     """
 
     def __init__(

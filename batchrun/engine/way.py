@@ -120,8 +120,7 @@ class Way:
         )
         self._held: list[tuple[Job, GiveUp]] = []
         self._cuts = Cuts()
-        totals = stations.journal
-        self.sending = Sending(plan, emit=emit, rows_left=lambda: totals.totals.pending + totals.totals.unknown)
+        self.sending = Sending(plan, emit=emit, rows_left=lambda: stations.journal.totals.pending)
         self._looking_elsewhere = False
         self._odd: set[str] = set()
         self.said = ""  # by the provider, when it last refused for want of a rate or failed

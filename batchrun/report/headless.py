@@ -156,7 +156,8 @@ class Headless:
         self._face.close()
         if isinstance(self._face, JsonLines):
             self._face.say(end_event(ended, prepared.run))
-        last_word(ended, prepared.run, sys.stderr, quiet=self._settings.quiet, why=_why(ended, prepared.run))
+        why, tiers = _why(ended, prepared.run), _tiers(ended, prepared)
+        last_word(ended, prepared.run, sys.stderr, quiet=self._settings.quiet, why=why, tiers=tiers)
         return ended.exit_code
 
     def plan(self, gathered: Gathered, *, as_json: bool) -> ExitCode:
@@ -296,7 +297,18 @@ def _why(ended: RunEnded, run: RunFile) -> list[str]:
     return []
 
 
-def last_word(ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool, why: Sequence[str] = ()) -> None:
+def _tiers(ended: RunEnded, prepared: Prepared) -> str:
+    """How many rows went at which price, where a service tier was chosen."""
+    if not prepared.plan.tier or ended.exit_code in HASTY:
+        return ""
+    with contextlib.suppress(StorageError), Reader.open(prepared.run.path) as reader:
+        return words.bill_by_tier(reader.tiers(), chosen=True)
+    return ""
+
+
+def last_word(  # noqa: PLR0913  how it ended, and what is said of it
+    ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool, why: Sequence[str] = (), tiers: str = ""
+) -> None:
     """How it ended, in one coloured line; why rows failed and what mends that; what was written; last the account."""
     said, colour = words.outcome(ended.totals, ended.exit_code)
     stopped = ended.exit_code not in (ExitCode.OK, ExitCode.ROWS_FAILED) and ended.message
@@ -313,6 +325,8 @@ def last_word(ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool, why
         lines += [f"wrote {printable(name)}" for name in ended.files]
     if not quiet and (said := words.bill(ended.totals, simulated=run.meta.simulated)):
         lines.append(f"cost: {said}")
+    if not quiet and tiers:
+        lines.append(f"tiers: {tiers}")
     if not quiet and (said := words.read_from_cache(ended.totals)):
         lines.append(f"cache: {said}")
     if not quiet and (said := words.savings(ended.totals)):

@@ -8,6 +8,7 @@ from batchrun.display import counted, printable
 from batchrun.engine.forecast import Range
 from batchrun.engine.outlook import Foretold, Outlook
 from batchrun.engine.reuse import taken_over
+from batchrun.engine.savings import Saving, saving_of
 from batchrun.engine.survey import Survey
 from batchrun.pricing import usd
 from batchrun.report import words
@@ -50,6 +51,7 @@ def values(found: Outlook) -> dict[str, Any]:
         "charged": usd(expected.charged),
         "cost_of_prompts": None if survey.floor is None else usd(int(survey.floor)),
         "cost_at_most": None if survey.ceiling is None else usd(int(survey.ceiling)),
+        "cache": _cache_values(saving_of(survey.plan, survey.price, expected.requests)),
         "price": None if survey.price is None else survey.price.text,
         "unpriced": sorted(survey.unpriced),
         "seconds": None if expected.time is None else _range(expected.time.seconds),
@@ -68,6 +70,12 @@ def values(found: Outlook) -> dict[str, Any]:
         "run": None if survey.run is None else survey.run.id,
         "examples": [{"line": line, "body": json.loads(request.body)} for line, request in survey.examples],
     }
+
+
+def _cache_values(saving: Saving | None) -> dict[str, Any] | None:
+    if saving is None:
+        return None
+    return {**saving._asdict(), "saved": None if saving.saved is None else usd(saving.saved), "kept": saving.is_kept}
 
 
 def _range(amount: Range | None, unit: float = 1.0) -> dict[str, float] | None:
@@ -106,6 +114,8 @@ def lines(found: Outlook) -> Iterable[str]:
     yield f"in        {_tokens(expected.input_tokens)}, {_basis(found)}"
     yield f"out       {_output(found)}"
     yield f"cost      {_cost(found)}"
+    if said := _cache(saving_of(survey.plan, survey.price, expected.requests)):
+        yield f"cache     {said}"
     yield f"time      {_time(found)}"
     if survey.too_long:
         named = ", ".join(map(str, survey.lines))
@@ -153,6 +163,20 @@ def _cost(found: Outlook) -> str:
     at_most = "" if survey.ceiling is None else f", at most {words.money(survey_ceiling(survey))} with the replies"
     priced = "" if survey.price is None else f"; {survey.price.text}"
     return f"{at_least}{at_most}{priced}"
+
+
+def _cache(saving: Saving | None) -> str:
+    """What the provider's prompt cache will save or cost; empty where nothing is known of one."""
+    if saving is None:
+        return ""
+    part = f"the fixed part of the prompt, about {words.count(saving.tokens)} tokens,"
+    if not saving.is_kept:
+        return f"{part} is too short for the provider's cache, which keeps {saving.minimum:,} and more"
+    how = "is marked to be kept" if saving.marked else "is kept by the provider itself"
+    if saving.saved is None:
+        return f"{part} {how}"
+    does = "saves" if saving.saved >= 0 else "costs"
+    return f"{part} {how}, which {does} about {words.money(abs(saving.saved))}"
 
 
 def survey_ceiling(survey: Survey) -> int:

@@ -203,9 +203,10 @@ def bill_by_kind(totals: Totals) -> str:
     return ", ".join(f"{money(cost)} {_KINDS[kind]}" for kind, cost in kinds(totals).items() if cost)
 
 
-def bill_by_tier(tiers: "Sequence[TierShare]") -> str:
-    """`1,940 rows at flex $1.20, 60 at default $0.08`; empty where all were served in the standard tier."""
-    if all(share.tier == "default" for share in tiers):
+def bill_by_tier(tiers: "Sequence[TierShare]", *, chosen: bool = False) -> str:
+    """`1,940 replies at flex $1.20, 60 replies at default $0.08`; empty where all were served in the standard tier, unless
+    tiers were `chosen`."""
+    if not chosen and all(share.tier == "default" for share in tiers):
         return ""
     return ", ".join(f"{share.replies:,} replies at {printable(share.tier, 40)} {money(share.cost)}" for share in tiers)
 

@@ -1,0 +1,103 @@
+"""Prompt caches and service tiers by the command line, against the simulated provider."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from waiting import PATIENCE
+
+pytestmark = pytest.mark.slow  # each test waits for runs of the whole program
+
+FIXED = "You answer briefly and to the point, in one sentence. " * 160
+SETTINGS = """
+[sim]
+cache = "explicit"
+latency = 0.05
+"""
+SAME = ("-i", "in.jsonl", "-p", "p.prompty", "-P", "sim", "-m", "gpt-5.6-luna", "-o", "out.jsonl")
+
+
+def batchrun(folder: Path, *args: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "batchrun", *args]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def shown(folder: Path) -> dict[str, Any]:
+    return json.loads(batchrun(folder, "show", "out.jsonl", "--json").stdout)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "batchrun.toml").write_text(SETTINGS)
+    (tmp_path / "p.prompty").write_text(f"---\nname: p\n---\nsystem:\n{FIXED}\nuser:\n{{{{ text }}}}\n")
+    rows = [{"id": number, "text": f"Question {number}?"} for number in range(120)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def test_a_run_reads_from_the_cache_what_one_request_wrote_and_says_so(folder: Path) -> None:
+    said = batchrun(folder, "run", *SAME).stderr
+    found = shown(folder)
+    assert found["cache_write_tokens"] == pytest.approx(len(FIXED) / 4, abs=2)
+    assert found["cached_tokens"] > 0.5 * found["input_tokens"]
+    assert "input tokens were read from a prompt cache" in said
+    parts = found["cost_by_kind"]
+    assert sum(parts.values()) == pytest.approx(found["cost"] * 1e-12)
+    assert "0 calls" in said or batchrun(folder, "run", *SAME, "--cache", "off").stderr.count("120 done") >= 1
+
+
+def test_without_it_nothing_is_kept(folder: Path) -> None:
+    batchrun(folder, "run", *SAME, "--cache", "off")
+    found = shown(folder)
+    assert (found["cached_tokens"], found["cache_write_tokens"], found["done"]) == (0, 0, 120)
+
+
+def test_a_provider_that_does_not_know_the_marks_gets_none_and_no_row_is_lost(folder: Path) -> None:
+    (folder / "batchrun.toml").write_text(SETTINGS.replace("explicit", "automatic"))
+    said = batchrun(folder, "run", *SAME, "--max-attempts", "1").stderr
+    assert shown(folder)["done"] == 120
+    assert "without marks for its prompt cache" in said
+
+
+def test_the_plan_says_what_the_cache_saves(folder: Path) -> None:
+    found = json.loads(batchrun(folder, "plan", *SAME, "--json").stdout)["cache"]
+    assert found["kept"]
+    assert 0 < found["saved"] < 120 * 2200 * 0.2e-6
+    assert "is marked to be kept, which saves about $" in batchrun(folder, "plan", *SAME).stdout
+    assert json.loads(batchrun(folder, "plan", *SAME, "--json", "--cache", "off").stdout)["cache"] is None
+    one = json.loads(batchrun(folder, "plan", *SAME, "--json", "--limit", "2").stdout)["cache"]
+    assert one["saved"] < 0
+
+
+def test_rows_fall_back_to_the_standard_tier_and_the_end_says_at_which_price(folder: Path) -> None:
+    (folder / "batchrun.toml").write_text(SETTINGS + 'faults = ["flex=1.0"]\n')
+    said = batchrun(folder, "run", *SAME, "--tier", "flex,standard", "--tier-patience", "500ms").stderr
+    assert "tiers: 120 replies at default $" in said
+    assert [share["tier"] for share in shown(folder)["cost_by_tier"]] == ["default"]
+
+
+def test_flex_costs_half(folder: Path) -> None:
+    said = batchrun(folder, "run", *SAME, "--cache", "off", "--tier", "flex").stderr
+    flex = shown(folder)["cost"]
+    assert "tiers: 120 replies at flex $" in said
+    batchrun(folder, "run", *SAME, "--cache", "off", "--fresh")
+    assert flex * 2 == shown(folder)["cost"]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--tier", "batch"), "--batch"),
+        (("--tier", "flex", "--param", "service_tier=flex"), "--tier and the parameter service_tier"),
+        (("--cache", "on"), "must be auto or off"),
+        (("--finish-by", "soon"), "must be a time such as 07:00"),
+        (("--tier", "turbo", "--max-cost", "1", "--max-output-tokens", "9"), "in service tier turbo is not known"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(args: tuple[str, ...], said: str, folder: Path) -> None:
+    assert said in batchrun(folder, "run", *SAME, *args, code=2).stderr
