@@ -1,6 +1,7 @@
 """Settings: which source wins, and that anything unknown or wrong is refused with its place and the nearest name."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,6 +14,7 @@ from batchrun.errors import RefusedError
 from batchrun.models import Endpoint, Flag
 from batchrun.plan.catalogue import every_profile
 from batchrun.plan.config import OF_PROFILES, ONLY_FLAGS
+from batchrun.plan.durations import parse_moment
 from batchrun.plan.profiles import BUILT_IN, Profile
 from batchrun.plan.settings import OPTIONS, Settings
 from batchrun.plan.sources import ENVIRONMENT, FLAGS, Layer, gather, merge, settle
@@ -347,3 +349,26 @@ def test_the_dialect_is_the_profiles_or_that_of_the_host(
     user_file(here, table)
     found = gather({} if base_url is None else {"base_url": base_url})
     assert found.profile.dialect_at(found.settings.base_url or "") == dialect
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("8h", 8 * 3600), ("90s", 90), ("23:59", None), ("2030-01-02T07:00", None), ("2030-01-02 07:00", None)],
+)
+def test_a_time_to_finish_by_is_a_clock_a_date_or_from_now(text: str, seconds: float | None) -> None:
+    before = time.time()
+    moment = parse_moment(text)
+    assert moment > before
+    if seconds is not None:
+        assert before + seconds <= moment <= time.time() + seconds
+    elif ":59" in text:
+        assert moment <= time.time() + 86_400
+        assert time.localtime(moment)[3:5] == (23, 59)
+    else:
+        assert time.localtime(moment)[:5] == (2030, 1, 2, 7, 0)
+
+
+@pytest.mark.parametrize("text", ["soon", "25:00", "2030-01-02", "", "-1h", None])
+def test_what_is_no_time_to_finish_by_is_refused(text: str | None) -> None:
+    with pytest.raises(ValueError, match="must be a time such as 07:00"):
+        parse_moment(text)

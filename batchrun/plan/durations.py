@@ -33,8 +33,6 @@ def parse_moment(value: object) -> float:
     Raises ValueError with a text that says what is expected.
     """
     text, now = str(value).strip(), datetime.datetime.now().astimezone()
-    if isinstance(value, float):
-        return value
     if _CLOCK.fullmatch(text):
         hour, minute = map(int, text.split(":"))
         if hour < 24 and minute < 60:
