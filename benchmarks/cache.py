@@ -5,7 +5,7 @@
 Four runs of 2,000 rows, each with 40 tokens of its own and about 100 out. The provider keeps marked prefixes only (reads at
 0.1 and writes at 1.25 times the input's price, from 1,024 tokens on, for five minutes and one key), marked ones and the last
 message's (`implicit`), or whatever is repeated (`automatic`). Input is charged as the provider counts it (`charged_input_tokens`); the total
-counts output at six times the input's price. Rounds alternate, a ratio is the median of the rounds'.
+counts output at six times the input's price. Rounds alternate; times are the best of the rounds, since a busy machine only ever adds to them.
 """
 
 import argparse
@@ -113,15 +113,16 @@ def text(random: Random, tokens: int) -> str:
 def tell(case: Case, base: list[Spent], this: list[Spent]) -> None:
     """One line: what each build spent, and the ratio."""
     median = statistics.median
+    best = {"input": median, "total": median, "seconds": min, "whole": min}
     ratios = [
-        median([getattr(one, kind) / getattr(other, kind) for one, other in zip(this, base, strict=True)])
-        for kind in ("input", "total", "seconds", "whole")
+        find([getattr(one, kind) for one in this]) / find([getattr(one, kind) for one in base])
+        for kind, find in best.items()
     ]
     shown = [
         f"{median([getattr(one, kind) for one in base]):>10,.0f} → {ratio:>6.3f} ×"
         for kind, ratio in zip(("input", "total"), ratios, strict=False)
     ]
-    times = f"{median([one.seconds for one in base]):>5.1f} → {ratios[2]:.2f} × ({ratios[3]:.2f} ×)"
+    times = f"{min([one.seconds for one in base]):>5.1f} → {ratios[2]:.2f} × ({ratios[3]:.2f} ×)"
     met = "met" if ratios[0] <= case.most and ratios[2] <= 1.05 else "NOT MET"
     print(f"{case.cache:<10} {case.fixed:>6}  {'  '.join(shown)}  {times:>24}  {met} (at most {case.most} ×, 1.05 ×)")
 
