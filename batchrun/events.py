@@ -23,6 +23,7 @@ class WaitReason(StrEnum):
     THROTTLED = "the provider said 429"
     DOWN = "the provider is down"
     RETRIES = "all rows left wait for their retry"
+    BYTES = "--max-bytes-in-flight"
     PAUSED = "paused"
     CAPACITY = "no capacity in the service tier"
     POST = "post-processing is behind"

@@ -131,9 +131,11 @@ static void answer_json(int fd, const char *status, const char *more, const char
 }
 
 static void complete(int fd, int32_t used) {
-    char body[4096 + 65536];
+    static char *body;
+    size_t room = 4096 + (size_t)reply_bytes;
     int output = 8;
-    snprintf(body, sizeof body,
+    if (!body) body = malloc(room);
+    snprintf(body, room,
              "{\"id\":\"chatcmpl-mock\",\"object\":\"chat.completion\",\"created\":1700000000,\"model\":\"mock\",\"choices\":[{\"index\":0,"
              "\"message\":{\"role\":\"assistant\",\"content\":\"%s\",\"refusal\":null},\"logprobs\":null,\"finish_reason\":\"stop\"}],"
              "\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d,"
@@ -288,7 +290,7 @@ static void serve(int count, char **words) {
     bucket_make(&requests, option(count, words, "rpm", 0), 0.05, now());
     bucket_make(&tokens, option(count, words, "tpm", 0), 1, now());
     stating = option(count, words, "headers", 1);
-    reply_bytes = fmin(65536, option(count, words, "reply_bytes", 100));
+    reply_bytes = option(count, words, "reply_bytes", 100);
     stay_on(option(count, words, "cpu", -1));
     content = malloc(reply_bytes + 1);
     for (int i = 0; i < reply_bytes; i++) content[i] = i % 6 == 5 ? ' ' : 'a' + i % 26;

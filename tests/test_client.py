@@ -26,6 +26,7 @@ from wire import (
     large,
     raw,
     redirect,
+    reset,
     slow_drip,
     whole,
 )
@@ -348,6 +349,23 @@ async def test_a_large_request_goes_out(connect: Connect):
     async with FaultServer() as server, connect(server) as client:
         assert (await client.send(Request(Endpoint.CHAT, body, None), timeout=60)).status == 200
     assert server.calls[0].body == body
+
+
+@pytest.mark.parametrize("then", ["stay", "finish", "reset"])
+async def test_a_server_may_refuse_a_large_request_before_it_has_read_it(connect: Connect, then: str):
+    async def refuse(peer: Peer) -> None:
+        await peer.reader.readuntil(b"\r\n\r\n")
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await raw(head(413, [("Content-Length", "2")]) + b"{}", then="finish" if then == "finish" else "stay")(peer)
+        await asyncio.Event().wait()
+
+    request = Request(Endpoint.CHAT, b"x" * 30_000_000, None)
+    async with FaultServer(on_connect=reset if then == "reset" else refuse) as server, connect(server) as client:
+        exchange = await client.send(request, timeout=60)
+        again = await client.send(request, timeout=60)
+    assert [one.status for one in (exchange, again)] == [0, 0] if then == "reset" else [413, 413]
+    assert exchange.fault is (Fault.RESET if then == "reset" else None)
+    assert server.connections == 2
 
 
 async def test_connections_are_kept(connect: Connect):

@@ -38,7 +38,7 @@ async def taken(window: Window) -> list[int]:
     found: list[int] = []
     while (job := await window.next()) is not None:
         found.append(job.row.seq)
-        window.finished()
+        window.finished(job)
     return found
 
 
@@ -63,7 +63,7 @@ async def test_no_more_rows_wait_for_their_retry_than_memory_should_hold(monkeyp
             if job.attempts == 1:
                 window.put_back(job, 3600.0)
             else:
-                window.finished()
+                window.finished(job)
 
     working = [asyncio.create_task(work()) for _ in range(2)]
     await asyncio.sleep(1800)
@@ -86,7 +86,7 @@ async def test_retries_come_when_they_are_due_the_earliest_first() -> None:
     order: list[tuple[int, float]] = []
     while (again := await window.next()) is not None:
         order.append((again.row.seq, round(loop.time() - start)))
-        window.finished()
+        window.finished(again)
     assert order == [(2, 10), (3, 20), (1, 30)]
 
 
@@ -125,7 +125,7 @@ async def test_who_waits_wakes_only_when_a_row_is_due() -> None:
     assert loop.time() - start >= 3600
     assert steps < 60
     assert [task.result() for task in done] == [job]
-    window.finished()
+    window.finished(job)
     assert await asyncio.gather(*waiting) == [waiting[i].result() for i in range(50)]
 
 
@@ -161,13 +161,62 @@ async def test_memory_does_not_grow_with_the_input() -> None:
     async def most(total: int) -> int:
         tracemalloc.start()
         window = Window(Source(total).fetch, no_train)
-        while await window.next() is not None:
-            window.finished()
+        while (job := await window.next()) is not None:
+            window.finished(job)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return peak
 
     assert await most(10 * AHEAD) < 1.5 * await most(2 * AHEAD)
+
+
+@given(st.lists(st.integers(1, 150), min_size=1, max_size=30), st.integers(1, 8), st.integers(0, 60))
+def test_rows_at_hand_hold_no_more_bytes_than_allowed_but_one_always_passes(
+    sizes: list[int], workers: int, reply: int
+) -> None:
+    async def story() -> None:
+        async def fetch(after: int) -> tuple[list[Pending], int | None]:
+            return [row(n)._replace(text="x" * size) for n, size in enumerate(sizes, 1) if n > after], None
+
+        window, out, ended = Window(fetch, no_train, most_bytes=100), dict[int, int](), list[int]()
+
+        async def work() -> None:
+            while (job := await window.next()) is not None:
+                before = sum(out.values())
+                assert not before or before + job.size <= 100
+                out[job.row.seq] = job.size
+                await asyncio.sleep(0)
+                window.holds(job, reply)
+                out[job.row.seq] += reply
+                await asyncio.sleep(0)
+                del out[job.row.seq]
+                ended.append(job.row.seq)
+                window.finished(job)
+
+        await asyncio.wait_for(asyncio.gather(*(work() for _ in range(workers))), 10)
+        assert sorted(ended) == list(range(1, len(sizes) + 1))
+
+    asyncio.run(story())
+
+
+async def test_what_rows_hold_beside_their_texts_counts_from_the_start_for_those_that_follow() -> None:
+    async def fetch(_: int) -> tuple[list[Pending], int | None]:
+        return [row(n)._replace(text="x" * 10) for n in range(1, 400)], None
+
+    window = Window(fetch, no_train, most_bytes=1000)
+    for _ in range(100):
+        job = await window.next()
+        assert job is not None
+        window.holds(job, 200)
+        window.finished(job)
+    together = [await window.next() for _ in range(4)]
+    assert not window.lacks_bytes
+    waiting = asyncio.ensure_future(window.next())
+    await asyncio.sleep(0)
+    assert window.lacks_bytes
+    assert not waiting.done()
+    window.finished(together[0])
+    assert await waiting is not None
 
 
 @settings(max_examples=30)
@@ -190,7 +239,7 @@ def test_whatever_happens_to_rows_each_ends_once(total: int, workers: int, fates
                 fate = fates[tries % len(fates)] if tries < 200 else "done"
                 if fate == "done":
                     ended.append(job.row.seq)
-                    window.finished()
+                    window.finished(job)
                 else:
                     window.put_back(job, 0.0 if fate == "again" else 0.001)
 

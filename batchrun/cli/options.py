@@ -65,6 +65,7 @@ RUN: tuple[SectionOption, ...] = (
     flag(_PROVIDER, "--insecure-http insecure_http", "Send the key over http:// to another machine."),
     value(_SPEED, "--concurrency concurrency", "N", "At most N requests in flight; adapts below it [default: 256]."),
     flag(_SPEED, "--concurrency-fixed concurrency_fixed", "Always use the whole --concurrency."),
+    value(_SPEED, "--max-bytes-in-flight max_bytes_in_flight", "SIZE", "Bodies of requests and replies held at once; one always passes [default: 48MB]."),
     value(_SPEED, "--rpm rpm", "N", "At most N requests a minute [default: what the provider says]."),
     value(_SPEED, "--tpm tpm", "N", "At most N tokens a minute [default: what the provider says]."),
     value(_SPEED, "--max-wait max_wait", "TIME", "Stop rather than wait longer than this when told to [default: wait]."),

@@ -27,6 +27,9 @@ that one next: such a connection is not used again."""
 
 _SWITCHING = 101
 
+PIECE = 256 * 1024
+"""Bytes of a body that are written at once."""
+
 
 class Lane:
     """Posts bodies to one address, not through a proxy. Raises what `ClientSession.post` raises."""
@@ -79,14 +82,37 @@ class Lane:
         if transport is None or transport.is_closing():
             raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
         protocol.set_response_params(**self._reading)
-        transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
-        message, content = await protocol.read()
-        while 100 <= message.code < 200 and message.code != _SWITCHING:
+        writing = None
+        if len(body) <= PIECE:
+            transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+        else:
+            transport.write(b"%b%d\r\n\r\n" % (self._head, len(body)))
+            writing = asyncio.get_running_loop().create_task(_write(protocol, transport, body))
+        try:
             message, content = await protocol.read()
-        body = await read_whole(content, self._max)
+            while 100 <= message.code < 200 and message.code != _SWITCHING:
+                message, content = await protocol.read()
+            body = await read_whole(content, self._max)
+        finally:
+            if writing is not None and not writing.done():
+                writing.cancel()  # the server answers before it has the whole request: nothing else can follow on it
+                connection.close()
         if content.exception() is not None:
             connection.close()
         return Answer(message.code, message.headers, body)
+
+
+async def _write(protocol: Any, transport: Any, body: bytes) -> None:
+    """Write a large body a piece at a time, no faster than the connection takes it; one that is lost fails the reading."""
+    with memoryview(body) as whole:
+        for start in range(0, len(whole), PIECE):
+            if transport.is_closing():
+                return
+            transport.write(whole[start : start + PIECE])
+            try:
+                await protocol._drain_helper()  # pyright: ignore[reportPrivateUsage]
+            except (aiohttp.ClientConnectionError, OSError):
+                return
 
 
 async def read_whole(content: aiohttp.StreamReader, most: int) -> bytes:

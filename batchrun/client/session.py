@@ -70,8 +70,8 @@ class _Response(aiohttp.ClientResponse):
 class SessionWire:
     """Posts over one pool of connections; how many are open at once is the caller's to limit.
 
-    Ordinary requests go by a `Lane`; large ones, those through a proxy and those that the SDK builds through the
-    session's own `post`.
+    Ordinary requests go by a `Lane`, those through a proxy and those that the SDK builds through the session's own
+    `post`.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class SessionWire:
             self._connector.renew()
 
     async def post(self, endpoint: Endpoint, body: bytes) -> Answer:
-        if endpoint in self._lanes and len(body) < _LARGE_BODY_BYTES:
+        if endpoint in self._lanes:
             return await self._lanes[endpoint].post(body)
         return await self.carry(self._urls[endpoint], None, body)
 

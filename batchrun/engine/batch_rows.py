@@ -47,12 +47,12 @@ class BatchRows:
             self._way.stop(Ending(ExitCode.BUDGET, str(error)), drain=self._plan.drain)
             raise GateClosed from error
         else:
-            self._at.window.finished()
+            self._at.window.finished(job)
 
     async def take(self, row: Pending, lease: Lease, completion: Completion) -> None:
         """What a batch brought for a row: decided as the answer to a request of its own is."""
-        self._at.window.enter()
         job = Job.of(row)
+        self._at.window.enter(job)
         job.number, job.lease = lease.number, lease
         if completion.came in (Came.GONE, Came.UNSENT, Came.LOST):
             await self._without_answer(job, lease, completion)
@@ -82,9 +82,9 @@ class BatchRows:
         if lost and job.attempts + 1 >= self._plan.max_attempts:
             await self._way.give_up(job, GiveUp("lost in a batch", completion.said, final=False))
         else:
-            self.leave_pending()
+            self.leave_pending(job)
 
-    def leave_pending(self) -> None:
+    def leave_pending(self, job: Job) -> None:
         """The row stays pending in the journal, and is handed out again from there."""
-        self._at.window.finished()
+        self._at.window.finished(job)
         self._batches.left_pending = True

@@ -126,7 +126,7 @@ class Posting:
             for job, outcome in ended:
                 self._emit(row_finished(job, outcome, now))
                 self._window.ended(job, outcome)
-                self._window.finished()
+                self._window.finished(job)
         except BatchrunError as error:
             self._failed(error)
         except Exception as error:

@@ -86,7 +86,8 @@ class Run:
                 self._gate.go_on(json.loads(self._learned))
         self._till = Till(plan, journal, expected=lambda: self._gate.estimate(0, None))
         groups = None if client is None else groups_of(plan)
-        self._window = Window(self._fetch, self._fetch_train, plan.limit or journal.totals.rows, groups)
+        rows, most = plan.limit or journal.totals.rows, plan.max_bytes_in_flight
+        self._window = Window(self._fetch, self._fetch_train, rows, groups, most_bytes=most)
         self._posting = Posting(plan, journal, self._window, secrets=secrets, emit=emit, failed=self._fail)
         stations = Stations(self._window, renderer, checker, self._gate, self._till, journal, client, self._posting)
         self._way = Way(plan, stations, emit=emit, stop=self.stop)
@@ -102,7 +103,7 @@ class Run:
         self._crew: set[asyncio.Task[None]] = set()
         self._manned = 0
         self._view: GateView | None = None
-        self._waits_for_retries = False
+        self._waits = False
         self._quotas_told: set[str] = set()
         self.paused = False
 
@@ -301,10 +302,11 @@ class Run:
 
     async def _fetch(self, after: int) -> tuple[list[Pending], int | None]:
         if self._only is not None:
-            return await asyncio.to_thread(at_places, self._journal.pending, self._only), None
+            rows = await asyncio.to_thread(at_places, self._journal.pending, self._only, after)
+            return rows, rows[-1].position if rows.full else None
         until = self._plan.limit if self._client is not None else None
         rows = await asyncio.to_thread(self._journal.pending, after, AHEAD, until)
-        last = rows[-1].position if len(rows) == AHEAD else None
+        last = rows[-1].position if rows.full else None
         if self._client is None:
             return [row for row in rows if retry.go_on(row.history) is Next.JUDGE], last
         return self._chosen(rows), last
@@ -315,7 +317,7 @@ class Run:
         else:
             places = train.leader, train.source, train.after
             rows = await asyncio.to_thread(self._journal.following, *places, AHEAD)
-        return self._chosen(rows), rows[-1].seq if len(rows) == AHEAD else None
+        return self._chosen(rows), rows[-1].seq if rows.full else None
 
     def _chosen(self, rows: list[Pending]) -> list[Pending]:
         wanted = self._selected
@@ -327,6 +329,7 @@ class Run:
             while self._manned <= 2 * self._limits.cap and (job := await self._window.next()) is not None:
                 await self._way.go(job)
                 self._window.released(job)
+                del job  # its bodies must not live until the next row comes
         except GateClosed:
             pass
         except StorageError as error:
@@ -351,7 +354,7 @@ class Run:
                 self._emit(limits_event(view, now))
             self._posting.tell()
             self._watch_quotas(view, now)
-            self._tell_waiting_for_retries(view, now)
+            self._tell_waiting(view, now)
             if now >= next_sample:
                 next_sample = now + SAMPLE_EVERY
                 self._sample(view)
@@ -389,13 +392,17 @@ class Run:
             event = replace(event, said=self._way.said)
         self._emit(event)
 
-    def _tell_waiting_for_retries(self, view: GateView, now: float) -> None:
+    def _tell_waiting(self, view: GateView, now: float) -> None:
+        """What holds rows back before they come to the gate: the time of their retry, or the bytes of others."""
         due = self._window.next_due if not view.in_flight else None
         if due is not None and due > now:
-            self._waits_for_retries = True
+            self._waits = True
             self._emit(Waiting(WaitReason.RETRIES, due, now))
-        elif self._waits_for_retries:
-            self._waits_for_retries = False
+        elif self._window.lacks_bytes and not view.waiting:
+            self._waits = True
+            self._emit(Waiting(WaitReason.BYTES, None, now))
+        elif self._waits:
+            self._waits = False
             self._emit(Going(now))
 
     def _time_is_up(self) -> None:

@@ -91,7 +91,7 @@ class BatchRows(Protocol):
 
     async def send(self, job: Job, request: Request) -> None: ...
 
-    def leave_pending(self) -> None: ...
+    def leave_pending(self, job: Job) -> None: ...
 
 
 class Way:
@@ -127,6 +127,7 @@ class Way:
         self._probing: Probing | None = None
         self.batch_rows: BatchRows | None = None
         self._blanks = copied(plan)
+        self._needs_text = bool(plan.post) or isinstance(stations.checker, RowChecks)
         self._blank_value = "{}" if plan.output_fields else '""'
         self.in_flight = 0
         """Requests that have left and whose answer is awaited; the gate also counts those that are about to leave."""
@@ -167,21 +168,22 @@ class Way:
 
     async def _advance(self, job: Job) -> None:
         """Rendering is deterministic, so the journal keeps the row and not the body."""
-        row, request = job.row, job.request
         if job.given is not None:
             await self._finish(job, job.given)
             return
-        if request is not None:
-            await self._send(job, request)
+        if job.request is not None:
+            await self._send(job, job.request)
             return
-        restored = restore(row.line, row.key, row.text)
+        restored = restore(job.row.line, job.row.key, job.row.text)
         if self._blanks.is_blank(restored.fields):
             await self._finish(job, Outcome(State.DONE, True, None, None, frozenset(), self._blank_value))
             return
         request = self._at.renderer.render(restored)
-        if retry.go_on(row.history, lent=row.lent is not None) is Next.SEND:
+        del restored  # what was parsed may be as large as the body
+        if retry.go_on(job.row.history, lent=job.row.lent is not None) is Next.SEND:
             await self._send(job, request)
         else:
+            row = job.row
             body = row.history.reply if row.lent is None else row.lent.body
             judged = judge_body(request, body or "", self.checker(job))
             history = row.history._replace(reply=None)  # judged once; from here on it is sent
@@ -191,6 +193,10 @@ class Way:
     async def _send(self, job: Job, request: Request) -> None:
         assert self._at.client is not None
         job.lent = None
+        if not self._needs_text:
+            job.row = job.row._replace(text="")
+        job.request = request
+        self._at.window.holds(job, len(request.body))
         if self.batch_rows is not None and self.batch_rows.sending:
             await self.batch_rows.send(job, request)
             return
@@ -217,6 +223,7 @@ class Way:
         finally:
             self.in_flight -= 1
         job.exchange = exchange
+        self._at.window.holds(job, len(request.body), len(exchange.body))
         judged = judge(request, exchange, self.checker(job), self.meanings, self._at.client.mask)
         judged = served(judged, hold.tier)
         judged = self._refused(job, permit, self.sending.heard(job, judged, exchange.ended - exchange.left))
@@ -367,9 +374,9 @@ class Way:
                 if self._held and self._health.undoubted:
                     await self.flush_held()
             case RetryIn() | AskAgain() if job.lease is not None and self.batch_rows is not None:
-                self.batch_rows.leave_pending()
+                self.batch_rows.leave_pending(job)
             case RetryIn() | AskAgain() if self._at.client is None:
-                self._at.window.finished()  # nothing is sent: the row stays as it is
+                self._at.window.finished(job)  # nothing is sent: the row stays as it is
             case RetryIn(seconds=seconds):
                 self._put_back(job, seconds)
             case AskAgain(complaint=complaint, more_room=more):
@@ -390,9 +397,9 @@ class Way:
         if not self._health.in_doubt(job.row.seq) or len(self._held) >= MOST_HELD:
             await self._finish(job, failure(verdict))
         else:
-            job.handed_on = True
+            job.handed_on, job.request, job.row = True, None, job.row._replace(text="")
             self._held.append((job, verdict))
-            self._at.window.finished()
+            self._at.window.finished(job)
 
     def _put_back(self, job: Job, seconds: float) -> None:
         job.handed_on = True
@@ -401,7 +408,7 @@ class Way:
     async def _finish(self, job: Job, outcome: Outcome) -> None:
         job.handed_on = True
         await self._write(job, outcome)
-        self._at.window.finished()
+        self._at.window.finished(job)
 
     async def _write(self, job: Job, outcome: Outcome) -> None:
         await self._at.journal.finish(job.row.seq, outcome, job.lent)

@@ -1,7 +1,10 @@
 """The rows that are at hand: fresh ones streamed from the journal, and those that wait for their retry or for a twin.
 
 Workers ask for the next row and put rows back with the time they are due; no worker sleeps for a row. Memory is
-bounded by the rows fetched ahead and by the crew, whatever the length of the input.
+bounded whatever the length of the input and of its rows: what is fetched ahead by rows and by bytes, what has been
+handed out and has no outcome by the crew and by `--max-bytes-in-flight`. A row that does not fit waits until others
+have ended, but one always passes, however large. What a row takes beside its text is known only later: the longer body
+that its prompt makes of it, and its reply. So it counts from the start what rows took on average lately.
 
 Rows of equal requests (`journal.twins`) come in trains: those that are lent a reply from the start are handed out
 before anything is sent, those that wait for a row when that has its outcome. What they get is this:
@@ -17,6 +20,7 @@ before anything is sent, those that wait for a row when that has its outcome. Wh
 import asyncio
 import heapq
 import itertools
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, replace
@@ -25,7 +29,7 @@ from zlib import crc32
 
 from batchrun.engine.prefixes import Groups, Prefix
 from batchrun.engine.till import UNCHARGED, Charge, Hold
-from batchrun.journal import Lease
+from batchrun.journal import PAGE_BYTES, Lease, Page
 from batchrun.limits import Permit
 from batchrun.models import Exchange, Lent, Outcome, Pending, Request, State
 from batchrun.plan import Plan
@@ -39,6 +43,11 @@ provider that answers some rows puts off all others."""
 ELSEWHERE = 0.618
 """Where in what is left of the input a row is taken from that shall not be like those before it: at no even fraction,
 at which inputs that were put together have their seams."""
+
+_COPIES = 3
+"""Of a reply: the body as it came, as text for the journal, and the text in it."""
+_SLOWLY = 1 / 16
+"""Weight of the last row in the average of what rows take beside their texts."""
 
 Fetch = Callable[[int], Awaitable[tuple[list[Pending], int | None]]]
 """From a position: the next rows after it, and the position to go on from, None at the end."""
@@ -89,7 +98,9 @@ class Job:
     is how often in a row it was turned away. `shared` are the beginnings that its request shares with others, the longest
     last. Of the attempt under way, `tier` is the service tier that it asks for, `added` the members that its request got
     when it was sent, and `marks` the beginnings that are marked in it; `tier_since` is when the row first wanted a tier
-    that had no capacity.
+    that had no capacity. `size` are the bytes of what the journal has of it, nearly: its text,
+    and a reply that it begins with. `counted` are those that it counts for while it has no outcome, `held` what it was
+    found to hold.
     """
 
     row: Pending
@@ -115,21 +126,40 @@ class Job:
     added: frozenset[str] = frozenset()
     tier: str | None = None
     tier_since: float | None = None
+    size: int = 0
+    counted: int = 0
+    held: int = 0
 
     @classmethod
     def of(cls, row: Pending) -> "Job":
         """The job that goes on where the row's history ends."""
         history = row.history
         leads = row.seq if row.awaited else None
-        return cls(row, history.number, history.attempts, history.deadlines, history.asks, leads=leads)
+        size = len(row.text) + len(history.reply or "") + (0 if row.lent is None else len(row.lent.body))
+        return cls(row, history.number, history.attempts, history.deadlines, history.asks, leads=leads, size=size)
 
 
 class Window:
     """Hands out rows in input order, retries first when they are due. One loop, no threads."""
 
-    def __init__(self, fetch: Fetch, fetch_train: FetchTrain, rows: int = 0, groups: Groups | None = None) -> None:
-        """`rows` is how many rows the input has; `groups` brings those next to each other that share a beginning."""
+    def __init__(
+        self,
+        fetch: Fetch,
+        fetch_train: FetchTrain,
+        rows: int = 0,
+        groups: Groups | None = None,
+        *,
+        most_bytes: float = math.inf,
+    ) -> None:
+        """`rows` is how many rows the input has; `groups` brings those next to each other that share a beginning.
+
+        `most_bytes` is what rows without an outcome that were handed out may hold together.
+        """
         self._groups = groups
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._fresh_bytes = 0
+        self._beside = 0.0
         self._rows = rows
         self._early: set[int] = set()  # rows that were taken from far ahead
         self._fetch = fetch
@@ -155,6 +185,8 @@ class Window:
             job = self._take()
             if job is not None:
                 self._out += 1
+                if self._waiters and self._at_hand and self._has_room:
+                    self._wake(1)
                 return job
             if not self.more:
                 self._wake(len(self._waiters))
@@ -183,10 +215,12 @@ class Window:
                 job = Job.of(row)
         if job is None and self._fresh and self._fresh[-1].given is None and self._fresh[-1].row.lent is None:
             job = self._fresh.pop()
+            self._fresh_bytes -= job.size
         if job is None:
             return False
         job.elsewhere = True
         self._fresh.appendleft(job)
+        self._fresh_bytes += job.size
         self._wake(1)
         return True
 
@@ -194,9 +228,22 @@ class Window:
         """Whether the row is still to be fetched in its turn; others may have been, while it was looked for."""
         return self._after is not None and row.position > self._after
 
-    def enter(self) -> None:
+    def enter(self, job: Job) -> None:
         """A row is on its way that was not handed out here: its answer has come from elsewhere."""
         self._out += 1
+        self._count(job, job.size)
+
+    def holds(self, job: Job, body: int, reply: int = 0) -> None:
+        """The row holds so many bytes now, beside its text where that is still needed."""
+        size = len(job.row.text) + body + _COPIES * reply
+        job.held = max(job.held, size)
+        if size > job.counted:
+            self._count(job, size)
+
+    @property
+    def lacks_bytes(self) -> bool:
+        """Whether rows are at hand that wait until others, which hold too many bytes, have their outcomes."""
+        return bool(self._at_hand and self._waiters and not self._has_room)
 
     def restart(self) -> None:
         """Hand out what is pending once more, from the first row; nothing may be on its way."""
@@ -215,11 +262,15 @@ class Window:
         heapq.heappush(self._due, (self._loop.time() + seconds, next(self._order), job))
         self._arm()
 
-    def finished(self) -> None:
-        """A row that was handed out has its outcome."""
+    def finished(self, job: Job) -> None:
+        """A row that was handed out has its outcome, or is left as it is."""
         self._out -= 1
+        self._beside += (max(0, job.held - job.size) - self._beside) * _SLOWLY
+        self._count(job, 0)
         if not self.more:
             self._wake(len(self._waiters))
+        elif self._waiters and self._at_hand and self._has_room:
+            self._wake(1)
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """A row has its outcome: those that wait for it are next."""
@@ -244,7 +295,8 @@ class Window:
     def next_due(self) -> float | None:
         """When the earliest retry is due, in the loop's time, where nothing but retries is to be handed out."""
         fresh = self._at_hand or self._trains or self._after is not None
-        return self._due[0][0] if self._due and (not fresh or len(self._due) >= MOST_DUE) else None
+        held_up = len(self._due) >= MOST_DUE or self.lacks_bytes
+        return self._due[0][0] if self._due and (not fresh or held_up) else None
 
     def _take(self) -> Job | None:
         if self._due and self._due[0][0] <= self._loop.time():
@@ -254,11 +306,30 @@ class Window:
             return job
         if len(self._due) >= MOST_DUE:
             return None
-        if self._at_hand < AHEAD // 2:
+        if self._at_hand < AHEAD // 2 and self._fresh_bytes < PAGE_BYTES // 2:
             self._fetch_ahead()
+        if not self._has_room:
+            return None
         if self._groups is not None:
-            return self._groups.next_of(self._fresh, self._loop.time())
-        return self._fresh.popleft() if self._fresh else None
+            job = self._groups.next_of(self._fresh, self._loop.time())
+        else:
+            job = self._fresh.popleft() if self._fresh else None
+        if job is not None:
+            self._fresh_bytes -= job.size
+            self._count(job, job.size + int(self._beside))
+        return job
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether the next row at hand does not hold too much beside those that were handed out."""
+        if not self._bytes:
+            return True
+        size = self._fresh[0].size if self._fresh else self._fresh_bytes // (self._at_hand or 1)
+        return self._bytes + size + self._beside <= self._most_bytes
+
+    def _count(self, job: Job, size: int) -> None:
+        self._bytes += size - job.counted
+        job.counted = size
 
     def _fetch_ahead(self) -> None:
         if self._closed or not (self._trains or self._after is not None):
@@ -275,6 +346,7 @@ class Window:
             elif self._after is not None:
                 rows, self._after = await self._fetch(self._after)
                 jobs = [Job.of(row) for row in rows if row.seq not in self._early]
+                self._fresh_bytes += sum(job.size for job in jobs)
                 self._fresh.extend(
                     jobs if self._groups is None else await asyncio.to_thread(self._groups.arranged, jobs)
                 )
@@ -289,6 +361,7 @@ class Window:
         if train.leader is not None and train.outcome is not None:
             after = _decide(jobs, train.leader, train.outcome, after)
         self._fresh.extendleft(reversed(jobs))
+        self._fresh_bytes += sum(job.size for job in jobs)
         if after is None:
             self._trains.popleft()
         else:
@@ -361,6 +434,14 @@ def in_sample(position: int, size: int, total: int) -> bool:
     return position - 1 - first == crc32(stretch.to_bytes(8)) % length
 
 
-def at_places(pending: Callable[[int, int, int], list[Pending]], places: Iterable[int]) -> list[Pending]:
-    """The rows at these places of the input that have no outcome."""
-    return [row for place in places for row in pending(place - 1, 1, place)]
+def at_places(pending: Callable[[int, int, int], Page], places: Iterable[int], after: int) -> Page:
+    """A page of the rows behind the position `after`, at these places of the input, that have no outcome."""
+    rows: list[Pending] = []
+    size = 0
+    for place in sorted(place for place in places if place > after):
+        if size >= PAGE_BYTES or len(rows) == AHEAD:
+            return Page(rows, full=True)
+        found = pending(place - 1, 1, place)
+        rows += found
+        size += sum(Job.of(row).size for row in found)
+    return Page(rows, full=False)

@@ -18,6 +18,7 @@ from batchrun.journal.database import prepare
 from batchrun.journal.intake import fingerprint
 from batchrun.journal.ledger import Journal, delete
 from batchrun.journal.lock import Lock, lock
+from batchrun.journal.pages import PAGE_BYTES, Page
 from batchrun.journal.reader import Reader
 from batchrun.journal.records import (
     Attempt,
@@ -43,6 +44,7 @@ from batchrun.journal.records import (
 )
 
 __all__ = [
+    "PAGE_BYTES",
     "Attempt",
     "Cause",
     "Charged",
@@ -58,6 +60,7 @@ __all__ = [
     "Meta",
     "Miss",
     "Order",
+    "Page",
     "Reader",
     "Record",
     "Result",

@@ -26,7 +26,7 @@ BATCH = 8192
 ROOM = 4_000_000
 """Characters after which a batch ends, so that memory does not grow with the length of rows."""
 AHEAD = 2
-"""Batches that wait while one is written, so that reading goes on during a commit."""
+"""Batches of `ROOM` that wait while one is written, so that reading goes on during a commit."""
 TOGETHER = 4
 """Batches in one transaction: each commit waits for the disk twice, for the log and for the checkpoint."""
 
@@ -48,6 +48,8 @@ class Feed:
     def __init__(self, rows: Iterable[IntakeRow], first: int = 1) -> None:
         self.position = first - 1
         self.keyed = False
+        self.size = 0
+        """Characters of the rows that were taken last."""
         self.skipped: list[tuple[int, str]] = []
         self._rows = iter(rows)
 
@@ -68,7 +70,7 @@ class Feed:
             room -= len(text)
             if room < 0:
                 break
-        self.position = position
+        self.position, self.size = position, ROOM - room
         return taken
 
     def take_skipped(self) -> list[tuple[int, str]]:
@@ -111,15 +113,20 @@ class FirstIntake:
     def _load(self, feed: Feed, progress: Callable[[int], None]) -> int:
         """Write all rows; how many are skipped."""
         skipped = 0
-        waiting: deque[Future[None]] = deque()
+        waiting: deque[tuple[Future[None], int]] = deque()
+        held = 0
         with ThreadPoolExecutor(1, "batchrun-intake") as disk:
             while batch := feed.take(BATCH):
-                if len(waiting) > AHEAD:
-                    waiting.popleft().result()
+                while waiting and (len(waiting) > AHEAD or held + feed.size > (AHEAD + 1) * ROOM):
+                    written, size = waiting.popleft()
+                    held -= size
+                    written.result()
                 invalid = feed.take_skipped()
                 skipped += len(invalid)
-                waiting.append(disk.submit(self._write, batch, invalid, progress))
-            for written in waiting:
+                waiting.append((disk.submit(self._write, batch, invalid, progress), feed.size))
+                held += feed.size
+                del batch
+            for written, _ in waiting:
                 written.result()
         return skipped
 

@@ -15,6 +15,7 @@ from batchrun.errors import StorageError
 from batchrun.journal import database, sums, twins
 from batchrun.journal.drift import Comparison
 from batchrun.journal.intake import FirstIntake, transaction
+from batchrun.journal.pages import Page
 from batchrun.journal.queries import sql
 from batchrun.journal.reader import Reader, read_meta
 from batchrun.journal.records import Charged, Drift, End, IntakeRow, Lane, Lease, Meta
@@ -225,20 +226,20 @@ class Journal:
                 with transaction(self._connection, self._before_commit):
                     twins.pair(self._connection, dedupe=dedupe, wanted=wanted)
 
-    def pending(self, after: int = 0, limit: int = 1000, until: int | None = None) -> list[Pending]:
-        """Rows without an outcome in input order, behind the position `after` (0: from the first) and up to `until`.
+    def pending(self, after: int = 0, limit: int = 1000, until: int | None = None) -> Page:
+        """A page of rows without an outcome in input order, behind the position `after` (0: from the first) and up to `until`.
 
         Those that the reply to an equal request answers are in `answered` or `following` instead.
         """
         with self._window_guard, database.translated(self.path):
             return pending(self._reading(), after, limit, until)
 
-    def answered(self, after: int = 0, limit: int = 1000) -> list[Pending]:
+    def answered(self, after: int = 0, limit: int = 1000) -> Page:
         """Rows without an outcome that are lent a reply, behind the row `after`, by seq."""
         with self._window_guard, database.translated(self.path):
             return answered(self._reading(), after, limit)
 
-    def following(self, leader: int, source: int, after: int = 0, limit: int = 1000) -> list[Pending]:
+    def following(self, leader: int, source: int, after: int = 0, limit: int = 1000) -> Page:
         """Rows that wait for the row `leader`, behind the row `after`, by seq; lent is what the row `source` got."""
         with self._window_guard, database.translated(self.path):
             return following(self._reading(), leader, source, after, limit)

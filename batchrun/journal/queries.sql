@@ -25,7 +25,7 @@ WHERE rows.position > ? ORDER BY rows.position LIMIT ?
 
 -- name: record_range
 {records}
-WHERE rows.seq BETWEEN ? AND ?
+WHERE rows.seq BETWEEN ? AND ? ORDER BY rows.seq
 
 -- name: record_by_seq
 {records}

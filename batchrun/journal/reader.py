@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 from batchrun.errors import DamagedError, StorageError
 from batchrun.journal import browse, database, sums
+from batchrun.journal.pages import Found, page
 from batchrun.journal.queries import sql
 from batchrun.journal.records import (
     Attempt,
@@ -76,6 +77,19 @@ def _check_texts(text: Any, value: Any, body: Any, added: Any) -> None:
         isinstance(text, str) and isinstance(value, _TEXT) and isinstance(body, _TEXT) and isinstance(added, _TEXT)
     ):
         raise TypeError("no text where text belongs")
+
+
+def _record_size(row: Found) -> int:
+    return sum(len(text or "") for text in row[4:8])
+
+
+def _result_size(row: Found) -> int:
+    _, text, value, body, added, _ = row
+    return len(text) + len(value or "") + len(body or "") + len(added or "")
+
+
+def _text_size(row: Found) -> int:
+    return len(row[1])
 
 
 _TEXTS = sql("texts_page")
@@ -244,9 +258,14 @@ class Reader:
 
     def export_rows(self, after: int = 0) -> Iterator[Record]:
         """All rows in the order of the input, each as it is at the moment when its page is read."""
-        while page := self._each(_record, _RECORD_PAGE, after, PAGE):
-            yield from page
-            after = self._behind(page[-1].position, after)
+        while rows := self._records(_RECORD_PAGE, after, PAGE):
+            yield from rows
+            after = self._behind(rows[-1].position, after)
+
+    def _records(self, query: str, *parameters: Any) -> list[Record]:
+        """A page of whole records."""
+        with database.translated(self.path):
+            return list(map(_record, self._paged(_record_size, query, *parameters)))
 
     def _behind(self, last: int | None, after: int) -> int:
         """Where the next page begins. Raises DamagedError where this one ends before it began."""
@@ -257,27 +276,32 @@ class Reader:
     def results(self) -> Iterator[Result | Record]:
         """The same, but of done rows only what their output line needs, which reads twice as fast."""
         after = 0
-        while page := self._all(_RESULT, after, PAGE):
-            if all(row[-1] == "done" for row in page):
+        while rows := self._paged(_result_size, _RESULT, after, PAGE):
+            last = self._behind(rows[-1][0], after)
+            if all(row[-1] == "done" for row in rows):
                 with database.translated(self.path):
-                    yield from map(_result, page)
+                    yield from map(_result, rows)
             else:
-                yield from self._each(_record, _RECORD_PAGE, after, PAGE)
-            after = self._behind(page[-1][0], after)
+                del rows
+                for record in self.export_rows(after):
+                    if record.position is None or record.position > last:
+                        break
+                    yield record
+            after = last
 
     def texts(self) -> Iterator[str]:
         """The texts of all rows in the order of the input, those of skipped lines left out."""
         after = 0
-        while page := self._all(_TEXTS, after, PAGE):
-            yield from (text for _, text in page)
-            after = page[-1][0]
+        while rows := self._paged(_text_size, _TEXTS, after, PAGE):
+            yield from (text for _, text in rows)
+            after = rows[-1][0]
 
     def added(self) -> Iterator[str]:
         """What post-processing merges into done rows, a JSON object each; the same objects once a page."""
         after = 0
-        while page := self._all(_ADDED, after, PAGE):
-            yield from dict.fromkeys(text for _, text in page)
-            after = page[-1][0]
+        while rows := self._paged(_text_size, _ADDED, after, PAGE):
+            yield from dict.fromkeys(text for _, text in rows)
+            after = rows[-1][0]
 
     def has_plain_value(self) -> bool:
         """Whether the output of a row is stated and is not an object."""
@@ -291,14 +315,16 @@ class Reader:
 
     def _recover(self, first: int, last: int) -> Iterator[Record]:
         try:
-            page = self._each(_record, _RECORD_RANGE, first, last)
+            rows = self._records(_RECORD_RANGE, first, last)
         except StorageError:
             if first < last:
                 middle = (first + last) // 2
                 yield from self._recover(first, middle)
                 yield from self._recover(middle + 1, last)
             return
-        yield from page
+        yield from rows
+        if rows and rows[-1].seq < last:
+            yield from self._recover(rows[-1].seq + 1, last)
 
     def _last_seq(self) -> int:
         try:
@@ -331,6 +357,11 @@ class Reader:
     def _each(self, make: Callable[[Any], Made], query: str, *parameters: Any) -> list[Made]:
         with database.translated(self.path):
             return [make(row) for row in self._connection.execute(query, parameters).fetchall()]
+
+    def _paged(self, size: Callable[[Found], int], query: str, *parameters: Any) -> list[Found]:
+        """What a query finds, up to the bytes of a page."""
+        with database.translated(self.path):
+            return page(self._connection.execute(query, parameters), size)[0]
 
     def _all(self, query: str, *parameters: Any) -> list[Any]:
         with database.translated(self.path):

@@ -1,11 +1,13 @@
 """The rows that still have to be answered, in the order of the input, with what the journal knows of each."""
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
+from itertools import takewhile
 from json import dumps
 from typing import Any
 
+from batchrun.journal.pages import Found, Page, page
 from batchrun.journal.queries import sql
 from batchrun.journal.records import Lease
 from batchrun.models import History, Lent, Outcome, Pending, State, Ticket
@@ -23,51 +25,56 @@ FRESH = History(0, 0, 0, 0, open=False, reply=None)
 EVERYTHING = (1 << 63) - 1
 
 
-def pending(connection: sqlite3.Connection, after: int, limit: int, until: int | None) -> list[Pending]:
-    """At most `limit` rows without an outcome whose position is over `after` and not over `until`.
+def pending(connection: sqlite3.Connection, after: int, limit: int, until: int | None) -> Page:
+    """A page of rows without an outcome whose position is over `after` and not over `until`, at most `limit`.
 
     Rows that the reply to an equal request answers, or will answer, are not among them.
     """
     last = EVERYTHING if until is None else until
-    rows: list[tuple[Any, ...]] = connection.execute(_WINDOW, (after, last, limit)).fetchall()
-    known = _histories(connection, [row[0] for row in rows])
-    return [
+    rows, full = page(connection.execute(_WINDOW, (after, last, limit)), _length)
+    known, count = _histories(connection, [row[0] for row in rows])
+    found = [
         Pending(seq, position, line, key, text, known.get(seq, FRESH), awaited=bool(awaited))
-        for seq, position, line, key, text, awaited in rows
+        for seq, position, line, key, text, awaited in rows[:count]
     ]
+    return Page(found, full=full or len(rows) == limit or count < len(rows))
 
 
-def answered(connection: sqlite3.Connection, after: int, limit: int) -> list[Pending]:
-    """Rows with a seq over `after` and without an outcome that the reply to an equal request answers, at most `limit`."""
-    rows: list[tuple[Any, ...]] = connection.execute(_ANSWERED, (after, limit)).fetchall()
-    known = _histories(connection, [row[0] for row in rows])
-    bodies = _bodies(connection, {reply for *_, reply in rows})
-    return [
+def answered(connection: sqlite3.Connection, after: int, limit: int) -> Page:
+    """A page of rows with a seq over `after` and no outcome that the reply to an equal request answers, at most `limit`."""
+    rows, full = page(connection.execute(_ANSWERED, (after, limit)), _length)
+    known, count = _histories(connection, [row[0] for row in rows])
+    bodies, cut = _bodies(connection, dict.fromkeys(reply for *_, reply in rows[:count]))
+    whole = list(takewhile(lambda row: row[-1] in bodies, rows[:count])) if cut else rows[:count]
+    found = [
         Pending(
             *(seq, position, line, key, text),
             known.get(seq, FRESH),
             Lent(twin, number, reply, used_in, used_out, cost, bodies.get(reply, "")),
             bool(awaited),
         )
-        for seq, position, line, key, text, awaited, twin, number, used_in, used_out, cost, reply in rows
+        for seq, position, line, key, text, awaited, twin, number, used_in, used_out, cost, reply in whole
     ]
+    return Page(found, full=full or len(rows) == limit or len(whole) < len(rows))
 
 
-def following(connection: sqlite3.Connection, leader: int, source: int, after: int, limit: int) -> list[Pending]:
-    """Rows with a seq over `after` that wait for the row `leader`, at most `limit`, with what the row `source` lends."""
-    rows: list[tuple[Any, ...]] = connection.execute(_FOLLOWING, (leader, after, limit)).fetchall()
-    known = _histories(connection, [row[0] for row in rows])
-    found = connection.execute(_LENT, (source,)).fetchone()
-    lent = None if found is None else Lent(*found)
-    return [
-        Pending(seq, position, line, key, text, known.get(seq, FRESH), lent) for seq, position, line, key, text in rows
+def following(connection: sqlite3.Connection, leader: int, source: int, after: int, limit: int) -> Page:
+    """A page of rows with a seq over `after` that wait for `leader`, at most `limit`, with what the row `source` lends."""
+    rows, full = page(connection.execute(_FOLLOWING, (leader, after, limit)), _length)
+    known, count = _histories(connection, [row[0] for row in rows])
+    given = connection.execute(_LENT, (source,)).fetchone()
+    lent = None if given is None else Lent(*given)
+    found = [
+        Pending(seq, position, line, key, text, known.get(seq, FRESH), lent)
+        for seq, position, line, key, text in rows[:count]
     ]
+    return Page(found, full=full or len(rows) == limit or count < len(rows))
 
 
 def rows_in_batch(connection: sqlite3.Connection, ticket: int, rows: Iterable[int]) -> list[tuple[Pending, Lease]]:
     """Those of these rows whose open attempt is in this ticket, with what is known of them before it."""
     found: list[tuple[Any, ...]] = connection.execute(sql("rows_in_batch"), (dumps(list(rows)), ticket)).fetchall()
-    known = _histories(connection, [row[0] for row in found])
+    known, _ = _histories(connection, [row[0] for row in found])
     return [
         (
             Pending(seq, position, line, key, text, known[seq]._replace(open=False), awaited=bool(awaited)),
@@ -95,16 +102,29 @@ def count_pending(connection: sqlite3.Connection, until: int | None, wanted: Cal
     return sum(wanted(position) for (position,) in found)
 
 
-def _histories(connection: sqlite3.Connection, rows: Iterable[int]) -> dict[int, History]:
-    found: list[tuple[Any, ...]] = connection.execute(_HISTORY, (dumps(list(rows)),)).fetchall()
-    wanted = [reply for *_, reply in found if reply is not None]
-    bodies = _bodies(connection, wanted)
-    return {
+def _length(row: Found) -> int:
+    """Of the text, the fifth column of a row that is pending."""
+    return len(row[4])
+
+
+def _histories(connection: sqlite3.Connection, rows: Sequence[int]) -> tuple[dict[int, History], int]:
+    """What is known of the first of these rows, and how many they are: all of them, or those whose replies have room."""
+    found: list[Found] = connection.execute(_HISTORY, (dumps(rows),)).fetchall()
+    replies = {row: reply for row, *_, reply in found if reply is not None}
+    bodies, cut = _bodies(connection, [replies[row] for row in rows if row in replies])
+    missing = (at for at, row in enumerate(rows) if cut and row in replies and replies[row] not in bodies)
+    count = next(missing, len(rows))
+    known = {
         row: History(number, attempts, deadlines, asks, bool(left), bodies.get(reply))
         for row, number, attempts, deadlines, asks, left, reply in found
     }
+    return known, count
 
 
-def _bodies(connection: sqlite3.Connection, wanted: Iterable[int]) -> dict[int, str]:
+def _bodies(connection: sqlite3.Connection, wanted: Iterable[int]) -> tuple[dict[int, str], bool]:
+    """The replies of these numbers, in this order; and whether the page was full, so that the last ones may be missing."""
     numbers = list(wanted)
-    return dict(connection.execute(_BODIES, (dumps(numbers),)).fetchall()) if numbers else {}
+    if not numbers:
+        return {}, False
+    found, full = page(connection.execute(_BODIES, (dumps(numbers),)), lambda row: len(row[1]))
+    return dict(found), full

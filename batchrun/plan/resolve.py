@@ -34,7 +34,17 @@ if TYPE_CHECKING:  # Jinja2 and the readers of tables: not to refuse a wrong key
     from batchrun.rows import Input
 
 _LIMITS = (
-    *("concurrency", "concurrency_fixed", "rpm", "tpm", "max_attempts", "timeout", "drain", "max_wait"),
+    *(
+        "concurrency",
+        "concurrency_fixed",
+        "max_bytes_in_flight",
+        "rpm",
+        "tpm",
+        "max_attempts",
+        "timeout",
+        "drain",
+        "max_wait",
+    ),
     *(
         "give_up_after",
         "stop_after",

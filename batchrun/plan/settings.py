@@ -16,6 +16,7 @@ from batchrun.models import Blank, Endpoint, Flag
 from batchrun.plan.durations import parse_duration, parse_moment
 from batchrun.plan.profiles import DEFAULT
 from batchrun.plan.record import fail_on
+from batchrun.plan.sizes import parse_size
 
 PREFIX = "BATCHRUN_"
 FORMATS = ("jsonl", "csv", "tsv", "parquet", "xlsx", "rows")
@@ -240,6 +241,7 @@ class Settings(BaseSettings):
 
     concurrency: Annotated[int, BeforeValidator(_count(1))] = 256
     concurrency_fixed: bool = False
+    max_bytes_in_flight: Annotated[int, BeforeValidator(parse_size)] = 48_000_000
     rpm: Rate | None = None
     tpm: Rate | None = None
     max_attempts: Annotated[int, BeforeValidator(_count(1))] = 5

@@ -1,0 +1,153 @@
+"""Long rows and replies: pages, batches and what is in flight are bounded in bytes, and nothing is lost for it."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from engine import Provider, Stage, ok, until
+
+from batchrun.engine.run import Run
+from batchrun.events import Waiting, WaitReason
+from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, intake
+from batchrun.models import Outcome, State
+from batchrun.plan.sizes import parse_size
+
+META = Meta(run="r1", created=1.5, plan="{}", prompt=None, simulated=True, output="../out.jsonl")
+DONE = Outcome(State.DONE, True, None, None, frozenset(), None)
+SIZES = [10, 990, 10, 2000, 10, 10, 500, 600, 3000, 10]
+
+
+def texts() -> list[str]:
+    return [f'{{"n": {n}, "text": "{"x" * size}"}}' for n, size in enumerate(SIZES)]
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("batchrun.journal.pages.PAGE_BYTES", 1000)
+    path = tmp_path / ".batchrun" / "r1.db"
+    with_rows = Journal.create(path, META)
+    with_rows.take_in([IntakeRow(n, f"id-{n}", f"request {n}", text) for n, text in enumerate(texts(), 1)])
+    with_rows.close()
+    return path
+
+
+def pages(journal: Journal) -> list[list[int]]:
+    found, after, more = list[list[int]](), 0, True
+    while more:
+        page = journal.pending(after)
+        assert sum(len(row.text) for row in page[:-1]) < 1000, "a page ends with the row that fills it"
+        found.append([row.seq for row in page])
+        more = page.full
+        after = page[-1].position if page else after
+    return found
+
+
+def answered(path: Path, rows: list[int], *, finished: bool) -> None:
+    """Each of these rows gets a reply as long as its text."""
+
+    async def session() -> None:
+        journal = Journal.open(path)
+        journal.start()
+        for row in rows:
+            await journal.begin(row, 1)
+            await journal.end(row, 1, End(200, 0.1), f'"{"r" * SIZES[row - 1]}"')
+            if finished:
+                await journal.finish(row, DONE)
+        journal.close(0)
+
+    asyncio.run(session())
+
+
+def test_pending_rows_come_in_pages_of_bytes_each_once(path: Path) -> None:
+    journal = Journal.open(path)
+    found = pages(journal)
+    journal.close()
+    assert [seq for page in found for seq in page] == list(range(1, len(SIZES) + 1))
+    assert len(found) > 3
+
+
+def test_recorded_replies_count_in_a_page_and_none_is_lost(path: Path) -> None:
+    answered(path, [2, 4, 5, 7, 8, 9], finished=False)
+    journal = Journal.open(path)
+    found, after, more = list[tuple[int, int]](), 0, True
+    while more:
+        page = journal.pending(after)
+        found += [(row.seq, len(row.history.reply or "")) for row in page]
+        more, after = page.full, page[-1].position
+    journal.close()
+    assert [seq for seq, _ in found] == list(range(1, len(SIZES) + 1))
+    assert {seq: size - 2 for seq, size in found if size} == {seq: SIZES[seq - 1] for seq in (2, 4, 5, 7, 8, 9)}
+
+
+@pytest.mark.parametrize("done", [list(range(1, 11)), [1, 2, 3, 4, 9, 10], []])
+def test_an_export_reads_every_row_once_whatever_their_lengths(path: Path, done: list[int]) -> None:
+    answered(path, done, finished=True)
+    with Reader.open(path) as reader:
+        assert [row.text for row in reader.export_rows()] == texts()
+        assert [row.text for row in reader.results()] == texts()
+        assert list(reader.texts()) == texts()
+        assert [row.text for row in reader.recover_rows()] == texts()
+
+
+def test_rows_that_wait_to_be_written_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "ROOM", 1000)
+    read, written = [0], [0]
+    most = 0
+
+    def rows() -> list[IntakeRow]:
+        return [IntakeRow(n, f"id-{n}", "request", "x" * 5000) for n in range(1, 30)]
+
+    class Watching(intake.FirstIntake):
+        def _write(self, batch: list[intake.Params], *rest: object) -> None:
+            nonlocal most
+            most = max(most, read[0] - written[0])
+            super()._write(batch, *rest)  # type: ignore[arg-type]
+            written[0] += len(batch)
+
+    def counted() -> object:
+        for row in rows():
+            read[0] += 1
+            yield row
+
+    monkeypatch.setattr("batchrun.journal.ledger.FirstIntake", Watching)
+    journal = Journal.create(tmp_path / ".batchrun" / "r1.db", META)
+    journal.take_in(counted())  # type: ignore[arg-type]
+    journal.close()
+    assert written[0] == 29
+    assert most <= 3, "one that is written, one that waits, one that is read"
+
+
+async def test_no_more_bytes_are_in_flight_than_allowed_and_the_wait_has_a_reason(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, [f"{n} {'x' * 1000}" for n in range(12)], max_bytes_in_flight=3500, concurrency=8)
+    provider = Provider(hold=asyncio.Event(), usual=ok("short"))
+
+    async def look(run: Run) -> None:
+        await until(lambda: run._waits)
+        assert len(provider.calls) == 3
+        assert provider.hold is not None
+        provider.hold.set()
+
+    story = await stage.play(provider, during=look)
+    assert stage.totals.done == 12
+    assert provider.peak == 3
+    assert WaitReason.BYTES in {event.reason for event in story.of(Waiting)}
+
+
+async def test_a_request_that_is_larger_than_all_that_is_allowed_passes_alone(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, [f"{n} {'x' * 1000}" for n in range(5)], max_bytes_in_flight=10, concurrency=8)
+    provider = Provider()
+    await stage.play(provider)
+    assert (stage.totals.done, provider.peak) == (5, 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "size"), [("48MB", 48_000_000), ("500 kB", 500_000), (7, 7), ("1.5gb", 1_500_000_000), ("1 MiB", 1 << 20)]
+)
+def test_sizes_are_read_as_people_write_them(said: object, size: int) -> None:
+    assert parse_size(said) == size
+
+
+@pytest.mark.parametrize("said", ["", "0", "-5", "4 apples", None, True, "1e9"])
+def test_what_is_no_size_is_refused(said: object) -> None:
+    with pytest.raises(ValueError, match="must be a size such as 48MB"):
+        parse_size(said)
