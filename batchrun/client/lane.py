@@ -110,7 +110,7 @@ async def _write(protocol: Any, transport: Any, body: bytes) -> None:
                 return
             transport.write(whole[start : start + PIECE])
             try:
-                await protocol._drain_helper()  # pyright: ignore[reportPrivateUsage]
+                await protocol._drain_helper()  # the public way, `StreamWriter.drain`, needs a request object
             except (aiohttp.ClientConnectionError, OSError):
                 return
 
