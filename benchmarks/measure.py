@@ -55,7 +55,7 @@ class Table:
 
     def head(self) -> None:
         """The first lines."""
-        self._say("| point | what | figure | target | holds |")
+        self._say("| point | what | figure | target | met |")
         self._say("|---|---|---|---|---|")
 
     def row(self, point: str, what: str, figure: str, target: str = "", holds: bool | None = None) -> None:
