@@ -82,14 +82,18 @@ class Document:
         line, at, count = 1, 0, self._content.count
         existing, empty = self._existing, Status.EMPTY
         for segment in self._reader.segments():
-            if (segment.status is not empty and not wanted(segment, existing)) or not segment.text.strip():
+            text, start, name = segment.text, segment.start, segment.id
+            if (segment.status is not empty and not wanted(segment, existing)) or not text or text.isspace():
                 continue
-            name = name_of(segment)
-            occurrence = seen[name] = seen.get(name, 0) + 1
-            if occurrence > 1:
-                name = f"{name}#{occurrence}"
-            line += count("\n", at, segment.start)
-            at = segment.start
+            if name is None or len(name) > _LONGEST_ID:
+                name = name_of(segment)
+            if name in seen:
+                seen[name] += 1
+                name = f"{name}#{seen[name]}"
+            else:
+                seen[name] = 1
+            line += count("\n", at, start)
+            at = start
             yield Entry(name, segment, line)
 
     @property

@@ -56,7 +56,8 @@ class JsonTree:
             if waiting and not _together(waiting[-1], leaf):
                 yield from self._flushed(waiting, notes)
                 waiting.clear()
-            if _category(leaf) is not None:
+            key = leaf.key
+            if key is not None and key.endswith(_CATEGORIES) and _category(leaf) is not None:
                 waiting.append(leaf)
             elif not self._arb or not (leaf.parent or str(leaf.key).startswith("@")):
                 yield self._single(leaf, notes)

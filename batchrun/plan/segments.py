@@ -14,7 +14,6 @@ import os
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
@@ -78,8 +77,12 @@ class DocumentInput(Input):
                 document = Document(
                     source.format, data, language=self._language, existing=self._existing, encoding=self.encoding
                 )
+                encoding = document.encoding
                 for entry in document.entries():
-                    yield from self._rows(source.path, entry, document.encoding)
+                    if self._most is None:
+                        yield _row(source.path, entry, encoding)
+                    else:
+                        yield from self._rows(source.path, entry, encoding)
             except DocumentError as error:
                 if len(self.sources) == 1:
                     raise InputError(f"{self.name}: {error}", self._hint(error)) from None
@@ -226,20 +229,19 @@ def _head(path: Path) -> bytes:
         raise InputError(f"Cannot read {printable(str(path))}: {error.strerror}.") from error
 
 
-def _row(
-    path: str, entry: Entry, encoding: str | None, more: Mapping[str, Any] = MappingProxyType({})
-) -> Row | Invalid:
-    segment = entry.segment
+def _row(path: str, entry: Entry, encoding: str | None, more: Mapping[str, Any] | None = None) -> Row | Invalid:
+    name, segment, line = entry
     fields: dict[str, Any] = {
         "path": path,
-        "segment": entry.name,
+        "segment": name,
         "text": segment.text.strip(),
         "context": segment.context,
         "note": segment.note,
         "max": segment.max,
         "kind": segment.kind,
-        **more,
     }
+    if more is not None:
+        fields |= more
     if encoding is not None:
         fields["encoding"] = encoding
     if segment.plural is not None:
@@ -248,5 +250,5 @@ def _row(
     try:
         text = orjson.dumps(fields).decode()
     except TypeError:
-        return Invalid(entry.line, printable(segment.text), "a lone surrogate, which cannot be sent")
-    return Row(entry.line, f"{path}#{entry.name}", text, fields)
+        return Invalid(line, printable(segment.text), "a lone surrogate, which cannot be sent")
+    return Row(line, f"{path}#{name}", text, fields)
