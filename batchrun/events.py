@@ -22,6 +22,8 @@ class WaitReason(StrEnum):
     CONCURRENCY = "concurrency"
     THROTTLED = "the provider said 429"
     DOWN = "the provider is down"
+    LOADING = "the server is loading its model"
+    DOUBT = "the provider speaks of a used up quota"
     RETRIES = "all rows left wait for their retry"
     BYTES = "--max-bytes-in-flight"
     PAUSED = "paused"

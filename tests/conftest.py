@@ -76,5 +76,5 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrun.limits.learning._FIRST_PACE", 10_000.0)
     from batchrun.engine import probing  # noqa: PLC0415  not for tests that need no engine
 
-    for name in ("_DOWN", "_LOADING", "_UNCLEAR"):
+    for name in ("_DOWN", "_LOADING", "_DOUBT"):
         monkeypatch.setattr(probing, name, dataclasses.replace(getattr(probing, name), every=0.002))

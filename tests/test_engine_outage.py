@@ -61,7 +61,7 @@ class Play:
 
     def _gone(self) -> None:
         self.down.append(now())
-        self.scene.gate.trickle(1.0, down=True)
+        self.scene.gate.trickle(1.0)
         self.outage.began()
 
     async def row(self) -> None:

@@ -236,12 +236,17 @@ async def test_pause_and_resume() -> None:
     assert [type(event) for event in scene.told] == [Waiting, Going]
 
 
-async def test_while_the_provider_is_down_one_request_a_second_leaves() -> None:
+@pytest.mark.parametrize("reason", [WaitReason.DOWN, WaitReason.LOADING, WaitReason.DOUBT])
+async def test_while_the_provider_is_tried_for_a_reason_one_request_a_second_leaves_and_the_reason_is_told(
+    reason: WaitReason,
+) -> None:
     scene = Scene()
-    scene.gate.trickle(1.0)
+    scene.gate.trickle(1.0, reason)
+    assert scene.gate.down is (reason is WaitReason.DOWN)
     senders = [scene.go(scene.exchange()) for _ in range(30)]
     await asyncio.sleep(10.5)
     assert 9 <= len(scene.left) <= 11
+    assert {event.reason for event in scene.told if isinstance(event, Waiting)} == {reason}
     scene.gate.trickle(None)
     await asyncio.gather(*senders)
     assert now() < 15

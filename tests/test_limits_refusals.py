@@ -1,14 +1,16 @@
 """Which answers are refusals, and what those that do not say it are about."""
 
 import asyncio
+import itertools
 import random
+from collections import deque
 
 import pytest
 from gates import OK, Provider, Scene, now, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.limits import Hints, Limits, Throttle
+from batchrun.limits import Feedback, Hints, Limits, Throttle, hints
 from batchrun.limits.headers import Stated
 from batchrun.limits.refusals import BUSY, Facts, is_refusal
 
@@ -112,3 +114,95 @@ async def test_a_rate_that_nothing_names_is_not_taken_for_a_limit_of_concurrency
     await asyncio.gather(*(provider.row(scene, seconds, refusal(Throttle.UNKNOWN)) for _ in range(300)))
     assert now() <= 1.3 * 30 + seconds
     assert len(provider.refused) <= 0.08 * 300
+
+
+@pytest.mark.looptime(noop_cycles=0)
+async def test_a_bucket_that_nothing_names_refuses_few_while_its_cause_is_sought() -> None:
+    scene, provider = Scene(Limits(cap=256)), Provider(rate=10.0, depth=20.0)
+    await asyncio.gather(*(provider.row(scene, 0.08, refusal(Throttle.UNKNOWN)) for _ in range(300)))
+    assert now() <= 1.1 * 28.1
+    assert len(provider.refused) <= 0.07 * 300
+
+
+class _Sliding:
+    """So many within any time of so many seconds; nothing names either."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self.most, self.seconds = most, seconds
+        self.let_through: deque[float] = deque()
+        self.refused: list[float] = []
+
+    async def row(self, scene: Scene) -> None:
+        while True:
+            permit = await scene.send()
+            while self.let_through and self.let_through[0] <= now() - self.seconds:
+                self.let_through.popleft()
+            if len(self.let_through) < self.most:
+                self.let_through.append(now())
+                await asyncio.sleep(0.08)
+                scene.gate.settle(permit, OK)
+                return
+            self.refused.append(now())
+            await asyncio.sleep(0.003)
+            scene.gate.settle(permit, refusal(Throttle.UNKNOWN))
+
+
+@pytest.mark.looptime(noop_cycles=0)
+async def test_a_window_that_nothing_names_is_tried_by_one_request_at_a_time_once_it_is_used_up() -> None:
+    scene, window = Scene(Limits(cap=256)), _Sliding(200, 20.0)
+    await asyncio.gather(*(window.row(scene) for _ in range(500)))
+    assert now() <= 1.25 * 50
+    assert len(window.refused) <= 0.09 * 500
+    later = sorted(at for at in window.refused if 3.0 < at < 18.0)
+    assert all(second - first > 0.5 for first, second in itertools.pairwise(later))
+
+
+@pytest.mark.looptime(noop_cycles=0)
+@pytest.mark.parametrize("kind", ["requests", "tokens"])
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_limit_that_only_the_text_of_refusals_names_makes_no_run_slower_than_they_show(
+    kind: str, announced: bool
+) -> None:
+    """Five are let through in each window of six seconds; the text says "5 a minute"."""
+    scene, ends, used, calls = Scene(Limits(cap=64)), 0.0, 0, 0
+
+    async def row() -> None:
+        nonlocal ends, used, calls
+        while True:
+            permit = await scene.send()
+            calls += 1
+            if now() >= ends:
+                ends, used = now() + 6.0, 0
+            if used < 5:
+                used += 1
+                await asyncio.sleep(0.05)
+                scene.gate.settle(permit, OK)
+                return
+            wait = ends - now() if announced else None
+            await asyncio.sleep(0.01)
+            text = f'"on {kind} per minute (RPM): Limit 5, Used 5. "'.encode()
+            said = hints({}, 429, text)._replace(retry_after=wait)
+            scene.gate.settle(permit, Feedback(429, said, Throttle.REQUESTS))
+
+    await asyncio.gather(*(row() for _ in range(30)))
+    assert now() <= (1.25 if announced else 2.0) * 30
+    assert calls <= 1.5 * 30
+
+
+@pytest.mark.looptime(noop_cycles=0)
+async def test_a_run_gets_fast_again_soon_after_refusals_that_no_slowing_down_cured() -> None:
+    """For eight seconds every second row is refused, whatever the rate; then nobody is."""
+    scene, done = Scene(Limits(cap=64)), list[float]()
+
+    async def row(number: int) -> None:
+        while True:
+            permit = await scene.send()
+            await asyncio.sleep(0.01)
+            refused = number % 2 == 0 and now() < 8.0
+            scene.gate.settle(permit, refusal(Throttle.UNKNOWN) if refused else OK)
+            if not refused:
+                done.append(now())
+                return
+
+    await asyncio.gather(*(row(number) for number in range(60)))
+    assert now() <= 25.0

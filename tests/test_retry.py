@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchrun.engine.probing import probing_of
 from batchrun.models import Fault, Flag, History
 from batchrun.retry import (
     ALIKE,
@@ -359,18 +360,34 @@ def test_a_server_that_loads_its_model_is_waited_for_and_no_attempt_is_used(late
 UNCLEAR = QUOTA._replace(meaning=Meaning.UNCLEAR)
 
 
-def test_a_quota_that_may_be_a_limit_of_a_minute_is_doubted_for_a_minute() -> None:
-    health = healthy()
-    for now in (100.0, 110.0, 159.9):
-        health.observe(UNCLEAR, 1, now)
-        assert decide(UNCLEAR, FIRST, health, Policy(), now) == RetryIn(0.0, counts=False)
-    health.observe(OK._replace(left=99.0), 2, 159.95)
-    assert health.unclear_since == 100.0
-    health.observe(UNCLEAR, 1, 160.0)
-    health.observe(UNCLEAR, 1, 220.0)
-    assert isinstance(decide(UNCLEAR, FIRST, health, Policy(), 220.0), StopRun)
-    health.observe(OK._replace(left=221.0), 2, 222.0)
-    assert health.unclear_since is None
+def test_a_quota_that_may_be_a_limit_of_a_minute_is_doubted_for_a_minute_by_six_tries_at_most() -> None:
+    health, tries = healthy(), []
+    health.observe(UNCLEAR, 1, 100.0)
+    health.observe(UNCLEAR._replace(left=99.9), 2, 100.1)
+    health.observe(OK._replace(left=99.0), 3, 100.2)
+    while True:
+        probing = probing_of(health)
+        assert probing is not None
+        now = (tries[-1] if tries else 100.0) + probing.every
+        tries.append(now)
+        health.observe(UNCLEAR._replace(left=now), 1, now)
+        if isinstance(decide(UNCLEAR, FIRST, health, Policy(), now), StopRun):
+            break
+    assert len(tries) <= 6
+    assert 160.0 <= tries[-1] <= 170.0
+
+
+@pytest.mark.parametrize("meaning", [Meaning.UNCLEAR, Meaning.QUOTA])
+def test_a_quota_that_has_once_passed_is_a_limit_of_a_rate_from_then_on(meaning: Meaning) -> None:
+    health, refused = healthy(), QUOTA._replace(meaning=meaning, retry_after=3.0)
+    health.observe(refused, 1, 100.0)
+    assert probing_of(health) is not None
+    health.observe(OK._replace(left=101.0), 1, 101.1)
+    assert probing_of(health) is None
+    for now in (200.0, 290.0):
+        health.observe(refused._replace(left=now), 1, now)
+        assert probing_of(health) is None
+        assert decide(refused, FIRST, health, Policy(), now) == RetryIn(0.0, counts=False)
 
 
 def test_a_days_quota_is_waited_for_where_the_announced_wait_is_long_and_stops_the_run_where_it_does_not_help() -> None:

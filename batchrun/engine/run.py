@@ -34,7 +34,7 @@ from batchrun.models import Pending
 from batchrun.plan import Plan
 from batchrun.prompts import Renderer
 from batchrun.replies import Checker
-from batchrun.retry import Next
+from batchrun.retry import Meaning, Next
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,9 @@ SAMPLE_EVERY = 5.0
 """Seconds between samples of the run's state in the journal."""
 EARLY = frozenset({ExitCode.INTERRUPTED, ExitCode.BUDGET})
 """Ends before the time: of a run that has no row left by then they are none."""
-_SAID_BY_THE_PROVIDER = frozenset({WaitReason.THROTTLED, WaitReason.DOWN, WaitReason.QUOTA})
+_SAID_BY_THE_PROVIDER = frozenset(
+    {WaitReason.THROTTLED, WaitReason.DOWN, WaitReason.LOADING, WaitReason.DOUBT, WaitReason.QUOTA}
+)
 SIGNALLED = frozenset({ExitCode.HANGUP, ExitCode.INTERRUPTED, ExitCode.TERMINATED})
 """Ends that somebody waits for."""
 
@@ -81,9 +83,6 @@ class Run:
         self._limits = Limits(plan.concurrency, plan.concurrency_fixed, plan.rpm, plan.tpm)
         self._gate = Gate(self._limits, listen=self._tell_wait)
         self._lane, self._learned = lane, None if lane is None else lane.learned
-        if self._learned is not None:
-            with contextlib.suppress(KeyError, TypeError, ValueError):  # another version may keep it in another way
-                self._gate.go_on(json.loads(self._learned))
         self._till = Till(plan, journal, expected=lambda: self._gate.estimate(0, None))
         groups = None if client is None else groups_of(plan)
         rows, most = plan.limit or journal.totals.rows, plan.max_bytes_in_flight
@@ -91,6 +90,7 @@ class Run:
         self._posting = Posting(plan, journal, self._window, secrets=secrets, emit=emit, failed=self._fail)
         stations = Stations(self._window, renderer, checker, self._gate, self._till, journal, client, self._posting)
         self._way = Way(plan, stations, emit=emit, stop=self.stop)
+        self._go_on()
         self._batches: Batches | None = None
         if batching is not None:
             self._batches = Batches(
@@ -362,12 +362,20 @@ class Run:
         await asyncio.sleep(TICK)  # what was committed before is told first
         self._fail(self._journal.failure)
 
+    def _go_on(self) -> None:
+        """Begin with what earlier sessions learned of the lane."""
+        if self._learned is not None:
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # another version may keep it in another way
+                learned = json.loads(self._learned)
+                self._gate.go_on(learned["limits"])
+                self._way.passed.update(map(Meaning, learned["passed"]))
+
     def _sample(self, view: GateView) -> None:
         """Keep how the run stands, and what the gate has learned, for the next session."""
         way = self._way
         self._journal.sample(sample_of(view, self._journal, Session(way.in_flight, way.throttled, way.retries)))
         if self._lane is not None and self._journal.totals.replies:
-            learned = json.dumps(self._gate.learned())
+            learned = json.dumps({"limits": self._gate.learned(), "passed": sorted(way.passed)})
             if learned != self._learned:
                 self._learned = learned
                 self._journal.learn(self._lane.id, learned)

@@ -27,7 +27,7 @@ from batchrun.engine.sending import Sending
 from batchrun.engine.till import BudgetReached, Charge, Hold, Till, served
 from batchrun.engine.window import Job, Window
 from batchrun.errors import ExitCode, StorageError
-from batchrun.events import AttemptStarted, Emit, Notice, RowLost
+from batchrun.events import AttemptStarted, Emit, Notice, RowLost, WaitReason
 from batchrun.journal import End, Journal
 from batchrun.limits import Gate, GateClosed, NeverFits, Permit
 from batchrun.models import Exchange, Fault, Flag, Outcome, Request, State
@@ -107,6 +107,7 @@ class Way:
         self.stop = stop
         self._loop = asyncio.get_running_loop()
         self._health = Health(fitted=stations.journal.totals.done > 0)
+        self.passed = self._health.passed  # also in earlier sessions
         client = stations.client
         self.outage = None if client is None else Outage(stations.gate, client, gone=self._gone)
         self.meanings = Meanings(plan.dialect, plan.answers)
@@ -131,8 +132,7 @@ class Way:
         self._blank_value = "{}" if plan.output_fields else '""'
         self.in_flight = 0
         """Requests that have left and whose answer is awaited; the gate also counts those that are about to leave."""
-        self.throttled = 0
-        self.retries = 0
+        self.throttled = self.retries = 0
 
     async def go(self, job: Job) -> None:
         """The border that nothing foreign crosses: a bug costs a row, not the run. A row that was already handed on
@@ -432,14 +432,15 @@ class Way:
     def _mind_the_breaker(self) -> None:
         """Send single requests while the provider is down, loads its model, or may have refused for good."""
         probing = probing_of(self._health)
-        down = probing is not None and probing.down
-        if probing is not self._probing:
-            self._probing = probing
-            self._at.gate.trickle(None if probing is None else probing.every, down=down)
+        down = probing is not None and probing.reason is WaitReason.DOWN
+        if probing != self._probing:
+            before, self._probing = self._probing, probing
+            self._at.gate.trickle(probing and probing.every, probing and probing.reason)
             if down and self.outage is not None:
                 self.outage.began()
-            now = self._loop.time()
-            self._emit(Notice("the provider answers again" if probing is None else probing.said, now))
+            said = "the provider answers again" if probing is None else probing.said
+            if before is None or said != before.said:
+                self._emit(Notice(said, self._loop.time()))
         elif down and self.outage is not None:
             self.outage.goes_on()
 

@@ -85,8 +85,11 @@ class Chance:
             self._prove_beside()
         self._prove(size)
 
-    def refused(self, size: float, left: float) -> bool:
-        """A request of that size, which left then, was refused; whether that is chance."""
+    def refused(self, size: float, left: float, *, again: bool = False) -> bool:
+        """A request of that size, which left then, was refused; whether that is chance.
+
+        `again` is whether nothing was answered since the last: two in succession are no evidence of chance.
+        """
         self._score += self._adds
         self._all += 1
         self._refused += 1
@@ -98,7 +101,7 @@ class Chance:
         self._correct(size, 1)
         if explained:
             self._explained(size, left)
-        else:
+        elif not again:
             self._stray()
         return self.share > 0 or not explained
 

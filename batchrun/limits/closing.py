@@ -13,6 +13,9 @@ _LONG = 5.0
 _EARLIER = 1 / 8
 _SHORTEST = 1.0
 """Seconds of an announced wait that may be far too long, and of how much of it, and at least how many, is waited then."""
+_PATIENCE = 0.05
+"""Seconds, and times what a refusal takes, after which a request that was not refused has been let through."""
+_PATIENT = 4.0
 _RECOVERY = 2.0
 """Seconds in which the rate comes back to the whole."""
 
@@ -20,7 +23,9 @@ _RECOVERY = 2.0
 class Closing:
     """Until when nothing leaves, and how far the rate has come back. Times are seconds of the gate's clock."""
 
-    __slots__ = ("_announced", "_began", "_overstated", "_random", "_refused", "_reopens", "bursts", "since", "until")
+    __slots__ = (
+        "_announced", "_began", "_overstated", "_random", "_refused", "_reopens", "bursts", "patience", "since", "until",
+    )  # fmt: skip
 
     def __init__(self, source: random.Random) -> None:
         self._random = source
@@ -30,6 +35,8 @@ class Closing:
         self.until = self._reopens = -math.inf
         self.bursts = 0
         self.since: float | None = None
+        self.patience = _PATIENCE
+        """Seconds after which a request has been let through for sure: it would have been refused by then."""
 
     def again(self, left: float) -> bool:
         """Whether a 429 to a request that left then shows that the last closing was not enough."""
@@ -47,6 +54,7 @@ class Closing:
         one the back-off grows with each burst that nothing but 429s separates from the last.
         """
         new, again = self.new(left), self.again(left)
+        self.patience = max(self.patience, _PATIENT * (now - left))
         if new:
             self._began, self._refused = now, left
             self.bursts += 1
@@ -59,6 +67,10 @@ class Closing:
         elif new:
             self.until = max(self.until, now + self._back_off())
         self._reopens = self.until
+
+    def next(self, last: float) -> float:
+        """When the next may leave where the last one left then: after a second burst each waits for the one before."""
+        return max(self.until, last + self.patience if self.bursts > 1 and last >= self.until else -math.inf)
 
     def noticed(self, now: float) -> None:
         """A 429 has come; by itself, as one that is chance, it holds nobody back."""

@@ -58,6 +58,7 @@ class Gate:
         self.flights = Flights()
         self._paused = self._closed = self._recalled = False
         self._trickle: float | None = None
+        self._trickle_reason = WaitReason.DOWN
         self.down = False
         self._reason: WaitReason | None = None
         self._scarce: WaitReason | None = None
@@ -154,17 +155,15 @@ class Gate:
         """The tokens a request will probably use, input and output."""
         return self._estimate.of(body_bytes, output_limit)
 
-    def trickle(self, every: float | None, *, down: bool = False) -> None:
-        """One request every so many seconds; None ends it. `down` is whether the provider is gone."""
-        now = self._clock()
+    def trickle(self, every: float | None, reason: WaitReason | None = WaitReason.DOWN) -> None:
+        """One request every so many seconds, for that reason; None ends it."""
+        now, down = self._clock(), every is not None and reason is WaitReason.DOWN
         if down and not self.down:
             self.set_aside()
         self.down = down
-        if every == self._trickle:
-            return
-        self._trickle = every
-        if every is None:
+        if every is None and self._trickle is not None:
             self._window.restart(now)
+        self._trickle, self._trickle_reason = every, reason or WaitReason.DOWN
         self._pump(now)
 
     def set_aside(self) -> None:
@@ -330,12 +329,12 @@ class Gate:
         """What lets nothing at all leave now, however small, and until when as far as that is known."""
         if self._paused:
             return WaitReason.PAUSED, None
-        if now < self._closing.until:
-            return WaitReason.THROTTLED, self._closing.until
+        if now < (until := self._closing.next(self._last)):
+            return WaitReason.THROTTLED, until
         if self._trickle is not None and now < self._last + self._trickle:
-            return WaitReason.DOWN, self._last + self._trickle
+            return self._trickle_reason, self._last + self._trickle
         if self._in_flight >= self._allowed():
-            return WaitReason.CONCURRENCY, self._unnamed.look_again(now)
+            return WaitReason.CONCURRENCY, None if self._unnamed.suspected is None else now + self._closing.patience
         return None
 
     def _allowed(self) -> int:
@@ -362,7 +361,7 @@ class Gate:
         self._timer = None
         now = self._clock()
         if self._unnamed.suspected is not None:
-            self._let_through(self.flights.standing(now - self._unnamed.patience), now)
+            self._let_through(self.flights.standing(now - self._closing.patience), now)
         self._pump(now)
 
     def _tune(self, now: float) -> None:
@@ -376,7 +375,7 @@ class Gate:
         if (
             throttle is Throttle.UNKNOWN
             and not self._limits.fixed
-            and (self._rates.testing or not self._rates.known or self._unnamed.tested(permit))
+            and (self._rates.testing is not None or not self._rates.known or self._unnamed.tested(permit))
         ):
             throttle, tested = self._tested(permit, beside, now)
             if tested:
@@ -389,7 +388,9 @@ class Gate:
             self._closing.refused(permit.left, announced, now)
             if throttle is Throttle.CONCURRENCY:
                 self._window.refused(beside, permit.left, now)
-            elif not again and not self._rates.testing:  # else the back-off grows, and the window is told nothing new
+            elif (
+                not again and self._rates.testing is None
+            ):  # else the back-off grows, and the window is told nothing new
                 self._blame_window(permit, throttle, now)
         self._tune(now)
         return alone
@@ -403,7 +404,7 @@ class Gate:
         cause = self._unnamed.refused(permit, beside, self.flights.oldest, now)
         if cause is Cause.OPEN:
             self._window.suspect(beside)
-        self._rates.test(cause is Cause.OPEN, now)
+        self._rates.test(permit.most if cause is Cause.OPEN else None, now)
         if cause is Cause.CONCURRENCY:
             self._rates.forget(now)
             self._window.clear(now)
@@ -417,7 +418,7 @@ class Gate:
         if self._unnamed.suspected is not None:
             self._unnamed.let_through(together, now)
             if self._unnamed.cause is Cause.RATE:
-                self._rates.test(False, now)
+                self._rates.test(None, now)
                 self._window.clear(now)
 
     def _at_random(self, permit: Permit, throttle: Throttle, beside: int, again: bool, now: float) -> bool:

@@ -53,11 +53,16 @@ class Stated(NamedTuple):
 
 
 class Hints(NamedTuple):
-    """Everything that one answer says. `retry_after` is in seconds from the arrival of the answer."""
+    """Everything that one answer says. `retry_after` is in seconds from the arrival of the answer.
+
+    `limits` are those of headers. `named` are those that only the text of a refusal names, with their windows: often
+    they are not what binds, so they name the window of a limit that headers state without one, and set no pace.
+    """
 
     retry_after: float | None = None
     limits: tuple[Stated, ...] = ()
     looks_like_429: bool = False
+    named: tuple[Stated, ...] = ()
 
 
 NO_HINTS = Hints()
@@ -72,12 +77,11 @@ def hints(headers: Mapping[str, str], status: int, body: bytes = b"", *, now: fl
     limits = _stated(named, headers, now) if named else ()
     text = body[:_TEXT].decode("utf-8", "replace")
     waits = [*_waits(headers, now), *_waits_of(text, headers, now)]
-    if throttled:
-        limits += _limits_of(text)
-        if not waits and (moment := headers.get("x-ratelimit-reset")) is not None:
-            # One gateway names only the moment at which its window ends.
-            waits = [parse_reset(moment, sent_at(headers, now))]
-    return Hints(_longest([wait for wait in waits if wait is not None]), limits, throttled)
+    if throttled and not waits and (moment := headers.get("x-ratelimit-reset")) is not None:
+        # One gateway names only the moment at which its window ends.
+        waits = [parse_reset(moment, sent_at(headers, now))]
+    longest = _longest([wait for wait in waits if wait is not None])
+    return Hints(longest, limits, throttled, _limits_of(text) if throttled else ())
 
 
 def _longest(waits: list[float]) -> float | None:

@@ -110,6 +110,8 @@ class Inference:
 
     def learn(self, said: Stated, sent: Sent, at: float) -> None:
         """An answer that came `at` to a request that left as `sent` says."""
+        if said.window is None and said.limit == self.said.limit:
+            said = said._replace(window=self.said.window)
         if said.limit != self.said.limit or said.window != self.said.window:
             self._forget()
         before, self.said = self.said, said
@@ -123,6 +125,12 @@ class Inference:
             self._hold_against_end(before, said, at)
         self._measure(said.remaining, sent)
         self._decide()
+
+    def name(self, window: float) -> None:
+        """A refusal names the time in seconds for which the limit is."""
+        if self.said.window is None:
+            self.said = self.said._replace(window=window)
+            self.meaning, self.rate = Meaning.NAMED, self.said.limit / window
 
     def go_on(self, meaning: Meaning, rate: float | None) -> None:
         """Begin with what an earlier session knew; what contradicts it is believed."""

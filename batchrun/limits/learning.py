@@ -17,6 +17,8 @@ and chance does not spare): the limit is lower now, and what was admitted is the
 
 A provider whose headers show room for more in every answer of some seconds refuses nobody at this pace: others who
 used the key have gone. Then the search begins again from here, each time after twice as long, for some headers lie.
+It also begins again where 429s were frequent although the rate fell, and then so many answers came without one that
+this would be chance in one case of twenty: whatever refused is over. Each time it takes twice as many.
 
 The pace grows only while it is what holds requests back. Figures without a source are tuned by experiment, over all
 cells of benchmarks/limits_lab.py.
@@ -61,6 +63,11 @@ _REMEMBERED_SECONDS = 10.0
 """Answers that are remembered, and over how long before a 429 they tell the rate."""
 _TELLING = 2
 """The share of 429s is reckoned from this fall on."""
+_FREQUENT = 0.2
+_RECENT = 1 / 8
+_RULE_OF_THREE = 3.0
+"""The share of bursts in the latest outcomes from which they are frequent, the weight of one outcome in it, and the
+answers, times that share, without a 429 that leave it a chance of 5 % (Hanley and Lippman-Hand, JAMA 1983)."""
 _CHANCE_AT_MOST = 0.3
 """A larger share of 429s that no slowing down cures is a limit."""
 _CLEARLY = 0.98
@@ -75,8 +82,8 @@ class Pace:
     """The learnt rate in requests per second. All times are seconds of the gate's clock."""
 
     __slots__ = (
-        "_admitted", "_anchor", "_answered", "_answered_at", "_answered_before", "_at", "_chance", "_cut_at", "_falls", "_first",
-        "_first_pace", "_halved", "_level", "_onset", "_onset_left", "_plateau", "_refused", "_refused_at", "_roomy", "_roomy_since", "_stage",
+        "_admitted", "_anchor", "_answered", "_answered_at", "_answered_before", "_at", "_chance", "_clean", "_cut_at", "_falls", "_first",
+        "_first_pace", "_frequent", "_halved", "_level", "_onset", "_onset_left", "_plateau", "_refused", "_refused_at", "_roomy", "_roomy_since", "_stage",
         "_time", "rate",
     )  # fmt: skip
 
@@ -95,6 +102,7 @@ class Pace:
         self._plateau = _PLATEAU
         self._falls = self._halved = 0
         self._answered_before = 0
+        self._frequent, self._clean = 0.0, _RULE_OF_THREE
         self._count_anew()
         self._cut_at = self._roomy_since = -math.inf
         self._roomy = _ROOMY
@@ -130,6 +138,13 @@ class Pace:
         else:
             self._answered += 1
             self._answered_at.append(spaced)
+            if self._stage == "hold" and self._frequent >= _FREQUENT:
+                if (self._answered - self._answered_before) * self._frequent >= self._clean:
+                    self._clean *= 2
+                    self._frequent = 0.0
+                    self.search_from(self.rate, self._at)
+            else:
+                self._frequent -= _RECENT * self._frequent
 
     def go_on(self, rate: float, now: float, *, learnt: bool) -> None:
         """Begin with the rate of an earlier session: as the level that 429s had taught, or else as the first pace."""
@@ -158,7 +173,7 @@ class Pace:
             self._anchor = self.rate
             self._time = 0.0
 
-    def at_random(self, left: float, pace: float, rate: float, now: float) -> bool:
+    def at_random(self, left: float, pace: float, rate: float, now: float, *, again: bool) -> bool:
         """A request was refused that left then, when so many a second did; whether that is chance and teaches nothing.
 
         What 429s in excess of chance teach is about the moment at which they began.
@@ -166,7 +181,7 @@ class Pace:
         known = self._chance.share
         if self._chance.calm or not known:
             self._onset, self._onset_left = pace, left
-        random = self._chance.refused(rate, left)
+        random = self._chance.refused(rate, left, again=again)
         if self._chance.share and not known:
             self._start_again(now)
         return random
@@ -183,6 +198,7 @@ class Pace:
             if self._stage == "search" and self._time == 0.0:
                 self._begin_search(left, self._cut_at)
             return False
+        self._frequent += _RECENT * (1 - self._frequent)
         self._refused += 1
         self._refused_at = min(self._refused_at, spaced)
         admitted = self._chance.admitted if self.noisy else 1.0

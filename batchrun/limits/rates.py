@@ -46,7 +46,8 @@ class Rates:
         self._share = 1.0
         self.basis = self._basis = STATED
         """What the rate in force rests on."""
-        self.testing = False
+        self.testing: float | None = None
+        """The requests a second at which it is tried whether something else than a rate is what refuses."""
         self._binding = False
         self._short_of_tokens = self._tokens_refused = -math.inf
         self._pressure = 0.0
@@ -112,8 +113,8 @@ class Rates:
                 tokens = min(tokens, pace / self._share_of(kind))
         self._share, self._request_pace, self._tokens_stated = share, requests, tokens
         learnt = self.pace.refresh(now, self._binding and self.pace.rate <= requests)
-        if self.testing:
-            learnt = math.inf
+        if self.testing is not None:
+            learnt, share = max(learnt, self.testing), 1.0
         self._basis = LEARNED if learnt < requests else basis
         learnt_tokens = self._token_pace.refresh(now, self._short_of_tokens >= self._tuned)
         self._binding = False
@@ -122,10 +123,10 @@ class Rates:
         self.bucket.set_rate(min(tokens, learnt_tokens), now)
         self._tuned = now
 
-    def test(self, on: bool, now: float) -> None:
-        """While on, what was learnt of the rate holds nothing back: something else may be what refuses."""
-        if on != self.testing:
-            self.testing = on
+    def test(self, rate: float | None, now: float) -> None:
+        """Let so many a second leave, whatever was learnt: something else may be what refuses; None ends it."""
+        if (rate is None) != (self.testing is None):
+            self.testing = rate
             self.tune(now, self._share)
 
     def forget(self, now: float) -> None:
@@ -193,6 +194,10 @@ class Rates:
 
     def hear(self, permit: Permit, said: Hints, now: float) -> None:
         """Believe what the newest request heard so far was told, less what has left since it left."""
+        for named in said.named:
+            for limit in self._stated.values():
+                if (limit.inference.said.kind, limit.inference.said.limit) == (named.kind, named.limit):
+                    limit.inference.name(named.window or MINUTE)
         if not said.limits or permit.sent_before < self._heard:
             return
         if now < self._heard_at + _HEARD_EVERY and not said.looks_like_429 and len(said.limits) <= len(self._stated):
@@ -257,11 +262,11 @@ class Rates:
             if not self._pressed(now):
                 return False  # estimates are off now and then; only a lower limit than it says goes on refusing
             pace, at = self._token_pace, self.bucket.rate
-            random = pace.noisy and pace.at_random(permit.left, at, permit.most, now)
+            random = pace.noisy and pace.at_random(permit.left, at, permit.most, now, again=again)
         elif permit.pace > _FASTER * self._request_pace:
             return False  # it left faster than is stated by now
         else:
-            random = pace.at_random(permit.left, at, permit.most, now)
+            random = pace.at_random(permit.left, at, permit.most, now, again=again)
         if random and not again:
             return True
         if explained and not self._pressed(now):

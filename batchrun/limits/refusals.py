@@ -55,11 +55,6 @@ def is_refusal(status: int, said: Hints, facts: Facts, *, overloaded: bool = Fal
     return facts.took < SOONER * facts.reply_seconds
 
 
-_PATIENCE = 0.05
-"""Seconds, and times what a refusal takes, after which a request that was not refused has been let through."""
-_PATIENT = 4.0
-
-
 class Cause(Enum):
     """What refusals that do not say it are about."""
 
@@ -71,12 +66,10 @@ class Cause(Enum):
 class Unnamed:
     """The counts beside refusals that do not name their cause, and what they show. Times are the gate's."""
 
-    __slots__ = ("_bursts", "_next", "_since", "_until", "cause", "patience")
+    __slots__ = ("_bursts", "_next", "_since", "_until", "cause")
 
     def __init__(self) -> None:
         self.cause = Cause.OPEN
-        self.patience = _PATIENCE
-        """Seconds after which a request has been let through for sure: it would have been refused by then."""
         self._bursts: list[int] = []  # the least number beside a refused one, a burst each
         self._next = self._since = self._until = -math.inf
 
@@ -99,7 +92,6 @@ class Unnamed:
             self.cause, self._bursts = Cause.OPEN, []  # the limit is lower now, or it is something else
         if not self._bursts:
             self._since, self._until = now, math.inf
-        self.patience = max(self.patience, _PATIENT * (now - permit.left))
         if permit.left >= self._next or not self._bursts:
             self._bursts.append(beside)
             self._next = now + max(0.0, now - oldest) / max(1, beside) * (_slack(beside) + 2)
@@ -127,10 +119,6 @@ class Unnamed:
     def _known(self, cause: Cause, now: float) -> None:
         self.cause = cause
         self._until = now
-
-    def look_again(self, now: float) -> float | None:
-        """When to count those that were not refused, while the cause is open."""
-        return None if self.suspected is None else now + self.patience
 
 
 def _slack(number: int) -> int:

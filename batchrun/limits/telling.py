@@ -7,7 +7,7 @@ from batchrun.events import Going, Waiting, WaitReason
 WORTH_TELLING = 1.0
 """Seconds without a departure that a user may take for a standstill."""
 
-_AT_ONCE = frozenset({WaitReason.PAUSED, WaitReason.DOWN})
+_AT_ONCE = frozenset({WaitReason.PAUSED, WaitReason.DOWN, WaitReason.LOADING, WaitReason.DOUBT})
 
 
 class Teller:

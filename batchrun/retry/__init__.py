@@ -37,8 +37,8 @@ tenacity's objects; nothing here sleeps.
 """
 
 from batchrun.retry.answer import Answer
-from batchrun.retry.decision import DEADLINES, DOUBTED_FOR, GARBAGE_TRIES, THROTTLED_FOR, decide
-from batchrun.retry.health import ALIKE, BUDGET_PER_SUCCESS, BUDGET_START, LONELY, SUSPECTS, Health
+from batchrun.retry.decision import DEADLINES, GARBAGE_TRIES, THROTTLED_FOR, decide
+from batchrun.retry.health import ALIKE, BUDGET_PER_SUCCESS, BUDGET_START, DOUBTED_FOR, LONELY, SUSPECTS, Health
 from batchrun.retry.meaning import Meaning, Meanings, Refusal, compiled
 from batchrun.retry.resume import Next, go_on
 from batchrun.retry.verdict import AskAgain, Done, GiveUp, Policy, RetryIn, StopRun, Tries, Verdict

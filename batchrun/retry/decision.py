@@ -6,7 +6,7 @@ from tenacity import RetryCallState, stop_after_attempt, wait_random_exponential
 
 from batchrun.models import Fault, Flag
 from batchrun.retry.answer import Answer
-from batchrun.retry.health import ALIKE, LONELY, Health
+from batchrun.retry.health import ALIKE, DOUBTED_FOR, LONELY, Health
 from batchrun.retry.meaning import OF_WHAT_WAS_ADDED, Meaning, option_for
 from batchrun.retry.verdict import AskAgain, Done, GiveUp, Policy, RetryIn, StopRun, Tries, Verdict
 
@@ -18,9 +18,6 @@ EMPTY_ASKS = 1
 """Times that a row is asked again because its reply has no answer in it."""
 THROTTLED_FOR = 1800.0
 """Seconds of 429s without one success that stop the run."""
-DOUBTED_FOR = 60.0
-"""The same for refusals that may be an empty account or a day's quota, unless they announce a wait that is longer:
-limits of a minute are over by then."""
 
 _STOPPED = {
     Meaning.EMPTY: (
@@ -170,12 +167,7 @@ def _throttled(answer: Answer, tries: Tries, health: Health, policy: Policy, now
     if (stop := _asked_too_much(answer, policy)) is not None:
         return stop
     refused = 0.0 if health.throttled_since is None else now - health.throttled_since
-    if (
-        answer.meaning is not None
-        and answer.meaning in _DOUBTED
-        and refused >= DOUBTED_FOR
-        and (answer.retry_after or 0.0) < DOUBTED_FOR
-    ):
+    if answer.meaning is not None and health.doubts(answer) and refused >= DOUBTED_FOR:
         said, hint = _DOUBTED[answer.meaning]
         return StopRun(_said(answer, said), hint)
     if health.lonely[1] >= LONELY:

@@ -12,6 +12,10 @@ LONELY = 5
 """429s of one row, with successes between and no other row refused, that make them its own matter."""
 SUSPECTS = 10_000
 """Rows that are remembered to have failed while others were answered."""
+DOUBTED_FOR = 60.0
+"""Seconds of refusals that may be an empty account or a day's quota, after which they are taken for that, unless they
+announce a wait that is longer: limits of a minute are over by then."""
+_DOUBTFUL = frozenset({Meaning.UNCLEAR, Meaning.QUOTA})
 _NO_FIT = frozenset({Flag.EMPTY, Flag.ODD})
 """Flags of replies that say as much of the run as of their row."""
 BUDGET_START = 50.0
@@ -26,8 +30,10 @@ class Health:
     `alike` is the cause of all failures since the last success whose request left after the first of them (a reply that
     was on its way says nothing), `alike_rows` the rows that met it, `confirmed` whether a row from elsewhere in the input
     met it as well, or none is left to try. `fitted` is whether any reply had an answer that fitted the schema, `misfits`
-    are the rows whose replies had not, as long as none had. `loading_since` and `unclear_since` are when the server
-    began to say that it loads its model, and the provider that a quota is used up that may be a limit of a minute.
+    are the rows whose replies had not, as long as none had. `loading_since` is when the server
+    began to say that it loads its model. `doubt` is what the provider says that may be for good, and may be a limit of a
+    minute, `doubt_since` when it began to, `doubt_tries` how many that left since met it; `passed` are such meanings
+    after which a request was answered: they are limits that pass, from then on.
     `opened_at` is when the breaker opened: only what left since then closes it. Times are monotonic seconds.
     """
 
@@ -46,7 +52,10 @@ class Health:
     fitted: bool = False
     misfits: set[int] = field(default_factory=set[int])
     loading_since: float | None = None
-    unclear_since: float | None = None
+    doubt: Meaning | None = None
+    doubt_since: float = 0.0
+    doubt_tries: int = 0
+    passed: set[Meaning] = field(default_factory=set[Meaning])
     lonely: tuple[int, int] = (0, 0)
     answered_since: bool = False
     budget: float = BUDGET_START
@@ -115,6 +124,14 @@ class Health:
             self.opened_at = now
             self.down_since = now if self.down_since is None else self.down_since
 
+    def doubts(self, answer: Answer) -> bool:
+        """Whether a refusal may be for good: of a meaning that has not passed yet, and without a wait that may help."""
+        return (
+            answer.meaning in _DOUBTFUL
+            and answer.meaning not in self.passed
+            and (answer.retry_after or 0.0) < DOUBTED_FOR
+        )
+
     def spend(self) -> bool:
         """Take one retry from the run's budget; False when it is spent."""
         if self.budget < 1:
@@ -129,8 +146,9 @@ class Health:
         self.answered_since = True
         if not self.alike_rows or answer.left >= self.alike_since:
             self.alike_rows.clear()
-        if self.unclear_since is not None and answer.left >= self.unclear_since:
-            self.unclear_since = None
+        if self.doubt is not None and answer.left >= self.doubt_since:
+            self.passed.add(self.doubt)
+            self.doubt = None
         if self.suspect_since is not None and answer.left >= self.suspect_since:
             self.suspect_since = None
         self._note_answer(answer)
@@ -168,8 +186,11 @@ class Health:
     def _note_throttled(self, answer: Answer, seq: int, now: float) -> None:
         if self.throttled_since is None:
             self.throttled_since = now
-        if answer.meaning is Meaning.UNCLEAR and self.unclear_since is None:
-            self.unclear_since = now
+        if self.doubts(answer):
+            if self.doubt is None:
+                self.doubt, self.doubt_since, self.doubt_tries = answer.meaning, now, 0
+            else:
+                self.doubt_tries += answer.left >= self.doubt_since
         row, times = self.lonely
         if row != seq:
             self.lonely = seq, 1
