@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -108,6 +109,21 @@ def test_a_piece_that_fails_leaves_its_paragraph_as_it_was():
     assert Path("pl.txt").read_text(encoding="utf-8") == shout(BOOK)
 
 
+def test_a_piece_that_is_cut_off_never_shortens_its_paragraph(provider: Translator, monkeypatch: pytest.MonkeyPatch):
+    answer = provider.answer
+
+    def cut_off(body: dict[str, Any]) -> dict[str, Any]:
+        said = answer(body)
+        if "Sentence 30 " in provider.calls[-1]:
+            said["choices"][0]["finish_reason"] = "length"
+        return said
+
+    monkeypatch.setattr(provider, "answer", cut_off)
+    assert translate(provider, "--split", "100") == 3
+    assert "SENTENCE" not in Path("pl.txt").read_text(encoding="utf-8")
+    assert "truncated" in Path("pl.errors.jsonl").read_text(encoding="utf-8")
+
+
 def test_a_run_in_pieces_goes_on_where_it_ended(provider: Translator):
     assert translate(provider, "--split", "100", "--max-requests", "3") == 6
     assert "SENTENCE" not in Path("pl.txt.partial").read_text(encoding="utf-8")
@@ -121,6 +137,15 @@ def test_plan_counts_pieces(provider: Translator, capsys: pytest.CaptureFixture[
     arguments = ("-i", "book.txt", "-p", "translate", "--set", "language=Polish", "-o", "pl.txt", *url)
     assert batchrun("plan", *arguments, "--split", "100", "--json") == 0
     assert json.loads(capsys.readouterr().out)["rows"] > 6
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "book.txt"])
+def test_rows_are_not_split(name: str, provider: Translator, capsys: pytest.CaptureFixture[str]):
+    Path("rows.jsonl").write_text('{"text": "One. Two."}\n', encoding="utf-8")
+    url = ("--base-url", provider.base_url, "-m", "m", "-o", "out.jsonl")
+    assert batchrun("run", "-i", name, "-p", "translate", "--set", "language=Polish", *url, "--split", "auto") == 2
+    assert "--split is for documents" in capsys.readouterr().err
+    assert not provider.calls
 
 
 def test_a_length_that_is_none_is_refused(provider: Translator, capsys: pytest.CaptureFixture[str]):

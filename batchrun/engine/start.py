@@ -160,6 +160,11 @@ def planned(gathered: Gathered, source: Input, prompt: Prompt | None, emit: Emit
     check_output(plan.output)
     rows.check_format(plan.output_format)
     check_named(plan, source.columns)
+    if gathered.settings.split is not None and not isinstance(source, DocumentInput):
+        raise RefusedError(
+            f"--split is for documents, and {source.name} is read as rows, which are sent whole",
+            "an --output with the suffix of the input makes a document of text and JSON, such as -o out.txt",
+        )
     if rows.RESERVED in reserved(plan):
         raise RefusedError(
             f"{rows.RESERVED} is what an errors file adds, and readers take it off", "name another --output-column"
