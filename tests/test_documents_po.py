@@ -147,6 +147,14 @@ def test_generated_catalogs_have_exactly_the_new_strings(pairs: dict[str, str], 
     assert {entry.msgid: entry.msgstr for entry in entries(new)} == pairs
 
 
+@pytest.mark.parametrize("charset", ["UTF-8", "utf-8", "UTF8", "utf8"])
+def test_a_catalog_in_any_spelling_of_utf_8_can_have_every_character(charset: str):
+    data = PO.replace("UTF-8", charset).encode()
+    document = Document("po", data)
+    assert document.encoding is None
+    assert b"".join(document.written([])) == data
+
+
 def test_another_charset_is_kept():
     data = PO.replace("UTF-8", "ISO-8859-2").replace("Hello", "Żółw").encode("iso-8859-2")
     assert_unchanged("po", data)

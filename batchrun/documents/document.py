@@ -167,12 +167,18 @@ def encoding_of(format: str, data: bytes, chosen: str | None = None) -> str:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16-le" if data[:1] == b"\xff" else "utf-16-be"
     if format == "po" and (stated := _CHARSET.search(data)) is not None and stated[1] != b"CHARSET":
-        return stated[1].decode("ascii")
+        return _known(stated[1])
     if format in _XML and (declared := _DECLARED.match(data)) is not None:
-        return declared[1].decode("ascii").lower()
+        return _known(declared[1])
     if chosen is not None:
         return _WITHOUT_MARK.get(codecs.lookup(chosen).name, chosen)
     return "latin-1" if format == "properties" and not _is_utf8(data) else "utf-8"
+
+
+def _known(stated: bytes) -> str:
+    """A name of an encoding as it is compared here: UTF-8 has two spellings, each with capitals or without."""
+    name = stated.decode("ascii").lower()
+    return "utf-8" if name == "utf8" else name
 
 
 def _is_utf8(data: bytes) -> bool:
