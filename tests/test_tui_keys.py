@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import tui
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from batchrun.models import State
 from batchrun.tui.screens.ask import Choose, Confirm
@@ -14,6 +14,7 @@ from batchrun.tui.screens.runs import RunsScreen
 from batchrun.tui.screens.setup import SetupScreen
 from batchrun.tui.widgets.editor import Editor
 from batchrun.tui.widgets.outcomes import Outcomes
+from batchrun.tui.widgets.preview import RowPreview
 from batchrun.tui.widgets.variables import Variables
 
 # Slow: each test starts the app.
@@ -202,3 +203,36 @@ async def test_a_question_is_closed_by_its_own_key_alone(tmp_path: Path) -> None
         await tui.asked(pilot, Choose)
         await pilot.press("escape", "escape", "escape")
         await tui.until(pilot, lambda: pilot.app.screen is screen)
+
+
+async def test_the_table_shows_what_the_prompt_reads_and_the_row_under_the_cursor_stands_beside_it(
+    tmp_path: Path,
+) -> None:
+    tui.place(tmp_path, [{**row, "noise": "never read"} for row in tui.rows(6)])
+    async with tui.app().run_test(size=(120, 36)) as pilot:
+        await tui.started(pilot)
+        await tui.until(pilot, lambda: "finished" in tui.shown(pilot))
+        await tui.until(pilot, lambda: "line text " in tui.shown(pilot))
+        assert "never read" not in tui.shown(pilot)
+        await tui.until(pilot, lambda: "▌ source" in tui.shown(pilot))
+        await pilot.press("down", "down")
+        await tui.until(pilot, lambda: "line 3  r3" in tui.shown(pilot))
+        preview = pilot.app.screen.query_one(RowPreview)
+        await tui.until(pilot, lambda: "[simulated] Row 3 says a word." in str(preview.query_one(Static).content))
+        await pilot.resize_terminal(100, 30)
+        await tui.until(pilot, lambda: "▌ source" not in tui.shown(pilot))
+        await pilot.press("enter")
+        await tui.until(pilot, lambda: "source · line 3" in tui.shown(pilot) and "attempts · 1" in tui.shown(pilot))
+
+
+async def test_the_filter_counts_the_rows_of_each_cause(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(6), faults=["400=text:Row 2", "400=text:Row 5"])
+    async with tui.app().run_test(size=(120, 36)) as pilot:
+        await tui.started(pilot)
+        await tui.until(pilot, lambda: "✗ 2 failed" in tui.shown(pilot) and not pilot.app.busy)
+        await pilot.press("f")
+        await tui.asked(pilot, Choose)
+        await tui.until(pilot, lambda: "2  failed: 400" in tui.shown(pilot))
+        await pilot.press("end", "enter")
+        await tui.until(pilot, lambda: "because of 400" in tui.shown(pilot) and "· 2" in tui.shown(pilot))
+        await tui.until(pilot, lambda: "Row 2 says" in tui.shown(pilot) and "Row 1 says" not in tui.shown(pilot))

@@ -133,8 +133,8 @@ class StillLook:
     async def record(self, _: int) -> tuple[Record, list[Attempt]]:
         return RECORD, ATTEMPTS
 
-    async def ask(self, _: object) -> str:
-        return "▌ system\nTranslate into German.\n\n▌ user\nGood day"
+    async def ask(self, _: object) -> tuple[str, tuple[str, ...]]:
+        return "▌ system\nTranslate into German.\n\n▌ user\nGood day", ("text",)
 
 
 def _summary(name: str, code: int | None, running: str | None, totals: Totals) -> Summary:

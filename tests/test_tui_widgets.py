@@ -1,21 +1,27 @@
 """Widgets by themselves, without a run."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import pytest
 import tui
+from hypothesis import given
+from hypothesis import strategies as st
 from textual.app import App, ComposeResult
 from textual.content import Content
 from textual.widgets import Input
 
 from batchrun.events import Waiting, WaitReason
 from batchrun.journal import Line, Meta, Wanted
-from batchrun.models import State, Totals
+from batchrun.models import Endpoint, Kind, State, Totals
+from batchrun.plan import Plan
+from batchrun.plan.profiles import SIM, Profile
 from batchrun.progress import Progress
 from batchrun.registry import RunFile, Summary
 from batchrun.report.words import status
@@ -26,8 +32,10 @@ from batchrun.tui.look import Look
 from batchrun.tui.screens.runs import cells, fitting
 from batchrun.tui.session import overall
 from batchrun.tui.widgets import outcomes, paint
+from batchrun.tui.widgets.columns import columns_of, field, fitted, source_fields, trouble, values
 from batchrun.tui.widgets.field import Field
-from batchrun.tui.widgets.outcomes import Outcomes, values
+from batchrun.tui.widgets.form import key_state
+from batchrun.tui.widgets.outcomes import Outcomes
 from batchrun.tui.widgets.paint import account, counts, eta, limit_lines, why_lines
 from batchrun.tui.widgets.panels import Panel
 from batchrun.tui.widgets.variables import Variables
@@ -243,6 +251,78 @@ def test_the_rows_of_the_table_are_told_by_their_values_even_where_they_are_cut(
     assert values("{}") == "{}"
 
 
+def test_a_field_is_found_however_deep_the_others_are_and_however_the_text_is_cut() -> None:
+    text = '{"meta": {"text": "inner", "n": [1, 2]}, "text": "outer \\"q\\"", "n": 1.50}'
+    assert field(text, "text") == 'outer "q"'
+    assert field(text, "n") == "1.50"
+    assert field(text, "meta") == '{"text": "inner", "n": [1, 2]}'
+    assert field(text, "absent") == ""
+    assert field('{"id": "r1", "text": "cut he', "text") == "cut he"
+    assert field('{"id": "r1", "text": "cut he', "later") == "…"
+    assert field('{"meta": {"text": "in', "text") == "…"
+    assert field("", "text") == ""
+
+
+@given(
+    st.dictionaries(st.text(), st.one_of(st.text(), st.integers(), st.lists(st.text()), st.none()), min_size=1),
+    st.integers(0, 400),
+)
+def test_every_field_before_a_cut_is_found_whole(row: dict[str, Any], cut: int) -> None:
+    text = json.dumps(row, ensure_ascii=False)
+    for name, value in row.items():
+        whole = field(text, name)
+        assert whole == (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        seen = field(text[:cut], name)
+        assert seen in ("", "…") or isinstance(value, str) or whole.startswith(seen)
+
+
+def _plan(**changes: Any) -> Plan:
+    base: dict[str, Any] = {
+        "kind": Kind.ROWS,
+        "input": "rows.csv",
+        "input_format": "csv",
+        "id_column": "id",
+        "prompt_name": "p",
+    }
+    base |= {
+        "prompt_path": "p.prompty",
+        "prompt_source": "user:\n{{ text }} {{ language }} {% if register %}{{ register }}{% endif %}",
+        "endpoint": Endpoint.CHAT,
+    }
+    base |= {"model": "m", "output": "out", "output_format": "csv", "output_column": "output", "profile": "sim"}
+    return Plan(**{**base, "base_url": "", "api_key_env": None, "variables": {"language": "French"}, **changes})
+
+
+def _titles(plan: Plan, width: int) -> list[str]:
+    text = '{"id": "r1", "text": "a", "body": "b"}'
+    return [column.title for column, _ in fitted(columns_of(plan, source_fields(plan, text)), width)]
+
+
+def test_the_columns_are_what_the_prompt_reads_and_what_the_reply_has() -> None:
+    plan = _plan(columns={"text": "body"}, output_fields=("translation", "notes"))
+    assert _titles(plan, 80) == ["state", "line", "body", "translation", "notes"]
+    assert _titles(plan, 200) == [
+        *("state", "line", "id", "body", "translation", "notes", "latency", "tokens", "tries"),
+    ]
+    assert "id" not in _titles(_plan(id_column=None), 200)
+    assert _titles(_plan(), 80) == ["state", "line", "text", "reply"]
+    assert _titles(_plan(prompt_source=None), 80) == ["state", "line", "row", "reply"]
+
+
+@pytest.mark.parametrize("width", [20, 48, 72, 80, 120, 200])
+def test_columns_fill_the_width_and_the_reply_has_the_most_of_it(width: int) -> None:
+    found = fitted(columns_of(_plan(), ("text",)), width)
+    rooms = {column.title: room for column, room in found}
+    assert sum(rooms.values()) + len(rooms) - 1 == max(width, 12 + 6 + 8 + 2)
+    assert rooms["reply"] == max(rooms["reply"], rooms.get("text", 0))
+
+
+def test_a_row_that_failed_says_why_where_its_reply_would_be() -> None:
+    line = _line(1)._replace(state=State.FAILED, cause="400 bad", message="no such model", output=None)
+    assert trouble(line) == "400 bad: no such model"
+    assert trouble(line._replace(state=State.DONE)) is None
+
+
 def test_the_time_that_is_left_is_short_and_no_more_exact_than_it_can_be() -> None:
     def said(left: float | None, phase: Phase = Phase.RUNNING) -> str:
         return eta(Sight(phase=phase, progress=Progress(causes={}, eta=left), title="a run"))
@@ -253,3 +333,20 @@ def test_the_time_that_is_left_is_short_and_no_more_exact_than_it_can_be() -> No
     assert said(1431) == "≈ 24 min"
     assert said(7300) == "≈ 2 h 2 min"
     assert said(20, Phase.STOPPING) == "–"
+
+
+def test_the_list_of_providers_says_whether_a_key_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hosted = Profile(name="hosted", api_key_env="HOSTED_KEY")
+    monkeypatch.delenv("HOSTED_KEY", raising=False)
+    assert key_state(hosted) == "no key"
+    monkeypatch.setenv("HOSTED_KEY", "  ")
+    assert key_state(hosted) == "no key"
+    monkeypatch.setenv("HOSTED_KEY", "k")
+    assert key_state(hosted) == "key found"
+    placed = Profile(name="placed", api_key_file=str(tmp_path / "key"))
+    assert key_state(placed) == "no key"
+    (tmp_path / "key").write_text("k")
+    assert key_state(placed) == "key found"
+    assert key_state(Profile(name="asked", api_key_command=("false",))) == "key from a command"
+    assert key_state(Profile(name="local", key_optional=True)) == "no key needed"
+    assert key_state(Profile(name=SIM)) == "no key needed"

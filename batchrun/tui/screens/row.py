@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar
 
 from textual import work
@@ -27,10 +27,8 @@ from batchrun.tui.desk import Again, Watched, app_of, desk
 from batchrun.tui.look import Look
 from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.widgets import paint
-
-CUT = 20_000
-"""Characters of one text that are shown; the pager and the clipboard get all of it."""
-
+from batchrun.tui.widgets.columns import source_fields
+from batchrun.tui.widgets.preview import CUT, reply_text, source_text
 
 Step = Callable[[int], Awaitable[Line | None]]
 """Moves the cursor of the list by so many rows; the row that it is on then."""
@@ -63,19 +61,21 @@ class RowScreen(OrderlyScreen):
         self._texts: dict[str, str] = {}
 
     def compose(self) -> ComposeResult:
-        """Heading, request and reply side by side, attempts below."""
+        """Heading, source and reply side by side, request and attempts below."""
         yield Static("", id="heading")
-        with VerticalScroll(id="request", can_focus=True):
-            yield Static("", id="request-text")
+        with VerticalScroll(id="source", can_focus=True):
+            yield Static("", id="source-text")
         with VerticalScroll(id="reply", can_focus=True):
             yield Static("", id="reply-text")
+        with VerticalScroll(id="request", can_focus=True):
+            yield Static("", id="request-text")
         with VerticalScroll(id="attempts", can_focus=True):
             yield Static("", id="attempts-text")
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
         """Read the row."""
-        for name in ("request", "reply", "attempts"):
+        for name in ("source", "reply", "request", "attempts"):
             self.query_one(f"#{name}").border_title = name
         self._read()
 
@@ -83,24 +83,30 @@ class RowScreen(OrderlyScreen):
     async def _read(self) -> None:
         try:
             record, attempts = await self._look.record(self._seq)
-            rendered = "" if record is None else await self._look.ask(lambda reader: _rendered(reader, record))
+            rendered, fields = (
+                ("", ()) if record is None else await self._look.ask(lambda reader: _rendered(reader, record))
+            )
         except BatchrunError as error:
             self.notify(printable(error.message, 300), severity="error", markup=False)
             return
         if record is not None:
             self._record = record
-            self._show(record, attempts, rendered)
+            self._show(record, attempts, rendered, fields)
 
-    def _show(self, record: Record, attempts: list[Attempt], rendered: str) -> None:
-        said = requests.reply_text(record)
-        self._texts = {"request": rendered, "reply": said, "attempts": attempts_text(attempts)}
-        shown = said
+    def _show(self, record: Record, attempts: list[Attempt], rendered: str, fields: Sequence[str]) -> None:
+        self._texts = {
+            "request": rendered,
+            "reply": requests.reply_text(record),
+            "attempts": attempts_text(attempts),
+        }
         if (thinking := replies.thinking_of(record.body or "")) is not None:
             self._texts["thinking"] = thinking
-            shown = f"{said}\n\n{literal.MARK}thinking\n{thinking}"
+        self.query_one("#source-text", Static).update(literal.shown(source_text(record.text, fields), CUT))
+        self.query_one("#source").border_title = f"source · line {record.line:,}"
         self.query_one("#heading", Static).update(heading(record))
         self.query_one("#request-text", Static).update(literal.shown(rendered, CUT))
-        self.query_one("#reply-text", Static).update(literal.shown(shown, CUT))
+        self.query_one("#reply-text", Static).update(literal.shown(reply_text(record), CUT))
+        self.query_one("#reply").border_title = "error" if record.state is State.FAILED else "reply"
         self.query_one("#attempts-text", Static).update(Content("\n").join(attempt_lines(attempts)))
         self.query_one("#attempts").border_title = f"attempts · {len(attempts)}"
 
@@ -144,9 +150,10 @@ class RowScreen(OrderlyScreen):
             desk(self).edit_again(self._look.path, self._record.position)
 
 
-def _rendered(reader: Reader, record: Record) -> str:
-    """The request of a row as people read it, or why there is none."""
-    return requests.of_record(plan_from_json(reader.meta.plan), record)
+def _rendered(reader: Reader, record: Record) -> tuple[str, Sequence[str]]:
+    """The request of a row as people read it, or why there is none; and the fields of the row that its prompt reads."""
+    plan = plan_from_json(reader.meta.plan)
+    return requests.of_record(plan, record), source_fields(plan, record.text)
 
 
 async def show_in_pager(screen: Screen[None], text: str) -> None:

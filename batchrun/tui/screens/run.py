@@ -1,9 +1,10 @@
 """The run screen: how far, how fast, what holds it back; steering; and a table over all rows."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import ClassVar, cast
 
-from textual import work
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -11,8 +12,10 @@ from textual.content import Content
 from textual.widgets import Footer, Input, Static
 
 from batchrun.display import printable
-from batchrun.journal import Order, Wanted
+from batchrun.errors import BatchrunError, StorageError
+from batchrun.journal import Line, Order, Reader, Wanted
 from batchrun.models import State
+from batchrun.plan import Plan, plan_from_json
 from batchrun.tui.desk import Again, Bounds, Phase, Sight, Steered, Watched, app_of, desk
 from batchrun.tui.look import Look
 from batchrun.tui.orderly import OrderlyScreen
@@ -20,9 +23,11 @@ from batchrun.tui.replay import Replay
 from batchrun.tui.screens.ask import AskBounds, Choose
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.widgets import paint
+from batchrun.tui.widgets.columns import columns_of, source_fields
 from batchrun.tui.widgets.field import Field
 from batchrun.tui.widgets.outcomes import Outcomes
 from batchrun.tui.widgets.panels import Account, Heading, LimitsPanel, Panel, Speed, Why
+from batchrun.tui.widgets.preview import RowPreview
 
 PAINT_EVERY = 1 / 8
 REREAD_EVERY = 1.0
@@ -36,7 +41,7 @@ class RunScreen(OrderlyScreen):
     """One run, live or old."""
 
     CSS_PATH = "run.tcss"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012  Textual declares it so
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide"), (120, "-paired")]  # noqa: RUF012  Textual declares it so
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p,space", "pause", "Pause", id="run.pause"),
         Binding("plus,equals_sign", "bound('cap', 1)", "+", show=False, id="run.cap_up"),
@@ -65,6 +70,8 @@ class RunScreen(OrderlyScreen):
         self._found_at = 0.0
         self._said = Content("")
         self._sight: Sight | None = None
+        self._fields: Sequence[str] = ()
+        self._previewed: Line | None = None
 
     def compose(self) -> ComposeResult:
         """Heading, account, three panels, the table."""
@@ -77,7 +84,9 @@ class RunScreen(OrderlyScreen):
         with Vertical(id="rows"):
             yield Static("", id="listing")
             yield Field(placeholder="text in row, reply or message; Enter searches, Escape leaves", id="search")
-            yield Outcomes(id="outcomes")
+            with Horizontal():
+                yield Outcomes(id="outcomes")
+                yield RowPreview(id="preview")
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -110,8 +119,11 @@ class RunScreen(OrderlyScreen):
         if self._look is not None:
             self._look.close()
             self._look = None
+        self._previewed = None
         for outcomes in self.query(Outcomes):
             outcomes.show(None)
+        for preview in self.query(RowPreview):
+            preview.show(None, ())
 
     def let_go(self) -> None:
         """Let go of the journal."""
@@ -144,6 +156,39 @@ class RunScreen(OrderlyScreen):
             self._look = Look(sight.journal)
             outcomes.show(self._look)
             self._find()
+            self._name_columns(self._look)
+
+    @work(exclusive=True, group="columns")
+    async def _name_columns(self, look: Look) -> None:
+        """The columns of this run, from its plan."""
+        try:
+            plan, fields = await look.ask(_columns)
+        except BatchrunError:
+            return  # the columns that fit any run stay; what is wrong with the journal is said where its rows are read
+        if look is self._look:
+            self._fields = fields
+            outcomes = self.query_one(Outcomes)
+            outcomes.columns = columns_of(plan, fields)
+            outcomes.refresh()
+
+    @on(Outcomes.Moved)
+    @work(exclusive=True, group="preview")
+    async def _follow(self) -> None:
+        """Show the row under the cursor beside the table, where there is room."""
+        line, look = self.query_one(Outcomes).current, self._look
+        if look is None or line == self._previewed or not self.query_one(RowPreview).display:
+            return
+        self._previewed = line
+        try:
+            record = None if line is None else (await look.record(line.seq))[0]
+        except StorageError:
+            return
+        if look is self._look:
+            self.query_one(RowPreview).show(record, self._fields)
+
+    def on_resize(self) -> None:
+        """A wider screen has room for the row under the cursor."""
+        self.call_after_refresh(self._follow)
 
     def _listing(self) -> Content:
         wanted, look = self._wanted, self._look
@@ -175,8 +220,6 @@ class RunScreen(OrderlyScreen):
         self._found_again()
 
     async def _looked(self, watched: Watched) -> bool:
-        import asyncio  # noqa: PLC0415  beside Textual's own name for its workers
-
         return await asyncio.to_thread(watched.look)
 
     def _found_again(self) -> None:
@@ -263,14 +306,23 @@ class RunScreen(OrderlyScreen):
         if (steered := self._steer()) is not None:
             steered.abandon()
 
-    def action_filter(self) -> None:
-        """Choose a state or a cause."""
+    @work(exclusive=True, group="filter")
+    async def action_filter(self) -> None:
+        """Choose a state, or a cause of failure, each with its rows."""
+        look = self._look
         if self._watched is None:
+            return
+        try:
+            failures = {} if look is None else await look.ask(lambda reader: reader.failures())
+        except StorageError as error:
+            self.notify(printable(error.message, 300), severity="error", markup=False)
             return
         progress = self._watched.sight().progress
         found = paint.counts(progress)
         states = [(f"state:{state}", f"{found[state]:>9,}  {state}") for state in State if state is not State.IN_FLIGHT]
-        causes = [(f"cause:{cause}", f"{'':>9}  failed: {printable(cause, 60)}") for cause in progress.causes]
+        causes = [
+            (f"cause:{cause}", f"{count:>9,}  failed: {printable(cause, 60)}") for cause, count in failures.items()
+        ]
         self._ask("Show", [("all", f"{progress.rows:>9,}  all rows"), *states, *causes], self._filtered)
 
     def _ask(self, question: str, options: list[tuple[str, str]], then: Callable[[str], None]) -> None:
@@ -353,6 +405,14 @@ class RunScreen(OrderlyScreen):
                 only=(int(name),) if kind == "row" else None,
             )
         )
+
+
+def _columns(reader: Reader) -> tuple[Plan, Sequence[str]]:
+    """The plan of a run, and the fields of its first row that the prompt reads."""
+    plan = plan_from_json(reader.meta.plan)
+    first = next(iter(reader.lines(0, 1)), None)
+    record = None if first is None else reader.row(seq=first.seq)
+    return plan, source_fields(plan, "" if record is None else record.text)
 
 
 def nudged(bounds: Bounds, name: str, direction: int, sight: Sight) -> Bounds:

@@ -1,6 +1,8 @@
 """The form of a run: prompt, input, variables, provider, limits, output; and what is typed there as flags."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rich.table import Table
@@ -17,7 +19,7 @@ from batchrun.errors import BatchrunError
 from batchrun.models import Kind
 from batchrun.plan import Plan
 from batchrun.plan.catalogue import every_profile, one_profile
-from batchrun.plan.profiles import DEFAULT
+from batchrun.plan.profiles import DEFAULT, Profile
 from batchrun.tui import choices
 from batchrun.tui.choices import Origin
 from batchrun.tui.widgets.field import Field
@@ -27,10 +29,10 @@ if TYPE_CHECKING:
     from batchrun.prompts import Prompt
 
 _PLAIN = {
-    "model": "model: the prompt's, else the profile's",
-    "concurrency": "requests in flight, at most: 256",
-    "rpm": "requests a minute: what the provider says",
-    "tpm": "tokens a minute: what the provider says",
+    "model": "model: that of the prompt or the provider",
+    "concurrency": "requests in flight: at most 256",
+    "rpm": "requests per minute: automatic",
+    "tpm": "tokens per minute: automatic",
     "limit": "rows: all",
     "output": "INPUT.PROMPT.jsonl",
 }
@@ -59,7 +61,8 @@ class Form(VerticalScroll, can_focus=False):
         yield Variables(id="variables")
         yield Label("provider", classes="title")
         # Text, not Content: typing the beginning of a name finds it, and it is no markup either.
-        profiles = [(Text(printable(profile.name, 30)), profile.name) for profile in every_profile()]
+        known = sorted(every_profile(), key=lambda profile: not profile.simulated)
+        profiles = [(Text(f"{printable(profile.name, 30)} · {key_state(profile)}"), profile.name) for profile in known]
         chosen = str(self._given.get("profile") or self._default)
         yield Select(profiles, value=chosen, id="profile", allow_blank=False, compact=True)
         yield self._field("model", _PLAIN["model"])
@@ -171,10 +174,22 @@ class Form(VerticalScroll, can_focus=False):
         else:
             key = "no key needed" if profile.key_optional else f"key from {profile.api_key_env or 'its place'}"
             where = (
-                "a rehearsal on this machine, no cost" if profile.simulated else profile.base_url or "no address yet"
+                "simulated replies on this machine, no cost"
+                if profile.simulated
+                else profile.base_url or "no address yet"
             )
             said = f"{profile.model or 'no model of its own'} · {where} · {key}"
         self.query_one("#profile-info", Static).update(Content(printable(said, 200)))
+
+
+def key_state(profile: Profile) -> str:
+    """Whether the key of a provider is there, in two words; a command that tells the key is not run for that."""
+    if profile.simulated or profile.key_optional:
+        return "no key needed"
+    if profile.api_key_command:
+        return "key from a command"
+    placed = Path(profile.api_key_file).expanduser().is_file() if profile.api_key_file else False
+    return "key found" if placed or os.environ.get(profile.api_key_env or "", "").strip() else "no key"
 
 
 def table(given: Any) -> dict[str, str]:

@@ -1,11 +1,8 @@
 """A table over all rows of a run, drawn line by line from the few pages of the journal that are on the screen."""
 
 import asyncio
-import json
-import re
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -23,6 +20,7 @@ from batchrun.errors import StorageError
 from batchrun.journal import Line, Wanted
 from batchrun.models import State
 from batchrun.tui.look import Look
+from batchrun.tui.widgets.columns import Column, columns_of, fitted, trouble
 
 PAGE = 200
 """Rows that are read at a time."""
@@ -39,88 +37,6 @@ _SIGNS = {
     State.IN_BATCH: ("◎", "outcomes--flying"),
     State.PENDING: ("·", "outcomes--dim"),
 }
-
-
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"?')
-_NESTED = re.compile(r"[{\[]")
-_PAIR = re.compile(_STRING.pattern + r'\s*:\s*(?:"(?P<string>(?:[^"\\]|\\.)*)"?|(?P<plain>[^\s,}]+))')
-
-
-class Column(NamedTuple):
-    """A column: its title, how wide it is (0: it shares what is left), from which width of the table on it is shown."""
-
-    title: str
-    width: int
-    least: int
-    text: Callable[[Line], str]
-    right: bool = False
-
-
-def _state(line: Line) -> str:
-    flags = f" ({','.join(sorted(line.flags))})" if line.flags else ""
-    return f"{line.state}{flags}"
-
-
-def _seconds(line: Line) -> str:
-    return "" if line.seconds is None else f"{line.seconds:.2f} s"
-
-
-def _tokens(line: Line) -> str:
-    return "" if line.input_tokens is None else f"{line.input_tokens:,}+{line.output_tokens or 0:,}"
-
-
-def _said(line: Line) -> str:
-    if line.state is State.FAILED or line.state is State.SKIPPED:
-        return f"{line.cause}: {line.message}" if line.message and line.message != line.cause else line.cause or ""
-    return line.output or ""
-
-
-def _number(line: Line) -> str:
-    return f"{line.line:,}"
-
-
-def _key(line: Line) -> str:
-    return line.key
-
-
-def _tries(line: Line) -> str:
-    return str(line.attempts or "")
-
-
-def _text(line: Line) -> str:
-    return values(line.text)
-
-
-def values(text: str) -> str:
-    """What a flat JSON object says, without the names, which are the same in every row; other rows as they are.
-
-    The text may be cut anywhere.
-    """
-    if not text.startswith("{") or _NESTED.search(_STRING.sub("", text[1:])):
-        return text
-    found = (
-        _unescaped(match["string"]) if match["plain"] is None else match["plain"] for match in _PAIR.finditer(text)
-    )
-    return " · ".join(found) or text
-
-
-def _unescaped(string: str) -> str:
-    try:
-        return str(json.loads(f'"{string}"'))
-    except ValueError:  # cut within an escape
-        return string
-
-
-COLUMNS = (
-    Column("state", 12, 0, _state),
-    Column("line", 9, 0, _number, right=True),
-    Column("id", 18, 110, _key),
-    Column("tries", 5, 90, _tries, right=True),
-    Column("latency", 9, 60, _seconds, right=True),
-    Column("tokens", 12, 100, _tokens, right=True),
-    Column("row", 0, 70, _text),
-    Column("reply, or why none", 0, 0, _said),
-)
 
 
 class Outcomes(ScrollView, can_focus=True):
@@ -153,6 +69,9 @@ class Outcomes(ScrollView, can_focus=True):
     ALLOW_SELECT = False
     cursor = reactive(0, repaint=True)
 
+    class Moved(Message):
+        """Another row is under the cursor, or it has been read again."""
+
     class Opened(Message):
         """A row is to be shown whole."""
 
@@ -163,6 +82,7 @@ class Outcomes(ScrollView, can_focus=True):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.live = False
+        self.columns = columns_of(None)
         self._look: Look | None = None
         self._listed = Wanted()
         self._pages: OrderedDict[int, list[Line]] = OrderedDict()
@@ -176,6 +96,10 @@ class Outcomes(ScrollView, can_focus=True):
         self._pages.clear()
         self._old.clear()
         self.found()
+
+    def watch_cursor(self) -> None:
+        """Another row is under the cursor."""
+        self.post_message(self.Moved())
 
     def found(self) -> None:
         """The list has become longer or another one."""
@@ -242,6 +166,8 @@ class Outcomes(ScrollView, can_focus=True):
         self._old.pop(page, None)
         while len(self._pages) > PAGES:
             self._pages.popitem(last=False)
+        if self.cursor // PAGE == page:
+            self.post_message(self.Moved())
         self.refresh()
 
     def on_resize(self, event: events.Resize) -> None:
@@ -251,7 +177,7 @@ class Outcomes(ScrollView, can_focus=True):
     def render_line(self, y: int) -> Strip:
         """One line of the screen: the head, or a row of the list."""
         width = self.size.width
-        columns = fitted(width)
+        columns = fitted(self.columns, width)
         if y == 0:
             style = self.get_component_rich_style("outcomes--head")
             return Strip([Segment(_row([(c.title, c.right) for c, _ in columns], columns), style)], width)
@@ -274,11 +200,18 @@ class Outcomes(ScrollView, can_focus=True):
         dim = Style(color=self.get_component_rich_style("outcomes--dim", partial=True).color)
         (_, first), *rest = columns
         segments = [Segment(_cell(f" {sign} {columns[0][0].text(line)}", first, right=False), style + colour)]
+        said = trouble(line)
+        replies = [room for column, room in rest if column.about == "reply"]
         for column, room in rest:
+            if said is not None and column.about == "reply":  # why there is none, over the room of all its fields
+                if replies:
+                    room_of_all = sum(replies) + len(replies) - 1
+                    text = _cell(printable(said, max(1, room_of_all)), room_of_all, right=False)
+                    segments.append(Segment(f" {text}", style + colour))
+                    replies = []
+                continue
             text = printable(column.text(line), max(1, room))
-            own = dim if column.title in ("id", "row", "tries") else Style()
-            if column.title.startswith("reply") and line.state in (State.FAILED, State.SKIPPED):
-                own = colour
+            own = Style() if column.about == "reply" else dim
             segments.append(Segment(" " + _cell(text, room, right=column.right), style + own))
         return Strip(segments).adjust_cell_length(width, style)
 
@@ -324,14 +257,6 @@ class Outcomes(ScrollView, can_focus=True):
             if number == self.cursor and event.chain > 1:
                 self.action_open()
             self.action_move_to(number)
-
-
-def fitted(width: int) -> list[tuple[Column, int]]:
-    """The columns that are shown at this width, each with its own; what is left is shared."""
-    shown = [column for column in COLUMNS if width >= column.least]
-    left = max(8, width - sum(column.width for column in shown) - len(shown) + 1)
-    sharing = sum(1 for column in shown if not column.width)
-    return [(column, column.width or left // sharing) for column in shown]
 
 
 def _cell(text: str, width: int, *, right: bool) -> str:

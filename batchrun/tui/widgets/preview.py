@@ -1,0 +1,79 @@
+"""One row beside the table: the fields that its prompt reads, and its reply, whole."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, cast
+
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from batchrun import replies
+from batchrun.journal import Record
+from batchrun.models import State
+from batchrun.report import requests
+from batchrun.report.words import MARK
+from batchrun.tui import literal
+from batchrun.tui.widgets.answers import answer_heading
+
+CUT = 20_000
+"""Characters of one text that are shown."""
+
+
+class RowPreview(VerticalScroll, can_focus=False):
+    """The row under the cursor of the table."""
+
+    DEFAULT_CSS = "RowPreview Static { width: 1fr; height: auto; }"
+
+    def compose(self) -> ComposeResult:
+        """One text."""
+        yield Static("", id="preview-text")
+
+    def show(self, record: Record | None, fields: Sequence[str]) -> None:
+        """Show this row with these fields of the input, all of them where none are named."""
+        parts: list[Content] = []
+        if record is not None:
+            parts = [answer_heading(record)]
+            parts += [literal.shown(f"{MARK}source\n{source_text(record.text, fields)}", CUT), Content("")]
+            parts += [literal.shown(f"{MARK}{'error' if record.state is State.FAILED else 'reply'}", CUT)]
+            parts += [literal.shown(reply_text(record), CUT)]
+        self.query_one("#preview-text", Static).update(Content("\n").join(parts))
+        self.scroll_home(animate=False)
+
+
+def source_text(text: str, fields: Sequence[str] = ()) -> str:
+    """A row of the input for reading: the value of each field (of all where none are named), with names if several."""
+    try:
+        row: Any = json.loads(text)
+    except ValueError:
+        return text
+    if not isinstance(row, dict):
+        return str(row)  # the whole line, where it is no row
+    found = cast("dict[str, Any]", row)
+    return _members({name: found[name] for name in fields if name in found} or found)
+
+
+def reply_text(record: Record) -> str:
+    """What came back, for reading: the fields of a reply one below the other, else its words, or why there are none."""
+    if record.value is not None:
+        value: Any = json.loads(record.value)
+        if isinstance(value, dict) and value:
+            return _members(cast("dict[str, Any]", value))
+        if isinstance(value, str):
+            return value
+    said = requests.reply_text(record)
+    thinking = replies.thinking_of(record.body or "")
+    return said if thinking is None else f"{said}\n\n{MARK}thinking\n{thinking}"
+
+
+def _members(found: dict[str, Any]) -> str:
+    lines = [
+        (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2))
+        for name, value in found.items()
+    ]
+    if len(lines) == 1:
+        return lines[0][1]
+    return "\n".join(
+        f"{name}:\n  {value}" if "\n" in value or len(value) > 60 else f"{name}: {value}" for name, value in lines
+    )
