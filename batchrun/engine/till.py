@@ -9,9 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple, cast
-
-import orjson
+from typing import NamedTuple
 
 from batchrun import replies
 from batchrun.budget import Budget, Caps, Held, Later, Reached, Sum
@@ -20,6 +18,7 @@ from batchrun.engine.judge import Judged
 from batchrun.journal import Journal
 from batchrun.limits import GateClosed
 from batchrun.models import Bill, Kind, Request, Totals, Usage
+from batchrun.outline import outline
 from batchrun.plan import Plan
 from batchrun.pricing import Price, Tariff, Terms, picodollars, usd
 
@@ -81,7 +80,7 @@ class Named(NamedTuple):
 
 def named_in(body: bytes) -> Named:
     """The model and the service tier that a body names."""
-    given = cast("dict[str, Any]", orjson.loads(body))
+    given = outline(body)
     model = given.get("model")
     return Named(model if isinstance(model, str) else None, replies.tier_named(given.get("service_tier")))
 

@@ -30,7 +30,7 @@ from batchrun.errors import ExitCode, StorageError
 from batchrun.events import AttemptStarted, Emit, Notice, RowLost, WaitReason
 from batchrun.journal import End, Journal
 from batchrun.limits import Gate, GateClosed, NeverFits, Permit
-from batchrun.models import Exchange, Fault, Flag, Outcome, Request, State
+from batchrun.models import Exchange, Fault, Flag, Kind, Outcome, Request, State
 from batchrun.plan import Plan
 from batchrun.plan.blanks import copied
 from batchrun.prompts import Renderer, ask_again, more_room
@@ -49,7 +49,7 @@ from batchrun.retry import (
     Tries,
     Verdict,
 )
-from batchrun.rows import restore
+from batchrun.rows import restore, restore_request
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +128,7 @@ class Way:
         self._probing: Probing | None = None
         self.batch_rows: BatchRows | None = None
         self._blanks = copied(plan)
+        self._restore = restore_request if plan.kind is Kind.BATCH else restore
         self._needs_text = bool(plan.post) or isinstance(stations.checker, RowChecks)
         self._blank_value = "{}" if plan.output_fields else '""'
         self.in_flight = 0
@@ -174,12 +175,12 @@ class Way:
         if job.request is not None:
             await self._send(job, job.request)
             return
-        restored = restore(job.row.line, job.row.key, job.row.text)
+        restored = self._restore(job.row.line, job.row.key, job.row.text)
         if self._blanks.is_blank(restored.fields):
             await self._finish(job, Outcome(State.DONE, True, None, None, frozenset(), self._blank_value))
             return
         request = self._at.renderer.render(restored)
-        del restored  # what was parsed may be as large as the body
+        del restored  # it may be as large as the body
         if retry.go_on(job.row.history, lent=job.row.lent is not None) is Next.SEND:
             await self._send(job, request)
         else:

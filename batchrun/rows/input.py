@@ -25,6 +25,7 @@ from batchrun.rows.table import read_table, read_text
 from batchrun.rows.workbook import read_excel
 
 _LOOKED_AT = 100
+_LOOKED_AT_MOST = 4_000_000
 _LINES = frozenset({".jsonl", ".ndjson", ".jsonlines"})
 """Suffixes of files whose objects are rows, each on a line."""
 _OF_JSON = frozenset({"jsonl", "json", "objects"})
@@ -139,7 +140,8 @@ def open_input(
 
 
 class _Look:
-    """What the beginning of an input says. It ends after 100 records, but not before a valid one.
+    """What the beginning of an input says. It ends after 100 records, or 4 million characters of at least two of them,
+    but not before a valid one.
 
     `alone` are the fields of the only record, None where there are more; `wrapped` is the list of objects in it.
     """
@@ -151,11 +153,13 @@ class _Look:
         self.identity = Identity(Kind.ROWS, named, 1, has_prompt, json)
         self.columns: dict[str, None] = {}
         self.seen = 0
+        self._size = 0
         self.alone: dict[str, object] | None = None
         self.wrapped: str | None = None
 
     def enough(self, record: Record | Invalid) -> bool:
         """Take one record in; whether no more are needed."""
+        self._size += len(record[1])
         if isinstance(record, Invalid):
             self.seen += 1
         elif not (RESERVED in record[2] and is_note(record[2])):
@@ -166,7 +170,8 @@ class _Look:
             self.alone = record[2] if self.seen == 1 else None
         if self.seen > 1:
             self.alone = None
-        return self._decided and self.seen >= _LOOKED_AT
+        many = self.seen >= _LOOKED_AT or (self.seen > 1 and self._size >= _LOOKED_AT_MOST)
+        return self._decided and many
 
     def refuse_missing(self, column: str, name: str) -> None:
         """Raises InputError if no record has the column that was asked for."""
