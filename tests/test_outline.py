@@ -13,7 +13,7 @@ from batchrun.outline import outline, outlined
 TEXTS = st.text(st.sampled_from('ab"\\}{,:[] é'), max_size=40)
 VALUES = st.recursive(
     TEXTS | st.integers(0, 10**6) | st.booleans() | st.none() | st.lists(st.integers(0, 9), max_size=30),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("ab\"\\", max_size=2), inner, max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text('ab"\\', max_size=2), inner, max_size=4),
     max_leaves=12,
 )
 
