@@ -194,9 +194,7 @@ class Way:
     async def _send(self, job: Job, request: Request) -> None:
         assert self._at.client is not None
         job.lent = None
-        if not self._needs_text:
-            job.row = job.row._replace(text="")
-        job.request = request
+        job.row, job.request = job.row if self._needs_text else job.row._replace(text=""), request
         self._at.window.holds(job, len(request.body))
         if self.batch_rows is not None and self.batch_rows.sending:
             await self.batch_rows.send(job, request)
