@@ -19,7 +19,6 @@ from batchrun.cli.options import RESUME, RUN
 from batchrun.engine import run as run_module
 from batchrun.engine import till
 from batchrun.errors import ExitCode
-from batchrun.plan.durations import parse_duration
 from batchrun.plan.settings import OPTIONS, Settings
 from batchrun.prompts import load
 from batchrun.retry import decision
@@ -141,7 +140,7 @@ def test_help_tells_the_true_defaults() -> None:
     for name in numbers:
         told = re.search(r"\[default: (\w+)\]", helps[name])
         assert told, name
-        assert parse_duration(told[1]) == defaults[name], name
+        assert Settings(**{name: told[1]}).model_dump()[name] == defaults[name], name
 
 
 REFUSED = [
