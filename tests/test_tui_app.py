@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sys
 import threading
 from pathlib import Path
@@ -242,6 +243,16 @@ async def test_text_from_outside_neither_acts_nor_breaks_anything(tmp_path: Path
             assert not {char for char in seen if char != "\n" and (ord(char) < 32 or 0x7F <= ord(char) < 0xA0)}
             assert "\u202e" not in seen
             assert "[/x]" in seen
+
+
+async def test_the_table_follows_rows_that_end_while_the_run_stands(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(40), latency="0.3")
+    async with tui.app(concurrency=4, concurrency_fixed=True).run_test(size=WIDE) as pilot:
+        await tui.started(pilot)
+        await tui.until(pilot, lambda: "◌ in flight" in tui.shown(pilot))
+        await pilot.press("p")
+        await tui.until(pilot, lambda: re.search(r"in flight +0/4", tui.shown(pilot)) is not None)
+        await tui.until(pilot, lambda: "◌ in flight" not in tui.shown(pilot))
 
 
 async def test_nothing_is_offered_to_go_on_with_once_its_journal_is_deleted(tmp_path: Path) -> None:

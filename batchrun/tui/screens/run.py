@@ -66,7 +66,7 @@ class RunScreen(OrderlyScreen):
         self._look: Look | None = None
         self._wanted = Wanted()
         self._changing = True
-        self._finished = -1
+        self._read_at: tuple[int, int, bool] | None = None
         self._found_at = 0.0
         self._said = Content("")
         self._sight: Sight | None = None
@@ -108,7 +108,7 @@ class RunScreen(OrderlyScreen):
         """Show another run."""
         self._watched, self._sight = watched, None
         self._changing = True
-        self._finished = -1
+        self._read_at = None
         self._wanted = Wanted()
         self._drop_look()
         if self.is_mounted:
@@ -212,10 +212,10 @@ class RunScreen(OrderlyScreen):
             self._changing = await self._looked(watched)
             self._paint()
         progress = watched.sight().progress
-        mark = progress.finished + progress.in_flight + (progress.ended is not None)
-        if look is None or mark == self._finished:
+        mark = progress.finished, progress.in_flight, progress.ended is not None
+        if look is None or mark == self._read_at:
             return
-        self._finished = mark
+        self._read_at = mark
         await look.recount()
         self._found_again()
 
