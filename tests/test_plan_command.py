@@ -173,3 +173,19 @@ def test_replies_that_would_be_taken_over_are_counted_off(folder: Path) -> None:
     found = json.loads(batchrun(folder, "plan", *other[:-2], "--json").stdout)
     assert (found["requests"], found["settled"]) == (3, 3)
     assert "no run" in batchrun(folder, "plan", *other[:-1], "none", code=2).stderr
+
+
+def test_replies_to_other_requests_measure_nothing(folder: Path) -> None:
+    batchrun(folder, "run", *SAME, "--quiet")
+    assert planned(folder, "--limit", "60")["measured"] == 120
+    assert planned(folder, "--model", "another")["measured"] == 0
+    (folder / "p.md").write_text("{{ text }} {{ topic }}")
+    (folder / "in.jsonl").write_text('{"text": "One.", "topic": "lids"}\n')
+    assert planned(folder, "--prompt", "p.md")["measured"] == 0
+
+
+def test_a_plan_is_refused_where_its_run_would_mix_simulated_replies_with_real_ones(folder: Path) -> None:
+    batchrun(folder, "run", *SAME, "--quiet")
+    real = ("plan", *SAME, "-P", "ollama", "-m", "m")
+    assert "holds simulated replies; real ones would mix with them" in batchrun(folder, *real, code=2).stderr
+    assert "not known" in batchrun(folder, *real, "--fresh").stdout

@@ -223,7 +223,7 @@ def _claimed(plan: Plan, gathered: Gathered, undo: ExitStack, targets: tuple[Pat
         if found is not None and not settings.fresh:
             lock = registry.held(found.path)
             undo.callback(lock.release)
-            _check_same_world(found, plan)
+            check_same_world(found, plan)
             journal = Journal.open(found.path)
             undo.callback(journal.close)
             return Prepared(found, plan, journal, lock, renderer, check, simulator_of(gathered))
@@ -237,7 +237,8 @@ def _existing(plan: Plan, directory: Path) -> RunFile | None:
     return None if plan.output == STREAM else registry.of_output(Path(plan.output), directory)
 
 
-def _check_same_world(found: RunFile, plan: Plan) -> None:
+def check_same_world(found: RunFile, plan: Plan) -> None:
+    """Refuses simulated replies in a run of real ones, and the reverse."""
     if found.meta.simulated != plan.simulated:
         held, asked = ("simulated", "real") if found.meta.simulated else ("real", "simulated")
         raise RefusedError(

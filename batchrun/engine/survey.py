@@ -26,7 +26,7 @@ from batchrun.engine.forecast import (
 )
 from batchrun.engine.intake import BLANK_ROW, Problems, checked, tell_rows
 from batchrun.engine.reuse import lender
-from batchrun.engine.start import opened
+from batchrun.engine.start import check_same_world, opened
 from batchrun.engine.tiers import tiers_of
 from batchrun.engine.till import named_in, tariff_of
 from batchrun.engine.window import in_sample
@@ -39,7 +39,7 @@ from batchrun.plan.rendering import prompt_of
 from batchrun.plan.segments import DocumentInput
 from batchrun.plan.sources import Gathered
 from batchrun.pricing import STANDARD, Price
-from batchrun.prompts import Renderer, request_digest
+from batchrun.prompts import Renderer, RenderError, request_digest
 from batchrun.registry import STREAM, RunFile
 from batchrun.rows import restore
 
@@ -137,7 +137,10 @@ def _run_of(plan: Plan, gathered: Gathered) -> RunFile | None:
     if plan.output == STREAM or gathered.settings.fresh:
         return None
     directory = registry.directory_for(plan.output, gathered.settings.runs_dir)
-    return registry.of_output(Path(plan.output), directory)
+    found = registry.of_output(Path(plan.output), directory)
+    if found is not None:
+        check_same_world(found, plan)
+    return found
 
 
 class _Last:
@@ -237,20 +240,21 @@ def _short(digest: str) -> int:
 
 
 def seen_in(run: RunFile, renderer: Renderer) -> list[Seen]:
-    """What answered rows of a run did."""
+    """What answered rows of a run did, those whose request is still the same: of another model, or another prompt, the
+    tokens, cost and time say nothing."""
     with Reader.open(run.path) as reader:
         answered = reader.spent()
-    return [
-        Seen(
-            len(renderer.render(restore(row.line, row.key, row.text)).body),
-            int(row.input_tokens),
-            int(row.output_tokens),
-            None if row.cost is None else int(row.cost),
-            row.seconds or 0.0,
-            max(1, int(row.attempts)),
-        )
-        for row in answered
-    ]
+    seen: list[Seen] = []
+    for row in answered:
+        try:
+            request = renderer.render(restore(row.line, row.key, row.text))
+        except RenderError:  # a prompt that asks for a column which the rows had not then
+            continue
+        if request_digest(request) == row.request:
+            cost = None if row.cost is None else int(row.cost)
+            tokens = int(row.input_tokens), int(row.output_tokens)
+            seen.append(Seen(len(request.body), *tokens, cost, row.seconds or 0.0, max(1, int(row.attempts))))
+    return seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -283,11 +283,12 @@ class TierShare(NamedTuple):
 
 class Spent(NamedTuple):
     """What an answered row used, all its attempts together: tokens, picodollars (None: price not known), and the
-    seconds of its last exchange; `attempts` without 429s."""
+    seconds of its last exchange; `attempts` without 429s, `request` the hash of what was sent."""
 
     line: int
     key: str
     text: str
+    request: str
     input_tokens: float
     output_tokens: float
     cost: float | None
