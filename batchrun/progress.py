@@ -28,7 +28,12 @@ from batchrun.models import Flag, State, Totals
 
 WINDOW = 30.0
 """Seconds over which rates are measured."""
-_NO_END = frozenset({WaitReason.THROTTLED, WaitReason.DOWN, WaitReason.LOADING, WaitReason.DOUBT, WaitReason.PAUSED})
+_NO_END = frozenset(
+    {
+        *(WaitReason.THROTTLED, WaitReason.DOWN, WaitReason.LOADING),
+        *(WaitReason.DOUBT, WaitReason.PAUSED, WaitReason.CAPACITY),
+    }
+)
 """Waits that may be followed by another one of the kind."""
 SETTLED = 3.0
 """Seconds of sending before a rate is believed."""

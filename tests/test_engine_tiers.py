@@ -211,3 +211,20 @@ def test_tiers_are_spelled_as_the_provider_does(
     name: str, dialect: str, members: str, timeout: float, priced: str | None
 ) -> None:
     assert tier_of(name, dialect) == (members, timeout, priced)
+
+
+async def test_a_row_has_its_patience_for_every_tier_but_the_last_and_comes_back_to_none(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, 1, tier=("flex", "scale", "standard"), tier_patience=0.05, **PRICES)
+
+    class Failing(Tiered):
+        async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109  as the client's
+            found = await super().send(request, timeout=timeout)
+            tier = self.asked[-1]
+            return FULL("") if tier == "scale" else status(500)("") if self.asked.count("default") == 1 else found
+
+    provider = Failing(flex=lambda _: FULL(""))
+    await stage.play(provider)
+    order = [tier for at, tier in enumerate(provider.asked) if at == 0 or provider.asked[at - 1] != tier]
+    assert order == ["flex", "scale", "default"]
+    assert provider.asked[-2:] == ["default", "default"]
+    assert stage.totals.done == 1

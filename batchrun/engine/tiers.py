@@ -103,13 +103,17 @@ class Tiers:
         """
         for name, state in self._states.items():
             last = self._is_last(name)
-            while not state.off and (last or not self._has_waited(job)):
+            while not state.off and (last or not (name in job.tiers_left or self._is_late())):
                 if self._closed:
                     raise GateClosed
-                if state.open or (state.trying is None and self._loop.time() >= state.until):
+                now = self._loop.time()
+                waited = job.tier_since is not None and now >= job.tier_since + self._plan.tier_patience
+                if (state.open or (state.trying is None and now >= state.until)) and (last or not waited):
                     self._take(job, state)
                     return name
-                if not last and self._loop.time() >= self._patient_until(job, state):
+                if not last and now >= self._patient_until(job, state):
+                    job.tiers_left |= {name}
+                    job.tier_since = None
                     break
                 await self._wait(job, state, last=last)
             self._go()
@@ -126,14 +130,11 @@ class Tiers:
         if state.trying is job and state.since is None:
             self._opened(state)
 
-    def _has_waited(self, job: Job) -> bool:
-        """Whether a row takes the next tier even if this one has capacity: it has waited long, or time is short."""
-        now, finish = self._loop.time(), self._plan.finish_by
-        if job.tier_since is not None and now >= job.tier_since + self._plan.tier_patience:
-            return True
-        if finish is None:
+    def _is_late(self) -> bool:
+        """Whether the rows left may not be done by --finish-by, so that they take the next tier."""
+        if self._plan.finish_by is None:
             return False
-        left = finish - self._clock()
+        left = self._plan.finish_by - self._clock()
         return in_danger(left, self._rows_left(), self._took, self._plan.concurrency, self._plan.rpm)
 
     def _patient_until(self, job: Job, state: _State) -> float:

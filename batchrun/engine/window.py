@@ -98,7 +98,7 @@ class Job:
     is how often in a row it was turned away. `shared` are the beginnings that its request shares with others, the longest
     last. Of the attempt under way, `tier` is the service tier that it asks for, `added` the members that its request got
     when it was sent, and `marks` the beginnings that are marked in it; `tier_since` is when the row first wanted a tier
-    that had no capacity. `size` are the bytes of what the journal has of it, nearly: its text,
+    that had no capacity, `tiers_left` are those that it waited for in vain. `size` are the bytes of what the journal has of it, nearly: its text,
     and a reply that it begins with. `counted` are those that it counts for while it has no outcome, `held` what it was
     found to hold.
     """
@@ -126,6 +126,7 @@ class Job:
     added: frozenset[str] = frozenset()
     tier: str | None = None
     tier_since: float | None = None
+    tiers_left: frozenset[str] = frozenset()
     size: int = 0
     counted: int = 0
     held: int = 0

@@ -72,6 +72,7 @@ def report_page(run: RunFile) -> str:
         by_kind=words.bill_by_kind(totals),
         by_tier=words.bill_by_tier(tiers),
         savings=words.savings(totals),
+        from_cache=words.read_from_cache(totals),
         money=_money(values),
         foretold=_verdict(run),
         shares=_shares(values),
