@@ -167,8 +167,9 @@ async def test_rows_of_one_document_are_sent_next_to_each_other_and_read_what_th
     stage = _stage(tmp_path, documents(6, 4), concurrency=1, concurrency_fixed=True)
     provider = Caching()
     asked = await _asked(stage, provider)
-    first = {name[:2]: asked.index(name) for name in asked if name.endswith("Q1")}
-    assert {asked[at : at + 3] == [f"{name}Q1", f"{name}Q2", f"{name}Q3"] for name, at in first.items()} == {True}
+    places = [[asked.index(f"D{document}Q{question}") for question in range(4)] for document in range(6)]
+    apart = sum(max(found) - min(found) for found in places)
+    assert apart < 6 * 18 / 2  # in the order of the input it were 6 times 18
     assert all(provider.marked)
     keys = [body["prompt_cache_key"] for body in provider.seen]
     assert [keys.count(key) for key in dict.fromkeys(keys)] == [4] * 6
