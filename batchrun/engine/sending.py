@@ -73,7 +73,7 @@ class Sending:
         if not body.startswith(self._fixed):
             return request
         now = self._loop.time()
-        shared = job.shared if job.request is None else ()  # another request may have them elsewhere
+        shared = () if job.asks else job.shared  # what is asked again is written anew, and may have them elsewhere
         of_all = () if self._prefix is None else (self._prefix,)
         more = self._rows_left() > 0  # nothing is written that nobody is to read
         job.marks = tuple(prefix for prefix in (*of_all, *shared) if prefix.is_for(job, now, more=more))
