@@ -30,10 +30,12 @@ from batchrun.tui.orderly import MAIN, OrderlyApp
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.screens.help import Help
 from batchrun.tui.screens.setup import SetupScreen
+from batchrun.tui.widgets.form import Form
 
 if TYPE_CHECKING:
     from batchrun.registry import RunFile
     from batchrun.tui.screens.run import RunScreen
+    from batchrun.tui.screens.start import StartScreen
     from batchrun.tui.session import Session
 
 DARK = Theme(
@@ -77,6 +79,7 @@ class BatchrunApp(OrderlyApp):
     CSS_PATH = "app.tcss"
     ENABLE_COMMAND_PALETTE = True
     SCREENS: ClassVar[dict[str, Callable[[], Screen[Any]]]] = {
+        "start": lambda: _later("batchrun.tui.screens.start").StartScreen(),
         "run": lambda: _later("batchrun.tui.screens.run").RunScreen(),
         "runs": lambda: _later("batchrun.tui.screens.runs").RunsScreen(),
     }
@@ -85,6 +88,7 @@ class BatchrunApp(OrderlyApp):
         Binding("f2", "show('setup')", "Setup", id="app.setup"),
         Binding("f3", "show('run')", "Run", id="app.run"),
         Binding("f4", "show('runs')", "Runs", id="app.runs"),
+        Binding("f9", "show('start')", "Start page", show=False, id="app.start"),
         Binding("q,ctrl+q", "leave", "Quit", id="app.quit"),
         Binding("ctrl+c", "interrupt", "Interrupt", show=False, priority=True, id="app.interrupt"),
     ]
@@ -241,8 +245,13 @@ class BatchrunApp(OrderlyApp):
         answers = [("update", f"Send {drift.done:,} again", "warning")]
         self.push_screen(Confirm("Rows that are done would be sent again", drift.message, answers), answered)
 
+    def on_start_screen_chosen(self, event: "StartScreen.Chosen") -> None:
+        """Go on in the setup with what was chosen on the start page."""
+        self._setup.query_one(Form).choose(event.fields)
+        self.action_show("setup")
+
     def action_show(self, name: str) -> None:
-        """Go to one of the three main screens."""
+        """Go to one of the main screens."""
         while len(self.screen_stack) > MAIN:
             self.pop_screen()
         if self.screen is not self.get_screen(name):  # pyright: ignore[reportUnknownMemberType]  as above
@@ -375,6 +384,8 @@ def open_app(flags: Mapping[str, Any], *, settings: Mapping[str, Any], resume: T
     app = BatchrunApp(flags, settings=settings)
     if resume is not None:
         app.call_later(app.begin, resume)
+    elif not flags.get("prompt") and not flags.get("input"):
+        app.call_later(app.action_show, "start")
     return asyncio.run(_shown(app))
 
 

@@ -103,6 +103,14 @@ class Form(VerticalScroll, can_focus=False):
         """What stands in a field."""
         return self.query_one(f"#{name}", Input).value.strip()
 
+    def choose(self, fields: Mapping[str, str]) -> None:
+        """Fill in some fields by name; the others stay as they are."""
+        for name, value in fields.items():
+            if name == "profile":
+                self._select.value = value
+            else:
+                self.query_one(f"#{name}", Input).value = value
+
     def fill(self, plan: Plan) -> None:
         """Fill in what a journaled run was."""
         values = {"prompt": plan.prompt_path, "input": plan.input, "model": plan.model, "output": plan.output}

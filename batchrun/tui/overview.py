@@ -1,0 +1,84 @@
+"""What the start page lists: recent runs, prompts, input files of this directory. Blocks; no widgets."""
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+from batchrun import prompts, registry
+from batchrun.errors import BatchrunError
+from batchrun.plan import plan_from_json
+from batchrun.registry import RunFile
+from batchrun.report import words
+from batchrun.rows.detect import BY_SUFFIX
+from batchrun.tui import draft
+
+RUNS, PROMPTS, INPUTS = 5, 8, 12
+"""How many of each are listed."""
+COUNTED = 50_000_000
+"""Bytes of an input up to which its rows are counted."""
+
+
+class Item(NamedTuple):
+    """A line of the page: its name and what is said about it. `run` is the file of a run."""
+
+    name: str
+    said: str
+    run: RunFile | None = None
+
+
+class Overview(NamedTuple):
+    """The three lists."""
+
+    runs: tuple[Item, ...]
+    prompts: tuple[Item, ...]
+    inputs: tuple[Item, ...]
+
+
+def overview(runs_dir: str | None) -> Overview:
+    """Everything that there is to begin with. What cannot be read is left out."""
+    found = [item for item in map(_prompt, prompts.available()) if item is not None]
+    return Overview(tuple(_runs(runs_dir)), tuple(found[:PROMPTS]), tuple(_inputs(Path.cwd())))
+
+
+def _runs(runs_dir: str | None) -> list[Item]:
+    items: list[Item] = []
+    for run in registry.listing(registry.directory_for(registry.STREAM, runs_dir))[:RUNS]:
+        try:
+            found, plan = registry.summary(run), plan_from_json(run.meta.plan)
+        except (BatchrunError, ValueError):
+            continue
+        model = "SIMULATED" if run.meta.simulated else plan.model or "no model"
+        parts = (plan.prompt_name or "no prompt", Path(plan.input).name, model)
+        counted = f"{words.state_of(found)} {found.totals.done:,}/{found.totals.rows:,}"
+        items.append(Item(run.reference, " · ".join((counted, *parts)), run))
+    return items
+
+
+def _prompt(found: prompts.Listing) -> Item | None:
+    return None if found.error else Item(found.name, found.description)
+
+
+def _inputs(folder: Path) -> list[Item]:
+    items: list[Item] = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix not in BY_SUFFIX or not path.is_file():
+            continue
+        try:
+            head = draft.read_head(path.name, {}, has_prompt=True)
+            rows = rows_of(path, head.format)
+        except (BatchrunError, OSError, ValueError, csv.Error):
+            continue
+        items.append(Item(path.name, head.format if rows is None else f"{head.format} · {rows:,} rows"))
+        if len(items) == INPUTS:
+            break
+    return items
+
+
+def rows_of(path: Path, form: str) -> int | None:
+    """How many rows a file of this format has; None where counting takes more than reading its lines."""
+    if path.stat().st_size > COUNTED or form not in ("jsonl", "text", "csv"):
+        return None
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        if form == "csv":
+            return max(0, sum(1 for row in csv.reader(file) if row) - 1)
+        return sum(1 for line in file if line.strip())

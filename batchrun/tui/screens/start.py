@@ -1,0 +1,128 @@
+"""The start page: recent runs, prompts, input files of this directory, and a way to try it without a key."""
+
+import asyncio
+import importlib
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Footer, OptionList, Static
+from textual.widgets.option_list import Option
+
+from batchrun.display import printable
+from batchrun.tui.desk import app_of, desk
+from batchrun.tui.orderly import OrderlyScreen
+from batchrun.tui.replay import Replay
+
+if TYPE_CHECKING:
+    from batchrun.tui.overview import Item, Overview
+
+TRY = "try"
+_TITLES = {"runs": "recent runs", "prompts": "prompts", "inputs": "input files here"}
+_EMPTY = {
+    "runs": "none yet",
+    "prompts": "none found: put a .prompty file into ./prompts",
+    "inputs": "none: go to a directory with a .jsonl, .csv, .xlsx or .txt file",
+}
+
+
+class StartScreen(OrderlyScreen):
+    """What there is to begin with."""
+
+    CSS_PATH = "start.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("t", "try", "Try without a key", id="start.try"),
+        Binding("n", "app.show('setup')", "New run", id="start.new"),
+        Binding("r", "go('runs')", "Recent runs", show=False, id="start.runs"),
+        Binding("p", "go('prompts')", "Prompts", show=False, id="start.prompts"),
+        Binding("i", "go('inputs')", "Input files", show=False, id="start.inputs"),
+    ]
+
+    class Chosen(Message):
+        """The setup is to be opened with these fields filled in."""
+
+        def __init__(self, **fields: str) -> None:
+            super().__init__()
+            self.fields = fields
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: Overview | None = None
+
+    def compose(self) -> ComposeResult:
+        """A line of what this is, and the list."""
+        line = Content.assemble(("batchrun", "bold $primary"), ("  one prompt over many rows", "$foreground-muted"))
+        yield Static(line, id="heading")
+        yield OptionList(id="list", compact=True)
+        yield Footer(compact=True, show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """The list takes the keys."""
+        self.query_one(OptionList).focus()
+
+    def on_screen_resume(self) -> None:
+        """A run that went on meanwhile is listed as it is now."""
+        self._read()
+
+    @work(exclusive=True)
+    async def _read(self) -> None:
+        module = await asyncio.to_thread(importlib.import_module, "batchrun.tui.overview")
+        found = await asyncio.to_thread(module.overview, desk(self).runs_dir)
+        if found != self._found:
+            self._found = found
+            self._fill(found)
+
+    def _fill(self, found: "Overview") -> None:
+        listed = self.query_one(OptionList)
+        listed.clear_options()
+        said = Content.assemble(
+            ("Try it without a key", "bold"), ("  simulated replies, costs nothing", "$foreground-muted")
+        )
+        listed.add_option(Option(said, id=TRY))
+        for kind, title in _TITLES.items():
+            items: tuple[Item, ...] = getattr(found, kind)
+            head = Content.assemble("\n", (title, "bold $primary"), (f"  {kind[0]}", "$foreground-muted"))
+            listed.add_option(Option(head, disabled=True))
+            for number, item in enumerate(items):
+                name = Content.assemble(
+                    (f"{printable(item.name, 24):<24}  ", "bold"), (printable(item.said, 160), "$foreground-muted")
+                )
+                listed.add_option(Option(name, id=f"{kind}:{number}"))
+            if not items:
+                listed.add_option(Option(Content.styled(_EMPTY[kind], "$foreground-muted"), disabled=True))
+        listed.highlighted = 0
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Open a run, or the setup with a prompt or an input."""
+        kind, _, number = (event.option.id or "").partition(":")
+        if kind == TRY:
+            self.action_try()
+            return
+        item: Item = getattr(self._found, kind)[int(number)]
+        if item.run is not None:
+            desk(self).show_run(Replay(item.run))
+        else:
+            self.post_message(self.Chosen(**{kind.removesuffix("s"): item.name}))
+
+    def action_try(self) -> None:
+        """The simulated provider, with the first prompt and the first input that are here."""
+        found = self._found
+        if found is None:
+            return
+        fields = {"profile": "sim"}
+        if found.prompts:
+            fields["prompt"] = found.prompts[0].name
+        if found.inputs:
+            fields["input"] = found.inputs[0].name
+        self.post_message(self.Chosen(**fields))
+
+    def action_go(self, kind: str) -> None:
+        """The cursor to a section."""
+        listed = self.query_one(OptionList)
+        if self._found is not None and getattr(self._found, kind):
+            listed.highlighted = listed.get_option_index(f"{kind}:0")
+        else:
+            app_of(self).bell()
