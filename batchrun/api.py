@@ -101,7 +101,7 @@ class Result:
         """The same; raises BatchrunError unless every row is done."""
         if not self.ok:
             said = self.message or f"{self.totals.failed} of {self.totals.rows} rows failed"
-            raise BatchrunError(said, self.hint or "look at `outcomes`, mend the cause, and call it again")
+            raise BatchrunError(said, self.hint or "look at `outcomes`, fix the cause, and call it again")
         return self
 
 

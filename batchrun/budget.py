@@ -7,7 +7,7 @@ replaced by what is charged for it. So at any moment
 
 for each of the three caps (money, tokens, requests), whatever is in flight and in whatever order it ends, as long as
 no charge is larger than its reservation. Charges of earlier sessions count: they are where the budget begins. An
-attempt without an answer may have been paid, so its whole reservation is charged. A request that never left gives all
+attempt without an answer may have been billed, so its whole reservation is charged. A request that never left gives all
 of it back; one that left counts against the requests whatever became of it.
 
 When a reservation does not fit, something in flight may still give back a part of what it holds: then the verdict is

@@ -12,6 +12,9 @@ from typing import NamedTuple
 from batchrun.errors import ExitCode
 from batchrun.models import Bill, Outcome, State, Totals, Usage
 
+POST_ONLY = "post-processing only"
+"""The `host` of a run that sends nothing."""
+
 
 class WaitReason(StrEnum):
     """Why no request leaves although rows are pending."""
@@ -24,7 +27,7 @@ class WaitReason(StrEnum):
     DOWN = "the provider is down"
     LOADING = "the server is loading its model"
     DOUBT = "the provider speaks of a used up quota"
-    RETRIES = "all rows left wait for their retry"
+    RETRIES = "remaining rows are in back-off"
     BYTES = "--max-bytes-in-flight"
     PAUSED = "paused"
     CAPACITY = "no capacity in the service tier"

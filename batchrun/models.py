@@ -157,7 +157,7 @@ class Exchange(NamedTuple):
 
     `status` is 0 when no whole answer came; then `fault` and `detail` say why. `headers` have lower-case names.
     `left` and `ended` are monotonic seconds; `sent` is whether the request may have reached the provider, so that
-    it may have been paid for.
+    it may have been billed for.
     """
 
     status: int
@@ -188,7 +188,7 @@ class Reply(NamedTuple):
 
 
 class Defect(NamedTuple):
-    """Why a 200 body is not a reply; `usage` where it states one all the same, since it may have been paid.
+    """Why a 200 body is not a reply; `usage` where it states one all the same, since it may have been billed.
 
     `unreadable` marks a body that is whole and that nobody here can read: the next one will be alike.
     """
@@ -314,7 +314,7 @@ class Totals:
     cache), `cost_cached`, `cost_cache_write`, `cost_output` and `cost_other` (fees, attempts without an answer or a usage,
     and what the provider only states as a whole). Other parts of it are `cost_again`, for replies that were invalid
     against the schema, and `cost_maybe`, for attempts without an answer, in full. `cost_open`
-    is what open attempts may cost at worst. `unpriced` attempts were or may have been paid, at a price not known.
+    is what open attempts may cost at worst. `unpriced` attempts were or may have been billed, at a price not known.
     `failed_for_now` and `failed_post`, which failed in post-processing, are part of `failed`. `shared` rows, part of
     `done`, were answered by the reply to an equal request; `saved_tokens` and `saved` are what they would have used and
     cost.

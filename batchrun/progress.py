@@ -63,7 +63,7 @@ class Progress:
 
     Money is of the whole run, in picodollars: `cost` is what is charged so far, by kind `cost_input` to `cost_other`
     (`models.Totals`), `cost_again` of it for replies that
-    were asked again, `cost_maybe` for attempts that may have been paid (at their worst), `projected` what the whole run
+    were asked again, `cost_maybe` for attempts that may have been billed (at their worst), `projected` what the whole run
     will have cost if it goes on like this; all None where no price is known. `unpriced` replies are in no sum. `shared`
     of the done rows were answered by the reply to an equal request, which saved `saved_tokens` and `saved`.
     """

@@ -222,7 +222,7 @@ def test_a_budget_ends_the_run_with_its_own_code_and_says_what_going_on_would_co
     assert "the rows left" not in found.stderr
     assert "rows left would take about $0.0" in found.stderr
     assert "--max-cost 0." in found.stderr
-    assert "go on with: batchrun resume out.jsonl" in found.stderr
+    assert "resume with: batchrun resume out.jsonl" in found.stderr
     assert batchrun(folder, "resume", "out.jsonl", "--max-cost", "0.01").returncode == 6
     found = batchrun(folder, "resume", "out.jsonl", "--max-cost", "1")
     assert found.returncode == 0, found.stderr
@@ -236,7 +236,7 @@ def test_a_cap_below_one_request_says_what_the_request_may_take(folder: Path) ->
     options = ("-i", "in.jsonl", "-p", "summarize", "-P", "sim", "-o", "out.jsonl", "--max-output-tokens", "40")
     found = batchrun(folder, *options, "--max-cost", "0.0001")
     assert found.returncode == 6, found.stderr
-    assert re.search(r"next: the next request may take up to \$0\.00\d+; go on with a higher --max-cost", found.stderr)
+    assert re.search(r"next: the next request may take up to \$0\.00\d+; resume with a higher --max-cost", found.stderr)
     assert "60 pending" in found.stderr
 
 

@@ -279,7 +279,7 @@ def test_runs_kept_elsewhere_are_found_there_and_the_last_word_says_how(
     begun = batchrun(
         "--input", "rows.jsonl", "--prompt", "summarize", "--profile", "sim", "--limit", "1", "--no-progress", *typed
     )
-    assert begun.stderr.rstrip().endswith("go on with: batchrun resume rows.summarize.jsonl --runs-dir kept")
+    assert begun.stderr.rstrip().endswith("resume with: batchrun resume rows.summarize.jsonl --runs-dir kept")
     assert "1/2 done" in batchrun("runs", *typed).stdout
     assert "--runs-dir kept" in batchrun("show", "rows.summarize.jsonl", *typed).stdout
     resumed = batchrun("resume", "rows.summarize.jsonl", *typed)

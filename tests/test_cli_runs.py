@@ -34,7 +34,7 @@ from batchrun.journal import Reader
 KEY = "sk-canary-0123456789abcdef"
 ACCOUNT = re.compile(
     r"batchrun: (?P<done>[\d,]+) done.* \+ (?P<failed>[\d,]+) failed.* \+ (?P<skipped>[\d,]+) skipped"
-    r" \+ (?P<unknown>[\d,]+) unknown \+ (?P<pending>[\d,]+) pending = (?P<rows>[\d,]+) rows? in(?P<rest>.*)"
+    r" \+ (?P<unknown>[\d,]+) unknown \+ (?P<pending>[\d,]+) pending = (?P<rows>[\d,]+) input rows?(?P<rest>.*)"
 )
 Process = subprocess.Popen[str]
 moment = threading.Event().wait
@@ -137,7 +137,7 @@ class Ran:
 
     @property
     def goes_on(self) -> str | None:
-        found = re.search(r"; go on with: batchrun (.*)$", self.err.strip())
+        found = re.search(r"; resume with: batchrun (.*)$", self.err.strip())
         return found and found[1]
 
 
@@ -718,7 +718,7 @@ def test_runs_are_listed_shown_exported_and_removed(provider: Provider, here: Ca
     (listed,) = [json.loads(line) for line in here("runs", "--json").out.splitlines()]
     assert (listed["state"], listed["done"], listed["failed"], listed["pending"]) == ("finished", 11, 1, 0)
     page = here("show", "out.jsonl", "--failed").out
-    for said in ("errors by cause", "too long for the model", "(line 4)", "slowest rows", "line 4 (r4), for good"):
+    for said in ("errors by cause", "too long for the model", "(line 4)", "slowest rows", "line 4 (r4), permanent"):
         assert said in page
     assert json.loads(here("show", listed["id"][:-2], "--json").out)["plan"]["model"] == "m"
     Path("out.jsonl").unlink()

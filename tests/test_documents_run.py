@@ -105,7 +105,7 @@ def test_a_text_that_changed_under_its_id_is_drift(provider: Translator, capsys:
     assert translate(provider, "en.json", "pl.json") == 0
     Path("en.json").write_text('{\n  "a": "one",\n  "b": "three"\n}\n', encoding="utf-8")
     assert translate(provider, "en.json", "pl.json") == 2
-    assert "1 row would send another request" in capsys.readouterr().err
+    assert "1 row now has a different request" in capsys.readouterr().err
     assert translate(provider, "en.json", "pl.json", "--update") == 0
     assert provider.calls == ["one", "two", "three"]
     assert json.loads(Path("pl.json").read_text(encoding="utf-8")) == {"a": "ONE", "b": "THREE"}

@@ -670,7 +670,7 @@ async def test_a_bug_costs_its_row_and_not_the_run(tmp_path: Path, caplog: pytes
 async def test_waiting_for_retries_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrun.retry.decision._backoff", lambda _: 3 * TICK)
     story = await Stage(tmp_path, 2).play(Provider({"row 1": [status(503), ok()]}))
-    assert [str(wait.reason) for wait in story.of(Waiting)][:1] == ["all rows left wait for their retry"]
+    assert [str(wait.reason) for wait in story.of(Waiting)][:1] == ["remaining rows are in back-off"]
 
 
 async def test_the_gate_is_shown_and_the_state_is_sampled(tmp_path: Path) -> None:

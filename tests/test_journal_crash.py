@@ -361,7 +361,7 @@ def test_of_many_processes_started_together_one_gets_the_run(tmp_path: Path) -> 
     for process in processes:
         process.communicate("")
     assert len([line for line in first if line.startswith("held")]) == 1
-    assert len([line for line in first if "is held by process" in line]) == 5
+    assert len([line for line in first if "is locked by process" in line]) == 5
 
 
 def test_a_lock_file_that_was_removed_with_its_run_does_not_count(tmp_path: Path) -> None:

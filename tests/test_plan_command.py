@@ -144,7 +144,7 @@ def test_a_pilot_is_kept_and_foretells_the_rest(folder: Path) -> None:
 
 def test_the_end_of_the_run_says_how_far_off_the_pilot_was(folder: Path) -> None:
     batchrun(folder, "plan", *SAME, "--pilot", "20")
-    assert "the pilot foretold $0.0" in batchrun(folder, "run", *SAME).stderr
+    assert "the pilot predicted $0.0" in batchrun(folder, "run", *SAME).stderr
 
 
 def test_a_pilot_for_a_stream_is_refused(folder: Path) -> None:

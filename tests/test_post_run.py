@@ -155,7 +155,7 @@ def test_post_leaves_rows_without_a_reply_alone() -> None:
     batchrun(*RUN, "--limit", "5")
     ran = batchrun("post", "--post", "f.py:score")
     assert ran.returncode == 0
-    assert "5 done + 0 failed + 0 skipped + 0 unknown + 7 pending = 12 rows in" in ran.stderr
+    assert "5 done + 0 failed + 0 skipped + 0 unknown + 7 pending = 12 input rows" in ran.stderr
     assert len(read("out.jsonl")) == 5
     assert attempts() == 5
 

@@ -169,16 +169,16 @@ def test_lines_come_every_few_seconds_and_rare_facts_at_once() -> None:
 
 def test_why_it_waits_comes_first_on_a_narrow_terminal() -> None:
     wait = Waiting(WaitReason.THROTTLED, 65.0, 1.0)
-    assert postfix(picture(waiting=wait)).startswith("waits 1 min 0 s: the provider said 429, ")
-    assert postfix(picture(waiting=wait), 40) == "waits 1 min 0 s: the provider said 429"
-    assert postfix(picture(waiting=wait), 20) == "waits 1 min 0 s: the"
-    assert words.status(picture(waiting=wait)).endswith("waits 1 min 0 s: the provider said 429")
+    assert postfix(picture(waiting=wait)).startswith("waiting 1 min 0 s: the provider said 429, ")
+    assert postfix(picture(waiting=wait), 40) == "waiting 1 min 0 s: the provider said 429"
+    assert postfix(picture(waiting=wait), 20) == "waiting 1 min 0 s: t"
+    assert words.status(picture(waiting=wait)).endswith("waiting 1 min 0 s: the provider said 429")
 
 
 def test_while_it_waits_the_provider_is_quoted_on_one_line() -> None:
     said = Waiting(WaitReason.THROTTLED, None, 1.0, "try again\n\x1b[2Jin 2 s " + "x" * 300)
     shown = words.waiting(said, 1.0)
-    assert shown.startswith("waits: the provider said 429: try again")
+    assert shown.startswith("waiting: the provider said 429: try again")
     assert shown.isprintable()
     assert len(shown) < 250
 
@@ -235,7 +235,7 @@ def test_the_account_adds_up(done: int, failed: int, skipped: int, unknown: int,
     said = words.account(Totals(rows=rows, done=done, failed=failed, skipped=skipped, unknown=unknown, truncated=done))
     numbers = [
         int(number.replace(",", ""))
-        for number in re.findall(r"([\d,]+) (?:done|failed|skipped|unknown|pending|rows)", said)
+        for number in re.findall(r"([\d,]+) (?:done|failed|skipped|unknown|pending|input row)", said)
     ]
     assert numbers == [done, failed, skipped, unknown, pending, rows]
 

@@ -97,7 +97,7 @@ TOLD: list[tuple[Event, int, str]] = [
     (
         AttemptEnded(7, 8, 2, 9.0, 0, "timeout", False, True, False, True, 1.5, None),
         logging.INFO,
-        "line 8, attempt 2: no answer after 1.500 s: timeout, may have been paid, to be sent again",
+        "line 8, attempt 2: no answer after 1.500 s: timeout, may have been billed, to be sent again",
     ),
     (
         RowFinished(7, 8, 7, "k", 9.0, Outcome(State.DONE, True, None, None, frozenset({Flag.TRUNCATED}), None)),
@@ -107,12 +107,12 @@ TOLD: list[tuple[Event, int, str]] = [
     (
         RowFinished(7, 8, 7, "k", 9.0, Outcome(State.FAILED, False, "503", "busy", frozenset(), None)),
         logging.WARNING,
-        "line 8 (id k): failed for now: 503: busy",
+        "line 8 (id k): failed, retryable: 503: busy",
     ),
-    (RowLost(7, 8, 9.0), logging.WARNING, "line 8: given up in flight, it may have been paid"),
-    (Waiting(Reason.THROTTLED, 12.0, 9.0), logging.INFO, "waits 3.0 s: the provider said 429"),
-    (Waiting(Reason.PAUSED, None, 9.0), logging.INFO, "waits: paused"),
-    (Going(9.0), logging.INFO, "goes on"),
+    (RowLost(7, 8, 9.0), logging.WARNING, "line 8: given up in flight, it may have been billed"),
+    (Waiting(Reason.THROTTLED, 12.0, 9.0), logging.INFO, "waiting 3.0 s: the provider said 429"),
+    (Waiting(Reason.PAUSED, None, 9.0), logging.INFO, "waiting: paused"),
+    (Going(9.0), logging.INFO, "resumed"),
     (Draining(3, 20.0, "interrupted", 9.0), logging.INFO, "stopping (interrupted), 3 in flight"),
     (Notice("the provider is down", 9.0), logging.WARNING, "the provider is down"),
 ]

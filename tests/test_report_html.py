@@ -62,7 +62,7 @@ def page(folder: Path) -> Page:
 
 
 def test_the_page_has_the_account_the_cost_the_failures_and_some_rows(page: Page) -> None:
-    assert "39 done + 1 failed + 0 skipped + 0 unknown + 0 pending = 40 rows in" in page.text
+    assert "39 done + 1 failed + 0 skipped + 0 unknown + 0 pending = 40 input rows" in page.text
     assert "SIMULATED" in page.text
     assert "$0.0" in page.text
     assert "row 0." in page.text

@@ -263,7 +263,7 @@ async def test_nothing_is_offered_to_go_on_with_once_its_journal_is_deleted(tmp_
         await tui.until(pilot, lambda: "◌ 2 in flight" in tui.shown(pilot))
         await pilot.press("X")
         await tui.until(pilot, lambda: "stopped" in tui.shown(pilot))
-        await tui.until(pilot, lambda: any("go on with: batchrun resume" in line for line in app.last_words()))
+        await tui.until(pilot, lambda: any("resume with: batchrun resume" in line for line in app.last_words()))
         await pilot.press("f4")
         await tui.until(pilot, lambda: "1 run in" in tui.shown(pilot))
         await pilot.press("d")

@@ -89,7 +89,7 @@ async def test_a_signal_awaits_what_is_in_flight_and_restores_the_terminal(
         assert reader.totals.done == tui.left(reader) < 120
         assert reader.check() == []
     assert b"\x1b[?1049l" in terminal.output
-    assert b"go on with: batchrun resume out.jsonl" in terminal.output
+    assert b"resume with: batchrun resume out.jsonl" in terminal.output
 
 
 async def test_a_closed_terminal_ends_the_app_with_a_whole_journal(terminal: Terminal) -> None:
@@ -174,7 +174,7 @@ async def test_a_signal_ends_the_app_while_the_pager_has_the_terminal(
         terminal.process.send_signal(signal.SIGTERM)
         assert await terminal.ended() == 143
         assert terminal.output.rfind(b"\x1b[?1049l") > terminal.output.rfind(b"\x1b[?1049h")
-        assert b"go on with" in terminal.output
+        assert b"resume with" in terminal.output
         assert await asyncio.to_thread(_nobody_has, str(terminal.process.pid))
     finally:
         terminal.close()

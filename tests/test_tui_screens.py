@@ -224,7 +224,7 @@ def test_trying(size: tuple[int, int], snap_compare: Callable[..., bool], tmp_pa
         screen = tui.setup(pilot)
         screen._trying = (1, 2)
         screen.show_pane("answers")
-        await tui.until(pilot, lambda: "waits 12 s" in tui.shown(pilot))
+        await tui.until(pilot, lambda: "waiting 12 s" in tui.shown(pilot))
 
     assert snap_compare(app, terminal_size=size, run_before=show)
 

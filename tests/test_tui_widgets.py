@@ -71,7 +71,7 @@ def test_a_status_line_has_both_stages_while_post_processing_is_behind_and_after
     behind = Waiting(WaitReason.POST, None, 9.0)
     shown = status(Progress(causes={}, now=9.0, rows=100, done=10, in_flight=3, post=64, waiting=behind))
     assert "3 in flight, 64 in post-processing" in shown
-    assert shown.endswith("waits: post-processing is behind")
+    assert shown.endswith("waiting: post-processing is behind")
     assert "0 in flight, 15 in post-processing" in status(Progress(causes={}, now=9.0, rows=100, done=85, post=15))
 
 
@@ -230,7 +230,7 @@ def test_what_may_have_been_paid_is_whole_at_any_width() -> None:
 
 
 def test_why_a_run_was_refused_is_folded_where_there_is_room_and_cut_where_there_is_none() -> None:
-    trouble = Trouble("The run is held by process 4711 of this machine since noon", "wait until it ends, or stop it")
+    trouble = Trouble("The run is locked by process 4711 of this machine since noon", "wait until it ends, or stop it")
     sight = Sight(phase=Phase.REFUSED, progress=Progress(causes={}), title="a run", trouble=trouble)
     wide = [line.plain.strip() for line in why_lines(sight, 30, 7)]
     assert " ".join(wide) == f"nothing was sent {trouble.message} next: {trouble.hint}"

@@ -21,10 +21,10 @@ from batchrun.errors import ExitCode
 
 _COMPLETE = "_BATCHRUN_COMPLETE"
 _EXAMPLES = (
-    "batchrun --input reviews.csv --prompt summarize --profile sim     a rehearsal: no key, no cost",
+    "batchrun --input reviews.csv --prompt summarize --profile sim     simulated: no key, no cost",
     "batchrun --input reviews.csv --prompt translate --set language=French --model gpt-5.4-mini",
     "batchrun --input requests.jsonl                                   an OpenAI Batch file, sent live",
-    "batchrun resume                                                   go on with the last run",
+    "batchrun resume                                                   resume the last run",
 )
 
 

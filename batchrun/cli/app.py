@@ -16,7 +16,7 @@ _EXAMPLES = (
     "batchrun                              the app, empty",
     "batchrun app translate reviews.csv    filled in",
     "batchrun app translate reviews.csv --profile sim --set language=Japanese",
-    "batchrun app --profile sim             a rehearsal: no key, no cost",
+    "batchrun app --profile sim             simulated: no key, no cost",
 )
 
 

@@ -47,7 +47,7 @@ def plan(ctx: click.Context, pilot: str | None, **_: Any) -> int:
     access = None
     if rows is not None:
         if gathered.settings.output == "-":
-            raise RefusedError("a pilot's replies are kept in a run that goes on later", "name an --output file")
+            raise RefusedError("a pilot's replies are kept in a run that is resumed later", "name an --output file")
         access = check_provider(gathered)
         ctx.ensure_object(Border).mask = access.mask.text
     return headless.plan(gathered, access, pilot=rows)

@@ -29,7 +29,7 @@ _OPTIONS = {
         *(option for option in RUN if option.name in _OPTIONS),
     ],
     examples=(
-        "batchrun post last --post check.py:numbers     replies that are paid for, checked anew; no call is made",
+        "batchrun post last --post check.py:numbers     check existing replies again; no request is sent",
         "batchrun post reviews.translate.jsonl --post strip --post json",
         "batchrun post --list",
     ),

@@ -20,7 +20,7 @@ _RUN_EXAMPLES = (
     "batchrun -i questions.jsonl -p ask.prompty -m gpt-5.4-mini --param temperature=0 -o answers.jsonl",
     "batchrun -i requests.jsonl                      an OpenAI Batch file, sent live",
     "cat notes.txt | batchrun -i - -p summarize -o - | jq .output",
-    "batchrun -i reviews.csv -p summarize -P sim     a rehearsal: no key, no cost",
+    "batchrun -i reviews.csv -p summarize -P sim     simulated: no key, no cost",
 )
 _RESUME_EXAMPLES = (
     "batchrun resume                          the last run here: everything that is not done",

@@ -52,7 +52,7 @@ def runs(json: bool, runs_dir: str | None) -> int:
     short_help="Show one run.",
     params=[
         _ref(),
-        flag("Options", "-f --follow follow", "Stay and show the run as it goes on."),
+        flag("Options", "-f --follow follow", "Follow a run that another terminal started."),
         flag("Options", "--failed failed", "List the rows that failed, and why."),
         value("Options", "--row row", "ID|LINE", "One row: request, reply, thinking, every attempt."),
         _JSON,
@@ -64,7 +64,7 @@ def runs(json: bool, runs_dir: str | None) -> int:
         "batchrun show reviews.translate.jsonl --failed",
         "batchrun show last --row 17                 the row of line 17, or with this id",
     ),
-    help=f"Show one run: its plan, its sums, what is left and how to go on.\n\n{_RUN}",
+    help=f"Show one run: its plan, its sums, what is left and how to resume.\n\n{_RUN}",
 )
 def show(ref: str, json: bool, runs_dir: str | None, **what: Any) -> int:
     from batchrun import registry  # noqa: PLC0415  only for this command

@@ -65,7 +65,7 @@ def sim(ctx: click.Context, **_: Any) -> int:
     """Start the simulated provider as a server on loopback, until Ctrl-C.
 
     It speaks HTTP as OpenAI does, with limits, headers and errors; only its replies are not a model's, and each says
-    so. The rehearsal --profile sim needs no server of its own.
+    so. --profile sim needs no server of its own.
     """
     from batchrun import sim as simulator  # noqa: PLC0415  only for this command
 

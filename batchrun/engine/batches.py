@@ -277,7 +277,7 @@ class Batches:
             return
         await self._release(ticket, NOT_SENT, State.REFUSED)
         self.halt()
-        hint = "nothing was submitted and the rows are pending; mend the cause, or send them live without --batch"
+        hint = "nothing was submitted and the rows are pending; fix the cause, or send them live without --batch"
         self._stop(Ending(ExitCode.STOPPED, f"the provider refused the batch: {ticket.note}", hint))
 
     async def _failed(self, ticket: Ticket) -> None:
@@ -297,7 +297,7 @@ class Batches:
             return
         await self._release(ticket, NOT_SENT, State.SETTLED)
         self.halt()
-        hint = "nothing was billed and the rows are pending; mend the cause, or send them live without --batch"
+        hint = "nothing was billed and the rows are pending; fix the cause, or send them live without --batch"
         self._stop(Ending(ExitCode.STOPPED, f"chunk {ticket.chunk} failed at the provider: {said}", hint))
 
     async def _wait_for_room(self, ticket: Ticket, said: str) -> None:

@@ -24,7 +24,7 @@ from batchrun.engine.steer import handler
 from batchrun.engine.till import tariff_of
 from batchrun.engine.window import selection
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
-from batchrun.events import Emit, Event, Notice, RowFinished, RunEnded, RunStarted
+from batchrun.events import POST_ONLY, Emit, Event, Notice, RowFinished, RunEnded, RunStarted
 from batchrun.journal import Reader
 from batchrun.lanes.batch import OPEN, BatchExecutor
 from batchrun.lanes.shapes import SHAPES, vendor
@@ -173,7 +173,7 @@ def _started(prepared: Prepared, client: Client | None, to_send: int | None) -> 
     plan, loop = prepared.plan, asyncio.get_running_loop()
     host = "the simulated provider" if plan.simulated else client and client.describe()
     if client is None:
-        host = "post-processing alone"
+        host = POST_ONLY
     price = None if plan.model is None else tariff_of(plan).of(plan.model)
     return RunStarted(
         run=prepared.run.id,

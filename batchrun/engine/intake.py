@@ -50,9 +50,9 @@ class Problems:
         if not self.count or (skip_invalid and not self.mixed):
             return
         more = [f"… and {self.count - NAMED:,} more"] if self.count > NAMED else []
-        hint = "mend these lines" if self.mixed else "mend these lines, or take the rest with --skip-invalid"
+        hint = "fix these lines" if self.mixed else "fix these lines, or take the rest with --skip-invalid"
         if self._missing == self.count:
-            hint = "mend these lines, or leave rows without text out with --blank skip"
+            hint = "fix these lines, or leave rows without text out with --blank skip"
         elif self.undecoded and not self.mixed:
             hint = f"name the encoding of the text (--encoding {self.guess}, perhaps), or save it as UTF-8"
         raise InputError(

@@ -4,7 +4,7 @@ A server that is restarted may leave the connections to its old process open, wi
 has come for much longer than replies take, a connection is opened once a second, and closed without a word: where that
 is refused, the provider is down. What left before an outage waits for an answer as long as the deadline allows, but
 when it is older than any reply has been (`ReplyTimes.overdue`) and the same address accepts new connections again, it is
-ended: it may have been paid for, and its row is sent again at no cost in attempts. Where no outage was seen nothing is
+ended: it may have been billed for, and its row is sent again at no cost in attempts. Where no outage was seen nothing is
 ended: a slow model is no outage.
 """
 

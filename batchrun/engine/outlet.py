@@ -69,7 +69,7 @@ class Outlet(io.RawIOBase):
     def _wait(self) -> None:
         while self._room is not None and not self._room.poll(1000 * LOOK_EVERY):
             if self._given_up():
-                raise UnreadError("nobody reads the output")
+                raise UnreadError("the output is not read")
 
 
 def text_outlet(stream: TextIO, given_up: Callable[[], bool]) -> TextIO:

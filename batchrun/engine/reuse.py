@@ -28,7 +28,7 @@ def unfinished(run: RunFile, journal: Journal, plan: Plan) -> RunFile | None:
     path = journal.borrowing
     if path is None:
         return None
-    without = f"go on without the rest of them: --reuse {run.id}"
+    without = f"resume without the rest of them: --reuse {run.id}"
     if not path.is_file():
         raise RefusedError(
             f"run {run.id} was ended while it took replies over from {path}, and that is gone",

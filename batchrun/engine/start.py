@@ -190,7 +190,7 @@ def _under_earlier_name(plan: Plan, settings: Settings, emit: Emit) -> Plan:
         return plan
     if Path(plan_from_json(found.meta.plan).input).name != Path(plan.input).name:
         return plan  # `in.jsonl` has that output name too, and it is no row of `in.csv` that would be paid for again
-    said = f"going on with the run of {earlier}, the default name of earlier versions: --output {output} begins another"
+    said = f"resuming the run of {earlier}, the default name of earlier versions: --output {output} begins another"
     emit(Notice(said, time.monotonic()))
     return replace(plan, output=str(earlier), output_format="jsonl")
 
@@ -343,7 +343,7 @@ def _check_drift(prepared: Prepared, drift: Drift, *, update: bool) -> None:
     what = drift_text(old, prepared.plan) or "the input"
     lines = ", ".join(str(line) for line, _ in drift.examples)
     raise DriftError(
-        f"{what} changed since run {prepared.run.id}: {counted(drift.changed)} would send another request "
+        f"{what} changed since run {prepared.run.id}: {counted(drift.changed)} now {'has' if drift.changed == 1 else 'have'} a different request "
         f"(line {lines} …), and {drift.changed_done:,} already done would be sent again",
         "send them again with --update, start over with --fresh, or choose another --output",
         drift.changed_done,
@@ -368,4 +368,4 @@ def _drift_sentence(drift: Drift) -> str:
         "moved or touched without a new request": drift.retouched,
     }
     said = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
-    return f"compared with the journal: {said}"
+    return f"since the last session: {said}"

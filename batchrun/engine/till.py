@@ -176,7 +176,7 @@ class Till:
         self._wake()
 
     def settle(self, hold: Hold, judged: Judged) -> Charge:
-        """The exchange is over: charge what the reply states, or the whole where it may have been paid and nobody says.
+        """The exchange is over: charge what the reply states, or the whole where it may have been billed and nobody says.
 
         What `--reserve` stands for is in no usage, so it stays charged.
         """
@@ -222,12 +222,12 @@ class Till:
         )
         if not finished:
             worst = _amount(cap, getattr(self._asked, cap))
-            return message, f"the next request may take up to {worst}; go on with a higher --max-{OPTIONS[cap]}"
+            return message, f"the next request may take up to {worst}; resume with a higher --max-{OPTIONS[cap]}"
         more = -(-spent * left // finished)
         also = self._also(cap, charged, left, finished)
         return (
             f"{message}; the {counted(left)} left would take about {_amount(cap, more)} more{also}",
-            f"go on with a higher cap, such as --max-{OPTIONS[cap]} {_plain(cap, spent + more + more // 10 + getattr(self._asked, cap))}",
+            f"resume with a higher cap, such as --max-{OPTIONS[cap]} {_plain(cap, spent + more + more // 10 + getattr(self._asked, cap))}",
         )
 
     def _also(self, cap: str, charged: Sum, left: int, finished: int) -> str:

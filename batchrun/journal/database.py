@@ -76,7 +76,7 @@ def storage_error(path: Path, error: Exception, doing: str) -> StorageError:
         return damaged(path, str(error))
     return StorageError(
         f"{path}: the journal cannot be {'written' if doing == 'write' else 'read'}: {error} ({_free(path)} free).",
-        "What was committed is safe. Make room or mend the disk, then give the same command again.",
+        "What was committed is safe. Make room or repair the disk, then give the same command again.",
     )
 
 
@@ -85,7 +85,7 @@ def damaged(path: Path, why: str) -> DamagedError:
     return DamagedError(
         f"{path}: the journal is damaged: {why}.",
         f"Nothing was changed. `batchrun export {path.stem}` writes the part that can be read; "
-        "go on from a copy of the journal, or start again with --fresh.",
+        "resume from a copy of the journal, or start again with --fresh.",
         path,
     )
 

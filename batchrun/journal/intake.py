@@ -199,6 +199,6 @@ def _refuse_duplicate_ids(connection: sqlite3.Connection, table: Identified) -> 
         if key == last:
             raise InputError(
                 f"The id {key[:80]!r} is on line {first} and again on line {line}.",
-                "Make the ids unique, or name another column with --id-column (`none`: tell rows by their content).",
+                "Make the ids unique, or name another column with --id-column (`none`: identify rows by content).",
             )
         last, first = key, line

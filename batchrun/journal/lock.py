@@ -98,7 +98,7 @@ def lock(journal: Path) -> Lock:
             holder = _holder(descriptor)
             os.close(descriptor)
             raise BusyError(
-                f"The run {journal.stem} is held by {holder}.",
+                f"The run {journal.stem} is locked by {holder}.",
                 "Wait until it ends or stop it; `batchrun show` and `batchrun export` work all the same.",
             )
         if _is_current(path, descriptor):

@@ -65,7 +65,7 @@ class End(NamedTuple):
     reply that is accepted, else a short stable phrase with `message` as its detail. `throttled` is a 429, which
     never counts; `counted` False keeps others (a request that never left, a probe) from counting against the
     row's attempts. `deadline`: ended by the deadline. `invalid`: a reply that does not match the schema.
-    `maybe_paid`: no answer, though the request may have been paid. `excerpt` of a body that is not a reply is
+    `maybe_paid`: no answer, though the request may have been billed. `excerpt` of a body that is not a reply is
     cut to 2 kB. `cost` is what it is charged, in picodollars, None where the price is not known, and `bill` the same by
     kind, None where no kinds are known; `charged_tokens` is charged to a cap of tokens.
     """
@@ -227,7 +227,7 @@ class Cause(NamedTuple):
 
 
 class Miss(NamedTuple):
-    """A reason why attempts were not accepted: how many, and how many of them may have been paid."""
+    """A reason why attempts were not accepted: how many, and how many of them may have been billed."""
 
     cause: str
     attempts: int

@@ -186,7 +186,7 @@ class Writer:
             self._queue.put(turn[start : start + GROUP])
 
     def _close_open(self, group: Group, row: int, now: float) -> None:
-        """A process that was killed left this attempt open; it may have been paid."""
+        """A process that was killed left this attempt open; it may have been billed."""
         left = self._open.pop(row, None)
         if left is None:
             return

@@ -239,7 +239,7 @@ class BatchExecutor:
                 f"chunk {ticket.chunk} was to be submitted {ticket.number} times, and no batch of it is listed: "
                 f"{printable(ticket.note or 'no answer', 300)}",
                 f"name it with `batchrun batches RUN adopt ID`, send its rows again with `batchrun batches RUN forget "
-                f"{ticket.chunk}` (they may have been paid), or resume later",
+                f"{ticket.chunk}` (they may have been billed), or resume later",
             )
         again = replace(ticket, state=State.CREATING, number=ticket.number + 1, asked=self._clock())
         return Stepped(replace(again, detail=_detail(ticket, looks=0)))

@@ -235,7 +235,7 @@ def _plain(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
     for spelled, value in table.items():
         key = spelled.replace("-", "_")
         if key in plain:
-            raise RefusedError(f"{key} stands twice in {path}, with a dash and with an underscore", "keep one of them")
+            raise RefusedError(f"{key} appears twice in {path}, with a dash and with an underscore", "keep one of them")
         plain[key] = value
     for key in plain.keys() & _PATHS:
         if isinstance(plain[key], str):

@@ -90,5 +90,5 @@ def _missing(profile: Profile) -> RefusedError:
     other = " or choose another --profile" if profile.name == DEFAULT else ""
     return RefusedError(
         f"no API key: {name} is not set (profile {profile.name})",
-        f"set {name}{other}, or rehearse without a key and without paying: --profile sim",
+        f"set {name}{other}, or try it without a key and without cost: --profile sim",
     )

@@ -267,7 +267,7 @@ def _base_url(settings: Settings, profile: Profile) -> str:
 def check_provider(gathered: Gathered) -> Access:
     """Address, authorities and key, checked before any input is read. Raises RefusedError."""
     if gathered.settings.ca_file is not None and not Path(gathered.settings.ca_file).is_file():
-        raise RefusedError(f"no such file of certificate authorities: {gathered.settings.ca_file}", "mend --ca-file")
+        raise RefusedError(f"no such file of certificate authorities: {gathered.settings.ca_file}", "correct --ca-file")
     address = _base_url(gathered.settings, gathered.profile)
     return _access(address, gathered.settings.headers, gathered)
 
@@ -310,7 +310,7 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
         other = "simulated" if plan.simulated else "real"
         raise RefusedError(
             f"this run holds {other} replies; profile {gathered.profile.name} would mix them with others",
-            f"go on with --profile {plan.profile}, or begin a run of its own with another --output",
+            f"resume with --profile {plan.profile}, or start another run with another --output",
         )
     moved = gathered.profile.name != plan.profile
     typed = {name for name, source in gathered.sources.items() if source == FLAGS}

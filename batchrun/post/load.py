@@ -140,7 +140,7 @@ def _cannot_import(spec: str, error: Exception) -> RefusedError:
         place = f" (line {error.lineno})"
     return RefusedError(
         f"--post {spec}: it cannot be imported: {type(error).__name__}: {error}{place}",
-        "mend it, or install what it needs beside batchrun; nothing was sent",
+        "fix it, or install what it needs beside batchrun; nothing was sent",
     )
 
 

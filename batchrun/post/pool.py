@@ -96,7 +96,7 @@ class Pool:
         if self._rebuilt > REBUILDS:
             said = error.__cause__ or error
             raise LostError(Failure("post: no workers", f"worker processes cannot be kept running: {said}"))
-        log.warning("the pool of workers is made anew: %s", error.__cause__ or error)
+        log.warning("the worker pool is restarted: %s", error.__cause__ or error)
         self._making = self._loop.run_in_executor(None, self._made_anew, _outcome(broken))
 
     def _made_anew(self, broken: "ProcessPool | None") -> "ProcessPool":

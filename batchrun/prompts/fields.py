@@ -113,7 +113,7 @@ def inputs_of(inputs: Any, path: str, *, samples: bool) -> dict[str, InputField]
     else:
         raise PromptError(f"{path}: `inputs` must be a mapping or a list")
     if len({name for name, _ in named}) < len(named):
-        raise PromptError(f"{path}: an input stands twice in `inputs`")
+        raise PromptError(f"{path}: an input appears twice in `inputs`")
     return {name: _input(name, value, path, samples) for name, value in named}
 
 

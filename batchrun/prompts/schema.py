@@ -98,7 +98,7 @@ def _properties(outputs: Any, path: str) -> list[tuple[str, Any]]:
         if not isinstance(name, str) or not name:
             raise PromptError(f"{path}: each property of `outputs` needs a `name`")
         if any(name == other for other, _ in named):
-            raise PromptError(f"{path}: the output `{name}` stands twice")
+            raise PromptError(f"{path}: the output `{name}` appears twice")
         named.append((name, given))
     return named
 

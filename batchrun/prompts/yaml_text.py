@@ -33,7 +33,7 @@ class _Loader(SafeLoader):
             if not isinstance(key, ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                 raise _refusal("a key must be a plain word", key.start_mark)
             if key.value in seen:
-                raise _refusal(f"`{key.value}` stands twice", key.start_mark)
+                raise _refusal(f"`{key.value}` appears twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 

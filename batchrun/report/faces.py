@@ -16,6 +16,7 @@ from tqdm import tqdm
 from batchrun.display import counted, printable
 from batchrun.engine.outlet import text_outlet, waited_for
 from batchrun.events import (
+    POST_ONLY,
     AttemptEnded,
     AttemptStarted,
     BatchChanged,
@@ -345,12 +346,14 @@ def started(event: RunStarted) -> str:
     totals = event.totals
     left = totals.pending + totals.unknown if event.to_send is None else event.to_send
     rows = f"{left:,} of {counted(totals.rows)}" if left != totals.rows else counted(left)
-    model = f", model {event.model}" if event.model else ""
+    if event.host == POST_ONLY:
+        return printable(f"run {event.run}: post-processing {rows}; no requests", 500)
+    model = f", model {event.model}" if event.model and event.model != "simulated" else ""
     said = f"run {event.run}: {rows} to {event.host}{model}"
     if event.price is not None:
         said += f", {event.price}"
     elif event.model and not event.simulated:
         said += ", price not known"
     if totals.unknown:
-        said += f"; {totals.unknown:,} of them were sent before and may have been paid"
+        said += f"; {totals.unknown:,} of them were sent before and may have been billed"
     return printable(said + (" (SIMULATED replies)" if event.simulated else ""), 500)

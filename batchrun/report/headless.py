@@ -13,7 +13,7 @@ from typing import Any, Self, TextIO
 
 import click
 
-from batchrun.display import printable
+from batchrun.display import counted, printable
 from batchrun.engine.ending import HASTY, Ending
 from batchrun.engine.execute import execute, pilot
 from batchrun.engine.going_on import prepare_post, prepare_resume
@@ -285,15 +285,19 @@ def _why(ended: RunEnded, run: RunFile) -> list[str]:
     if not ended.totals.failed or ended.exit_code in HASTY:
         return []
     with contextlib.suppress(StorageError), Reader.open(run.path) as reader:
-        causes = reader.errors_by_cause(CAUSES + 1)
+        causes, known = reader.errors_by_cause(CAUSES), len(reader.failures(limit=1000))
         lines: list[str] = []
-        for cause in sorted(causes[:CAUSES], key=lambda each: each.retryable == 0):
+        for cause in sorted(causes, key=lambda each: each.retryable == 0):
             kind = "retryable" if cause.retryable == cause.rows else "permanent"
             lines.append(f"failed, {kind}: {words.cause(cause)}")
             mended = words.mending(cause, run.reference, ended.totals, simulated=run.meta.simulated)
             lines.append(f"  to send them again: {mended}")
-        more = [f"failed: more causes; see `batchrun show {run.reference}`"] if len(causes) > CAUSES else []
-        return lines + more
+        if known > len(causes):
+            left = ended.totals.failed - sum(cause.rows for cause in causes)
+            lines.append(
+                f"{counted(known - len(causes), 'more cause')} ({counted(left)}): batchrun show {run.reference}"
+            )
+        return lines
     return []
 
 
@@ -336,7 +340,7 @@ def last_word(  # noqa: PLR0913  how it ended, and what is said of it
     lines.append(words.account(ended.totals))
     command = _going_on(ended, run)
     if command is not None:
-        lines[-1] += f"; go on with: {command}"
+        lines[-1] += f"; resume with: {command}"
     with contextlib.suppress(OSError):
         for line in lines:
             print(f"batchrun: {line}", file=stream, flush=True)

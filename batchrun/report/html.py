@@ -125,7 +125,7 @@ def _shares(values: dict[str, Any]) -> list[Share]:
 def _money(values: dict[str, Any]) -> list[tuple[str, str]]:
     tokens = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
     counted = [(name.replace("_", " "), f"{values[name]:,}") for name in tokens]
-    return [*counted, ("attempts", f"{values['attempts']:,}"), ("may have been paid", f"{values['maybe_paid']:,}")]
+    return [*counted, ("attempts", f"{values['attempts']:,}"), ("may have been billed", f"{values['maybe_paid']:,}")]
 
 
 def _shown(value: object) -> str:

@@ -54,27 +54,30 @@ def _attempt(event: AttemptStarted | AttemptEnded) -> tuple[int, str]:
         said += f", {event.usage.input} tokens in, {event.usage.output} out"
     if event.cause is None:
         return logging.DEBUG, said
-    paid = ", may have been paid" if event.maybe_paid else ""
+    paid = ", may have been billed" if event.maybe_paid else ""
     return logging.INFO, f"{said}: {event.cause}{paid}{', to be sent again' if event.retry else ''}"
 
 
 def _row(event: RowFinished | RowLost) -> tuple[int, str]:
     if isinstance(event, RowLost):
-        return logging.WARNING, f"line {event.line}: given up in flight, it may have been paid"
+        return logging.WARNING, f"line {event.line}: given up in flight, it may have been billed"
     outcome = event.outcome
     flags = f" ({', '.join(sorted(outcome.flags))})" if outcome.flags else ""
     said = f"line {event.line} (id {event.key}): {outcome.state.value}{flags}"
     if outcome.state is not State.FAILED:
         return logging.DEBUG, said
-    return logging.WARNING, f"{said} {'for good' if outcome.final else 'for now'}: {outcome.cause}: {outcome.message}"
+    return (
+        logging.WARNING,
+        f"{said}, {'permanent' if outcome.final else 'retryable'}: {outcome.cause}: {outcome.message}",
+    )
 
 
 def _speed(event: Waiting | Going | LimitsChanged | PostChanged) -> tuple[int, str]:
     if isinstance(event, Waiting):
         wait = "" if event.until is None else f" {max(0.0, event.until - event.at):.1f} s"
-        return logging.INFO, f"waits{wait}: {event.reason}{f': {event.said}' if event.said else ''}"
+        return logging.INFO, f"waiting{wait}: {event.reason}{f': {event.said}' if event.said else ''}"
     if isinstance(event, Going):
-        return logging.INFO, "goes on"
+        return logging.INFO, "resumed"
     if isinstance(event, PostChanged):
         where = f"in {event.workers} worker processes" if event.workers else "in a thread"
         return logging.DEBUG, f"{counted(event.rows)} in post-processing {where}"

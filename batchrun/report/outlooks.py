@@ -227,7 +227,7 @@ def verdict(found: Foretold) -> str:
     if found.seconds is not None:
         expected, was = words.duration(found.seconds[1]), words.duration(found.seconds_were)
         parts.append(f"{expected} for the rest, and it took {was}{_off(found.seconds_were, found.seconds[1])}")
-    return "the pilot foretold " + "; ".join(parts)
+    return "the pilot predicted " + "; ".join(parts)
 
 
 def _off(was: float, expected: float) -> str:

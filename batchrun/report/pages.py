@@ -165,7 +165,7 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     yield (
         f"tokens   {totals.input_tokens:,} in ({totals.cached_tokens:,} from a cache, "
         f"{totals.cache_write_tokens:,} written to one), {totals.output_tokens:,} out "
-        f"({totals.reasoning_tokens:,} reasoning); {totals.attempts:,} attempts, {totals.maybe_paid:,} may have been paid"
+        f"({totals.reasoning_tokens:,} reasoning); {totals.attempts:,} attempts, {totals.maybe_paid:,} may have been billed"
     )
     if said := words.bill(totals, simulated=run.meta.simulated):
         yield f"cost     {said}"
@@ -180,7 +180,7 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     yield from _section("history", [_history_line(point) for point in values["history"]])
     command = words.going_on(totals, run.reference, run.runs_dir)
     if command is not None and values["state"] != "running":
-        yield f"\ngo on with: {command}"
+        yield f"\nresume with: {command}"
 
 
 def _section(title: str, lines: list[str]) -> Iterable[str]:
@@ -211,7 +211,7 @@ def _history_line(point: dict[str, Any]) -> str:
     rates = "".join(
         f", {name} {point[key]:,.0f}/min" for name, key in (("requests", "rpm"), ("tokens", "tpm")) if point.get(key)
     )
-    wait = f", waits: {point['waiting']}" if point.get("waiting") else ""
+    wait = f", waiting: {point['waiting']}" if point.get("waiting") else ""
     return f"{at:%H:%M:%S} {point['done']:,} done, {point['in_flight']}/{point['allowed']} in flight{rates}{wait}"
 
 
@@ -219,7 +219,7 @@ def _show_failed(run: RunFile, out: TextIO) -> None:
     with Reader.open(run.path) as reader:
         for record in reader.export_rows():
             if record.state is State.FAILED:
-                when = "for good" if record.final else "for now"
+                when = "permanent" if record.final else "retryable"
                 said = printable(f"{record.cause}: {record.message}", 300)
                 print(f"line {record.line} ({printable(record.key, 60)}), {when}: {said}", file=out)
 

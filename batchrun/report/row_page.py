@@ -63,7 +63,7 @@ def _attempt(attempt: Attempt) -> str:
         return f"{began:%Y-%m-%d %H:%M:%S}: no answer known"
     status = f"status {attempt.status}" if attempt.status else "no whole answer"
     cause = f", {attempt.cause}: {attempt.message}" if attempt.cause else ""
-    paid = ", may have been paid" if attempt.maybe_paid else ""
+    paid = ", may have been billed" if attempt.maybe_paid else ""
     return f"{began:%Y-%m-%d %H:%M:%S}, {words.duration(attempt.seconds or 0.0)}: {status}{cause}{paid}"
 
 

@@ -33,7 +33,7 @@ def account(totals: Totals, *, running: bool = False) -> str:
     failed = f"{totals.failed:,} failed"
     kinds = [
         f"{count:,} {name}"
-        for name, count in (("for now", totals.failed_for_now), ("in post-processing", totals.failed_post))
+        for name, count in (("retryable", totals.failed_for_now), ("in post-processing", totals.failed_post))
         if count
     ]
     if kinds:
@@ -43,7 +43,7 @@ def account(totals: Totals, *, running: bool = False) -> str:
     done = f"{totals.done:,} done" + (f" ({', '.join(flags)})" if flags else "")
     return (
         f"{done} + {failed} + {totals.skipped:,} skipped + {open_rows} + {totals.pending:,} pending"
-        f"{f' + {totals.in_batches:,} in batches' if totals.in_batches else ''} = {counted(totals.rows)} in"
+        f"{f' + {totals.in_batches:,} in batches' if totals.in_batches else ''} = {counted(totals.rows, 'input row')}"
     )
 
 
@@ -160,8 +160,8 @@ def bill(totals: Totals, *, simulated: bool = False) -> str:
         return f"unknown ({unpriced})" if unpriced and not simulated else ""
     maybe = totals.cost_maybe + totals.cost_open
     parts = [
-        f"{money(totals.cost_again)} for replies that were asked again" if totals.cost_again else "",
-        f"up to {money(maybe)} for attempts that may have been paid" if maybe else "",
+        f"{money(totals.cost_again)} for replies that were requested again" if totals.cost_again else "",
+        f"up to {money(maybe)} for attempts that may have been billed" if maybe else "",
         unpriced and f"without {unpriced}",
         "simulated: nothing was paid" if simulated else "",
     ]
@@ -239,8 +239,8 @@ def waiting(wait: Waiting, now: float) -> str:
     """Why nothing leaves, and how long it will take."""
     said = f": {printable(wait.said, LONGEST_SAID)}" if wait.said else ""
     if wait.until is None or wait.until <= now:
-        return f"waits: {wait.reason}{said}"
-    return f"waits {duration(wait.until - now)}: {wait.reason}{said}"
+        return f"waiting: {wait.reason}{said}"
+    return f"waiting {duration(wait.until - now)}: {wait.reason}{said}"
 
 
 def bound(limits: LimitsChanged | None) -> str:

@@ -22,11 +22,11 @@ THROTTLED_FOR = 1800.0
 _STOPPED = {
     Meaning.EMPTY: (
         "the account's quota or credit is used up",
-        "add credit or raise the limit with the provider; then the command below goes on",
+        "add credit or raise the limit with the provider; then resume with the command below",
     ),
     Meaning.NOT_ON_PLAN: (
         "the account's plan does not have this model",
-        "give the run's own command again with another model, or change the plan with the provider and go on",
+        "give the run's own command again with another model, or change the plan with the provider and resume",
     ),
     Meaning.NO_TIER: (
         "the model is not offered in this service tier",
@@ -36,20 +36,20 @@ _STOPPED = {
 _DOUBTED = {
     Meaning.UNCLEAR: (
         "the provider speaks of a used up quota, and a minute's wait did not help",
-        "add credit or raise the limit with the provider; then the command below goes on",
+        "add credit or raise the limit with the provider; then resume with the command below",
     ),
     Meaning.QUOTA: (
         "the quota of the day is used up, and the provider announces no wait that helps",
-        "go on with the command below when the quota is whole again",
+        "resume with the command below when the quota is whole again",
     ),
 }
-_ANOTHER = "a web page answers in the provider's place: look at the firewall or proxy in between, then go on"
+_ANOTHER = "a web page answers in the provider's place: look at the firewall or proxy in between, then resume"
 _LATER = {
-    (False, False): "what worked before does not work now, so the cause is not in the rows; mend it and go on",
+    (False, False): "what worked before does not work now, so the cause is not in the rows; fix it and resume",
     (
         False,
         True,
-    ): "does the provider still have the model? Look there, and go on when it has; another one is a new run",
+    ): "does the provider still have the model? Look there, and resume when it has; another one is a new run",
     (True, False): _ANOTHER,
     (True, True): _ANOTHER,
 }
@@ -105,7 +105,7 @@ def _misfit(answer: Answer, complaint: str, tries: Tries, health: Health, policy
         return StopRun(
             f"the replies to {len(health.misfits)} rows do not fit the schema, and none does: {complaint}",
             "give the run's own command again with a model or server that keeps to a schema, or say how this one is asked "
-            "for it (--param 'response_format={…}'); with --schema-retries 0 such rows fail and the run goes on",
+            "for it (--param 'response_format={…}'); with --schema-retries 0 such rows fail and the run continues",
         )
     if tries.asks > policy.schema_retries:
         return GiveUp(answer.cause, complaint, final=True)
@@ -144,7 +144,7 @@ def _added(answer: Answer, tries: Tries, health: Health, policy: Policy, now: fl
     if answer.waited >= THROTTLED_FOR:
         return StopRun(
             _said(answer, f"no capacity in the service tier for {_duration(answer.waited)}"),
-            "go on later with the command below, or with a tier to fall back to, such as --tier flex,standard",
+            "resume later with the command below, or with a tier to fall back to, such as --tier flex,standard",
         )
     return RetryIn(0.0, counts=False)
 
@@ -156,7 +156,7 @@ def _loading(answer: Answer, tries: Tries, health: Health, policy: Policy, now: 
     if waited >= policy.give_up_after:
         return StopRun(
             _said(answer, f"the server has been loading its model for {_duration(waited)}"),
-            "go on with the command below when it is ready",
+            "resume with the command below when it is ready",
         )
     return RetryIn(answer.retry_after or 0.0, counts=False)
 
@@ -176,7 +176,7 @@ def _throttled(answer: Answer, tries: Tries, health: Health, policy: Policy, now
         )
     if refused >= THROTTLED_FOR:
         return StopRun(
-            _said(answer, f"nothing but 429s for {_duration(refused)}"), "go on later with the command below"
+            _said(answer, f"nothing but 429s for {_duration(refused)}"), "resume later with the command below"
         )
     return RetryIn(0.0, counts=False)
 
@@ -186,7 +186,7 @@ def _asked_too_much(answer: Answer, policy: Policy) -> StopRun | None:
         return None
     return StopRun(
         _said(answer, f"the provider asks to wait {answer.retry_after:.0f} s, longer than --max-wait allows"),
-        "go on later with the command below",
+        "resume later with the command below",
     )
 
 
@@ -254,7 +254,7 @@ def _hint(answer: Answer, health: Health) -> str:
         return _WEB_PAGE
     if _about_configuration(answer):
         return _scope_hint(answer)
-    return "nothing has succeeded, so the cause is not in the rows; mend it and go on"
+    return "nothing has succeeded, so the cause is not in the rows; fix it and resume"
 
 
 def _about_configuration(answer: Answer) -> bool:
@@ -284,7 +284,7 @@ def _given_up(answer: Answer, health: Health, policy: Policy, now: float) -> Sto
         return None
     return StopRun(
         _said(answer, f"the provider has been down for {_duration(now - health.down_since)}"),
-        "go on with the command below when it is back",
+        "resume with the command below when it is back",
     )
 
 

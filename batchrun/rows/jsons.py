@@ -139,7 +139,7 @@ def _element(number: int, text: str, remarks: Remarks) -> Record | Invalid:
 
 
 def _double(name: str) -> str:
-    return f'the member "{printable(name, 60)}" stands twice in an object: its last value counts'
+    return f'the member "{printable(name, 60)}" appears twice in an object: its last value counts'
 
 
 def _after_blanks(text: str, at: int) -> int:

@@ -317,7 +317,7 @@ class BatchrunApp(OrderlyApp):
             return
         flying = 0 if self._session is None else self._session.sight().progress.in_flight
         answers = [("drain", "Finish what is in flight", "primary"), ("now", "Leave at once", "warning")]
-        detail = f"{flying:,} requests are in flight. Everything that came back is in the journal; go on at any time."
+        detail = f"{flying:,} requests are in flight. Everything that came back is in the journal; resume at any time."
         self.push_screen(Confirm("A run is under way", detail, answers), self._leave)
 
     def _leave(self, answer: str | None) -> None:
@@ -370,7 +370,7 @@ class BatchrunApp(OrderlyApp):
         if ended is not None:
             kept = sight.journal is not None and sight.journal.exists()  # it may have been deleted since
             command = words.going_on(ended.totals, sight.reference or "last", self.runs_dir) if kept else None
-            lines.append(words.account(ended.totals) + (f"; go on with: {command}" if command else ""))
+            lines.append(words.account(ended.totals) + (f"; resume with: {command}" if command else ""))
         return lines
 
 

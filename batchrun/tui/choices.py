@@ -48,7 +48,7 @@ class Head(NamedTuple):
     def said(self) -> str:
         """The input in a line."""
         size = "" if self.size is None else f" · {_bytes(self.size)}"
-        identity = f"id from {self.id_column}" if self.id_column else "rows known by content"
+        identity = f"id from {self.id_column}" if self.id_column else "rows identified by content"
         return f"{self.format} · {self.kind}{size} · {identity} · {', '.join(self.columns)}"
 
 

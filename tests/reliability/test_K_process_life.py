@@ -157,7 +157,7 @@ async def signalled(program: Program, number: signal.Signals, code: int) -> list
     account = program.account()
     assert account["done"] == calls
     assert account == {"done": calls, "pending": N - calls}
-    assert "go on with: batchrun resume out.jsonl" in err.splitlines()[-1]
+    assert "resume with: batchrun resume out.jsonl" in err.splitlines()[-1]
     assert (program.directory / "out.jsonl").exists() is False
     return [] if late <= 5 * 0.2 else ["no new request"]
 
@@ -248,7 +248,7 @@ async def test_K6_an_interruption_while_it_connects_says_that_nothing_was_sent(p
             _, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE)
     assert process.returncode == 130, err
     assert "interrupted before anything was sent" in err
-    assert err.splitlines()[-1].endswith("1 pending = 1 row in; go on with: batchrun resume out.jsonl")
+    assert err.splitlines()[-1].endswith("1 pending = 1 input row; resume with: batchrun resume out.jsonl")
 
 
 @pytest.mark.slow

@@ -190,7 +190,7 @@ async def test_S10_to_S20_every_row_is_accounted_for_and_the_rows_that_failed_se
     assert met.ran.code == 3, met.ran.err
     assert len(met.done) + len(met.failed) == 20 + 2 * len(EVERY)
     assert set(met.done) >= {f"good {number}" for number in range(20 + len(EVERY))}
-    assert f"= {20 + 2 * len(EVERY)} rows in" in met.ran.account
+    assert f"= {20 + 2 * len(EVERY)} input rows" in met.ran.account
     assert "Traceback" not in met.ran.err
     assert all(reason["cause"] != "internal error" for reason in met.failed.values())
     assert {met.calls[name] for name in met.done if name.startswith("good")} == {1}

@@ -387,7 +387,7 @@ class RunScreen(OrderlyScreen):
             )
         options += [
             ("failed", "everything that failed, and what is left"),
-            ("left", "what is left, and what failed for now"),
+            ("left", "pending and retryable rows"),
         ]
         self._ask("Send again", options, lambda answer: self._retried(sight, answer))
 

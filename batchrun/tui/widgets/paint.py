@@ -337,7 +337,7 @@ def _stopping(sight: Sight) -> Content:
 
 def _paused(sight: Sight) -> Content:
     flying = f"; {sight.progress.in_flight} still in flight" if sight.progress.in_flight else ""
-    return joined([("paused: ", "bold $warning"), f"p goes on{flying}"])
+    return joined([("paused: ", "bold $warning"), f"p resumes{flying}"])
 
 
 def _ended(sight: Sight) -> Content:
