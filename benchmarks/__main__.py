@@ -1,6 +1,6 @@
 """Everything that is measured, in one table.
 
-python benchmarks [SECTION …]      ceiling cost documents slots limits scale start stages tui; all but `million` and `tui-million` by default.
+python benchmarks [SECTION …]      ceiling cost documents large slots limits scale start stages tui; all but `million` and `tui-million` by default.
 """
 
 import os
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cost
 import documents
+import large
 import limits
 import mockserver
 import scale
@@ -27,6 +28,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "ceiling": cost.ceiling,
     "cost": cost.run,
     "documents": documents.run,
+    "large": large.run,
     "slots": slots.run,
     "limits": limits.run,
     "scale": scale.run,

@@ -1,6 +1,10 @@
 """Long rows and replies: pages, batches and what is in flight are bounded in bytes, and nothing is lost for it."""
 
 import asyncio
+import contextlib
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -151,3 +155,26 @@ def test_sizes_are_read_as_people_write_them(said: object, size: int) -> None:
 def test_what_is_no_size_is_refused(said: object) -> None:
     with pytest.raises(ValueError, match="must be a size such as 48MB"):
         parse_size(said)
+
+
+@pytest.mark.parametrize(("size", "pages"), [(100, 4096), (100_000, 65536)])
+def test_a_journal_of_long_rows_has_large_pages(size: int, pages: int, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(f'{{"id": {n}, "text": "{"x" * size}"}}\n' for n in range(3)))
+    command = [
+        sys.executable,
+        "-m",
+        "batchrun",
+        "-i",
+        source,
+        "-p",
+        "{{ text }}",
+        "-P",
+        "sim",
+        "-o",
+        tmp_path / "o.jsonl",
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    (journal,) = (tmp_path / ".batchrun").glob("*.db")
+    with contextlib.closing(sqlite3.connect(journal)) as connection:
+        assert connection.execute("PRAGMA page_size").fetchone() == (pages,)

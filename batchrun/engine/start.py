@@ -40,6 +40,9 @@ from batchrun.registry import RunFile
 from batchrun.replies import Checker, checker
 from batchrun.rows import Input
 
+LONG_ROWS = 64_000
+"""Characters of a row from which on the journal has large pages."""
+
 
 @dataclass(slots=True)
 class Prepared:
@@ -103,7 +106,7 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
         targets = source.check_targets(plan.output) if isinstance(source, DocumentInput) else ()
         journals.prepare(registry.directory_for(plan.output, settings.runs_dir))
         other = lender(settings, plan)
-        prepared = _claimed(plan, gathered, undo, targets)
+        prepared = _claimed(plan, source, gathered, undo, targets)
         if other is not None and not prepared.journal.taken_in:
             prepared.journal.to_borrow(other.path)
         _fill(prepared, source, gathered, emit)
@@ -210,7 +213,7 @@ def checker_of(plan: Plan, prompt: Prompt | None) -> Checker | RowChecks | None:
     return row_checks(plan, None if prompt is None or prompt.outputs is None else checker(prompt.outputs))
 
 
-def _claimed(plan: Plan, gathered: Gathered, undo: ExitStack, targets: tuple[Path, ...]) -> Prepared:
+def _claimed(plan: Plan, source: Input, gathered: Gathered, undo: ExitStack, targets: tuple[Path, ...]) -> Prepared:
     """The run that belongs to the output, or a new one; locked."""
     settings = gathered.settings
     directory = registry.directory_for(plan.output, settings.runs_dir)
@@ -229,7 +232,7 @@ def _claimed(plan: Plan, gathered: Gathered, undo: ExitStack, targets: tuple[Pat
             return Prepared(found, plan, journal, lock, renderer, check, simulator_of(gathered))
         if found is None and not settings.fresh:
             _check_overwrite(plan, directory, targets)
-        run, journal, lock = _created(plan, directory, undo)
+        run, journal, lock = _created(plan, directory, undo, long_rows=source.row_size >= LONG_ROWS)
         return Prepared(run, plan, journal, lock, renderer, check, simulator_of(gathered), made=True)
 
 
@@ -261,13 +264,13 @@ def _check_overwrite(plan: Plan, directory: Path, targets: tuple[Path, ...]) -> 
             )
 
 
-def _created(plan: Plan, directory: Path, undo: ExitStack) -> tuple[RunFile, Journal, Lock]:
+def _created(plan: Plan, directory: Path, undo: ExitStack, *, long_rows: bool) -> tuple[RunFile, Journal, Lock]:
     now = time.time()
     meta = _meta(plan, registry.new_id(now), now, directory)
     path = directory / f"{meta.run}.db"
     lock = journals.lock(path)
     undo.callback(lock.remove)
-    journal = Journal.create(path, meta)
+    journal = Journal.create(path, meta, long_rows=long_rows)
     undo.callback(journals.delete, path)
     undo.callback(journal.close)
     return RunFile(path, meta), journal, lock

@@ -82,13 +82,15 @@ class Journal:
         *,
         clock: Callable[[], float] = time.time,
         faults: Callable[[int], None] | None = None,
+        long_rows: bool = False,
     ) -> Self:
-        """Make a journal at `path`, which must not exist, in a directory that is made for it.
+        """Make a journal at `path`, which must not exist, in a directory that is made for it; with large pages for
+        `long_rows`.
 
         Raises RefusedError for a network file system or a directory that cannot be written, StorageError for a
         full disk.
         """
-        database.create(path, _values(meta) | {"batchrun": __version__, "intake": "begun"})
+        database.create(path, _values(meta) | {"batchrun": __version__, "intake": "begun"}, long_rows=long_rows)
         return cls(path, clock=clock, faults=faults)
 
     @classmethod

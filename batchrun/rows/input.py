@@ -81,6 +81,9 @@ class Input:
     closed, a file that changes meanwhile. A single bad record is an `Invalid`, one of another kind a `Mixed`.
     """
 
+    row_size = 0
+    """Characters of a record, on average of those at its beginning; 0 where that is not known."""
+
     def __init__(self, records: Records, look: "_Look", place: Place, remarks: Remarks) -> None:
         self._records = records
         self._identity = look.identity
@@ -93,6 +96,7 @@ class Input:
         self.where = place.where
         self.columns = tuple(look.columns)
         self.wrapped = look.wrapped
+        self.row_size = look.size // look.seen
         self.remarks = remarks
 
     def __iter__(self) -> Iterator[Row | Invalid]:
@@ -153,13 +157,13 @@ class _Look:
         self.identity = Identity(Kind.ROWS, named, 1, has_prompt, json)
         self.columns: dict[str, None] = {}
         self.seen = 0
-        self._size = 0
+        self.size = 0
         self.alone: dict[str, object] | None = None
         self.wrapped: str | None = None
 
     def enough(self, record: Record | Invalid) -> bool:
         """Take one record in; whether no more are needed."""
-        self._size += len(record[1])
+        self.size += len(record[1])
         if isinstance(record, Invalid):
             self.seen += 1
         elif not (RESERVED in record[2] and is_note(record[2])):
@@ -170,7 +174,7 @@ class _Look:
             self.alone = record[2] if self.seen == 1 else None
         if self.seen > 1:
             self.alone = None
-        many = self.seen >= _LOOKED_AT or (self.seen > 1 and self._size >= _LOOKED_AT_MOST)
+        many = self.seen >= _LOOKED_AT or (self.seen > 1 and self.size >= _LOOKED_AT_MOST)
         return self._decided and many
 
     def refuse_missing(self, column: str, name: str) -> None:

@@ -1,6 +1,6 @@
 """Requests and replies of many bytes: memory of the whole tree of processes, CPU and wall beside bare aiohttp.
 
-    python benchmarks/bytes.py [--rounds N] [--only NAME …] [--then REVISION|FOLDER]
+    python benchmarks/large.py [--rounds N] [--only NAME …] [--then REVISION|FOLDER]
 
 Rounds alternate between the runners. Memory is the sum over the run's processes of the pages that they do not share
 with anybody and their part of those that they share, sampled every 20 ms; `VmHWM` of the run itself where it is alone.
