@@ -196,7 +196,7 @@ def _rate_text(rate: Rate) -> str:
 
 class Terms(NamedTuple):
     """What a profile says about prices: US dollars per million tokens, `request_price` per request; factors are of the
-    standard tier's prices."""
+    standard tier's prices. `usual_batch_factor` holds where nothing else is known of batches."""
 
     input_price: float | None = None
     output_price: float | None = None
@@ -205,6 +205,7 @@ class Terms(NamedTuple):
     request_price: float | None = None
     batch_factor: float | None = None
     tier_factors: tuple[tuple[str, float], ...] = ()
+    usual_batch_factor: float | None = None
 
 
 @dataclass(slots=True)
@@ -247,9 +248,12 @@ class Tariff:
             assert listed is not None
             rates = {tier: found._replace(**own) if tier == STANDARD else found for tier, found in listed.rates.items()}
             source = listed.source
-            if not own and not self.terms.tier_factors and self.terms.batch_factor is None:
+            known = "batch" in rates or self.terms.usual_batch_factor is None
+            if not own and not self.terms.tier_factors and self.terms.batch_factor is None and known:
                 return listed
         factors = dict(self.terms.tier_factors)
+        if self.terms.usual_batch_factor is not None and "batch" not in rates:
+            factors.setdefault("batch", self.terms.usual_batch_factor)
         if self.terms.batch_factor is not None:
             factors["batch"] = self.terms.batch_factor
         rates |= {tier: rates[STANDARD].times(Decimal(str(factor))) for tier, factor in factors.items()}

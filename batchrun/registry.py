@@ -6,6 +6,7 @@ There is no index to go stale: a run is its journal, and listing reads each one'
 
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batchrun import journal
+from batchrun.display import counted
 from batchrun.errors import BusyError, DamagedError, RefusedError, StorageError
 from batchrun.journal import Lock, Meta, Reader, Session
 from batchrun.models import Totals
@@ -227,11 +229,31 @@ def _holder(path: Path) -> str | None:
 
 
 def remove(run: RunFile) -> None:
-    """Delete a run's journal; its output stays. Raises BusyError while a process works on it."""
+    """Delete a run's journal; its output stays.
+
+    Raises BusyError while a process works on it, RefusedError while the provider works on batches of it.
+    """
     with held(run.path) as lock:
+        refuse_in_batches(run)
         journal.delete(run.path)
         socket_of(run.path).unlink(missing_ok=True)
+        shutil.rmtree(batch_folder(run), ignore_errors=True)
         lock.remove()
+
+
+def batch_folder(run: RunFile) -> Path:
+    """Where a run's files of requests and results are, on their way."""
+    return run.path.with_suffix(".batches")
+
+
+def refuse_in_batches(run: RunFile) -> None:
+    """Raises RefusedError where a run has rows in batches: nobody could collect what is paid for them."""
+    count = summary(run).totals.in_batches
+    if count:
+        raise RefusedError(
+            f"run {run.id} has {counted(count)} in batches at the provider",
+            f"`batchrun resume {run.reference}` collects them, `batchrun batches {run.reference} cancel` ends them",
+        )
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from batchrun.client import Client
+from batchrun.engine.batches import Batching
 from batchrun.engine.ending import Ending
 from batchrun.engine.run import Run
 from batchrun.engine.start import checker_of, renderer_of
@@ -214,13 +216,14 @@ class Stage:
 
     async def play(
         self,
-        provider: Provider,
+        provider: Provider | Client,
         *,
         during: Callable[[Run], Awaitable[None]] | None = None,
         hear: Callable[[Event, Run], None] | None = None,
+        batching: Batching | None = None,
         **plan: Any,
     ) -> Story:
-        """One session; `during` runs beside it, `hear` gets every event."""
+        """One session; `during` runs beside it, `hear` gets every event, `batching` is for runs with batches."""
         wanted = replace(self.plan, **plan)
         prompt = prompt_of(wanted)
         events: list[Event] = []
@@ -238,7 +241,7 @@ class Stage:
         journal.start()
         try:
             parts = wanted, journal, provider, renderer_of(wanted, prompt)
-            run = Run(*parts, checker=checker_of(wanted, prompt), emit=emit, lane=lane)  # type: ignore[arg-type]
+            run = Run(*parts, checker=checker_of(wanted, prompt), emit=emit, lane=lane, batching=batching)  # type: ignore[arg-type]
             runs.append(run)
             beside = asyncio.ensure_future(during(run)) if during is not None else None
             ending = await run.run()

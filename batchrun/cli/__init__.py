@@ -14,7 +14,7 @@ from typing import cast
 import click
 
 from batchrun import __version__
-from batchrun.cli import app, plan, post, report, run, runs, sim, steer, streams, tools
+from batchrun.cli import app, batches, plan, post, report, run, runs, sim, steer, streams, tools
 from batchrun.cli.failures import Border
 from batchrun.cli.shape import Door
 from batchrun.errors import ExitCode
@@ -45,7 +45,7 @@ def program(ctx: click.Context) -> int:
 
 
 for _command in (
-    *(app.app, run.run, run.resume, plan.plan),
+    *(app.app, run.run, run.resume, batches.batches, plan.plan),
     *(runs.runs, runs.show, steer.steer, runs.export, report.report, post.post, runs.check, runs.rm),
 ):
     program.add_command(_command)

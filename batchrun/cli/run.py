@@ -11,6 +11,8 @@ from batchrun.cli.shape import Shown, typed
 from batchrun.errors import RefusedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from batchrun.plan import Plan
     from batchrun.plan.resolve import Access
     from batchrun.plan.sources import Gathered
@@ -111,8 +113,14 @@ def in_app(ref: str, failed: bool, flags: dict[str, Any]) -> int:
 
 def go_on(ctx: click.Context, ref: str, flags: dict[str, Any], **what: Any) -> int:
     """Resumes a journaled run, `what` of it as `headless.go_on` takes it; the exit code."""
-    from batchrun.plan import resolve  # noqa: PLC0415  pydantic: not for --help
     from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
+
+    return headless.go_on(ref, flags, admit=admission(ctx), **what)
+
+
+def admission(ctx: click.Context) -> "Callable[[Plan, Gathered], Access]":
+    """Finds the key for the plan of a journaled run; the log begins, and what is secret is masked from then on."""
+    from batchrun.plan import resolve  # noqa: PLC0415  pydantic: not for --help
 
     def admit(plan: "Plan", gathered: "Gathered") -> "Access":
         prepare(ctx, gathered)
@@ -120,4 +128,4 @@ def go_on(ctx: click.Context, ref: str, flags: dict[str, Any], **what: Any) -> i
         ctx.ensure_object(Border).mask = access.mask.text
         return access
 
-    return headless.go_on(ref, flags, admit=admit, **what)
+    return admit

@@ -23,7 +23,7 @@ _EXIT_CODES = (
     (ExitCode.STOPPED, "stopped by a fatal answer: key, quota, model, everything failing, gave up"),
     (ExitCode.STORAGE, "the journal or the output cannot be written"),
     (ExitCode.BUDGET, "a budget is reached"),
-    (ExitCode.WAITING, "waiting for batches of the provider"),
+    (ExitCode.WAITING, "the provider works on batches; resume collects them"),
     (ExitCode.BUSY, "another process holds the run"),
     (ExitCode.HANGUP, "after HUP"),
     (ExitCode.INTERRUPTED, "after Ctrl-C"),

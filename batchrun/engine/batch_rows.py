@@ -4,7 +4,7 @@ import asyncio
 
 from batchrun.engine.batches import Batches
 from batchrun.engine.ending import Ending
-from batchrun.engine.judge import judge
+from batchrun.engine.judge import judge, judge_body
 from batchrun.engine.till import BudgetReached, named_in, served
 from batchrun.engine.way import Stations, Way
 from batchrun.engine.window import Job
@@ -12,7 +12,7 @@ from batchrun.errors import ExitCode, RefusedError
 from batchrun.journal import End, Lease
 from batchrun.lanes.executor import Came, Completion
 from batchrun.limits import GateClosed
-from batchrun.models import Exchange, Pending, Request
+from batchrun.models import Endpoint, Exchange, Pending, Request, Ticket
 from batchrun.plan import Plan
 from batchrun.retry import GiveUp
 from batchrun.rows import restore
@@ -68,6 +68,16 @@ class BatchRows:
         job.charge = self._at.till.settle(hold, judged)
         await self._way.conclude(job, request, judged, exchange)
 
+    async def again(self, seq: int, ticket: Ticket, completion: Completion) -> None:
+        """A reply for a row that has one: it is paid for, and only counted."""
+        request = Request(Endpoint(ticket.endpoint), b"", None)
+        judged = judge_body(request, completion.body.decode(), None)
+        charge = self._at.till.settle(self._at.till.adopt(0, 0, ticket.model, TIER), judged)
+        end = End(completion.status, 0.0, "paid again", f"in batch {ticket.remote}", counted=False, invalid=True)
+        usage = judged.usage
+        end = end._replace(usage=usage, cost=charge.cost, charged_tokens=charge.tokens, bill=charge.bill)
+        await self._at.journal.paid_again(seq, ticket.id, end)
+
     async def _without_answer(self, job: Job, lease: Lease, completion: Completion) -> None:
         """A row that its batch did not answer is pending again, or has failed for now where its attempts are used up."""
         lost = completion.came is Came.LOST
@@ -84,7 +94,12 @@ class BatchRows:
         else:
             self.leave_pending(job)
 
+    def stop(self, job: Job, ending: Ending) -> None:
+        """A line says that no other will fare better: the run stops once all lines are taken in, and its row is pending."""
+        self._batches.ends.stops = self._batches.ends.stops or ending
+        self.leave_pending(job)
+
     def leave_pending(self, job: Job) -> None:
         """The row stays pending in the journal, and is handed out again from there."""
         self._at.window.finished(job)
-        self._batches.left_pending = True
+        self._batches.ends.left_pending = True

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from batchrun.engine.till import Hold
 from batchrun.journal import Lease
-from batchrun.lanes.batch import digest
+from batchrun.lanes.results import digest
 
 
 class Chunk:

@@ -12,8 +12,8 @@ from typing import BinaryIO
 
 from batchrun import sim
 from batchrun.client import Client
-from batchrun.display import counted
-from batchrun.engine.batches import Batching
+from batchrun.display import counted, printable
+from batchrun.engine.batches import Batching, Wish
 from batchrun.engine.ending import HASTY, Ending
 from batchrun.engine.export import Exported, write_output
 from batchrun.engine.outlet import LOOK_EVERY, UnreadError
@@ -26,14 +26,16 @@ from batchrun.engine.window import selection
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
 from batchrun.events import POST_ONLY, Emit, Event, Notice, RowFinished, RunEnded, RunStarted
 from batchrun.journal import Reader
-from batchrun.lanes.batch import OPEN, BatchExecutor
+from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.shapes import SHAPES, vendor
+from batchrun.lanes.states import OPEN
 from batchrun.models import Totals
 from batchrun.plan import Plan
 from batchrun.plan.outputs import STREAM, is_device, partial_path
 from batchrun.plan.patterns import DOCUMENT
 from batchrun.plan.resolve import Access
-from batchrun.registry import RunFile
+from batchrun.pricing import usd
+from batchrun.registry import batch_folder
 from batchrun.steering import Server
 
 SIMULATED = 0.03
@@ -68,6 +70,7 @@ async def execute(
         elif prepared.plan.output == STREAM and stream is not None and prepared.only is None:
             ending = await RowsOut(prepared, stream, None).rest(ending)
         ending = _settled(ending, prepared.journal.totals, prepared, sending=access is not None)
+        ending = ending._replace(notes=(*ending.notes, *_batches_left(prepared)))
         closing.exit_code = ending.exit_code
         prepared.journal.stop(ending.exit_code)
         ending, exported = await _output(prepared, ending, run, emit, sending=access is not None)
@@ -169,6 +172,22 @@ def _to_send(prepared: Prepared) -> int | None:
     return None if wanted is None else prepared.journal.count_pending(plan.limit, wanted)
 
 
+def _batches_left(prepared: Prepared) -> tuple[str, ...]:
+    """What the provider still works on when a run ends: which batches, what they may cost, how to collect or end them."""
+    totals = prepared.journal.totals
+    if not totals.in_batches:
+        return ()
+    left = [ticket for ticket in prepared.journal.tickets if ticket.state in OPEN]
+    ids = ", ".join(printable(ticket.remote or f"chunk {ticket.chunk} ({ticket.state})", 80) for ticket in left[:5])
+    more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+    money = f", up to ${usd(totals.cost_open):,.4f} in flight" if totals.cost_open else ""
+    reference = prepared.run.reference
+    return (
+        f"{counted(totals.in_batches)} in {len(left)} batches at the provider: {ids}{more}{money}",
+        f"`batchrun resume {reference}` collects them, `batchrun batches {reference} cancel` ends them",
+    )
+
+
 def _started(prepared: Prepared, client: Client | None, to_send: int | None) -> RunStarted:
     plan, loop = prepared.plan, asyncio.get_running_loop()
     host = "the simulated provider" if plan.simulated else client and client.describe()
@@ -194,11 +213,6 @@ def simulator_of(prepared: Prepared) -> sim.Settings:
     return replace(prepared.simulator, state=str(batch_folder(prepared.run) / "provider"))
 
 
-def batch_folder(run: RunFile) -> Path:
-    """Where a run's files of requests and results are, on their way."""
-    return run.path.with_suffix(".batches")
-
-
 def batching_of(prepared: Prepared, client: Client, lane: int) -> Batching | None:
     """What the run's batches are made with; None where it has none and makes none."""
     plan = prepared.plan
@@ -208,13 +222,19 @@ def batching_of(prepared: Prepared, client: Client, lane: int) -> Batching | Non
     calls = client.calls(SHAPES[found.shape].key_header)
     folder = batch_folder(prepared.run)
     return Batching(
-        executor=BatchExecutor(found, calls, run=prepared.run.id, folder=folder),
+        executor=BatchExecutor(
+            found,
+            calls,
+            run=prepared.run.id,
+            folder=folder,
+            scale=SIMULATED / prepared.simulator.time_scale if plan.simulated else 1.0,
+        ),
         run=prepared.run.id,
         lane=lane,
         folder=folder,
         sending=plan.batch,
         first=plan.batch_first,
-        scale=SIMULATED / prepared.simulator.time_scale if plan.simulated else 1.0,
+        wish=prepared.wish,
     )
 
 
@@ -249,6 +269,7 @@ def _settled(ending: Ending, totals: Totals, prepared: Prepared, *, sending: boo
         return ending
     plan = prepared.plan
     whole = plan.limit is None and plan.sample is None and prepared.only is None and sending
+    whole = whole and prepared.wish is not Wish.CANCEL
     if totals.pending < 0 or (whole and something_pending(totals)):
         return Ending(
             ExitCode.UNEXPECTED,

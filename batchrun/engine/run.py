@@ -17,7 +17,7 @@ from dataclasses import replace
 from batchrun import retry
 from batchrun.client import Client
 from batchrun.engine.batch_rows import BatchRows
-from batchrun.engine.batches import Batches, Batching
+from batchrun.engine.batches import Batches, Batching, Wish
 from batchrun.engine.ending import Ending
 from batchrun.engine.picture import Session, limits_event, sample_of
 from batchrun.engine.posting import Posting
@@ -97,7 +97,7 @@ class Run:
                 batching, journal, self._till, emit=emit, stop=lambda ending: self.stop(ending, drain=plan.drain)
             )
             rows = self._way.batch_rows = BatchRows(plan, stations, self._way, self._batches)
-            self._batches.take = rows.take
+            self._batches.ends.take, self._batches.ends.again = rows.take, rows.again
         self._ending: Ending | None = None
         self._drained = math.inf
         self._crew: set[asyncio.Task[None]] = set()
@@ -147,7 +147,7 @@ class Run:
         """How many of the rows that were to be sent have no outcome."""
         totals, wanted = self._journal.totals, self._selected
         if wanted is None or not totals.pending:
-            return totals.pending + totals.unknown
+            return totals.pending + totals.unknown + totals.in_batches
         return self._journal.count_pending(self._plan.limit, wanted)
 
     async def _send_all(self) -> None:
@@ -171,15 +171,19 @@ class Run:
         What a batch did not answer is pending in the journal when it is settled, and is handed out again from there.
         """
         carrying = self._loop.create_task(batches.carry())
+        sends = batches.wish is not Wish.CANCEL
+        if batches.wish is not Wish.GO_ON:
+            await batches.end_early()
         if self._plan.batch_detach:
             batches.look_now()
         try:
             while True:
-                await self._send_all()
+                if sends:
+                    await self._send_all()
                 if self._ending is not None:
                     return
-                if batches.left_pending:
-                    batches.left_pending = False
+                if sends and batches.ends.left_pending:
+                    batches.ends.left_pending = False
                     batches.sending = batches.sending and not self._is_tail()
                     self._window.restart()
                     continue
@@ -189,10 +193,10 @@ class Run:
                     settled = False
                 else:
                     settled = await batches.next_settled()
-                if not (settled or batches.left_pending or self._window.more):
+                if not (settled or (sends and (batches.ends.left_pending or self._window.more))):
                     break
-            if batches.open:
-                self._ending = batches.waiting()
+            if batches.open and self._ending is None:
+                self._ending = Ending(ExitCode.WAITING, "the provider works on the batches")
         finally:
             batches.close()
             if carrying.done():

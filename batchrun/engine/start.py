@@ -15,6 +15,7 @@ from batchrun import journal as journals
 from batchrun import post, prompts, registry, rows, sim
 from batchrun.display import counted
 from batchrun.engine import document_output
+from batchrun.engine.batches import Wish
 from batchrun.engine.export import reserved
 from batchrun.engine.guard import guarded
 from batchrun.engine.heap import give_back_large_blocks
@@ -50,7 +51,8 @@ class Prepared:
 
     `renderer` and `checker` are those of the plan; `simulator` is what the embedded provider is told to be. `only`
     are the positions of the rows to send where it is not all of them; a run that is `tried` writes no output. `made` is
-    whether this command made the journal, `news` what the faces have not been told of the preparation.
+    whether this command made the journal, `news` what the faces have not been told of the preparation, `wish` what is to
+    become of batches that are open.
     """
 
     run: RunFile
@@ -64,6 +66,7 @@ class Prepared:
     made: bool = False
     tried: bool = False
     news: str | None = None
+    wish: Wish = Wish.GO_ON
 
     def close(self, exit_code: int | None = None) -> None:
         """Let go of the journal and the run."""
@@ -223,6 +226,7 @@ def _claimed(plan: Plan, source: Input, gathered: Gathered, undo: ExitStack, tar
         found = _existing(plan, directory)
         if found is not None and settings.fresh:
             registry.held(found.path).release()  # a run that is under way keeps its output
+            registry.refuse_in_batches(found)
         if found is not None and not settings.fresh:
             lock = registry.held(found.path)
             undo.callback(lock.release)
@@ -328,7 +332,15 @@ def _amended(prepared: Prepared) -> Meta:
 
 def _check_drift(prepared: Prepared, drift: Drift, *, update: bool) -> None:
     """Paid replies are never replaced by the way, nor does another file take the place of one of which no row is left
-    (`a/rows.csv` and `b/rows.csv` have one default output). Rows that nothing was paid for follow the new request."""
+    (`a/rows.csv` and `b/rows.csv` have one default output). Rows that nothing was paid for follow the new request; what is
+    in a batch follows nothing."""
+    if drift.in_batches:
+        reference = prepared.run.reference
+        raise RefusedError(
+            f"{counted(drift.in_batches)} that differ from the input are in batches at the provider",
+            f"`batchrun resume {reference}` collects them, `batchrun batches {reference} cancel` ends them; then give this "
+            "command again",
+        )
     if update:
         return
     old, before = plan_from_json(prepared.run.meta.plan), prepared.journal.totals

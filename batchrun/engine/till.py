@@ -16,6 +16,7 @@ from batchrun.budget import Budget, Caps, Held, Later, Reached, Sum
 from batchrun.display import counted
 from batchrun.engine.judge import Judged
 from batchrun.journal import Journal
+from batchrun.lanes.shapes import vendor
 from batchrun.limits import GateClosed
 from batchrun.models import Bill, Kind, Request, Totals, Usage
 from batchrun.outline import outline
@@ -64,8 +65,11 @@ def caps_of(plan: Plan) -> Caps:
 
 def tariff_of(plan: Plan) -> Tariff:
     """The prices that hold for the plan's requests."""
-    stated = {name: getattr(plan, name) for name in Terms._fields if name != "tier_factors"}
-    return _tariff(plan.base_url, Terms(**stated, tier_factors=tuple(plan.tier_factors.items())))
+    names = [name for name in Terms._fields if name not in ("tier_factors", "usual_batch_factor")]
+    stated = {name: getattr(plan, name) for name in names}
+    factors = tuple(plan.tier_factors.items())
+    usual = vendor(plan.dialect, plan.batches).factor if plan.batch else None
+    return _tariff(plan.base_url, Terms(**stated, tier_factors=factors, usual_batch_factor=usual))
 
 
 _tariff = cache(Tariff)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from batchrun import retry
 from batchrun.client import Client
@@ -51,6 +51,9 @@ from batchrun.retry import (
 )
 from batchrun.rows import restore, restore_request
 
+if TYPE_CHECKING:
+    from batchrun.engine.batch_rows import BatchRows
+
 log = logging.getLogger(__name__)
 
 MOST_ODD = 5
@@ -81,17 +84,6 @@ class Stations:
     journal: Journal
     client: Client | None
     posting: Posting
-
-
-class BatchRows(Protocol):
-    """Puts rows into batches instead of sending them (`engine.batch_rows`)."""
-
-    @property
-    def sending(self) -> bool: ...
-
-    async def send(self, job: Job, request: Request) -> None: ...
-
-    def leave_pending(self, job: Job) -> None: ...
 
 
 class Way:
@@ -318,13 +310,16 @@ class Way:
         """
         answer = judged.answer
         tries = Tries(job.attempts, job.deadlines, job.asks)
+        # All lines of a batch are there at once, and no call is spared by doubting them.
+        health = self._health if job.lease is None else Health(fitted=True)
         if exchange is not None:
             tries = counted(tries, answer)
+        if exchange is not None and job.lease is None:
             self._health.observe(answer, job.row.seq, self._loop.time(), elsewhere=job.elsewhere)
             await self._look_elsewhere(job)
             if answer.fault is Fault.REFUSED and self._health.succeeded and self.outage is not None:
                 self.outage.refused()
-        verdict = retry.decide(answer, tries, self._health, self._policy, self._loop.time())
+        verdict = retry.decide(answer, tries, health, self._policy, self._loop.time())
         if isinstance(verdict, RetryIn):
             verdict = verdict._replace(seconds=max(verdict.seconds, alone))
         stored = None if exchange is None else self._record(job, judged, exchange, verdict)
@@ -337,8 +332,7 @@ class Way:
         if self._health.doubtful and not self._looking_elsewhere:
             self._looking_elsewhere = True
             if not await self._at.window.take_elsewhere():
-                self._looking_elsewhere = False
-                self._health.confirmed = True
+                self._looking_elsewhere, self._health.confirmed = False, True
 
     def _record(self, job: Job, judged: Judged, exchange: Exchange, verdict: Verdict) -> "asyncio.Future[None]":
         """Into the journal's queue first, then told; the outcome that follows is committed after it."""
@@ -389,11 +383,17 @@ class Way:
             case GiveUp():
                 await self.give_up(job, verdict)
             case StopRun(message=message, hint=hint):
-                self._held.clear()
-                self.stop(Ending(ExitCode.STOPPED, message, hint), drain=self._plan.drain)
+                self._stop_for(job, Ending(ExitCode.STOPPED, message, hint))
+
+    def _stop_for(self, job: Job, ending: Ending) -> None:
+        """An answer ends the run: at once, or where it came in a batch once the others are taken in."""
+        if job.lease is not None and self.batch_rows is not None:
+            return self.batch_rows.stop(job, ending)
+        self._held.clear()
+        return self.stop(ending, drain=self._plan.drain)
 
     async def give_up(self, job: Job, verdict: GiveUp) -> None:
-        if not self._health.in_doubt(job.row.seq) or len(self._held) >= MOST_HELD:
+        if job.lease is not None or not self._health.in_doubt(job.row.seq) or len(self._held) >= MOST_HELD:
             await self._finish(job, failure(verdict))
         else:
             job.handed_on, job.request, job.row = True, None, job.row._replace(text="")

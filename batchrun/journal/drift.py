@@ -78,6 +78,7 @@ class Comparison:
             absent=one(sql("count_absent")).fetchone()[0],
             reappeared=reappeared,
             retouched=retouched,
+            in_batches=one(sql("count_in_batches")).fetchone()[0],
             examples=tuple(one(sql("changed_examples")).fetchall()),
         )
 

@@ -341,6 +341,10 @@ class Journal:
         """
         return self._running.end(row, number, end, body, lease)
 
+    def paid_again(self, row: int, ticket: int, end: End) -> Done:
+        """Record a reply to a row that has one: it came in another batch of the same call, the one of this ticket."""
+        return self._running.paid_again(row, ticket, end)
+
     def lose(self, row: int, number: int, why: str) -> Done:
         """Record that an attempt is given up with no answer known: it stays open, the row is unknown."""
         return self._running.lose(row, number, why)

@@ -215,6 +215,9 @@ WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq) ORDER BY
 SELECT row, number, cost, charged_tokens FROM attempts INDEXED BY attempts_in_batches
 WHERE ticket = ? AND ended IS NULL AND row > ? ORDER BY row LIMIT ?
 
+-- name: worst_of_ticket
+SELECT sum(cost) FROM attempts INDEXED BY attempts_in_batches WHERE ticket = ? AND ended IS NULL
+
 -- name: last_number
 SELECT ifnull(max(number), 0) FROM attempts WHERE row = ?
 
@@ -326,8 +329,10 @@ SELECT stage.line, stage.key FROM {staged_pair} WHERE {other_request} ORDER BY s
 -- name: create_changed
 CREATE TEMP TABLE changed AS SELECT rows.seq FROM {staged_pair} WHERE {other_request}
 
--- name: changed_in_batches
-SELECT count(*) FROM attempts WHERE ended IS NULL AND ticket IS NOT NULL AND row IN temp.changed
+-- name: count_in_batches
+SELECT count(*) FROM attempts JOIN rows ON rows.seq = attempts.row WHERE ended IS NULL AND ticket IS NOT NULL
+AND NOT EXISTS (SELECT 1 FROM temp.stage
+                WHERE stage.key = rows.key AND stage.occurrence = rows.occurrence AND stage.request = rows.request)
 
 -- name: lose_changed
 UPDATE attempts SET ended = began, seconds = 0, status = 0, cause = 'lost', counted = 0, maybe_paid = 1, cost_other = cost
@@ -619,6 +624,9 @@ INSERT INTO samples (at, state) VALUES (?, ?)
 
 -- name: begin_batched
 INSERT INTO attempts (row, number, session, began, cost, charged_tokens, ticket) VALUES (?, ?, ?, ?, ?, ?, ?)
+
+-- name: is_attempt
+SELECT 1 FROM attempts WHERE row = ? AND number = ?
 
 -- name: put_ticket
 REPLACE INTO tickets (id, lane, state, chunk, number, tag, endpoint, model, rows, bytes, sha256, file, remote, status, asked,

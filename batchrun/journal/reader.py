@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from batchrun.errors import DamagedError, StorageError
-from batchrun.journal import browse, database, sums
+from batchrun.journal import browse, database, sums, window
 from batchrun.journal.pages import Found, page
 from batchrun.journal.queries import sql
 from batchrun.journal.records import (
@@ -28,7 +28,7 @@ from batchrun.journal.records import (
     TierShare,
     Wanted,
 )
-from batchrun.models import State, Totals
+from batchrun.models import State, Ticket, Totals
 
 PAGE = 1000
 
@@ -158,6 +158,16 @@ class Reader:
         """The account as it was last committed; costs nothing however long the journal is."""
         with database.translated(self.path):
             return sums.read(self._connection).totals()
+
+    @property
+    def tickets(self) -> list[Ticket]:
+        """What was handed over for many rows at once, in order."""
+        with database.translated(self.path):
+            return window.tickets(self._connection)
+
+    def worst_of(self, ticket: int) -> int | None:
+        """What the open rows of a ticket may cost at worst, in picodollars; None where none is open or no price known."""
+        return self._each(lambda row: row[0], sql("worst_of_ticket"), ticket)[0]
 
     @property
     def sessions(self) -> list[Session]:

@@ -40,7 +40,8 @@ class Drift:
 
     `changed` rows have another request than the one that was sent or is pending; `changed_done` of them are done
     and would be sent again. `added` rows are new, `absent` rows are no longer in the input, `reappeared` ones were
-    absent. `retouched` rows only differ in text, line or place. `examples` are (line, key) of a few changed rows.
+    absent. `retouched` rows only differ in text, line or place; `in_batches` are changed or absent and in a batch that has
+    not ended. `examples` are (line, key) of a few changed rows.
     """
 
     rows: int = 0
@@ -50,6 +51,7 @@ class Drift:
     absent: int = 0
     reappeared: int = 0
     retouched: int = 0
+    in_batches: int = 0
     examples: tuple[tuple[int, str], ...] = ()
 
     @property

@@ -19,7 +19,7 @@ CREATE TABLE rows (                     -- the input
 
 CREATE TABLE attempts (                 -- one HTTP exchange each, written before its first byte leaves
     row             INTEGER NOT NULL,               -- rows.seq
-    number          INTEGER NOT NULL,               -- 1, 2, 3 within the row
+    number          INTEGER NOT NULL,               -- 1, 2, 3 within the row; minus tickets.id: a reply that another batch of the same call brought as well
     session         INTEGER NOT NULL,               -- sessions.id of the process that began it
     began           REAL NOT NULL,
     ended           REAL,                           -- NULL: it left and no answer is known

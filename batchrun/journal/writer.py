@@ -146,6 +146,18 @@ class Writer:
 
         return self._put(apply)
 
+    def paid_again(self, row: int, ticket: int, end: End) -> Done:
+        """A reply to a row that has one, of another batch of the same call; known from then on, so counted once."""
+        now = self._clock()
+
+        def apply(group: Group) -> None:
+            if self._connection.execute(sql("is_attempt"), (row, -ticket)).fetchone() is None:
+                group.end((row, -ticket, self._session), now, end, None)
+                self.sums.attempts += 1
+                self._count(end, paid=False)
+
+        return self._put(apply)
+
     def lose(self, row: int, number: int, why: str) -> Done:
         """The attempt is given up; it stays open, so that the row is unknown, and says why."""
         return self._put(lambda group: group.notes.append(("lost", storable(why), row, number)))

@@ -13,7 +13,6 @@ the next step; calls that only look may be several. So after a kill the journal 
 Requests that are sent live need no ticket: their attempt in the journal is all there is, and it is gone with the process.
 """
 
-from collections.abc import AsyncIterator
 from enum import Enum, StrEnum, auto
 from typing import NamedTuple, Protocol
 
@@ -55,10 +54,22 @@ class Completion(NamedTuple):
 
 
 class Stepped(NamedTuple):
-    """A ticket after a step, and the seconds until the next one is worth while."""
+    """A ticket after a step, the seconds until the next one is worth while, and what else the same call has made."""
 
     ticket: Ticket
     wait: float = 0.0
+    also: tuple[str, ...] = ()
+
+
+class Pages(Protocol):
+    """Completions some at a time, in any order; lines that are repeated or of others are only counted."""
+
+    repeated: int
+    foreign: int
+
+    def page(self) -> list[Completion]:
+        """The next ones, none at the end. Blocks."""
+        ...
 
 
 class Executor(Protocol):
@@ -68,8 +79,8 @@ class Executor(Protocol):
         """One step on; raises StopError where only a person can say how to go on."""
         ...
 
-    def completions(self, ticket: Ticket) -> AsyncIterator[list[Completion]]:
-        """What a ticket whose results are here brought, some at a time, in any order."""
+    def results(self, ticket: Ticket) -> Pages:
+        """What a ticket whose results are here brought."""
         ...
 
     def reclaim(self, ticket: Ticket) -> Reclaim:

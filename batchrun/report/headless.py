@@ -14,6 +14,7 @@ from typing import Any, Self, TextIO
 import click
 
 from batchrun.display import counted, printable
+from batchrun.engine.batches import Wish
 from batchrun.engine.ending import HASTY, Ending
 from batchrun.engine.execute import execute, pilot
 from batchrun.engine.going_on import prepare_post, prepare_resume
@@ -83,12 +84,15 @@ def go_on(  # noqa: PLR0913  what is to be sent again, each by name
     failed: bool,
     cause: str | None = None,
     chosen: str | None = None,
+    wish: Wish = Wish.GO_ON,
 ) -> ExitCode:
-    """Everything of a journaled run that is not done, or of it what is asked for as in `prepare_resume`.
+    """Everything of a journaled run that is not done, or of it what is asked for as in `prepare_resume`; `wish` is what
+    becomes of its open batches.
 
     `admit` finds the key for the plan. Raises BatchrunError.
     """
     prepared, gathered = prepare_resume(reference, flags, failed=failed, cause=cause, chosen=chosen)
+    prepared.wish = wish
     try:
         access = admit(prepared.plan, gathered)
         headless = Headless(gathered.settings)

@@ -1,0 +1,68 @@
+"""`batches`: what a run has at the provider, and what to do with it."""
+
+from typing import Any
+
+import click
+
+from batchrun.cli import complete
+from batchrun.cli.options import configured_runs_dir, flag, value
+from batchrun.cli.run import admission
+from batchrun.cli.shape import Shown
+from batchrun.errors import ExitCode, RefusedError
+
+_ACTIONS = ("cancel", "adopt", "forget", "finish-live")
+
+
+@click.command(
+    "batches",
+    cls=Shown,
+    short_help="Show or end the batches of a run.",
+    params=[
+        click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
+        click.Argument(["action"], metavar="[cancel|adopt ID|forget CHUNK|finish-live]", required=False),
+        click.Argument(["what"], metavar="", required=False),
+        flag("Options", "--json json", "One JSON object a line."),
+        value("Options", "--runs-dir runs_dir", "DIR", "Where journals are kept [default: .batchrun here].", completer=complete.files),
+    ],
+    examples=(
+        "batchrun batches                       those of the last run",
+        "batchrun batches last cancel           end them, keep what is done; the other rows stay pending",
+        "batchrun batches last finish-live      end them, then send what is left live",
+        "batchrun batches last adopt batch_abc  that batch is the one whose answer was lost",
+        "batchrun batches last forget 3         send the rows of chunk 3 again (they may have been paid)",
+    ),
+)  # fmt: skip
+@click.pass_context
+def batches(ctx: click.Context, ref: str, action: str | None, what: str | None, **options: Any) -> int:
+    """Show the batches of a run, or say what becomes of them.
+
+    RUN is a run id, a unique beginning of one, an output file, or last. cancel and finish-live wait until the provider
+    has ended them, at most some ten minutes, and take in what they answered.
+    """
+    from batchrun import registry  # noqa: PLC0415  only for this command
+    from batchrun.report import batch_pages  # noqa: PLC0415  only for this command
+
+    needs = {"adopt": "the id of a batch", "forget": "the number of a chunk"}
+    if action is not None and action not in _ACTIONS:
+        raise RefusedError(f"unknown action: {action}", f"one of {', '.join(_ACTIONS)}")
+    if action in needs and what is None:
+        raise RefusedError(f"{action} needs {needs[action]}", "`batchrun batches RUN` lists them")
+    if action not in needs and what is not None:
+        raise RefusedError(f"{what!r} is one too many", "batchrun batches --help")
+    runs_dir = options["runs_dir"] or configured_runs_dir()
+    found = registry.find(ref, runs_dir)
+    if action is None:
+        batch_pages.table(found, as_json=options["json"])
+        return ExitCode.OK
+    if action == "forget":
+        return batch_pages.forget(found, str(what))
+    flags: dict[str, Any] = {"runs_dir": runs_dir} if runs_dir else {}
+    if action == "adopt":
+        return batch_pages.adopt(ref, flags, str(what), admit=admission(ctx))
+    from batchrun.engine.batches import Wish  # noqa: PLC0415  the engine: not for --help
+    from batchrun.report import headless  # noqa: PLC0415  likewise
+
+    wish = Wish.CANCEL if action == "cancel" else Wish.FINISH_LIVE
+    if options["json"]:
+        flags["as_json"] = True
+    return headless.go_on(ref, flags, failed=False, admit=admission(ctx), wish=wish)

@@ -1,0 +1,88 @@
+"""What a user says about a run's batches where only a person can know: which batch a chunk is, or that there is none."""
+
+import asyncio
+from dataclasses import replace
+
+from batchrun import registry
+from batchrun.engine.execute import batching_of, connected, simulator_of
+from batchrun.engine.start import Prepared
+from batchrun.errors import RefusedError
+from batchrun.journal import End, Journal
+from batchrun.lanes.states import OPEN, State
+from batchrun.models import Ticket
+from batchrun.plan.resolve import Access
+from batchrun.registry import RunFile
+
+_FORGOTTEN = End(0, 0.0, "lost in a batch", "forgotten by the user", counted=False, maybe_paid=True)
+_LOST = frozenset({State.CREATING, State.UNSURE})
+
+
+def forget(run: RunFile, chunk: int) -> int:
+    """Give up a chunk: its rows are pending again, and may have been paid. Returns how many those are.
+
+    Raises RefusedError where no such chunk is open, BusyError.
+    """
+    lock = registry.held(run.path)
+    try:
+        journal = Journal.open(run.path)
+        try:
+            return asyncio.run(_forgotten(journal, chunk))
+        finally:
+            journal.close()
+    finally:
+        lock.release()
+
+
+async def _forgotten(journal: Journal, chunk: int) -> int:
+    tickets = [ticket for ticket in journal.tickets if ticket.chunk == chunk and ticket.state in OPEN]
+    if not tickets:
+        raise RefusedError(f"chunk {chunk} is not in an open batch", "`batchrun batches RUN` lists them")
+    count = 0
+    journal.start()
+    for ticket in tickets:
+        after = 0
+        while leases := journal.leases(ticket.id, after):
+            ends = [
+                journal.end(
+                    lease.row,
+                    lease.number,
+                    _FORGOTTEN._replace(cost=lease.cost, charged_tokens=lease.tokens),
+                    None,
+                    lease,
+                )
+                for lease in leases
+            ]
+            await ends[-1]
+            count, after = count + len(leases), leases[-1].row
+        await journal.put_ticket(replace(ticket, state=State.FORGOTTEN, next=None, note="forgotten by the user"))
+    return count
+
+
+async def adopt(prepared: Prepared, access: Access, remote: str) -> Ticket:
+    """Say that a chunk whose create call has no known answer is that batch; the chunk it was.
+
+    Raises RefusedError where the provider does not show it to this key, or it is not a batch of such a chunk.
+    """
+    journal = prepared.journal
+    async with connected(prepared.plan, access, simulator_of(prepared)) as client:
+        lost = [ticket for ticket in journal.tickets if ticket.state in _LOST]
+        batching = None if client is None else batching_of(prepared, client, 1)
+        if not lost or batching is None:
+            raise RefusedError("no chunk of this run waits for its batch", "`batchrun batches RUN` lists them")
+        executor = batching.executor
+        found = await executor.find(remote)
+    if found is None:
+        raise RefusedError(
+            f"the provider does not show batch {remote} to this key", "give the id as its console has it"
+        )
+    mine = [ticket for ticket in lost if executor.is_of(ticket, found)]
+    if len(mine) != 1 or any(ticket.remote == found.id for ticket in journal.tickets):
+        raise RefusedError(
+            f"batch {remote} is not that of a chunk that waits for one",
+            "its file or its label is another: look again in the provider's console",
+        )
+    adopted = executor.adopt(mine[0], found)
+    journal.start()
+    await journal.put_ticket(replace(adopted, note="named by the user"))
+    journal.stop(0)
+    return adopted

@@ -1,0 +1,219 @@
+"""How tickets end: results taken in, refusals, batches that failed as a whole, rows that no line names."""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from batchrun.display import counted, printable
+from batchrun.engine.ending import Ending
+from batchrun.engine.tickets import Tickets
+from batchrun.engine.till import Till
+from batchrun.errors import ExitCode
+from batchrun.journal import End, Journal, Lease
+from batchrun.lanes.batch import BatchExecutor
+from batchrun.lanes.executor import Came, Completion
+from batchrun.lanes.states import State, main_of
+from batchrun.models import Pending, Ticket
+
+Take = Callable[[Pending, Lease, Completion], Awaitable[None]]
+"""Takes what a batch brought for a row that is in it."""
+Again = Callable[[int, Ticket, Completion], Awaitable[None]]
+"""Takes a reply that was paid for though its row (`seq`) had one: of another batch of the same call."""
+
+NOT_SENT = End(0, 0.0, "not processed", counted=False)
+"""The end of an attempt that a batch never got to: nothing was billed."""
+MISSING = End(0, 0.0, "missing in the results", "no line names it", counted=True, maybe_paid=True)
+_ROOM = 60.0
+"""Seconds between tries of a chunk that waits for room."""
+_SHARE = 0.9
+"""Of a limit of tokens that a chunk may have: what the provider counts may be a little more than what is counted here."""
+_BYTES_PER_TOKEN = 4
+_LIMIT = re.compile(r"[Ll]imit:?\s*([\d,]+)")
+_NEVER = 1e9
+
+
+class Ends:
+    """Ends the tickets of a run. `stop` ends the run; `take` and `again` must be set before results come."""
+
+    def __init__(
+        self, tickets: Tickets, executor: BatchExecutor, journal: Journal, till: Till, stop: Callable[[Ending], None]
+    ) -> None:
+        self._tickets = tickets
+        self._executor = executor
+        self._journal = journal
+        self._till = till
+        self._stop = stop
+        self._taken_in = set[int]()
+        self.take: Take | None = None
+        self.again: Again | None = None
+        self.left_pending = False
+        self.stops: Ending | None = None
+
+    async def refused(self, ticket: Ticket) -> None:
+        """The provider said a clear no: nothing was made, and the rows stay in the chunk or are pending again."""
+        status, said, wait = self._executor.answer_of(ticket)
+        if _is_about_room(said):
+            await self._wait_for_room(ticket, said)
+        elif status == 429 and not self._executor.is_fatal(said):
+            await self._later(ticket, max(wait, _ROOM), ticket.note)
+        elif status in (0, 413) and (ticket.rows > 1 or not status):
+            self._tickets.most = min(self._tickets.most, max(1, ticket.rows // 2)) if status else self._tickets.most
+            await self.release(ticket, NOT_SENT, State.SETTLED)
+        else:
+            await self.release(ticket, NOT_SENT, State.SETTLED)
+            hint = "nothing was submitted and the rows are pending; fix the cause, or send them live without --batch"
+            said = f"the provider refused the batch: {printable(ticket.note or '', 500)}"
+            self._stop(Ending(ExitCode.STOPPED, said, hint))
+
+    async def failed(self, ticket: Ticket) -> None:
+        """A batch that failed as a whole, at validation: nothing of it was billed."""
+        batch = self._executor.batch_of(ticket)
+        errors = () if batch is None else batch.errors
+        messages = [str(error.get("message") or error.get("code") or "") for error in errors]
+        said = "; ".join(messages[:3]) or "no reason given"
+        codes = {str(error.get("code") or "") for error in errors}
+        if "token_limit_exceeded" in codes or _is_about_room(said):
+            await self._wait_for_room(ticket, said)
+            return
+        lines = {
+            int(error["line"]): str(error.get("message") or "") for error in errors if str(error.get("line")).isdigit()
+        }
+        if lines and (len(lines) < ticket.rows or self._journal.totals.done):
+            # These rows fail for it; the others go into another batch.
+            places = await asyncio.to_thread(self._executor.places, ticket, set(lines))
+            fails = [
+                Completion(seq, number, Came.FAILURE, 400, _error(lines[line]))
+                for line, (seq, number) in places.items()
+            ]
+            if await self._hand_over(ticket, fails):
+                await self.release(ticket, NOT_SENT, State.SETTLED)
+                return
+        await self.release(ticket, NOT_SENT, State.SETTLED)
+        hint = "nothing was billed and the rows are pending; fix the cause, or send them live without --batch"
+        said = f"chunk {ticket.chunk} failed at the provider: {printable(said, 500)}"
+        self._stop(Ending(ExitCode.STOPPED, said, hint))
+
+    async def _wait_for_room(self, ticket: Ticket, said: str) -> None:
+        """Too many tokens are enqueued: the same file again later; smaller where the limit is too small for it alone."""
+        found = _LIMIT.search(said)
+        limit = int(found[1].replace(",", "")) if found and found[1].strip(",") else None
+        tokens = ticket.bytes / _BYTES_PER_TOKEN
+        alone = not [other for other in self._tickets.open if other.id != ticket.id and other.remote]
+        if ticket.rows > 1 and (tokens > limit * _SHARE if limit else alone):
+            fits = ticket.rows // 2 if limit is None else int(ticket.rows * limit * _SHARE / tokens)
+            self._tickets.most = max(1, min(self._tickets.most, ticket.rows - 1, fits))
+            await self.release(ticket, NOT_SENT, State.SETTLED)
+            said = f"chunk {ticket.chunk} has too many tokens for one batch and is made smaller"
+            self._tickets.tell(said)
+            return
+        await self._later(ticket, _ROOM, f"waits for room: {said}")
+
+    async def _later(self, ticket: Ticket, wait: float, note: str | None) -> None:
+        """Submit the same file later."""
+        again = replace(
+            ticket, state=State.UPLOADED if ticket.file else State.PLANNED, remote=None, status=None, note=note
+        )
+        await self._tickets.put(replace(again, next=self._executor.clock() + wait * self._executor.scale))
+
+    async def fetched(self, ticket: Ticket) -> None:
+        """The results of a batch are here. Those of other batches of the same call are taken in behind the ticket's own."""
+        main = main_of(ticket)
+        if main is None:
+            await self._take_in(ticket)
+            self._taken_in.add(ticket.id)
+        elif self._tickets.get(main) in self._tickets.open and main not in self._taken_in:
+            self._tickets.hold(ticket, self._executor.clock() + _NEVER)
+            return
+        own = ticket if main is None else self._tickets.get(main)
+        for other in self._tickets.others_of(own):
+            if other.state == State.FETCHED:
+                await self._take_in_again(own, other)
+        if own.id in self._taken_in and own.state == State.FETCHED:
+            if self._tickets.others_of(own):
+                self._tickets.hold(own, self._executor.clock() + _NEVER)
+            else:
+                await self._end(own)
+
+    async def _take_in(self, ticket: Ticket) -> None:
+        pages, lines = self._executor.results(ticket), 0
+        while page := await asyncio.to_thread(pages.page):
+            lines += len(page)
+            await self._hand_over(ticket, page)
+        if pages.foreign or pages.repeated:
+            self._tickets.tell(
+                f"chunk {ticket.chunk}: {pages.foreign:,} lines of others and {pages.repeated:,} repeated lines in the "
+                "results were passed over",
+                ticket,
+            )
+        batch = self._executor.batch_of(ticket)
+        if batch is not None and batch.status == "completed" and batch.total not in (None, lines):
+            said = f"chunk {ticket.chunk}: the provider counts {counted(batch.total or 0)}, its files have {lines:,}"
+            self._tickets.tell(said, ticket)
+
+    async def _take_in_again(self, own: Ticket, other: Ticket) -> None:
+        """Replies of another batch of the same call: they answer what the ticket's own batch did not, and are paid again
+        for the rest."""
+        pages = self._executor.results(other)
+        while page := await asyncio.to_thread(pages.page):
+            replies = [each for each in page if each.came is Came.REPLY]
+            used = await self._hand_over(own, replies)
+            for completion in replies:
+                if completion.seq not in used and self.again is not None:
+                    await self.again(completion.seq, other, completion)
+        await self.settle(other, State.SETTLED)
+
+    async def _end(self, ticket: Ticket) -> None:
+        """All results are taken in: rows without a line are pending again."""
+        batch = self._executor.batch_of(ticket)
+        completed = batch is not None and batch.status == "completed"
+        left = await self.release(ticket, MISSING if completed else NOT_SENT, State.SETTLED)
+        if left and completed:
+            said = f"chunk {ticket.chunk}: no line of the results names {counted(left)}; they may have been billed"
+            self._tickets.tell(said, ticket)
+        if self.stops is not None:
+            self._stop(self.stops)
+
+    async def _hand_over(self, ticket: Ticket, page: list[Completion]) -> set[int]:
+        """Give completions to their rows; those rows that are still in this ticket."""
+        found = await asyncio.to_thread(self._journal.in_batch, ticket.id, [each.seq for each in page])
+        known = {lease.row: (row, lease) for row, lease in found}
+        assert self.take is not None
+        mine = [each for each in page if each.seq in known and known[each.seq][1].number == each.number]
+        # Together, so that their outcomes share commits.
+        await asyncio.gather(*(self.take(*known[each.seq], each) for each in mine))
+        return {each.seq for each in mine}
+
+    async def release(self, ticket: Ticket, end: End, state: State) -> int:
+        """Close what is still open in a ticket, and settle it; how many attempts that were."""
+        await self._journal.put_ticket(ticket)  # commits what was handed over before: those attempts are closed
+        count, after = 0, 0
+        while leases := await asyncio.to_thread(self._journal.leases, ticket.id, after):
+            last = None
+            for lease in leases:
+                charged = end._replace(cost=lease.cost, charged_tokens=lease.tokens) if end.maybe_paid else end
+                if not end.maybe_paid:
+                    self._till.give_back(lease.cost, lease.tokens)
+                last = self._journal.end(lease.row, lease.number, charged, None, lease)
+            count += len(leases)
+            after = leases[-1].row
+            if last is not None:
+                await last
+        self.left_pending = self.left_pending or count > 0
+        await self.settle(ticket, state)
+        return count
+
+    async def settle(self, ticket: Ticket, state: State) -> None:
+        """Nothing more will come of a ticket."""
+        self._tickets.settled += 1
+        await self._tickets.put(replace(ticket, state=state, next=None))
+        await asyncio.to_thread(self._executor.clean, ticket)
+
+
+def _is_about_room(said: str) -> bool:
+    return "token_limit_exceeded" in said or "nqueued token limit" in said
+
+
+def _error(message: str) -> bytes:
+    return json.dumps({"error": {"message": message, "code": "invalid_batch_line"}}).encode()

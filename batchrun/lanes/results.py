@@ -1,0 +1,70 @@
+"""Files of a batch: what the lines of its results say, and which rows the lines of its requests are of. Blocks."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from batchrun.lanes.executor import Completion
+from batchrun.lanes.shapes import OpenAIShape, parse_wire_id, parsed
+
+LINES = 1000
+"""Lines of results that are handed over together."""
+
+
+class Results:
+    """The completions of some files, each row's first one: repeated lines and those of other runs are only counted."""
+
+    def __init__(self, files: Sequence[Path], shape: OpenAIShape, run: str) -> None:
+        self._shape = shape
+        self._run = run
+        self._lines = _lines(files)
+        self._met = set[tuple[int, int]]()
+        self.repeated = 0
+        self.foreign = 0
+
+    def page(self) -> list[Completion]:
+        """The next completions, none at the end. Raises ValueError for a line that is no JSON object."""
+        page: list[Completion] = []
+        for line in self._lines:
+            place = parse_wire_id(self._run, line.get("custom_id"))
+            if place is None:
+                self.foreign += 1
+            elif place in self._met:
+                self.repeated += 1
+            else:
+                self._met.add(place)
+                page.append(self._shape.completion(line, *place))
+                if len(page) == LINES:
+                    break
+        return page
+
+
+def _lines(files: Sequence[Path]) -> Iterator[Mapping[str, Any]]:
+    for path in files:
+        if path.exists():
+            with path.open("rb") as stream:
+                yield from parsed(iter(stream))
+
+
+def count_lines(path: Path) -> int:
+    """How many lines a file of results has. Raises ValueError where one is not a whole object: a download that was cut."""
+    with path.open("rb") as stream:
+        return sum(1 for _ in parsed(iter(stream)))
+
+
+def places(path: Path, lines: set[int], run: str) -> dict[int, tuple[int, int]]:
+    """Row and attempt of these lines (from 1) of a file of requests; none where it is gone."""
+    if not path.exists():
+        return {}
+    with path.open("rb") as stream:
+        wanted = {number: line for number, line in enumerate(stream, 1) if number in lines}
+    found = {number: parse_wire_id(run, json.loads(line).get("custom_id")) for number, line in wanted.items()}
+    return {number: place for number, place in found.items() if place is not None}
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

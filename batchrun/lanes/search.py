@@ -1,0 +1,61 @@
+"""The search of a provider's list for batches whose create call has no known answer."""
+
+from collections.abc import Awaitable, Callable, Collection
+from typing import NamedTuple
+
+from batchrun.lanes.said import body_of
+from batchrun.lanes.shapes import Batch, Calling, OpenAIShape
+from batchrun.models import Exchange, Ticket
+
+BEFORE = 600.0
+"""Seconds by which a batch may seem older than the call that made it: clocks differ."""
+MOST_PAGES = 50
+_FURTHEST = {"completed": 3, "finalizing": 2, "in_progress": 1}
+
+
+class Found(NamedTuple):
+    """Batches of a ticket, and whether the list has others; `why` it cannot be read."""
+
+    batches: list[Batch]
+    others: bool
+    why: Exchange | None = None
+
+
+async def matching(
+    call: Callable[[Calling], Awaitable[Exchange]], shape: OpenAIShape, ticket: Ticket, known: Collection[str]
+) -> Found:
+    """The batches that are this ticket's, furthest on first, from as far back as they can be; `known` are others' ids."""
+    mine: list[Batch] = []
+    others = False
+    oldest, cursor = (ticket.asked or 0.0) - BEFORE, None
+    met = set[str | None]()
+    for _ in range(MOST_PAGES):
+        answer = await call(shape.listing(cursor))
+        if answer.status != 200:
+            return Found(mine, others, answer)
+        batches, cursor = shape.page(body_of(answer))
+        found = [batch for batch in batches if batch.id not in known and is_of(shape, ticket, batch)]
+        others = others or len(found) < len(batches)
+        mine += found
+        if cursor is None or all(0 < batch.created < oldest for batch in batches):
+            break
+        if cursor in met:
+            repeated = b"a page says that there are more, and leads to itself"
+            return Found(_sorted(mine), others, answer._replace(status=0, body=repeated))
+        met.add(cursor)
+    return Found(_sorted(mine), others)
+
+
+def _sorted(found: list[Batch]) -> list[Batch]:
+    each = {batch.id: batch for batch in found}
+    return sorted(each.values(), key=lambda batch: (-_FURTHEST.get(batch.status, 0), -batch.done, batch.created))
+
+
+def is_of(shape: OpenAIShape, ticket: Ticket, batch: Batch) -> bool:
+    """Whether a batch is a ticket's: by its file, else by its label; where a vendor has neither, by size and time."""
+    if ticket.file is not None and batch.input is not None:
+        return batch.input == ticket.file
+    if batch.tag is not None or shape.vendor.metadata:
+        return batch.tag == ticket.tag
+    late = (ticket.asked or 0.0) - BEFORE <= batch.created
+    return late and batch.total in (None, 0, ticket.rows) and shape.inline
