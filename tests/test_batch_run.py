@@ -86,7 +86,7 @@ async def test_a_batch_whose_answer_was_lost_is_found_in_the_list_and_never_made
 async def test_batches_that_a_gateway_made_beside_the_one_it_tells_of_are_cancelled(tmp_path: Path) -> None:
     """Case 5: one call, three batches, and the last answer comes."""
     prices = {"input_price": 1.0, "output_price": 1.0}
-    async with night(tmp_path, "thrice@create=first", plan=prices, batch_seconds=100) as stage:
+    async with night(tmp_path, "thrice@create=first", plan=prices, batch_seconds=5000) as stage:
         story = await stage.go_on()
         assert story.ending.exit_code is ExitCode.OK
         assert stage.answers() == echoed(30)
@@ -98,7 +98,7 @@ async def test_batches_that_a_gateway_made_beside_the_one_it_tells_of_are_cancel
 async def test_two_orphans_are_cancelled_and_what_they_had_done_is_used_or_counted(tmp_path: Path) -> None:
     """Case 5, with the answer lost: one is adopted, the others are asked to end, and their replies are paid again."""
     prices = {"input_price": 1.0, "output_price": 1.0}
-    async with night(tmp_path, "close@create=first", plan=prices, batch_seconds=100) as stage:
+    async with night(tmp_path, "close@create=first", plan=prices, batch_seconds=5000) as stage:
         await orphans(stage, 2)
         story = await stage.go_on()
         assert story.ending.exit_code is ExitCode.OK
