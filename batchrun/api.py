@@ -82,8 +82,8 @@ class Result:
     written, `run` the run's id.
     """
 
-    rows: Any
-    outcomes: list[Outcome]
+    rows: Any = dataclasses.field(repr=False)
+    outcomes: list[Outcome] = dataclasses.field(repr=False)
     totals: Totals
     exit_code: ExitCode
     message: str | None

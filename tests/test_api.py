@@ -31,6 +31,7 @@ def test_rows_come_back_with_the_new_column_in_their_order() -> None:
     assert result.rows[3] == {"id": 3, "text": "row 3", "output": "[simulated] Say: row 3"}
     assert [json.loads(line) for line in result.output.read_text("utf-8").splitlines()] == result.rows
     assert {outcome.state for outcome in result.outcomes} == {"done"}
+    assert "row 3" not in repr(result), "a notebook would show every row twice"
 
 
 def test_the_same_call_again_sends_nothing_and_more_rows_send_only_themselves() -> None:
