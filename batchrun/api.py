@@ -126,9 +126,12 @@ def run(
     for the disk. What the provider does is in the result.
     """
     call = _Call(rows, prompt, {"model": model, "output": output, **options})
+    looping = True
     try:
         asyncio.get_running_loop()
     except RuntimeError:
+        looping = False
+    if not looping:
         return asyncio.run(call.to_end(progress=progress))
     found: list[Result] = []
     failure: list[BaseException] = []
