@@ -172,7 +172,7 @@ async def test_a_create_call_refused_for_its_rate_is_made_again_later(tmp_path: 
     """Case 6: a 429 that is not about money is a wait."""
     async with night(tmp_path, "throttle@create=first:2") as stage:
         assert (await stage.go_on()).ending.exit_code is ExitCode.OK
-        assert (stage.told["calls"]["create"], stage.told["calls"].get("list", 0), stage.paid) == (3, 0, 30)
+        assert (stage.told["calls"]["create"], len(stage.told["batches"]), stage.paid) == (3, 1, 30)
 
 
 async def test_a_gateway_that_answers_500_for_nothing_is_tried_once_more_at_most(tmp_path: Path) -> None:
