@@ -12,7 +12,7 @@ that every face shows:
 
 1. *Paused* by the user.
 2. *Closed* after a 429 (`closing`): until Retry-After, or a jittered back-off, for everybody.
-3. *Trickle*: the provider is down, one request a second.
+3. *Trickle*: single requests, while the provider is down, loads its model or speaks of a used up quota.
 4. *Concurrency* (`concurrency`): a window under the cap, from 16 upwards while a larger one completes more.
 5. *Requests* (`buckets.Spacing`): spaced at the lowest of the user's rate, the rate of a window that answers state,
    and the rate that 429s have taught (`learning.Pace`); after a closing at half of it, which returns over two seconds.

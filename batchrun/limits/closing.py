@@ -16,6 +16,8 @@ _SHORTEST = 1.0
 _PATIENCE = 0.05
 """Seconds, and times what a refusal takes, after which a request that was not refused has been let through."""
 _PATIENT = 4.0
+_ALONE_AT_MOST = 1.0
+"""Seconds for which the first after a closing goes alone at most."""
 _RECOVERY = 2.0
 """Seconds in which the rate comes back to the whole."""
 
@@ -24,14 +26,14 @@ class Closing:
     """Until when nothing leaves, and how far the rate has come back. Times are seconds of the gate's clock."""
 
     __slots__ = (
-        "_announced", "_began", "_overstated", "_random", "_refused", "_reopens", "bursts", "patience", "since", "until",
+        "_announced", "_began", "_first", "_named", "_overstated", "_random", "_refused", "_reopens", "bursts", "patience", "since", "until",
     )  # fmt: skip
 
     def __init__(self, source: random.Random) -> None:
         self._random = source
-        self._began = self._refused = -math.inf
+        self._began = self._refused = self._first = -math.inf
         self._announced = 0.0
-        self._overstated = False
+        self._overstated = self._named = False
         self.until = self._reopens = -math.inf
         self.bursts = 0
         self.since: float | None = None
@@ -59,6 +61,7 @@ class Closing:
             self._began, self._refused = now, left
             self.bursts += 1
         self.noticed(now)
+        self._named = bool(announced)
         if announced:
             self._announced = announced
             if announced >= _LONG and self._overstated and not again:
@@ -69,8 +72,19 @@ class Closing:
         self._reopens = self.until
 
     def next(self, last: float) -> float:
-        """When the next may leave where the last one left then: after a second burst each waits for the one before."""
-        return max(self.until, last + self.patience if self.bursts > 1 and last >= self.until else -math.inf)
+        """When the next may leave where the last one left then.
+
+        The first after a closing of no announced length goes alone until it has been let through, and so does each
+        after a second burst.
+        """
+        alone = min(self.patience, _ALONE_AT_MOST)
+        if last < self.until or self._named:
+            return self.until
+        if self.bursts > 1:
+            return last + alone
+        if self._first < self.until:
+            self._first = last
+        return self._first + alone
 
     def noticed(self, now: float) -> None:
         """A 429 has come; by itself, as one that is chance, it holds nobody back."""

@@ -63,7 +63,7 @@ _REMEMBERED_SECONDS = 10.0
 """Answers that are remembered, and over how long before a 429 they tell the rate."""
 _TELLING = 2
 """The share of 429s is reckoned from this fall on."""
-_FREQUENT = 0.2
+_FREQUENT = 0.4
 _RECENT = 1 / 8
 _RULE_OF_THREE = 3.0
 """The share of bursts in the latest outcomes from which they are frequent, the weight of one outcome in it, and the
