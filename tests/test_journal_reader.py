@@ -187,4 +187,4 @@ def test_every_statement_of_the_journal_is_used_and_is_sql() -> None:
     unused = [name for name in names if f'"{name}"' not in code and f"{{{name}}}" not in text]
     assert [name for name in unused if not name.startswith(by_pattern)] == []
     assert len(names) == len(set(names))
-    assert all("{" not in queries.sql(name).replace("'{'", "") for name in names)
+    assert all("{" not in re.sub(r"'[^']*'", "", queries.sql(name)) for name in names)
