@@ -13,7 +13,7 @@ from typing import Any
 from engine import Stage, Story
 
 from batchrun.client import Client
-from batchrun.engine.batches import Batching
+from batchrun.engine.batches import Batching, Wish
 from batchrun.engine.run import Run
 from batchrun.journal import Reader
 from batchrun.lanes.batch import BatchExecutor
@@ -48,6 +48,7 @@ class Night(Stage):
         key: str = "one",
         lines: int | None = None,
         own: dict[str, Any] | None = None,
+        wish: Wish = Wish.GO_ON,
         during: Callable[[Run], Awaitable[None]] | None = None,
         **plan: Any,
     ) -> Story:
@@ -61,7 +62,7 @@ class Night(Stage):
             first = plan.get("batch_first", self.plan.batch_first)
             sending = plan.get("batch", self.plan.batch)
             batching = Batching(
-                executor=executor, run="r1", lane=1, folder=folder, sending=sending, first=first, lines=lines
+                executor=executor, run="r1", lane=1, folder=folder, sending=sending, first=first, lines=lines, wish=wish
             )
             return await self.play(client, batching=batching, during=during, **plan)
 

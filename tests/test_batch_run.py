@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from batches import Night, settings, until
 
+from batchrun.engine.batches import Wish
 from batchrun.engine.ending import Ending
 from batchrun.engine.run import Run
 from batchrun.errors import ExitCode
@@ -355,6 +356,17 @@ async def test_of_a_cancelled_batch_no_row_is_lost(tmp_path: Path) -> None:
         assert story.ending.exit_code is ExitCode.OK
         assert (stage.answers(), stage.paid) == (echoed(100), 100)
         assert sorted(stage.told["batches"].values()) == ["cancelled", "completed"]
+
+
+async def test_batches_that_are_asked_to_end_are_waited_for_whatever_the_run_was_told(tmp_path: Path) -> None:
+    async with night(tmp_path, rows=100) as stage:
+        assert (await stage.go_on(batch_detach=True)).ending.exit_code is ExitCode.WAITING
+        story = await stage.go_on(batch_detach=True, wish=Wish.CANCEL)
+        assert story.ending.exit_code is not ExitCode.WAITING
+        assert (list(stage.told["batches"].values()), stage.totals.in_batches) == (["cancelled"], 0)
+        assert stage.totals.done + stage.totals.pending == 100
+        story = await stage.go_on(batch_detach=True, wish=Wish.FINISH_LIVE, batch=False)
+        assert (story.ending.exit_code, stage.totals.done, stage.paid) == (ExitCode.OK, 100, 100)
 
 
 async def at_work(stage: Night) -> None:

@@ -278,9 +278,10 @@ def test_going_on_takes_typed_flags_and_nothing_else_of_today() -> None:
 
 
 def test_going_on_is_not_held_to_the_limit_of_the_earlier_command() -> None:
-    short = replace(PLAN, limit=10, sample=5, stop_after=60.0)
+    short = replace(PLAN, limit=10, sample=5, stop_after=60.0, batch_detach=True)
     assert override(short, gather_again(short, {})) == replace(PLAN, api_key_env="OPENAI_API_KEY")
     assert override(short, gather_again(short, {"limit": "20"})).limit == 20
+    assert override(short, gather_again(short, {"batch_detach": True})).batch_detach
 
 
 def test_going_on_under_another_profile_moves_to_its_address() -> None:

@@ -172,9 +172,10 @@ class Run:
         """
         carrying = self._loop.create_task(batches.carry())
         sends = batches.wish is not Wish.CANCEL
+        detaches = self._plan.batch_detach and batches.wish is Wish.GO_ON
         if batches.wish is not Wish.GO_ON:
             await batches.end_early()
-        if self._plan.batch_detach:
+        if detaches:
             batches.look_now()
         try:
             while True:
@@ -188,7 +189,7 @@ class Run:
                     self._window.restart()
                     continue
                 await batches.close_chunk()
-                if self._plan.batch_detach:
+                if detaches:
                     await batches.quiet()
                     settled = False
                 else:

@@ -316,7 +316,7 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
     typed = {name for name, source in gathered.sources.items() if source == FLAGS}
     brought = {name for name, source in gathered.sources.items() if moved and source.startswith("profile ")}
     brought.discard("max_output_tokens")  # a part of the requests, which stay what they are
-    changes: dict[str, Any] = dict.fromkeys(_OF_ONE_COMMAND)
+    changes: dict[str, Any] = dict.fromkeys(_OF_ONE_COMMAND) | {"batch_detach": False}
     changes |= {name: getattr(gathered.settings, name) for name in _LIMITS if name in typed | brought}
     if "timeout" in typed | brought:
         changes["timeout_chosen"] = True
