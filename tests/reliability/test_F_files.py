@@ -187,7 +187,7 @@ async def test_F4_of_programs_started_at_once_one_runs(program: Program, count: 
     assert [ran.code for ran in ended] == [11] * (count - 1) + [0], [ran.err for ran in ended if ran.code != 11]
     for ran in ended:
         if ran.code == 11:
-            assert re.search(rf"held by process \d+ on {re.escape(os.uname().nodename)}", ran.err), ran.err
+            assert re.search(rf"locked by process \d+ on {re.escape(os.uname().nodename)}", ran.err), ran.err
 
 
 @pytest.mark.slow
