@@ -91,7 +91,7 @@ def test_what_is_short_enough_is_sent_as_it_is(provider: Translator):
 def test_another_length_of_pieces_is_drift(provider: Translator, capsys: pytest.CaptureFixture[str]):
     assert translate(provider) == 0
     assert translate(provider, "--split", "100") == 2
-    assert "would send" in capsys.readouterr().err
+    assert "would be sent again" in capsys.readouterr().err
     assert len(provider.calls) == 3
     assert translate(provider, "--split", "100", "--update") == 0
     assert Path("pl.txt").read_text(encoding="utf-8") == shout(BOOK)

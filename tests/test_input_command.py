@@ -66,13 +66,13 @@ def test_a_run_under_the_earlier_default_name_goes_on_and_pays_nothing_again() -
     Path("in.csv").write_text("id,text\n1,a\n2,b\n")
     ran("-i", "in.csv", "-o", "in.p.jsonl", "--limit", "1")
     said = ran("-i", "in.csv")
-    assert "going on with the run of in.p.jsonl" in said
+    assert "resuming the run of in.p.jsonl" in said
     assert (len(rows_of("in.p.jsonl")), calls("in.p.jsonl")) == (2, 2)
     assert not Path("in.p.csv").exists()
-    assert "going on" in ran("-i", "in.csv")
+    assert "resuming" in ran("-i", "in.csv")
     assert calls("in.p.jsonl") == 2
     ran("-i", "in.csv", "-o", "in.p.csv")
-    assert "going on" not in ran("-i", "in.csv"), "there is a run with the new name"
+    assert "resuming" not in ran("-i", "in.csv"), "there is a run with the new name"
     assert (calls("in.p.csv"), calls("in.p.jsonl")) == (2, 2)
 
 
