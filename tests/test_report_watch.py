@@ -125,7 +125,7 @@ def test_an_output_of_a_part_is_never_older_than_what_stands_beside_it() -> None
 
 def test_the_log_calls_a_row_as_everything_else_does() -> None:
     ran("--log-file", "log.txt", faults=["400=text:Row 7 "])
-    (failed,) = [line for line in Path("log.txt").read_text().splitlines() if ": failed for" in line]
+    (failed,) = [line for line in Path("log.txt").read_text().splitlines() if ": failed, " in line]
     (entry,) = [json.loads(line) for line in Path("out.errors.jsonl").read_text().splitlines() if "Row 7" in line]
     assert f"line {entry['_batchrun']['line']} (id r7)" in failed
     assert entry["_batchrun"]["line"] == 8
