@@ -216,7 +216,7 @@ def test_a_terminal_that_stands_still_is_not_waited_for_at_the_end() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("start", "key"), [(False, b"\x11")])
+@pytest.mark.parametrize(("start", "key"), [(False, b"\x11"), (True, b"\x11"), (True, None)])
 async def test_an_input_that_stays_silent_keeps_nobody_in_the_app(
     tmp_path: Path, *, start: bool, key: bytes | None
 ) -> None:

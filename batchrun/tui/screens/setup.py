@@ -38,6 +38,7 @@ DEBOUNCE = 0.15
 _NOTHING_YET = "choose a prompt and an input; ctrl+o picks files, F1 lists all keys"
 _NOT_TRIED = "space marks up to five rows; F6 sends these alone, and their answers stand here"
 _READING = frozenset({"prompt", "head"})
+_READING_SECONDS = 2.0
 """Work after which it is known what is missing."""
 
 
@@ -350,7 +351,9 @@ class SetupScreen(PanedScreen):
         """Run all rows; where something is missing, stay, say what, and go to its field."""
         await self._opened.wait()
         while reading := [work for work in self.workers if work.group in _READING and not work.is_finished]:
-            await asyncio.wait([asyncio.create_task(_over(each)) for each in reading])
+            over = [asyncio.create_task(_over(each)) for each in reading]
+            if not (await asyncio.wait(over, timeout=_READING_SECONDS))[0]:
+                break  # an input that stays silent, such as a pipe: the run waits for it where it can be stopped
         draft = self._draft
         assert draft is not None
         row = None if self._form.more.get("skip_invalid") else self.query_one(HeadTable).current
