@@ -38,7 +38,6 @@ DEBOUNCE = 0.15
 _NOTHING_YET = "choose a prompt and an input; ctrl+o picks files, F1 lists all keys"
 _NOT_TRIED = "space marks up to five rows; F6 sends these alone, and their answers stand here"
 _READING = frozenset({"prompt", "head"})
-_READING_SECONDS = 2.0
 """Work after which it is known what is missing."""
 
 
@@ -351,17 +350,14 @@ class SetupScreen(PanedScreen):
         """Run all rows; where something is missing, stay, say what, and go to its field."""
         await self._opened.wait()
         while reading := [work for work in self.workers if work.group in _READING and not work.is_finished]:
-            over = [asyncio.create_task(_over(each)) for each in reading]
-            if not (await asyncio.wait(over, timeout=_READING_SECONDS))[0]:
+            if not (await asyncio.wait([asyncio.create_task(_over(each)) for each in reading], timeout=2.0))[0]:
                 break  # an input that stays silent, such as a pipe: the run waits for it where it can be stopped
         draft = self._draft
         assert draft is not None
         row = None if self._form.more.get("skip_invalid") else self.query_one(HeadTable).current
-        shown = (
-            _drafts().Preview("")
-            if row is None
-            else draft.preview(row, self._form.model(draft.prompt), self._form.flags)
-        )
+        shown = _drafts().Preview("")
+        if row is not None:
+            shown = draft.preview(row, self._form.model(draft.prompt), self._form.flags)
         problem = self._problem(draft, shown) or await desk(self).refusal(self._form.flags)
         if problem is None:
             if self._saved_first():
