@@ -27,6 +27,7 @@ from batchrun import registry
 from batchrun.engine.ending import Ending
 from batchrun.engine.execute import execute
 from batchrun.engine.export import additions
+from batchrun.engine.files_out import replaced
 from batchrun.engine.run import Run as EngineRun
 from batchrun.engine.start import Prepared, prepare
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
@@ -239,9 +240,8 @@ class _Call:
             directory = registry.directory_for(output, cast("str | None", options.get("runs_dir")))
             prepare_directory(directory)
             source = directory / f"{Path(output).name}.rows.jsonl"
-            source.write_text(
-                "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _records(self._rows)), "utf-8"
-            )
+            with replaced(source) as stream:  # another process may be reading the rows of an earlier call
+                stream.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in _records(self._rows))
             options["input"] = str(source)
             options.setdefault("format", "jsonl")
         gathered = gather(options)

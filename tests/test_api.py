@@ -43,6 +43,15 @@ def test_the_same_call_again_sends_nothing_and_more_rows_send_only_themselves() 
     assert (again.run, more.run) == (first.run, first.run)
 
 
+def test_rows_that_another_process_reads_do_not_change_under_it() -> None:
+    batchrun.run(ROWS[:2], prompt="Say: {{ text }}", output="o.jsonl", **SIM)
+    (source,) = Path(".batchrun").glob("*.rows.jsonl")
+    before = source.read_text("utf-8")
+    with source.open(encoding="utf-8") as reader:
+        batchrun.run(ROWS, prompt="Say: {{ text }}", output="o.jsonl", **SIM)
+        assert reader.read() == before
+
+
 async def test_it_works_inside_a_running_loop() -> None:
     result = batchrun.run(ROWS[:2], prompt="Say: {{ text }}", **SIM)
     assert [row["output"] for row in result.rows] == ["[simulated] Say: row 0", "[simulated] Say: row 1"]
