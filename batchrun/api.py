@@ -309,7 +309,7 @@ class _Call:
         done = [{**outcome.row, **outcome.output} for outcome in outcomes if outcome.state == State.DONE]
         totals = ended.totals
         return Result(
-            rows=_as_given(self._kind, done),
+            rows=done if self._kind is None else self._kind(done),
             outcomes=outcomes,
             totals=totals,
             exit_code=ended.exit_code,
@@ -350,10 +350,6 @@ def _frame_kind(rows: Rows) -> Callable[[list[dict[str, Any]]], Any] | None:
     if module == "polars" and hasattr(rows, "to_dicts"):
         return cast("Callable[[list[dict[str, Any]]], Any]", type(rows))
     return None
-
-
-def _as_given(kind: Callable[[list[dict[str, Any]]], Any] | None, rows: list[dict[str, Any]]) -> Any:
-    return rows if kind is None else kind(rows)
 
 
 def _records(rows: Rows) -> Iterable[dict[str, Any]]:

@@ -6,16 +6,28 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from waiting import PATIENCE
 
-from batchrun.events import AttemptEnded, Draining, Event, Going, IntakeProgress, Notice, RowFinished, RowLost, Waiting
+from batchrun.events import (
+    AttemptEnded,
+    BatchChanged,
+    Draining,
+    Event,
+    Going,
+    IntakeProgress,
+    Notice,
+    RowFinished,
+    RowLost,
+    Waiting,
+)
 from batchrun.events import WaitReason as Reason
 from batchrun.models import Flag, Outcome, State
 from batchrun.progress import Progress
-from batchrun.report.faces import Lines, notable
+from batchrun.report.faces import Bar, Lines, notable
 from batchrun.report.logbook import told
 
 pytestmark = pytest.mark.slow  # each test waits for runs of the whole program
@@ -66,6 +78,26 @@ def test_no_progress_leaves_the_facts_and_no_status_lines(*, status: bool) -> No
     assert [line.partition(",")[0] for line in heard.getvalue().splitlines()] == shown
 
 
+@pytest.mark.parametrize("make", [Lines, lambda heard: Bar(heard, ascii_only=True)])
+def test_a_batch_that_is_as_it_was_is_not_spoken_of_again(make: Callable[[io.StringIO], Lines | Bar]) -> None:
+    heard = io.StringIO()
+    face = make(heard)
+    look = BatchChanged(1, "unsure", 30, None, None, 0, 0, None, 10.0, "lost", 30, 5.0)
+    for event in (
+        look,
+        look._replace(next=20.0),
+        look._replace(chunk=2),
+        look._replace(at=9.0),
+        look._replace(note="x"),
+    ):
+        face.hear(event)
+    assert heard.getvalue().splitlines() == [
+        "batchrun: batch 1: 30 rows unsure: lost",
+        "batchrun: batch 2: 30 rows unsure: lost",
+        "batchrun: batch 1: 30 rows unsure: x",
+    ]
+
+
 @pytest.mark.parametrize(
     ("event", "line"),
     [
@@ -78,7 +110,7 @@ def test_no_progress_leaves_the_facts_and_no_status_lines(*, status: bool) -> No
     ],
 )
 def test_a_stop_says_what_is_awaited(event: Event, line: str) -> None:
-    assert notable(event) == line
+    assert notable(event, {}) == line
 
 
 def test_a_log_tells_every_attempt_and_why_it_is_sent_again() -> None:

@@ -29,7 +29,7 @@ _ACTIONS = ("cancel", "adopt", "forget", "finish-live")
         "batchrun batches last cancel           end them, keep what is done; the other rows stay pending",
         "batchrun batches last finish-live      end them, then send what is left live",
         "batchrun batches last adopt batch_abc  that batch is the one whose answer was lost",
-        "batchrun batches last forget 3         send the rows of chunk 3 again (they may have been paid)",
+        "batchrun batches last forget 3         send the rows of chunk 3 again (they may have been billed)",
     ),
 )  # fmt: skip
 @click.pass_context

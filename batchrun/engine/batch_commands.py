@@ -18,7 +18,7 @@ _LOST = frozenset({State.CREATING, State.UNSURE})
 
 
 def forget(run: RunFile, chunk: int) -> int:
-    """Give up a chunk: its rows are pending again, and may have been paid. Returns how many those are.
+    """Give up a chunk: its rows are pending again, and may have been billed. Returns how many those are.
 
     Raises RefusedError where no such chunk is open, BusyError.
     """

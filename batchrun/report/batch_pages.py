@@ -99,8 +99,8 @@ def forget(run: RunFile, chunk: str) -> ExitCode:
         raise RefusedError(f"forget needs the number of a chunk, not {chunk!r}", "`batchrun batches RUN` lists them")
     rows = batch_commands.forget(run, int(chunk))
     print(
-        f"batchrun: chunk {chunk} is forgotten: {counted(rows)} pending, and counted as perhaps paid; "
-        f"go on with: batchrun resume {run.reference}",
+        f"batchrun: chunk {chunk} is forgotten: {counted(rows)} pending, and counted as maybe billed; "
+        f"resume with: batchrun resume {run.reference}",
         file=sys.stderr,
     )
     return ExitCode.OK
@@ -118,7 +118,7 @@ def adopt(ref: str, flags: dict[str, Any], remote: str, *, admit: "Callable[[Pla
     finally:
         prepared.close()
     print(
-        f"batchrun: {printable(remote, 80)} is chunk {ticket.chunk}; go on with: batchrun resume {prepared.run.reference}",
+        f"batchrun: {printable(remote, 80)} is chunk {ticket.chunk}; resume with: batchrun resume {prepared.run.reference}",
         file=sys.stderr,
     )
     return ExitCode.OK

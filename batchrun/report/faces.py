@@ -88,12 +88,13 @@ class Lines:
         self._stream = stream
         self._status = status
         self._next = 0.0
+        self._batches: dict[int, str] = {}
 
     def hear(self, event: Event) -> None:
         """Rare facts at once."""
         if self._status and isinstance(event, IntakeProgress) and event.rows % CHECKED_EVERY == 0:
             self._say(f"{counted(event.rows)} checked")
-        said = notable(event)
+        said = notable(event, self._batches)
         if said is not None:
             self._say(said)
 
@@ -124,6 +125,7 @@ class Bar:
         self._stream = stream
         self._ascii = ascii_only
         self._bar: tqdm[Any] | None = None
+        self._batches: dict[int, str] = {}
 
     def hear(self, event: Event) -> None:
         """The first event with a total opens the bar; rare facts go above it."""
@@ -133,7 +135,7 @@ class Bar:
             self._open(total=event.goal, initial=totals.done + totals.failed + totals.skipped)
         elif isinstance(event, IntakeProgress):
             self._intake(event.rows)
-        said = notable(event)
+        said = notable(event, self._batches)
         if said is not None:
             self._above(said)
 
@@ -211,14 +213,18 @@ def postfix(progress: Progress, room: float = math.inf) -> str:
     return ", ".join(wanted)[: None if room == math.inf else max(0, int(room))]
 
 
-def notable(event: Event) -> str | None:
-    """The line for an event that deserves one."""
+def notable(event: Event, batches: dict[int, str]) -> str | None:
+    """The line for an event that deserves one. `batches` keeps the last line of each, which is not said twice."""
     if isinstance(event, Notice):
         return printable(event.message, 500)
     if isinstance(event, RunStarted):
         return started(event)
     if isinstance(event, BatchChanged):
-        return words.batch(event)
+        said = words.batch(event)
+        if said is None or batches.get(event.chunk) == said:
+            return None
+        batches[event.chunk] = said
+        return said
     if isinstance(event, Draining) and (event.in_flight or event.post):
         return f"stopping ({event.why}); {words.awaited(event.in_flight, event.post)}"
     return None
