@@ -9,10 +9,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import CHROMIUM
 from hypothesis import HealthCheck, settings
+from looptime import LoopTimeEventLoop
+
+from batchrun.journal.writer import Writer
 
 # looptime asks for the current event loop around synchronous tests as well. Before any was ever set, asyncio would
 # make one that nobody closes, and some later test would fail for it; once None was set, there simply is none.
@@ -46,6 +50,23 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+@pytest.fixture(autouse=True)
+def time_stands_still_while_the_journal_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop of looptime moves its clock on while a thread works, unless it knows the thread's future.
+
+    It knows those of `run_in_executor` (private name of looptime 0.5); the journal's thread has futures of its own.
+    """
+    put = Writer._put  # type: ignore[attr-defined]
+
+    def known(writer: Writer, apply: Any) -> Any:
+        future = put(writer, apply)
+        if isinstance(loop := future.get_loop(), LoopTimeEventLoop):
+            loop._LoopTimeEventLoop__sync_futures.add(future)  # type: ignore[attr-defined]
+        return future
+
+    monkeypatch.setattr(Writer, "_put", known)
 
 
 @pytest.fixture
