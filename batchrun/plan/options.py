@@ -1,0 +1,116 @@
+"""The options of a run as data: the one table that flags, completion, help and the app's options are made from.
+
+Names and words alone; the form of a value is checked by `settings`. Loads nothing beyond the standard library.
+"""
+
+from typing import NamedTuple
+
+_INPUT, _OUTPUT, _PROVIDER = "Input and prompt", "Output", "Model and provider"
+_SPEED, _FAILURES, _MONEY, _TALK = "Speed", "Failures and time", "Money", "This command"
+_POST = "Post-processing"
+
+
+class Option(NamedTuple):
+    """One option: its section of the help, its name as a setting, how it is written as a flag.
+
+    `metavar` stands for the value in the help, empty for an option that is on where it is given. `many` may be given
+    several times. `choices` are values that are worth naming; others may be valid too.
+    """
+
+    section: str
+    name: str
+    spellings: tuple[str, ...]
+    metavar: str
+    help: str
+    many: bool = False
+    choices: tuple[str, ...] = ()
+
+
+def _value(  # noqa: PLR0913  what a line of help has, by place
+    section: str, names: str, metavar: str, text: str, *, many: bool = False, choices: tuple[str, ...] = ()
+) -> Option:
+    *spellings, name = names.split()
+    return Option(section, name, tuple(spellings), metavar, text, many, choices)
+
+
+def _flag(section: str, names: str, text: str) -> Option:
+    return _value(section, names, "", text)
+
+
+OPTIONS: tuple[Option, ...] = (
+    _value(_INPUT, "-i --input input", "FILE", "A file, a directory, a glob, or - for standard input."),
+    _value(_INPUT, "-p --prompt prompt", "NAME", "A prompt by name, the path of one, or the text of one with {{ variables }}."),
+    _value(_INPUT, "--set set", "NAME=VALUE", "A prompt variable, the same for all rows.", many=True),
+    _value(_INPUT, "--column columns", "NAME=COLUMN", "A prompt variable from a column of another name.", many=True),
+    _value(_INPUT, "--id-column id_column", "NAME|none", "What identifies a row [default: custom_id or id, else its content]."),
+    _value(_INPUT, "--sheet sheet", "NAME|N", "The sheet of an Excel workbook [default: the first that is not hidden]."),
+    _value(_INPUT, "--encoding encoding", "NAME", "The encoding of text that is not UTF-8, such as cp1252 or utf-16."),
+    _value(_INPUT, "--path path", "NAME", "The list of rows inside a JSON object, such as data or data.items."),
+    _value(_INPUT, "--limit limit", "N", "Send only the first N rows."),
+    _value(_INPUT, "--sample sample", "N", "Send only N rows from all over the input."),
+    _value(_INPUT, "--existing existing", "WHICH", "Translations that a document has already: keep, fuzzy or all [default: keep].", choices=("keep", "fuzzy", "all")),
+    _value(_INPUT, "--target-language target_language", "CODE", "What a document is translated into [default: the variable language]."),
+    _value(_INPUT, "--split split", "TOKENS", "Send texts of a document that are longer in pieces: auto, or a number of tokens.", choices=("auto",)),
+    _value(_INPUT, "--blank blank", "WHAT", "Rows whose text is blank: skip them, copy the blank, or send [default: send, and say so].", choices=("skip", "copy", "send")),
+    _flag(_INPUT, "--skip-invalid skip_invalid", "Record invalid lines as skipped instead of refusing the input."),
+    _value(_OUTPUT, "-o --output output", "FILE", "Where the rows or the document go, or -; DIR/{path} for a tree [default: INPUT.PROMPT.jsonl, or as the input]."),
+    _value(_OUTPUT, "--format format", "FORMAT", "jsonl, csv, tsv, parquet, xlsx; rows for the segments of a document [default: by the output's suffix].", choices=("jsonl", "csv", "tsv", "parquet", "xlsx", "rows")),
+    _value(_OUTPUT, "--output-column output_column", "NAME", "The column for the reply [default: output]."),
+    _value(_OUTPUT, "--fail-on fail_on", "FLAGS", "Count these as failures: empty; truncated, refused, filtered, odd too; -empty: not [default: empty].", choices=("truncated", "refused", "filtered", "odd", "-empty")),
+    _value(_OUTPUT, "--check check", "NAMES", "Check replies against their texts, and ask again: placeholders,numbers,… or none.", many=True),
+    _flag(_OUTPUT, "--keep-thinking keep_thinking", "Write what a model thought before its answer into the output too."),
+    _flag(_OUTPUT, "--update update", "After a change of prompt, model or parameters: send the changed rows again."),
+    _flag(_OUTPUT, "--fresh fresh", "Start over: resend every row and replace the output."),
+    _value(_PROVIDER, "-m --model model", "NAME", "The model [default: the prompt's, else the profile's]."),
+    _value(_PROVIDER, "-P --profile profile", "NAME", "The provider; sim simulates replies, without key [default: openai]."),
+    _value(_PROVIDER, "--base-url base_url", "URL", "Another address of the provider, such as https://host/v1."),
+    _value(_PROVIDER, "--endpoint endpoint", "NAME", "chat, responses, embeddings or completions [default: chat].", choices=("chat", "responses", "embeddings", "completions")),
+    _value(_PROVIDER, "--param params", "NAME=JSON", "A parameter of the request body, such as temperature=0.", many=True),
+    _value(_PROVIDER, "--header headers", "NAME:VALUE", "A header of every request; ${NAME} stands for a variable.", many=True),
+    _value(_PROVIDER, "--ca-file ca_file", "FILE", "Trust these certificate authorities."),
+    _flag(_PROVIDER, "--insecure-http insecure_http", "Send the key over http:// to another machine."),
+    _value(_SPEED, "--concurrency concurrency", "N", "At most N requests in flight; adapts below it [default: 256]."),
+    _flag(_SPEED, "--concurrency-fixed concurrency_fixed", "Always use the whole --concurrency."),
+    _value(_SPEED, "--max-bytes-in-flight max_bytes_in_flight", "SIZE", "Bodies of requests and replies held at once; one always passes [default: 48MB]."),
+    _value(_SPEED, "--rpm rpm", "N", "At most N requests a minute [default: what the provider says]."),
+    _value(_SPEED, "--tpm tpm", "N", "At most N tokens a minute [default: what the provider says]."),
+    _value(_SPEED, "--max-wait max_wait", "TIME", "Stop instead of waiting longer than this [default: no limit]."),
+    _value(_FAILURES, "--max-attempts max_attempts", "N", "Attempts for a row; 429s do not count [default: 5]."),
+    _value(_FAILURES, "--timeout timeout", "TIME", "Total timeout per attempt [default: 10m]."),
+    _value(_FAILURES, "--schema-retries schema_retries", "N", "Request again up to N times if a reply fails the schema [default: 2]."),
+    _value(_FAILURES, "--retry-truncated retry_truncated", "N", "Request a truncated reply again, up to N times, with twice the token limit."),
+    _value(_FAILURES, "--drain drain", "TIME", "Wait for requests in flight after Ctrl-C [default: 1m]."),
+    _value(_FAILURES, "--give-up-after give_up_after", "TIME", "Stop when the provider is down this long [default: 10m]."),
+    _value(_FAILURES, "--stop-after stop_after", "TIME", "Stop gracefully after this time."),
+    _value(_MONEY, "--max-cost max_cost", "USD", "Stop before this run can cost more, earlier sessions included."),
+    _value(_MONEY, "--max-total-tokens max_total_tokens", "N", "Stop before it can use more tokens."),
+    _value(_MONEY, "--max-requests max_requests", "N", "Send no more requests than this."),
+    _value(_MONEY, "--max-output-tokens max_output_tokens", "N", "Max output tokens for requests that set none."),
+    _value(_MONEY, "--reserve reserve", "USD", "For each request, what its images, files and tools may cost."),
+    _flag(_MONEY, "--batch batch", "Send by the provider's Batch API: about half the price, within a day."),
+    _flag(_MONEY, "--batch-detach batch_detach", "With --batch: submit, take in what is ready, and end; `resume` collects."),
+    _value(_MONEY, "--batch-tail batch_tail", "live|batch", "Where the last few rows go that batches left [default: live].", choices=("live", "batch")),
+    _value(_MONEY, "--batch-min batch_min", "N", "How many rows are few: fewer go live [default: 100]."),
+    _value(_MONEY, "--batch-first batch_first", "N", "Rows of the first batch, which shows early what is wrong [default: 100]."),
+    _value(_MONEY, "--tier tier", "NAMES", "The service tier, such as flex at half price; flex,standard: the next one where there is no capacity.", choices=("flex", "flex,standard", "standard", "priority")),
+    _value(_MONEY, "--tier-patience tier_patience", "TIME", "How long a row waits for a tier before it takes the next one [default: 10m]."),
+    _value(_MONEY, "--finish-by finish_by", "TIME", "When to be done, such as 07:00 or 8h: dearer tiers where the cheap one is too slow."),
+    _value(_MONEY, "--cache cache", "auto|off", "Use the provider's prompt cache on purpose [default: auto].", choices=("auto", "off")),
+    _flag(_MONEY, "--dedupe dedupe", "Send equal requests once; the reply answers all their rows."),
+    _value(_MONEY, "--reuse reuse", "RUN", "Take replies to equal requests from another run."),
+    _value(_POST, "--post post", "FUNCTION", "FILE.py:name, package.module:name or a built-in one; repeat it to chain.", many=True),
+    _value(_POST, "--workers workers", "N|auto|0", "Worker processes; 0 is a thread of this process [default: auto]."),
+    _value(_POST, "--post-timeout post_timeout", "TIME", "How long a row may take [default: 1m]."),
+    _value(_POST, "--post-concurrency post_concurrency", "N", "Rows at a time in each worker for coroutine functions [default: 16]."),
+    _flag(_TALK, "--dry-run dry_run", "Check and render everything, make no call."),
+    _flag(_TALK, "-y --yes yes", "Send what is refused as a mistake: lines of a document, a prompt that is the same for all rows."),
+    _flag(_TALK, "--json json", "One event a line on standard output."),
+    _flag(_TALK, "-q --quiet quiet", "Print only the provider, errors and the summary."),
+    _flag(_TALK, "--no-progress no_progress", "No bar and no status lines."),
+    _flag(_TALK, "-v --verbose verbose", "Log to standard error."),
+    _value(_TALK, "--notify notify", "CMD", "At the end, run CMD (no shell) with the account as JSON on its standard input."),
+    _value(_TALK, "--metrics-file metrics_file", "FILE", "Prometheus metrics every few seconds, for a node exporter (FILE.prom)."),
+    _flag(_TALK, "--otel otel", "Send OpenTelemetry spans and metrics by OTLP (the extra otel)."),
+    _value(_TALK, "--log-file log_file", "FILE", "Log to a file."),
+    _value(_TALK, "--runs-dir runs_dir", "DIR", "Where journals are kept [default: .batchrun beside the output]."),
+)  # fmt: skip
