@@ -12,7 +12,7 @@ from typing import Any
 from batchrun import post, registry, rows
 from batchrun.engine.chosen import cause_of, positions_of
 from batchrun.engine.guard import check_pending
-from batchrun.engine.heap import give_back_large_blocks
+from batchrun.engine.heap import keep_what_rows_take
 from batchrun.engine.reuse import borrow, lender, unfinished
 from batchrun.engine.start import Prepared, checker_of, renderer_of, restrict, simulator_of
 from batchrun.engine.till import tariff_of
@@ -78,7 +78,7 @@ def prepare_post(reference: str, flags: dict[str, Any]) -> tuple[Prepared, Gathe
 
 def _opened(reference: str, flags: dict[str, Any], undo: ExitStack) -> tuple[Prepared, Gathered]:
     """The run, locked, under its own plan with `flags` over it."""
-    give_back_large_blocks()
+    keep_what_rows_take()
     found = registry.find(reference, flags.get("runs_dir"))
     lock = registry.held(found.path)
     undo.callback(lock.release)

@@ -18,7 +18,7 @@ from batchrun.engine import document_output
 from batchrun.engine.batches import Wish
 from batchrun.engine.export import reserved
 from batchrun.engine.guard import guarded
-from batchrun.engine.heap import give_back_large_blocks
+from batchrun.engine.heap import keep_what_rows_take
 from batchrun.engine.intake import Problems, checked, tell_rows, tell_whole
 from batchrun.engine.reuse import borrow, lender, unfinished
 from batchrun.engine.segment_checks import RowChecks, check_named, row_checks
@@ -96,7 +96,7 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
     With `only`, the rows at these positions are to be sent and no others. Raises RefusedError for anything the user
     can mend, BusyError, StorageError.
     """
-    give_back_large_blocks()
+    keep_what_rows_take()
     settings = gathered.settings
     if settings.output is not None:
         check_output(settings.output)
