@@ -34,6 +34,8 @@ class TestBatchLines:
             ('{"x":1,"body":{"messages":[]},"x":{}}', '{"messages":[]}'),
             ('{"x":1,"body":{"messages":[]} \t, "x":{"y":{}}}', '{"messages":[]}'),
             ('{"x":1,"body":{"messages":["},\\"x\\":{"],"n":{},"m":{}}}', '{"messages":["},\\"x\\":{"],"n":{},"m":{}}'),
+            ('{"x":1,"body":{"messages":[' + "{}," * 99 + '1]},"x":{"y":{}}}', '{"messages":[' + "{}," * 99 + "1]}"),
+            ('{"x":1,"body":{"messages":[' + "{}," * 99 + '1],"n":{}}}', '{"messages":[' + "{}," * 99 + '1],"n":{}}'),
             (r'{"a\"b":"\"body\":{}","bo\u0064y":{"messages":["\ud800"]}}', r'{"messages":["\ud800"]}'),
             (r'{"a\"body":1,"body":{"messages":[1]}}', '{"messages":[1]}'),
             (

@@ -52,7 +52,7 @@ def jsonl(tmp_path: Path) -> Path:
         ('{"\\uDFFF":1}', "a lone surrogate (\\udfff) cannot be stored or sent"),
         ('{"a":' + "1" * 5000 + "}", "an integer has more than 4,300 digits"),
         ('{"a":' + "[" * 200_000 + "}", "nested deeper than 200 levels"),
-        ('{"a":' + "[" * 200 + "]" * 200 + "}", "nested deeper than 200 levels"),
+        ('{"a":' + "[" * 201 + "]" * 201 + "}", "nested deeper than 200 levels"),
     ],
 )
 def test_a_bad_line_is_named_with_its_reason_and_no_row_shifts(jsonl: Path, line: str, reason: str) -> None:
@@ -382,3 +382,26 @@ def test_a_row_means_what_the_standard_library_reads(value: str) -> None:
 
 def test_integers_beyond_64_bits_stay_exact() -> None:
     assert parse('{"a":18446744073709551617,"b":-9223372036854775809}') == {"a": 2**64 + 1, "b": -(2**63) - 1}
+
+
+@pytest.mark.parametrize(("opened", "closed"), [("[", "]"), ('{"a":', "}")])
+@pytest.mark.parametrize("doubled", ["", '"b":1,"b":2,'])
+def test_as_many_levels_as_are_allowed_are_taken_whoever_parses_them(
+    jsonl: Path, opened: str, closed: str, doubled: str
+) -> None:
+    def row(levels: int) -> str:
+        return f'{{{doubled}"a":{opened * levels}{"1" * (closed == "}")}{closed * levels}}}'
+
+    taken, refused = read(jsonl, f"{row(200)}\n{row(201)}\n")
+    assert isinstance(taken, Row)
+    assert (refused.line, refused.reason) == (2, "nested deeper than 200 levels")
+
+
+def test_long_lines_and_short_ones_are_the_same_lines(jsonl: Path) -> None:
+    long = "x" * 5000
+    lines = [f'{{"n":1,"x":"{long}"}}', '{"n":2}', "", f'{{"n":3,"x":"{long}"}}', f'{{"n":4,"x":"{long}"}}', '{"n":5}']
+    for end in ("\n", "\r\n"):
+        for text in (end.join(lines), end.join([*lines, ""]), end.join(lines[:1]), end.join(lines[:4])):
+            found = read(jsonl, text)
+            assert [row.text for row in found] == [line for line in text.split(end) if line]
+            assert [row.line for row in found] == [n for n, line in enumerate(text.split(end), 1) if line]

@@ -9,7 +9,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from jiter import from_json
 
 from batchrun import replies
 from batchrun.budget import Budget, Caps, Held, Later, Reached, Sum
@@ -19,7 +21,6 @@ from batchrun.journal import Journal
 from batchrun.lanes.shapes import vendor
 from batchrun.limits import GateClosed
 from batchrun.models import Bill, Kind, Request, Totals, Usage
-from batchrun.outline import outline
 from batchrun.plan import Plan
 from batchrun.pricing import Price, Tariff, Terms, picodollars, usd
 
@@ -84,7 +85,7 @@ class Named(NamedTuple):
 
 def named_in(body: bytes) -> Named:
     """The model and the service tier that a body names."""
-    given = outline(body)
+    given: dict[str, Any] = from_json(body)
     model = given.get("model")
     return Named(model if isinstance(model, str) else None, replies.tier_named(given.get("service_tier")))
 

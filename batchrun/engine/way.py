@@ -30,7 +30,7 @@ from batchrun.errors import ExitCode, StorageError
 from batchrun.events import AttemptStarted, Emit, Notice, RowLost, WaitReason
 from batchrun.journal import End, Journal
 from batchrun.limits import Gate, GateClosed, NeverFits, Permit
-from batchrun.models import Exchange, Fault, Flag, Kind, Outcome, Request, State
+from batchrun.models import Exchange, Fault, Flag, Outcome, Request, State
 from batchrun.plan import Plan
 from batchrun.plan.blanks import copied
 from batchrun.prompts import Renderer, ask_again, more_room
@@ -49,7 +49,7 @@ from batchrun.retry import (
     Tries,
     Verdict,
 )
-from batchrun.rows import restore, restore_request
+from batchrun.rows import restore
 
 if TYPE_CHECKING:
     from batchrun.engine.batch_rows import BatchRows
@@ -120,7 +120,6 @@ class Way:
         self._probing: Probing | None = None
         self.batch_rows: BatchRows | None = None
         self._blanks = copied(plan)
-        self._restore = restore_request if plan.kind is Kind.BATCH else restore
         self._needs_text = bool(plan.post) or isinstance(stations.checker, RowChecks)
         self._blank_value = "{}" if plan.output_fields else '""'
         self.in_flight = 0
@@ -167,7 +166,7 @@ class Way:
         if job.request is not None:
             await self._send(job, job.request)
             return
-        restored = self._restore(job.row.line, job.row.key, job.row.text)
+        restored = restore(job.row.line, job.row.key, job.row.text)
         if self._blanks.is_blank(restored.fields):
             await self._finish(job, Outcome(State.DONE, True, None, None, frozenset(), self._blank_value))
             return

@@ -19,7 +19,6 @@ from batchrun.rows.members import (
     line_text,
     note_text,
     restore,
-    restore_request,
 )
 from batchrun.rows.remarks import Remarks
 from batchrun.rows.writers import Exact, RowWriter, check_format, columns_of, writer
@@ -47,6 +46,5 @@ __all__ = [
     "note_text",
     "open_input",
     "restore",
-    "restore_request",
     "writer",
 ]

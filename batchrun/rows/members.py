@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any
 
 from batchrun.models import Invalid, Row
-from batchrun.outline import outline
 from batchrun.rows.check import RESERVED, RefusedRowError, encode, one_line, parse, string
 
 
@@ -49,11 +48,6 @@ def restore(line: int, key: str | None, text: str) -> Row:
         return Row(line, key, text, parse(text))
     except RefusedRowError as error:
         raise ValueError(str(error)) from error
-
-
-def restore_request(line: int, key: str | None, text: str) -> Row:
-    """The same of an OpenAI Batch line, whose body is sent as it stands: long strings in its fields are cut short."""
-    return Row(line, key, text, outline(text))
 
 
 def batch_line(id: str, custom_id: str, status_code: int, request_id: str | None, body_text: str) -> str:
