@@ -13,6 +13,7 @@ from batchrun.errors import ExitCode
 from batchrun.models import Bill, Outcome, State, Totals, Usage
 
 POST_ONLY = "post-processing only"
+IMPORT_ONLY = "results that were brought"
 """The `host` of a run that sends nothing."""
 
 

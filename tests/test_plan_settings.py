@@ -137,7 +137,7 @@ WRONG = [
     ({"max_wait": "never"}, "--max-wait"),
     ({"rpm": "0"}, "--rpm: must be a number above 0"),
     ({"tpm": "nan"}, "--tpm"),
-    ({"limit": "0"}, "--limit"),
+    ({"limit": "-1"}, "--limit"),
     ({"schema_retries": "-1"}, "--schema-retries"),
     ({"fail_on": "truncatd"}, "--fail-on: must be some of truncated, refused, filtered, odd, empty"),
     ({"endpoint": "chatter"}, "--endpoint"),
@@ -323,6 +323,27 @@ def test_lines_about_answers_are_read_from_both_files_the_nearer_first(here: Pat
     user_file(here, '[[answers]]\nmeans = "rate limit"\nstatus = 403\n')
     Path("batchrun.toml").write_text('[[answers]]\nmeans = "account empty"\nsays = ["wallet exhausted"]\n')
     assert [line["means"] for line in gather({}).answers] == ["account empty", "rate limit"]
+
+
+def test_what_a_file_says_of_a_providers_batches_holds(here: Path) -> None:
+    user_file(here, "[batches.openai]\ntokens = 10\n[batches.work]\nlines = 5\n")
+    Path("batchrun.toml").write_text('[batches.openai]\nwindow = "7d"\n')
+    assert gather({}).batches == {"openai": {"window": "7d"}, "work": {"lines": 5}}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[batches.openai]\nrows = 1\n", "unknown key rows"),
+        ("[batches.openai]\nlines = 0\n", "lines must not be 0"),
+        ("[batches.openai]\nlines = true\n", "lines must be int"),
+        ('[batches.openai]\nshape = "own"\n', "shape must be openai, mistral or anthropic"),
+        ("batches = 1\n", "batches in"),
+    ],
+)
+def test_what_may_not_be_said_of_batches_is_refused_with_its_place(here: Path, text: str, said: str) -> None:
+    Path("batchrun.toml").write_text(text)
+    assert said in refusal()
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
-"""`batches`: what a run has at the provider, and what to do with it."""
+"""`batches`: what a run has at the provider, and what to do with it; `import`: results that somebody brings."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from batchrun.cli import complete
-from batchrun.cli.options import configured_runs_dir, flag, value
-from batchrun.cli.run import admission
-from batchrun.cli.shape import Shown
+from batchrun.cli.options import RUN, configured_runs_dir, flag, value
+from batchrun.cli.run import admission, prepare
+from batchrun.cli.shape import Shown, typed
 from batchrun.errors import ExitCode, RefusedError
+
+if TYPE_CHECKING:
+    from batchrun.plan.sources import Gathered
 
 _ACTIONS = ("cancel", "adopt", "forget", "finish-live")
 
@@ -66,3 +69,42 @@ def batches(ctx: click.Context, ref: str, action: str | None, what: str | None, 
     if options["json"]:
         flags["as_json"] = True
     return headless.go_on(ref, flags, failed=False, admit=admission(ctx), wish=wish)
+
+
+_OF_IMPORT = frozenset({"json", "quiet", "no_progress", "verbose", "log_file", "runs_dir", "workers", "post_timeout"})
+
+
+@click.command(
+    "import",
+    cls=Shown,
+    short_help="Take in results of batches that were run by hand.",
+    params=[
+        click.Argument(["ref"], metavar="RUN", shell_complete=complete.runs),
+        click.Argument(["files"], metavar="FILE…", nargs=-1, required=True, shell_complete=complete.files),
+        *(option for option in RUN if option.name in _OF_IMPORT),
+    ],
+    examples=(
+        "batchrun export last --batch-requests out        the requests of the rows that are pending, as files",
+        "vllm run-batch -i out/RUN-001.jsonl -o 001.jsonl --model MODEL",
+        "batchrun import last 001.jsonl                   its results; the rows are judged, and the output is written",
+        "batchrun import last part2.jsonl errors.jsonl    more of them, in any order",
+    ),
+)  # fmt: skip
+@click.pass_context
+def take_in(ctx: click.Context, ref: str, files: tuple[str, ...], **_: Any) -> int:
+    """Take in the results of requests that `export --batch-requests` wrote, and write the output. No call is made.
+
+    RUN is a run id, a unique beginning of one, an output file, or last. Each FILE has lines of OpenAI's results
+    (custom_id, response, error), in any order and in parts; Anthropic's are read too. They are judged and post-processed
+    as live replies are, and charged at the prices of a batch. Lines that were taken in before change nothing; of two
+    answers to a row the first counts; lines of others are passed over and counted.
+
+    Exit codes: 0 every row done, 3 some failed, 7 rows are still without a result.
+    """
+    from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
+
+    def prepare_log(gathered: "Gathered") -> None:
+        prepare(ctx, gathered)
+
+    flags = {name: given for name, given in typed(ctx).items() if name not in ("ref", "files")}
+    return headless.take_in(ref, flags, files, prepare_log)

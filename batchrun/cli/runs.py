@@ -90,6 +90,7 @@ def show(ref: str, json: bool, runs_dir: str | None, **what: Any) -> int:
         value("Options", "--format format", "FORMAT", "jsonl, csv, tsv, parquet or xlsx.", completer=complete.one_of("jsonl", "csv", "tsv", "parquet", "xlsx")),
         flag("Options", "--failed failed", "Only the rows that failed, as input for another run."),
         value("Options", "--journal journal", "FILE", "A copy of the journal, to take elsewhere.", completer=complete.files),
+        value("Options", "--batch-requests batch_requests", "DIR", "Files of the requests of the rows that are pending, to run by hand.", completer=complete.files),
         _DIR,
     ],
     examples=(
@@ -97,6 +98,7 @@ def show(ref: str, json: bool, runs_dir: str | None, **what: Any) -> int:
         "batchrun export last --output all.csv",
         "batchrun export last --failed --output again.jsonl",
         "batchrun export last --journal backup.db",
+        "batchrun export last --batch-requests out     requests for a console or `vllm run-batch`; `import` takes results in",
     ),
     help=f"Write the output of a run again, at any time, also while it runs.\n\n{_RUN}",
 )  # fmt: skip
@@ -107,7 +109,10 @@ def export(**options: Any) -> int:
 
     try:
         found = registry.find(options.pop("ref"), options.pop("runs_dir") or configured_runs_dir())
-        exports.export_run(found, **options)
+        if (folder := options.pop("batch_requests")) is not None:
+            exports.export_requests(found, folder, **options)
+        else:
+            exports.export_run(found, **options)
     except DamagedError as error:
         if options["failed"] or options["journal"]:
             raise

@@ -14,7 +14,7 @@ from batchrun.errors import ExitCode
 from batchrun.journal import End, Journal, Lease
 from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.executor import Came, Completion
-from batchrun.lanes.states import State, main_of
+from batchrun.lanes.states import State, is_brought, main_of
 from batchrun.models import Pending, Ticket
 
 Take = Callable[[Pending, Lease, Completion], Awaitable[None]]
@@ -177,7 +177,8 @@ class Ends:
 
     async def _hand_over(self, ticket: Ticket, page: list[Completion]) -> set[int]:
         """Give completions to their rows; those rows that are still in this ticket."""
-        found = await asyncio.to_thread(self._journal.in_batch, ticket.id, [each.seq for each in page])
+        where = None if is_brought(ticket) else ticket.id
+        found = await asyncio.to_thread(self._journal.in_batch, where, [each.seq for each in page])
         known = {lease.row: (row, lease) for row, lease in found}
         assert self.take is not None
         mine = [each for each in page if each.seq in known and known[each.seq][1].number == each.number]

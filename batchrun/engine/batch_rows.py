@@ -14,6 +14,7 @@ from batchrun.lanes.executor import Came, Completion
 from batchrun.limits import GateClosed
 from batchrun.models import Endpoint, Exchange, Pending, Request, Ticket
 from batchrun.plan import Plan
+from batchrun.plan.rendering import prompt_of, spelling_of
 from batchrun.retry import GiveUp
 from batchrun.rows import restore
 
@@ -30,6 +31,7 @@ class BatchRows:
         self._way = way
         self._batches = batches
         self._loop = asyncio.get_running_loop()
+        self._spelling = spelling_of(plan, prompt_of(plan))
 
     @property
     def sending(self) -> bool:
@@ -38,6 +40,8 @@ class BatchRows:
 
     async def send(self, job: Job, request: Request) -> None:
         """The row goes into a chunk; from here on the journal alone knows of it, until its answer comes (`take`)."""
+        if self._spelling is not None:
+            request = self._spelling.apply(request)
         try:
             await self._batches.add(job.row.seq, job.number + 1, request)
         except RefusedError as error:
@@ -61,8 +65,7 @@ class BatchRows:
         now = self._loop.time()
         exchange = Exchange(completion.status, {}, completion.body, now, now, None, "", True)
         job.exchange = exchange
-        assert self._at.client is not None
-        judged = judge(request, exchange, self._way.checker(job), self._way.meanings, self._at.client.mask)
+        judged = judge(request, exchange, self._way.checker(job), self._way.meanings, self._way.mask)
         hold = self._at.till.adopt(lease.cost, lease.tokens, named_in(request.body).model, TIER)
         judged = served(judged, TIER)
         job.charge = self._at.till.settle(hold, judged)

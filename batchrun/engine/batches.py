@@ -16,8 +16,9 @@ from enum import Enum, auto
 from pathlib import Path
 
 from batchrun.engine.batch_ends import NOT_SENT, Ends
-from batchrun.engine.chunks import Chunk
+from batchrun.engine.chunks import SHARE, Chunk, has_room
 from batchrun.engine.ending import Ending
+from batchrun.engine.result_files import Part
 from batchrun.engine.tickets import Tickets
 from batchrun.engine.till import BudgetReached, Hold, Till, named_in
 from batchrun.errors import BatchrunError, ExitCode, RefusedError, StopError
@@ -25,13 +26,11 @@ from batchrun.events import Emit
 from batchrun.journal import Journal, Lease
 from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.executor import Stepped
-from batchrun.lanes.states import State
+from batchrun.lanes.states import OPEN, State
 from batchrun.models import Request, Ticket
 
 log = logging.getLogger(__name__)
 
-_SHARE = 0.9
-"""Of a vendor's limits that a chunk may have: what it counts may be a little more than what is counted here."""
 _NOT_SUBMITTED = frozenset({State.PLANNED, State.UPLOADED, State.CREATING})
 _IDLE = 3600.0
 FIRST_LOOK = 10.0
@@ -39,11 +38,13 @@ FIRST_LOOK = 10.0
 
 
 class Wish(Enum):
-    """What a session is for: to go on; to end all batches and send nothing; to end them and send live what is left."""
+    """What a session is for: to go on; to end all batches and send nothing; to end them and send live what is left; to
+    take in results that were brought."""
 
     GO_ON = auto()
     CANCEL = auto()
     FINISH_LIVE = auto()
+    IMPORT = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class Batching:
     """What batches are made with: the executor, the run and its lane, the folder of files on their way.
 
     `sending` is whether rows are put into batches, else open ones are only carried on; `first` are the rows of the first
-    chunk, `lines` the most of any; `wish` is what becomes of open ones.
+    chunk, `lines` the most of any; `wish` is what becomes of open ones; `parts` are results that were brought.
     """
 
     executor: BatchExecutor
@@ -62,6 +63,7 @@ class Batching:
     first: int = 100
     lines: int | None = None
     wish: Wish = Wish.GO_ON
+    parts: Sequence[Part] = ()
 
 
 class Batches:
@@ -82,8 +84,9 @@ class Batches:
         self._closed = False
         self._adding = asyncio.Lock()
         self._ends_early = False
-        most = batching.lines or int(self._executor.vendor.lines * _SHARE)
-        self._tickets = Tickets(batching.executor, journal, emit, most)
+        most = batching.lines or int(self._executor.vendor.lines * SHARE)
+        carried = frozenset({State.FETCHED}) if batching.wish is Wish.IMPORT else OPEN
+        self._tickets = Tickets(batching.executor, journal, emit, most, carried)
         self.ends = Ends(self._tickets, batching.executor, journal, till, self._stop)
         self.sending = batching.sending
         self.wish = batching.wish
@@ -110,7 +113,7 @@ class Batches:
                 "send these rows live, without --batch",
             )
         line = self._executor.shape.line(self._executor.wire_id(seq, number), request)
-        if len(line) > vendor.bytes * _SHARE:
+        if len(line) > vendor.bytes * SHARE:
             raise RefusedError(
                 f"the request has {len(line):,} bytes, and a batch of {vendor.dialect} takes {vendor.bytes:,}",
                 "send this row live, without --batch",
@@ -138,8 +141,7 @@ class Batches:
         return (
             (chunk.endpoint, chunk.model) == (endpoint, model)
             and len(chunk.leases) < most
-            and chunk.size + size <= vendor.bytes * _SHARE
-            and (vendor.tokens is None or (chunk.size + size) / 4 <= vendor.tokens * _SHARE)
+            and has_room(vendor, chunk.size + size)
         )
 
     async def _reserved(self, request: Request) -> Hold:
@@ -184,6 +186,13 @@ class Batches:
         for hold in chunk.holds:
             self._till.lose(hold)  # charged in full until its result is here
         self._tickets.show(ticket)
+
+    async def bring(self) -> None:
+        """Make tickets of the results that were brought."""
+        for part in self._with.parts:
+            ticket = replace(part.ticket, lane=self._with.lane, rows=part.lines, asked=self._executor.clock())
+            await self._journal.plan(ticket, part.leases())
+            self._tickets.show(ticket)
 
     async def carry(self) -> None:
         """Carry all tickets on until `halt`; what goes wrong ends the run, and tickets stay as they were committed."""

@@ -6,6 +6,15 @@ from pathlib import Path
 from batchrun.engine.till import Hold
 from batchrun.journal import Lease
 from batchrun.lanes.results import digest
+from batchrun.lanes.shapes import Vendor
+
+SHARE = 0.9
+"""Of a vendor's limits that a chunk may have: what it counts may be a little more than what is counted here."""
+
+
+def has_room(vendor: Vendor, size: int) -> bool:
+    """Whether so many bytes of requests are within what a batch of this vendor takes."""
+    return size <= vendor.bytes * SHARE and (vendor.tokens is None or size / 4 <= vendor.tokens * SHARE)
 
 
 class Chunk:

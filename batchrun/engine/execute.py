@@ -24,7 +24,7 @@ from batchrun.engine.steer import handler
 from batchrun.engine.till import tariff_of
 from batchrun.engine.window import selection
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
-from batchrun.events import POST_ONLY, Emit, Event, Notice, RowFinished, RunEnded, RunStarted
+from batchrun.events import IMPORT_ONLY, POST_ONLY, Emit, Event, Notice, RowFinished, RunEnded, RunStarted
 from batchrun.journal import Reader
 from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.shapes import SHAPES, vendor
@@ -117,10 +117,11 @@ async def _sent(
     prepared: Prepared, access: Access | None, emit: Emit, at_hand: Callable[[Run], None], stream: BinaryIO | None
 ) -> tuple[Ending, Run]:
     async with connected(prepared.plan, access, simulator_of(prepared)) as client:
-        await asyncio.to_thread(_paired, prepared, sending=access is not None)
+        sending = access is not None or prepared.wish is Wish.IMPORT
+        await asyncio.to_thread(_paired, prepared, sending=sending)
         lane = prepared.journal.lane(prepared.plan.base_url, prepared.plan.api_key_env, prepared.plan.model)
         prepared.journal.start()
-        batching = None if client is None else batching_of(prepared, client, lane.id)
+        batching = batching_of(prepared, client, lane.id)
         rows_out = None
 
         def heard(event: Event) -> None:
@@ -192,7 +193,7 @@ def _started(prepared: Prepared, client: Client | None, to_send: int | None) -> 
     plan, loop = prepared.plan, asyncio.get_running_loop()
     host = "the simulated provider" if plan.simulated else client and client.describe()
     if client is None:
-        host = POST_ONLY
+        host = IMPORT_ONLY if prepared.wish is Wish.IMPORT else POST_ONLY
     price = None if plan.model is None else tariff_of(plan).of(plan.model)
     return RunStarted(
         run=prepared.run.id,
@@ -213,13 +214,16 @@ def simulator_of(prepared: Prepared) -> sim.Settings:
     return replace(prepared.simulator, state=str(batch_folder(prepared.run) / "provider"))
 
 
-def batching_of(prepared: Prepared, client: Client, lane: int) -> Batching | None:
-    """What the run's batches are made with; None where it has none and makes none."""
+def batching_of(prepared: Prepared, client: Client | None, lane: int) -> Batching | None:
+    """What the run's batches are made with; None where it has none and makes none. Without a client, results that were
+    brought are taken in."""
     plan = prepared.plan
+    if client is None and prepared.wish is not Wish.IMPORT:
+        return None
     if not plan.batch and not any(ticket.state in OPEN for ticket in prepared.journal.tickets):
         return None
     found = vendor(plan.dialect, plan.batches)
-    calls = client.calls(SHAPES[found.shape].key_header)
+    calls = None if client is None else client.calls(SHAPES[found.shape].key_header)
     folder = batch_folder(prepared.run)
     return Batching(
         executor=BatchExecutor(
@@ -232,9 +236,10 @@ def batching_of(prepared: Prepared, client: Client, lane: int) -> Batching | Non
         run=prepared.run.id,
         lane=lane,
         folder=folder,
-        sending=plan.batch,
+        sending=plan.batch and prepared.wish is not Wish.IMPORT,
         first=plan.batch_first,
         wish=prepared.wish,
+        parts=prepared.parts,
     )
 
 
@@ -267,6 +272,9 @@ def _settled(ending: Ending, totals: Totals, prepared: Prepared, *, sending: boo
     """The ending with the account in view: failed rows, and the check that nothing has vanished."""
     if ending.exit_code is not ExitCode.OK:
         return ending
+    if prepared.wish is Wish.IMPORT and something_pending(totals):
+        left = totals.pending + totals.unknown + totals.in_batches
+        return Ending(ExitCode.WAITING, f"{counted(left)} without a result yet", notes=ending.notes)
     plan = prepared.plan
     whole = plan.limit is None and plan.sample is None and prepared.only is None and sending
     whole = whole and prepared.wish is not Wish.CANCEL

@@ -1,7 +1,7 @@
 """From a run that has a journal to one that is ready to go on; neither input nor prompt file is read.
 
-`prepare_resume` is for sending what is left, `prepare_post` for replies that the journal already has. Everything
-happens before the first call, blocks, and refuses rather than guesses.
+`prepare_resume` is for sending what is left, `prepare_post` for replies that the journal already has, `prepare_import` for
+results that were brought. Everything happens before the first call, blocks, and refuses rather than guesses.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from batchrun import post, registry, rows
+from batchrun.engine.batches import Wish
 from batchrun.engine.chosen import cause_of, positions_of
 from batchrun.engine.guard import check_pending
 from batchrun.engine.heap import keep_what_rows_take
+from batchrun.engine.result_files import bring
 from batchrun.engine.reuse import borrow, lender, unfinished
 from batchrun.engine.start import Prepared, checker_of, renderer_of, restrict, simulator_of
 from batchrun.engine.till import tariff_of
@@ -72,6 +74,23 @@ def prepare_post(reference: str, flags: dict[str, Any]) -> tuple[Prepared, Gathe
             raise RefusedError(f"run {prepared.run.id} has no post-processing", "name a function: --post FILE.py:name")
         journal.amend(replace(journal.meta, plan=plan_to_json(prepared.plan)))
         journal.reopen_replies()
+        undo.pop_all()
+    return prepared, gathered
+
+
+def prepare_import(reference: str, flags: dict[str, Any], files: Sequence[str]) -> tuple[Prepared, Gathered]:
+    """A journaled run, locked, that takes in what these result files bring; nothing will be sent.
+
+    Their tokens are charged at the prices of a batch. Raises as `prepare_resume`, and RefusedError for a file that cannot
+    be read.
+    """
+    with ExitStack() as undo:
+        prepared, gathered = _opened(reference, flags, undo)
+        prepared.plan = replace(prepared.plan, batch=True)
+        prepared.wish = Wish.IMPORT
+        brought = bring(prepared.run, prepared.journal, files)
+        prepared.parts, prepared.news = brought.parts, brought.news
+        tariff_of(prepared.plan).of(prepared.plan.model)
         undo.pop_all()
     return prepared, gathered
 

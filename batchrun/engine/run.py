@@ -170,10 +170,11 @@ class Run:
 
         What a batch did not answer is pending in the journal when it is settled, and is handed out again from there.
         """
+        await batches.bring()
         carrying = self._loop.create_task(batches.carry())
         sends = batches.wish is not Wish.CANCEL
         detaches = self._plan.batch_detach and batches.wish is Wish.GO_ON
-        if batches.wish is not Wish.GO_ON:
+        if batches.wish in (Wish.CANCEL, Wish.FINISH_LIVE):
             await batches.end_early()
         if detaches:
             batches.look_now()

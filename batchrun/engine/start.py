@@ -20,6 +20,7 @@ from batchrun.engine.export import reserved
 from batchrun.engine.guard import guarded
 from batchrun.engine.heap import keep_what_rows_take
 from batchrun.engine.intake import Problems, checked, tell_rows, tell_whole
+from batchrun.engine.result_files import Part
 from batchrun.engine.reuse import borrow, lender, unfinished
 from batchrun.engine.segment_checks import RowChecks, check_named, row_checks
 from batchrun.engine.till import tariff_of
@@ -52,7 +53,7 @@ class Prepared:
     `renderer` and `checker` are those of the plan; `simulator` is what the embedded provider is told to be. `only`
     are the positions of the rows to send where it is not all of them; a run that is `tried` writes no output. `made` is
     whether this command made the journal, `news` what the faces have not been told of the preparation, `wish` what is to
-    become of batches that are open.
+    become of batches that are open, `parts` are results that were brought.
     """
 
     run: RunFile
@@ -67,6 +68,7 @@ class Prepared:
     tried: bool = False
     news: str | None = None
     wish: Wish = Wish.GO_ON
+    parts: Sequence[Part] = ()
 
     def close(self, exit_code: int | None = None) -> None:
         """Let go of the journal and the run."""
@@ -119,6 +121,7 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
         if (said := borrow(prepared.journal, other, plan)) is not None:
             emit(Notice(said, time.monotonic()))
         tariff_of(plan).of(plan.model)  # now, since the first look takes long
+        only = () if plan.limit == 0 else only
         restrict(prepared, only)
         prepared.tried = only is not None
         undo.pop_all()

@@ -11,9 +11,15 @@ from batchrun.models import Ticket
 
 
 class Tickets:
-    """All tickets by number. `most` are the rows that a new one may have. One event loop, no threads."""
+    """All tickets by number; those in the states `carried` are carried on.
 
-    def __init__(self, executor: BatchExecutor, journal: Journal, emit: Emit, most: int) -> None:
+    `most` are the rows that a new one may have. One event loop, no threads.
+    """
+
+    def __init__(
+        self, executor: BatchExecutor, journal: Journal, emit: Emit, most: int, carried: frozenset[State] = OPEN
+    ) -> None:
+        self._carried = carried
         self._executor = executor
         self._journal = journal
         self._emit = emit
@@ -28,7 +34,7 @@ class Tickets:
     @property
     def open(self) -> list[Ticket]:
         """Those that are carried on, in order."""
-        return [ticket for ticket in self._all.values() if ticket.state in OPEN]
+        return [ticket for ticket in self._all.values() if ticket.state in self._carried]
 
     @property
     def any(self) -> bool:

@@ -101,6 +101,7 @@ class Way:
         self._health = Health(fitted=stations.journal.totals.done > 0)
         self.passed = self._health.passed  # also in earlier sessions
         client = stations.client
+        self.mask = str if client is None else client.mask
         self.outage = None if client is None else Outage(stations.gate, client, gone=self._gone)
         self.meanings = Meanings(plan.dialect, plan.answers)
         self._policy = Policy(
@@ -335,9 +336,8 @@ class Way:
 
     def _record(self, job: Job, judged: Judged, exchange: Exchange, verdict: Verdict) -> "asyncio.Future[None]":
         """Into the journal's queue first, then told; the outcome that follows is committed after it."""
-        assert self._at.client is not None
         cost, tokens, bill = job.charge
-        end = end_of(judged, exchange, verdict, self._at.client.mask)
+        end = end_of(judged, exchange, verdict, self.mask)
         end = end._replace(cost=cost, charged_tokens=tokens, bill=bill)
         body = exchange.body.decode() if judged.reply is not None else None
         stored = self._at.journal.end(job.row.seq, job.number, end, body, job.lease)

@@ -39,6 +39,7 @@ from batchrun.journal.records import (
     Sample,
     Session,
     Spent,
+    Standing,
     TierShare,
     Wanted,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "Sample",
     "Session",
     "Spent",
+    "Standing",
     "TierShare",
     "Wanted",
     "delete",

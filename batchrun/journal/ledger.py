@@ -18,8 +18,17 @@ from batchrun.journal.intake import FirstIntake, transaction
 from batchrun.journal.pages import Page
 from batchrun.journal.queries import sql
 from batchrun.journal.reader import Reader, read_meta
-from batchrun.journal.records import Charged, Drift, End, IntakeRow, Lane, Lease, Meta
-from batchrun.journal.window import answered, count_pending, failed, following, pending, rows_in_batch, tickets
+from batchrun.journal.records import Charged, Drift, End, IntakeRow, Lane, Lease, Meta, Standing
+from batchrun.journal.window import (
+    answered,
+    count_pending,
+    failed,
+    following,
+    pending,
+    rows_in_batch,
+    standings,
+    tickets,
+)
 from batchrun.journal.writer import Done, Writer
 from batchrun.models import Lent, Outcome, Pending, Ticket, Totals
 
@@ -318,21 +327,21 @@ class Journal:
         with self._window_guard, database.translated(self.path):
             return tickets(self._reading())
 
-    def in_batch(self, ticket: int, rows: Sequence[int]) -> list[tuple[Pending, Lease]]:
-        """Those of these rows whose open attempt is in this ticket, with it."""
+    def in_batch(self, ticket: int | None, rows: Sequence[int]) -> list[tuple[Pending, Lease]]:
+        """Those of these rows whose open attempt is in this ticket, with it; None: in any."""
         with self._window_guard, database.translated(self.path):
             return rows_in_batch(self._reading(), ticket, rows)
+
+    def standings(self, rows: Sequence[int]) -> dict[int, Standing]:
+        """Where these rows stand, those that there are."""
+        with self._window_guard, database.translated(self.path):
+            return standings(self._reading(), rows)
 
     def leases(self, ticket: int, after: int = 0, limit: int = 1000) -> list[Lease]:
         """The open attempts in a ticket, behind the row `after`, by row."""
         with self._window_guard, database.translated(self.path):
             found = self._reading().execute(sql("leases_of_ticket"), (ticket, after, limit)).fetchall()
             return [Lease(*lease) for lease in found]
-
-    def next_number(self, row: int) -> int:
-        """The number of the next attempt of a row."""
-        with self._window_guard, database.translated(self.path):
-            return self._reading().execute(sql("last_number"), (row,)).fetchone()[0] + 1
 
     def end(self, row: int, number: int, end: End, body: str | None = None, lease: Lease | None = None) -> Done:
         """Record how an attempt ended; `body` is the exact text of a reply, None where none came.

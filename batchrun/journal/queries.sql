@@ -208,8 +208,16 @@ ORDER BY position LIMIT ?
 SELECT rows.seq, position, line, rows.key, text,
        EXISTS (SELECT 1 FROM twins WHERE twins.twin = rows.seq AND twins.reply IS NULL), a.number, a.cost, a.charged_tokens
 FROM json_each(?) AS wanted CROSS JOIN rows ON rows.seq = wanted.value
-CROSS JOIN attempts AS a ON a.row = rows.seq AND a.ended IS NULL AND a.ticket = ?
+CROSS JOIN attempts AS a ON a.row = rows.seq AND a.ended IS NULL AND a.ticket = ifnull(?, a.ticket)
 WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq) ORDER BY rows.seq
+
+-- name: standings
+SELECT rows.seq, position, {state_of_row}, ifnull((SELECT max(number) FROM attempts WHERE attempts.row = rows.seq), 0)
+FROM json_each(?) AS wanted CROSS JOIN rows ON rows.seq = wanted.value LEFT JOIN outcomes AS o ON o.row = rows.seq
+
+-- name: answers_of_rows
+SELECT a.row, body, excerpt FROM json_each(?) AS wanted CROSS JOIN attempts AS a ON a.row = wanted.value
+LEFT JOIN replies ON replies.id = a.reply WHERE body IS NOT NULL OR excerpt IS NOT NULL
 
 -- name: leases_of_ticket
 SELECT row, number, cost, charged_tokens FROM attempts INDEXED BY attempts_in_batches
@@ -217,9 +225,6 @@ WHERE ticket = ? AND ended IS NULL AND row > ? ORDER BY row LIMIT ?
 
 -- name: worst_of_ticket
 SELECT sum(cost) FROM attempts INDEXED BY attempts_in_batches WHERE ticket = ? AND ended IS NULL
-
--- name: last_number
-SELECT ifnull(max(number), 0) FROM attempts WHERE row = ?
 
 -- name: answered_rows
 SELECT {pending_columns}, EXISTS (SELECT 1 FROM twins AS other WHERE other.twin = rows.seq AND other.reply IS NULL),

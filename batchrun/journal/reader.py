@@ -165,6 +165,11 @@ class Reader:
         with database.translated(self.path):
             return window.tickets(self._connection)
 
+    def pending(self, after: int) -> window.Page:
+        """A page of rows to be sent, behind the position `after`, as `Journal.pending` has it."""
+        with database.translated(self.path):
+            return window.pending(self._connection, after, PAGE, None)
+
     def worst_of(self, ticket: int) -> int | None:
         """What the open rows of a ticket may cost at worst, in picodollars; None where none is open or no price known."""
         return self._each(lambda row: row[0], sql("worst_of_ticket"), ticket)[0]

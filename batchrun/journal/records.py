@@ -260,6 +260,16 @@ class Lease(NamedTuple):
     tokens: int
 
 
+class Standing(NamedTuple):
+    """Where a row stands: its place in the input (None: not in it any more), the number of its last attempt, and what its
+    attempts brought, as the body of a reply and the excerpt of what was none."""
+
+    position: int | None
+    state: State
+    number: int
+    answers: tuple[tuple[str | None, str | None], ...]
+
+
 class Lane(NamedTuple):
     """Where attempts are sent; `learned` is JSON about its limits from earlier sessions, None where there is none."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from batchrun.journal.pages import Found, Page, page
 from batchrun.journal.queries import sql
-from batchrun.journal.records import Lease
+from batchrun.journal.records import Lease, Standing
 from batchrun.models import History, Lent, Outcome, Pending, State, Ticket
 
 _WINDOW = sql("pending_rows")
@@ -71,8 +71,10 @@ def following(connection: sqlite3.Connection, leader: int, source: int, after: i
     return Page(found, full=full or len(rows) == limit or count < len(rows))
 
 
-def rows_in_batch(connection: sqlite3.Connection, ticket: int, rows: Iterable[int]) -> list[tuple[Pending, Lease]]:
-    """Those of these rows whose open attempt is in this ticket, with what is known of them before it."""
+def rows_in_batch(
+    connection: sqlite3.Connection, ticket: int | None, rows: Iterable[int]
+) -> list[tuple[Pending, Lease]]:
+    """Those of these rows whose open attempt is in this ticket, or in any, with what is known of them before it."""
     found: list[tuple[Any, ...]] = connection.execute(sql("rows_in_batch"), (dumps(list(rows)), ticket)).fetchall()
     known, _ = _histories(connection, [row[0] for row in found])
     return [
@@ -82,6 +84,18 @@ def rows_in_batch(connection: sqlite3.Connection, ticket: int, rows: Iterable[in
         )
         for seq, position, line, key, text, awaited, number, cost, tokens in found
     ]
+
+
+def standings(connection: sqlite3.Connection, rows: Iterable[int]) -> dict[int, Standing]:
+    """Where these rows stand, those that there are."""
+    wanted = dumps(list(rows))
+    answers: dict[int, list[tuple[str | None, str | None]]] = {}
+    for row, body, excerpt in connection.execute(sql("answers_of_rows"), (wanted,)):
+        answers.setdefault(row, []).append((body, excerpt))
+    return {
+        row: Standing(position, State(state), number, tuple(answers.get(row, ())))
+        for row, position, state, number in connection.execute(sql("standings"), (wanted,))
+    }
 
 
 def tickets(connection: sqlite3.Connection) -> list[Ticket]:

@@ -32,7 +32,7 @@ from batchrun.lanes.shapes import (
     json_objects,
     wire_id,
 )
-from batchrun.lanes.states import State, detailed
+from batchrun.lanes.states import State, detailed, is_brought
 from batchrun.models import Exchange, Ticket
 
 LOOKS = (0.0, 5.0, 20.0, 60.0)
@@ -72,12 +72,13 @@ class BatchExecutor:
     """Carries out tickets by one vendor's batches.
 
     `folder` holds files on their way; `clock` gives Unix seconds; `scale` shortens every wait, for a simulated provider.
+    Without `calls` it only reads results that are in the folder.
     """
 
     def __init__(  # noqa: PLR0913  what it works with, each by name
         self,
         vendor: Vendor,
-        calls: Calls,
+        calls: Calls | None,
         *,
         run: str,
         folder: Path,
@@ -88,7 +89,7 @@ class BatchExecutor:
         self.shape: OpenAIShape = SHAPES[vendor.shape](vendor)
         self.clock = clock
         self.scale = scale
-        self._calls = calls
+        self._wire = calls
         self._run = run
         self._folder = folder
         self._visible = set[str]()
@@ -403,12 +404,18 @@ class BatchExecutor:
 
     def results(self, ticket: Ticket) -> Results:
         """What the lines of both files say."""
-        return Results([self.path(ticket, "output"), self.path(ticket, "error")], self.shape, self._run)
+        shape = OpenAIShape(self.vendor) if is_brought(ticket) else self.shape
+        return Results([self.path(ticket, "output"), self.path(ticket, "error")], shape, self._run)
 
     def clean(self, ticket: Ticket) -> None:
         """Remove the files of a ticket that is settled."""
         for kind in ("requests", "output", "error"):
             self.path(ticket, kind).unlink(missing_ok=True)
+
+    @property
+    def _calls(self) -> Calls:
+        assert self._wire is not None, "results alone are read"
+        return self._wire
 
     async def _call(self, calling: Calling) -> Exchange:
         return await self._calls.call(calling.method, calling.path, calling.body, headers=self.shape.headers)

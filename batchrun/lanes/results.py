@@ -1,4 +1,8 @@
-"""Files of a batch: what the lines of its results say, and which rows the lines of its requests are of. Blocks."""
+"""Files of a batch: what the lines of its results say, and which rows the lines of its requests are of. Blocks.
+
+Results that a user brings are of OpenAI's shape (that of vLLM's `run-batch` and of Mistral too) or of Anthropic's, whose lines
+have a `result`; they are kept in OpenAI's.
+"""
 
 import hashlib
 import json
@@ -6,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchrun.lanes.executor import Completion
-from batchrun.lanes.shapes import OpenAIShape, parse_wire_id, parsed
+from batchrun.lanes.executor import Came, Completion
+from batchrun.lanes.shapes import SHAPES, OpenAIShape, json_object, parse_wire_id, parsed, vendor
 
 LINES = 1000
 """Lines of results that are handed over together."""
@@ -46,6 +50,38 @@ def _lines(files: Sequence[Path]) -> Iterator[Mapping[str, Any]]:
         if path.exists():
             with path.open("rb") as stream:
                 yield from parsed(iter(stream))
+
+
+def brought(path: Path, run: str) -> Iterator[Completion | bool]:
+    """What each line of a file says of a row of this run; True for a line of others, False for one that is not whole."""
+    openai, anthropic = (SHAPES[name](vendor("any")) for name in ("openai", "anthropic"))
+    with path.open("rb") as stream:
+        for text in stream:
+            if not text.strip():
+                continue
+            try:
+                line = json_object(json.loads(text))
+            except ValueError:
+                yield False
+                continue
+            place = parse_wire_id(run, line.get("custom_id"))
+            shape = anthropic if "result" in line else openai
+            yield True if place is None else shape.completion(line, *place)
+
+
+def result_line(custom_id: str, completion: Completion) -> bytes:
+    """A completion as a line of OpenAI's results."""
+    line = b'{"custom_id":%b,' % json.dumps(custom_id).encode()
+    if completion.came in (Came.REPLY, Came.FAILURE):
+        try:
+            json.loads(completion.body)
+            body = completion.body
+        except ValueError:
+            body = json.dumps(completion.body.decode("utf-8", "replace")).encode()
+        return line + b'"response":{"status_code":%d,"body":%b},"error":null}\n' % (completion.status, body)
+    code = "batch_expired" if completion.came is Came.GONE else "no_answer"
+    error = json.dumps({"code": code, "message": completion.said}, ensure_ascii=False).encode()
+    return line + b'"response":null,"error":%b}\n' % error
 
 
 def count_lines(path: Path) -> int:

@@ -61,6 +61,11 @@ def main_of(ticket: Ticket) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def is_brought(ticket: Ticket) -> bool:
+    """Whether its results were brought by the user, and nothing was submitted for it."""
+    return "brought" in json_object(json.loads(ticket.detail))
+
+
 def detailed(ticket: Ticket, **changes: Any) -> str:
     """The detail of a ticket with these members changed."""
     return json.dumps({**json_object(json.loads(ticket.detail)), **changes}, ensure_ascii=False)

@@ -8,7 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,13 +43,14 @@ OF_PROFILES = {
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
     """One `batchrun.toml`: its options by name (underscores), its profile tables by profile name, its `[app]` table, its
-    `[[answers]]`."""
+    `[[answers]]`, its `[batches.DIALECT]` tables by dialect."""
 
     path: Path
     options: Mapping[str, Any]
     profiles: Mapping[str, Mapping[str, Any]]
     app: Mapping[str, Any]
     answers: tuple[Mapping[str, Any], ...] = ()
+    batches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
 
 
 def user_file() -> Path:
@@ -94,6 +95,7 @@ def _read(path: Path, known: frozenset[str] | None, *, trusted: bool) -> ConfigF
     profiles = _tables(table.pop("profiles", {}), f"profiles in {path}")
     app = _app(table.pop("app", {}), path)
     answers = _answers(table.pop("answers", []), path)
+    batches = _batches(table.pop("batches", {}), path)
     if known is None:
         options = _plain({key: value for key, value in table.items() if key in ("runs_dir", "runs-dir")}, path)
     else:
@@ -106,7 +108,7 @@ def _read(path: Path, known: frozenset[str] | None, *, trusted: bool) -> ConfigF
     if "post" in options:
         options["post"] = _functions(options["post"], path, trusted=trusted)
     own_profiles = {name: _profile(name, own, path, trusted) for name, own in profiles.items()}
-    return ConfigFile(path, options, own_profiles, app, answers)
+    return ConfigFile(path, options, own_profiles, app, answers, batches)
 
 
 def app_settings() -> dict[str, Any]:
@@ -145,6 +147,21 @@ def _answers(lines: Any, path: Path) -> tuple[Mapping[str, Any], ...]:
                 f"[[answers]] {number} of {path}: {error}", "docs/configuration.md has an example"
             ) from None
     return own
+
+
+def _batches(value: Any, path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """What the user says of vendors' batches, by dialect, in the form of `providers/batches.toml`."""
+    tables = _tables(value, f"batches in {path}")
+    if tables:
+        from batchrun.lanes.shapes import check_vendor  # noqa: PLC0415  only where there are such tables
+
+        for dialect, own in tables.items():
+            try:
+                check_vendor(own)
+            except ValueError as error:
+                where = f"[batches.{dialect}] of {path}"
+                raise RefusedError(f"{where}: {error}", "docs/batch.md has an example") from None
+    return tables
 
 
 def _options(table: Mapping[str, Any], known: frozenset[str], path: Path) -> dict[str, Any]:

@@ -46,7 +46,7 @@ OPTIONS: tuple[Option, ...] = (
     _value(_INPUT, "--sheet sheet", "NAME|N", "The sheet of an Excel workbook [default: the first that is not hidden]."),
     _value(_INPUT, "--encoding encoding", "NAME", "The encoding of text that is not UTF-8, such as cp1252 or utf-16."),
     _value(_INPUT, "--path path", "NAME", "The list of rows inside a JSON object, such as data or data.items."),
-    _value(_INPUT, "--limit limit", "N", "Send only the first N rows."),
+    _value(_INPUT, "--limit limit", "N", "Send only the first N rows; 0 takes the rows in and sends nothing."),
     _value(_INPUT, "--sample sample", "N", "Send only N rows from all over the input."),
     _value(_INPUT, "--existing existing", "WHICH", "Translations that a document has already: keep, fuzzy or all [default: keep].", choices=("keep", "fuzzy", "all")),
     _value(_INPUT, "--target-language target_language", "CODE", "What a document is translated into [default: the variable language]."),

@@ -127,6 +127,7 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
         **_output(gathered, facts, prompt),
         **_provider(settings, profile),
         answers=gathered.answers,
+        batches=gathered.batches,
         **{name: getattr(settings, name) for name in _LIMITS if name not in ("fail_on", "check")},
         fail_on=_fail_on(gathered, facts),
         check=_checks(settings, prompt),
@@ -332,7 +333,7 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
         changes["headers"] = gathered.settings.headers
     changes["dialect"] = gathered.profile.dialect_at(changes.get("base_url", plan.base_url))
     changes["requests"] = gathered.profile.takes_at(changes.get("base_url", plan.base_url))
-    changes["answers"] = gathered.answers
+    changes["answers"], changes["batches"] = gathered.answers, gathered.batches
     return replace(plan, **changes)
 
 

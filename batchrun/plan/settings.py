@@ -250,7 +250,7 @@ class Settings(BaseSettings):
     max_wait: Duration | None = None
     give_up_after: Duration = 600.0
     stop_after: Duration | None = None
-    limit: Annotated[int, BeforeValidator(_count(1))] | None = None
+    limit: Annotated[int, BeforeValidator(_count(0))] | None = None
     sample: Annotated[int, BeforeValidator(_count(1))] | None = None
     skip_invalid: bool = False
     blank: Annotated[Blank, BeforeValidator(_blank)] | None = None

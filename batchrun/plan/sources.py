@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,12 +48,14 @@ class Layer:
 @dataclass(frozen=True, slots=True)
 class Gathered:
     """The settings, the profile they name, and for every option that was set the source that set it; of a table also
-    for every entry, as `set.language`. `answers` are the lines `[[answers]]` of the files, the nearer file's first."""
+    for every entry, as `set.language`. `answers` are the lines `[[answers]]` of the files, the nearer file's first,
+    `batches` their tables `[batches.DIALECT]` by dialect."""
 
     settings: Settings
     profile: Profile
     sources: Mapping[str, str]
     answers: tuple[Mapping[str, Any], ...] = ()
+    batches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
 
     def typed(self, option: str) -> bool:
         """Whether the option was given for this very command: by a flag or a `BATCHRUN_*` variable."""
@@ -72,7 +74,8 @@ def gather(flags: Mapping[str, Any], folder: Path | None = None) -> Gathered:
     settled = settle(layers)
     merged, sources = merge(settled)
     answers = tuple(line for file in files for line in file.answers)
-    gathered = Gathered(validate(merged, settled), profile, sources, answers)
+    batches = {name: own for file in reversed(files) for name, own in file.batches.items()}
+    gathered = Gathered(validate(merged, settled), profile, sources, answers, batches)
     _check(gathered, settled)
     return gathered
 

@@ -5,8 +5,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from batchrun.display import printable
+from batchrun.display import counted, printable
 from batchrun.engine.export import RecordWriter, columns_of, error_line, replaced, storing, to_write, write_output
+from batchrun.engine.request_files import write_requests
 from batchrun.errors import RefusedError
 from batchrun.journal import Reader, Result
 from batchrun.models import State
@@ -49,6 +50,27 @@ def export_run(run: RunFile, *, output: str | None, format: str | None, failed: 
         for path in (exported.output, exported.errors):
             if path is not None:
                 _wrote(str(path))
+
+
+def export_requests(run: RunFile, folder: str, **others: object) -> None:
+    """Request files of the rows that are pending, and what to do with them. Raises RefusedError, StorageError."""
+    if any(others.values()):
+        raise RefusedError("--batch-requests writes requests alone", "leave the other options out")
+    written = write_requests(run, Path(folder))
+    for each in written:
+        _wrote(f"{each.path} ({counted(each.rows)}, {each.size:,} bytes)")
+    with Reader.open(run.path) as reader:
+        totals = reader.totals
+    if totals.in_batches:
+        print(f"batchrun: without {counted(totals.in_batches)} in batches at the provider", file=sys.stderr)
+    if not written:
+        print("batchrun: nothing to write: no row is pending", file=sys.stderr)
+        return
+    print(
+        f"batchrun: the rows stay pending, and `batchrun resume` would send them too; take the results in with: "
+        f"batchrun import {run.reference} FILE…",
+        file=sys.stderr,
+    )
 
 
 def write_page(page: bytes, output: str) -> None:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from batchrun.display import counted, printable
 from batchrun.engine.outlet import text_outlet, waited_for
 from batchrun.events import (
+    IMPORT_ONLY,
     POST_ONLY,
     AttemptEnded,
     AttemptStarted,
@@ -352,6 +353,8 @@ def started(event: RunStarted) -> str:
     totals = event.totals
     left = totals.pending + totals.unknown if event.to_send is None else event.to_send
     rows = f"{left:,} of {counted(totals.rows)}" if left != totals.rows else counted(left)
+    if event.host == IMPORT_ONLY:
+        return printable(f"run {event.run}: taking results in; no requests", 500)
     if event.host == POST_ONLY:
         return printable(f"run {event.run}: post-processing {rows}; no requests", 500)
     model = f", model {event.model}" if event.model and event.model != "simulated" else ""

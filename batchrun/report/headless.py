@@ -17,7 +17,7 @@ from batchrun.display import counted, printable
 from batchrun.engine.batches import Wish
 from batchrun.engine.ending import HASTY, Ending
 from batchrun.engine.execute import execute, pilot
-from batchrun.engine.going_on import prepare_post, prepare_resume
+from batchrun.engine.going_on import prepare_import, prepare_post, prepare_resume
 from batchrun.engine.outlet import UnreadError
 from batchrun.engine.outlook import Foretold, foretold, outlook, outlook_after
 from batchrun.engine.rehearsal import rehearse
@@ -105,7 +105,17 @@ def go_on(  # noqa: PLR0913  what is to be sent again, each by name
 
 def post(reference: str, flags: dict[str, Any], prepare_log: Callable[[Gathered], None]) -> ExitCode:
     """The replies of a journaled run through other functions, and its output again. Raises BatchrunError."""
-    prepared, gathered = prepare_post(reference, flags)
+    return _without_calls(*prepare_post(reference, flags), prepare_log)
+
+
+def take_in(
+    reference: str, flags: dict[str, Any], files: Sequence[str], prepare_log: Callable[[Gathered], None]
+) -> ExitCode:
+    """What result files bring of a journaled run, and its output again. Raises BatchrunError."""
+    return _without_calls(*prepare_import(reference, flags, files), prepare_log)
+
+
+def _without_calls(prepared: Prepared, gathered: Gathered, prepare_log: Callable[[Gathered], None]) -> ExitCode:
     try:
         prepare_log(gathered)
         headless = Headless(gathered.settings)

@@ -1,0 +1,108 @@
+"""Request files of a run's pending rows, to be submitted by hand. The journal stays as it is, and the rows pending."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from batchrun.engine.chunks import SHARE, has_room
+from batchrun.engine.digests import Digests
+from batchrun.engine.files_out import replaced, storing
+from batchrun.engine.start import renderer_of
+from batchrun.engine.till import named_in
+from batchrun.journal import Reader
+from batchrun.lanes.shapes import SHAPES, vendor, wire_id
+from batchrun.models import Pending, Request
+from batchrun.plan import Plan, plan_from_json
+from batchrun.plan.blanks import copied
+from batchrun.plan.rendering import prompt_of, spelling_of
+from batchrun.prompts import request_digest
+from batchrun.registry import RunFile
+from batchrun.rows import restore
+
+
+class Written(NamedTuple):
+    """A file of requests."""
+
+    path: Path
+    rows: int
+    size: int
+
+
+def write_requests(run: RunFile, folder: Path) -> list[Written]:
+    """Requests of the rows that are pending, as files within the limits of the vendor's batches, one endpoint and one model
+    each. Files of an earlier call that are not written again are removed. Raises StorageError.
+    """
+    with Reader.open(run.path) as reader, storing(folder):
+        plan = plan_from_json(reader.meta.plan)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = _Files(plan, run.id, folder)
+        with closing(files):
+            for row, request in _pending(plan, reader):
+                files.add(row, request)
+    names = {each.path for each in files.written}
+    for path in folder.glob(f"{run.id}-*.jsonl"):
+        if path not in names:
+            path.unlink()
+    return files.written
+
+
+def _pending(plan: Plan, reader: Reader) -> Iterator[tuple[Pending, Request]]:
+    """Rows that are to be sent, with their requests: of equal ones the first, where they are sent once."""
+    renderer, blanks, met = renderer_of(plan, prompt_of(plan)), copied(plan), Digests()
+    after = 0
+    while page := reader.pending(after):
+        for row in page:
+            restored = restore(row.line, row.key, row.text)
+            if blanks.is_blank(restored.fields):
+                continue
+            request = renderer.render(restored)
+            if not (plan.dedupe and met.add(int(request_digest(request)[:16], 16))):
+                yield row, request
+        after = page[-1].position
+
+
+class _Files:
+    """Files of requests, open until all are whole: a row goes into the last one for its endpoint and model that has room."""
+
+    def __init__(self, plan: Plan, run: str, folder: Path) -> None:
+        self._vendor = vendor(plan.dialect, plan.batches)
+        shape = SHAPES[self._vendor.shape]
+        self._shape = (SHAPES["openai"] if shape.inline else shape)(self._vendor)
+        self._spelling = spelling_of(plan, prompt_of(plan))
+        self._run = run
+        self._folder = folder
+        self._open: dict[tuple[str, str], tuple[Path, BinaryIO, ExitStack, list[int]]] = {}
+        self._count = 0
+        self.written: list[Written] = []
+
+    def add(self, row: Pending, request: Request) -> None:
+        if self._spelling is not None:
+            request = self._spelling.apply(request)
+        line = self._shape.line(wire_id(self._run, row.seq, row.history.number + 1), request)
+        key = str(request.endpoint), named_in(request.body).model or ""
+        found = self._open.get(key)
+        if found is not None and not self._has_room(found[3], len(line)):
+            self._finish(key)
+            found = None
+        if found is None:
+            self._count += 1
+            path, stack = self._folder / f"{self._run}-{self._count:03}.jsonl", ExitStack()
+            found = self._open[key] = path, stack.enter_context(replaced(path)), stack, [0, 0]
+        _, stream, _, counts = found
+        stream.write(line)
+        counts[0] += 1
+        counts[1] += len(line)
+
+    def _has_room(self, counts: list[int], more: int) -> bool:
+        rows, size = counts
+        return rows < int(self._vendor.lines * SHARE) and has_room(self._vendor, size + more)
+
+    def _finish(self, key: tuple[str, str]) -> None:
+        path, _, stack, (rows, size) = self._open.pop(key)
+        stack.close()
+        self.written.append(Written(path, rows, size))
+
+    def close(self) -> None:
+        for key in list(self._open):
+            self._finish(key)
