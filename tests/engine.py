@@ -16,9 +16,10 @@ import orjson
 from batchrun.client import Client
 from batchrun.engine.batches import Batching
 from batchrun.engine.ending import Ending
+from batchrun.engine.lane import Member
 from batchrun.engine.run import Run
+from batchrun.engine.selection import selection
 from batchrun.engine.start import checker_of, renderer_of
-from batchrun.engine.window import selection
 from batchrun.events import AttemptEnded, AttemptStarted, Draining, Event, Notice, RowFinished, RowLost
 from batchrun.journal import IntakeRow, Journal, Meta, Reader, Record
 from batchrun.models import Endpoint, Exchange, Fault, Flag, Kind, Request, State, Totals
@@ -240,8 +241,8 @@ class Stage:
         lane = None if self.faults else journal.lane(*one)  # `faults` counts the commits of the run alone
         journal.start()
         try:
-            parts = wanted, journal, provider, renderer_of(wanted, prompt)
-            run = Run(*parts, checker=checker_of(wanted, prompt), emit=emit, lane=lane, batching=batching)  # type: ignore[arg-type]
+            parts = wanted, journal, [Member(wanted, provider, lane)], renderer_of(wanted, prompt)  # type: ignore[arg-type]
+            run = Run(*parts, checker=checker_of(wanted, prompt), emit=emit, batching=batching)
             runs.append(run)
             beside = asyncio.ensure_future(during(run)) if during is not None else None
             ending = await run.run()

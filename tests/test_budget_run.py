@@ -14,6 +14,7 @@ from waiting import PATIENCE
 
 from batchrun.engine.ending import Ending
 from batchrun.engine.guard import guarded
+from batchrun.engine.lane import Member
 from batchrun.engine.run import Run
 from batchrun.errors import ExitCode
 from batchrun.events import AttemptEnded, Event
@@ -102,7 +103,8 @@ class Provider:
 async def session(journal: Journal, plan: Plan, provider: Provider, heard: list[Event] | None = None) -> Ending:
     events = [] if heard is None else heard
     journal.start()
-    run = Run(plan, journal, provider, renderer_for(plan), checker=None, emit=events.append)  # type: ignore[arg-type]
+    members = [Member(plan, provider)]  # type: ignore[arg-type]
+    run = Run(plan, journal, members, renderer_for(plan), checker=None, emit=events.append)
     ending = await run.run()
     journal.stop(ending.exit_code)
     return ending

@@ -12,7 +12,7 @@ from engine import PLAN, WITH_SCHEMA, Provider, Stage, Story, exchange, fault, g
 
 from batchrun.engine.ending import Ending
 from batchrun.engine.run import TICK, Run
-from batchrun.engine.window import in_sample
+from batchrun.engine.selection import in_sample
 from batchrun.errors import ExitCode
 from batchrun.events import AttemptEnded, AttemptStarted, Draining, Event, LimitsChanged, Notice, RowFinished, Waiting
 from batchrun.journal import End, Journal, Reader

@@ -65,7 +65,8 @@ class BatchRows:
         now = self._loop.time()
         exchange = Exchange(completion.status, {}, completion.body, now, now, None, "", True)
         job.exchange = exchange
-        judged = judge(request, exchange, self._way.checker(job), self._way.meanings, self._way.mask)
+        lane = self._at.pool.first
+        judged = judge(request, exchange, self._way.checker(job), lane.meanings, lane.mask)
         hold = self._at.till.adopt(lease.cost, lease.tokens, named_in(request.body).model, TIER)
         judged = served(judged, TIER)
         job.charge = self._at.till.settle(hold, judged)

@@ -16,13 +16,14 @@ from batchrun.display import counted, printable
 from batchrun.engine.batches import Batching, Wish
 from batchrun.engine.ending import HASTY, Ending
 from batchrun.engine.export import Exported, write_output
+from batchrun.engine.lane import Member
 from batchrun.engine.outlet import LOOK_EVERY, UnreadError
 from batchrun.engine.rows_out import Patience, RowsOut
 from batchrun.engine.run import Run
+from batchrun.engine.selection import selection
 from batchrun.engine.start import Prepared
 from batchrun.engine.steer import handler
 from batchrun.engine.till import tariff_of
-from batchrun.engine.window import selection
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
 from batchrun.events import IMPORT_ONLY, POST_ONLY, Emit, Event, Notice, RowFinished, RunEnded, RunStarted
 from batchrun.journal import Reader
@@ -119,7 +120,8 @@ async def _sent(
     async with connected(prepared.plan, access, simulator_of(prepared)) as client:
         sending = access is not None or prepared.wish is Wish.IMPORT
         await asyncio.to_thread(_paired, prepared, sending=sending)
-        lane = prepared.journal.lane(prepared.plan.base_url, prepared.plan.api_key_env, prepared.plan.model)
+        plan = prepared.plan
+        lane = prepared.journal.lane(plan.base_url, plan.api_key_env, plan.model)
         prepared.journal.start()
         batching = batching_of(prepared, client, lane.id)
         rows_out = None
@@ -130,14 +132,13 @@ async def _sent(
                 rows_out.news.set()
 
         secrets = () if access is None or access.key is None else (access.key.value,)
-        parts = prepared.plan, prepared.journal, client, prepared.renderer
+        parts = plan, prepared.journal, [Member(plan, client, lane)], prepared.renderer
         run = Run(
             *parts,
             checker=prepared.checker,
             emit=heard,
             only=prepared.only,
             secrets=secrets,
-            lane=lane,
             batching=batching,
         )
         if prepared.plan.output == STREAM and stream is not None:

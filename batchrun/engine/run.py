@@ -7,34 +7,34 @@ are awaited up to a limit); or the journal fails (everything is abandoned at onc
 """
 
 import asyncio
-import contextlib
 import gc
-import json
 import logging
 import math
-from dataclasses import replace
+from collections.abc import Sequence
 
 from batchrun import retry
-from batchrun.client import Client
 from batchrun.engine.batch_rows import BatchRows
 from batchrun.engine.batches import Batches, Batching, Wish
 from batchrun.engine.ending import Ending
+from batchrun.engine.lane import Member
 from batchrun.engine.picture import Session, limits_event, sample_of
+from batchrun.engine.pool import Pool
 from batchrun.engine.posting import Posting
 from batchrun.engine.segment_checks import RowChecks
+from batchrun.engine.selection import selection
 from batchrun.engine.sending import groups_of
 from batchrun.engine.till import Till
 from batchrun.engine.way import Stations, Way
-from batchrun.engine.window import AHEAD, Train, Window, at_places, selection
+from batchrun.engine.window import AHEAD, Train, Window, at_places
 from batchrun.errors import BatchrunError, ExitCode, StorageError
 from batchrun.events import Draining, Emit, Going, Notice, Waiting, WaitReason
-from batchrun.journal import Journal, Lane
-from batchrun.limits import Gate, GateClosed, GateView, Limits
+from batchrun.journal import Journal
+from batchrun.limits import GateClosed, GateView, Limits
 from batchrun.models import Pending
 from batchrun.plan import Plan
 from batchrun.prompts import Renderer
 from batchrun.replies import Checker
-from batchrun.retry import Meaning, Next
+from batchrun.retry import Next
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +44,6 @@ SAMPLE_EVERY = 5.0
 """Seconds between samples of the run's state in the journal."""
 EARLY = frozenset({ExitCode.INTERRUPTED, ExitCode.BUDGET})
 """Ends before the time: of a run that has no row left by then they are none."""
-_SAID_BY_THE_PROVIDER = frozenset(
-    {WaitReason.THROTTLED, WaitReason.DOWN, WaitReason.LOADING, WaitReason.DOUBT, WaitReason.QUOTA}
-)
 SIGNALLED = frozenset({ExitCode.HANGUP, ExitCode.INTERRUPTED, ExitCode.TERMINATED})
 """Ends that somebody waits for."""
 
@@ -55,42 +52,39 @@ class Run:
     """One run over the pending rows of a journal. Make it inside the loop that runs it.
 
     `emit` is called in order, on the loop, and returns at once. Raises nothing for failures of rows, provider or
-    journal: `run` returns how it ended. Without a `client` nothing is sent: the run judges and post-processes the
-    replies that the journal has, and leaves the other rows alone. `secrets` are kept from post-processing.
+    journal: `run` returns how it ended. `members` are where requests are sent, at least one; without a client in them
+    nothing is sent: the run judges and post-processes the replies that the journal has, and leaves the other rows alone.
+    `secrets` are kept from post-processing.
     """
 
     def __init__(  # noqa: PLR0913  the four parts, what is to be done with them, and who hears of it
         self,
         plan: Plan,
         journal: Journal,
-        client: Client | None,
+        members: Sequence[Member],
         renderer: Renderer,
         *,
         checker: Checker | RowChecks | None,
         emit: Emit,
         only: tuple[int, ...] | None = None,
         secrets: tuple[str, ...] = (),
-        lane: Lane | None = None,
         batching: Batching | None = None,
     ) -> None:
         self._plan = plan
         self._only = only
-        self._selected = None if client is None else selection(plan, journal.totals.rows, only)
+        self._sends = members[0].client is not None
+        self._selected = selection(plan, journal.totals.rows, only) if self._sends else None
         self._journal = journal
-        self._client = client
         self._emit = emit
         self._loop = asyncio.get_running_loop()
-        self._limits = Limits(plan.concurrency, plan.concurrency_fixed, plan.rpm, plan.tpm)
-        self._gate = Gate(self._limits, listen=self._tell_wait)
-        self._lane, self._learned = lane, None if lane is None else lane.learned
-        self._till = Till(plan, journal, expected=lambda: self._gate.estimate(0, None))
-        groups = None if client is None else groups_of(plan)
+        self._pool = Pool(members, journal, emit=emit)
+        self._till = Till(plan, journal, expected=lambda: self._pool.first.gate.estimate(0, None))
+        groups = groups_of(plan) if self._sends else None
         rows, most = plan.limit or journal.totals.rows, plan.max_bytes_in_flight
         self._window = Window(self._fetch, self._fetch_train, rows, groups, most_bytes=most)
         self._posting = Posting(plan, journal, self._window, secrets=secrets, emit=emit, failed=self._fail)
-        stations = Stations(self._window, renderer, checker, self._gate, self._till, journal, client, self._posting)
+        stations = Stations(self._window, renderer, checker, self._pool, self._till, journal, self._posting)
         self._way = Way(plan, stations, emit=emit, stop=self.stop)
-        self._go_on()
         self._batches: Batches | None = None
         if batching is not None:
             self._batches = Batches(
@@ -114,9 +108,8 @@ class Run:
         which would hold everything up for 50 ms.
         """
         gc.freeze()
-        side = [self._loop.create_task(self._watch())]
-        if self._way.outage is not None:
-            side.append(self._loop.create_task(self._way.outage.watch()))
+        outages = [lane.outage for lane in self._pool.lanes if lane.outage is not None]
+        side = [self._loop.create_task(work) for work in (self._watch(), *(outage.watch() for outage in outages))]
         timer = None
         if self._plan.stop_after is not None:
             timer = self._loop.call_later(self._plan.stop_after, self._time_is_up)
@@ -125,7 +118,7 @@ class Run:
             self._window.recall(await asyncio.to_thread(self._journal.failed))
             await (self._send_all() if self._batches is None else self._send_with_batches(self._batches))
             await self._posting.drain()
-            self._sample(self._gate.view())  # how it stood in the end
+            self._sample(self._pool.view())  # how it stood in the end
         except StorageError as error:
             self._fail(error)
         finally:
@@ -222,9 +215,8 @@ class Run:
         self._window.close()
         if self._batches is not None:
             self._batches.halt()
-        self._gate.close(recall=self._ending is None or self._ending.exit_code is not ExitCode.BUDGET)
+        self._pool.close(recall=self._ending is None or self._ending.exit_code is not ExitCode.BUDGET)
         self._till.close()
-        self._way.sending.close()
 
     def stop(self, ending: Ending, *, drain: float) -> None:
         """Send nothing new; await what is in flight for `drain` seconds, then abandon it.
@@ -265,23 +257,22 @@ class Run:
     def pause(self) -> None:
         """Let nothing leave until `resume`."""
         self.paused = True
-        self._gate.pause()
+        self._pool.pause()
 
     def resume(self) -> None:
         """Let requests leave again."""
         self.paused = False
-        self._gate.resume()
+        self._pool.resume()
 
     def change(self, limits: Limits) -> None:
         """Hold the run to other limits from now on."""
-        self._limits = limits
-        self._gate.change(limits)
+        self._pool.change(limits)
         self._man()
 
     @property
     def view(self) -> GateView:
-        """The gate now."""
-        return self._gate.view()
+        """The gates of all lanes now, as one."""
+        return self._pool.view()
 
     @property
     def in_flight(self) -> int:
@@ -291,16 +282,16 @@ class Run:
     @property
     def stated(self) -> tuple[float | None, float | None]:
         """Requests and tokens per minute that the user or the provider has stated."""
-        return self._gate.stated
+        return self._pool.stated
 
     @property
     def limits(self) -> Limits:
         """The limits that the user has set."""
-        return self._limits
+        return self._pool.limits
 
     def _man(self) -> None:
-        """Bring the crew up to twice the cap: while one half is in flight, the other stands ready at the gate."""
-        while self._manned < 2 * self._limits.cap:
+        """Bring the crew up to its size."""
+        while self._manned < self._pool.workers:
             self._manned += 1
             worker = self._loop.create_task(self._work())
             self._crew.add(worker)
@@ -310,10 +301,10 @@ class Run:
         if self._only is not None:
             rows = await asyncio.to_thread(at_places, self._journal.pending, self._only, after)
             return rows, rows[-1].position if rows.full else None
-        until = self._plan.limit if self._client is not None else None
+        until = self._plan.limit if self._sends else None
         rows = await asyncio.to_thread(self._journal.pending, after, AHEAD, until)
         last = rows[-1].position if rows.full else None
-        if self._client is None:
+        if not self._sends:
             return [row for row in rows if retry.go_on(row.history) is Next.JUDGE], last
         return self._chosen(rows), last
 
@@ -332,7 +323,7 @@ class Run:
     async def _work(self) -> None:
         """One worker of the crew. It goes home when the rows are done or the crew has become too large."""
         try:
-            while self._manned <= 2 * self._limits.cap and (job := await self._window.next()) is not None:
+            while self._manned <= self._pool.workers and (job := await self._window.next()) is not None:
                 await self._way.go(job)
                 self._window.released(job)
                 del job  # its bodies must not live until the next row comes
@@ -354,7 +345,7 @@ class Run:
         """
         next_sample = self._loop.time()
         while self._journal.failure is None:
-            now, view = self._loop.time(), self._gate.view()
+            now, view = self._loop.time(), self._pool.view()
             if view != self._view:
                 self._view = view
                 self._emit(limits_event(view, now))
@@ -368,23 +359,11 @@ class Run:
         await asyncio.sleep(TICK)  # what was committed before is told first
         self._fail(self._journal.failure)
 
-    def _go_on(self) -> None:
-        """Begin with what earlier sessions learned of the lane."""
-        if self._learned is not None:
-            with contextlib.suppress(KeyError, TypeError, ValueError):  # another version may keep it in another way
-                learned = json.loads(self._learned)
-                self._gate.go_on(learned["limits"])
-                self._way.passed.update(map(Meaning, learned["passed"]))
-
     def _sample(self, view: GateView) -> None:
         """Keep how the run stands, and what the gate has learned, for the next session."""
         way = self._way
         self._journal.sample(sample_of(view, self._journal, Session(way.in_flight, way.throttled, way.retries)))
-        if self._lane is not None and self._journal.totals.replies:
-            learned = json.dumps({"limits": self._gate.learned(), "passed": sorted(way.passed)})
-            if learned != self._learned:
-                self._learned = learned
-                self._journal.learn(self._lane.id, learned)
+        self._pool.keep_learned()
 
     def _watch_quotas(self, view: GateView, now: float) -> None:
         """Say once what is left of a quota that the rows will use up; stop where its wait is longer than allowed."""
@@ -399,12 +378,6 @@ class Run:
             self.stop(
                 Ending(ExitCode.STOPPED, said, "resume the run when the quota is there again"), drain=self._plan.drain
             )
-
-    def _tell_wait(self, event: Waiting | Going) -> None:
-        """What the gate tells, with the sentence of the provider where that is why it holds requests back."""
-        if isinstance(event, Waiting) and event.reason in _SAID_BY_THE_PROVIDER:
-            event = replace(event, said=self._way.said)
-        self._emit(event)
 
     def _tell_waiting(self, view: GateView, now: float) -> None:
         """What holds rows back before they come to the gate: the time of their retry, or the bytes of others."""

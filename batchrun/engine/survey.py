@@ -26,10 +26,10 @@ from batchrun.engine.forecast import (
 )
 from batchrun.engine.intake import BLANK_ROW, Problems, checked, tell_rows
 from batchrun.engine.reuse import lender
+from batchrun.engine.selection import in_sample
 from batchrun.engine.start import check_same_world, opened
 from batchrun.engine.tiers import tiers_of
 from batchrun.engine.till import named_in, tariff_of
-from batchrun.engine.window import in_sample
 from batchrun.events import Emit, IntakeProgress
 from batchrun.journal import Reader
 from batchrun.models import Kind, Request, Row

@@ -90,9 +90,38 @@ def named_in(body: bytes) -> Named:
     return Named(model if isinstance(model, str) else None, replies.tier_named(given.get("service_tier")))
 
 
+class Prices:
+    """What the requests of a lane may cost at worst; `expected` tells the output tokens of one without a limit of its own."""
+
+    def __init__(self, plan: Plan, *, expected: Callable[[], int]) -> None:
+        self.tariff = tariff_of(plan)
+        self._one_model = plan.kind is Kind.ROWS
+        self._named: Named | None = None
+        self._extra = 0 if plan.reserve is None else picodollars(plan.reserve)
+        self._expected = expected
+
+    def at_worst(
+        self, request: Request, tier: str | None, *, instead: bool = False
+    ) -> tuple[Price | None, int | None, int, str | None]:
+        """The price of a request, what it may cost and use at worst, and the service tier that it asks for: the one that
+        it names itself, else `tier`; with `instead` this one in any case."""
+        named = self._named
+        if named is None or not self._one_model:
+            named = self._named = named_in(request.body)
+        tier = tier if instead else named.tier or tier
+        price = self.tariff.of(named.model)
+        limit = request.output_limit if request.output_limit is not None else self._expected()
+        tokens = len(request.body) + limit
+        if price is None:
+            return None, None, tokens, tier
+        tiers = (tier or "default",) if instead else price.tiers(tier)
+        cost = price.worst(len(request.body), limit, tiers)
+        return price, None if cost is None else cost + self._extra, tokens, tier
+
+
 class Till:
-    """One run's till. `clock` gives Unix seconds. The journal tells what earlier sessions were charged; `expected` tells the output tokens of a
-    request that has no limit of its own. One event loop, no threads."""
+    """One run's till. `clock` gives Unix seconds. The journal tells what earlier sessions were charged; `prices` are those
+    of batches, and of live requests where none are given. One event loop, no threads."""
 
     def __init__(
         self, plan: Plan, journal: Journal, *, expected: Callable[[], int], clock: Callable[[], float] = time.time
@@ -100,30 +129,27 @@ class Till:
         self._clock = clock
         self._caps = caps_of(plan)
         self._budget = Budget(self._caps, Sum(*journal.charged) if self._caps.any else Sum())
-        self._tariff = tariff_of(plan)
-        self._one_model = plan.kind is Kind.ROWS
-        self._named: Named | None = None
+        self._prices = Prices(plan, expected=expected)
         self._extra = 0 if plan.reserve is None else picodollars(plan.reserve)
-        self._expected = expected
         self._queue: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self.reached: str | None = None
         self._asked = Sum(requests=1)
 
-    def at_once(self, request: Request, tier: str | None = None) -> Hold | None:
+    def at_once(self, request: Request, tier: str | None = None, prices: Prices | None = None) -> Hold | None:
         """The hold of a request where there is no cap, so that nobody else has to do without what it reserves.
 
         `tier` is the service tier that it gets when it is sent, None for the one that it names itself.
         """
         if self._caps.any:
             return None
-        price, cost, tokens, tier = self._at_worst(request, tier)
+        price, cost, tokens, tier = (prices or self._prices).at_worst(request, tier)
         verdict = self._budget.ask(cost or 0, tokens)
         return Hold(cost, tokens, price, verdict, tier) if isinstance(verdict, Held) else None
 
-    async def hold(self, request: Request, tier: str | None = None) -> Hold:
+    async def hold(self, request: Request, tier: str | None = None, prices: Prices | None = None) -> Hold:
         """Reserve for the request, in turn; `tier` as for `at_once`. Raises BudgetReached, or GateClosed once `close` was called."""
-        price, cost, tokens, tier = self._at_worst(request, tier)
+        price, cost, tokens, tier = (prices or self._prices).at_worst(request, tier)
         if cost is None and self._caps.cost is not None:
             self._reach("cost")
         self._asked = Sum(cost or 0, tokens, 1)
@@ -136,34 +162,15 @@ class Till:
         self._wake()
         return Hold(cost, tokens, price, verdict, tier)
 
-    def _at_worst(self, request: Request, tier: str | None) -> tuple[Price | None, int | None, int, str | None]:
-        """The price of a request, what it may cost and use at worst, and the service tier that it asks for."""
-        named = self._named
-        if named is None or not self._one_model:
-            named = self._named = named_in(request.body)
-        tier = named.tier or tier
-        price = self._tariff.of(named.model)
-        limit = request.output_limit if request.output_limit is not None else self._expected()
-        tokens = len(request.body) + limit
-        cost = None if price is None else price.worst(len(request.body), limit, price.tiers(tier))
-        return price, None if cost is None else cost + self._extra, tokens, tier
-
     def at_most(self, request: Request, tier: str) -> Hold | None:
         """Reserve what a request may cost in that tier; None where it does not fit into the budget now."""
-        named = self._named
-        if named is None or not self._one_model:
-            named = self._named = named_in(request.body)
-        price = self._tariff.of(named.model)
-        limit = request.output_limit if request.output_limit is not None else self._expected()
-        tokens = len(request.body) + limit
-        cost = None if price is None else price.worst(len(request.body), limit, (tier,))
-        cost = None if cost is None else cost + self._extra
+        price, cost, tokens, _ = self._prices.at_worst(request, tier, instead=True)
         verdict = self._budget.ask(cost or 0, tokens)
         return Hold(cost, tokens, price, verdict, tier) if isinstance(verdict, Held) else None
 
     def refuse(self, request: Request) -> None:
         """Note that a request does not fit into the budget and will not."""
-        _, cost, tokens, _ = self._at_worst(request, None)
+        _, cost, tokens, _ = self._prices.at_worst(request, None)
         self._asked = Sum(cost or 0, tokens, 1)
         caps, charged = self._caps, self._budget.charged
         over = caps.cost is not None and charged.cost + (cost or 0) > caps.cost
@@ -172,7 +179,7 @@ class Till:
     def adopt(self, cost: int | None, tokens: int, model: str | None, tier: str) -> Hold:
         """A hold for an attempt that was charged in full when its process handed it over."""
         self._budget.adopt(cost or 0, tokens)
-        return Hold(cost, tokens, self._tariff.of(model), Held(cost or 0, tokens), tier)
+        return Hold(cost, tokens, self._prices.tariff.of(model), Held(cost or 0, tokens), tier)
 
     def give_back(self, cost: int | None, tokens: int) -> None:
         """An attempt that was charged in full was never sent."""

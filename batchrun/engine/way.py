@@ -14,23 +14,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from batchrun import retry
-from batchrun.client import Client
-from batchrun.engine.cuts import Cuts
 from batchrun.engine.ending import Ending
-from batchrun.engine.judge import Judged, counted, end_of, failure, feedback, judge, judge_body
-from batchrun.engine.outage import Outage
+from batchrun.engine.judge import Judged, counted, end_of, failure, judge_body
+from batchrun.engine.lane import Lane
 from batchrun.engine.picture import attempt_ended, row_finished
+from batchrun.engine.pool import Pool
 from batchrun.engine.posting import Posting
-from batchrun.engine.probing import Probing, probing_of
 from batchrun.engine.segment_checks import RowChecks
-from batchrun.engine.sending import Sending
-from batchrun.engine.till import BudgetReached, Charge, Hold, Till, served
+from batchrun.engine.till import BudgetReached, Charge, Hold, Till
 from batchrun.engine.window import Job, Window
 from batchrun.errors import ExitCode, StorageError
-from batchrun.events import AttemptStarted, Emit, Notice, RowLost, WaitReason
+from batchrun.events import AttemptStarted, Emit, RowLost
 from batchrun.journal import End, Journal
-from batchrun.limits import Gate, GateClosed, NeverFits, Permit
-from batchrun.models import Exchange, Fault, Flag, Outcome, Request, State
+from batchrun.limits import GateClosed, NeverFits, Permit
+from batchrun.models import Exchange, Outcome, Request, State
 from batchrun.plan import Plan
 from batchrun.plan.blanks import copied
 from batchrun.prompts import Renderer, ask_again, more_room
@@ -40,8 +37,6 @@ from batchrun.retry import (
     Done,
     GiveUp,
     Health,
-    Meaning,
-    Meanings,
     Next,
     Policy,
     RetryIn,
@@ -56,12 +51,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_ODD = 5
-"""Finish reasons that are not known and are named."""
 MOST_HELD = 1000
 """Failures that are held back at most: so many that are not alike are about their rows."""
-MOST_REFUSALS = 20
-"""Refusals of one row in a row by other statuses than 429 that cost it nothing."""
 NEVER_LEFT = End(0, 0.0, "stopped before it left", counted=False)
 """The end of an attempt that was written down but not sent: nothing about its row is unknown."""
 
@@ -74,22 +65,21 @@ class Stop(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stations:
-    """What a row passes. Without a `client` nothing is sent."""
+    """What a row passes."""
 
     window: Window
     renderer: Renderer
     checker: Checker | RowChecks | None
-    gate: Gate
+    pool: Pool
     till: Till
     journal: Journal
-    client: Client | None
     posting: Posting
 
 
 class Way:
     """Takes one row after the other as far as it gets: to its outcome, back into the window, or to the end of the run.
 
-    What the answers say of the provider is gathered over all rows. On the loop of the run, no threads.
+    On the loop of the run, no threads.
     """
 
     def __init__(self, plan: Plan, stations: Stations, *, emit: Emit, stop: Stop) -> None:
@@ -98,12 +88,6 @@ class Way:
         self._emit = emit
         self.stop = stop
         self._loop = asyncio.get_running_loop()
-        self._health = Health(fitted=stations.journal.totals.done > 0)
-        self.passed = self._health.passed  # also in earlier sessions
-        client = stations.client
-        self.mask = str if client is None else client.mask
-        self.outage = None if client is None else Outage(stations.gate, client, gone=self._gone)
-        self.meanings = Meanings(plan.dialect, plan.answers)
         self._policy = Policy(
             plan.max_attempts,
             plan.schema_retries,
@@ -113,12 +97,6 @@ class Way:
             plan.retry_truncated,
         )
         self._held: list[tuple[Job, GiveUp]] = []
-        self._cuts = Cuts()
-        self.sending = Sending(plan, emit=emit, rows_left=lambda: stations.journal.totals.pending)
-        self._looking_elsewhere = False
-        self._odd: set[str] = set()
-        self.said = ""  # by the provider, when it last refused for want of a rate or failed
-        self._probing: Probing | None = None
         self.batch_rows: BatchRows | None = None
         self._blanks = copied(plan)
         self._needs_text = bool(plan.post) or isinstance(stations.checker, RowChecks)
@@ -147,7 +125,7 @@ class Way:
     def _clear_up(self, job: Job, said: str) -> None:
         """After a bug: free the slot, and keep what came back."""
         if job.permit is not None:
-            self._at.gate.cancel(job.permit)
+            self._lane_of(job).gate.cancel(job.permit)
         if job.hold is not None:
             self._at.till.lose(job.hold)
             job.charge, job.hold = Charge(job.hold.cost, job.hold.tokens), None
@@ -184,16 +162,16 @@ class Way:
             await self.conclude(job, request, judged, None)
 
     async def _send(self, job: Job, request: Request) -> None:
-        assert self._at.client is not None
         job.lent = None
         job.row, job.request = job.row if self._needs_text else job.row._replace(text=""), request
         self._at.window.holds(job, len(request.body))
         if self.batch_rows is not None and self.batch_rows.sending:
             await self.batch_rows.send(job, request)
             return
-        job.tier = await self.sending.tiers.chosen(job)
+        job.lane = lane = self._at.pool.only or await self._at.pool.lane_for(job)
+        job.tier = await lane.sending.tiers.chosen(job)
         try:
-            permit = await self._departed(job, request)
+            permit = await self._departed(job, lane, request)
         except NeverFits as error:
             await self.give_up(job, GiveUp("request too large", str(error), final=True))
             return
@@ -202,11 +180,10 @@ class Way:
         self._emit(AttemptStarted(seq, job.row.line, job.number, self._loop.time()))
         self.in_flight += 1
         try:
-            sent = self.sending.sent(job, request)
-            exchange = await self._at.client.send(sent, timeout=self.sending.timeout(job))
+            sent, exchange = await lane.send(job, request)
         except asyncio.CancelledError:
-            self.sending.tiers.released(job)
-            self._at.gate.cancel(permit)
+            lane.sending.tiers.released(job)
+            lane.gate.cancel(permit)
             self._at.till.lose(hold)
             self._at.journal.lose(seq, job.number, "abandoned while it was in flight")
             self._emit(RowLost(seq, job.row.line, self._loop.time(), hold.cost))
@@ -215,64 +192,38 @@ class Way:
             self.in_flight -= 1
         job.exchange = exchange
         self._at.window.holds(job, len(request.body), len(exchange.body))
-        judged = judge(request, exchange, self.checker(job), self.meanings, self._at.client.mask)
-        judged = served(judged, hold.tier)
-        judged = self._refused(job, permit, self.sending.heard(job, judged, exchange.ended - exchange.left))
-        if judged.answer.throttled or judged.answer.down or judged.answer.meaning is Meaning.LOADING:
-            self.said = judged.answer.message
-        if judged.usage is not None and (cut := self._cuts.look(sent, judged.usage.input)) is not None:
-            self._emit(Notice(cut, self._loop.time()))
-        alone = 0.0
-        if judged.answer.meaning is Meaning.NO_CAPACITY:
-            self._at.gate.cancel(permit)  # it says nothing of other tiers
-        else:
-            alone = self._at.gate.settle(permit, feedback(judged, len(request.body)))
+        judged, alone = lane.heard(job, sent, exchange, self.checker(job))
         job.hold, job.charge = None, self._at.till.settle(hold, judged)
         await self.conclude(job, request, judged, exchange, alone)
+
+    def _lane_of(self, job: Job) -> Lane:
+        """Where the row was sent; for one that was not, the first lane stands."""
+        return job.lane or self._at.pool.first
 
     def checker(self, job: Job) -> ReplyChecker | None:
         """What the reply of a row is checked against."""
         checker = self._at.checker
         return checker.of(job.row) if isinstance(checker, RowChecks) else checker
 
-    def _refused(self, job: Job, permit: Permit, judged: Judged) -> Judged:
-        """The answer as a 429 if it was the refusal of a busy server in another status.
-
-        One row is refused so only so often in a row: what always refuses it is not that the server is busy.
-        """
-        answer = judged.answer
-        overloaded = answer.meaning is Meaning.OVERLOADED
-        busy = overloaded or answer.meaning in (None, Meaning.PASSES)
-        if answer.accepted or answer.throttled or not busy:
-            job.refusals = 0
-            return judged
-        flights, now = self._at.gate.flights, self._loop.time()
-        if job.refusals >= MOST_REFUSALS or not flights.turned_away(
-            permit, answer.status, judged.hints, overloaded, now
-        ):
-            return judged
-        job.refusals += 1
-        return judged._replace(answer=answer._replace(disguised=True))
-
-    async def _departed(self, job: Job, request: Request) -> Permit:
+    async def _departed(self, job: Job, lane: Lane, request: Request) -> Permit:
         """Wait until the request may leave and its attempt is committed; it leaves when this returns.
 
         Where only a slot is missing the attempt is begun while it is waited for, so that the request leaves in the
         very turn in which the slot gets free.
         """
-        gate, demand = self._at.gate, partial(self._at.gate.estimate, len(request.body), request.output_limit)
+        gate, demand = lane.gate, partial(lane.gate.estimate, len(request.body), request.output_limit)
         job.number += 1
-        job.hold, job.begun = self._at.till.at_once(request, self.sending.priced(job)), None
+        job.hold, job.begun = self._at.till.at_once(request, lane.sending.priced(job), lane.prices), None
         permit = None
         try:
             ready = job.hold and partial(self._begin, job, job.hold)
             permit = job.permit = await gate.admit(demand, ready=ready, first=job.elsewhere)
-            job.hold = job.hold or await self._reserved(job, request, permit)
+            job.hold = job.hold or await self._reserved(job, lane, request, permit)
             await (job.begun or self._begin(job, job.hold))
             permit = job.permit = await gate.leave(permit)
         except BaseException:
-            self.sending.tiers.released(job)
-            self._never_left(job, permit)
+            lane.sending.tiers.released(job)
+            self._never_left(job, lane, permit)
             raise
         return permit
 
@@ -280,25 +231,25 @@ class Way:
         job.begun = self._at.journal.begin(job.row.seq, job.number, hold.cost, hold.tokens)
         return job.begun
 
-    def _never_left(self, job: Job, permit: Permit | None) -> None:
+    def _never_left(self, job: Job, lane: Lane, permit: Permit | None) -> None:
         if permit is not None:
-            self._at.gate.cancel(permit)
+            lane.gate.cancel(permit)
         if job.hold is not None:
             self._at.till.cancel(job.hold)
             job.hold = None
         if job.begun is not None:
             self._at.journal.end(job.row.seq, job.number, NEVER_LEFT)
 
-    async def _reserved(self, job: Job, request: Request, permit: Permit) -> Hold:
+    async def _reserved(self, job: Job, lane: Lane, request: Request, permit: Permit) -> Hold:
         """What the request may cost at worst, taken out of the budget; a budget that is used up ends the run."""
         try:
-            return await self._at.till.hold(request, self.sending.priced(job))
+            return await self._at.till.hold(request, lane.sending.priced(job), lane.prices)
         except BudgetReached as error:
-            self._at.gate.cancel(permit)
+            lane.gate.cancel(permit)
             self.stop(Ending(ExitCode.BUDGET, str(error)), drain=max(self._plan.drain, self._plan.timeout))
             raise GateClosed from error
         except BaseException:
-            self._at.gate.cancel(permit)
+            lane.gate.cancel(permit)
             raise
 
     async def conclude(
@@ -308,36 +259,35 @@ class Way:
 
         `alone` is the wait in seconds that a 429 has announced and that the gate leaves to this row.
         """
-        answer = judged.answer
+        answer, lane = judged.answer, self._lane_of(job)
         tries = Tries(job.attempts, job.deadlines, job.asks)
         # All lines of a batch are there at once, and no call is spared by doubting them.
-        health = self._health if job.lease is None else Health(fitted=True)
+        health = lane.health if job.lease is None else Health(fitted=True)
         if exchange is not None:
             tries = counted(tries, answer)
         if exchange is not None and job.lease is None:
-            self._health.observe(answer, job.row.seq, self._loop.time(), elsewhere=job.elsewhere)
-            await self._look_elsewhere(job)
-            if answer.fault is Fault.REFUSED and self._health.succeeded and self.outage is not None:
-                self.outage.refused()
+            lane.observe(job, answer)
+            await self._look_elsewhere(job, lane)
         verdict = retry.decide(answer, tries, health, self._policy, self._loop.time())
         if isinstance(verdict, RetryIn):
             verdict = verdict._replace(seconds=max(verdict.seconds, alone))
         stored = None if exchange is None else self._record(job, judged, exchange, verdict)
         await self._perform(job, request, judged, verdict, stored)
 
-    async def _look_elsewhere(self, job: Job) -> None:
+    async def _look_elsewhere(self, job: Job, lane: Lane) -> None:
         """Where rows fail alike, have one tried that is likely to be different; one at a time."""
         if job.elsewhere:
-            job.elsewhere = self._looking_elsewhere = False
-        if self._health.doubtful and not self._looking_elsewhere:
-            self._looking_elsewhere = True
+            job.elsewhere = lane.looks_elsewhere = False
+        if lane.health.doubtful and not lane.looks_elsewhere:
+            lane.looks_elsewhere = True
             if not await self._at.window.take_elsewhere():
-                self._looking_elsewhere, self._health.confirmed = False, True
+                lane.looks_elsewhere, lane.health.confirmed = False, True
 
     def _record(self, job: Job, judged: Judged, exchange: Exchange, verdict: Verdict) -> "asyncio.Future[None]":
         """Into the journal's queue first, then told; the outcome that follows is committed after it."""
         cost, tokens, bill = job.charge
-        end = end_of(judged, exchange, verdict, self.mask)
+        lane = self._lane_of(job)
+        end = end_of(judged, exchange, verdict, lane.mask)
         end = end._replace(cost=cost, charged_tokens=tokens, bill=bill)
         body = exchange.body.decode() if judged.reply is not None else None
         stored = self._at.journal.end(job.row.seq, job.number, end, body, job.lease)
@@ -350,7 +300,7 @@ class Way:
         self.throttled += event.throttled
         self.retries += event.retry and not event.throttled
         self._emit(event)
-        self._mind_the_breaker()
+        lane.mind_the_breaker()
         return stored
 
     async def _perform(
@@ -359,15 +309,15 @@ class Way:
         match verdict:
             case Done():
                 if judged.answer.flags:
-                    self._tell_of_odd(judged)
+                    self._lane_of(job).tell_of_odd(judged)
                 outcome = Outcome(State.DONE, True, None, None, judged.answer.flags, judged.value)
                 if not await self._at.posting.put(job, judged, outcome, stored):
                     await self._finish(job, outcome)
-                if self._held and self._health.undoubted:
+                if self._held and self._lane_of(job).health.undoubted:
                     await self.flush_held()
             case RetryIn() | AskAgain() if job.lease is not None and self.batch_rows is not None:
                 self.batch_rows.leave_pending(job)
-            case RetryIn() | AskAgain() if self._at.client is None:
+            case RetryIn() | AskAgain() if self._at.pool.first.client is None:
                 self._at.window.finished(job)  # nothing is sent: the row stays as it is
             case RetryIn(seconds=seconds):
                 self._put_back(job, seconds)
@@ -392,7 +342,7 @@ class Way:
         return self.stop(ending, drain=self._plan.drain)
 
     async def give_up(self, job: Job, verdict: GiveUp) -> None:
-        if job.lease is not None or not self._health.in_doubt(job.row.seq) or len(self._held) >= MOST_HELD:
+        if job.lease is not None or not self._lane_of(job).health.in_doubt(job.row.seq) or len(self._held) >= MOST_HELD:
             await self._finish(job, failure(verdict))
         else:
             job.handed_on, job.request, job.row = True, None, job.row._replace(text="")
@@ -418,31 +368,3 @@ class Way:
         held, self._held = self._held, []
         for job, verdict in held:
             await self._write(job, failure(verdict))
-
-    def _tell_of_odd(self, judged: Judged) -> None:
-        """Name a finish reason that nobody knows, once."""
-        word = judged.reply.finish if judged.reply is not None and Flag.ODD in judged.answer.flags else None
-        if word is not None and word not in self._odd and len(self._odd) < MOST_ODD:
-            self._odd.add(word)
-            said = f"a reply ended for a reason that is not known, {word[:60]!r}: such replies are flagged odd"
-            self._emit(Notice(said, self._loop.time()))
-
-    def _mind_the_breaker(self) -> None:
-        """Send single requests while the provider is down, loads its model, or may have refused for good."""
-        probing = probing_of(self._health)
-        down = probing is not None and probing.reason is WaitReason.DOWN
-        if probing != self._probing:
-            before, self._probing = self._probing, probing
-            self._at.gate.trickle(probing and probing.every, probing and probing.reason)
-            if down and self.outage is not None:
-                self.outage.began()
-            said = "the provider answers again" if probing is None else probing.said
-            if before is None or said != before.said:
-                self._emit(Notice(said, self._loop.time()))
-        elif down and self.outage is not None:
-            self.outage.goes_on()
-
-    def _gone(self) -> None:
-        """The provider accepts no connections."""
-        self._health.unreachable(self._loop.time())
-        self._mind_the_breaker()

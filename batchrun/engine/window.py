@@ -22,17 +22,19 @@ import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from zlib import crc32
+from typing import TYPE_CHECKING
 
 from batchrun.engine.prefixes import Groups, Prefix
 from batchrun.engine.till import UNCHARGED, Charge, Hold
 from batchrun.journal import PAGE_BYTES, Lease, Page
 from batchrun.limits import Permit
 from batchrun.models import Exchange, Lent, Outcome, Pending, Request, State
-from batchrun.plan import Plan
+
+if TYPE_CHECKING:
+    from batchrun.engine.lane import Lane
 
 AHEAD = 2000
 """Rows fetched from the journal at a time."""
@@ -90,7 +92,7 @@ FetchTrain = Callable[[Train], Awaitable[tuple[list[Pending], int | None]]]
 class Job:
     """A row on its way, with what it has used up.
 
-    `request` is set where it is not simply the rendered row. `permit` and `exchange` are those of the attempt under
+    `request` is set where it is not simply the rendered row. `lane` is where it is sent, or was last. `permit` and `exchange` are those of the attempt under
     way, `hold` what it may cost at worst and `charge` what it was charged; `handed_on` is whether this attempt's
     verdict has been performed. `lent` is the reply that it rests on unless it is sent itself, `given` the outcome that
     it shares with an equal request; `leads` is the row whose place it takes, for those that wait; `lease` is what its answer came from a batch with. `elsewhere` is
@@ -109,6 +111,7 @@ class Job:
     deadlines: int
     asks: int
     request: Request | None = None
+    lane: "Lane | None" = None
     permit: Permit | None = None
     exchange: Exchange | None = None
     begun: asyncio.Future[None] | None = None
@@ -410,29 +413,6 @@ def _decide(jobs: list[Job], leader: int, outcome: Outcome, after: int | None) -
             for job in jobs:
                 job.row, job.leads = job.row._replace(lent=None), leader
             return None
-
-
-def selection(plan: Plan, rows: int, only: Collection[int] | None = None) -> Callable[[int], bool] | None:
-    """Whether a command sends the row at a position, of so many `rows`; None where it sends all."""
-    if only is not None:
-        return frozenset(only).__contains__
-    limit, sample = plan.limit or rows, plan.sample or rows
-    if limit >= rows and sample >= rows:
-        return None
-    return lambda position: position <= limit and in_sample(position, sample, rows)
-
-
-def in_sample(position: int, size: int, total: int) -> bool:
-    """Whether a row (positions count from 1) belongs to the sample of `size` rows from all over `total`.
-
-    The rows are cut into `size` stretches, and each gives one, at a place that no period of the input can meet.
-    """
-    if size >= total:
-        return True
-    stretch = (position - 1) * size // total
-    first = -(-stretch * total // size)
-    length = -(-(stretch + 1) * total // size) - first
-    return position - 1 - first == crc32(stretch.to_bytes(8)) % length
 
 
 def at_places(pending: Callable[[int, int, int], Page], places: Iterable[int], after: int) -> Page:

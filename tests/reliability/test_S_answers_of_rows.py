@@ -31,7 +31,7 @@ from wire import (
     whole,
 )
 
-from batchrun.engine.way import MOST_REFUSALS
+from batchrun.engine.lane import MOST_REFUSALS
 from batchrun.limits.refusals import BUSY
 
 if sys.version_info >= (3, 14):

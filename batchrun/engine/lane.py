@@ -1,0 +1,165 @@
+"""A lane: one endpoint, key and model, with its own client, limits, health, prices and spelling.
+
+What answers say of a provider is gathered here, over all rows that were sent there. On the loop of the run, no threads.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from batchrun.client import Client
+from batchrun.engine.cuts import Cuts
+from batchrun.engine.judge import Judged, feedback, judge
+from batchrun.engine.outage import Outage
+from batchrun.engine.probing import Probing, probing_of
+from batchrun.engine.sending import Sending
+from batchrun.engine.till import Prices, served
+from batchrun.engine.window import Job
+from batchrun.events import Emit, Notice, WaitReason
+from batchrun.journal import Lane as Record
+from batchrun.limits import Gate, Permit
+from batchrun.models import Exchange, Fault, Flag, Request
+from batchrun.plan import Plan
+from batchrun.replies import ReplyChecker
+from batchrun.retry import Answer, Health, Meaning, Meanings
+
+MOST_ODD = 5
+"""Finish reasons that are not known and are named."""
+MOST_REFUSALS = 20
+"""Refusals of one row in a row by other statuses than 429 that cost it nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A place where requests can be sent: the run's plan with this endpoint, key and model in it, and the client for it.
+
+    Without a `client` nothing is sent. `record` is the lane in the journal.
+    """
+
+    plan: Plan
+    client: Client | None
+    record: Record | None = None
+
+
+class Lane:
+    """Sends the requests of rows to one member, as fast as `gate` lets it. `fitted`: a reply of an earlier session fitted."""
+
+    def __init__(
+        self, member: Member, gate: Gate, *, emit: Emit, rows_left: Callable[[], int], fitted: bool = False
+    ) -> None:
+        self.plan = plan = member.plan
+        self.client = member.client
+        self.mask = str if member.client is None else member.client.mask
+        self.gate = gate
+        self.record = member.record
+        self.health = Health(fitted=fitted)
+        self.outage = None if member.client is None else Outage(gate, member.client, gone=self.gone)
+        self.meanings = Meanings(plan.dialect, plan.answers)
+        self.prices = Prices(plan, expected=lambda: gate.estimate(0, None))
+        self.sending = Sending(plan, emit=emit, rows_left=rows_left)
+        self.said = ""
+        """By the provider, when it last refused for want of a rate or failed."""
+        self.looks_elsewhere = False
+        self._emit = emit
+        self._loop = asyncio.get_running_loop()
+        self._cuts = Cuts()
+        self._odd: set[str] = set()
+        self._probing: Probing | None = None
+        self._learned = None if member.record is None else member.record.learned
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Begin with what earlier sessions learned."""
+        if self._learned is not None:
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # another version may keep it in another way
+                learned = json.loads(self._learned)
+                self.gate.go_on(learned["limits"])
+                self.health.passed.update(map(Meaning, learned["passed"]))
+
+    def news(self) -> str | None:
+        """What the next session can begin with, as JSON; None where that is what it was."""
+        learned = json.dumps({"limits": self.gate.learned(), "passed": sorted(self.health.passed)})
+        if learned == self._learned:
+            return None
+        self._learned = learned
+        return learned
+
+    async def send(self, job: Job, request: Request) -> tuple[Request, Exchange]:
+        """The request as it was sent, and what came back."""
+        assert self.client is not None
+        sent = self.sending.sent(job, request)
+        return sent, await self.client.send(sent, timeout=self.sending.timeout(job))
+
+    def heard(self, job: Job, sent: Request, exchange: Exchange, checker: ReplyChecker | None) -> tuple[Judged, float]:
+        """What came back, understood, and the slot given back; with the seconds that a 429 has announced and that the gate
+        leaves to this row alone."""
+        request, permit = job.request, job.permit
+        assert request is not None, "it was sent"
+        assert permit is not None, "it was admitted"
+        judged = judge(request, exchange, checker, self.meanings, self.mask)
+        judged = served(judged, None if job.hold is None else job.hold.tier)
+        judged = self._refused(job, permit, self.sending.heard(job, judged, exchange.ended - exchange.left))
+        answer = judged.answer
+        if answer.throttled or answer.down or answer.meaning is Meaning.LOADING:
+            self.said = answer.message
+        if judged.usage is not None and (cut := self._cuts.look(sent, judged.usage.input)) is not None:
+            self._emit(Notice(cut, self._loop.time()))
+        if answer.meaning is Meaning.NO_CAPACITY:
+            self.gate.cancel(permit)  # it says nothing of other tiers
+            return judged, 0.0
+        return judged, self.gate.settle(permit, feedback(judged, len(request.body)))
+
+    def _refused(self, job: Job, permit: Permit, judged: Judged) -> Judged:
+        """The answer as a 429 if it was the refusal of a busy server in another status.
+
+        One row is refused so only so often in a row: what always refuses it is not that the server is busy.
+        """
+        answer = judged.answer
+        overloaded = answer.meaning is Meaning.OVERLOADED
+        busy = overloaded or answer.meaning in (None, Meaning.PASSES)
+        if answer.accepted or answer.throttled or not busy:
+            job.refusals = 0
+            return judged
+        flights, now = self.gate.flights, self._loop.time()
+        if job.refusals >= MOST_REFUSALS or not flights.turned_away(
+            permit, answer.status, judged.hints, overloaded, now
+        ):
+            return judged
+        job.refusals += 1
+        return judged._replace(answer=answer._replace(disguised=True))
+
+    def observe(self, job: Job, answer: Answer) -> None:
+        """What the answer to a live request says of the provider."""
+        self.health.observe(answer, job.row.seq, self._loop.time(), elsewhere=job.elsewhere)
+        if answer.fault is Fault.REFUSED and self.health.succeeded and self.outage is not None:
+            self.outage.refused()
+
+    def tell_of_odd(self, judged: Judged) -> None:
+        """Name a finish reason that nobody knows, once."""
+        word = judged.reply.finish if judged.reply is not None and Flag.ODD in judged.answer.flags else None
+        if word is not None and word not in self._odd and len(self._odd) < MOST_ODD:
+            self._odd.add(word)
+            said = f"a reply ended for a reason that is not known, {word[:60]!r}: such replies are flagged odd"
+            self._emit(Notice(said, self._loop.time()))
+
+    def mind_the_breaker(self) -> None:
+        """Send single requests while the provider is down, loads its model, or may have refused for good."""
+        probing = probing_of(self.health)
+        down = probing is not None and probing.reason is WaitReason.DOWN
+        if probing != self._probing:
+            before, self._probing = self._probing, probing
+            self.gate.trickle(probing and probing.every, probing and probing.reason)
+            if down and self.outage is not None:
+                self.outage.began()
+            said = "the provider answers again" if probing is None else probing.said
+            if before is None or said != before.said:
+                self._emit(Notice(said, self._loop.time()))
+        elif down and self.outage is not None:
+            self.outage.goes_on()
+
+    def gone(self) -> None:
+        """The provider accepts no connections."""
+        self.health.unreachable(self._loop.time())
+        self.mind_the_breaker()
