@@ -1,6 +1,7 @@
 """The client: one request out, one exchange back, and the questions to answer before the first of them."""
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -68,7 +69,7 @@ class Client:
         self._max_reply_bytes = max_reply_bytes
         self._mask = Mask(self._secrets())
         self._wire: Wire | None = None
-        self._sending: dict[_Deadline, float] = {}
+        self._deadlines = _Deadlines()
 
     def _check_secrets(self, allow_insecure_http: bool) -> None:
         if self._api_key is not None:
@@ -148,7 +149,7 @@ class Client:
 
     def end(self, *, before: float) -> int:
         """End every exchange that left before that moment, as `Fault.OUTAGE`; how many there were."""
-        old = [deadline for deadline, left in self._sending.items() if left < before]
+        old = [deadline for deadline in self._deadlines.under_way if deadline.left < before]
         for deadline in old:
             deadline.fire(Fault.OUTAGE)
         return len(old)
@@ -189,15 +190,13 @@ class Client:
         wire = self._wire
         assert wire is not None, "the client was entered"
         left = self._clock()
-        deadline = _Deadline(timeout)
-        self._sending[deadline] = left
+        deadline = self._deadlines.begin(timeout, left)
         try:
             status, headers, body = await wire.post(request.endpoint, request.body)
         except (asyncio.CancelledError, *WIRE_ERRORS) as error:
             return self._without_answer(error, deadline, left)
         finally:
-            deadline.timer.cancel()
-            del self._sending[deadline]
+            self._deadlines.end(deadline)
         if body[:1] in COMPRESSED:
             body = undone(body, self._max_reply_bytes)
         return Exchange(status, headers, body, left, self._clock(), None, "", True)
@@ -222,31 +221,18 @@ def _late(error: BaseException, deadline: "_Deadline") -> Verdict:
 
 
 class _Deadline:
-    """Cancels the current task after some seconds, or before, and tells its own cancellation from another's.
+    """When one exchange has to be over. Cancels its task, and tells its own cancellation from another's."""
 
-    A deadline that fires late finds a process that stood still: stopped, suspended, or on a machine with too much to
-    do. An answer that came meanwhile waits in the socket and is paid for, so there is a moment to read it, once.
-    """
+    __slots__ = ("_before", "_task", "due", "fault", "left", "seconds", "spared")
 
-    __slots__ = ("_before", "_spared", "_task", "fault", "seconds", "timer")
-
-    def __init__(self, seconds: float) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "an exchange runs in a task"
-        self._task: asyncio.Task[Any] = task
+    def __init__(self, task: asyncio.Task[Any], seconds: float, due: float, left: float) -> None:
+        self._task = task
         self._before = task.cancelling()
-        self._spared = False
         self.fault: Fault | None = None
         self.seconds = seconds
-        self.timer = asyncio.get_running_loop().call_later(seconds, self._due)
-
-    def _due(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._spared or loop.time() - self.timer.when() <= LATE:
-            self.fire(Fault.DEADLINE)
-        else:
-            self._spared = True
-            self.timer = loop.call_later(MOMENT, self._due)
+        self.due = due
+        self.left = left
+        self.spared = False
 
     def fire(self, fault: Fault) -> None:
         """End the exchange with that fault, once."""
@@ -261,3 +247,55 @@ class _Deadline:
         if self._task.uncancel() > self._before:
             raise error if isinstance(error, asyncio.CancelledError) else asyncio.CancelledError from error
         return True
+
+
+class _Deadlines:
+    """The deadlines of all exchanges under way, behind one timer: one for each would cost several times as much.
+
+    A deadline that is met late finds a process that stood still: stopped, suspended, or on a machine with too much to
+    do. An answer that came meanwhile waits in the socket and is paid for, so there is a moment to read it, once.
+    """
+
+    def __init__(self) -> None:
+        self.under_way: dict[_Deadline, None] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._next = math.inf  # when the timer goes off, in the loop's time
+
+    def begin(self, seconds: float, left: float) -> _Deadline:
+        """An exchange of the current task begins, at `left` of the client's clock, and may take so many seconds."""
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None, "an exchange runs in a task"
+        deadline = _Deadline(task, seconds, loop.time() + seconds, left)
+        self.under_way[deadline] = None
+        if deadline.due < self._next:
+            self._arm(loop, deadline.due)
+        return deadline
+
+    def end(self, deadline: _Deadline) -> None:
+        """The exchange is over."""
+        del self.under_way[deadline]
+        if not self.under_way and self._timer is not None:
+            self._timer.cancel()
+            self._timer, self._next = None, math.inf
+
+    def _arm(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._next, self._timer = due, loop.call_at(due, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End what is due, and come back for what is due next."""
+        now = loop.time()
+        self._timer, self._next = None, math.inf
+        for deadline in self.under_way:
+            if deadline.due > now:
+                continue
+            if deadline.spared or now - deadline.due <= LATE:
+                deadline.fire(Fault.DEADLINE)
+            else:
+                deadline.spared, deadline.due = True, now + MOMENT
+        due = min((deadline.due for deadline in self.under_way if deadline.fault is None), default=math.inf)
+        if due < math.inf:
+            self._arm(loop, due)
