@@ -78,12 +78,17 @@ class Chance:
 
     def answered(self, size: float, left: float) -> None:
         """A request of that size, which left then, was not refused."""
-        self._score = max(0.0, self._score - self._subtracts)
+        if self._score:
+            self._score = max(0.0, self._score - self._subtracts)
         self._all += 1
-        self._correct(size, 0)
+        if self.share:
+            self._correct(size, 0)
         if left > self._since and size >= _ALIKE * self._watched:
             self._prove_beside()
-        self._prove(size)
+        self._block += 1
+        self._mean += (size - self._mean) / self._block
+        if self._block >= _BLOCK and self._block >= self._mean:
+            self._prove_block()
 
     def refused(self, size: float, left: float, *, again: bool = False) -> bool:
         """A request of that size, which left then, was refused; whether that is chance.
@@ -176,14 +181,11 @@ class Chance:
             share = self._beside / (self._beside + self._refused_beside + 1)
             self._proves(_ALIKE * self._watched * share)
 
-    def _prove(self, size: float) -> None:
-        self._block += 1
-        self._mean += (size - self._mean) / self._block
-        if self._block >= max(_BLOCK, self._mean):
-            if self._refused_of_block <= (self.share or _SPOILT) * self._block:
-                depth = max(self._depth[0], self._depth[1] * self._mean)
-                self._proves(self._mean * (1 - depth / self._block))
-            self._begin_block()
+    def _prove_block(self) -> None:
+        if self._refused_of_block <= (self.share or _SPOILT) * self._block:
+            depth = max(self._depth[0], self._depth[1] * self._mean)
+            self._proves(self._mean * (1 - depth / self._block))
+        self._begin_block()
 
     def _begin_block(self) -> None:
         self._block = self._refused_of_block = 0

@@ -28,8 +28,7 @@ class Flights:
 
     def ended(self, permit: Permit, now: float) -> None:
         """Its exchange is over, or it never left."""
-        if permit in self._flights:
-            del self._flights[permit]
+        if self._flights.pop(permit, permit) is None:
             self.heard = now
 
     def replied(self, permit: Permit, now: float) -> int:

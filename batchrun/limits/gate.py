@@ -10,6 +10,7 @@ from batchrun.events import Going, Waiting, WaitReason
 from batchrun.limits.closing import Closing
 from batchrun.limits.concurrency import Window
 from batchrun.limits.flights import Flights
+from batchrun.limits.headers import NO_HINTS
 from batchrun.limits.learning import Estimate
 from batchrun.limits.line import Demand, Line, tokens_of
 from batchrun.limits.rates import Rates
@@ -76,11 +77,11 @@ class Gate:
         """
         if self._closed:
             raise GateClosed
-        if not self._queue:
-            now, tokens = self._clock(), tokens_of(demand)
-            if tokens > (limit := self._rates.token_limit):
-                raise NeverFits(limit, tokens)
-            if self._may_leave(now, tokens):
+        if not self._queue.waiters:
+            now = self._clock()
+            if self._rates.due(now):
+                self._tune(now)
+            if (tokens := self._may_leave(now, demand)) is not None:
                 return self._grant(now, tokens)
         if first:
             return await self._waited(self._queue.join_first(tokens_of(demand)))
@@ -105,7 +106,8 @@ class Gate:
                 self._rates.left(permit, now)
                 self.flights.left(permit)
                 return permit
-            self._give_back(permit)
+            self._end(permit, now)
+            self._rates.give_back(permit.tokens, now)
             if self._closed:
                 raise GateClosed
             permit = await self._waited(self._queue.join_first(permit.tokens))
@@ -118,26 +120,24 @@ class Gate:
         """
         if not permit.open:
             return 0.0
-        beside = self.flights.beside(permit) if feedback.throttle or feedback.hints.looks_like_429 else 0
-        self._end(permit)
-        now = self._clock()
+        hints, throttle = feedback.hints, feedback.throttle
+        refused = throttle is not None or hints.looks_like_429
+        beside, now = self.flights.beside(permit) if refused else 0, self._clock()
+        self._end(permit, now)
         took = now - permit.left
         self._took = took if self._took == math.inf else self._took + (took - self._took) / 64
-        waited = self._reason if self._queue else None
-        if feedback.throttle is not None:
+        waited = self._reason if self._queue.waiters else None
+        if throttle is not None:
             self._rates.settle(permit, 0)
         elif feedback.tokens is not None:
             self._rates.settle(permit, feedback.tokens)
         if feedback.input_tokens is not None and feedback.output_tokens is not None:
             self._estimate.learn(feedback.body_bytes, feedback.input_tokens, feedback.output_tokens)
-        self._rates.hear(permit, feedback.hints, now)
-        alone = 0.0
-        if feedback.throttle is not None or feedback.hints.looks_like_429:
-            alone = self._refused(permit, feedback, beside, now)
-        else:
+        if hints is not NO_HINTS:
+            self._rates.hear(permit, hints, now)
+        alone = self._refused(permit, feedback, beside, now) if refused else 0.0
+        if not refused:
             self._answered(permit, feedback, waited, now)
-        if self._rates.due(now):
-            self._tune(now)
         self._pump(now)
         return alone
 
@@ -145,11 +145,11 @@ class Gate:
         """The request never left: everything is given back. If it did leave and was abandoned, only its slot is."""
         if not permit.open:
             return
+        now = self._clock()
+        self._end(permit, now)
         if permit.sent_before < 0:
-            self._give_back(permit)
-        else:
-            self._end(permit)
-        self._pump(self._clock())
+            self._rates.give_back(permit.tokens, now)
+        self._pump(now)
 
     def estimate(self, body_bytes: int, output_limit: int | None) -> int:
         """The tokens a request will probably use, input and output."""
@@ -229,7 +229,7 @@ class Gate:
         requests_fill, tokens_fill = self._rates.fills()
         return GateView(
             in_flight=self._in_flight,
-            allowed=self._allowed(),
+            allowed=self._limits.cap if self._trickle is not None else int(self._window.size),
             cap=self._limits.cap,
             rpm=rpm,
             tpm=tpm,
@@ -243,14 +243,10 @@ class Gate:
             quotas=self._rates.quotas(),
         )
 
-    def _end(self, permit: Permit) -> None:
+    def _end(self, permit: Permit, now: float) -> None:
         permit.open = False
         self._in_flight -= not permit.aside
-        self.flights.ended(permit, self._clock())
-
-    def _give_back(self, permit: Permit) -> None:
-        self._end(permit)
-        self._rates.give_back(permit.tokens, self._clock())
+        self.flights.ended(permit, now)
 
     async def _held(self, permit: Permit, seconds: float) -> float:
         """Wait for the turn to leave; the time then."""
@@ -266,7 +262,7 @@ class Gate:
         return self._clock()
 
     async def _waited(self, future: asyncio.Future[Permit]) -> Permit:
-        if self._queue.first.future is future:
+        if self._queue.waiters[0].future is future:
             self._pump(self._clock())
         elif self._reason is WaitReason.CONCURRENCY:
             self._ready_next()
@@ -282,19 +278,22 @@ class Gate:
             raise
 
     def _pump(self, now: float) -> None:
-        queue = self._queue
-        while queue:
-            future, demand, _ = queue.first
+        if self._rates.due(now):
+            self._tune(now)
+        waiters = self._queue.waiters
+        while waiters:
+            future, demand, _ = waiters[0]
             if not future.done():
-                tokens, limit = tokens_of(demand), self._rates.token_limit
-                if tokens > limit:
-                    future.set_exception(NeverFits(limit, tokens))
-                elif self._may_leave(now, tokens):
-                    future.set_result(self._grant(now, tokens))
+                try:
+                    tokens = self._may_leave(now, demand)
+                except NeverFits as error:
+                    future.set_exception(error)
                 else:
-                    self._hold(now)
-                    return
-            queue.next()
+                    if tokens is None:
+                        self._hold(now)
+                        return
+                    future.set_result(self._grant(now, tokens))
+            self._queue.next()
         if not self._paused:
             self._teller.going(now)
 
@@ -312,33 +311,37 @@ class Gate:
         full = self._scarce is WaitReason.CONCURRENCY and self._in_flight >= 0.8 * self._window.size
         return Permit(tokens, self._rates.whole, self._rates.spacing.rate, full, now)
 
-    def _may_leave(self, now: float, tokens: int) -> bool:
-        """Whether a request may leave now; else `_reason` and `_until` say why not."""
-        if self._rates.due(now):
-            self._tune(now)
-        held = self._barred(now) or self._rates.wait(tokens, now)
+    def _may_leave(self, now: float, demand: Demand) -> int | None:
+        """The tokens of a request that may leave now; None where it has to wait, and `_reason` and `_until` say why.
+
+        Raises NeverFits. What it demands is only asked where it counts.
+        """
+        rates = self._rates
+        held, tokens = self._barred(now), 0
+        if held is None or rates.token_limit < math.inf:
+            tokens = tokens_of(demand)
+            if tokens > rates.token_limit:
+                raise NeverFits(rates.token_limit, tokens)
+            held = held or rates.wait(tokens, now)
         if held is None:
             self._reason = None
-            return True
+            return tokens
         self._reason, self._until = held
         if self._reason in _SCARCE:
             self._scarce = self._reason
-        return False
+        return None
 
     def _barred(self, now: float) -> tuple[WaitReason, float | None] | None:
         """What lets nothing at all leave now, however small, and until when as far as that is known."""
         if self._paused:
             return WaitReason.PAUSED, None
-        if now < (until := self._closing.next(self._last)):
+        if self._closing.until > -math.inf and now < (until := self._closing.next(self._last)):
             return WaitReason.THROTTLED, until
         if self._trickle is not None and now < self._last + self._trickle:
             return self._trickle_reason, self._last + self._trickle
-        if self._in_flight >= self._allowed():
+        if self._in_flight >= (self._limits.cap if self._trickle is not None else int(self._window.size)):
             return WaitReason.CONCURRENCY, None if self._unnamed.suspected is None else now + self._closing.patience
         return None
-
-    def _allowed(self) -> int:
-        return self._limits.cap if self._trickle is not None else int(self._window.size)
 
     def _hold(self, now: float) -> None:
         reason = self._reason or WaitReason.REQUESTS
@@ -388,10 +391,12 @@ class Gate:
             self._closing.refused(permit.left, announced, now)
             if throttle is Throttle.CONCURRENCY:
                 self._window.refused(beside, permit.left, now)
-            elif (
-                not again and self._rates.testing is None
-            ):  # else the back-off grows, and the window is told nothing new
-                self._blame_window(permit, throttle, now)
+            elif again or self._rates.testing is not None or throttle is not Throttle.UNKNOWN:
+                pass  # the back-off grows, and the window is told nothing new
+            elif not self._rates.pace.learnt:
+                self._window.excuse(now)
+            elif permit.full:
+                self._window.cut(permit.left, now)
         self._tune(now)
         return alone
 
@@ -429,12 +434,6 @@ class Gate:
         if self._rates.noisy and not known:
             self._window.start_again(now)  # what it measured while chance held the rate down says nothing
         return random
-
-    def _blame_window(self, permit: Permit, throttle: Throttle, now: float) -> None:
-        if throttle is Throttle.UNKNOWN and not self._rates.pace.learnt:
-            self._window.excuse(now)
-        elif throttle is Throttle.UNKNOWN and permit.full:
-            self._window.cut(permit.left, now)
 
     def _answered(self, permit: Permit, feedback: Feedback, waited: WaitReason | None, now: float) -> None:
         self._rates.answered(permit)

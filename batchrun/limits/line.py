@@ -28,53 +28,53 @@ class Line:
     """Those who wait. One event loop, no threads."""
 
     def __init__(self) -> None:
-        self._waiters: deque[Waiter] = deque()
+        self.waiters: deque[Waiter] = deque()
+        """The first is whose turn is next."""
         self._ready = 0  # of the first
-
-    def __len__(self) -> int:
-        return len(self._waiters)
-
-    @property
-    def first(self) -> Waiter:
-        """Whose turn is next."""
-        return self._waiters[0]
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def waiting(self) -> int:
         """How many wait who have not been cancelled."""
-        return sum(not waiter.future.done() for waiter in self._waiters)
+        return sum(not waiter.future.done() for waiter in self.waiters)
 
     def join(self, demand: Demand, ready: Callable[[], object] | None) -> asyncio.Future[Permit]:
         """Wait behind all others."""
-        waiter = Waiter(asyncio.get_running_loop().create_future(), demand, ready)
-        self._waiters.append(waiter)
-        return waiter.future
+        future = self._future()
+        self.waiters.append(Waiter(future, demand, ready))
+        return future
 
     def join_first(self, tokens: int) -> asyncio.Future[Permit]:
         """Wait again, before all others: what there is to be done before is done."""
-        waiter = Waiter(asyncio.get_running_loop().create_future(), tokens, None)
-        self._waiters.appendleft(waiter)
+        future = self._future()
+        self.waiters.appendleft(Waiter(future, tokens, None))
         self._ready += 1
-        return waiter.future
+        return future
+
+    def _future(self) -> asyncio.Future[Permit]:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop.create_future()
 
     def next(self) -> None:
         """The first is served."""
-        self._waiters.popleft()
-        self._ready = max(0, self._ready - 1)
+        self.waiters.popleft()
+        if self._ready:
+            self._ready -= 1
 
     def get_ready(self, few: int) -> None:
         """Let the first `few` get ready, each once."""
-        few = min(few, len(self._waiters))
+        few = min(few, len(self.waiters))
         while self._ready < few:
-            waiter = self._waiters[self._ready]
+            waiter = self.waiters[self._ready]
             self._ready += 1
             if waiter.ready is not None and not waiter.future.done():
                 waiter.ready()
 
     def dissolve(self) -> None:
         """Everybody who waits gets GateClosed."""
-        for waiter in self._waiters:
+        for waiter in self.waiters:
             if not waiter.future.done():
                 waiter.future.set_exception(GateClosed())
-        self._waiters.clear()
+        self.waiters.clear()
         self._ready = 0

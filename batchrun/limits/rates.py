@@ -52,6 +52,8 @@ class Rates:
         self._short_of_tokens = self._tokens_refused = -math.inf
         self._pressure = 0.0
         self._request_pace = self._tokens_stated = math.inf
+        self.token_limit = math.inf
+        """Tokens that the user or the provider has stated as a limit; no request can be larger."""
 
     @property
     def known(self) -> bool:
@@ -81,13 +83,6 @@ class Rates:
         tokens = min(refill[False], math.inf if own.tpm is None else own.tpm)
         return requests if requests < math.inf else None, tokens if tokens < math.inf else None
 
-    @property
-    def token_limit(self) -> float:
-        """Tokens that the user or the provider has stated as a limit; no request can be larger."""
-        own = math.inf if self._own.tpm is None else self._own.tpm
-        stated = (limit.inference.said for limit in self._stated.values())
-        return min(own, min((said.limit for said in stated if said.kind == "tokens"), default=math.inf))
-
     def change(self, limits: Limits) -> None:
         """What the user states from now on; `tune` makes it count."""
         self._own = limits
@@ -102,10 +97,13 @@ class Rates:
         requests = math.inf if own.rpm is None else own.rpm / MINUTE * MARGIN
         tokens = math.inf if own.tpm is None else own.tpm / MINUTE * MARGIN
         basis = STATED
+        self.token_limit = math.inf if own.tpm is None else own.tpm
         for limit in self._stated.values():
             if limit.doubted(now):
                 self.pace.search_from(self._leaving, now)
             kind, pace = limit.inference.said.kind, limit.pace(now)
+            if kind == "tokens":
+                self.token_limit = min(self.token_limit, limit.inference.said.limit)
             if kind == "requests":
                 if pace < requests:
                     requests, basis = pace, limit.basis
@@ -141,17 +139,19 @@ class Rates:
 
     def wait(self, tokens: int, now: float) -> tuple[WaitReason, float] | None:
         """What holds a request of so many tokens back, and until when."""
-        self.spacing.refill(now)
-        wait = self.spacing.wait()
-        if wait > 0:
-            self._binding = True
-            self.basis = self._basis
-            return WaitReason.REQUESTS, now + wait
-        self.bucket.refill(now)
-        wait = self.bucket.wait(tokens)
-        if wait > 0:
-            self._short_of_tokens, self.basis = now, STATED
-            return WaitReason.TOKENS, now + wait
+        if self.spacing.rate < math.inf:
+            self.spacing.refill(now)
+            wait = self.spacing.wait()
+            if wait > 0:
+                self._binding = True
+                self.basis = self._basis
+                return WaitReason.REQUESTS, now + wait
+        if self.bucket.rate < math.inf:
+            self.bucket.refill(now)
+            wait = self.bucket.wait(tokens)
+            if wait > 0:
+                self._short_of_tokens, self.basis = now, STATED
+                return WaitReason.TOKENS, now + wait
         for limit in self._stated.values():
             kind = limit.inference.said.kind
             wait = limit.wait(1.0 if kind == "requests" else tokens * self._share_of(kind), now)

@@ -35,8 +35,9 @@ class Teller:
         if known and until is not None and until - now < WORTH_TELLING and now - last < WORTH_TELLING:
             self.going(now)
             return None
-        if until is None and reason not in _AT_ONCE and now - last < WORTH_TELLING - 1e-6:
-            self.going(now)
+        if until is None and now - last < WORTH_TELLING - 1e-6 and reason not in _AT_ONCE:
+            if self._told is not None:
+                self.going(now)
             return last + WORTH_TELLING
         self._tell(reason, until, now)
         return None
