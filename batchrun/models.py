@@ -258,10 +258,25 @@ class Lent(NamedTuple):
         return (self.input_tokens or 0) + (self.output_tokens or 0)
 
 
+class Parts(NamedTuple):
+    """The value (JSON) and the body of each reply that a reduce row puts together, in order; how one of them failed, or
+    how many are not there yet."""
+
+    replies: tuple[tuple[str | None, str | None], ...]
+    failed: Outcome | None = None
+    awaited: int = 0
+
+    @property
+    def size(self) -> int:
+        """Characters of all bodies."""
+        return sum(len(body or value or "") for value, body in self.replies)
+
+
 class Pending(NamedTuple):
     """A row of the journal that still has to be answered. `seq` is its lasting number in the journal.
 
     `lent` is the reply to an equal request that answers it; `awaited` is whether other rows wait for what it gets.
+    `target` is the reduce row whose text its own reply is a part of, `parts` are the replies of those that it reduces.
     """
 
     seq: int
@@ -272,6 +287,8 @@ class Pending(NamedTuple):
     history: History
     lent: Lent | None = None
     awaited: bool = False
+    target: int | None = None
+    parts: Parts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -160,7 +160,13 @@ def intake() -> float:
             for name, spent in times.items():
                 source = found if name == "document" else open_input(str(rows), has_prompt=True)
                 began = time.process_time()
-                taken = checked(source, render, Problems(source.where), ("output",), Blanks(("text",), None))
+                taken = checked(
+                    source,
+                    render,
+                    Problems(source.where),
+                    ("output",),
+                    blanks=Blanks(("text",), None),
+                )
                 assert sum(1 for _ in taken) == SEGMENTS
                 spent.append(time.process_time() - began)
     return min(times["document"]) / min(times["rows"])

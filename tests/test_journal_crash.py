@@ -242,6 +242,7 @@ SCHEMAS = {
     5: "17cad4be87eaca11",
     6: "541d348cf3610d03",
     7: "5433bfaa9d98ec1a",
+    8: "0895a26a6e3d19af",
 }
 """The version of a schema, and the digest of its statements. Who changes them raises the version and adds a line."""
 

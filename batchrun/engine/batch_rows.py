@@ -14,6 +14,7 @@ from batchrun.lanes.executor import Came, Completion
 from batchrun.limits import GateClosed
 from batchrun.models import Endpoint, Exchange, Pending, Request, Ticket
 from batchrun.plan import Plan
+from batchrun.plan.reducing import Reduction
 from batchrun.plan.rendering import prompt_of, spelling_of
 from batchrun.retry import GiveUp
 from batchrun.rows import restore
@@ -61,7 +62,8 @@ class BatchRows:
         if completion.came in (Came.GONE, Came.UNSENT, Came.LOST):
             await self._without_answer(job, lease, completion)
             return
-        request = self._at.renderer.render(restore(row.line, row.key, row.text))
+        restored = Reduction(self._plan).filled(restore(row.line, row.key, row.text), row.parts)
+        request = self._at.renderer.render(restored)
         now = self._loop.time()
         exchange = Exchange(completion.status, {}, completion.body, now, now, None, "", True)
         job.exchange = exchange

@@ -52,6 +52,9 @@ def prepare_resume(  # noqa: PLR0913  what is to be sent again, each by name
             journal.reopen(failed_for_good=failed)
         if cause is not None:
             journal.reopen(failed_for_good=True, cause=cause)
+        if only is not None and plan.reduce is not None:
+            with Reader.open(journal.path) as reader:
+                only = reader.with_parts(only)
         restrict(prepared, only)
         other = lender(gathered.settings, plan) if "reuse" in flags else unfinished(prepared.run, journal, plan)
         prepared.news = borrow(journal, other, plan)

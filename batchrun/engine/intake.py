@@ -10,6 +10,7 @@ from batchrun.events import Emit, Notice
 from batchrun.journal import IntakeRow
 from batchrun.models import Blank, Row
 from batchrun.plan.blanks import Blanks
+from batchrun.plan.reducing import Reduction
 from batchrun.prompts import Renderer, RenderError, request_digest
 from batchrun.rows import Input, Mixed, line_text
 
@@ -84,13 +85,19 @@ def tell_whole(source: Input, emit: Emit) -> None:
             emit(Notice(what, time.monotonic()))
 
 
-def checked(
-    source: Input, renderer: Renderer, problems: Problems, added: Sequence[str], blanks: Blanks
+def checked(  # noqa: PLR0913  what becomes of each row, by name
+    source: Input,
+    renderer: Renderer,
+    problems: Problems,
+    added: Sequence[str],
+    *,
+    blanks: Blanks,
+    reduction: Reduction | None = None,
 ) -> Iterator[IntakeRow]:
     """Each row with the hash of its request; a row that cannot be sent is skipped and noted in `problems`.
 
     `added` are the columns of the output that no row may have already, `blanks` what becomes of rows without text: what
-    they are is noted among the remarks of the input.
+    they are is noted among the remarks of the input. A text that `reduction` finds too long is several rows.
     """
     taken, render = frozenset(added), renderer.render
     for item in source:
@@ -108,6 +115,10 @@ def checked(
                     if blanks.policy is Blank.COPY:
                         yield IntakeRow(line, key, "", text)
                         continue
+                if reduction is not None and (pieces := reduction.pieces(item)):
+                    source.remarks.add(reduction.said, line - source.remarks.offset)
+                    yield from reduction.rows(item, pieces, renderer, problems.add)
+                    continue
                 digest = request_digest(render(item))
             except RenderError as error:
                 problems.add(line, error.message, missing=bool(error.missing))

@@ -9,6 +9,7 @@ from batchrun.events import Emit, IntakeProgress
 from batchrun.models import Request, Row
 from batchrun.plan import Plan
 from batchrun.plan.blanks import blanks_of
+from batchrun.plan.reducing import Reduction
 from batchrun.plan.rendering import prompt_of
 from batchrun.plan.sources import Gathered
 from batchrun.prompts import Renderer
@@ -30,7 +31,9 @@ def rehearse(gathered: Gathered, emit: Emit) -> Rehearsal:
     source, plan, renderer = opened(gathered, emit)
     problems = Problems(source.where)
     sized = _Sized(renderer)
-    for count, _ in enumerate(checked(source, sized, problems, reserved(plan), blanks_of(plan, prompt_of(plan))), 1):
+    blanks, reduction = blanks_of(plan, prompt_of(plan)), Reduction.of(plan)
+    found = checked(source, sized, problems, reserved(plan), blanks=blanks, reduction=reduction)
+    for count, _ in enumerate(found, 1):
         if count % 10_000 == 0:
             emit(IntakeProgress(count))
     problems.refuse(source.name, skip_invalid=gathered.settings.skip_invalid)

@@ -116,6 +116,8 @@ class Run:
         try:
             self._posting.start()
             self._window.recall(await asyncio.to_thread(self._journal.failed))
+            if self._plan.reduce is not None:
+                self._window.reduce()
             await (self._send_all() if self._batches is None else self._send_with_batches(self._batches))
             await self._posting.drain()
             self._sample(self._pool.view())  # how it stood in the end
@@ -309,12 +311,17 @@ class Run:
         return self._chosen(rows), last
 
     async def _fetch_train(self, train: Train) -> tuple[list[Pending], int | None]:
-        if train.leader is None:
+        if train.reduces:
+            rows = await asyncio.to_thread(self._journal.reducible, train.target, train.after)
+        elif train.leader is None:
             rows = await asyncio.to_thread(self._journal.answered, train.after, AHEAD)
         else:
             places = train.leader, train.source, train.after
             rows = await asyncio.to_thread(self._journal.following, *places, AHEAD)
-        return self._chosen(rows), rows[-1].seq if rows.full else None
+        last = rows[-1].seq if rows.full else None
+        if train.reduces and not self._sends:
+            return [row for row in rows if retry.go_on(row.history) is Next.JUDGE], last
+        return self._chosen(rows), last
 
     def _chosen(self, rows: list[Pending]) -> list[Pending]:
         wanted = self._selected

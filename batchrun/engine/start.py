@@ -32,6 +32,7 @@ from batchrun.plan import Plan, drift_text, patterns, plan_from_json, plan_to_js
 from batchrun.plan.blanks import blanks_of
 from batchrun.plan.inputs import check_rows_used, open_rows
 from batchrun.plan.outputs import STREAM, check_output, default_format, is_device, written_beside
+from batchrun.plan.reducing import Reduction, check_reduced
 from batchrun.plan.rendering import plain_renderer, prompt_of
 from batchrun.plan.resolve import facts_of, resolve
 from batchrun.plan.segments import DocumentInput, open_documents
@@ -169,6 +170,7 @@ def planned(gathered: Gathered, source: Input, prompt: Prompt | None, emit: Emit
     check_output(plan.output)
     rows.check_format(plan.output_format)
     check_named(plan, source.columns)
+    check_reduced(plan, source.columns)
     if gathered.settings.split is not None and not isinstance(source, DocumentInput):
         raise RefusedError(
             f"--split is for documents, and {source.name} is read as rows, which are sent whole",
@@ -298,7 +300,8 @@ def _fill(prepared: Prepared, source: Input, gathered: Gathered, emit: Emit) -> 
     """Take the rows in: all of them the first time, what differs after that."""
     problems = Problems(source.where)
     blanks = blanks_of(prepared.plan, prompt_of(prepared.plan))
-    found = checked(source, prepared.renderer, problems, reserved(prepared.plan), blanks)
+    reduction = Reduction.of(prepared.plan)
+    found = checked(source, prepared.renderer, problems, reserved(prepared.plan), blanks=blanks, reduction=reduction)
     journal = prepared.journal
     if journal.doubt is not None:
         emit(Notice(journal.doubt, time.monotonic()))

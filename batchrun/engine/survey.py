@@ -35,6 +35,7 @@ from batchrun.journal import Reader
 from batchrun.models import Kind, Request, Row
 from batchrun.plan import Plan
 from batchrun.plan.blanks import blanks_of, copied
+from batchrun.plan.reducing import Reduction
 from batchrun.plan.rendering import prompt_of
 from batchrun.plan.segments import DocumentInput
 from batchrun.plan.sources import Gathered
@@ -93,7 +94,9 @@ def survey(gathered: Gathered, emit: Emit) -> Survey:
     renderer = _Last(inner)
     counted = _Counted(plan, _run_of(plan, gathered), reuse=lender(gathered.settings, plan))
     total = sum(1 for _ in source) if plan.sample is not None else 0
-    found = checked(source, renderer, problems, reserved(plan), blanks_of(plan, prompt_of(plan)))
+    blanks = blanks_of(plan, prompt_of(plan))
+    reduction = Reduction.of(plan)
+    found = checked(source, renderer, problems, reserved(plan), blanks=blanks, reduction=reduction)
     for position, row in enumerate(found, 1):
         if row.skipped is None and not row.request:
             counted.survey.rows += 1  # answered without a request
@@ -121,6 +124,9 @@ def survey_pending(plan: Plan, run: RunFile, renderer: Renderer, pages: Iterable
                 counted.add(row.line, request_digest(request), request)
     with Reader.open(run.path) as reader:
         totals = reader.totals
+        for line, key, text, parts in reader.reductions() if plan.reduce is not None else ():
+            request = Reduction(plan).expected(restore(line, key, text), parts, renderer)
+            counted.add(line, request_digest(request), request)
     found = counted.survey
     found.rows, found.skipped, found.settled = totals.rows - totals.skipped, totals.skipped, totals.done + totals.failed
     return found

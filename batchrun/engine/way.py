@@ -30,6 +30,7 @@ from batchrun.limits import GateClosed, NeverFits, Permit
 from batchrun.models import Exchange, Outcome, Request, State
 from batchrun.plan import Plan
 from batchrun.plan.blanks import copied
+from batchrun.plan.reducing import Reduction
 from batchrun.prompts import Renderer, ask_again, more_room
 from batchrun.replies import Checker, ReplyChecker
 from batchrun.retry import (
@@ -98,7 +99,7 @@ class Way:
         )
         self._held: list[tuple[Job, GiveUp]] = []
         self.batch_rows: BatchRows | None = None
-        self._blanks = copied(plan)
+        self._blanks, self._reduction = copied(plan), Reduction(plan)
         self._needs_text = bool(plan.post) or isinstance(stations.checker, RowChecks)
         self._blank_value = "{}" if plan.output_fields else '""'
         self.in_flight = 0
@@ -149,7 +150,7 @@ class Way:
         if self._blanks.is_blank(restored.fields):
             await self._finish(job, Outcome(State.DONE, True, None, None, frozenset(), self._blank_value))
             return
-        request = self._at.renderer.render(restored)
+        request = self._at.renderer.render(self._reduction.filled(restored, job.row.parts))
         del restored  # it may be as large as the body
         if retry.go_on(job.row.history, lent=job.row.lent is not None) is Next.SEND:
             await self._send(job, request)
@@ -311,7 +312,7 @@ class Way:
                 if judged.answer.flags:
                     self._lane_of(job).tell_of_odd(judged)
                 outcome = Outcome(State.DONE, True, None, None, judged.answer.flags, judged.value)
-                if not await self._at.posting.put(job, judged, outcome, stored):
+                if job.row.target is not None or not await self._at.posting.put(job, judged, outcome, stored):
                     await self._finish(job, outcome)
                 if self._held and self._lane_of(job).health.undoubted:
                     await self.flush_held()

@@ -75,13 +75,15 @@ class Train:
     """Rows of equal requests on their way: those behind the row `after` that wait for the row `leader`.
 
     `source` was sent for them and ended with `outcome`. Without a leader: the rows that are lent replies from the
-    start.
+    start. Where it `reduces`: reduce rows whose parts are done, the row `target` or, for none, all.
     """
 
     leader: int | None = None
     source: int = 0
     outcome: Outcome | None = None
     after: int = 0
+    reduces: bool = False
+    target: int | None = None
 
 
 FetchTrain = Callable[[Train], Awaitable[tuple[list[Pending], int | None]]]
@@ -140,7 +142,10 @@ class Job:
         history = row.history
         leads = row.seq if row.awaited else None
         size = len(row.text) + len(history.reply or "") + (0 if row.lent is None else len(row.lent.body))
-        return cls(row, history.number, history.attempts, history.deadlines, history.asks, leads=leads, size=size)
+        size += 0 if row.parts is None else row.parts.size
+        given = None if row.parts is None else row.parts.failed
+        tries = history.number, history.attempts, history.deadlines, history.asks
+        return cls(row, *tries, given=given, leads=leads, size=size)
 
 
 class Window:
@@ -171,6 +176,8 @@ class Window:
         self._loop = asyncio.get_running_loop()
         self._fresh: deque[Job] = deque()
         self._trains: deque[Train] = deque([Train()])
+        self._reduces = False
+        self._reducing: set[int] = set()  # reduce rows that were handed out and have no outcome
         self._due: list[tuple[float, int, Job]] = []
         self._order = itertools.count()
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -253,6 +260,9 @@ class Window:
         """Hand out what is pending once more, from the first row; nothing may be on its way."""
         if not self._out and not self._due and not self._at_hand:
             self._after = 0
+            self._reducing.clear()
+            if self._reduces:
+                self.reduce()
 
     def released(self, job: Job) -> None:
         """The request of a job is over: those that waited for what it wrote into a cache are next."""
@@ -277,7 +287,11 @@ class Window:
             self._wake(1)
 
     def ended(self, job: Job, outcome: Outcome) -> None:
-        """A row has its outcome: those that wait for it are next."""
+        """A row has its outcome: those that wait for it are next, and what it is a part of if it was the last part."""
+        self._reducing.discard(job.row.seq)
+        if job.row.target is not None:
+            self._trains.append(Train(reduces=True, target=job.row.target))
+            self._wake(1)
         if job.leads is not None:
             self._trains.append(Train(job.leads, job.row.seq, outcome, job.row.seq if job.row.seq != job.leads else 0))
             self._wake(1)
@@ -285,6 +299,11 @@ class Window:
     def recall(self, failed: Iterable[tuple[int, Outcome]]) -> None:
         """Rows that failed in an earlier session, with their outcomes: those that still wait for them are next."""
         self._trains.extend(Train(seq, seq, outcome) for seq, outcome in failed)
+
+    def reduce(self) -> None:
+        """Hand out the reduce rows whose parts are done already."""
+        self._reduces = True
+        self._trains.append(Train(reduces=True))
 
     def close(self) -> None:
         """Hand out nothing more; whoever waits gets None."""
@@ -361,7 +380,9 @@ class Window:
     async def _couple(self, train: Train) -> None:
         """The next rows of a train, which come before rows that would be sent."""
         rows, after = await self._fetch_train(train)
-        jobs = [Job.of(row) for row in rows]
+        jobs = [Job.of(row) for row in rows if row.seq not in self._reducing]
+        if train.reduces:
+            self._reducing.update(job.row.seq for job in jobs)
         if train.leader is not None and train.outcome is not None:
             after = _decide(jobs, train.leader, train.outcome, after)
         self._fresh.extendleft(reversed(jobs))

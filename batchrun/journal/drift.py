@@ -35,6 +35,7 @@ class Comparison:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._skipped: list[tuple[int, str]] = []
+        self._parts: list[tuple[int, int]] = []
         self._staged = False
 
     def run(self, rows: Iterable[IntakeRow], progress: Callable[[int], None]) -> Drift:
@@ -64,7 +65,7 @@ class Comparison:
             progress(feed.position)
         identify(connection, STAGED, keyed=feed.keyed)
         connection.execute("COMMIT")
-        self._skipped = feed.skipped
+        self._skipped, self._parts = feed.skipped, feed.parts
         return self._count(feed.position)
 
     def _count(self, rows: int) -> Drift:
@@ -95,6 +96,8 @@ class Comparison:
         for name in _FOLLOW:
             self._connection.execute(sql(name))
         self._connection.executemany(sql("skip_new_row"), [(why, now, position) for position, why in self._skipped])
+        self._connection.execute(sql("clear_reductions"))
+        self._connection.executemany(sql("follow_reduction"), self._parts)
         sums.recount(self._connection).write(self._connection)
 
     def discard(self) -> None:
@@ -103,4 +106,4 @@ class Comparison:
             self._connection.execute("ROLLBACK")
         self._connection.execute(sql("drop_changed"))
         self._connection.execute(sql("drop_stage"))
-        self._skipped, self._staged = [], False
+        self._skipped, self._parts, self._staged = [], [], False

@@ -51,14 +51,18 @@ class Feed:
         self.size = 0
         """Characters of the rows that were taken last."""
         self.skipped: list[tuple[int, str]] = []
+        self.parts: list[tuple[int, int]] = []
+        """The positions of rows, each with that of the reduce row it is a part of; taken like `skipped`."""
         self._rows = iter(rows)
 
     def take(self, count: int) -> list[Params]:
         """The next rows, at most `count`, as parameters; none at the end."""
         taken: list[Params] = []
         position, room = self.position, ROOM
-        for line, key, request, text, skipped in islice(self._rows, count):
+        for line, key, request, text, skipped, ahead in islice(self._rows, count):
             position += 1
+            if ahead:
+                self.parts.append((position, position + ahead))
             if skipped is not None:
                 self.skipped.append((position, skipped))
                 taken.append((position, line, fingerprint(text), "", text))
@@ -76,6 +80,11 @@ class Feed:
     def take_skipped(self) -> list[tuple[int, str]]:
         """Position and reason of the rows that are skipped, since the last time."""
         taken, self.skipped = self.skipped, []
+        return taken
+
+    def take_parts(self) -> list[tuple[int, int]]:
+        """`parts` since the last time."""
+        taken, self.parts = self.parts, []
         return taken
 
 
@@ -123,7 +132,7 @@ class FirstIntake:
                     written.result()
                 invalid = feed.take_skipped()
                 skipped += len(invalid)
-                waiting.append((disk.submit(self._write, batch, invalid, progress), feed.size))
+                waiting.append((disk.submit(self._write, batch, invalid, feed.take_parts(), progress), feed.size))
                 held += feed.size
                 del batch
             for written, _ in waiting:
@@ -140,15 +149,23 @@ class FirstIntake:
                 "drop_position_index",
                 "drop_identity_index",
                 "clear_outcomes",
+                "clear_reductions",
                 "clear_rows",
                 "index_positions",
             ):
                 self._connection.execute(sql(name))
 
-    def _write(self, batch: list[Params], skipped: list[tuple[int, str]], progress: Callable[[int], None]) -> None:
+    def _write(
+        self,
+        batch: list[Params],
+        skipped: list[tuple[int, str]],
+        parts: list[tuple[int, int]],
+        progress: Callable[[int], None],
+    ) -> None:
         """A fresh journal numbers its rows as they come: seq and position are the same."""
         _INSERT.run(self._connection, batch)
         self._connection.executemany(_SKIP, [(position, why, self._now) for position, why in skipped])
+        self._connection.executemany(sql("insert_reduction"), parts)
         self._written += 1
         if self._written % TOGETHER == 0:
             self._before_commit()

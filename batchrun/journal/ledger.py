@@ -12,23 +12,13 @@ from typing import Self
 
 from batchrun import __version__
 from batchrun.errors import StorageError
-from batchrun.journal import database, sums, twins
+from batchrun.journal import database, sums, twins, window
 from batchrun.journal.drift import Comparison
 from batchrun.journal.intake import FirstIntake, transaction
 from batchrun.journal.pages import Page
 from batchrun.journal.queries import sql
 from batchrun.journal.reader import Reader, read_meta
 from batchrun.journal.records import Charged, Drift, End, IntakeRow, Lane, Lease, Meta, Standing
-from batchrun.journal.window import (
-    answered,
-    count_pending,
-    failed,
-    following,
-    pending,
-    rows_in_batch,
-    standings,
-    tickets,
-)
 from batchrun.journal.writer import Done, Writer
 from batchrun.models import Lent, Outcome, Pending, Ticket, Totals
 
@@ -243,27 +233,33 @@ class Journal:
         Those that the reply to an equal request answers are in `answered` or `following` instead.
         """
         with self._window_guard, database.translated(self.path):
-            return pending(self._reading(), after, limit, until)
+            return window.pending(self._reading(), after, limit, until)
 
     def answered(self, after: int = 0, limit: int = 1000) -> Page:
         """Rows without an outcome that are lent a reply, behind the row `after`, by seq."""
         with self._window_guard, database.translated(self.path):
-            return answered(self._reading(), after, limit)
+            return window.answered(self._reading(), after, limit)
 
     def following(self, leader: int, source: int, after: int = 0, limit: int = 1000) -> Page:
         """Rows that wait for the row `leader`, behind the row `after`, by seq; lent is what the row `source` got."""
         with self._window_guard, database.translated(self.path):
-            return following(self._reading(), leader, source, after, limit)
+            return window.following(self._reading(), leader, source, after, limit)
+
+    def reducible(self, target: int | None = None, after: int = 0, limit: int = 100) -> Page:
+        """Reduce rows without an outcome whose parts are done or cannot be, behind the row `after`, by seq; with `target`
+        that one alone."""
+        with self._window_guard, database.translated(self.path):
+            return window.reducible(self._reading(), target, after, limit)
 
     def failed(self) -> list[tuple[int, Outcome]]:
         """Rows that failed for good in an earlier session, before those that wait for them had heard of it."""
         with self._window_guard, database.translated(self.path):
-            return failed(self._reading())
+            return window.failed(self._reading())
 
     def count_pending(self, until: int | None, wanted: Callable[[int], bool]) -> int:
         """How many rows up to `until` have no outcome and a position that is `wanted`; reads all of them."""
         with self._window_guard, database.translated(self.path):
-            return count_pending(self._reading(), until, wanted)
+            return window.count_pending(self._reading(), until, wanted)
 
     @property
     def totals(self) -> Totals:
@@ -325,17 +321,17 @@ class Journal:
     def tickets(self) -> list[Ticket]:
         """All tickets as they were committed, in order."""
         with self._window_guard, database.translated(self.path):
-            return tickets(self._reading())
+            return window.tickets(self._reading())
 
     def in_batch(self, ticket: int | None, rows: Sequence[int]) -> list[tuple[Pending, Lease]]:
         """Those of these rows whose open attempt is in this ticket, with it; None: in any."""
         with self._window_guard, database.translated(self.path):
-            return rows_in_batch(self._reading(), ticket, rows)
+            return window.rows_in_batch(self._reading(), ticket, rows)
 
     def standings(self, rows: Sequence[int]) -> dict[int, Standing]:
         """Where these rows stand, those that there are."""
         with self._window_guard, database.translated(self.path):
-            return standings(self._reading(), rows)
+            return window.standings(self._reading(), rows)
 
     def leases(self, ticket: int, after: int = 0, limit: int = 1000) -> list[Lease]:
         """The open attempts in a ticket, behind the row `after`, by row."""

@@ -9,6 +9,12 @@ EXISTS (SELECT 1 FROM attempts WHERE attempts.row = rows.seq AND ended IS NULL)
 -- name: in_a_batch
 EXISTS (SELECT 1 FROM attempts WHERE attempts.row = rows.seq AND ended IS NULL AND ticket IS NOT NULL)
 
+-- name: is_reduced
+EXISTS (SELECT 1 FROM reductions WHERE target = rows.seq)
+
+-- name: is_part
+EXISTS (SELECT 1 FROM reductions WHERE reductions.row = rows.seq)
+
 -- name: state_of_row
 ifnull(o.state, CASE WHEN {in_a_batch} THEN 'in a batch' WHEN {left_open} THEN 'unknown' ELSE 'pending' END)
 
@@ -21,7 +27,7 @@ LEFT JOIN attempts AS a ON a.row = ifnull(o.twin, o.row) AND a.number = o.attemp
 
 -- name: record_page
 {records}
-WHERE rows.position > ? ORDER BY rows.position LIMIT ?
+WHERE rows.position > ? AND NOT {is_part} ORDER BY rows.position LIMIT ?
 
 -- name: record_range
 {records}
@@ -37,12 +43,12 @@ WHERE rows.key = ? ORDER BY rows.position IS NULL, rows.position LIMIT 1
 
 -- name: record_by_line
 {records}
-WHERE rows.line = ? ORDER BY rows.position IS NULL, rows.position LIMIT 1
+WHERE rows.line = ? ORDER BY rows.position IS NULL, {is_part}, rows.position LIMIT 1
 
 -- name: result_page
 SELECT rows.position, rows.text, o.value, replies.body, o.added, o.state
 FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.reply
-WHERE rows.position > ? ORDER BY rows.position LIMIT ?
+WHERE rows.position > ? AND NOT {is_part} ORDER BY rows.position LIMIT ?
 
 -- name: entries
 SELECT rows.seq, rows.position, rows.line, rows.key, {state_of_row} AS shown, ifnull(o.final, 0), o.cause, o.message,
@@ -102,7 +108,7 @@ FROM attempts JOIN rows ON rows.seq = attempts.row
 WHERE attempts.reply IS NOT NULL AND position IS NOT NULL GROUP BY tier ORDER BY count(*) DESC
 
 -- name: lines_of_cause
-SELECT line FROM outcomes JOIN rows ON rows.seq = outcomes.row
+SELECT DISTINCT line FROM outcomes JOIN rows ON rows.seq = outcomes.row
 WHERE state = 'failed' AND final IN (0, 1) AND cause IS ? AND position IS NOT NULL LIMIT 5
 
 -- name: added_members
@@ -132,7 +138,7 @@ SELECT 1 FROM outcomes WHERE substr(value, 1, 1) <> '{' LIMIT 1
 
 -- name: texts_page
 SELECT position, text FROM rows
-WHERE position > ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq AND state = 'skipped')
+WHERE position > ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq AND state = 'skipped') AND NOT {is_part}
 ORDER BY position LIMIT ?
 
 
@@ -195,17 +201,47 @@ ORDER BY {wanted_order}
 -- Rows that are still to be answered (window.py)
 
 -- name: pending_columns
-rows.seq, position, line, key, text
+rows.seq, position, line, key, text, (SELECT target FROM reductions WHERE reductions.row = rows.seq)
 
 -- name: pending_rows
--- Rows in a batch that has not ended are in `tickets` alone: they are never sent otherwise.
+-- Rows in a batch that has not ended are in `tickets` alone: they are never sent otherwise. Nor are reduce rows here.
 SELECT {pending_columns}, EXISTS (SELECT 1 FROM twins WHERE twins.twin = rows.seq AND reply IS NULL) FROM rows
 WHERE position > ? AND position <= ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
-AND NOT EXISTS (SELECT 1 FROM twins WHERE twins.row = rows.seq) AND NOT {in_a_batch}
+AND NOT EXISTS (SELECT 1 FROM twins WHERE twins.row = rows.seq) AND NOT {in_a_batch} AND NOT {is_reduced}
 ORDER BY position LIMIT ?
 
+-- name: reduce_rows
+-- Reduce rows that can go on: all their parts are done, or one of them never will be.
+SELECT {pending_columns} FROM (SELECT DISTINCT target AS seq FROM reductions WHERE target > :after AND (:target IS NULL OR target = :target)) AS found
+CROSS JOIN rows ON rows.seq = found.seq
+WHERE position IS NOT NULL AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq) AND NOT {in_a_batch}
+AND (EXISTS (SELECT 1 FROM reductions AS part JOIN outcomes AS o ON o.row = part.row WHERE part.target = rows.seq AND state <> 'done')
+     OR NOT EXISTS (SELECT 1 FROM reductions AS part LEFT JOIN outcomes AS o ON o.row = part.row
+                    WHERE part.target = rows.seq AND state IS NOT 'done'))
+ORDER BY rows.seq LIMIT :limit
+
+-- name: parts_of_row
+SELECT o.row IS NULL, o.value, body FROM reductions JOIN rows ON rows.seq = reductions.row
+LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.reply
+WHERE reductions.target = ? ORDER BY rows.position
+
+-- name: failed_part
+SELECT final, cause, message FROM reductions JOIN rows ON rows.seq = reductions.row JOIN outcomes AS o ON o.row = rows.seq
+WHERE reductions.target = ? AND state <> 'done' ORDER BY final DESC, rows.position LIMIT 1
+
+-- name: pending_reductions
+SELECT line, key, text, (SELECT count(*) FROM reductions WHERE target = rows.seq) FROM rows
+WHERE position IS NOT NULL AND {is_reduced} AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
+
+-- name: with_parts
+WITH RECURSIVE wanted(seq) AS (
+    SELECT seq FROM rows WHERE position IN (SELECT value FROM json_each(?))
+    UNION SELECT reductions.row FROM reductions JOIN wanted ON reductions.target = wanted.seq
+)
+SELECT position FROM rows JOIN wanted USING (seq) WHERE position IS NOT NULL
+
 -- name: rows_in_batch
-SELECT rows.seq, position, line, rows.key, text,
+SELECT rows.seq, position, line, rows.key, text, (SELECT target FROM reductions WHERE reductions.row = rows.seq),
        EXISTS (SELECT 1 FROM twins WHERE twins.twin = rows.seq AND twins.reply IS NULL), a.number, a.cost, a.charged_tokens
 FROM json_each(?) AS wanted CROSS JOIN rows ON rows.seq = wanted.value
 CROSS JOIN attempts AS a ON a.row = rows.seq AND a.ended IS NULL AND a.ticket = ifnull(?, a.ticket)
@@ -412,7 +448,7 @@ SELECT 1 FROM twins WHERE reply IS NULL LIMIT 1
 WITH known AS (
   SELECT rows.seq, request, position, CASE WHEN o.row IS NOT NULL THEN 0 WHEN {has_reply} THEN 1 ELSE 2 END AS rank
   FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN twins ON twins.row = rows.seq
-  WHERE request <> '' AND CASE WHEN o.row IS NOT NULL THEN {is_answer} WHEN position IS NULL THEN 0
+  WHERE request <> '' AND NOT {is_reduced} AND CASE WHEN o.row IS NOT NULL THEN {is_answer} WHEN position IS NULL THEN 0
                                WHEN twins.row IS NOT NULL AND twins.reply IS NULL THEN 0 ELSE wanted(position) END
 ), equal AS (
   SELECT seq, rank, first_value(seq) OVER (PARTITION BY request ORDER BY rank, position) AS leader FROM known
@@ -442,7 +478,7 @@ CREATE TEMP TABLE asked AS
 SELECT rows.seq, request, row_number() OVER (PARTITION BY request ORDER BY (:once AND NOT asks), position) AS turn, asks
 FROM (SELECT rows.seq, request, position, o.row IS NULL AND NOT {has_reply} AS asks
       FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN twins ON twins.row = rows.seq
-      WHERE position IS NOT NULL AND request IN (SELECT request FROM temp.offered)) AS rows
+      WHERE position IS NOT NULL AND request IN (SELECT request FROM temp.offered) AND NOT {is_reduced}) AS rows
 
 -- name: create_taken
 CREATE TEMP TABLE taken AS
@@ -534,6 +570,16 @@ SELECT total(cost), total(charged_tokens), count(*) FROM attempts WHERE cause IS
 
 -- name: insert_row
 INSERT INTO rows (position, line, key, request, text) VALUES (?, ?, ?, ?, ?)
+
+-- name: insert_reduction
+INSERT INTO reductions (row, target) VALUES (?, ?)
+
+-- name: clear_reductions
+DELETE FROM reductions
+
+-- name: follow_reduction
+-- The row and its target are given by their positions.
+INSERT INTO reductions (row, target) SELECT rows.seq, other.seq FROM rows JOIN rows AS other ON other.position = ?2 WHERE rows.position = ?1
 
 -- name: clear_rows
 DELETE FROM rows

@@ -4,6 +4,7 @@ Whatever can be long is read page by page, each page a query of its own that goe
 """
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from batchrun.journal.records import (
     TierShare,
     Wanted,
 )
-from batchrun.models import State, Ticket, Totals
+from batchrun.models import Parts, State, Ticket, Totals
 
 PAGE = 1000
 
@@ -266,6 +267,19 @@ class Reader:
         """The positions of the rows that are wanted, in lists as they are found; reads as many rows as it must."""
         with database.translated(self.path):
             yield from browse.positions(self._connection, wanted, self.totals.rows)
+
+    def with_parts(self, positions: Sequence[int]) -> list[int]:
+        """The positions of these rows and of all whose replies they are made of."""
+        return self._each(lambda row: row[0], sql("with_parts"), json.dumps(list(positions)))
+
+    def parts(self, seq: int) -> Parts | None:
+        """What a reduce row puts together, None where the row is none."""
+        with database.translated(self.path):
+            return window.parts(self._connection, seq)
+
+    def reductions(self) -> list[tuple[int, str, str, int]]:
+        """Line, key and text of the reduce rows without an outcome, and how many replies each puts together."""
+        return self._all(sql("pending_reductions"))
 
     def interrupt(self) -> None:
         """Let the query that another thread waits for fail with StorageError."""

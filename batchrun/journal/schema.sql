@@ -98,6 +98,13 @@ CREATE TABLE twins (                    -- rows that are not sent, since the rep
 
 CREATE INDEX twins_waiting ON twins (twin, row) WHERE reply IS NULL;
 
+CREATE TABLE reductions (               -- map rows: each reply is a part of the text of another row, the reduce row, which waits for all of them
+    row             INTEGER PRIMARY KEY,            -- rows.seq
+    target          INTEGER NOT NULL                -- rows.seq of the reduce row; the order of its parts is that of their positions
+) STRICT;
+
+CREATE INDEX reductions_target ON reductions (target);
+
 CREATE TABLE totals (                   -- one line: the sums over all rows that are not absent, kept with every commit
     id              INTEGER PRIMARY KEY CHECK (id = 1),
     rows            INTEGER NOT NULL DEFAULT 0,

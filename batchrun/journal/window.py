@@ -10,17 +10,19 @@ from typing import Any
 from batchrun.journal.pages import Found, Page, page
 from batchrun.journal.queries import sql
 from batchrun.journal.records import Lease, Standing
-from batchrun.models import History, Lent, Outcome, Pending, State, Ticket
+from batchrun.models import History, Lent, Outcome, Parts, Pending, State, Ticket
 
 _WINDOW = sql("pending_rows")
 _ANSWERED = sql("answered_rows")
 _FOLLOWING = sql("following_rows")
+_REDUCIBLE = sql("reduce_rows")
 _LENT = sql("shared_reply")
 _FAILED = sql("failed_leaders")
 _POSITIONS = sql("pending_positions")
 _HISTORY = sql("histories")
 _BODIES = sql("reply_bodies")
 
+_PART_FAILED = "a part of the text failed: "
 FRESH = History(0, 0, 0, 0, open=False, reply=None)
 EVERYTHING = (1 << 63) - 1
 
@@ -34,8 +36,8 @@ def pending(connection: sqlite3.Connection, after: int, limit: int, until: int |
     rows, full = page(connection.execute(_WINDOW, (after, last, limit)), _length)
     known, count = _histories(connection, [row[0] for row in rows])
     found = [
-        Pending(seq, position, line, key, text, known.get(seq, FRESH), awaited=bool(awaited))
-        for seq, position, line, key, text, awaited in rows[:count]
+        Pending(seq, position, line, key, text, known.get(seq, FRESH), awaited=bool(awaited), target=target)
+        for seq, position, line, key, text, target, awaited in rows[:count]
     ]
     return Page(found, full=full or len(rows) == limit or count < len(rows))
 
@@ -52,8 +54,9 @@ def answered(connection: sqlite3.Connection, after: int, limit: int) -> Page:
             known.get(seq, FRESH),
             Lent(twin, number, reply, used_in, used_out, cost, bodies.get(reply, "")),
             bool(awaited),
+            target,
         )
-        for seq, position, line, key, text, awaited, twin, number, used_in, used_out, cost, reply in whole
+        for seq, position, line, key, text, target, awaited, twin, number, used_in, used_out, cost, reply in whole
     ]
     return Page(found, full=full or len(rows) == limit or len(whole) < len(rows))
 
@@ -65,10 +68,39 @@ def following(connection: sqlite3.Connection, leader: int, source: int, after: i
     given = connection.execute(_LENT, (source,)).fetchone()
     lent = None if given is None else Lent(*given)
     found = [
-        Pending(seq, position, line, key, text, known.get(seq, FRESH), lent)
-        for seq, position, line, key, text in rows[:count]
+        Pending(seq, position, line, key, text, known.get(seq, FRESH), lent, target=target)
+        for seq, position, line, key, text, target in rows[:count]
     ]
     return Page(found, full=full or len(rows) == limit or count < len(rows))
+
+
+def reducible(connection: sqlite3.Connection, target: int | None, after: int, limit: int) -> Page:
+    """A page of reduce rows (one, or all) with a seq over `after` and no outcome, whose parts are done or cannot be."""
+    wanted = {"target": target, "after": after, "limit": limit}
+    rows, full = page(connection.execute(_REDUCIBLE, wanted), _length)
+    known, count = _histories(connection, [row[0] for row in rows])
+    found = [
+        Pending(
+            *(seq, position, line, key, text),
+            known.get(seq, FRESH),
+            target=above,
+            parts=parts(connection, seq),
+        )
+        for seq, position, line, key, text, above in rows[:count]
+    ]
+    return Page(found, full=full or len(rows) == limit or count < len(rows))
+
+
+def parts(connection: sqlite3.Connection, row: int) -> Parts | None:
+    """What a reduce row puts together; None where the row is none. Its failure is that of the first part that failed."""
+    failed = connection.execute(sql("failed_part"), (row,)).fetchone()
+    if failed is not None:
+        final, cause, message = failed
+        said = f"{_PART_FAILED}{(message or cause or '').removeprefix(_PART_FAILED)}"
+        return Parts((), Outcome(State.FAILED, bool(final), cause, said, frozenset(), None))
+    found: list[tuple[int, str | None, str | None]] = connection.execute(sql("parts_of_row"), (row,)).fetchall()
+    awaited = sum(missing for missing, _, _ in found)
+    return Parts(tuple((value, body) for _, value, body in found), awaited=awaited) if found else None
 
 
 def rows_in_batch(
@@ -79,10 +111,16 @@ def rows_in_batch(
     known, _ = _histories(connection, [row[0] for row in found])
     return [
         (
-            Pending(seq, position, line, key, text, known[seq]._replace(open=False), awaited=bool(awaited)),
+            Pending(
+                *(seq, position, line, key, text),
+                known[seq]._replace(open=False),
+                awaited=bool(awaited),
+                target=target,
+                parts=parts(connection, seq),
+            ),
             Lease(seq, number, cost, tokens),
         )
-        for seq, position, line, key, text, awaited, number, cost, tokens in found
+        for seq, position, line, key, text, target, awaited, number, cost, tokens in found
     ]
 
 

@@ -14,7 +14,8 @@ _WHOLE = frozenset({"json"})
 
 def open_rows(settings: Settings, source: str, *, has_prompt: bool, spool: Path | None = None) -> Input:
     """The input `source`, read as the settings say. Raises InputError, also for files whose lines are no rows."""
-    reading = Reading(settings.encoding, settings.sheet, settings.path, settings.yes, _structured)
+    whole = settings.reduce is not None
+    reading = Reading(settings.encoding, settings.sheet, settings.path, settings.yes, _structured, whole)
     return rows.open_input(source, id_column=settings.id_column, has_prompt=has_prompt, spool=spool, reading=reading)
 
 

@@ -80,6 +80,7 @@ class Plan:
     blank: Blank | None = None
     existing: str = "keep"
     target_language: str | None = None
+    reduce: int | None = None
     check: tuple[str, ...] = ()
     fail_on: frozenset[Flag] = frozenset({Flag.EMPTY})
     schema_retries: int = 2

@@ -56,6 +56,7 @@ _LIMITS = (
         "schema_retries",
         "retry_truncated",
         "existing",
+        "reduce",
         "check",
         "keep_thinking",
         "dedupe",
@@ -205,8 +206,10 @@ def _output(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> dict[s
 
 
 def _fail_on(gathered: Gathered, facts: Facts) -> frozenset[Flag]:
-    """What is no reply; a document never gets a text that was cut, or a refusal, unless that is chosen."""
-    if is_document(facts.format) and "fail_on" not in gathered.sources:
+    """What is no reply; no document, and no text that is put together, gets one that was cut or refused unless that is
+    chosen."""
+    whole = is_document(facts.format) or gathered.settings.reduce is not None
+    if whole and "fail_on" not in gathered.sources:
         return frozenset(Flag) - {Flag.ODD}
     return gathered.settings.fail_on
 

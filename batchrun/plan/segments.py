@@ -163,7 +163,7 @@ class DocumentInput(Input):
 def open_documents(settings: Settings) -> DocumentInput | None:
     """The documents that the input is; None where it is no document, but rows. Raises RefusedError, InputError."""
     source = settings.input
-    if source is None or source == STREAM or settings.path is not None or settings.sheet is not None:
+    if source is None or source == STREAM or settings.path is not None or settings.sheet is not None or settings.reduce:
         return None
     path = Path(os.path.expanduser(source))
     if path.is_dir() or (glob.has_magic(source) and not path.exists()):

@@ -24,6 +24,8 @@ NO_CHECK = "none"
 """What switches the checks off that documents have otherwise."""
 AUTO_SPLIT = 2000
 """Tokens of the source to which `auto` splits: the translation fits in 4,096, the smallest limit of output in use."""
+AUTO_REDUCE = 8000
+"""Tokens of a text that `auto` sends in one request: eight replies of that length fit into a context of 128,000."""
 _ENDPOINTS = {endpoint.rsplit("/", 1)[1]: endpoint for endpoint in Endpoint} | {"chat": Endpoint.CHAT}
 
 
@@ -109,12 +111,15 @@ def _checks(value: object) -> tuple[str, ...]:
     return words
 
 
-def _split(value: object) -> int:
-    text = str(value).strip().removesuffix("tokens").rstrip(" -")
-    try:
-        return AUTO_SPLIT if text == "auto" else _count(50)(text)
-    except ValueError:
-        raise ValueError(f"must be auto, or a number of tokens of at least 50, not {value!r}") from None
+def _tokens(auto: int) -> Callable[[object], int]:
+    def check(value: object) -> int:
+        text = str(value).strip().removesuffix("tokens").rstrip(" -")
+        try:
+            return auto if text == "auto" else _count(50)(text)
+        except ValueError:
+            raise ValueError(f"must be auto, or a number of tokens of at least 50, not {value!r}") from None
+
+    return check
 
 
 def _language(value: object) -> str:
@@ -235,7 +240,8 @@ class Settings(BaseSettings):
     path: Text | None = None
     output_column: Text | None = None
     existing: Annotated[Existing, BeforeValidator(_existing)] = Existing.KEEP
-    split: Annotated[int, BeforeValidator(_split)] | None = None
+    split: Annotated[int, BeforeValidator(_tokens(AUTO_SPLIT))] | None = None
+    reduce: Annotated[int, BeforeValidator(_tokens(AUTO_REDUCE))] | None = None
     target_language: Annotated[str, BeforeValidator(_language)] | None = None
     check: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_checks)] = ()
 

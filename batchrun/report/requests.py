@@ -9,19 +9,26 @@ from batchrun import replies
 from batchrun.display import printable
 from batchrun.errors import BatchrunError
 from batchrun.journal import Record
-from batchrun.models import Defect, Endpoint, Request, State
+from batchrun.models import Defect, Endpoint, Parts, Request, State
 from batchrun.plan import Plan
+from batchrun.plan.reducing import Reduction
 from batchrun.plan.rendering import plain_renderer, prompt_of
 from batchrun.report.words import MARK
 from batchrun.rows import restore
 
 
-def of_record(plan: Plan, record: Record) -> str:
-    """The request that a journaled row sends by this plan, or why it cannot be made."""
+def of_record(plan: Plan, record: Record, parts: Parts | None) -> str:
+    """The request that a journaled row sends by this plan, a reduce row with the replies of its `parts`; or why it cannot
+    be made."""
     if record.state is State.SKIPPED:
         return f"this line is no row: {record.message}\n\n{record.text}"
     try:
-        request = plain_renderer(plan, prompt_of(plan)).render(restore(record.line, record.key, record.text))
+        row = restore(record.line, record.key, record.text)
+        if parts is not None and parts.failed is not None:
+            return f"no request: {parts.failed.message}"
+        if parts is not None and parts.awaited:
+            return f"no request yet: {parts.awaited:,} of the {len(parts.replies):,} parts of the text have no reply"
+        request = plain_renderer(plan, prompt_of(plan)).render(Reduction(plan).filled(row, parts))
     except BatchrunError as error:
         return f"no request: {error.message}"
     return readable(request)

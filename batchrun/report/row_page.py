@@ -9,6 +9,7 @@ from batchrun import replies
 from batchrun.display import printable
 from batchrun.engine.chosen import record_of
 from batchrun.journal import Attempt, Reader, Record
+from batchrun.models import Parts
 from batchrun.plan import Plan, plan_from_json
 from batchrun.registry import RunFile
 from batchrun.report import requests, words
@@ -19,20 +20,20 @@ def show_row(run: RunFile, wanted: str, *, as_json: bool, out: TextIO) -> None:
     """The row with this id or at this line. Raises RefusedError where there is none, StorageError."""
     with Reader.open(run.path) as reader:
         plan, record = plan_from_json(reader.meta.plan), record_of(reader, wanted)
-        attempts = reader.attempts(record.seq)
+        attempts, parts = reader.attempts(record.seq), reader.parts(record.seq)
     if as_json:
-        print(json.dumps(row_values(plan, record, attempts), ensure_ascii=False), file=out)
+        print(json.dumps(row_values(plan, record, attempts, parts), ensure_ascii=False), file=out)
         return
-    for line in row_lines(plan, record, attempts):
+    for line in row_lines(plan, record, attempts, parts):
         print(printable(line), file=out)
 
 
-def row_values(plan: Plan, record: Record, attempts: Sequence[Attempt]) -> dict[str, Any]:
+def row_values(plan: Plan, record: Record, attempts: Sequence[Attempt], parts: Parts | None) -> dict[str, Any]:
     """The row as JSON values: `reply` as text, `thinking` or null, `body` as it came, `request` as text."""
     values = {name: value for name, value in plain(record).items() if name not in ("seq", "position", "body")}
     return {
         **values,
-        "request": requests.of_record(plan, record),
+        "request": requests.of_record(plan, record, parts),
         "reply": None if record.body is None else requests.reply_text(record),
         "thinking": None if record.body is None else replies.thinking_of(record.body),
         "body": record.body,
@@ -40,7 +41,7 @@ def row_values(plan: Plan, record: Record, attempts: Sequence[Attempt]) -> dict[
     }
 
 
-def row_lines(plan: Plan, record: Record, attempts: Sequence[Attempt]) -> Iterator[str]:
+def row_lines(plan: Plan, record: Record, attempts: Sequence[Attempt], parts: Parts | None) -> Iterator[str]:
     """The row for people."""
     yield f"line     {record.line:,}, id {printable(record.key, 100)}"
     flags = f" ({', '.join(sorted(record.flags))})" if record.flags else ""
@@ -50,7 +51,7 @@ def row_lines(plan: Plan, record: Record, attempts: Sequence[Attempt]) -> Iterat
         yield f"tokens   {record.input_tokens:,} in, {record.output_tokens or 0:,} out"
     for attempt in attempts:
         yield f"attempt  {attempt.number}, {_attempt(attempt)}"
-    yield from ("", "request", *_indented(requests.of_record(plan, record)))
+    yield from ("", "request", *_indented(requests.of_record(plan, record, parts)))
     thought = None if record.body is None else replies.thinking_of(record.body)
     if thought:
         yield from ("", "thinking", *_indented(thought))

@@ -47,7 +47,7 @@ class Reading(NamedTuple):
 
     `encoding` of text, `sheet` of a workbook (a name, or a number from 1), `path` of the list of rows in a JSON object
     (`data.items`). `structured` tells of a file by its name and beginning whether its lines are no rows; `lines` reads
-    them as rows all the same.
+    them as rows all the same, and `whole` makes one row of a file of text.
     """
 
     encoding: str | None = None
@@ -55,6 +55,7 @@ class Reading(NamedTuple):
     path: str | None = None
     lines: bool = False
     structured: Callable[[str, bytes], Refusal | None] = lambda _name, _head: None
+    whole: bool = False
 
 
 class Place(NamedTuple):
@@ -289,7 +290,7 @@ def _refuse_other(first: tuple[str, tuple[str, ...]], name: str, columns: tuple[
 def _file(source: Source, file_name: str, reading: Reading, remarks: Remarks) -> tuple[Place, Records]:
     format = "json" if reading.path else format_of(source, decoded=reading.encoding is not None)
     stem = Path(unpacked_name(file_name)).stem
-    if format in DOCUMENTS:
+    if format in DOCUMENTS or (reading.whole and format == "text"):
         if format == "pdf":
             library("pdf")
         records = partial(files.read_files, [(source.name, source.path)], reading.encoding)

@@ -153,7 +153,7 @@ class RowScreen(OrderlyScreen):
 def _rendered(reader: Reader, record: Record) -> tuple[str, Sequence[str]]:
     """The request of a row as people read it, or why there is none; and the fields of the row that its prompt reads."""
     plan = plan_from_json(reader.meta.plan)
-    return requests.of_record(plan, record), source_fields(plan, record.text)
+    return requests.of_record(plan, record, reader.parts(record.seq)), source_fields(plan, record.text)
 
 
 async def show_in_pager(screen: Screen[None], text: str) -> None:
