@@ -21,6 +21,17 @@ async def test_a_rate_that_only_429s_show_is_learnt() -> None:
     assert len(provider.refused) < 50
 
 
+async def test_a_pace_that_starts_again_grows_only_while_it_holds_requests_back() -> None:
+    """Not while the gate is closed: seconds later it would be without a bound."""
+    pace = Pace(start=True)
+    pace.search_from(10.0, 0.0)
+    pace._chance.known(0.1, sure=True)  # type: ignore[attr-defined]
+    pace._start_again(0.0)  # type: ignore[attr-defined]
+    closed = [pace.refresh(float(second), binding=False) for second in range(1, 20)]
+    assert closed == [10.0] * 19
+    assert pace.refresh(20.0, binding=True) > 100.0
+
+
 @pytest.mark.parametrize("late", [0.0, 0.7, 5.0])
 @pytest.mark.parametrize("seconds", [0.01, 0.2, 1.0])
 async def test_two_runs_that_share_a_key_use_most_of_what_it_allows(seconds: float, late: float) -> None:

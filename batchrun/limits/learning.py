@@ -20,7 +20,7 @@ used the key have gone. Then the search begins again from here, each time after 
 It also begins again where 429s were frequent although the rate fell, and then so many answers came without one that
 this would be chance in one case of twenty: whatever refused is over. Each time it takes twice as many.
 
-The pace grows only while it is what holds requests back. Figures without a source are tuned by experiment, over all
+The pace grows only while it is what holds requests back; at first, while nothing is known, with the time that passes. Figures without a source are tuned by experiment, over all
 cells of benchmarks/limits_lab.py.
 """
 
@@ -123,7 +123,8 @@ class Pace:
             self._first = self._at = now
         elapsed, self._at = max(0.0, now - self._at), now
         if self._stage == "start":
-            self._start(now)
+            self._time += elapsed if binding or not self.noisy else 0.0
+            self._start()
         elif binding:
             self._time += min(elapsed, _LONGEST_STEP)
             self.rate = max(_SLOWEST, self._search() if self._stage == "search" else self._cubic())
@@ -215,16 +216,16 @@ class Pace:
                 self._level = self._anchor = self.rate
             self._fall_deeper(now)
 
-    def _start(self, now: float) -> None:
+    def _start(self) -> None:
         if self.rate == math.inf:
             return
-        doublings = (now - self._first) / _DOUBLES_IN
+        doublings = self._time / _DOUBLES_IN
         self.rate = self._first_pace * 2**doublings if doublings < 12 else math.inf
 
     def _start_again(self, now: float) -> None:
         """What was learnt was learnt from chance."""
         self._stage = "start"
-        self._first = now
+        self._first, self._time = now, 0.0
         self._first_pace = max(self.rate, self._level if self._level < math.inf else 0.0)
         self._admitted.clear()
         self._falls = 0
