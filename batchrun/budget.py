@@ -68,11 +68,11 @@ class Budget:
     def ask(self, cost: int, tokens: int) -> Held | Later | Reached:
         """Reserve for one request that may cost and use so much at worst."""
         caps = self._caps
-        if _over(caps.requests, self._requests + 1):
+        if caps.requests is not None and self._requests + 1 > caps.requests:
             return Reached("requests")
-        if _over(caps.cost, self._cost + self._held_cost + cost):
+        if caps.cost is not None and self._cost + self._held_cost + cost > caps.cost:
             return self._no("cost")
-        if _over(caps.tokens, self._tokens + self._held_tokens + tokens):
+        if caps.tokens is not None and self._tokens + self._held_tokens + tokens > caps.tokens:
             return self._no("tokens")
         self._requests += 1
         self._in_flight += 1
@@ -116,7 +116,3 @@ class Budget:
         self._in_flight -= 1
         self._held_cost -= held.cost
         self._held_tokens -= held.tokens
-
-
-def _over(cap: int | None, amount: int) -> bool:
-    return cap is not None and amount > cap

@@ -219,6 +219,10 @@ class Outcome(NamedTuple):
     trace: str | None = None
 
 
+JUST_DONE = Outcome(State.DONE, True, None, None, frozenset(), None)
+"""How nearly every row ends."""
+
+
 class History(NamedTuple):
     """What the journal knows of a row that is not finished; attempts of a concluded earlier outcome do not count.
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from batchrun import limits, replies, retry
 from batchrun.journal import End
 from batchrun.limits import Feedback, Hints, Throttle
-from batchrun.models import Defect, Exchange, Fault, Flag, Outcome, Reply, Request, State, Usage
+from batchrun.models import Bill, Defect, Exchange, Fault, Flag, Outcome, Reply, Request, State, Usage
 from batchrun.replies import Complaint, ReplyChecker
 from batchrun.retry import Answer, Meaning, Meanings, Refusal, Tries
 
@@ -18,6 +18,14 @@ _UNCOUNTED = frozenset({Meaning.LOADING, Meaning.NO_CAPACITY, Meaning.ADDED})
 EXCERPT = 2000
 """Characters of a body that is no reply that are kept."""
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+class Charge(NamedTuple):
+    """What one request was charged: picodollars, None where that is not known, tokens, and the money by kind."""
+
+    cost: int | None
+    tokens: int
+    bill: Bill | None = None
 
 
 class Judged(NamedTuple):
@@ -141,13 +149,17 @@ def throttle_of(answer: Answer) -> Throttle:
     return Throttle.UNKNOWN
 
 
-def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict, mask: Mask) -> End:
+def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict, mask: Mask, charge: Charge) -> End:
     """The attempt's end for the journal."""
-    answer = judged.answer
+    answer, seconds = judged.answer, exchange.ended - exchange.left
+    request_id, (cost, tokens, bill) = exchange.headers.get("x-request-id"), charge
     accepted = isinstance(verdict, retry.Done)
+    if accepted and answer.accepted and answer.complaint is None and not answer.message:  # nearly every one
+        paid = judged.usage, request_id, None, cost, tokens, bill
+        return End(200, seconds, None, None, False, True, False, False, False, *paid)
     return End(
         answer.status,
-        exchange.ended - exchange.left,
+        seconds,
         None if accepted else answer.cause,
         answer.complaint or answer.message or None,
         throttled=answer.throttled,
@@ -156,17 +168,23 @@ def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict, mask: Mas
         invalid=answer.complaint is not None or isinstance(verdict, retry.AskAgain),
         maybe_paid=answer.maybe_paid,
         usage=judged.usage,
-        request_id=exchange.headers.get("x-request-id"),
+        request_id=request_id,
         excerpt=None if answer.accepted else mask(exchange.body[:EXCERPT].decode("utf-8", "backslashreplace")),
+        cost=cost,
+        charged_tokens=tokens,
+        bill=bill,
     )
 
 
-def counted(tries: Tries, answer: Answer) -> Tries:
-    """What the row has used up with this answer."""
+def counted(attempts: int, deadlines: int, asks: int, answer: Answer) -> Tries:
+    """What the row has used up with this answer, after what it had used before."""
+    asked = answer.complaint is not None or Flag.TRUNCATED in answer.flags
+    if answer.accepted:
+        return Tries(attempts + 1, deadlines, asks + asked)
     return Tries(
-        tries.attempts + (not answer.throttled and answer.meaning not in _UNCOUNTED),
-        tries.deadlines + (answer.fault is Fault.DEADLINE),
-        tries.asks + (answer.complaint is not None or answer.misfit or Flag.TRUNCATED in answer.flags),
+        attempts + (not answer.throttled and answer.meaning not in _UNCOUNTED),
+        deadlines + (answer.fault is Fault.DEADLINE),
+        asks + (asked or answer.misfit),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from batchrun.client import Client
-from batchrun.engine.cuts import Cuts
+from batchrun.engine.cuts import FEWEST, Cuts
 from batchrun.engine.judge import Judged, feedback, judge
 from batchrun.engine.outage import Outage
 from batchrun.engine.probing import Probing, probing_of
@@ -99,12 +99,17 @@ class Lane:
         assert request is not None, "it was sent"
         assert permit is not None, "it was admitted"
         judged = judge(request, exchange, checker, self.meanings, self.mask)
-        judged = served(judged, None if job.hold is None else job.hold.tier)
-        judged = self._refused(job, permit, self.sending.heard(job, judged, exchange.ended - exchange.left))
-        answer = judged.answer
-        if answer.throttled or answer.down or answer.meaning is Meaning.LOADING:
-            self.said = answer.message
-        if judged.usage is not None and (cut := self._cuts.look(sent, judged.usage.input)) is not None:
+        if job.hold is not None and job.hold.tier is not None:
+            judged = served(judged, job.hold.tier)
+        judged = self.sending.heard(job, judged, exchange.ended - exchange.left)
+        if judged.answer.accepted:
+            job.refusals = 0
+        else:
+            judged = self._refused(job, permit, judged)
+            if judged.answer.throttled or judged.answer.down or judged.answer.meaning is Meaning.LOADING:
+                self.said = judged.answer.message
+        answer, usage = judged.answer, judged.usage
+        if usage is not None and usage.input >= FEWEST and (cut := self._cuts.look(sent, usage.input)) is not None:
             self._emit(Notice(cut, self._loop.time()))
         if answer.meaning is Meaning.NO_CAPACITY:
             self.gate.cancel(permit)  # it says nothing of other tiers
@@ -112,14 +117,14 @@ class Lane:
         return judged, self.gate.settle(permit, feedback(judged, len(request.body)))
 
     def _refused(self, job: Job, permit: Permit, judged: Judged) -> Judged:
-        """The answer as a 429 if it was the refusal of a busy server in another status.
+        """An answer without a reply as a 429 if it was the refusal of a busy server in another status.
 
         One row is refused so only so often in a row: what always refuses it is not that the server is busy.
         """
         answer = judged.answer
         overloaded = answer.meaning is Meaning.OVERLOADED
         busy = overloaded or answer.meaning in (None, Meaning.PASSES)
-        if answer.accepted or answer.throttled or not busy:
+        if answer.throttled or not busy:
             job.refusals = 0
             return judged
         flights, now = self.gate.flights, self._loop.time()

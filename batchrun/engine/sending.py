@@ -45,6 +45,7 @@ class Sending:
         self._loop = asyncio.get_running_loop()
         self._spelling = spelling_of(plan, prompt_of(plan))
         self._caching: Caching | None = None
+        self._marks_all = False  # whether every request is changed for a prompt cache, not only those that share more
         self._fixed, self._members = b"", ""
         self._prefix: Prefix | None = None
         if (found := sharing_of(plan, prompt_of(plan))) is not None:
@@ -54,15 +55,18 @@ class Sending:
                 self._prefix = Prefix(b"", len(self._fixed), caching.seconds)
                 self._members = "" if caching.key is None else prompts.key_member(caching.key, self._fixed)
             self._members = ",".join(filter(None, (self._members, caching.options)))
+            self._marks_all = self._prefix is not None or bool(self._members)
 
     def sent(self, job: Job, request: Request) -> Request:
         """The request of a job as it is sent now."""
         job.marks, job.added = (), frozenset()
-        if self._caching is not None:
+        if self._caching is not None and (self._marks_all or job.shared):
             request = self._cached(job, request, self._caching)
         if self._spelling is not None:
             request = self._spelling.apply(request)
-        members = self.tiers.known[job.tier].members if job.tier is not None else ""
+        if job.tier is None:
+            return request
+        members = self.tiers.known[job.tier].members
         if members and f'"{_TIER}"'.encode() not in request.body:
             request = request._replace(body=prompts.with_members(request.body, members))
         return request
@@ -101,9 +105,11 @@ class Sending:
 
     def heard(self, job: Job, judged: Judged, seconds: float) -> Judged:
         """What came back, as far as it is about what was added: then its meaning says so. It took `seconds`."""
-        answer, now = judged.answer, self._loop.time()
+        answer = judged.answer
         for prefix in job.marks:
-            prefix.ended(job, now, answered=answer.accepted)
+            prefix.ended(job, self._loop.time(), answered=answer.accepted)
+        if job.tier is None and answer.accepted:
+            return judged
         if job.added and answer.status in _NOT_TAKEN and (name := self._refused(job, answer)) is not None:
             self._leave_out(name)
             answer = answer._replace(meaning=Meaning.ADDED)

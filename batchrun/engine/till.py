@@ -16,11 +16,11 @@ from jiter import from_json
 from batchrun import replies
 from batchrun.budget import Budget, Caps, Held, Later, Reached, Sum
 from batchrun.display import counted
-from batchrun.engine.judge import Judged
+from batchrun.engine.judge import Charge, Judged
 from batchrun.journal import Journal
 from batchrun.lanes.shapes import vendor
 from batchrun.limits import GateClosed
-from batchrun.models import Bill, Kind, Request, Totals, Usage
+from batchrun.models import Bill, Kind, Request, Totals
 from batchrun.plan import Plan
 from batchrun.pricing import Price, Tariff, Terms, picodollars, usd
 
@@ -34,14 +34,6 @@ class Hold(NamedTuple):
     price: Price | None
     held: Held
     tier: str | None = None
-
-
-class Charge(NamedTuple):
-    """What one request was charged: picodollars, None where that is not known, tokens, and the money by kind."""
-
-    cost: int | None
-    tokens: int
-    bill: Bill | None = None
 
 
 UNCHARGED = Charge(None, 0)
@@ -193,14 +185,18 @@ class Till:
         What `--reserve` stands for is in no usage, so it stays charged.
         """
         usage, answer = judged.usage, judged.answer
-        charge = Charge(None if hold.cost is None else 0, 0)
         if usage is not None:
-            bill = _stated(usage) if hold.price is None else hold.price.bill(usage, hold.tier, self._clock())
+            if hold.price is not None:
+                bill = hold.price.bill(usage, hold.tier, self._clock())
+            else:  # what the provider says it charged
+                bill = None if usage.charged is None else Bill(other=usage.charged)
             if bill is not None and self._extra:
                 bill = bill._replace(other=bill.other + self._extra)
             charge = Charge(None if bill is None else bill.total, usage.input + usage.output, bill)
         elif answer.status == 200 or answer.maybe_paid:
             charge = Charge(hold.cost, hold.tokens)
+        else:
+            charge = Charge(None if hold.cost is None else 0, 0)
         self._charge(hold, charge)
         return charge
 
@@ -266,7 +262,8 @@ class Till:
     def _charge(self, hold: Hold, charge: Charge) -> None:
         cost = hold.held.cost if charge.cost is None else charge.cost  # a price that is not known is not nothing
         self._budget.charge(hold.held, cost, charge.tokens)
-        self._wake()
+        if self._queue:
+            self._wake()
 
     def _wake(self) -> None:
         while self._queue:
@@ -283,11 +280,6 @@ def served(judged: Judged, tier: str | None) -> Judged:
     if usage is None or tier is None or (usage.tier is not None and tier != "batch"):
         return judged
     return judged._replace(usage=usage._replace(tier=tier))
-
-
-def _stated(usage: Usage) -> Bill | None:
-    """What the provider says it charged, for a model whose price is not known here."""
-    return None if usage.charged is None else Bill(other=usage.charged)
 
 
 def _amount(cap: str, number: int) -> str:

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Protocol
 
 from batchrun import retry
 from batchrun.engine.ending import Ending
-from batchrun.engine.judge import Judged, counted, end_of, failure, judge_body
+from batchrun.engine.judge import Charge, Judged, counted, end_of, failure, judge_body
 from batchrun.engine.lane import Lane
 from batchrun.engine.picture import attempt_ended, row_finished
 from batchrun.engine.pool import Pool
 from batchrun.engine.posting import Posting
 from batchrun.engine.segment_checks import RowChecks
-from batchrun.engine.till import BudgetReached, Charge, Hold, Till
+from batchrun.engine.till import BudgetReached, Hold, Till
 from batchrun.engine.window import Job, Window
 from batchrun.errors import ExitCode, StorageError
 from batchrun.events import AttemptStarted, Emit, RowLost
 from batchrun.journal import End, Journal
 from batchrun.limits import GateClosed, NeverFits, Permit
-from batchrun.models import Exchange, Outcome, Request, State
+from batchrun.models import JUST_DONE, Exchange, Outcome, Pending, Request, State
 from batchrun.plan import Plan
 from batchrun.plan.blanks import copied
 from batchrun.plan.reducing import Reduction
@@ -164,7 +164,9 @@ class Way:
 
     async def _send(self, job: Job, request: Request) -> None:
         job.lent = None
-        job.row, job.request = job.row if self._needs_text else job.row._replace(text=""), request
+        job.request = request
+        if not self._needs_text and job.row.text:
+            job.row = Pending(*job.row[:4], "", *job.row[5:])  # a third of the time of `_replace`
         self._at.window.holds(job, len(request.body))
         if self.batch_rows is not None and self.batch_rows.sending:
             await self.batch_rows.send(job, request)
@@ -261,14 +263,16 @@ class Way:
         `alone` is the wait in seconds that a 429 has announced and that the gate leaves to this row.
         """
         answer, lane = judged.answer, self._lane_of(job)
-        tries = Tries(job.attempts, job.deadlines, job.asks)
         # All lines of a batch are there at once, and no call is spared by doubting them.
         health = lane.health if job.lease is None else Health(fitted=True)
-        if exchange is not None:
-            tries = counted(tries, answer)
+        if exchange is None:
+            tries = Tries(job.attempts, job.deadlines, job.asks)
+        else:
+            tries = counted(job.attempts, job.deadlines, job.asks, answer)
         if exchange is not None and job.lease is None:
             lane.observe(job, answer)
-            await self._look_elsewhere(job, lane)
+            if job.elsewhere or lane.health.doubtful:
+                await self._look_elsewhere(job, lane)
         verdict = retry.decide(answer, tries, health, self._policy, self._loop.time())
         if isinstance(verdict, RetryIn):
             verdict = verdict._replace(seconds=max(verdict.seconds, alone))
@@ -286,10 +290,8 @@ class Way:
 
     def _record(self, job: Job, judged: Judged, exchange: Exchange, verdict: Verdict) -> "asyncio.Future[None]":
         """Into the journal's queue first, then told; the outcome that follows is committed after it."""
-        cost, tokens, bill = job.charge
         lane = self._lane_of(job)
-        end = end_of(judged, exchange, verdict, lane.mask)
-        end = end._replace(cost=cost, charged_tokens=tokens, bill=bill)
+        end = end_of(judged, exchange, verdict, lane.mask, job.charge)
         body = exchange.body.decode() if judged.reply is not None else None
         stored = self._at.journal.end(job.row.seq, job.number, end, body, job.lease)
         job.exchange = None
@@ -311,7 +313,10 @@ class Way:
             case Done():
                 if judged.answer.flags:
                     self._lane_of(job).tell_of_odd(judged)
-                outcome = Outcome(State.DONE, True, None, None, judged.answer.flags, judged.value)
+                plain = not judged.answer.flags and judged.value is None
+                outcome = (
+                    JUST_DONE if plain else Outcome(State.DONE, True, None, None, judged.answer.flags, judged.value)
+                )
                 if job.row.target is not None or not await self._at.posting.put(job, judged, outcome, stored):
                     await self._finish(job, outcome)
                 if self._held and self._lane_of(job).health.undoubted:

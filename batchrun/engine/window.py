@@ -27,8 +27,9 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from batchrun.engine.judge import Charge
 from batchrun.engine.prefixes import Groups, Prefix
-from batchrun.engine.till import UNCHARGED, Charge, Hold
+from batchrun.engine.till import UNCHARGED, Hold
 from batchrun.journal import PAGE_BYTES, Lease, Page
 from batchrun.limits import Permit
 from batchrun.models import Exchange, Lent, Outcome, Pending, Request, State

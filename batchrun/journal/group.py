@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from batchrun.journal.queries import sql
 from batchrun.journal.records import End
-from batchrun.models import Lent, Outcome, State
+from batchrun.models import JUST_DONE, Lent, Outcome
 
 EXCERPT = 2048  # bytes kept of a body that is not a reply
 
@@ -62,7 +62,6 @@ class Last(NamedTuple):
 NEVER = Last(0, None, None, None, None)
 _NO_USAGE = (None, None, None, None, None)
 _ACCEPTED = End(200, 0.0)[2:9]  # from `cause` to `maybe_paid`
-_JUST_DONE = Outcome(State.DONE, True, None, None, frozenset(), None)
 
 
 def storable(text: str | None) -> str | None:
@@ -109,7 +108,7 @@ class Group:
     def finish(self, row: int, now: float, last: Last, outcome: Outcome, lent: Lent | None) -> None:
         """A row ended with the attempt `last`, its own or that of the row whose exchange is `lent` to it."""
         done = (row, now, *last)
-        if lent is None and outcome == _JUST_DONE:
+        if lent is None and outcome == JUST_DONE:
             self.done.append(done)
             return
         state, final, cause, message, flags, value, added, post, trace = outcome
