@@ -6,7 +6,8 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from engine import Stage, Story
 from batchrun.client import Client
 from batchrun.engine.batches import Batching, Wish
 from batchrun.engine.run import Run
+from batchrun.events import Event
 from batchrun.journal import Reader
 from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.shapes import SHAPES, vendor
 from batchrun.models import Ticket
-from batchrun.sim import Server, Settings, parse_fault
+from batchrun.sim import Server, Settings, parse_fault, running
 
 
 def settings(*faults: str, **values: Any) -> Settings:
@@ -41,6 +43,7 @@ class Night(Stage):
         plan = {"batch": True, "batch_first": 100, "batch_min": 1, "batch_tail": "batch", **plan}
         super().__init__(directory, rows, base_url=server.base_url, **plan)
         self.server = server
+        self.clock = clock()
 
     async def go_on(
         self,
@@ -50,6 +53,7 @@ class Night(Stage):
         own: dict[str, Any] | None = None,
         wish: Wish = Wish.GO_ON,
         during: Callable[[Run], Awaitable[None]] | None = None,
+        hear: Callable[[Event, Run], None] | None = None,
         **plan: Any,
     ) -> Story:
         """One session with that key; `own` are what the user's file says of the vendor, `lines` the most of a batch."""
@@ -58,13 +62,13 @@ class Night(Stage):
         folder = self.path.with_suffix(".batches")
         async with Client(base_url=self.server.base_url, api_key=key, environ={}) as client:
             calls = client.calls(SHAPES[found.shape].key_header)
-            executor = BatchExecutor(found, calls, run="r1", folder=folder, clock=clock())
+            executor = BatchExecutor(found, calls, run="r1", folder=folder, clock=self.clock)
             first = plan.get("batch_first", self.plan.batch_first)
             sending = plan.get("batch", self.plan.batch)
             batching = Batching(
                 executor=executor, run="r1", lane=1, folder=folder, sending=sending, first=first, lines=lines, wish=wish
             )
-            return await self.play(client, batching=batching, during=during, **plan)
+            return await self.play(client, batching=batching, during=during, hear=hear, **plan)
 
     @property
     def tickets(self) -> list[Ticket]:
@@ -97,3 +101,25 @@ async def until(condition: Callable[[], bool]) -> None:
     """Wait for what will come about, in the loop's time."""
     while not condition():  # noqa: ASYNC110  what the journal or the provider says is no event
         await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def night(
+    path: Path, *faults: str, rows: int = 30, plan: dict[str, Any] | None = None, **values: Any
+) -> AsyncIterator[Night]:
+    """A run of so many rows and its provider with these faults and settings."""
+    async with running(settings(*faults, **values)) as server:
+        yield Night(path, server, rows, **(plan or {}))
+
+
+def echoed(rows: int) -> list[str]:
+    return [f"[simulated] row {number}" for number in range(1, rows + 1)]
+
+
+def adds_up(stage: Night) -> None:
+    totals = stage.totals
+    assert totals.pending >= 0
+    assert (
+        totals.done + totals.failed + totals.skipped + totals.unknown + totals.pending + totals.in_batches
+        == totals.rows
+    )

@@ -99,3 +99,10 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("_DOWN", "_LOADING", "_DOUBT"):
         monkeypatch.setattr(probing, name, dataclasses.replace(getattr(probing, name), every=0.002))
+
+
+@pytest.fixture
+def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A night has 300,000 looks at the gate and 80,000 at the connections: nothing is told or lost by them here."""
+    monkeypatch.setattr("batchrun.engine.run.TICK", 60.0)
+    monkeypatch.setattr("batchrun.engine.outage.EVERY", 60.0)

@@ -1,53 +1,24 @@
 """Runs by batches from their first row to their last, against the simulated provider. "Paid" is what the provider counts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batches import Night, settings, until
+from batches import Night, adds_up, echoed, night, until
 
 from batchrun.engine.batches import Wish
 from batchrun.engine.ending import Ending
 from batchrun.engine.run import Run
 from batchrun.errors import ExitCode
 from batchrun.events import Notice
-from batchrun.sim import running
 
 pytestmark = pytest.mark.looptime  # both ends are on the test's loop: time passes when nothing is on its way
 
-Begun = Callable[..., AbstractAsyncContextManager[Night]]
-
-
-@asynccontextmanager
-async def night(
-    path: Path, *faults: str, rows: int = 30, plan: dict[str, Any] | None = None, **values: Any
-) -> AsyncIterator[Night]:
-    """A run of so many rows and its provider with these faults and settings."""
-    async with running(settings(*faults, **values)) as server:
-        yield Night(path, server, rows, **(plan or {}))
-
 
 @pytest.fixture(autouse=True)
-def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A night has 300,000 looks at the gate, which nothing passes here."""
-    monkeypatch.setattr("batchrun.engine.run.TICK", 60.0)
-
-
-def echoed(rows: int) -> list[str]:
-    return [f"[simulated] row {number}" for number in range(1, rows + 1)]
-
-
-def adds_up(stage: Night) -> None:
-    totals = stage.totals
-    assert totals.pending >= 0
-    assert (
-        totals.done + totals.failed + totals.skipped + totals.unknown + totals.pending + totals.in_batches
-        == totals.rows
-    )
+def _seldom(seldom: None) -> None: ...
 
 
 async def test_a_batch_brings_each_row_its_own_answer_in_the_order_of_the_input(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from batchrun.events import Emit
 from batchrun.journal import Journal, Lease
 from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.executor import Stepped
-from batchrun.lanes.states import OPEN, State
+from batchrun.lanes.states import OPEN, State, is_asked_to_end
 from batchrun.models import Request, Ticket
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,32 @@ class Batches:
     def open(self) -> list[Ticket]:
         """The tickets that are carried on."""
         return self._tickets.open
+
+    @property
+    def now(self) -> float:
+        """Unix seconds."""
+        return self._executor.clock()
+
+    @property
+    def scale(self) -> float:
+        """By which waits are shorter, for a simulated provider."""
+        return self._executor.scale
+
+    @property
+    def answered(self) -> int:
+        """Rows that open batches have answered, as far as the provider says so."""
+        found = [self._executor.batch_of(ticket) for ticket in self.open if ticket.rows]
+        return sum(batch.done for batch in found if batch is not None)
+
+    @property
+    def may_send(self) -> bool:
+        """Whether rows may go into batches."""
+        return self._with.sending and not self._ends_early
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether all batches are asked to end."""
+        return self._ends_early
 
     def _stop(self, ending: Ending) -> None:
         self.halt()
@@ -264,7 +290,7 @@ class Batches:
     async def _moved(self, before: Ticket, stepped: Stepped) -> None:
         ticket = replace(stepped.ticket, next=self._executor.clock() + stepped.wait if stepped.wait else None)
         await self._tickets.put(ticket, *self._duplicates(ticket, stepped.also))
-        if ticket.state == State.SUBMITTED and self._ends_early and ticket.note != "asked to end":
+        if ticket.state == State.SUBMITTED and self._ends_early and not is_asked_to_end(ticket):
             await self._ask_to_end(ticket)
         elif ticket.state == State.FETCHED:
             await self.ends.fetched(ticket)
@@ -309,6 +335,8 @@ class Batches:
 
         No row goes into a batch from here on.
         """
+        if self._ends_early:
+            return
         self.sending = False
         self._ends_early = True
         await self.close_chunk()

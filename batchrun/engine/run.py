@@ -16,6 +16,7 @@ from batchrun import retry
 from batchrun.engine.batch_rows import BatchRows
 from batchrun.engine.batches import Batches, Batching, Wish
 from batchrun.engine.ending import Ending
+from batchrun.engine.finishing import Finishing
 from batchrun.engine.lane import Member
 from batchrun.engine.picture import Session, limits_event, sample_of
 from batchrun.engine.pool import Pool
@@ -71,6 +72,7 @@ class Run:
         batching: Batching | None = None,
     ) -> None:
         self._plan = plan
+        self._renderer = renderer
         self._only = only
         self._sends = members[0].client is not None
         self._selected = selection(plan, journal.totals.rows, only) if self._sends else None
@@ -173,6 +175,10 @@ class Run:
             await batches.end_early()
         if detaches:
             batches.look_now()
+        finishing = Finishing(self._plan, self._journal, self._renderer, batches, chosen=self._chosen, emit=self._emit)
+        await finishing.begin()
+        await finishing.tell_price()
+        beside = [carrying, self._loop.create_task(finishing.watch())]
         try:
             while True:
                 if sends:
@@ -181,11 +187,12 @@ class Run:
                     return
                 if sends and batches.ends.left_pending:
                     batches.ends.left_pending = False
-                    batches.sending = batches.sending and not self._is_tail()
+                    batches.sending = batches.may_send and not self._is_tail()
+                    await finishing.tell_price()
                     self._window.restart()
                     continue
                 await batches.close_chunk()
-                if detaches:
+                if detaches and not batches.ends_early:
                     await batches.quiet()
                     settled = False
                 else:
@@ -198,7 +205,7 @@ class Run:
             batches.close()
             if carrying.done():
                 carrying.result()
-            await _cancelled([carrying])
+            await _cancelled(beside)
 
     def _is_tail(self) -> bool:
         """Whether so few rows are pending that they go live."""

@@ -32,7 +32,7 @@ from batchrun.lanes.shapes import (
     json_objects,
     wire_id,
 )
-from batchrun.lanes.states import State, detailed, is_brought
+from batchrun.lanes.states import State, detailed, is_asked_to_end, is_brought
 from batchrun.models import Exchange, Ticket
 
 LOOKS = (0.0, 5.0, 20.0, 60.0)
@@ -281,7 +281,7 @@ class BatchExecutor:
         return self.shape.batch(body) if answer.status == 200 and body.get("id") else None
 
     async def _look_at_duplicate(self, ticket: Ticket) -> Stepped:
-        if not json_object(json.loads(ticket.detail)).get("asked_to_end"):
+        if not is_asked_to_end(ticket):
             return Stepped(await self.cancel(ticket), POLL_FIRST / 3)
         return await self._look(ticket)
 

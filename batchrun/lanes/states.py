@@ -61,6 +61,11 @@ def main_of(ticket: Ticket) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def is_asked_to_end(ticket: Ticket) -> bool:
+    """Whether the provider was asked to end its batch, and has answered."""
+    return bool(json_object(json.loads(ticket.detail)).get("asked_to_end"))
+
+
 def is_brought(ticket: Ticket) -> bool:
     """Whether its results were brought by the user, and nothing was submitted for it."""
     return "brought" in json_object(json.loads(ticket.detail))
