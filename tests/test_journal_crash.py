@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from importlib import resources
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from waiting import PATIENCE
 
 from batchrun.errors import BusyError, DamagedError, RefusedError, StorageError
-from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, lock
+from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, intake, lock
 from batchrun.journal.database import OLDEST_VERSION, SCHEMA_VERSION, refuse_network
 from batchrun.models import Outcome, State
 
@@ -410,3 +411,75 @@ def test_a_network_file_system_is_refused(tmp_path: Path, kind: str) -> None:
         refuse_network(place / "deep" / ".batchrun", mounts)
     assert "--runs-dir" in (refused.value.hint or "")
     refuse_network(tmp_path, mounts)
+
+
+# An intake that is killed when it is to give its n-th row, each as long as a page. Pages leave the cache at once, so
+# that the file has half a transaction. A reader looks on.
+INTAKE = """
+import os, signal, sys
+from pathlib import Path
+from batchrun.journal import IntakeRow, Journal, Meta, Reader, intake
+
+META = Meta(run="r1", created=1.0, plan="{}", prompt=None, simulated=False, output="../out.jsonl")
+intake.CACHE, intake.ROOM, intake.AHEAD = 10, 20_000, 0
+path, fatal = Path(sys.argv[1]), int(sys.argv[2])
+
+def rows():
+    for line in range(1, 101):
+        if line == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield IntakeRow(line, f"id-{line}", "request", '"' + "x" * 5000 + '"')
+
+Journal.create(path, META).take_in(rows())
+"""
+
+
+@pytest.mark.parametrize(("row", "half"), [(1, False), (43, True)])
+def test_an_intake_that_was_killed_leaves_a_journal_that_can_be_read_and_filled(
+    tmp_path: Path, row: int, half: bool
+) -> None:
+    path = tmp_path / "r.db"
+    ended = subprocess.run([sys.executable, "-c", INTAKE, str(path), str(row)], check=False, timeout=PATIENCE)
+    assert ended.returncode == -9
+    assert (path.with_name("r.db-journal").stat().st_size > 0) == half
+    if half:
+        with lock(path), pytest.raises(BusyError):
+            Reader.open(path)
+    with Reader.open(path) as reader:
+        assert (reader.taken_in, reader.meta.run, reader.check()) == (False, "r1", [])
+    journal = Journal.open(path)
+    journal.take_in(ROWS)
+    journal.close(0)
+    with Reader.open(path) as reader:
+        assert (reader.taken_in, reader.check(), len(list(reader.export_rows()))) == (True, [], 3)
+
+
+def test_a_journal_can_be_read_while_rows_are_taken_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "TOGETHER", 1)
+    monkeypatch.setattr(intake, "ROOM", 1)
+    path = tmp_path / "r.db"
+    journal = Journal.create(path, META)
+    seen = list[bool]()
+
+    def rows() -> Iterator[IntakeRow]:
+        for row in ROWS:
+            yield row
+            with Reader.open(path) as reader:
+                seen.append(reader.taken_in)
+
+    journal.take_in(rows())
+    assert seen == [False] * 3
+    assert journal.taken_in
+    journal.close(0)
+
+
+def test_rows_are_taken_in_through_the_log_while_somebody_reads(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    journal = Journal.create(path, META)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reading:
+        reading.execute("BEGIN")
+        reading.execute("SELECT count(*) FROM rows").fetchone()
+        journal.take_in(ROWS)
+        assert reading.execute("SELECT count(*) FROM rows").fetchone() == (0,)
+    assert journal.totals.rows == 3
+    journal.close(0)

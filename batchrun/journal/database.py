@@ -3,9 +3,9 @@
 `schema.sql` is the present schema, `migrations/000N.sql` the step from schema N-1 to N. An older journal is brought up
 to date by all its steps in one transaction, so that a kill leaves the old or the new schema whole.
 
-WAL with `synchronous=FULL`: what was committed survives a kill and a power cut. A new journal is built under another
-name and renamed, so that no kill leaves half a schema. Never open the database file with `open()` while SQLite may
-have it open in the same process: closing that descriptor would drop SQLite's locks.
+WAL with `synchronous=FULL`, during the first intake a rollback journal: what was committed survives a kill and a power
+cut. A new journal is built under another name and renamed, so that no kill leaves half a schema. Never open the database
+file with `open()` while SQLite may have it open in the same process: closing that descriptor would drop SQLite's locks.
 """
 
 import contextlib
@@ -139,7 +139,7 @@ def _file_system(directory: Path, mounts: Path) -> str | None:
 
 
 def create(path: Path, meta: dict[str, str | None], *, long_rows: bool = False) -> None:
-    """Make an empty journal, with pages of 64 KiB for long rows: those take half the CPU to write. Raises RefusedError where the directory cannot be written or the name is taken."""
+    """Make an empty journal, with pages of 32 KiB for long rows, which take half the CPU to write. Raises RefusedError where the directory cannot be written or the name is taken."""
     prepare(path.parent)
     if os.path.lexists(path):
         raise RefusedError(f"{path}: there is a journal already.", "Go on with it, or use --fresh.")
@@ -152,7 +152,7 @@ def create(path: Path, meta: dict[str, str | None], *, long_rows: bool = False) 
             "Name a directory that can be written with --runs-dir.",
         ) from error
     with translated(path, "write"):
-        _build(building, meta, 65536 if long_rows else 4096)
+        _build(building, meta, 32768 if long_rows else 4096)
         building.rename(path)
         sync_directory(path.parent)
 
@@ -204,14 +204,14 @@ def salvage(path: Path) -> sqlite3.Connection:
 def connect(path: Path, *, write: bool) -> sqlite3.Connection:
     """Open and check an existing journal. The connection may move between threads, but serves one at a time.
 
-    A journal of an older schema is migrated first; with `write` the caller holds its lock, else it is taken for that.
-    Raises StorageError for anything that is not a whole journal of a schema that can be migrated, BusyError where a
-    reader would have to migrate what another process works on.
+    A journal of an older schema is migrated first, and an intake that was killed is taken back; with `write` the caller
+    holds its lock, else it is taken for that. Raises StorageError for anything that is not a whole journal of a schema
+    that can be migrated, BusyError where a reader would have to write what another process works on.
     """
     _check_file(path)
     with translated(path):
         _refuse_lost_log(path)
-        if not write and _read_version(path) < SCHEMA_VERSION:
+        if not write and _needs_writing(path):
             with lock(path):
                 connect(path, write=True).close()
         connection = _raw(path, "rw") if write else _open_read_only(path)
@@ -227,9 +227,16 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
     return connection
 
 
-def _read_version(path: Path) -> int:
-    with contextlib.closing(_open_read_only(path)) as connection:
-        return _check_version(path, connection)
+def _needs_writing(path: Path) -> bool:
+    """Whether a journal can only be read once it was written: its schema is an older one, or an intake was killed and
+    what it left is still to be taken back."""
+    try:
+        with contextlib.closing(_open_read_only(path)) as connection:
+            return _check_version(path, connection) < SCHEMA_VERSION
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+        return True
 
 
 def _migrate(connection: sqlite3.Connection, version: int) -> None:
@@ -253,7 +260,8 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         connection.close()
         # On a medium where the side files of WAL cannot be made, nobody can be writing either.
-        if not isinstance(error, sqlite3.OperationalError) or os.access(path.parent, os.W_OK) or has_log(path):
+        unfinished = has_log(path) or _beside(path, "-journal").exists()
+        if not isinstance(error, sqlite3.OperationalError) or os.access(path.parent, os.W_OK) or unfinished:
             raise
         return _raw(path, "ro&immutable=1")
     return connection

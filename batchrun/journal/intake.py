@@ -1,8 +1,9 @@
 """Taking the input in: the first time, and again.
 
 A row is told by its key and, among rows of the same content, by its occurrence. The first intake loads in transactions
-of some ten thousand rows, makes the index of identities at the end, and is complete only when `meta` says so; one that
-was killed starts over. While a thread of its own writes some rows, the next are read, checked and hashed.
+of some ten thousand rows or 16 MB, straight into the file (`written_once`), makes the index of identities at the end, and
+is complete only when `meta` says so; one that was killed starts over. While a thread of its own writes some rows, the next
+are read, checked and hashed.
 An input that is read again is compared by identity: nothing is trusted but the identity and the request's hash.
 """
 
@@ -10,7 +11,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from itertools import islice
 from typing import NamedTuple
@@ -25,10 +26,12 @@ BATCH = 8192
 """Rows that are handed over at once, at most."""
 ROOM = 4_000_000
 """Characters after which a batch ends, so that memory does not grow with the length of rows."""
-AHEAD = 2
+AHEAD = 5
 """Batches of `ROOM` that wait while one is written, so that reading goes on during a commit."""
 TOGETHER = 4
-"""Batches in one transaction: each commit waits for the disk twice, for the log and for the checkpoint."""
+"""Batches in one transaction: each commit waits for the disk several times."""
+CACHE = 20_000
+"""KiB of pages: a transaction fits, and readers are locked out only while it is committed; the sort needs few passes."""
 
 Params = tuple[int, int, str, str, str]
 
@@ -102,6 +105,24 @@ def transaction(connection: sqlite3.Connection, before_commit: Callable[[], None
         raise
 
 
+@contextmanager
+def written_once(connection: sqlite3.Connection) -> Generator[None]:
+    """Write into the file itself meanwhile, not into a log that is copied into it later.
+
+    What is new at the end of the file needs no copy in SQLite's rollback journal, which restores after a kill what was
+    there before; so the disk gets each row once (sqlite.org/lockingv3.html). While somebody reads it stays as it is.
+    """
+    with suppress(sqlite3.OperationalError):
+        connection.execute("PRAGMA journal_mode = TRUNCATE")
+    connection.execute(f"PRAGMA cache_size = -{CACHE}")
+    try:
+        yield
+    finally:
+        with suppress(sqlite3.Error):  # of a full disk is told where it was met; who opens it next tries again
+            connection.execute("PRAGMA cache_size = -2000")
+            connection.execute("PRAGMA journal_mode = WAL")
+
+
 class FirstIntake:
     """The first load of a journal. `now` stamps the skipped rows, `before_commit` is the seam for faults."""
 
@@ -114,10 +135,11 @@ class FirstIntake:
     def run(self, rows: Iterable[IntakeRow], progress: Callable[[int], None]) -> None:
         """Take all rows in and say after each batch how many there are. Raises InputError for duplicate ids."""
         feed = Feed(rows)
-        self._clear()
-        with self._transaction():
-            skipped = self._load(feed, progress)
-        self._index(feed, skipped)
+        with written_once(self._connection):
+            self._clear()
+            with self._transaction():
+                skipped = self._load(feed, progress)
+            self._index(feed, skipped)
 
     def _load(self, feed: Feed, progress: Callable[[int], None]) -> int:
         """Write all rows; how many are skipped."""
@@ -174,13 +196,10 @@ class FirstIntake:
         progress(batch[-1][0])
 
     def _index(self, feed: Feed, skipped: int) -> None:
-        self._connection.execute("PRAGMA cache_size = -16000")  # 16 MB, so that the sort needs few passes
         with self._transaction():
             identify(self._connection, ROWS, keyed=feed.keyed)
             self._connection.execute(sql("put_meta"), ("intake", "done"))
             sums.first(feed.position, skipped).write(self._connection)
-        self._connection.execute("PRAGMA cache_size = -2000")
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 class Identified(NamedTuple):
