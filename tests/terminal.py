@@ -17,7 +17,7 @@ from waiting import PATIENCE
 ROOT = Path(__file__).parents[1]
 KEYS = {
     "start": b"\x1b[15~", "pause": b"p", "quit": b"q", "help": b"\x1bOP", "runs": b"\x1bOS", "down": b"\x1b[B", "enter": b"\r",
-    "escape": b"\x1b", "search": b"/",
+    "escape": b"\x1b", "search": b"/", "try": b"t",
 }  # fmt: skip
 _CONTROLLING = """import fcntl, runpy, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -391,7 +391,7 @@ async def test_keys_are_listed_in_help_and_everything_is_in_the_palette(tmp_path
         await tui.until(pilot, lambda: "Try" in tui.shown(pilot))
         await pilot.press("escape")
         names = {command.title for command in pilot.app.get_system_commands(pilot.app.screen)}
-        assert {"Start", "Try", "Save", "Runs", "Quit", "Theme"} <= names
+        assert {"Start", "Try", "Pilot", "Options", "Runs", "Quit", "Theme"} <= names
 
 
 @pytest.mark.parametrize("keys", [{"app.runs": "f9"}])

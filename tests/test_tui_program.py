@@ -105,6 +105,24 @@ async def test_a_closed_terminal_ends_the_app_with_a_whole_journal(terminal: Ter
         assert reader.totals.done > 4
 
 
+async def test_the_start_page_leads_to_a_finished_run_on_a_real_terminal(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(3))
+    Path("prompts/again.prompty").write_text("---\nname: Again\n---\nuser:\n{{ text }}\n")
+    shown = Terminal()
+    try:
+        await shown.until(lambda: b"input files here" in shown.output and b"rows.jsonl" in shown.output)
+        shown.press("try")
+        await shown.until(lambda: b"ready" in shown.output)
+        shown.press("start")
+        await shown.until(lambda: totals().done == 3)
+        await shown.until(lambda: b"finished" in shown.output)
+        shown.press("quit")
+        assert await shown.ended() == 0
+    finally:
+        shown.close()
+    assert b"3 done" in shown.output.rpartition(b"\x1b[?1049l")[2]
+
+
 async def test_without_a_terminal_the_app_is_refused() -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "batchrun", "app"],

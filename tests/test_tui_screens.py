@@ -16,12 +16,13 @@ from batchrun.journal import Attempt, Meta, Record, Session
 from batchrun.models import State, Totals
 from batchrun.progress import Progress
 from batchrun.registry import RunFile, Summary
+from batchrun.tui import overview
 from batchrun.tui.app import BatchrunApp
 from batchrun.tui.desk import Bounds, Phase, Point, Sight, Trouble
 from batchrun.tui.screens import runs, setup
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.setup import SetupScreen
-from batchrun.tui.widgets import paint
+from batchrun.tui.widgets import paint, place
 
 pytestmark = pytest.mark.usefixtures("undisturbed")
 
@@ -180,6 +181,7 @@ class Still:
 def _alone(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "DEBOUNCE", 0.01)
     monkeypatch.setattr(setup, "QUIET", 0.01)
+    monkeypatch.setattr(place, "directory", lambda: "~/reviews")
     monkeypatch.setattr(paint, "clock", lambda at: time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at)))
 
 
@@ -193,6 +195,38 @@ def test_the_run_screen(name: str, size: tuple[int, int], snap_compare: Callable
         await tui.until(pilot, lambda: "rows/s" in tui.shown(pilot))
 
     assert snap_compare(BatchrunApp(), terminal_size=size, run_before=show)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["small", "large"])
+def test_the_start_page(
+    size: tuple[int, int], snap_compare: Callable[..., bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = overview.Overview(
+        (overview.Item("reviews.summarize.csv", "finished 600/600 · summarize · reviews.csv · gpt-5.4-mini"),),
+        (overview.Item("summarize", "Summarizes text."), overview.Item("translate", "Translates text.")),
+        (overview.Item("reviews.csv", "csv · 600 rows"), overview.Item("notes [old].txt", "text · 12 rows")),
+    )
+    monkeypatch.setattr(overview, "overview", lambda _: found)
+
+    async def show(pilot: Pilot[Any]) -> None:
+        pilot.app.action_show("start")
+        await tui.until(pilot, lambda: "notes [old].txt" in tui.shown(pilot))
+
+    assert snap_compare(BatchrunApp(), terminal_size=size, run_before=show)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["small", "large"])
+def test_the_options(size: tuple[int, int], snap_compare: Callable[..., bool]) -> None:
+    async def show(pilot: Pilot[Any]) -> None:
+        await tui.until(pilot, lambda: "✗ prompt" in tui.shown(pilot))
+        await pilot.app.workers.wait_for_complete()  # what shows through the question stands still
+        await pilot.press("ctrl+t")
+        await tui.until(pilot, lambda: "--id-column" in tui.shown(pilot))
+        await pilot.press("down")
+        await tui.until(pilot, lambda: tui.shown(pilot).count("What identifies a row") == 2)
+
+    flags = {"limit": "10", "skip_invalid": True}
+    assert snap_compare(BatchrunApp(flags), terminal_size=size, run_before=show)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["small", "large"])

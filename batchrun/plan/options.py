@@ -115,3 +115,6 @@ OPTIONS: tuple[Option, ...] = (
     _value(_TALK, "--log-file log_file", "FILE", "Log to a file."),
     _value(_TALK, "--runs-dir runs_dir", "DIR", "Where journals are kept [default: .batchrun beside the output]."),
 )  # fmt: skip
+
+FLAG_OF = {option.name: option.spellings[-1] for option in OPTIONS}
+"""How a setting is written as a flag."""

@@ -21,6 +21,7 @@ from batchrun.errors import RefusedError
 from batchrun.plan.catalogue import profile_tables
 from batchrun.plan.config import ONLY_FLAGS, TABLES, ConfigFile, read_files
 from batchrun.plan.names import unknown
+from batchrun.plan.options import FLAG_OF
 from batchrun.plan.profiles import DEFAULT, Profile, find_profile
 from batchrun.plan.settings import OPTIONS, PREFIX, Settings
 from batchrun.plan.tables import check_headers, check_params, pairs, parse_param, texts
@@ -39,9 +40,7 @@ class Layer:
     def name_of(self, option: str) -> str:
         """The option as the user wrote it in this source."""
         if self.source == FLAGS:
-            return "--" + {"params": "param", "headers": "header", "columns": "column"}.get(
-                option, option.replace("_", "-")
-            )
+            return FLAG_OF.get(option, "--" + option.replace("_", "-"))
         return PREFIX + option.upper() if self.source == ENVIRONMENT else f"{option} in {self.source}"
 
 

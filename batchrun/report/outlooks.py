@@ -83,18 +83,25 @@ def _range(amount: Range | None, unit: float = 1.0) -> dict[str, float] | None:
 
 
 def brief(found: Outlook) -> str:
-    """The outlook in one line: requests, cost and time, as far as they are known."""
+    """The outlook in one line: requests, tokens, cost and time, and which of these are not known yet."""
     survey, expected = found.survey, found.forecast
-    parts = [f"{expected.requests:,} requests"]
+    parts = [counted(expected.requests, "request"), f"≈ {words.count(round(expected.input_tokens.expected))} tokens in"]
+    unknown: list[str] = []
+    if expected.output_tokens is not None:
+        parts.append(f"≈ {words.count(round(expected.output_tokens.expected))} out")
     if expected.cost is not None and not survey.unpriced:
-        parts.append(f"about {words.money(int(expected.cost.expected))}")
+        parts.append(f"≈ {words.money(int(expected.cost.expected))}")
     elif survey.ceiling is not None and not survey.unpriced:
         parts.append(f"at most {words.money(survey_ceiling(survey))}")
     elif survey.floor and not survey.unpriced:
-        parts.append(f"about {words.money(int(survey.floor))} for the prompts")
+        parts.append(f"≈ {words.money(int(survey.floor))} for the prompts")
+    else:
+        unknown.append("cost")
     if expected.time is not None:
-        parts.append(f"about {words.duration(expected.time.seconds.expected)}")
-    return ", ".join(parts)
+        parts.append(f"≈ {words.duration(expected.time.seconds.expected)}")
+    elif expected.requests:
+        unknown.append("time")
+    return " · ".join([*parts, f"{' and '.join(unknown)} not known"] if unknown else parts)
 
 
 def lines(found: Outlook) -> Iterable[str]:

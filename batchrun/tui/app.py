@@ -25,7 +25,7 @@ from batchrun.errors import BatchrunError, ExitCode
 from batchrun.plan.names import unknown
 from batchrun.report import words
 from batchrun.tui import leaving
-from batchrun.tui.desk import Foreseen, Fresh, Phase, Steered, Task, Watched
+from batchrun.tui.desk import Again, Foreseen, Fresh, Phase, Steered, Task, Watched
 from batchrun.tui.orderly import MAIN, OrderlyApp
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.screens.help import Help
@@ -84,12 +84,14 @@ class BatchrunApp(OrderlyApp):
         "runs": lambda: _later("batchrun.tui.screens.runs").RunsScreen(),
     }
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f1,question_mark", "help", "Help", id="app.help"),
-        Binding("f2", "show('setup')", "Setup", id="app.setup"),
-        Binding("f3", "show('run')", "Run", id="app.run"),
-        Binding("f4", "show('runs')", "Runs", id="app.runs"),
-        Binding("f9", "show('start')", "Start page", show=False, id="app.start"),
-        Binding("q,ctrl+q", "leave", "Quit", id="app.quit"),
+        Binding("f1,question_mark", "help", "Help", id="app.help", tooltip="List the keys of this screen"),
+        Binding("q,ctrl+q", "leave", "Quit", id="app.quit", tooltip="Leave; asks where something would be lost"),
+        Binding("f2", "show('setup')", "Setup", show=False, id="app.setup", tooltip="Set up a run"),
+        Binding("f3", "show('run')", "Run", show=False, id="app.run", tooltip="The run that is shown"),
+        Binding("f4", "show('runs')", "Runs", show=False, id="app.runs", tooltip="All runs of this directory"),
+        Binding(
+            "f9", "show('start')", "Start page", show=False, id="app.start", tooltip="Recent runs, prompts, input files"
+        ),
         Binding("ctrl+c", "interrupt", "Interrupt", show=False, priority=True, id="app.interrupt"),
     ]
 
@@ -169,8 +171,7 @@ class BatchrunApp(OrderlyApp):
             return False
         session = self._session = _later("batchrun.tui.session").Session(task)
         self._await(session, session.start())
-        tried = isinstance(task, Fresh) and task.only is not None
-        if not tried:
+        if isinstance(task, Again) or task.whole:
             self.show_run(session)
         return True
 
@@ -215,8 +216,8 @@ class BatchrunApp(OrderlyApp):
         if session.drift is not None:
             self._ask_about_drift(session)
             return
-        if isinstance(session.task, Fresh) and session.task.only is not None:
-            self._tried += len(session.task.only)
+        if isinstance(session.task, Fresh) and not session.task.whole:
+            self._tried += len(session.task.only or ()) or session.task.pilot or 0
             return
         sight = session.sight()
         if isinstance(session.task, Fresh) and sight.phase is Phase.REFUSED and sight.trouble is not None:
@@ -249,6 +250,7 @@ class BatchrunApp(OrderlyApp):
         """Go on in the setup with what was chosen on the start page."""
         self._setup.query_one(Form).choose(event.fields)
         self.action_show("setup")
+        self._setup.go_on()
 
     def action_show(self, name: str) -> None:
         """Go to one of the main screens."""

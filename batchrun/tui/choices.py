@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchrun.models import Invalid, Kind, Row
+from batchrun.plan.options import FLAG_OF
 
 if TYPE_CHECKING:
     from batchrun.prompts import Prompt
 
 FROM_VALUE, FROM_DEFAULT = "value", "default"
-_SPELLED = {"params": "param", "headers": "header", "columns": "column"}
 _ORDER = (
     *(
         "input",
@@ -103,7 +103,7 @@ def command(flags: Mapping[str, Any]) -> str:
     words = ["batchrun"]
     names = [*(name for name in _ORDER if name in flags), *(name for name in flags if name not in _ORDER)]
     for name in names:
-        option = "--" + _SPELLED.get(name, name).replace("_", "-")
+        option = FLAG_OF.get(name, "--" + name.replace("_", "-"))
         value = flags[name]
         if isinstance(value, Mapping):
             sign = ":" if name == "headers" else "="

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from batchrun.registry import RunFile
 
 
+PILOT = 50
+"""Rows of a pilot."""
+
+
 class Phase(StrEnum):
     """What a run is doing, in one word."""
 
@@ -114,10 +118,20 @@ class Steered(Watched, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fresh:
-    """A run of what the setup says: flags as the command line has them; `only` some rows, by position, is a try."""
+    """A run of what the setup says: flags as the command line has them.
+
+    `only` some rows, by position, is a try; `pilot` is how many rows from all over the input are sent to predict the
+    rest from. Neither writes an output.
+    """
 
     flags: Mapping[str, Any]
     only: tuple[int, ...] | None = None
+    pilot: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether all rows are sent."""
+        return self.only is None and self.pilot is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

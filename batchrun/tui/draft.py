@@ -6,13 +6,14 @@ loaded with this module, which is why the setup screen opens it only when its fi
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from batchrun import prompts
 from batchrun.errors import BatchrunError, InputError, PromptError, RefusedError
-from batchrun.journal import Reader, Record
-from batchrun.models import Endpoint, Kind, Row
+from batchrun.journal import Reader, Record, Wanted
+from batchrun.models import Endpoint, Kind, Row, State
 from batchrun.plan import Plan, plan_from_json
 from batchrun.plan.inputs import open_rows
 from batchrun.plan.outputs import default_format, default_output
@@ -26,6 +27,8 @@ from batchrun.tui.choices import Head
 
 HEAD = 100
 """Rows of the input that are shown."""
+SHOWN = 5
+"""Replies of a pilot that are shown."""
 STREAM = "-"
 LONGEST = 1_000_000
 """Bytes of a file that is no prompt yet and is opened all the same, to be mended."""
@@ -195,9 +198,15 @@ def plan_of(journal: Path) -> Plan:
         return plan_from_json(reader.meta.plan)
 
 
-def answers(journal: Path, positions: tuple[int, ...]) -> list[tuple[Record, str]]:
-    """The rows at these positions, each with what came back as text; blocks. Raises StorageError."""
+def answers(journal: Path, positions: tuple[int, ...] | None) -> list[tuple[Record, str]]:
+    """The rows at these positions, or the first few that are done, each with what came back as text.
+
+    Blocks. Raises StorageError.
+    """
     with Reader.open(journal) as reader:
+        if positions is None:
+            done = (position for page in reader.positions(Wanted(state=State.DONE)) for position in page)
+            positions = tuple(islice(done, SHOWN))
         found = [reader.row(seq=line.seq) for line in reader.lines_at(positions)]
     return [(record, requests.reply_text(record)) for record in found if record is not None]
 

@@ -1,6 +1,7 @@
 """What the start page lists: recent runs, prompts, input files of this directory. Blocks; no widgets."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,12 +38,14 @@ class Overview(NamedTuple):
 def overview(runs_dir: str | None) -> Overview:
     """Everything that there is to begin with. What cannot be read is left out."""
     found = [item for item in map(_prompt, prompts.available()) if item is not None]
-    return Overview(tuple(_runs(runs_dir)), tuple(found[:PROMPTS]), tuple(_inputs(Path.cwd())))
+    runs = registry.listing(registry.directory_for(registry.STREAM, runs_dir))
+    outputs = {run.output.resolve() for run in runs if run.output is not None}
+    return Overview(tuple(_runs(runs[:RUNS])), tuple(found[:PROMPTS]), tuple(_inputs(Path.cwd(), outputs)))
 
 
-def _runs(runs_dir: str | None) -> list[Item]:
+def _runs(runs: Sequence[RunFile]) -> list[Item]:
     items: list[Item] = []
-    for run in registry.listing(registry.directory_for(registry.STREAM, runs_dir))[:RUNS]:
+    for run in runs:
         try:
             found, plan = registry.summary(run), plan_from_json(run.meta.plan)
         except (BatchrunError, ValueError):
@@ -58,10 +61,12 @@ def _prompt(found: prompts.Listing) -> Item | None:
     return None if found.error else Item(found.name, found.description)
 
 
-def _inputs(folder: Path) -> list[Item]:
+def _inputs(folder: Path, outputs: set[Path]) -> list[Item]:
+    """The files that can be read, without what runs have written: their outputs, and files of failed rows."""
     items: list[Item] = []
+    written = outputs | {path.with_name(f"{path.stem}.errors.jsonl") for path in outputs}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix not in BY_SUFFIX or not path.is_file():
+        if path.name.startswith(".") or path.suffix not in BY_SUFFIX or not path.is_file() or path.resolve() in written:
             continue
         try:
             head = draft.read_head(path.name, {}, has_prompt=True)

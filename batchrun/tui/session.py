@@ -5,6 +5,7 @@ they paint.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -14,10 +15,10 @@ from typing import Any
 
 from batchrun.display import printable
 from batchrun.engine.ending import Ending
-from batchrun.engine.execute import execute
+from batchrun.engine.execute import execute, pilot
 from batchrun.engine.export import write_output
 from batchrun.engine.going_on import prepare_resume
-from batchrun.engine.outlook import outlook
+from batchrun.engine.outlook import outlook, outlook_after
 from batchrun.engine.run import Run
 from batchrun.engine.start import DriftError, Prepared, prepare
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
@@ -93,6 +94,9 @@ class Session:
     async def _send(self, prepared: Prepared) -> None:
         self._where = {"reference": prepared.run.reference, "journal": prepared.journal.path}
         assert self._access is not None
+        if isinstance(self.task, Fresh) and self.task.pilot is not None:
+            await self._predict(prepared, self._access, self.task.pilot)
+            return
         try:
             ended = await execute(prepared, self._access, self._emit, at_hand=self._at_hand)
             if self._observers is not None:
@@ -103,6 +107,20 @@ class Session:
             self._fail(error, error.exit_code)
         else:
             self._end(ended)
+
+    async def _predict(self, prepared: Prepared, access: Access, rows: int) -> None:
+        """Send a pilot and note in the journal what it predicts."""
+        with contextlib.closing(prepared):
+            try:
+                ending = await pilot(prepared, rows, access, self._emit, at_hand=self._at_hand)
+            except BatchrunError as error:
+                self._fail(error, error.exit_code)
+                return
+            stated = (None, None) if self._run is None else self._run.stated
+            await asyncio.to_thread(outlook_after, prepared, *stated)
+        self.exit_code = ending.exit_code
+        if ending.exit_code is not ExitCode.OK:
+            self._trouble = Trouble(self._masked(ending.message or ending.exit_code.name.lower()), ending.hint)
 
     def _end(self, ended: RunEnded) -> None:
         self.exit_code = ended.exit_code
@@ -124,7 +142,7 @@ class Session:
             gathered = gather(task.flags)
             check_input(gathered.settings)
             self._access = check_provider(gathered)
-            if task.only is None:
+            if task.whole:
                 self._observers = Observers(gathered.settings)
             return prepare(gathered, self._emit, only=task.only)
         found, gathered = prepare_resume(
@@ -176,7 +194,7 @@ class Session:
             history=tuple(self._history),
             notices=tuple(self._notices),
             trouble=self._trouble,
-            tried=isinstance(self.task, Fresh) and self.task.only is not None,
+            tried=isinstance(self.task, Fresh) and not self.task.whole,
             **self._where,
         )
 

@@ -38,6 +38,10 @@ class PanedScreen(OrderlyScreen):
         current = (self.query_one("#tabs", Tabs).active or f"tab-{names[0]}").removeprefix("tab-")
         self.show_pane(names[(names.index(current) + by) % len(names)])
 
+    def action_go_pane(self, place: int) -> None:
+        """A pane by its place, from 0."""
+        self.show_pane(list(self.PANES)[place])
+
     @on(Tabs.TabActivated, "#tabs")
     def _pane_chosen(self, event: Tabs.TabActivated) -> None:
         chosen = str(event.tab.id).removeprefix("tab-")

@@ -27,6 +27,7 @@ from batchrun.tui.widgets.columns import columns_of, source_fields
 from batchrun.tui.widgets.field import Field
 from batchrun.tui.widgets.outcomes import Outcomes
 from batchrun.tui.widgets.panels import Account, Heading, LimitsPanel, Panel, Speed, Why
+from batchrun.tui.widgets.place import Place
 from batchrun.tui.widgets.preview import RowPreview
 
 PAINT_EVERY = 1 / 8
@@ -75,6 +76,7 @@ class RunScreen(OrderlyScreen):
 
     def compose(self) -> ComposeResult:
         """Heading, account, three panels, the table."""
+        yield Place("run")
         yield Heading(id="heading")
         yield Account(id="account")
         with Horizontal(id="panels"):

@@ -22,6 +22,7 @@ from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.replay import Replay
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.widgets import paint
+from batchrun.tui.widgets.place import Place
 
 REREAD_EVERY = 2.0
 _COLOURS = {"running": "success", "finished": "foreground", "killed": "error", "damaged": "error"}
@@ -52,6 +53,7 @@ class RunsScreen(OrderlyScreen):
 
     def compose(self) -> ComposeResult:
         """The list."""
+        yield Place("runs")
         yield Static("", id="heading")
         yield DataTable[Text](id="runs", cursor_type="row", zebra_stripes=False)
         yield Footer(compact=True, show_command_palette=False)

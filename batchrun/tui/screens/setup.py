@@ -1,10 +1,9 @@
-"""The setup screen: prompt, input, variables, provider and limits; the request as it would be sent; try, then start."""
+"""The setup screen: what a run needs and what is missing; the request as it would be sent; the plan; then start."""
 
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on, work
@@ -12,20 +11,23 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
-from textual.widgets import DataTable, Footer, Input, Select, Static, Tab, TextArea
-from textual.worker import Worker, WorkerError
+from textual.widgets import DataTable, Footer, Input, OptionList, Select, Static, Tab, TextArea
 
 from batchrun.display import printable
 from batchrun.errors import BatchrunError
+from batchrun.models import Kind
 from batchrun.tui import choices, literal
+from batchrun.tui.checklist import Item, checklist, gap
 from batchrun.tui.choices import Head
-from batchrun.tui.desk import Fresh, Phase, app_of, desk
+from batchrun.tui.desk import Fresh, app_of, desk
 from batchrun.tui.screens.ask import Choose
-from batchrun.tui.screens.panes import PanedScreen
+from batchrun.tui.screens.options import OptionsScreen
+from batchrun.tui.screens.trying import TryingScreen, drafts
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import Answers, HeadTable
 from batchrun.tui.widgets.editor import Editor
-from batchrun.tui.widgets.form import Form
+from batchrun.tui.widgets.form import Form, OptionsLine
+from batchrun.tui.widgets.place import Place
 from batchrun.tui.widgets.variables import VariableField
 
 if TYPE_CHECKING:
@@ -35,41 +37,46 @@ QUIET = 0.6
 """Seconds of quiet before every row is looked at."""
 DEBOUNCE = 0.15
 """Seconds of quiet after a key before files are looked at."""
-_NOTHING_YET = "choose a prompt and an input; ctrl+o picks files, F1 lists all keys"
-_NOT_TRIED = "space marks up to five rows; F6 sends these alone, and their answers stand here"
-_READING = frozenset({"prompt", "head"})
-"""Work after which it is known what is missing."""
+_NOTHING_YET = "choose a prompt and an input: Ctrl+O lists them, F9 is the start page, F1 lists all keys"
+_NOT_TRIED = "replies appear here. Space selects rows (at most 5), F6 tries only these; Ctrl+R runs a pilot of 50 rows"
 
 
-class SetupScreen(PanedScreen):
+class SetupScreen(TryingScreen):
     """Everything that a run needs, filled in and looked at before anything is sent."""
 
-    PANES = {"form": "setup", "prompt-pane": "prompt", "request": "request", "rows": "rows", "answers": "answers"}  # noqa: RUF012  declared by the base
+    PANES = {"form": "setup", "prompt-pane": "prompt", "request": "request", "rows": "rows", "answers": "replies"}  # noqa: RUF012  declared by the base
     CSS_PATH = "setup.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide")]  # noqa: RUF012  Textual declares it so
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (44, "-tall")]  # noqa: RUF012  as above
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f5", "start", "Start", priority=True, id="setup.start"),
-        Binding("f6", "try", "Try", priority=True, id="setup.try"),
-        Binding("ctrl+s", "save", "Save", priority=True, id="setup.save"),
-        Binding("ctrl+o", "pick", "Pick", priority=True, id="setup.pick"),
-        Binding("f7", "pane", "Pane", priority=True, id="setup.pane"),
-        Binding("f8", "copy", "Copy", priority=True, id="setup.copy"),
-    ]
+        Binding("f5", "start", "Start", priority=True, id="setup.start", tooltip="Start the run; where something is missing, go there"),
+        Binding("f6", "try", "Try", priority=True, id="setup.try", tooltip="Send only the selected rows, or the one under the cursor"),
+        Binding("ctrl+r", "pilot", "Pilot", priority=True, id="setup.pilot", tooltip="Send 50 rows from all over the input, and predict cost and time from them"),
+        Binding("ctrl+t", "options", "Options", priority=True, id="setup.options", tooltip="All options of the command line"),
+        Binding("ctrl+o", "pick", "Choose…", priority=True, id="setup.pick", tooltip="Choose a prompt, or an input where that field has the focus"),
+        Binding("ctrl+s", "save", "Save", priority=True, id="setup.save", tooltip="Save the prompt; one that comes with batchrun is copied to ./prompts"),
+        Binding("f7", "pane", "Next pane", priority=True, id="setup.pane", tooltip="Go to the next pane"),
+        Binding("shift+f7", "pane(-1)", "Previous pane", show=False, priority=True, id="setup.pane_back", tooltip="Go to the previous pane"),
+        Binding("f8", "copy", "Copy command", show=False, priority=True, id="setup.copy", tooltip="Copy the command that does the same"),
+        *(Binding(f"alt+{place}", f"go_pane({place - 1})", f"Pane {place}", show=False, priority=True) for place in range(1, 6)),
+    ]  # fmt: skip
 
     def __init__(self, flags: Mapping[str, Any]) -> None:
         super().__init__()
         self._flags = dict(flags)
-        self._draft: Draft | None = None
         self._opened = asyncio.Event()
-        self._trying: tuple[int, ...] = ()
+        self._known: dict[str, str | None] = {"prompt": None, "input": None}
+        self._news = asyncio.Event()
         self._wanted_row = 0
         self._foreseen: object = None
-        self._brief = ""
+        self._items: tuple[Item, ...] = ()
+        self._missing: tuple[str, ...] = ()
         self._refusal: BatchrunError | None = None
         self._refused: tuple[Mapping[str, Any], BatchrunError | str] | None = None
 
     def compose(self) -> ComposeResult:
         """Panes that stand side by side where there is room, else one at a time."""
+        yield Place("setup")
         yield self.tabs()
         with Vertical(id="panes"):
             yield Form(self._flags, id="form", classes="pane")
@@ -81,6 +88,8 @@ class SetupScreen(PanedScreen):
                 yield HeadTable(id="head")
             with VerticalScroll(id="answers", classes="pane"):
                 yield Answers(_NOT_TRIED, id="answers-text")
+        yield Static("", id="brief")
+        yield Static("", id="checklist")
         yield Static("", id="trouble")
         yield Static("", id="command")
         yield Footer(compact=True, show_command_palette=False)
@@ -88,33 +97,36 @@ class SetupScreen(PanedScreen):
     def on_mount(self) -> None:
         """Titles; what the command line gave; a look now and then at what is tried."""
         self.show_pane("form")
-        self._form.show_profile()
-        self.set_interval(0.2, self._watch_try)
+        self.form.show_profile()
+        self.set_interval(0.2, self.watch_sent)
         self.query_one(self.focused_in("form")).focus()
-        self._say("reading the prompt and the input" if self._flags.get("input") else _NOTHING_YET)
+        self._note_plan("")
+        self.say("reading the prompt and the input" if self._flags.get("input") else _NOTHING_YET)
         self.call_after_refresh(self._open_draft)
 
     @work(exclusive=True, group="draft")
     async def _open_draft(self) -> None:
         """Once the first frame is there: what it takes to read prompts and inputs, and what the fields may hold."""
-        drafts = await asyncio.to_thread(_drafts)
-        self._draft = drafts.Draft()
+        module = await asyncio.to_thread(drafts)
+        self._draft = module.Draft()
         self._load_prompt()
         self._read_head()
         self._opened.set()
-        default = await asyncio.to_thread(drafts.default_profile, self._form.more)
-        self._form.know(default, await asyncio.to_thread(drafts.prompt_names))
+        default = await asyncio.to_thread(module.default_profile, self.form.more)
+        self.form.know(default, await asyncio.to_thread(module.prompt_names))
+        if self.is_current:
+            self.go_on(begun=False)
 
     @work(exclusive=True, group="again")
     async def open_again(self, path: Path, position: int) -> None:
         """Fill in what a journaled run was, with this row to try."""
         try:
-            plan = await asyncio.to_thread(_drafts().plan_of, path)
+            plan = await asyncio.to_thread(drafts().plan_of, path)
         except BatchrunError as error:
             self.notify(printable(error.message, 300), severity="error", markup=False)
             return
         self._wanted_row = position
-        self._form.fill(plan)
+        self.form.fill(plan)
         self._load_prompt()
         self._read_head()
 
@@ -130,11 +142,11 @@ class SetupScreen(PanedScreen):
 
     @on(Select.Changed, "#profile")
     def _profile_chosen(self) -> None:
-        self._form.show_profile()
+        self.form.show_profile()
         self._refresh_preview()
 
     @on(VariableField.Changed)
-    @on(Input.Changed, "#model, #concurrency, #rpm, #tpm, #limit, #output")
+    @on(Input.Changed, "#model, #output")
     @on(DataTable.RowHighlighted, "#head")
     def _told(self) -> None:
         self._refresh_preview()
@@ -145,47 +157,95 @@ class SetupScreen(PanedScreen):
             if answer is not None:
                 event.field.choose(answer)
 
-        question = f"Where does {printable(event.field.variable, 40)} come from?"
+        question = f"Value for {printable(event.field.variable, 40)}"
         app_of(self).push_screen(Choose(question, event.options), chosen)
+
+    @on(OptionsLine.Wanted)
+    def action_options(self) -> None:
+        """All options of the command line."""
+
+        def chosen(flags: dict[str, Any] | None) -> None:
+            if flags is not None:
+                self.form.more = flags
+                self.form.show_options()
+                self._load_prompt()
+                self._read_head()
+
+        if not isinstance(app_of(self).screen, OptionsScreen):
+            app_of(self).push_screen(OptionsScreen(self.form.more), chosen)
+
+    @on(Input.Submitted)
+    async def _next_gap(self, event: Input.Submitted) -> None:
+        """Enter goes to what is still missing."""
+        event.stop()
+        self.go_on()
+
+    @work(exclusive=True, group="gap")
+    async def go_on(self, *, begun: bool = True) -> None:
+        """The focus goes to the first item of the checklist that is missing; providers are listed at once.
+
+        Where the screen has just opened it stays where nothing is missing but a key.
+        """
+        await self._read(None)
+        missing = gap(self._items)
+        if not begun and (missing is None or missing.field == "profile"):
+            return
+        if missing is None:
+            self.show_pane("rows")
+            return
+        self.show_pane("form")
+        entry = self.form.entry(missing.field)
+        entry.focus()
+        if isinstance(entry, Select):
+            entry.action_show_overlay()
+            entry.query_one(OptionList).highlighted = 0
 
     @on(HeadTable.Marked)
     def _marked(self) -> None:
         count = len(self.query_one(HeadTable).marked)
-        self.query_one("#rows").border_title = f"rows · {count} marked to try" if count else "rows"
+        self.query_one("#rows").border_title = f"rows · {count} selected to try" if count else "rows"
 
     @work(exclusive=True, group="prompt")
     async def _load_prompt(self) -> None:
+        self._known["prompt"] = None
         await asyncio.sleep(DEBOUNCE)
-        draft, name = self._draft, self._form.typed("prompt")
+        draft, name = self._draft, self.form.typed("prompt")
         if draft is None:
             return
-        source = await asyncio.to_thread(_drafts().read_prompt, name) if name else _drafts().Source()
+        source = await asyncio.to_thread(drafts().read_prompt, name) if name else drafts().Source()
         self.query_one(Editor).load_text(draft.take_prompt(source))
-        self._show_draft()
+        self.draft_changed()
+        self._read_now("prompt", name)
 
     @on(TextArea.Changed, "#editor")
     def _edited(self) -> None:
         if self._draft is not None:
             self._refused = None
             self._draft.edit(self.query_one(Editor).text)
-            self._show_draft()
+            self.draft_changed()
 
     @work(exclusive=True, group="head")
     async def _read_head(self) -> None:
+        self._known["input"] = None
         await asyncio.sleep(DEBOUNCE)
-        draft, name = self._draft, self._form.typed("input")
+        draft, name = self._draft, self.form.typed("input")
         if draft is None:
             return
         draft.take_head(None, None)
         if name:
-            has_prompt, flags = bool(self._form.typed("prompt")), self._form.more
+            has_prompt, flags = bool(self.form.typed("prompt")), self.form.more
             try:
-                head = await asyncio.to_thread(_drafts().read_head, name, flags, has_prompt=has_prompt)
+                head = await asyncio.to_thread(drafts().read_head, name, flags, has_prompt=has_prompt)
                 draft.take_head(head, None)
             except BatchrunError as error:
                 draft.take_head(None, error)
         self._show_head(draft.head)
-        self._show_draft()
+        self.draft_changed()
+        self._read_now("input", name)
+
+    def _read_now(self, field: str, name: str) -> None:
+        self._known[field] = name
+        self._news.set()
 
     def _show_head(self, head: Head | None) -> None:
         table = self.query_one(HeadTable)
@@ -196,48 +256,46 @@ class SetupScreen(PanedScreen):
         said = "" if head is None else head.said
         self.query_one("#input-info", Static).update(Content(printable(said, 300)))
 
-    def _show_draft(self) -> None:
+    def draft_changed(self) -> None:
         """The prompt's title and its variables; a prompt that is broken for the moment keeps them."""
         draft = self._draft
         if draft is None:
             return
+        self.refresh_bindings()
         said = "" if draft.prompt is None else draft.prompt.description
         self.query_one("#prompt-info", Static).update(Content(printable(said, 200)))
         mark = " ● edited" if draft.edited else ""
         title = "prompt" if draft.path is None else f"prompt{mark} · {printable(str(draft.path), 60)}"
         self.query_one("#prompt-pane").border_title = Content(title).markup
         self.query_one("#tab-prompt-pane", Tab).label = f"prompt{mark}"
-        if draft.prompt is not None or not self._form.typed("prompt"):
-            self._form.ask_variables(draft.prompt, None if draft.head is None else draft.head.columns)
+        if draft.prompt is not None or not self.form.typed("prompt"):
+            self.form.ask_variables(draft.prompt, None if draft.head is None else draft.head.columns)
         self._refresh_preview()
-
-    @property
-    def _form(self) -> Form:
-        return self.query_one(Form)
 
     # What it would send
 
     def _refresh_preview(self) -> None:
-        draft, flags = self._draft, self._form.flags
+        draft, flags = self._draft, self.form.flags
         self.query_one("#command", Static).update(
             Content.assemble(("$ ", "$success"), printable(choices.command(flags)))
         )
         if draft is None:
             return
         row = self.query_one(HeadTable).current
-        shown = draft.preview(row, self._form.model(draft.prompt), flags)
+        shown = draft.preview(row, self.form.model(draft.prompt), flags)
         self.query_one("#request-text", Static).update(literal.shown(shown.text, 60_000))
         size = f" · about {shown.tokens:,} tokens in" if shown.tokens else ""
         where = 0 if row is None else row.line
         self.query_one("#request").border_title = f"request of line {where}{size}" if shown.text else "request"
         self.query_one("#output", Input).placeholder = printable(draft.output_name, 80)
         problem = self._problem(draft, shown)
-        self._say(problem)
+        self._missing = shown.missing
+        self.say(problem)
         self._plan(problem)
 
     def _plan(self, problem: BatchrunError | str | None) -> None:
-        """What it would send, cost and take, found anew for other settings."""
-        draft, flags = self._draft, self._form.flags
+        """What it would send, cost and take, computed again for other settings."""
+        draft, flags = self._draft, self.form.flags
         edited = draft is not None and draft.edited
         counted = problem is None and draft is not None and not edited
         if not counted:
@@ -254,12 +312,12 @@ class SetupScreen(PanedScreen):
         await asyncio.sleep(QUIET)
         if desk(self).busy:
             return
-        self._refusal = await desk(self).refusal(self._form.flags)
+        self._refusal = await desk(self).refusal(self.form.flags)
         self._refresh_preview()
         if not counted:
             return
         try:
-            found = await desk(self).foresee(self._form.flags, lambda: self._foreseen is wish)
+            found = await desk(self).foresee(self.form.flags, lambda: self._foreseen is wish)
         except BatchrunError as error:
             self._note_plan(error.message)
             return
@@ -267,147 +325,108 @@ class SetupScreen(PanedScreen):
             self._show_plan(*found)
 
     def _show_plan(self, brief: str, lines: Sequence[str]) -> None:
-        self._brief = brief
-        self._form.show_plan(lines)
-        self._say(None)
+        self.query_one("#brief", Static).update(Content.assemble(("plan  ", "bold $primary"), printable(brief, 400)))
+        self.form.show_plan(lines)
+        self.say(None)
 
     def _note_plan(self, note: str) -> None:
         """Why there is no plan."""
-        self._brief = ""
-        self.query_one("#plan", Static).update(Content(printable(note, 300)))
+        said = printable(note, 300) or "shown once prompt, input and variables are there"
+        self.query_one("#brief", Static).update(
+            Content.assemble(("plan  ", "bold $primary"), (said, "$foreground-muted"))
+        )
+        self.query_one("#plan", Static).update(Content.styled(said, "$foreground-muted"))
 
     def on_screen_resume(self) -> None:
         """A run that went on meanwhile leaves less to send."""
+        self.count_again()
+
+    def count_again(self) -> None:
+        """Rows have been sent: the plan is another one."""
         self._foreseen = None
         self._refresh_preview()
 
     def _problem(self, draft: "Draft", shown: "Preview") -> BatchrunError | str | None:
-        if not self._form.typed("input"):
+        if not self.form.typed("input"):
             return draft.prompt_trouble or _NOTHING_YET
         return draft.prompt_trouble or draft.head_trouble or shown.trouble
 
-    def _say(self, problem: BatchrunError | str | None) -> None:
-        """The line above the command: what is missing, or that everything is there."""
-        if self._refused is not None and self._refused[0] == self._form.flags:
+    def say(self, problem: BatchrunError | str | None) -> None:
+        """The checklist, and below it what is wrong."""
+        if self._refused is not None and self._refused[0] == self.form.flags:
             problem = problem or self._refused[1]
         problem = problem or self._refusal
-        if problem is None:
-            text = Content.assemble(
-                ("ready  ", "bold $success"),
-                (f"{self._brief}  " if self._brief else ""),
-                ("F5 starts, F6 tries the marked rows", "$foreground-muted"),
-            )
-        elif isinstance(problem, BatchrunError):
-            parts: list[paint.Part] = [(printable(problem.message, 400), "$error")]
-            parts += [("  " + printable(problem.hint, 300), "$foreground-muted")] if problem.hint else []
-            text = paint.joined(parts)
-        else:
-            text = Content.styled(printable(problem, 400), "$warning")
-        self.query_one("#trouble", Static).update(text)
+        self._items = self._checked()
+        parts: list[paint.Part] = []
+        for item in self._items:
+            sign, colour = ("✓", "$success") if item.met else ("✗", "$error")
+            parts += [(f"{sign} ", f"bold {colour}"), (printable(item.name, 20), "" if item.met else "bold"), "   "]
+        if problem is None and gap(self._items) is None:
+            parts += [("ready ", "bold $success"), ("F5 starts, F6 tries the selected rows", "$foreground-muted")]
+        elif gap(self._items) is not None:
+            parts.append(("Enter goes to what is missing", "$foreground-muted"))
+        self.query_one("#checklist", Static).update(paint.joined(parts))
+        trouble = self.query_one("#trouble", Static)
+        trouble.display = problem is not None
+        if isinstance(problem, BatchrunError):
+            said: list[paint.Part] = [(printable(problem.message, 400), "$error")]
+            said += [("  " + printable(problem.hint, 300), "$foreground-muted")] if problem.hint else []
+            trouble.update(paint.joined(said))
+        elif problem is not None:
+            trouble.update(Content.styled(printable(problem, 400), "$warning"))
+
+    def _checked(self) -> tuple[Item, ...]:
+        draft, form = self._draft, self.form
+        head = None if draft is None else draft.head
+        bodies = head is not None and head.kind is not Kind.ROWS
+        typed = {name: origin.text for name, origin in form.origins.items() if origin.kind == choices.FROM_VALUE}
+        return checklist(
+            prompt=draft is not None and draft.prompt_trouble is None and (bool(form.typed("prompt")) or bodies),
+            source=head is not None,
+            typed=typed,
+            missing=self._missing,
+            key=form.has_key,
+        )
 
     # What is done
-
-    def action_save(self) -> bool:
-        """Write the editor's text to the prompt's file; one that comes with batchrun is copied here first."""
-        try:
-            target = None if self._draft is None else self._draft.save()
-        except (OSError, UnicodeEncodeError) as error:
-            self.notify(printable(f"not saved: {error}", 300), severity="error", markup=False)
-            return False
-        if target is None:
-            return False
-        self.notify(printable(f"saved {target}", 200), timeout=3, markup=False)
-        self._show_draft()
-        return True
-
-    @property
-    def unsaved(self) -> tuple[Path, ...]:
-        """The files of prompts that were edited and not saved."""
-        return () if self._draft is None else self._draft.unsaved
-
-    def save_all(self) -> bool:
-        """Write every edited prompt; False, with a note, where one cannot be written."""
-        try:
-            if self._draft is not None:
-                self._draft.save_all()
-        except (OSError, UnicodeEncodeError) as error:
-            self.notify(printable(f"not saved: {error}", 300), severity="error", markup=False)
-            return False
-        return True
-
-    def _saved_first(self) -> bool:
-        """What runs is what is seen: an edited prompt is saved before it is sent."""
-        draft = self._draft
-        if draft is None:
-            return True
-        if draft.prompt_trouble is not None:
-            self.notify("fix the prompt first", severity="error", timeout=3)
-            return False
-        return not draft.edited or self.action_save()
 
     @work(exclusive=True, group="start")
     async def action_start(self) -> None:
         """Run all rows; where something is missing, stay, say what, and go to its field."""
-        await self._opened.wait()
-        while reading := [work for work in self.workers if work.group in _READING and not work.is_finished]:
-            if not (await asyncio.wait([asyncio.create_task(_over(each)) for each in reading], timeout=2.0))[0]:
-                break  # an input that stays silent, such as a pipe: the run waits for it where it can be stopped
+        await self._read(2.0)  # then it starts, and the run waits for the input where it can be stopped
         draft = self._draft
         assert draft is not None
-        row = None if self._form.more.get("skip_invalid") else self.query_one(HeadTable).current
-        shown = _drafts().Preview("")
+        row = None if self.form.more.get("skip_invalid") else self.query_one(HeadTable).current
+        shown = drafts().Preview("")
         if row is not None:
-            shown = draft.preview(row, self._form.model(draft.prompt), self._form.flags)
-        problem = self._problem(draft, shown) or await desk(self).refusal(self._form.flags)
+            shown = draft.preview(row, self.form.model(draft.prompt), self.form.flags)
+        problem = self._problem(draft, shown) or await desk(self).refusal(self.form.flags)
         if problem is None:
-            if self._saved_first():
-                desk(self).begin(Fresh(flags=self._form.flags))
+            if self.saved_first():
+                desk(self).begin(Fresh(flags=self.form.flags))
             return
         self.refuse(problem)
         self.notify("not started: something is missing", severity="warning", timeout=3)
         self.show_pane("form")
-        troubles = {"prompt": draft.prompt_trouble is not None, "input": draft.head_trouble is not None}
-        self._form.gap(troubles, shown.missing).focus()
+        missing = gap(self._items)
+        self.form.entry("profile" if missing is None else missing.field).focus()
+
+    async def _read(self, patience: float | None) -> None:
+        """Wait until the prompt and the input that are named are read, and with them what is missing is known.
+
+        At most `patience` seconds: an input may stay silent, such as a pipe.
+        """
+        await self._opened.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while any(self.form.typed(name) != known for name, known in self._known.items()):
+                    self._news.clear()
+                    await self._news.wait()
 
     def refuse(self, problem: BatchrunError | str) -> None:
         """Say why it was not started, until something is changed."""
-        self._refused = self._form.flags, problem
-        self._say(None)
-
-    def action_try(self) -> None:
-        """Send the chosen rows alone."""
-        chosen = self.query_one(HeadTable).chosen
-        if not chosen:
-            self.notify("choose an input first; space marks rows to try", severity="warning")
-        elif self._saved_first() and desk(self).begin(Fresh(flags=self._form.flags, only=chosen)):
-            self._trying = chosen
-            self.show_pane("answers")
-
-    def _watch_try(self) -> None:
-        steered = desk(self).steered
-        if not self._trying or steered is None:
-            return
-        sight = steered.sight()
-        title = self.query_one("#answers")
-        if desk(self).busy:
-            title.border_title = f"answers · {sight.phase}"
-            self.query_one(Answers).show([], paint.waiting_line(sight).plain)
-            return
-        positions, self._trying = self._trying, ()
-        self._foreseen = None
-        self._refresh_preview()
-        title.border_title = "answers"
-        if sight.phase is Phase.REFUSED or sight.journal is None:
-            self._say(None if sight.trouble is None else BatchrunError(*sight.trouble))
-            self.query_one(Answers).show([], "nothing was sent")
-            return
-        if sight.trouble is not None:
-            self._say(BatchrunError(*sight.trouble))
-        self._read_answers(sight.journal, positions)
-
-    @work(exclusive=True, group="answers")
-    async def _read_answers(self, journal: Path, positions: tuple[int, ...]) -> None:
-        self.query_one(Answers).show(await asyncio.to_thread(_drafts().answers, journal, positions))
+        self._refused = self.form.flags, problem
+        self.say(None)
 
     @work(exclusive=True, group="pick")
     async def action_pick(self) -> None:
@@ -426,23 +445,5 @@ class SetupScreen(PanedScreen):
 
     def action_copy(self) -> None:
         """The command to the clipboard."""
-        app_of(self).copy_to_clipboard(choices.command(self._form.flags))
+        app_of(self).copy_to_clipboard(choices.command(self.form.flags))
         self.notify("the command is copied", timeout=2)
-
-    def focused_in(self, name: str) -> str:
-        """The first field, the editor, the table: what takes keys."""
-        first = "#input" if self.query_one("#prompt", Input).value else "#prompt"
-        inside = {"form": first, "prompt-pane": "#editor", "rows": "#head"}
-        return inside.get(name) or super().focused_in(name)
-
-
-async def _over(reading: Worker[Any]) -> None:
-    """Until this work is over, however it ends."""
-    with contextlib.suppress(WorkerError):
-        await reading.wait()
-
-
-def _drafts() -> ModuleType:
-    from batchrun.tui import draft  # noqa: PLC0415  prompts and formats: not before the first frame
-
-    return draft

@@ -16,6 +16,7 @@ from batchrun.display import printable
 from batchrun.tui.desk import app_of, desk
 from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.replay import Replay
+from batchrun.tui.widgets.place import Place
 
 if TYPE_CHECKING:
     from batchrun.tui.overview import Item, Overview
@@ -34,12 +35,12 @@ class StartScreen(OrderlyScreen):
 
     CSS_PATH = "start.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("t", "try", "Try without a key", id="start.try"),
-        Binding("n", "app.show('setup')", "New run", id="start.new"),
-        Binding("r", "go('runs')", "Recent runs", show=False, id="start.runs"),
-        Binding("p", "go('prompts')", "Prompts", show=False, id="start.prompts"),
-        Binding("i", "go('inputs')", "Input files", show=False, id="start.inputs"),
-    ]
+        Binding("t", "try", "Try without a key", id="start.try", tooltip="Set up what is under the cursor with simulated replies"),
+        Binding("n", "app.show('setup')", "New run", id="start.new", tooltip="An empty setup"),
+        Binding("r", "go('runs')", "Recent runs", show=False, id="start.runs", tooltip="Go to the recent runs"),
+        Binding("p", "go('prompts')", "Prompts", id="start.prompts", tooltip="Go to the prompts"),
+        Binding("i", "go('inputs')", "Inputs", id="start.inputs", tooltip="Go to the input files"),
+    ]  # fmt: skip
 
     class Chosen(Message):
         """The setup is to be opened with these fields filled in."""
@@ -54,7 +55,11 @@ class StartScreen(OrderlyScreen):
 
     def compose(self) -> ComposeResult:
         """A line of what this is, and the list."""
-        line = Content.assemble(("batchrun", "bold $primary"), ("  one prompt over many rows", "$foreground-muted"))
+        yield Place("start")
+        line = Content.assemble(
+            ("Run one prompt over many rows.  ", "bold"),
+            ("Enter opens what is under the cursor.", "$foreground-muted"),
+        )
         yield Static(line, id="heading")
         yield OptionList(id="list", compact=True)
         yield Footer(compact=True, show_command_palette=False)
@@ -105,18 +110,23 @@ class StartScreen(OrderlyScreen):
         if item.run is not None:
             desk(self).show_run(Replay(item.run))
         else:
-            self.post_message(self.Chosen(**{kind.removesuffix("s"): item.name}))
+            self.post_message(self.Chosen(**self._with_the_only_input({kind.removesuffix("s"): item.name})))
+
+    def _with_the_only_input(self, fields: dict[str, str]) -> dict[str, str]:
+        inputs = () if self._found is None else self._found.inputs
+        return {**fields, "input": inputs[0].name} if len(inputs) == 1 else fields
 
     def action_try(self) -> None:
-        """The simulated provider, with the first prompt and the first input that are here."""
-        found = self._found
+        """The simulated provider, with the prompt or the input under the cursor, else the first of each."""
+        found, option = self._found, self.query_one(OptionList).highlighted_option
         if found is None:
             return
+        kind, _, number = ("" if option is None else option.id or "").partition(":")
         fields = {"profile": "sim"}
-        if found.prompts:
-            fields["prompt"] = found.prompts[0].name
-        if found.inputs:
-            fields["input"] = found.inputs[0].name
+        for name in ("prompts", "inputs"):
+            items: tuple[Item, ...] = getattr(found, name)
+            if items:
+                fields[name.removesuffix("s")] = items[int(number) if kind == name else 0].name
         self.post_message(self.Chosen(**fields))
 
     def action_go(self, kind: str) -> None:

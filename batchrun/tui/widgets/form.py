@@ -1,15 +1,17 @@
-"""The form of a run: prompt, input, variables, provider, limits, output; and what is typed there as flags."""
+"""The form of a run: prompt, input, variables, provider, output, options; the plan below it; what is typed as flags."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.containers import VerticalScroll
+from textual.binding import Binding
+from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
+from textual.message import Message
 from textual.suggester import SuggestFromList
 from textual.widget import Widget
 from textual.widgets import Input, Label, Select, Static
@@ -28,20 +30,32 @@ from batchrun.tui.widgets.variables import Variables
 if TYPE_CHECKING:
     from batchrun.prompts import Prompt
 
-_PLAIN = {
-    "model": "model: that of the prompt or the provider",
-    "concurrency": "requests in flight: at most 256",
-    "rpm": "requests per minute: automatic",
-    "tpm": "tokens per minute: automatic",
-    "limit": "rows: all",
-    "output": "INPUT.PROMPT.jsonl",
-}
+_PLAIN = {"model": "model (default: that of the prompt or the provider)", "output": "INPUT.PROMPT.jsonl"}
 NO_COLUMN = "none"
+NO_KEY = "no key"
 _FIELDS = (*_PLAIN, "prompt", "input", "profile", "set", "columns")
 
 
-class Form(VerticalScroll, can_focus=False):
-    """Fields that are filled in from the command line; what has no field here passes through."""
+class OptionsLine(Static, can_focus=True):
+    """The options that are set; Enter or a click opens all of them."""
+
+    BINDINGS = [Binding("enter,space", "open", "Options", show=False)]  # noqa: RUF012  Textual declares it so
+    ALLOW_SELECT = False
+
+    class Wanted(Message):
+        """The list of all options is wanted."""
+
+    def action_open(self) -> None:
+        """Open the list."""
+        self.post_message(self.Wanted())
+
+    def on_click(self) -> None:
+        """Open the list."""
+        self.post_message(self.Wanted())
+
+
+class Form(Vertical, can_focus=False):
+    """Fields that are filled in from the command line; what has no field here is an option in `more`."""
 
     def __init__(self, flags: Mapping[str, Any], *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
@@ -50,30 +64,42 @@ class Form(VerticalScroll, can_focus=False):
         self._default = DEFAULT
 
     def compose(self) -> ComposeResult:
-        """Titles, fields, and a line of facts below what has any."""
-        yield Label("prompt", classes="title")
-        yield self._field("prompt", "a name, or the path of a file")
-        yield Static("", id="prompt-info", classes="info")
-        yield Label("input", classes="title")
-        yield self._field("input", "a file, a directory or a glob")
-        yield Static("", id="input-info", classes="info")
-        yield Label("variables", classes="title", id="variables-title")
-        yield Variables(id="variables")
-        yield Label("provider", classes="title")
-        # Text, not Content: typing the beginning of a name finds it, and it is no markup either.
-        known = sorted(every_profile(), key=lambda profile: not profile.simulated)
-        profiles = [(Text(f"{printable(profile.name, 30)} · {key_state(profile)}"), profile.name) for profile in known]
-        chosen = str(self._given.get("profile") or self._default)
-        yield Select(profiles, value=chosen, id="profile", allow_blank=False, compact=True)
-        yield self._field("model", _PLAIN["model"])
-        yield Static("", id="profile-info", classes="info")
-        yield Label("limits", classes="title")
-        for name in ("concurrency", "rpm", "tpm", "limit"):
-            yield self._field(name, _PLAIN[name])
-        yield Label("output", classes="title")
-        yield self._field("output", _PLAIN["output"])
-        yield Label("plan", classes="title")
+        """Titles, fields, and a line of facts below what has any; the plan stands below what scrolls."""
+        with VerticalScroll(id="fields", can_focus=False):
+            yield Label("prompt", classes="title")
+            yield self._field("prompt", "a name, or the path of a file")
+            yield Static("", id="prompt-info", classes="info")
+            yield Label("input", classes="title")
+            yield self._field("input", "a file, a directory or a glob")
+            yield Static("", id="input-info", classes="info")
+            yield Label("variables", classes="title", id="variables-title")
+            yield Variables(id="variables")
+            yield Label("provider", classes="title")
+            # Text, not Content: typing the beginning of a name finds it, and it is no markup either.
+            known = sorted(every_profile(), key=lambda profile: (not profile.simulated, key_state(profile) == NO_KEY))
+            profiles = [
+                (Text(f"{printable(profile.name, 30)} · {key_state(profile)}"), profile.name) for profile in known
+            ]
+            chosen = str(self._given.get("profile") or self._default)
+            yield Select(profiles, value=chosen, id="profile", allow_blank=False, compact=True)
+            yield self._field("model", _PLAIN["model"])
+            yield Static("", id="profile-info", classes="info")
+            yield Label("output", classes="title")
+            yield self._field("output", _PLAIN["output"])
+            yield Label("options", classes="title")
+            yield OptionsLine("", id="options")
+        yield Label("plan", classes="title", id="plan-title")
         yield Static("", id="plan")
+
+    def on_mount(self) -> None:
+        """The options that the command line gave."""
+        self.show_options()
+
+    def show_options(self) -> None:
+        """The options that are set, as flags."""
+        said = choices.command(self.more).removeprefix("batchrun").strip()
+        dim = Content.styled("none set: Enter lists all of them", "$foreground-muted")
+        self.query_one(OptionsLine).update(Content(printable(said, 400)) if said else dim)
 
     def _field(self, name: str, placeholder: str) -> Input:
         return Field(str(self._given.get(name, "")), id=name, placeholder=placeholder)
@@ -93,11 +119,25 @@ class Form(VerticalScroll, can_focus=False):
             table.add_row(Text(name, no_wrap=True), Text(said.strip()))
         self.query_one("#plan", Static).update(table)
 
-    def gap(self, troubles: Mapping[str, bool], missing: Sequence[str]) -> Widget:
-        """The field that has to be filled in next: one with a trouble, a variable without a value, the provider."""
-        if not self.typed("input") or any(troubles.values()):
-            return self.query_one("#prompt" if troubles["prompt"] else "#input")
-        return self.query_one(Variables).fields[missing[0]].entry if missing else self._select
+    def entry(self, field: str) -> Widget:
+        """What takes the value of a field of the checklist."""
+        kind, _, name = field.partition(":")
+        if kind == "variable" and name in self.query_one(Variables).fields:
+            return self.query_one(Variables).fields[name].entry
+        return self.query_one(f"#{kind}") if kind in ("prompt", "input") else self._select
+
+    @property
+    def origins(self) -> dict[str, Origin]:
+        """Where each variable has its value from."""
+        return self.query_one(Variables).origins
+
+    @property
+    def has_key(self) -> bool:
+        """Whether the key of the chosen provider is there, as far as that can be told without asking for it."""
+        try:
+            return key_state(one_profile(self.profile)) != NO_KEY
+        except BatchrunError:
+            return False
 
     def typed(self, name: str) -> str:
         """What stands in a field."""
@@ -197,7 +237,7 @@ def key_state(profile: Profile) -> str:
     if profile.api_key_command:
         return "key from a command"
     placed = Path(profile.api_key_file).expanduser().is_file() if profile.api_key_file else False
-    return "key found" if placed or os.environ.get(profile.api_key_env or "", "").strip() else "no key"
+    return "key found" if placed or os.environ.get(profile.api_key_env or "", "").strip() else NO_KEY
 
 
 def table(given: Any) -> dict[str, str]:

@@ -105,7 +105,7 @@ class VariableField(Horizontal):
 
     def _said(self) -> Content:
         kind, text = self._origin
-        said = {FROM_VALUE: "same for all", FROM_DEFAULT: "its default"}.get(kind, f"column {printable(text, 9)}")
+        said = {FROM_VALUE: "constant", FROM_DEFAULT: "default"}.get(kind, f"column {printable(text, 9)}")
         return Content.assemble(f"{said:<16}", ("▾", "$foreground-muted"))
 
     def choose(self, answer: str) -> None:
@@ -119,9 +119,9 @@ class VariableField(Horizontal):
     def on_origins_asked(self, event: Origins.Asked) -> None:
         """The screen asks the question."""
         event.stop()
-        options = [(FROM_VALUE, "the same value for all rows")]
+        options = [(FROM_VALUE, "constant: the same value for all rows")]
         if self._default:
-            options.append((FROM_DEFAULT, "the default of the prompt"))
+            options.append((FROM_DEFAULT, "default of the prompt"))
         options += [(_PREFIX + name, f"column {printable(name, 60)}") for name in self._columns]
         self.post_message(self.Wanted(self, options))
 

@@ -1,0 +1,213 @@
+"""Every option of a run that has no field in the form of the setup, made from the table of the command line."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, Label, Static
+
+from batchrun.display import printable
+from batchrun.errors import BatchrunError
+from batchrun.plan.options import OPTIONS, Option
+from batchrun.tui.widgets.field import Field
+
+ELSEWHERE = frozenset({
+    *("input", "prompt", "set", "columns", "model", "profile", "output"),  # fields of the form
+    *("yes", "json", "quiet", "no_progress", "verbose", "dry_run", "log_file"),  # about a command without a screen
+})  # fmt: skip
+TEMPERATURE = Option(
+    "Model and provider", "temperature", ("temperature",), "0 to 2", "How much replies vary; the same as --param temperature=N."
+)  # fmt: skip
+"""A parameter of the request body that has a line of its own, as it is the one that is set most."""
+
+
+def shown() -> tuple[Option, ...]:
+    """The options in the order of the table, the temperature before the other parameters."""
+    found: list[Option] = []
+    for option in OPTIONS:
+        if option.name == "params":
+            found.append(TEMPERATURE)
+        if option.name not in ELSEWHERE:
+            found.append(option)
+    return tuple(found)
+
+
+def texts_of(flags: Mapping[str, Any]) -> dict[str, str]:
+    """The flags as what stands in the fields; a flag that is on is `on`."""
+    found: dict[str, str] = {}
+    for name, value in flags.items():
+        if isinstance(value, Mapping):
+            sign = ":" if name == "headers" else "="
+            pairs = cast("Mapping[Any, Any]", value).items()
+            found[name] = shlex.join(f"{key}{sign}{text}" for key, text in pairs)
+        elif isinstance(value, list | tuple):
+            found[name] = shlex.join(map(str, cast("list[Any]", value)))
+        elif value is True:
+            found[name] = "on"
+        elif value not in (None, False, ""):
+            found[name] = str(value)
+    params = shlex.split(found.pop("params", ""))
+    for text in params:
+        if text.startswith("temperature="):
+            found["temperature"] = text.partition("=")[2]
+    if rest := [text for text in params if not text.startswith("temperature=")]:
+        found["params"] = shlex.join(rest)
+    return found
+
+
+def flags_of(texts: Mapping[str, str]) -> dict[str, Any]:
+    """What stands in the fields as flags. Raises ValueError for a quotation that does not end."""
+    found: dict[str, Any] = {}
+    for option in shown():
+        text = texts.get(option.name, "").strip()
+        if not text:
+            continue
+        if option.name == "temperature":
+            found["params"] = [f"temperature={text}"]
+        elif not option.metavar:
+            found[option.name] = True
+        elif option.many:
+            found[option.name] = [*found.get(option.name, []), *shlex.split(text)]
+        else:
+            found[option.name] = text
+    return found
+
+
+class Tick(Static, can_focus=True):
+    """A box that Space or a click ticks; what is ticked has a sign, not only a colour."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("space", "tick", "Tick", show=False)]
+    ALLOW_SELECT = False
+
+    def __init__(self, *, ticked: bool) -> None:
+        super().__init__()
+        self.ticked = ticked
+
+    def render(self) -> Content:
+        """The box."""
+        return Content("[✓]" if self.ticked else "[ ]")
+
+    def action_tick(self) -> None:
+        """Tick it, or not any more."""
+        self.ticked = not self.ticked
+        self.refresh()
+
+    def on_click(self) -> None:
+        """Tick it, or not any more."""
+        self.action_tick()
+
+
+class OptionLine(Horizontal):
+    """One option: its flag, its value, what it does."""
+
+    def __init__(self, option: Option, text: str) -> None:
+        super().__init__()
+        self.option = option
+        self._text = text
+
+    def compose(self) -> ComposeResult:
+        """A line to type in, or a box to tick."""
+        yield Label(self.option.spellings[-1], classes="name")
+        if self.option.metavar:
+            yield Field(self._text, placeholder=self.option.metavar)
+        else:
+            yield Tick(ticked=bool(self._text))
+        yield Label(Content(self.option.help), classes="help")
+
+    @property
+    def text(self) -> str:
+        """What is set."""
+        if not self.option.metavar:
+            return "on" if self.query_one(Tick).ticked else ""
+        return self.query_one(Input).value
+
+    def matches(self, wanted: str) -> bool:
+        """Whether its name or its description has these words."""
+        said = f"{self.option.name} {self.option.spellings[-1]} {self.option.help}".lower()
+        return all(word in said for word in wanted.lower().split())
+
+
+class OptionsScreen(ModalScreen[dict[str, Any] | None]):
+    """All options in sections; the answer are the flags, also where one of them is refused: the setup says so."""
+
+    CSS_PATH = "options.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,f5", "done", "Back to the setup", priority=True),
+        Binding("up", "app.focus_previous", show=False),
+        Binding("down,enter", "app.focus_next", show=False),
+    ]
+
+    def __init__(self, flags: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._other = {name: value for name, value in flags.items() if name in ELSEWHERE or not _known(name)}
+        self._texts = texts_of({name: value for name, value in flags.items() if name not in self._other})
+
+    def compose(self) -> ComposeResult:
+        """A search, the sections, what the option under the cursor does."""
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = "options"
+            dialog.border_subtitle = "Escape: back to the setup · Space ticks a box"
+            yield Field(placeholder="find an option: temperature, budget, tier, cache …", id="find")
+            with VerticalScroll(id="lines", can_focus=False):
+                section = ""
+                for option in shown():
+                    if option.section != section:
+                        section = option.section
+                        yield Label(section, classes="title")
+                    yield OptionLine(option, self._texts.get(option.name, ""))
+            yield Static("", id="about")
+            yield Static("", id="wrong")
+
+    @on(Input.Changed, "#find")
+    def _search(self, event: Input.Changed) -> None:
+        for line in self.query(OptionLine):
+            line.display = line.matches(event.value)
+        for title in self.query(".title"):
+            title.display = not event.value.strip()
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """Say what the option does, in full."""
+        line = event.widget.parent
+        if isinstance(line, OptionLine):
+            choices = f"  One of {', '.join(line.option.choices)}." if line.option.choices else ""
+            many = "  Several with spaces between." if line.option.many else ""
+            self.query_one("#about", Static).update(Content(f"{line.option.help}{choices}{many}"))
+
+    def on_descendant_blur(self) -> None:
+        """Say what is wrong as soon as a field is left."""
+        try:
+            refusal = _refused(self._typed())
+        except ValueError as error:
+            refusal = f"a quotation does not end: {error}"
+        self.query_one("#wrong", Static).update(Content(printable(refusal or "", 300)))
+
+    def _typed(self) -> dict[str, Any]:
+        return flags_of({line.option.name: line.text for line in self.query(OptionLine)})
+
+    def action_done(self) -> None:
+        """Back, with what is set."""
+        try:
+            self.dismiss({**self._other, **self._typed()})
+        except ValueError as error:
+            self.query_one("#wrong", Static).update(Content(f"a quotation does not end: {error}"))
+
+
+def _known(name: str) -> bool:
+    return any(option.name == name for option in OPTIONS)
+
+
+def _refused(flags: Mapping[str, Any]) -> str | None:
+    """Why these options would be refused; None where they would not."""
+    from batchrun.plan.sources import gather  # noqa: PLC0415  pydantic: not before the first frame
+
+    try:
+        gather(flags)
+    except BatchrunError as error:
+        return error.message
+    return None

@@ -1,0 +1,152 @@
+"""What the setup sends before a run: the marked rows, or a pilot; and the prompt, saved before anything is sent."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from textual import work
+from textual.widgets import Input
+
+from batchrun.display import printable
+from batchrun.errors import BatchrunError
+from batchrun.tui.desk import PILOT, Fresh, Phase, Sight, desk
+from batchrun.tui.screens.panes import PanedScreen
+from batchrun.tui.widgets import paint
+from batchrun.tui.widgets.answers import Answers, HeadTable
+from batchrun.tui.widgets.form import Form
+
+if TYPE_CHECKING:
+    from batchrun.tui.draft import Draft
+
+
+class TryingScreen(PanedScreen):
+    """A screen with a form, a table of rows, and a pane of answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._draft: Draft | None = None
+        self._trying: tuple[int, ...] = ()
+        self._piloting = False
+
+    def say(self, problem: BatchrunError | str | None) -> None:
+        """Show what is wrong, or that nothing is."""
+
+    def draft_changed(self) -> None:
+        """The prompt is saved."""
+
+    def count_again(self) -> None:
+        """Rows have been sent: the plan is another one."""
+
+    @property
+    def form(self) -> Form:
+        """What is filled in."""
+        return self.query_one(Form)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Saving is a key only where something is edited."""
+        return bool(self.unsaved) if action == "save" else super().check_action(action, parameters)
+
+    # The prompt
+
+    def action_save(self) -> bool:
+        """Write the editor's text to the prompt's file; one that comes with batchrun is copied here first."""
+        try:
+            target = None if self._draft is None else self._draft.save()
+        except (OSError, UnicodeEncodeError) as error:
+            self.notify(printable(f"not saved: {error}", 300), severity="error", markup=False)
+            return False
+        if target is None:
+            return False
+        self.notify(printable(f"saved {target}", 200), timeout=3, markup=False)
+        self.draft_changed()
+        return True
+
+    @property
+    def unsaved(self) -> tuple[Path, ...]:
+        """The files of prompts that were edited and not saved."""
+        return () if self._draft is None else self._draft.unsaved
+
+    def save_all(self) -> bool:
+        """Write every edited prompt; False, with a note, where one cannot be written."""
+        try:
+            if self._draft is not None:
+                self._draft.save_all()
+        except (OSError, UnicodeEncodeError) as error:
+            self.notify(printable(f"not saved: {error}", 300), severity="error", markup=False)
+            return False
+        return True
+
+    def saved_first(self) -> bool:
+        """What runs is what is seen: an edited prompt is saved before it is sent."""
+        draft = self._draft
+        if draft is None:
+            return True
+        if draft.prompt_trouble is not None:
+            self.notify("fix the prompt first", severity="error", timeout=3)
+            return False
+        return not draft.edited or self.action_save()
+
+    # What is sent
+
+    def action_try(self) -> None:
+        """Send the marked rows alone."""
+        chosen = self.query_one(HeadTable).chosen
+        if not chosen:
+            self.notify("choose an input first; Space marks rows to try", severity="warning")
+        elif self.saved_first() and desk(self).begin(Fresh(flags=self.form.flags, only=chosen)):
+            self._trying, self._piloting = chosen, False
+            self.show_pane("answers")
+
+    def action_pilot(self) -> None:
+        """Send a few rows from all over the input, so that the plan rests on their replies."""
+        if not self.form.typed("input"):
+            self.notify("choose an input first", severity="warning")
+        elif self.saved_first() and desk(self).begin(Fresh(flags=self.form.flags, pilot=PILOT)):
+            self._piloting = True
+            self.show_pane("answers")
+
+    def watch_sent(self) -> None:
+        """Show how far the marked rows or the pilot are; at the end their replies."""
+        steered = desk(self).steered
+        if not (self._trying or self._piloting) or steered is None:
+            return
+        sight = steered.sight()
+        title = self.query_one("#answers")
+        if desk(self).busy:
+            title.border_title = f"replies · {'pilot' if self._piloting else 'try'} {sight.phase}"
+            done = f"{sight.progress.finished:,} rows finished · " if self._piloting else ""
+            self.query_one(Answers).show([], done + paint.waiting_line(sight).plain)
+            return
+        self._ended(sight)
+
+    def _ended(self, sight: Sight) -> None:
+        positions, piloted = self._trying, self._piloting
+        self._trying, self._piloting = (), False
+        self.count_again()
+        self.query_one("#answers").border_title = "replies"
+        if sight.trouble is not None:
+            self.say(BatchrunError(*sight.trouble))
+        if sight.phase is Phase.REFUSED or sight.journal is None:
+            self.query_one(Answers).show([], "nothing was sent")
+            return
+        note = f"the pilot is done: the plan is measured on {sight.progress.finished:,} rows; F5 sends the rest"
+        self._read_answers(sight.journal, None if piloted else positions, note if piloted else "")
+
+    @work(exclusive=True, group="answers")
+    async def _read_answers(self, journal: Path, positions: tuple[int, ...] | None, note: str) -> None:
+        import asyncio  # noqa: PLC0415  only where a thread reads
+
+        self.query_one(Answers).show(await asyncio.to_thread(drafts().answers, journal, positions), note)
+
+    def focused_in(self, name: str) -> str:
+        """The first field that is empty, the editor, the table: what takes keys."""
+        first = "#input" if self.query_one("#prompt", Input).value else "#prompt"
+        inside = {"form": first, "prompt-pane": "#editor", "rows": "#head"}
+        return inside.get(name) or super().focused_in(name)
+
+
+def drafts() -> ModuleType:
+    """What reads prompts and inputs: not before the first frame."""
+    from batchrun.tui import draft  # noqa: PLC0415  as above
+
+    return draft
