@@ -435,6 +435,22 @@ async def test_a_connection_that_the_server_closed_meanwhile_is_not_used(connect
     assert (first.status, second.status, server.connections) == (200, 200, 2)
 
 
+async def test_a_connection_that_was_idle_too_long_is_closed_and_not_used(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lane, "KEEP_ALIVE_SECONDS", 0.0)
+    closed = asyncio.Event()
+
+    async def answer(peer: Peer) -> None:
+        await whole()(peer)
+        assert await peer.reader.read() == b""
+        closed.set()
+
+    async with FaultServer(answer) as server, Client(base_url=server.base_url, api_key=KEY, environ={}) as client:
+        await client.send(ASK, timeout=60)
+        await asyncio.wait_for(closed.wait(), 10)
+        await client.send(ASK, timeout=60)
+    assert server.connections == 2
+
+
 async def test_a_connection_lost_while_idle_is_a_fault_of_one_request(connect: Connect):
     async with FaultServer(whole(), close, whole()) as server, connect(server) as client:
         exchanges = [await client.send(ASK, timeout=60) for _ in range(3)]

@@ -1,13 +1,15 @@
 """Prepared requests over aiohttp's connections, without a request object and a response object for each exchange.
 
-Names, TLS, keep-alive and parsing stay aiohttp's. What is the same for every request to one address, which is all but
-the length and the body, is written down once, which saves a good part of the CPU of an exchange. The classes used for
-it are public, but their use is not documented: a lane is only taken with versions of aiohttp under which the tests of
+Names, TLS and parsing stay aiohttp's. What is the same for every request to one address, which is all but the length and
+the body, is written down once, and a connection that was used goes to the next request without a way through aiohttp's
+pool: both save a good part of the CPU of an exchange. The classes used for it are public, but their use is not documented: a lane is only taken with versions of aiohttp under which the tests of
 the wire pass on it, and with any other the session posts by itself, to the same effect.
 """
 
 import asyncio
 import ssl
+from collections import deque
+from time import monotonic
 from typing import Any
 
 import aiohttp
@@ -26,6 +28,10 @@ GIVEN_UP = 408
 that one next: such a connection is not used again."""
 
 _SWITCHING = 101
+
+# Below the five seconds after which uvicorn and Node close an idle connection: a request that meets the closing
+# is lost, and nobody knows whether it was paid for.
+KEEP_ALIVE_SECONDS = 4.0
 
 PIECE = 256 * 1024
 """Bytes of a body that are written at once."""
@@ -58,27 +64,73 @@ class Lane:
         self._head = _head(self._request)
         self._max = max_reply_bytes
         self._reading = {**sizes, "read_until_eof": True}
+        self._idle: deque[tuple[Any, float]] = deque()  # connections, and since when: the first is idle longest
+        self._renewed = 0
+        self._sweeping: asyncio.TimerHandle | None = None
 
     async def post(self, body: bytes) -> Answer:
         """One exchange; the connection is kept only after a whole answer to a whole request."""
-        try:
-            connection = await self._connector.connect(self._request, [], self._timeout)
-        except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {self._request.url}") from error
+        connection: Any = self._take()
+        renewed = self._renewed
+        if connection is None:
+            try:
+                connection = await self._connector.connect(self._request, [], self._timeout)
+            except TimeoutError as error:
+                raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {self._request.url}") from error
         try:
             answer = await self._exchange(connection, body)
         except BaseException:
             connection.close()
             raise
-        transport = connection.transport
-        if transport is None or transport.get_write_buffer_size() or answer.status == GIVEN_UP:
+        transport, protocol = connection.transport, connection.protocol
+        unfinished = transport is None or transport.get_write_buffer_size() or protocol.should_close
+        if unfinished or answer.status == GIVEN_UP or renewed != self._renewed:
             connection.close()
         else:
-            connection.release()
+            self._idle.append((connection, monotonic()))
+            if self._sweeping is None:
+                self._sweeping = asyncio.get_running_loop().call_later(KEEP_ALIVE_SECONDS, self._sweep)
         return answer
 
+    def renew(self) -> None:
+        """Use no connection again that was in use before: behind it may be a server that is gone."""
+        self._renewed += 1
+        while self._idle:
+            self._idle.popleft()[0].close()
+
+    def close(self) -> None:
+        """Close what is idle."""
+        self.renew()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+
+    def _take(self) -> Any:
+        """A connection that was used before; None where there is none.
+
+        One on which something has arrived since is closed: it would pass for the answer to the next request, and the
+        answer to that one for the answer to the request after it.
+        """
+        now = monotonic()
+        while self._idle:
+            connection, since = self._idle.popleft()
+            protocol = connection.protocol
+            if now - since <= KEEP_ALIVE_SECONDS and protocol.is_connected() and not protocol.should_close:
+                return connection
+            connection.close()
+        return None
+
+    def _sweep(self) -> None:
+        """Close what has been idle too long, and come back while anything is idle."""
+        self._sweeping, now = None, monotonic()
+        while self._idle and now - self._idle[0][1] >= KEEP_ALIVE_SECONDS:
+            self._idle.popleft()[0].close()
+        if self._idle:
+            due = self._idle[0][1] + KEEP_ALIVE_SECONDS - now
+            self._sweeping = asyncio.get_running_loop().call_later(due, self._sweep)
+
     async def _exchange(self, connection: Any, body: bytes) -> Answer:
-        protocol, transport = connection.protocol, connection.transport
+        protocol = connection.protocol
+        transport = protocol.transport
         if transport is None or transport.is_closing():
             raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
         protocol.set_response_params(**self._reading)

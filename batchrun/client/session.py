@@ -11,16 +11,13 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from batchrun.client import lane
-from batchrun.client.lane import GIVEN_UP, Lane, read_whole
+from batchrun.client.lane import GIVEN_UP, KEEP_ALIVE_SECONDS, Lane, read_whole
 from batchrun.client.wire import MAX_REPLY_BYTES, UNSENT, Answer, Recipe, TooLargeError
 from batchrun.models import Endpoint
 
 CONNECT_SECONDS = 20.0
 """How long one address may take to accept a connection, TLS included."""
 
-# Below the five seconds after which uvicorn and Node close an idle connection: a request that meets the closing
-# is lost, and nobody knows whether it was paid for.
-_KEEP_ALIVE_SECONDS = 4.0
 _BYTES = 256 * 1024
 """Of a header line, and read ahead."""
 _LARGE_BODY_BYTES = 1024 * 1024
@@ -93,7 +90,7 @@ class SessionWire:
         self._lanes: dict[Endpoint, Lane] = {}
 
     async def open(self) -> None:
-        self._connector = connector = _Connector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS, ssl=self._ssl)
+        self._connector = connector = _Connector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=self._ssl)
         self._session = session = aiohttp.ClientSession(
             connector=connector,
             response_class=_Response,
@@ -114,16 +111,20 @@ class SessionWire:
             }
 
     async def close(self) -> None:
+        for one in self._lanes.values():
+            one.close()
         if self._session is not None:
             await self._session.close()
 
     def renew(self) -> None:
+        for one in self._lanes.values():
+            one.renew()
         if self._connector is not None:
             self._connector.renew()
 
     async def post(self, endpoint: Endpoint, body: bytes) -> Answer:
-        if endpoint in self._lanes:
-            return await self._lanes[endpoint].post(body)
+        if (one := self._lanes.get(endpoint)) is not None:
+            return await one.post(body)
         return await self.carry(self._urls[endpoint], None, body)
 
     async def carry(self, url: URL, headers: CIMultiDict[str] | None, body: bytes) -> Answer:
