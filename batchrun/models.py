@@ -58,19 +58,39 @@ class Blank(StrEnum):
     SEND = "send"
 
 
+class File(NamedTuple):
+    """A file that a request has: a picture, audio or a document, as the value of the prompt's variable `input`.
+
+    `path` is absolute; for an address that is sent as it is, that address, and then `sha256` and `type` are empty and
+    `size` is 0. `type` is the media type by content, `size` in bytes, `sha256` in hexadecimal, `modified` in seconds since
+    1970. `width` and `height` are the pixels of a picture, 0 where they are not known.
+    """
+
+    input: str
+    path: str
+    size: int = 0
+    type: str = ""
+    sha256: str = ""
+    modified: float = 0.0
+    width: int = 0
+    height: int = 0
+
+
 class Row(NamedTuple):
     """One input record.
 
     `line` is the 1-based line of a text file, the 1-based element of a JSON array, the 1-based record of a table
     or the 1-based file of a directory: what an error message names. `key` is the value of the id column as text,
     None where rows are identified by their content. `text` is the record as one JSON object, for JSONL and JSON
-    arrays the very characters of the input; `fields` is the same, parsed.
+    arrays the very characters of the input; `fields` is the same, parsed. `files` are those of its request as the journal
+    names them, None where nobody has looked for them yet.
     """
 
     line: int
     key: str | None
     text: str
     fields: dict[str, Any]
+    files: tuple[File, ...] | None = None
 
 
 class Invalid(NamedTuple):
@@ -87,12 +107,16 @@ class Invalid(NamedTuple):
 class Request(NamedTuple):
     """What one row sends: the endpoint and the exact bytes of the body.
 
-    `output_limit` is the body's own limit of output tokens (all choices), None where it states none.
+    `output_limit` is the body's own limit of output tokens (all choices), None where it states none. The body names its
+    `files` by their digests, and they are put in when it is sent (`media.filled`); `file_tokens` are the tokens that the
+    vendor counts for them, as far as its formula is known.
     """
 
     endpoint: Endpoint
     body: bytes
     output_limit: int | None
+    files: tuple[File, ...] = ()
+    file_tokens: int = 0
 
 
 PICODOLLARS = 10**12
@@ -281,6 +305,7 @@ class Pending(NamedTuple):
 
     `lent` is the reply to an equal request that answers it; `awaited` is whether other rows wait for what it gets.
     `target` is the reduce row whose text its own reply is a part of, `parts` are the replies of those that it reduces.
+    `files` is what the journal has of the files of its request (`journal.records.IntakeRow`).
     """
 
     seq: int
@@ -293,6 +318,7 @@ class Pending(NamedTuple):
     awaited: bool = False
     target: int | None = None
     parts: Parts | None = None
+    files: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

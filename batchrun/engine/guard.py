@@ -75,7 +75,7 @@ class _Limited:
         limit: int | None = self._limit
         if b'"n"' in body or b'"best_of"' in body:
             limit = output_limit(request.endpoint, orjson.loads(body))
-        return Request(request.endpoint, body, limit)
+        return request._replace(body=body, output_limit=limit)
 
 
 class _Bounded:

@@ -33,7 +33,7 @@ TOGETHER = 4
 CACHE = 20_000
 """KiB of pages: a transaction fits, and readers are locked out only while it is committed; the sort needs few passes."""
 
-Params = tuple[int, int, str, str, str]
+Params = tuple[int, int, str, str, str, str]
 
 # SQLite works without the interpreter's lock, but to win it back from the thread that reads takes up to 5 ms each time.
 _INSERT = Insert("insert_row", sizes=(4096, 512, 64, 8, 1))
@@ -62,18 +62,18 @@ class Feed:
         """The next rows, at most `count`, as parameters; none at the end."""
         taken: list[Params] = []
         position, room = self.position, ROOM
-        for line, key, request, text, skipped, ahead in islice(self._rows, count):
+        for line, key, request, text, skipped, ahead, files in islice(self._rows, count):
             position += 1
             if ahead:
                 self.parts.append((position, position + ahead))
             if skipped is not None:
                 self.skipped.append((position, skipped))
-                taken.append((position, line, fingerprint(text), "", text))
+                taken.append((position, line, fingerprint(text), "", text, ""))
             elif key is None:
-                taken.append((position, line, fingerprint(text), request, text))
+                taken.append((position, line, fingerprint(text), request, text, files))
             else:
                 self.keyed = True
-                taken.append((position, line, key, request, text))
+                taken.append((position, line, key, request, text, files))
             room -= len(text)
             if room < 0:
                 break

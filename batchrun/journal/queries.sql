@@ -201,7 +201,7 @@ ORDER BY {wanted_order}
 -- Rows that are still to be answered (window.py)
 
 -- name: pending_columns
-rows.seq, position, line, key, text, (SELECT target FROM reductions WHERE reductions.row = rows.seq)
+rows.seq, position, line, key, text, files, (SELECT target FROM reductions WHERE reductions.row = rows.seq)
 
 -- name: pending_rows
 -- Rows in a batch that has not ended are in `tickets` alone: they are never sent otherwise. Nor are reduce rows here.
@@ -241,7 +241,7 @@ WITH RECURSIVE wanted(seq) AS (
 SELECT position FROM rows JOIN wanted USING (seq) WHERE position IS NOT NULL
 
 -- name: rows_in_batch
-SELECT rows.seq, position, line, rows.key, text, (SELECT target FROM reductions WHERE reductions.row = rows.seq),
+SELECT rows.seq, position, line, rows.key, text, files, (SELECT target FROM reductions WHERE reductions.row = rows.seq),
        EXISTS (SELECT 1 FROM twins WHERE twins.twin = rows.seq AND twins.reply IS NULL), a.number, a.cost, a.charged_tokens
 FROM json_each(?) AS wanted CROSS JOIN rows ON rows.seq = wanted.value
 CROSS JOIN attempts AS a ON a.row = rows.seq AND a.ended IS NULL AND a.ticket = ifnull(?, a.ticket)
@@ -320,18 +320,18 @@ WHERE row = ? AND spent = 0 ORDER BY number DESC LIMIT 1
 -- name: create_stage
 CREATE TEMP TABLE stage (
     position INTEGER PRIMARY KEY, line INTEGER NOT NULL, key TEXT NOT NULL, occurrence INTEGER NOT NULL DEFAULT 0,
-    request TEXT NOT NULL, text TEXT NOT NULL
+    request TEXT NOT NULL, text TEXT NOT NULL, files TEXT NOT NULL
 )
 
 -- name: known_rows
-SELECT position, line, key, request, text FROM rows WHERE position > ? AND position <= ? ORDER BY position
+SELECT position, line, key, request, text, files FROM rows WHERE position > ? AND position <= ? ORDER BY position
 
 -- name: stage_known_rows
-INSERT INTO temp.stage (position, line, key, request, text)
-SELECT position, line, key, request, text FROM rows WHERE position <= ?
+INSERT INTO temp.stage (position, line, key, request, text, files)
+SELECT position, line, key, request, text, files FROM rows WHERE position <= ?
 
 -- name: stage_row
-INSERT INTO temp.stage (position, line, key, request, text) VALUES (?, ?, ?, ?, ?)
+INSERT INTO temp.stage (position, line, key, request, text, files) VALUES (?, ?, ?, ?, ?, ?)
 
 -- name: staged_pair
 rows JOIN temp.stage ON stage.key = rows.key AND stage.occurrence = rows.occurrence
@@ -341,7 +341,7 @@ rows.request <> stage.request
 
 -- name: retouched
 rows.request = stage.request AND rows.position IS NOT NULL
-AND (rows.position <> stage.position OR rows.line <> stage.line OR rows.text <> stage.text)
+AND (rows.position <> stage.position OR rows.line <> stage.line OR rows.text <> stage.text OR rows.files <> stage.files)
 
 -- name: count_differences
 SELECT total({other_request}),
@@ -392,15 +392,16 @@ DELETE FROM twins WHERE row IN temp.changed
 UPDATE rows SET position = NULL WHERE {absent}
 
 -- name: move_rows
-UPDATE rows SET position = stage.position, line = stage.line, request = stage.request, text = stage.text
+UPDATE rows SET position = stage.position, line = stage.line, request = stage.request, text = stage.text,
+                files = stage.files
 FROM temp.stage
 WHERE stage.key = rows.key AND stage.occurrence = rows.occurrence
   AND (rows.position IS NOT stage.position OR rows.line <> stage.line
-       OR rows.request <> stage.request OR rows.text <> stage.text)
+       OR rows.request <> stage.request OR rows.text <> stage.text OR rows.files <> stage.files)
 
 -- name: add_rows
-INSERT INTO rows (position, line, key, occurrence, request, text)
-SELECT position, line, key, occurrence, request, text {staged_only} ORDER BY position
+INSERT INTO rows (position, line, key, occurrence, request, text, files)
+SELECT position, line, key, occurrence, request, text, files {staged_only} ORDER BY position
 
 -- name: drop_changed
 DROP TABLE IF EXISTS temp.changed
@@ -569,7 +570,7 @@ SELECT total(cost), total(charged_tokens), count(*) FROM attempts WHERE cause IS
 -- The first intake (intake.py)
 
 -- name: insert_row
-INSERT INTO rows (position, line, key, request, text) VALUES (?, ?, ?, ?, ?)
+INSERT INTO rows (position, line, key, request, text, files) VALUES (?, ?, ?, ?, ?, ?)
 
 -- name: insert_reduction
 INSERT INTO reductions (row, target) VALUES (?, ?)

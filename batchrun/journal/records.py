@@ -25,7 +25,8 @@ class IntakeRow(NamedTuple):
     `key` is the value of the id column, None where content is the identity; `request` the hash of the request;
     `text` the row as JSON without lone surrogates. `skipped` is the reason why it cannot be sent, else None; then
     `request` is not looked at, and `text` is the whole line as a JSON string where it is no row. `ahead` is how many rows
-    later the reduce row comes whose text its reply is a part of, 0 for none.
+    later the reduce row comes whose text its reply is a part of, 0 for none. `files` is JSON about the
+    files of its request, as `media.to_json` writes it, empty for none.
     """
 
     line: int
@@ -34,6 +35,7 @@ class IntakeRow(NamedTuple):
     text: str
     skipped: str | None = None
     ahead: int = 0
+    files: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,19 @@ CREATE TABLE rows (                     -- the input
     key             TEXT NOT NULL,                  -- identity: the value of the id column, or the BLAKE2b-128 of the text in hexadecimal
     occurrence      INTEGER NOT NULL DEFAULT 0,     -- tells rows of the same content apart: 0, 1, 2 in the order of the input
     request         TEXT NOT NULL,                  -- hash of the effective request; empty for a skipped row
-    text            TEXT NOT NULL                   -- the row as JSON; of a skipped line that is no row, all of it as a JSON string
+    text            TEXT NOT NULL,                  -- the row as JSON; of a skipped line that is no row, all of it as a JSON string
+    files           TEXT NOT NULL DEFAULT ''        -- JSON: the files that its request has, as the view files shows them; empty: none
 ) STRICT;
+
+CREATE VIEW files AS                    -- the files of all rows: pictures, audio and documents, which are never in the journal themselves
+SELECT rows.seq AS row, item.key + 1 AS number,
+       json_extract(item.value, '$.input') AS input,             -- the variable of the prompt
+       json_extract(item.value, '$.path') AS path,               -- absolute, or relative to the directory of the journal; an address that is sent as it is
+       json_extract(item.value, '$.size') AS size,               -- bytes
+       json_extract(item.value, '$.type') AS type,               -- the media type, by content
+       json_extract(item.value, '$.sha256') AS sha256,           -- of the content, in hexadecimal
+       json_extract(item.value, '$.modified') AS modified        -- seconds since 1970
+FROM rows, json_each(iif(rows.files = '', '[]', rows.files)) AS item;
 
 CREATE TABLE attempts (                 -- one HTTP exchange each, written before its first byte leaves
     row             INTEGER NOT NULL,               -- rows.seq

@@ -36,8 +36,8 @@ def pending(connection: sqlite3.Connection, after: int, limit: int, until: int |
     rows, full = page(connection.execute(_WINDOW, (after, last, limit)), _length)
     known, count = _histories(connection, [row[0] for row in rows])
     found = [
-        Pending(seq, position, line, key, text, known.get(seq, FRESH), awaited=bool(awaited), target=target)
-        for seq, position, line, key, text, target, awaited in rows[:count]
+        Pending(seq, position, line, key, text, known.get(seq, FRESH), awaited=bool(awaited), target=target, files=files)
+        for seq, position, line, key, text, files, target, awaited in rows[:count]
     ]
     return Page(found, full=full or len(rows) == limit or count < len(rows))
 
@@ -55,8 +55,9 @@ def answered(connection: sqlite3.Connection, after: int, limit: int) -> Page:
             Lent(twin, number, reply, used_in, used_out, cost, bodies.get(reply, "")),
             bool(awaited),
             target,
+            files=files,
         )
-        for seq, position, line, key, text, target, awaited, twin, number, used_in, used_out, cost, reply in whole
+        for seq, position, line, key, text, files, target, awaited, twin, number, used_in, used_out, cost, reply in whole
     ]
     return Page(found, full=full or len(rows) == limit or len(whole) < len(rows))
 
@@ -68,8 +69,8 @@ def following(connection: sqlite3.Connection, leader: int, source: int, after: i
     given = connection.execute(_LENT, (source,)).fetchone()
     lent = None if given is None else Lent(*given)
     found = [
-        Pending(seq, position, line, key, text, known.get(seq, FRESH), lent, target=target)
-        for seq, position, line, key, text, target in rows[:count]
+        Pending(seq, position, line, key, text, known.get(seq, FRESH), lent, target=target, files=files)
+        for seq, position, line, key, text, files, target in rows[:count]
     ]
     return Page(found, full=full or len(rows) == limit or count < len(rows))
 
@@ -86,7 +87,7 @@ def reducible(connection: sqlite3.Connection, target: int | None, after: int, li
             target=above,
             parts=parts(connection, seq),
         )
-        for seq, position, line, key, text, above in rows[:count]
+        for seq, position, line, key, text, _, above in rows[:count]
     ]
     return Page(found, full=full or len(rows) == limit or count < len(rows))
 
@@ -117,10 +118,11 @@ def rows_in_batch(
                 awaited=bool(awaited),
                 target=target,
                 parts=parts(connection, seq),
+                files=files,
             ),
             Lease(seq, number, cost, tokens),
         )
-        for seq, position, line, key, text, target, awaited, number, cost, tokens in found
+        for seq, position, line, key, text, files, target, awaited, number, cost, tokens in found
     ]
 
 

@@ -47,7 +47,7 @@ class _BatchRenderer:
 
     def render(self, row: Row) -> Request:
         """The request of this line. Raises RenderError for a wrong `url`, `method` or `body`."""
-        _, _, text, fields = row
+        text, fields = row.text, row.fields
         body = fields.get("body")
         if type(body) is not dict:
             raise RenderError("`body` must be an object", "A Batch line has `custom_id`, `method`, `url` and `body`.")

@@ -120,9 +120,8 @@ def more_room(request: Request, doublings: int = 1) -> Request:
 
 def request_digest(request: Request) -> str:
     """32 hexadecimal characters that tell whether a row's effective request has changed."""
-    endpoint, body, _ = request
-    digest = _BEGUN[endpoint].copy()
-    digest.update(body)
+    digest = _BEGUN[request.endpoint].copy()
+    digest.update(request.body)
     return digest.hexdigest()
 
 
