@@ -75,6 +75,11 @@ class File(NamedTuple):
     width: int = 0
     height: int = 0
 
+    @property
+    def encoded(self) -> int:
+        """Bytes of the file in a body: base64 has four for three."""
+        return 4 * ((self.size + 2) // 3)
+
 
 class Row(NamedTuple):
     """One input record.
@@ -117,6 +122,11 @@ class Request(NamedTuple):
     output_limit: int | None
     files: tuple[File, ...] = ()
     file_tokens: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body as it is sent, with its files."""
+        return len(self.body) + (sum(file.encoded for file in self.files) if self.files else 0)
 
 
 PICODOLLARS = 10**12

@@ -37,6 +37,7 @@ PLAN = Plan(
     base_url="https://api.openai.com/v1",
     dialect="openai",
     requests=BUILT_IN["openai"].takes_at("https://api.openai.com/v1"),
+    media=BUILT_IN["openai"].media_at("https://api.openai.com/v1"),
     api_key_env="OPENAI_API_KEY",
     headers={"X-Team": "ü"},
     fail_on=frozenset({Flag.TRUNCATED, Flag.REFUSED}),
@@ -84,7 +85,17 @@ def test_a_damaged_or_later_plan_is_a_storage_error(text: str) -> None:
         plan_from_json(text)
 
 
-DECIDING = {"kind", "endpoint", "model", "params", "prompt_source", "variables", "columns", "max_output_tokens"}
+DECIDING = {
+    "kind",
+    "endpoint",
+    "model",
+    "params",
+    "prompt_source",
+    "variables",
+    "columns",
+    "max_output_tokens",
+    "detail",
+}
 OTHER = {
     "kind": Kind.BODIES,
     "endpoint": Endpoint.RESPONSES,

@@ -183,7 +183,7 @@ template:
             ("template: mustache", "not supported"),
             ("tools: [{name: x}]", "`tools` are not supported"),
             ("model: {apiType: image}", "'image' is not supported"),
-            ("inputs: {a: {kind: image}}", "of kind `image`"),
+            ("inputs: {a: {kind: thread}}", "of kind `thread`"),
             ("inputs: {a: '${file:/etc/passwd}'}", "not resolved"),
             ("model: {options: {user: '${env:HOME}'}}", "not resolved"),
             ("inputs: [{name: a}, {name: a}]", "appears twice"),

@@ -68,7 +68,7 @@ _NOT_RESUMED = {
         "output_column",
         "update",
     ),
-    *("fresh", "model", "endpoint", "params", "dry_run", "existing", "target_language", "split"),
+    *("fresh", "model", "endpoint", "params", "dry_run", "existing", "target_language", "split", "detail"),
 }
 RESUME = tuple(option for option in RUN if option.name not in _NOT_RESUMED)
 

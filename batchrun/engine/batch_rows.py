@@ -5,6 +5,7 @@ import asyncio
 from batchrun.engine.batches import Batches
 from batchrun.engine.ending import Ending
 from batchrun.engine.judge import judge, judge_body
+from batchrun.engine.row_files import restored
 from batchrun.engine.till import BudgetReached, named_in, served
 from batchrun.engine.way import Stations, Way
 from batchrun.engine.window import Job
@@ -17,7 +18,6 @@ from batchrun.plan import Plan
 from batchrun.plan.reducing import Reduction
 from batchrun.plan.rendering import prompt_of, spelling_of
 from batchrun.retry import GiveUp
-from batchrun.rows import restore
 
 TIER = "batch"
 """The service tier that batches are charged at."""
@@ -62,8 +62,8 @@ class BatchRows:
         if completion.came in (Came.GONE, Came.UNSENT, Came.LOST):
             await self._without_answer(job, lease, completion)
             return
-        restored = Reduction(self._plan).filled(restore(row.line, row.key, row.text), row.parts)
-        request = self._at.renderer.render(restored)
+        found = restored(row, self._at.journal.path.parent)
+        request = self._at.renderer.render(Reduction(self._plan).filled(found, row.parts))
         now = self._loop.time()
         exchange = Exchange(completion.status, {}, completion.body, now, now, None, "", True)
         job.exchange = exchange

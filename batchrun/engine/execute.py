@@ -285,7 +285,7 @@ def _settled(ending: Ending, totals: Totals, prepared: Prepared, *, sending: boo
             f"the account does not add up: {counted(totals.pending + totals.unknown)} without an outcome",
             "this is a bug in batchrun; nothing is lost: the journal has every reply",
         )
-    return ending._replace(exit_code=ExitCode.ROWS_FAILED) if totals.failed else ending
+    return ending._replace(exit_code=ExitCode.ROWS_FAILED) if totals.failed or prepared.left_out else ending
 
 
 async def _output(

@@ -10,12 +10,16 @@ from dataclasses import replace
 from typing import Any
 
 from batchrun import post, registry, rows
+from batchrun.display import counted
 from batchrun.engine.batches import Wish
 from batchrun.engine.chosen import cause_of, positions_of
 from batchrun.engine.guard import check_pending
 from batchrun.engine.heap import keep_what_rows_take
+from batchrun.engine.intake import NAMED
 from batchrun.engine.result_files import bring
 from batchrun.engine.reuse import borrow, lender, unfinished
+from batchrun.engine.row_files import changed, pending_positions
+from batchrun.engine.selection import selection
 from batchrun.engine.start import Prepared, checker_of, renderer_of, restrict, simulator_of
 from batchrun.engine.till import tariff_of
 from batchrun.errors import RefusedError
@@ -56,12 +60,40 @@ def prepare_resume(  # noqa: PLR0913  what is to be sent again, each by name
             with Reader.open(journal.path) as reader:
                 only = reader.with_parts(only)
         restrict(prepared, only)
+        _leave_out_changed(prepared)
         other = lender(gathered.settings, plan) if "reuse" in flags else unfinished(prepared.run, journal, plan)
-        prepared.news = borrow(journal, other, plan)
+        prepared.news = "; ".join(filter(None, (prepared.news, borrow(journal, other, plan)))) or None
         check_pending(plan, journal, prepared.renderer)
         tariff_of(plan).of(plan.model)  # now, since the first look takes long
         undo.pop_all()
     return prepared, gathered
+
+
+def _leave_out_changed(prepared: Prepared) -> None:
+    """Rows whose files are missing or have another content stay pending, each named. Raises RefusedError where no other
+    is left."""
+    prompt = prompt_of(prepared.plan)
+    if prompt is None or not prompt.files:
+        return
+    left_out: dict[int, str] = {}
+    for position, line, why in changed(prepared.journal):
+        left_out[position] = f"line {line}: {why}"
+    wanted = selection(prepared.plan, prepared.journal.totals.rows, prepared.only)
+    left_out = {position: why for position, why in left_out.items() if wanted is None or wanted(position)}
+    if not left_out:
+        return
+    more = [f"… and {len(left_out) - NAMED:,} more"] if len(left_out) > NAMED else []
+    said = f"{counted(len(left_out))} cannot be sent, and stay pending"
+    named = [*list(left_out.values())[:NAMED], *more]
+    prepared.only = tuple(
+        position
+        for position in pending_positions(prepared.journal)
+        if position not in left_out and (wanted is None or wanted(position))
+    )
+    if not prepared.only:
+        said = "\n  ".join([f"{said}:", *named])
+        raise RefusedError(said, "put the files back as they were; or give the run's first command with --update")
+    prepared.left_out, prepared.news = len(left_out), f"{said}: {'; '.join(named)}"
 
 
 def prepare_post(reference: str, flags: dict[str, Any]) -> tuple[Prepared, Gathered]:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import orjson
 
+from batchrun.engine.row_files import restored
 from batchrun.engine.tiers import tiers_of
 from batchrun.engine.till import Named, caps_of, named_in, tariff_of
 from batchrun.errors import RefusedError
@@ -18,7 +19,6 @@ from batchrun.plan.blanks import copied
 from batchrun.pricing import Price
 from batchrun.prompts import Renderer, RenderError
 from batchrun.prompts.request import output_limit
-from batchrun.rows import restore
 
 _OWN_NAMES = ("openai.com", "azure.com")
 """Hosts whose newer models refuse `max_tokens`; everybody else takes it, and some take nothing else."""
@@ -42,11 +42,11 @@ def check_pending(plan: Plan, journal: Journal, renderer: Renderer) -> None:
     after, blanks = 0, copied(plan)
     while page := journal.pending(after):
         for row in page:
-            restored = restore(row.line, row.key, row.text)
-            if blanks.is_blank(restored.fields):
+            found = restored(row, journal.path.parent)
+            if blanks.is_blank(found.fields):
                 continue
             try:
-                renderer.render(restored)
+                renderer.render(found)
             except RenderError as error:
                 raise RefusedError(f"line {row.line}: {error.message}", error.hint) from None
         after = page[-1].position

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
-from batchrun import rows
+from batchrun import media, rows
 from batchrun.display import counted
 from batchrun.errors import InputError
 from batchrun.events import Emit, Notice
@@ -14,6 +15,7 @@ from batchrun.plan.reducing import Reduction
 from batchrun.prompts import Renderer, RenderError, request_digest
 from batchrun.rows import Input, Mixed, line_text
 
+_HERE = Path()
 NAMED = 20
 """Bad lines that are named one by one; the rest are counted."""
 
@@ -93,11 +95,13 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
     *,
     blanks: Blanks,
     reduction: Reduction | None = None,
+    folder: Path = _HERE,
 ) -> Iterator[IntakeRow]:
     """Each row with the hash of its request; a row that cannot be sent is skipped and noted in `problems`.
 
     `added` are the columns of the output that no row may have already, `blanks` what becomes of rows without text: what
     they are is noted among the remarks of the input. A text that `reduction` finds too long is several rows.
+    `folder` is that of the journal, which paths of files are noted from.
     """
     taken, render = frozenset(added), renderer.render
     for item in source:
@@ -119,12 +123,16 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
                     source.remarks.add(reduction.said, line - source.remarks.offset)
                     yield from reduction.rows(item, pieces, renderer, problems.add)
                     continue
-                digest = request_digest(render(item))
+                request = render(item)
+                digest = request_digest(request)
             except RenderError as error:
                 problems.add(line, error.message, missing=bool(error.missing))
                 yield IntakeRow(line, None, "", text, error.message)
             else:
-                yield IntakeRow(line, key, digest, text)
+                if request.files:
+                    yield IntakeRow(line, key, digest, text, None, media.to_json(request.files, folder))
+                else:
+                    yield IntakeRow(line, key, digest, text)
         else:
             problems.add(item.line, item.reason, item.text, mixed=isinstance(item, Mixed))
             yield IntakeRow(item.line, None, "", line_text(item.text), item.reason)

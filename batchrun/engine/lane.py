@@ -14,6 +14,7 @@ from batchrun.engine.cuts import FEWEST, Cuts
 from batchrun.engine.judge import Judged, feedback, judge
 from batchrun.engine.outage import Outage
 from batchrun.engine.probing import Probing, probing_of
+from batchrun.engine.row_files import with_content
 from batchrun.engine.sending import Sending
 from batchrun.engine.till import Prices, served
 from batchrun.engine.window import Job
@@ -87,9 +88,12 @@ class Lane:
         return learned
 
     async def send(self, job: Job, request: Request) -> tuple[Request, Exchange]:
-        """The request as it was sent, and what came back."""
+        """The request as it was sent, and what came back. Raises media.ChangedError where its files cannot be sent as they
+        were taken in."""
         assert self.client is not None
         sent = self.sending.sent(job, request)
+        if sent.files:
+            sent = await with_content(sent)
         return sent, await self.client.send(sent, timeout=self.sending.timeout(job))
 
     def heard(self, job: Job, sent: Request, exchange: Exchange, checker: ReplyChecker | None) -> tuple[Judged, float]:

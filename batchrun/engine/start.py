@@ -52,7 +52,8 @@ class Prepared:
     """A run that can begin; the holder closes it.
 
     `renderer` and `checker` are those of the plan; `simulator` is what the embedded provider is told to be. `only`
-    are the positions of the rows to send where it is not all of them; a run that is `tried` writes no output. `made` is
+    are the positions of the rows to send where it is not all of them, `left_out` how many are not sent for want of their
+    files; a run that is `tried` writes no output. `made` is
     whether this command made the journal, `news` what the faces have not been told of the preparation, `wish` what is to
     become of batches that are open, `parts` are results that were brought.
     """
@@ -67,6 +68,7 @@ class Prepared:
     only: tuple[int, ...] | None = None
     made: bool = False
     tried: bool = False
+    left_out: int = 0
     news: str | None = None
     wish: Wish = Wish.GO_ON
     parts: Sequence[Part] = ()
@@ -133,7 +135,7 @@ def opened(gathered: Gathered, emit: Emit) -> tuple[Input, Plan, Renderer]:
     """What a run would read, follow and send, for a look that makes no journal. Raises as `prepare`."""
     settings = gathered.settings
     prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
-    source = open_documents(settings) or open_rows(settings, settings.input or STREAM, has_prompt=prompt is not None)
+    source = open_documents(settings) or _open_rows(settings, settings.input or STREAM, prompt)
     tell_whole(source, emit)
     plan = planned(gathered, source, prompt, emit)
     return source, plan, renderer_of(plan, prompt)
@@ -157,7 +159,12 @@ def open_input(gathered: Gathered, directory: Path, prompt: Prompt | None, alway
         journals.prepare(directory)
         spool = directory / f"{registry.new_id(time.time())}.spool"
         always.callback(spool.unlink, missing_ok=True)
-    return open_rows(settings, name, has_prompt=prompt is not None, spool=spool)
+    return _open_rows(settings, name, prompt, spool)
+
+
+def _open_rows(settings: Settings, name: str, prompt: Prompt | None, spool: Path | None = None) -> Input:
+    takes_files = prompt is not None and bool(prompt.files)
+    return open_rows(settings, name, has_prompt=prompt is not None, takes_files=takes_files, spool=spool)
 
 
 def planned(gathered: Gathered, source: Input, prompt: Prompt | None, emit: Emit) -> Plan:
@@ -301,7 +308,8 @@ def _fill(prepared: Prepared, source: Input, gathered: Gathered, emit: Emit) -> 
     problems = Problems(source.where)
     blanks = blanks_of(prepared.plan, prompt_of(prepared.plan))
     reduction = Reduction.of(prepared.plan)
-    found = checked(source, prepared.renderer, problems, reserved(prepared.plan), blanks=blanks, reduction=reduction)
+    parts, folder = (source, prepared.renderer, problems, reserved(prepared.plan)), prepared.run.path.parent
+    found = checked(*parts, blanks=blanks, reduction=reduction, folder=folder)
     journal = prepared.journal
     if journal.doubt is not None:
         emit(Notice(journal.doubt, time.monotonic()))

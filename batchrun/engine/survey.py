@@ -26,6 +26,7 @@ from batchrun.engine.forecast import (
 )
 from batchrun.engine.intake import BLANK_ROW, Problems, checked, tell_rows
 from batchrun.engine.reuse import lender
+from batchrun.engine.row_files import restored
 from batchrun.engine.selection import in_sample
 from batchrun.engine.start import check_same_world, opened
 from batchrun.engine.tiers import tiers_of
@@ -118,9 +119,9 @@ def survey_pending(plan: Plan, run: RunFile, renderer: Renderer, pages: Iterable
     counted, blanks = _Counted(plan, run, pending=True), copied(plan)
     for page in pages:
         for row in page:
-            restored = restore(row.line, row.key, row.text)
-            if not blanks.is_blank(restored.fields):
-                request = renderer.render(restored)
+            found = restored(row, run.path.parent)
+            if not blanks.is_blank(found.fields):
+                request = renderer.render(found)
                 counted.add(row.line, request_digest(request), request)
     with Reader.open(run.path) as reader:
         totals = reader.totals

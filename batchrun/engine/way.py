@@ -20,6 +20,7 @@ from batchrun.engine.lane import Lane
 from batchrun.engine.picture import attempt_ended, row_finished
 from batchrun.engine.pool import Pool
 from batchrun.engine.posting import Posting
+from batchrun.engine.row_files import restored
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.till import BudgetReached, Hold, Till
 from batchrun.engine.window import Job, Window
@@ -27,6 +28,7 @@ from batchrun.errors import ExitCode, StorageError
 from batchrun.events import AttemptStarted, Emit, RowLost
 from batchrun.journal import End, Journal
 from batchrun.limits import GateClosed, NeverFits, Permit
+from batchrun.media import ChangedError
 from batchrun.models import JUST_DONE, Exchange, Outcome, Pending, Request, State
 from batchrun.plan import Plan
 from batchrun.plan.blanks import copied
@@ -45,7 +47,6 @@ from batchrun.retry import (
     Tries,
     Verdict,
 )
-from batchrun.rows import restore
 
 if TYPE_CHECKING:
     from batchrun.engine.batch_rows import BatchRows
@@ -100,6 +101,7 @@ class Way:
         self._held: list[tuple[Job, GiveUp]] = []
         self.batch_rows: BatchRows | None = None
         self._blanks, self._reduction = copied(plan), Reduction(plan)
+        self._folder = stations.journal.path.parent
         self._needs_text = bool(plan.post) or isinstance(stations.checker, RowChecks)
         self._blank_value = "{}" if plan.output_fields else '""'
         self.in_flight = 0
@@ -146,12 +148,12 @@ class Way:
         if job.request is not None:
             await self._send(job, job.request)
             return
-        restored = restore(job.row.line, job.row.key, job.row.text)
-        if self._blanks.is_blank(restored.fields):
+        found = restored(job.row, self._folder)
+        if self._blanks.is_blank(found.fields):
             await self._finish(job, Outcome(State.DONE, True, None, None, frozenset(), self._blank_value))
             return
-        request = self._at.renderer.render(self._reduction.filled(restored, job.row.parts))
-        del restored  # it may be as large as the body
+        request = self._at.renderer.render(self._reduction.filled(found, job.row.parts))
+        del found  # it may be as large as the body
         if retry.go_on(job.row.history, lent=job.row.lent is not None) is Next.SEND:
             await self._send(job, request)
         else:
@@ -167,7 +169,7 @@ class Way:
         job.request = request
         if not self._needs_text and job.row.text:
             job.row = Pending(*job.row[:4], "", *job.row[5:])  # a third of the time of `_replace`
-        self._at.window.holds(job, len(request.body))
+        self._at.window.holds(job, request.size)
         if self.batch_rows is not None and self.batch_rows.sending:
             await self.batch_rows.send(job, request)
             return
@@ -191,10 +193,14 @@ class Way:
             self._at.journal.lose(seq, job.number, "abandoned while it was in flight")
             self._emit(RowLost(seq, job.row.line, self._loop.time(), hold.cost))
             raise
+        except ChangedError as error:
+            self._never_left(job, lane, permit)
+            await self.give_up(job, GiveUp("file changed", str(error), final=False))
+            return
         finally:
             self.in_flight -= 1
         job.exchange = exchange
-        self._at.window.holds(job, len(request.body), len(exchange.body))
+        self._at.window.holds(job, request.size, len(exchange.body))
         judged, alone = lane.heard(job, sent, exchange, self.checker(job))
         job.hold, job.charge = None, self._at.till.settle(hold, judged)
         await self.conclude(job, request, judged, exchange, alone)
@@ -225,7 +231,6 @@ class Way:
             await (job.begun or self._begin(job, job.hold))
             permit = job.permit = await gate.leave(permit)
         except BaseException:
-            lane.sending.tiers.released(job)
             self._never_left(job, lane, permit)
             raise
         return permit
@@ -235,6 +240,7 @@ class Way:
         return job.begun
 
     def _never_left(self, job: Job, lane: Lane, permit: Permit | None) -> None:
+        lane.sending.tiers.released(job)
         if permit is not None:
             lane.gate.cancel(permit)
         if job.hold is not None:

@@ -32,6 +32,7 @@ from batchrun.engine.prefixes import Groups, Prefix
 from batchrun.engine.till import UNCHARGED, Hold
 from batchrun.journal import PAGE_BYTES, Lease, Page
 from batchrun.limits import Permit
+from batchrun.media import encoded_size
 from batchrun.models import Exchange, Lent, Outcome, Pending, Request, State
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ class Job:
         leads = row.seq if row.awaited else None
         size = len(row.text) + len(history.reply or "") + (0 if row.lent is None else len(row.lent.body))
         size += 0 if row.parts is None else row.parts.size
+        size += encoded_size(row.files) if row.files else 0
         given = None if row.parts is None else row.parts.failed
         tries = history.number, history.attempts, history.deadlines, history.asks
         return cls(row, *tries, given=given, leads=leads, size=size)

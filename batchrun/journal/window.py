@@ -36,7 +36,9 @@ def pending(connection: sqlite3.Connection, after: int, limit: int, until: int |
     rows, full = page(connection.execute(_WINDOW, (after, last, limit)), _length)
     known, count = _histories(connection, [row[0] for row in rows])
     found = [
-        Pending(seq, position, line, key, text, known.get(seq, FRESH), awaited=bool(awaited), target=target, files=files)
+        Pending(
+            seq, position, line, key, text, known.get(seq, FRESH), awaited=bool(awaited), target=target, files=files
+        )
         for seq, position, line, key, text, files, target, awaited in rows[:count]
     ]
     return Page(found, full=full or len(rows) == limit or count < len(rows))

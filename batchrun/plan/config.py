@@ -24,7 +24,7 @@ TABLES = frozenset({"columns", "headers", "params", "set", "sim"})
 _PATHS = frozenset({"api_key_file", "ca_file", "log_file", "metrics_file", "runs_dir"})
 _LOOKS_LIKE_KEY = re.compile(r"(\w*api_?)?(key|token|secret)|password")
 OF_PROFILES = {
-    *("base_url", "model", "dialect", "requests", "params", "headers", "endpoint", "rpm", "tpm"),
+    *("base_url", "model", "dialect", "requests", "media", "params", "headers", "endpoint", "rpm", "tpm"),
     *("concurrency", "concurrency_fixed", "max_bytes_in_flight"),
     *(
         "timeout",
@@ -215,7 +215,7 @@ def _check_types(own: Mapping[str, Any], where: str) -> None:
     _tables_of_values(factors, f"tier_factors in {where}")
     if not all(type(factor) in (int, float) and factor >= 0 for factor in factors.values()):
         raise RefusedError(f"tier_factors in {where} must be numbers, such as {{flex = 0.5, priority = 2}}")
-    for key in ("params", "headers", "requests"):
+    for key in ("params", "headers", "requests", "media"):
         _tables_of_values(own.get(key, {}), f"{key} in {where}")
     if "requests" in own:
         from batchrun.prompts import check_takes  # noqa: PLC0415  only where a profile has them
@@ -224,6 +224,13 @@ def _check_types(own: Mapping[str, Any], where: str) -> None:
             check_takes(own["requests"])
         except ValueError as error:
             raise RefusedError(f"requests in {where}: {error}", "docs/configuration.md has an example") from None
+    if "media" in own:
+        from batchrun.media import check_takes as check_media  # noqa: PLC0415  only where a profile has them
+
+        try:
+            check_media(own["media"])
+        except ValueError as error:
+            raise RefusedError(f"media in {where}: {error}", "docs/media.md has an example") from None
     if not re.fullmatch(r"[A-Za-z_]\w*", own.get("api_key_env", "A"), re.ASCII):
         raise RefusedError(
             f"api_key_env in {where} is not the name of an environment variable",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from batchrun import documents, rows
+from batchrun import documents, media, rows
 from batchrun.errors import InputError, PromptError
 from batchrun.plan.settings import Settings
 from batchrun.prompts import Prompt
@@ -12,10 +12,16 @@ _WHOLE = frozenset({"json"})
 """Document formats that may as well be rows."""
 
 
-def open_rows(settings: Settings, source: str, *, has_prompt: bool, spool: Path | None = None) -> Input:
-    """The input `source`, read as the settings say. Raises InputError, also for files whose lines are no rows."""
+def open_rows(
+    settings: Settings, source: str, *, has_prompt: bool, takes_files: bool = False, spool: Path | None = None
+) -> Input:
+    """The input `source`, read as the settings say. Of a prompt that `takes_files`, several files are rows without a text.
+
+    Raises InputError, also for files whose lines are no rows.
+    """
+    takes = media.is_known if takes_files else None
     whole = settings.reduce is not None
-    reading = Reading(settings.encoding, settings.sheet, settings.path, settings.yes, _structured, whole)
+    reading = Reading(settings.encoding, settings.sheet, settings.path, settings.yes, _structured, whole, takes)
     return rows.open_input(source, id_column=settings.id_column, has_prompt=has_prompt, spool=spool, reading=reading)
 
 

@@ -52,6 +52,7 @@ OPTIONS: tuple[Option, ...] = (
     _value(_INPUT, "--target-language target_language", "CODE", "What a document is translated into [default: the variable language]."),
     _value(_INPUT, "--split split", "TOKENS", "Send texts of a document that are longer in pieces: auto, or a number of tokens.", choices=("auto",)),
     _value(_INPUT, "--reduce reduce", "TOKENS", "Answer texts that are longer in parts, and put the answers together: auto, or a number of tokens.", choices=("auto",)),
+    _value(_INPUT, "--detail detail", "LEVEL", "How closely pictures are looked at: low, high or auto [default: the provider's].", choices=("low", "high", "auto")),
     _value(_INPUT, "--blank blank", "WHAT", "Rows whose text is blank: skip them, copy the blank, or send [default: send, and say so].", choices=("skip", "copy", "send")),
     _flag(_INPUT, "--skip-invalid skip_invalid", "Record invalid lines as skipped instead of refusing the input."),
     _value(_OUTPUT, "-o --output output", "FILE", "Where the rows or the document go, or -; DIR/{path} for a tree [default: INPUT.PROMPT.jsonl, or as the input]."),

@@ -27,7 +27,8 @@ class Profile:
     At most one of `api_key_env`, `api_key_file` and `api_key_command` is set: the name of a variable, a path, or a
     command whose first line of output is the key. `model` and `params` yield to what the prompt says. `dialect` is the
     provider whose way of answering is spoken there, None for what the host or the name tells;
-    `requests` is what it takes of a request, over what the table `requests` says. `defaults` are settings by
+    `requests` is what it takes of a request, over what the table `requests` says, `media` what of files, over `[takes]` of
+    the table `media`. `defaults` are settings by
     name, the weakest of all sources. Prices are USD per million tokens, `request_price` USD per request, factors of
     the standard tier's prices.
     """
@@ -41,6 +42,7 @@ class Profile:
     model: str | None = None
     dialect: str | None = None
     requests: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    media: Mapping[str, Any] = field(default_factory=dict[str, Any])
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
     input_price: float | None = None
@@ -66,6 +68,11 @@ class Profile:
         """What the provider at an address takes of a request, as the table `requests` has it."""
         known = table("requests")
         return {**known[ANY], **known.get(self.dialect_at(base_url), {}), **self.requests}
+
+    def media_at(self, base_url: str) -> dict[str, Any]:
+        """What files the provider at an address takes, as `[takes]` of the table `media` has it."""
+        known = table("media")["takes"]
+        return {**known[ANY], **known.get(self.dialect_at(base_url), {}), **self.media}
 
 
 def _hosted(name: str, base_url: str | None, model: str | None = None, *, key: str | None = None) -> Profile:
@@ -133,7 +140,7 @@ def _merged(profile: Profile, table: Mapping[str, Any]) -> Profile:
         )
     own = {
         name: table[name]
-        for name in ("base_url", "model", "dialect", "requests", "tier_factors", *PRICES)
+        for name in ("base_url", "model", "dialect", "requests", "media", "tier_factors", *PRICES)
         if name in table
     }
     if any(source in table for source in KEY_SOURCES):

@@ -15,14 +15,14 @@ class Plan:
     """Everything a run needs to know, JSON-serialisable; kept in the journal. Durations are seconds.
 
     What decides the request of a row (and so drift) is `kind`, `endpoint`, `model`, `params`, `prompt_source`,
-    `variables`, `columns` and `max_output_tokens`; the rest may change from one command to the next. No key is in it:
+    `variables`, `columns`, `max_output_tokens` and `detail` (how closely pictures are looked at); the rest may change from one command to the next. No key is in it:
     `headers` hold secrets only as `${NAME}` references to the environment, expanded when a request is sent.
 
     `existing`, `target_language` and `check` are about documents and translations (docs/documents.md).
     `input_format` and `output_format` are names such as `jsonl`, `csv`, `parquet`. `output_fields` are the members
     that an output schema adds, one column each; where it is empty the reply's value goes whole into
     `output_column`. `base_url` is empty for the embedded simulator. `dialect` is how the provider answers, `answers`
-    are the user's lines of the table of answers (`providers/answers.toml`), `requests` is what it takes of a request. Prices are those of the profile; `max_cost` and
+    are the user's lines of the table of answers (`providers/answers.toml`), `requests` is what it takes of a request and `media` of its files. Prices are those of the profile; `max_cost` and
     `reserve` (for each request) are USD. `tier` are service tiers, the preferred one first, `finish_by` is in Unix seconds,
     `timeout_chosen` is whether the user has chosen `timeout`. `post` are the functions that replies go through, files with their absolute
     path; `workers` is None for auto, `post_seal` shows who named them.
@@ -55,6 +55,7 @@ class Plan:
     dialect: str = ANY
     answers: tuple[Mapping[str, Any], ...] = ()
     requests: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    media: Mapping[str, Any] = field(default_factory=dict[str, Any])
     input_price: float | None = None
     output_price: float | None = None
     cached_price: float | None = None
@@ -102,6 +103,7 @@ class Plan:
     max_total_tokens: int | None = None
     max_requests: int | None = None
     max_output_tokens: int | None = None
+    detail: str | None = None
     reserve: float | None = None
 
     post: tuple[str, ...] = ()
@@ -149,6 +151,7 @@ _DRIFT = {
     "variables": "variables",
     "columns": "the columns of variables",
     "max_output_tokens": "--max-output-tokens",
+    "detail": "--detail",
 }
 
 

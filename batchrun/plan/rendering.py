@@ -1,8 +1,12 @@
-"""From a plan to what its requests are made with; pure, so that every face can show a request before it is sent."""
+"""From a plan to what its requests are made with, so that every face can show a request before it is sent.
+
+It is pure but for inputs of a prompt that name files: those are looked at, unless the row says what they are.
+"""
 
 from dataclasses import replace
+from pathlib import Path
 
-from batchrun import prompts
+from batchrun import media, prompts
 from batchrun.models import Kind, Request, Row
 from batchrun.plan.patterns import is_document
 from batchrun.plan.record import Plan
@@ -18,6 +22,8 @@ def plain_renderer(plan: Plan, prompt: Prompt | None) -> Renderer:
             endpoint=plan.endpoint, model=plan.model, params=plan.params, id_column=plan.id_column
         )
     whole = _of_prompt(plan, prompt)
+    if prompt.files:
+        return _FilesRenderer(plan, whole)
     return _SegmentRenderer(plan, prompt, whole) if is_document(plan.input_format) else whole
 
 
@@ -29,7 +35,36 @@ def _of_prompt(plan: Plan, prompt: Prompt) -> prompts.PromptRenderer:
         params=plan.params,
         variables=plan.variables,
         columns=plan.columns,
+        detail=plan.detail,
     )
+
+
+class _FilesRenderer:
+    """Rows whose variables name files into requests; a row that does not say what its files are has them looked for."""
+
+    def __init__(self, plan: Plan, plain: prompts.PromptRenderer) -> None:
+        self._takes = plan.media
+        self._plain = plain
+        source = Path(plan.input).expanduser()
+        beside = source if source.is_dir() else source.parent
+        self._folders = tuple(dict.fromkeys([beside, Path()]))
+
+    def render(self, row: Row) -> Request:
+        """The request of this row. Raises RenderError, also for a file that is missing or that the provider does not take."""
+        if row.files is None:
+            try:
+                values = self._plain.file_values(row)
+                found = [file for value in values for file in media.look(*value, self._folders, self._takes)]
+            except media.MediaError as error:
+                raise prompts.RenderError(error.message, error.hint) from None
+            row = row._replace(files=tuple(found))
+        request = self._plain.render(row)
+        most = self._takes.get("request_bytes")
+        if most is not None and request.size > most:
+            raise prompts.RenderError(
+                f"the request has {request.size / 1e6:,.1f} MB with its files, and the provider takes {most / 1e6:,.1f} MB"
+            )
+        return request
 
 
 class _SegmentRenderer:

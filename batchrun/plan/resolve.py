@@ -129,6 +129,7 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
         **_provider(settings, profile),
         answers=gathered.answers,
         batches=gathered.batches,
+        detail=settings.detail,
         **{name: getattr(settings, name) for name in _LIMITS if name not in ("fail_on", "check")},
         fail_on=_fail_on(gathered, facts),
         check=_checks(settings, prompt),
@@ -250,6 +251,7 @@ def _provider(settings: Settings, profile: Profile) -> dict[str, Any]:
         "base_url": base_url,
         "dialect": profile.dialect_at(base_url),
         "requests": profile.takes_at(base_url),
+        "media": profile.media_at(base_url),
         "api_key_env": profile.api_key_env,
         "headers": settings.headers,
         "simulated": profile.simulated,
@@ -337,6 +339,7 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
     changes["dialect"] = gathered.profile.dialect_at(changes.get("base_url", plan.base_url))
     changes["requests"] = gathered.profile.takes_at(changes.get("base_url", plan.base_url))
     changes["answers"], changes["batches"] = gathered.answers, gathered.batches
+    changes["media"] = gathered.profile.media_at(changes.get("base_url", plan.base_url))
     return replace(plan, **changes)
 
 

@@ -156,6 +156,12 @@ def _tiers(value: object) -> tuple[str, ...]:
     return tiers
 
 
+def _detail(value: object) -> str:
+    if value not in ("low", "high", "auto"):
+        raise ValueError(f"must be low, high or auto, not {value!r}")
+    return str(value)
+
+
 def _encoding(value: object) -> str:
     try:
         name = codecs.lookup(str(value)).name
@@ -239,6 +245,7 @@ class Settings(BaseSettings):
     encoding: Annotated[str, BeforeValidator(_encoding)] | None = None
     path: Text | None = None
     output_column: Text | None = None
+    detail: Annotated[str, BeforeValidator(_detail)] | None = None
     existing: Annotated[Existing, BeforeValidator(_existing)] = Existing.KEEP
     split: Annotated[int, BeforeValidator(_tokens(AUTO_SPLIT))] | None = None
     reduce: Annotated[int, BeforeValidator(_tokens(AUTO_REDUCE))] | None = None

@@ -96,6 +96,8 @@ def marked(body: bytes, ends: Sequence[int], mark: str, endpoint: Endpoint) -> b
         if start >= len(_OPENING) and not body[start:end].strip():
             end = body.rfind(_NEXT_MESSAGE, 0, start)
             start = body.rfind(_OPENING, 0, max(end, 0)) + len(_OPENING)
+        if start >= len(_OPENING) and (text := _REST_OF_TEXT.match(body, start)) is not None:
+            end = min(end, text.end())  # the place is in a message of parts behind that text
         if len(_OPENING) <= start < end and not (
             endpoint is Endpoint.RESPONSES and body.endswith(_ASSISTANT, 0, start)  # whose blocks bear no mark
         ):

@@ -1,7 +1,7 @@
 """What a prompt is, once it is read and checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, NamedTuple, Protocol
 
@@ -40,7 +40,8 @@ class Prompt:
 
     `name` is the file's name without its suffix: what `load` finds it by, and safe in a file name. `title` is the
     `name` of its front matter. `options` are the body parameters as the file spells them, `outputs` the JSON schema
-    of the reply, `checks` the names of checks that it has to pass. A variable in `optional` may be absent from a row, one in `nullable` may be null, because the
+    of the reply, `checks` the names of checks that it has to pass. `files` are the variables that name files, each with its
+    kind: image, audio or file. A variable in `optional` may be absent from a row, one in `nullable` may be null, because the
     template asks for it first.
     """
 
@@ -59,6 +60,7 @@ class Prompt:
     optional: frozenset[str]
     nullable: frozenset[str]
     checks: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -23,7 +23,8 @@ _INPUT_KEYS = [
     "is_required",
     "json_schema",
 ]
-_RICH = frozenset({"thread", "image", "file", "audio"})
+FILE_KINDS = frozenset({"image", "audio", "file"})
+"""Kinds of inputs whose values name files."""
 _TYPES = frozenset(
     [
         "string",
@@ -140,8 +141,8 @@ def _input(name: str, value: Any, path: str, samples: bool) -> InputField:
 def _declared(name: str, value: dict[str, Any], path: str) -> InputField:
     known_keys({str(key): item for key, item in value.items()}, _INPUT_KEYS, path, f"the input `{name}`")
     kind, description = value.get("kind", value.get("type")), value.get("description")
-    if kind in _RICH:
-        raise PromptError(f"{path}: the input `{name}` is of kind `{kind}`; inputs are text and JSON values")
+    if kind == "thread":
+        raise PromptError(f"{path}: the input `{name}` is of kind `{kind}`; inputs are text, JSON values and files")
     default = value.get("default")
     unresolved(default, f"the default of `{name}`", path)
     return InputField(

@@ -15,7 +15,7 @@ from batchrun.errors import PromptError
 from batchrun.models import Endpoint
 from batchrun.prompts import github, sandbox
 from batchrun.prompts.definition import Message, Prompt
-from batchrun.prompts.fields import Parts, inputs_of, known_keys, mapping_of, text_of, unresolved
+from batchrun.prompts.fields import FILE_KINDS, Parts, inputs_of, known_keys, mapping_of, text_of, unresolved
 from batchrun.prompts.schema import output_schema
 from batchrun.prompts.yaml_text import read_mapping
 
@@ -105,6 +105,10 @@ def _checked(parts: Parts, source: str, path: str) -> Prompt:
             f"{path}: the prompt is empty", "Write what the model is to do, with `{{ text }}` for the row."
         )
     uses = [sandbox.check(message, path) for message in parts.messages]
+    used = frozenset[str]().union(*(use.variables for use in uses))
+    files = {name: given.kind for name, given in parts.inputs.items() if given.kind in FILE_KINDS and name in used}
+    for message in parts.messages if files else ():
+        sandbox.check_files(message, frozenset(files), path)
     name = stem_of(path)
     return Prompt(
         name=name,
@@ -118,10 +122,11 @@ def _checked(parts: Parts, source: str, path: str) -> Prompt:
         inputs=parts.inputs,
         outputs=parts.outputs,
         messages=parts.messages,
-        variables=frozenset[str]().union(*(use.variables for use in uses)),
+        variables=used,
         optional=frozenset[str]().union(*(use.optional for use in uses)),
         nullable=frozenset[str]().union(*(use.nullable for use in uses)),
         checks=parts.checks,
+        files={name: str(kind) for name, kind in files.items()},
     )
 
 

@@ -6,17 +6,20 @@ JSON pieces; any other runs its template, and keeps its last result, since the i
 same for every row.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from secrets import token_hex
 from typing import Any, NoReturn
 
 import orjson
 from jinja2 import TemplateError, UndefinedError
 
-from batchrun.models import Endpoint, Request, Row
+from batchrun.models import Endpoint, File, Request, Row
 from batchrun.prompts import sandbox
 from batchrun.prompts.definition import Message, Prompt, RenderError
 from batchrun.prompts.filters import MAX_OUTPUT, TooLargeError
+from batchrun.prompts.parts import content, part, unwrapped
 from batchrun.prompts.request import frame, members, output_limit
 from batchrun.prompts.variables import ABSENT, cell, check_names, fixed_values
 
@@ -35,16 +38,26 @@ def renderer(  # noqa: PLR0913  everything that decides a request, by name
     params: Mapping[str, Any],
     variables: Mapping[str, str],
     columns: Mapping[str, str],
+    detail: str | None = None,
 ) -> "PromptRenderer":
-    """The renderer of a prompt: `variables` are those of `--set`, `columns` maps variables to input columns.
+    """The renderer of a prompt: `variables` are those of `--set`, `columns` maps variables to input columns, `detail` is
+    how closely a model is to look at pictures.
 
     Raises PromptError where they do not fit the prompt, or the prompt does not fit the endpoint.
     """
     check_names(prompt, variables, columns)
     rest = members(prompt, endpoint, model, params)
     values = _Values(prompt, fixed_values(prompt, variables), columns)
-    pieces = frame(endpoint, rest, [message.role for message in prompt.messages])
-    return PromptRenderer(endpoint, output_limit(endpoint, rest), values, pieces)
+    units = [_unit(message, prompt) for message in prompt.messages]
+    rich = [not prompt.files.keys().isdisjoint(unit.variables) for unit in units]
+    pieces = frame(
+        endpoint, rest, [(message.role, parts) for message, parts in zip(prompt.messages, rich, strict=True)]
+    )
+    return PromptRenderer(endpoint, output_limit(endpoint, rest), values, pieces, units=units, detail=detail)
+
+
+def _unit(message: Message, prompt: Prompt) -> sandbox.Compiled:
+    return sandbox.compiled(message._replace(template=unwrapped(message.template, prompt.files)), prompt.path)
 
 
 class _Values:
@@ -140,26 +153,75 @@ def _said(error: Exception) -> str:
     return "a value is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
+class _FilesMessage(_TemplateMessage):
+    """A message with files: its content is a list of parts."""
+
+    def __init__(
+        self, message: Message, unit: sandbox.Compiled, values: _Values, endpoint: Endpoint, detail: str | None
+    ) -> None:
+        super().__init__(message, unit, values)
+        self._endpoint = endpoint
+        self._detail = detail
+        self._files = {name: kind for name, kind in values.prompt.files.items() if name in unit.variables}
+        self._texts = tuple(sorted(unit.variables - self._files.keys()))
+        self._mark = f"\0{token_hex(8)}:"  # no row can hold what is drawn anew by each process
+        self._marked = re.compile(rf"{re.escape(self._mark)}(\w+)\0")
+
+    def content(self, fields: Mapping[str, Any], files: Sequence[File]) -> bytes:
+        """The content as JSON."""
+        values = {name: value for name in self._texts if (value := self._values.of(name, fields)) is not ABSENT}
+        given = {file.input for file in files}
+        values |= {name: f"{self._mark}{name}\0" if name in given else self._none(name) for name in self._files}
+        for name in self._required:
+            if values.get(name) is None:
+                self._values.refuse(fields, printed=name)
+        pieces: list[str | list[Any]] = []
+        for number, piece in enumerate(self._marked.split(self._run(values, fields))):
+            pieces.append(self._parts(piece, files) if number % 2 else piece)
+        return orjson.dumps(content(self._endpoint, pieces))
+
+    def _none(self, name: str) -> str | None:
+        """What stands for no file: nothing, where the prompt says that there need not be one."""
+        return "" if self._values.prompt.inputs[name].has_default else None
+
+    def _parts(self, name: str, files: Sequence[File]) -> list[Any]:
+        kind = self._files[name]
+        return [part(self._endpoint, kind, file, self._detail) for file in files if file.input == name]
+
+
 class PromptRenderer:
     """Rows into requests, by filling the gaps of a body that is otherwise written already."""
 
-    def __init__(self, endpoint: Endpoint, limit: int | None, values: _Values, pieces: list[str]) -> None:
+    def __init__(  # noqa: PLR0913  what a body is made of
+        self,
+        endpoint: Endpoint,
+        limit: int | None,
+        values: _Values,
+        pieces: list[str],
+        *,
+        units: Sequence[sandbox.Compiled],
+        detail: str | None,
+    ) -> None:
         self._endpoint = endpoint
         self._limit = limit
         self._values = values
         self._body: list[bytes] = [b""]
         self._slots: list[tuple[int, str, str, Any]] = []
         self._templates: list[tuple[int, _TemplateMessage]] = []
+        self._of_files: list[tuple[int, _FilesMessage]] = []
         self._add(pieces[0].encode())
-        for message, piece in zip(values.prompt.messages, pieces[1:], strict=True):
-            self._message(message)
+        for message, unit, piece in zip(values.prompt.messages, units, pieces[1:], strict=True):
+            if values.prompt.files.keys().isdisjoint(unit.variables):
+                self._message(message, unit)
+            else:
+                self._of_files.append((self._gap(), _FilesMessage(message, unit, values, endpoint, detail)))
             self._add(piece.encode())
         self._maximum = MAX_OUTPUT + len(b"".join(self._body))
 
     @property
     def fixed(self) -> bytes:
         """What every body begins with: all before the first variable. Empty where the prompt has none."""
-        return self._body[0] if self._slots or self._templates else b""
+        return self._body[0] if self._places else b""
 
     @property
     def constant(self) -> int:
@@ -169,20 +231,30 @@ class PromptRenderer:
     @property
     def variables(self) -> int:
         """How many places of a body differ from row to row."""
-        return len(self._slots) + len(self._templates)
+        return len(self._places)
+
+    @property
+    def _places(self) -> list[int]:
+        """The pieces of a body that differ from row to row, in order."""
+        return sorted(index for index, *_ in [*self._slots, *self._templates, *self._of_files])
+
+    def file_values(self, row: Row) -> list[tuple[str, str, Any]]:
+        """The variables that name files, their kinds, and their values for this row."""
+        files = self._values.prompt.files
+        found = [(name, kind, self._values.of(name, row.fields)) for name, kind in files.items()]
+        return [(name, kind, None if value is ABSENT else value) for name, kind, value in found]
 
     def beginnings(self, row: Row) -> list[bytes]:
         """The body of this row cut before each variable but the first: what lies between is a piece. Raises RenderError."""
         body = self._pieces(row)
-        places = sorted(index for index, *_ in [*self._slots, *self._templates])
-        return [b"".join(body[one:other]) for one, other in pairwise([0, *places[1:]])]
+        return [b"".join(body[one:other]) for one, other in pairwise([0, *self._places[1:]])]
 
     def render(self, row: Row) -> Request:
         """The request of this row. Raises RenderError."""
         sent = b"".join(self._pieces(row))
         if len(sent) > self._maximum:
             raise RenderError(str(TooLargeError()))
-        return Request(self._endpoint, sent, self._limit)
+        return Request(self._endpoint, sent, self._limit, row.files or ())
 
     def _pieces(self, row: Row) -> list[bytes]:
         fields = row.fields
@@ -199,6 +271,8 @@ class PromptRenderer:
                 body[index] = orjson.dumps(value if type(value) is str else str(value))[1:-1]
             for index, template in self._templates:
                 body[index] = template.render(fields)
+            for index, message in self._of_files:
+                body[index] = message.content(fields, row.files or ())
         except (TypeError, ValueError, RecursionError) as error:
             raise RenderError(f"the text cannot be sent: {_said(error)}") from None
         return body
@@ -215,11 +289,9 @@ class PromptRenderer:
         return len(self._body) - 1
 
     def _gap_at_end(self) -> bool:
-        last = len(self._body) - 1
-        return any(index == last for index, *_ in [*self._slots, *self._templates])
+        return len(self._body) - 1 in self._places
 
-    def _message(self, message: Message) -> None:
-        unit = sandbox.compiled(message, self._values.prompt.path)
+    def _message(self, message: Message, unit: sandbox.Compiled) -> None:
         if unit.pieces is None:
             template = _TemplateMessage(message, unit, self._values)
             if unit.variables <= self._values.fixed.keys():

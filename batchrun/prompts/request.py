@@ -59,16 +59,21 @@ def members(prompt: Prompt, endpoint: Endpoint, model: str | None, params: Mappi
     return ({"model": chosen} if chosen else {}) | given
 
 
-def frame(endpoint: Endpoint, rest: Mapping[str, Any], roles: list[str]) -> list[str]:
-    """The constant JSON around the texts of the messages, which belong inside its quotes: one piece more than texts."""
+def frame(endpoint: Endpoint, rest: Mapping[str, Any], roles: list[tuple[str, bool]]) -> list[str]:
+    """The constant JSON around the contents of the messages: one piece more than messages.
+
+    A message is its role and whether its content is a list of parts. Any other is a text, which belongs inside the quotes.
+    """
     model = {"model": rest["model"]} if "model" in rest else {}
     tail = {name: value for name, value in rest.items() if name != "model"}
     start = "{" + _inner(model) + ("," if model else "") + f'"{CONTENT[endpoint]}":'
     end = ("," if tail else "") + _inner(tail) + "}"
     if endpoint in (Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS):
         return [start + '"', '"' + end]
-    opened = [f'{{"role":"{role}","content":"' for role in roles]
-    return [start + "[" + opened[0], *('"},' + opening for opening in opened[1:]), '"}]' + end]
+    quotes = ["" if parts else '"' for _, parts in roles]
+    opened = [f'{{"role":"{role}","content":{quote}' for (role, _), quote in zip(roles, quotes, strict=True)]
+    between = [f"{quote}}},{opening}" for quote, opening in zip(quotes, opened[1:], strict=False)]
+    return [f"{start}[{opened[0]}", *between, f"{quotes[-1]}}}]{end}"]
 
 
 def output_limit(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
@@ -156,6 +161,9 @@ def _refuse_impossible(prompt: Prompt, endpoint: Endpoint, given: Mapping[str, A
         raise PromptError(
             f"{prompt.path}: {endpoint} takes one text, and the prompt has {len(prompt.messages)} messages"
         )
+    if single and prompt.files:
+        named = ", ".join(f"`{name}`" for name in prompt.files)
+        raise PromptError(f"{prompt.path}: {endpoint} takes text, and {named} names files", "Take --endpoint chat.")
     if single and prompt.outputs is not None:
         raise PromptError(f"{prompt.path}: {endpoint} has no structured output", "Leave `outputs` out.")
     try:

@@ -164,6 +164,28 @@ def check(message: Message, path: str) -> Use:
     )
 
 
+def check_files(message: Message, names: frozenset[str], path: str) -> None:
+    """Whether the variables that name files are printed as they are, or asked for, and in messages of the user.
+
+    Raises PromptError with file and line.
+    """
+    tree = _parse(message, path)
+    printed = (node for output in tree.find_all(nodes.Output) for node in output.nodes)
+    plain = {id(node) for node in [*printed, *_operands(tree), *(test.node for test in tree.find_all(nodes.Test))]}
+    for node in tree.find_all(nodes.Name):
+        line = message.line + node.lineno - 1
+        if node.name in names and id(node) not in plain:
+            raise PromptError(
+                f"{path}:{line}: `{node.name}` names files, which are sent as they are",
+                f"Write {{{{ {node.name} }}}}, or ask for it with `if`.",
+            )
+        if node.name in names and message.role != "user":
+            raise PromptError(
+                f"{path}:{line}: `{node.name}` names files, and a message of the {message.role} is text",
+                "Put it into a message of the user: below a line `user:`.",
+            )
+
+
 def compiled(message: Message, path: str) -> Compiled:
     """The template, ready to run. Raises PromptError as `check` does."""
     tree = _parse(message, path)

@@ -1,5 +1,7 @@
 """A directory or a glob: a file is a row with `path`, `name` and `text`, or files of rows of one kind are one input.
 
+For a prompt that sends files whole, a row has `path` and `name` alone.
+
 Directories are read with everything below them, in the order of the paths; hidden files and directories are left
 out, links to directories are not followed. `path` is relative to the directory, or as the glob matched it. A file
 that is not text, that cannot be read or that is too large is an invalid record.
@@ -98,11 +100,13 @@ def among_others(found: Sequence[tuple[str, Path]]) -> tuple[str, str] | None:
     return next(((rows[0], name) for name, _ in found if _ROWS.get(suffix_of(name)) != rows[1]), None)
 
 
-def read_files(files: Sequence[tuple[str, Path]], encoding: str | None) -> Iterator[Record | Invalid]:
-    """A record per file; its line is the number of the file, from 1."""
+def read_files(
+    files: Sequence[tuple[str, Path]], encoding: str | None, *, sent: bool = False
+) -> Iterator[Record | Invalid]:
+    """A record per file; its line is the number of the file, from 1. With `sent` it has no text, and is not read."""
     for number, (name, path) in enumerate(files, 1):
         if encodable(name):
-            yield _record(number, name, path, encoding)
+            yield _named(number, {"path": name, "name": path.name}) if sent else _record(number, name, path, encoding)
         else:
             yield invalid(number, name, "a name that is not UTF-8")
 
@@ -150,5 +154,8 @@ def _record(number: int, name: str, path: Path, encoding: str | None) -> Record 
         return invalid(number, name, _no_text(data, encoding))
     if "\0" in text:
         return invalid(number, name, "a binary file")
-    fields = {"path": name, "name": path.name, "text": text}
+    return _named(number, {"path": name, "name": path.name, "text": text})
+
+
+def _named(number: int, fields: dict[str, str]) -> Record:
     return number, "{" + ",".join(f"{string(key)}:{string(value)}" for key, value in fields.items()) + "}", fields

@@ -47,7 +47,8 @@ class Reading(NamedTuple):
 
     `encoding` of text, `sheet` of a workbook (a name, or a number from 1), `path` of the list of rows in a JSON object
     (`data.items`). `structured` tells of a file by its name and beginning whether its lines are no rows; `lines` reads
-    them as rows all the same, and `whole` makes one row of a file of text.
+    them as rows all the same, and `whole` makes one row of a file of text. `is_sent` is set for a prompt that sends files:
+    it tells of a file by its beginning whether it is one of those, which have rows without a text.
     """
 
     encoding: str | None = None
@@ -56,6 +57,7 @@ class Reading(NamedTuple):
     lines: bool = False
     structured: Callable[[str, bytes], Refusal | None] = lambda _name, _head: None
     whole: bool = False
+    is_sent: Callable[[bytes], bool] | None = None
 
 
 class Place(NamedTuple):
@@ -233,7 +235,8 @@ def _files(
     def where(number: int) -> str:
         return printable(labels[number - 1], 100) if 0 < number <= len(labels) else f"file {number}"
 
-    return Place("files", name, stem or "files", None, where), lambda: files.read_files(found, reading.encoding)
+    records = partial(files.read_files, found, reading.encoding, sent=reading.is_sent is not None)
+    return Place("files", name, stem or "files", None, where), records
 
 
 def _documents(shards: Sequence[tuple[str, Path]], formats: set[str]) -> bool:
@@ -288,6 +291,10 @@ def _refuse_other(first: tuple[str, tuple[str, ...]], name: str, columns: tuple[
 
 
 def _file(source: Source, file_name: str, reading: Reading, remarks: Remarks) -> tuple[Place, Records]:
+    if reading.is_sent is not None and reading.is_sent(source.head()):
+        records = partial(files.read_files, [(source.name, source.path)], None, sent=True)
+        stem = Path(file_name).stem
+        return Place("files", source.name, stem, source.size, partial(_only_file, source.name)), records
     format = "json" if reading.path else format_of(source, decoded=reading.encoding is not None)
     stem = Path(unpacked_name(file_name)).stem
     if format in DOCUMENTS or (reading.whole and format == "text"):

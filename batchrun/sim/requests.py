@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from batchrun.models import Endpoint
+from batchrun.sim.media import said_of
 from batchrun.sim.texts import source
 
 _UNREADABLE = "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP library correctly.)"
@@ -141,8 +142,8 @@ def _dialogue(messages: Iterable[Any]) -> tuple[str, int, str]:
     """
     last, asked, wrapped, instructions, tokens = "", None, None, "", 0
     for message in messages:
-        last = _content(message.get("content"))
-        tokens += count(last)
+        last, more = _content(message.get("content"))
+        tokens += count(last) + more
         role = message.get("role")
         if role == "user":
             asked = last
@@ -152,10 +153,15 @@ def _dialogue(messages: Iterable[Any]) -> tuple[str, int, str]:
     return next((text for text in (wrapped, asked) if text is not None), last), tokens, instructions
 
 
-def _content(content: Any) -> str:
+def _content(content: Any) -> tuple[str, int]:
+    """The text of a message, what is to be said of its files before it, and the tokens of these."""
     if isinstance(content, str):
-        return content
-    return " ".join(part.get("text") or "" for part in content) if content else ""
+        return content, 0
+    parts: list[dict[str, Any]] = content or []
+    texts = " ".join(part["text"] for part in parts if part.get("text"))
+    files = [found for part in parts if (found := said_of(part)) is not None]
+    said = ", ".join(text for text, _ in files)
+    return f"{said}: {texts}" if files else texts, sum(tokens for _, tokens in files)
 
 
 def _texts(given: Any) -> list[str]:

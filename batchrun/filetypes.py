@@ -1,0 +1,126 @@
+"""What a file is by its content: its media type, and the size of a picture. Pure."""
+
+import struct
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple, cast
+
+from batchrun.providers import table
+
+HEAD = 256 * 1024
+"""Bytes of a file that are enough to tell: a JPEG has its size behind its metadata and its colour profile."""
+
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""The markers of JPEG that begin a frame and have its size (ITU T.81, table B.1)."""
+
+_KINDS = ("image", "audio", "file")
+_LIMITS = (*(f"{kind}{what}" for kind in _KINDS for what in ("s", "_bytes")), "request_bytes")
+
+
+class Kind(NamedTuple):
+    """A type of file: what a prompt calls such inputs, its media type, its name as audio, its usual suffix."""
+
+    kind: str
+    type: str
+    format: str
+    suffix: str
+
+
+class _Magic(NamedTuple):
+    start: bytes
+    at: int
+    also: bytes
+    kind: Kind
+
+
+@cache
+def _magics() -> tuple[_Magic, ...]:
+    return tuple(
+        _Magic(
+            bytes.fromhex(line["magic"]),
+            line.get("at", 0),
+            bytes.fromhex(line.get("also", "")),
+            Kind(line["kind"], line["type"], line.get("format", ""), line["suffix"]),
+        )
+        for line in table("media")["types"]
+    )
+
+
+@cache
+def known_types() -> Mapping[str, Kind]:
+    """The types that are recognised, by media type."""
+    return {magic.kind.type: magic.kind for magic in _magics()}
+
+
+def check_takes(takes: Mapping[str, Any]) -> None:
+    """Raises ValueError for entries that `[takes]` of providers/media.toml does not have."""
+    for name, value in takes.items():
+        if name in _KINDS:
+            right = isinstance(value, list) and all(type in known_types() for type in cast("list[object]", value))
+        else:
+            right = name in _LIMITS and type(value) is int and value > 0
+        if not right:
+            raise ValueError(
+                f"{name} = {value!r}: known are {', '.join(_KINDS)} (lists of {', '.join(known_types())}) and "
+                f"{', '.join(_LIMITS)} (whole numbers)"
+            )
+
+
+def type_of(head: bytes) -> Kind | None:
+    """The type of a file that begins like this, None where it is not known."""
+    for start, at, also, kind in _magics():
+        if head.startswith(start) and head.startswith(also, at):
+            return kind
+    return None
+
+
+def is_known(head: bytes) -> bool:
+    """Whether a file that begins like this is a picture, audio or a document that is sent whole."""
+    return type_of(head) is not None
+
+
+def pixels(head: bytes, type: str) -> tuple[int, int]:
+    """Width and height of a picture that begins like this, 0 and 0 where they cannot be read."""
+    try:
+        return _SIZES[type](head) if type in _SIZES else (0, 0)
+    except (struct.error, IndexError):
+        return 0, 0
+
+
+def _png(head: bytes) -> tuple[int, int]:
+    return struct.unpack(">II", head[16:24])
+
+
+def _gif(head: bytes) -> tuple[int, int]:
+    return struct.unpack("<HH", head[6:10])
+
+
+def _jpeg(head: bytes) -> tuple[int, int]:
+    """The size in the first frame; what stands before it is passed over, segment by segment."""
+    at = 2
+    while head[at] == 0xFF:
+        marker = head[at + 1]
+        if marker == 0xFF:
+            at += 1  # a fill byte
+            continue
+        if marker in _FRAMES:
+            height, width = struct.unpack(">HH", head[at + 5 : at + 9])
+            return width, height
+        (length,) = struct.unpack(">H", head[at + 2 : at + 4])
+        at += 2 + length
+    return 0, 0
+
+
+def _webp(head: bytes) -> tuple[int, int]:
+    """Of its three forms: lossy, lossless, extended (RFC 9649)."""
+    form = head[12:16]
+    if form == b"VP8X":
+        return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")
+    if form == b"VP8L":
+        (bits,) = struct.unpack("<I", head[21:25])
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    width, height = struct.unpack("<HH", head[26:30])
+    return width & 0x3FFF, height & 0x3FFF
+
+
+_SIZES: Mapping[str, Any] = {"image/png": _png, "image/gif": _gif, "image/jpeg": _jpeg, "image/webp": _webp}

@@ -1,0 +1,26 @@
+"""Pictures, audio and documents of requests: found and recognised, named by their digests, read when they are sent.
+
+A request names a file by the SHA-256 of its content, so that its hash, drift and `--dedupe` are about contents and not
+about paths, and no journal has a file's bytes. `filled` puts the content in, once for each attempt. What is known of file
+types and of providers' limits is in `providers/media.toml`.
+"""
+
+from batchrun.filetypes import check_takes, is_known, known_types
+from batchrun.media.notes import encoded_size, from_json, to_json
+from batchrun.media.sending import ChangedError, filled, why_changed
+from batchrun.media.values import MediaError, is_address, look
+
+__all__ = [
+    "ChangedError",
+    "MediaError",
+    "check_takes",
+    "encoded_size",
+    "filled",
+    "from_json",
+    "is_address",
+    "is_known",
+    "known_types",
+    "look",
+    "to_json",
+    "why_changed",
+]

@@ -1,0 +1,69 @@
+"""The content of files, put into a request when it is sent."""
+
+import hashlib
+import os
+import re
+from binascii import b2a_base64
+from collections.abc import Sequence
+
+from batchrun.display import printable
+from batchrun.models import File
+
+_PLACE = re.compile(rb'"(?:url|image_url|file_data|data|file)":"(?:data:[\w./+-]+;base64,)?(sha256:([0-9a-f]{64}))"')
+"""Where a body names a file by its digest: as the whole value of a member that the parts of a message have. No text of a
+row can stand there, since its quotation marks are escaped."""
+
+
+class ChangedError(Exception):
+    """A file is missing, cannot be read, or has another content than when the row was taken in."""
+
+
+def filled(body: bytes, files: Sequence[File]) -> bytes:
+    """The body with the content of its files in base64. Blocks while it reads them. Raises ChangedError."""
+    held = {file.sha256.encode(): file for file in files if file.sha256}
+    pieces: list[bytes] = []
+    after = 0
+    for place in _PLACE.finditer(body):
+        file = held.get(place[2])
+        if file is not None:
+            pieces += [body[after : place.start(1)], b2a_base64(content(file), newline=False)]
+            after = place.end(1)
+    return b"".join([*pieces, body[after:]])
+
+
+def content(file: File) -> bytes:
+    """The bytes of a file, which are those that its digest is of. Raises ChangedError."""
+    try:
+        with open(file.path, "rb") as stream:
+            data = stream.read()
+    except OSError as error:
+        raise ChangedError(_missing(file, error)) from None
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise ChangedError(_changed(file))
+    return data
+
+
+def why_changed(file: File) -> str | None:
+    """Why a file cannot be sent as it was taken in, None where it can. It is read only where its size is the same and its
+    time is not."""
+    if not file.sha256:
+        return None
+    try:
+        status = os.stat(file.path)
+        if status.st_size == file.size and status.st_mtime == file.modified:
+            return None
+        if status.st_size == file.size:
+            with open(file.path, "rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256:
+                    return None
+    except OSError as error:
+        return _missing(file, error)
+    return _changed(file)
+
+
+def _missing(file: File, error: OSError) -> str:
+    return f"{printable(file.path, 200)} cannot be read: {error.strerror or error}"
+
+
+def _changed(file: File) -> str:
+    return f"{printable(file.path, 200)} has another content than when its row was taken in"

@@ -1,0 +1,169 @@
+"""Runs over pictures: what is sent, what the journal has, and what a changed or missing file means."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pictures import folder, png
+
+from batchrun.engine.execute import execute
+from batchrun.engine.going_on import prepare_resume
+from batchrun.engine.start import DriftError, Prepared, prepare
+from batchrun.errors import ExitCode, InputError, RefusedError
+from batchrun.events import Event, RunEnded
+from batchrun.journal import Reader
+from batchrun.plan.resolve import access
+from batchrun.plan.sources import gather
+from batchrun.sim import Server, Settings
+from batchrun.sim.server import running
+
+PROMPT = """---
+name: caption
+inputs:
+  path: {kind: image}
+---
+Describe it. {{ path }}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _alone(alone: None) -> None:
+    folder(Path("pictures"))
+    Path("caption.prompty").write_text(PROMPT)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with running(Settings(record=True)) as found:
+        yield found
+
+
+def flags(server: Server, **more: Any) -> dict[str, Any]:
+    base = {"input": "pictures/*.png", "prompt": "caption.prompty", "output": "out.jsonl", "model": "m"}
+    return {**base, "base_url": server.base_url, **more}
+
+
+async def finished(prepared: Prepared, gathered: Any) -> tuple[RunEnded, list[Event]]:
+    events: list[Event] = []
+    ended = await execute(prepared, access(prepared.plan, gathered), events.append, at_hand=lambda run: None)
+    return ended, events
+
+
+async def ran(server: Server, **more: Any) -> RunEnded:
+    gathered = gather(flags(server, **more))
+    ended, _ = await finished(prepare(gathered, lambda event: None), gathered)
+    return ended
+
+
+async def resumed(server: Server, **more: Any) -> tuple[RunEnded, list[Event]]:
+    prepared, gathered = prepare_resume("last", {"base_url": server.base_url, **more}, failed=False)
+    return await finished(prepared, gathered)
+
+
+def outputs() -> list[str]:
+    return [json.loads(line).get("output", "") for line in Path("out.jsonl").read_text().splitlines()]
+
+
+async def test_pictures_of_a_pattern_are_sent_and_the_journal_has_only_what_they_are(server: Server) -> None:
+    ended = await ran(server)
+    assert ended.exit_code is ExitCode.OK
+    assert [text.partition(" pixels")[0] for text in outputs()] == [
+        f"[simulated] a PNG picture of {10 + n} x 5" for n in range(3)
+    ]
+    journal = next(Path(".batchrun").glob("*.db"))
+    with Reader.open(journal) as reader:
+        found = reader._connection.execute("SELECT row, number, input, path, size, type FROM files").fetchall()
+    size = len(png(10, 5))
+    assert found[0] == (1, 1, "path", "../pictures/0.png", size, "image/png")
+    assert b"iVBORw0KGgo" not in journal.read_bytes()  # how every PNG begins in base64
+
+
+async def test_a_directory_and_one_picture_are_inputs_too(server: Server) -> None:
+    assert (await ran(server, input="pictures")).totals.done == 3
+    assert (await ran(server, input="pictures/1.png", output="one.jsonl")).totals.done == 1
+
+
+async def test_missing_and_unreadable_files_are_named_with_their_line_before_any_call(server: Server) -> None:
+    names = ["pictures/0.png", "gone.png", "caption.prompty"]
+    Path("in.csv").write_text("path\n" + "\n".join(names) + "\n")
+    with pytest.raises(InputError) as refused:
+        prepare(gather(flags(server, input="in.csv")), lambda event: None)
+    assert "line 3: `path`: there is no file gone.png" in refused.value.message
+    assert "caption.prompty is of no type that is known" in refused.value.message
+    assert server.stats.calls == 0
+
+
+async def test_a_changed_picture_is_drift_and_a_moved_one_is_not(server: Server) -> None:
+    Path("in.jsonl").write_text('{"id": 1, "path": "pictures/0.png"}\n{"id": 2, "path": "pictures/1.png"}\n')
+    await ran(server, input="in.jsonl")
+    Path("pictures/0.png").rename("moved.png")
+    Path("in.jsonl").write_text('{"id": 1, "path": "moved.png"}\n{"id": 2, "path": "pictures/1.png"}\n')
+    await ran(server, input="in.jsonl")
+    assert server.stats.calls == 2
+    Path("moved.png").write_bytes(png(99, 99))
+    with pytest.raises(DriftError, match="1 row now has a different request"):
+        await ran(server, input="in.jsonl")
+    await ran(server, input="in.jsonl", update=True)
+    assert server.stats.calls == 3
+    assert "99 x 99" in outputs()[0]
+
+
+async def test_resume_leaves_rows_whose_files_changed_pending_and_names_them(server: Server) -> None:
+    await ran(server, max_requests=1)
+    whole = Path("pictures/1.png").read_bytes()
+    Path("pictures/1.png").write_bytes(png(50, 50))
+    Path("pictures/2.png").rename("elsewhere.png")
+    with pytest.raises(RefusedError) as refused:
+        prepare_resume("last", {}, failed=False)
+    assert "2 rows cannot be sent, and stay pending" in refused.value.message
+    assert "line 2: " in refused.value.message
+    assert "1.png has another content" in refused.value.message
+    assert "line 3: " in refused.value.message
+    Path("pictures/1.png").write_bytes(whole)
+    ended, events = await resumed(server, max_requests=9)
+    assert ended.exit_code is ExitCode.ROWS_FAILED
+    assert (ended.totals.done, ended.totals.pending) == (2, 1)
+    assert any("1 row cannot be sent, and stay pending: line 3" in str(event) for event in events)
+    Path("elsewhere.png").rename("pictures/2.png")
+    ended, _ = await resumed(server, max_requests=9)
+    assert (ended.exit_code, ended.totals.done) == (ExitCode.OK, 3)
+
+
+async def test_a_file_that_changes_during_the_run_fails_its_row_for_now(server: Server) -> None:
+    gathered = gather(flags(server))
+    prepared = prepare(gathered, lambda event: None)
+    Path("pictures/1.png").unlink()
+    ended, _ = await finished(prepared, gathered)
+    assert (ended.exit_code, ended.totals.done, ended.totals.failed_for_now) == (ExitCode.ROWS_FAILED, 2, 1)
+    assert (ended.totals.unknown, ended.totals.maybe_paid, server.stats.calls) == (0, 0, 2)
+    Path("pictures/1.png").write_bytes(png(11, 5))
+    ended, _ = await resumed(server)
+    assert (ended.exit_code, ended.totals.done) == (ExitCode.OK, 3)
+
+
+async def test_dedupe_compares_contents(server: Server) -> None:
+    Path("pictures/copy.png").write_bytes(Path("pictures/0.png").read_bytes())
+    ended = await ran(server, dedupe=True)
+    assert (ended.totals.done, ended.totals.shared, server.stats.calls) == (4, 1, 3)
+
+
+async def test_encoded_files_count_against_the_bytes_in_flight(server: Server) -> None:
+    gathered = gather(flags(server, max_bytes_in_flight="150"))
+    peak = 0
+
+    def look(run: Any) -> None:
+        taken = run._window._take
+
+        def take() -> Any:
+            nonlocal peak
+            job = taken()
+            peak = max(peak, run._window._out + (job is not None))
+            return job
+
+        run._window._take = take
+
+    prepared = prepare(gathered, lambda event: None)
+    ended = await execute(prepared, access(prepared.plan, gathered), lambda event: None, at_hand=look)
+    assert (ended.totals.done, peak) == (3, 1)
