@@ -1,19 +1,24 @@
 """Runs over pictures: what is sent, what the journal has, and what a changed or missing file means."""
 
+import base64
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from batches import Night
 from pictures import folder, png
 
+from batchrun import registry
 from batchrun.engine.execute import execute
 from batchrun.engine.going_on import prepare_resume
+from batchrun.engine.request_files import write_requests
 from batchrun.engine.start import DriftError, Prepared, prepare
 from batchrun.errors import ExitCode, InputError, RefusedError
 from batchrun.events import Event, RunEnded
 from batchrun.journal import Reader
+from batchrun.plan.profiles import find_profile
 from batchrun.plan.resolve import access
 from batchrun.plan.sources import gather
 from batchrun.sim import Server, Settings
@@ -167,3 +172,31 @@ async def test_encoded_files_count_against_the_bytes_in_flight(server: Server) -
     prepared = prepare(gathered, lambda event: None)
     ended = await execute(prepared, access(prepared.plan, gathered), lambda event: None, at_hand=look)
     assert (ended.totals.done, peak) == (3, 1)
+
+
+@pytest.mark.looptime
+async def test_batches_have_the_content_of_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("batchrun.engine.run.TICK", 60.0)
+    prompt = {"prompt_source": PROMPT.replace("path", "text"), "prompt_path": "p.prompty", "media": takes()}
+    async with running(Settings()) as server:
+        stage = Night(tmp_path, server, ["pictures/0.png", "pictures/1.png"], **prompt)
+        story = await stage.go_on()
+        assert story.ending.exit_code is ExitCode.OK
+        assert [answer[:44] for answer in stage.answers()] == [
+            f"[simulated] a PNG picture of {n} x 5 pixels, " for n in (10, 11)
+        ]
+
+
+def takes() -> dict[str, Any]:
+    return find_profile("openai", {}).media_at("")
+
+
+async def test_request_files_have_the_content_of_files_too(server: Server) -> None:
+    await ran(server, max_requests=1)
+    run = registry.find("last", None)
+    written = write_requests(run, Path("requests"))
+    parts = json.loads(written[0].path.read_text().splitlines()[0])["body"]["messages"][0]["content"]
+    assert base64.b64decode(parts[1]["image_url"]["url"].partition("base64,")[2]) == png(11, 5)
+    Path("pictures/2.png").unlink()
+    with pytest.raises(RefusedError, match=r"line 3: .*2\.png cannot be read"):
+        write_requests(run, Path("requests"))

@@ -13,6 +13,7 @@ from batchrun.errors import ExitCode, RefusedError
 from batchrun.journal import End, Lease
 from batchrun.lanes.executor import Came, Completion
 from batchrun.limits import GateClosed
+from batchrun.media import ChangedError
 from batchrun.models import Endpoint, Exchange, Pending, Request, Ticket
 from batchrun.plan import Plan
 from batchrun.plan.reducing import Reduction
@@ -48,6 +49,8 @@ class BatchRows:
         except RefusedError as error:
             said = f"{error.message} {error.hint or ''}".strip()
             await self._way.give_up(job, GiveUp("not for batches", said, final=True))
+        except ChangedError as error:
+            await self._way.give_up(job, GiveUp("file changed", str(error), final=False))
         except BudgetReached as error:
             self._way.stop(Ending(ExitCode.BUDGET, str(error)), drain=self._plan.drain)
             raise GateClosed from error

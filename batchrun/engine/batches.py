@@ -19,6 +19,7 @@ from batchrun.engine.batch_ends import NOT_SENT, Ends
 from batchrun.engine.chunks import SHARE, Chunk, has_room
 from batchrun.engine.ending import Ending
 from batchrun.engine.result_files import Part
+from batchrun.engine.row_files import with_content
 from batchrun.engine.tickets import Tickets
 from batchrun.engine.till import BudgetReached, Hold, Till, named_in
 from batchrun.errors import BatchrunError, ExitCode, RefusedError, StopError
@@ -129,7 +130,8 @@ class Batches:
     async def add(self, seq: int, number: int, request: Request) -> None:
         """Put a row into the present chunk, or into a new one where that is full or for another endpoint or model.
 
-        Raises RefusedError where the vendor's batches cannot take the request, BudgetReached where nothing more fits into
+        Raises RefusedError where the vendor's batches cannot take the request, media.ChangedError where its files are not
+        what they were, BudgetReached where nothing more fits into
         the budget and no batch can give anything back.
         """
         vendor = self._executor.vendor
@@ -138,7 +140,8 @@ class Batches:
                 f"the batches of {vendor.dialect} do not take {request.endpoint}, only {', '.join(vendor.endpoints)}",
                 "send these rows live, without --batch",
             )
-        line = self._executor.shape.line(self._executor.wire_id(seq, number), request)
+        sent = await with_content(request) if request.files else request
+        line = self._executor.shape.line(self._executor.wire_id(seq, number), sent)
         if len(line) > vendor.bytes * SHARE:
             raise RefusedError(
                 f"the request has {len(line):,} bytes, and a batch of {vendor.dialect} takes {vendor.bytes:,}",

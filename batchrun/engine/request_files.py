@@ -5,11 +5,14 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from batchrun import media
 from batchrun.engine.chunks import SHARE, has_room
 from batchrun.engine.digests import Digests
 from batchrun.engine.files_out import replaced, storing
+from batchrun.engine.row_files import restored
 from batchrun.engine.start import renderer_of
 from batchrun.engine.till import named_in
+from batchrun.errors import RefusedError
 from batchrun.journal import Reader
 from batchrun.lanes.shapes import SHAPES, vendor, wire_id
 from batchrun.models import Pending, Request
@@ -18,7 +21,6 @@ from batchrun.plan.blanks import copied
 from batchrun.plan.rendering import prompt_of, spelling_of
 from batchrun.prompts import request_digest
 from batchrun.registry import RunFile
-from batchrun.rows import restore
 
 
 class Written(NamedTuple):
@@ -31,7 +33,7 @@ class Written(NamedTuple):
 
 def write_requests(run: RunFile, folder: Path) -> list[Written]:
     """Requests of the rows that are pending, as files within the limits of the vendor's batches, one endpoint and one model
-    each. Files of an earlier call that are not written again are removed. Raises StorageError.
+    each. Files of an earlier call that are not written again are removed. Raises StorageError, RefusedError where a file of a row has changed.
     """
     with Reader.open(run.path) as reader, storing(folder):
         plan = plan_from_json(reader.meta.plan)
@@ -53,10 +55,10 @@ def _pending(plan: Plan, reader: Reader) -> Iterator[tuple[Pending, Request]]:
     after = 0
     while page := reader.pending(after):
         for row in page:
-            restored = restore(row.line, row.key, row.text)
-            if blanks.is_blank(restored.fields):
+            found = restored(row, reader.path.parent)
+            if blanks.is_blank(found.fields):
                 continue
-            request = renderer.render(restored)
+            request = renderer.render(found)
             if not (plan.dedupe and met.add(int(request_digest(request)[:16], 16))):
                 yield row, request
         after = page[-1].position
@@ -79,6 +81,11 @@ class _Files:
     def add(self, row: Pending, request: Request) -> None:
         if self._spelling is not None:
             request = self._spelling.apply(request)
+        if request.files:
+            try:
+                request = request._replace(body=media.filled(request.body, request.files))
+            except media.ChangedError as error:
+                raise RefusedError(f"line {row.line}: {error}", "put the file back as it was") from None
         line = self._shape.line(wire_id(self._run, row.seq, row.history.number + 1), request)
         key = str(request.endpoint), named_in(request.body).model or ""
         found = self._open.get(key)
