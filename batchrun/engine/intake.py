@@ -129,10 +129,8 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
                 problems.add(line, error.message, missing=bool(error.missing))
                 yield IntakeRow(line, None, "", text, error.message)
             else:
-                if request.files:
-                    yield IntakeRow(line, key, digest, text, None, media.to_json(request.files, folder))
-                else:
-                    yield IntakeRow(line, key, digest, text)
+                files = media.to_json(request.files, folder) if request.files else ""
+                yield IntakeRow(line, key, digest, text, None, 0, files)
         else:
             problems.add(item.line, item.reason, item.text, mixed=isinstance(item, Mixed))
             yield IntakeRow(item.line, None, "", line_text(item.text), item.reason)
