@@ -142,12 +142,11 @@ class Job:
     def of(cls, row: Pending) -> "Job":
         """The job that goes on where the row's history ends."""
         history = row.history
-        leads = row.seq if row.awaited else None
         size = len(row.text) + len(history.reply or "") + (0 if row.lent is None else len(row.lent.body))
         size += (0 if row.parts is None else row.parts.size) + (encoded_size(row.files) if row.files else 0)
         given = None if row.parts is None else row.parts.failed
         tries = history.number, history.attempts, history.deadlines, history.asks
-        return cls(row, *tries, given=given, leads=leads, size=size)
+        return cls(row, *tries, given=given, leads=row.seq if row.awaited else None, size=size)
 
 
 class Window:
