@@ -5,6 +5,7 @@ import contextlib
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,19 @@ def test_an_export_reads_every_row_once_whatever_their_lengths(path: Path, done:
         assert [row.text for row in reader.results()] == texts()
         assert list(reader.texts()) == texts()
         assert [row.text for row in reader.recover_rows()] == texts()
+        assert [(row.line, row.text) for row in reader.spent()] == [(n, texts()[n - 1]) for n in done]
+
+
+def test_a_comparison_with_other_rows_does_not_hold_those_of_the_journal(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path / ".batchrun" / "r1.db", META)
+    journal.take_in(IntakeRow(n, f"id-{n}", "request", f'"{n}{"x" * 100_000}"') for n in range(100))
+    tracemalloc.start()
+    drift = journal.compare(IntakeRow(n, f"id-{n}", "another", "{}") for n in range(100))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    journal.close()
+    assert drift.changed == 100
+    assert most < 1_000_000
 
 
 def test_rows_that_wait_to_be_written_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -249,18 +249,17 @@ def _short(digest: str) -> int:
 def seen_in(run: RunFile, renderer: Renderer) -> list[Seen]:
     """What answered rows of a run did, those whose request is still the same: of another model, or another prompt, the
     tokens, cost and time say nothing."""
-    with Reader.open(run.path) as reader:
-        answered = reader.spent()
     seen: list[Seen] = []
-    for row in answered:
-        try:
-            request = renderer.render(restore(row.line, row.key, row.text))
-        except RenderError:  # a prompt that asks for a column which the rows had not then
-            continue
-        if request_digest(request) == row.request:
-            cost = None if row.cost is None else int(row.cost)
-            tokens = int(row.input_tokens), int(row.output_tokens)
-            seen.append(Seen(len(request.body), *tokens, cost, row.seconds or 0.0, max(1, int(row.attempts))))
+    with Reader.open(run.path) as reader:
+        for row in reader.spent():
+            try:
+                request = renderer.render(restore(row.line, row.key, row.text))
+            except RenderError:  # a prompt that asks for a column which the rows had not then
+                continue
+            if request_digest(request) == row.request:
+                cost = None if row.cost is None else int(row.cost)
+                tokens = int(row.input_tokens), int(row.output_tokens)
+                seen.append(Seen(len(request.body), *tokens, cost, row.seconds or 0.0, max(1, int(row.attempts))))
     return seen
 
 

@@ -6,7 +6,8 @@ into a temporary table, and SQL compares by identity.
 
 import sqlite3
 from collections.abc import Callable, Iterable
-from itertools import chain
+from itertools import chain, starmap, zip_longest
+from operator import eq
 
 from batchrun.journal import sums
 from batchrun.journal.intake import STAGED, Feed, Params, identify, transaction
@@ -47,8 +48,10 @@ class Comparison:
             before = feed.position
             batch = feed.take(_BATCH)
             more = bool(batch)
-            known = self._connection.execute(_KNOWN, (before, feed.position if more else before + 1)).fetchall()
-            if batch != known:
+            known = self._connection.execute(_KNOWN, (before, feed.position if more else before + 1))
+            same = all(starmap(eq, zip_longest(batch, known)))  # a row at a time: those of the journal may be longer
+            known.close()
+            if not same:
                 return self._compare(feed, before, batch, progress)
             progress(feed.position)
         return Drift(rows=feed.position)

@@ -78,11 +78,11 @@ SELECT rows.seq, request FROM rows JOIN outcomes AS o ON o.row = rows.seq
 WHERE rows.seq > ? AND o.reply IS NOT NULL AND (state = 'done' OR post) ORDER BY rows.seq LIMIT ?
 
 -- name: spent_rows
-SELECT line, key, text, request, total(a.input_tokens), total(a.output_tokens),
+SELECT o.row, line, key, text, request, total(a.input_tokens), total(a.output_tokens),
        CASE WHEN count(a.cost) THEN total(a.cost) END, max(o.seconds), count(*) - total(throttled)
 FROM outcomes AS o JOIN rows ON rows.seq = o.row JOIN attempts AS a ON a.row = o.row
-WHERE o.row % ? = 0 AND o.attempts > 0 AND o.reply IS NOT NULL AND position IS NOT NULL AND NOT a.spent
-GROUP BY o.row
+WHERE o.row % ? = 0 AND o.row > ? AND o.attempts > 0 AND o.reply IS NOT NULL AND position IS NOT NULL AND NOT a.spent
+GROUP BY o.row ORDER BY o.row LIMIT ?
 
 -- name: failures_by_cause
 SELECT ifnull(cause, ''), count(*), ifnull(min(message), ''), min(row), sum(final = 0)

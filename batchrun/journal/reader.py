@@ -194,10 +194,13 @@ class Reader:
             yield from (request for _, request in page)
             after = page[-1][0]
 
-    def spent(self, count: int = 1000) -> list[Spent]:
+    def spent(self, count: int = 1000) -> Iterator[Spent]:
         """What rows that were answered used, of at most about `count` of them from all over the input."""
-        finished = self._all("SELECT count(*) FROM outcomes WHERE attempts > 0")[0][0]
-        return self._each(lambda row: Spent(*row), _SPENT, max(1, finished // count))
+        every = max(1, self._all("SELECT count(*) FROM outcomes WHERE attempts > 0")[0][0] // count)
+        after = 0
+        while rows := self._paged(lambda row: len(row[3]), _SPENT, every, after, PAGE):
+            yield from (Spent(*row[1:]) for row in rows)
+            after = rows[-1][0]
 
     def timings(self, count: int = 20_000) -> list[tuple[float, float, int]]:
         """When exchanges ended, how many seconds they took, and their status; of about `count` rows, in no order."""
