@@ -185,7 +185,8 @@ class Draining:
 
 class BatchChanged(NamedTuple):
     """A batch is at another state. `remote` is the provider's name for it, `status` what it says of it; `done` and `failed`
-    are its counts, a checksum; `in_batches` are the rows of the run that are in any. `expires` and `next` (the next look) are Unix seconds."""
+    are its counts, a checksum; `in_batches` are the rows of the run that are in any. `since` (when it was submitted),
+    `expires` and `next` (the next look) are Unix seconds."""
 
     chunk: int
     state: str
@@ -194,6 +195,7 @@ class BatchChanged(NamedTuple):
     status: str | None
     done: int
     failed: int
+    since: float | None
     expires: float | None
     next: float | None
     note: str | None

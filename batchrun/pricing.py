@@ -179,11 +179,18 @@ class Price:
     @property
     def text(self) -> str:
         """`$0.75 in, $0.075 cached, $4.5 out per million tokens (genai-prices 0.2.3)`."""
-        rates = self.standard
+        return self.text_of(STANDARD)
+
+    def text_of(self, tier: str) -> str:
+        """The same of a service tier; one whose price is not known costs at most what the standard one does."""
+        if tier not in self.rates:
+            return f"{self.text}, which is the most: the price of {tier} is not known"
+        rates = self.rates[tier]
         named = ((rates.cached, "cached"), (rates.written, "written to a cache"), (rates.output, "out"))
         parts = [f"{_rate_text(rate)} {name}" for rate, name in named if rate is not None and rate != rates.input]
         fee = f" and ${rates.request / USD:.10g} a request" if rates.request else ""
-        return f"{', '.join([f'{_rate_text(rates.input)} in', *parts])} per million tokens{fee} ({self.source})"
+        by = "" if tier == STANDARD else f" by {tier}"
+        return f"{', '.join([f'{_rate_text(rates.input)} in', *parts])} per million tokens{fee}{by} ({self.source})"
 
 
 def _of_tier(rates: Mapping[str, Rates], tier: str) -> Rates | None:
@@ -196,7 +203,8 @@ def _rate_text(rate: Rate) -> str:
 
 class Terms(NamedTuple):
     """What a profile says about prices: US dollars per million tokens, `request_price` per request; factors are of the
-    standard tier's prices. `usual_batch_factor` holds where nothing else is known of batches."""
+    standard tier's prices. `usual_batch_factor` holds where nothing else is known of batches, `cached_in_batches` is whether
+    cached tokens are cheaper there too."""
 
     input_price: float | None = None
     output_price: float | None = None
@@ -206,6 +214,7 @@ class Terms(NamedTuple):
     batch_factor: float | None = None
     tier_factors: tuple[tuple[str, float], ...] = ()
     usual_batch_factor: float | None = None
+    cached_in_batches: bool = True
 
 
 @dataclass(slots=True)
@@ -257,6 +266,8 @@ class Tariff:
         if self.terms.batch_factor is not None:
             factors["batch"] = self.terms.batch_factor
         rates |= {tier: rates[STANDARD].times(Decimal(str(factor))) for tier, factor in factors.items()}
+        if "batch" in factors and not self.terms.cached_in_batches:
+            rates["batch"] = rates["batch"]._replace(cached=None, written=None, written_long=None)
         return Price(rates=rates, source=source, context_window=window)
 
 

@@ -82,7 +82,7 @@ def test_no_progress_leaves_the_facts_and_no_status_lines(*, status: bool) -> No
 def test_a_batch_that_is_as_it_was_is_not_spoken_of_again(make: Callable[[io.StringIO], Lines | Bar]) -> None:
     heard = io.StringIO()
     face = make(heard)
-    look = BatchChanged(1, "unsure", 30, None, None, 0, 0, None, 10.0, "lost", 30, 5.0)
+    look = BatchChanged(1, "unsure", 30, None, None, 0, 0, None, None, 10.0, "lost", 30, 5.0)
     for event in (
         look,
         look._replace(next=20.0),

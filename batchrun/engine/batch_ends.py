@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from batchrun.display import counted, printable
+from batchrun.engine.chunks import SHARE
 from batchrun.engine.ending import Ending
 from batchrun.engine.tickets import Tickets
 from batchrun.engine.till import Till
@@ -14,7 +15,7 @@ from batchrun.errors import ExitCode
 from batchrun.journal import End, Journal, Lease
 from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.executor import Came, Completion
-from batchrun.lanes.states import State, is_brought, main_of
+from batchrun.lanes.states import State, is_brought, main_of, tokens_of
 from batchrun.models import Pending, Ticket
 
 Take = Callable[[Pending, Lease, Completion], Awaitable[None]]
@@ -27,9 +28,6 @@ NOT_SENT = End(0, 0.0, "not processed", counted=False)
 MISSING = End(0, 0.0, "missing in the results", "no line names it", counted=True, maybe_paid=True)
 _ROOM = 60.0
 """Seconds between tries of a chunk that waits for room."""
-_SHARE = 0.9
-"""Of a limit of tokens that a chunk may have: what the provider counts may be a little more than what is counted here."""
-_BYTES_PER_TOKEN = 4
 _LIMIT = re.compile(r"[Ll]imit:?\s*([\d,]+)")
 _NEVER = 1e9
 
@@ -99,10 +97,10 @@ class Ends:
         """Too many tokens are enqueued: the same file again later; smaller where the limit is too small for it alone."""
         found = _LIMIT.search(said)
         limit = int(found[1].replace(",", "")) if found and found[1].strip(",") else None
-        tokens = ticket.bytes / _BYTES_PER_TOKEN
+        tokens = tokens_of(ticket)
         alone = not [other for other in self._tickets.open if other.id != ticket.id and other.remote]
-        if ticket.rows > 1 and (tokens > limit * _SHARE if limit else alone):
-            fits = ticket.rows // 2 if limit is None else int(ticket.rows * limit * _SHARE / tokens)
+        if ticket.rows > 1 and (tokens > limit * SHARE if limit else alone):
+            fits = ticket.rows // 2 if limit is None else int(ticket.rows * limit * SHARE / tokens)
             self._tickets.most = max(1, min(self._tickets.most, ticket.rows - 1, fits))
             await self.release(ticket, NOT_SENT, State.SETTLED)
             said = f"chunk {ticket.chunk} has too many tokens for one batch and is made smaller"

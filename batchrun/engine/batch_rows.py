@@ -74,6 +74,8 @@ class BatchRows:
         judged = judge(request, exchange, self._way.checker(job), lane.meanings, lane.mask)
         hold = self._at.till.adopt(lease.cost, lease.tokens, named_in(request.body).model, TIER)
         judged = served(judged, TIER)
+        if judged.usage is not None and not judged.usage.cached:
+            self._batches.tokens.learn(len(request.body), judged.usage.input)
         job.charge = self._at.till.settle(hold, judged)
         await self._way.conclude(job, request, judged, exchange)
 

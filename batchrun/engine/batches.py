@@ -16,7 +16,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from batchrun.engine.batch_ends import NOT_SENT, Ends
-from batchrun.engine.chunks import SHARE, Chunk, has_room
+from batchrun.engine.chunks import SHARE, Chunk, Tokens
 from batchrun.engine.ending import Ending
 from batchrun.engine.result_files import Part
 from batchrun.engine.row_files import with_content
@@ -27,13 +27,15 @@ from batchrun.events import Emit
 from batchrun.journal import Journal, Lease
 from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.executor import Stepped
-from batchrun.lanes.states import OPEN, State, is_asked_to_end
+from batchrun.lanes.states import OPEN, State, detailed, is_asked_to_end
 from batchrun.models import Request, Ticket
 
 log = logging.getLogger(__name__)
 
 _NOT_SUBMITTED = frozenset({State.PLANNED, State.UPLOADED, State.CREATING})
 _IDLE = 3600.0
+MOST_CHUNKS = 16
+"""Chunks that are filled at once, one for each endpoint and model; the largest is submitted where there are more."""
 FIRST_LOOK = 10.0
 """Seconds after its submission within which a batch was not looked at since."""
 
@@ -81,7 +83,9 @@ class Batches:
         self._journal = journal
         self._till = till
         self._stop_run = stop
-        self._chunk: Chunk | None = None
+        self._chunks: dict[tuple[str, str], Chunk] = {}
+        self._made = 0
+        self.tokens = Tokens()
         self._closed = False
         self._adding = asyncio.Lock()
         self._ends_early = False
@@ -128,7 +132,7 @@ class Batches:
         self._stop_run(ending)
 
     async def add(self, seq: int, number: int, request: Request) -> None:
-        """Put a row into the present chunk, or into a new one where that is full or for another endpoint or model.
+        """Put a row into the chunk of its endpoint and model, or into a new one where that is full.
 
         Raises RefusedError where the vendor's batches cannot take the request, media.ChangedError where its files are not
         what they were, BudgetReached where nothing more fits into
@@ -152,26 +156,25 @@ class Batches:
 
     async def _append(self, lease: Lease, request: Request, line: bytes) -> None:
         hold = await self._reserved(request)
-        model = named_in(request.body).model or ""
-        chunk = self._chunk
-        if chunk is not None and not self._fits(chunk, str(request.endpoint), model, len(line)):
-            await self._close_chunk()
+        key = str(request.endpoint), named_in(request.body).model or ""
+        chunk, tokens = self._chunks.get(key), self.tokens.of(len(request.body))
+        if chunk is not None and not self._fits(chunk, len(line), tokens):
+            await self._close_chunk(key)
             chunk = None
         if chunk is None:
-            chunk = self._chunk = await asyncio.to_thread(
-                Chunk, self._with.folder, self._executor.shape.head, str(request.endpoint), model
-            )
-        chunk.add(line, self._executor.shape.separator, lease._replace(cost=hold.cost, tokens=hold.tokens), hold)
+            if len(self._chunks) >= MOST_CHUNKS:
+                await self._close_chunk(max(self._chunks, key=lambda each: len(self._chunks[each].leases)))
+            self._made += 1
+            chunk = await asyncio.to_thread(Chunk, self._with.folder, self._made, self._executor.shape.head, *key)
+            self._chunks[key] = chunk
+        lease = lease._replace(cost=hold.cost, tokens=hold.tokens)
+        chunk.add(line, self._executor.shape.separator, tokens, lease, hold)
 
-    def _fits(self, chunk: Chunk, endpoint: str, model: str, size: int) -> bool:
-        vendor, most = self._executor.vendor, self._tickets.most
+    def _fits(self, chunk: Chunk, size: int, tokens: float) -> bool:
+        most = self._tickets.most
         if not self._tickets.any and not self._executor.shape.inline:
             most = min(most, self._with.first)
-        return (
-            (chunk.endpoint, chunk.model) == (endpoint, model)
-            and len(chunk.leases) < most
-            and has_room(vendor, chunk.size + size)
-        )
+        return chunk.size.rows < most and chunk.size.has_room(self._executor.vendor, size, tokens)
 
     async def _reserved(self, request: Request) -> Hold:
         """What the request may cost in a batch. Where it does not fit now, results that come in may give back enough."""
@@ -179,22 +182,24 @@ class Batches:
             hold = self._till.at_most(request, "batch")
             if hold is not None:
                 return hold
-            await self._close_chunk()
+            await self._close_chunks()
             if not self.open:
                 self._till.refuse(request)
                 raise BudgetReached(self._till.reached or "cost")
             await self.next_settled()
 
-    async def close_chunk(self) -> None:
-        """Make a ticket of the present chunk."""
+    async def close_chunks(self) -> None:
+        """Make tickets of the present chunks."""
         async with self._adding:
-            await self._close_chunk()
+            await self._close_chunks()
 
-    async def _close_chunk(self) -> None:
+    async def _close_chunks(self) -> None:
+        for key in list(self._chunks):
+            await self._close_chunk(key)
+
+    async def _close_chunk(self, key: tuple[str, str]) -> None:
         """Its file is on the disk before the ticket and the attempts are committed."""
-        chunk, self._chunk = self._chunk, None
-        if chunk is None:
-            return
+        chunk = self._chunks.pop(key)
         number = self._tickets.next_chunk
         ticket = Ticket(
             id=self._tickets.next_id,
@@ -210,7 +215,7 @@ class Batches:
         size, sha256 = await asyncio.to_thread(
             chunk.finish, self._executor.shape.tail, self._executor.path(ticket, "requests")
         )
-        ticket = replace(ticket, bytes=size, sha256=sha256)
+        ticket = replace(ticket, bytes=size, sha256=sha256, detail=detailed(ticket, tokens=round(chunk.size.tokens)))
         await self._journal.plan(ticket, chunk.leases)
         for hold in chunk.holds:
             self._till.lose(hold)  # charged in full until its result is here
@@ -342,7 +347,7 @@ class Batches:
             return
         self.sending = False
         self._ends_early = True
-        await self.close_chunk()
+        await self.close_chunks()
         for ticket in self.open:
             if ticket.state == State.SUBMITTED:
                 await self._ask_to_end(ticket)
@@ -360,10 +365,10 @@ class Batches:
         self._tickets.wake()
 
     def close(self) -> None:
-        """Carry nothing on, and leave what is in the present chunk pending."""
+        """Carry nothing on, and leave what is in the present chunks pending."""
         self.halt()
-        chunk, self._chunk = self._chunk, None
-        if chunk is not None:
+        for chunk in self._chunks.values():
             chunk.discard()
             for hold in chunk.holds:
                 self._till.cancel(hold)
+        self._chunks.clear()

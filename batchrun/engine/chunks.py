@@ -1,8 +1,10 @@
 """The file of one chunk of requests while it is written."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
+from batchrun.engine.forecast import BYTES_PER_TOKEN
 from batchrun.engine.till import Hold
 from batchrun.journal import Lease
 from batchrun.lanes.results import digest
@@ -12,9 +14,37 @@ SHARE = 0.9
 """Of a vendor's limits that a chunk may have: what it counts may be a little more than what is counted here."""
 
 
-def has_room(vendor: Vendor, size: int) -> bool:
-    """Whether so many bytes of requests are within what a batch of this vendor takes."""
-    return size <= vendor.bytes * SHARE and (vendor.tokens is None or size / 4 <= vendor.tokens * SHARE)
+@dataclass(slots=True)
+class Size:
+    """How large a chunk is: requests, bytes of their lines, and about how many input tokens."""
+
+    rows: int = 0
+    bytes: int = 0
+    tokens: float = 0.0
+
+    def has_room(self, vendor: Vendor, size: int, tokens: float) -> bool:
+        """Whether one more request of that size is within what a batch of this vendor takes."""
+        fits = self.rows < max(1, int(vendor.lines * SHARE)) and self.bytes + size <= vendor.bytes * SHARE
+        return fits and (vendor.tokens is None or self.tokens + tokens <= vendor.tokens * SHARE)
+
+    def add(self, size: int, tokens: float) -> None:
+        """One more request."""
+        self.rows, self.bytes, self.tokens = self.rows + 1, self.bytes + size, self.tokens + tokens
+
+
+class Tokens:
+    """Estimates input tokens by the length of bodies: a quarter of the bytes until replies tell better."""
+
+    def __init__(self) -> None:
+        self._bytes = self._tokens = 0
+
+    def of(self, body: int) -> float:
+        """Those of a body of so many bytes."""
+        return body * self._tokens / self._bytes if self._bytes else body / BYTES_PER_TOKEN
+
+    def learn(self, body: int, tokens: int) -> None:
+        """A reply counts the tokens of such a body."""
+        self._bytes, self._tokens = self._bytes + body, self._tokens + tokens
 
 
 class Chunk:
@@ -24,25 +54,25 @@ class Chunk:
     thread.
     """
 
-    def __init__(self, folder: Path, head: bytes, endpoint: str, model: str) -> None:
+    def __init__(self, folder: Path, number: int, head: bytes, endpoint: str, model: str) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
-        self._path = folder / "next.jsonl"
+        self._path = folder / f"next-{number}.jsonl"
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         self._stream = os.fdopen(descriptor, "wb", buffering=1 << 20)
         self._stream.write(head)
         self.endpoint = endpoint
         self.model = model
-        self.size = 0
+        self.size = Size()
         self.leases: list[Lease] = []
         self.holds: list[Hold] = []
 
-    def add(self, line: bytes, separator: bytes, lease: Lease, hold: Hold) -> None:
-        """One more request."""
+    def add(self, line: bytes, separator: bytes, tokens: float, lease: Lease, hold: Hold) -> None:
+        """One more request, of about so many input tokens."""
         if self.leases:
             self._stream.write(separator)
         self._stream.write(line)
-        self.size += len(line)
+        self.size.add(len(line), tokens)
         self.leases.append(lease)
         self.holds.append(hold)
 

@@ -35,7 +35,7 @@ from batchrun.plan import Plan
 from batchrun.plan.outputs import STREAM, is_device, partial_path
 from batchrun.plan.patterns import DOCUMENT
 from batchrun.plan.resolve import Access
-from batchrun.pricing import usd
+from batchrun.pricing import STANDARD, usd
 from batchrun.registry import batch_folder
 from batchrun.steering import Server
 
@@ -203,7 +203,7 @@ def _started(prepared: Prepared, client: Client | None, to_send: int | None) -> 
         model=plan.model or "",
         simulated=plan.simulated,
         at=loop.time(),
-        price=None if price is None else price.text,
+        price=None if price is None else price.text_of("batch" if plan.batch else STANDARD),
         to_send=to_send,
     )
 

@@ -11,15 +11,16 @@ from statistics import fmean
 from batchrun.display import counted
 from batchrun.engine.batches import Batches, Wish
 from batchrun.engine.forecast import Pace, Range, duration
+from batchrun.engine.row_files import restored
 from batchrun.engine.till import named_in, tariff_of
 from batchrun.errors import StorageError
 from batchrun.events import Emit, Notice
 from batchrun.journal import Journal, Reader
 from batchrun.models import Pending, Usage
 from batchrun.plan import Plan
+from batchrun.plan.reducing import Reduction
 from batchrun.pricing import usd
 from batchrun.prompts import Renderer
-from batchrun.rows import restore
 
 CANCELLING = 600.0
 """Seconds that a provider takes at most to end a batch: OpenAI's API reference, batches, cancel."""
@@ -99,11 +100,12 @@ class Finishing:
         """What pending rows cost at the live price: by the mean of those that were answered, and at most."""
         plan, totals = replace(self._plan, batch=False), self._journal.totals
         tariff, after, rows, most, about = tariff_of(plan), 0, 0, 0, 0.0
-        priced = True
+        priced, reduction = True, Reduction(plan)
         while page := self._journal.pending(after, until=self._plan.limit):
             after = page[-1].position
             for row in self._chosen(page):
-                request = self._renderer.render(restore(row.line, row.key, row.text))
+                found = reduction.filled(restored(row, self._journal.path.parent), row.parts)
+                request = self._renderer.render(found)
                 price, limit = tariff.of(named_in(request.body).model), request.output_limit
                 rows += 1
                 priced = priced and price is not None

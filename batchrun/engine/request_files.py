@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from batchrun import media
-from batchrun.engine.chunks import SHARE, has_room
+from batchrun.engine.chunks import Size, Tokens
 from batchrun.engine.digests import Digests
 from batchrun.engine.files_out import replaced, storing
 from batchrun.engine.row_files import restored
@@ -18,6 +19,7 @@ from batchrun.lanes.shapes import SHAPES, vendor, wire_id
 from batchrun.models import Pending, Request
 from batchrun.plan import Plan, plan_from_json
 from batchrun.plan.blanks import copied
+from batchrun.plan.reducing import Reduction
 from batchrun.plan.rendering import prompt_of, spelling_of
 from batchrun.prompts import request_digest
 from batchrun.registry import RunFile
@@ -52,16 +54,27 @@ def write_requests(run: RunFile, folder: Path) -> list[Written]:
 def _pending(plan: Plan, reader: Reader) -> Iterator[tuple[Pending, Request]]:
     """Rows that are to be sent, with their requests: of equal ones the first, where they are sent once."""
     renderer, blanks, met = renderer_of(plan, prompt_of(plan)), copied(plan), Digests()
+    reduction = Reduction(plan)
     after = 0
     while page := reader.pending(after):
         for row in page:
-            found = restored(row, reader.path.parent)
+            found = reduction.filled(restored(row, reader.path.parent), row.parts)
             if blanks.is_blank(found.fields):
                 continue
             request = renderer.render(found)
             if not (plan.dedupe and met.add(int(request_digest(request)[:16], 16))):
                 yield row, request
         after = page[-1].position
+
+
+@dataclass(slots=True)
+class _Open:
+    """A file that is not whole yet; `stack` ends it."""
+
+    path: Path
+    stack: ExitStack
+    stream: BinaryIO
+    size: Size = field(default_factory=Size)
 
 
 class _Files:
@@ -74,8 +87,7 @@ class _Files:
         self._spelling = spelling_of(plan, prompt_of(plan))
         self._run = run
         self._folder = folder
-        self._open: dict[tuple[str, str], tuple[Path, BinaryIO, ExitStack, list[int]]] = {}
-        self._count = 0
+        self._open: dict[tuple[str, str], _Open] = {}
         self.written: list[Written] = []
 
     def add(self, row: Pending, request: Request) -> None:
@@ -88,27 +100,21 @@ class _Files:
                 raise RefusedError(f"line {row.line}: {error}", "put the file back as it was") from None
         line = self._shape.line(wire_id(self._run, row.seq, row.history.number + 1), request)
         key = str(request.endpoint), named_in(request.body).model or ""
+        tokens = Tokens().of(len(request.body))
         found = self._open.get(key)
-        if found is not None and not self._has_room(found[3], len(line)):
+        if found is not None and not found.size.has_room(self._vendor, len(line), tokens):
             self._finish(key)
             found = None
         if found is None:
-            self._count += 1
-            path, stack = self._folder / f"{self._run}-{self._count:03}.jsonl", ExitStack()
-            found = self._open[key] = path, stack.enter_context(replaced(path)), stack, [0, 0]
-        _, stream, _, counts = found
-        stream.write(line)
-        counts[0] += 1
-        counts[1] += len(line)
-
-    def _has_room(self, counts: list[int], more: int) -> bool:
-        rows, size = counts
-        return rows < int(self._vendor.lines * SHARE) and has_room(self._vendor, size + more)
+            path, stack = self._folder / f"{self._run}-{len(self._open) + len(self.written) + 1:03}.jsonl", ExitStack()
+            found = self._open[key] = _Open(path, stack, stack.enter_context(replaced(path)))
+        found.stream.write(line)
+        found.size.add(len(line), tokens)
 
     def _finish(self, key: tuple[str, str]) -> None:
-        path, _, stack, (rows, size) = self._open.pop(key)
-        stack.close()
-        self.written.append(Written(path, rows, size))
+        found = self._open.pop(key)
+        found.stack.close()
+        self.written.append(Written(found.path, found.size.rows, found.size.bytes))
 
     def close(self) -> None:
         for key in list(self._open):

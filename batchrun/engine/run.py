@@ -191,7 +191,7 @@ class Run:
                     await finishing.tell_price()
                     self._window.restart()
                     continue
-                await batches.close_chunk()
+                await batches.close_chunks()
                 if detaches and not batches.ends_early:
                     await batches.quiet()
                     settled = False

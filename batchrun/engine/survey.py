@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchrun import registry
+from batchrun.engine.chunks import Size
 from batchrun.engine.digests import Digests
 from batchrun.engine.export import reserved
 from batchrun.engine.forecast import (
@@ -33,6 +34,7 @@ from batchrun.engine.tiers import tiers_of
 from batchrun.engine.till import named_in, tariff_of
 from batchrun.events import Emit, IntakeProgress
 from batchrun.journal import Reader
+from batchrun.lanes.shapes import vendor
 from batchrun.models import Kind, Request, Row
 from batchrun.plan import Plan
 from batchrun.plan.blanks import blanks_of, copied
@@ -45,6 +47,8 @@ from batchrun.prompts import Renderer, RenderError, request_digest
 from batchrun.registry import STREAM, RunFile
 from batchrun.rows import restore
 
+_NAMES = 110
+"""Bytes of a line beside its body: custom_id, method and url."""
 NAMED = 5
 """Lines that are too long which are named."""
 
@@ -64,7 +68,7 @@ class Survey:
     `reused` of them are answered by replies of the run `reuse`. `twins` are the lengths of those that are equal to an
     earlier one; with `--dedupe` they are not sent. `ceiling` is what all cost at most and `floor` their prompts alone,
     in picodollars, None where a price or a limit of output tokens is not known. `too_long` requests do not fit into the
-    context window with the output that they ask for; `lines` names some.
+    context window with the output that they ask for; `lines` names some. `batches` are those that they go in, with `--batch`.
     """
 
     plan: Plan
@@ -83,6 +87,7 @@ class Survey:
     too_long: int = 0
     lines: list[int] = field(default_factory=list[int])
     examples: list[Example] = field(default_factory=list[Example])
+    batches: int = 0
     run: RunFile | None = None
     reuse: RunFile | None = None
     reused: int = 0
@@ -174,6 +179,10 @@ class _Counted:
         self._model: str | None = None
         self._tier: str | None = None
         self._tiers = tuple(tier.priced or STANDARD for tier in tiers_of(plan).values())
+        if plan.batch:
+            self._tiers = ("batch",)
+        self._vendor = vendor(plan.dialect, plan.batches)
+        self._chunks: dict[tuple[str, str | None], Size] = {}
         self._met, self._settled, self._offered = Digests(), Digests(), Digests()
         if run is not None:
             with Reader.open(run.path) as reader:
@@ -207,6 +216,19 @@ class _Counted:
         found.lengths.add(len(request.body))
         self._show(line, request)
         self._price(line, request)
+        if found.plan.batch:
+            self._into_batch(request)
+
+    def _into_batch(self, request: Request) -> None:
+        """Count the batches that are filled as the run fills them; their lines have names beside the body."""
+        found, key = self.survey, (str(request.endpoint), self._model)
+        size, tokens = len(request.body) + _NAMES, len(request.body) / BYTES_PER_TOKEN
+        chunk = self._chunks.get(key)
+        is_first = chunk is not None and found.batches == 1 and chunk.rows >= found.plan.batch_first
+        if chunk is None or is_first or not chunk.has_room(self._vendor, size, tokens):
+            chunk = self._chunks[key] = Size()
+            found.batches += 1
+        chunk.add(size, tokens)
 
     def _show(self, line: int, request: Request) -> None:
         """The first, the longest and the last request are examples."""

@@ -72,7 +72,14 @@ class Tickets:
         batch = self._executor.batch_of(ticket)
         done, failed = (0, 0) if batch is None else (batch.done, batch.failed)
         shown = ticket.chunk, ticket.state, ticket.rows, ticket.remote, ticket.status, done, failed
-        times = ticket.expires, ticket.next, ticket.note, self._journal.totals.in_batches, self._loop.time()
+        times = (
+            ticket.asked,
+            ticket.expires,
+            ticket.next,
+            ticket.note,
+            self._journal.totals.in_batches,
+            self._loop.time(),
+        )
         self._emit(BatchChanged(*shown, *times))
         self.wake()
 

@@ -58,11 +58,15 @@ def caps_of(plan: Plan) -> Caps:
 
 def tariff_of(plan: Plan) -> Tariff:
     """The prices that hold for the plan's requests."""
-    names = [name for name in Terms._fields if name not in ("tier_factors", "usual_batch_factor")]
+    of_vendor = ("tier_factors", "usual_batch_factor", "cached_in_batches")
+    names = [name for name in Terms._fields if name not in of_vendor]
     stated = {name: getattr(plan, name) for name in names}
     factors = tuple(plan.tier_factors.items())
-    usual = vendor(plan.dialect, plan.batches).factor if plan.batch else None
-    return _tariff(plan.base_url, Terms(**stated, tier_factors=factors, usual_batch_factor=usual))
+    found = vendor(plan.dialect, plan.batches)
+    terms = Terms(**stated, tier_factors=factors)
+    if plan.batch:
+        terms = terms._replace(usual_batch_factor=found.factor, cached_in_batches=found.cached)
+    return _tariff(plan.base_url, terms)
 
 
 _tariff = cache(Tariff)

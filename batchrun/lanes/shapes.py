@@ -46,6 +46,7 @@ class Vendor:
     tokens: int | None = None
     purpose: str = "batch"
     ready: bool = False
+    cached: bool = True
 
 
 def vendor(dialect: str, own: Mapping[str, Any] | None = None) -> Vendor:
@@ -60,14 +61,14 @@ def vendor(dialect: str, own: Mapping[str, Any] | None = None) -> Vendor:
 def check_vendor(own: Mapping[str, Any]) -> None:
     """Raises ValueError for what a user's file may not say of a vendor's batches."""
     kinds: dict[str, tuple[type, ...]] = {"shape": (str,), "window": (str,), "purpose": (str,), "endpoints": (list,)}
-    kinds |= {"metadata": (bool,), "ready": (bool,), "factor": (int, float)}
+    kinds |= {"metadata": (bool,), "ready": (bool,), "cached": (bool,), "factor": (int, float)}
     kinds |= dict.fromkeys(("lines", "bytes", "tokens", "days"), (int,))
     for name, value in own.items():
         if name not in kinds:
             raise ValueError(f"unknown key {name}; one of {', '.join(sorted(kinds))}")
         if not isinstance(value, kinds[name]) or (bool not in kinds[name] and isinstance(value, bool)):
             raise ValueError(f"{name} must be {' or '.join(kind.__name__ for kind in kinds[name])}")
-        if isinstance(value, int | float) and value < (0 if name in ("metadata", "ready", "factor") else 1):
+        if isinstance(value, int | float) and value < (0 if bool in kinds[name] or name == "factor" else 1):
             raise ValueError(f"{name} must not be {value}")
     if own.get("shape", "openai") not in ("openai", "mistral", "anthropic"):
         raise ValueError("shape must be openai, mistral or anthropic")

@@ -61,6 +61,11 @@ def main_of(ticket: Ticket) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def tokens_of(ticket: Ticket) -> int:
+    """About how many input tokens its requests have; an earlier version has not written that down."""
+    return int(json_object(json.loads(ticket.detail)).get("tokens") or ticket.bytes / 4)
+
+
 def is_asked_to_end(ticket: Ticket) -> bool:
     """Whether the provider was asked to end its batch, and has answered."""
     return bool(json_object(json.loads(ticket.detail)).get("asked_to_end"))

@@ -4,13 +4,15 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchrun.display import counted, printable
 from batchrun.errors import ExitCode, RefusedError
 from batchrun.journal import Reader
+from batchrun.lanes.shapes import SHAPES, OpenAIShape, vendor
 from batchrun.models import Ticket
+from batchrun.plan import plan_from_json
 from batchrun.pricing import usd
 from batchrun.registry import RunFile
 from batchrun.report import words
@@ -20,12 +22,20 @@ if TYPE_CHECKING:
     from batchrun.plan.resolve import Access
     from batchrun.plan.sources import Gathered
 
-_COLUMNS = ("chunk", "rows", "state", "status", "counts", "age", "expires", "worst cost", "next look", "batch")
+_COLUMNS = ("chunk", "rows", "state", "status", "counts", "since", "expires", "worst cost", "next look", "batch")
 
 
-def batch_values(ticket: Ticket, worst: int | None) -> dict[str, Any]:
-    """One batch as JSON values; `worst` is what its open rows may cost, in picodollars."""
-    counts = json.loads(ticket.detail).get("object", {}).get("request_counts")
+def batches(reader: Reader, plan: "Plan") -> list[dict[str, Any]]:
+    """The batches of a run as JSON values, in order; `worst_cost` is what open rows may cost."""
+    found = vendor(plan.dialect, plan.batches)
+    shape = SHAPES[found.shape](found)
+    return [_values(ticket, reader.worst_of(ticket.id), shape) for ticket in reader.tickets]
+
+
+def _values(ticket: Ticket, worst: int | None, shape: OpenAIShape) -> dict[str, Any]:
+    seen = json.loads(ticket.detail).get("object")
+    batch = shape.batch(seen) if seen else None
+    counts = None if batch is None else {"total": batch.total, "completed": batch.done, "failed": batch.failed}
     return {
         "chunk": ticket.chunk,
         "rows": ticket.rows,
@@ -47,11 +57,20 @@ def batch_values(ticket: Ticket, worst: int | None) -> dict[str, Any]:
     }
 
 
+def lines(found: Sequence[dict[str, Any]], now: float) -> list[str]:
+    """The batches as a table with a line of columns, and what is to be said of some; nothing where there are none."""
+    if not found:
+        return []
+    table = [_COLUMNS, *(_cells(values, now) for values in found)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    told = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
+    return told + [f"chunk {each['chunk']}: {printable(each['note'], 300)}" for each in found if each["note"]]
+
+
 def table(run: RunFile, *, as_json: bool) -> None:
     """The batches of a run, in order."""
     with Reader.open(run.path) as reader:
-        found = [batch_values(ticket, reader.worst_of(ticket.id)) for ticket in reader.tickets]
-        totals = reader.totals
+        found, totals = batches(reader, plan_from_json(reader.meta.plan)), reader.totals
     if as_json:
         for values in found:
             print(json.dumps(values))
@@ -59,13 +78,8 @@ def table(run: RunFile, *, as_json: bool) -> None:
     if not found:
         print("no batches in this run", file=sys.stderr)
         return
-    lines = [_COLUMNS, *(_cells(values, time.time()) for values in found)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    for values in found:
-        if values["note"]:
-            print(f"chunk {values['chunk']}: {printable(values['note'], 300)}")
+    for line in lines(found, time.time()):
+        print(line)
     print(words.account(totals))
 
 
@@ -76,7 +90,7 @@ def _cells(values: dict[str, Any], now: float) -> tuple[str, ...]:
     def span(at: float | None, sign: int) -> str:
         return "" if at is None else words.duration(max(0.0, sign * (at - now)))
 
-    worst = values["worst_cost"]
+    worst, ended = values["worst_cost"], values["state"] in ("settled", "forgotten")
     return (
         str(values["chunk"]),
         f"{values['rows']:,}",
@@ -84,7 +98,7 @@ def _cells(values: dict[str, Any], now: float) -> tuple[str, ...]:
         printable(values["status"] or "", 20),
         printable(", ".join(parts), 60),
         span(values["asked"], -1),
-        span(values["expires"], 1),
+        "" if ended else span(values["expires"], 1),
         f"${worst:,.4f}" if worst else "",
         span(values["next_look"], 1),
         printable(values["batch"] or "", 60),

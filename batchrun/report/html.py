@@ -114,7 +114,7 @@ class Share(NamedTuple):
 
 def _shares(values: dict[str, Any]) -> list[Share]:
     """The account as a bar."""
-    counted = [(name, int(values[name])) for name in ("done", "failed", "skipped", "unknown", "pending")]
+    counted = [(name, int(values[name])) for name in ("done", "failed", "skipped", "unknown", "in_batches", "pending")]
     unit, x, found = WIDTH / max(1, sum(rows for _, rows in counted)), 0.0, list[Share]()
     for name, rows in counted:
         found += [Share(name, rows, round(x, 2), round(unit * rows, 2))] if rows else []

@@ -10,7 +10,9 @@ from batchrun.engine.outlook import Foretold, Outlook
 from batchrun.engine.reuse import taken_over
 from batchrun.engine.savings import Saving, saving_of
 from batchrun.engine.survey import Survey
-from batchrun.pricing import usd
+from batchrun.lanes.shapes import Vendor, vendor
+from batchrun.plan import Plan
+from batchrun.pricing import STANDARD, usd
 from batchrun.report import words
 
 _SHOWN = 4000
@@ -52,7 +54,8 @@ def values(found: Outlook) -> dict[str, Any]:
         "cost_of_prompts": None if survey.floor is None else usd(int(survey.floor)),
         "cost_at_most": None if survey.ceiling is None else usd(int(survey.ceiling)),
         "cache": _cache_values(saving_of(survey.plan, survey.price, expected.requests)),
-        "price": None if survey.price is None else survey.price.text,
+        "price": _price(survey),
+        "batch": _batch_values(survey),
         "unpriced": sorted(survey.unpriced),
         "seconds": None if expected.time is None else _range(expected.time.seconds),
         "binding": None if expected.time is None else expected.time.binding,
@@ -123,6 +126,8 @@ def lines(found: Outlook) -> Iterable[str]:
     yield f"cost      {_cost(found)}"
     if said := _cache(saving_of(survey.plan, survey.price, expected.requests)):
         yield f"cache     {said}"
+    if survey.plan.batch:
+        yield f"batches   {_batches(survey)}"
     yield f"time      {_time(found)}"
     if survey.too_long:
         named = ", ".join(map(str, survey.lines))
@@ -168,7 +173,7 @@ def _cost(found: Outlook) -> str:
         return f"about {middle} ({low} to {high}){before}"
     at_least = "" if survey.floor is None else f"about {words.money(int(survey.floor))} for the prompts"
     at_most = "" if survey.ceiling is None else f", at most {words.money(survey_ceiling(survey))} with the replies"
-    priced = "" if survey.price is None else f"; {survey.price.text}"
+    priced = "" if survey.price is None else f"; {_price(survey)}"
     return f"{at_least}{at_most}{priced}"
 
 
@@ -186,6 +191,39 @@ def _cache(saving: Saving | None) -> str:
     return f"{part} {how}, which {does} about {words.money(abs(saving.saved))}"
 
 
+def _price(survey: Survey) -> str | None:
+    return None if survey.price is None else survey.price.text_of("batch" if survey.plan.batch else STANDARD)
+
+
+def vendor_of(plan: Plan) -> Vendor:
+    """What the provider's Batch API takes."""
+    return vendor(plan.dialect, plan.batches)
+
+
+def _batch_values(survey: Survey) -> dict[str, Any] | None:
+    """How the rows go by batches; None where they do not."""
+    if not survey.plan.batch:
+        return None
+    found = vendor_of(survey.plan)
+    most = {
+        "lines": found.lines,
+        "bytes": found.bytes,
+        "tokens": found.tokens,
+        "window": found.window,
+        "days": found.days,
+    }
+    return {"batches": survey.batches, **most}
+
+
+def _batches(survey: Survey) -> str:
+    """How the rows go by batches, for people."""
+    found, first = vendor_of(survey.plan), survey.plan.batch_first
+    tokens = "" if found.tokens is None else f", {found.tokens:,} tokens"
+    split = f"; the first has {first:,} rows" if survey.batches > 1 and found.shape != "anthropic" else ""
+    limits = f"at most {found.lines:,} rows, {found.bytes / 1e6:,.0f} MB{tokens} each"
+    return f"about {survey.batches:,}, {limits}{split}; each within {found.window}, results kept {found.days} days"
+
+
 def survey_ceiling(survey: Survey) -> int:
     """The most that the requests can cost, in picodollars."""
     return int(survey.ceiling or 0)
@@ -195,6 +233,8 @@ def _time(found: Outlook) -> str:
     time, pace = found.forecast.time, found.pace
     if not found.forecast.requests:
         return "none: nothing is left to send"
+    if found.survey.plan.batch:
+        return f"the provider's own, up to {vendor_of(found.survey.plan).window} a batch; --finish-by ends them sooner"
     if time is None:
         return "not known: no limit is set, and no reply was measured; --pilot 50 measures it"
     low, expected, high = (words.duration(seconds) for seconds in time.seconds)

@@ -17,7 +17,7 @@ from batchrun.models import State
 from batchrun.plan import plan_from_json
 from batchrun.pricing import usd
 from batchrun.registry import RunFile, Summary
-from batchrun.report import words
+from batchrun.report import batch_pages, words
 from batchrun.report.values import plain
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def summary_values(found: Summary) -> dict[str, Any]:
 def _run_line(found: Summary) -> str:
     totals = found.totals
     failed = f", {totals.failed:,} failed" if totals.failed else ""
+    failed += f", {totals.in_batches:,} in batches" if totals.in_batches else ""
     mark = " [simulated]" if found.run.meta.simulated else ""
     target = "stdout" if found.run.output is None else printable(found.run.reference, 60)
     state, plan = words.state_of(found), _planned(found)
@@ -135,6 +136,7 @@ def run_values(run: RunFile) -> dict[str, Any]:
             "errors": [plain(cause) for cause in reader.errors_by_cause()],
             "slowest": [_slow_values(entry) for entry in reader.slowest(5)],
             "sessions": [plain(session) for session in reader.sessions],
+            "batches": batch_pages.batches(reader, plan),
             "history": history([(sample.at, json.loads(sample.state)) for sample in reader.samples()]),
             "kind": plan.kind.value,
         }
@@ -175,6 +177,7 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     if said := words.savings(totals):
         yield f"saved    {said}"
     yield from _session_lines(values["sessions"], running=values["state"] == "running")
+    yield from _section("batches", batch_pages.lines(values["batches"], time.time()))
     yield from _section("errors by cause", [words.cause(cause) for cause in causes])
     yield from _section("slowest rows", [_slow_line(entry) for entry in values["slowest"]])
     yield from _section("history", [_history_line(point) for point in values["history"]])
