@@ -24,13 +24,15 @@ class State(StrEnum):
 
 
 class Flag(StrEnum):
-    """What a done row's reply is, beside done. `odd`: it ended for a reason that is not known; `empty`: no answer."""
+    """What a done row's reply is, beside done. `odd`: it ended for a reason that is not known; `empty`: no answer; `numbers`: it
+    has other numbers than its source, where that is checked."""
 
     TRUNCATED = "truncated"
     REFUSED = "refused"
     FILTERED = "filtered"
     ODD = "odd"
     EMPTY = "empty"
+    NUMBERS = "numbers"
 
 
 class Endpoint(StrEnum):
@@ -390,6 +392,7 @@ class Totals:
     filtered: int = 0
     odd: int = 0
     empty: int = 0
+    numbers: int = 0
     shared: int = 0
     saved_tokens: int = 0
     saved: int = 0

@@ -88,6 +88,7 @@ class Progress:
     filtered: int = 0
     odd: int = 0
     empty: int = 0
+    numbers: int = 0
     shared: int = 0
     saved_tokens: int = 0
     saved: int = 0

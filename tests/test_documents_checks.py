@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrun.documents import LANGUAGE, is_told
 from batchrun.documents.checks import CHECKS, failed, maximum
 
 FINE = [
@@ -88,3 +89,38 @@ def test_the_first_check_that_fails_is_named():
     assert failed([], "%s", "") is None
     assert maximum(3, "abc") is None
     assert maximum(3, "abcd") == "it has 4 characters, and at most 3 are allowed"
+
+
+IN_ENGLISH = "The quick brown fox jumps over the lazy dog while the whole village is looking at it."
+IN_GERMAN = "Der schnelle braune Fuchs springt über den faulen Hund, während das ganze Dorf zusieht."
+IN_POLISH = "Szybki brązowy lis przeskakuje nad leniwym psem, a cała wieś się temu przygląda."
+IN_JAPANESE = "素早い茶色の狐がのろまな犬を飛び越える間、村中の人々がそれを見ていました。"
+
+
+@pytest.mark.parametrize(
+    ("code", "target", "said"),
+    [
+        ("de", IN_GERMAN, None),
+        ("pl", IN_POLISH, None),
+        ("ja", IN_JAPANESE, None),
+        ("de_AT", IN_GERMAN, None),
+        ("de", IN_ENGLISH, "it is in the language en, not in de"),
+        ("pl", IN_GERMAN, "it is in the language de, not in pl"),
+        ("de", IN_JAPANESE, "it is in the language ja, not in de"),
+        ("de", "The quick brown fox", None),  # too short
+        ("de", "https://example.com/the/quick/brown/fox/jumps/over/the/lazy/dog/and/more", None),
+        ("de", "<the-quick-brown-fox-jumps-over-the-lazy-dog-and-more/> {the_quick_brown_fox_jumps}", None),
+        (None, IN_ENGLISH, None),
+    ],
+)
+def test_a_text_in_another_language_is_named_where_it_is_long_enough(code: str | None, target: str, said: str | None):
+    found = failed([LANGUAGE], "", target, code)
+    assert found == (None if said is None else (LANGUAGE, said))
+
+
+def test_languages_that_are_mistaken_for_one_another_pass():
+    norwegian = "Den raske brune reven hopper over den late hunden mens hele landsbyen ser på det."
+    assert failed([LANGUAGE], "", norwegian, "nb") is None
+    assert failed([LANGUAGE], "", norwegian, "da") is None
+    assert is_told("pt-BR")
+    assert not is_told("kw")

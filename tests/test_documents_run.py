@@ -18,6 +18,7 @@ from test_documents_subtitles import SRT, VTT
 from test_documents_xml import ANDROID, RESX, TMX, TS, XLIFF2, XLIFF12
 from translator import Translator, batchrun, shout, translator
 
+from batchrun.journal import Reader
 from batchrun.tui.draft import Draft, read_head
 
 FILES = {
@@ -157,17 +158,51 @@ def test_a_text_that_would_damage_the_document_is_not_spliced():
 def test_checks_by_name_hold_for_plain_rows_too():
     Path("a.jsonl").write_text('{"text": "12 rows"}\n{"text": "13 rows"}\n', encoding="utf-8")
     with translator(lambda text: text.upper().replace("13", "14")) as provider:
-        assert translate(provider, "a.jsonl", "b.jsonl", "--check", "numbers", "--schema-retries", "0") == 3
+        assert (
+            translate(
+                provider, "a.jsonl", "b.jsonl", "--check", "numbers", "--fail-on", "numbers", "--schema-retries", "0"
+            )
+            == 3
+        )
     assert json.loads(Path("b.jsonl").read_text(encoding="utf-8"))["output"] == "12 ROWS"
     reason = json.loads(Path("b.errors.jsonl").read_text(encoding="utf-8"))["_batchrun"]
     assert reason["cause"] == "fails the check numbers"
+
+
+def test_other_numbers_are_a_flag_of_a_done_row_and_not_asked_again(capsys: pytest.CaptureFixture[str]):
+    Path("a.jsonl").write_text('{"text": "12 rows"}\n{"text": "13 rows"}\n', encoding="utf-8")
+    with translator(lambda text: text.upper().replace("13", "14")) as provider:
+        assert translate(provider, "a.jsonl", "b.jsonl", "--check", "numbers") == 0
+        assert len(provider.calls) == 2
+    outputs = [json.loads(line)["output"] for line in Path("b.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert outputs == ["12 ROWS", "14 ROWS"]
+    assert "1 numbers" in capsys.readouterr().err
+    with Reader.open(next(Path(".batchrun").glob("*.db"))) as reader:
+        assert [sorted(record.flags) for record in reader.export_rows()] == [[], ["numbers"]]
+        assert reader.totals.numbers == 1
+        assert reader.check() == []
+
+
+def test_a_reply_in_the_wrong_language_is_asked_again_with_the_complaint(capsys: pytest.CaptureFixture[str]):
+    english = "The quick brown fox jumps over the lazy dog while the whole village is looking at it."
+    german = "Der schnelle braune Fuchs springt über den faulen Hund, während das ganze Dorf zusieht."
+    Path("a.jsonl").write_text(json.dumps({"text": english}), encoding="utf-8")
+    replies = iter([english, german])
+    with translator(lambda _: next(replies)) as provider:
+        url = ("--base-url", provider.base_url, "-m", "m", "-o", "b.jsonl", "-p", "translate", "--check", "language")
+        assert batchrun("run", "-i", "a.jsonl", *url, "--set", "language=Klingon") == 2
+        assert "the check language does not know which one is wanted" in capsys.readouterr().err
+        assert not provider.calls
+        assert batchrun("run", "-i", "a.jsonl", *url, "--set", "language=German", "-q") == 0
+        assert "it is in the language en, not in de" in json.dumps(provider.bodies[1])
+    assert json.loads(Path("b.jsonl").read_text(encoding="utf-8"))["output"] == german
 
 
 def test_a_prompt_can_name_its_checks(capsys: pytest.CaptureFixture[str]):
     Path("a.jsonl").write_text('{"text": "13 rows"}\n', encoding="utf-8")
     Path("p.prompty").write_text("---\nname: p\nchecks: [numbers]\n---\n{{ text }}", encoding="utf-8")
     with translator(lambda text: text.replace("13", "14")) as provider:
-        url = ("--base-url", provider.base_url, "-m", "m", "-q", "--schema-retries", "0")
+        url = ("--base-url", provider.base_url, "-m", "m", "-q", "--schema-retries", "0", "--fail-on", "numbers")
         assert batchrun("run", "-i", "a.jsonl", "-p", "p.prompty", "-o", "b.jsonl", *url) == 3
         assert "fails the check numbers" in capsys.readouterr().err
         Path("p.prompty").write_text("---\nname: p\nchecks: numbers, names\n---\n{{ text }}", encoding="utf-8")

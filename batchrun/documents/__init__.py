@@ -7,15 +7,16 @@ nothing of rows, prompts or the journal.
     detect, refusal   which format a file is; why a structured file is not read
     Document          bytes of one format: its segments under lasting names, and the bytes with some of them replaced
     code_of           the code of a language given by name
-    CHECKS, failed    checks of a translation against its source
+    NAMES, failed     checks of a translation against its source
     split             a long text in pieces that joined are the text again
     misfit            why a text would damage a document in the place of a segment
 """
 
-from batchrun.documents.checks import CHECKS, failed, maximum
+from batchrun.documents.checks import CHECKS, LANGUAGE, NAMES, failed, maximum
 from batchrun.documents.detection import Refusal, detect, refusal, suffix_of
 from batchrun.documents.document import FORMATS, Document, Entry, unwritable
 from batchrun.documents.fit import misfit
+from batchrun.documents.identification import is_installed, is_told
 from batchrun.documents.plurals import code_of
 from batchrun.documents.segment import DocumentError, Existing, Kind, Plural, Segment, Status, Value
 from batchrun.documents.splitting import Piece, split
@@ -23,6 +24,8 @@ from batchrun.documents.splitting import Piece, split
 __all__ = [
     "CHECKS",
     "FORMATS",
+    "LANGUAGE",
+    "NAMES",
     "Document",
     "DocumentError",
     "Entry",
@@ -37,6 +40,8 @@ __all__ = [
     "code_of",
     "detect",
     "failed",
+    "is_installed",
+    "is_told",
     "maximum",
     "misfit",
     "refusal",

@@ -9,6 +9,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
+from batchrun.documents.identification import other_language
+
 Check = Callable[[str, str], str | None]
 
 _PLACEHOLDER = re.compile(
@@ -107,7 +109,17 @@ CHECKS: Mapping[str, Check] = {
     "not-copied": not_copied,
     "length-ratio": length_ratio,
 }
-"""The checks by their public names."""
+LANGUAGE = "language"
+NAMES = (*CHECKS, LANGUAGE)
+"""The public names of all checks; `language` needs one to compare with."""
+
+
+def in_language(code: str | None, target: str) -> str | None:
+    """A text that is not surely in another language, where it has enough letters beside placeholders and tags."""
+    found = (
+        None if code is None else other_language(_ENTITY.sub(" ", _TAG.sub(" ", _PLACEHOLDER.sub(" ", target))), code)
+    )
+    return None if found is None else f"it is in the language {found}, not in {code}"
 
 
 def maximum(most: int, target: str) -> str | None:
@@ -115,10 +127,11 @@ def maximum(most: int, target: str) -> str | None:
     return None if len(target) <= most else f"it has {len(target)} characters, and at most {most} are allowed"
 
 
-def failed(names: Iterable[str], source: str, target: str) -> tuple[str, str] | None:
-    """The first of these checks that a target fails, and its complaint."""
+def failed(names: Iterable[str], source: str, target: str, language: str | None = None) -> tuple[str, str] | None:
+    """The first of these checks that a target fails, and its complaint; `language` is the code of the one it is to be in."""
     for name in names:
-        if (complaint := CHECKS[name](source, target)) is not None:
+        complaint = in_language(language, target) if name == LANGUAGE else CHECKS[name](source, target)
+        if complaint is not None:
             return name, complaint
     return None
 

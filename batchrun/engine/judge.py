@@ -73,7 +73,9 @@ def judge_body(
         return Judged(answer, None, reply.usage, hints, None)
     if not reply.flags:  # nearly every reply
         complaint, check, value = _check(reply, checker)
-        return Judged(Answer(200, complaint=complaint, check=check, left=left), reply, reply.usage, hints, value)
+        flags = frozenset[Flag]() if checker is None or complaint is not None else checker.flags
+        said = Answer(200, complaint=complaint, check=check, flags=flags, left=left)
+        return Judged(said, reply, reply.usage, hints, value)
     empty = Flag.EMPTY in reply.flags
     complaint, check, value = (_paid(reply), None, None) if empty else _check(reply, checker)
     checked, limited = checker is not None, bool(request.output_limit)

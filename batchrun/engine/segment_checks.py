@@ -9,13 +9,15 @@ import orjson
 from batchrun import documents, prompts, replies
 from batchrun.documents import Kind
 from batchrun.errors import RefusedError
-from batchrun.models import Pending
+from batchrun.models import Flag, Pending
 from batchrun.plan import Plan
 from batchrun.plan.patterns import is_document
 from batchrun.plan.settings import NO_CHECK
 from batchrun.replies import Checker, Complaint
 
 _DEFAULT = ("not-empty", "placeholders", "markup", "blanks")
+NUMBERS = Flag.NUMBERS
+"""The check that notes a flag, unless `--fail-on` names it: a translation may spell numbers in words."""
 FIT = "fit"
 """The name under which it is said that a text would damage the document around it."""
 
@@ -27,8 +29,11 @@ class RowChecks:
         self._document = is_document(plan.input_format)
         self._schema = schema
         self._field = plan.output_fields[0] if len(plan.output_fields) == 1 else plan.output_column
-        self._names = named(plan)
+        self._flags = {NUMBERS} - plan.fail_on
+        self._names = tuple(name for name in named(plan) if name not in self._flags)
+        self._noted = tuple(name for name in named(plan) if name in self._flags)
         self._column = plan.columns.get("text", "text")
+        self._language = plan.target_language
 
     def of(self, row: Pending) -> "SegmentChecker":
         """The checker of one row."""
@@ -59,6 +64,20 @@ class RowChecks:
                 return complaint
         return value
 
+    def flags(self, fields: Mapping[str, Any], value: Any) -> frozenset[Flag]:
+        """What checks that are no failures find in a reply that fits."""
+        if not self._noted:
+            return frozenset()
+        plural = self._document and bool(fields.get("forms"))
+        sources = list(cast("dict[str, str]", fields["plural"]).values()) if plural else [fields.get(self._column)]
+        known = [source for source in sources if isinstance(source, str)]
+        found = (
+            all(documents.failed([name], source, text) for source in known)
+            for name in self._noted
+            for text in self._texts(value, plural=plural)
+        )
+        return frozenset({NUMBERS}) if known and any(found) else frozenset()
+
     def _texts(self, value: Any, *, plural: bool) -> list[str]:
         if plural:
             return list(cast("dict[str, str]", value).values())
@@ -71,7 +90,7 @@ class RowChecks:
         names = self._names
         if fields.get("kind") == Kind.CUE and self._document and names:
             names = (*names, "lines")
-        found = [documents.failed(names, source, target) for source in sources]
+        found = [documents.failed(names, source, target, self._language) for source in sources]
         if all(found) and found[0] is not None:
             name, message = found[-1] or found[0]
             return Complaint(message, name)
@@ -90,10 +109,14 @@ class SegmentChecker:
     def __init__(self, checks: RowChecks, fields: Mapping[str, Any]) -> None:
         self._checks = checks
         self._fields = fields
+        self.flags: frozenset[Flag] = frozenset()
 
     def check(self, text: str) -> Any | Complaint:
         """The value of the reply, or a Complaint."""
-        return self._checks.judge(self._fields, text)
+        value = self._checks.judge(self._fields, text)
+        if not isinstance(value, Complaint):
+            self.flags = self._checks.flags(self._fields, value)
+        return value
 
 
 def row_checks(plan: Plan, schema: Checker | None) -> "RowChecks | Checker | None":
@@ -109,7 +132,19 @@ def named(plan: Plan) -> tuple[str, ...]:
 
 
 def check_named(plan: Plan, columns: Sequence[str]) -> None:
-    """Raises RefusedError where rows have no text to check replies against."""
+    """Raises RefusedError where rows have no text to check replies against, or no language is known to compare with."""
+    if documents.LANGUAGE in plan.check:
+        if plan.target_language is None or not documents.is_told(plan.target_language):
+            which = "which one is wanted" if plan.target_language is None else f"texts in {plan.target_language}"
+            raise RefusedError(
+                f"the check language does not know {which}",
+                "name another one by its code, such as --target-language de, or leave this check out",
+            )
+        if not documents.is_installed():
+            raise RefusedError(
+                'the check language needs cld3-py (the extra "documents"), which is not installed',
+                "pip install cld3-py; with uv tool, install batchrun again with --with cld3-py",
+            )
     column = plan.columns.get("text", "text")
     if plan.check and not is_document(plan.input_format) and column not in columns:
         raise RefusedError(

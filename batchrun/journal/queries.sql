@@ -712,6 +712,7 @@ SELECT count(*) AS rows,
        total(state = 'done' AND flags LIKE '%filtered%') AS filtered,
        total(state = 'done' AND flags LIKE '%odd%') AS odd,
        total(state = 'done' AND flags LIKE '%empty%') AS empty,
+       total(state = 'done' AND flags LIKE '%numbers%') AS numbers,
        total(state = 'done' AND twin IS NOT NULL) AS shared,
        total(iif(state = 'done' AND twin IS NOT NULL, ifnull(input_tokens, 0) + ifnull(output_tokens, 0), 0)) AS saved_tokens,
        total(iif(state = 'done', saved, 0)) AS saved

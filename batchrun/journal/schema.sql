@@ -80,7 +80,7 @@ CREATE TABLE outcomes (                 -- how rows ended; a row without one is 
     final           INTEGER NOT NULL,               -- 0: failed for now, going on sends it again
     cause           TEXT,
     message         TEXT,
-    flags           TEXT,                           -- of truncated, refused, filtered, odd (ended for a reason that is not known), empty (no answer); with commas
+    flags           TEXT,                           -- of truncated, refused, filtered, odd (ended for a reason that is not known), empty (no answer), numbers (others than its source); with commas
     attempts        INTEGER NOT NULL,               -- the number of the attempt it rests on, its own or that of its twin
     value           TEXT,                           -- JSON of the output where it is not simply what the reply says
     added           TEXT,                           -- JSON object of members that post-processing merges into the output row
@@ -151,7 +151,8 @@ CREATE TABLE totals (                   -- one line: the sums over all rows that
     cost_other      INTEGER NOT NULL DEFAULT 0,
     odd             INTEGER NOT NULL DEFAULT 0,     -- part of done
     empty           INTEGER NOT NULL DEFAULT 0,  -- part of done
-    in_batches      INTEGER NOT NULL DEFAULT 0      -- without an outcome, in a batch of the provider that has not been taken in
+    in_batches      INTEGER NOT NULL DEFAULT 0,     -- without an outcome, in a batch of the provider that has not been taken in
+    numbers         INTEGER NOT NULL DEFAULT 0      -- part of done
 ) STRICT;
 
 CREATE TABLE samples (                  -- the state of the run every few seconds

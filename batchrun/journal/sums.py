@@ -13,7 +13,7 @@ from batchrun.models import Totals
 
 NAMES = tuple(field.name for field in fields(Totals))
 _WRITE = f"UPDATE totals SET {', '.join(f'{name} = ?' for name in NAMES)}"  # noqa: S608  the counters' own names
-_FLAGS = ("truncated", "refused", "filtered", "odd", "empty")
+_FLAGS = ("truncated", "refused", "filtered", "odd", "empty", "numbers")
 
 
 class Sums:
@@ -38,6 +38,7 @@ class Sums:
     filtered: int
     odd: int
     empty: int
+    numbers: int
     shared: int
     saved_tokens: int
     saved: int

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchrun.documents.checks import CHECKS
+from batchrun.documents.checks import NAMES
 from batchrun.errors import InputError, RefusedError
 from batchrun.models import Endpoint, Flag, Kind
 from batchrun.plan.address import check_base_url, check_secrecy, is_loopback
@@ -211,16 +211,16 @@ def _fail_on(gathered: Gathered, facts: Facts) -> frozenset[Flag]:
     chosen."""
     whole = is_document(facts.format) or gathered.settings.reduce is not None
     if whole and "fail_on" not in gathered.sources:
-        return frozenset(Flag) - {Flag.ODD}
+        return frozenset(Flag) - {Flag.ODD, Flag.NUMBERS}
     return gathered.settings.fail_on
 
 
 def _checks(settings: Settings, prompt: "Prompt | None") -> tuple[str, ...]:
     """The chosen checks, else those of the prompt. Raises RefusedError for a name in it that is none."""
     named = prompt.checks if prompt is not None else ()
-    unknown = [name for name in named if name not in (*CHECKS, NO_CHECK)]
+    unknown = [name for name in named if name not in (*NAMES, NO_CHECK)]
     if prompt is not None and unknown:
-        known = ", ".join((*CHECKS, NO_CHECK))
+        known = ", ".join((*NAMES, NO_CHECK))
         raise RefusedError(f"{prompt.path}: there is no check `{unknown[0]}`", f"take some of {known}")
     return settings.check or named
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from batchrun.documents.checks import CHECKS
+from batchrun.documents.checks import NAMES
 from batchrun.documents.plurals import code_of
 from batchrun.documents.segment import Existing
 from batchrun.models import Blank, Endpoint, Flag
@@ -105,7 +105,7 @@ def _existing(value: object) -> Existing:
 def _checks(value: object) -> tuple[str, ...]:
     names = cast("list[object]", value) if isinstance(value, list | tuple) else [value]
     words = tuple(word.strip() for name in names for word in str(name).split(","))
-    known = (*CHECKS, NO_CHECK)
+    known = (*NAMES, NO_CHECK)
     if not set(words) <= set(known):
         raise ValueError(f"must be some of {', '.join(known)}, not {value!r}")
     return words

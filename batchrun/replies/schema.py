@@ -9,6 +9,7 @@ import orjson
 
 from batchrun import extraction
 from batchrun.errors import PromptError
+from batchrun.models import Flag
 from batchrun.replies.mended import mended
 
 _MOST_COMPLAINTS = 3
@@ -29,7 +30,12 @@ class Complaint(NamedTuple):
 
 
 class ReplyChecker(Protocol):
-    """What judges the text of a reply."""
+    """What judges the text of a reply. `flags` are what it found in the last one that is no reason to refuse it."""
+
+    @property
+    def flags(self) -> frozenset[Flag]:
+        """Of the reply that was checked last."""
+        ...
 
     def check(self, text: str) -> Any | Complaint:
         """The value of a text that fits, the text itself where that is the value, else a Complaint."""
@@ -38,6 +44,8 @@ class ReplyChecker(Protocol):
 
 class Checker:
     """A compiled schema (draft 2020-12 unless it names another one of json-schema.org)."""
+
+    flags: frozenset[Flag] = frozenset()
 
     def __init__(self, validator: jsonschema_rs.Validator) -> None:
         self._validator = validator

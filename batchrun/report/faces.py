@@ -303,7 +303,7 @@ _PICTURE = (
         "in_flight",
     ),
     "post",
-    *("truncated", "refused", "filtered", "odd", "empty", "shared", "saved_tokens"),
+    *("truncated", "refused", "filtered", "odd", "empty", "numbers", "shared", "saved_tokens"),
     *("attempts", "retries", "throttled", "maybe_paid"),
     *("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens", "unpriced"),
     *("row_rate", "token_rate", "eta", "elapsed"),

@@ -159,7 +159,19 @@ def picture(run: RunFile, kept: Kept, *, alive: bool) -> Progress:
 
 
 _SAME = (
-    *("rows", "done", "failed", "failed_for_now", "skipped", "truncated", "refused", "filtered", "odd", "empty"),
+    *(
+        "rows",
+        "done",
+        "failed",
+        "failed_for_now",
+        "skipped",
+        "truncated",
+        "refused",
+        "filtered",
+        "odd",
+        "empty",
+        "numbers",
+    ),
     *("in_batches", "shared", "saved_tokens", "saved"),
     *(
         "maybe_paid",
