@@ -1,6 +1,7 @@
 """Runs by batches from their first row to their last, against the simulated provider. "Paid" is what the provider counts."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from batchrun.engine.ending import Ending
 from batchrun.engine.run import Run
 from batchrun.errors import ExitCode
 from batchrun.events import Notice
+from batchrun.journal import Journal
 
 pytestmark = pytest.mark.looptime  # both ends are on the test's loop: time passes when nothing is on its way
 
@@ -29,6 +31,32 @@ async def test_a_batch_brings_each_row_its_own_answer_in_the_order_of_the_input(
         assert stage.answers() == echoed(300)
         assert (len(stage.told["batches"]), stage.told["uploads"], stage.paid, stage.told["live"]) == (1, 1, 300, 0)
         adds_up(stage)
+
+
+@pytest.mark.parametrize("bytes_together", [1, 500])
+async def test_results_are_taken_in_a_few_bytes_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_together: int
+) -> None:
+    """Of rows and of replies: neither a thousand long prompts nor a thousand long replies are in memory at once."""
+    monkeypatch.setattr("batchrun.journal.pages.PAGE_BYTES", bytes_together)
+    monkeypatch.setattr("batchrun.lanes.results.ROOM", 2000)
+    most = 0
+    in_batch = Journal.in_batch
+
+    def watched(journal: Journal, ticket: int | None, rows: Sequence[int]) -> tuple[list[Any], bool]:
+        nonlocal most
+        most = max(most, len(rows))
+        found, more = in_batch(journal, ticket, rows)
+        assert sum(len(row.text) for row, _ in found[:-1]) < bytes_together
+        return found, more
+
+    monkeypatch.setattr(Journal, "in_batch", watched)
+    async with night(tmp_path) as stage:
+        story = await stage.go_on()
+        assert story.ending.exit_code is ExitCode.OK
+        assert stage.answers() == echoed(30)
+        adds_up(stage)
+    assert 0 < most < 20
 
 
 @pytest.mark.parametrize("fault", ["close@upload=first", "502@upload=first", "reset@upload=first"])

@@ -176,13 +176,18 @@ class Ends:
     async def _hand_over(self, ticket: Ticket, page: list[Completion]) -> set[int]:
         """Give completions to their rows; those rows that are still in this ticket."""
         where = None if is_brought(ticket) else ticket.id
-        found = await asyncio.to_thread(self._journal.in_batch, where, [each.seq for each in page])
-        known = {lease.row: (row, lease) for row, lease in found}
         assert self.take is not None
-        mine = [each for each in page if each.seq in known and known[each.seq][1].number == each.number]
-        # Together, so that their outcomes share commits.
-        await asyncio.gather(*(self.take(*known[each.seq], each) for each in mine))
-        return {each.seq for each in mine}
+        taken = set[int]()
+        left, more = page, True
+        while more:
+            found, more = await asyncio.to_thread(self._journal.in_batch, where, [each.seq for each in left])
+            known = {lease.row: (row, lease) for row, lease in found}
+            mine = [each for each in left if each.seq in known and known[each.seq][1].number == each.number]
+            # Together, so that their outcomes share commits.
+            await asyncio.gather(*(self.take(*known[each.seq], each) for each in mine))
+            taken.update(each.seq for each in mine)
+            left = [each for each in left if more and each.seq > found[-1][0].seq]
+        return taken
 
     async def release(self, ticket: Ticket, end: End, state: State) -> int:
         """Close what is still open in a ticket, and settle it; how many attempts that were."""

@@ -323,8 +323,9 @@ class Journal:
         with self._window_guard, database.translated(self.path):
             return window.tickets(self._reading())
 
-    def in_batch(self, ticket: int | None, rows: Sequence[int]) -> list[tuple[Pending, Lease]]:
-        """Those of these rows whose open attempt is in this ticket, with it; None: in any."""
+    def in_batch(self, ticket: int | None, rows: Sequence[int]) -> tuple[list[tuple[Pending, Lease]], bool]:
+        """A page of those of these rows whose open attempt is in this ticket, with it, by seq; None: in any. And whether
+        more may follow."""
         with self._window_guard, database.translated(self.path):
             return window.rows_in_batch(self._reading(), ticket, rows)
 

@@ -245,7 +245,7 @@ SELECT rows.seq, position, line, rows.key, text, files, (SELECT target FROM redu
        EXISTS (SELECT 1 FROM twins WHERE twins.twin = rows.seq AND twins.reply IS NULL), a.number, a.cost, a.charged_tokens
 FROM json_each(?) AS wanted CROSS JOIN rows ON rows.seq = wanted.value
 CROSS JOIN attempts AS a ON a.row = rows.seq AND a.ended IS NULL AND a.ticket = ifnull(?, a.ticket)
-WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq) ORDER BY rows.seq
+WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
 
 -- name: standings
 SELECT rows.seq, position, {state_of_row}, ifnull((SELECT max(number) FROM attempts WHERE attempts.row = rows.seq), 0)

@@ -108,11 +108,12 @@ def parts(connection: sqlite3.Connection, row: int) -> Parts | None:
 
 def rows_in_batch(
     connection: sqlite3.Connection, ticket: int | None, rows: Iterable[int]
-) -> list[tuple[Pending, Lease]]:
-    """Those of these rows whose open attempt is in this ticket, or in any, with what is known of them before it."""
-    found: list[tuple[Any, ...]] = connection.execute(sql("rows_in_batch"), (dumps(list(rows)), ticket)).fetchall()
-    known, _ = _histories(connection, [row[0] for row in found])
-    return [
+) -> tuple[list[tuple[Pending, Lease]], bool]:
+    """A page of those of these rows whose open attempt is in this ticket, or in any, with what is known of them before
+    it, by seq; and whether more may follow."""
+    found, full = page(connection.execute(sql("rows_in_batch"), (dumps(sorted(rows)), ticket)), _length)
+    known, count = _histories(connection, [row[0] for row in found])
+    leased = [
         (
             Pending(
                 *(seq, position, line, key, text),
@@ -124,8 +125,9 @@ def rows_in_batch(
             ),
             Lease(seq, number, cost, tokens),
         )
-        for seq, position, line, key, text, files, target, awaited, number, cost, tokens in found
+        for seq, position, line, key, text, files, target, awaited, number, cost, tokens in found[:count]
     ]
+    return leased, full or count < len(found)
 
 
 def standings(connection: sqlite3.Connection, rows: Iterable[int]) -> dict[int, Standing]:

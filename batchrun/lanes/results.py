@@ -14,7 +14,9 @@ from batchrun.lanes.executor import Came, Completion
 from batchrun.lanes.shapes import SHAPES, OpenAIShape, json_object, parse_wire_id, parsed, vendor
 
 LINES = 1000
-"""Lines of results that are handed over together."""
+"""Lines of results that are handed over together, at most."""
+ROOM = 4_000_000
+"""Bytes of their bodies after which no more are added, so that memory does not grow with the length of replies."""
 
 
 class Results:
@@ -31,6 +33,7 @@ class Results:
     def page(self) -> list[Completion]:
         """The next completions, none at the end. Raises ValueError for a line that is no JSON object."""
         page: list[Completion] = []
+        room = ROOM
         for line in self._lines:
             place = parse_wire_id(self._run, line.get("custom_id"))
             if place is None:
@@ -40,7 +43,8 @@ class Results:
             else:
                 self._met.add(place)
                 page.append(self._shape.completion(line, *place))
-                if len(page) == LINES:
+                room -= len(page[-1].body)
+                if len(page) == LINES or room <= 0:
                     break
         return page
 
