@@ -1,6 +1,7 @@
 """Runs by batches from their first row to their last, against the simulated provider. "Paid" is what the provider counts."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -290,6 +291,22 @@ async def test_where_all_rows_fail_each_has_the_reason(tmp_path: Path, empty: st
         assert (totals.failed, totals.in_batches, totals.pending) == (30, 0, 0)
         assert {record.cause for record in stage.records} == {"400 invalid_value"}
         adds_up(stage)
+
+
+async def test_files_that_are_named_later_than_the_end_are_waited_for(tmp_path: Path) -> None:
+    """A batch that is completed with 30 of 30 and names no file yet: its rows are not sent, and paid for, again."""
+    async with night(tmp_path) as stage:
+        calls = stage.server.provider.batches
+        told, ended = calls._told, Counter[str]()  # type: ignore[attr-defined]
+
+        def later(batch: Any) -> dict[str, Any]:
+            found = told(batch)
+            ended[batch.id] += found["status"] == "completed"
+            return found if ended[batch.id] > 3 else {**found, "output_file_id": None}
+
+        calls._told = later  # type: ignore[method-assign]
+        assert (await stage.go_on()).ending.exit_code is ExitCode.OK
+        assert (stage.answers(), stage.paid, len(stage.told["batches"])) == (echoed(30), 30, 1)
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,25 @@
 """The real program with one thing about its world altered: `python altered.py WHAT VALUE ARGS…`.
 
 commit N     it is killed (SIGKILL) before the N-th commit of its journal
+before N     it is killed before the N-th call about a file or a batch
+after N      the same once the answer has come, before anything is done with it
+quick S      what it waits for between two looks at a batch takes S times as long
 reply N      the same before the first commit that could bring the N-th reply
 clock S      the wall clock jumps S seconds forth and back, a jump at every tenth look
 hosts FILE   every address it connects to or looks up is written to FILE
 """
 
+import importlib
 import itertools
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
+
+from program import Program
 
 
 def main(arguments: list[str]) -> int:
@@ -37,6 +44,34 @@ def _commit(value: str) -> None:
         made(self, *args, **{**options, "faults": strike})
 
     Journal.__init__ = altered
+
+
+def _call(fatal: int, *, answered: bool) -> None:
+    from batchrun.client.calls import Calls  # noqa: PLC0415 - only here
+
+    made, tried = itertools.count(1), Calls._tried  # type: ignore[attr-defined]
+
+    async def altered(self: Calls, call: Any) -> Any:
+        here = next(made) == fatal
+        if here and not answered:
+            os.kill(os.getpid(), signal.SIGKILL)
+        answer = await tried(self, call)
+        if here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    Calls._tried = altered  # type: ignore[attr-defined]
+
+
+def _quick(value: str) -> None:
+    from batchrun.lanes.batch import BatchExecutor  # noqa: PLC0415 - only here
+
+    made = BatchExecutor.__init__
+
+    def altered(self: BatchExecutor, *args: Any, **options: Any) -> None:
+        made(self, *args, **{**options, "scale": float(value)})
+
+    BatchExecutor.__init__ = altered  # type: ignore[method-assign]
 
 
 def _reply(value: str) -> None:
@@ -82,7 +117,36 @@ def _hosts(path: str) -> None:
     sys.addaudithook(heard)
 
 
-ALTERATIONS = {"commit": _commit, "reply": _reply, "clock": _clock, "hosts": _hosts}
+ALTERATIONS = {
+    "commit": _commit,
+    "before": lambda value: _call(int(value), answered=False),
+    "after": lambda value: _call(int(value), answered=True),
+    "quick": _quick,
+    "reply": _reply,
+    "clock": _clock,
+    "hosts": _hosts,
+}
+
+
+def fork(program: Program, arguments: Sequence[str], **alterations: str) -> int:
+    """Fork this process, which has imported everything, into the program with these alterations; its pid."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        os.chdir(program.directory)
+        os.environ.clear()
+        os.environ.update(program.environment)
+        with open("told", "ab", buffering=0) as told:
+            os.dup2(told.fileno(), 1)
+            os.dup2(told.fileno(), 2)
+        for what, value in alterations.items():
+            ALTERATIONS[what](value)
+        code = importlib.import_module("batchrun.cli").main(list(arguments))
+    finally:
+        os._exit(code)
+
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -80,23 +80,8 @@ class Round:
 
     def start(self, base_url: str, commit: int = 0) -> int:
         """Fork the program; 0 kills it at no commit."""
-        child = os.fork()
-        if child:
-            return child
-        code = 1
-        try:
-            os.chdir(self.program.directory)
-            os.environ.clear()
-            os.environ.update(self.program.environment)
-            with open("told", "ab", buffering=0) as told:
-                os.dup2(told.fileno(), 1)
-                os.dup2(told.fileno(), 2)
-            if commit:
-                altered.ALTERATIONS["commit"](str(commit))
-            cli = importlib.import_module("batchrun.cli")
-            code = cli.main([*self.program.send(base_url, "--concurrency", str(self._figures.c)), "--quiet"])
-        finally:
-            os._exit(code)
+        arguments = [*self.program.send(base_url, "--concurrency", str(self._figures.c)), "--quiet"]
+        return altered.fork(self.program, arguments, **({"commit": str(commit)} if commit else {}))
 
     def look(self, base_url: str) -> None:
         """After a kill: what was committed is still there, and was not asked again."""

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import campaign_batch
 import campaign_crash
 import campaign_soak
 import pytest
@@ -61,6 +62,13 @@ def test_K2_kills_at_journal_writes_lose_nothing_that_was_committed() -> None:
     print(figures)
     assert figures.kills == 12
     assert figures.bad == []
+
+
+@pytest.mark.slow
+def test_kills_around_calls_of_batches_pay_for_no_row_twice() -> None:
+    figures = campaign_batch.campaign(20, 10, kills=2, faults=("close@create", "close@list"))
+    print(figures)
+    assert (figures.kills, figures.lost_answers, figures.bad) == (6, 2, [])
 
 
 DISTINCT, TIMES, IN_FLIGHT = 60, 10, 4
