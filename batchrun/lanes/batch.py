@@ -327,7 +327,8 @@ class BatchExecutor:
         """Both files, whole; a file that is missing, empty or named by nothing is no file."""
         batch = self.batch_of(ticket)
         assert batch is not None, "it was seen to have ended"
-        if batch.done and not batch.output and self.failures(ticket) < (MOST_DOWNLOADS if batch.error else MOST_FAILURES):
+        most = MOST_DOWNLOADS if batch.error else MOST_FAILURES
+        if batch.done and not batch.output and self.failures(ticket) < most:
             # A status may be ahead of its files: rows that were counted as done would be sent, and paid for, again.
             answer = await self._call(self.shape.retrieve(batch.id))
             body = body_of(answer)
