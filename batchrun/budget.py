@@ -6,7 +6,8 @@ replaced by what is charged for it. So at any moment
     charged + reserved ≤ cap
 
 for each of the three caps (money, tokens, requests), whatever is in flight and in whatever order it ends, as long as
-no charge is larger than its reservation. Charges of earlier sessions count: they are where the budget begins. An
+no charge is larger than its reservation. Where a reply shows that requests in flight may cost more than was reserved for
+them, `raised` reserves that too; nothing is granted until the sum is below the cap again. Charges of earlier sessions count: they are where the budget begins. An
 attempt without an answer may have been billed, so its whole reservation is charged. A request that never left gives all
 of it back; one that left counts against the requests whatever became of it.
 
@@ -79,6 +80,11 @@ class Budget:
         self._held_cost += cost
         self._held_tokens += tokens
         return Held(cost, tokens)
+
+    def raised(self, held: Held, cost: int) -> Held:
+        """Reserve another cost for a request in flight, also where that exceeds the cap."""
+        self._held_cost += cost - held.cost
+        return held._replace(cost=cost)
 
     def charge(self, held: Held, cost: int, tokens: int) -> None:
         """The request has ended; this is what it is charged instead of its reservation."""

@@ -171,10 +171,12 @@ class Price:
             most = max(most, cost)
         return most
 
-    def tiers(self, asked: str | None) -> Iterable[str]:
-        """The tiers that may serve a request: the one that it names or the standard one; any where it names none, since
-        an account can have one set."""
-        return (asked, STANDARD) if asked else self.rates
+    def tiers(self, asked: str | None, known: "Served") -> Iterable[str]:
+        """The tiers that may serve a request, by what replies have shown of the provider: any as long as none has shown that
+        it serves the one that the request names, and where it names none, since an account can have one set."""
+        if asked is None or asked not in known.kept:
+            return (asked or STANDARD, *self.rates)
+        return (asked, STANDARD, *(tier for tier in known.other if tier in self.rates))
 
     @property
     def text(self) -> str:
@@ -199,6 +201,24 @@ def _of_tier(rates: Mapping[str, Rates], tier: str) -> Rates | None:
 
 def _rate_text(rate: Rate) -> str:
     return f"${rate.base / PER_MILLION:.10g}" + ("+" if rate.tiers else "")
+
+
+class Served(NamedTuple):
+    """What replies have shown of a provider's prices: requests for `kept` service tiers are served in them; `other` ones were
+    named by replies to requests for another; and `excess` is what a reply was charged beyond what was to be expected."""
+
+    kept: frozenset[str] = frozenset()
+    other: frozenset[str] = frozenset()
+    excess: int = 0
+
+    def with_reply(self, asked: str | None, named: str) -> "Served":
+        """The same after a reply that names a tier to a request for `asked`."""
+        if named not in {STANDARD, asked}:
+            return self if named in self.other else self._replace(other=self.other | {named})
+        return self if asked is None or asked in self.kept else self._replace(kept=self.kept | {asked})
+
+
+NOTHING_SERVED = Served()
 
 
 class Terms(NamedTuple):

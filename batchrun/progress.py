@@ -309,7 +309,7 @@ class Fold:
     def _charge(self, event: AttemptEnded) -> None:
         n, cost = self._n, event.cost
         if cost is None:
-            n["unpriced"] += event.paid or event.maybe_paid
+            n["unpriced"] += event.paid or event.maybe_paid or event.status == 200
             return
         n["cost"] += cost
         for kind, part in zip(_KINDS, event.bill or (0, 0, 0, 0, cost), strict=True):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.models import Bill, Usage
-from batchrun.pricing import STANDARD, USD, Price, Rate, Rates, Tariff, Terms, picodollars, usd
+from batchrun.pricing import NOTHING_SERVED, STANDARD, USD, Price, Rate, Rates, Tariff, Terms, picodollars, usd
 
 OPENAI = "https://api.openai.com/v1"
 
@@ -125,7 +125,7 @@ def test_a_tier_of_unknown_price_costs_at_most_the_standard_one_or_is_not_known(
     usage = Usage(1_000, 100, 0, 0)
     assert cost(price, usage._replace(tier="flex")) == cost(price, usage)
     assert cost(price, usage._replace(tier="scale")) is None
-    assert price.worst(10, 1, price.tiers("scale")) is None
+    assert price.worst(10, 1, price.tiers("scale", NOTHING_SERVED)) is None
 
 
 def test_the_profile_says_what_cache_writes_tiers_and_requests_cost() -> None:
@@ -182,10 +182,37 @@ def test_no_reply_costs_more_than_the_worst_case(  # noqa: PLR0917  drawn by nam
     cached = int(given_tokens * share[0])
     written = int((given_tokens - cached) * share[1])
     usage = Usage(given_tokens, made, cached, int(made * share[2]), written, int(written * share[2]), tier=tier)
-    paid, worst = cost(price, usage, asked), price.worst(given_tokens + spare, made + spare, price.tiers(asked))
+    paid, worst = (
+        cost(price, usage, asked),
+        price.worst(given_tokens + spare, made + spare, price.tiers(asked, NOTHING_SERVED)),
+    )
     assert paid is not None
     assert worst is not None
     assert 0 <= paid <= worst
+
+
+@pytest.mark.parametrize(
+    ("asked", "named", "reserved"),
+    [
+        (None, [], {"default", "flex", "priority"}),
+        (None, ["default"], {"default", "flex", "priority"}),
+        ("flex", [], {"default", "flex", "priority"}),
+        ("flex", ["flex"], {"default", "flex"}),
+        ("default", ["default"], {"default"}),
+        ("default", ["default", "priority"], {"default", "priority"}),
+        ("default", ["priority"], {"default", "flex", "priority"}),
+        ("default", ["default", "unheard of"], {"default"}),
+    ],
+)
+def test_what_is_reserved_is_the_tier_that_is_asked_for_once_replies_name_it(
+    asked: str | None, named: list[str], reserved: set[str]
+) -> None:
+    terms = Terms(input_price=1.0, output_price=2.0, tier_factors=(("flex", 0.5), ("priority", 2.0)))
+    price, served = Tariff("http://127.0.0.1:1/v1", terms).of("mine"), NOTHING_SERVED
+    assert price is not None
+    for name in named:
+        served = served.with_reply(asked, name)
+    assert set(price.tiers(asked, served)) == reserved
 
 
 def test_amounts_survive_exactly() -> None:

@@ -6,7 +6,7 @@ from batchrun.engine.batches import Batches
 from batchrun.engine.ending import Ending
 from batchrun.engine.judge import judge, judge_body
 from batchrun.engine.row_files import restored
-from batchrun.engine.till import BudgetReached, named_in, served
+from batchrun.engine.till import BATCH, BudgetReached, named_in, served
 from batchrun.engine.way import Stations, Way
 from batchrun.engine.window import Job
 from batchrun.errors import ExitCode, RefusedError
@@ -19,9 +19,6 @@ from batchrun.plan import Plan
 from batchrun.plan.reducing import Reduction
 from batchrun.plan.rendering import prompt_of, spelling_of
 from batchrun.retry import GiveUp
-
-TIER = "batch"
-"""The service tier that batches are charged at."""
 
 
 class BatchRows:
@@ -72,8 +69,8 @@ class BatchRows:
         job.exchange = exchange
         lane = self._at.pool.first
         judged = judge(request, exchange, self._way.checker(job), lane.meanings, lane.mask)
-        hold = self._at.till.adopt(lease.cost, lease.tokens, named_in(request.body).model, TIER)
-        judged = served(judged, TIER)
+        hold = self._at.till.adopt(lease.cost, lease.tokens, named_in(request.body).model, BATCH)
+        judged = served(judged, BATCH)
         if judged.usage is not None and not judged.usage.cached:
             self._batches.tokens.learn(len(request.body), judged.usage.input)
         job.charge = self._at.till.settle(hold, judged)
@@ -83,7 +80,7 @@ class BatchRows:
         """A reply for a row that has one: it is paid for, and only counted."""
         request = Request(Endpoint(ticket.endpoint), b"", None)
         judged = judge_body(request, completion.body.decode(), None)
-        charge = self._at.till.settle(self._at.till.adopt(0, 0, ticket.model, TIER), judged)
+        charge = self._at.till.settle(self._at.till.adopt(0, 0, ticket.model, BATCH), judged)
         end = End(completion.status, 0.0, "paid again", f"in batch {ticket.remote}", counted=False, invalid=True)
         usage = judged.usage
         end = end._replace(usage=usage, cost=charge.cost, charged_tokens=charge.tokens, bill=charge.bill)

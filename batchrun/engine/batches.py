@@ -21,7 +21,7 @@ from batchrun.engine.ending import Ending
 from batchrun.engine.result_files import Part
 from batchrun.engine.row_files import with_content
 from batchrun.engine.tickets import Tickets
-from batchrun.engine.till import BudgetReached, Hold, Till, named_in
+from batchrun.engine.till import BATCH, BudgetReached, Hold, Till, named_in
 from batchrun.errors import BatchrunError, ExitCode, RefusedError, StopError
 from batchrun.events import Emit
 from batchrun.journal import Journal, Lease
@@ -179,7 +179,7 @@ class Batches:
     async def _reserved(self, request: Request) -> Hold:
         """What the request may cost in a batch. Where it does not fit now, results that come in may give back enough."""
         while True:
-            hold = self._till.at_most(request, "batch")
+            hold = self._till.now(request, BATCH)
             if hold is not None:
                 return hold
             await self._close_chunks()

@@ -16,7 +16,7 @@ from batchrun.journal import Journal
 from batchrun.models import Endpoint, Kind, Request, Row
 from batchrun.plan import Plan
 from batchrun.plan.blanks import copied
-from batchrun.pricing import Price
+from batchrun.pricing import NOTHING_SERVED, Price
 from batchrun.prompts import Renderer, RenderError
 from batchrun.prompts.request import output_limit
 
@@ -114,7 +114,7 @@ class _Bounded:
         named = named_in(request.body)
         price = self._tariff.of(named.model)
         for tier in self._tiers or (named.tier,):
-            if price is None or price.worst(1, request.output_limit, price.tiers(tier)) is None:
+            if price is None or price.worst(1, request.output_limit, price.tiers(tier, NOTHING_SERVED)) is None:
                 raise unknown_price(named._replace(tier=tier), price)
         if not self._reserve and costs_more(body):
             raise RenderError(

@@ -8,35 +8,43 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
 from jiter import from_json
 
 from batchrun import replies
-from batchrun.budget import Budget, Caps, Held, Later, Reached, Sum
+from batchrun.budget import Budget, Caps, Held, Reached, Sum
 from batchrun.display import counted
 from batchrun.engine.judge import Charge, Judged
-from batchrun.journal import Journal
+from batchrun.journal import Charged, Journal
 from batchrun.lanes.shapes import vendor
 from batchrun.limits import GateClosed
 from batchrun.models import Bill, Kind, Request, Totals
 from batchrun.plan import Plan
-from batchrun.pricing import Price, Tariff, Terms, picodollars, usd
+from batchrun.pricing import STANDARD, Price, Served, Tariff, Terms, picodollars, usd
 
 
-class Hold(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Hold:
     """What one request may be charged: `cost` in picodollars, None where its price is not known, and tokens. `tier` is the
-    service tier that it names, None for the standard one or none."""
+    service tier that it names, None for the standard one or none; `size` the bytes of its body. `attempt` is its row and
+    number, and `prices` are those of its lane, where it may come to cost more while it is in flight; else both are None."""
 
     cost: int | None
     tokens: int
     price: Price | None
+    tier: str | None
     held: Held
-    tier: str | None = None
+    size: int = 0
+    attempt: tuple[int, int] | None = None
+    prices: "Prices | None" = None
 
 
 UNCHARGED = Charge(None, 0)
+BATCH = "batch"
+"""The service tier that batches are charged at."""
 
 
 class BudgetReached(Exception):  # noqa: N818  # a state that the run is told of, not a fault
@@ -96,23 +104,24 @@ class Prices:
         self._extra = 0 if plan.reserve is None else picodollars(plan.reserve)
         self._expected = expected
 
-    def at_worst(
-        self, request: Request, tier: str | None, *, instead: bool = False
-    ) -> tuple[Price | None, int | None, int, str | None]:
-        """The price of a request, what it may cost and use at worst, and the service tier that it asks for: the one that
-        it names itself, else `tier`; with `instead` this one in any case."""
+    def at_worst(self, request: Request, tier: str | None, served: Served) -> Hold:
+        """What a request may cost and use at worst; nothing is reserved yet. `tier` is the service tier that it gets where
+        it names none itself; a batch is one in any case."""
         named = self._named
         if named is None or not self._one_model:
             named = self._named = named_in(request.body)
-        tier = tier if instead else named.tier or tier
-        price = self.tariff.of(named.model)
+        size, price = len(request.body), self.tariff.of(named.model)
         limit = request.output_limit if request.output_limit is not None else self._expected()
-        tokens = len(request.body) + limit
+        tier = tier if tier == BATCH else named.tier or tier
+        cost = self.worst(price, size, limit, tier, served)
+        return Hold(cost, size + limit, price, tier, Held(cost or 0, size + limit), size)
+
+    def worst(self, price: Price | None, size: int, limit: int, tier: str | None, served: Served) -> int | None:
+        """Picodollars that a request of so many bytes and output tokens may cost; None where that is not known."""
         if price is None:
-            return None, None, tokens, tier
-        tiers = (tier or "default",) if instead else price.tiers(tier)
-        cost = price.worst(len(request.body), limit, tiers)
-        return price, None if cost is None else cost + self._extra, tokens, tier
+            return None
+        cost = price.worst(size, limit, (BATCH,) if tier == BATCH else price.tiers(tier, served))
+        return None if cost is None else cost + self._extra + served.excess
 
 
 class Till:
@@ -123,9 +132,14 @@ class Till:
         self, plan: Plan, journal: Journal, *, expected: Callable[[], int], clock: Callable[[], float] = time.time
     ) -> None:
         self._clock = clock
+        self._journal = journal
         self._caps = caps_of(plan)
-        self._budget = Budget(self._caps, Sum(*journal.charged) if self._caps.any else Sum())
+        charged = journal.charged if self._caps.any else Charged(0, 0, 0)
+        self._budget = Budget(self._caps, Sum(charged.cost, charged.tokens, charged.requests))
         self._prices = Prices(plan, expected=expected)
+        self._before = Served(other=charged.tiers, excess=charged.excess)
+        self._served: dict[Prices, Served] = {}
+        self._in_flight = set[Hold]()
         self._extra = 0 if plan.reserve is None else picodollars(plan.reserve)
         self._queue: deque[asyncio.Future[None]] = deque()
         self._closed = False
@@ -137,45 +151,53 @@ class Till:
 
         `tier` is the service tier that it gets when it is sent, None for the one that it names itself.
         """
-        if self._caps.any:
-            return None
-        price, cost, tokens, tier = (prices or self._prices).at_worst(request, tier)
-        verdict = self._budget.ask(cost or 0, tokens)
-        return Hold(cost, tokens, price, verdict, tier) if isinstance(verdict, Held) else None
+        return None if self._caps.any else self.now(request, tier, prices)
 
-    async def hold(self, request: Request, tier: str | None = None, prices: Prices | None = None) -> Hold:
-        """Reserve for the request, in turn; `tier` as for `at_once`. Raises BudgetReached, or GateClosed once `close` was called."""
-        price, cost, tokens, tier = (prices or self._prices).at_worst(request, tier)
-        if cost is None and self._caps.cost is not None:
-            self._reach("cost")
-        self._asked = Sum(cost or 0, tokens, 1)
-        verdict = Later() if self._queue else self._budget.ask(cost or 0, tokens)
-        while not isinstance(verdict, Held):
+    def now(self, request: Request, tier: str | None, prices: Prices | None = None) -> Hold | None:
+        """Reserve for the request, None where it does not fit into the budget now; `tier` as for `at_once`."""
+        hold = (prices or self._prices).at_worst(request, tier, self._before)
+        return hold if isinstance(self._budget.ask(*hold.held), Held) else None
+
+    async def hold(
+        self, request: Request, attempt: tuple[int, int], tier: str | None = None, prices: Prices | None = None
+    ) -> Hold:
+        """Reserve for the request, in turn; `attempt` is its row and number, `tier` as for `at_once`.
+
+        Raises BudgetReached, or GateClosed once `close` was called.
+        """
+        prices, waits = prices or self._prices, bool(self._queue)
+        while True:
+            if waits:
+                await self._turn()
+            # Anew each time: replies may have shown other prices while it waited.
+            hold = prices.at_worst(request, tier, self._served.get(prices, self._before))
+            if hold.cost is None and self._caps.cost is not None:
+                self._reach("cost")
+            self._asked = Sum(*hold.held, 1)
+            verdict = self._budget.ask(*hold.held)
             if isinstance(verdict, Reached):
                 self._reach(verdict.cap)
-            await self._turn()
-            verdict = self._budget.ask(cost or 0, tokens)
+            if isinstance(verdict, Held):
+                break
+            waits = True
+        if self._caps.cost is not None:
+            hold.attempt, hold.prices = attempt, prices
+            self._in_flight.add(hold)
         self._wake()
-        return Hold(cost, tokens, price, verdict, tier)
-
-    def at_most(self, request: Request, tier: str) -> Hold | None:
-        """Reserve what a request may cost in that tier; None where it does not fit into the budget now."""
-        price, cost, tokens, _ = self._prices.at_worst(request, tier, instead=True)
-        verdict = self._budget.ask(cost or 0, tokens)
-        return Hold(cost, tokens, price, verdict, tier) if isinstance(verdict, Held) else None
+        return hold
 
     def refuse(self, request: Request) -> None:
         """Note that a request does not fit into the budget and will not."""
-        _, cost, tokens, _ = self._prices.at_worst(request, None)
-        self._asked = Sum(cost or 0, tokens, 1)
+        hold = self._prices.at_worst(request, BATCH, self._before)
+        self._asked = Sum(*hold.held, 1)
         caps, charged = self._caps, self._budget.charged
-        over = caps.cost is not None and charged.cost + (cost or 0) > caps.cost
+        over = caps.cost is not None and charged.cost + hold.held.cost > caps.cost
         self.reached = self.reached or ("cost" if over else "tokens" if caps.tokens is not None else "requests")
 
     def adopt(self, cost: int | None, tokens: int, model: str | None, tier: str) -> Hold:
         """A hold for an attempt that was charged in full when its process handed it over."""
         self._budget.adopt(cost or 0, tokens)
-        return Hold(cost, tokens, self._prices.tariff.of(model), Held(cost or 0, tokens), tier)
+        return Hold(cost, tokens, self._prices.tariff.of(model), tier, Held(cost or 0, tokens))
 
     def give_back(self, cost: int | None, tokens: int) -> None:
         """An attempt that was charged in full was never sent."""
@@ -202,7 +224,24 @@ class Till:
         else:
             charge = Charge(None if hold.cost is None else 0, 0)
         self._charge(hold, charge)
+        if usage is not None and hold.prices is not None:
+            self._learn(hold, hold.prices, charge, usage.tier or STANDARD)
         return charge
+
+    def _learn(self, hold: Hold, prices: Prices, charge: Charge, named: str) -> None:
+        """Reserve for requests in flight and for later ones what a reply shows that they may cost: the prices of a tier that
+        none of them asked for, and what it was charged beyond what was reserved for it."""
+        before = self._served.get(prices, self._before)
+        beyond = max(0, (charge.cost or 0) - hold.held.cost)
+        served = before.with_reply(hold.tier, named)._replace(excess=before.excess + beyond)
+        self._served[prices] = served
+        if served.other == before.other and not beyond:
+            return
+        for other in self._in_flight:
+            worst = prices.worst(other.price, other.size, other.tokens - other.size, other.tier, served)
+            if other.prices is prices and other.attempt is not None and worst is not None and worst > other.held.cost:
+                other.cost, other.held = worst, self._budget.raised(other.held, worst)
+                self._journal.reserve(*other.attempt, worst)
 
     def lose(self, hold: Hold) -> None:
         """The request left and its answer is not awaited: it stays charged in full."""
@@ -210,6 +249,7 @@ class Till:
 
     def cancel(self, hold: Hold) -> None:
         """The request never left."""
+        self._in_flight.discard(hold)
         self._budget.cancel(hold.held)
         self._wake()
 
@@ -264,6 +304,7 @@ class Till:
             raise
 
     def _charge(self, hold: Hold, charge: Charge) -> None:
+        self._in_flight.discard(hold)
         cost = hold.held.cost if charge.cost is None else charge.cost  # a price that is not known is not nothing
         self._budget.charge(hold.held, cost, charge.tokens)
         if self._queue:
@@ -281,7 +322,7 @@ def served(judged: Judged, tier: str | None) -> Judged:
     """What came back, with the tier that was asked for where the reply names none: that one is charged. A batch is one
     whatever its replies name."""
     usage = judged.usage
-    if usage is None or tier is None or (usage.tier is not None and tier != "batch"):
+    if usage is None or tier is None or (usage.tier is not None and tier != BATCH):
         return judged
     return judged._replace(usage=usage._replace(tier=tier))
 

@@ -252,7 +252,7 @@ class Way:
     async def _reserved(self, job: Job, lane: Lane, request: Request, permit: Permit) -> Hold:
         """What the request may cost at worst, taken out of the budget; a budget that is used up ends the run."""
         try:
-            return await self._at.till.hold(request, lane.sending.priced(job), lane.prices)
+            return await self._at.till.hold(request, (job.row.seq, job.number), lane.sending.priced(job), lane.prices)
         except BudgetReached as error:
             lane.gate.cancel(permit)
             self.stop(Ending(ExitCode.BUDGET, str(error)), drain=max(self._plan.drain, self._plan.timeout))

@@ -80,6 +80,7 @@ class Group:
 
     def __init__(self) -> None:
         self.begun: list[Params] = []
+        self.reserved: list[Params] = []
         self.replies: list[Params] = []
         self.ended: list[Params] = []
         self.paid: list[Params] = []
@@ -120,6 +121,8 @@ class Group:
         """Put everything into the present transaction."""
         _BEGIN.run(connection, self.begun)
         _BEGIN_BATCHED.run(connection, self.batched)
+        if self.reserved:
+            connection.executemany(sql("reserve_more"), self.reserved)
         if self.tickets:
             connection.executemany(sql("put_ticket"), self.tickets)
         _REPLY.run(connection, self.replies)

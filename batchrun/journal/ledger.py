@@ -94,11 +94,7 @@ class Journal:
 
     @classmethod
     def open(
-        cls,
-        path: Path,
-        *,
-        clock: Callable[[], float] = time.time,
-        faults: Callable[[int], None] | None = None,
+        cls, path: Path, *, clock: Callable[[], float] = time.time, faults: Callable[[int], None] | None = None
     ) -> Self:
         """Open an existing journal. Raises StorageError where it is missing, damaged or of another version."""
         database.refuse_network(path.parent)
@@ -286,7 +282,8 @@ class Journal:
     def charged(self) -> Charged:
         """What all attempts are charged, those of absent rows too; reads every attempt."""
         with database.translated(self.path):
-            return Charged(*map(int, self._reading().execute(sql("charged")).fetchone()))
+            cost, tokens, requests, excess, tiers = self._reading().execute(sql("charged")).fetchone()
+        return Charged(int(cost), int(tokens), requests, excess, frozenset(json.loads(tiers)))
 
     def lane(self, base_url: str, key_name: str | None, model: str | None, mode: str = "live") -> Lane:
         """The lane of that endpoint, key and model, made where the journal does not know it yet."""
@@ -308,6 +305,10 @@ class Journal:
         with StorageError when the journal cannot be written.
         """
         return self._running.begin(row, number, cost, tokens)
+
+    def reserve(self, row: int, number: int, cost: int) -> Done:
+        """Record that an open attempt may cost more at worst than was known when it began."""
+        return self._running.reserve(row, number, cost)
 
     def plan(self, ticket: Ticket, leases: Sequence[Lease]) -> Done:
         """Record a ticket and the open attempts of its rows, in one commit, before any of it leaves."""

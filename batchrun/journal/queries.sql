@@ -564,7 +564,11 @@ UPDATE sessions SET ended = max(started, ifnull((SELECT at FROM samples ORDER BY
 WHERE ended IS NULL
 
 -- name: charged
-SELECT total(cost), total(charged_tokens), count(*) FROM attempts WHERE cause IS NOT 'stopped before it left'
+-- A reply of unknown price is charged what was reserved for it.
+SELECT total(ifnull(cost, iif(status = 200 OR reply IS NOT NULL OR maybe_paid, reserved, 0))),
+       total(charged_tokens), count(*), max(0, ifnull(max(cost - reserved), 0)),
+       json_group_array(DISTINCT tier) FILTER (WHERE tier IS NOT NULL)
+FROM attempts WHERE cause IS NOT 'stopped before it left'
 
 
 -- The first intake (intake.py)
@@ -639,7 +643,7 @@ cost_cached, cost_cache_write, cost_output, cost_other, request_id, reply
 
 -- name: set_ended
 -- An attempt may be begun before there is a slot for it; it is known when it left where it took any time.
-ON CONFLICT (row, number) DO UPDATE SET
+ON CONFLICT (row, number) DO UPDATE SET reserved = iif(ended IS NULL, cost, reserved),
 ended = excluded.ended, seconds = excluded.seconds, status = excluded.status, input_tokens = excluded.input_tokens,
 output_tokens = excluded.output_tokens, cached_tokens = excluded.cached_tokens, reasoning_tokens = excluded.reasoning_tokens,
 cache_write_tokens = excluded.cache_write_tokens, cost = excluded.cost, charged_tokens = excluded.charged_tokens,
@@ -691,6 +695,9 @@ next, note, ifnull(detail, '{}') FROM tickets ORDER BY id
 -- name: learn
 UPDATE lanes SET learned = ? WHERE id = ?
 
+-- name: reserve_more
+UPDATE attempts SET cost = ? WHERE row = ? AND number = ? AND ended IS NULL
+
 -- name: note_attempt
 UPDATE attempts SET cause = ?, message = ? WHERE row = ? AND number = ?
 
@@ -740,7 +747,7 @@ SELECT total(attempts.ended IS NULL AND ticket IS NULL
        total(iif(invalid, cost, 0)) AS cost_again,
        total(iif(maybe_paid, cost, 0)) AS cost_maybe,
        total(iif(ended IS NULL, cost, 0)) AS cost_open,
-       total(cost IS NULL AND (reply IS NOT NULL OR maybe_paid)) AS unpriced
+       total(cost IS NULL AND (status = 200 OR reply IS NOT NULL OR maybe_paid)) AS unpriced
 FROM attempts JOIN rows ON rows.seq = attempts.row
 WHERE rows.position IS NOT NULL
 

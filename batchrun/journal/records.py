@@ -282,11 +282,17 @@ class Lane(NamedTuple):
 
 
 class Charged(NamedTuple):
-    """What all attempts of a run are charged: picodollars, tokens, and how many left; open ones at their worst."""
+    """What all attempts of a run are charged: picodollars, tokens, and how many left; open ones at their worst.
+
+    `excess` is the most that one was charged beyond what was reserved for it; `tiers` are the service tiers that replies
+    name, but the standard one.
+    """
 
     cost: int
     tokens: int
     requests: int
+    excess: int = 0
+    tiers: frozenset[str] = frozenset()
 
 
 class TierShare(NamedTuple):

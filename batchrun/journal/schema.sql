@@ -62,6 +62,7 @@ CREATE TABLE attempts (                 -- one HTTP exchange each, written befor
     cost_output     INTEGER,                        -- part of cost
     cost_other      INTEGER,                        -- part of cost: fees, and what no kind is known of; the rest is input
     tier            TEXT,                           -- the service tier that the reply names; NULL: the standard one
+    reserved        INTEGER,                        -- what was reserved for it, in picodollars: charged to a cap where the cost is not known; NULL: it is open, or nothing was
     PRIMARY KEY (row, number)
 ) STRICT, WITHOUT ROWID;
 

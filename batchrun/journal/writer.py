@@ -100,6 +100,18 @@ class Writer:
 
         return self._put(apply)
 
+    def reserve(self, row: int, number: int, cost: int) -> Done:
+        """An open attempt may cost more at worst."""
+
+        def apply(group: Group) -> None:
+            left = self._open.get(row)
+            if left is not None and left.number == number:
+                self._open[row] = left._replace(cost=cost)
+                self.sums.cost_open += cost - (left.cost or 0)
+                group.reserved.append((cost, row, number))
+
+        return self._put(apply)
+
     def plan(self, ticket: Ticket, leases: Sequence[Lease]) -> Done:
         """A ticket is about to be handed over, with an open attempt for each of its rows."""
         now = self._clock()
@@ -237,7 +249,7 @@ class Writer:
     def _count_money(self, end: End, *, paid: bool) -> None:
         account = self.sums
         if end.cost is None:
-            account.unpriced += paid or end.maybe_paid
+            account.unpriced += paid or end.maybe_paid or end.status == 200
             return
         account.cost += end.cost
         _, cached, written, output, other = end.bill or (0, 0, 0, 0, end.cost)

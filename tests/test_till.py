@@ -1,0 +1,188 @@
+"""Charged and reserved together stay within the cap, whatever replies say, and whenever the process is killed."""
+
+import asyncio
+import itertools
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from engine import PLAN, reply_body
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from batchrun.engine.judge import judge_body
+from batchrun.engine.till import BudgetReached, Hold, Till, served
+from batchrun.engine.way import NEVER_LEFT
+from batchrun.journal import End, IntakeRow, Journal, Meta
+from batchrun.models import Endpoint, Request
+from batchrun.plan import plan_to_json
+from batchrun.pricing import picodollars
+
+LIMIT = 100
+CAP = picodollars(0.02)
+PLAN_CAPPED = replace(
+    PLAN,
+    max_cost=0.02,
+    max_output_tokens=LIMIT,
+    input_price=1.0,
+    output_price=10.0,
+    tier_factors={"flex": 0.5, "priority": 3.0},
+)
+KNOWN = {"flex": 0.5, "default": 1.0, "priority": 3.0}
+tiers = st.sampled_from([None, None, None, "default", "flex", "priority", "scale"])
+places = st.integers(0, 31)
+replies = st.tuples(st.just("reply"), places, tiers, st.sampled_from([0.01, 0.3, 1.0]))
+others = st.one_of(
+    st.tuples(st.just("costs"), places, st.integers(0, CAP // 3)),
+    st.tuples(st.sampled_from(["silent", "lost", "never"]), places),
+    st.tuples(st.just("kill")),
+)
+asks = st.tuples(st.just("ask"), st.integers(100, 900))
+actions = st.integers(0, 9).flatmap(lambda kind: asks if kind < 6 else replies if kind < 9 else others)
+
+
+def request_of(size: int) -> Request:
+    head = b'{"model":"m","messages":[{"role":"user","content":"'
+    return Request(Endpoint.CHAT, head + b"x" * (size - len(head) - 4) + b'"}]}', LIMIT)
+
+
+@dataclass
+class Sessions:
+    """A run over one journal in one process after another, `asked` the tier of its requests; `bill` is what the provider
+    charges, in picodollars, as far as it has a price for that."""
+
+    folder: Path
+    asked: str | None
+    rows: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    flying: list[tuple[int, Request, Hold]] = field(default_factory=list[tuple[int, Request, Hold]])
+    bill: int = 0
+    allowed: int = CAP
+    seen: set[str] = field(default_factory=set[str])
+    surprise: bool = False
+    excess: int = 0
+
+    def open(self) -> None:
+        self.journal = Journal.open(self.folder / ".batchrun" / "r.db")
+        self.journal.start()
+        self.till = Till(PLAN_CAPPED, self.journal, expected=lambda: 0, clock=lambda: 0.0)
+
+    @property
+    def is_confirmed(self) -> bool:
+        return any(self.asked in served.kept for served in self.till._served.values())  # type: ignore[attr-defined]
+
+    @property
+    def total(self) -> int:
+        return self.till._budget.charged.cost + self.till._budget.reserved.cost  # type: ignore[attr-defined]
+
+    async def ask(self, size: int) -> None:
+        row, request = next(self.rows), request_of(size)
+        task = asyncio.ensure_future(self.till.hold(request, (row, 1), self.asked))
+        await asyncio.sleep(0)
+        if not task.done():
+            assert self.flying
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        elif task.exception() is None:
+            hold = task.result()
+            assert self.total <= CAP
+            await self.journal.begin(row, 1, hold.cost, hold.tokens)
+            self.flying.append((row, request, hold))
+        else:
+            assert isinstance(task.exception(), BudgetReached)
+            assert not self.flying
+
+    async def end(self, kind: str, place: int, *said: object) -> None:
+        if not self.flying:
+            return
+        row, request, hold = self.flying.pop(place % len(self.flying))
+        if kind == "never":
+            self.till.cancel(hold)
+            await self.journal.end(row, 1, NEVER_LEFT)
+            return
+        judged = judge_body(request, reply_body("x"), None)
+        if kind == "lost":
+            judged = judged._replace(usage=None, reply=None, answer=judged.answer._replace(status=0))
+            self.bill += self.price(hold, 1.0, 1.0)
+        elif kind == "silent":
+            judged = judged._replace(usage=None)
+            self.bill += self.price(hold, 1.0, 1.0)
+        elif kind == "costs":
+            (stated,) = said
+            assert judged.usage is not None
+            judged = judged._replace(usage=judged.usage._replace(charged=stated))  # type: ignore[arg-type]
+            self.bill += stated  # type: ignore[operator]
+            beyond = stated - hold.held.cost  # type: ignore[operator]
+            self.surprise, self.excess = beyond > 0, max(self.excess, beyond)
+            self.seen.add("default")
+        else:
+            tier, share = said
+            assert judged.usage is not None
+            usage = judged.usage._replace(input=int(hold.size * share), output=int(LIMIT * share), tier=tier)  # type: ignore[operator, arg-type]
+            judged = served(judged._replace(usage=usage), self.asked)
+            named = judged.usage.tier or "default" if judged.usage else "default"
+            self.bill += self.price(hold, KNOWN.get(named, 0.0), share)  # type: ignore[arg-type]
+            self.surprise = named not in self.seen and self.is_confirmed
+            self.seen.add(named)
+        charge = self.till.settle(hold, judged)
+        end = End(judged.answer.status, 0.1, maybe_paid=judged.answer.maybe_paid, usage=judged.usage)
+        end = end._replace(cost=charge.cost, charged_tokens=charge.tokens, bill=charge.bill)
+        await self.journal.end(row, 1, end, "{}" if judged.reply else None)
+
+    @staticmethod
+    def price(hold: Hold, factor: float, share: float) -> int:
+        return int(factor * (int(hold.size * share) * 10**6 + int(LIMIT * share) * 10**7))
+
+    async def kill(self) -> None:
+        """What is in flight stays open; the provider charges it at the dearest tier that it was seen to serve."""
+        dearest = max([1.0, *(KNOWN.get(tier, 0.0) for tier in self.seen)])
+        self.bill += sum(self.price(hold, dearest, 1.0) for _, _, hold in self.flying)
+        before = self.total
+        self.flying.clear()
+        await self.journal.sample("{}")
+        self.journal.stop()
+        self.journal.close()
+        self.open()
+        assert self.total == before
+
+    async def play(self, story: list[tuple[object, ...]]) -> None:
+        self.open()
+        for kind, *said in story:
+            flying, before = sum(hold.held.cost for _, _, hold in self.flying), self.total
+            if kind == "ask":
+                await self.ask(*said)  # type: ignore[arg-type]
+            elif kind == "kill":
+                await self.kill()
+            else:
+                await self.end(str(kind), *said)  # type: ignore[arg-type]
+            if self.total > self.allowed:  # nobody could know: what was in flight costs up to six times as much
+                assert self.surprise, kind
+                beyond = int(said[1]) if kind == "costs" else 0  # type: ignore[call-overload]
+                assert self.total <= before + 5 * flying + beyond * (1 + len(self.flying))
+                self.allowed = self.total
+            self.surprise = False
+            dearest = max([1.0, *(KNOWN.get(tier, 0.0) for tier in self.seen)])
+            for _, _, hold in self.flying:
+                assert hold.cost == hold.held.cost >= self.price(hold, dearest, 1.0) + self.excess
+            assert self.bill <= self.till._budget.charged.cost  # type: ignore[attr-defined]
+        self.journal.stop()
+        self.journal.close()
+
+
+def prepared(folder: Path, count: int) -> None:
+    meta = Meta(run="r", created=1.0, plan=plan_to_json(PLAN_CAPPED), prompt=None, simulated=False, output="../o.jsonl")
+    journal = Journal.create(folder / ".batchrun" / "r.db", meta)
+    journal.take_in(IntakeRow(line, None, "r", f'{{"n": {line}}}') for line in range(1, count + 1))
+    journal.close()
+
+
+@pytest.mark.parametrize("asked", [None, "default", "flex"])
+def test_charged_and_reserved_stay_within_the_cap_over_replies_and_kills(asked: str | None, in_memory: Path) -> None:
+    @settings(max_examples=20, phases=[Phase.explicit, Phase.generate])
+    @given(story=st.lists(actions, min_size=40, max_size=80))
+    def check(story: list[tuple[object, ...]]) -> None:
+        with tempfile.TemporaryDirectory(dir=in_memory) as folder:
+            prepared(Path(folder), len(story))
+            asyncio.run(Sessions(Path(folder), asked).play(story))
+
+    check()
