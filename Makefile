@@ -87,8 +87,9 @@ batch-crash: setup ## kill a run by batches at every write and call, lose every 
 faults: setup ## every fault of the simulated provider at once, with five seeds
 	$(BIN)/python tests/reliability/campaign_faults.py
 
-soak: setup ## 100,000 rows in one run: memory, descriptors, threads and throughput
+soak: setup ## 100,000 rows in one run, and 10,000 of 100 kB: memory, descriptors, threads and throughput
 	$(BIN)/python tests/reliability/campaign_soak.py
+	$(BIN)/python tests/reliability/campaign_soak.py 10000 100000
 
 format: setup ## format the source and mend what ruff can mend
 	$(BIN)/ruff format .

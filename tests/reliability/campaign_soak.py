@@ -1,6 +1,8 @@
 """The soak: one long run; memory, file descriptors and tasks stay flat, and the last minute is as fast as the first.
 
-    python tests/reliability/campaign_soak.py [ROWS]        the figures, and exit code 1 if one is bad
+    python tests/reliability/campaign_soak.py [ROWS [BYTES]]        the figures, and exit code 1 if one is bad
+
+The text of a row has that many bytes; replies are short.
 
 The program is looked at from outside, in /proc, once a second; threads stand for what it has under way, since its
 tasks are as many as its crew from the first second on. The rate is the journal's, by its samples.
@@ -45,11 +47,11 @@ def look(program: Program, pid: int) -> Look | None:
         return None
 
 
-def soak(rows: int) -> list[str]:
-    """Run it; what is bad about it."""
+def soak(rows: int, size: int = 0) -> list[str]:
+    """Run it with texts of `size` bytes, or short ones; what is bad about it."""
     with tempfile.TemporaryDirectory(prefix="soak-") as name, sim.spawn(sim.from_json({"latency": "0.05-0.15"})) as url:
         program = Program(Path(name))
-        program.rows(f"row {number} of a long run" for number in range(rows))
+        program.rows(f"row {number} of a long run".ljust(size, ".") for number in range(rows))
         looks: list[Look] = []
         with program.going(*program.send(url, "--concurrency", "64", "--concurrency-fixed", "--quiet")) as process:
             while True:
@@ -94,7 +96,7 @@ def _rate(looks: list[Look]) -> float:
 
 
 def main(arguments: list[str]) -> int:
-    found = soak(int(arguments[0]) if arguments else 100_000)
+    found = soak(*map(int, arguments or ["100000"]))
     print(f"BAD: {', '.join(found)}" if found else "all as promised")
     return 1 if found else 0
 
