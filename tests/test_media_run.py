@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from batchrun import registry
 from batchrun.engine.execute import execute
 from batchrun.engine.going_on import prepare_resume
 from batchrun.engine.request_files import write_requests
+from batchrun.engine.row_files import copy_with_files
 from batchrun.engine.start import DriftError, Prepared, prepare
 from batchrun.errors import ExitCode, InputError, RefusedError
 from batchrun.events import Event, RunEnded
@@ -200,3 +202,26 @@ async def test_request_files_have_the_content_of_files_too(server: Server) -> No
     Path("pictures/2.png").unlink()
     with pytest.raises(RefusedError, match=r"line 3: .*2\.png cannot be read"):
         write_requests(run, Path("requests"))
+
+
+async def test_a_journal_with_its_files_goes_on_elsewhere(server: Server, tmp_path: Path) -> None:
+    await ran(server, max_requests=1)
+    elsewhere = tmp_path / "elsewhere" / ".batchrun"
+    elsewhere.mkdir(parents=True)
+    missing = copy_with_files(registry.find("last", None).path, elsewhere / "moved.db")
+    assert (missing, len(list((elsewhere / "moved.files").iterdir()))) == ([], 3)
+    shutil.rmtree("pictures")
+    with pytest.raises(RefusedError, match="2 rows cannot be sent"):
+        prepare_resume("last", {}, failed=False)
+    prepared, gathered = prepare_resume("last", {"runs_dir": str(elsewhere), "max_requests": 9}, failed=False)
+    ended, _ = await finished(prepared, gathered)
+    assert (ended.exit_code, ended.totals.done) == (ExitCode.OK, 3)
+
+
+async def test_files_that_cannot_be_taken_along_are_named(server: Server, tmp_path: Path) -> None:
+    await ran(server, max_requests=1)
+    Path("pictures/2.png").unlink()
+    missing = copy_with_files(registry.find("last", None).path, tmp_path / "copy.db")
+    assert [said.partition(" cannot")[0] for said in missing] == [str(Path("pictures/2.png").absolute())]
+    with pytest.raises(RefusedError, match="such a directory already"):
+        copy_with_files(registry.find("last", None).path, tmp_path / "copy.db")

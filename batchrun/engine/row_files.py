@@ -1,12 +1,15 @@
 """The files of rows: those that the journal names, in the place of what is on the disk by now."""
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from batchrun import media
-from batchrun.journal import Journal
-from batchrun.models import Pending, Request, Row
+from batchrun.engine.files_out import replaced
+from batchrun.errors import RefusedError
+from batchrun.journal import Journal, Reader
+from batchrun.models import File, Pending, Request, Row
 from batchrun.rows import restore
 
 
@@ -19,6 +22,40 @@ def restored(row: Pending, folder: Path, parse: Callable[[int, str | None, str],
 async def with_content(request: Request) -> Request:
     """The request with the content of its files in it; they are read in a thread. Raises media.ChangedError."""
     return request._replace(body=await asyncio.to_thread(media.filled, request.body, request.files))
+
+
+def copy_with_files(journal: Path, target: Path) -> list[str]:
+    """A copy of a journal, and beside it a directory with the files that it names, each under its digest.
+
+    Returns what is said of files that cannot be taken along: the copy has their present paths. Raises RefusedError where
+    there is such a file or directory, StorageError.
+    """
+    folder = target.with_suffix(".files")
+    if os.path.lexists(folder):
+        raise RefusedError(f"{folder}: there is such a directory already.", "Name another file.")
+    said: dict[str, None] = {}
+
+    def taken(file: File) -> File:
+        if not file.sha256:
+            return file
+        place = folder / f"{file.sha256}.{media.known_types()[file.type].suffix}"
+        try:
+            if not place.exists():
+                data = media.content(file)
+                folder.mkdir(mode=0o700, exist_ok=True)
+                with replaced(place) as stream:
+                    stream.write(data)
+        except (media.ChangedError, OSError) as error:
+            said[str(error)] = None
+            return file
+        return file._replace(path=str(place.absolute()))
+
+    def moved(text: str) -> str:
+        return media.to_json(map(taken, media.from_json(text, journal.parent)), target.parent)
+
+    with Reader.open(journal) as reader:
+        reader.copy(target, moved)
+    return list(said)
 
 
 def changed(journal: Journal) -> Iterator[tuple[int, int, str]]:

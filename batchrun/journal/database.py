@@ -14,7 +14,7 @@ import re
 import shutil
 import sqlite3
 import stat
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from importlib import resources
 from pathlib import Path
 
@@ -351,14 +351,21 @@ def remove(path: Path) -> None:
         path.with_suffix(".new").unlink(missing_ok=True)
 
 
-def copy(connection: sqlite3.Connection, path: Path, target: Path) -> None:
-    """Write a whole, single-file copy. The target appears under its name only when complete."""
+def copy(connection: sqlite3.Connection, path: Path, target: Path, moved: Callable[[str], str] | None = None) -> None:
+    """Write a whole, single-file copy. The target appears under its name only when complete.
+
+    `moved` makes what the copy has of the files of a row from what this journal has of them.
+    """
     if os.path.lexists(target):
         raise RefusedError(f"{target}: there is such a file already.", "Name a file that does not exist.")
     building = target.with_name(f"{target.name}.partial")
     with translated(path):
         _make_private(building)
         connection.execute("VACUUM INTO ?", (str(building),))
+        if moved is not None:
+            with contextlib.closing(sqlite3.connect(building)) as copied, copied:
+                copied.create_function("moved", 1, moved)
+                copied.execute("UPDATE rows SET files = moved(files) WHERE files <> ''")
         _sync(building)
         building.rename(target)
         sync_directory(target.parent)

@@ -382,9 +382,12 @@ class Reader:
         """What to raise where this journal turns out not to be whole."""
         return database.damaged(self.path, why)
 
-    def copy(self, target: Path) -> None:
-        """Write a whole copy in a single file. Raises RefusedError where there is a file of this name."""
-        database.copy(self._connection, self.path, target)
+    def copy(self, target: Path, moved: Callable[[str], str] | None = None) -> None:
+        """Write a whole copy in a single file. `moved` is what it has of the files of a row, whose paths differ there.
+
+        Raises RefusedError where there is a file of this name.
+        """
+        database.copy(self._connection, self.path, target, moved)
 
     def _each(self, make: Callable[[Any], Made], query: str, *parameters: Any) -> list[Made]:
         with database.translated(self.path):

@@ -7,13 +7,14 @@ types and of providers' limits is in `providers/media.toml`.
 
 from batchrun.filetypes import check_takes, is_known, known_types
 from batchrun.media.notes import encoded_size, from_json, to_json
-from batchrun.media.sending import ChangedError, filled, why_changed
+from batchrun.media.sending import ChangedError, content, filled, why_changed
 from batchrun.media.values import MediaError, is_address, look
 
 __all__ = [
     "ChangedError",
     "MediaError",
     "check_takes",
+    "content",
     "encoded_size",
     "filled",
     "from_json",

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from batchrun.display import counted, printable
 from batchrun.engine.export import RecordWriter, columns_of, error_line, replaced, storing, to_write, write_output
+from batchrun.engine.intake import NAMED
 from batchrun.engine.request_files import write_requests
+from batchrun.engine.row_files import copy_with_files
 from batchrun.errors import RefusedError
 from batchrun.journal import Reader, Result
 from batchrun.models import State
@@ -17,8 +19,10 @@ from batchrun.plan.patterns import is_document
 from batchrun.registry import RunFile
 
 
-def export_run(run: RunFile, *, output: str | None, format: str | None, failed: bool, journal: str | None) -> None:
-    """The output of a run again, or its failed rows, or a copy of its journal.
+def export_run(  # noqa: PLR0913  what the command takes, each by name
+    run: RunFile, *, output: str | None, format: str | None, failed: bool, journal: str | None, with_files: bool = False
+) -> None:
+    """The output of a run again, or its failed rows, or a copy of its journal, with the files that it names.
 
     Raises RefusedError for what cannot be meant or would overwrite what the run read, StorageError.
     """
@@ -28,10 +32,10 @@ def export_run(run: RunFile, *, output: str | None, format: str | None, failed: 
                 "--journal copies the whole journal: --output, --format and --failed do not apply", "leave them out"
             )
         check_output(journal)
-        with Reader.open(run.path) as reader:
-            reader.copy(Path(journal))
-        _wrote(journal)
+        _copy_journal(run, Path(journal), with_files=with_files)
         return
+    if with_files:
+        raise RefusedError("--with-files takes the files of a copied journal along", "add --journal FILE")
     plan = _plan_for(run, output, format)
     if failed and plan.output_format != "jsonl" and (output or format):
         raise RefusedError("failed rows are written as JSONL", "name the output NAME.jsonl")
@@ -71,6 +75,19 @@ def export_requests(run: RunFile, folder: str, **others: object) -> None:
         f"batchrun import {run.reference} FILE…",
         file=sys.stderr,
     )
+
+
+def _copy_journal(run: RunFile, target: Path, *, with_files: bool) -> None:
+    if with_files:
+        left = copy_with_files(run.path, target)
+        for said in left[:NAMED]:
+            print(f"batchrun: not taken along: {said}", file=sys.stderr)
+        if len(left) > NAMED:
+            print(f"batchrun: … and {len(left) - NAMED:,} more files", file=sys.stderr)
+    else:
+        with Reader.open(run.path) as reader:
+            reader.copy(target)
+    _wrote(str(target))
 
 
 def write_page(page: bytes, output: str) -> None:
