@@ -13,7 +13,7 @@ HEAD = 256 * 1024
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """The markers of JPEG that begin a frame and have its size (ITU T.81, table B.1)."""
 
-_KINDS = ("image", "audio", "file")
+_KINDS = ("image", "audio", "file", "transcription")
 _LIMITS = (*(f"{kind}{what}" for kind in _KINDS for what in ("s", "_bytes")), "request_bytes")
 
 

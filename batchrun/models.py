@@ -42,6 +42,7 @@ class Endpoint(StrEnum):
     RESPONSES = "/v1/responses"
     EMBEDDINGS = "/v1/embeddings"
     COMPLETIONS = "/v1/completions"
+    TRANSCRIPTIONS = "/v1/audio/transcriptions"
 
 
 class Kind(StrEnum):

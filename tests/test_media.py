@@ -1,6 +1,7 @@
 """Files of requests: what they are by their content, how values name them, how requests hold them."""
 
 import base64
+import email
 import hashlib
 import json
 import os
@@ -11,10 +12,12 @@ import pytest
 from pictures import MP3, PDF, WAV, folder, gif, jpeg, png, webp
 
 from batchrun import media, prompts
+from batchrun.client.session import headers_of
 from batchrun.errors import PromptError
 from batchrun.filetypes import pixels, type_of
 from batchrun.models import Endpoint, File, Row
 from batchrun.prompts import RenderError, request_digest
+from batchrun.sim.media import form_of
 
 TAKES: dict[str, Any] = {"image": ["image/png", "image/jpeg"], "audio": ["audio/wav"], "file": ["application/pdf"]}
 PROMPT = """---
@@ -251,3 +254,89 @@ def test_a_profile_may_state_limits(takes: Any) -> None:
 def test_limits_that_are_none_are_refused(takes: Any) -> None:
     with pytest.raises(ValueError, match="known are"):
         media.check_takes(takes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "type", "endpoint", "expected"),
+    [
+        (
+            *("audio", "audio/mpeg", Endpoint.CHAT),
+            {"type": "input_audio", "input_audio": {"data": f"sha256:{'ab' * 32}", "format": "mp3"}},
+        ),
+        (
+            *("audio", "audio/wav", Endpoint.RESPONSES),
+            {"type": "input_audio", "input_audio": {"data": f"sha256:{'ab' * 32}", "format": "wav"}},
+        ),
+        (
+            *("file", "application/pdf", Endpoint.CHAT),
+            {
+                "type": "file",
+                "file": {"filename": "file.pdf", "file_data": f"data:application/pdf;base64,sha256:{'ab' * 32}"},
+            },
+        ),
+        (
+            *("file", "application/pdf", Endpoint.RESPONSES),
+            {
+                "type": "input_file",
+                "filename": "file.pdf",
+                "file_data": f"data:application/pdf;base64,sha256:{'ab' * 32}",
+            },
+        ),
+    ],
+)
+def test_audio_and_documents_have_parts_of_their_own(kind: str, type: str, endpoint: Endpoint, expected: Any) -> None:
+    prompt = f"---\ninputs: {{picture: {{kind: {kind}}}}}\n---\nuser:\n{{{{ picture }}}}"
+    body = json.loads(rendered(prompt, endpoint, (FILE._replace(type=type),)).body)
+    assert body["messages" if endpoint is Endpoint.CHAT else "input"] == [{"role": "user", "content": [expected]}]
+
+
+def test_an_address_is_sent_as_it_is_where_the_endpoint_takes_one() -> None:
+    address = File("picture", "https://host/a")
+    assert b'{"url":"https://host/a","detail":"low"}' in rendered(files=(address,), text="x").body
+    prompt = "---\ninputs: {picture: {kind: file}}\n---\nuser:\n{{ picture }}"
+    assert b'{"type":"input_file","file_url":"https://host/a"}' in rendered(prompt, Endpoint.RESPONSES, (address,)).body
+    with pytest.raises(RenderError, match="is an address, which /v1/chat/completions does not take"):
+        rendered(prompt, Endpoint.CHAT, (address,))
+
+
+SPEECH = "---\ninputs: {picture: {kind: audio}}\n---\nuser:\n{{ picture }}\nNames: Ada."
+
+
+def test_a_transcription_is_a_form_with_its_recording(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(WAV)
+    file = look("a.wav", tmp_path, kind="audio")[0]
+    request = rendered(SPEECH, Endpoint.TRANSCRIPTIONS, (file,))
+    assert json.loads(request.body) == {"model": "m", "file": f"sha256:{file.sha256}", "prompt": "Names: Ada."}
+    sent = media.form(request.body, request.files)
+    boundary = sent[2 : sent.index(b"\r\n")].decode()
+    assert headers_of(Endpoint.TRANSCRIPTIONS, sent) == {"content-type": f"multipart/form-data; boundary={boundary}"}
+    message = email.message_from_bytes(
+        f"Content-Type: multipart/form-data; boundary={boundary}\r\n\r\n".encode() + sent
+    )
+    parts = {part.get_param("name", header="content-disposition"): part for part in message.walk()}
+    assert parts["file"].get_filename() == "audio.wav"
+    assert parts["file"].get_content_type() == "audio/wav"
+    assert parts["prompt"].get_payload() == "Names: Ada."
+    assert WAV in sent
+    assert form_of(sent) == {"model": "m", "file": WAV, "prompt": "Names: Ada."}
+    assert media.form(request.body, request.files) == sent  # one request, one hash, whatever draws from it
+
+
+@pytest.mark.parametrize(
+    ("prompt", "params", "said"),
+    [
+        (PROMPT, {}, "takes one text, and the prompt has 2 messages"),
+        ("user:\n{{ text }}", {}, "takes one recording"),
+        (SPEECH, {"response_format": "srt"}, "response_format is 'srt', and replies are read as JSON"),
+        (SPEECH, {"prompt": "x"}, "`prompt` is the text of the prompt"),
+    ],
+)
+def test_what_is_no_transcription_is_refused_at_once(prompt: str, params: Any, said: str) -> None:
+    parsed = prompts.parse(prompt, path="p.prompty")
+    with pytest.raises(PromptError, match=said):
+        prompts.renderer(parsed, endpoint=Endpoint.TRANSCRIPTIONS, model="m", params=params, variables={}, columns={})
+
+
+def test_a_transcription_is_of_one_recording() -> None:
+    with pytest.raises(RenderError, match="2 recordings, and a transcription is of one"):
+        rendered(SPEECH, Endpoint.TRANSCRIPTIONS, (FILE._replace(type="audio/wav"),) * 2)

@@ -225,3 +225,43 @@ async def test_files_that_cannot_be_taken_along_are_named(server: Server, tmp_pa
     assert [said.partition(" cannot")[0] for said in missing] == [str(Path("pictures/2.png").absolute())]
     with pytest.raises(RefusedError, match="such a directory already"):
         copy_with_files(registry.find("last", None).path, tmp_path / "copy.db")
+
+
+SPEECH = """---
+model: {apiType: transcription, options: {language: en}}
+inputs:
+  path: {kind: audio}
+---
+{{ path }}
+"""
+
+
+async def test_recordings_become_texts_by_the_endpoint_for_transcriptions(server: Server) -> None:
+    Path("talks").mkdir()
+    for number in range(2):
+        Path(f"talks/{number}.ogg").write_bytes(b"OggS" + bytes([number]) * (5 + number))
+    Path("transcribe.prompty").write_text(SPEECH)
+    server.change(faults=["503=first"])
+    ended = await ran(server, input="talks", prompt="transcribe.prompty")
+    assert (ended.exit_code, ended.totals.done, server.stats.answered) == (ExitCode.OK, 2, 2)
+    assert outputs() == [f"[simulated] OGG audio, {size} bytes" for size in (9, 10)]
+    assert ended.totals.input_tokens == 200
+    Path("talks/1.ogg").write_bytes(b"OggS another")
+    with pytest.raises(DriftError):
+        await ran(server, input="talks", prompt="transcribe.prompty")
+
+
+async def test_a_recording_of_another_type_is_for_transcriptions_alone(server: Server) -> None:
+    Path("a.ogg").write_bytes(b"OggS")
+    Path("ask.prompty").write_text(SPEECH.replace("{apiType: transcription, options: {language: en}}", "m"))
+    with pytest.raises(InputError, match=r"a\.ogg is OGG by its content; of kind audio is sent: WAV, MP3"):
+        await ran(server, input="a.ogg", prompt="ask.prompty")
+
+
+async def test_a_profile_states_how_large_files_may_be(server: Server) -> None:
+    Path("batchrun.toml").write_text("[profiles.openai]\nmedia = {image_bytes = 20}\n")
+    with pytest.raises(InputError, match="the provider takes image files of"):
+        await ran(server)
+    Path("batchrun.toml").write_text("[profiles.openai]\nmedia = {request_bytes = 100}\n")
+    with pytest.raises(InputError, match="the request has"):
+        await ran(server)

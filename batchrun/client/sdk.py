@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 import httpx2
 from multidict import CIMultiDict
-from openai import APIStatusError, AsyncOpenAI, OpenAI
+from openai import APIStatusError, AsyncOpenAI, OpenAI, RequestOptions
 from yarl import URL
 
-from batchrun.client.session import SessionWire
+from batchrun.client.session import SessionWire, headers_of
 from batchrun.client.wire import Answer, Recipe, Token
 from batchrun.models import Endpoint
 
@@ -103,7 +103,10 @@ class SdkWire:
 
     async def post(self, endpoint: Endpoint, body: bytes) -> Answer:
         try:
-            response = await self._client.post(sdk_path(endpoint), content=body, cast_to=httpx2.Response)
+            options: RequestOptions = {"headers": headers_of(endpoint, body)}
+            response = await self._client.post(
+                sdk_path(endpoint), content=body, cast_to=httpx2.Response, options=options
+            )
         except APIStatusError as error:
             response = error.response
         return Answer(response.status_code, response.headers, response.content)

@@ -64,6 +64,14 @@ class _Response(aiohttp.ClientResponse):
         return self
 
 
+def headers_of(endpoint: Endpoint, body: bytes) -> dict[str, str]:
+    """The headers that differ from those of every request: a form says by what its parts are divided (RFC 7578, 4.1)."""
+    if endpoint is not Endpoint.TRANSCRIPTIONS:
+        return {}
+    boundary = body[2 : body.index(b"\r\n")].decode()
+    return {"content-type": f"multipart/form-data; boundary={boundary}"}
+
+
 class SessionWire:
     """Posts over one pool of connections; how many are open at once is the caller's to limit.
 
@@ -108,6 +116,7 @@ class SessionWire:
             self._lanes = {
                 endpoint: Lane(session, url, tls=self._ssl, max_reply_bytes=self._max, sizes=sizes)
                 for endpoint, url in self._urls.items()
+                if endpoint is not Endpoint.TRANSCRIPTIONS
             }
 
     async def close(self) -> None:
@@ -125,7 +134,7 @@ class SessionWire:
     async def post(self, endpoint: Endpoint, body: bytes) -> Answer:
         if (one := self._lanes.get(endpoint)) is not None:
             return await one.post(body)
-        return await self.carry(self._urls[endpoint], None, body)
+        return await self.carry(self._urls[endpoint], CIMultiDict(headers_of(endpoint, body)), body)
 
     async def carry(self, url: URL, headers: CIMultiDict[str] | None, body: bytes) -> Answer:
         """Post `body` to any address over the same connections; `headers` win over those of every request."""

@@ -25,7 +25,7 @@ class Cuts:
 
     def look(self, request: Request, input_tokens: int) -> str | None:
         """The notice, where this reply shows that prompts are cut; None otherwise. Images are no text and count alike."""
-        if self._told or input_tokens < FEWEST or b";base64," in request.body:
+        if self._told or input_tokens < FEWEST or request.files or b";base64," in request.body:
             return None
         size = len(request.body)
         rows, least, most = self._seen.get(input_tokens, (0, size, size))

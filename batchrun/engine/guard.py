@@ -139,7 +139,7 @@ def unknown_price(named: Named, price: Price | None) -> RenderError:
 
 def costs_more(body: Mapping[str, Any]) -> bool:
     """Whether a body holds images, audio, files or tools."""
-    if any(body.get(name) for name in _DEAR) or "audio" in (body.get("modalities") or ()):
+    if "file" in body or any(body.get(name) for name in _DEAR) or "audio" in (body.get("modalities") or ()):
         return True
     talk = body.get("messages", body.get("input"))
     return isinstance(talk, list) and any(_beyond_text(item) for item in cast("list[Any]", talk))

@@ -9,7 +9,7 @@ from batchrun import media
 from batchrun.engine.files_out import replaced
 from batchrun.errors import RefusedError
 from batchrun.journal import Journal, Reader
-from batchrun.models import File, Pending, Request, Row
+from batchrun.models import Endpoint, File, Pending, Request, Row
 from batchrun.rows import restore
 
 
@@ -21,7 +21,8 @@ def restored(row: Pending, folder: Path, parse: Callable[[int, str | None, str],
 
 async def with_content(request: Request) -> Request:
     """The request with the content of its files in it; they are read in a thread. Raises media.ChangedError."""
-    return request._replace(body=await asyncio.to_thread(media.filled, request.body, request.files))
+    fill = media.form if request.endpoint is Endpoint.TRANSCRIPTIONS else media.filled
+    return request._replace(body=await asyncio.to_thread(fill, request.body, request.files))
 
 
 def copy_with_files(journal: Path, target: Path) -> list[str]:

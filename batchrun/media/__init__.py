@@ -7,7 +7,7 @@ types and of providers' limits is in `providers/media.toml`.
 
 from batchrun.filetypes import check_takes, is_known, known_types
 from batchrun.media.notes import encoded_size, from_json, to_json
-from batchrun.media.sending import ChangedError, content, filled, why_changed
+from batchrun.media.sending import ChangedError, content, filled, form, why_changed
 from batchrun.media.values import MediaError, is_address, look
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "content",
     "encoded_size",
     "filled",
+    "form",
     "from_json",
     "is_address",
     "is_known",

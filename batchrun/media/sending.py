@@ -5,11 +5,15 @@ import os
 import re
 from binascii import b2a_base64
 from collections.abc import Sequence
+from typing import Any, cast
+
+import orjson
 
 from batchrun.display import printable
+from batchrun.filetypes import known_types
 from batchrun.models import File
 
-_PLACE = re.compile(rb'"(?:url|image_url|file_data|data|file)":"(?:data:[\w./+-]+;base64,)?(sha256:([0-9a-f]{64}))"')
+_PLACE = re.compile(rb'"(?:url|image_url|file_data|data)":"(?:data:[\w./+-]+;base64,)?(sha256:([0-9a-f]{64}))"')
 """Where a body names a file by its digest: as the whole value of a member that the parts of a message have. No text of a
 row can stand there, since its quotation marks are escaped."""
 
@@ -29,6 +33,33 @@ def filled(body: bytes, files: Sequence[File]) -> bytes:
             pieces += [body[after : place.start(1)], b2a_base64(content(file), newline=False)]
             after = place.end(1)
     return b"".join([*pieces, body[after:]])
+
+
+def form(body: bytes, files: Sequence[File]) -> bytes:
+    """A transcription as the form that it is sent as (RFC 7578); its boundary is a hash that no recording can hold.
+
+    Blocks while it reads the recording. Raises ChangedError.
+    """
+    fields: dict[str, Any] = orjson.loads(body)
+    boundary = f"batchrun-{hashlib.sha256(body).hexdigest()}".encode()
+    held = {f"sha256:{file.sha256}": file for file in files}
+    pieces: list[bytes] = []
+    for name, value in fields.items():
+        if name == "file":
+            file = held[value]
+            suffix = known_types()[file.type].suffix
+            head = f'name="file"; filename="audio.{suffix}"\r\nContent-Type: {file.type}'
+            pieces += [_field(boundary, head), content(file), b"\r\n"]
+            continue
+        several = isinstance(value, list)
+        for one in cast("list[Any]", value) if several else [value]:
+            text = one if isinstance(one, str) else orjson.dumps(one).decode()
+            pieces += [_field(boundary, f'name="{name}{"[]" if several else ""}"'), text.encode(), b"\r\n"]
+    return b"".join([*pieces, b"--%b--\r\n" % boundary])
+
+
+def _field(boundary: bytes, head: str) -> bytes:
+    return b"--%b\r\nContent-Disposition: form-data; %b\r\n\r\n" % (boundary, head.encode())
 
 
 def content(file: File) -> bytes:

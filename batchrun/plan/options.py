@@ -66,7 +66,7 @@ OPTIONS: tuple[Option, ...] = (
     _value(_PROVIDER, "-m --model model", "NAME", "The model [default: the prompt's, else the profile's]."),
     _value(_PROVIDER, "-P --profile profile", "NAME", "The provider; sim simulates replies, without key [default: openai]."),
     _value(_PROVIDER, "--base-url base_url", "URL", "Another address of the provider, such as https://host/v1."),
-    _value(_PROVIDER, "--endpoint endpoint", "NAME", "chat, responses, embeddings or completions [default: chat].", choices=("chat", "responses", "embeddings", "completions")),
+    _value(_PROVIDER, "--endpoint endpoint", "NAME", "chat, responses, embeddings, completions or transcriptions [default: chat].", choices=("chat", "responses", "embeddings", "completions", "transcriptions")),
     _value(_PROVIDER, "--param params", "NAME=JSON", "A parameter of the request body, such as temperature=0.", many=True),
     _value(_PROVIDER, "--header headers", "NAME:VALUE", "A header of every request; ${NAME} stands for a variable.", many=True),
     _value(_PROVIDER, "--ca-file ca_file", "FILE", "Trust these certificate authorities."),

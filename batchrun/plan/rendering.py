@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from batchrun import media, prompts
-from batchrun.models import Kind, Request, Row
+from batchrun.models import Endpoint, Kind, Request, Row
 from batchrun.plan.patterns import is_document
 from batchrun.plan.record import Plan
 from batchrun.prompts import Prompt, Renderer
@@ -44,6 +44,9 @@ class _FilesRenderer:
 
     def __init__(self, plan: Plan, plain: prompts.PromptRenderer) -> None:
         self._takes = plan.media
+        if plan.endpoint is Endpoint.TRANSCRIPTIONS:
+            own = {name.replace("transcription", "audio"): value for name, value in plan.media.items()}
+            self._takes = {**plan.media, **{name: own[name] for name in own.keys() - plan.media.keys() | {"audio"}}}
         self._plain = plain
         source = Path(plan.input).expanduser()
         beside = source if source.is_dir() else source.parent

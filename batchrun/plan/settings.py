@@ -74,7 +74,7 @@ def _dollars(value: object) -> float:
 def _endpoint(value: object) -> Endpoint:
     name = str(value).strip().lower().removeprefix("/").removeprefix("v1/")
     if name not in _ENDPOINTS and name != "chat/completions":
-        raise ValueError(f"must be one of chat, responses, embeddings, completions, not {value!r}")
+        raise ValueError(f"must be one of chat, responses, embeddings, completions, transcriptions, not {value!r}")
     return _ENDPOINTS.get(name, Endpoint.CHAT)
 
 

@@ -17,7 +17,10 @@ from batchrun.prompts.definition import Renderer, RenderError, did_you_mean
 from batchrun.prompts.request import CONTENT, output_limit, to_json
 
 _URLS: Mapping[str, Endpoint] = {
-    url: endpoint for endpoint in Endpoint for url in (endpoint.value, endpoint.value.removeprefix("/v1"))
+    url: endpoint
+    for endpoint in Endpoint
+    if endpoint is not Endpoint.TRANSCRIPTIONS  # forms, and no JSON
+    for url in (endpoint.value, endpoint.value.removeprefix("/v1"))
 }
 _BLANKS = " \t\n\r"
 _FEW = 20
@@ -75,6 +78,8 @@ class _BodyRenderer:
     ) -> None:
         if params.get("stream"):
             raise PromptError("`stream` is not supported: replies are read whole", "Leave the parameter out.")
+        if endpoint is Endpoint.TRANSCRIPTIONS:
+            raise PromptError("transcriptions need a prompt", "One with an input of kind audio: docs/media.md has it.")
         self._endpoint = endpoint
         self._added = ({"model": model} if model else {}) | dict(params)
         self._id_column = id_column

@@ -58,6 +58,8 @@ _ENDPOINTS: Mapping[str, Endpoint] = {
     "embeddings": Endpoint.EMBEDDINGS,
     "completion": Endpoint.COMPLETIONS,
     "completions": Endpoint.COMPLETIONS,
+    "transcription": Endpoint.TRANSCRIPTIONS,
+    "transcriptions": Endpoint.TRANSCRIPTIONS,
 }
 
 

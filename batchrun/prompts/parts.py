@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
+import orjson
+
 from batchrun.models import Endpoint, File
 from batchrun.prompts.definition import RenderError
 from batchrun.providers import table
@@ -50,6 +52,16 @@ def content(endpoint: Endpoint, pieces: Sequence[str | Sequence[Any]]) -> Any:
         elif text := piece.strip("\n"):
             found += [_filled(shape, {"text": text})] if text.strip() else []
     return found
+
+
+def transcription(pieces: Sequence[str | Sequence[Any]]) -> bytes:
+    """The members of a transcription with its recording and the text of its prompt. Raises RenderError unless there is just
+    one recording."""
+    recordings = [part for piece in pieces if not isinstance(piece, str) for part in piece]
+    if len(recordings) != 1:
+        raise RenderError(f"{len(recordings)} recordings, and a transcription is of one", "Give each its own row.")
+    text = "".join(piece for piece in pieces if isinstance(piece, str)).strip()
+    return orjson.dumps({"file": recordings[0], **({"prompt": text} if text else {})})[1:-1]
 
 
 @cache

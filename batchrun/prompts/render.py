@@ -19,7 +19,7 @@ from batchrun.models import Endpoint, File, Request, Row
 from batchrun.prompts import sandbox
 from batchrun.prompts.definition import Message, Prompt, RenderError
 from batchrun.prompts.filters import MAX_OUTPUT, TooLargeError
-from batchrun.prompts.parts import content, part, unwrapped
+from batchrun.prompts.parts import content, part, transcription, unwrapped
 from batchrun.prompts.request import frame, members, output_limit
 from batchrun.prompts.variables import ABSENT, cell, check_names, fixed_values
 
@@ -178,6 +178,8 @@ class _FilesMessage(_TemplateMessage):
         pieces: list[str | list[Any]] = []
         for number, piece in enumerate(self._marked.split(self._run(values, fields))):
             pieces.append(self._parts(piece, files) if number % 2 else piece)
+        if self._endpoint is Endpoint.TRANSCRIPTIONS:
+            return transcription(pieces)
         return orjson.dumps(content(self._endpoint, pieces))
 
     def _none(self, name: str) -> str | None:

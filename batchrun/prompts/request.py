@@ -33,15 +33,21 @@ _LIMITS: Mapping[Endpoint, Mapping[str, str]] = {
     Endpoint.RESPONSES: {"max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"},
     Endpoint.COMPLETIONS: {"max_completion_tokens": "max_tokens"},
     Endpoint.EMBEDDINGS: {},
+    Endpoint.TRANSCRIPTIONS: {},
 }
 CONTENT: Mapping[Endpoint, str] = {
     Endpoint.CHAT: "messages",
     Endpoint.RESPONSES: "input",
     Endpoint.EMBEDDINGS: "input",
     Endpoint.COMPLETIONS: "prompt",
+    Endpoint.TRANSCRIPTIONS: "file",
 }
 """The member of the body that has what is asked."""
 _EMBEDDINGS, _RESPONSES, _COMPLETIONS = Endpoint.EMBEDDINGS, Endpoint.RESPONSES, Endpoint.COMPLETIONS
+_SINGLE = (Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS, Endpoint.TRANSCRIPTIONS)
+"""Endpoints that take no conversation."""
+_TRANSCRIPTS = ("json", "verbose_json", "diarized_json")
+"""Formats of a transcription that are JSON, as replies are read."""
 _BEGUN = {endpoint: blake2b(endpoint.encode() + b"\0", digest_size=16) for endpoint in Endpoint}
 
 
@@ -66,8 +72,11 @@ def frame(endpoint: Endpoint, rest: Mapping[str, Any], roles: list[tuple[str, bo
     """
     model = {"model": rest["model"]} if "model" in rest else {}
     tail = {name: value for name, value in rest.items() if name != "model"}
-    start = "{" + _inner(model) + ("," if model else "") + f'"{CONTENT[endpoint]}":'
+    start = "{" + _inner(model) + ("," if model else "")
     end = ("," if tail else "") + _inner(tail) + "}"
+    if endpoint is Endpoint.TRANSCRIPTIONS:
+        return [start, end]  # between them stand the members with the recording and the text
+    start += f'"{CONTENT[endpoint]}":'
     if endpoint in (Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS):
         return [start + '"', '"' + end]
     quotes = ["" if parts else '"' for _, parts in roles]
@@ -77,8 +86,9 @@ def frame(endpoint: Endpoint, rest: Mapping[str, Any], roles: list[tuple[str, bo
 
 
 def output_limit(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
-    """The output tokens a body allows for all its choices, None where it states no limit. Embeddings have none: 0."""
-    if endpoint is _EMBEDDINGS:
+    """The output tokens a body allows for all its choices, None where it states no limit. Embeddings have none, and
+    those of transcriptions are as many as the recording says: 0."""
+    if endpoint in (_EMBEDDINGS, Endpoint.TRANSCRIPTIONS):
         return 0
     if endpoint is _RESPONSES:
         return _positive(body.get("max_output_tokens"))
@@ -98,7 +108,7 @@ def ask_again(request: Request, reply_text: str, complaint: str, *, check: str |
     talk = body.get(name)
     if request.endpoint is Endpoint.RESPONSES and isinstance(talk, str):
         talk = [{"role": "user", "content": talk}]
-    if request.endpoint in (Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS) or not isinstance(talk, list):
+    if request.endpoint in _SINGLE or not isinstance(talk, list):
         raise ValueError(f"{request.endpoint} is not a conversation")
     wrong = "does not fit the required JSON schema" if check is None else "cannot be used"
     what = "JSON" if check is None else "reply"
@@ -156,12 +166,14 @@ def _refuse_impossible(prompt: Prompt, endpoint: Endpoint, given: Mapping[str, A
         )
     if given.get("stream"):
         raise PromptError("`stream` is not supported: replies are read whole", "Leave the parameter out.")
-    single = endpoint in (Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS)
+    single = endpoint in _SINGLE
     if single and len(prompt.messages) > 1:
         raise PromptError(
             f"{prompt.path}: {endpoint} takes one text, and the prompt has {len(prompt.messages)} messages"
         )
-    if single and prompt.files:
+    if endpoint is Endpoint.TRANSCRIPTIONS:
+        _refuse_transcription(prompt, given)
+    elif single and prompt.files:
         named = ", ".join(f"`{name}`" for name in prompt.files)
         raise PromptError(f"{prompt.path}: {endpoint} takes text, and {named} names files", "Take --endpoint chat.")
     if single and prompt.outputs is not None:
@@ -170,6 +182,21 @@ def _refuse_impossible(prompt: Prompt, endpoint: Endpoint, given: Mapping[str, A
         to_json(dict(given)).encode()
     except (TypeError, ValueError) as error:
         raise PromptError(f"{prompt.path}: an option or parameter is not JSON: {error}") from None
+
+
+def _refuse_transcription(prompt: Prompt, given: Mapping[str, Any]) -> None:
+    if list(prompt.files.values()) != ["audio"]:
+        raise PromptError(
+            f"{prompt.path}: {Endpoint.TRANSCRIPTIONS} takes one recording",
+            "Declare one input of kind audio, and print it.",
+        )
+    if "prompt" in given:
+        raise PromptError("`prompt` is the text of the prompt", "Change the prompt, or leave the parameter out.")
+    if given.get("response_format", "json") not in _TRANSCRIPTS:
+        raise PromptError(
+            f"response_format is {given['response_format']!r}, and replies are read as JSON",
+            f"Take one of {', '.join(_TRANSCRIPTS)}.",
+        )
 
 
 def _add_schema(prompt: Prompt, endpoint: Endpoint, given: dict[str, Any]) -> None:

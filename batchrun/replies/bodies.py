@@ -367,9 +367,17 @@ def _is_vector(vector: Any) -> bool:
     return (len(vector) // 4 * 3 - vector.count("=", -2)) % 4 == 0
 
 
+def _transcription(data: dict[str, Any]) -> _Said | str:
+    text = data.get("text")
+    if type(text) is not str:
+        return "no text"
+    return _said(text, None, None, finish=None, flags=_NO_FLAGS, message=data)
+
+
 _READERS: dict[Endpoint, Callable[[dict[str, Any]], _Said | str]] = {
     Endpoint.CHAT: _chat,
     Endpoint.RESPONSES: _responses,
     Endpoint.EMBEDDINGS: _embeddings,
     Endpoint.COMPLETIONS: _completions,
+    Endpoint.TRANSCRIPTIONS: _transcription,
 }

@@ -1,5 +1,6 @@
 """What the simulated provider makes of pictures, audio and documents: it says what they are."""
 
+import re
 from base64 import b64decode
 from typing import Any
 
@@ -25,6 +26,23 @@ def said_of(part: dict[str, Any]) -> tuple[str, int] | None:
     return said_of_data(kind, b64decode(given.partition("base64,")[2] or given, validate=True))
 
 
+def form_of(body: bytes) -> dict[str, Any] | None:
+    """The fields of a form: texts, and bytes for a file (RFC 7578); None where it is none."""
+    divider, line, _ = body.partition(b"\r\n")
+    if not line or not divider.startswith(b"--"):
+        return None
+    fields: dict[str, Any] = {}
+    for piece in body.split(divider)[1:-1]:
+        head, _, value = piece.partition(b"\r\n\r\n")
+        name = _NAME.search(head)
+        if name is None:
+            return None
+        value = value.removesuffix(b"\r\n")
+        fields[name[1].decode()] = value if b"filename=" in head else value.decode()
+    return fields
+
+
+_NAME = re.compile(rb' name="([^"]+)"')
 _MEMBERS = ("url", "image_url", "data", "file_data", "file_url")
 
 

@@ -42,6 +42,8 @@ def make(request: Request, digest: str, settings: Settings, found: Lookup = UNCA
     """
     if request.endpoint is Endpoint.EMBEDDINGS:
         return _embeddings(request)
+    if request.endpoint is Endpoint.TRANSCRIPTIONS:
+        return _transcription(request, settings)
     mode = "broken" if broken else mode_for(settings.reply, request.instructions)
     seed = int(digest[:4] or "0", 16)
     texts = [_say(request, text, settings, mode, seed) for text in request.texts for _ in range(request.choices)]
@@ -160,6 +162,19 @@ def _embeddings(request: Request) -> Reply:
     usage = {"prompt_tokens": request.input_tokens, "total_tokens": request.input_tokens}
     value = {"object": "list", "data": data, "model": request.model, "usage": usage, "system_fingerprint": FINGERPRINT}
     return Reply(value, request.input_tokens, 0)
+
+
+def _transcription(request: Request, settings: Settings) -> Reply:
+    text = say("echo", request.texts[0], 4 * settings.reply_tokens, 0)
+    made = count(text)
+    usage = {
+        "type": "tokens",
+        "input_tokens": request.input_tokens,
+        "input_token_details": {"text_tokens": 0, "audio_tokens": request.input_tokens},
+        "output_tokens": made,
+        "total_tokens": request.input_tokens + made,
+    }
+    return Reply({"text": text, "usage": usage, "system_fingerprint": FINGERPRINT}, request.input_tokens, made)
 
 
 def _packed(vector: list[float]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from batchrun.models import Endpoint
-from batchrun.sim.media import said_of
+from batchrun.sim.media import form_of, said_of, said_of_data
 from batchrun.sim.texts import source
 
 _UNREADABLE = "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP library correctly.)"
@@ -48,7 +48,7 @@ class Request(NamedTuple):
 
 def parse_request(endpoint: Endpoint, body: bytes) -> Request | Problem:
     """Read a request body, or say what is wrong with it."""
-    asked = _parsed(body)
+    asked = form_of(body) if endpoint is Endpoint.TRANSCRIPTIONS else _parsed(body)
     if not isinstance(asked, dict):
         return Problem(400, _UNREADABLE)
     if asked.get("stream"):  # pyright: ignore[reportUnknownMemberType]  # foreign JSON
@@ -126,11 +126,21 @@ def _embeddings(model: str, asked: dict[str, Any]) -> Request | Problem:
     return Request(Endpoint.EMBEDDINGS, model, texts, tokens, dimensions=dimensions, base64=base64)
 
 
+def _transcription(model: str, asked: dict[str, Any]) -> Request | Problem:
+    if not isinstance(asked.get("file"), bytes):
+        return _missing("file")
+    text, tokens = said_of_data("audio", asked.pop("file"))
+    if asked.get("prompt"):
+        text = f"{text}: {asked['prompt']}"
+    return Request(Endpoint.TRANSCRIPTIONS, model, [text], tokens)
+
+
 _READERS: dict[Endpoint, Callable[[str, dict[str, Any]], Request | Problem]] = {
     Endpoint.CHAT: _chat,
     Endpoint.RESPONSES: _responses,
     Endpoint.COMPLETIONS: _completions,
     Endpoint.EMBEDDINGS: _embeddings,
+    Endpoint.TRANSCRIPTIONS: _transcription,
 }
 
 
