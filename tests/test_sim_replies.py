@@ -233,15 +233,41 @@ def test_structured_output_is_asked_for_in_two_ways() -> None:
     assert json.loads(said(chat("Hello.", response_format={"type": "json_object"}))) == {"text": "[simulated] Hello."}
 
 
+def transcribed() -> Any:
+    fields = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n'
+    recording = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.mp3"\r\n\r\nID3\r\n--x--\r\n'
+    request = parse_request(Endpoint.TRANSCRIPTIONS, fields + recording)
+    assert isinstance(request, Request)
+    return make(request, "0" * 24, Settings()).value
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (b"{}", "parse"),
+        (b"--x\r\nnothing\r\n--x--\r\n", "parse"),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--x--\r\n',
+            "Missing required parameter: 'file'",
+        ),
+    ],
+)
+def test_what_is_no_form_with_a_recording_is_refused(fields: bytes, said: str) -> None:
+    refused = parse_request(Endpoint.TRANSCRIPTIONS, fields)
+    assert isinstance(refused, Problem)
+    assert said in refused.message
+
+
 @pytest.mark.parametrize("name", [*VALUES, *BODIES])
 @pytest.mark.parametrize("endpoint", list(Endpoint))
 def test_every_fault_of_the_body_is_an_answer_for_every_endpoint(name: str, endpoint: Endpoint) -> None:
     body = {"messages": [{"role": "user", "content": "Hi."}], "input": "Hi.", "prompt": "Hi."}
-    whole = dump(reply(endpoint, **body))
+    whole = dump(transcribed() if endpoint is Endpoint.TRANSCRIPTIONS else reply(endpoint, **body))
     answer = defective(name, json.loads(whole))
     assert answer.status == 200
     untouched = {
         Endpoint.EMBEDDINGS: {"refusal", "filter", "invalid", "badutf8"},
+        Endpoint.TRANSCRIPTIONS: {"refusal", "filter"},
     }
     assert (answer.body == whole) is (name in untouched.get(endpoint, set()))
 

@@ -66,7 +66,7 @@ class _Response(aiohttp.ClientResponse):
 
 def headers_of(endpoint: Endpoint, body: bytes) -> dict[str, str]:
     """The headers that differ from those of every request: a form says by what its parts are divided (RFC 7578, 4.1)."""
-    if endpoint is not Endpoint.TRANSCRIPTIONS:
+    if endpoint is not Endpoint.TRANSCRIPTIONS or not body.startswith(b"--"):
         return {}
     boundary = body[2 : body.index(b"\r\n")].decode()
     return {"content-type": f"multipart/form-data; boundary={boundary}"}

@@ -22,12 +22,15 @@ def _no_choices(value: dict[str, Any]) -> None:
     for name in ("choices", "output", "data"):
         if name in value:
             value[name] = []
+    value.pop("text", None)
 
 
 def _no_content(value: dict[str, Any]) -> None:
     _each(value, lambda choice: _put(choice, None), lambda message: message.update(content=[]))
     for item in value.get("data", ()):
         item["embedding"] = None
+    if "text" in value:
+        value["text"] = None
 
 
 def _no_usage(value: dict[str, Any]) -> None:
@@ -52,6 +55,8 @@ def _filter(value: dict[str, Any]) -> None:
 def _invalid(value: dict[str, Any]) -> None:
     broken = '[simulated] {"not": "closed"'
     _each(value, lambda choice: _put(choice, broken), lambda message: message["content"][0].update(text=broken))
+    if "text" in value:
+        value["text"] = broken
 
 
 VALUES: dict[str, Callable[[dict[str, Any]], None]] = {
