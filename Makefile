@@ -36,7 +36,7 @@ ifneq ($(shell $(BIN)/python -I -c '$(FINDS_CHECKOUT)' 2>/dev/null),True)
 endif
 
 .NOTPARALLEL:
-.PHONY: help setup demo test check format-check lint types imports format wheel check-wheel upgrade requirements clean bench bench-million reliability crash batch-crash faults soak
+.PHONY: help setup demo test check format-check lint types imports format wheel check-wheel upgrade requirements clean bench bench-million reliability crash batch-crash public-servers faults soak
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -83,6 +83,9 @@ crash: setup ## kill the program 300 times and account for every row (about 15 m
 
 batch-crash: setup ## kill a run by batches at every write and call, lose every answer once (about 15 minutes)
 	$(BIN)/python tests/reliability/campaign_batch.py
+
+public-servers: setup ## run live and by batches against a server that others wrote (needs the npm registry)
+	$(BIN)/python tests/reliability/public_server.py
 
 faults: setup ## every fault of the simulated provider at once, with five seeds
 	$(BIN)/python tests/reliability/campaign_faults.py
