@@ -35,6 +35,14 @@ class WaitReason(StrEnum):
     POST = "post-processing is behind"
 
 
+class LaneState(StrEnum):
+    """How a lane stands: it takes rows, single ones only, or none until it is tried again."""
+
+    OPEN = "open"
+    DOWN = "down"
+    CLOSED = "closed"
+
+
 @dataclass(frozen=True, slots=True)
 class IntakeProgress:
     """Rows checked and taken into the journal so far."""
@@ -78,7 +86,8 @@ class AttemptEnded(NamedTuple):
 
     `cost` is what it is charged, in picodollars, None where the price is not known, `bill` the same by kind. `cause` is None for a paid reply
     that was accepted, else a short stable phrase; `status` is the HTTP status, 0 for none; `throttled` marks a 429;
-    `retry` is whether the row will be sent again; `paid` whether a reply came.
+    `retry` is whether the row will be sent again; `paid` whether a reply came. `lane` is where it was sent, in a run with
+    several.
     """
 
     seq: int
@@ -95,6 +104,7 @@ class AttemptEnded(NamedTuple):
     usage: Usage | None
     cost: int | None = None
     bill: Bill | None = None
+    lane: str = ""
 
 
 class RowFinished(NamedTuple):
@@ -183,6 +193,16 @@ class Draining:
     post: int = 0
 
 
+class LaneChanged(NamedTuple):
+    """A lane of a run with several stands otherwise, and why; `until` is when a closed one is tried again."""
+
+    lane: str
+    state: LaneState
+    reason: str
+    until: float | None
+    at: float
+
+
 class BatchChanged(NamedTuple):
     """A batch is at another state. `remote` is the provider's name for it, `status` what it says of it; `done` and `failed`
     are its counts, a checksum; `in_batches` are the rows of the run that are in any. `since` (when it was submitted),
@@ -239,6 +259,7 @@ Event = (
     | LimitsChanged
     | PostChanged
     | Draining
+    | LaneChanged
     | BatchChanged
     | Notice
     | RunEnded
@@ -256,6 +277,8 @@ __all__ = [
     "Event",
     "Going",
     "IntakeProgress",
+    "LaneChanged",
+    "LaneState",
     "LimitsChanged",
     "Notice",
     "PostChanged",

@@ -25,6 +25,10 @@ class Mask:
         spellings = {form for secret in secrets if len(secret) >= _SHORTEST for form in _spellings(secret)}
         self._spellings = sorted({*self._spellings, *spellings}, key=len, reverse=True)
 
+    def also(self, other: "Mask") -> None:
+        """Take out what another takes out as well."""
+        self._spellings = sorted({*self._spellings, *other._spellings}, key=len, reverse=True)
+
     def text(self, text: str) -> str:
         """The text without the secrets."""
         for spelling in self._spellings:

@@ -24,6 +24,7 @@ from batchrun.events import AttemptEnded, AttemptStarted, Draining, Event, Notic
 from batchrun.journal import IntakeRow, Journal, Meta, Reader, Record
 from batchrun.models import Endpoint, Exchange, Fault, Flag, Kind, Request, State, Totals
 from batchrun.plan import Plan, plan_to_json
+from batchrun.plan.pools import lane_plans
 from batchrun.plan.rendering import prompt_of
 
 PROMPT = "{{ text }}"
@@ -217,14 +218,18 @@ class Stage:
 
     async def play(
         self,
-        provider: Provider | Client,
+        provider: Provider | Client | Mapping[str, Provider],
         *,
         during: Callable[[Run], Awaitable[None]] | None = None,
         hear: Callable[[Event, Run], None] | None = None,
         batching: Batching | None = None,
+        instead: Mapping[str, tuple[bytes, bytes]] | None = None,
         **plan: Any,
     ) -> Story:
-        """One session; `during` runs beside it, `hear` gets every event, `batching` is for runs with batches."""
+        """One session; `during` runs beside it, `hear` gets every event, `batching` is for runs with batches.
+
+        Several providers by name are the lanes of a pool; `instead` is how a lane spells the beginning of bodies.
+        """
         wanted = replace(self.plan, **plan)
         prompt = prompt_of(wanted)
         events: list[Event] = []
@@ -237,11 +242,10 @@ class Stage:
 
         journal = Journal.open(self.path, faults=self.faults)
         journal.pair(dedupe=wanted.dedupe, wanted=selection(wanted, journal.totals.rows))
-        one = wanted.base_url, wanted.api_key_env, wanted.model
-        lane = None if self.faults else journal.lane(*one)  # `faults` counts the commits of the run alone
+        members = self._members(journal, wanted, provider, instead or {})
         journal.start()
         try:
-            parts = wanted, journal, [Member(wanted, provider, lane)], renderer_of(wanted, prompt)  # type: ignore[arg-type]
+            parts = wanted, journal, members, renderer_of(wanted, prompt)
             run = Run(*parts, checker=checker_of(wanted, prompt), emit=emit, batching=batching)
             runs.append(run)
             beside = asyncio.ensure_future(during(run)) if during is not None else None
@@ -251,6 +255,21 @@ class Stage:
         finally:
             journal.close(0)
         return Story(ending, events)
+
+    def _members(
+        self, journal: Journal, plan: Plan, provider: Any, instead: Mapping[str, tuple[bytes, bytes]]
+    ) -> list[Member]:
+        if not isinstance(provider, Mapping):
+            one = plan.base_url, plan.api_key_env, plan.model
+            lane = None if self.faults else journal.lane(*one)  # `faults` counts the commits of the run alone
+            return [Member(plan, provider, lane)]
+        members: list[Member] = []
+        for lane in lane_plans(plan):
+            own = lane.plan
+            record = journal.lane(own.base_url, own.api_key_env, own.model)
+            spelled = instead.get(lane.name)
+            members.append(Member(own, provider[lane.name], record, lane.name, lane.quota, instead=spelled))
+        return members
 
     @property
     def totals(self) -> Totals:

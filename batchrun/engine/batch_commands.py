@@ -4,7 +4,8 @@ import asyncio
 from dataclasses import replace
 
 from batchrun import registry
-from batchrun.engine.execute import batching_of, connected, simulator_of
+from batchrun.engine.connect import connected
+from batchrun.engine.execute import batching_of, simulator_of
 from batchrun.engine.start import Prepared
 from batchrun.errors import RefusedError
 from batchrun.journal import End, Journal
@@ -64,7 +65,8 @@ async def adopt(prepared: Prepared, access: Access, remote: str) -> Ticket:
     Raises RefusedError where the provider does not show it to this key, or it is not a batch of such a chunk.
     """
     journal = prepared.journal
-    async with connected(prepared.plan, access, simulator_of(prepared)) as client:
+    async with connected(prepared.plan, access, simulator_of(prepared)) as members:
+        client = members[0].client
         lost = [ticket for ticket in journal.tickets if ticket.state in _LOST]
         batching = None if client is None else batching_of(prepared, client, 1)
         if not lost or batching is None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from batchrun import sim
 from batchrun.client import Client
 from batchrun.display import counted, printable
 from batchrun.engine.batches import Batching, Wish
+from batchrun.engine.connect import connected
 from batchrun.engine.ending import HASTY, Ending
 from batchrun.engine.export import Exported, write_output
 from batchrun.engine.lane import Member
@@ -31,7 +32,6 @@ from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.shapes import SHAPES, vendor
 from batchrun.lanes.states import OPEN
 from batchrun.models import Totals
-from batchrun.plan import Plan
 from batchrun.plan.outputs import STREAM, is_device, partial_path
 from batchrun.plan.patterns import DOCUMENT
 from batchrun.plan.resolve import Access
@@ -117,13 +117,16 @@ def something_pending(totals: Totals) -> bool:
 async def _sent(
     prepared: Prepared, access: Access | None, emit: Emit, at_hand: Callable[[Run], None], stream: BinaryIO | None
 ) -> tuple[Ending, Run]:
-    async with connected(prepared.plan, access, simulator_of(prepared)) as client:
+    async with connected(prepared.plan, access, simulator_of(prepared)) as members:
         sending = access is not None or prepared.wish is Wish.IMPORT
         await asyncio.to_thread(_paired, prepared, sending=sending)
-        plan = prepared.plan
-        lane = prepared.journal.lane(plan.base_url, plan.api_key_env, plan.model)
+        client = members[0].client
+        records = [
+            prepared.journal.lane(member.plan.base_url, member.plan.api_key_env, member.plan.model)
+            for member in members
+        ]
         prepared.journal.start()
-        batching = batching_of(prepared, client, lane.id)
+        batching = batching_of(prepared, client, records[0].id)
         rows_out = None
 
         def heard(event: Event) -> None:
@@ -131,8 +134,10 @@ async def _sent(
             if rows_out is not None and isinstance(event, RowFinished):
                 rows_out.news.set()
 
-        secrets = () if access is None or access.key is None else (access.key.value,)
-        parts = plan, prepared.journal, [Member(plan, client, lane)], prepared.renderer
+        keys = [] if access is None else [own.key for own in access.lanes or (access,)]
+        secrets = tuple(key.value for key in keys if key is not None)
+        known = [replace(member, record=record) for member, record in zip(members, records, strict=True)]
+        parts = prepared.plan, prepared.journal, known, prepared.renderer
         run = Run(
             *parts,
             checker=prepared.checker,
@@ -144,7 +149,7 @@ async def _sent(
         if prepared.plan.output == STREAM and stream is not None:
             rows_out = await asyncio.to_thread(RowsOut, prepared, stream, run)
         at_hand(run)
-        emit(_started(prepared, client, await asyncio.to_thread(_to_send, prepared)))
+        emit(_started(prepared, members, await asyncio.to_thread(_to_send, prepared)))
         steering = Server(prepared.run.path, handler(prepared, run))
         try:
             await steering.open()
@@ -190,20 +195,23 @@ def _batches_left(prepared: Prepared) -> tuple[str, ...]:
     )
 
 
-def _started(prepared: Prepared, client: Client | None, to_send: int | None) -> RunStarted:
+def _started(prepared: Prepared, members: Sequence[Member], to_send: int | None) -> RunStarted:
     plan, loop = prepared.plan, asyncio.get_running_loop()
-    host = "the simulated provider" if plan.simulated else client and client.describe()
-    if client is None:
+    clients = [member.client for member in members if member.client is not None]
+    host = "the simulated provider" if plan.simulated else ", ".join(str(client.describe()) for client in clients)
+    if not clients:
         host = IMPORT_ONLY if prepared.wish is Wish.IMPORT else POST_ONLY
-    price = None if plan.model is None else tariff_of(plan).of(plan.model)
+    own = [(member.name, tariff_of(member.plan).of(member.plan.model)) for member in members if member.plan.model]
+    tier = "batch" if plan.batch else STANDARD
+    texts = [f"{name}: " * bool(name) + price.text_of(tier) for name, price in own if price is not None]
     return RunStarted(
         run=prepared.run.id,
         totals=prepared.journal.totals,
-        host=str(host),
+        host=host,
         model=plan.model or "",
         simulated=plan.simulated,
         at=loop.time(),
-        price=None if price is None else price.text_of("batch" if plan.batch else STANDARD),
+        price="; ".join(texts) or None,
         to_send=to_send,
     )
 
@@ -242,31 +250,6 @@ def batching_of(prepared: Prepared, client: Client | None, lane: int) -> Batchin
         wish=prepared.wish,
         parts=prepared.parts,
     )
-
-
-@contextlib.asynccontextmanager
-async def connected(plan: Plan, access: Access | None, simulator: sim.Settings) -> AsyncGenerator[Client | None]:
-    """A client for the plan's provider, reachable; the simulated one is started for as long as it is needed.
-
-    Without `access` there is none: nothing is sent.
-    """
-    if access is None:
-        yield None
-        return
-    async with contextlib.AsyncExitStack() as stack:
-        base_url = plan.base_url
-        if plan.simulated:
-            base_url = await asyncio.to_thread(stack.enter_context, sim.spawn(simulator))
-        client = Client(
-            base_url=base_url,
-            api_key=access.key.value if access.key is not None else None,
-            headers=access.headers,
-            ca_file=plan.ca_file,
-            allow_insecure_http=True,  # the plan has refused what the user did not allow
-        )
-        await stack.enter_async_context(client)
-        await client.preflight()
-        yield client
 
 
 def _settled(ending: Ending, totals: Totals, prepared: Prepared, *, sending: bool) -> Ending:

@@ -6,11 +6,14 @@ What answers say of a provider is gathered here, over all rows that were sent th
 import asyncio
 import contextlib
 import json
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from batchrun.client import Client
 from batchrun.engine.cuts import FEWEST, Cuts
+from batchrun.engine.ending import Ending
 from batchrun.engine.judge import Judged, feedback, judge
 from batchrun.engine.outage import Outage
 from batchrun.engine.probing import Probing, probing_of
@@ -18,7 +21,7 @@ from batchrun.engine.row_files import with_content
 from batchrun.engine.sending import Sending
 from batchrun.engine.till import Prices, served
 from batchrun.engine.window import Job
-from batchrun.events import Emit, Notice, WaitReason
+from batchrun.events import Emit, Going, LaneState, Notice, Waiting, WaitReason
 from batchrun.journal import Lane as Record
 from batchrun.limits import Gate, Permit
 from batchrun.models import Exchange, Fault, Flag, Request
@@ -30,44 +33,91 @@ MOST_ODD = 5
 """Finish reasons that are not known and are named."""
 MOST_REFUSALS = 20
 """Refusals of one row in a row by other statuses than 429 that cost it nothing."""
+_LATELY = 32
+"""Replies whose times tell how many come in a second."""
+_SAID_BY_THE_PROVIDER = frozenset(
+    {WaitReason.THROTTLED, WaitReason.DOWN, WaitReason.LOADING, WaitReason.DOUBT, WaitReason.QUOTA}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
     """A place where requests can be sent: the run's plan with this endpoint, key and model in it, and the client for it.
 
-    Without a `client` nothing is sent. `record` is the lane in the journal.
+    Without a `client` nothing is sent. `record` is the lane in the journal; `name` is what users call it. Members of one
+    `quota` share a limiter. `ill` is why it cannot be reached at the start. `instead` are the beginning of the bodies of
+    the run, and what stands in its place here, where the model has another name.
     """
 
     plan: Plan
     client: Client | None
     record: Record | None = None
+    name: str = ""
+    quota: str | None = None
+    ill: str | None = None
+    instead: tuple[bytes, bytes] | None = None
+
+
+class Closed(NamedTuple):
+    """A lane that answers no row: how a run with no other lane would end, and when it is tried again (the loop's time),
+    `pause` seconds after it failed."""
+
+    ending: Ending
+    again: float
+    pause: float
 
 
 class Lane:
-    """Sends the requests of rows to one member, as fast as `gate` lets it. `fitted`: a reply of an earlier session fitted."""
+    """Sends the requests of rows to one member, as fast as `gate` lets it.
 
-    def __init__(
-        self, member: Member, gate: Gate, *, emit: Emit, rows_left: Callable[[], int], fitted: bool = False
+    `fitted` is whether a reply of an earlier session fitted; `changed` hears when the lane's state is another.
+    """
+
+    def __init__(  # noqa: PLR0913  what a lane is, and who hears of it
+        self,
+        member: Member,
+        gate: Gate,
+        *,
+        emit: Emit,
+        rows_left: Callable[[], int],
+        fitted: bool = False,
+        number: int = 0,
+        changed: Callable[["Lane"], None] = lambda _: None,
     ) -> None:
+        self.number = number
+        self.name = member.name
+        self.id = 1 if member.record is None else member.record.id
         self.plan = plan = member.plan
         self.client = member.client
         self.mask = str if member.client is None else member.client.mask
         self.gate = gate
         self.record = member.record
+        self.ill = member.ill
         self.health = Health(fitted=fitted)
         self.outage = None if member.client is None else Outage(gate, member.client, gone=self.gone)
         self.meanings = Meanings(plan.dialect, plan.answers)
         self.prices = Prices(plan, expected=lambda: gate.estimate(0, None))
-        self.sending = Sending(plan, emit=emit, rows_left=rows_left)
+        self.sending = Sending(plan, emit=emit, rows_left=rows_left, as_rendered=member.instead is None)
         self.said = ""
         """By the provider, when it last refused for want of a rate or failed."""
         self.looks_elsewhere = False
+        self.bound = self.given = 0
+        """Rows that were given to it and have no slot yet; those that were given and are not answered."""
+        self.took = 0.0
+        """Seconds of an exchange that brought a reply, lately."""
+        self._busy_since = 0.0
+        self._answered: deque[float] = deque(maxlen=_LATELY)
+        self.closed: Closed | None = None
+        self.waits: Waiting | None = None
+        self._state = LaneState.OPEN
+        self._hears = changed
+        self._fitted = fitted
         self._emit = emit
         self._loop = asyncio.get_running_loop()
         self._cuts = Cuts()
         self._odd: set[str] = set()
         self._probing: Probing | None = None
+        self._instead = member.instead
         self._learned = None if member.record is None else member.record.learned
         self._go_on()
 
@@ -87,6 +137,13 @@ class Lane:
         self._learned = learned
         return learned
 
+    def spelled(self, request: Request) -> Request:
+        """The request with the model's name at this lane."""
+        if self._instead is None or not request.body.startswith(self._instead[0]):
+            return request
+        before, here = self._instead
+        return request._replace(body=here + request.body[len(before) :])
+
     async def send(self, job: Job, request: Request) -> tuple[Request, Exchange]:
         """The request as it was sent, and what came back. Raises media.ChangedError where its files cannot be sent as they
         were taken in."""
@@ -95,6 +152,19 @@ class Lane:
         if sent.files:
             sent = await with_content(sent)
         return sent, await self.client.send(sent, timeout=self.sending.timeout(job))
+
+    def give(self) -> None:
+        """A row is given to it. What it answers in a second is measured anew after it was idle."""
+        if not self.given:
+            self._busy_since = self._loop.time()
+            self._answered.clear()
+        self.given += 1
+        self.bound += 1
+
+    def rate(self, now: float) -> float:
+        """Rows that it answers in a second, lately; 0 where that is not known."""
+        since = self._answered[0] if len(self._answered) == _LATELY else self._busy_since
+        return len(self._answered) / (now - since) if self._answered and now > since else 0.0
 
     def heard(self, job: Job, sent: Request, exchange: Exchange, checker: ReplyChecker | None) -> tuple[Judged, float]:
         """What came back, understood, and the slot given back; with the seconds that a 429 has announced and that the gate
@@ -108,13 +178,16 @@ class Lane:
         judged = self.sending.heard(job, judged, exchange.ended - exchange.left)
         if judged.answer.accepted:
             job.refusals = 0
+            seconds = exchange.ended - exchange.left
+            self.took += (seconds - self.took) * (1 / 16 if self.took else 1)
+            self._answered.append(exchange.ended)
         else:
             judged = self._refused(job, permit, judged)
             if judged.answer.throttled or judged.answer.down or judged.answer.meaning is Meaning.LOADING:
                 self.said = judged.answer.message
         answer, usage = judged.answer, judged.usage
         if usage is not None and usage.input >= FEWEST and (cut := self._cuts.look(sent, usage.input)) is not None:
-            self._emit(Notice(cut, self._loop.time()))
+            self._notice(cut)
         if answer.meaning is Meaning.NO_CAPACITY:
             self.gate.cancel(permit)  # it says nothing of other tiers
             return judged, 0.0
@@ -150,8 +223,7 @@ class Lane:
         word = judged.reply.finish if judged.reply is not None and Flag.ODD in judged.answer.flags else None
         if word is not None and word not in self._odd and len(self._odd) < MOST_ODD:
             self._odd.add(word)
-            said = f"a reply ended for a reason that is not known, {word[:60]!r}: such replies are flagged odd"
-            self._emit(Notice(said, self._loop.time()))
+            self._notice(f"a reply ended for a reason that is not known, {word[:60]!r}: such replies are flagged odd")
 
     def mind_the_breaker(self) -> None:
         """Send single requests while the provider is down, loads its model, or may have refused for good."""
@@ -164,7 +236,8 @@ class Lane:
                 self.outage.began()
             said = "the provider answers again" if probing is None else probing.said
             if before is None or said != before.said:
-                self._emit(Notice(said, self._loop.time()))
+                self._notice(said)
+            self._stands()
         elif down and self.outage is not None:
             self.outage.goes_on()
 
@@ -172,3 +245,50 @@ class Lane:
         """The provider accepts no connections."""
         self.health.unreachable(self._loop.time())
         self.mind_the_breaker()
+
+    @property
+    def state(self) -> LaneState:
+        """How it stands."""
+        if self.closed is not None:
+            return LaneState.CLOSED
+        return LaneState.OPEN if self._probing is None else LaneState.DOWN
+
+    @property
+    def reason(self) -> str:
+        """Why it is not open; empty where it is."""
+        if self.closed is not None:
+            return self.closed.ending.message or ""
+        return "" if self._probing is None else self._probing.said
+
+    def close(self, ending: Ending, pause: float) -> None:
+        """Send nothing but a single row after `pause` seconds: it would be refused. What it met so far says no more of the
+        lane that is tried then."""
+        if self.closed is None:
+            self._notice(f"its rows go to the other lanes: {ending.message}")
+        self.closed = Closed(ending, self._loop.time() + pause, pause)
+        passed = self.health.passed
+        self.health = Health(fitted=self._fitted)
+        self.health.passed |= passed
+        self.mind_the_breaker()
+        self._stands()
+
+    def reopen(self) -> None:
+        """It has answered the row that it was tried with."""
+        if self.closed is not None:
+            self.closed = None
+            self._notice("answers again")
+            self._stands()
+
+    def _stands(self) -> None:
+        if self._state is not self.state:
+            self._state = self.state
+            self._hears(self)
+
+    def _notice(self, said: str) -> None:
+        self._emit(Notice(f"{self.name}: {said}" if self.name else said, self._loop.time()))
+
+    def explained(self, event: Waiting | Going) -> Waiting | Going:
+        """What its gate tells, with the sentence of the provider where that is why it holds requests back."""
+        if isinstance(event, Waiting) and event.reason in _SAID_BY_THE_PROVIDER:
+            return replace(event, said=self.said)
+        return event

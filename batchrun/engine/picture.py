@@ -31,6 +31,7 @@ def attempt_ended(job: Job, judged: Judged, end: End, verdict: retry.Verdict, no
         end.usage,
         end.cost,
         end.bill,
+        "" if job.lane is None else job.lane.name,
     )
 
 

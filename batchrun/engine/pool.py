@@ -1,16 +1,50 @@
-"""The lanes of a run, and which of them a row goes to. One loop, no threads."""
+"""The lanes of a run: one queue of rows for all of them, and what becomes of a lane that fails. One loop, no threads.
 
+Where there are several, a row waits here until `choice.assign` gives it to a lane; only the few next ones wait at the
+lane's own gate, so that a slot is taken in the turn in which it gets free. A lane that goes down gives those back. One
+that will answer no row (its key, its account, its model) is closed, and tried again with a single row from time to time;
+the run stops when none is left.
+"""
+
+import asyncio
+import math
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
+from batchrun.engine.choice import LaneView, Policy, RowView, Wait, assign, to_recall
+from batchrun.engine.ending import Ending
 from batchrun.engine.lane import Lane, Member
-from batchrun.events import Emit, Going, Waiting, WaitReason
+from batchrun.engine.prefixes import Prefix
+from batchrun.engine.window import Job
+from batchrun.errors import ExitCode
+from batchrun.events import Emit, Going, LaneChanged, LaneState, Waiting, WaitReason
 from batchrun.journal import Journal
-from batchrun.limits import Gate, GateView, Limits
+from batchrun.limits import Gate, GateClosed, GateView, Limits
+from batchrun.models import Fault
+from batchrun.retry import Answer, GiveUp, RetryIn, StopRun, Verdict
 
-_SAID_BY_THE_PROVIDER = frozenset(
-    {WaitReason.THROTTLED, WaitReason.DOWN, WaitReason.LOADING, WaitReason.DOUBT, WaitReason.QUOTA}
-)
+NEXT = 1.0
+"""Rows that wait at a lane's gate for each of its slots, beside one: slots are taken in the turn in which they get free, and
+the gate sees that its window is what holds rows back."""
+MOST_AT_ONCE = 8
+"""Rows that a lane is given in one turn: how many its rates let leave is known when they are at its gate."""
+FIRST_PAUSE, LONGEST_PAUSE = 60.0, 960.0
+"""Seconds after which a closed lane is tried again: doubled each time that it fails."""
+FIRST_PAUSE_AWAY = 5.0
+"""The same for one that cannot be reached: trying that costs nothing."""
+SLOW = 5.0
+"""Seconds that a lane which is down counts for, beside what its replies take: the last rows do not go there."""
+SCANNED = 64
+"""Rows that are looked at beyond those that lanes have room for."""
+
+
+class _Waiter(NamedTuple):
+    """A row that waits for a lane."""
+
+    job: Job
+    future: asyncio.Future[Lane]
 
 
 def limits_of(member: Member) -> Limits:
@@ -20,39 +54,231 @@ def limits_of(member: Member) -> Limits:
 
 
 class Pool:
-    """The lanes of a run. `emit` hears when nothing can leave, and why."""
+    """The lanes of a run. `emit` hears when nothing can leave, and why, and how each lane stands."""
 
-    def __init__(self, members: Sequence[Member], journal: Journal, *, emit: Emit) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        journal: Journal,
+        *,
+        emit: Emit,
+        policy: Policy = Policy.SOONEST,
+    ) -> None:
         self._emit = emit
         self._journal = journal
+        self._policy = policy
+        self._loop = asyncio.get_running_loop()
         self.limits = limits_of(members[0])
-        self.lanes = tuple(self._lane(member) for member in members)
+        self._gates: dict[str, Gate] = {}
+        self.lanes = tuple(self._lane(number, member) for number, member in enumerate(members))
         self.first = self.lanes[0]
-        self.only = self.first
-        """The lane of a run with one."""
+        self.only = self.first if len(self.lanes) == 1 else None
+        """The lane of a run with one: there nothing is chosen, and its gate is the queue."""
+        self._line: deque[_Waiter] = deque()
+        self._homes: WeakKeyDictionary[Prefix, frozenset[int]] = WeakKeyDictionary()
+        self._due: asyncio.Handle | None = None
+        self._closed = self._told = False
 
-    def _lane(self, member: Member) -> Lane:
-        gate = Gate(limits_of(member), listen=lambda event: self._tell(lane, event))
+    def _lane(self, number: int, member: Member) -> Lane:
+        shared = self._gates.get(member.quota or "")
+        gate = shared or Gate(limits_of(member), listen=lambda event: self._tell(lane, event))
+        if member.quota:
+            self._gates[member.quota] = gate
         lane = Lane(
             member,
             gate,
             emit=self._emit,
             rows_left=lambda: self._journal.totals.pending,
             fitted=self._journal.totals.done > 0,
+            number=number,
+            changed=self._changed,
         )
         return lane
 
-    async def lane_for(self, job: object) -> Lane:
-        """The lane that a row is sent to next."""
-        return self.only
+    def start(self) -> None:
+        """Begin without the lanes that cannot be reached."""
+        for lane in self.lanes:
+            if self.only is None and lane.ill is not None:
+                lane.close(Ending(ExitCode.STOPPED, lane.ill), FIRST_PAUSE_AWAY)
+
+    async def lane_for(self, job: Job) -> Lane:
+        """The lane that a row is sent to next, once one has room for it. Raises GateClosed once `close` was called."""
+        if self._closed:
+            raise GateClosed
+        waiter = _Waiter(job, self._loop.create_future())
+        (self._line.appendleft if job.elsewhere or job.failed_at else self._line.append)(waiter)
+        self.turn()
+        try:
+            return await waiter.future
+        except asyncio.CancelledError:
+            if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
+                self.admitted(waiter.future.result())
+                self.answered(waiter.future.result())
+            raise
+
+    def admitted(self, lane: Lane) -> None:
+        """A row that was given to a lane does not wait at its gate any more."""
+        if self.only is None:
+            lane.bound -= 1
+            self.turn()
+
+    def answered(self, lane: Lane) -> None:
+        """A row that was given to a lane is over there."""
+        if self.only is None:
+            lane.given -= 1
+            self.turn()
+
+    def turn(self) -> None:
+        """Something has changed, or may have with time: give rows to lanes once this turn of the loop is over."""
+        if self._due is None and self.only is None:
+            self._due = self._loop.call_soon(self._assign)
+
+    def _assign(self) -> None:
+        self._due = None
+        if self._closed:
+            return
+        while self._line and self._line[0].future.done():
+            self._line.popleft()
+        now = self._loop.time()
+        views = [self._view(lane, now) for lane in self.lanes]
+        left = self._journal.totals.pending
+        for number in to_recall(views, [lane.bound for lane in self.lanes], left, spare=not self._line):
+            self.lanes[number].gate.hand_back()
+        if not self._line:
+            return
+        most = sum(max(0, view.room) for view in views) + SCANNED
+        waiters = [self._line[place] for place in range(min(most, len(self._line)))]
+        given = assign([self._row(waiter.job) for waiter in waiters], views, left)
+        if isinstance(given, Wait):
+            return
+        taken: set[int] = set()
+        for place, number in given:
+            taken.add(place)
+            self._give(waiters[place], self.lanes[number])
+        for place in sorted(taken, reverse=True):
+            del self._line[place]
+
+    def _give(self, waiter: _Waiter, lane: Lane) -> None:
+        if waiter.future.done():
+            return
+        if waiter.job.shared:
+            prefix = waiter.job.shared[-1]
+            self._homes[prefix] = self._homes.get(prefix, frozenset()) | {lane.number}
+        lane.give()
+        waiter.future.set_result(lane)
+
+    def _row(self, job: Job) -> RowView:
+        cached = self._homes.get(job.shared[-1], frozenset()) if job.shared else frozenset[int]()
+        bound = job.lane if job.elsewhere else None
+        only = frozenset({bound.number}) if bound is not None and bound.closed is None else None
+        return RowView(job.failed_at, only, cached)
+
+    def _view(self, lane: Lane, now: float) -> LaneView:
+        rank = self._rank(lane)
+        if lane.closed is not None:
+            due = now >= lane.closed.again
+            return LaneView(
+                open=due, trying=True, room=1 - lane.given if due else 0, seconds=SLOW, rank=rank,
+                reason=WaitReason.DOWN, until=lane.closed.again,
+            )  # fmt: skip
+        view = lane.gate.view()
+        rate = lane.rate(now)
+        took = max(lane.took, lane.gate.flights.quiet_for(now) if lane.given else 0.0)
+        took = max(took, (lane.given - lane.bound) / rate) if rate else took
+        if lane.state is not LaneState.OPEN:
+            trying = LaneView(trying=True, room=1 - lane.bound, seconds=took + SLOW, rate=rate, rank=rank)
+            return trying._replace(reason=view.reason, until=view.until)
+        few = 1 + int(view.allowed * NEXT)
+        free = 0 if view.waiting else max(0, view.allowed - view.in_flight - lane.bound)
+        wait = 0.0
+        if view.until is not None:
+            wait = max(0.0, view.until - now)
+        elif not free and rate:
+            wait = (1 + lane.bound) / rate
+        room = few + min(free, MOST_AT_ONCE) - (0 if free else lane.bound)
+        load = (view.in_flight + lane.bound) / max(1, view.allowed)
+        return LaneView(
+            room=room,
+            wait=wait,
+            seconds=took if lane.took else 0.0,
+            rate=rate,
+            load=load,
+            rank=rank,
+            reason=view.reason,
+            until=view.until,
+        )
+
+    def _rank(self, lane: Lane) -> float:
+        if self._policy is Policy.PRIMARY:
+            return lane.number
+        return lane.prices.typical(lane.plan.model) if self._policy is Policy.CHEAPEST else 0.0
+
+    def judged(self, job: Job, lane: Lane, answer: Answer, verdict: Verdict) -> Verdict:
+        """What becomes of a row where there are several lanes: what one of them cannot do goes to the others, at no cost in
+        attempts; it is closed where it would do no other row either. The run stops when all are closed."""
+        closed = lane.closed
+        tried = closed is not None and answer.left >= closed.again
+        if tried and (answer.accepted or answer.of_the_row):
+            lane.reopen()
+        stops = verdict if isinstance(verdict, StopRun) else None
+        if stops is None and answer.down and (tried or (answer.fault is Fault.REFUSED and not lane.health.succeeded)):
+            stops = StopRun(f"it does not answer: {answer.message}", "resume with the command below when it is back")
+        if closed is not None and isinstance(verdict, GiveUp) and not (answer.accepted or answer.of_the_row):
+            stops = StopRun(closed.ending.message or "", closed.ending.hint)
+        if stops is not None:
+            if closed is None or tried:
+                first = FIRST_PAUSE if answer.status else FIRST_PAUSE_AWAY
+                pause = first if closed is None else min(LONGEST_PAUSE, max(first, 2 * closed.pause))
+                lane.close(Ending(ExitCode.STOPPED, *stops), pause)
+            return RetryIn(0.0, counts=False) if self._any_left else StopRun(self._reasons, stops.hint)
+        if answer.fault is Fault.REFUSED:
+            lane.gone()
+        theirs = answer.down and answer.fault is not Fault.DEADLINE and not isinstance(verdict, StopRun)
+        if theirs and lane.number not in job.failed_at and self.others(lane, job):
+            job.failed_at |= {lane.number}
+            return RetryIn(0.0, counts=False)
+        return verdict
+
+    @property
+    def _any_left(self) -> bool:
+        return any(lane.closed is None for lane in self.lanes)
+
+    @property
+    def _reasons(self) -> str:
+        """Why no lane is left."""
+        said = [(lane.name, lane.closed.ending.message or "") for lane in self.lanes if lane.closed is not None]
+        same = {message for _, message in said}
+        return said[0][1] if len(same) == 1 else "; ".join(f"{name}: {message}" for name, message in said)
+
+    def others(self, lane: Lane, job: Job) -> bool:
+        """Whether the row can go to another lane at which it has not failed."""
+        return any(
+            other is not lane and other.state is LaneState.OPEN and other.number not in job.failed_at
+            for other in self.lanes
+        )
+
+    def _changed(self, lane: Lane) -> None:
+        """A lane stands otherwise: what waits at its gate goes to the others while it is down."""
+        if self.only is None:
+            self._emit(
+                LaneChanged(lane.name, lane.state, lane.reason, lane.closed and lane.closed.again, self._loop.time())
+            )
+            if lane.state is not LaneState.OPEN:
+                lane.gate.hand_back()
+            self.turn()
 
     @property
     def workers(self) -> int:
         """How many rows are handled at once at most: twice the cap. While one half is in flight, the other stands ready."""
-        return 2 * self.limits.cap
+        return 2 * self.limits.cap * len(self.lanes)
 
     def close(self, *, recall: bool) -> None:
         """Let nothing more leave; `recall` as for `Gate.close`."""
+        self._closed = True
+        for waiter in self._line:
+            if not waiter.future.done():
+                waiter.future.set_exception(GateClosed())
+        self._line.clear()
         for lane in self.lanes:
             lane.gate.close(recall=recall)
             lane.sending.close()
@@ -72,15 +298,38 @@ class Pool:
         self.limits = limits
         for lane in self.lanes:
             lane.gate.change(limits)
+        self.turn()
 
     def view(self) -> GateView:
-        """The gates of all lanes now, as one."""
-        return self.only.gate.view()
+        """The gates of all lanes now, as one: sums, and what holds the next row back where it is so for all."""
+        if self.only is not None:
+            return self.only.gate.view()
+        views = [gate.view() for gate in dict.fromkeys(lane.gate for lane in self.lanes)]
+        held = [view for view in views if view.reason is not None]
+        first = min(held, key=lambda view: math.inf if view.until is None else view.until, default=None)
+        all_held = first is not None and len(held) == len(views)
+        return GateView(
+            in_flight=sum(view.in_flight for view in views),
+            allowed=sum(view.allowed for view in views),
+            cap=sum(view.cap for view in views),
+            rpm=_sum([view.rpm for view in views]),
+            tpm=_sum([view.tpm for view in views]),
+            requests_fill=None,
+            tokens_fill=None,
+            reason=first.reason if first is not None and all_held else None,
+            until=first.until if first is not None and all_held else None,
+            refused_since=None,
+            waiting=len(self._line) + sum(view.waiting for view in views),
+            quotas=tuple(quota for view in views for quota in view.quotas),
+        )
 
     @property
     def stated(self) -> tuple[float | None, float | None]:
         """Requests and tokens per minute that the user or the providers have stated; None where not all have."""
-        return self.only.gate.stated
+        if self.only is not None:
+            return self.only.gate.stated
+        stated = [gate.stated for gate in dict.fromkeys(lane.gate for lane in self.lanes)]
+        return _sum([requests for requests, _ in stated]), _sum([tokens for _, tokens in stated])
 
     def keep_learned(self) -> None:
         """Keep what the lanes have learned for the next session."""
@@ -90,7 +339,22 @@ class Pool:
                     self._journal.learn(lane.record.id, learned)
 
     def _tell(self, lane: Lane, event: Waiting | Going) -> None:
-        """What a gate tells, with the sentence of the provider where that is why it holds requests back."""
-        if isinstance(event, Waiting) and event.reason in _SAID_BY_THE_PROVIDER:
-            event = replace(event, said=lane.said)
-        self._emit(event)
+        """What a gate tells: that nothing leaves only where that is so at all lanes that are open."""
+        lane.waits = event if isinstance(event, Waiting) else None
+        if self.only is not None:
+            self._emit(lane.explained(event))
+            return
+        open_ = [each for each in self.lanes if each.closed is None]
+        waits = [each.waits for each in open_ if each.waits is not None]
+        if waits and len(waits) == len(open_):
+            self._told = True
+            first = min(waits, key=lambda wait: math.inf if wait.until is None else wait.until)
+            self._emit(first)
+        elif self._told:
+            self._told = False
+            self._emit(Going(self._loop.time()))
+
+
+def _sum(rates: list[float | None]) -> float | None:
+    known = [rate for rate in rates if rate is not None]
+    return sum(known) if known and len(known) == len(rates) else None

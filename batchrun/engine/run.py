@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from batchrun import retry
 from batchrun.engine.batch_rows import BatchRows
 from batchrun.engine.batches import Batches, Batching, Wish
+from batchrun.engine.choice import Policy
 from batchrun.engine.ending import Ending
 from batchrun.engine.finishing import Finishing
 from batchrun.engine.lane import Member
@@ -22,11 +23,11 @@ from batchrun.engine.picture import Session, limits_event, sample_of
 from batchrun.engine.pool import Pool
 from batchrun.engine.posting import Posting
 from batchrun.engine.segment_checks import RowChecks
-from batchrun.engine.selection import selection
+from batchrun.engine.selection import at_places, selection
 from batchrun.engine.sending import groups_of
 from batchrun.engine.till import Till
 from batchrun.engine.way import Stations, Way
-from batchrun.engine.window import AHEAD, Train, Window, at_places
+from batchrun.engine.window import AHEAD, Train, Window
 from batchrun.errors import BatchrunError, ExitCode, StorageError
 from batchrun.events import Draining, Emit, Going, Notice, Waiting, WaitReason
 from batchrun.journal import Journal
@@ -79,7 +80,7 @@ class Run:
         self._journal = journal
         self._emit = emit
         self._loop = asyncio.get_running_loop()
-        self._pool = Pool(members, journal, emit=emit)
+        self._pool = Pool(members, journal, emit=emit, policy=Policy(plan.pool_policy))
         self._till = Till(plan, journal, expected=lambda: self._pool.first.gate.estimate(0, None))
         groups = groups_of(plan) if self._sends else None
         rows, most = plan.limit or journal.totals.rows, plan.max_bytes_in_flight
@@ -117,6 +118,7 @@ class Run:
             timer = self._loop.call_later(self._plan.stop_after, self._time_is_up)
         try:
             self._posting.start()
+            self._pool.start()
             self._window.recall(await asyncio.to_thread(self._journal.failed))
             if self._plan.reduce is not None:
                 self._window.reduce()
@@ -360,6 +362,7 @@ class Run:
         next_sample = self._loop.time()
         while self._journal.failure is None:
             now, view = self._loop.time(), self._pool.view()
+            self._pool.turn()
             if view != self._view:
                 self._view = view
                 self._emit(limits_event(view, now))

@@ -1,8 +1,11 @@
 """Which rows of the input a command sends."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from zlib import crc32
 
+from batchrun.engine.window import AHEAD, Job
+from batchrun.journal import PAGE_BYTES, Page
+from batchrun.models import Pending
 from batchrun.plan import Plan
 
 
@@ -27,3 +30,16 @@ def in_sample(position: int, size: int, total: int) -> bool:
     first = -(-stretch * total // size)
     length = -(-(stretch + 1) * total // size) - first
     return position - 1 - first == crc32(stretch.to_bytes(8)) % length
+
+
+def at_places(pending: Callable[[int, int, int], Page], places: Iterable[int], after: int) -> Page:
+    """A page of the rows behind the position `after`, at these places of the input, that have no outcome."""
+    rows: list[Pending] = []
+    size = 0
+    for place in sorted(place for place in places if place > after):
+        if size >= PAGE_BYTES or len(rows) == AHEAD:
+            return Page(rows, full=True)
+        found = pending(place - 1, 1, place)
+        rows += found
+        size += sum(Job.of(row).size for row in found)
+    return Page(rows, full=False)

@@ -34,14 +34,16 @@ def groups_of(plan: Plan) -> Groups | None:
 class Sending:
     """Changes requests as they are sent. On the loop of the run, no threads.
 
-    `rows_left` tells how many rows have no outcome and are not under way.
+    `rows_left` tells how many rows have no outcome and are not under way; `as_rendered` is whether what rows share ends
+    where it did when they were rendered, which another name of the model changes.
     """
 
-    def __init__(self, plan: Plan, *, emit: Emit, rows_left: Callable[[], int]) -> None:
+    def __init__(self, plan: Plan, *, emit: Emit, rows_left: Callable[[], int], as_rendered: bool = True) -> None:
         self.tiers = Tiers(plan, emit=emit, rows_left=rows_left)
         self._plan = plan
         self._emit = emit
         self._rows_left = rows_left
+        self._as_rendered = as_rendered
         self._loop = asyncio.get_running_loop()
         self._spelling = spelling_of(plan, prompt_of(plan))
         self._caching: Caching | None = None
@@ -77,7 +79,9 @@ class Sending:
         if not body.startswith(self._fixed):
             return request
         now = self._loop.time()
-        shared = () if job.asks else job.shared  # what is asked again is written anew, and may have them elsewhere
+        shared = (
+            () if job.asks or not self._as_rendered else job.shared
+        )  # what is asked again is written anew, and may have them elsewhere
         of_all = () if self._prefix is None else (self._prefix,)
         more = self._rows_left() > 0  # nothing is written that nobody is to read
         job.marks = tuple(prefix for prefix in (*of_all, *shared) if prefix.is_for(job, now, more=more))

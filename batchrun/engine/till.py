@@ -104,6 +104,15 @@ class Prices:
         self._extra = 0 if plan.reserve is None else picodollars(plan.reserve)
         self._expected = expected
 
+    def typical(self, model: str | None) -> float:
+        """What orders lanes by their prices: picodollars for a token in and one out. One of no known price costs nothing: it is
+        a server of one's own."""
+        price = self.tariff.of(model)
+        if price is None:
+            return 0.0
+        output = price.standard.output
+        return price.standard.input.base + (0.0 if output is None else output.base)
+
     def at_worst(self, request: Request, tier: str | None, served: Served) -> Hold:
         """What a request may cost and use at worst; nothing is reserved yet. `tier` is the service tier that it gets where
         it names none itself; a batch is one in any case."""

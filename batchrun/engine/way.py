@@ -27,7 +27,7 @@ from batchrun.engine.window import Job, Window
 from batchrun.errors import ExitCode, StorageError
 from batchrun.events import AttemptStarted, Emit, RowLost
 from batchrun.journal import End, Journal
-from batchrun.limits import GateClosed, NeverFits, Permit
+from batchrun.limits import GateClosed, HandedBack, NeverFits, Permit
 from batchrun.media import ChangedError
 from batchrun.models import JUST_DONE, Exchange, Outcome, Pending, Request, State
 from batchrun.plan import Plan
@@ -174,10 +174,18 @@ class Way:
             await self.batch_rows.send(job, request)
             return
         job.lane = lane = self._at.pool.only or await self._at.pool.lane_for(job)
-        job.tier = await lane.sending.tiers.chosen(job)
+        spelled = lane.spelled(request)
         try:
-            permit = await self._departed(job, lane, request)
+            job.tier = await lane.sending.tiers.chosen(job)
+            permit = await self._departed(job, lane, spelled)
+        except HandedBack:
+            self._put_back(job, 0.0)
+            return
         except NeverFits as error:
+            if self._at.pool.others(lane, job):
+                job.failed_at |= {lane.number}
+                self._put_back(job, 0.0)
+                return
             await self.give_up(job, GiveUp("request too large", str(error), final=True))
             return
         seq, hold = job.row.seq, job.hold
@@ -185,7 +193,7 @@ class Way:
         self._emit(AttemptStarted(seq, job.row.line, job.number, self._loop.time()))
         self.in_flight += 1
         try:
-            sent, exchange = await lane.send(job, request)
+            sent, exchange = await lane.send(job, spelled)
         except asyncio.CancelledError:
             lane.sending.tiers.released(job)
             lane.gate.cancel(permit)
@@ -199,6 +207,7 @@ class Way:
             return
         finally:
             self.in_flight -= 1
+            self._at.pool.answered(lane)
         job.exchange = exchange
         self._at.window.holds(job, request.size, len(exchange.body))
         judged, alone = lane.heard(job, sent, exchange, self.checker(job))
@@ -225,18 +234,22 @@ class Way:
         job.hold, job.begun = self._at.till.at_once(request, lane.sending.priced(job), lane.prices), None
         permit = None
         try:
-            ready = job.hold and partial(self._begin, job, job.hold)
-            permit = job.permit = await gate.admit(demand, ready=ready, first=job.elsewhere)
+            ready = job.hold and partial(self._begin, job, lane, job.hold)
+            try:
+                permit = job.permit = await gate.admit(demand, ready=ready, first=job.elsewhere)
+            finally:
+                self._at.pool.admitted(lane)
             job.hold = job.hold or await self._reserved(job, lane, request, permit)
-            await (job.begun or self._begin(job, job.hold))
+            await (job.begun or self._begin(job, lane, job.hold))
             permit = job.permit = await gate.leave(permit)
         except BaseException:
+            self._at.pool.answered(lane)
             self._never_left(job, lane, permit)
             raise
         return permit
 
-    def _begin(self, job: Job, hold: Hold) -> "asyncio.Future[None]":
-        job.begun = self._at.journal.begin(job.row.seq, job.number, hold.cost, hold.tokens)
+    def _begin(self, job: Job, lane: Lane, hold: Hold) -> "asyncio.Future[None]":
+        job.begun = self._at.journal.begin(job.row.seq, job.number, hold.cost, hold.tokens, lane.id)
         return job.begun
 
     def _never_left(self, job: Job, lane: Lane, permit: Permit | None) -> None:
@@ -282,6 +295,9 @@ class Way:
         verdict = retry.decide(answer, tries, health, self._policy, self._loop.time())
         if isinstance(verdict, RetryIn):
             verdict = verdict._replace(seconds=max(verdict.seconds, alone))
+        if self._at.pool.only is None and exchange is not None and job.lease is None:
+            verdict = self._at.pool.judged(job, lane, answer, verdict)
+            self._take_back(lane)
         stored = None if exchange is None else self._record(job, judged, exchange, verdict)
         await self._perform(job, request, judged, verdict, stored)
 
@@ -291,7 +307,7 @@ class Way:
             job.elsewhere = lane.looks_elsewhere = False
         if lane.health.doubtful and not lane.looks_elsewhere:
             lane.looks_elsewhere = True
-            if not await self._at.window.take_elsewhere():
+            if not await self._at.window.take_elsewhere(lane):
                 lane.looks_elsewhere, lane.health.confirmed = False, True
 
     def _record(self, job: Job, judged: Judged, exchange: Exchange, verdict: Verdict) -> "asyncio.Future[None]":
@@ -357,9 +373,23 @@ class Way:
         if job.lease is not None or not self._lane_of(job).health.in_doubt(job.row.seq) or len(self._held) >= MOST_HELD:
             await self._finish(job, failure(verdict))
         else:
-            job.handed_on, job.request, job.row = True, None, job.row._replace(text="")
+            job.handed_on = True
+            if self._at.pool.only is not None:
+                job.request, job.row = None, job.row._replace(text="")
             self._held.append((job, verdict))
             self._at.window.finished(job)
+
+    def _take_back(self, lane: Lane) -> None:
+        """Failures that were held back since they might be the lane's, and are: other lanes get their rows."""
+        if lane.closed is None or not self._held:
+            return
+        theirs = [job for job, _ in self._held if job.lane is lane]
+        self._held = [(job, verdict) for job, verdict in self._held if job.lane is not lane]
+        for job in theirs:
+            job.attempts = job.deadlines = 0
+            job.failed_at |= {lane.number}
+            self._at.window.enter(job)
+            self._put_back(job, 0.0)
 
     def _put_back(self, job: Job, seconds: float) -> None:
         job.handed_on = True

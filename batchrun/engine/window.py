@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from batchrun.engine.judge import Charge
 from batchrun.engine.prefixes import Groups, Prefix
 from batchrun.engine.till import UNCHARGED, Hold
-from batchrun.journal import PAGE_BYTES, Lease, Page
+from batchrun.journal import PAGE_BYTES, Lease
 from batchrun.limits import Permit
 from batchrun.media import encoded_size
 from batchrun.models import Exchange, Lent, Outcome, Pending, Request, State
@@ -96,7 +96,7 @@ FetchTrain = Callable[[Train], Awaitable[tuple[list[Pending], int | None]]]
 class Job:
     """A row on its way, with what it has used up.
 
-    `request` is set where it is not simply the rendered row. `lane` is where it is sent, or was last. `permit` and `exchange` are those of the attempt under
+    `request` is set where it is not simply the rendered row. `lane` is where it is sent, or was last; `failed_at` are lanes that failed under it. `permit` and `exchange` are those of the attempt under
     way, `hold` what it may cost at worst and `charge` what it was charged; `handed_on` is whether this attempt's
     verdict has been performed. `lent` is the reply that it rests on unless it is sent itself, `given` the outcome that
     it shares with an equal request; `leads` is the row whose place it takes, for those that wait; `lease` is what its answer came from a batch with. `elsewhere` is
@@ -128,6 +128,7 @@ class Job:
     lease: Lease | None = None
     elsewhere: bool = False
     refusals: int = 0
+    failed_at: frozenset[int] = frozenset()
     shared: tuple[Prefix, ...] = ()
     marks: tuple[Prefix, ...] = ()
     added: frozenset[str] = frozenset()
@@ -216,8 +217,9 @@ class Window:
         """Fresh rows that were fetched and not handed out."""
         return len(self._fresh) + (0 if self._groups is None else self._groups.waiting)
 
-    async def take_elsewhere(self) -> bool:
-        """Hand out next a row from far ahead in the input; False where none is left that has not been handed out."""
+    async def take_elsewhere(self, lane: "Lane") -> bool:
+        """Hand out next a row from far ahead in the input, for that lane; False where none is left that has not been handed
+        out."""
         job = None
         if self._after is not None:
             rows, _ = await self._fetch(self._after + int((self._rows - self._after) * ELSEWHERE))
@@ -230,7 +232,7 @@ class Window:
             self._fresh_bytes -= job.size
         if job is None:
             return False
-        job.elsewhere = True
+        job.elsewhere, job.lane = True, lane
         self._fresh.appendleft(job)
         self._fresh_bytes += job.size
         self._wake(1)
@@ -435,16 +437,3 @@ def _decide(jobs: list[Job], leader: int, outcome: Outcome, after: int | None) -
             for job in jobs:
                 job.row, job.leads = job.row._replace(lent=None), leader
             return None
-
-
-def at_places(pending: Callable[[int, int, int], Page], places: Iterable[int], after: int) -> Page:
-    """A page of the rows behind the position `after`, at these places of the input, that have no outcome."""
-    rows: list[Pending] = []
-    size = 0
-    for place in sorted(place for place in places if place > after):
-        if size >= PAGE_BYTES or len(rows) == AHEAD:
-            return Page(rows, full=True)
-        found = pending(place - 1, 1, place)
-        rows += found
-        size += sum(Job.of(row).size for row in found)
-    return Page(rows, full=False)

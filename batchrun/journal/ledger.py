@@ -296,15 +296,16 @@ class Journal:
         """Keep what was learned about the limits of a lane, JSON, for the next session."""
         return self._running.learn(lane, learned)
 
-    def begin(self, row: int, number: int, cost: int | None = None, tokens: int = 0) -> Done:
+    def begin(self, row: int, number: int, cost: int | None = None, tokens: int = 0, lane: int = 1) -> Done:
         """Record that an attempt is about to leave. An earlier one that is still open is closed as lost, maybe paid.
 
-        `cost` (picodollars, None: not known) and `tokens` are the worst that it is charged should no answer come.
+        `cost` (picodollars, None: not known) and `tokens` are the worst that it is charged should no answer come; `lane`
+        is where it is sent.
 
         This and the calls below return a future that is resolved after the COMMIT and need not be awaited; it fails
         with StorageError when the journal cannot be written.
         """
-        return self._running.begin(row, number, cost, tokens)
+        return self._running.begin(row, number, cost, tokens, lane)
 
     def reserve(self, row: int, number: int, cost: int) -> Done:
         """Record that an open attempt may cost more at worst than was known when it began."""

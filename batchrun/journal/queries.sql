@@ -635,7 +635,7 @@ VALUES (?, 'skipped', 1, 'invalid line', ?, 0, ?)
 -- What one commit writes (group.py)
 
 -- name: begin_attempt
-INSERT INTO attempts (row, number, session, began, cost, charged_tokens) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO attempts (row, number, session, began, cost, charged_tokens, lane) VALUES (?, ?, ?, ?, ?, ?, ?)
 
 -- name: ended_columns
 ended, seconds, status, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cache_write_tokens, cost, charged_tokens,
@@ -679,7 +679,7 @@ INSERT INTO replies (id, row, number, body) VALUES (?, ?, ?, ?)
 INSERT INTO samples (at, state) VALUES (?, ?)
 
 -- name: begin_batched
-INSERT INTO attempts (row, number, session, began, cost, charged_tokens, ticket) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO attempts (row, number, session, began, cost, charged_tokens, ticket, lane) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: is_attempt
 SELECT 1 FROM attempts WHERE row = ? AND number = ?

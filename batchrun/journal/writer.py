@@ -86,13 +86,13 @@ class Writer:
         self._queue.put(None)
         self._thread.join()
 
-    def begin(self, row: int, number: int, cost: int | None, tokens: int) -> Done:
+    def begin(self, row: int, number: int, cost: int | None, tokens: int, lane: int) -> Done:
         """An attempt is about to leave; one of the same row that is still open is lost."""
         now = self._clock()
 
         def apply(group: Group) -> None:
             self._close_open(group, row, now)
-            group.begun.append((row, number, self._session, now, cost, tokens))
+            group.begun.append((row, number, self._session, now, cost, tokens, lane))
             self._open[row] = Left(number, cost, tokens)
             self.sums.attempts += 1
             self.sums.unknown += 1
@@ -119,7 +119,8 @@ class Writer:
         def apply(group: Group) -> None:
             for lease in leases:
                 self._close_open(group, lease.row, now)
-                group.batched.append((lease.row, lease.number, self._session, now, lease.cost, lease.tokens, ticket.id))
+                handed = lease.row, lease.number, self._session, now, lease.cost, lease.tokens
+                group.batched.append((*handed, ticket.id, ticket.lane))
                 self.sums.cost_open += lease.cost or 0
             self.sums.attempts += len(leases)
             self.sums.in_batches += len(leases)

@@ -14,7 +14,7 @@ from batchrun.limits.headers import NO_HINTS
 from batchrun.limits.learning import Estimate
 from batchrun.limits.line import Demand, Line, tokens_of
 from batchrun.limits.rates import Rates
-from batchrun.limits.records import Feedback, GateClosed, GateView, Limits, NeverFits, Permit, Throttle
+from batchrun.limits.records import Feedback, GateClosed, GateView, HandedBack, Limits, NeverFits, Permit, Throttle
 from batchrun.limits.refusals import Cause, Unnamed
 from batchrun.limits.telling import Teller
 
@@ -199,10 +199,14 @@ class Gate:
         """
         self._closed = True
         self._recalled |= recall
-        self._queue.dissolve()
+        self._queue.dissolve(GateClosed)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def hand_back(self) -> None:
+        """Everybody who waits gets HandedBack."""
+        self._queue.dissolve(HandedBack)
 
     @property
     def stated(self) -> tuple[float | None, float | None]:
@@ -223,25 +227,13 @@ class Gate:
 
     def view(self) -> GateView:
         """The gate now, for a face."""
-        waiting = self._queue.waiting
-        held = waiting > 0 or self._paused
-        rpm, tpm = self._rates.per_minute()
-        requests_fill, tokens_fill = self._rates.fills()
-        return GateView(
-            in_flight=self._in_flight,
-            allowed=self._limits.cap if self._trickle is not None else int(self._window.size),
-            cap=self._limits.cap,
-            rpm=rpm,
-            tpm=tpm,
-            requests_fill=requests_fill,
-            tokens_fill=tokens_fill,
-            reason=self._reason if held else None,
-            until=self._until if held else None,
-            refused_since=self._closing.since,
-            waiting=waiting,
-            basis=self._rates.basis,
-            quotas=self._rates.quotas(),
-        )
+        rates, waiting = self._rates, self._queue.waiting
+        size, cap = self._in_flight, self._limits.cap
+        allowed = cap if self._trickle is not None else int(self._window.size)
+        (rpm, tpm), (requests, tokens) = rates.per_minute(), rates.fills()
+        reason, until = (self._reason, self._until) if waiting > 0 or self._paused else (None, None)
+        since, basis, quotas = self._closing.since, rates.basis, rates.quotas()
+        return GateView(size, allowed, cap, rpm, tpm, requests, tokens, reason, until, since, waiting, basis, quotas)
 
     def _end(self, permit: Permit, now: float) -> None:
         permit.open = False

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from batchrun.limits.records import GateClosed, Permit
+from batchrun.limits.records import GateClosed, HandedBack, Permit
 
 Demand = int | Callable[[], int]
 """How many tokens a request wants; a function is asked when the request is first in the line, since estimates improve."""
@@ -71,10 +71,10 @@ class Line:
             if waiter.ready is not None and not waiter.future.done():
                 waiter.ready()
 
-    def dissolve(self) -> None:
-        """Everybody who waits gets GateClosed."""
+    def dissolve(self, why: type[GateClosed | HandedBack]) -> None:
+        """Everybody who waits gets that exception."""
         for waiter in self.waiters:
             if not waiter.future.done():
-                waiter.future.set_exception(GateClosed())
+                waiter.future.set_exception(why())
         self.waiters.clear()
         self._ready = 0

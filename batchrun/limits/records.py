@@ -116,6 +116,10 @@ class GateView:
     quotas: tuple[Quota, ...] = ()
 
 
+class HandedBack(Exception):  # noqa: N818  # a state that waiters are told of, not a fault
+    """The request is not to wait at this gate any longer; another one may admit it."""
+
+
 class GateClosed(Exception):  # noqa: N818  # a state that waiters are told of, not a fault
     """The gate was closed for good; nothing more is admitted."""
 

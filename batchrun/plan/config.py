@@ -16,6 +16,7 @@ from platformdirs import user_config_path
 
 from batchrun.errors import RefusedError
 from batchrun.plan.names import unknown
+from batchrun.plan.pools import PoolTable, parsed
 from batchrun.plan.profiles import KEY_SOURCES, PRICES
 
 NAME = "batchrun.toml"
@@ -36,6 +37,7 @@ OF_PROFILES = {
         *KEY_SOURCES,
         *PRICES,
         "tier_factors",
+        "quota",
     ),
 }
 
@@ -51,6 +53,7 @@ class ConfigFile:
     app: Mapping[str, Any]
     answers: tuple[Mapping[str, Any], ...] = ()
     batches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    pools: Mapping[str, PoolTable] = field(default_factory=dict[str, PoolTable])
 
 
 def user_file() -> Path:
@@ -95,6 +98,8 @@ def _read(path: Path, known: frozenset[str] | None, *, trusted: bool) -> ConfigF
     profiles = _tables(table.pop("profiles", {}), f"profiles in {path}")
     app = _app(table.pop("app", {}), path)
     answers = _answers(table.pop("answers", []), path)
+    pools = _tables(table.pop("pools", {}), f"pools in {path}")
+    own_pools = {name: parsed(own, f"[pools.{name}] of {path}") for name, own in pools.items()}
     batches = _batches(table.pop("batches", {}), path)
     if known is None:
         options = _plain({key: value for key, value in table.items() if key in ("runs_dir", "runs-dir")}, path)
@@ -108,7 +113,7 @@ def _read(path: Path, known: frozenset[str] | None, *, trusted: bool) -> ConfigF
     if "post" in options:
         options["post"] = _functions(options["post"], path, trusted=trusted)
     own_profiles = {name: _profile(name, own, path, trusted) for name, own in profiles.items()}
-    return ConfigFile(path, options, own_profiles, app, answers, batches)
+    return ConfigFile(path, options, own_profiles, app, answers, batches, own_pools)
 
 
 def app_settings() -> dict[str, Any]:
@@ -205,7 +210,7 @@ def _profile(name: str, table: Mapping[str, Any], path: Path, trusted: bool) -> 
 
 
 def _check_types(own: Mapping[str, Any], where: str) -> None:
-    for key in ("base_url", "model", "dialect", "api_key_env", "api_key_file"):
+    for key in ("base_url", "model", "dialect", "api_key_env", "api_key_file", "quota"):
         if not isinstance(own.get(key, ""), str):
             raise RefusedError(f"{key} in {where} must be text")
     for key in PRICES:

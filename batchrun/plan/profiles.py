@@ -30,7 +30,7 @@ class Profile:
     `requests` is what it takes of a request, over what the table `requests` says, `media` what of files, over `[takes]` of
     the table `media`. `defaults` are settings by
     name, the weakest of all sources. Prices are USD per million tokens, `request_price` USD per request, factors of
-    the standard tier's prices.
+    the standard tier's prices. Profiles of one `quota` share a limiter in a pool.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Profile:
     request_price: float | None = None
     batch_factor: float | None = None
     tier_factors: Mapping[str, float] = field(default_factory=dict[str, float])
+    quota: str | None = None
 
     @property
     def simulated(self) -> bool:
@@ -140,7 +141,7 @@ def _merged(profile: Profile, table: Mapping[str, Any]) -> Profile:
         )
     own = {
         name: table[name]
-        for name in ("base_url", "model", "dialect", "requests", "media", "tier_factors", *PRICES)
+        for name in ("base_url", "model", "dialect", "requests", "media", "tier_factors", "quota", *PRICES)
         if name in table
     }
     if any(source in table for source in KEY_SOURCES):

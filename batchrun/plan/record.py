@@ -25,7 +25,8 @@ class Plan:
     are the user's lines of the table of answers (`providers/answers.toml`), `requests` is what it takes of a request and `media` of its files. Prices are those of the profile; `max_cost` and
     `reserve` (for each request) are USD. `tier` are service tiers, the preferred one first, `finish_by` is in Unix seconds,
     `timeout_chosen` is whether the user has chosen `timeout`. `post` are the functions that replies go through, files with their absolute
-    path; `workers` is None for auto, `post_seal` shows who named them.
+    path; `workers` is None for auto, `post_seal` shows who named them. `lanes` are the members of a pool: what each has of its own, by
+    the name of the field, with `name` and `quota`; the fields themselves are those of the first, and `model` names all models.
     """
 
     kind: Kind
@@ -63,6 +64,10 @@ class Plan:
     request_price: float | None = None
     batch_factor: float | None = None
     tier_factors: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    pool: str | None = None
+    pool_policy: str = "soonest"
+    lanes: tuple[Mapping[str, Any], ...] = ()
 
     concurrency: int = 256
     concurrency_fixed: bool = False
@@ -137,6 +142,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "blank": lambda name: None if name is None else Blank(name),
     "fail_on": fail_on,
     "answers": tuple,
+    "lanes": tuple,
     "output_fields": tuple,
     "check": tuple,
     "post": tuple,

@@ -1,7 +1,7 @@
 """Settings and the facts of input and prompt become the plan; a journaled plan takes the flags of `resume`."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from batchrun.errors import InputError, RefusedError
 from batchrun.models import Endpoint, Flag, Kind
 from batchrun.plan.address import check_base_url, check_secrecy, is_loopback
 from batchrun.plan.keys import Key, find_key
+from batchrun.plan.lanes import LIMITS, headers_of, lanes_of, pooled
 from batchrun.plan.outputs import (
     check_clash,
     check_not_input,
@@ -21,6 +22,7 @@ from batchrun.plan.outputs import (
     output_format,
 )
 from batchrun.plan.patterns import is_document, target_language
+from batchrun.plan.pools import JOINED
 from batchrun.plan.profiles import PRICES, Profile
 from batchrun.plan.record import Plan
 from batchrun.plan.seal import check_seal, seal
@@ -102,11 +104,13 @@ def facts_of(source: str, rows: "Input") -> Facts:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a client needs to be let in; never stored. `headers` are expanded, `mask` knows every secret of them."""
+    """What a client needs to be let in; never stored. `headers` are expanded, `mask` knows every secret of them. `lanes` are
+    those of the lanes of a pool, in order; the other fields are those of the first, but `mask` knows the secrets of all."""
 
     key: Key | None
     headers: Mapping[str, str] = field(repr=False)
     mask: Mask = field(repr=False)
+    lanes: tuple["Access", ...] = field(default=(), repr=False)
 
 
 def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
@@ -114,7 +118,7 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
     _check_kind(gathered, facts, prompt)
     settings, profile = gathered.settings, gathered.profile
     rows = facts.kind is Kind.ROWS
-    return Plan(
+    plan = Plan(
         kind=facts.kind,
         input=facts.source,
         input_format=facts.format,
@@ -126,7 +130,7 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
         columns=_of_prompt("columns", settings.columns, gathered, prompt) if rows else {},
         **_request(settings, profile, facts, prompt),
         **_output(gathered, facts, prompt),
-        **_provider(settings, profile),
+        **_provider(gathered),
         answers=gathered.answers,
         batches=gathered.batches,
         detail=settings.detail,
@@ -137,6 +141,7 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
         target_language=target_language(settings.target_language, settings.variables) if rows else None,
         post_seal=seal(settings.post),
     )
+    return pooled(plan, gathered, lambda member: _model(settings, member, facts, prompt))
 
 
 def _check_kind(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> None:
@@ -169,14 +174,21 @@ def _request(settings: Settings, profile: Profile, facts: Facts, prompt: "Prompt
         raise RefusedError(
             "--tier and the parameter service_tier both choose the service tier", "leave one of them out"
         )
+    endpoint = settings.endpoint or (prompt.endpoint if prompt else _endpoint_of_bodies(facts.columns))
+    return {"endpoint": endpoint or Endpoint.CHAT, "model": _model(settings, profile, facts, prompt), "params": params}
+
+
+def _model(settings: Settings, profile: Profile, facts: Facts, prompt: "Prompt | None") -> str | None:
+    """The model that requests under a profile are for."""
+    if facts.kind is Kind.BATCH:
+        return None
     model = settings.model or (prompt and prompt.model) or profile.model
     if prompt and model is None:
         raise RefusedError(
             f"no model is chosen, and profile {profile.name} has no default",
             "add --model NAME, or model = to the prompt",
         )
-    endpoint = settings.endpoint or (prompt.endpoint if prompt else _endpoint_of_bodies(facts.columns))
-    return {"endpoint": endpoint or Endpoint.CHAT, "model": model, "params": params}
+    return model
 
 
 def _endpoint_of_bodies(columns: tuple[str, ...]) -> Endpoint:
@@ -244,8 +256,8 @@ def _document_output(settings: Settings, facts: Facts, prompt: "Prompt | None") 
     }
 
 
-def _provider(settings: Settings, profile: Profile) -> dict[str, Any]:
-    base_url = _base_url(settings, profile)
+def _provider(gathered: Gathered) -> dict[str, Any]:
+    profile, base_url = gathered.profile, _base_url(gathered)
     return {
         "profile": profile.name,
         "base_url": base_url,
@@ -253,17 +265,20 @@ def _provider(settings: Settings, profile: Profile) -> dict[str, Any]:
         "requests": profile.takes_at(base_url),
         "media": profile.media_at(base_url),
         "api_key_env": profile.api_key_env,
-        "headers": settings.headers,
+        "headers": headers_of(gathered, profile),
         "simulated": profile.simulated,
         **{name: getattr(profile, name) for name in (*PRICES, "tier_factors")},
     }
 
 
-def _base_url(settings: Settings, profile: Profile) -> str:
+def _base_url(gathered: Gathered) -> str:
+    """The address that is sent to, of several the first."""
+    profile, chosen = gathered.profile, gathered.settings.base_url
     if profile.simulated:
         return ""
-    if settings.base_url:
-        return check_base_url(settings.base_url)
+    chosen = profile.base_url if gathered.members else chosen[0] if isinstance(chosen, tuple) else chosen
+    if chosen:
+        return check_base_url(chosen)
     hint = f"add base_url to [profiles.{profile.name}] of batchrun.toml, or --base-url URL"
     if profile.name == "azure":
         hint = f"set AZURE_OPENAI_ENDPOINT=https://RESOURCE.openai.azure.com, or {hint}"
@@ -274,23 +289,41 @@ def check_provider(gathered: Gathered) -> Access:
     """Address, authorities and key, checked before any input is read. Raises RefusedError."""
     if gathered.settings.ca_file is not None and not Path(gathered.settings.ca_file).is_file():
         raise RefusedError(f"no such file of certificate authorities: {gathered.settings.ca_file}", "correct --ca-file")
-    address = _base_url(gathered.settings, gathered.profile)
-    return _access(address, gathered.settings.headers, gathered)
+    lanes = lanes_of(gathered, lambda _: None)
+    places = [(gathered.profile, _base_url(gathered), gathered.settings.headers)]
+    return _accesses(gathered, places, lanes)
 
 
 def access(plan: Plan, gathered: Gathered) -> Access:
     """What the client needs to send the requests of this plan. Raises RefusedError where the key is missing, cannot
     be sent, or would travel in the clear."""
-    return _access(plan.base_url, plan.headers, gathered)
+    return _accesses(gathered, [(gathered.profile, plan.base_url, plan.headers)], plan.lanes)
 
 
-def _access(base_url: str, headers: Mapping[str, str], gathered: Gathered) -> Access:
+def _accesses(
+    gathered: Gathered,
+    places: Sequence[tuple[Profile, str, Mapping[str, str]]],
+    lanes: Iterable[Mapping[str, Any]],
+) -> Access:
+    """Those of the lanes in one; of a run without a pool that of its one place."""
+    profiles = {profile.name: profile for profile in (gathered.profile, *gathered.members)}
+    of_lanes = [(profiles[lane["profile"]], lane["base_url"], lane["headers"]) for lane in lanes]
+    found = [_access(gathered, *place) for place in of_lanes or places]
+    if not of_lanes:
+        return found[0]
+    mask = Mask()
+    for one in found:
+        mask.also(one.mask)
+    return replace(found[0], mask=mask, lanes=tuple(found))
+
+
+def _access(gathered: Gathered, profile: Profile, base_url: str, headers: Mapping[str, str]) -> Access:
     hidden = [gathered.settings.notify_url or ""]
-    if gathered.profile.simulated:
+    if profile.simulated:
         return Access(None, {}, Mask(hidden))
     own = bool(_AUTHENTICATION & {name.lower() for name in headers})
-    optional = own or gathered.profile.key_optional or is_loopback(base_url) or gathered.settings.dry_run
-    key = find_key(gathered.profile, needed=not optional)
+    optional = own or profile.key_optional or is_loopback(base_url) or gathered.settings.dry_run
+    key = find_key(profile, needed=not optional)
     secrets = secrets_of(headers, os.environ)
     check_secrecy(base_url, secret=bool(key or secrets), insecure_http=gathered.settings.insecure_http)
     mask = Mask([*hidden, *secrets, *([key.value] if key else [])])
@@ -298,10 +331,14 @@ def _access(base_url: str, headers: Mapping[str, str], gathered: Gathered) -> Ac
 
 
 def gather_again(plan: Plan, flags: Mapping[str, Any]) -> Gathered:
-    """The settings for going on with a journaled plan: its profile holds unless another is typed.
+    """The settings for going on with a journaled plan: its profile or its pool holds unless another is typed.
 
     The key is found by this machine's profile of that name, never by anything the journal says.
     """
+    if plan.pool is not None and not flags.keys() & {"pool", "profile", "base_url"}:
+        return gather({"pool": plan.pool, **flags})
+    if "pool" in flags:
+        return gather(flags)
     return gather({"profile": plan.profile, **flags})
 
 
@@ -332,7 +369,7 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
         check_seal(plan.post, plan.post_seal)
     changes["api_key_env"] = gathered.profile.api_key_env
     if moved or "base_url" in typed:
-        changes |= {"profile": gathered.profile.name, "base_url": _base_url(gathered.settings, gathered.profile)}
+        changes |= {"profile": gathered.profile.name, "base_url": _base_url(gathered)}
         changes |= {name: getattr(gathered.profile, name) for name in (*PRICES, "tier_factors")}
     if moved or "headers" in typed:
         changes["headers"] = gathered.settings.headers
@@ -340,7 +377,33 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
     changes["requests"] = gathered.profile.takes_at(changes.get("base_url", plan.base_url))
     changes["answers"], changes["batches"] = gathered.answers, gathered.batches
     changes["media"] = gathered.profile.media_at(changes.get("base_url", plan.base_url))
-    return replace(plan, **changes)
+    changes["lanes"] = tuple(
+        {**lane, **{name: changes[name] for name in LIMITS if name in changes}} for lane in plan.lanes
+    )
+    if moved or {"base_url", "pool"} & typed or plan.pool is not None:
+        changes |= {"lanes": (), "pool": None}
+    return _pooled_again(replace(plan, **changes), plan, gathered)
+
+
+def _pooled_again(plan: Plan, before: Plan, gathered: Gathered) -> Plan:
+    """The plan with the lanes of today. A member may be gone or new, but none may have a model that the run has not."""
+    known = set((before.model or "").split(JOINED))
+
+    def model_of(profile: Profile) -> str | None:
+        if before.model is None or len(known) == 1:
+            return before.model
+        model = profile.model or ""
+        if model not in known:
+            raise RefusedError(
+                f"{profile.name} has the model {model or '(none)'}, and this run has {before.model}",
+                "give the run's own command again with another --output",
+            )
+        return model
+
+    pooled_plan = pooled(plan, gathered, model_of)
+    if not pooled_plan.lanes and plan.model is not None and JOINED in plan.model:
+        raise RefusedError(f"this run is for the models {plan.model}", "resume it with --pool")
+    return replace(pooled_plan, model=before.model)
 
 
 def check_input(settings: Settings) -> str:

@@ -14,6 +14,7 @@ from batchrun.documents.plurals import code_of
 from batchrun.documents.segment import Existing
 from batchrun.models import Blank, Endpoint, Flag
 from batchrun.plan.durations import parse_duration, parse_moment
+from batchrun.plan.pools import POLICIES
 from batchrun.plan.profiles import DEFAULT
 from batchrun.plan.record import fail_on
 from batchrun.plan.sizes import parse_size
@@ -162,6 +163,22 @@ def _detail(value: object) -> str:
     return str(value)
 
 
+def _addresses(value: object) -> object:
+    """One address as it is, several as a tuple."""
+    if not isinstance(value, list | tuple):
+        return value
+    given = tuple(cast("list[object]", value))
+    if not given or not all(type(one) is str for one in given):
+        raise ValueError("must be an address, or a list of addresses")
+    return given[0] if len(given) == 1 else given
+
+
+def _policy(value: object) -> str:
+    if value not in POLICIES:
+        raise ValueError(f"must be one of {', '.join(POLICIES)}, not {value!r}")
+    return str(value)
+
+
 def _encoding(value: object) -> str:
     try:
         name = codecs.lookup(str(value)).name
@@ -233,7 +250,9 @@ class Settings(BaseSettings):
     format: Annotated[str, BeforeValidator(_format)] | None = None
     model: Text | None = None
     profile: Text = DEFAULT
-    base_url: str | None = None
+    base_url: Annotated[str | tuple[str, ...] | None, NoDecode, BeforeValidator(_addresses)] = None
+    pool: Text | None = None
+    pool_policy: Annotated[str, BeforeValidator(_policy)] | None = None
     endpoint: Annotated[Endpoint, BeforeValidator(_endpoint)] | None = None
     params: Annotated[dict[str, Any], NoDecode] = {}
     headers: Table = {}

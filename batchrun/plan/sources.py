@@ -22,6 +22,7 @@ from batchrun.plan.catalogue import profile_tables
 from batchrun.plan.config import ONLY_FLAGS, TABLES, ConfigFile, read_files
 from batchrun.plan.names import unknown
 from batchrun.plan.options import FLAG_OF
+from batchrun.plan.pools import POLICIES, members_of
 from batchrun.plan.profiles import DEFAULT, Profile, find_profile
 from batchrun.plan.settings import OPTIONS, PREFIX, Settings
 from batchrun.plan.tables import check_headers, check_params, pairs, parse_param, texts
@@ -48,13 +49,16 @@ class Layer:
 class Gathered:
     """The settings, the profile they name, and for every option that was set the source that set it; of a table also
     for every entry, as `set.language`. `answers` are the lines `[[answers]]` of the files, the nearer file's first,
-    `batches` their tables `[batches.DIALECT]` by dialect."""
+    `batches` their tables `[batches.DIALECT]` by dialect. `members` are the profiles of a pool, of which `profile` is the
+    first, and `policy` is what the pool prefers."""
 
     settings: Settings
     profile: Profile
     sources: Mapping[str, str]
     answers: tuple[Mapping[str, Any], ...] = ()
     batches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    members: tuple[Profile, ...] = ()
+    policy: str = POLICIES[0]
 
     def typed(self, option: str) -> bool:
         """Whether the option was given for this very command: by a flag or a `BATCHRUN_*` variable."""
@@ -68,13 +72,19 @@ def gather(flags: Mapping[str, Any], folder: Path | None = None) -> Gathered:
     """
     layers = [flag_layer(flags), environment_layer(), *map(_file_layer, files := read_files(OPTIONS, folder))]
     merged, _ = merge(settle(layers))
-    profile = find_profile(str(merged.get("profile", DEFAULT)), profile_tables(files))
+    tables = profile_tables(files)
+    pools = {name: pool for file in reversed(files) for name, pool in file.pools.items()}
+    pool = merged.get("pool")
+    members = () if not pool else members_of(str(pool), pools, tables)
+    profile = members[0] if members else find_profile(str(merged.get("profile", DEFAULT)), tables)
     layers.append(Layer(f"profile {profile.name}", {**profile.defaults, **_address(profile)}))
     settled = settle(layers)
     merged, sources = merge(settled)
     answers = tuple(line for file in files for line in file.answers)
     batches = {name: own for file in reversed(files) for name, own in file.batches.items()}
-    gathered = Gathered(validate(merged, settled), profile, sources, answers, batches)
+    settings = validate(merged, settled)
+    policy = settings.pool_policy or (pools[str(pool)].policy if members else None) or POLICIES[0]
+    gathered = Gathered(settings, profile, sources, answers, batches, members, policy)
     _check(gathered, settled)
     return gathered
 
@@ -126,7 +136,14 @@ def _address(profile: Profile) -> dict[str, str]:
     return {} if profile.base_url is None else {"base_url": profile.base_url}
 
 
-_EXCLUDE = (("quiet", "verbose"), ("fresh", "update"), ("limit", "sample"), ("json", "output"))
+_EXCLUDE = (
+    ("pool", "profile"),
+    ("pool", "base_url"),
+    ("quiet", "verbose"),
+    ("fresh", "update"),
+    ("limit", "sample"),
+    ("json", "output"),
+)
 _OFF = frozenset({"", "0", "false", "f", "no", "n", "off"})
 
 

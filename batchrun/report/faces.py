@@ -25,6 +25,7 @@ from batchrun.events import (
     Event,
     Going,
     IntakeProgress,
+    LaneChanged,
     LimitsChanged,
     Notice,
     PostChanged,
@@ -277,6 +278,7 @@ JSON_EVENTS: dict[type, str] = {
     LimitsChanged: "limits",
     PostChanged: "post",
     Draining: "draining",
+    LaneChanged: "lane",
     BatchChanged: "batch",
     Notice: "notice",
 }

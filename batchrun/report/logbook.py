@@ -11,6 +11,7 @@ from batchrun.events import (
     Event,
     Going,
     IntakeProgress,
+    LaneChanged,
     LimitsChanged,
     Notice,
     PostChanged,
@@ -38,6 +39,8 @@ def told(event: Event) -> tuple[int, str]:
             return _attempt(event)
         case RowFinished() | RowLost():
             return _row(event)
+        case LaneChanged():
+            return logging.INFO, f"lane {event.lane}: {event.state}{f': {event.reason}' if event.reason else ''}"
         case Waiting() | Going() | LimitsChanged() | PostChanged():
             return _speed(event)
         case _:
@@ -55,6 +58,7 @@ def _attempt(event: AttemptStarted | AttemptEnded) -> tuple[int, str]:
     if event.cause is None:
         return logging.DEBUG, said
     paid = ", may have been billed" if event.maybe_paid else ""
+    said += f" from {event.lane}" if event.lane else ""
     return logging.INFO, f"{said}: {event.cause}{paid}{', to be sent again' if event.retry else ''}"
 
 
@@ -85,7 +89,9 @@ def _speed(event: Waiting | Going | LimitsChanged | PostChanged) -> tuple[int, s
     return logging.DEBUG, f"{event.in_flight} of {event.allowed} allowed in flight (cap {event.cap}); limits: {rates}"
 
 
-def _run(event: IntakeProgress | RunStarted | Draining | BatchChanged | Notice | RunEnded) -> tuple[int, str]:
+def _run(
+    event: IntakeProgress | RunStarted | Draining | BatchChanged | Notice | RunEnded,
+) -> tuple[int, str]:
     match event:
         case IntakeProgress(rows):
             return logging.INFO, f"{counted(rows)} taken in"

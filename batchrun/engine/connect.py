@@ -1,0 +1,65 @@
+"""The places that a plan's requests are sent to, connected for as long as a run needs them."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+
+from batchrun import sim
+from batchrun.client import Client
+from batchrun.engine.lane import Member
+from batchrun.errors import HostError
+from batchrun.plan import Plan
+from batchrun.plan.pools import LanePlan, lane_plans
+from batchrun.plan.resolve import Access
+
+
+@contextlib.asynccontextmanager
+async def connected(plan: Plan, access: Access | None, simulator: sim.Settings) -> AsyncGenerator[tuple[Member, ...]]:
+    """Where the plan's requests are sent, reachable; the simulated provider is started for as long as it is needed.
+
+    Without `access` nothing is sent. Of several members those that cannot be reached are marked (`ill`); raises HostError
+    where none can.
+    """
+    if access is None:
+        yield (Member(plan, None),)
+        return
+    async with contextlib.AsyncExitStack() as stack:
+        base_url = plan.base_url
+        if plan.simulated:
+            base_url = await asyncio.to_thread(stack.enter_context, sim.spawn(simulator))
+        members: list[Member] = []
+        for lane, own in zip(lane_plans(plan), access.lanes or (access,), strict=True):
+            client = Client(
+                base_url=lane.plan.base_url or base_url,
+                api_key=own.key.value if own.key is not None else None,
+                headers=own.headers,
+                ca_file=plan.ca_file,
+                allow_insecure_http=True,  # the plan has refused what the user did not allow
+            )
+            await stack.enter_async_context(client)
+            members.append(_member(plan, lane, client))
+        errors = await asyncio.gather(*map(_error, members))
+        if all(error is not None for error in errors) and errors[0] is not None:
+            raise errors[0]
+        yield tuple(replace(member, ill=error and error.message) for member, error in zip(members, errors, strict=True))
+
+
+async def _error(member: Member) -> HostError | None:
+    try:
+        assert member.client is not None
+        await member.client.preflight()
+    except HostError as error:
+        return error
+    return None
+
+
+def _member(plan: Plan, lane: LanePlan, client: Client) -> Member:
+    """A member; its model may have another name than the one that the requests of the run are rendered with."""
+    member = Member(lane.plan, client, name=lane.name, quota=lane.quota)
+    model = lane.plan.model
+    if plan.model is None or model is None or plan.model == model:
+        return member
+    before, here = (f'{{"model":{json.dumps(name, ensure_ascii=False)}'.encode() for name in (plan.model, model))
+    return replace(member, instead=(before, here))

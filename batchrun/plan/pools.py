@@ -1,0 +1,98 @@
+"""Pools: several places for one queue of rows, from `[pools.NAME]` of a configuration file or from several base URLs."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, cast
+
+from batchrun.errors import RefusedError
+from batchrun.plan.address import host_of
+from batchrun.plan.names import unknown
+from batchrun.plan.profiles import Profile, find_profile
+from batchrun.plan.record import Plan
+
+POLICIES = ("soonest", "cheapest", "primary")
+JOINED = " | "
+"""Between the names of the models of a pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolTable:
+    """A `[pools.NAME]` table: its members are names of profiles."""
+
+    members: tuple[str, ...]
+    policy: str | None = None
+
+
+class LanePlan(NamedTuple):
+    """A lane of a run: its name, the run's plan with what is its own in it, and the quota that it shares, if any."""
+
+    name: str
+    plan: Plan
+    quota: str | None
+
+
+_FIELDS = frozenset(item.name for item in fields(Plan)) - {"lanes", "pool", "pool_policy"}
+
+
+def own_fields(lane: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a plan that a lane has of its own."""
+    return {name: value for name, value in lane.items() if name in _FIELDS}
+
+
+def lane_plans(plan: Plan) -> tuple[LanePlan, ...]:
+    """The plan of each lane; of a run without a pool its own, under no name."""
+    if not plan.lanes:
+        return (LanePlan("", plan, None),)
+    alone = replace(plan, lanes=())
+    return tuple(
+        LanePlan(
+            lane["name"],
+            replace(alone, **own_fields(lane)),
+            lane.get("quota"),
+        )
+        for lane in plan.lanes
+    )
+
+
+def joined(models: Iterable[str | None]) -> str | None:
+    """What stands for the model of a pool: the name of the one, or all names. It is part of what decides drift."""
+    return JOINED.join(sorted({model for model in models if model})) or None
+
+
+def parsed(table: Mapping[str, Any], where: str) -> PoolTable:
+    """A pool as a file has it. Raises RefusedError."""
+    for key in table.keys() - {"members", "policy"}:
+        raise unknown("key", key, {"members", "policy"}, f" in {where}")
+    members, policy = table.get("members"), table.get("policy")
+    if not isinstance(members, list) or not members or not all(type(one) is str for one in cast("list[Any]", members)):
+        raise RefusedError(f"members in {where} must be a list of profiles", 'for example ["vllm-a", "openai"]')
+    names = tuple(cast("list[str]", members))
+    if len(set(names)) < len(names):
+        raise RefusedError(f"members in {where} names a profile twice", "keep one of them")
+    if policy is not None and policy not in POLICIES:
+        raise RefusedError(f"policy in {where} must be one of {', '.join(POLICIES)}")
+    return PoolTable(names, policy)
+
+
+def members_of(
+    pool: str, tables: Mapping[str, PoolTable], profiles: Mapping[str, Mapping[str, Any]]
+) -> tuple[Profile, ...]:
+    """The profiles of a pool. Raises RefusedError for a name that is not known, and for the simulator."""
+    if pool not in tables:
+        raise unknown("pool", pool, tables)
+    found = tuple(find_profile(name, profiles) for name in tables[pool].members)
+    if any(profile.simulated for profile in found):
+        raise RefusedError(
+            f"pool {pool}: the simulator inside batchrun shares no rows with others",
+            "name the address of a `batchrun sim` in a profile",
+        )
+    return found
+
+
+def names_of(addresses: Iterable[str]) -> tuple[str, ...]:
+    """What lanes at these addresses are called: the host, the whole address where that is not enough. Raises RefusedError."""
+    given = tuple(addresses)
+    if len(set(given)) < len(given):
+        raise RefusedError("one base URL is given twice", "keep one of them")
+    hosts = [host_of(address) for address in given]
+    return tuple(host if hosts.count(host) == 1 else url for host, url in zip(hosts, given, strict=True))

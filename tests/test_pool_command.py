@@ -1,0 +1,89 @@
+"""Several endpoints behind one command: members of a pool that are away, gone, new, or of another model."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from waiting import PATIENCE
+
+from batchrun import sim
+
+POOL = """
+[profiles.one]
+base_url = "{one}"
+api_key_env = "KEY_OF_ONE"
+model = "m"
+
+[profiles.two]
+base_url = "{two}"
+api_key_env = "KEY_OF_TWO"
+model = "m"
+
+[profiles.away]
+base_url = "http://127.0.0.1:9/v1"
+model = "m"
+
+[profiles.other]
+base_url = "{two}"
+model = "other"
+
+[pools.fleet]
+members = [{members}]
+"""
+
+
+def batchrun(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "batchrun", *args]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    monkeypatch.setenv("KEY_OF_ONE", "key-of-one")
+    monkeypatch.setenv("KEY_OF_TWO", "key-of-two")
+    settings = sim.Settings(require_key=True)
+    with sim.spawn(settings) as one, sim.spawn(settings) as two:
+        yield {"one": one, "two": two}
+
+
+def test_members_that_are_away_gone_or_new_make_no_difference_to_the_rows(
+    servers: dict[str, str], tmp_path: Path
+) -> None:
+    def pool(*members: str) -> None:
+        names = ", ".join(f'"{name}"' for name in members)
+        (tmp_path / "batchrun.toml").write_text(POOL.format(**servers, members=names))
+
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": f"Sentence {n}."}) + "\n" for n in range(80)))
+    command = ("-i", "in.jsonl", "-p", "summarize", "--pool", "fleet", "-o", "out.jsonl")
+    pool("away", "one")
+    found = batchrun(tmp_path, *command, "--limit", "40")
+    assert found.returncode == 0, found.stderr
+    assert "away: its rows go to the other lanes" in found.stderr
+    pool("one", "two")
+    found = batchrun(tmp_path, *command)
+    assert found.returncode == 0, found.stderr
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 80
+    with sqlite3.connect(next((tmp_path / ".batchrun").glob("*.db"))) as journal:
+        lanes = journal.execute("SELECT base_url, key_name, count(*) FROM lanes JOIN attempts ON lane = id GROUP BY id")
+        found_lanes = {(url, key): count for url, key, count in lanes}
+        assert journal.execute("SELECT count(*) FROM attempts WHERE counted AND cause IS NOT NULL").fetchone() == (0,)
+    assert sum(found_lanes.values()) >= 80
+    assert {(servers["one"], "KEY_OF_ONE"), (servers["two"], "KEY_OF_TWO")} <= found_lanes.keys()
+    pool("one", "other")
+    found = batchrun(tmp_path, *command)
+    assert found.returncode == 2
+    assert "the model (m → m | other)" in found.stderr
+    text = found.stderr + (tmp_path / "out.jsonl").read_text()
+    assert "key-of" not in text
+
+
+def test_a_pool_that_is_not_in_order_is_refused_before_any_call(servers: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "batchrun.toml").write_text(POOL.format(**servers, members='"one", "nobody"'))
+    (tmp_path / "in.jsonl").write_text('{"text": "x"}\n')
+    found = batchrun(tmp_path, "-i", "in.jsonl", "-p", "summarize", "--pool", "fleet", "-o", "out.jsonl")
+    assert found.returncode == 2
+    assert "nobody" in found.stderr
