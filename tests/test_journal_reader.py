@@ -73,6 +73,13 @@ def test_export_gives_every_row_in_input_order_with_its_reply(reader: Reader) ->
     assert rows[6].text == '{"n": 7}'
 
 
+def test_exchanges_are_the_records_without_the_texts_of_what_was_sent(reader: Reader) -> None:
+    rows = [row if row.state is State.SKIPPED else row._replace(text="") for row in reader.export_rows()]
+    assert list(reader.exchanges()) == rows
+    assert rows[-1].text != ""
+    assert list(reader.exchanges(COUNT - 5)) == rows[-5:]
+
+
 async def test_results_are_the_records_of_done_rows_in_short_and_the_others_whole(tmp_path: Path) -> None:
     journal, done, failed = Journal.create(tmp_path / "r.db", META), 2100, 2050
     journal.take_in([IntakeRow(line, str(line), "r", f'{{"n": {line}}}') for line in range(1, done + 1)])

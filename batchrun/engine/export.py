@@ -85,8 +85,8 @@ def export(
 
 
 def to_write(plan: Plan, reader: Reader) -> Iterator[Result | Record]:
-    """All rows in the order of the input. A line of OpenAI's results tells of the exchange, which is in whole records."""
-    return reader.export_rows() if plan.kind is Kind.BATCH else reader.results()
+    """All rows in the order of the input. A line of OpenAI's results tells of the exchange, not of the row."""
+    return reader.exchanges() if plan.kind is Kind.BATCH else reader.results()
 
 
 def write_output(

@@ -13,6 +13,7 @@ from batchrun.engine.run import Run
 from batchrun.engine.start import Prepared
 from batchrun.errors import ExitCode
 from batchrun.journal import Reader
+from batchrun.models import Kind
 
 T = TypeVar("T")
 
@@ -71,7 +72,9 @@ class RowsOut:
         self._reader = Reader.open(prepared.journal.path)
         columns = columns_of(prepared.plan, self._reader)
         stream = outlet(stream, self._patience.over)
-        self._streamer = Streamer(prepared.plan, self._reader.export_rows, stream, columns)
+        batch = prepared.plan.kind is Kind.BATCH
+        fetch = self._reader.exchanges if batch else self._reader.export_rows
+        self._streamer = Streamer(prepared.plan, fetch, stream, columns)
 
     async def beside(self, run: Run) -> Ending:
         """Run, and write what becomes final meanwhile, in input order."""

@@ -18,12 +18,20 @@ EXISTS (SELECT 1 FROM reductions WHERE reductions.row = rows.seq)
 -- name: state_of_row
 ifnull(o.state, CASE WHEN {in_a_batch} THEN 'in a batch' WHEN {left_open} THEN 'unknown' ELSE 'pending' END)
 
--- name: records
-SELECT rows.seq, rows.position, rows.line, rows.key, rows.text, o.value, replies.body, o.added, o.cause, o.message,
+-- name: beside_text
+o.value, replies.body, o.added, o.cause, o.message,
        ifnull(o.attempts, 0), o.finished, o.seconds, o.input_tokens, o.output_tokens, a.status, a.request_id, a.excerpt,
        o.trace, {state_of_row}, o.final, o.flags, o.post
 FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.reply
 LEFT JOIN attempts AS a ON a.row = ifnull(o.twin, o.row) AND a.number = o.attempts
+
+-- name: records
+SELECT rows.seq, rows.position, rows.line, rows.key, rows.text, {beside_text}
+
+-- name: exchange_page
+-- A text that is not asked for is not read from the disk.
+SELECT rows.seq, rows.position, rows.line, rows.key, CASE WHEN o.state = 'skipped' THEN rows.text ELSE '' END, {beside_text}
+WHERE rows.position > ? AND NOT {is_part} ORDER BY rows.position LIMIT ?
 
 -- name: record_page
 {records}

@@ -36,6 +36,7 @@ PAGE = 1000
 Made = TypeVar("Made")
 
 _RECORD_PAGE = sql("record_page")
+_EXCHANGE_PAGE = sql("exchange_page")
 _RECORD_RANGE = sql("record_range")
 _RECORD_BY = {name: sql(f"record_by_{name}") for name in ("seq", "key", "line")}
 _RESULT = sql("result_page")
@@ -290,7 +291,14 @@ class Reader:
 
     def export_rows(self, after: int = 0) -> Iterator[Record]:
         """All rows in the order of the input, each as it is at the moment when its page is read."""
-        while rows := self._records(_RECORD_PAGE, after, PAGE):
+        return self._all_records(_RECORD_PAGE, after)
+
+    def exchanges(self, after: int = 0) -> Iterator[Record]:
+        """The same without their texts, but for those of skipped lines: what a line of OpenAI's results is made of."""
+        return self._all_records(_EXCHANGE_PAGE, after)
+
+    def _all_records(self, query: str, after: int) -> Iterator[Record]:
+        while rows := self._records(query, after, PAGE):
             yield from rows
             after = self._behind(rows[-1].position, after)
 

@@ -47,6 +47,10 @@ class _Readable(Reader):
         """By their numbers; there is no telling their order."""
         return filter(_sound, self.recover_rows())
 
+    def exchanges(self, after: int = 0) -> Iterator[Record]:
+        """The same, with their texts."""
+        return self.export_rows()
+
     def results(self) -> Iterator[Result | Record]:
         """The same."""
         return self.export_rows()
