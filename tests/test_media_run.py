@@ -3,6 +3,8 @@
 import base64
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,16 @@ from batchrun.engine.start import DriftError, Prepared, prepare
 from batchrun.errors import ExitCode, InputError, RefusedError
 from batchrun.events import Event, RunEnded
 from batchrun.journal import Reader
+from batchrun.models import Row
 from batchrun.plan.profiles import find_profile
 from batchrun.plan.resolve import access
 from batchrun.plan.sources import gather
+from batchrun.prompts import parse
 from batchrun.sim import Server, Settings
 from batchrun.sim.server import running
+from batchrun.tui import draft
 
+EXAMPLES = Path(__file__).parent.parent / "examples"
 PROMPT = """---
 name: caption
 inputs:
@@ -36,7 +42,8 @@ Describe it. {{ path }}
 
 
 @pytest.fixture(autouse=True)
-def _alone(alone: None) -> None:
+def _alone(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent))
     folder(Path("pictures"))
     Path("caption.prompty").write_text(PROMPT)
 
@@ -265,3 +272,33 @@ async def test_a_profile_states_how_large_files_may_be(server: Server) -> None:
     Path("batchrun.toml").write_text("[profiles.openai]\nmedia = {request_bytes = 100}\n")
     with pytest.raises(InputError, match="the request has"):
         await ran(server)
+
+
+async def test_the_app_shows_the_request_of_a_picture() -> None:
+    flags = {"profile": "sim"}
+    head = draft.read_head("pictures/*.png", flags, has_prompt=True)
+    assert head.columns == ("path", "name")
+    asked = draft.Asked(parse(PROMPT, path="caption.prompty"), head.kind, "m", {}, {}, head.name)
+    shown = draft.preview(asked, next(row for row in head.rows if isinstance(row, Row)))
+    assert "data:image/png;base64,sha256:" in shown.text
+    assert draft.read_head(".", flags, has_prompt=True).columns == ("path", "name", "text")
+
+
+def test_the_example_writes_a_caption_for_each_picture_of_a_folder() -> None:
+    words = [
+        "-i",
+        f"{EXAMPLES}/pictures/*.png",
+        "-p",
+        f"{EXAMPLES}/caption.prompty",
+        "-P",
+        "sim",
+        "-o",
+        "out.jsonl",
+        "-q",
+    ]
+    done = subprocess.run([sys.executable, "-m", "batchrun", *words], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [row["name"] for row in rows] == ["chessboard.png", "circle.png", "sunset.png"]
+    assert "PNG picture of 96 x 48 pixels" in rows[2]["caption"]
+    assert rows[2]["alt"]

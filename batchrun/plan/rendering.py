@@ -3,8 +3,10 @@
 It is pure but for inputs of a prompt that name files: those are looked at, unless the row says what they are.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from batchrun import media, prompts
 from batchrun.models import Endpoint, Kind, Request, Row
@@ -23,7 +25,8 @@ def plain_renderer(plan: Plan, prompt: Prompt | None) -> Renderer:
         )
     whole = _of_prompt(plan, prompt)
     if prompt.files:
-        return _FilesRenderer(plan, whole)
+        transcribes = plan.endpoint is Endpoint.TRANSCRIPTIONS
+        return FilesRenderer(whole, plan.input, plan.media, transcribes=transcribes)
     return _SegmentRenderer(plan, prompt, whole) if is_document(plan.input_format) else whole
 
 
@@ -39,17 +42,22 @@ def _of_prompt(plan: Plan, prompt: Prompt) -> prompts.PromptRenderer:
     )
 
 
-class _FilesRenderer:
-    """Rows whose variables name files into requests; a row that does not say what its files are has them looked for."""
+class FilesRenderer:
+    """Rows whose variables name files into requests; a row that does not say what its files are has them looked for.
 
-    def __init__(self, plan: Plan, plain: prompts.PromptRenderer) -> None:
-        self._takes = plan.media
-        if plan.endpoint is Endpoint.TRANSCRIPTIONS:
-            own = {name.replace("transcription", "audio"): value for name, value in plan.media.items()}
-            self._takes = {**plan.media, **{name: own[name] for name in own.keys() - plan.media.keys() | {"audio"}}}
+    `source` is the input, beside which relative paths are looked for; `takes` are the limits of the provider.
+    """
+
+    def __init__(
+        self, plain: prompts.PromptRenderer, source: str, takes: Mapping[str, Any], *, transcribes: bool = False
+    ) -> None:
+        self._takes = takes
+        if transcribes:
+            own = {name.replace("transcription", "audio"): takes[name] for name in takes if name.startswith("transc")}
+            self._takes = {**takes, **own}
         self._plain = plain
-        source = Path(plan.input).expanduser()
-        beside = source if source.is_dir() else source.parent
+        place = Path(source).expanduser()
+        beside = place if place.is_dir() else place.parent
         self._folders = tuple(dict.fromkeys([beside, Path()]))
 
     def render(self, row: Row) -> Request:

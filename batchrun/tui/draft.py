@@ -12,17 +12,20 @@ from typing import NamedTuple
 
 from batchrun import prompts
 from batchrun.errors import BatchrunError, InputError, PromptError, RefusedError
+from batchrun.filetypes import type_of
 from batchrun.journal import Reader, Record, Wanted
 from batchrun.models import Endpoint, Kind, Row, State
 from batchrun.plan import Plan, plan_from_json
 from batchrun.plan.inputs import open_rows
 from batchrun.plan.outputs import default_format, default_output
 from batchrun.plan.patterns import is_document
-from batchrun.plan.profiles import DEFAULT
+from batchrun.plan.profiles import DEFAULT, find_profile
+from batchrun.plan.rendering import FilesRenderer
 from batchrun.plan.segments import open_documents
 from batchrun.plan.sources import gather
 from batchrun.prompts import Prompt, Renderer, RenderError
 from batchrun.report import requests
+from batchrun.rows import files_of
 from batchrun.tui.choices import Head
 
 HEAD = 100
@@ -30,6 +33,8 @@ HEAD = 100
 SHOWN = 5
 """Replies of a pilot that are shown."""
 STREAM = "-"
+LOOKED_AT = 64
+"""Bytes that tell the type of a file."""
 LONGEST = 1_000_000
 """Bytes of a file that is no prompt yet and is opened all the same, to be mended."""
 
@@ -50,6 +55,7 @@ class Asked(NamedTuple):
     model: str | None
     variables: Mapping[str, str]
     columns: Mapping[str, str]
+    input: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +144,8 @@ class Draft:
 
     def preview(self, row: Row | None, model: str | None, flags: Mapping[str, Mapping[str, str]]) -> Preview:
         """What this row sends with these variables."""
-        kind = self.head.kind if self.head is not None else Kind.ROWS
-        return preview(Asked(self.prompt, kind, model, flags.get("set", {}), flags.get("columns", {})), row)
+        kind, name = (Kind.ROWS, "") if self.head is None else (self.head.kind, self.head.name)
+        return preview(Asked(self.prompt, kind, model, flags.get("set", {}), flags.get("columns", {}), name), row)
 
     @property
     def output_name(self) -> str:
@@ -175,8 +181,21 @@ def read_head(source: str, flags: Mapping[str, object], *, has_prompt: bool) -> 
     if source == STREAM:
         raise InputError("the app cannot read standard input", "name a file, or run it without the app")
     settings = gather(flags).settings.model_copy(update={"input": source})
-    found = open_documents(settings) or open_rows(settings, source, has_prompt=has_prompt)
+    sent = has_prompt and _is_sent(source)
+    found = open_documents(settings) or open_rows(settings, source, has_prompt=has_prompt, takes_files=sent)
     return Head(found.name, found.kind, found.format, found.columns, found.id_column, found.size, found.head(HEAD))
+
+
+def _is_sent(source: str) -> bool:
+    """Whether the first file of an input is a picture or audio, which is nothing else than what a prompt sends whole."""
+    path = Path(source).expanduser()
+    try:
+        first = path if path.is_file() else files_of(source)[0][1]
+        with first.open("rb") as stream:
+            found = type_of(stream.read(LOOKED_AT))
+    except (OSError, BatchrunError):
+        return False
+    return found is not None and found.kind in ("image", "audio")
 
 
 def default_profile(flags: Mapping[str, object]) -> str:
@@ -247,14 +266,19 @@ def _renderer(asked: Asked) -> Renderer:
         return prompts.body_renderer(endpoint=None, model=asked.model, params={}, id_column=None)
     if prompt is None:
         raise RefusedError("rows need a prompt")
-    return prompts.renderer(
+    endpoint = prompt.endpoint or Endpoint.CHAT
+    made = prompts.renderer(
         prompt,
-        endpoint=prompt.endpoint or Endpoint.CHAT,
+        endpoint=endpoint,
         model=asked.model,
         params={},
         variables=asked.variables,
         columns=asked.columns,
     )
+    if not prompt.files:
+        return made
+    takes = find_profile(DEFAULT, {}).media_at("")
+    return FilesRenderer(made, asked.input, takes, transcribes=endpoint is Endpoint.TRANSCRIPTIONS)
 
 
 def _write(target: Path, text: str) -> None:
