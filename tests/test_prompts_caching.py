@@ -114,12 +114,27 @@ def test_members_go_to_the_end() -> None:
         ("openrouter", "anthropic/claude-sonnet-5", CHAT, [], ("cache_control",)),
         ("openrouter", "openai/gpt-5", CHAT, [], ()),
         ("dashscope", "qwen-plus", CHAT, [], ("cache_control",)),
+        ("mistral", "mistral-large-latest", CHAT, [], ("prompt_cache_key",)),
+        ("anthropic", "claude-sonnet-5", CHAT, [], ()),
     ],
 )
 def test_only_models_that_take_it_are_asked(
     dialect: str, model: str, endpoint: Endpoint, params: list[str], names: tuple[str, ...]
 ) -> None:
     assert caching_of(dialect, model, endpoint, params).names == names
+
+
+@pytest.mark.parametrize(
+    ("dialect", "model", "names"),
+    [
+        ("openai", "gpt-5.6-luna", ("prompt_cache_key", "prompt_cache_breakpoint", "prompt_cache_options")),
+        ("anthropic", "claude-sonnet-5", ("cache_control",)),
+        ("mistral", "mistral-large-latest", ("prompt_cache_key",)),
+        ("dashscope", "qwen-plus", ()),
+    ],
+)
+def test_batches_may_have_another_cache_than_live_requests(dialect: str, model: str, names: tuple[str, ...]) -> None:
+    assert caching_of(dialect, model, CHAT, [], batch=True).names == names
 
 
 def test_a_short_beginning_is_not_kept() -> None:

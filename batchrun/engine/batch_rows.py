@@ -2,6 +2,7 @@
 
 import asyncio
 
+from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.batches import Batches
 from batchrun.engine.ending import Ending
 from batchrun.engine.judge import judge, judge_body
@@ -17,7 +18,6 @@ from batchrun.media import ChangedError
 from batchrun.models import Endpoint, Exchange, Pending, Request, Ticket
 from batchrun.plan import Plan
 from batchrun.plan.reducing import Reduction
-from batchrun.plan.rendering import prompt_of, spelling_of
 from batchrun.retry import GiveUp
 
 
@@ -30,7 +30,7 @@ class BatchRows:
         self._way = way
         self._batches = batches
         self._loop = asyncio.get_running_loop()
-        self._spelling = spelling_of(plan, prompt_of(plan))
+        self._lines = BatchLines(plan, batches.tell)
 
     @property
     def sending(self) -> bool:
@@ -39,10 +39,8 @@ class BatchRows:
 
     async def send(self, job: Job, request: Request) -> None:
         """The row goes into a chunk; from here on the journal alone knows of it, until its answer comes (`take`)."""
-        if self._spelling is not None:
-            request = self._spelling.apply(request)
         try:
-            await self._batches.add(job.row.seq, job.number + 1, request)
+            await self._batches.add(job.row.seq, job.number + 1, self._lines.line(request))
         except RefusedError as error:
             said = f"{error.message} {error.hint or ''}".strip()
             await self._way.give_up(job, GiveUp("not for batches", said, final=True))
@@ -68,7 +66,7 @@ class BatchRows:
         exchange = Exchange(completion.status, {}, completion.body, now, now, None, "", True)
         job.exchange = exchange
         lane = self._at.pool.first
-        judged = judge(request, exchange, self._way.checker(job), lane.meanings, lane.mask)
+        judged = self._lines.heard(judge(request, exchange, self._way.checker(job), lane.meanings, lane.mask))
         hold = self._at.till.adopt(lease.cost, lease.tokens, named_in(request.body).model, BATCH)
         judged = served(judged, BATCH)
         if judged.usage is not None and not judged.usage.cached:

@@ -127,6 +127,10 @@ class Batches:
         """Whether all batches are asked to end."""
         return self._ends_early
 
+    def tell(self, message: str) -> None:
+        """Say something of the run's batches."""
+        self._tickets.tell(message)
+
     def _stop(self, ending: Ending) -> None:
         self.halt()
         self._stop_run(ending)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from batchrun import media
+from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.chunks import Size, Tokens
 from batchrun.engine.digests import Digests
 from batchrun.engine.files_out import replaced, storing
@@ -20,7 +21,7 @@ from batchrun.models import Pending, Request
 from batchrun.plan import Plan, plan_from_json
 from batchrun.plan.blanks import copied
 from batchrun.plan.reducing import Reduction
-from batchrun.plan.rendering import prompt_of, spelling_of
+from batchrun.plan.rendering import prompt_of
 from batchrun.prompts import request_digest
 from batchrun.registry import RunFile
 
@@ -84,15 +85,14 @@ class _Files:
         self._vendor = vendor(plan.dialect, plan.batches)
         shape = SHAPES[self._vendor.shape]
         self._shape = (SHAPES["openai"] if shape.inline else shape)(self._vendor)
-        self._spelling = spelling_of(plan, prompt_of(plan))
+        self._lines = BatchLines(plan)
         self._run = run
         self._folder = folder
         self._open: dict[tuple[str, str], _Open] = {}
         self.written: list[Written] = []
 
     def add(self, row: Pending, request: Request) -> None:
-        if self._spelling is not None:
-            request = self._spelling.apply(request)
+        request = self._lines.line(request)
         if request.files:
             try:
                 request = request._replace(body=media.filled(request.body, request.files))

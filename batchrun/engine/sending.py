@@ -5,7 +5,7 @@ A member that was added and is refused by its name is left out for the rest of t
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from batchrun import prompts
 from batchrun.engine.judge import Judged
@@ -22,13 +22,20 @@ from batchrun.retry import Answer, Meaning
 _CONTENT = "content"
 """What a refusal names that knows no blocks of text."""
 _TIER = "service_tier"
-_NOT_TAKEN = (400, 422)
+NOT_TAKEN = (400, 422)
 
 
 def groups_of(plan: Plan) -> Groups | None:
     """What brings rows next to each other whose requests begin alike; None where no two can."""
     found = sharing_of(plan, prompt_of(plan))
     return None if found is None or found[0].variables < 2 else Groups(*found)
+
+
+def refused_member(answer: Answer, added: Iterable[str], *, marked: bool) -> str | None:
+    """The added member that a refusal names: of a request that is `marked` that may be the blocks of its text."""
+    said = f"{answer.param} {answer.message}"
+    named = next((name for name in sorted(added) if name in said), None)
+    return _CONTENT if named is None and marked and _CONTENT in answer.param else named
 
 
 class Sending:
@@ -114,10 +121,11 @@ class Sending:
             prefix.ended(job, self._loop.time(), answered=answer.accepted)
         if job.tier is None and answer.accepted:
             return judged
-        if job.added and answer.status in _NOT_TAKEN and (name := self._refused(job, answer)) is not None:
-            self._leave_out(name)
+        refused = refused_member(answer, job.added, marked=bool(job.marks)) if job.added else None
+        if refused is not None and answer.status in NOT_TAKEN:
+            self._leave_out(refused)
             answer = answer._replace(meaning=Meaning.ADDED)
-        elif job.tier is not None and answer.status in _NOT_TAKEN and _TIER in answer.param:
+        elif job.tier is not None and answer.status in NOT_TAKEN and _TIER in answer.param:
             answer = answer._replace(meaning=Meaning.NO_TIER)
         without = self.tiers.heard(job, answer, seconds)
         if answer.meaning is Meaning.NO_TIER and self.tiers.has_another(job):
@@ -128,12 +136,6 @@ class Sending:
         elif without is not None and not self.tiers.has_another(job):
             answer = answer._replace(waited=without)
         return judged if answer is judged.answer else judged._replace(answer=answer)
-
-    def _refused(self, job: Job, answer: Answer) -> str | None:
-        """The added member that a refusal names."""
-        said = f"{answer.param} {answer.message}"
-        named = next((name for name in sorted(job.added) if name in said), None)
-        return _CONTENT if named is None and job.marks and _CONTENT in answer.param else named
 
     def _leave_out(self, name: str) -> None:
         if self._caching is None:

@@ -45,15 +45,20 @@ def as_message(body: dict[str, Any]) -> dict[str, Any]:
     params["max_tokens"] = limit
     if "stop" in body:
         params["stop_sequences"] = [body["stop"]] if isinstance(body["stop"], str) else body["stop"]
-    system: list[str] = []
+    system: list[Any] = []
     messages: list[Any] = []
     for message in cast("list[dict[str, Any]]", body.get("messages") or []):
         if message.get("role") in ("system", "developer"):
-            system.append(str(message.get("content") or ""))
+            system.append(message.get("content") or "")
         else:
             messages.append({"role": message.get("role"), "content": message.get("content")})
-    if system:
-        params["system"] = "\n".join(system)
+    if any(isinstance(content, list) for content in system):  # blocks, which may bear marks for the cache
+        blocks: list[Any] = []
+        for content in system:
+            blocks += cast("list[Any]", content) if isinstance(content, list) else [{"type": "text", "text": content}]
+        params["system"] = blocks
+    elif system:
+        params["system"] = "\n".join(map(str, system))
     params["messages"] = messages
     left = body.keys() - {*_SAME, *_DROPPED, *_LIMITS, "stop", "messages"}
     if left:

@@ -106,11 +106,16 @@ def prompt_of(plan: Plan) -> Prompt | None:
     return prompts.parse(plan.prompt_source, path=plan.prompt_path or plan.prompt_name or "prompt")
 
 
-def sharing_of(plan: Plan, prompt: Prompt | None) -> tuple[prompts.PromptRenderer, prompts.Caching] | None:
-    """What requests of a prompt have in common, and what their provider's cache takes; None where none is to be used."""
+def sharing_of(
+    plan: Plan, prompt: Prompt | None, *, batch: bool = False
+) -> tuple[prompts.PromptRenderer, prompts.Caching] | None:
+    """What requests of a prompt have in common, and what their provider's cache takes, or that of its batches; None where
+    none is to be used."""
     if prompt is None or plan.kind is not Kind.ROWS or plan.cache == "off":
         return None
-    return _of_prompt(plan, prompt), prompts.caching_of(plan.dialect, plan.model, plan.endpoint, plan.params)
+    return _of_prompt(plan, prompt), prompts.caching_of(
+        plan.dialect, plan.model, plan.endpoint, plan.params, batch=batch
+    )
 
 
 def spelling_of(plan: Plan, prompt: Prompt | None) -> prompts.Spelling | None:

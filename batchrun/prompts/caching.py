@@ -49,9 +49,14 @@ class Caching(NamedTuple):
         return size >= self.minimum * BYTES_PER_TOKEN
 
 
-def caching_of(dialect: str, model: str | None, endpoint: Endpoint, params: Collection[str]) -> Caching:
-    """What is known of the cache behind a model. Members that the user has typed (`params`) are the user's matter."""
-    line = next((one for one in table("caching")["cache"] if _fits(one, dialect, model or "", endpoint)), None)
+def caching_of(
+    dialect: str, model: str | None, endpoint: Endpoint, params: Collection[str], *, batch: bool = False
+) -> Caching:
+    """What is known of the cache behind a model, or of that of its batches. Members that the user has typed (`params`) are
+    the user's matter."""
+    without = "never" if batch else "only"
+    lines = (one for one in table("caching")["cache"] if one.get("batches") != without)
+    line = next((one for one in lines if _fits(one, dialect, model or "", endpoint)), None)
     if line is None:
         return Caching()
     options: dict[str, Any] = line.get("options", {})

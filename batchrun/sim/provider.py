@@ -297,8 +297,12 @@ class Provider:
         if what in ("status0", "error-text", "error-object"):
             trouble = {"error-text": _TROUBLE, "error-object": {"code": "server_error", "message": _TROUBLE}}
             return Row(status=0, body={}, error=trouble.get(what))
-        reply = make(request, digest.hex()[:24], self.settings, broken=what == "broken")
-        self.stats.pay_batch(digest, reply.input_tokens, reply.output_tokens)
+        cached = self._cache.look(self.settings.cache, self.settings.cache_minimum, request, self.elapsed())
+        if isinstance(cached, Problem):
+            return Row(status=cached.status, body=orjson.loads(_refusal(cached).body))
+        reply = make(request, digest.hex()[:24], self.settings, cached, broken=what == "broken")
+        self._cache.keep(cached, self.elapsed())
+        self.stats.pay_batch(digest, reply.input_tokens, reply.output_tokens, cached)
         value = orjson.loads(defective(what, reply.value).body) if what in VALUES else reply.value
         return Row(
             status=200,

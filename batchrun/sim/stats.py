@@ -21,6 +21,8 @@ class Stats:
         self.output_tokens = 0
         self.batch_input_tokens = 0
         self.batch_output_tokens = 0
+        self.batch_cached_tokens = 0
+        self.batch_cache_write_tokens = 0
         self.cached_tokens = 0
         self.cache_write_tokens = 0
         self.at_once = 0
@@ -65,11 +67,13 @@ class Stats:
         self.cached_tokens += cache.read
         self.cache_write_tokens += cache.write
 
-    def pay_batch(self, digest: bytes, input_tokens: int, output_tokens: int) -> None:
+    def pay_batch(self, digest: bytes, input_tokens: int, output_tokens: int, cache: Lookup) -> None:
         """Count the reply to a row of a batch that has ended."""
         self.replies[digest] = self.replies.get(digest, 0) + 1
         self.batch_input_tokens += input_tokens
         self.batch_output_tokens += output_tokens
+        self.batch_cached_tokens += cache.read
+        self.batch_cache_write_tokens += cache.write
 
     def view(self, *, prompts: bool = True) -> dict[str, Any]:
         """Everything as JSON values; docs/sim.md has the members."""
@@ -87,6 +91,8 @@ class Stats:
             + (WRITE_FACTOR - 1) * self.cache_write_tokens,
             "batch_input_tokens": self.batch_input_tokens,
             "batch_output_tokens": self.batch_output_tokens,
+            "batch_cached_tokens": self.batch_cached_tokens,
+            "batch_cache_write_tokens": self.batch_cache_write_tokens,
             "batch_calls": dict(self.batch_calls),
             "at_once": self.at_once,
             "peak": self.peak,
