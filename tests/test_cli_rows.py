@@ -80,6 +80,14 @@ def test_rows_are_sent_again_by_id_by_line_and_by_the_errors_file() -> None:
     ran = batchrun("resume", "last", "--rows", "out.errors.jsonl")
     assert "8 done + 0 failed" in ran.stderr
     assert failed() == set()
+    again = batchrun("resume", "last", "--rows", "r3", "--done")
+    assert "8 done + 0 failed" in again.stderr
+    attempts = json.loads(batchrun("show", "last", "--row", "r3", "--json").stdout)["attempts"]
+    assert [(attempt["spent"], attempt["body"] is not None) for attempt in attempts][-2:] == [
+        (True, True),
+        (False, True),
+    ]
+    assert batchrun("resume", "last", "--done").returncode == 2
     refused = batchrun("resume", "last", "--rows", "nobody")
     assert refused.returncode == 2
     assert "nobody" in refused.stderr

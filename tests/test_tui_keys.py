@@ -1,5 +1,6 @@
 """Keys that once lost something: a screen, an edited prompt, the form."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import pytest
 import tui
 from textual.widgets import Input, Static
 
+from batchrun.journal import Reader
 from batchrun.models import State
 from batchrun.tui.screens.ask import Choose, Confirm
+from batchrun.tui.screens.help import Help
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.run import RunScreen
 from batchrun.tui.screens.runs import RunsScreen
@@ -41,6 +44,68 @@ async def test_a_row_is_sent_again_from_its_view_and_every_screen_is_still_there
         for key, screen in (("f2", SetupScreen), ("f4", RunsScreen), ("f3", RunScreen)):
             await pilot.press(key)
             await tui.until(pilot, lambda screen=screen: isinstance(pilot.app.screen, screen))
+
+
+async def test_a_done_row_is_sent_again_after_a_question_and_its_earlier_reply_stays(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(3))
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await tui.started(pilot)
+        await tui.until(pilot, lambda: "● 3 done" in tui.shown(pilot) and not pilot.app.busy)
+        await tui.until(pilot, lambda: pilot.app.screen.query_one(Outcomes).current is not None)
+        for key in ("escape", "enter"):
+            await pilot.press("enter")
+            await tui.until(
+                pilot, lambda: isinstance(pilot.app.screen, RowScreen) and "attempts · 1" in tui.shown(pilot)
+            )
+            await pilot.press("r")
+            await tui.asked(pilot, Confirm)
+            await pilot.press(key)
+            await tui.until(pilot, lambda key=key: isinstance(pilot.app.screen, (RowScreen, RunScreen)))
+            await pilot.press("escape") if key == "escape" else None
+            await tui.until(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
+        await tui.until(pilot, lambda: tui.attempts() == 4 and not pilot.app.busy)
+        await tui.until(pilot, lambda: "● 3 done" in tui.shown(pilot))
+        await pilot.press("enter")
+        await tui.until(pilot, lambda: "attempts · 2" in tui.shown(pilot) and "earlier reply" in tui.shown(pilot))
+    with Reader.open(tui.journal()) as reader:
+        assert reader.totals.done == 3
+        assert [attempt.body is not None for attempt in reader.attempts(1)] == [True, True]
+        assert reader.check() == []
+
+
+async def test_the_rows_that_are_listed_are_written_to_a_file_of_their_own(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(6), faults=["400=text:Row 2", "400=text:Row 5"])
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await tui.started(pilot)
+        await tui.until(pilot, lambda: "✗ 2 failed" in tui.shown(pilot) and not pilot.app.busy)
+        await pilot.press("slash", *"Row", "space", "5", "enter")
+        await tui.until(pilot, lambda: "with “Row 5”" in tui.shown(pilot))
+        await pilot.press("w")
+        await tui.until(pilot, lambda: "wrote out.filtered.jsonl (1 row)" in tui.told(pilot))
+        (line,) = Path("out.filtered.jsonl").read_text().splitlines()
+        assert json.loads(line)["id"] == "r5"
+        assert "400" in json.loads(line)["_batchrun"]["cause"]
+        await pilot.press("escape", "w")
+        await tui.until(pilot, lambda: "wrote out.filtered.jsonl (6 rows)" in tui.told(pilot))
+    written = [json.loads(line) for line in Path("out.filtered.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in written] == [f"r{number}" for number in range(1, 7)]
+    assert "[simulated]" in written[0]["output"]
+
+
+async def test_the_footer_has_the_keys_that_do_something_and_help_has_all_of_them_in_groups(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(30), latency="0.2")
+    async with tui.app(concurrency="2").run_test(size=WIDE) as pilot:
+        await tui.started(pilot)
+        await tui.until(pilot, lambda: "Pause" in tui.shown(pilot).splitlines()[-1])
+        assert "Retry" not in tui.shown(pilot).splitlines()[-1]
+        await pilot.press("x", "x")
+        await tui.until(pilot, lambda: not pilot.app.busy and "Retry" in tui.shown(pilot).splitlines()[-1])
+        assert "Pause" not in tui.shown(pilot).splitlines()[-1]
+        await pilot.press("f1")
+        await tui.until(pilot, lambda: isinstance(pilot.app.screen, Help))
+        await tui.until(pilot, lambda: "Raise concurrency by 25 %" in tui.shown(pilot))
+        shown = tui.shown(pilot)
+        assert shown.index("steer the run") < shown.index("Pause or resume sending") < shown.index("everywhere")
 
 
 async def test_the_row_view_goes_through_the_list_and_the_list_goes_along(tmp_path: Path) -> None:

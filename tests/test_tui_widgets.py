@@ -226,7 +226,7 @@ def test_what_may_have_been_paid_is_whole_at_any_width() -> None:
         lines = limit_lines(sight, width, height)
         assert len(lines) <= height
         assert all(line.cell_length <= width for line in lines)
-        assert any("maybe paid 7" in line.plain for line in lines)
+        assert any("maybe billed 7" in line.plain for line in lines)
 
 
 def test_why_a_run_was_refused_is_folded_where_there_is_room_and_cut_where_there_is_none() -> None:

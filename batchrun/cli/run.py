@@ -61,6 +61,7 @@ def run(ctx: click.Context, **_: Any) -> int:
         flag("This command", "--failed failed", "Also send the rows that failed permanently."),
         value("This command", "--cause cause", "CAUSE", "Also send the rows that failed permanently for this cause.", completer=complete.causes),
         value("This command", "--rows rows", "IDS|FILE", "Send these rows alone: ids or lines with commas, or a file with one a line, such as an errors file.", completer=complete.files),
+        flag("This command", "--done done", "With --rows: also those that are done; the replies so far stay in the journal."),
         flag("This command", "--tui tui", "Resume in the app."),
         *RESUME,
     ],
@@ -73,16 +74,18 @@ def resume(ctx: click.Context, ref: str, failed: bool, tui: bool, **given: Any) 
     RUN is a run id, a unique beginning of one, an output file, or last. The rows, the prompt and the plan come from
     the journal; neither the input nor the prompt file is read. Options change the plan from here on.
     """
-    own = ("ref", "failed", "cause", "rows", "tui")
+    own = ("ref", "failed", "cause", "rows", "done", "tui")
     flags = {name: value for name, value in typed(ctx).items() if name not in own}
     if "runs_dir" not in flags and (runs_dir := configured_runs_dir()) is not None:
         flags["runs_dir"] = runs_dir
-    cause, rows = given["cause"], given["rows"]
+    cause, rows, done = given["cause"], given["rows"], given["done"]
+    if done and not rows:
+        raise RefusedError("--done needs --rows", "name the rows that are to be sent again: --rows r17,r23 --done")
     if tui and (cause or rows):
         raise RefusedError("--tui does not take --cause or --rows", "in the app, r chooses what to send again")
     if tui:
         return in_app(ref, failed, flags)
-    return go_on(ctx, ref, flags, failed=failed, cause=cause, chosen=rows)
+    return go_on(ctx, ref, flags, failed=failed, cause=cause, chosen=rows, done=done)
 
 
 def prepare(ctx: click.Context, gathered: "Gathered") -> None:

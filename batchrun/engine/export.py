@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -14,7 +15,7 @@ from batchrun import replies, rows
 from batchrun.engine.document_output import write_documents
 from batchrun.engine.files_out import replaced, storing
 from batchrun.engine.outlet import waited_for
-from batchrun.journal import Reader, Record, Result
+from batchrun.journal import Reader, Record, Result, Wanted
 from batchrun.models import Invalid, Kind, State
 from batchrun.plan import Plan
 from batchrun.plan.outputs import errors_path, is_device
@@ -103,6 +104,27 @@ def write_output(
             return export(plan, reader, target, errors=errors, given_up=given_up)
         except (AttributeError, TypeError, ValueError) as error:
             raise reader.damaged(f"a row of it cannot be understood ({error})") from error
+
+
+def write_chosen(plan: Plan, reader: Reader, wanted: Wanted, target: Path) -> int:
+    """Write the rows that are wanted as JSONL, whole or not at all; returns how many.
+
+    A done row is what the output has; any other is its line of the errors file, with its state as the cause where it
+    has no other. Raises StorageError.
+    """
+    chosen = {position for page in reader.positions(wanted) for position in page}
+    plan = replace(plan, output_format="jsonl")
+    with storing(target), replaced(target) as stream:
+        for record in reader.export_rows():
+            if record.position not in chosen:
+                continue
+            if record.state is State.DONE:
+                RecordWriter(plan, stream).write(record)
+            else:
+                stream.write(
+                    error_line(plan, record._replace(cause=record.cause or str(record.state))).encode() + b"\n"
+                )
+    return len(chosen)
 
 
 class RecordWriter:

@@ -38,11 +38,14 @@ def prepare_resume(  # noqa: PLR0913  what is to be sent again, each by name
     cause: str | None = None,
     only: Sequence[int] | None = None,
     chosen: str | None = None,
+    done: bool = False,
 ) -> tuple[Prepared, Gathered]:
     """A journaled run, locked, with what failed made pending again.
 
     With `failed` the rows that failed for good as well, with `cause` those of this cause; with `only` the rows at
-    these positions are sent and no others, with `chosen` those that a user names (`engine.chosen`). Raises RefusedError for anything the user can mend, BusyError, StorageError.
+    these positions are sent and no others, with `chosen` those that a user names (`engine.chosen`); with `done` also those
+    of them that are done, whose replies so far stay with their attempts. Raises RefusedError for anything the user can
+    fix, BusyError, StorageError.
     """
     with ExitStack() as undo:
         prepared, gathered = _opened(reference, flags, undo)
@@ -56,10 +59,13 @@ def prepare_resume(  # noqa: PLR0913  what is to be sent again, each by name
             journal.reopen(failed_for_good=failed)
         if cause is not None:
             journal.reopen(failed_for_good=True, cause=cause)
+        named = only
         if only is not None and plan.reduce is not None:
             with Reader.open(journal.path) as reader:
                 only = reader.with_parts(only)
         restrict(prepared, only)
+        if done and named is not None:
+            journal.reopen_replies(named)
         _leave_out_changed(prepared)
         other = lender(gathered.settings, plan) if "reuse" in flags else unfinished(prepared.run, journal, plan)
         prepared.news = "; ".join(filter(None, (prepared.news, borrow(journal, other, plan)))) or None

@@ -12,7 +12,7 @@ from typing import Self
 
 from batchrun import __version__
 from batchrun.errors import StorageError
-from batchrun.journal import database, sums, twins, window
+from batchrun.journal import database, reopening, sums, twins, window
 from batchrun.journal.drift import Comparison
 from batchrun.journal.intake import FirstIntake, transaction
 from batchrun.journal.pages import Page
@@ -21,9 +21,6 @@ from batchrun.journal.reader import Reader, read_meta
 from batchrun.journal.records import Charged, Drift, End, IntakeRow, Lane, Lease, Meta, Standing
 from batchrun.journal.writer import Done, Writer
 from batchrun.models import Lent, Outcome, Pending, Ticket, Totals
-
-_REOPEN = ("spend_reopened", "forget_reopened", "keep_reopened", "delete_reopened")
-"""The statements that make failed rows pending again, in order."""
 
 
 class Journal:
@@ -159,29 +156,17 @@ class Journal:
         With `cause` only those of this cause, with `positions` only those at these places of the input.
         """
         with self._writing(), transaction(self._connection, self._before_commit):
-            places = None if positions is None else json.dumps(list(positions))
-            which = {"good": int(failed_for_good), "cause": cause, "positions": places}
-            rows, for_now, post = map(int, self._connection.execute(sql("count_reopened"), which).fetchone())
-            for name in _REOPEN:
-                self._connection.execute(sql(name), which)
-            account = sums.read(self._connection)
-            account.failed -= rows
-            account.failed_for_now -= for_now
-            account.failed_post -= post
-            account.write(self._connection)
+            rows, account = reopening.failed(self._connection, good=failed_for_good, cause=cause, positions=positions)
         self._totals = account.totals()
         return rows
 
-    def reopen_replies(self) -> int:
+    def reopen_replies(self, resent: Sequence[int] | None = None) -> int:
         """Make every row pending again whose reply stands, done or failed in post-processing. Returns how many.
 
-        Their attempts are not spent: going on judges the replies that are here and sends nothing.
+        Resuming judges these replies. With `resent` it is the done rows at these positions: they are sent again.
         """
         with self._writing(), transaction(self._connection, self._before_commit):
-            self._connection.execute(sql("keep_present"))
-            rows = self._connection.execute(sql("delete_reply_outcomes")).rowcount
-            account = sums.recount(self._connection)
-            account.write(self._connection)
+            rows, account = reopening.replies(self._connection, resent)
         self._totals = account.totals()
         return rows
 

@@ -543,6 +543,18 @@ DELETE FROM twins WHERE row IN (SELECT row FROM outcomes WHERE {reopened} AND NO
 -- name: delete_reopened
 DELETE FROM outcomes WHERE {reopened}
 
+-- name: is_done_there
+state = 'done' AND row IN (SELECT seq FROM rows WHERE position IN (SELECT value FROM json_each(?)))
+
+-- name: spend_done
+UPDATE attempts SET spent = 1 WHERE spent = 0 AND row IN (SELECT row FROM outcomes WHERE {is_done_there})
+
+-- name: forget_done
+DELETE FROM twins WHERE row IN (SELECT row FROM outcomes WHERE {is_done_there})
+
+-- name: delete_done
+DELETE FROM outcomes WHERE {is_done_there}
+
 -- name: is_present
 row IN (SELECT seq FROM rows WHERE position IS NOT NULL)
 

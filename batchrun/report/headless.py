@@ -84,6 +84,7 @@ def go_on(  # noqa: PLR0913  what is to be sent again, each by name
     failed: bool,
     cause: str | None = None,
     chosen: str | None = None,
+    done: bool = False,
     wish: Wish = Wish.GO_ON,
 ) -> ExitCode:
     """Everything of a journaled run that is not done, or of it what is asked for as in `prepare_resume`; `wish` is what
@@ -91,7 +92,7 @@ def go_on(  # noqa: PLR0913  what is to be sent again, each by name
 
     `admit` finds the key for the plan. Raises BatchrunError.
     """
-    prepared, gathered = prepare_resume(reference, flags, failed=failed, cause=cause, chosen=chosen)
+    prepared, gathered = prepare_resume(reference, flags, failed=failed, cause=cause, chosen=chosen, done=done)
     prepared.wish = wish
     try:
         access = admit(prepared.plan, gathered)

@@ -33,6 +33,7 @@ from batchrun.tui.screens.setup import SetupScreen
 from batchrun.tui.widgets.form import Form
 
 if TYPE_CHECKING:
+    from batchrun.journal import Wanted
     from batchrun.registry import RunFile
     from batchrun.tui.screens.run import RunScreen
     from batchrun.tui.screens.start import StartScreen
@@ -182,7 +183,15 @@ class BatchrunApp(OrderlyApp):
 
     async def export(self, run: "RunFile") -> str:
         """Write the output of a run again, in a thread; the names of what was written."""
-        writing = asyncio.create_task(asyncio.to_thread(_later("batchrun.tui.session").exported, run))
+        return await self._written(_later("batchrun.tui.session").exported, run)
+
+    async def export_rows(self, journal: Path, wanted: "Wanted") -> str:
+        """Write the rows that are wanted to a file of their own, in a thread; its name and how many."""
+        return await self._written(_later("batchrun.tui.session").exported_rows, journal, wanted)
+
+    async def _written(self, write: Callable[..., str], *what: object) -> str:
+        """What is being written is awaited at the end of the app."""
+        writing = asyncio.create_task(asyncio.to_thread(write, *what))
         self._exports.add(writing)
         writing.add_done_callback(self._exports.discard)
         return await asyncio.shield(writing)
@@ -226,7 +235,7 @@ class BatchrunApp(OrderlyApp):
             return
         if sight.trouble is not None:
             self.notify(printable(sight.trouble.message, 300), severity="error", timeout=8, markup=False)
-        elif sight.progress.ended is not None:
+        elif sight.progress.ended is not None and self.screen is not self.get_screen("run"):  # pyright: ignore[reportUnknownMemberType]  as above
             self.notify(words.account(sight.progress.ended.totals), timeout=8, markup=False)
 
     def _ask_about_drift(self, session: "Session") -> None:
@@ -266,10 +275,14 @@ class BatchrunApp(OrderlyApp):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Everything that has a key, by name."""
+        known: set[str] = set()
         for _, binding, enabled, _ in screen.active_bindings.values():
-            if enabled and binding.description and not binding.system:
-                action = binding.action
-                yield SystemCommand(binding.description, f"key {binding.key}", lambda action=action: self._do(action))
+            action = binding.action
+            if not enabled or not binding.description or binding.system or action in known:
+                continue
+            known.add(action)
+            said = f"{self.get_key_display(binding)}  {binding.tooltip or binding.description}"
+            yield SystemCommand(binding.description, said, lambda action=action: self._do(action))
         yield SystemCommand("Theme", "change colours", self.action_change_theme)
         yield SystemCommand("Screenshot", "save an SVG picture of the screen", self._picture)
 

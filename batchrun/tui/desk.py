@@ -17,6 +17,7 @@ from batchrun.errors import BatchrunError
 from batchrun.progress import Progress
 
 if TYPE_CHECKING:
+    from batchrun.journal import Wanted
     from batchrun.registry import RunFile
 
 
@@ -89,6 +90,11 @@ class Sight:
     said: str | None = None
     tried: bool = False
 
+    @property
+    def steerable(self) -> bool:
+        """Whether the run is under way and takes limits, pauses and stops."""
+        return self.bounds is not None and self.phase not in (Phase.ENDED, Phase.REFUSED)
+
 
 class Watched(Protocol):
     """A run to look at."""
@@ -136,13 +142,17 @@ class Fresh:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Again:
-    """Going on with a journaled run: what is left, what failed too, what failed for a cause, or rows by position."""
+    """Resuming a journaled run: what is left, what failed too, what failed for a cause, or rows by position.
+
+    With `done` the rows of `only` are sent again though they have a reply.
+    """
 
     reference: str
     flags: Mapping[str, Any]
     failed: bool = False
     cause: str | None = None
     only: tuple[int, ...] | None = None
+    done: bool = False
 
 
 Task = Fresh | Again
@@ -179,6 +189,10 @@ class Desk(Protocol):
 
     async def export(self, run: "RunFile") -> str:
         """Write the output of a run again; the names of what was written. Raises BatchrunError."""
+        ...
+
+    async def export_rows(self, journal: Path, wanted: "Wanted") -> str:
+        """Write the rows that are wanted to a file of their own; its name and how many. Raises BatchrunError."""
         ...
 
     async def refusal(self, flags: Mapping[str, Any]) -> BatchrunError | None:

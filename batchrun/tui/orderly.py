@@ -11,11 +11,14 @@ widget meanwhile, ours or Textual's own, fails with a traceback. Here
 
 import asyncio
 import contextlib
-from typing import cast
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import ClassVar, cast
 
 from rich.console import RenderableType
 from textual.app import App
 from textual.await_complete import AwaitComplete
+from textual.binding import ActiveBinding
 from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widget import Widget
@@ -72,6 +75,24 @@ class OrderlyScreen(Screen[None]):
         self.workers.cancel_node(self)  # pyright: ignore[reportUnknownMemberType]  Textual leaves results open
         self.let_go()
         await super()._message_loop_exit()
+
+    KEY_GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Titles of the help over the keys, by their ids, that stand below them."""
+    ABOUT: ClassVar[str] = ""
+    """What a reader of the help has to know first."""
+
+    def idle_keys(self) -> Collection[str]:
+        """The ids of keys that do nothing now, which the footer leaves out."""
+        return ()
+
+    @property
+    def active_bindings(self) -> dict[str, ActiveBinding]:
+        """The keys; those that do nothing now still say so when they are pressed."""
+        idle = self.idle_keys()
+        return {
+            key: active._replace(binding=replace(active.binding, show=False)) if active.binding.id in idle else active
+            for key, active in super().active_bindings.items()
+        }
 
     def let_go(self) -> None:
         """Called once at the end, while the widgets are there."""

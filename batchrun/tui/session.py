@@ -11,19 +11,20 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
-from batchrun.display import printable
+from batchrun.display import counted, printable
 from batchrun.engine.ending import Ending
 from batchrun.engine.execute import execute, pilot
-from batchrun.engine.export import write_output
+from batchrun.engine.export import write_chosen, write_output
 from batchrun.engine.going_on import prepare_resume
 from batchrun.engine.outlook import outlook, outlook_after
 from batchrun.engine.run import Run
 from batchrun.engine.start import DriftError, Prepared, prepare
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
 from batchrun.events import Event, IntakeProgress, Notice, RunEnded
-from batchrun.journal import Reader
+from batchrun.journal import Reader, Wanted
 from batchrun.limits import Limits
 from batchrun.plan import plan_from_json
 from batchrun.plan.resolve import Access, access, check_input, check_provider
@@ -146,7 +147,7 @@ class Session:
                 self._observers = Observers(gathered.settings)
             return prepare(gathered, self._emit, only=task.only)
         found, gathered = prepare_resume(
-            task.reference, dict(task.flags), failed=task.failed, cause=task.cause, only=task.only
+            task.reference, dict(task.flags), failed=task.failed, cause=task.cause, only=task.only, done=task.done
         )
         return self._admitted(found, gathered)
 
@@ -327,6 +328,18 @@ def foreseen(flags: Mapping[str, Any], wanted: Callable[[], bool]) -> Foreseen |
 
 def _before_examples(line: str) -> bool:
     return not line.startswith("\n")
+
+
+def exported_rows(journal: Path, wanted: Wanted) -> str:
+    """Write the rows that are wanted to a file beside the output; its name and how many rows. Raises BatchrunError."""
+    with Reader.open(journal) as reader:
+        plan = plan_from_json(reader.meta.plan)
+        output = RunFile(journal, reader.meta).output
+        if output is None:
+            raise RefusedError("this run went to a stream", "batchrun export RUN --output FILE")
+        target = output.with_name(f"{output.stem}.filtered.jsonl")
+        rows = write_chosen(plan, reader, wanted, target)
+    return f"{target.name} ({counted(rows)})"
 
 
 def exported(run: RunFile) -> str:

@@ -1,7 +1,7 @@
 """Small questions over a screen: one of several, yes or no, the limits."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -12,8 +12,11 @@ from textual.widgets import Button, Input, Label, OptionList
 from textual.widgets.option_list import Option
 
 from batchrun.errors import BatchrunError
-from batchrun.tui.desk import Bounds
+from batchrun.tui.desk import Bounds, Sight
 from batchrun.tui.widgets.field import Field
+
+MORE = 1.25
+"""By how much one key press raises a limit, or lowers it."""
 
 
 class Choose(ModalScreen[str | None]):
@@ -88,11 +91,11 @@ class AskBounds(ModalScreen[Bounds | None]):
             ("tpm", "tokens per minute", _shown(self._bounds.tpm)),
         )
         with Vertical(classes="dialog"):
-            yield Label("Limits from now on", classes="question")
+            yield Label("Change limits", classes="question")
             for name, label, value in values:
                 with Horizontal(classes="field"):
                     yield Label(label)
-                    yield Field(value, id=name, placeholder="no limit of yours")
+                    yield Field(value, id=name, placeholder="none set")
             yield Label("", id="wrong")
             with Horizontal(classes="answers"):
                 yield Button("Set", id="set", variant="primary", compact=True)
@@ -123,6 +126,23 @@ def bounds_of(cap: str, rpm: str, tpm: str) -> Bounds:
     return Bounds(
         settings.concurrency, settings.rpm if "rpm" in flags else None, settings.tpm if "tpm" in flags else None
     )
+
+
+def nudged(bounds: Bounds, name: str, direction: int, sight: Sight) -> Bounds:
+    """The limits with one of them a step up or down. Lowering a rate that has no limit starts at what it is now."""
+    limits = sight.progress.limits
+    now = {"cap": float(bounds.cap), "rpm": bounds.rpm, "tpm": bounds.tpm}[name]
+    if now is None:
+        if direction > 0:
+            return bounds
+        measured = sight.progress.row_rate * 60 if name == "rpm" else sight.progress.token_rate * 60
+        stated = cast("float | None", getattr(limits, name, None))
+        now = stated or max(60.0, measured)
+    value = now * MORE if direction > 0 else now / MORE
+    if name == "cap":
+        step = max(1, round(abs(value - now)))
+        return bounds._replace(cap=max(1, bounds.cap + direction * step))
+    return bounds._replace(**{name: max(1.0, round(value))})
 
 
 def _shown(rate: float | None) -> str:

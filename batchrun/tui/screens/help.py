@@ -1,5 +1,6 @@
 """What the keys do, for the screen that help was asked on."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
@@ -10,6 +11,7 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
 from batchrun.tui.desk import app_of
+from batchrun.tui.orderly import OrderlyScreen
 
 
 class Help(ModalScreen[None]):
@@ -25,16 +27,27 @@ class Help(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """The list."""
         with VerticalScroll(classes="dialog"):
-            yield Static("Keys", classes="question")
             yield Static(Content("\n").join(self._lines))
 
 
 def key_lines(about: Screen[Any]) -> list[Content]:
-    """One line a binding: its keys, what it does."""
-    found: dict[str, list[str]] = {}
+    """What the screen is for, then the keys in groups: its own groups, the rest of it, what has the focus, everywhere."""
+    groups: Mapping[str, tuple[str, ...]] = about.KEY_GROUPS if isinstance(about, OrderlyScreen) else {}
+    titles = {key: title for title, keys in groups.items() for key in keys}
+    found: dict[str, dict[str, list[str]]] = {}
     for active in about.active_bindings.values():
         binding = active.binding
-        if binding.description and binding.id:
-            shown = app_of(about).get_key_display(binding)
-            found.setdefault(binding.description, []).append(shown)
-    return [Content.assemble((f"{' '.join(keys):<16}", "bold $accent"), text) for text, keys in found.items()]
+        if not binding.description or not binding.id:
+            continue
+        own = "everywhere" if active.node is app_of(about) else "this screen" if active.node is about else "this pane"
+        keys = found.setdefault(titles.get(binding.id, own), {})
+        keys.setdefault(binding.tooltip or binding.description, []).append(app_of(about).get_key_display(binding))
+    lines = [Content.styled("Keys", "bold")]
+    if isinstance(about, OrderlyScreen) and about.ABOUT:
+        lines.append(Content.styled(about.ABOUT, "$foreground-muted"))
+    for title in sorted(found, key=lambda title: (title == "everywhere", title in ("this screen", "this pane"))):
+        lines += [Content(""), Content.styled(title, "bold $primary")]
+        lines += [
+            Content.assemble((f"{' '.join(keys):<12}", "bold $accent"), text) for text, keys in found[title].items()
+        ]
+    return lines

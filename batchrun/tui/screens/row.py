@@ -26,6 +26,7 @@ from batchrun.tui import literal
 from batchrun.tui.desk import Again, Watched, app_of, desk
 from batchrun.tui.look import Look
 from batchrun.tui.orderly import OrderlyScreen
+from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.columns import source_fields
 from batchrun.tui.widgets.preview import CUT, reply_text, source_text
@@ -40,15 +41,15 @@ class RowScreen(OrderlyScreen):
     CSS_PATH = "row.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012  Textual declares it so
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q", "app.pop_screen", "Back", id="row.back"),
-        Binding("n", "step(1)", "Next", id="row.next"),
-        Binding("p", "step(-1)", "Previous", id="row.previous"),
-        Binding("c", "copy", "Copy reply", id="row.copy"),
-        Binding("C", "copy_request", "Copy request", id="row.copy_request"),
-        Binding("o", "pager", "Pager", id="row.pager"),
-        Binding("r", "retry", "Retry", id="row.retry"),
-        Binding("e", "edit", "Edit", id="row.edit"),
-    ]
+        Binding("escape,q", "app.pop_screen", "Back", id="row.back", tooltip="Back to the list"),
+        Binding("n", "step(1)", "Next", id="row.next", tooltip="The next row of the list"),
+        Binding("p", "step(-1)", "Previous", id="row.previous", tooltip="The row before"),
+        Binding("c", "copy", "Copy reply", id="row.copy", tooltip="Copy the reply to the clipboard"),
+        Binding("C", "copy_request", "Copy request", show=False, id="row.copy_request", tooltip="Copy the request to the clipboard"),
+        Binding("o", "pager", "Pager", id="row.pager", tooltip="Open all texts of the row in $PAGER"),
+        Binding("r", "retry", "Send again", id="row.retry", tooltip="Send this row again; a done row after a question, its reply so far is kept"),
+        Binding("e", "edit", "Edit", id="row.edit", tooltip="Edit the prompt in the setup, and try this row"),
+    ]  # fmt: skip
 
     def __init__(self, look: Look, seq: int, watched: Watched, step: Step | None = None) -> None:
         """`step` goes on in the list that the row is from; without it the row stands alone."""
@@ -138,11 +139,23 @@ class RowScreen(OrderlyScreen):
         record, reference = self._record, self._watched.sight().reference
         if record is None or record.position is None or reference is None:
             return
-        if record.state is not State.FAILED:
-            self.notify("only a failed row is sent again; e edits the prompt and tries this row", severity="warning")
+        if self._watched.sight().foreign is not None:
+            self.notify("another process works on this run: retry when it has ended", severity="warning")
             return
         flags = {"runs_dir": desk(self).runs_dir} if desk(self).runs_dir else {}
-        desk(self).begin(Again(reference=reference, flags=flags, only=(record.position,)))
+        done = record.state is State.DONE
+        again = Again(reference=reference, flags=flags, only=(record.position,), done=done)
+        if not done:
+            desk(self).begin(again)
+            return
+
+        def answered(answer: str | None) -> None:
+            if answer == "send":
+                desk(self).begin(again)
+
+        detail = "The output will have the new reply. The reply so far stays here, with its attempt."
+        answers = [("send", "Send again", "warning")]
+        app_of(self).push_screen(Confirm(f"Line {record.line:,} is done: send it again?", detail, answers), answered)
 
     def action_edit(self) -> None:
         """The setup with this run's prompt, and this row to try."""
@@ -208,8 +221,11 @@ def attempt_lines(attempts: list[Attempt]) -> list[Content]:
         if attempt.cause:
             parts.append((f"{printable(attempt.cause, 60)} {printable(attempt.message or '', 300)}", "$error"))
         lines.append(paint.joined(parts))
+        if attempt.spent and attempt.body is not None:
+            lines.append(paint.joined([("     earlier reply", "bold $accent")]))
+            lines.append(literal.shown(requests.body_text(attempt.body), CUT))
         if attempt.excerpt:
-            lines.append(paint.joined([(f"     {printable(attempt.excerpt, 2000)}", paint.DIM)]))
+            lines.append(paint.joined([(f"     {printable(attempt.excerpt.strip(), 2000)}", paint.DIM)]))
         before = attempt.ended
     return lines or [paint.joined([("nothing has been sent", paint.DIM)])]
 

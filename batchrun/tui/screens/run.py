@@ -1,8 +1,8 @@
 """The run screen: how far, how fast, what holds it back; steering; and a table over all rows."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import ClassVar, cast
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -20,7 +20,7 @@ from batchrun.tui.desk import Again, Bounds, Phase, Sight, Steered, Watched, app
 from batchrun.tui.look import Look
 from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.replay import Replay
-from batchrun.tui.screens.ask import AskBounds, Choose
+from batchrun.tui.screens.ask import AskBounds, Choose, nudged
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.columns import columns_of, source_fields
@@ -30,12 +30,15 @@ from batchrun.tui.widgets.panels import Account, Heading, LimitsPanel, Panel, Sp
 from batchrun.tui.widgets.place import Place
 from batchrun.tui.widgets.preview import RowPreview
 
+STEERING = (
+    *("run.pause", "run.drain", "run.abandon", "run.limits", "run.cap_up", "run.cap_down"),
+    *("run.rpm_up", "run.rpm_down", "run.tpm_up", "run.tpm_down"),
+)
+"""The keys that act on a run that is under way."""
 PAINT_EVERY = 1 / 8
 REREAD_EVERY = 1.0
 FIND_EVERY = 5.0
 """Seconds after which a filtered list is found again while the run goes on."""
-MORE = 1.25
-"""By how much one key press raises a limit, or lowers it."""
 
 
 class RunScreen(OrderlyScreen):
@@ -44,22 +47,25 @@ class RunScreen(OrderlyScreen):
     CSS_PATH = "run.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide"), (120, "-paired")]  # noqa: RUF012  Textual declares it so
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("p,space", "pause", "Pause", id="run.pause"),
-        Binding("plus,equals_sign", "bound('cap', 1)", "+", show=False, id="run.cap_up"),
-        Binding("minus", "bound('cap', -1)", "−", show=False, id="run.cap_down"),
-        Binding("right_square_bracket", "bound('rpm', 1)", "rpm +", show=False, id="run.rpm_up"),
-        Binding("left_square_bracket", "bound('rpm', -1)", "rpm −", show=False, id="run.rpm_down"),
-        Binding("right_curly_bracket", "bound('tpm', 1)", "tpm +", show=False, id="run.tpm_up"),
-        Binding("left_curly_bracket", "bound('tpm', -1)", "tpm −", show=False, id="run.tpm_down"),
-        Binding("l", "limits", "Limits", id="run.limits"),
-        Binding("x", "drain", "Stop", id="run.drain"),
-        Binding("X", "abandon", "Stop now", show=False, id="run.abandon"),
-        Binding("f", "filter", "Filter", id="run.filter"),
-        Binding("slash", "search", "Search", id="run.search"),
-        Binding("s", "sort", "Sort", id="run.sort"),
-        Binding("r", "retry", "Retry", id="run.retry"),
-        Binding("escape", "clear", "Clear filter", show=False, id="run.clear"),
-    ]
+        Binding("p,space", "pause", "Pause", id="run.pause", tooltip="Pause or resume sending"),
+        Binding("x", "drain", "Stop", id="run.drain", tooltip="Send nothing new and wait for requests in flight; again: abandon them"),
+        Binding("X", "abandon", "Stop now", show=False, id="run.abandon", tooltip="Stop and abandon requests in flight"),
+        Binding("l", "limits", "Limits", id="run.limits", tooltip="Change concurrency, requests and tokens per minute"),
+        Binding("plus,equals_sign", "bound('cap', 1)", "Raise concurrency", show=False, id="run.cap_up", tooltip="Raise concurrency by 25 %"),
+        Binding("minus", "bound('cap', -1)", "Lower concurrency", show=False, id="run.cap_down", tooltip="Lower concurrency by 20 %"),
+        Binding("right_square_bracket", "bound('rpm', 1)", "Raise requests/min", show=False, id="run.rpm_up", tooltip="Raise requests per minute by 25 %"),
+        Binding("left_square_bracket", "bound('rpm', -1)", "Lower requests/min", show=False, id="run.rpm_down", tooltip="Lower requests per minute by 20 %"),
+        Binding("right_curly_bracket", "bound('tpm', 1)", "Raise tokens/min", show=False, id="run.tpm_up", tooltip="Raise tokens per minute by 25 %"),
+        Binding("left_curly_bracket", "bound('tpm', -1)", "Lower tokens/min", show=False, id="run.tpm_down", tooltip="Lower tokens per minute by 20 %"),
+        Binding("r", "retry", "Retry", id="run.retry", tooltip="Send rows again: this one, all of a cause, all that failed, what is left"),
+        Binding("f", "filter", "Filter", id="run.filter", tooltip="Show rows of one state or one cause of failure"),
+        Binding("slash", "search", "Search", id="run.search", tooltip="Search in rows, replies and messages"),
+        Binding("s", "sort", "Sort", id="run.sort", tooltip="Sort by row, latency or tokens"),
+        Binding("w", "export", "Write", id="run.export", tooltip="Write the rows that are listed to a file of their own"),
+        Binding("escape", "clear", "Clear filter", show=False, id="run.clear", tooltip="List all rows again"),
+    ]  # fmt: skip
+    KEY_GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"steer the run": STEERING, "after the run": ("run.retry",)}
+    ABOUT = "A run sends every pending row once. Each reply is kept before anything is done with it; a retry sends only what it names."
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,9 +99,9 @@ class RunScreen(OrderlyScreen):
 
     def on_mount(self) -> None:
         """Paint a few times a second, read the journal about once."""
-        for name, title in (("account", "rows"), ("speed", "speed"), ("limits", "limits"), ("why", "waits and errors")):
+        for name, title in (("account", "rows"), ("speed", "speed"), ("limits", "limits"), ("why", "status")):
             self.query_one(f"#{name}").border_title = title
-        self.query_one("#rows").border_title = "outcomes"
+        self.query_one("#rows").border_title = "results"
         self.query_one("#search").display = False
         self.set_interval(PAINT_EVERY, self._paint)
         self.set_interval(REREAD_EVERY, self._reread)
@@ -139,11 +145,19 @@ class RunScreen(OrderlyScreen):
             return
         sight = self._watched.sight()
         if sight is not self._sight:
-            self._sight = sight
+            before, self._sight = self._sight, sight
+            if before is None or before.steerable != sight.steerable:
+                self.refresh_bindings()
             for panel in self.query(Panel):
                 panel.show(sight)
             self._open_journal(sight)
         self._say(self._listing())
+
+    def idle_keys(self) -> Collection[str]:
+        """Steering is for a run that is under way, retrying for one that is not."""
+        if self._sight is None:
+            return (*STEERING, "run.retry")
+        return ("run.retry",) if self._sight.steerable else STEERING
 
     def _say(self, listing: Content) -> None:
         if not listing.is_same(self._said):
@@ -283,7 +297,7 @@ class RunScreen(OrderlyScreen):
         steered.bound(changed)
         value = getattr(changed, name)
         label = {"cap": "concurrency cap", "rpm": "requests per minute", "tpm": "tokens per minute"}[name]
-        self.notify(f"{label}: {'no limit of yours' if value is None else f'{value:,.0f}'}", timeout=2)
+        self.notify(f"{label}: {'none set' if value is None else f'{value:,.0f}'}", timeout=2)
 
     def action_limits(self) -> None:
         """Type limits."""
@@ -338,6 +352,18 @@ class RunScreen(OrderlyScreen):
             self._want(self._wanted._replace(state=State(name), cause=None))
         else:
             self._want(self._wanted._replace(state=State.FAILED, cause=name))
+
+    @work(exclusive=True, group="export")
+    async def action_export(self) -> None:
+        """Write the rows that are listed to a file beside the output."""
+        if self._look is None:
+            return
+        try:
+            said = await desk(self).export_rows(self._look.path, self._wanted)
+        except BatchrunError as error:
+            self.notify(printable(error.message, 300), severity="error", markup=False)
+        else:
+            self.notify(printable(f"wrote {said}", 300), markup=False)
 
     def action_sort(self) -> None:
         """The next order: by row, latency, tokens."""
@@ -415,20 +441,3 @@ def _columns(reader: Reader) -> tuple[Plan, Sequence[str]]:
     first = next(iter(reader.lines(0, 1)), None)
     record = None if first is None else reader.row(seq=first.seq)
     return plan, source_fields(plan, "" if record is None else record.text)
-
-
-def nudged(bounds: Bounds, name: str, direction: int, sight: Sight) -> Bounds:
-    """The limits with one of them a step up or down. Lowering a rate that has no limit starts at what it is now."""
-    limits = sight.progress.limits
-    now = {"cap": float(bounds.cap), "rpm": bounds.rpm, "tpm": bounds.tpm}[name]
-    if now is None:
-        if direction > 0:
-            return bounds
-        measured = sight.progress.row_rate * 60 if name == "rpm" else sight.progress.token_rate * 60
-        stated = cast("float | None", getattr(limits, name, None))
-        now = stated or max(60.0, measured)
-    value = now * MORE if direction > 0 else now / MORE
-    if name == "cap":
-        step = max(1, round(abs(value - now)))
-        return bounds._replace(cap=max(1, bounds.cap + direction * step))
-    return bounds._replace(**{name: max(1.0, round(value))})

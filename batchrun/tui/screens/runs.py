@@ -40,12 +40,13 @@ class RunsScreen(OrderlyScreen):
 
     CSS_PATH = "runs.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("r", "resume", "Go on", id="runs.resume"),
-        Binding("f", "retry", "Retry", id="runs.retry"),
-        Binding("e", "export", "Export", id="runs.export"),
-        Binding("d,delete", "delete", "Delete", id="runs.delete"),
-        Binding("n", "app.show('setup')", "New", id="runs.new"),
-    ]
+        Binding("r", "resume", "Resume", id="runs.resume", tooltip="Send everything that is pending or retryable"),
+        Binding("f", "retry", "Retry failed", id="runs.retry", tooltip="Also send what failed permanently"),
+        Binding("e", "export", "Export", id="runs.export", tooltip="Write the output again from the journal"),
+        Binding("d,delete", "delete", "Delete", id="runs.delete", tooltip="Delete the journal, after a question; the output stays"),
+        Binding("n", "app.show('setup')", "New", id="runs.new", tooltip="Set up another run"),
+    ]  # fmt: skip
+    ABOUT = "A run is one prompt over one input; its journal has every row, request and reply, and can be resumed at any time."
 
     def __init__(self) -> None:
         super().__init__()

@@ -60,6 +60,8 @@ class SetupScreen(TryingScreen):
         Binding("f8", "copy", "Copy command", show=False, priority=True, id="setup.copy", tooltip="Copy the command that does the same"),
         *(Binding(f"alt+{place}", f"go_pane({place - 1})", f"Pane {place}", show=False, priority=True) for place in range(1, 6)),
     ]  # fmt: skip
+    KEY_GROUPS = {"send": ("setup.start", "setup.try", "setup.pilot", "setup.mark")}  # noqa: RUF012  declared by the base
+    ABOUT = "A prompt is a template with {{ variables }}; an input has rows; each row fills the variables and is one request."
 
     def __init__(self, flags: Mapping[str, Any]) -> None:
         super().__init__()
@@ -129,8 +131,6 @@ class SetupScreen(TryingScreen):
         self.form.fill(plan)
         self._load_prompt()
         self._read_head()
-
-    # What is typed
 
     @on(Input.Changed, "#prompt")
     def _prompt_named(self) -> None:
@@ -272,8 +272,6 @@ class SetupScreen(TryingScreen):
             self.form.ask_variables(draft.prompt, None if draft.head is None else draft.head.columns)
         self._refresh_preview()
 
-    # What it would send
-
     def _refresh_preview(self) -> None:
         draft, flags = self._draft, self.form.flags
         self.query_one("#command", Static).update(
@@ -387,8 +385,6 @@ class SetupScreen(TryingScreen):
             missing=self._missing,
             key=form.has_key,
         )
-
-    # What is done
 
     @work(exclusive=True, group="start")
     async def action_start(self) -> None:

@@ -161,7 +161,7 @@ def speed_lines(sight: Sight, width: int, height: int) -> list[Content]:
     lines = [
         _line("rows/s", words.count(progress.row_rate), spark(sight.history, room, "rows"), "$success"),
         _line("tokens/s", words.count(progress.token_rate), spark(sight.history, room, "tokens"), "$accent"),
-        _pair("elapsed", words.duration(progress.elapsed), "left", eta(sight)),
+        _pair("elapsed", words.duration(progress.elapsed), "ETA", eta(sight)),
         tokens_line(progress, width),
         *cost_lines(progress),
     ]
@@ -194,7 +194,7 @@ def cost_lines(progress: Progress) -> list[Content]:
     first: list[Part] = [(f"{'cost':<10}", DIM), (f"{words.money(progress.cost):>7}", "bold")]
     first += [("  of about ", DIM), (words.money(ahead), "bold")] if ahead is not None else []
     first += [("  simulated", "$warning")] if progress.simulated else []
-    apart = (("asked again", progress.cost_again), ("maybe paid", progress.cost_maybe))
+    apart = (("retries", progress.cost_again), ("maybe billed", progress.cost_maybe))
     second: list[Part] = [f"{name} {words.money(amount)}  " for name, amount in apart if amount]
     second += [f"{progress.unpriced:,} unpriced"] if progress.unpriced else []
     kinds = (
@@ -265,7 +265,7 @@ def _tries(progress: Progress, width: int, height: int) -> list[Content]:
     throttled: Part = (words.count(progress.throttled), "bold $warning" if progress.throttled else "bold")
     paid: list[Part] = []
     if progress.maybe_paid:
-        paid = [("  maybe paid ", DIM), (words.count(progress.maybe_paid), "bold $warning")]
+        paid = [("  maybe billed ", DIM), (words.count(progress.maybe_paid), "bold $warning")]
     aligned: list[Part] = [(f"{'attempts':<10}", DIM), (f"{attempts:>9}", "bold")]
     close: list[Part] = [("attempts ", DIM), (attempts, "bold")]
     again: list[Part] = [("  retries ", DIM), (retries, "bold")]
@@ -278,7 +278,8 @@ def _tries(progress: Progress, width: int, height: int) -> list[Content]:
             joined([*aligned, *again]),
             joined([(f"{'429':<10}", DIM), (f"{throttled[0]:>9}", throttled[1]), *paid]),
         ]
-    return [joined([*close, *shed])]
+    whole = joined([*close, *shed])
+    return [whole if whole.cell_length <= width or not paid else joined([("429 ", DIM), throttled, *paid])]
 
 
 def why_lines(sight: Sight, width: int, height: int) -> list[Content]:

@@ -1,0 +1,45 @@
+"""Making rows pending again that have an outcome: those that failed, those whose reply stands, those that are done.
+
+Each function runs in the caller's transaction and returns how many rows it were, with the account as it is then.
+"""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+from batchrun.journal import sums
+from batchrun.journal.queries import sql
+from batchrun.journal.sums import Sums
+
+_FAILED = ("spend_reopened", "forget_reopened", "keep_reopened", "delete_reopened")
+_JUDGED = ("keep_present", "delete_reply_outcomes")
+_DONE = ("spend_done", "forget_done", "delete_done")
+"""The statements of each kind, in order."""
+
+
+def failed(
+    connection: sqlite3.Connection, *, good: bool, cause: str | None, positions: Sequence[int] | None
+) -> tuple[int, Sums]:
+    """Failed rows, with fresh attempts: those that failed for now, with `good` all; of one cause, at these positions."""
+    which = {"good": int(good), "cause": cause, "positions": None if positions is None else json.dumps(list(positions))}
+    rows, for_now, post = map(int, connection.execute(sql("count_reopened"), which).fetchone())
+    for name in _FAILED:
+        connection.execute(sql(name), which)
+    account = sums.read(connection)
+    account.failed -= rows
+    account.failed_for_now -= for_now
+    account.failed_post -= post
+    account.write(connection)
+    return rows, account
+
+
+def replies(connection: sqlite3.Connection, resent: Sequence[int] | None) -> tuple[int, Sums]:
+    """Rows whose reply stands: it is judged again. With `resent` the done rows at these positions: they are sent again.
+
+    The attempts of the latter are spent; their replies stay with them.
+    """
+    names, which = (_JUDGED, ()) if resent is None else (_DONE, (json.dumps(list(resent)),))
+    rows = [connection.execute(sql(name), which).rowcount for name in names][-1]
+    account = sums.recount(connection)
+    account.write(connection)
+    return rows, account
