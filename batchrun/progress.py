@@ -296,41 +296,41 @@ class Fold:
         if event.cause is not None:
             self._causes[event.cause] += 1
         n["maybe_paid"] += event.maybe_paid
-        if event.usage is not None:
-            n["input"] += event.usage.input
-            n["output"] += event.usage.output
-            n["cached"] += event.usage.cached
-            n["written"] += event.usage.written
-            n["reasoning"] += event.usage.reasoning
-            if event.usage.tier not in (None, "default"):
-                self._tiers[event.usage.tier] += 1
-        self._charge(event)
-
-    def _charge(self, event: AttemptEnded) -> None:
-        n, cost = self._n, event.cost
-        if cost is None:
+        if (usage := event.usage) is not None:
+            n["input"] += usage.input
+            n["output"] += usage.output
+            if usage.cached or usage.written or usage.reasoning:
+                n["cached"] += usage.cached
+                n["written"] += usage.written
+                n["reasoning"] += usage.reasoning
+            if usage.tier is not None and usage.tier != "default":
+                self._tiers[usage.tier] += 1
+        if (cost := event.cost) is None:
             n["unpriced"] += event.paid or event.maybe_paid or event.status == 200
             return
         n["cost"] += cost
         for kind, part in zip(_KINDS, event.bill or (0, 0, 0, 0, cost), strict=True):
-            n[kind] += part
+            if part:
+                n[kind] += part
         if event.maybe_paid:
             n["cost maybe"] += cost
         elif event.paid and event.retry:
             n["cost again"] += cost
 
     def _on_row(self, event: RowFinished) -> None:
-        outcome = event.outcome
+        outcome, n = event.outcome, self._n
         self._states[outcome.state] += 1
-        self._n["finished"] += 1
-        if outcome.state is State.FAILED and not outcome.final:
-            self._n["for now"] += 1
-        self._n["post"] += outcome.post
-        self._n["shared"] += event.shared
-        self._n["saved tokens"] += event.saved_tokens
-        self._n["saved"] += event.saved or 0
-        for flag in outcome.flags if outcome.state is State.DONE else ():
-            self._flags[flag] += 1
+        n["finished"] += 1
+        if outcome.state is State.DONE:
+            for flag in outcome.flags:
+                self._flags[flag] += 1
+        elif outcome.state is State.FAILED:
+            n["for now"] += not outcome.final
+            n["post"] += outcome.post
+        if event.shared:
+            n["shared"] += 1
+            n["saved tokens"] += event.saved_tokens
+            n["saved"] += event.saved or 0
 
     def _on_lost(self, event: RowLost) -> None:
         self._open.discard(event.seq)

@@ -72,12 +72,18 @@ def judge_body(
         answer = Answer(200, defect=reason, message=detail, html=html, left=left, unreadable=reply.unreadable)
         return Judged(answer, None, reply.usage, hints, None)
     if not reply.flags:  # nearly every reply
+        if checker is None:
+            return Judged(Answer(200, left=left), reply, reply.usage, hints, None)
         complaint, check, value = _check(reply, checker)
-        flags = frozenset[Flag]() if checker is None or complaint is not None else checker.flags
+        flags = checker.flags if complaint is None else frozenset[Flag]()
         said = Answer(200, complaint=complaint, check=check, flags=flags, left=left)
         return Judged(said, reply, reply.usage, hints, value)
     empty = Flag.EMPTY in reply.flags
-    complaint, check, value = (_paid(reply), None, None) if empty else _check(reply, checker)
+    complaint = check = value = None
+    if empty:
+        complaint = _paid(reply)
+    elif checker is not None:
+        complaint, check, value = _check(reply, checker)
     checked, limited = checker is not None, bool(request.output_limit)
     said = Answer(200, complaint=complaint, check=check, flags=reply.flags, left=left, checked=checked, limited=limited)
     return Judged(said, reply, reply.usage, hints, value)
@@ -89,10 +95,8 @@ def _paid(reply: Reply) -> str:
     return f"{tokens}, only {reply.thinking}" if reply.thinking else f"{tokens}, no text"
 
 
-def _check(reply: Reply, checker: ReplyChecker | None) -> tuple[str | None, str | None, str | None]:
+def _check(reply: Reply, checker: ReplyChecker) -> tuple[str | None, str | None, str | None]:
     """What is wrong with a reply, the named check that says so, and the JSON of its value where that is not its text."""
-    if checker is None:
-        return None, None, None
     text = reply.text or ""
     checked = checker.check(text)
     if isinstance(checked, Complaint):

@@ -7,6 +7,7 @@ no part of the answer, wherever a server puts it. Shapes: https://platform.opena
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -100,7 +101,12 @@ def _understood(endpoint: Endpoint, body: bytes | str) -> tuple[dict[str, Any], 
 
 
 def _answered(endpoint: Endpoint, data: Any) -> tuple[dict[str, Any], _Said | str]:
-    return (data, _answer(endpoint, data)) if is_object(data) else ({}, f"not an object but {_named(data)}")
+    if not is_object(data):
+        return {}, f"not an object but {_named(data)}"
+    error = data.get("error")
+    if error is not None and error != {}:
+        return data, f"{ERROR}: {_quote(error)}"
+    return data, _READERS[endpoint](data)
 
 
 def _understood_mended(
@@ -119,13 +125,6 @@ def _understood_mended(
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) or (is_array(value) and all(one is None or isinstance(one, str) for one in value))
-
-
-def _answer(endpoint: Endpoint, data: dict[str, Any]) -> _Said | str:
-    error = data.get("error")
-    if error is not None and error != {}:
-        return f"{ERROR}: {_quote(error)}"
-    return _READERS[endpoint](data)
 
 
 def _not_json(body: bytes | str, error: orjson.JSONDecodeError) -> str:
@@ -152,7 +151,7 @@ def _quote(error: Any) -> str:
     return text[:_LONGEST_QUOTE]
 
 
-def _choices(data: dict[str, Any], read_one: Callable[[dict[str, Any]], _Said | str]) -> _Said | str:
+def _choices(read_one: Callable[[dict[str, Any]], _Said | str], data: dict[str, Any]) -> _Said | str:
     choices = data.get("choices")
     if not is_array(choices) or not choices:
         return "no choices"
@@ -258,14 +257,6 @@ def _completion_choice(choice: dict[str, Any]) -> _Said | str:
     if flags is None:
         return _broken_off(choice, finish)
     return _said(text if type(text) is str else None, None, None, finish=finish, flags=flags, message=choice)
-
-
-def _chat(data: dict[str, Any]) -> _Said | str:
-    return _choices(data, _chat_choice)
-
-
-def _completions(data: dict[str, Any]) -> _Said | str:
-    return _choices(data, _completion_choice)
 
 
 def _responses(data: dict[str, Any]) -> _Said | str:
@@ -375,9 +366,9 @@ def _transcription(data: dict[str, Any]) -> _Said | str:
 
 
 _READERS: dict[Endpoint, Callable[[dict[str, Any]], _Said | str]] = {
-    Endpoint.CHAT: _chat,
+    Endpoint.CHAT: partial(_choices, _chat_choice),
     Endpoint.RESPONSES: _responses,
     Endpoint.EMBEDDINGS: _embeddings,
-    Endpoint.COMPLETIONS: _completions,
+    Endpoint.COMPLETIONS: partial(_choices, _completion_choice),
     Endpoint.TRANSCRIPTIONS: _transcription,
 }

@@ -64,13 +64,16 @@ def usage_of(body: dict[str, Any]) -> Usage | None:
         given += sum(kinds.get(kind, 0) for kind in ("cached", "written") if kind in shape.beside)
         made += kinds.get("reasoning", 0) if "reasoning" in shape.beside else 0
     total = usage.get(shape.total)
-    if _is_count(total) and total > given + made:
+    if total != given + made and _is_count(total) and total > given + made:
         made = total - given
     parts = kinds and {kind: count for kind, count in kinds.items() if count <= (given if kind in _OF_INPUT else made)}
     cost = _cost(usage) if shape.priced else None
-    stated = Usage(given, made, parts.pop("cached", 0), parts.pop("reasoning", 0), tier=_tier(body, usage))
-    if parts or cost is not None:
-        stated = stated._replace(**parts, charged=cost)
+    named = "service_tier" in body or "service_tier" in usage or "speed" in usage
+    tier = _tier(body, usage) if named else None
+    if not parts and cost is None:
+        stated = Usage(given, made, 0, 0, 0, 0, 0, 0, 0, 0, tier)
+    else:
+        stated = Usage(given, made, parts.pop("cached", 0), parts.pop("reasoning", 0), tier=tier, **parts, charged=cost)
     choices = body.get("choices")
     return stated if not isinstance(choices, list) or len(choices) < 2 else _of_all(stated, choices)  # pyright: ignore[reportUnknownArgumentType]  # JSON
 

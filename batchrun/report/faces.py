@@ -64,6 +64,10 @@ class Face(Protocol):
         ...
 
 
+_OF_ROWS = frozenset({AttemptStarted, AttemptEnded, RowFinished})
+"""What happens to every row, and is only seen in the numbers."""
+
+
 class Quiet:
     """Says to whom the prompts go, and nothing more until the end."""
 
@@ -94,6 +98,8 @@ class Lines:
 
     def hear(self, event: Event) -> None:
         """Rare facts at once."""
+        if type(event) in _OF_ROWS:
+            return
         if self._status and isinstance(event, IntakeProgress) and event.rows % CHECKED_EVERY == 0:
             self._say(f"{counted(event.rows)} checked")
         said = notable(event, self._batches)
@@ -131,6 +137,8 @@ class Bar:
 
     def hear(self, event: Event) -> None:
         """The first event with a total opens the bar; rare facts go above it."""
+        if type(event) in _OF_ROWS:
+            return
         if isinstance(event, RunStarted):
             self.close()
             totals = event.totals

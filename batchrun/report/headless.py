@@ -151,7 +151,8 @@ class Headless:
     def emit(self, event: Event) -> None:
         """Every event passes here, in order."""
         self._fold(event)
-        self._observers.hear(event)
+        if self._observers.listen:
+            self._observers.hear(event)
         if self._logs:
             logbook.record(event)
         self._face.hear(event)
