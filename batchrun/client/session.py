@@ -3,6 +3,7 @@
 import asyncio
 import io
 import ssl
+from collections.abc import Coroutine
 from typing import Any, Self
 from weakref import WeakSet
 
@@ -131,10 +132,10 @@ class SessionWire:
         if self._connector is not None:
             self._connector.renew()
 
-    async def post(self, endpoint: Endpoint, body: bytes) -> Answer:
+    def post(self, endpoint: Endpoint, body: bytes) -> Coroutine[Any, Any, Answer]:
         if (one := self._lanes.get(endpoint)) is not None:
-            return await one.post(body)
-        return await self.carry(self._urls[endpoint], CIMultiDict(headers_of(endpoint, body)), body)
+            return one.post(body)
+        return self.carry(self._urls[endpoint], CIMultiDict(headers_of(endpoint, body)), body)
 
     async def carry(self, url: URL, headers: CIMultiDict[str] | None, body: bytes) -> Answer:
         """Post `body` to any address over the same connections; `headers` win over those of every request."""

@@ -1,7 +1,7 @@
 """The seam to the provider: one request out, one whole answer back."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from yarl import URL
 
@@ -49,7 +49,7 @@ class Wire(Protocol):
 
     async def open(self) -> None: ...
 
-    async def post(self, endpoint: Endpoint, body: bytes) -> Answer: ...
+    def post(self, endpoint: Endpoint, body: bytes) -> Coroutine[Any, Any, Answer]: ...
 
     def renew(self) -> None: ...
 

@@ -134,9 +134,9 @@ def feedback(judged: Judged, body_bytes: int) -> Feedback:
     return Feedback(
         answer.status,
         judged.hints,
-        throttle_of(answer) if answer.throttled else None,
+        None if answer.accepted or not answer.throttled else throttle_of(answer),
         usage.input + usage.output if usage else None,
-        answer.down,
+        not answer.accepted and answer.down,
         body_bytes,
         usage.input if usage else None,
         usage.output if usage else None,

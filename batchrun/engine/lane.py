@@ -151,7 +151,9 @@ class Lane:
         sent = self.sending.sent(job, request)
         if sent.files:
             sent = await with_content(sent)
-        return sent, await self.client.send(sent, timeout=self.sending.timeout(job))
+        return sent, await self.client.send(
+            sent, timeout=self.plan.timeout if job.tier is None else self.sending.timeout(job)
+        )
 
     def give(self) -> None:
         """A row is given to it. What it answers in a second is measured anew after it was idle."""
@@ -227,7 +229,11 @@ class Lane:
 
     def mind_the_breaker(self) -> None:
         """Send single requests while the provider is down, loads its model, or may have refused for good."""
-        probing = probing_of(self.health)
+        health = self.health
+        well = health.doubt is None and health.loading_since is None and health.opened_at is None
+        if well and self._probing is None:
+            return
+        probing = probing_of(health)
         down = probing is not None and probing.reason is WaitReason.DOWN
         if probing != self._probing:
             before, self._probing = self._probing, probing

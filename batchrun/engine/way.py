@@ -113,7 +113,16 @@ class Way:
         is not judged twice; then the run stops."""
         job.handed_on = False
         try:
-            await self._advance(job)
+            if job.given is not None:
+                await self._finish(job, job.given)
+            elif (request := job.request) is not None:
+                await self._send(job, request)
+            elif (request := self._rendered(job)) is None:
+                await self._finish(job, Outcome(State.DONE, True, None, None, frozenset(), self._blank_value))
+            elif retry.go_on(job.row.history, lent=job.row.lent is not None) is Next.SEND:
+                await self._send(job, request)
+            else:
+                await self._judge_kept(job, request)
         except (StorageError, GateClosed):
             raise
         except Exception as error:
@@ -140,29 +149,22 @@ class Way:
             end = End(exchange.status, seconds, "internal error", said, cost=cost, charged_tokens=tokens)
             self._at.journal.end(job.row.seq, job.number, end, body)
 
-    async def _advance(self, job: Job) -> None:
-        """Rendering is deterministic, so the journal keeps the row and not the body."""
-        if job.given is not None:
-            await self._finish(job, job.given)
-            return
-        if job.request is not None:
-            await self._send(job, job.request)
-            return
+    def _rendered(self, job: Job) -> Request | None:
+        """The request of a row, None for one that is left blank. The journal keeps the row and not the body, since
+        rendering is deterministic."""
         found = restored(job.row, self._folder)
-        if self._blanks.is_blank(found.fields):
-            await self._finish(job, Outcome(State.DONE, True, None, None, frozenset(), self._blank_value))
-            return
-        request = self._at.renderer.render(self._reduction.filled(found, job.row.parts))
-        del found  # it may be as large as the body
-        if retry.go_on(job.row.history, lent=job.row.lent is not None) is Next.SEND:
-            await self._send(job, request)
-        else:
-            row = job.row
-            body = row.history.reply if row.lent is None else row.lent.body
-            judged = judge_body(request, body or "", self.checker(job))
-            history = row.history._replace(reply=None)  # judged once; from here on it is sent
-            job.row, job.lent = row._replace(history=history, lent=None), row.lent
-            await self.conclude(job, request, judged, None)
+        if self._blanks.columns and self._blanks.is_blank(found.fields):
+            return None
+        return self._at.renderer.render(self._reduction.filled(found, job.row.parts))
+
+    async def _judge_kept(self, job: Job, request: Request) -> None:
+        """Judge the reply that the journal has, or that an equal request lends."""
+        row = job.row
+        body = row.history.reply if row.lent is None else row.lent.body
+        judged = judge_body(request, body or "", self.checker(job))
+        history = row.history._replace(reply=None)  # judged once; from here on it is sent
+        job.row, job.lent = row._replace(history=history, lent=None), row.lent
+        await self.conclude(job, request, judged, None)
 
     async def _send(self, job: Job, request: Request) -> None:
         job.lent = None
@@ -175,8 +177,9 @@ class Way:
             return
         job.lane = lane = self._at.pool.only or await self._at.pool.lane_for(job)
         spelled = lane.spelled(request)
+        tiers = lane.sending.tiers
         try:
-            job.tier = await lane.sending.tiers.chosen(job)
+            job.tier = await tiers.chosen(job) if tiers.known else None
             permit = await self._departed(job, lane, spelled)
         except HandedBack:
             self._put_back(job, 0.0)
@@ -298,7 +301,7 @@ class Way:
         if self._at.pool.only is None and exchange is not None and job.lease is None:
             verdict = self._at.pool.judged(job, lane, answer, verdict)
             self._take_back(lane)
-        stored = None if exchange is None else self._record(job, judged, exchange, verdict)
+        stored = None if exchange is None else self._record(job, lane, judged, exchange, verdict)
         await self._perform(job, request, judged, verdict, stored)
 
     async def _look_elsewhere(self, job: Job, lane: Lane) -> None:
@@ -310,9 +313,10 @@ class Way:
             if not await self._at.window.take_elsewhere(lane):
                 lane.looks_elsewhere, lane.health.confirmed = False, True
 
-    def _record(self, job: Job, judged: Judged, exchange: Exchange, verdict: Verdict) -> "asyncio.Future[None]":
+    def _record(
+        self, job: Job, lane: Lane, judged: Judged, exchange: Exchange, verdict: Verdict
+    ) -> "asyncio.Future[None]":
         """Into the journal's queue first, then told; the outcome that follows is committed after it."""
-        lane = self._lane_of(job)
         end = end_of(judged, exchange, verdict, lane.mask, job.charge)
         body = exchange.body.decode() if judged.reply is not None else None
         stored = self._at.journal.end(job.row.seq, job.number, end, body, job.lease)
@@ -339,7 +343,8 @@ class Way:
                 outcome = (
                     JUST_DONE if plain else Outcome(State.DONE, True, None, None, judged.answer.flags, judged.value)
                 )
-                if job.row.target is not None or not await self._at.posting.put(job, judged, outcome, stored):
+                posts = self._plan.post and job.row.target is None
+                if not (posts and await self._at.posting.put(job, judged, outcome, stored)):
                     await self._finish(job, outcome)
                 if self._held and self._lane_of(job).health.undoubted:
                     await self.flush_held()
@@ -395,18 +400,17 @@ class Way:
         job.handed_on = True
         self._at.window.put_back(job, seconds)
 
-    async def _finish(self, job: Job, outcome: Outcome) -> None:
+    async def _finish(self, job: Job, outcome: Outcome, *, out: bool = True) -> None:
+        """Into the journal, then told; `out` is whether the window counts the row as handed out."""
         job.handed_on = True
-        await self._write(job, outcome)
-        self._at.window.finished(job)
-
-    async def _write(self, job: Job, outcome: Outcome) -> None:
         await self._at.journal.finish(job.row.seq, outcome, job.lent)
         self._emit(row_finished(job, outcome, self._loop.time()))
         self._at.window.ended(job, outcome)
+        if out:
+            self._at.window.finished(job)
 
     async def flush_held(self) -> None:
         """Failures that might have been the run's stand after all."""
         held, self._held = self._held, []
         for job, verdict in held:
-            await self._write(job, failure(verdict))
+            await self._finish(job, failure(verdict), out=False)

@@ -284,7 +284,7 @@ class Window:
         self._out -= 1
         self._beside += (max(0, job.held - job.size) - self._beside) * _SLOWLY
         self._count(job, 0)
-        if not self.more:
+        if not self._out and not self.more:
             self._wake(len(self._waiters))
         elif self._waiters and self._at_hand and self._has_room:
             self._wake(1)

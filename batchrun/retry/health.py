@@ -71,7 +71,9 @@ class Health:
             self.suspects.pop(seq, None)
             self._note_success(answer)
             self._note_fit(answer, seq)
-        elif answer.down and seq not in self.suspects:
+            self.loading_since = None
+            return
+        if answer.down and seq not in self.suspects:
             self._note_down(seq, now)
         elif answer.status and not answer.down:
             self._note_answer(answer)
@@ -81,7 +83,7 @@ class Health:
             self.loading_since = None
         if answer.throttled:
             self._note_throttled(answer, seq, now)
-        elif not (answer.accepted or answer.of_the_row or answer.meaning is Meaning.LOADING):
+        elif not (answer.of_the_row or answer.meaning is Meaning.LOADING):
             self._note_alike(answer, seq, now, elsewhere)
 
     @property
@@ -144,7 +146,7 @@ class Health:
         self.budget += BUDGET_PER_SUCCESS
         self.throttled_since = None
         self.answered_since = True
-        if not self.alike_rows or answer.left >= self.alike_since:
+        if self.alike_rows and answer.left >= self.alike_since:
             self.alike_rows.clear()
         if self.doubt is not None and answer.left >= self.doubt_since:
             self.passed.add(self.doubt)
