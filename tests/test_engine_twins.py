@@ -140,7 +140,7 @@ async def test_a_failure_that_a_kill_kept_from_the_rows_that_wait_reaches_them_w
 
 
 async def test_that_failure_may_be_one_of_a_row_that_had_taken_the_first_ones_place(tmp_path: Path) -> None:
-    provider = Provider({"a": [status(503), BAD, ok()]})
+    provider = Provider({"a": [status(500), BAD, ok()]})
     stage = await half_failed(tmp_path, provider, ["x", "a", "a", "a", "a"], max_attempts=1)
     assert stage.states == ["done", "pending", "failed", "pending", "pending"]
     await stage.play(provider)
@@ -177,7 +177,7 @@ async def test_a_command_for_other_rows_leaves_those_that_waited_to_the_next_one
 
 async def test_no_row_fails_because_another_failed_for_now(tmp_path: Path) -> None:
     stage = Stage(tmp_path, ["x", "a", "a", "a"], dedupe=True, max_attempts=2)
-    provider = Provider({"a": [status(503), status(503), status(503), ok()]})
+    provider = Provider({"a": [status(500), status(500), status(500), ok()]})
     await stage.play(provider)
     assert provider.counts == {"x": 1, "a": 4}
     assert stage.states == ["done", "failed", "done", "done"]
@@ -187,7 +187,7 @@ async def test_no_row_fails_because_another_failed_for_now(tmp_path: Path) -> No
 
 async def test_going_on_sends_a_leader_that_failed_for_now_no_more_once_a_twin_is_done(tmp_path: Path) -> None:
     stage = Stage(tmp_path, ["x", "a", "a"], dedupe=True, max_attempts=1)
-    provider = Provider({"a": [status(503), ok()]})
+    provider = Provider({"a": [status(500), ok()]})
     await stage.play(provider)
     assert stage.states == ["done", "failed", "done"]
     with closing(Journal.open(stage.path)) as journal:
@@ -199,7 +199,7 @@ async def test_going_on_sends_a_leader_that_failed_for_now_no_more_once_a_twin_i
 
 async def test_failing_rows_of_one_request_are_sent_one_by_one(tmp_path: Path) -> None:
     stage = Stage(tmp_path, ["x", *["a"] * 12], dedupe=True, max_attempts=1)
-    provider = Provider({"a": [status(503)] * 11 + [ok()]})
+    provider = Provider({"a": [status(500)] * 11 + [ok()]})
     await stage.play(provider)
     assert provider.counts["a"] == 12
     assert Counter(stage.states) == {"done": 2, "failed": 11}
@@ -368,8 +368,8 @@ async def test_a_reply_of_another_run_answers_all_rows_where_requests_are_sent_o
 TEXTS = st.lists(st.sampled_from("abc"), min_size=1, max_size=8)
 SCRIPTS: dict[str, Sequence[Answer]] = {
     "fine": [ok()],
-    "late": [status(503), ok()],
-    "for now": [status(503), status(503), status(503), ok()],
+    "late": [status(500), ok()],
+    "for now": [status(500), status(500), status(500), ok()],
     "for good": [BAD],
     "garbage": [garbage(b"<html>"), ok()],
 }
