@@ -141,7 +141,7 @@ async def _sent(
         run = Run(
             *parts,
             checker=prepared.checker,
-            emit=heard if plan.output == STREAM else emit,
+            emit=heard if prepared.plan.output == STREAM else emit,
             only=prepared.only,
             secrets=secrets,
             batching=batching,
