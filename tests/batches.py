@@ -43,6 +43,7 @@ class Night(Stage):
         plan = {"batch": True, "batch_first": 100, "batch_min": 1, "batch_tail": "batch", **plan}
         super().__init__(directory, rows, base_url=server.base_url, **plan)
         self.server = server
+        self.run = "r1"
         self.clock = clock()
 
     async def go_on(
@@ -62,11 +63,18 @@ class Night(Stage):
         folder = self.path.with_suffix(".batches")
         async with Client(base_url=self.server.base_url, api_key=key, environ={}) as client:
             calls = client.calls(SHAPES[found.shape].key_header)
-            executor = BatchExecutor(found, calls, run="r1", folder=folder, clock=self.clock)
+            executor = BatchExecutor(found, calls, run=self.run, folder=folder, clock=self.clock)
             first = plan.get("batch_first", self.plan.batch_first)
             sending = plan.get("batch", self.plan.batch)
             batching = Batching(
-                executor=executor, run="r1", lane=1, folder=folder, sending=sending, first=first, lines=lines, wish=wish
+                executor=executor,
+                run=self.run,
+                lane=1,
+                folder=folder,
+                sending=sending,
+                first=first,
+                lines=lines,
+                wish=wish,
             )
             return await self.play(client, batching=batching, during=during, hear=hear, **plan)
 

@@ -97,3 +97,16 @@ def test_pages_of_a_run_with_open_batches_name_each(here: Callable[..., Said]) -
     Path("in.jsonl").write_text('{"id": "r1", "text": "other"}\n')
     for refused in (here(*words, "--update"), here(*words, "--fresh"), here("rm", "last", "--yes")):
         assert (refused.code, "batches" in refused.err, "cancel" in refused.err) == (2, True, True), refused.err
+
+
+def test_rows_of_two_models_in_turn_fill_two_batches(here: Callable[..., Said]) -> None:
+    """One endpoint and one model a batch, however they stand in the input."""
+
+    def line(number: int) -> str:
+        body = {"model": f"m{number % 2}", "messages": [{"role": "user", "content": f"row {number}"}]}
+        return json.dumps({"custom_id": f"r{number}", "method": "POST", "url": "/v1/chat/completions", "body": body})
+
+    Path("in.jsonl").write_text("".join(line(number) + "\n" for number in range(1, 21)))
+    assert here("-i", "in.jsonl", "-P", "sim", "-o", "out.jsonl", "--batch", "--batch-detach").code == 7
+    found = [json.loads(each) for each in here("batches", "last", "--json").out.splitlines()]
+    assert sorted((each["model"], each["rows"]) for each in found) == [("m0", 10), ("m1", 10)]

@@ -119,7 +119,8 @@ class Ends:
         """The results of a batch are here. Those of other batches of the same call are taken in behind the ticket's own."""
         main = main_of(ticket)
         if main is None:
-            await self._take_in(ticket)
+            if not await self._take_in(ticket):
+                return
             self._taken_in.add(ticket.id)
         elif self._tickets.get(main) in self._tickets.open and main not in self._taken_in:
             self._tickets.hold(ticket, self._executor.clock() + _NEVER)
@@ -134,11 +135,18 @@ class Ends:
             else:
                 await self._end(own)
 
-    async def _take_in(self, ticket: Ticket) -> None:
+    async def _take_in(self, ticket: Ticket) -> bool:
+        """Give each line to its row. False for a batch without a label whose lines are all of others: then it is another's,
+        and is given back."""
         pages, lines = self._executor.results(ticket), 0
         while page := await asyncio.to_thread(pages.page):
             lines += len(page)
             await self._hand_over(ticket, page)
+        if pages.foreign and not lines and self._executor.shape.inline:
+            self._tickets.tell(f"batch {ticket.remote} is another's: its results name no row of chunk {ticket.chunk}")
+            await asyncio.to_thread(self._executor.clean, ticket, "output", "error")
+            await self._tickets.put(self._executor.given_back(ticket))
+            return False
         if pages.foreign or pages.repeated:
             self._tickets.tell(
                 f"chunk {ticket.chunk}: {pages.foreign:,} lines of others and {pages.repeated:,} repeated lines in the "
@@ -149,6 +157,7 @@ class Ends:
         if batch is not None and batch.status == "completed" and batch.total not in (None, lines):
             said = f"chunk {ticket.chunk}: the provider counts {counted(batch.total or 0)}, its files have {lines:,}"
             self._tickets.tell(said, ticket)
+        return True
 
     async def _take_in_again(self, own: Ticket, other: Ticket) -> None:
         """Replies of another batch of the same call: they answer what the ticket's own batch did not, and are paid again

@@ -111,6 +111,7 @@ class BatchExecutor:
         """The ticket as this process goes on with it: a call that was under way has no known answer."""
         if ticket.remote is not None:
             self._known.add(ticket.remote)
+        self._known.update(json_object(json.loads(ticket.detail)).get("not_ours") or ())
         if ticket.state == State.CREATING:
             note = "the process ended while it was submitted"
             return replace(
@@ -213,7 +214,7 @@ class BatchExecutor:
         failures = self.failures(ticket) + 1
         if hint is not None and failures >= MOST_FAILURES:
             raise StopError(f"{what} failed {failures} times: {printable(said(answer), 300)}", hint)
-        wait = max(retry_after(answer), min(POLL_LONGEST, 2.0**failures))
+        wait = max(retry_after(answer), min(POLL_LONGEST, 2.0 ** min(failures, 10)))
         changed = replace(ticket, note=f"{what}: {said(answer)}", detail=detailed(ticket, failures=failures))
         return Stepped(changed, wait)
 
@@ -269,6 +270,13 @@ class BatchExecutor:
         self._known.add(batch.id)
         adopted = replace(ticket, state=State.SUBMITTED, remote=batch.id, status=batch.status, next=None)
         return replace(adopted, expires=batch.expires, seen=self.clock(), note="found in the list of batches")
+
+    def given_back(self, ticket: Ticket) -> Ticket:
+        """The ticket without the batch that was taken for its own and is another's: its own is searched again."""
+        others = [*(json_object(json.loads(ticket.detail)).get("not_ours") or ()), ticket.remote]
+        detail = detailed(ticket, not_ours=others, object=None, looks=0, since=self.clock())
+        note = f"batch {ticket.remote} is another's"
+        return replace(ticket, state=State.UNSURE, remote=None, status=None, next=None, note=note, detail=detail)
 
     def is_of(self, ticket: Ticket, batch: Batch) -> bool:
         """Whether a batch is a ticket's, as far as it shows that."""
@@ -336,6 +344,7 @@ class BatchExecutor:
                 unnamed = b"rows are counted as done, and no file of replies is named"
                 return self._again(ticket, answer._replace(status=0, body=unnamed), "the results")
             ticket = replace(ticket, detail=detailed(ticket, object=body))
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # the journal may have come from another machine
         sizes: dict[str, int] = {}
         for kind, file, lines in (("output", batch.output, batch.done), ("error", batch.error, 0)):
             to = self.path(ticket, kind)
@@ -416,9 +425,9 @@ class BatchExecutor:
         shape = OpenAIShape(self.vendor) if is_brought(ticket) else self.shape
         return Results([self.path(ticket, "output"), self.path(ticket, "error")], shape, self._run)
 
-    def clean(self, ticket: Ticket) -> None:
-        """Remove the files of a ticket that is settled."""
-        for kind in ("requests", "output", "error"):
+    def clean(self, ticket: Ticket, *kinds: str) -> None:
+        """Remove the files of a ticket that is settled, or those of these kinds."""
+        for kind in kinds or ("requests", "output", "error"):
             self.path(ticket, kind).unlink(missing_ok=True)
 
     @property
