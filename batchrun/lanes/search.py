@@ -33,7 +33,7 @@ async def matching(
         answer = await call(shape.listing(cursor))
         if answer.status != 200:
             return Found(mine, others, answer)
-        batches, cursor = shape.page(body_of(answer))
+        batches, cursor = shape.page(body_of(answer), cursor)
         found = [batch for batch in batches if batch.id not in known and is_of(shape, ticket, batch)]
         others = others or len(found) < len(batches)
         mine += found

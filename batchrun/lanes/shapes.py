@@ -5,6 +5,7 @@ all requests inline and have no label. `providers/batches.toml` says which vendo
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -70,6 +71,8 @@ def check_vendor(own: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} must be {' or '.join(kind.__name__ for kind in kinds[name])}")
         if isinstance(value, int | float) and value < (0 if bool in kinds[name] or name == "factor" else 1):
             raise ValueError(f"{name} must not be {value}")
+    if not re.fullmatch(r"[1-9]\d{0,3}[hd]", str(own.get("window", "24h"))):
+        raise ValueError("window must be hours or days, such as 24h or 7d")
     if own.get("shape", "openai") not in ("openai", "mistral", "anthropic"):
         raise ValueError("shape must be openai, mistral or anthropic")
 
@@ -159,8 +162,8 @@ class OpenAIShape:
         """Where a file's content is."""
         return f"files/{file}/content"
 
-    def page(self, body: Mapping[str, Any]) -> tuple[list[Batch], str | None]:
-        """The batches of a page, and the cursor of the next one, None at the end."""
+    def page(self, body: Mapping[str, Any], cursor: str | None) -> tuple[list[Batch], str | None]:
+        """The batches of the page at a cursor, and the cursor of the next one, None at the end."""
         batches = [self.batch(item) for item in json_objects(body.get("data")) if item.get("id")]
         more = bool(body.get("has_more")) and bool(batches)
         return batches, (str(body.get("last_id") or batches[-1].id) if more else None)
@@ -207,6 +210,11 @@ def _without_response(error: Any, seq: int, number: int) -> Completion:
     return Completion(seq, number, Came.LOST, said=said)
 
 
+def hours(window: str) -> int:
+    """The hours of a window such as `24h` or `7d`."""
+    return int(window[:-1]) * (24 if window.endswith("d") else 1)
+
+
 def status(value: Any) -> str:
     """A status in OpenAI's words; one that is not known counts as under way."""
     said = str(value or "").lower().removeprefix("batch_status_")
@@ -224,7 +232,7 @@ class MistralShape(OpenAIShape):
             "input_files": [file],
             "endpoint": endpoint,
             "model": model,
-            "timeout_hours": 24,
+            "timeout_hours": hours(self.vendor.window),
             "metadata": {TAG: tag},
         }
         return Calling("POST", "batch/jobs", body)
@@ -238,10 +246,9 @@ class MistralShape(OpenAIShape):
     def cancel(self, batch: str) -> Calling:
         return Calling("POST", f"batch/jobs/{batch}/cancel")
 
-    def page(self, body: Mapping[str, Any]) -> tuple[list[Batch], str | None]:
+    def page(self, body: Mapping[str, Any], cursor: str | None) -> tuple[list[Batch], str | None]:
         batches = [self.batch(item) for item in json_objects(body.get("data")) if item.get("id")]
-        seen = int(body.get("page") or 0)
-        return batches, (str(seen + 1) if len(batches) == 100 else None)
+        return batches, (str(int(cursor or 0) + 1) if len(batches) == 100 else None)
 
     def batch(self, body: Mapping[str, Any]) -> Batch:
         metadata = json_object(body.get("metadata"))
