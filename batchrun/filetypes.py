@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from batchrun.providers import table
 
@@ -12,9 +12,6 @@ HEAD = 256 * 1024
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """The markers of JPEG that begin a frame and have its size (ITU T.81, table B.1)."""
-
-_KINDS = ("image", "audio", "file", "transcription")
-_LIMITS = (*(f"{kind}{what}" for kind in _KINDS for what in ("s", "_bytes")), "request_bytes")
 
 
 class Kind(NamedTuple):
@@ -50,20 +47,6 @@ def _magics() -> tuple[_Magic, ...]:
 def known_types() -> Mapping[str, Kind]:
     """The types that are recognised, by media type."""
     return {magic.kind.type: magic.kind for magic in _magics()}
-
-
-def check_takes(takes: Mapping[str, Any]) -> None:
-    """Raises ValueError for entries that `[takes]` of providers/media.toml does not have."""
-    for name, value in takes.items():
-        if name in _KINDS:
-            right = isinstance(value, list) and all(type in known_types() for type in cast("list[object]", value))
-        else:
-            right = name in _LIMITS and type(value) is int and value > 0
-        if not right:
-            raise ValueError(
-                f"{name} = {value!r}: known are {', '.join(_KINDS)} (lists of {', '.join(known_types())}) and "
-                f"{', '.join(_LIMITS)} (whole numbers)"
-            )
 
 
 def type_of(head: bytes) -> Kind | None:

@@ -131,6 +131,11 @@ class Request(NamedTuple):
         """Bytes of the body as it is sent, with its files."""
         return len(self.body) + (sum(file.encoded for file in self.files) if self.files else 0)
 
+    @property
+    def weight(self) -> int:
+        """What its input tokens are estimated by: bytes of text, with four for each token of its files."""
+        return len(self.body) + 4 * self.file_tokens
+
 
 PICODOLLARS = 10**12
 """Picodollars in a US dollar."""

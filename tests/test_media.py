@@ -340,3 +340,37 @@ def test_what_is_no_transcription_is_refused_at_once(prompt: str, params: Any, s
 def test_a_transcription_is_of_one_recording() -> None:
     with pytest.raises(RenderError, match="2 recordings, and a transcription is of one"):
         rendered(SPEECH, Endpoint.TRANSCRIPTIONS, (FILE._replace(type="audio/wav"),) * 2)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "model", "detail", "size", "tokens"),
+    [
+        ("openai", "gpt-4o", None, (1024, 1024), 765),  # the examples of the guide
+        ("openai", "gpt-4o", None, (2048, 4096), 1105),
+        ("openai", "gpt-4o", "low", (4096, 8192), 85),
+        ("openai", "gpt-4o-mini", None, (1024, 1024), 2833 + 4 * 5667),
+        ("openai", "gpt-4.1-mini", None, (1024, 1024), 1659),
+        ("azure", "gpt-5", None, (512, 512), 210),
+        ("anthropic", "claude-haiku-4-5", None, (1000, 1000), 1334),
+        ("anthropic", "claude-haiku-4-5", None, (4000, 4000), 1600),
+    ],
+)
+def test_pictures_are_counted_as_their_vendor_says(
+    dialect: str, model: str, detail: str | None, size: tuple[int, int], tokens: int
+) -> None:
+    formula = media.formula_of({}, dialect, model)
+    assert formula is not None
+    assert formula.of([FILE._replace(width=size[0], height=size[1])], detail) == tokens
+    assert formula.of([FILE], detail) is None  # a picture of unknown size
+
+
+def test_what_is_not_known_is_not_counted_unless_the_profile_says_how() -> None:
+    assert media.formula_of({}, "mistral", "m") is None
+    own = {"tokens": {"how": "tiles", "base": 1, "each": 2, "side": 100, "fit": 1000, "short": 1000}}
+    media.check_takes(own)
+    formula = media.formula_of(own, "mistral", "m")
+    assert formula is not None
+    assert formula.of([FILE._replace(width=150, height=100)] * 2, None) == 10
+    for wrong in ({"how": "tiles"}, {"how": "x"}, 3, {**own["tokens"], "side": 0}):
+        with pytest.raises(ValueError, match="known are tables"):
+            media.check_takes({"tokens": wrong})

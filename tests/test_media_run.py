@@ -302,3 +302,17 @@ def test_the_example_writes_a_caption_for_each_picture_of_a_folder() -> None:
     assert [row["name"] for row in rows] == ["chessboard.png", "circle.png", "sunset.png"]
     assert "PNG picture of 96 x 48 pixels" in rows[2]["caption"]
     assert rows[2]["alt"]
+
+
+async def test_a_budget_holds_for_pictures_that_can_be_counted(server: Server) -> None:
+    budget = {"max_cost": "1", "max_output_tokens": "10"}
+    Path("batchrun.toml").write_text("[profiles.openai]\ninput_price = 1.0\noutput_price = 1.0\n")
+    with pytest.raises(RefusedError, match="images, audio, files and tools cost more"):
+        await ran(server, model="gpt-99", **budget)
+    Path("batchrun.toml").write_text(
+        "[profiles.openai]\ninput_price = 1.0\noutput_price = 1.0\n"
+        "[profiles.openai.media.tokens]\nhow = 'tiles'\nbase = 1000\neach = 1\nside = 512\nfit = 2048\nshort = 768\n"
+    )
+    assert (await ran(server, model="gpt-99", **budget)).totals.done == 3
+    ended = await ran(server, model="gpt-99", fresh=True, max_cost="0.0009", max_output_tokens="10")
+    assert (ended.exit_code, ended.totals.done) == (ExitCode.BUDGET, 0)  # a text alone would take a third of it

@@ -70,7 +70,7 @@ class BatchRows:
         hold = self._at.till.adopt(lease.cost, lease.tokens, named_in(request.body).model, BATCH)
         judged = served(judged, BATCH)
         if judged.usage is not None and not judged.usage.cached:
-            self._batches.tokens.learn(len(request.body), judged.usage.input)
+            self._batches.tokens.learn(request.weight, judged.usage.input)
         job.charge = self._at.till.settle(hold, judged)
         await self._way.conclude(job, request, judged, exchange)
 

@@ -161,7 +161,7 @@ class Batches:
     async def _append(self, lease: Lease, request: Request, line: bytes) -> None:
         hold = await self._reserved(request)
         key = str(request.endpoint), named_in(request.body).model or ""
-        chunk, tokens = self._chunks.get(key), self.tokens.of(len(request.body))
+        chunk, tokens = self._chunks.get(key), self.tokens.of(request.weight)
         if chunk is not None and not self._fits(chunk, len(line), tokens):
             await self._close_chunk(key)
             chunk = None

@@ -113,7 +113,11 @@ class Finishing:
                     used = Usage(totals.input_tokens // totals.replies, totals.output_tokens // totals.replies, 0, 0)
                     bill = price.bill(used, None, time.time())
                     about += 0 if bill is None else bill.total
-                worst = None if price is None or limit is None else price.worst(len(request.body), limit)
+                worst = (
+                    None
+                    if price is None or limit is None
+                    else price.worst(len(request.body) + request.file_tokens, limit)
+                )
                 most = None if worst is None or most is None else most + worst
         said = f"{counted(rows)} go live"
         if not priced:

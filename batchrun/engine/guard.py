@@ -3,7 +3,7 @@
 A renderer is wrapped, so that the same rule holds when the input is checked and when a row is sent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 import orjson
@@ -23,6 +23,7 @@ from batchrun.prompts.request import output_limit
 _OWN_NAMES = ("openai.com", "azure.com")
 """Hosts whose newer models refuse `max_tokens`; everybody else takes it, and some take nothing else."""
 _TEXT = frozenset({"text", "input_text", "output_text", "refusal"})
+_COUNTED = _TEXT | {"image_url", "input_image"}
 _DEAR = ("tools", "functions", "audio", "web_search_options", "plugins")
 
 
@@ -93,7 +94,7 @@ class _Bounded:
     def render(self, row: Row) -> Request:
         """The request of this row. Raises RenderError, and RefusedError for what holds for all rows."""
         request = self._renderer.render(row)
-        if not self._seen:
+        if not self._seen or request.files:
             try:
                 self._check(request)
             except RenderError as error:
@@ -116,7 +117,7 @@ class _Bounded:
         for tier in self._tiers or (named.tier,):
             if price is None or price.worst(1, request.output_limit, price.tiers(tier, NOTHING_SERVED)) is None:
                 raise unknown_price(named._replace(tier=tier), price)
-        if not self._reserve and costs_more(body):
+        if not self._reserve and costs_more(body, counted=request.file_tokens > 0):
             raise RenderError(
                 "images, audio, files and tools cost more than the request's text tells",
                 "add --reserve USD: the most that they may cost for one request",
@@ -137,23 +138,25 @@ def unknown_price(named: Named, price: Price | None) -> RenderError:
     )
 
 
-def costs_more(body: Mapping[str, Any]) -> bool:
-    """Whether a body holds images, audio, files or tools."""
+def costs_more(body: Mapping[str, Any], *, counted: bool = False) -> bool:
+    """Whether a body holds images, audio, files or tools; images whose tokens are `counted` cost what these do."""
     if "file" in body or any(body.get(name) for name in _DEAR) or "audio" in (body.get("modalities") or ()):
         return True
     talk = body.get("messages", body.get("input"))
-    return isinstance(talk, list) and any(_beyond_text(item) for item in cast("list[Any]", talk))
+    return isinstance(talk, list) and any(
+        _beyond_text(item, _COUNTED if counted else _TEXT) for item in cast("list[Any]", talk)
+    )
 
 
-def _beyond_text(item: Any) -> bool:
-    """Whether a message, or an item of a response's input, holds more than text."""
+def _beyond_text(item: Any, plain: Collection[str]) -> bool:
+    """Whether a message, or an item of a response's input, holds more than what is `plain`."""
     if not isinstance(item, dict):
         return False
     found = cast("dict[str, Any]", item)
     content = found.get("content")
     if content is None and "type" in found:
-        return found["type"] not in (*_TEXT, "message")
+        return found["type"] not in (*plain, "message")
     if not isinstance(content, list):
         return False
     parts = [cast("dict[str, Any]", part) for part in cast("list[Any]", content) if isinstance(part, dict)]
-    return any(part.get("type") not in _TEXT for part in parts)
+    return any(part.get("type") not in plain for part in parts)

@@ -193,7 +193,7 @@ class Lane:
         if answer.meaning is Meaning.NO_CAPACITY:
             self.gate.cancel(permit)  # it says nothing of other tiers
             return judged, 0.0
-        return judged, self.gate.settle(permit, feedback(judged, len(request.body)))
+        return judged, self.gate.settle(permit, feedback(judged, request.weight))
 
     def _refused(self, job: Job, permit: Permit, judged: Judged) -> Judged:
         """An answer without a reply as a 429 if it was the refusal of a busy server in another status.

@@ -210,10 +210,10 @@ class _Counted:
             found.reused += 1
             return
         if again:
-            found.twins.add(len(request.body))
+            found.twins.add(request.weight)
             if found.plan.dedupe:
                 return
-        found.lengths.add(len(request.body))
+        found.lengths.add(request.weight)
         self._show(line, request)
         self._price(line, request)
         if found.plan.batch:
@@ -222,7 +222,7 @@ class _Counted:
     def _into_batch(self, request: Request) -> None:
         """Count the batches that are filled as the run fills them; their lines have names beside the body."""
         found, key = self.survey, (str(request.endpoint), self._model)
-        size, tokens = len(request.body) + _NAMES, len(request.body) / BYTES_PER_TOKEN
+        size, tokens = request.size + _NAMES, request.weight / BYTES_PER_TOKEN
         chunk = self._chunks.get(key)
         is_first = chunk is not None and found.batches == 1 and chunk.rows >= found.plan.batch_first
         if chunk is None or is_first or not chunk.has_room(self._vendor, size, tokens):
@@ -247,7 +247,7 @@ class _Counted:
             self._model, self._tier = named_in(request.body)
             found.price = self._tariff.of(self._model)
             found.window = self._tariff.window(self._model)
-        tokens = len(request.body) / BYTES_PER_TOKEN
+        tokens = request.weight / BYTES_PER_TOKEN
         if found.window is not None and tokens + (limit or 0) > found.window:
             found.too_long += 1
             found.lines += [line] if len(found.lines) < NAMED else []
@@ -259,7 +259,7 @@ class _Counted:
         rates = found.price.rates.get(self._tiers[0], found.price.standard) if self._tiers else found.price.standard
         found.floor = None if found.floor is None else found.floor + tokens * rates.input.at(int(tokens))
         tiers = self._tiers or (self._tier or STANDARD,)
-        worst = None if limit is None else found.price.worst(len(request.body), limit, tiers)
+        worst = None if limit is None else found.price.worst(len(request.body) + request.file_tokens, limit, tiers)
         found.ceiling = None if worst is None or found.ceiling is None else found.ceiling + worst
 
 
@@ -281,7 +281,7 @@ def seen_in(run: RunFile, renderer: Renderer) -> list[Seen]:
             if request_digest(request) == row.request:
                 cost = None if row.cost is None else int(row.cost)
                 tokens = int(row.input_tokens), int(row.output_tokens)
-                seen.append(Seen(len(request.body), *tokens, cost, row.seconds or 0.0, max(1, int(row.attempts))))
+                seen.append(Seen(request.weight, *tokens, cost, row.seconds or 0.0, max(1, int(row.attempts))))
     return seen
 
 

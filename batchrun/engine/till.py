@@ -119,7 +119,7 @@ class Prices:
         named = self._named
         if named is None or not self._one_model:
             named = self._named = named_in(request.body)
-        size, price = len(request.body), self.tariff.of(named.model)
+        size, price = len(request.body) + request.file_tokens, self.tariff.of(named.model)
         limit = request.output_limit if request.output_limit is not None else self._expected()
         tier = tier if tier == BATCH else named.tier or tier
         cost = self.worst(price, size, limit, tier, served)

@@ -232,7 +232,7 @@ class Way:
         Where only a slot is missing the attempt is begun while it is waited for, so that the request leaves in the
         very turn in which the slot gets free.
         """
-        gate, demand = lane.gate, partial(lane.gate.estimate, len(request.body), request.output_limit)
+        gate, demand = lane.gate, partial(lane.gate.estimate, request.weight, request.output_limit)
         job.number += 1
         job.hold, job.begun = self._at.till.at_once(request, lane.sending.priced(job), lane.prices), None
         permit = None

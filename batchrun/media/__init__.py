@@ -5,19 +5,23 @@ about paths, and no journal has a file's bytes. `filled` puts the content in, on
 types and of providers' limits is in `providers/media.toml`.
 """
 
-from batchrun.filetypes import check_takes, is_known, known_types
+from batchrun.filetypes import is_known, known_types
 from batchrun.media.notes import encoded_size, from_json, to_json
 from batchrun.media.sending import ChangedError, content, filled, form, why_changed
+from batchrun.media.takes import check_takes
+from batchrun.media.tokens import Formula, formula_of
 from batchrun.media.values import MediaError, is_address, look
 
 __all__ = [
     "ChangedError",
+    "Formula",
     "MediaError",
     "check_takes",
     "content",
     "encoded_size",
     "filled",
     "form",
+    "formula_of",
     "from_json",
     "is_address",
     "is_known",

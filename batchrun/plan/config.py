@@ -230,10 +230,10 @@ def _check_types(own: Mapping[str, Any], where: str) -> None:
         except ValueError as error:
             raise RefusedError(f"requests in {where}: {error}", "docs/configuration.md has an example") from None
     if "media" in own:
-        from batchrun.media import check_takes as check_media  # noqa: PLC0415  only where a profile has them
+        from batchrun import media  # noqa: PLC0415  only where a profile has it
 
         try:
-            check_media(own["media"])
+            media.check_takes(own["media"])
         except ValueError as error:
             raise RefusedError(f"media in {where}: {error}", "docs/media.md has an example") from None
     if not re.fullmatch(r"[A-Za-z_]\w*", own.get("api_key_env", "A"), re.ASCII):

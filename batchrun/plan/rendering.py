@@ -26,7 +26,10 @@ def plain_renderer(plan: Plan, prompt: Prompt | None) -> Renderer:
     whole = _of_prompt(plan, prompt)
     if prompt.files:
         transcribes = plan.endpoint is Endpoint.TRANSCRIPTIONS
-        return FilesRenderer(whole, plan.input, plan.media, transcribes=transcribes)
+        formula = media.formula_of(plan.media, plan.dialect, plan.model)
+        return FilesRenderer(
+            whole, plan.input, plan.media, transcribes=transcribes, formula=formula, detail=plan.detail
+        )
     return _SegmentRenderer(plan, prompt, whole) if is_document(plan.input_format) else whole
 
 
@@ -45,17 +48,26 @@ def _of_prompt(plan: Plan, prompt: Prompt) -> prompts.PromptRenderer:
 class FilesRenderer:
     """Rows whose variables name files into requests; a row that does not say what its files are has them looked for.
 
-    `source` is the input, beside which relative paths are looked for; `takes` are the limits of the provider.
+    `source` is the input, beside which relative paths are looked for; `takes` are the limits of the provider; `formula`
+    tells the tokens of pictures, with `detail`.
     """
 
-    def __init__(
-        self, plain: prompts.PromptRenderer, source: str, takes: Mapping[str, Any], *, transcribes: bool = False
+    def __init__(  # noqa: PLR0913  what decides about files, by name
+        self,
+        plain: prompts.PromptRenderer,
+        source: str,
+        takes: Mapping[str, Any],
+        *,
+        transcribes: bool = False,
+        formula: media.Formula | None = None,
+        detail: str | None = None,
     ) -> None:
         self._takes = takes
         if transcribes:
             own = {name.replace("transcription", "audio"): takes[name] for name in takes if name.startswith("transc")}
             self._takes = {**takes, **own}
         self._plain = plain
+        self._formula, self._detail = formula, detail
         place = Path(source).expanduser()
         beside = place if place.is_dir() else place.parent
         self._folders = tuple(dict.fromkeys([beside, Path()]))
@@ -75,7 +87,8 @@ class FilesRenderer:
             raise prompts.RenderError(
                 f"the request has {request.size / 1e6:,.1f} MB with its files, and the provider takes {most / 1e6:,.1f} MB"
             )
-        return request
+        tokens = None if self._formula is None else self._formula.of(request.files, self._detail)
+        return request if not tokens else request._replace(file_tokens=tokens)
 
 
 class _SegmentRenderer:

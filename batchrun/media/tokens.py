@@ -1,0 +1,70 @@
+"""How many tokens a vendor counts for pictures, by the formulas that vendors publish (`[[tokens]]` of providers/media.toml)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from batchrun.models import File
+from batchrun.providers import table
+
+
+class Formula:
+    """How pictures are counted. `line` has the members of one line of the table."""
+
+    def __init__(self, line: Mapping[str, Any]) -> None:
+        self._line = line
+        self._count = _WAYS[line["how"]]
+
+    def of(self, files: Sequence[File], detail: str | None) -> int | None:
+        """The tokens of all files; None where one of them is no picture of known size."""
+        if not all(file.width and file.height for file in files):
+            return None
+        return sum(self._count(self._line, file.width, file.height, detail) for file in files)
+
+
+def formula_of(takes: Mapping[str, Any], dialect: str, model: str | None) -> Formula | None:
+    """The formula for a model: that of the profile (`takes`), else the first line that fits, None where none does."""
+    if "tokens" in takes:
+        return Formula(takes["tokens"])
+    for line in table("media")["tokens"]:
+        if dialect in line["dialects"] and any(fnmatchcase(model or "", pattern) for pattern in line["models"]):
+            return Formula(line)
+    return None
+
+
+def check_formula(line: Any) -> None:
+    """Raises ValueError for a formula that cannot be counted by."""
+    try:
+        tokens = Formula(line).of([File("", "", width=3000, height=2000)], "high")
+        right = tokens is not None and tokens > 0
+    except (TypeError, KeyError, ZeroDivisionError, ValueError):
+        right = False
+    if not right:
+        raise ValueError(f"tokens = {line!r}: known are tables with how = {', '.join(_WAYS)} and their figures")
+
+
+def _tiles(line: Mapping[str, Any], width: int, height: int, detail: str | None) -> int:
+    """`base`, and `each` for every tile of `side` pixels; before that the picture is made to fit into a square of `fit`, and
+    its shorter side into `short`. With detail low the base alone."""
+    if detail == "low":
+        return line["base"]
+    scale = min(1.0, line["fit"] / max(width, height))
+    scale = min(scale, line["short"] / min(width, height))
+    across, down = (math.ceil(math.floor(size * scale) / line["side"]) for size in (width, height))
+    return line["base"] + line["each"] * max(1, across) * max(1, down)
+
+
+def _patches(line: Mapping[str, Any], width: int, height: int, detail: str | None) -> int:
+    """Patches of `side` pixels, `most` of them, times `factor`."""
+    across, down = math.ceil(width / line["side"]), math.ceil(height / line["side"])
+    return math.ceil(min(across * down, line["most"]) * line["factor"])
+
+
+def _area(line: Mapping[str, Any], width: int, height: int, detail: str | None) -> int:
+    """A token for so many `pixels`, after the longer side is made to fit into `long`; `most` of them."""
+    scale = min(1.0, line["long"] / max(width, height))
+    return min(line["most"], math.ceil(width * scale * height * scale / line["pixels"]))
+
+
+_WAYS = {"tiles": _tiles, "patches": _patches, "area": _area}
