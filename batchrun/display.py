@@ -5,7 +5,9 @@ backspace), turn the reading direction or hide characters. `printable` shows the
 for display only: what goes into a file stays exact. `counted` is how many of something, in words.
 """
 
+import os
 import re
+from typing import TextIO
 from unicodedata import category
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -74,3 +76,8 @@ def _bounded_stretch(stretch: str) -> str:
         if run <= _MARKS_IN_A_ROW:
             kept.append(char)
     return "".join(kept)
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether colours are wanted there: a terminal, and neither NO_COLOR nor TERM=dumb."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

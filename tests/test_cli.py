@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from waiting import PATIENCE
 
 from batchrun.cli import main, program
 from batchrun.cli.options import RESUME, RUN
+from batchrun.display import coloured
 from batchrun.engine import run as run_module
 from batchrun.engine import till
 from batchrun.errors import ExitCode
@@ -306,8 +308,38 @@ def test_the_shell_completes_commands_profiles_prompts_and_columns() -> None:
     assert complete("batchrun run --input rows.csv --column body=t") == ["body=text", "body=title"]
 
 
+@pytest.mark.parametrize(
+    ("line", "word", "found"),
+    [
+        ("batchrun re", "re", ["plain,resume", "plain,report"]),
+        ("batchrun run --profile o", "o", ["plain,ollama", "plain,openai", "plain,openrouter"]),
+        ("batchrun run --profile ", "", None),
+        ("batchrun run --output x", "x", ["file,x"]),
+    ],
+)
+def test_powershell_completes_as_the_other_shells_do(line: str, word: str, found: list[str] | None) -> None:
+    ran = batchrun(_BATCHRUN_COMPLETE="powershell_complete", COMP_WORDS=line, COMP_CWORD=word)
+    assert ran.stderr == ""
+    lines = ran.stdout.splitlines()
+    assert lines == found if found is not None else "plain,sim" in lines
+
+
+def test_errors_are_coloured_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert coloured(Screen())
+    assert not coloured(io.StringIO())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not coloured(Screen())
+    assert "\x1b" not in batchrun("run", "--input", "none.jsonl").stderr
+
+
 def test_a_completion_script_is_printed_for_each_shell(capsys: pytest.CaptureFixture[str]) -> None:
-    for shell in ("zsh", "fish"):
+    for shell in ("zsh", "fish", "powershell"):
         assert main(["completion", shell]) == 0
         assert "_BATCHRUN_COMPLETE" in capsys.readouterr().out
 

@@ -52,7 +52,12 @@ def test_a_plan_measures_every_row_and_makes_nothing(folder: Path) -> None:
     assert not (folder / ".batchrun").exists()
     said = batchrun(folder, "plan", *SAME).stdout
     assert "requests  120 to send" in said
-    assert "the longest request (line " in said
+    assert "request (line" not in said
+    shown = batchrun(folder, "plan", *SAME, "--show", "5").stdout
+    assert [line.split()[1] for line in shown.splitlines() if " request (line " in line] == [
+        *("first", "next", "next", "longest", "last"),
+    ]
+    assert "the longest request (line " in shown
 
 
 def test_equal_requests_are_counted_and_what_they_cost(folder: Path) -> None:

@@ -78,4 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _complete(instruction: str) -> int:
     from click.shell_completion import shell_complete  # noqa: PLC0415  loaded only to complete
 
+    from batchrun.cli import powershell  # noqa: PLC0415  likewise
+
+    powershell.register()
     return shell_complete(program, {}, "batchrun", _COMPLETE, instruction)

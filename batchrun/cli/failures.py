@@ -54,13 +54,14 @@ class Border:
 
     def say(self, message: str, hint: str | None = None, label: str = "error") -> None:
         """An error and its hint on stderr, safe to show."""
-        from batchrun.display import printable  # noqa: PLC0415  only on the way to an error
+        from batchrun.display import coloured, printable  # noqa: PLC0415  only on the way to an error
 
         text = f"batchrun: {label}: {message}" + (f"\nhint: {hint}" if hint else "")
         lines = text.replace("\n", "\n  ").split("\n")
         try:
-            for line in lines:
-                click.echo(printable(self.masked(line)), err=True)
+            for place, line in enumerate(lines):
+                said = printable(self.masked(line))
+                click.echo(click.style(said, fg="red") if place == 0 and coloured(sys.stderr) else said, err=True)
         except OSError:
             return
 

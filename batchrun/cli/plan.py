@@ -13,6 +13,7 @@ from batchrun.errors import RefusedError
 _EXAMPLES = (
     "batchrun plan --input reviews.csv --prompt summarize                 what it would send; no call is made",
     "batchrun plan --input reviews.csv --prompt summarize --pilot 50      what 50 rows tell; their replies are kept",
+    "batchrun plan --input reviews.csv --prompt summarize --show 3       the first, the longest and the last request",
     "batchrun plan --input reviews.csv --prompt summarize --json | jq .cost",
 )
 _NOT_PLANNED = {"dry_run", "update", "json"}
@@ -24,13 +25,14 @@ _NOT_PLANNED = {"dry_run", "update", "json"}
     short_help="Say what a run would send, cost and take.",
     params=[
         value("This command", "--pilot pilot", "N", "Run N rows from all over the input, and predict from them."),
+        value("This command", "--show show", "N", "Print N requests: the first ones, the longest, the last."),
         flag("This command", "--json json", "One JSON object on standard output."),
         *(option for option in RUN if option.name not in _NOT_PLANNED),
     ],
     examples=_EXAMPLES,
 )
 @click.pass_context
-def plan(ctx: click.Context, pilot: str | None, **_: Any) -> int:
+def plan(ctx: click.Context, pilot: str | None, show: str | None, **_: Any) -> int:
     """Say what a run would send, cost and take.
 
     The options are those of run. Every row is read and rendered, and no call is made. With --pilot N, N rows are sent
@@ -40,20 +42,20 @@ def plan(ctx: click.Context, pilot: str | None, **_: Any) -> int:
     from batchrun.plan.sources import gather  # noqa: PLC0415  pydantic: not for --help
     from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
 
-    gathered = gather({name: given for name, given in typed(ctx).items() if name != "pilot"})
+    gathered = gather({name: given for name, given in typed(ctx).items() if name not in ("pilot", "show")})
     prepare(ctx, gathered)
     check_input(gathered.settings)
-    rows = None if pilot is None else _whole(pilot)
+    rows = None if pilot is None else _whole("--pilot", pilot)
     access = None
     if rows is not None:
         if gathered.settings.output == "-":
             raise RefusedError("a pilot's replies are kept in a run that is resumed later", "name an --output file")
         access = check_provider(gathered)
         ctx.ensure_object(Border).mask = access.mask.text
-    return headless.plan(gathered, access, pilot=rows)
+    return headless.plan(gathered, access, pilot=rows, show=0 if show is None else _whole("--show", show))
 
 
-def _whole(text: str) -> int:
+def _whole(name: str, text: str) -> int:
     if not text.isascii() or not text.isdecimal() or int(text) < 1 or len(text) > 9:
-        raise RefusedError(f"--pilot must be a whole number of at least 1, not {text!r}")
+        raise RefusedError(f"{name} must be a whole number of at least 1, not {text!r}")
     return int(text)

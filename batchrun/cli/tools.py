@@ -116,11 +116,12 @@ def _in_words(name: str, base_url: str | None, key: str | None, model: str | Non
     "completion",
     cls=Shown,
     short_help="Print the completion script of a shell.",
-    params=[click.Argument(["shell"], type=click.Choice(["bash", "zsh", "fish"]))],
+    params=[click.Argument(["shell"], type=click.Choice(["bash", "zsh", "fish", "powershell"]))],
     examples=(
         "batchrun completion bash > ~/.local/share/bash-completion/completions/batchrun",
         "batchrun completion zsh > ~/.zfunc/_batchrun",
         "batchrun completion fish > ~/.config/fish/completions/batchrun.fish",
+        "batchrun completion powershell | Out-String | Invoke-Expression",
     ),
 )
 @click.pass_context
@@ -128,6 +129,9 @@ def completion(ctx: click.Context, shell: str) -> int:
     """Print the script that completes commands, options, runs, prompts, profiles and columns in a shell."""
     from click.shell_completion import get_completion_class  # noqa: PLC0415  only for this command
 
+    from batchrun.cli import powershell  # noqa: PLC0415  likewise
+
+    powershell.register()
     script = get_completion_class(shell)
     if script is not None:
         click.echo(script(ctx.find_root().command, {}, "batchrun", "_BATCHRUN_COMPLETE").source())

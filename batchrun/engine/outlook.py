@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from batchrun.engine.forecast import Pace
 from batchrun.engine.start import Prepared, renderer_of
 from batchrun.engine.survey import (
+    EXAMPLES,
     Forecast,
     Survey,
     forecast,
@@ -36,12 +37,12 @@ class Outlook(NamedTuple):
     pace: Pace
 
 
-def outlook(gathered: Gathered, emit: Emit) -> Outlook:
+def outlook(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> Outlook:
     """The outlook from the input, and from what the run that belongs to the output has answered, if there is one.
 
-    Raises RefusedError as the run would.
+    So many requests are kept as examples. Raises RefusedError as the run would.
     """
-    found = survey(gathered, emit)
+    found = survey(gathered, emit, keep)
     if found.run is None:
         pace = pace_of(found.plan, [], None, None)
         return Outlook(found, forecast(found, [], pace, 0), pace)

@@ -51,6 +51,8 @@ _NAMES = 110
 """Bytes of a line beside its body: custom_id, method and url."""
 NAMED = 5
 """Lines that are too long which are named."""
+EXAMPLES = 3
+"""Requests that a survey keeps at least: the first, the longest, the last."""
 
 
 class Example(NamedTuple):
@@ -93,12 +95,15 @@ class Survey:
     reused: int = 0
 
 
-def survey(gathered: Gathered, emit: Emit) -> Survey:
-    """Open, check and render the whole input as a run would. Raises as `prepare`; makes no journal and no call."""
+def survey(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> Survey:
+    """Open, check and render the whole input as a run would, and keep so many requests as examples.
+
+    Raises as `prepare`; makes no journal and no call.
+    """
     source, plan, inner = opened(gathered, emit)
     problems = Problems(source.where)
     renderer = _Last(inner)
-    counted = _Counted(plan, _run_of(plan, gathered), reuse=lender(gathered.settings, plan))
+    counted = _Counted(plan, _run_of(plan, gathered), reuse=lender(gathered.settings, plan), keep=keep)
     total = sum(1 for _ in source) if plan.sample is not None else 0
     blanks = blanks_of(plan, prompt_of(plan))
     reduction = Reduction.of(plan)
@@ -171,8 +176,17 @@ class _Last:
 class _Counted:
     """Counts requests into a survey."""
 
-    def __init__(self, plan: Plan, run: RunFile | None, *, pending: bool = False, reuse: RunFile | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        run: RunFile | None,
+        *,
+        pending: bool = False,
+        reuse: RunFile | None = None,
+        keep: int = EXAMPLES,
+    ) -> None:
         """`pending`: only rows without an outcome will come, so that none of them is settled."""
+        self._keep = max(EXAMPLES, keep)
         self.survey = Survey(plan, run=run, reuse=reuse)
         self._tariff = tariff_of(plan)
         self._one_model = plan.kind is Kind.ROWS
@@ -231,15 +245,15 @@ class _Counted:
         chunk.add(size, tokens)
 
     def _show(self, line: int, request: Request) -> None:
-        """The first, the longest and the last request are examples."""
+        """The first requests are examples, and at the end the longest of the others and the last one."""
         examples = self.survey.examples
         example = Example(line, request)
-        if len(examples) < 3:
+        if len(examples) < self._keep:
             examples.append(example)
             return
-        if len(examples[2].request.body) > len(examples[1].request.body):
-            examples[1] = examples[2]
-        examples[2] = example
+        if len(examples[-1].request.body) > len(examples[-2].request.body):
+            examples[-2] = examples[-1]
+        examples[-1] = example
 
     def _price(self, line: int, request: Request) -> None:
         found, limit = self.survey, request.output_limit

@@ -13,7 +13,7 @@ from typing import Any, Self, TextIO
 
 import click
 
-from batchrun.display import counted, printable
+from batchrun.display import coloured, counted, printable
 from batchrun.engine.batches import Wish
 from batchrun.engine.ending import HASTY, Ending
 from batchrun.engine.execute import execute, pilot
@@ -65,15 +65,18 @@ def run(gathered: Gathered, access: Access) -> ExitCode:
         return headless.finish(prepared, access)
 
 
-def plan(gathered: Gathered, access: Access | None, *, pilot: int | None) -> ExitCode:
-    """What a run would send, cost and take; with a pilot, from what so many of its rows did. Raises BatchrunError."""
+def plan(gathered: Gathered, access: Access | None, *, pilot: int | None, show: int = 0) -> ExitCode:
+    """What a run would send, cost and take; with a pilot, from what so many of its rows did.
+
+    So many requests are shown. Raises BatchrunError.
+    """
     settings = gathered.settings
     quiet = {"as_json": False, "metrics_file": None, "otel": False, "notify": None, "notify_url": None}
     with Headless(settings.model_copy(update=quiet)) as headless:
         if pilot is None or access is None:
-            return headless.plan(gathered, as_json=settings.as_json)
+            return headless.plan(gathered, as_json=settings.as_json, show=show)
         with closing(prepare(gathered, headless.emit)) as prepared:
-            return headless.pilot(prepared, pilot, access, as_json=settings.as_json)
+            return headless.pilot(prepared, pilot, access, as_json=settings.as_json, show=show)
 
 
 def go_on(  # noqa: PLR0913  what is to be sent again, each by name
@@ -176,18 +179,18 @@ class Headless:
         last_word(ended, prepared.run, sys.stderr, quiet=self._settings.quiet, why=why, tiers=tiers)
         return ended.exit_code
 
-    def plan(self, gathered: Gathered, *, as_json: bool) -> ExitCode:
+    def plan(self, gathered: Gathered, *, as_json: bool, show: int) -> ExitCode:
         """Show what a run would send; no call is made."""
         try:
-            found = outlook(gathered, self.emit)
+            found = outlook(gathered, self.emit, show)
         except KeyboardInterrupt:
             self.say("interrupted while the input was checked; nothing was sent")
             return ExitCode.INTERRUPTED
         self._face.close()
-        outlooks.show(found, as_json=as_json)
+        outlooks.show(found, as_json=as_json, requests=show)
         return ExitCode.OK
 
-    def pilot(self, prepared: Prepared, rows: int, access: Access, *, as_json: bool) -> ExitCode:
+    def pilot(self, prepared: Prepared, rows: int, access: Access, *, as_json: bool, show: int) -> ExitCode:
         """Run so many rows and show what the rest will cost."""
 
         def at_hand(run: Run) -> None:
@@ -212,7 +215,9 @@ class Headless:
             for line in said:
                 print(f"batchrun: {printable(line, 2000)}", file=sys.stderr)
         outlooks.show(
-            outlook_after(prepared, *(self._run.stated if self._run is not None else (None, None))), as_json=as_json
+            outlook_after(prepared, *(self._run.stated if self._run is not None else (None, None))),
+            as_json=as_json,
+            requests=show,
         )
         return ending.exit_code
 
@@ -335,7 +340,7 @@ def last_word(  # noqa: PLR0913  how it ended, and what is said of it
     if stopped:
         how = "waiting" if ended.exit_code is ExitCode.WAITING else "stopped"
         said = f"{how}: {printable(ended.message or '', 2000)}"
-    first = click.style(said, fg=colour, bold=True) if _coloured(stream) else said
+    first = click.style(said, fg=colour, bold=True) if coloured(stream) else said
     lines = [first] if stopped or not quiet else []
     if stopped and ended.hint:
         lines.append(f"next: {printable(ended.hint, 1000)}")
@@ -360,11 +365,6 @@ def last_word(  # noqa: PLR0913  how it ended, and what is said of it
     with contextlib.suppress(OSError):
         for line in lines:
             print(f"batchrun: {line}", file=stream, flush=True)
-
-
-def _coloured(stream: TextIO) -> bool:
-    """Whether colours are wanted there: a terminal, and neither NO_COLOR nor TERM=dumb."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _going_on(ended: RunEnded, run: RunFile) -> str | None:

@@ -9,7 +9,7 @@ from batchrun.engine.forecast import Range
 from batchrun.engine.outlook import Foretold, Outlook
 from batchrun.engine.reuse import taken_over
 from batchrun.engine.savings import Saving, saving_of
-from batchrun.engine.survey import Survey
+from batchrun.engine.survey import EXAMPLES, Survey
 from batchrun.lanes.shapes import Vendor, vendor
 from batchrun.plan import Plan
 from batchrun.pricing import STANDARD, usd
@@ -21,12 +21,12 @@ _BEGINNING, _END = 240, 80
 """Characters of a long text in it."""
 
 
-def show(found: Outlook, *, as_json: bool) -> None:
-    """The outlook on standard output."""
+def show(found: Outlook, *, as_json: bool, requests: int = 0) -> None:
+    """The outlook on standard output, for people with so many requests behind it."""
     if as_json:
         print(json.dumps(values(found)))
         return
-    for line in lines(found):
+    for line in (*lines(found), *_examples(found.survey, requests)):
         print(line)
 
 
@@ -132,7 +132,6 @@ def lines(found: Outlook) -> Iterable[str]:
     if survey.too_long:
         named = ", ".join(map(str, survey.lines))
         yield f"too long  {survey.too_long:,} requests for the window of {survey.window:,} tokens (line {named} …)"
-    yield from _examples(survey)
 
 
 def _twins(found: Outlook) -> str:
@@ -244,8 +243,11 @@ def _time(found: Outlook) -> str:
     return f"about {expected} ({low} to {high}), bound by {bound}"
 
 
-def _examples(survey: Survey) -> Iterable[str]:
-    for name, (line, request) in zip(("first", "longest", "last"), survey.examples, strict=False):
+def _examples(survey: Survey, requests: int) -> Iterable[str]:
+    found = survey.examples
+    names = {0: "first", len(found) - 2: "longest", len(found) - 1: "last"} if len(found) >= EXAMPLES else {}
+    for place, (line, request) in enumerate(found[:requests]):
+        name = names.get(place, "next")
         body = json.dumps(_shortened(json.loads(request.body)), ensure_ascii=False, indent=2)
         text = "\n".join(printable(part, _SHOWN) for part in body[:_SHOWN].split("\n"))
         more = f"\n… {len(body) - _SHOWN:,} more characters" if len(body) > _SHOWN else ""

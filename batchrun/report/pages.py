@@ -10,8 +10,10 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
+import click
+
 from batchrun import registry
-from batchrun.display import counted, printable
+from batchrun.display import coloured, counted, printable
 from batchrun.journal import Reader
 from batchrun.models import State
 from batchrun.plan import plan_from_json
@@ -80,6 +82,9 @@ def _run_line(found: Summary) -> str:
     target = "stdout" if found.run.output is None else printable(found.run.reference, 60)
     state, plan = words.state_of(found), _planned(found)
     what = ", ".join(printable(str(part), 30) for part in (plan.get("prompt_name"), plan.get("model")) if part)
+    if coloured(sys.stdout):
+        shade = {"finished": "green", "running": "cyan", "damaged": "red", "killed": "red"}.get(state, "yellow")
+        state = click.style(f"{state:<10}", fg=shade)
     return f"{found.run.id}  {state:<10}  {totals.done:,}/{totals.rows:,} done{failed}  {what}  {target}{mark}"
 
 

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -323,11 +322,7 @@ def foreseen(flags: Mapping[str, Any], wanted: Callable[[], bool]) -> Foreseen |
         found = outlook(gathered, emit)
     except _GivenUpError:
         return None
-    return Foreseen(outlooks.brief(found), tuple(takewhile(_before_examples, outlooks.lines(found))))
-
-
-def _before_examples(line: str) -> bool:
-    return not line.startswith("\n")
+    return Foreseen(outlooks.brief(found), tuple(outlooks.lines(found)))
 
 
 def exported_rows(journal: Path, wanted: Wanted) -> str:
