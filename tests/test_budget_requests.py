@@ -39,6 +39,13 @@ def test_a_request_that_has_a_limit_keeps_it(limit: str) -> None:
     assert sent(body) == (body, 14)
 
 
+def test_each_of_several_prompts_has_its_own_output() -> None:
+    body = {"model": "m", "prompt": ["one", "two", "three"], "n": 2}
+    assert sent(body, "/v1/completions") == (body | {"max_tokens": 100}, 600)
+    assert sent(body | {"max_tokens": 7}, "/v1/completions")[1] == 42
+    assert sent({"model": "m", "prompt": [1, 2, 3]}, "/v1/completions")[1] == 100
+
+
 def test_embeddings_have_no_output_to_limit() -> None:
     body = {"model": "m", "input": "hello"}
     assert sent(body, "/v1/embeddings", max_cost=1.0) == (body, 0)

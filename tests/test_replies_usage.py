@@ -4,12 +4,14 @@ from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
+import orjson
 import pytest
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import Usage as Listed
 
 from batchrun import providers
-from batchrun.models import PICODOLLARS, Usage
+from batchrun.engine.judge import judge_body
+from batchrun.models import PICODOLLARS, Endpoint, Request, Usage
 from batchrun.pricing import Tariff, usd
 from batchrun.replies.usage import tier_named, usage_of
 
@@ -238,6 +240,14 @@ def test_a_usage_that_counts_one_of_several_choices_is_multiplied(tokens: int, c
     choices = [{"message": {"content": "word " * 20}} for _ in range(3)]
     found = usage_of({"usage": {"prompt_tokens": 5, "completion_tokens": tokens}, "choices": choices})
     assert found == Usage(5, counted, 0, 0)
+
+
+def test_several_prompts_of_which_one_is_counted_are_all_counted() -> None:
+    choices = [{"index": number, "text": "word " * 20} for number in range(3)]
+    body = orjson.dumps({"choices": choices, "usage": {"prompt_tokens": 5, "completion_tokens": 25}})
+    request = Request(Endpoint.COMPLETIONS, b'{"prompt":["one","two","three"]}', None)
+    assert judge_body(request, body, None).usage == Usage(15, 75, 0, 0)
+    assert judge_body(request._replace(body=b'{"prompt":"one","n":3}'), body, None).usage == Usage(5, 75, 0, 0)
 
 
 DIALECTS: dict[str, tuple[str, str]] = {

@@ -74,7 +74,7 @@ class _Limited:
             return request
         body = request.body.rstrip()[:-1] + f',"{self._names[request.endpoint]}":{self._limit}}}'.encode()
         limit: int | None = self._limit
-        if b'"n"' in body or b'"best_of"' in body:
+        if b'"n"' in body or request.endpoint is Endpoint.COMPLETIONS:
             limit = output_limit(request.endpoint, orjson.loads(body))
         return request._replace(body=body, output_limit=limit)
 

@@ -4,10 +4,13 @@ import json
 from collections.abc import Callable
 from typing import NamedTuple
 
+from jiter import from_json
+
 from batchrun import limits, replies, retry
 from batchrun.journal import End
 from batchrun.limits import Feedback, Hints, Throttle
-from batchrun.models import Bill, Defect, Exchange, Fault, Flag, Outcome, Reply, Request, State, Usage
+from batchrun.models import Bill, Defect, Endpoint, Exchange, Fault, Flag, Outcome, Reply, Request, State, Usage
+from batchrun.prompts.request import prompts_in
 from batchrun.replies import Complaint, ReplyChecker
 from batchrun.retry import Answer, Meaning, Meanings, Refusal, Tries
 
@@ -65,7 +68,8 @@ def judge_body(
     request: Request, body: bytes | str, checker: ReplyChecker | None, hints: Hints = limits.NO_HINTS, left: float = 0.0
 ) -> Judged:
     """The same for the body of a 200: one that just came, or one that the journal kept."""
-    reply = replies.read(request.endpoint, body, request.output_limit)
+    inputs = prompts_in(from_json(request.body)) if request.endpoint is Endpoint.COMPLETIONS and request.body else 1
+    reply = replies.read(request.endpoint, body, request.output_limit, inputs)
     if isinstance(reply, Defect):
         reason, _, detail = reply.reason.partition(": ")  # a detail may be another one each time
         html = reason == replies.HTML

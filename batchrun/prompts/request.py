@@ -97,8 +97,15 @@ def output_limit(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
         return None
     choices = _positive(body.get("n", 1)) or 1
     if endpoint is _COMPLETIONS:
-        choices = max(choices, _positive(body.get("best_of")) or 1)
+        choices = max(choices, _positive(body.get("best_of")) or 1) * prompts_in(body)
     return limit * choices
+
+
+def prompts_in(body: Mapping[str, Any]) -> int:
+    """How many prompts a completion has: several are a list of texts, or of lists of tokens."""
+    prompt = body.get("prompt")
+    found = cast("list[Any]", prompt) if isinstance(prompt, list) else []
+    return max(1, sum(isinstance(one, str | list) for one in found))
 
 
 def ask_again(request: Request, reply_text: str, complaint: str, *, check: str | None = None) -> Request:

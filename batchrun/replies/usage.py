@@ -46,8 +46,8 @@ class _Cost(NamedTuple):
     also_when: str
 
 
-def usage_of(body: dict[str, Any]) -> Usage | None:
-    """The usage that a body states, None where it states none that can be believed."""
+def usage_of(body: dict[str, Any], inputs: int = 1) -> Usage | None:
+    """The usage that a body states, None where it states none that can be believed. The request had so many `inputs`."""
     usage = body.get("usage")
     if not is_object(usage):
         return None
@@ -75,7 +75,7 @@ def usage_of(body: dict[str, Any]) -> Usage | None:
     else:
         stated = Usage(given, made, parts.pop("cached", 0), parts.pop("reasoning", 0), tier=tier, **parts, charged=cost)
     choices = body.get("choices")
-    return stated if not isinstance(choices, list) or len(choices) < 2 else _of_all(stated, choices)  # pyright: ignore[reportUnknownArgumentType]  # JSON
+    return stated if not isinstance(choices, list) or len(choices) < 2 else _of_all(stated, choices, inputs)  # pyright: ignore[reportUnknownArgumentType]  # JSON
 
 
 _OF_INPUT = frozenset({"cached", "written", "written_long", "input_audio", "input_image"})
@@ -133,15 +133,16 @@ def _number(usage: dict[str, Any], path: Path) -> Decimal | None:
     return Decimal(str(value))
 
 
-def _of_all(usage: Usage, choices: list[Any]) -> Usage:
-    """The usage of all choices where it only counts one, which no tokenizer could have made all of them of.
+def _of_all(usage: Usage, choices: list[Any], inputs: int) -> Usage:
+    """The usage of all inputs and choices where it only counts one, which no tokenizer could have made all of them of.
 
     Seen of llama.cpp's server with `n` = 3 and with several prompts (xllamacpp 2026.10).
     """
     written = sum(len(text) for choice in choices if isinstance(text := _text(choice), str))
     if written <= _MOST_CHARACTERS * usage.output:
         return usage
-    return usage._replace(output=usage.output * len(choices), reasoning=usage.reasoning * len(choices))
+    output, reasoning = usage.output * len(choices), usage.reasoning * len(choices)
+    return usage._replace(input=usage.input * inputs, output=output, reasoning=reasoning)
 
 
 def _text(choice: Any) -> Any:
