@@ -53,7 +53,8 @@ class IntakeProgress:
 @dataclass(frozen=True, slots=True)
 class RunStarted:
     """The run begins to send. `totals` is the journal's account at this moment; `price` says what tokens cost, None
-    where that is not known; `to_send` is how many rows are sent where this command stops short of all that are left.
+    where that is not known; `to_send` is how many rows are sent where this command stops short of all that are left;
+    `lanes` are the names of several places that share the rows.
     """
 
     run: str
@@ -64,6 +65,7 @@ class RunStarted:
     at: float
     price: str | None = None
     to_send: int | None = None
+    lanes: tuple[str, ...] = ()
 
     @property
     def goal(self) -> int:

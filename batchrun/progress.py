@@ -5,7 +5,7 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 from batchrun.events import (
@@ -15,6 +15,8 @@ from batchrun.events import (
     Draining,
     Event,
     Going,
+    LaneChanged,
+    LaneState,
     LimitsChanged,
     PostChanged,
     RowFinished,
@@ -42,6 +44,40 @@ SETTLED = 3.0
 _KINDS = ("cost_input", "cost_cached", "cost_cache_write", "cost_output", "cost_other")
 
 
+@dataclass(slots=True)
+class LanePicture:
+    """A lane of a run with several, in this session: how it stands and why, attempts by how they ended, tokens, picodollars
+    (0 where no price is known), and the seconds of a reply on average."""
+
+    name: str
+    state: LaneState = LaneState.OPEN
+    reason: str = ""
+    until: float | None = None
+    attempts: int = 0
+    replies: int = 0
+    throttled: int = 0
+    errors: int = 0
+    maybe_paid: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: int = 0
+    seconds: float = 0.0
+
+    def add(self, event: AttemptEnded) -> None:
+        """One attempt has ended there."""
+        self.attempts += 1
+        self.throttled += event.throttled
+        self.errors += event.cause is not None and not event.throttled
+        self.maybe_paid += event.maybe_paid
+        self.cost += event.cost or 0
+        if event.paid:
+            self.replies += 1
+            self.seconds += (event.seconds - self.seconds) / self.replies
+        if event.usage is not None:
+            self.input_tokens += event.usage.input
+            self.output_tokens += event.usage.output
+
+
 class Mark(NamedTuple):
     """How far the run was at a moment: finished rows, and tokens in and out."""
 
@@ -59,7 +95,8 @@ class Progress:
     `retries` were sent again after a failure, `throttled` met a 429. `eta` is in seconds, None while nothing supports
     one. `post` rows are in post-processing now, in `post_workers` processes.
 
-    `tiers` are this session's replies by the service tier that they name, where that is not the standard one.
+    `tiers` are this session's replies by the service tier that they name, where that is not the standard one, `lanes` the
+    places of a run that has several.
 
     Money is of the whole run, in picodollars: `cost` is what is charged so far, by kind `cost_input` to `cost_other`
     (`models.Totals`), `cost_again` of it for replies that
@@ -119,6 +156,7 @@ class Progress:
     token_rate: float = 0.0
     eta: float | None = None
     tiers: Mapping[str, int] = field(default_factory=dict[str, int])
+    lanes: tuple[LanePicture, ...] = ()
     causes: Mapping[str, int]
     waiting: Waiting | None = None
     limits: LimitsChanged | None = None
@@ -156,6 +194,7 @@ class Fold:
         self._flags: Counter[Flag] = Counter()
         self._causes: Counter[str] = Counter()
         self._tiers: Counter[str] = Counter()
+        self._lanes: dict[str, LanePicture] = {}
         self._n: Counter[str] = Counter()
         self._open: set[int] = set()
         self._in_batches = 0
@@ -201,6 +240,7 @@ class Fold:
             token_rate=tokens,
             eta=self._eta(rows),
             tiers=dict(self._tiers.most_common()),
+            lanes=tuple(replace(lane) for lane in self._lanes.values()),
             causes=dict(self._causes.most_common()),
             waiting=self._waiting,
             limits=self._limits,
@@ -279,6 +319,7 @@ class Fold:
         self._in_batches = event.totals.in_batches
         self._marks.clear()
         self._marks.append(Mark(event.at, 0, 0))
+        self._lanes = {name: self._lanes.get(name) or LanePicture(name) for name in event.lanes}
 
     def _on_attempt(self, event: AttemptStarted) -> None:
         self._n["attempts"] += 1
@@ -305,6 +346,8 @@ class Fold:
                 n["reasoning"] += usage.reasoning
             if usage.tier is not None and usage.tier != "default":
                 self._tiers[usage.tier] += 1
+        if event.lane in self._lanes:
+            self._lanes[event.lane].add(event)
         if (cost := event.cost) is None:
             n["unpriced"] += event.paid or event.maybe_paid or event.status == 200
             return
@@ -338,6 +381,10 @@ class Fold:
         self._n["cost"] += event.cost or 0
         self._n["cost_other"] += event.cost or 0
         self._n["cost maybe"] += event.cost or 0
+
+    def _on_lane(self, event: LaneChanged) -> None:
+        lane = self._lanes.setdefault(event.lane, LanePicture(event.lane))
+        lane.state, lane.reason, lane.until = event.state, event.reason, event.until
 
     def _on_batch(self, event: BatchChanged) -> None:
         self._in_batches = event.in_batches
@@ -388,6 +435,7 @@ class Fold:
         AttemptEnded: _on_attempt_end,
         RowFinished: _on_row,
         RowLost: _on_lost,
+        LaneChanged: _on_lane,
         BatchChanged: _on_batch,
         Waiting: _on_waiting,
         Going: _on_going,

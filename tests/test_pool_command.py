@@ -67,6 +67,10 @@ def test_members_that_are_away_gone_or_new_make_no_difference_to_the_rows(
     found = batchrun(tmp_path, *command)
     assert found.returncode == 0, found.stderr
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 80
+    shown = json.loads(batchrun(tmp_path, "show", "last", "--json").stdout)["lanes"]
+    assert {"one", "two"} <= {lane["name"] for lane in shown}
+    assert sum(lane["replies"] for lane in shown) == 80
+    assert any(line.startswith("batchrun: two: ") for line in found.stderr.splitlines())
     with sqlite3.connect(next((tmp_path / ".batchrun").glob("*.db"))) as journal:
         lanes = journal.execute("SELECT base_url, key_name, count(*) FROM lanes JOIN attempts ON lane = id GROUP BY id")
         found_lanes = {(url, key): count for url, key, count in lanes}

@@ -1,5 +1,6 @@
 """One picture of a run: whatever happens, every row is counted once and nothing is negative."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from batchrun.events import (
     Draining,
     Event,
     Going,
+    LaneChanged,
+    LaneState,
     LimitsChanged,
     RowFinished,
     RowLost,
@@ -23,6 +26,7 @@ from batchrun.events import (
 )
 from batchrun.models import Flag, Outcome, State, Totals, Usage
 from batchrun.progress import SETTLED, WINDOW, Fold, Progress
+from batchrun.report.words import lanes_not_open
 
 DONE = Outcome(State.DONE, True, None, None, frozenset(), None)
 CUT = DONE._replace(flags=frozenset({Flag.TRUNCATED}))
@@ -199,3 +203,32 @@ def test_counts_always_add_up_and_nothing_is_negative(story: list[tuple[Event, f
         assert shown.row_rate >= 0
         assert shown.token_rate >= 0
         assert shown.elapsed >= 0
+
+
+def test_each_lane_of_a_run_has_its_own_part_of_the_account() -> None:
+    begun = replace(started(), lanes=("a", "b"))
+    lost = ended_attempt(
+        3, lane="b", status=0, cause="connection lost", paid=False, maybe_paid=True, usage=None, retry=True
+    )
+    story = (
+        begun,
+        ended_attempt(1, lane="a", cost=5, seconds=0.5),
+        ended_attempt(2, lane="a", cost=7, seconds=1.5),
+        lost,
+        ended_attempt(4, lane="b", status=429, cause="429", throttled=True, paid=False, usage=None, retry=True),
+        LaneChanged("b", LaneState.DOWN, "the provider is down", None, 1.0),
+    )
+    a, b = picture(*story).lanes
+    assert (a.name, a.state, a.attempts, a.replies, a.errors, a.cost, a.seconds) == (
+        "a",
+        LaneState.OPEN,
+        2,
+        2,
+        0,
+        12,
+        1.0,
+    )
+    assert (b.state, b.reason, b.attempts, b.replies) == (LaneState.DOWN, "the provider is down", 2, 0)
+    assert (b.errors, b.throttled, b.maybe_paid) == (1, 1, 1)
+    assert lanes_not_open(picture(*story)) == "lanes: b down"
+    assert lanes_not_open(picture(begun)) == ""

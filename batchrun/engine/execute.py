@@ -213,6 +213,7 @@ def _started(prepared: Prepared, members: Sequence[Member], to_send: int | None)
         at=loop.time(),
         price="; ".join(texts) or None,
         to_send=to_send,
+        lanes=tuple(member.name for member in members) if len(members) > 1 else (),
     )
 
 

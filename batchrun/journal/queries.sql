@@ -115,6 +115,11 @@ SELECT ifnull(tier, 'default'), count(*), CAST(total(attempts.cost) AS INTEGER)
 FROM attempts JOIN rows ON rows.seq = attempts.row
 WHERE attempts.reply IS NOT NULL AND position IS NOT NULL GROUP BY tier ORDER BY count(*) DESC
 
+-- name: shares_by_lane
+SELECT lanes.id, base_url, key_name, model, count(*), count(reply), sum(throttled), count(cause) - sum(throttled), sum(maybe_paid),
+ifnull(sum(input_tokens), 0), ifnull(sum(output_tokens), 0), ifnull(sum(cost), 0), avg(CASE WHEN reply IS NOT NULL THEN seconds END)
+FROM lanes JOIN attempts ON attempts.lane = lanes.id GROUP BY lanes.id ORDER BY lanes.id
+
 -- name: lines_of_cause
 SELECT DISTINCT line FROM outcomes JOIN rows ON rows.seq = outcomes.row
 WHERE state = 'failed' AND final IN (0, 1) AND cause IS ? AND position IS NOT NULL LIMIT 5

@@ -18,6 +18,7 @@ from batchrun.journal.records import (
     Attempt,
     Cause,
     Entry,
+    LaneShare,
     Line,
     Meta,
     Miss,
@@ -49,6 +50,7 @@ _CAUSES = sql("failures_by_cause")
 _FAILURES = sql("failure_counts")
 _MISSES = sql("failed_attempts")
 _TIERS = sql("replies_by_tier")
+_LANES = sql("shares_by_lane")
 _LINES = sql("lines_of_cause")
 _ADDED = sql("added_members")
 
@@ -211,6 +213,11 @@ class Reader:
     def tiers(self) -> list[TierShare]:
         """What replies were charged by the service tier that they name, the most frequent first; reads all attempts."""
         return self._each(lambda row: TierShare(*row), _TIERS)
+
+    def lanes(self) -> list[LaneShare]:
+        """What was sent to each lane, where there are several; reads all attempts."""
+        found = self._each(lambda row: LaneShare(*row), _LANES)
+        return found if len(found) > 1 else []
 
     def note(self, name: str) -> str | None:
         """What was noted under this name."""

@@ -303,6 +303,25 @@ class TierShare(NamedTuple):
     cost: int
 
 
+class LaneShare(NamedTuple):
+    """What was sent to one lane, and what came of it: attempts, replies, 429s, other errors, picodollars, tokens, and the
+    seconds of a reply on average."""
+
+    id: int
+    base_url: str
+    key_name: str | None
+    model: str | None
+    attempts: int
+    replies: int
+    throttled: int
+    errors: int
+    maybe_paid: int
+    input_tokens: int
+    output_tokens: int
+    cost: int
+    seconds: float | None
+
+
 class Spent(NamedTuple):
     """What an answered row used, all its attempts together: tokens, picodollars (None: price not known), and the
     seconds of its last exchange; `attempts` without 429s, `request` the hash of what was sent."""

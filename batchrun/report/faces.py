@@ -216,6 +216,7 @@ def postfix(progress: Progress, room: float = math.inf) -> str:
         words.tokens(progress),
         f"{progress.retries} retries" if progress.retries else "",
         f"{progress.throttled}×429" if progress.throttled else "",
+        words.lanes_not_open(progress),
     ]
     wanted = [part for part in parts if part]
     while len(wanted) > 1 and len(", ".join(wanted)) > room:
@@ -328,6 +329,7 @@ def progress_values(progress: Progress) -> dict[str, Any]:
     for name in (*COSTS, "projected"):
         values[name] = None if getattr(progress, name) is None else usd(getattr(progress, name))
     values["tiers"] = dict(progress.tiers)
+    values["lanes"] = [plain(lane) for lane in progress.lanes]
     values["waiting"] = None if progress.waiting is None else str(progress.waiting.reason)
     return values
 

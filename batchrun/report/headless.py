@@ -33,7 +33,7 @@ from batchrun.plan.settings import Settings
 from batchrun.plan.sources import Gathered
 from batchrun.progress import Fold
 from batchrun.registry import RunFile
-from batchrun.report import logbook, outlooks, pages, words
+from batchrun.report import lanes, logbook, outlooks, pages, words
 from batchrun.report.faces import JsonLines, choose, plain
 from batchrun.report.observers import Observers
 
@@ -175,8 +175,8 @@ class Headless:
         self._face.close()
         if isinstance(self._face, JsonLines):
             self._face.say(end_event(ended, prepared.run))
-        why, tiers = _why(ended, prepared.run), _tiers(ended, prepared)
-        last_word(ended, prepared.run, sys.stderr, quiet=self._settings.quiet, why=why, tiers=tiers)
+        why, parts = _why(ended, prepared.run), _parts(ended, prepared)
+        last_word(ended, prepared.run, sys.stderr, quiet=self._settings.quiet, why=why, parts=parts)
         return ended.exit_code
 
     def plan(self, gathered: Gathered, *, as_json: bool, show: int) -> ExitCode:
@@ -322,17 +322,21 @@ def _why(ended: RunEnded, run: RunFile) -> list[str]:
     return []
 
 
-def _tiers(ended: RunEnded, prepared: Prepared) -> str:
-    """How many rows went at which price, where a service tier was chosen."""
-    if not prepared.plan.tier or ended.exit_code in HASTY:
-        return ""
+def _parts(ended: RunEnded, prepared: Prepared) -> list[str]:
+    """How many rows went at which price, where a service tier was chosen, and to which lane, where there are several."""
+    plan, said = prepared.plan, list[str]()
+    if not (plan.tier or plan.lanes) or ended.exit_code in HASTY:
+        return said
     with contextlib.suppress(StorageError), Reader.open(prepared.run.path) as reader:
-        return words.bill_by_tier(reader.tiers(), chosen=True)
-    return ""
+        if plan.tier and (tiers := words.bill_by_tier(reader.tiers(), chosen=True)):
+            said.append(f"tiers: {tiers}")
+        if plan.lanes:
+            said += lanes.lines(lanes.shares(reader, plan))
+    return said
 
 
 def last_word(  # noqa: PLR0913  how it ended, and what is said of it
-    ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool, why: Sequence[str] = (), tiers: str = ""
+    ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool, why: Sequence[str] = (), parts: Sequence[str] = ()
 ) -> None:
     """How it ended, in one coloured line; why rows failed and what mends that; what was written; last the account."""
     said, colour = words.outcome(ended.totals, ended.exit_code)
@@ -350,8 +354,8 @@ def last_word(  # noqa: PLR0913  how it ended, and what is said of it
         lines += [f"wrote {printable(name)}" for name in ended.files]
     if not quiet and (said := words.bill(ended.totals, simulated=run.meta.simulated)):
         lines.append(f"cost: {said}")
-    if not quiet and tiers:
-        lines.append(f"tiers: {tiers}")
+    if not quiet:
+        lines += parts
     if not quiet and (said := words.read_from_cache(ended.totals)):
         lines.append(f"cache: {said}")
     if not quiet and (said := words.savings(ended.totals)):

@@ -22,7 +22,7 @@ from batchrun.models import Reply, State
 from batchrun.plan import Plan, plan_from_json
 from batchrun.registry import RunFile
 from batchrun.replies import read
-from batchrun.report import outlooks, pages, words
+from batchrun.report import lanes, outlooks, pages, words
 from batchrun.report.charts import HEIGHT, WIDTH, Chart, Series, chart
 from batchrun.report.values import plain
 
@@ -61,6 +61,7 @@ def report_page(run: RunFile) -> str:
     values = report_values(run)
     with Reader.open(run.path) as reader:
         totals, tiers = reader.totals, reader.tiers()
+        of_lanes = lanes.lines(lanes.shares(reader, plan_from_json(reader.meta.plan)))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["shown"] = _shown
     environment.filters["clock"] = _clock
@@ -71,6 +72,7 @@ def report_page(run: RunFile) -> str:
         bill=words.bill(totals) or "not known",
         by_kind=words.bill_by_kind(totals),
         by_tier=words.bill_by_tier(tiers),
+        lanes=of_lanes,
         savings=words.savings(totals),
         from_cache=words.read_from_cache(totals),
         money=_money(values),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from batchrun.display import counted, printable
 from batchrun.errors import ExitCode
-from batchrun.events import BatchChanged, LimitsChanged, Waiting, WaitReason
+from batchrun.events import BatchChanged, LaneState, LimitsChanged, Waiting, WaitReason
 from batchrun.models import Flag, Totals
 from batchrun.pricing import usd
 from batchrun.progress import Progress
@@ -211,6 +211,12 @@ def bill_by_tier(tiers: "Sequence[TierShare]", *, chosen: bool = False) -> str:
     return ", ".join(f"{share.replies:,} replies at {printable(share.tier, 40)} {money(share.cost)}" for share in tiers)
 
 
+def lanes_not_open(progress: Progress) -> str:
+    """`lanes: gpu-2 down`; empty where all take rows."""
+    found = [f"{printable(lane.name, 40)} {lane.state}" for lane in progress.lanes if lane.state is not LaneState.OPEN]
+    return f"lanes: {', '.join(found)}" if found else ""
+
+
 def read_from_cache(totals: Totals) -> str:
     """`97 % of 6.1M input tokens were read from a prompt cache, 3.0k written to one`; empty where none was used."""
     if not (totals.cached_tokens or totals.cache_write_tokens) or not totals.input_tokens:
@@ -287,6 +293,7 @@ def status(progress: Progress) -> str:
         f"{progress.throttled:,} × 429" if progress.throttled else "",
         f"ETA {duration(progress.eta)}" if progress.eta is not None else "",
         holding(progress),
+        lanes_not_open(progress),
         f"stopping: {progress.in_flight} in flight" if progress.draining is not None else "",
     ]
     return ", ".join(part for part in parts if part)

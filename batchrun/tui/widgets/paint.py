@@ -315,7 +315,7 @@ def waiting_line(sight: Sight) -> Content:
         return said(sight)
     if progress.waiting is not None:
         return joined([(words.waiting(progress.waiting, progress.now), "bold $warning")])
-    bound = words.bound(progress.limits)
+    bound = words.lanes_not_open(progress) or words.bound(progress.limits)
     return joined([(bound, "$warning") if bound else ("nothing is held back", DIM)])
 
 
