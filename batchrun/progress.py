@@ -330,10 +330,8 @@ class Fold:
         if event.seq not in self._open and self._in_batches:
             self._in_batches -= 1  # it was in a batch, and was never sent by itself
         self._open.discard(event.seq)
-        if event.throttled:
-            n["throttled"] += 1
-        elif event.retry:
-            n["retries"] += 1
+        if event.throttled or event.retry:
+            n["throttled" if event.throttled else "retries"] += 1
         if event.cause is not None:
             self._causes[event.cause] += 1
         n["maybe_paid"] += event.maybe_paid
