@@ -1,4 +1,5 @@
-"""Requests and replies of many bytes: memory of the whole tree of processes, CPU and wall beside bare aiohttp.
+"""Requests and replies of many bytes: memory of the whole tree of processes, CPU and wall beside bare aiohttp, and
+beside the least that keeping every row before it is sent costs.
 
     python benchmarks/large.py [--rounds N] [--only NAME …] [--then REVISION|FOLDER]
 
@@ -46,6 +47,9 @@ LOADS = {
     "replies": Load(1_000, 200, 200_000, 200, post=True),
 }
 BARE, NOW, THEN = "bare aiohttp", "batchrun", "then"
+FLOOR = "bare aiohttp behind SQLite"
+"""The least that the promises of a run cost: each row hashed, in a journal and on the disk before it is sent."""
+OTHERS = {BARE: "aiohttp", FLOOR: "journaled"}
 
 
 class Watched(NamedTuple):
@@ -64,15 +68,17 @@ def run(bench: Bench, rounds: int = 3, only: list[str] | None = None, then: Path
         if only and name not in only:
             continue
         found: dict[str, list[Watched]] = defaultdict(list)
-        runners = [NOW, BARE, *([THEN] if then else [])]
+        runners = [NOW, BARE, FLOOR, *([THEN] if then else [])]
         files = bodies, batch = _files(bench.folder, load)
         reading = [_reading(bench, batch) for _ in range(rounds)]
         with mockserver.serving(bench.program, cpu=bench.server_cpu, reply_bytes=load.reply) as mock:
             for number in range(rounds):
                 for runner in runners if number % 2 == 0 else reversed(runners):
                     mock.reset()
-                    found[runner].append(_measured(bench, mock, load, builds.get(runner), files))
+                    found[runner].append(_measured(bench, mock, load, builds.get(runner) or OTHERS[runner], files))
         _tell(bench.table, name, load, found, median(reading))
+        copying = median([_copying(bench, batch) for _ in range(rounds)])
+        bench.table.row("14", f"{load.rows:,} rows of {name}: cp and fsync of the file", f"{copying:.2f} s")
         for file in (bodies, batch):
             file.unlink()
 
@@ -103,12 +109,22 @@ def _reading(bench: Bench, batch: Path) -> float:
     return bench.run([sys.executable, "-c", script, batch], pinned=True).wall
 
 
-def _measured(bench: Bench, mock: mockserver.Mock, load: Load, build: Path | None, files: tuple[Path, Path]) -> Watched:
-    """A run of a build, None for bare aiohttp."""
+def _copying(bench: Bench, batch: Path) -> float:
+    """Seconds that it takes to have the file on the disk once more."""
+    copy = bench.folder / "copy"
+    spent = bench.run(["sh", "-c", f"cp {batch} {copy} && sync {copy}"])
+    copy.unlink()
+    return spent.wall
+
+
+def _measured(bench: Bench, mock: mockserver.Mock, load: Load, build: Path | str, files: tuple[Path, Path]) -> Watched:
+    """A run of a build, or of another runner by its name."""
     bodies, batch = files
-    if build is None:
-        command = [sys.executable, HERE / "runners.py", "aiohttp", mock.base_url, bodies, "other.txt", "64", load.rows]
-        return _watched(bench, mock, [str(part) for part in command])
+    if isinstance(build, str):
+        command = [sys.executable, HERE / "runners.py", build, mock.base_url, bodies, "other.txt", "64", load.rows]
+        spent = _watched(bench, mock, [str(part) for part in command])
+        (bench.folder / "other.db").unlink(missing_ok=True)
+        return spent
     shutil.rmtree(bench.folder / "out", ignore_errors=True)
     (bench.folder / "out").mkdir()
     start = [sys.executable, "-m", "batchrun"]
@@ -183,15 +199,14 @@ def _tell(table: Table, name: str, load: Load, found: dict[str, list[Watched]], 
                 f"≤ {most} ×" if judged else "",
                 ratio <= (most or 0) if judged else None,
             )
-        if runner == BARE:
-            continue
         first = median([one.first for one in of])
         table.row(
             "14",
             f"{what}: first request, {runner}",
             f"{first:.2f} s, {first / reading:.2f} × reading and hashing ({reading:.2f} s)",
         )
-        table.row("14", f"{what}: export, {runner}", f"{median([one.export or 0 for one in of]):,.0f} MB")
+        if runner not in OTHERS:
+            table.row("14", f"{what}: export, {runner}", f"{median([one.export or 0 for one in of]):,.0f} MB")
 
 
 def main() -> None:

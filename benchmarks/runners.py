@@ -6,16 +6,22 @@ BODIES has a prepared request body a line. A runner that is not installed ends w
 """
 
 import asyncio
+import contextlib
+import ctypes
 import importlib
 import itertools
 import json
+import sqlite3
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TextIO
 
 KEY = "sk-benchmark"
 NOT_INSTALLED = 3
+TOGETHER = 16_000_000
+"""Bytes of a transaction."""
 
 
 def bodies(path: str, count: int) -> Iterator[bytes]:
@@ -53,6 +59,35 @@ def bare_aiohttp(base_url: str, rows: Iterator[bytes], output: TextIO, in_flight
     url = f"{base_url}/chat/completions"
     headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
     asyncio.run(main())
+
+
+def journaled(base_url: str, rows: Iterator[bytes], output: TextIO, in_flight: int) -> None:
+    """The floor of whoever keeps the rows: each is hashed and in SQLite, on the disk, before the first is sent.
+
+    Memory is kept for the next rows as batchrun keeps it (`engine/heap.py`), or a copy would cost ten times as much.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        library = ctypes.CDLL(None)
+        library.mallopt(-3, 8 * 1024 * 1024)
+        library.mallopt(-1, 32 * 1024 * 1024)
+    with contextlib.closing(sqlite3.connect(Path(output.name).with_suffix(".db"), isolation_level=None)) as journal:
+        for pragma in ("page_size = 32768", "journal_mode = TRUNCATE", "synchronous = FULL"):
+            journal.execute(f"PRAGMA {pragma}")
+        journal.execute("DROP TABLE IF EXISTS rows")
+        journal.execute("CREATE TABLE rows (seq INTEGER PRIMARY KEY, request TEXT, text TEXT)")
+        room = 0
+        for row in rows:
+            if room <= 0:
+                if journal.in_transaction:
+                    journal.execute("COMMIT")
+                journal.execute("BEGIN")
+                room = TOGETHER
+            digest = blake2b(row, digest_size=16).hexdigest()
+            journal.execute("INSERT INTO rows (request, text) VALUES (?, ?)", (digest, row.decode()))
+            room -= len(row)
+        journal.execute("COMMIT")
+        kept = (text.encode() for (text,) in journal.execute("SELECT text FROM rows ORDER BY seq"))
+        bare_aiohttp(base_url, kept, output, in_flight)
 
 
 async def _gathered(
@@ -119,6 +154,7 @@ def langchain(base_url: str, rows: Iterator[bytes], output: TextIO, in_flight: i
 RUNNERS: dict[str, Callable[[str, Iterator[bytes], TextIO, int], None]] = {
     "sequential": sequential,
     "aiohttp": bare_aiohttp,
+    "journaled": journaled,
     "openai": async_openai,
     "openai-aiohttp": async_openai_on_aiohttp,
     "litellm": litellm,
