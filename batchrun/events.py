@@ -136,6 +136,15 @@ class RowLost(NamedTuple):
     cost: int | None = None
 
 
+class RowDivided(NamedTuple):
+    """The reply to a row was cut off: its text is sent once more in so many `pieces`, which are rows of their own."""
+
+    seq: int
+    line: int
+    pieces: int
+    at: float
+
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """Nothing leaves, and why; `until` is None where the end is not known. `said` is the provider's own sentence."""
@@ -256,6 +265,7 @@ Event = (
     | AttemptEnded
     | RowFinished
     | RowLost
+    | RowDivided
     | Waiting
     | Going
     | LimitsChanged
@@ -284,6 +294,7 @@ __all__ = [
     "LimitsChanged",
     "Notice",
     "PostChanged",
+    "RowDivided",
     "RowFinished",
     "RowLost",
     "RunEnded",

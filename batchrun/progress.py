@@ -19,6 +19,7 @@ from batchrun.events import (
     LaneState,
     LimitsChanged,
     PostChanged,
+    RowDivided,
     RowFinished,
     RowLost,
     RunEnded,
@@ -384,6 +385,10 @@ class Fold:
         lane = self._lanes.setdefault(event.lane, LanePicture(event.lane))
         lane.state, lane.reason, lane.until = event.state, event.reason, event.until
 
+    def _on_divided(self, event: RowDivided) -> None:
+        self._totals = replace(self._totals, rows=self._totals.rows + event.pieces)
+        self._open.discard(event.seq)
+
     def _on_batch(self, event: BatchChanged) -> None:
         self._in_batches = event.in_batches
 
@@ -434,6 +439,7 @@ class Fold:
         RowFinished: _on_row,
         RowLost: _on_lost,
         LaneChanged: _on_lane,
+        RowDivided: _on_divided,
         BatchChanged: _on_batch,
         Waiting: _on_waiting,
         Going: _on_going,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from translator import Translator, batchrun, shout, translator
 
 from batchrun.documents import split
+from batchrun.journal import Reader
 
 WORDS = st.text(st.sampled_from("ab. \n!?{}<>`。é😀%()*[]&;"), max_size=200).map(str.strip)
 
@@ -109,19 +110,80 @@ def test_a_piece_that_fails_leaves_its_paragraph_as_it_was():
     assert Path("pl.txt").read_text(encoding="utf-8") == shout(BOOK)
 
 
-def test_a_piece_that_is_cut_off_never_shortens_its_paragraph(provider: Translator, monkeypatch: pytest.MonkeyPatch):
+def cut_off(provider: Translator, monkeypatch: pytest.MonkeyPatch, longest: int) -> None:
+    """Replies to sentences around number 30 are cut off where the text has more than so many characters."""
     answer = provider.answer
 
-    def cut_off(body: dict[str, Any]) -> dict[str, Any]:
+    def cut(body: dict[str, Any]) -> dict[str, Any]:
         said = answer(body)
-        if "Sentence 30 " in provider.calls[-1]:
+        if "Sentence 30 " in provider.calls[-1] and len(provider.calls[-1]) > longest:
             said["choices"][0]["finish_reason"] = "length"
         return said
 
-    monkeypatch.setattr(provider, "answer", cut_off)
-    assert translate(provider, "--split", "100") == 3
-    assert "SENTENCE" not in Path("pl.txt").read_text(encoding="utf-8")
-    assert "truncated" in Path("pl.errors.jsonl").read_text(encoding="utf-8")
+    monkeypatch.setattr(provider, "answer", cut)
+
+
+def test_a_piece_that_is_cut_off_is_sent_in_two(provider: Translator, monkeypatch: pytest.MonkeyPatch):
+    cut_off(provider, monkeypatch, 250)
+    assert translate(provider, "--split", "100") == 0
+    assert Path("pl.txt").read_text(encoding="utf-8") == shout(BOOK)
+    texts = [text for text in provider.calls if "Sentence 30 " in text]
+    assert [len(text) > 250 for text in texts] == [True, False]
+    assert not Path("pl.errors.jsonl").exists()
+    calls = len(provider.calls)
+    assert translate(provider, "--split", "100") == 0
+    assert len(provider.calls) == calls
+    with Reader.open(next(Path(".batchrun").glob("*.db"))) as reader:
+        assert reader.check() == []
+        assert reader.totals.rows == reader.totals.done == calls
+
+
+def test_a_piece_that_is_cut_off_twice_never_shortens_its_paragraph(
+    provider: Translator, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patched:
+        cut_off(provider, patched, 0)
+        assert translate(provider, "--split", "100") == 3
+        assert "SENTENCE" not in Path("pl.txt").read_text(encoding="utf-8")
+        failed = [json.loads(line) for line in Path("pl.errors.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert [row["_batchrun"]["cause"] for row in failed] == ["truncated"]
+        assert len([text for text in provider.calls if "Sentence 30 " in text]) == 2
+    calls = len(provider.calls)
+    assert batchrun("resume", "pl.txt", "--failed", "-q") == 0
+    assert Path("pl.txt").read_text(encoding="utf-8") == shout(BOOK)
+    assert len(provider.calls) == calls + 1
+
+
+@pytest.mark.parametrize("after", [1, 7, 8, 9])
+def test_a_run_whose_piece_was_cut_off_goes_on_wherever_it_ended(
+    after: int, provider: Translator, monkeypatch: pytest.MonkeyPatch
+):
+    cut_off(provider, monkeypatch, 250)
+    assert translate(provider, "--split", "100", "--max-requests", str(after)) == 6
+    assert batchrun("resume", "pl.txt", "-q", "--max-requests", "100") == 0
+    assert Path("pl.txt").read_text(encoding="utf-8") == shout(BOOK)
+    assert len(provider.calls) == len(set(provider.calls))
+    with Reader.open(next(Path(".batchrun").glob("*.db"))) as reader:
+        assert reader.check() == []
+
+
+def test_an_input_that_changed_keeps_what_was_cut_off_in_its_pieces(
+    provider: Translator, monkeypatch: pytest.MonkeyPatch
+):
+    cut_off(provider, monkeypatch, 250)
+    assert translate(provider, "--split", "100") == 0
+    calls = len(provider.calls)
+    Path("book.txt").write_text(f"New one.\n\n{BOOK}\nNew end.\n", encoding="utf-8")
+    assert translate(provider, "--split", "100") == 0
+    assert provider.calls[calls:] in (["New one.", "New end."], ["New end.", "New one."])
+    assert Path("pl.txt").read_text(encoding="utf-8") == shout(f"New one.\n\n{BOOK}\nNew end.\n")
+    with Reader.open(next(Path(".batchrun").glob("*.db"))) as reader:
+        assert reader.check() == []
+    Path("book.txt").write_text("New one.\n", encoding="utf-8")
+    assert translate(provider, "--split", "100") == 0
+    with Reader.open(next(Path(".batchrun").glob("*.db"))) as reader:
+        assert reader.check() == []
+        assert reader.totals.rows == 1
 
 
 def test_a_run_in_pieces_goes_on_where_it_ended(provider: Translator):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from batchrun.engine.window import AHEAD, Job, Train, Window
 from batchrun.errors import StorageError
-from batchrun.models import History, Pending
+from batchrun.models import JUST_DONE, History, Pending
 
 
 def row(position: int) -> Pending:
@@ -247,3 +247,29 @@ def test_whatever_happens_to_rows_each_ends_once(total: int, workers: int, fates
         assert sorted(ended) == list(range(1, total + 1))
 
     asyncio.run(story())
+
+
+async def test_a_reduce_row_that_ends_while_the_journal_is_looked_at_is_not_handed_out_again() -> None:
+    looks, look, looking = list[int | None](), asyncio.Event(), asyncio.Event()
+
+    async def trains(train: Train) -> tuple[list[Pending], int | None]:
+        if not train.reduces:
+            return [], None
+        looks.append(train.target)
+        if len(looks) > 1:
+            looking.set()
+            await look.wait()
+        return [row(7)], None  # what the journal had when the look began
+
+    window = Window(Source(0).fetch, trains)
+    window.reduce(7)
+    job = await window.next()
+    assert job is not None
+    window.reduce(7)  # another part of it has ended
+    waiting = asyncio.create_task(window.next())
+    await looking.wait()
+    window.ended(job, JUST_DONE)
+    window.finished(job)
+    look.set()
+    assert await waiting is None
+    assert looks == [7, 7]

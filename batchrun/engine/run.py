@@ -120,7 +120,7 @@ class Run:
             self._posting.start()
             self._pool.start()
             self._window.recall(await asyncio.to_thread(self._journal.failed))
-            if self._plan.reduce is not None:
+            if self._plan.reduce is not None or self._plan.split is not None:
                 self._window.reduce()
             await (self._send_all() if self._batches is None else self._send_with_batches(self._batches))
             await self._posting.drain()
@@ -328,6 +328,8 @@ class Run:
             places = train.leader, train.source, train.after
             rows = await asyncio.to_thread(self._journal.following, *places, AHEAD)
         last = rows[-1].seq if rows.full else None
+        if train.reduces and self._sends and self._plan.split is not None:
+            return list(rows), last  # pieces are behind all rows of the input
         if train.reduces and not self._sends:
             return [row for row in rows if retry.go_on(row.history) is Next.JUDGE], last
         return self._chosen(rows), last

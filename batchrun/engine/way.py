@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from batchrun import retry
+from batchrun.engine.dividing import pieces_of, whole_of
 from batchrun.engine.ending import Ending
 from batchrun.engine.judge import Charge, Judged, counted, end_of, failure, judge_body
 from batchrun.engine.lane import Lane
@@ -25,11 +26,11 @@ from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.till import BudgetReached, Hold, Till
 from batchrun.engine.window import Job, Window
 from batchrun.errors import ExitCode, StorageError
-from batchrun.events import AttemptStarted, Emit, RowLost
+from batchrun.events import AttemptStarted, Emit, RowDivided, RowLost
 from batchrun.journal import End, Journal
 from batchrun.limits import GateClosed, HandedBack, NeverFits, Permit
 from batchrun.media import ChangedError
-from batchrun.models import JUST_DONE, Exchange, Outcome, Pending, Request, State
+from batchrun.models import JUST_DONE, Exchange, Flag, Outcome, Parts, Pending, Request, State
 from batchrun.plan import Plan
 from batchrun.plan.blanks import copied
 from batchrun.plan.reducing import Reduction
@@ -117,6 +118,8 @@ class Way:
                 await self._finish(job, job.given)
             elif (request := job.request) is not None:
                 await self._send(job, request)
+            elif job.row.parts is not None and self._plan.reduce is None:
+                await self._put_together(job, job.row.parts)
             elif (request := self._rendered(job)) is None:
                 await self._finish(job, Outcome(State.DONE, True, None, None, frozenset(), self._blank_value))
             elif retry.go_on(job.row.history, lent=job.row.lent is not None) is Next.SEND:
@@ -156,6 +159,12 @@ class Way:
         if self._blanks.columns and self._blanks.is_blank(found.fields):
             return None
         return self._at.renderer.render(self._reduction.filled(found, job.row.parts))
+
+    async def _put_together(self, job: Job, parts: Parts) -> None:
+        """A text that was divided is done without a request once its pieces are."""
+        judged, outcome = whole_of(self._reduction, parts, restored(job.row, self._folder).fields)
+        if not await self._at.posting.put(job, judged, outcome, None):
+            await self._finish(job, outcome)
 
     async def _judge_kept(self, job: Job, request: Request) -> None:
         """Judge the reply that the journal has, or that an equal request lends."""
@@ -367,6 +376,17 @@ class Way:
             case StopRun(message=message, hint=hint):
                 self._stop_for(job, Ending(ExitCode.STOPPED, message, hint))
 
+    async def _divided(self, job: Job) -> bool:
+        """Whether a text whose reply was cut off is sent once more in pieces, which it waits for."""
+        if self._at.pool.first.client is None or not (pieces := pieces_of(self._plan, self._at.renderer, job.row)):
+            return False
+        job.handed_on, job.request = True, None
+        await self._at.journal.divide(job.row.seq, pieces)
+        self._emit(RowDivided(job.row.seq, job.row.line, len(pieces), self._loop.time()))
+        self._at.window.reduce(job.row.seq)
+        self._at.window.finished(job)
+        return True
+
     def _stop_for(self, job: Job, ending: Ending) -> None:
         """An answer ends the run: at once, or where it came in a batch once the others are taken in."""
         if job.lease is not None and self.batch_rows is not None:
@@ -375,6 +395,8 @@ class Way:
         return self.stop(ending, drain=self._plan.drain)
 
     async def give_up(self, job: Job, verdict: GiveUp) -> None:
+        if verdict.cause == Flag.TRUNCATED and await self._divided(job):
+            return
         if job.lease is not None or not self._lane_of(job).health.in_doubt(job.row.seq) or len(self._held) >= MOST_HELD:
             await self._finish(job, failure(verdict))
         else:

@@ -179,7 +179,8 @@ class Window:
         self._fresh: deque[Job] = deque()
         self._trains: deque[Train] = deque([Train()])
         self._reduces = False
-        self._reducing: set[int] = set()  # reduce rows that were handed out and have no outcome
+        self._reducing: set[int] = set()  # rows of such trains that were handed out
+        self._reduced: set[int] = set()  # those with an outcome, which a look that is under way may not have seen
         self._due: list[tuple[float, int, Job]] = []
         self._order = itertools.count()
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -291,10 +292,10 @@ class Window:
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """A row has its outcome: those that wait for it are next, and what it is a part of if it was the last part."""
-        self._reducing.discard(job.row.seq)
+        if job.row.seq in self._reducing:
+            self._reduced.add(job.row.seq)
         if job.row.target is not None:
-            self._trains.append(Train(reduces=True, target=job.row.target))
-            self._wake(1)
+            self.reduce(job.row.target)
         if job.leads is not None:
             self._trains.append(Train(job.leads, job.row.seq, outcome, job.row.seq if job.row.seq != job.leads else 0))
             self._wake(1)
@@ -303,10 +304,11 @@ class Window:
         """Rows that failed in an earlier session, with their outcomes: those that still wait for them are next."""
         self._trains.extend(Train(seq, seq, outcome) for seq, outcome in failed)
 
-    def reduce(self) -> None:
-        """Hand out the reduce rows whose parts are done already."""
+    def reduce(self, target: int | None = None) -> None:
+        """Hand out what waits for nothing any more: all reduce rows whose parts are done, or `target` and its pieces."""
         self._reduces = True
-        self._trains.append(Train(reduces=True))
+        self._trains.append(Train(reduces=True, target=target))
+        self._wake(1)
 
     def close(self) -> None:
         """Hand out nothing more; whoever waits gets None."""
@@ -382,6 +384,8 @@ class Window:
 
     async def _couple(self, train: Train) -> None:
         """The next rows of a train, which come before rows that would be sent."""
+        self._reducing -= self._reduced
+        self._reduced.clear()
         rows, after = await self._fetch_train(train)
         jobs = [Job.of(row) for row in rows if row.seq not in self._reducing]
         if train.reduces:

@@ -99,7 +99,8 @@ class Comparison:
         for name in _FOLLOW:
             self._connection.execute(sql(name))
         self._connection.executemany(sql("skip_new_row"), [(why, now, position) for position, why in self._skipped])
-        self._connection.execute(sql("clear_reductions"))
+        for name in ("leave_pieces", "forget_pieces", "move_pieces", "clear_reductions"):
+            self._connection.execute(sql(name))
         self._connection.executemany(sql("follow_reduction"), self._parts)
         sums.recount(self._connection).write(self._connection)
 

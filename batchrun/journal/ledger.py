@@ -227,8 +227,7 @@ class Journal:
             return window.following(self._reading(), leader, source, after, limit)
 
     def reducible(self, target: int | None = None, after: int = 0, limit: int = 100) -> Page:
-        """Reduce rows without an outcome whose parts are done or cannot be, behind the row `after`, by seq; with `target`
-        that one alone."""
+        """Reduce rows (`target`, or all) without an outcome whose parts are done or cannot be, behind the row `after`."""
         with self._window_guard, database.translated(self.path):
             return window.reducible(self._reading(), target, after, limit)
 
@@ -346,6 +345,10 @@ class Journal:
         """Record how a row ended; it rests on its last attempt and its reply, or on those that are `lent` to it."""
         return self._running.finish(row, outcome, lent)
 
+    def divide(self, row: int, pieces: Sequence[IntakeRow]) -> Done:
+        """Take in the text of a row in pieces, which it waits for from here on (`reducible`)."""
+        return self._running.divide(row, pieces)
+
     def sample(self, state: str) -> Done:
         """Record the state of the run, JSON."""
         return self._running.sample(state)
@@ -390,17 +393,15 @@ class Journal:
 
     def _before_commit(self) -> None:
         """What is committed to a file that was deleted is lost, and paid for."""
-        if not self._in_place():
+        try:
+            in_place = database.identity(self.path) == self._identity
+        except OSError:
+            in_place = False
+        if not in_place:
             raise database.GoneError
         self._commits += 1
         if self._faults is not None:
             self._faults(self._commits)
-
-    def _in_place(self) -> bool:
-        try:
-            return database.identity(self.path) == self._identity
-        except OSError:
-            return False
 
     def _put_meta(self, meta: Meta) -> None:
         self._connection.executemany(sql("put_meta"), _values(meta).items())

@@ -15,6 +15,9 @@ EXISTS (SELECT 1 FROM reductions WHERE target = rows.seq)
 -- name: is_part
 EXISTS (SELECT 1 FROM reductions WHERE reductions.row = rows.seq)
 
+-- name: is_cut
+EXISTS (SELECT 1 FROM reductions WHERE reductions.row = rows.seq AND cut)
+
 -- name: state_of_row
 ifnull(o.state, CASE WHEN {in_a_batch} THEN 'in a batch' WHEN {left_open} THEN 'unknown' ELSE 'pending' END)
 
@@ -220,12 +223,13 @@ rows.seq, position, line, key, text, files, (SELECT target FROM reductions WHERE
 -- Rows in a batch that has not ended are in `tickets` alone: they are never sent otherwise. Nor are reduce rows here.
 SELECT {pending_columns}, EXISTS (SELECT 1 FROM twins WHERE twins.twin = rows.seq AND reply IS NULL) FROM rows
 WHERE position > ? AND position <= ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
-AND NOT EXISTS (SELECT 1 FROM twins WHERE twins.row = rows.seq) AND NOT {in_a_batch} AND NOT {is_reduced}
+AND NOT EXISTS (SELECT 1 FROM twins WHERE twins.row = rows.seq) AND NOT {in_a_batch} AND NOT {is_reduced} AND NOT {is_cut}
 ORDER BY position LIMIT ?
 
 -- name: reduce_rows
--- Reduce rows that can go on: all their parts are done, or one of them never will be.
-SELECT {pending_columns} FROM (SELECT DISTINCT target AS seq FROM reductions WHERE target > :after AND (:target IS NULL OR target = :target)) AS found
+-- Rows that can go on: all their parts are done, or one of them never will be; and pieces of texts that were divided.
+SELECT {pending_columns} FROM (SELECT target AS seq FROM reductions WHERE target > :after AND (:target IS NULL OR target = :target)
+                              UNION SELECT row FROM reductions WHERE cut AND row > :after AND (:target IS NULL OR target = :target)) AS found
 CROSS JOIN rows ON rows.seq = found.seq
 WHERE position IS NOT NULL AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq) AND NOT {in_a_batch}
 AND (EXISTS (SELECT 1 FROM reductions AS part JOIN outcomes AS o ON o.row = part.row WHERE part.target = rows.seq AND state <> 'done')
@@ -337,7 +341,7 @@ CREATE TEMP TABLE stage (
 )
 
 -- name: known_rows
-SELECT position, line, key, request, text, files FROM rows WHERE position > ? AND position <= ? ORDER BY position
+SELECT position, line, key, request, text, files FROM rows WHERE position > ? AND position <= ? AND NOT {is_cut} ORDER BY position
 
 -- name: stage_known_rows
 INSERT INTO temp.stage (position, line, key, request, text, files)
@@ -368,7 +372,7 @@ FROM temp.stage WHERE NOT EXISTS
 (SELECT 1 FROM rows WHERE rows.key = stage.key AND rows.occurrence = stage.occurrence)
 
 -- name: absent
-rows.position IS NOT NULL AND NOT EXISTS
+rows.position IS NOT NULL AND NOT {is_cut} AND NOT EXISTS
 (SELECT 1 FROM temp.stage WHERE stage.key = rows.key AND stage.occurrence = rows.occurrence)
 
 -- name: count_added
@@ -384,7 +388,7 @@ SELECT stage.line, stage.key FROM {staged_pair} WHERE {other_request} ORDER BY s
 CREATE TEMP TABLE changed AS SELECT rows.seq FROM {staged_pair} WHERE {other_request}
 
 -- name: count_in_batches
-SELECT count(*) FROM attempts JOIN rows ON rows.seq = attempts.row WHERE ended IS NULL AND ticket IS NOT NULL
+SELECT count(*) FROM attempts JOIN rows ON rows.seq = attempts.row WHERE ended IS NULL AND ticket IS NOT NULL AND NOT {is_cut}
 AND NOT EXISTS (SELECT 1 FROM temp.stage
                 WHERE stage.key = rows.key AND stage.occurrence = rows.occurrence AND stage.request = rows.request)
 
@@ -462,7 +466,7 @@ SELECT 1 FROM twins WHERE reply IS NULL LIMIT 1
 WITH known AS (
   SELECT rows.seq, request, position, CASE WHEN o.row IS NOT NULL THEN 0 WHEN {has_reply} THEN 1 ELSE 2 END AS rank
   FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN twins ON twins.row = rows.seq
-  WHERE request <> '' AND NOT {is_reduced} AND CASE WHEN o.row IS NOT NULL THEN {is_answer} WHEN position IS NULL THEN 0
+  WHERE request <> '' AND NOT {is_reduced} AND NOT {is_cut} AND CASE WHEN o.row IS NOT NULL THEN {is_answer} WHEN position IS NULL THEN 0
                                WHEN twins.row IS NOT NULL AND twins.reply IS NULL THEN 0 ELSE wanted(position) END
 ), equal AS (
   SELECT seq, rank, first_value(seq) OVER (PARTITION BY request ORDER BY rank, position) AS leader FROM known
@@ -492,7 +496,7 @@ CREATE TEMP TABLE asked AS
 SELECT rows.seq, request, row_number() OVER (PARTITION BY request ORDER BY (:once AND NOT asks), position) AS turn, asks
 FROM (SELECT rows.seq, request, position, o.row IS NULL AND NOT {has_reply} AS asks
       FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN twins ON twins.row = rows.seq
-      WHERE position IS NOT NULL AND request IN (SELECT request FROM temp.offered) AND NOT {is_reduced}) AS rows
+      WHERE position IS NOT NULL AND request IN (SELECT request FROM temp.offered) AND NOT {is_reduced} AND NOT {is_cut}) AS rows
 
 -- name: create_taken
 CREATE TEMP TABLE taken AS
@@ -605,7 +609,28 @@ INSERT INTO rows (position, line, key, request, text, files) VALUES (?, ?, ?, ?,
 INSERT INTO reductions (row, target) VALUES (?, ?)
 
 -- name: clear_reductions
-DELETE FROM reductions
+DELETE FROM reductions WHERE NOT cut
+
+-- name: leave_pieces
+-- A text that changed or is absent is not in pieces any more.
+UPDATE rows SET position = NULL WHERE seq IN (SELECT row FROM reductions WHERE cut
+AND (target IN temp.changed OR target IN (SELECT seq FROM rows WHERE position IS NULL)))
+
+-- name: forget_pieces
+DELETE FROM reductions WHERE cut AND row IN (SELECT seq FROM rows WHERE position IS NULL)
+
+-- name: move_pieces
+UPDATE rows SET position = (SELECT max(position) FROM temp.stage) + (SELECT count(*) FROM reductions WHERE cut AND reductions.row <= rows.seq)
+WHERE seq IN (SELECT row FROM reductions WHERE cut)
+
+-- name: add_piece
+-- The identity is a new one each time, so that nothing is taken for the piece of an earlier text.
+INSERT INTO rows (position, line, key, occurrence, request, text)
+VALUES ((SELECT max(position) + 1 FROM rows), :line, :key,
+        (SELECT ifnull(max(occurrence) + 1, 0) FROM rows WHERE key = :key), :request, :text) RETURNING seq
+
+-- name: add_piece_of
+INSERT INTO reductions (row, target, cut) VALUES (?, ?, 1)
 
 -- name: follow_reduction
 -- The row and its target are given by their positions.

@@ -110,9 +110,10 @@ CREATE TABLE twins (                    -- rows that are not sent, since the rep
 
 CREATE INDEX twins_waiting ON twins (twin, row) WHERE reply IS NULL;
 
-CREATE TABLE reductions (               -- map rows: each reply is a part of the text of another row, the reduce row, which waits for all of them
+CREATE TABLE reductions (               -- rows whose reply is a part of what another row is made of, which waits for all of them
     row             INTEGER PRIMARY KEY,            -- rows.seq
-    target          INTEGER NOT NULL                -- rows.seq of the reduce row; the order of its parts is that of their positions
+    target          INTEGER NOT NULL,               -- rows.seq of that row; the order of its parts is that of their positions
+    cut             INTEGER NOT NULL DEFAULT 0      -- 0: map rows of a reduce row; 1: the text of the target in pieces, since the reply to it was cut off: no rows of the input, behind which they are
 ) STRICT;
 
 CREATE INDEX reductions_target ON reductions (target);

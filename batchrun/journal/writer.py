@@ -23,7 +23,7 @@ from batchrun.journal import sums
 from batchrun.journal.database import storage_error
 from batchrun.journal.group import NEVER, Group, Last, storable
 from batchrun.journal.queries import sql
-from batchrun.journal.records import End, Lease
+from batchrun.journal.records import End, IntakeRow, Lease
 from batchrun.models import Lent, Outcome, State, Ticket, Totals
 
 GROUP = 512
@@ -186,6 +186,18 @@ class Writer:
                 last = Last(lent.number, lent.reply, None, lent.input_tokens, lent.output_tokens)
             group.finish(row, now, last or self._look_up(row), outcome, lent)
             self._count_outcome(outcome, lent)
+
+        return self._put(apply)
+
+    def divide(self, row: int, pieces: Sequence[IntakeRow]) -> Done:
+        """The text of a row in pieces, behind all rows."""
+
+        def apply(_: Group) -> None:
+            for piece in pieces:
+                values = {name: getattr(piece, name) for name in ("line", "key", "request", "text")}
+                (seq,) = self._connection.execute(sql("add_piece"), values).fetchone()
+                self._connection.execute(sql("add_piece_of"), (seq, row))
+            self.sums.rows += len(pieces)
 
         return self._put(apply)
 

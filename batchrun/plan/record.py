@@ -86,6 +86,7 @@ class Plan:
     blank: Blank | None = None
     existing: str = "keep"
     target_language: str | None = None
+    split: int | None = None
     reduce: int | None = None
     check: tuple[str, ...] = ()
     fail_on: frozenset[Flag] = frozenset({Flag.EMPTY})

@@ -159,8 +159,12 @@ class Reduction:
         """A row of the journal; a reduce row with the replies of its `parts`."""
         if parts is None:
             return row
-        texts = [self._text(value, body) for value, body in parts.replies]
+        texts = self.texts(parts)
         return self.reduced(row, _BETWEEN.join(texts), len(texts))
+
+    def texts(self, parts: Parts) -> list[str]:
+        """The texts of the replies, in order."""
+        return [self._text(value, body) for value, body in parts.replies]
 
     def _text(self, value: str | None, body: str | None) -> str:
         found: Any = replies.value_of(self._plan.endpoint, body or "") if value is None else orjson.loads(value)

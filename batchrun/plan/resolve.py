@@ -58,6 +58,7 @@ _LIMITS = (
         "schema_retries",
         "retry_truncated",
         "existing",
+        "split",
         "reduce",
         "check",
         "keep_thinking",

@@ -11,7 +11,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -252,3 +252,27 @@ def _row(path: str, entry: Entry, encoding: str | None, more: Mapping[str, Any] 
     except TypeError:
         return Invalid(line, printable(segment.text), "a lone surrogate, which cannot be sent")
     return Row(line, f"{path}#{name}", text, fields)
+
+
+def divided(text: str) -> list[str]:
+    """The row of a text, once more in pieces of half its length, as rows; none where the text must stay whole."""
+    fields: dict[str, Any] = orjson.loads(text)
+    pieces, before = _in_two(fields), fields["context"]
+    found: list[str] = []
+    for number, piece in enumerate(pieces, 1):
+        found.append(orjson.dumps(fields | {"text": piece.text, "context": before, "piece": number}).decode())
+        before = piece.text[-_CONTEXT:]
+    return found
+
+
+def put_together(fields: Mapping[str, Any], values: Sequence[str]) -> str:
+    """The text from those of its pieces, with the blanks between them as they were."""
+    return "".join(f"{value}{piece.gap}" for value, piece in zip(values, _in_two(fields), strict=True))
+
+
+def _in_two(fields: Mapping[str, Any]) -> list[documents.Piece]:
+    text = str(fields["text"])
+    if fields.get("kind") == Kind.MARKUP or fields.get("plural") or fields.get("max") is not None:
+        return []
+    found = documents.split(text, -(-len(text.encode(errors="surrogatepass")) // 2))
+    return found if len(found) > 1 else []

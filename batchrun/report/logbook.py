@@ -15,6 +15,7 @@ from batchrun.events import (
     LimitsChanged,
     Notice,
     PostChanged,
+    RowDivided,
     RowFinished,
     RowLost,
     RunEnded,
@@ -37,7 +38,7 @@ def told(event: Event) -> tuple[int, str]:
     match event:
         case AttemptStarted() | AttemptEnded():
             return _attempt(event)
-        case RowFinished() | RowLost():
+        case RowFinished() | RowLost() | RowDivided():
             return _row(event)
         case LaneChanged():
             return logging.INFO, f"lane {event.lane}: {event.state}{f': {event.reason}' if event.reason else ''}"
@@ -62,7 +63,9 @@ def _attempt(event: AttemptStarted | AttemptEnded) -> tuple[int, str]:
     return logging.INFO, f"{said}: {event.cause}{paid}{', to be sent again' if event.retry else ''}"
 
 
-def _row(event: RowFinished | RowLost) -> tuple[int, str]:
+def _row(event: RowFinished | RowLost | RowDivided) -> tuple[int, str]:
+    if isinstance(event, RowDivided):
+        return logging.INFO, f"line {event.line}: its reply was cut off: the text is sent in {event.pieces} pieces"
     if isinstance(event, RowLost):
         return logging.WARNING, f"line {event.line}: given up in flight, it may have been billed"
     outcome = event.outcome
