@@ -91,3 +91,23 @@ def test_a_pool_that_is_not_in_order_is_refused_before_any_call(servers: dict[st
     found = batchrun(tmp_path, "-i", "in.jsonl", "-p", "summarize", "--pool", "fleet", "-o", "out.jsonl")
     assert found.returncode == 2
     assert "nobody" in found.stderr
+
+
+def test_a_plan_says_what_each_lane_would_cost_and_a_cap_needs_the_price_of_each(tmp_path: Path) -> None:
+    prices = "[profiles.dear]\nbase_url = 'http://127.0.0.1:9/v1'\nmodel = 'm'\ninput_price = 2.0\noutput_price = 8.0\n"
+    cheap = (
+        "[profiles.cheap]\nbase_url = 'http://127.0.0.1:10/v1'\nmodel = 'n'\ninput_price = 1.0\noutput_price = 4.0\n"
+    )
+    free = "[profiles.own]\nbase_url = 'http://127.0.0.1:11/v1'\nmodel = 'n'\n"
+    pools = "[pools.two]\nmembers = ['dear', 'cheap']\n[pools.three]\nmembers = ['dear', 'cheap', 'own']\n"
+    (tmp_path / "batchrun.toml").write_text(prices + cheap + free + pools)
+    (tmp_path / "in.jsonl").write_text('{"text": "Some words."}\n' * 10)
+    common = ("-i", "in.jsonl", "-p", "summarize", "-o", "out.jsonl", "--max-output-tokens", "40")
+    planned = json.loads(batchrun(tmp_path, "plan", *common, "--pool", "two", "--json").stdout)
+    dear, cheap_lane = planned["lanes"]
+    assert (dear["name"], cheap_lane["name"]) == ("dear", "cheap")
+    assert dear["most"] == pytest.approx(2 * cheap_lane["most"], rel=0.01)
+    assert 0 < cheap_lane["prompts"] < cheap_lane["most"]
+    refused = batchrun(tmp_path, *common, "--pool", "three", "--max-cost", "1")
+    assert refused.returncode == 2
+    assert "the price of model n is not known" in refused.stderr

@@ -16,6 +16,7 @@ from batchrun.journal import Journal
 from batchrun.models import Endpoint, Kind, Request, Row
 from batchrun.plan import Plan
 from batchrun.plan.blanks import copied
+from batchrun.plan.pools import lane_plans
 from batchrun.pricing import NOTHING_SERVED, Price
 from batchrun.prompts import Renderer, RenderError
 from batchrun.prompts.request import output_limit
@@ -86,7 +87,7 @@ class _Bounded:
         self._renderer = renderer
         self._capped = caps_of(plan).cost is not None
         self._reserve = plan.reserve is not None
-        self._tariff = tariff_of(plan)
+        self._places = [(tariff_of(lane.plan), lane.plan.model if plan.lanes else None) for lane in lane_plans(plan)]
         self._tiers = tuple(tier.priced for tier in tiers_of(plan).values())
         self._alike = plan.kind is Kind.ROWS
         self._seen = False
@@ -113,10 +114,12 @@ class _Bounded:
             return
         body: dict[str, Any] = orjson.loads(request.body)
         named = named_in(request.body)
-        price = self._tariff.of(named.model)
-        for tier in self._tiers or (named.tier,):
-            if price is None or price.worst(1, request.output_limit, price.tiers(tier, NOTHING_SERVED)) is None:
-                raise unknown_price(named._replace(tier=tier), price)
+        for tariff, model in self._places:
+            asked = named if model is None else named._replace(model=model)
+            price = tariff.of(asked.model)
+            for tier in self._tiers or (named.tier,):
+                if price is None or price.worst(1, request.output_limit, price.tiers(tier, NOTHING_SERVED)) is None:
+                    raise unknown_price(asked._replace(tier=tier), price)
         if not self._reserve and costs_more(body, counted=request.file_tokens > 0):
             raise RenderError(
                 "images, audio, files and tools cost more than the request's text tells",

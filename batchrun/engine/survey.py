@@ -259,6 +259,8 @@ class _Counted:
         found, limit = self.survey, request.output_limit
         if self._model is None or not self._one_model:
             self._model, self._tier = named_in(request.body)
+            if found.plan.lanes:
+                self._model = found.plan.lanes[0]["model"] or self._model
             found.price = self._tariff.of(self._model)
             found.window = self._tariff.window(self._model)
         tokens = request.weight / BYTES_PER_TOKEN

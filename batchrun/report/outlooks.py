@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from batchrun.display import counted, printable
 from batchrun.engine.forecast import Range
+from batchrun.engine.lane_costs import LaneCost, lane_costs
 from batchrun.engine.outlook import Foretold, Outlook
 from batchrun.engine.reuse import taken_over
 from batchrun.engine.savings import Saving, saving_of
@@ -57,6 +58,7 @@ def values(found: Outlook) -> dict[str, Any]:
         "price": _price(survey),
         "batch": _batch_values(survey),
         "unpriced": sorted(survey.unpriced),
+        "lanes": [_lane_values(cost) for cost in lane_costs(survey)],
         "seconds": None if expected.time is None else _range(expected.time.seconds),
         "binding": None if expected.time is None else expected.time.binding,
         "rpm": pace.rpm,
@@ -73,6 +75,19 @@ def values(found: Outlook) -> dict[str, Any]:
         "run": None if survey.run is None else survey.run.id,
         "examples": [{"line": line, "body": json.loads(request.body)} for line, request in survey.examples],
     }
+
+
+def _lane_values(cost: LaneCost) -> dict[str, Any]:
+    prompts, most = (None if amount is None else usd(int(amount)) for amount in (cost.prompts, cost.most))
+    return {**cost._asdict(), "prompts": prompts, "most": most}
+
+
+def _lane_line(cost: LaneCost) -> str:
+    """`gpu-1 $0.0100 for the prompts, $0.0900 at most`."""
+    if cost.prompts is None:
+        return f"{printable(cost.name, 60)} not known"
+    most = "" if cost.most is None else f", {words.money(int(cost.most))} at most"
+    return f"{printable(cost.name, 60)} {words.money(int(cost.prompts))} for the prompts{most}"
 
 
 def _cache_values(saving: Saving | None) -> dict[str, Any] | None:
@@ -124,6 +139,8 @@ def lines(found: Outlook) -> Iterable[str]:
     yield f"in        {_tokens(expected.input_tokens)}, {_basis(found)}"
     yield f"out       {_output(found)}"
     yield f"cost      {_cost(found)}"
+    if costs := lane_costs(survey):
+        yield f"          if all went to one lane: {'; '.join(map(_lane_line, costs))}"
     if said := _cache(saving_of(survey.plan, survey.price, expected.requests)):
         yield f"cache     {said}"
     if survey.plan.batch:
