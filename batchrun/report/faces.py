@@ -377,6 +377,8 @@ def started(event: RunStarted) -> str:
         said += f", {event.price}"
     elif event.model and not event.simulated:
         said += ", price not known"
+    if totals.in_batches:
+        said += f"; {totals.in_batches:,} more in batches"
     if totals.unknown:
         said += f"; {totals.unknown:,} of them were sent before and may have been billed"
     return printable(said + (" (SIMULATED replies)" if event.simulated else ""), 500)
