@@ -105,13 +105,51 @@ async def test_forget_sends_the_rows_of_a_batch_that_never_ends_again(tmp_path: 
     """Case 19: they count as maybe billed, and go live where no batch is wanted."""
     async with night(tmp_path, "stuck@create=first", rows=10) as stage:
         assert (await stage.go_on(batch_detach=True)).ending.exit_code is ExitCode.WAITING
-        with Reader.open(stage.path) as reader:
-            run = RunFile(stage.path, reader.meta)
-        assert await asyncio.to_thread(forget, run, 1) == 10
+        assert await asyncio.to_thread(forgotten, stage) == 10
         assert (stage.totals.in_batches, stage.totals.pending, stage.totals.maybe_paid) == (0, 10, 10)
         story = await stage.go_on(batch=False)
         assert story.ending.exit_code is ExitCode.OK
         assert (stage.answers(), stage.told["live"], stage.totals.maybe_paid) == (echoed(10), 10, 10)
+        adds_up(stage)
+
+
+def forgotten(stage: Night) -> int:
+    """Give up the first chunk, as the command does."""
+    with Reader.open(stage.path) as reader:
+        run = RunFile(stage.path, reader.meta)
+    return forget(run, 1)
+
+
+async def test_a_late_reply_of_a_batch_that_was_given_up_answers_its_row(tmp_path: Path) -> None:
+    """Nothing is sent for it, and what counted as maybe billed is billed."""
+    prices = {"input_price": 1.0, "output_price": 4.0, "max_output_tokens": 20}
+    async with night(tmp_path, rows=10, batch_seconds=500, plan=prices) as stage:
+        assert (await stage.go_on(batch_detach=True)).ending.exit_code is ExitCode.WAITING
+        assert await asyncio.to_thread(forgotten, stage) == 10
+        assert (stage.totals.maybe_paid, stage.totals.cost_maybe > 0) == (10, True)
+        await asyncio.sleep(600)
+        story = await stage.go_on(batch=False)
+        assert story.ending.exit_code is ExitCode.OK
+        assert (stage.answers(), stage.paid, stage.told["live"]) == (echoed(10), 10, 0)
+        totals = stage.totals
+        assert (totals.maybe_paid, totals.cost_maybe, totals.cost_again) == (0, 0, 0)
+        assert totals.cost == totals.input_tokens * 500_000 + totals.output_tokens * 2_000_000
+        assert "its replies answer 10 rows, and 0 rows" in " ".join(each.message for each in story.of(Notice))
+
+
+async def test_a_late_reply_to_a_row_that_was_answered_is_counted_as_paid_again(tmp_path: Path) -> None:
+    prices = {"input_price": 1.0, "output_price": 4.0, "max_output_tokens": 20}
+    async with night(tmp_path, rows=10, batch_seconds=500, plan=prices) as stage:
+        assert (await stage.go_on(batch_detach=True)).ending.exit_code is ExitCode.WAITING
+        await asyncio.to_thread(forgotten, stage)
+        assert (await stage.go_on(batch=False)).ending.exit_code is ExitCode.OK
+        assert (stage.told["live"], stage.totals.maybe_paid) == (10, 10)
+        await asyncio.sleep(600)
+        for _ in range(2):  # read once, and then never more
+            assert (await stage.go_on(batch=False)).ending.exit_code is ExitCode.OK
+            totals = stage.totals
+            assert (totals.maybe_paid, totals.cost_maybe, totals.done) == (0, 0, 10)
+            assert totals.cost_again == 10 * (2 * 500_000 + 5 * 2_000_000)
         adds_up(stage)
 
 

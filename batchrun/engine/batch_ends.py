@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Protocol
 
 from batchrun.display import counted, printable
 from batchrun.engine.chunks import SHARE
@@ -15,13 +16,20 @@ from batchrun.errors import ExitCode
 from batchrun.journal import End, Journal, Lease
 from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.executor import Came, Completion
-from batchrun.lanes.states import State, is_brought, main_of, tokens_of
+from batchrun.lanes.states import State, detailed, is_brought, main_of, tokens_of
 from batchrun.models import Pending, Ticket
 
 Take = Callable[[Pending, Lease, Completion], Awaitable[None]]
 """Takes what a batch brought for a row that is in it."""
 Again = Callable[[int, Ticket, Completion], Awaitable[None]]
 """Takes a reply that was paid for though its row (`seq`) had one: of another batch of the same call."""
+
+
+class Late(Protocol):
+    """Takes a reply of a batch that was given up: for its row where that is `wanted`; whether it is one."""
+
+    async def __call__(self, ticket: Ticket, lease: Lease, completion: Completion, *, wanted: bool) -> bool: ...
+
 
 NOT_SENT = End(0, 0.0, "not processed", counted=False)
 """The end of an attempt that a batch never got to: nothing was billed."""
@@ -46,6 +54,7 @@ class Ends:
         self._taken_in = set[int]()
         self.take: Take | None = None
         self.again: Again | None = None
+        self.late: Late | None = None
         self.left_pending = False
         self.stops: Ending | None = None
 
@@ -170,6 +179,23 @@ class Ends:
                 if completion.seq not in used and self.again is not None:
                     await self.again(completion.seq, other, completion)
         await self.settle(other, State.SETTLED)
+
+    async def read_late(self, ticket: Ticket) -> None:
+        """What a batch that was given up has brought after all: it answers rows that have no answer, and is paid again for
+        the rest."""
+        found = await self._executor.late(ticket)
+        if found is None:
+            return
+        assert self.late is not None
+        pages, counts = self._executor.results(found), {True: 0, False: 0}
+        while page := await asyncio.to_thread(pages.page):
+            replies = {each.seq: each for each in page if each.came is Came.REPLY}
+            for lease, wanted in await asyncio.to_thread(self._journal.lost_in, ticket.id, list(replies)):
+                counts[wanted] += await self.late(ticket, lease, replies[lease.row], wanted=wanted)
+        said = f"batch {ticket.remote}, which was given up, has ended: its replies answer {counted(counts[True])}"
+        self._tickets.tell(f"{said}, and {counted(counts[False])} were answered before: those are paid again")
+        await self._tickets.put(replace(ticket, status=found.status, detail=detailed(ticket, read=True)))
+        await asyncio.to_thread(self._executor.clean, ticket)
 
     async def _end(self, ticket: Ticket) -> None:
         """All results are taken in: rows without a line are pending again."""

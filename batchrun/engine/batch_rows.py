@@ -5,7 +5,7 @@ import asyncio
 from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.batches import Batches
 from batchrun.engine.ending import Ending
-from batchrun.engine.judge import judge, judge_body
+from batchrun.engine.judge import Judged, judge, judge_body
 from batchrun.engine.row_files import restored
 from batchrun.engine.till import BATCH, BudgetReached, named_in, served
 from batchrun.engine.way import Stations, Way
@@ -76,13 +76,26 @@ class BatchRows:
 
     async def again(self, seq: int, ticket: Ticket, completion: Completion) -> None:
         """A reply for a row that has one: it is paid for, and only counted."""
-        request = Request(Endpoint(ticket.endpoint), b"", None)
-        judged = judge_body(request, completion.body.decode(), None)
-        charge = self._at.till.settle(self._at.till.adopt(0, 0, ticket.model, BATCH), judged)
-        end = End(completion.status, 0.0, "paid again", f"in batch {ticket.remote}", counted=False, invalid=True)
-        usage = judged.usage
-        end = end._replace(usage=usage, cost=charge.cost, charged_tokens=charge.tokens, bill=charge.bill)
-        await self._at.journal.paid_again(seq, ticket.id, end)
+        _, end = self._charged(ticket, Lease(seq, 0, 0, 0), completion)
+        await self._at.journal.paid_again(seq, ticket.id, _paid_again(ticket, end))
+
+    async def late(self, ticket: Ticket, lease: Lease, completion: Completion, *, wanted: bool) -> bool:
+        """A reply of a batch that was given up. It answers its row where that is `wanted`, else it was paid again; whether it
+        is one at all."""
+        judged, end = self._charged(ticket, lease, completion)
+        if judged.reply is None:
+            return False
+        body = completion.body.decode() if wanted else None
+        await self._at.journal.late(lease.row, lease.number, end if wanted else _paid_again(ticket, end), body)
+        return True
+
+    def _charged(self, ticket: Ticket, lease: Lease, completion: Completion) -> tuple[Judged, End]:
+        """What a reply of a batch is and costs, in the place of what its lease was charged."""
+        judged = judge_body(Request(Endpoint(ticket.endpoint), b"", None), completion.body.decode(), None)
+        judged = served(judged, BATCH)
+        charge = self._at.till.settle(self._at.till.adopt(lease.cost, lease.tokens, ticket.model, BATCH), judged)
+        end = End(completion.status, 0.0, usage=judged.usage, cost=charge.cost, charged_tokens=charge.tokens)
+        return judged, end._replace(bill=charge.bill)
 
     async def _without_answer(self, job: Job, lease: Lease, completion: Completion) -> None:
         """A row that its batch did not answer is pending again, or has failed for now where its attempts are used up."""
@@ -109,3 +122,8 @@ class BatchRows:
         """The row stays pending in the journal, and is handed out again from there."""
         self._at.window.finished(job)
         self._batches.ends.left_pending = True
+
+
+def _paid_again(ticket: Ticket, end: End) -> End:
+    said = f"in batch {ticket.remote}"
+    return end._replace(cause="paid again", message=said, counted=False, invalid=True)

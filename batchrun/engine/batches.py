@@ -27,7 +27,7 @@ from batchrun.events import Emit
 from batchrun.journal import Journal, Lease
 from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.executor import Stepped
-from batchrun.lanes.states import OPEN, State, detailed, is_asked_to_end
+from batchrun.lanes.states import OPEN, State, detailed, is_asked_to_end, is_unread
 from batchrun.models import Request, Ticket
 
 log = logging.getLogger(__name__)
@@ -231,6 +231,12 @@ class Batches:
             ticket = replace(part.ticket, lane=self._with.lane, rows=part.lines, asked=self._executor.clock())
             await self._journal.plan(ticket, part.leases())
             self._tickets.show(ticket)
+
+    async def read_late(self) -> None:
+        """Read what batches that were given up have brought after all, before anything is sent."""
+        for ticket in self._tickets.all:
+            if is_unread(ticket) and self.wish is not Wish.IMPORT:
+                await self.ends.read_late(ticket)
 
     async def carry(self) -> None:
         """Carry all tickets on until `halt`; what goes wrong ends the run, and tickets stay as they were committed."""

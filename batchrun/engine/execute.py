@@ -30,7 +30,7 @@ from batchrun.events import IMPORT_ONLY, POST_ONLY, Emit, Event, Notice, RowFini
 from batchrun.journal import Reader
 from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.shapes import SHAPES, vendor
-from batchrun.lanes.states import OPEN
+from batchrun.lanes.states import OPEN, is_unread
 from batchrun.models import Totals
 from batchrun.plan.outputs import STREAM, is_device, partial_path
 from batchrun.plan.patterns import DOCUMENT
@@ -62,7 +62,8 @@ async def execute(
         emit(Notice(prepared.news, loop.time()))
     with contextlib.closing(_Closing(prepared)) as closing:
         ending, run = Ending(ExitCode.OK), None
-        if something_pending(prepared.journal.totals) and prepared.only != ():
+        late = access is not None and any(map(is_unread, prepared.journal.tickets))
+        if (something_pending(prepared.journal.totals) or late) and prepared.only != ():
             try:
                 ending, run = await _sent(prepared, access, emit, at_hand, stream)
             except RefusedError:
@@ -230,7 +231,7 @@ def batching_of(prepared: Prepared, client: Client | None, lane: int) -> Batchin
     plan = prepared.plan
     if client is None and prepared.wish is not Wish.IMPORT:
         return None
-    if not plan.batch and not any(ticket.state in OPEN for ticket in prepared.journal.tickets):
+    if not plan.batch and not any(ticket.state in OPEN or is_unread(ticket) for ticket in prepared.journal.tickets):
         return None
     found = vendor(plan.dialect, plan.batches)
     calls = None if client is None else client.calls(SHAPES[found.shape].key_header)

@@ -95,6 +95,7 @@ class Run:
             )
             rows = self._way.batch_rows = BatchRows(plan, stations, self._way, self._batches)
             self._batches.ends.take, self._batches.ends.again = rows.take, rows.again
+            self._batches.ends.late = rows.late
         self._ending: Ending | None = None
         self._drained = math.inf
         self._crew: set[asyncio.Task[None]] = set()
@@ -170,6 +171,7 @@ class Run:
         What a batch did not answer is pending in the journal when it is settled, and is handed out again from there.
         """
         await batches.bring()
+        await batches.read_late()
         carrying = self._loop.create_task(batches.carry())
         sends = batches.wish is not Wish.CANCEL
         detaches = self._plan.batch_detach and batches.wish is Wish.GO_ON

@@ -37,6 +37,11 @@ class Tickets:
         return [ticket for ticket in self._all.values() if ticket.state in self._carried]
 
     @property
+    def all(self) -> list[Ticket]:
+        """Every one, in order."""
+        return list(self._all.values())
+
+    @property
     def any(self) -> bool:
         """Whether there ever was one."""
         return bool(self._all)

@@ -71,10 +71,8 @@ def tariff_of(plan: Plan) -> Tariff:
     stated = {name: getattr(plan, name) for name in names}
     factors = tuple(plan.tier_factors.items())
     found = vendor(plan.dialect, plan.batches)
-    terms = Terms(**stated, tier_factors=factors)
-    if plan.batch:
-        terms = terms._replace(usual_batch_factor=found.factor, cached_in_batches=found.cached)
-    return _tariff(plan.base_url, terms)
+    of_batches = {"usual_batch_factor": found.factor, "cached_in_batches": found.cached}
+    return _tariff(plan.base_url, Terms(**stated, tier_factors=factors)._replace(**of_batches))
 
 
 _tariff = cache(Tariff)

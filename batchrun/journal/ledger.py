@@ -337,6 +337,16 @@ class Journal:
         """Record a reply to a row that has one: it came in another batch of the same call, the one of this ticket."""
         return self._running.paid_again(row, ticket, end)
 
+    def late(self, row: int, number: int, end: End, body: str | None) -> Done:
+        """Record what became of an attempt that was given up as maybe billed: a reply has come after all."""
+        return self._running.late(row, number, end, body)
+
+    def lost_in(self, ticket: int, rows: Sequence[int]) -> list[tuple[Lease, bool]]:
+        """Attempts of these rows that were given up with a ticket, each with whether a reply could still answer its row."""
+        with self._window_guard, database.translated(self.path):
+            found = self._reading().execute(sql("lost_in_ticket"), (json.dumps(list(rows)), ticket)).fetchall()
+            return [(Lease(*lease), bool(open_still)) for *lease, open_still in found]
+
     def lose(self, row: int, number: int, why: str) -> Done:
         """Record that an attempt is given up with no answer known: it stays open, the row is unknown."""
         return self._running.lose(row, number, why)

@@ -276,6 +276,17 @@ LEFT JOIN replies ON replies.id = a.reply WHERE body IS NOT NULL OR excerpt IS N
 SELECT row, number, cost, charged_tokens FROM attempts INDEXED BY attempts_in_batches
 WHERE ticket = ? AND ended IS NULL AND row > ? ORDER BY row LIMIT ?
 
+-- name: lost_in_ticket
+-- Attempts of a ticket that was given up, and whether a reply could still answer their rows.
+SELECT a.row, a.number, a.cost, a.charged_tokens,
+       NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = a.row)
+       AND a.number = (SELECT max(number) FROM attempts AS other WHERE other.row = a.row)
+FROM json_each(?) AS wanted CROSS JOIN attempts AS a ON a.row = wanted.value AND a.ticket = ?
+WHERE a.maybe_paid AND a.reply IS NULL AND NOT a.spent
+
+-- name: lost_attempt
+SELECT cost FROM attempts WHERE row = ? AND number = ? AND maybe_paid AND reply IS NULL
+
 -- name: worst_of_ticket
 SELECT sum(cost) FROM attempts INDEXED BY attempts_in_batches WHERE ticket = ? AND ended IS NULL
 

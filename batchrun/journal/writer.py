@@ -171,6 +171,26 @@ class Writer:
 
         return self._put(apply)
 
+    def late(self, row: int, number: int, end: End, body: str | None) -> Done:
+        """A reply to an attempt that counted as maybe billed; known from then on, so counted once."""
+        now = self._clock()
+
+        def apply(group: Group) -> None:
+            found = self._connection.execute(sql("lost_attempt"), (row, number)).fetchone()
+            if found is None:
+                return
+            account, cost = self.sums, found[0]
+            account.maybe_paid -= 1
+            account.unpriced -= cost is None
+            account.cost -= cost or 0
+            account.cost_other -= cost or 0
+            account.cost_maybe -= cost or 0
+            reply = None if body is None else self._add_reply(group, row, number, body)
+            group.end((row, number, self._session), now, end, reply)
+            self._count(end, paid=reply is not None)
+
+        return self._put(apply)
+
     def lose(self, row: int, number: int, why: str) -> Done:
         """The attempt is given up; it stays open, so that the row is unknown, and says why."""
         return self._put(lambda group: group.notes.append(("lost", storable(why), row, number)))

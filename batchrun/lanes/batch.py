@@ -288,6 +288,16 @@ class BatchExecutor:
         body = body_of(answer)
         return self.shape.batch(body) if answer.status == 200 and body.get("id") else None
 
+    async def late(self, ticket: Ticket) -> Ticket | None:
+        """A ticket that was given up, with its results in the folder; None where its batch has not ended or is not shown."""
+        answer = await self._call(self.shape.retrieve(ticket.remote or ""))
+        body = body_of(answer)
+        if answer.status != 200 or not body.get("id") or not self.shape.batch(body).ended:
+            return None
+        ended = replace(ticket, state=State.ENDED, status=self.shape.batch(body).status)
+        found = (await self._fetch(replace(ended, detail=detailed(ticket, object=body)))).ticket
+        return found if found.state == State.FETCHED else None
+
     async def _look_at_duplicate(self, ticket: Ticket) -> Stepped:
         if not is_asked_to_end(ticket):
             return Stepped(await self.cancel(ticket), POLL_FIRST / 3)

@@ -61,6 +61,12 @@ def main_of(ticket: Ticket) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def is_unread(ticket: Ticket) -> bool:
+    """Whether it was given up, and what its batch may still bring was not read."""
+    read = json_object(json.loads(ticket.detail)).get("read")
+    return ticket.state == State.FORGOTTEN and ticket.remote is not None and not read
+
+
 def tokens_of(ticket: Ticket) -> int:
     """About how many input tokens its requests have; an earlier version has not written that down."""
     return int(json_object(json.loads(ticket.detail)).get("tokens") or ticket.bytes / 4)
