@@ -13,8 +13,9 @@ from pictures import MP3, PDF, WAV, folder, gif, jpeg, png, webp
 
 from batchrun import media, prompts
 from batchrun.client.session import headers_of
-from batchrun.errors import PromptError
+from batchrun.errors import PromptError, RefusedError
 from batchrun.filetypes import pixels, type_of
+from batchrun.lanes.messages import as_message
 from batchrun.models import Endpoint, File, Row
 from batchrun.prompts import RenderError, request_digest
 from batchrun.sim.media import form_of
@@ -374,3 +375,22 @@ def test_what_is_not_known_is_not_counted_unless_the_profile_says_how() -> None:
     for wrong in ({"how": "tiles"}, {"how": "x"}, 3, {**own["tokens"], "side": 0}):
         with pytest.raises(ValueError, match="known are tables"):
             media.check_takes({"tokens": wrong})
+
+
+def test_batches_of_anthropic_have_pictures_and_documents_as_blocks() -> None:
+    content = [
+        {"type": "text", "text": "What is it?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}},
+        {"type": "image_url", "image_url": {"url": "https://host/a.png"}},
+        {"type": "file", "file": {"filename": "file.pdf", "file_data": "data:application/pdf;base64,BBBB"}},
+    ]
+    chat = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": content}]}
+    assert as_message(chat)["messages"][0]["content"] == [
+        {"type": "text", "text": "What is it?"},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}},
+        {"type": "image", "source": {"type": "url", "url": "https://host/a.png"}},
+        {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "BBBB"}},
+    ]
+    content.append({"type": "input_audio", "input_audio": {"data": "CCCC", "format": "wav"}})
+    with pytest.raises(RefusedError, match="take no audio"):
+        as_message(chat)

@@ -23,10 +23,12 @@ from batchrun.errors import ExitCode, InputError, RefusedError
 from batchrun.events import Event, RunEnded
 from batchrun.journal import Reader
 from batchrun.models import Row
+from batchrun.plan import plan_from_json
 from batchrun.plan.profiles import find_profile
 from batchrun.plan.resolve import access
 from batchrun.plan.sources import gather
 from batchrun.prompts import parse
+from batchrun.report import requests
 from batchrun.sim import Server, Settings
 from batchrun.sim.server import running
 from batchrun.tui import draft
@@ -139,7 +141,7 @@ async def test_resume_leaves_rows_whose_files_changed_pending_and_names_them(ser
     ended, events = await resumed(server, max_requests=9)
     assert ended.exit_code is ExitCode.ROWS_FAILED
     assert (ended.totals.done, ended.totals.pending) == (2, 1)
-    assert any("1 row cannot be sent, and stay pending: line 3" in str(event) for event in events)
+    assert any("1 row cannot be sent, and stays pending: line 3" in str(event) for event in events)
     Path("elsewhere.png").rename("pictures/2.png")
     ended, _ = await resumed(server, max_requests=9)
     assert (ended.exit_code, ended.totals.done) == (ExitCode.OK, 3)
@@ -228,6 +230,9 @@ async def test_a_journal_with_its_files_goes_on_elsewhere(server: Server, tmp_pa
 async def test_files_that_cannot_be_taken_along_are_named(server: Server, tmp_path: Path) -> None:
     await ran(server, max_requests=1)
     Path("pictures/2.png").unlink()
+    with Reader.open(registry.find("last", None).path) as reader:
+        shown = requests.of_record(plan_from_json(reader.meta.plan), reader.row(line=3), None)
+    assert "data:image/png;base64,sha256:" in shown  # as it was, though its file is gone
     missing = copy_with_files(registry.find("last", None).path, tmp_path / "copy.db")
     assert [said.partition(" cannot")[0] for said in missing] == [str(Path("pictures/2.png").absolute())]
     with pytest.raises(RefusedError, match="such a directory already"):

@@ -89,7 +89,7 @@ def _leave_out_changed(prepared: Prepared) -> None:
     if not left_out:
         return
     more = [f"… and {len(left_out) - NAMED:,} more"] if len(left_out) > NAMED else []
-    said = f"{counted(len(left_out))} cannot be sent, and stay pending"
+    said = f"{counted(len(left_out))} cannot be sent, and {'stays' if len(left_out) == 1 else 'stay'} pending"
     named = [*list(left_out.values())[:NAMED], *more]
     prepared.only = tuple(
         position

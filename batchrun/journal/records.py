@@ -98,7 +98,8 @@ class Record(NamedTuple):
 
     `position` is None for an absent row; `body` is the body of the reply that the outcome rests on; `value`, `added`,
     `post` and `trace` are those of `models.Outcome`. Where there is no outcome, as `state` says, its fields are
-    None or empty. `status`, `request_id` and `excerpt` are those of the attempt that it rests on.
+    None or empty. `status`, `request_id` and `excerpt` are those of the attempt that it rests on; `files` is that of
+    `IntakeRow`.
     """
 
     seq: int
@@ -124,6 +125,7 @@ class Record(NamedTuple):
     final: bool
     flags: frozenset[str]
     post: bool
+    files: str = ""
 
 
 class Result(NamedTuple):

@@ -51,7 +51,7 @@ def as_message(body: dict[str, Any]) -> dict[str, Any]:
         if message.get("role") in ("system", "developer"):
             system.append(message.get("content") or "")
         else:
-            messages.append({"role": message.get("role"), "content": message.get("content")})
+            messages.append({"role": message.get("role"), "content": _blocks(message.get("content"))})
     if any(isinstance(content, list) for content in system):  # blocks, which may bear marks for the cache
         blocks: list[Any] = []
         for content in system:
@@ -67,6 +67,28 @@ def as_message(body: dict[str, Any]) -> dict[str, Any]:
             "Send it live, without --batch, or leave the parameter out.",
         )
     return params
+
+
+def _blocks(content: Any) -> Any:
+    """The content of a message, its pictures and documents as blocks of Messages. Raises RefusedError for audio."""
+    if not isinstance(content, list):
+        return content
+    return [_block(part) for part in cast("list[dict[str, Any]]", content)]
+
+
+def _block(part: dict[str, Any]) -> dict[str, Any]:
+    """platform.claude.com/docs/en/build-with-claude/vision and pdf-support: image and document, each with its source."""
+    kind = part.get("type")
+    if kind == "input_audio":
+        raise RefusedError("Anthropic's batches take no audio.", "Send it live, without --batch.")
+    if kind not in ("image_url", "file"):
+        return part
+    url = str(part["image_url"]["url"] if kind == "image_url" else part["file"]["file_data"])
+    source = {"type": "url", "url": url}
+    if url.startswith("data:"):
+        type, _, data = url.removeprefix("data:").partition(";base64,")
+        source = {"type": "base64", "media_type": type, "data": data}
+    return {"type": "image" if kind == "image_url" else "document", "source": source}
 
 
 def as_chat(message: Any) -> bytes:

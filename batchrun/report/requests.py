@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from batchrun import replies
+from batchrun import media, replies
 from batchrun.display import printable
 from batchrun.errors import BatchrunError
 from batchrun.journal import Record
@@ -24,6 +24,8 @@ def of_record(plan: Plan, record: Record, parts: Parts | None) -> str:
         return f"this line is no row: {record.message}\n\n{record.text}"
     try:
         row = restore(record.line, record.key, record.text)
+        if record.files:
+            row = row._replace(files=media.from_json(record.files, Path()))
         if parts is not None and parts.failed is not None:
             return f"no request: {parts.failed.message}"
         if parts is not None and parts.awaited:
