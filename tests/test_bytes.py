@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from batchrun.events import Waiting, WaitReason
 from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, intake
 from batchrun.models import Outcome, State
 from batchrun.plan.sizes import parse_size
+from batchrun.tui.draft import read_head
 
 META = Meta(run="r1", created=1.5, plan="{}", prompt=None, simulated=True, output="../out.jsonl")
 DONE = Outcome(State.DONE, True, None, None, frozenset(), None)
@@ -192,3 +194,13 @@ def test_a_journal_of_long_rows_has_large_pages(size: int, pages: int, tmp_path:
     (journal,) = (tmp_path / ".batchrun").glob("*.db")
     with contextlib.closing(sqlite3.connect(journal)) as connection:
         assert connection.execute("PRAGMA page_size").fetchone() == (pages,)
+
+
+@pytest.mark.parametrize(("room", "shown"), [(1, 1), (3000, 3), (math.inf, 5)])
+def test_the_app_shows_fewer_rows_of_an_input_where_they_are_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: float, shown: int
+) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(f'{{"id": {n}, "text": "{"x" * 1000}"}}\n' for n in range(5)))
+    monkeypatch.setattr("batchrun.tui.draft.ROOM", room)
+    assert len(read_head(str(source), {}, has_prompt=True).rows) == shown

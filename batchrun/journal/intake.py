@@ -30,8 +30,8 @@ AHEAD = 5
 """Batches of `ROOM` that wait while one is written, so that reading goes on during a commit."""
 TOGETHER = 4
 """Batches in one transaction: each commit waits for the disk several times."""
-CACHE = 20_000
-"""KiB of pages: a transaction fits, and readers are locked out only while it is committed; the sort needs few passes."""
+CACHE = 8_000
+"""KiB of pages: from when it is full until the commit readers are locked out; the sort needs few passes."""
 
 Params = tuple[int, int, str, str, str, str]
 

@@ -1,5 +1,6 @@
 """An input that is open: what it is, and its rows as often as they are asked for."""
 
+import math
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -111,9 +112,15 @@ class Input:
             elif (row := row_of(record)) is not None:
                 yield row
 
-    def head(self, n: int) -> list[Row | Invalid]:
-        """The first n rows and invalid records."""
-        return list(islice(self, n))
+    def head(self, n: int, room: float = math.inf) -> list[Row | Invalid]:
+        """The first n rows and invalid records; fewer where these have more than `room` characters, but one."""
+        found: list[Row | Invalid] = []
+        for row in islice(self, n):
+            found.append(row)
+            room -= len(row.text)
+            if room <= 0:
+                break
+        return found
 
 
 def open_input(

@@ -30,6 +30,8 @@ from batchrun.tui.choices import Head
 
 HEAD = 100
 """Rows of the input that are shown."""
+ROOM = 4_000_000
+"""Characters of them after which no more are."""
 SHOWN = 5
 """Replies of a pilot that are shown."""
 STREAM = "-"
@@ -183,7 +185,9 @@ def read_head(source: str, flags: Mapping[str, object], *, has_prompt: bool) -> 
     settings = gather(flags).settings.model_copy(update={"input": source})
     sent = has_prompt and _is_sent(source)
     found = open_documents(settings) or open_rows(settings, source, has_prompt=has_prompt, takes_files=sent)
-    return Head(found.name, found.kind, found.format, found.columns, found.id_column, found.size, found.head(HEAD))
+    return Head(
+        found.name, found.kind, found.format, found.columns, found.id_column, found.size, found.head(HEAD, ROOM)
+    )
 
 
 def _is_sent(source: str) -> bool:
