@@ -268,7 +268,9 @@ class Stage:
             own = lane.plan
             record = journal.lane(own.base_url, own.api_key_env, own.model)
             spelled = instead.get(lane.name)
-            members.append(Member(own, provider[lane.name], record, lane.name, lane.quota, instead=spelled))
+            members.append(
+                Member(own, provider[lane.name], record, lane.name, lane.quota, instead=spelled, fallback=lane.fallback)
+            )
         return members
 
     @property

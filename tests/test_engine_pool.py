@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine import Answer, Provider, Stage, fault, ok, status
+from engine import WITH_SCHEMA, Answer, Provider, Stage, fault, ok, status
 
 from batchrun.errors import ExitCode
 from batchrun.events import AttemptEnded, LaneChanged, LaneState, Notice
@@ -239,3 +239,44 @@ async def test_members_may_be_gone_or_new_when_a_run_goes_on(tmp_path: Path) -> 
     assert stage.totals.done == 60
     assert by_lane(stage)["a"] == first["a"]
     assert by_lane(stage).keys() == {"a", "b", "c"}
+
+
+def with_fallback() -> tuple[dict[str, Any], ...]:
+    first, second = lanes("a", "z")
+    return (first, {**second, "fallback": True})
+
+
+TOO_LONG = status(400, "context_length_exceeded")
+
+
+@pytest.mark.parametrize(
+    ("there", "done", "calls"),
+    [
+        (ok(), 40, 2),
+        (TOO_LONG, 38, 2),  # it fails there as well, for the cause that it had first
+        (status(401), 38, 2),  # the fallback itself answers nothing
+        (fault(Fault.REFUSED, sent=False), 38, None),
+    ],
+)
+async def test_rows_that_fail_for_their_own_reason_go_to_the_fallback_once(
+    tmp_path: Path, there: Answer, done: int, calls: int | None
+) -> None:
+    scripts: dict[str, Sequence[Answer]] = {"row 7": [TOO_LONG], "row 9": [TOO_LONG]}
+    stage = Stage(tmp_path, 40, lanes=with_fallback())
+    last = Server(usual=there)
+    story = await stage.play({"a": Server(scripts=scripts, slots=4), "z": last})
+    assert story.ending.exit_code is ExitCode.OK
+    assert (stage.totals.done, stage.totals.failed) == (done, 40 - done)
+    assert {record.cause for record in stage.records if record.cause} <= {"too long for the model"}
+    assert set(last.calls) <= {"row 7", "row 9"}
+    assert calls is None or 1 <= len(last.calls) <= calls
+
+
+async def test_a_fallback_is_asked_what_was_asked_first(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, 6, prompt_source=WITH_SCHEMA, output_fields=("score",), lanes=with_fallback())
+    fits = ok('{"score": 1}')
+    last = Server(usual=fits)
+    await stage.play({"a": Server(scripts={"row 3": [ok("no")]}, usual=fits), "z": last})
+    assert stage.totals.done == 6
+    assert [len(body["messages"]) for body in last.bodies] == [1]
+    assert by_lane(stage, "row = 3") == {"a": 3, "z": 1}

@@ -111,3 +111,14 @@ def test_a_plan_says_what_each_lane_would_cost_and_a_cap_needs_the_price_of_each
     refused = batchrun(tmp_path, *common, "--pool", "three", "--max-cost", "1")
     assert refused.returncode == 2
     assert "the price of model n is not known" in refused.stderr
+
+
+def test_a_single_place_with_a_fallback_is_a_run_like_any_other(servers: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "batchrun.toml").write_text(POOL.format(**servers, members='"one"'))
+    (tmp_path / "in.jsonl").write_text('{"text": "Some words."}\n' * 5)
+    command = ("-i", "in.jsonl", "-p", "summarize", "-o", "out.jsonl", "-P", "one")
+    assert batchrun(tmp_path, *command).returncode == 0
+    found = batchrun(tmp_path, *command, "--fallback", "other")  # its model makes no row another one
+    assert found.returncode == 0, found.stderr
+    assert "5 done" in found.stderr
+    assert batchrun(tmp_path, *command, "--fallback", "one").returncode == 2

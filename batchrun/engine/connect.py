@@ -41,8 +41,9 @@ async def connected(plan: Plan, access: Access | None, simulator: sim.Settings) 
             await stack.enter_async_context(client)
             members.append(_member(plan, lane, client))
         errors = await asyncio.gather(*map(_error, members))
-        if all(error is not None for error in errors) and errors[0] is not None:
-            raise errors[0]
+        main = [error for member, error in zip(members, errors, strict=True) if not member.fallback]
+        if main[0] is not None and None not in main:
+            raise main[0]
         yield tuple(replace(member, ill=error and error.message) for member, error in zip(members, errors, strict=True))
 
 
@@ -57,7 +58,7 @@ async def _error(member: Member) -> HostError | None:
 
 def _member(plan: Plan, lane: LanePlan, client: Client) -> Member:
     """A member; its model may have another name than the one that the requests of the run are rendered with."""
-    member = Member(lane.plan, client, name=lane.name, quota=lane.quota)
+    member = Member(lane.plan, client, name=lane.name, quota=lane.quota, fallback=lane.fallback)
     model = lane.plan.model
     if plan.model is None or model is None or plan.model == model:
         return member

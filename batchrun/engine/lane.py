@@ -46,7 +46,7 @@ class Member:
 
     Without a `client` nothing is sent. `record` is the lane in the journal; `name` is what users call it. Members of one
     `quota` share a limiter. `ill` is why it cannot be reached at the start. `instead` are the beginning of the bodies of
-    the run, and what stands in its place here, where the model has another name.
+    the run, and what stands in its place here, where the model has another name. A `fallback` gets only rows that have failed elsewhere.
     """
 
     plan: Plan
@@ -56,6 +56,7 @@ class Member:
     quota: str | None = None
     ill: str | None = None
     instead: tuple[bytes, bytes] | None = None
+    fallback: bool = False
 
 
 class Closed(NamedTuple):
@@ -93,6 +94,7 @@ class Lane:
         self.gate = gate
         self.record = member.record
         self.ill = member.ill
+        self.fallback = member.fallback
         self.health = Health(fitted=fitted)
         self.outage = None if member.client is None else Outage(gate, member.client, gone=self.gone)
         self.meanings = Meanings(plan.dialect, plan.answers)

@@ -25,7 +25,9 @@ def lane_costs(found: Survey) -> list[LaneCost]:
         return []
     size, limit, rows = found.lengths.size, found.output_limit, found.lengths.rows
     costs: list[LaneCost] = []
-    for name, plan, _ in lane_plans(found.plan):
+    for name, plan, _, fallback in lane_plans(found.plan):
+        if fallback:
+            continue
         price = tariff_of(plan).of(plan.model)
         prompts = most = None
         if price is not None:

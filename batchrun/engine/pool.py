@@ -21,7 +21,7 @@ from batchrun.engine.window import Job
 from batchrun.errors import ExitCode
 from batchrun.events import Emit, Going, LaneChanged, LaneState, Waiting, WaitReason
 from batchrun.journal import Journal
-from batchrun.limits import Gate, GateClosed, GateView, Limits
+from batchrun.limits import Gate, GateClosed, GateView, HandedBack, Limits
 from batchrun.models import Fault
 from batchrun.retry import Answer, GiveUp, RetryIn, StopRun, Verdict
 
@@ -74,6 +74,7 @@ class Pool:
         self.first = self.lanes[0]
         self.only = self.first if len(self.lanes) == 1 else None
         """The lane of a run with one: there nothing is chosen, and its gate is the queue."""
+        self._fallbacks = [lane for lane in self.lanes if lane.fallback]
         self._line: deque[_Waiter] = deque()
         self._homes: WeakKeyDictionary[Prefix, frozenset[int]] = WeakKeyDictionary()
         self._due: asyncio.Handle | None = None
@@ -171,6 +172,8 @@ class Pool:
         cached = self._homes.get(job.shared[-1], frozenset()) if job.shared else frozenset[int]()
         bound = job.lane if job.elsewhere else None
         only = frozenset({bound.number}) if bound is not None and bound.closed is None else None
+        if only is None and self._fallbacks:
+            only = frozenset(lane.number for lane in self._lanes_for(job))
         return RowView(job.failed_at, only, cached)
 
     def _view(self, lane: Lane, now: float) -> LaneView:
@@ -230,7 +233,10 @@ class Pool:
                 first = FIRST_PAUSE if answer.status else FIRST_PAUSE_AWAY
                 pause = first if closed is None else min(LONGEST_PAUSE, max(first, 2 * closed.pause))
                 lane.close(Ending(ExitCode.STOPPED, *stops), pause)
-            return RetryIn(0.0, counts=False) if self._any_left else StopRun(self._reasons, stops.hint)
+            left = any(other.closed is None for other in self._lanes_for(job))
+            if not left and job.gave_up is not None:
+                return job.gave_up
+            return RetryIn(0.0, counts=False) if left else StopRun(self._reasons, stops.hint)
         if answer.fault is Fault.REFUSED:
             lane.gone()
         theirs = answer.down and answer.fault is not Fault.DEADLINE and not isinstance(verdict, StopRun)
@@ -239,14 +245,31 @@ class Pool:
             return RetryIn(0.0, counts=False)
         return verdict
 
+    def _lanes_for(self, job: Job) -> Sequence[Lane]:
+        """Those that a row may go to: the fallback where it has failed for its own reason, else all others."""
+        return self._fallbacks if job.gave_up is not None else [lane for lane in self.lanes if not lane.fallback]
+
+    def falls_back(self, job: Job, verdict: GiveUp) -> bool:
+        """Whether a row that failed for its own reason is sent once more, to the fallback; then it begins anew."""
+        request = job.first_request or job.request
+        if job.gave_up is not None or job.lease is not None or request is None:
+            return False
+        if not (verdict.final and self.has_fallback):
+            return False
+        job.gave_up, job.request, job.failed_at = verdict, request, frozenset()
+        job.attempts = job.deadlines = job.asks = job.refusals = 0
+        return True
+
     @property
-    def _any_left(self) -> bool:
-        return any(lane.closed is None for lane in self.lanes)
+    def has_fallback(self) -> bool:
+        """Whether a fallback takes rows."""
+        return any(lane.closed is None for lane in self._fallbacks)
 
     @property
     def _reasons(self) -> str:
         """Why no lane is left."""
-        said = [(lane.name, lane.closed.ending.message or "") for lane in self.lanes if lane.closed is not None]
+        closed = [(lane.name, lane.closed) for lane in self.lanes if not lane.fallback]
+        said = [(name, why.ending.message or "") for name, why in closed if why is not None]
         same = {message for _, message in said}
         return said[0][1] if len(same) == 1 else "; ".join(f"{name}: {message}" for name, message in said)
 
@@ -254,7 +277,7 @@ class Pool:
         """Whether the row can go to another lane at which it has not failed."""
         return any(
             other is not lane and other.state is LaneState.OPEN and other.number not in job.failed_at
-            for other in self.lanes
+            for other in self._lanes_for(job)
         )
 
     def _changed(self, lane: Lane) -> None:
@@ -265,12 +288,21 @@ class Pool:
             )
             if lane.state is not LaneState.OPEN:
                 lane.gate.hand_back()
+            if lane.fallback and lane.closed is not None:
+                self._send_back()
             self.turn()
 
     @property
     def workers(self) -> int:
         """How many rows are handled at once at most: twice the cap. While one half is in flight, the other stands ready."""
         return 2 * self.limits.cap * len(self.lanes)
+
+    def _send_back(self) -> None:
+        """Rows that wait for a fallback which is closed are handed out again, to fail."""
+        for waiter in self._line:
+            if waiter.job.gave_up is not None and not waiter.future.done():
+                waiter.future.set_exception(HandedBack())
+        self._line = deque(waiter for waiter in self._line if not waiter.future.done())
 
     def close(self, *, recall: bool) -> None:
         """Let nothing more leave; `recall` as for `Gate.close`."""
@@ -344,7 +376,7 @@ class Pool:
         if self.only is not None:
             self._emit(lane.explained(event))
             return
-        open_ = [each for each in self.lanes if each.closed is None]
+        open_ = [each for each in self.lanes if each.closed is None and not each.fallback]
         waits = [each.waits for each in open_ if each.waits is not None]
         if waits and len(waits) == len(open_):
             self._told = True

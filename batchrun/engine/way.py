@@ -128,6 +128,8 @@ class Way:
                 await self._judge_kept(job, request)
         except (StorageError, GateClosed):
             raise
+        except HandedBack:
+            self._put_back(job, 0.0)
         except Exception as error:
             log.exception("line %s: internal error", job.row.line)
             said = f"internal error: {type(error).__name__}: {error}"
@@ -184,15 +186,14 @@ class Way:
         if self.batch_rows is not None and self.batch_rows.sending:
             await self.batch_rows.send(job, request)
             return
+        if job.gave_up is not None and not self._at.pool.has_fallback:
+            await self._finish(job, failure(job.gave_up))
+            return
         job.lane = lane = self._at.pool.only or await self._at.pool.lane_for(job)
-        spelled = lane.spelled(request)
-        tiers = lane.sending.tiers
+        spelled, tiers = lane.spelled(request), lane.sending.tiers
         try:
             job.tier = await tiers.chosen(job) if tiers.known else None
             permit = await self._departed(job, lane, spelled)
-        except HandedBack:
-            self._put_back(job, 0.0)
-            return
         except NeverFits as error:
             if self._at.pool.others(lane, job):
                 job.failed_at |= {lane.number}
@@ -369,7 +370,7 @@ class Way:
                     request = more_room(request, 1 if stored is not None else max(1, job.asks))
                 elif said:
                     request = ask_again(request, said, complaint, check=judged.answer.check)
-                job.request = request
+                job.first_request, job.request = job.first_request or job.request, request
                 self._put_back(job, 0.0)
             case GiveUp():
                 await self.give_up(job, verdict)
@@ -398,7 +399,10 @@ class Way:
         if verdict.cause == Flag.TRUNCATED and await self._divided(job):
             return
         if job.lease is not None or not self._lane_of(job).health.in_doubt(job.row.seq) or len(self._held) >= MOST_HELD:
-            await self._finish(job, failure(verdict))
+            if self._at.pool.falls_back(job, verdict):
+                self._put_back(job, 0.0)
+            else:
+                await self._finish(job, failure(job.gave_up or verdict))
         else:
             job.handed_on = True
             if self._at.pool.only is not None:
@@ -435,4 +439,8 @@ class Way:
         """Failures that might have been the run's stand after all."""
         held, self._held = self._held, []
         for job, verdict in held:
-            await self._finish(job, failure(verdict), out=False)
+            if self._at.pool.falls_back(job, verdict):
+                self._at.window.enter(job)
+                self._put_back(job, 0.0)
+            else:
+                await self._finish(job, failure(job.gave_up or verdict), out=False)

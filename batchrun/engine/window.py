@@ -34,6 +34,7 @@ from batchrun.journal import PAGE_BYTES, Lease
 from batchrun.limits import Permit
 from batchrun.media import encoded_size
 from batchrun.models import Exchange, Lent, Outcome, Pending, Request, State
+from batchrun.retry import GiveUp
 
 if TYPE_CHECKING:
     from batchrun.engine.lane import Lane
@@ -96,7 +97,8 @@ FetchTrain = Callable[[Train], Awaitable[tuple[list[Pending], int | None]]]
 class Job:
     """A row on its way, with what it has used up.
 
-    `request` is set where it is not simply the rendered row. `lane` is where it is sent, or was last; `failed_at` are lanes that failed under it. `permit` and `exchange` are those of the attempt under
+    `request` is set where it is not simply the rendered row. `lane` is where it is sent, or was last; `failed_at` are lanes that failed under it, `gave_up` is why
+    it goes to a fallback lane, with its `first_request`, before anything was asked again. `permit` and `exchange` are those of the attempt under
     way, `hold` what it may cost at worst and `charge` what it was charged; `handed_on` is whether this attempt's
     verdict has been performed. `lent` is the reply that it rests on unless it is sent itself, `given` the outcome that
     it shares with an equal request; `leads` is the row whose place it takes, for those that wait; `lease` is what its answer came from a batch with. `elsewhere` is
@@ -129,6 +131,8 @@ class Job:
     elsewhere: bool = False
     refusals: int = 0
     failed_at: frozenset[int] = frozenset()
+    gave_up: GiveUp | None = None
+    first_request: Request | None = None
     shared: tuple[Prefix, ...] = ()
     marks: tuple[Prefix, ...] = ()
     added: frozenset[str] = frozenset()

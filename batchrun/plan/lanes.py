@@ -22,15 +22,22 @@ def pooled(plan: Plan, gathered: Gathered, model_of: Callable[[Profile], str | N
     lanes = lanes_of(gathered, model_of)
     if not lanes:
         return plan
-    models = joined(lane["model"] for lane in lanes)
-    if plan.kind is not Kind.ROWS and models != lanes[0]["model"]:
+    models = joined(lane["model"] for lane in lanes if not lane["fallback"])
+    if plan.kind is not Kind.ROWS and joined(lane["model"] for lane in lanes) != lanes[0]["model"]:
         raise RefusedError(
-            f"requests that come ready-made are for one model, and the pool has {models}", "choose one with --model"
+            "requests that come ready-made are for one model, and the places have several", "choose one with --model"
         )
     if plan.batch:
         raise RefusedError("batches go to one provider, and several places are named", "leave --batch out, or name one")
     own = own_fields(lanes[0]) | {"model": models}
-    return replace(plan, **own, lanes=lanes, pool=gathered.settings.pool, pool_policy=gathered.policy)
+    return replace(
+        plan,
+        **own,
+        lanes=lanes,
+        pool=gathered.settings.pool,
+        pool_policy=gathered.policy,
+        fallback=gathered.settings.fallback,
+    )
 
 
 def lanes_of(gathered: Gathered, model_of: Callable[[Profile], str | None]) -> tuple[dict[str, Any], ...]:
@@ -38,14 +45,20 @@ def lanes_of(gathered: Gathered, model_of: Callable[[Profile], str | None]) -> t
 
     `model_of` gives the model that a profile's lane is asked for. Raises RefusedError.
     """
-    addresses = gathered.settings.base_url
+    addresses, last = gathered.settings.base_url, gathered.fallback
     if gathered.members:
         places = [(profile.name, profile, _address(profile)) for profile in gathered.members]
     elif isinstance(addresses, tuple):
         checked = [check_base_url(address) for address in addresses]
         places = [(name, gathered.profile, url) for name, url in zip(names_of(checked), checked, strict=True)]
+    elif last is not None and not gathered.profile.simulated:
+        places = [(gathered.profile.name, gathered.profile, check_base_url(addresses or ""))]
     else:
         return ()
+    if last is not None:
+        if last.name in (name for name, _, _ in places) or last.simulated:
+            raise RefusedError(f"--fallback {last.name} is no other place", "name another profile")
+        places.append((last.name, last, _address(last)))
     return tuple(
         {
             "name": name,
@@ -61,6 +74,7 @@ def lanes_of(gathered: Gathered, model_of: Callable[[Profile], str | None]) -> t
             "tier_factors": dict(profile.tier_factors),
             **_limits(gathered, profile),
             "quota": profile.quota,
+            "fallback": profile is last,
         }
         for name, profile, url in places
     )

@@ -67,6 +67,7 @@ OPTIONS: tuple[Option, ...] = (
     _value(_PROVIDER, "-P --profile profile", "NAME", "The provider; sim simulates replies, without key [default: openai]."),
     _value(_PROVIDER, "--base-url base_url", "URL", "Another address of the provider, such as https://host/v1; several share the rows.", many=True),
     _value(_PROVIDER, "--pool pool", "NAME", "The profiles of [pools.NAME] in batchrun.toml share the rows."),
+    _value(_PROVIDER, "--fallback fallback", "NAME", "A profile that rows which fail for their own reason are sent to once more."),
     _value(_PROVIDER, "--pool-policy pool_policy", "POLICY", "Where rows of a pool go: soonest, cheapest or primary, the first that works [default: soonest].", choices=("soonest", "cheapest", "primary")),
     _value(_PROVIDER, "--endpoint endpoint", "NAME", "chat, responses, embeddings, completions or transcriptions [default: chat].", choices=("chat", "responses", "embeddings", "completions", "transcriptions")),
     _value(_PROVIDER, "--param params", "NAME=JSON", "A parameter of the request body, such as temperature=0.", many=True),

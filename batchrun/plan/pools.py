@@ -24,14 +24,16 @@ class PoolTable:
 
 
 class LanePlan(NamedTuple):
-    """A lane of a run: its name, the run's plan with what is its own in it, and the quota that it shares, if any."""
+    """A lane of a run: its name, the run's plan with what is its own in it, the quota that it shares, if any, and whether it
+    gets only rows that have failed elsewhere."""
 
     name: str
     plan: Plan
-    quota: str | None
+    quota: str | None = None
+    fallback: bool = False
 
 
-_FIELDS = frozenset(item.name for item in fields(Plan)) - {"lanes", "pool", "pool_policy"}
+_FIELDS = frozenset(item.name for item in fields(Plan)) - {"lanes", "pool", "pool_policy", "fallback"}
 
 
 def own_fields(lane: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,13 +44,14 @@ def own_fields(lane: Mapping[str, Any]) -> dict[str, Any]:
 def lane_plans(plan: Plan) -> tuple[LanePlan, ...]:
     """The plan of each lane; of a run without a pool its own, under no name."""
     if not plan.lanes:
-        return (LanePlan("", plan, None),)
+        return (LanePlan("", plan),)
     alone = replace(plan, lanes=())
     return tuple(
         LanePlan(
             lane["name"],
             replace(alone, **own_fields(lane)),
             lane.get("quota"),
+            lane.get("fallback", False),
         )
         for lane in plan.lanes
     )

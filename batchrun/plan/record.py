@@ -67,6 +67,7 @@ class Plan:
 
     pool: str | None = None
     pool_policy: str = "soonest"
+    fallback: str | None = None
     lanes: tuple[Mapping[str, Any], ...] = ()
 
     concurrency: int = 256

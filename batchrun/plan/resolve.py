@@ -142,7 +142,12 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
         target_language=target_language(settings.target_language, settings.variables) if rows else None,
         post_seal=seal(settings.post),
     )
-    return pooled(plan, gathered, lambda member: _model(settings, member, facts, prompt))
+
+    def model_of(member: Profile) -> str | None:
+        own = member.model if member is gathered.fallback else None
+        return own or _model(settings, member, facts, prompt)
+
+    return pooled(plan, gathered, model_of)
 
 
 def _check_kind(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> None:
@@ -307,7 +312,8 @@ def _accesses(
     lanes: Iterable[Mapping[str, Any]],
 ) -> Access:
     """Those of the lanes in one; of a run without a pool that of its one place."""
-    profiles = {profile.name: profile for profile in (gathered.profile, *gathered.members)}
+    known = (gathered.profile, *gathered.members, gathered.fallback)
+    profiles = {profile.name: profile for profile in known if profile is not None}
     of_lanes = [(profiles[lane["profile"]], lane["base_url"], lane["headers"]) for lane in lanes]
     found = [_access(gathered, *place) for place in of_lanes or places]
     if not of_lanes:
@@ -336,6 +342,8 @@ def gather_again(plan: Plan, flags: Mapping[str, Any]) -> Gathered:
 
     The key is found by this machine's profile of that name, never by anything the journal says.
     """
+    if plan.fallback is not None:
+        flags = {"fallback": plan.fallback, **flags}
     if plan.pool is not None and not flags.keys() & {"pool", "profile", "base_url"}:
         return gather({"pool": plan.pool, **flags})
     if "pool" in flags:
@@ -381,8 +389,8 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
     changes["lanes"] = tuple(
         {**lane, **{name: changes[name] for name in LIMITS if name in changes}} for lane in plan.lanes
     )
-    if moved or {"base_url", "pool"} & typed or plan.pool is not None:
-        changes |= {"lanes": (), "pool": None}
+    if moved or {"base_url", "pool"} & typed or plan.pool is not None or gathered.settings.fallback != plan.fallback:
+        changes |= {"lanes": (), "pool": None, "fallback": None}
     return _pooled_again(replace(plan, **changes), plan, gathered)
 
 
@@ -391,6 +399,8 @@ def _pooled_again(plan: Plan, before: Plan, gathered: Gathered) -> Plan:
     known = set((before.model or "").split(JOINED))
 
     def model_of(profile: Profile) -> str | None:
+        if profile is gathered.fallback:
+            return profile.model or before.model
         if before.model is None or len(known) == 1:
             return before.model
         model = profile.model or ""

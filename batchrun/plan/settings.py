@@ -252,6 +252,7 @@ class Settings(BaseSettings):
     profile: Text = DEFAULT
     base_url: Annotated[str | tuple[str, ...] | None, NoDecode, BeforeValidator(_addresses)] = None
     pool: Text | None = None
+    fallback: Text | None = None
     pool_policy: Annotated[str, BeforeValidator(_policy)] | None = None
     endpoint: Annotated[Endpoint, BeforeValidator(_endpoint)] | None = None
     params: Annotated[dict[str, Any], NoDecode] = {}

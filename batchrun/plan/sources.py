@@ -50,7 +50,7 @@ class Gathered:
     """The settings, the profile they name, and for every option that was set the source that set it; of a table also
     for every entry, as `set.language`. `answers` are the lines `[[answers]]` of the files, the nearer file's first,
     `batches` their tables `[batches.DIALECT]` by dialect. `members` are the profiles of a pool, of which `profile` is the
-    first, and `policy` is what the pool prefers."""
+    first, and `policy` is what the pool prefers; `fallback` gets rows that failed."""
 
     settings: Settings
     profile: Profile
@@ -59,6 +59,7 @@ class Gathered:
     batches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     members: tuple[Profile, ...] = ()
     policy: str = POLICIES[0]
+    fallback: Profile | None = None
 
     def typed(self, option: str) -> bool:
         """Whether the option was given for this very command: by a flag or a `BATCHRUN_*` variable."""
@@ -83,8 +84,9 @@ def gather(flags: Mapping[str, Any], folder: Path | None = None) -> Gathered:
     answers = tuple(line for file in files for line in file.answers)
     batches = {name: own for file in reversed(files) for name, own in file.batches.items()}
     settings = validate(merged, settled)
+    fallback = None if settings.fallback is None else find_profile(settings.fallback, tables)
     policy = settings.pool_policy or (pools[str(pool)].policy if members else None) or POLICIES[0]
-    gathered = Gathered(settings, profile, sources, answers, batches, members, policy)
+    gathered = Gathered(settings, profile, sources, answers, batches, members, policy, fallback)
     _check(gathered, settled)
     return gathered
 
