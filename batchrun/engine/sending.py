@@ -100,7 +100,8 @@ class Sending:
             body = prompts.with_members(body, members)
         if body is request.body:
             return request
-        job.added = frozenset(name for name in caching.names if name.encode() in body)
+        said = f"{caching.mark},{members}" if job.marks else members
+        job.added = frozenset(name for name in caching.names if name in said)
         return request._replace(body=body)
 
     def priced(self, job: Job) -> str | None:

@@ -21,7 +21,7 @@ _MINIMUM, _SECONDS = 1024, 300.0
 _OPENING = b'"content":"'
 _ASSISTANT = b'"role":"assistant","content":"'
 _NEXT_MESSAGE = b'"},{"role":"'
-_REST_OF_TEXT = re.compile(rb'(?:[^"\\]|\\.)*', re.DOTALL)
+_QUOTE, _ESCAPE = b'"', ord("\\")
 _NAMES = re.compile(r'"(\w*cache\w*)":')
 _PARTS: Mapping[Endpoint, bytes] = {Endpoint.CHAT: b"text", Endpoint.RESPONSES: b"input_text"}
 """The type of a block of text, where a message may have blocks."""
@@ -85,6 +85,19 @@ def with_members(body: bytes, members: str) -> bytes:
     return b"%b,%b}" % (body.rstrip()[:-1], members.encode())
 
 
+def _end_of_text(body: bytes, start: int) -> int:
+    """Where the JSON text ends that `start` is in: at the next quote that is not escaped."""
+    end = body.find(_QUOTE, start)
+    while end >= 0:
+        before = end
+        while body[before - 1] == _ESCAPE:
+            before -= 1
+        if (end - before) % 2 == 0:
+            return end
+        end = body.find(_QUOTE, end + 1)
+    return len(body)
+
+
 def marked(body: bytes, ends: Sequence[int], mark: str, endpoint: Endpoint) -> bytes:
     """The body of a rendered prompt with a mark at each of these places, which ascend: each is where a variable begins.
 
@@ -101,8 +114,8 @@ def marked(body: bytes, ends: Sequence[int], mark: str, endpoint: Endpoint) -> b
         if start >= len(_OPENING) and not body[start:end].strip():
             end = body.rfind(_NEXT_MESSAGE, 0, start)
             start = body.rfind(_OPENING, 0, max(end, 0)) + len(_OPENING)
-        if start >= len(_OPENING) and (text := _REST_OF_TEXT.match(body, start)) is not None:
-            end = min(end, text.end())  # the place is in a message of parts behind that text
+        if start >= len(_OPENING):
+            end = min(end, _end_of_text(body, start))  # the place is in a message of parts behind that text
         if len(_OPENING) <= start < end and not (
             endpoint is Endpoint.RESPONSES and body.endswith(_ASSISTANT, 0, start)  # whose blocks bear no mark
         ):
@@ -111,8 +124,7 @@ def marked(body: bytes, ends: Sequence[int], mark: str, endpoint: Endpoint) -> b
     pieces: list[bytes] = []
     after = 0
     for start, places in cuts.items():
-        rest = _REST_OF_TEXT.match(body, places[-1])
-        stop = rest.end() if rest else places[-1]
+        stop = _end_of_text(body, places[-1])
         blocks = [
             b'{"type":"%b","text":"%b",%b}' % (kind, body[one:other], mark.encode())
             for one, other in pairwise([start, *places])
