@@ -110,6 +110,18 @@ async def test_each_endpoint_has_its_address(connect: Connect):
     assert [call.target for call in server.calls] == list(Endpoint)
 
 
+async def test_a_form_says_by_what_its_parts_are_divided(connect: Connect):
+    form = b'--x1\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--x1--\r\n'
+    async with FaultServer() as server, connect(server) as client:
+        assert (await client.send(Request(Endpoint.TRANSCRIPTIONS, form, None), timeout=60)).status == 200
+        assert (await client.send(ASK, timeout=60)).status == 200
+    assert [call.headers["content-type"] for call in server.calls] == [
+        "multipart/form-data; boundary=x1",
+        "application/json",
+    ]
+    assert server.calls[0].body == form
+
+
 async def test_the_address_of_the_environment_is_not_used(connect: Connect, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")

@@ -310,7 +310,7 @@ def test_a_transcription_is_a_form_with_its_recording(tmp_path: Path) -> None:
     assert json.loads(request.body) == {"model": "m", "file": f"sha256:{file.sha256}", "prompt": "Names: Ada."}
     sent = media.form(request.body, request.files)
     boundary = sent[2 : sent.index(b"\r\n")].decode()
-    assert headers_of(Endpoint.TRANSCRIPTIONS, sent) == {"content-type": f"multipart/form-data; boundary={boundary}"}
+    assert headers_of(sent) == {"content-type": f"multipart/form-data; boundary={boundary}"}
     message = email.message_from_bytes(
         f"Content-Type: multipart/form-data; boundary={boundary}\r\n\r\n".encode() + sent
     )

@@ -1,6 +1,7 @@
 """Runs over pictures: what is sent, what the journal has, and what a changed or missing file means."""
 
 import base64
+import io
 import json
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ from batchrun.plan.resolve import access
 from batchrun.plan.sources import gather
 from batchrun.prompts import parse
 from batchrun.report import requests
+from batchrun.report.row_page import show_row
 from batchrun.sim import Server, Settings
 from batchrun.sim.server import running
 from batchrun.tui import draft
@@ -232,7 +234,10 @@ async def test_files_that_cannot_be_taken_along_are_named(server: Server, tmp_pa
     Path("pictures/2.png").unlink()
     with Reader.open(registry.find("last", None).path) as reader:
         shown = requests.of_record(plan_from_json(reader.meta.plan), reader.row(line=3), None)
+        said: Any = io.StringIO()
+        show_row(registry.find("last", None), "3", as_json=True, out=said)
     assert "data:image/png;base64,sha256:" in shown  # as it was, though its file is gone
+    assert [file["path"] for file in json.loads(said.getvalue())["files"]] == ["../pictures/2.png"]
     missing = copy_with_files(registry.find("last", None).path, tmp_path / "copy.db")
     assert [said.partition(" cannot")[0] for said in missing] == [str(Path("pictures/2.png").absolute())]
     with pytest.raises(RefusedError, match="such a directory already"):

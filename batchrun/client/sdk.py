@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import httpx2
 from multidict import CIMultiDict
-from openai import APIStatusError, AsyncOpenAI, OpenAI, RequestOptions
+from openai import APIStatusError, AsyncOpenAI, OpenAI
 from yarl import URL
 
 from batchrun.client.session import SessionWire, headers_of
@@ -103,10 +103,7 @@ class SdkWire:
 
     async def post(self, endpoint: Endpoint, body: bytes) -> Answer:
         try:
-            options: RequestOptions = {"headers": headers_of(endpoint, body)}
-            response = await self._client.post(
-                sdk_path(endpoint), content=body, cast_to=httpx2.Response, options=options
-            )
+            response = await self._client.post(sdk_path(endpoint), content=body, cast_to=httpx2.Response)
         except APIStatusError as error:
             response = error.response
         return Answer(response.status_code, response.headers, response.content)
@@ -114,6 +111,7 @@ class SdkWire:
     async def _carry(self, request: httpx2.Request) -> httpx2.Response:
         sent = ((name, value) for name, value in request.headers.multi_items() if _belongs(name, request.url.host))
         headers = CIMultiDict([*sent, ("accept-encoding", "identity")])
+        headers.update(headers_of(request.content))  # the SDK sends forms that it makes itself alone
         answer = await self._session.carry(URL(str(request.url), encoded=True), headers, request.content)
         kept = [(name, value) for name, value in answer.headers.items() if name.lower() not in _DONE_WITH]
         return httpx2.Response(answer.status, headers=kept, content=answer.body)

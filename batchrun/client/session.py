@@ -65,9 +65,9 @@ class _Response(aiohttp.ClientResponse):
         return self
 
 
-def headers_of(endpoint: Endpoint, body: bytes) -> dict[str, str]:
+def headers_of(body: bytes) -> dict[str, str]:
     """The headers that differ from those of every request: a form says by what its parts are divided (RFC 7578, 4.1)."""
-    if endpoint is not Endpoint.TRANSCRIPTIONS or not body.startswith(b"--"):
+    if not body.startswith(b"--"):
         return {}
     boundary = body[2 : body.index(b"\r\n")].decode()
     return {"content-type": f"multipart/form-data; boundary={boundary}"}
@@ -135,7 +135,7 @@ class SessionWire:
     def post(self, endpoint: Endpoint, body: bytes) -> Coroutine[Any, Any, Answer]:
         if (one := self._lanes.get(endpoint)) is not None:
             return one.post(body)
-        return self.carry(self._urls[endpoint], CIMultiDict(headers_of(endpoint, body)), body)
+        return self.carry(self._urls[endpoint], CIMultiDict(headers_of(body)), body)
 
     async def carry(self, url: URL, headers: CIMultiDict[str] | None, body: bytes) -> Answer:
         """Post `body` to any address over the same connections; `headers` win over those of every request."""

@@ -33,6 +33,7 @@ def row_values(plan: Plan, record: Record, attempts: Sequence[Attempt], parts: P
     values = {name: value for name, value in plain(record).items() if name not in ("seq", "position", "body")}
     return {
         **values,
+        "files": json.loads(record.files or "[]"),
         "request": requests.of_record(plan, record, parts),
         "reply": None if record.body is None else requests.reply_text(record),
         "thinking": None if record.body is None else replies.thinking_of(record.body),
@@ -47,6 +48,9 @@ def row_lines(plan: Plan, record: Record, attempts: Sequence[Attempt], parts: Pa
     flags = f" ({', '.join(sorted(record.flags))})" if record.flags else ""
     cause = f": {record.cause}: {record.message}" if record.cause else ""
     yield f"state    {record.state}{flags}{cause}"
+    for file in json.loads(record.files or "[]"):
+        known = f": {file['type']}, {file['size']:,} bytes, SHA-256 {file['sha256']}" if file["sha256"] else ""
+        yield printable(f"file     {file['path']}{known}")
     if record.input_tokens is not None:
         yield f"tokens   {record.input_tokens:,} in, {record.output_tokens or 0:,} out"
     for attempt in attempts:
