@@ -222,6 +222,7 @@ def test_a_text_that_is_named_stands_for_all_its_parts(provider: Translator):
         ("rows.jsonl", '{"custom_id": "1", "body": {"messages": []}}', (), "--reduce is for rows with a prompt"),
         ("book.txt", BOOK, ("--split", "auto"), "--split"),
         ("book.txt", BOOK, ("--reduce", "few"), "auto, or a number of tokens"),
+        ("book.txt", BOOK, ("--reduce", "100", "-o", "x/{path}"), "is for documents, and book.txt is read as rows"),
     ],
 )
 def test_what_cannot_be_answered_in_parts_is_refused(  # noqa: PLR0917  a table, and where to look

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from translator import Translator, batchrun, shout, translator
 
 from batchrun.documents import split
-from batchrun.journal import Reader
+from batchrun.errors import StorageError
+from batchrun.journal import Journal, Reader
 
 WORDS = st.text(st.sampled_from("ab. \n!?{}<>`。é😀%()*[]&;"), max_size=200).map(str.strip)
 
@@ -165,6 +166,22 @@ def test_a_run_whose_piece_was_cut_off_goes_on_wherever_it_ended(
     assert len(provider.calls) == len(set(provider.calls))
     with Reader.open(next(Path(".batchrun").glob("*.db"))) as reader:
         assert reader.check() == []
+
+
+def test_a_reply_that_was_cut_off_is_not_paid_again_where_the_run_ended_before_its_text_was_divided(
+    provider: Translator, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise StorageError("the disk is full")
+
+    cut_off(provider, monkeypatch, 250)
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "divide", full)
+        assert translate(provider, "--split", "100") == 5
+    assert batchrun("resume", "pl.txt", "-q") == 0
+    assert Path("pl.txt").read_text(encoding="utf-8") == shout(BOOK)
+    cut = [text for text in provider.calls if "Sentence 30 " in text and len(text) > 250]
+    assert len(cut) == 1
 
 
 def test_an_input_that_changed_keeps_what_was_cut_off_in_its_pieces(

@@ -183,6 +183,11 @@ def planned(gathered: Gathered, source: Input, prompt: Prompt | None, emit: Emit
             f"--split is for documents, and {source.name} is read as rows, which are sent whole",
             "an --output with the suffix of the input makes a document of text and JSON, such as -o out.txt",
         )
+    if patterns.is_pattern(plan.output) and not isinstance(source, DocumentInput):
+        raise RefusedError(
+            f"an --output with {patterns.PATH} is for documents, and {source.name} is read as rows",
+            "name one file, such as -o out.jsonl",
+        )
     if rows.RESERVED in reserved(plan):
         raise RefusedError(
             f"{rows.RESERVED} is what an errors file adds, and readers take it off", "name another --output-column"
