@@ -94,7 +94,7 @@ async def test_the_rows_that_are_listed_are_written_to_a_file_of_their_own(tmp_p
 
 async def test_the_footer_has_the_keys_that_do_something_and_help_has_all_of_them_in_groups(tmp_path: Path) -> None:
     tui.place(tmp_path, tui.rows(30), latency="0.2")
-    async with tui.app(concurrency="2").run_test(size=WIDE) as pilot:
+    async with tui.app(concurrency="2").run_test(size=(WIDE[0], WIDE[1] + 8)) as pilot:
         await tui.started(pilot)
         await tui.until(pilot, lambda: "Pause" in tui.shown(pilot).splitlines()[-1])
         assert "Retry" not in tui.shown(pilot).splitlines()[-1]

@@ -191,7 +191,7 @@ def _batches_left(prepared: Prepared) -> tuple[str, ...]:
     money = f", up to ${usd(totals.cost_open):,.4f} in flight" if totals.cost_open else ""
     reference = prepared.run.reference
     return (
-        f"{counted(totals.in_batches)} in {len(left)} batches at the provider: {ids}{more}{money}",
+        f"{counted(totals.in_batches)} in {len(left)} batch{'es' if len(left) > 1 else ''} at the provider: {ids}{more}{money}",
         f"`batchrun resume {reference}` collects them, `batchrun batches {reference} cancel` ends them",
     )
 

@@ -19,7 +19,7 @@ from batchrun.models import State
 from batchrun.plan import plan_from_json
 from batchrun.pricing import usd
 from batchrun.registry import RunFile, Summary
-from batchrun.report import batch_pages, lanes, words
+from batchrun.report import batch_table, lanes, words
 from batchrun.report.values import plain
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def run_values(run: RunFile) -> dict[str, Any]:
             "errors": [plain(cause) for cause in reader.errors_by_cause()],
             "slowest": [_slow_values(entry) for entry in reader.slowest(5)],
             "sessions": [plain(session) for session in reader.sessions],
-            "batches": batch_pages.batches(reader, plan),
+            "batches": batch_table.batches(reader, plan),
             "history": history([(sample.at, json.loads(sample.state)) for sample in reader.samples()]),
             "kind": plan.kind.value,
         }
@@ -183,7 +183,7 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     if said := words.savings(totals):
         yield f"saved    {said}"
     yield from _session_lines(values["sessions"], running=values["state"] == "running")
-    yield from _section("batches", batch_pages.lines(values["batches"], time.time()))
+    yield from _section("batches", batch_table.lines(values["batches"], time.time()))
     yield from _section("lanes", lanes.lines(of_lanes))
     yield from _section("errors by cause", [words.cause(cause) for cause in causes])
     yield from _section("slowest rows", [_slow_line(entry) for entry in values["slowest"]])

@@ -21,6 +21,7 @@ from batchrun.tui.look import Look
 from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.replay import Replay
 from batchrun.tui.screens.ask import AskBounds, Choose, nudged
+from batchrun.tui.screens.batches import BatchesScreen
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.columns import columns_of, source_fields
@@ -62,6 +63,7 @@ class RunScreen(OrderlyScreen):
         Binding("slash", "search", "Search", id="run.search", tooltip="Search in rows, replies and messages"),
         Binding("s", "sort", "Sort", id="run.sort", tooltip="Sort by row, latency or tokens"),
         Binding("w", "export", "Write", id="run.export", tooltip="Write the rows that are listed to a file of their own"),
+        Binding("b", "batches", "Batches", show=False, id="run.batches", tooltip="Show the run's batches at the provider"),
         Binding("escape", "clear", "Clear filter", show=False, id="run.clear", tooltip="List all rows again"),
     ]  # fmt: skip
     KEY_GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"steer the run": STEERING, "after the run": ("run.retry",)}
@@ -364,6 +366,11 @@ class RunScreen(OrderlyScreen):
             self.notify(printable(error.message, 300), severity="error", markup=False)
         else:
             self.notify(printable(f"wrote {said}", 300), markup=False)
+
+    def action_batches(self) -> None:
+        """The batches of the run."""
+        if self._look is not None:
+            app_of(self).push_screen(BatchesScreen(self._look.path, self._look.path.stem))
 
     def action_sort(self) -> None:
         """The next order: by row, latency, tokens."""
