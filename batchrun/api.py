@@ -28,6 +28,7 @@ from batchrun.engine.ending import Ending
 from batchrun.engine.execute import execute
 from batchrun.engine.export import additions
 from batchrun.engine.files_out import replaced
+from batchrun.engine.loop import run_coroutine
 from batchrun.engine.run import Run as EngineRun
 from batchrun.engine.start import Prepared, prepare
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
@@ -133,13 +134,13 @@ def run(
     except RuntimeError:
         looping = False
     if not looping:
-        return asyncio.run(call.to_end(progress=progress))
+        return run_coroutine(call.to_end(progress=progress))
     found: list[Result] = []
     failure: list[BaseException] = []
 
     def beside() -> None:
         try:
-            found.append(asyncio.run(call.to_end(progress=progress)))
+            found.append(run_coroutine(call.to_end(progress=progress)))
         except BaseException as error:  # noqa: BLE001  raised again in the caller's thread
             failure.append(error)
 

@@ -18,6 +18,7 @@ from batchrun.engine.batches import Wish
 from batchrun.engine.ending import HASTY, Ending
 from batchrun.engine.execute import execute, pilot
 from batchrun.engine.going_on import prepare_import, prepare_post, prepare_resume
+from batchrun.engine.loop import run_coroutine
 from batchrun.engine.outlet import UnreadError
 from batchrun.engine.outlook import Foretold, foretold, outlook, outlook_after
 from batchrun.engine.rehearsal import rehearse
@@ -168,7 +169,7 @@ class Headless:
     def finish(self, prepared: Prepared, access: Access | None) -> ExitCode:
         """Run what is prepared to its end and have the last word."""
         try:
-            ended = asyncio.run(self._go(prepared, access))
+            ended = run_coroutine(self._go(prepared, access))
         except KeyboardInterrupt:  # before there was a run that obeys signals
             said = "interrupted before anything was sent"
             ended = RunEnded(ExitCode.INTERRUPTED, prepared.journal.totals, said, None, (), time.monotonic())
@@ -204,7 +205,7 @@ class Headless:
             finally:
                 painting.cancel()
 
-        ending = asyncio.run(go())
+        ending = run_coroutine(go())
         self._face.close()
         if ending.exit_code is not ExitCode.OK:
             said = (
