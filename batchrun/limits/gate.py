@@ -26,8 +26,8 @@ _READY = 1 / 32
 and little to be in doubt about after a kill."""
 _HURRIED = 1_500.0
 """Replies per second from which on the loop has much to do and no idle slot: requests cost it less in groups."""
-_SHORTEST = 1e-4
-"""Seconds; a timer for less could fire before its time by the clock's own resolution, again and again."""
+_SHORTEST, _SHORTEST_OF_UVLOOP = 1e-4, 1e-3
+"""Seconds; a timer for less could fire before its time by the clock's own resolution, again and again: uvloop's is 1 ms."""
 
 
 class Gate:
@@ -46,6 +46,7 @@ class Gate:
         self._clock = clock or asyncio.get_running_loop().time
         now = self._clock()
         self._estimate = Estimate()
+        self.estimate = self._estimate.of
         self._rates = Rates(limits, self._estimate, now)
         self._window = Window(limits.cap, limits.fixed)
         self._unnamed = Unnamed()
@@ -150,10 +151,6 @@ class Gate:
         if permit.sent_before < 0:
             self._rates.give_back(permit.tokens, now)
         self._pump(now)
-
-    def estimate(self, body_bytes: int, output_limit: int | None) -> int:
-        """The tokens a request will probably use, input and output."""
-        return self._estimate.of(body_bytes, output_limit)
 
     def trickle(self, every: float | None, reason: WaitReason | None = WaitReason.DOWN) -> None:
         """One request every so many seconds, for that reason; None ends it."""
@@ -349,8 +346,9 @@ class Gate:
             if self._timer_at <= at:
                 return
             self._timer.cancel()
-        self._timer_at = at
-        self._timer = asyncio.get_running_loop().call_later(max(_SHORTEST, at - now), self._wake)
+        self._timer_at, loop = at, asyncio.get_running_loop()
+        shortest = _SHORTEST if isinstance(loop, asyncio.BaseEventLoop) else _SHORTEST_OF_UVLOOP
+        self._timer = loop.call_later(max(shortest, at - now), self._wake)
 
     def _wake(self) -> None:
         self._timer = None
