@@ -122,7 +122,7 @@ upgrade: requirements ## resolve every pin anew
 requirements: $(UV_MADE) ## bring the pins in requirements/ in line with pyproject.toml
 	$(COMPILE) --group uv -o requirements/uv.txt
 	$(COMPILE) --extra data --extra documents --extra fast --extra otel pyproject.toml -o requirements/runtime.txt
-	$(COMPILE) --extra data --extra documents --extra otel --group dev --constraints requirements/runtime.txt pyproject.toml -o requirements/dev.txt
+	$(COMPILE) --extra data --extra documents --extra fast --extra otel --group dev --constraints requirements/runtime.txt pyproject.toml -o requirements/dev.txt
 
 clean: ## remove environments, caches and what was built
 	rm -rf .venv .uv .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build out
