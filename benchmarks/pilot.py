@@ -137,15 +137,15 @@ def trial(seed: int, rows: int, pilot: int) -> Result:
         same = ("-i", "in.jsonl", *prompt, "-P", "sim", "-o", "out.jsonl")
         (said,) = batchrun(folder, "plan", *same, "--pilot", str(pilot), "--json", "--quiet")
         *_, ended = batchrun(folder, "run", *same, "--json")
-    foretold, seconds = ended["foretold"], said["seconds"]["expected"]
+    foretold, seconds = ended["prediction"], said["seconds"]["expected"]
     replies = "replies apart" if own_limits else "replies follow"
     return Result(
         seed,
         f"{kind}, {replies}",
-        *foretold["dollars"],
-        foretold["dollars_were"],
+        *foretold["cost"],
+        foretold["actual_cost"],
         seconds,
-        foretold["seconds_were"],
+        foretold["actual_seconds"],
         said["binding"],
     )
 

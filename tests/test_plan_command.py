@@ -64,9 +64,9 @@ def test_equal_requests_are_counted_and_what_they_cost(folder: Path) -> None:
     (folder / "in.jsonl").write_text('{"text": "One."}\n' * 5 + '{"text": "Two."}\n')
     assert planned(folder)["duplicates"] == 4
     piloted = planned(folder, "--pilot", "3", "--quiet")
-    assert (piloted["requests"], piloted["settled"], piloted["duplicates"]) == (3, 3, 3)
+    assert (piloted["requests"], piloted["with_outcome"], piloted["duplicates"]) == (3, 3, 3)
     again = planned(folder)
-    assert (again["rows"], again["requests"], again["settled"], again["duplicates"]) == (6, 3, 3, 3)
+    assert (again["rows"], again["requests"], again["with_outcome"], again["duplicates"]) == (6, 3, 3, 3)
     rest = again["cost"]["expected"] - again["charged"]
     assert again["cost_of_duplicates"]["expected"] == pytest.approx(rest)  # all three are equal to one that is paid
 
@@ -142,9 +142,9 @@ def test_a_pilot_is_kept_and_foretells_the_rest(folder: Path) -> None:
     assert (again["requests"], again["measured"]) == (100, 20)
     events = [json.loads(line) for line in batchrun(folder, "run", *SAME, "--json").stdout.splitlines()]
     assert sum(event["event"] == "attempt" for event in events) == 100
-    foretold = events[-1]["foretold"]
-    assert foretold["dollars"] == [pytest.approx(found["cost"][name], abs=1e-8) for name in ("low", "expected", "high")]
-    assert foretold["dollars_were"] == pytest.approx(foretold["dollars"][1], rel=0.3)
+    prediction = events[-1]["prediction"]
+    assert prediction["cost"] == [pytest.approx(found["cost"][name], abs=1e-8) for name in ("low", "expected", "high")]
+    assert prediction["actual_cost"] == pytest.approx(prediction["cost"][1], rel=0.3)
     assert len((folder / "out.jsonl").read_text().splitlines()) == 120
 
 
@@ -177,7 +177,7 @@ def test_replies_that_would_be_taken_over_are_counted_off(folder: Path) -> None:
     sent = json.loads(batchrun(folder, "show", "other.jsonl", "--json").stdout)["attempts"]
     assert sent == 0
     found = json.loads(batchrun(folder, "plan", *other[:-2], "--json").stdout)
-    assert (found["requests"], found["settled"]) == (3, 3)
+    assert (found["requests"], found["with_outcome"]) == (3, 3)
     assert "no run" in batchrun(folder, "plan", *other[:-1], "none", code=2).stderr
 
 

@@ -112,7 +112,7 @@ def test_a_text_keeps_its_lines_and_loses_what_acts() -> None:
 def test_rows_are_shown_as_columns_and_attempts_that_failed_by_cause(folder: Path, page: Page) -> None:
     found: dict[str, Any] = json.loads(batchrun(folder, "report", "last", "--json").stdout)
     assert found["sample"][0]["text"].startswith("id: 0 <script>")
-    assert found["misses"] == [{"cause": "400 invalid_value", "attempts": 1, "maybe_paid": 0}]
+    assert found["failed_attempts"] == [{"cause": "400 invalid_value", "attempts": 1, "possibly_billed": 0}]
     assert "Attempts that were not accepted" in page.text
 
 

@@ -39,7 +39,7 @@ from batchrun.plan.settings import Settings
 from batchrun.pricing import usd
 from batchrun.progress import Progress
 from batchrun.report import words
-from batchrun.report.values import plain
+from batchrun.report.values import plain, public
 
 BAR = 12
 """Columns of the bar at least."""
@@ -282,10 +282,10 @@ JSON_EVENTS: dict[type, str] = {
     AttemptStarted: "attempt",
     AttemptEnded: "attempt_ended",
     RowFinished: "row",
-    RowLost: "lost",
+    RowLost: "abandoned",
     RowDivided: "divided",
     Waiting: "waiting",
-    Going: "going",
+    Going: "resumed",
     LimitsChanged: "limits",
     PostChanged: "post",
     Draining: "draining",
@@ -333,7 +333,7 @@ def progress_values(progress: Progress) -> dict[str, Any]:
     values["tiers"] = dict(progress.tiers)
     values["lanes"] = [plain(lane) for lane in progress.lanes]
     values["waiting"] = None if progress.waiting is None else str(progress.waiting.reason)
-    return values
+    return public(values)
 
 
 def choose(

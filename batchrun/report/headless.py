@@ -37,6 +37,7 @@ from batchrun.registry import RunFile
 from batchrun.report import lanes, logbook, outlooks, pages, words
 from batchrun.report.faces import JsonLines, choose, plain
 from batchrun.report.observers import Observers
+from batchrun.report.values import public
 
 PAINT_EVERY = 0.2
 JSON_EVERY = 1.0
@@ -393,5 +394,5 @@ def end_event(ended: RunEnded, run: RunFile) -> dict[str, object]:
         "event": "ended",
         **plain(ended),
         "resume": command,
-        "foretold": None if found is None else found._asdict(),
+        "prediction": None if found is None else public(found._asdict()),
     }

@@ -24,7 +24,7 @@ from batchrun.registry import RunFile
 from batchrun.replies import read
 from batchrun.report import lanes, outlooks, pages, words
 from batchrun.report.charts import HEIGHT, WIDTH, Chart, Series, chart
-from batchrun.report.values import plain
+from batchrun.report.values import plain, public
 
 SHOWN_ROWS = 20
 EXCERPT = 600
@@ -50,8 +50,8 @@ def report_values(run: RunFile) -> dict[str, Any]:
             title: {name: list(map(list, points)) for name, points in of.items()} for title, of in lines.items()
         },
         "waiting": {reason: round(count / len(samples), 3) for reason, count in waits.most_common()},
-        "misses": [plain(miss) for miss in misses],
-        "foretold": None if said is None else said._asdict(),
+        "failed_attempts": [plain(miss) for miss in misses],
+        "prediction": None if said is None else public(said._asdict()),
         "sample": shown,
     }
 
@@ -127,7 +127,11 @@ def _shares(values: dict[str, Any]) -> list[Share]:
 def _money(values: dict[str, Any]) -> list[tuple[str, str]]:
     tokens = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
     counted = [(name.replace("_", " "), f"{values[name]:,}") for name in tokens]
-    return [*counted, ("attempts", f"{values['attempts']:,}"), ("may have been billed", f"{values['maybe_paid']:,}")]
+    return [
+        *counted,
+        ("attempts", f"{values['attempts']:,}"),
+        ("may have been billed", f"{values['possibly_billed']:,}"),
+    ]
 
 
 def _shown(value: object) -> str:

@@ -38,7 +38,7 @@ def values(found: Outlook) -> dict[str, Any]:
         "rows": survey.rows,
         "documents": survey.documents,
         "skipped": survey.skipped,
-        "settled": survey.settled,
+        "with_outcome": survey.settled,
         "requests": expected.requests,
         "duplicates": survey.twins.rows,
         "dedupe": survey.plan.dedupe,

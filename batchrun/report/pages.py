@@ -20,7 +20,7 @@ from batchrun.plan import plan_from_json
 from batchrun.pricing import usd
 from batchrun.registry import RunFile, Summary
 from batchrun.report import batch_table, lanes, words
-from batchrun.report.values import plain
+from batchrun.report.values import plain, public
 
 if TYPE_CHECKING:
     from batchrun.engine.rehearsal import Rehearsal
@@ -155,7 +155,7 @@ def _slow_values(entry: Any) -> dict[str, Any]:
 def history(samples: list[tuple[float, dict[str, Any]]], points: int = 12) -> list[dict[str, Any]]:
     """Samples thinned to a few points, each with its Unix time."""
     step = max(1, len(samples) // points)
-    return [{"at": at, **state} for at, state in samples[::step]]
+    return [{"at": at, **public(state)} for at, state in samples[::step]]
 
 
 def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:

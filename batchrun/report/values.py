@@ -1,6 +1,7 @@
 """Records and events as JSON values."""
 
 import dataclasses
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, cast
 
@@ -15,12 +16,34 @@ MONEY = frozenset(
 )
 """Members that are counted in picodollars."""
 
+NAMES = {
+    "cost_again": "cost_retries",
+    "cost_maybe": "cost_possibly_billed",
+    "cost_open": "cost_reserved",
+    "maybe_paid": "possibly_billed",
+    "failed_for_now": "retryable",
+    "shared": "deduplicated",
+    "held": "blocked_by",
+    "requests_fill": "requests_available",
+    "tokens_fill": "tokens_available",
+    "dollars": "cost",
+    "dollars_were": "actual_cost",
+    "seconds_were": "actual_seconds",
+}
+"""Members that have another name in JSON than in the code; the names in JSON stay as they are (docs/events.md)."""
+
+
+def public(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values by their names in JSON."""
+    return {NAMES.get(name, name): value for name, value in values.items()}
+
 
 def plain(event: Any) -> dict[str, Any]:
     """An event as JSON values; nested records become objects, sets sorted lists, enums their names."""
     if dataclasses.is_dataclass(event):
-        return {item.name: _named(item.name, getattr(event, item.name)) for item in dataclasses.fields(event)}
-    return {name: _named(name, value) for name, value in zip(event._fields, event, strict=True)}
+        names = [item.name for item in dataclasses.fields(event)]
+        return public({name: _named(name, getattr(event, name)) for name in names})
+    return public({name: _named(name, value) for name, value in zip(event._fields, event, strict=True)})
 
 
 def _named(name: str, value: Any) -> Any:

@@ -115,7 +115,7 @@ async def test_K3_a_row_that_was_answered_but_not_committed_is_sent_once_more_an
     assert program.account() == {"done": 1}
     assert program.ask("SELECT maybe_paid FROM attempts ORDER BY number") == [(1,), (0,)]
     shown = json.loads((await program.run("show", "--json")).out)
-    assert shown["maybe_paid"] == 1
+    assert shown["possibly_billed"] == 1
 
 
 @pytest.mark.parametrize("harm", ["torn", pytest.param("deleted", marks=pytest.mark.slow)])
