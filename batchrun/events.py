@@ -27,7 +27,7 @@ class WaitReason(StrEnum):
     THROTTLED = "the provider said 429"
     DOWN = "the provider is down"
     LOADING = "the server is loading its model"
-    DOUBT = "the provider speaks of a used up quota"
+    DOUBT = "the provider reports a used-up quota"
     RETRIES = "remaining rows are in back-off"
     BYTES = "--max-bytes-in-flight"
     PAUSED = "paused"

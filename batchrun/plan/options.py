@@ -99,7 +99,7 @@ OPTIONS: tuple[Option, ...] = (
     _value(_MONEY, "--batch-first batch_first", "N", "Rows of the first batch, which shows early what is wrong [default: 100]."),
     _value(_MONEY, "--tier tier", "NAMES", "The service tier, such as flex at half price; flex,standard: the next one where there is no capacity.", choices=("flex", "flex,standard", "standard", "priority")),
     _value(_MONEY, "--tier-patience tier_patience", "TIME", "How long a row waits for a tier before it takes the next one [default: 10m]."),
-    _value(_MONEY, "--finish-by finish_by", "TIME", "When to be done, such as 07:00 or 8h: where batches or a cheap tier are too slow, the rest goes the dearer way."),
+    _value(_MONEY, "--finish-by finish_by", "TIME", "When to be done, such as 07:00 or 8h: where batches or a cheap tier are too slow, the rest is sent at the higher price."),
     _value(_MONEY, "--cache cache", "auto|off", "Use the provider's prompt cache on purpose [default: auto].", choices=("auto", "off")),
     _flag(_MONEY, "--dedupe dedupe", "Send equal requests once; the reply answers all their rows."),
     _value(_MONEY, "--reuse reuse", "RUN", "Take replies to equal requests from another run."),

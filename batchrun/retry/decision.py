@@ -35,7 +35,7 @@ _STOPPED = {
 }
 _DOUBTED = {
     Meaning.UNCLEAR: (
-        "the provider speaks of a used up quota, and a minute's wait did not help",
+        "the provider reports a used-up quota, and a minute's wait did not help",
         "add credit or raise the limit with the provider; then resume with the command below",
     ),
     Meaning.QUOTA: (
