@@ -58,7 +58,7 @@ def test_members_that_are_away_gone_or_new_make_no_difference_to_the_rows(
         (tmp_path / "batchrun.toml").write_text(POOL.format(**servers, members=names))
 
     (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": f"Sentence {n}."}) + "\n" for n in range(80)))
-    command = ("-i", "in.jsonl", "-p", "summarize", "--pool", "fleet", "-o", "out.jsonl")
+    command = ("-i", "in.jsonl", "-p", "summarize", "--pool", "fleet", "-o", "out.jsonl", "--lane-column", "lane")
     pool("away", "one")
     found = batchrun(tmp_path, *command, "--limit", "40")
     assert found.returncode == 0, found.stderr
@@ -67,6 +67,9 @@ def test_members_that_are_away_gone_or_new_make_no_difference_to_the_rows(
     found = batchrun(tmp_path, *command)
     assert found.returncode == 0, found.stderr
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 80
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert {row["lane"] for row in rows} == {"one", "two"}
+    assert all(row["output"] for row in rows)
     shown = json.loads(batchrun(tmp_path, "show", "last", "--json").stdout)["lanes"]
     assert {"one", "two"} <= {lane["name"] for lane in shown}
     assert sum(lane["replies"] for lane in shown) == 80

@@ -66,6 +66,7 @@ _NOT_RESUMED = {
         "output",
         "format",
         "output_column",
+        "lane_column",
         "update",
     ),
     *("fresh", "model", "endpoint", "params", "dry_run", "existing", "target_language", "split", "detail"),

@@ -87,7 +87,9 @@ def export(
 
 def to_write(plan: Plan, reader: Reader) -> Iterator[Result | Record]:
     """All rows in the order of the input. A line of OpenAI's results tells of the exchange, not of the row."""
-    return reader.exchanges() if plan.kind is Kind.BATCH else reader.results()
+    if plan.kind is Kind.BATCH:
+        return reader.exchanges()
+    return reader.results() if plan.lane_column is None else reader.export_rows()
 
 
 def write_output(
@@ -154,7 +156,8 @@ def added(plan: Plan) -> tuple[str, ...]:
     """The names of the members that an output row has beside its input's."""
     if plan.kind is Kind.BATCH:
         return ()
-    return plan.output_fields or (plan.output_column,)
+    members = plan.output_fields or (plan.output_column,)
+    return members if plan.lane_column is None else (*members, plan.lane_column)
 
 
 def reserved(plan: Plan) -> tuple[str, ...]:
@@ -170,7 +173,19 @@ def _in_place_of_schema(plan: Plan) -> tuple[str, ...]:
 def additions(plan: Plan, record: Result | Record) -> dict[str, str]:
     """The new members of a done row: the output column, or the fields of the output schema."""
     output = _output(plan, record)
+    if plan.lane_column is not None and isinstance(record, Record):
+        output[plan.lane_column] = json.dumps(_lane_name(plan, record.lane))
     return output if record.added is None else output | merged(record)
+
+
+def _lane_name(plan: Plan, lane: str | None) -> str | None:
+    """The name of the lane that answered; the address of one that is no member any more. None where no lane did, but
+    another run."""
+    if lane is None:
+        return None
+    place = json.loads(lane)
+    found = (each["name"] for each in plan.lanes if [each["base_url"], each["api_key_env"], each["model"]] == place)
+    return next(found, place[0])
 
 
 def _output(plan: Plan, record: Result | Record) -> dict[str, str]:

@@ -24,7 +24,8 @@ ifnull(o.state, CASE WHEN {in_a_batch} THEN 'in a batch' WHEN {left_open} THEN '
 -- name: beside_text
 o.value, replies.body, o.added, o.cause, o.message,
        ifnull(o.attempts, 0), o.finished, o.seconds, o.input_tokens, o.output_tokens, a.status, a.request_id, a.excerpt,
-       o.trace, {state_of_row}, o.final, o.flags, o.post, rows.files
+       o.trace, {state_of_row}, o.final, o.flags, o.post, rows.files,
+       (SELECT json_array(base_url, key_name, model) FROM lanes WHERE lanes.id = a.lane)
 FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.reply
 LEFT JOIN attempts AS a ON a.row = ifnull(o.twin, o.row) AND a.number = o.attempts
 

@@ -64,9 +64,9 @@ def _flags(text: str | None) -> frozenset[str]:
 
 
 def _record(row: Sequence[Any]) -> Record:
-    *rest, state, final, flags, post, files = row
+    *rest, state, final, flags, post, files, lane = row
     _check_texts(*rest[4:8])
-    return Record._make((*rest, _STATES[state], final == 1, _flags(flags), post == 1, files))
+    return Record._make((*rest, _STATES[state], final == 1, _flags(flags), post == 1, files, lane))
 
 
 def _result(row: Sequence[Any]) -> Result:

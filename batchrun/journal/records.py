@@ -99,7 +99,7 @@ class Record(NamedTuple):
     `position` is None for an absent row; `body` is the body of the reply that the outcome rests on; `value`, `added`,
     `post` and `trace` are those of `models.Outcome`. Where there is no outcome, as `state` says, its fields are
     None or empty. `status`, `request_id` and `excerpt` are those of the attempt that it rests on; `files` is that of
-    `IntakeRow`.
+    `IntakeRow`. `lane` is where that attempt was sent: base URL, name of the key and model as a JSON array.
     """
 
     seq: int
@@ -126,6 +126,7 @@ class Record(NamedTuple):
     flags: frozenset[str]
     post: bool
     files: str = ""
+    lane: str | None = None
 
 
 class Result(NamedTuple):

@@ -58,6 +58,7 @@ OPTIONS: tuple[Option, ...] = (
     _value(_OUTPUT, "-o --output output", "FILE", "Where the rows or the document go, or -; DIR/{path} for a tree [default: INPUT.PROMPT.jsonl, or as the input]."),
     _value(_OUTPUT, "--format format", "FORMAT", "jsonl, csv, tsv, parquet, xlsx; rows for the segments of a document [default: by the output's suffix].", choices=("jsonl", "csv", "tsv", "parquet", "xlsx", "rows")),
     _value(_OUTPUT, "--output-column output_column", "NAME", "The column for the reply [default: output]."),
+    _value(_OUTPUT, "--lane-column lane_column", "NAME", "A column that says which of several places answered."),
     _value(_OUTPUT, "--fail-on fail_on", "FLAGS", "Count these as failures: empty; truncated, refused, filtered, odd, numbers too; -empty: not [default: empty].", choices=("truncated", "refused", "filtered", "odd", "numbers", "-empty")),
     _value(_OUTPUT, "--check check", "NAMES", "Check replies against their texts, and ask again: placeholders,numbers,… or none.", many=True),
     _flag(_OUTPUT, "--keep-thinking keep_thinking", "Write what a model thought before its answer into the output too."),

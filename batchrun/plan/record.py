@@ -26,7 +26,8 @@ class Plan:
     `reserve` (for each request) are USD. `tier` are service tiers, the preferred one first, `finish_by` is in Unix seconds,
     `timeout_chosen` is whether the user has chosen `timeout`. `post` are the functions that replies go through, files with their absolute
     path; `workers` is None for auto, `post_seal` shows who named them. `lanes` are the members of a pool: what each has of its own, by
-    the name of the field, with `name` and `quota`; the fields themselves are those of the first, and `model` names all models.
+    the name of the field, with `name` and `quota`; the fields themselves are those of the first, and `model` names all models. `lane_column` of the output
+    says which lane answered.
     """
 
     kind: Kind
@@ -68,6 +69,7 @@ class Plan:
     pool: str | None = None
     pool_policy: str = "soonest"
     fallback: str | None = None
+    lane_column: str | None = None
     lanes: tuple[Mapping[str, Any], ...] = ()
 
     concurrency: int = 256

@@ -21,7 +21,7 @@ from batchrun.plan.outputs import (
     output_fields,
     output_format,
 )
-from batchrun.plan.patterns import is_document, target_language
+from batchrun.plan.patterns import DOCUMENT, is_document, target_language
 from batchrun.plan.pools import JOINED
 from batchrun.plan.profiles import PRICES, Profile
 from batchrun.plan.record import Plan
@@ -214,9 +214,16 @@ def _output(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> dict[s
     column = settings.output_column or "output"
     schema = prompt.outputs if prompt else None
     members = output_fields(schema, column_chosen=settings.output_column is not None)
+    lane = settings.lane_column
+    if lane is not None and facts.kind is Kind.BATCH:
+        raise RefusedError("lines of OpenAI's results have no columns", "leave --lane-column out")
+    if lane in (*members, column):
+        raise RefusedError(f"--lane-column {lane} is a column of the reply", "choose another name")
     if facts.kind is not Kind.BATCH:
-        check_clash((*members, column) if settings.post else members or (column,), facts.columns)
+        new = (*members, column) if settings.post else members or (column,)
+        check_clash(new if lane is None else (*new, lane), facts.columns)
     return {
+        "lane_column": lane,
         "output": output,
         "output_format": output_format(output, settings.format, facts.kind),
         "output_column": column,
@@ -254,9 +261,13 @@ def _document_output(settings: Settings, facts: Facts, prompt: "Prompt | None") 
     form = "jsonl" if settings.format == "rows" else settings.format or Path(facts.source).suffix.lstrip(".")
     output = settings.output or default_output(facts.stem, facts.kind, prompt.name if prompt else None, form)
     check_not_input(output, [facts.source, prompt.path if prompt else None])
+    form = document_format(output, settings.format)
+    if settings.lane_column is not None and form == DOCUMENT:
+        raise RefusedError("a document has no columns", "leave --lane-column out, or take --format rows")
     return {
+        "lane_column": settings.lane_column,
         "output": output,
-        "output_format": document_format(output, settings.format),
+        "output_format": form,
         "output_column": settings.output_column or "output",
         "output_fields": members,
     }

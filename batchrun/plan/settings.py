@@ -265,6 +265,7 @@ class Settings(BaseSettings):
     encoding: Annotated[str, BeforeValidator(_encoding)] | None = None
     path: Text | None = None
     output_column: Text | None = None
+    lane_column: Text | None = None
     detail: Annotated[str, BeforeValidator(_detail)] | None = None
     existing: Annotated[Existing, BeforeValidator(_existing)] = Existing.KEEP
     split: Annotated[int, BeforeValidator(_tokens(AUTO_SPLIT))] | None = None
