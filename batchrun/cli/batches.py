@@ -22,7 +22,7 @@ _ACTIONS = ("cancel", "adopt", "forget", "finish-live")
     short_help="Show or end the batches of a run.",
     params=[
         click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
-        click.Argument(["action"], metavar="[cancel|adopt ID|forget CHUNK|finish-live]", required=False),
+        click.Argument(["action"], metavar="[cancel|adopt ID|forget CHUNK|finish-live]", required=False, shell_complete=complete.one_of(*_ACTIONS)),
         click.Argument(["what"], metavar="", required=False),
         flag("Options", "--json json", "One JSON object a line."),
         value("Options", "--runs-dir runs_dir", "DIR", "Where journals are kept [default: .batchrun here].", completer=complete.files),

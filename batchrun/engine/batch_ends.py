@@ -193,7 +193,8 @@ class Ends:
             for lease, wanted in await asyncio.to_thread(self._journal.lost_in, ticket.id, list(replies)):
                 counts[wanted] += await self.late(ticket, lease, replies[lease.row], wanted=wanted)
         said = f"batch {ticket.remote}, which was given up, has ended: its replies answer {counted(counts[True])}"
-        self._tickets.tell(f"{said}, and {counted(counts[False])} were answered before: those are paid again")
+        again = f", and {counted(counts[False])} of it were answered before: paid again" if counts[False] else ""
+        self._tickets.tell(said + again)
         await self._tickets.put(replace(ticket, status=found.status, detail=detailed(ticket, read=True)))
         await asyncio.to_thread(self._executor.clean, ticket)
 
