@@ -4,8 +4,8 @@ A fact is in the journal before its event is emitted. All times are monotonic se
 they say otherwise.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -54,7 +54,8 @@ class IntakeProgress:
 class RunStarted:
     """The run begins to send. `totals` is the journal's account at this moment; `price` says what tokens cost, None
     where that is not known; `to_send` is how many rows are sent where this command stops short of all that are left;
-    `lanes` are the names of several places that share the rows.
+    `lanes` are the names of several places that share the rows. `tiers` are the replies of earlier sessions by service tier,
+    but the standard one, where tiers were chosen: how many, and what they cost in picodollars.
     """
 
     run: str
@@ -66,6 +67,7 @@ class RunStarted:
     price: str | None = None
     to_send: int | None = None
     lanes: tuple[str, ...] = ()
+    tiers: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
 
     @property
     def goal(self) -> int:

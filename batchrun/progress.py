@@ -96,8 +96,8 @@ class Progress:
     `retries` were sent again after a failure, `throttled` met a 429. `eta` is in seconds, None while nothing supports
     one. `post` rows are in post-processing now, in `post_workers` processes.
 
-    `tiers` are this session's replies by the service tier that they name, where that is not the standard one, `lanes` the
-    places of a run that has several.
+    `tiers` are the replies by service tier, but the standard one: how many, and their picodollars; of earlier sessions too
+    where tiers are chosen. `lanes` are the places of a run that has several.
 
     Money is of the whole run, in picodollars: `cost` is what is charged so far, by kind `cost_input` to `cost_other`
     (`models.Totals`), `cost_again` of it for replies that
@@ -156,7 +156,7 @@ class Progress:
     row_rate: float = 0.0
     token_rate: float = 0.0
     eta: float | None = None
-    tiers: Mapping[str, int] = field(default_factory=dict[str, int])
+    tiers: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
     lanes: tuple[LanePicture, ...] = ()
     causes: Mapping[str, int]
     waiting: Waiting | None = None
@@ -194,7 +194,7 @@ class Fold:
         self._states: Counter[str] = Counter()
         self._flags: Counter[Flag] = Counter()
         self._causes: Counter[str] = Counter()
-        self._tiers: Counter[str] = Counter()
+        self._tiers: dict[str, tuple[int, int]] = {}
         self._lanes: dict[str, LanePicture] = {}
         self._n: Counter[str] = Counter()
         self._open: set[int] = set()
@@ -240,7 +240,7 @@ class Fold:
             row_rate=rows,
             token_rate=tokens,
             eta=self._eta(rows),
-            tiers=dict(self._tiers.most_common()),
+            tiers=dict(self._tiers),
             lanes=tuple(replace(lane) for lane in self._lanes.values()),
             causes=dict(self._causes.most_common()),
             waiting=self._waiting,
@@ -315,8 +315,8 @@ class Fold:
         return max(0, left - self._states[State.DONE] - self._states[State.FAILED]) / rate
 
     def _on_start(self, event: RunStarted) -> None:
-        self._start = event
-        self._totals = event.totals
+        self._start, self._totals = event, event.totals
+        self._tiers.update(event.tiers)
         self._in_batches = event.totals.in_batches
         self._marks.clear()
         self._marks.append(Mark(event.at, 0, 0))
@@ -344,7 +344,8 @@ class Fold:
                 n["written"] += usage.written
                 n["reasoning"] += usage.reasoning
             if usage.tier is not None and usage.tier != "default":
-                self._tiers[usage.tier] += 1
+                replies, paid = self._tiers.get(usage.tier, (0, 0))
+                self._tiers[usage.tier] = replies + 1, paid + (event.cost or 0)
         if event.lane in self._lanes:
             self._lanes[event.lane].add(event)
         if (cost := event.cost) is None:
@@ -377,9 +378,8 @@ class Fold:
     def _on_lost(self, event: RowLost) -> None:
         self._open.discard(event.seq)
         self._n["lost"] += 1
-        self._n["cost"] += event.cost or 0
-        self._n["cost_other"] += event.cost or 0
-        self._n["cost maybe"] += event.cost or 0
+        for name in ("cost", "cost_other", "cost maybe"):
+            self._n[name] += event.cost or 0
 
     def _on_lane(self, event: LaneChanged) -> None:
         lane = self._lanes.setdefault(event.lane, LanePicture(event.lane))

@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 from waiting import PATIENCE
 
+from batchrun import registry
+from batchrun.tui.replay import Replay
+from batchrun.tui.widgets.paint import cost_lines
+
 pytestmark = pytest.mark.slow  # each test waits for runs of the whole program
 
 FIXED = "You answer briefly and to the point, in one sentence. " * 160
@@ -86,6 +90,14 @@ def test_flex_costs_half(folder: Path) -> None:
     said = batchrun(folder, "run", *SAME, "--cache", "off", "--tier", "flex").stderr
     flex = shown(folder)["cost"]
     assert "tiers: 120 replies at flex $" in said
+    shares = json.loads(batchrun(folder, "report", "out.jsonl", "--json").stdout)["cost_by_tier"]
+    assert shares == shown(folder)["cost_by_tier"] == [{"tier": "flex", "replies": 120, "cost": flex}]
+    batchrun(folder, "report", "out.jsonl", "--output", "report.html")
+    assert "120 replies at flex $" in (folder / "report.html").read_text()
+    run = registry.find(str(folder / "out.jsonl"), None)
+    replay = Replay(run)
+    replay.look()
+    assert "120 at flex $" in "".join(line.plain for line in cost_lines(replay.sight().progress))
     batchrun(folder, "run", *SAME, "--cache", "off", "--fresh")
     assert flex * 2 == shown(folder)["cost"]
 

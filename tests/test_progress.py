@@ -26,6 +26,7 @@ from batchrun.events import (
 )
 from batchrun.models import Flag, Outcome, State, Totals, Usage
 from batchrun.progress import SETTLED, WINDOW, Fold, Progress
+from batchrun.report.faces import progress_values
 from batchrun.report.words import lanes_not_open
 
 DONE = Outcome(State.DONE, True, None, None, frozenset(), None)
@@ -57,6 +58,15 @@ def finished(seq: int, outcome: Outcome = DONE, at: float = 0.0) -> RowFinished:
 def adds_up(progress: Progress) -> bool:
     parts = (progress.done, progress.failed, progress.skipped, progress.unknown, progress.in_flight, progress.pending)
     return min(parts) >= 0 and sum(parts) == progress.rows
+
+
+def test_replies_and_their_cost_are_told_by_tier_with_those_of_earlier_sessions() -> None:
+    flex = USAGE._replace(tier="flex")
+    before = replace(started(), tiers={"flex": (2, 20)})
+    story = [ended_attempt(1, usage=flex, cost=5), ended_attempt(2, cost=9), ended_attempt(3, usage=flex)]
+    assert picture(before, *story).tiers == {"flex": (4, 25)}
+    values = progress_values(picture(before, *story))
+    assert (values["tiers"], values["cost_by_tier"]) == ({"flex": 4}, {"flex": 25e-12})
 
 
 def test_a_row_is_pending_then_in_flight_then_done() -> None:

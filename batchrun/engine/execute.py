@@ -150,7 +150,8 @@ async def _sent(
         if prepared.plan.output == STREAM and stream is not None:
             rows_out = await asyncio.to_thread(RowsOut, prepared, stream, run)
         at_hand(run)
-        emit(_started(prepared, members, await asyncio.to_thread(_to_send, prepared)))
+        known = await asyncio.to_thread(_to_send, prepared), await asyncio.to_thread(_tiers, prepared)
+        emit(_started(prepared, members, *known))
         steering = Server(prepared.run.path, handler(prepared, run))
         try:
             await steering.open()
@@ -196,7 +197,17 @@ def _batches_left(prepared: Prepared) -> tuple[str, ...]:
     )
 
 
-def _started(prepared: Prepared, members: Sequence[Member], to_send: int | None) -> RunStarted:
+def _tiers(prepared: Prepared) -> dict[str, tuple[int, int]]:
+    """The replies of earlier sessions by service tier, but the standard one, where tiers are chosen; reads all attempts."""
+    if not prepared.plan.tier or not prepared.journal.totals.replies:
+        return {}
+    with Reader.open(prepared.journal.path) as reader:
+        return {share.tier: (share.replies, share.cost) for share in reader.tiers() if share.tier != STANDARD}
+
+
+def _started(
+    prepared: Prepared, members: Sequence[Member], to_send: int | None, tiers: dict[str, tuple[int, int]]
+) -> RunStarted:
     plan, loop = prepared.plan, asyncio.get_running_loop()
     clients = [member.client for member in members if member.client is not None]
     host = "the simulated provider" if plan.simulated else ", ".join(str(client.describe()) for client in clients)
@@ -215,6 +226,7 @@ def _started(prepared: Prepared, members: Sequence[Member], to_send: int | None)
         price="; ".join(texts) or None,
         to_send=to_send,
         lanes=tuple(member.name for member in members) if len(members) > 1 else (),
+        tiers=tiers,
     )
 
 

@@ -330,7 +330,8 @@ def progress_values(progress: Progress) -> dict[str, Any]:
         values[name] = None if values[name] is None else round(values[name], 3)
     for name in (*COSTS, "projected"):
         values[name] = None if getattr(progress, name) is None else usd(getattr(progress, name))
-    values["tiers"] = dict(progress.tiers)
+    values["tiers"] = {tier: replies for tier, (replies, _) in progress.tiers.items()}
+    values["cost_by_tier"] = {tier: usd(paid) for tier, (_, paid) in progress.tiers.items()}
     values["lanes"] = [plain(lane) for lane in progress.lanes]
     values["waiting"] = None if progress.waiting is None else str(progress.waiting.reason)
     return public(values)

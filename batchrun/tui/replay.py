@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 from batchrun import registry, steering
 from batchrun.errors import RefusedError, StorageError
 from batchrun.events import LimitsChanged, Waiting, WaitReason
-from batchrun.journal import Reader, Sample, Session
+from batchrun.journal import Reader, Sample, Session, TierShare
 from batchrun.models import Totals
 from batchrun.plan import Plan, plan_from_json
+from batchrun.pricing import STANDARD
 from batchrun.progress import Progress
 from batchrun.registry import RunFile
 from batchrun.report import words
@@ -102,9 +103,10 @@ class Replay:
             self._plan = self._plan or plan_from_json(reader.meta.plan)
             samples = reader.samples()
             causes = reader.failures()
-            kept = Kept(self._plan, reader.totals, reader.sessions, samples, causes)
+            alive = summary.running is not None
+            tiers = [] if alive else reader.tiers()  # all attempts are read for it
+            kept = Kept(self._plan, reader.totals, reader.sessions, samples, causes, tiers)
         points = points_of(samples)
-        alive = summary.running is not None
         return Sight(
             phase=Phase.RUNNING if alive else Phase.ENDED,
             progress=picture(self.run, kept, alive=alive),
@@ -125,11 +127,12 @@ class Kept(NamedTuple):
     sessions: Sequence[Session]
     samples: Sequence[Sample]
     causes: dict[str, int]
+    tiers: Sequence[TierShare]
 
 
 def picture(run: RunFile, kept: Kept, *, alive: bool) -> Progress:
     """The picture of a run as its journal has it; times are Unix seconds."""
-    plan, totals, sessions, samples, causes = kept
+    plan, totals, sessions, samples, causes, tiers = kept
     state: dict[str, Any] = json.loads(samples[-1].state) if samples and alive else {}
     now = time.time() if alive else _end(sessions, run.meta.created)
     row_rate, token_rate = _rates(points_of(samples), alive=alive)
@@ -153,6 +156,7 @@ def picture(run: RunFile, kept: Kept, *, alive: bool) -> Progress:
         eta=left / row_rate if alive and row_rate > 0 else None,
         causes=causes,
         **_money(totals),
+        tiers={share.tier: (share.replies, share.cost) for share in tiers if share.tier != STANDARD},
         waiting=_waiting(state, now),
         limits=_limits(state, now),
     )

@@ -205,7 +205,8 @@ def cost_lines(progress: Progress) -> list[Content]:
         ("other", progress.cost_other),
     )
     third: list[Part] = [f"{name} {words.money(amount)}  " for name, amount in kinds if amount]
-    third += [f"{count:,} at {printable(tier, 20)}  " for tier, count in progress.tiers.items()]
+    tiers = progress.tiers.items()
+    third += [f"{count:,} at {printable(tier, 20)} {words.money(paid)}  " for tier, (count, paid) in tiers]
     lines = [joined([(f"{'of it':<10}", DIM), *parts]) for parts in (second, third) if parts]
     return [joined(first), *lines]
 
