@@ -130,6 +130,7 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
                 yield IntakeRow(line, None, "", text, error.message)
             else:
                 files = media.to_json(request.files, folder) if request.files else ""
+                del item, fields, request  # may be as large as the next ones
                 yield IntakeRow(line, key, digest, text, None, 0, files)
         else:
             problems.add(item.line, item.reason, item.text, mixed=isinstance(item, Mixed))

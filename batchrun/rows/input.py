@@ -111,6 +111,8 @@ class Input:
                 yield record
             elif (row := row_of(record)) is not None:
                 yield row
+                del row
+            del record  # may be as large as the next one
 
     def head(self, n: int, room: float = math.inf) -> list[Row | Invalid]:
         """The first n rows and invalid records; fewer where these have more than `room` characters, but one."""

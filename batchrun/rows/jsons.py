@@ -53,6 +53,7 @@ def read_jsonl(chunks: Iterable[bytes], remarks: Remarks) -> Iterator[Record | I
                 continue
             strings.over = True
             yield number, line, fields
+            del fields  # may be as large as the next ones
 
 
 def read_sequence(chunks: Iterable[bytes], name: str, remarks: Remarks) -> Iterator[Record | Invalid]:
