@@ -91,6 +91,9 @@ def test_pages_of_a_run_with_open_batches_name_each(here: Callable[..., Said]) -
     found = json.loads(here("show", "last", "--json").out)
     assert [(each["chunk"], each["state"]) for each in found["batches"]] == [(1, "submitted"), (2, "submitted")]
     assert [json.loads(line) for line in here("batches", "last", "--json").out.splitlines()] == found["batches"]
+    document = (Path(__file__).parents[1] / "docs" / "events.md").read_text(encoding="utf-8")
+    (members,) = re.findall(r"^\| `batchrun batches --json` \| (.*) \|$", document, re.MULTILINE)
+    assert found["batches"][0].keys() == set(re.findall(r"`(\w+)`", re.sub(r" \(.*?\)", "", members)))
     assert here("report", "last", "-o", "page.html").code == 0
     page = Path("page.html").read_text()
     assert (page.count("<td>submitted"), 'class="in_batches"' in page) == (2, True)
