@@ -472,6 +472,14 @@ async def test_ctrl_c_while_waiting_leaves_the_batches_alone(tmp_path: Path) -> 
         assert stage.paid == 30
 
 
+async def test_batches_of_a_list_that_is_behind_are_asked_for_one_by_one(tmp_path: Path) -> None:
+    """As with aimock 1.43, whose list never shows an end."""
+    async with night(tmp_path, "stale@list=0-", rows=40, plan={"batch_first": 10}) as stage:
+        story = await stage.go_on(lines=10)
+        assert story.ending.exit_code is ExitCode.OK
+        assert (stage.answers(), stage.paid, len(stage.told["batches"])) == (echoed(40), 40, 4)
+
+
 async def test_forty_open_batches_are_looked_at_by_one_call(tmp_path: Path) -> None:
     """Case 24: at most 40 GETs in five minutes, of an hour."""
     async with night(tmp_path, rows=40, plan={"batch_first": 1}, batch_seconds=7200, batch_validation=0) as stage:

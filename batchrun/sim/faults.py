@@ -71,6 +71,7 @@ BATCH_FAULTS: dict[str, tuple[tuple[str, ...], str]] = {
     "thrice": (("upload", "create"), "the call is done three times, the last answer comes"),
     "stuck": (("create",), "the batch is in progress for ever"),
     "loop": (("list",), "the page says that there are more, and its cursor leads to itself"),
+    "stale": (("list",), "the batches stand there as they were when they were made"),
     "crash": (CALLS[:-1], "the server's process ends at once, when the call is done"),
     "status0": (("row",), "a line with status_code 0 and an empty body"),
     "missing": (("row",), "no line, though the row was done and is paid for"),

@@ -271,6 +271,10 @@ class Provider:
             connection.send(self._limiter.answer(name, self._clock(), model=""))
         elif name == "loop":
             connection.send(answer._replace(body=dump({**orjson.loads(answer.body), "has_more": True})))
+        elif name == "stale":
+            page = orjson.loads(answer.body)
+            new = {"status": "validating", "output_file_id": None, "error_file_id": None, "request_counts": None}
+            connection.send(answer._replace(body=dump({**page, "data": [{**each, **new} for each in page["data"]]})))
         else:
             connection.send(BODIES[name](answer.body) if name in BODIES else answer)
 

