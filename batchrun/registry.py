@@ -97,8 +97,7 @@ def listing(directory: Path) -> list[RunFile]:
     found: list[RunFile] = []
     for path in directory.glob("*.db"):
         try:
-            with Reader.open(path) as reader:
-                found.append(RunFile(path, reader.meta))
+            found.append(_opened(path))
         except StorageError:
             continue
     return sorted(found, key=lambda run: run.meta.created, reverse=True)
@@ -109,10 +108,15 @@ def unreadable(directory: Path) -> dict[Path, StorageError]:
     found: dict[Path, StorageError] = {}
     for path in sorted(directory.glob("*.db")):
         try:
-            Reader.open(path).close()
+            _opened(path)
         except StorageError as error:
             found[path] = error
     return found
+
+
+def _opened(path: Path) -> RunFile:
+    with Reader.open(path) as reader:
+        return RunFile(path, reader.meta)
 
 
 def of_output(output: Path, directory: Path) -> RunFile | None:

@@ -139,15 +139,13 @@ async def test_a_server_that_loads_its_model_is_waited_for_and_no_attempt_is_use
     assert "the server is loading its model: one try a second" in story.told
 
 
-async def test_a_quota_of_an_unknown_provider_is_probed_and_then_stops_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("batchrun.retry.decision.DOUBTED_FOR", 0.2)
+@pytest.mark.looptime
+async def test_a_quota_of_an_unknown_provider_is_probed_and_then_stops_the_run(tmp_path: Path) -> None:
     stage, provider = Stage(tmp_path, 100), Provider(usual=later(30, status(429, "insufficient_quota")))
     story = await stage.play(provider, dialect="any")
     assert story.ending.exit_code is ExitCode.STOPPED
     assert (stage.totals.done, stage.totals.failed, stage.totals.pending) == (30, 0, 70)
-    assert any("used up quota" in said for said in story.told)
+    assert any("used-up quota" in said for said in story.told)
 
 
 async def test_the_same_quota_is_waited_for_where_the_dialect_says_that_it_is_a_limit_of_a_minute(
@@ -158,7 +156,7 @@ async def test_the_same_quota_is_waited_for_where_the_dialect_says_that_it_is_a_
     story = await stage.play(provider, dialect="dashscope")
     assert story.ending.exit_code is ExitCode.OK
     assert stage.states == ["done"] * 30
-    assert not any("used up quota" in said for said in story.told)
+    assert not any("used-up quota" in said for said in story.told)
 
 
 async def test_while_a_run_waits_the_providers_sentence_is_told(tmp_path: Path) -> None:

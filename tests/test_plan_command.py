@@ -79,7 +79,7 @@ def test_limit_and_sample_are_planned_as_they_would_be_sent(folder: Path) -> Non
 
 
 def test_every_message_of_an_example_is_seen(folder: Path) -> None:
-    said = batchrun(folder, "plan", *SAME).stdout
+    said = batchrun(folder, "plan", *SAME, "--show", "3").stdout
     assert "You summarize documents." in said
     assert "Sentence 0." in said
     assert re.search(r" … [\d,]+ characters … ", said)

@@ -240,7 +240,11 @@ def test_the_setup_screen(name: str, size: tuple[int, int], snap_compare: Callab
     }[name]
 
     async def show(pilot: Pilot[Any]) -> None:
-        said = {"empty": "choose a prompt and an input", "filled": "30 requests", "invalid": "nowhere.jsonl"}[name]
+        said = {
+            "empty": "choose a prompt and an input",
+            "filled": "30 requests",
+            "invalid": "There is no file nowhere.jsonl.",
+        }[name]
         assert isinstance(pilot.app.screen, SetupScreen)
         await tui.until(pilot, lambda: said in tui.shown(pilot).rpartition("$ batchrun")[0][-500:])
 
