@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -89,8 +90,11 @@ def _run_line(found: Summary) -> str:
 
 
 def _planned(found: Summary) -> dict[str, Any]:
-    """What the plan says, read as it stands: one of another version has what it has."""
-    return json.loads(found.run.meta.plan or "{}")
+    """What the plan says, read as it stands: one of another version has what it has, a damaged one nothing."""
+    with suppress(ValueError, RecursionError):
+        plan = json.loads(found.run.meta.plan)
+        return plan if isinstance(plan, dict) else {}
+    return {}
 
 
 def show_run(run: RunFile, *, follow: bool, failed: bool, as_json: bool) -> None:
