@@ -92,8 +92,7 @@ def _run_line(found: Summary) -> str:
 def _planned(found: Summary) -> dict[str, Any]:
     """What the plan says, read as it stands: one of another version has what it has, a damaged one nothing."""
     with suppress(ValueError, RecursionError):
-        plan = json.loads(found.run.meta.plan)
-        return plan if isinstance(plan, dict) else {}
+        return json.loads(found.run.meta.plan)
     return {}
 
 
