@@ -15,6 +15,7 @@ async def test_a_key_shows_the_batches_of_a_run_that_was_started_with_the_option
     tui.place(Path.cwd(), tui.rows(3), batch_seconds=3000.0)
     async with tui.app(batch=True).run_test(size=(160, 40)) as pilot:
         await tui.started(pilot)
+        await tui.until(pilot, lambda: "3 in a batch" in tui.shown(pilot))
         await pilot.press("b")
         await tui.until(pilot, lambda: isinstance(pilot.app.screen, BatchesScreen))
         await tui.until(pilot, lambda: "3 in batches = 3 input rows" in tui.shown(pilot))
