@@ -126,7 +126,7 @@ def write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> N
 
 
 def no_such_option(error: click.NoSuchOption, params: Sequence[click.Parameter]) -> RefusedError:
-    """The refusal of an unknown flag; one that looks like a key is told where keys come from."""
+    """The refusal of an unknown flag; for one that looks like a key it says where keys come from."""
     from batchrun.plan.names import nearest, unknown  # noqa: PLC0415  only on the way to an error
 
     name = error.option_name

@@ -1,6 +1,6 @@
 """Requests as lines of a batch: spelled as the provider does, and marked for the prompt cache of its batches.
 
-Lines are worked on side by side in any order, so nobody knows which one is first: each marks what all rows share, and those
+Lines are worked on side by side in any order, so it is not known which one is first: each marks what all rows share, and those
 that start before it is written write it as well. What single documents share is not marked, since a provider may work on
 their lines all at once.
 """

@@ -223,7 +223,7 @@ class Lane:
             self.outage.refused()
 
     def tell_of_odd(self, judged: Judged) -> None:
-        """Name a finish reason that nobody knows, once."""
+        """Name an unknown finish reason, once."""
         word = judged.reply.finish if judged.reply is not None and Flag.ODD in judged.answer.flags else None
         if word is not None and word not in self._odd and len(self._odd) < MOST_ODD:
             self._odd.add(word)

@@ -1,6 +1,6 @@
 """An outage in the middle of a run: how it is seen when nothing answers any more, and what becomes of what was in flight.
 
-A server that is restarted may leave the connections to its old process open, with nobody behind them. So when nothing
+A server that is restarted may leave the connections to its old process open, with no process that answers. So when nothing
 has come for much longer than replies take, a connection is opened once a second, and closed without a word: where that
 is refused, the provider is down. What left before an outage waits for an answer as long as the deadline allows, but
 when it is older than any reply has been (`ReplyTimes.overdue`) and the same address accepts new connections again, it is

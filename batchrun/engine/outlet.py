@@ -1,6 +1,6 @@
 """A pipe or a terminal as an output: written to as fast as it is read, and no longer than somebody wants to wait.
 
-A thread that writes into a pipe which nobody reads cannot be called back. So there is a look for room before every
+A thread that writes into a pipe without a reader cannot be called back. So there is a look for room before every
 write, and none is larger than a pipe takes at once where there is room (POSIX, `write`: PIPE_BUF). The descriptor stays
 a blocking one, since others may share it.
 """
@@ -21,7 +21,7 @@ LOOK_EVERY = 0.1
 
 
 class UnreadError(OSError):
-    """Nobody read, and nobody waits any more."""
+    """The output was not read, and is not awaited any more."""
 
 
 def waited_for() -> bool:

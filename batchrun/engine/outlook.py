@@ -79,7 +79,7 @@ def _charged(run: RunFile) -> int:
 
 
 class Foretold(NamedTuple):
-    """What a pilot foretold, and what came of it: US dollars and seconds; None where nothing was foretold."""
+    """What a pilot predicted, and the actual figures: US dollars and seconds; None where nothing was predicted."""
 
     dollars: tuple[float, float, float] | None
     dollars_were: float

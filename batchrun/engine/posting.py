@@ -38,7 +38,7 @@ class Judgement(NamedTuple):
 
 
 class Posting:
-    """The stage of one run, if its plan has one. Rows whose outcome is told go back to the `window`; `failed` is called
+    """The stage of one run, if its plan has one. Rows whose outcome was reported go back to the `window`; `failed` is called
     if none can be written.
     """
 
@@ -90,7 +90,7 @@ class Posting:
         return 0 if self._stage is None else self._stage.hurry()
 
     def abandon(self) -> None:
-        """Let go of what is in the stage; nobody waits for it any more."""
+        """Let go of what is in the stage; it is not awaited any more."""
         if self._stage is not None:
             self._stage.abandon()
 

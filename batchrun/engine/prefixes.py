@@ -74,7 +74,7 @@ class Groups:
         """Rows that are set aside."""
 
     def arranged(self, jobs: Sequence["Job"]) -> list["Job"]:
-        """The jobs in the order to send them; each is told what it shares with others that is long enough to be kept."""
+        """The jobs in the order to send them; each with what it shares with others that is long enough to be kept."""
         cuts = [self._cuts(job) for job in jobs]
         many = Counter(digest for found in cuts for digest, _ in found)
         first: dict[bytes, int] = {}
@@ -109,7 +109,7 @@ class Groups:
         return found
 
     def next_of(self, fresh: deque["Job"], now: float) -> "Job | None":
-        """Take the next job whose beginning nobody is writing at this moment; where there is none, the first of the others."""
+        """Take the next job whose beginning no request is writing at this moment; where there is none, the first of the others."""
         while fresh:
             job = fresh.popleft()
             if not job.shared or not job.shared[-1].is_awaited(now):

@@ -35,7 +35,7 @@ class Patience:
         return self._ending or Ending(ExitCode.INTERRUPTED, "interrupted")
 
     def over(self) -> bool:
-        """Whether nobody waits any more; any thread may ask."""
+        """Whether the wait for it was given up; any thread may ask."""
         ending = self._ending
         hasty = ending is not None and (ending.hasty or ending.exit_code in HASTY)
         return hasty or self._cancelled or (self._alone and ending is not self._before)
