@@ -56,7 +56,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def time_stands_still_while_the_journal_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop of looptime moves its clock on while a thread works, unless it knows the thread's future.
 
-    It knows those of `run_in_executor` (private name of looptime 0.5); the journal's thread has futures of its own.
+    It knows those of `run_in_executor` (private name of looptime 0.9); the journal's thread has futures of its own.
     """
     put = Writer._put  # type: ignore[attr-defined]
 
