@@ -15,6 +15,7 @@ from batchrun.client.calls import Calls
 from batchrun.client.encodings import COMPRESSED, undone
 from batchrun.client.faults import WIRE_ERRORS, Verdict, explain
 from batchrun.client.preflight import reach
+from batchrun.client.recipe import recipe
 from batchrun.client.secrets import secret_values
 from batchrun.client.session import SessionWire
 from batchrun.client.trust import Target
@@ -92,14 +93,14 @@ class Client:
         return self._mask.text(text)
 
     def prepare(self) -> None:
-        """Import the SDK and learn addresses and headers from it: about 0.4 s, done once; may run in a thread."""
+        """Find addresses and headers, once; about 0.4 s where that takes the SDK, so it may run in a thread."""
         if self._wire is not None:
             return
-        from batchrun.client import sdk  # noqa: PLC0415 # imports the SDK, 0.4 s that intake hides
-
         if self._token is None:
-            self._wire = self._session(sdk.recipe(str(self._url), self._api_key, self._headers))
+            self._wire = self._session(recipe(str(self._url), self._api_key, self._headers))
         else:
+            from batchrun.client import sdk  # noqa: PLC0415 # imports the SDK
+
             session = self._session(NO_RECIPE)
             self._wire = sdk.SdkWire(session, str(self._url), self._masked(self._token), self._headers)
 
@@ -159,11 +160,9 @@ class Client:
 
         `key_header` is where the key belongs instead of a bearer.
         """
-        from batchrun.client import sdk  # noqa: PLC0415 # as in `prepare`
-
         token = None if self._token is None else self._masked(self._token)
-        recipe = sdk.recipe(str(self._url), self._api_key, self._headers).headers
-        lasting = {name: value for name, value in recipe.items() if name.lower() != "content-type"}
+        common = recipe(str(self._url), self._api_key, self._headers).headers
+        lasting = {name: value for name, value in common.items() if name.lower() != "content-type"}
 
         if key_header is not None and self._api_key is not None:
             lasting = {name: value for name, value in lasting.items() if name.lower() != "authorization"}

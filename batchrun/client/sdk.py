@@ -1,9 +1,9 @@
 """The OpenAI SDK, used for what it knows: addresses, headers and tokens.
 
-For a plain key the SDK is asked once what it would send, and the session sends that from then on. Where a token has
-to be renewed on the way, the SDK builds every request itself and hands it to the same session to carry, so that
-certificates, proxy and size limits are the same on both wires. Importing this module imports the SDK, which
-takes about 0.4 s: `Client.prepare` does it, in a thread if need be.
+For a plain key the SDK is asked once what it would send, where `client.recipe` does not know, and the session sends
+that from then on. Where a token has to be renewed on the way, the SDK builds every request itself and hands it to the
+same session to carry, so that certificates, proxy and size limits are the same on both wires. Importing this module
+imports the SDK, which takes about 0.4 s: `Client.prepare` does it, in a thread if need be.
 """
 
 from collections.abc import Mapping
@@ -13,27 +13,16 @@ from multidict import CIMultiDict
 from openai import APIStatusError, AsyncOpenAI, OpenAI
 from yarl import URL
 
+from batchrun.client.recipe import NO_KEY, belongs, lasting, sdk_path
 from batchrun.client.session import SessionWire, headers_of
 from batchrun.client.wire import Answer, Recipe, Token
 from batchrun.models import Endpoint
 
-_NO_KEY = "none"
-_PER_MESSAGE = frozenset({"host", "connection", "content-length", "accept-encoding", "transfer-encoding"})
 _DONE_WITH = frozenset({"content-encoding", "content-length", "set-cookie", "transfer-encoding"})
-_OF_OPENAI_ONLY = frozenset({"openai-organization", "openai-project"})
-_AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
-
-
-def sdk_path(endpoint: Endpoint) -> str:
-    """The endpoint as the SDK names it: the version belongs to the base URL."""
-    return endpoint.value.removeprefix("/v1")
 
 
 def recipe(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Recipe:
-    """Ask the SDK for one request per endpoint, without sending any.
-
-    Azure's own hosts get the key in `api-key`, as its reference has it for keys; a bearer is a token there.
-    """
+    """Ask the SDK for one request per endpoint, without sending any."""
     seen: list[httpx2.Request] = []
 
     def record(request: httpx2.Request) -> httpx2.Response:
@@ -41,7 +30,7 @@ def recipe(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Re
         return httpx2.Response(200)
 
     with OpenAI(
-        api_key=api_key or _NO_KEY,
+        api_key=api_key or NO_KEY,
         base_url=base_url,
         default_headers=headers,
         max_retries=0,
@@ -50,29 +39,7 @@ def recipe(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Re
         for endpoint in Endpoint:
             client.post(sdk_path(endpoint), content=b"{}", cast_to=httpx2.Response)
     urls = {endpoint: URL(str(request.url), encoded=True) for endpoint, request in zip(Endpoint, seen, strict=True)}
-    return Recipe(urls, _lasting(CIMultiDict(seen[0].headers.multi_items()), seen[0].url.host, api_key, headers))
-
-
-def _lasting(sent: CIMultiDict[str], host: str, api_key: str | None, chosen: Mapping[str, str]) -> Mapping[str, str]:
-    lasting = CIMultiDict((name, value) for name, value in sent.items() if _belongs(name.lower(), host))
-    own = {name.lower() for name in chosen}
-    if "authorization" not in own:
-        if api_key is None:
-            lasting.pop("authorization", None)
-        elif host.endswith(_AZURE_HOSTS):
-            lasting.pop("authorization", None)
-            if "api-key" not in own:
-                lasting["api-key"] = api_key
-    # Replies are small, or vectors that hardly shrink: unpacking costs more than it saves, and none invites a bomb.
-    lasting.setdefault("accept-encoding", "identity")
-    return lasting
-
-
-def _belongs(name: str, host: str) -> bool:
-    """Whether a header of the SDK is sent on: not those about one message, nor about this machine, nor about OpenAI."""
-    if name in _OF_OPENAI_ONLY:
-        return host == "openai.com" or host.endswith(".openai.com")
-    return name not in _PER_MESSAGE and not name.startswith("x-stainless-")
+    return Recipe(urls, lasting(CIMultiDict(seen[0].headers.multi_items()), seen[0].url.host, api_key, headers))
 
 
 class SdkWire:
@@ -109,7 +76,7 @@ class SdkWire:
         return Answer(response.status_code, response.headers, response.content)
 
     async def _carry(self, request: httpx2.Request) -> httpx2.Response:
-        sent = ((name, value) for name, value in request.headers.multi_items() if _belongs(name, request.url.host))
+        sent = ((name, value) for name, value in request.headers.multi_items() if belongs(name, request.url.host))
         headers = CIMultiDict([*sent, ("accept-encoding", "identity")])
         headers.update(headers_of(request.content))  # the SDK sends forms that it makes itself alone
         answer = await self._session.carry(URL(str(request.url), encoded=True), headers, request.content)
