@@ -210,7 +210,7 @@ async def test_a_small_run_in_which_everything_fails_says_so_row_by_row(tmp_path
 async def test_no_more_failures_are_held_back_than_memory_should_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchrun.engine.way.MOST_HELD", 50)
+    monkeypatch.setattr("batchrun.engine.row.MOST_HELD", 50)
     stage, provider = Stage(tmp_path, 100), Provider()
     provider.scripts = {f"row {number}": [status(400, f"bad_{number}")] for number in range(1, 101)}
     sent_when_told: list[int] = []

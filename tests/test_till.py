@@ -12,8 +12,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from batchrun.engine.judge import judge_body
+from batchrun.engine.row import NEVER_LEFT
 from batchrun.engine.till import BudgetReached, Hold, Till, served
-from batchrun.engine.way import NEVER_LEFT
 from batchrun.journal import End, IntakeRow, Journal, Meta
 from batchrun.models import Endpoint, Request
 from batchrun.plan import plan_to_json

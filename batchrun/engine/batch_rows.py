@@ -6,9 +6,9 @@ from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.batches import Batches
 from batchrun.engine.ending import Ending
 from batchrun.engine.judge import Judged, judge, judge_body
+from batchrun.engine.row import RowRunner, RowServices
 from batchrun.engine.row_files import restored
 from batchrun.engine.till import BATCH, BudgetReached, named_in, served
-from batchrun.engine.way import Stations, Way
 from batchrun.engine.window import Job
 from batchrun.errors import ExitCode, RefusedError
 from batchrun.journal import End, Lease
@@ -24,10 +24,10 @@ from batchrun.retry import GiveUp
 class BatchRows:
     """Between a run's rows and its batches. On the loop of the run."""
 
-    def __init__(self, plan: Plan, stations: Stations, way: Way, batches: Batches) -> None:
+    def __init__(self, plan: Plan, services: RowServices, runner: RowRunner, batches: Batches) -> None:
         self._plan = plan
-        self._at = stations
-        self._way = way
+        self._at = services
+        self._runner = runner
         self._batches = batches
         self._loop = asyncio.get_running_loop()
         self._lines = BatchLines(plan, batches.tell)
@@ -43,11 +43,11 @@ class BatchRows:
             await self._batches.add(job.row.seq, job.number + 1, self._lines.line(request))
         except RefusedError as error:
             said = f"{error.message} {error.hint or ''}".strip()
-            await self._way.give_up(job, GiveUp("not for batches", said, final=True))
+            await self._runner.give_up(job, GiveUp("not for batches", said, final=True))
         except ChangedError as error:
-            await self._way.give_up(job, GiveUp("file changed", str(error), final=False))
+            await self._runner.give_up(job, GiveUp("file changed", str(error), final=False))
         except BudgetReached as error:
-            self._way.stop(Ending(ExitCode.BUDGET, str(error)), drain=self._plan.drain)
+            self._runner.stop(Ending(ExitCode.BUDGET, str(error)), drain=self._plan.drain)
             raise GateClosed from error
         else:
             self._at.window.finished(job)
@@ -66,13 +66,13 @@ class BatchRows:
         exchange = Exchange(completion.status, {}, completion.body, now, now, None, "", True)
         job.exchange = exchange
         lane = self._at.pool.first
-        judged = self._lines.heard(judge(request, exchange, self._way.checker(job), lane.meanings, lane.mask))
+        judged = self._lines.heard(judge(request, exchange, self._runner.checker(job), lane.meanings, lane.mask))
         hold = self._at.till.adopt(lease.cost, lease.tokens, named_in(request.body).model, BATCH)
         judged = served(judged, BATCH)
         if judged.usage is not None and not judged.usage.cached:
             self._batches.tokens.learn(request.weight, judged.usage.input)
         job.charge = self._at.till.settle(hold, judged)
-        await self._way.conclude(job, request, judged, exchange)
+        await self._runner.conclude(job, request, judged, exchange)
 
     async def again(self, seq: int, ticket: Ticket, completion: Completion) -> None:
         """A reply for a row that has one: it is paid for, and only counted."""
@@ -109,7 +109,7 @@ class BatchRows:
             self._at.till.give_back(lease.cost, lease.tokens)
         self._at.journal.end(lease.row, lease.number, end, None, lease)
         if lost and job.attempts + 1 >= self._plan.max_attempts:
-            await self._way.give_up(job, GiveUp("lost in a batch", completion.said, final=False))
+            await self._runner.give_up(job, GiveUp("lost in a batch", completion.said, final=False))
         else:
             self.leave_pending(job)
 

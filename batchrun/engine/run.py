@@ -1,4 +1,4 @@
-"""The run: a bounded crew of workers takes rows from the window, and each goes the way of one row.
+"""The run: a bounded crew of workers takes rows from the window, and each is taken through `row`.
 
 There is never a task per input row, and no worker sleeps for a retry.
 
@@ -22,11 +22,11 @@ from batchrun.engine.lane import Member
 from batchrun.engine.picture import Session, limits_event, sample_of
 from batchrun.engine.pool import Pool
 from batchrun.engine.posting import Posting
+from batchrun.engine.row import RowRunner, RowServices
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.selection import at_places, selection
 from batchrun.engine.sending import groups_of
 from batchrun.engine.till import Till
-from batchrun.engine.way import Stations, Way
 from batchrun.engine.window import AHEAD, Train, Window
 from batchrun.errors import BatchrunError, ExitCode, StorageError
 from batchrun.events import Draining, Emit, Going, Notice, Waiting, WaitReason
@@ -86,14 +86,14 @@ class Run:
         rows, most = plan.limit or journal.totals.rows, plan.max_bytes_in_flight
         self._window = Window(self._fetch, self._fetch_train, rows, groups, most_bytes=most)
         self._posting = Posting(plan, journal, self._window, secrets=secrets, emit=emit, failed=self._fail)
-        stations = Stations(self._window, renderer, checker, self._pool, self._till, journal, self._posting)
-        self._way = Way(plan, stations, emit=emit, stop=self.stop)
+        services = RowServices(self._window, renderer, checker, self._pool, self._till, journal, self._posting)
+        self._runner = RowRunner(plan, services, emit=emit, stop=self.stop)
         self._batches: Batches | None = None
         if batching is not None:
             self._batches = Batches(
                 batching, journal, self._till, emit=emit, stop=lambda ending: self.stop(ending, drain=plan.drain)
             )
-            rows = self._way.batch_rows = BatchRows(plan, stations, self._way, self._batches)
+            rows = self._runner.batch_rows = BatchRows(plan, services, self._runner, self._batches)
             self._batches.ends.take, self._batches.ends.again = rows.take, rows.again
             self._batches.ends.late = rows.late
         self._ending: Ending | None = None
@@ -162,7 +162,7 @@ class Run:
                 await asyncio.gather(*self._crew, return_exceptions=True)
             if self._ending is not None:
                 return
-            await self._way.flush_held()
+            await self._runner.flush_held()
             more = self._window.more
 
     async def _send_with_batches(self, batches: Batches) -> None:
@@ -243,7 +243,7 @@ class Run:
         elif ending.exit_code not in SIGNALLED or now + drain >= self._drained:
             return
         self._drained = now + drain
-        in_flight = self._way.in_flight
+        in_flight = self._runner.in_flight
         post = self._posting.hurry() if ending.exit_code in SIGNALLED else 0
         if in_flight or post:
             said = ending.message or ending.exit_code.name.lower()
@@ -290,7 +290,7 @@ class Run:
     @property
     def in_flight(self) -> int:
         """Requests that were sent and have no answer yet."""
-        return self._way.in_flight
+        return self._runner.in_flight
 
     @property
     def stated(self) -> tuple[float | None, float | None]:
@@ -344,7 +344,7 @@ class Run:
         """One worker of the crew. It goes home when the rows are done or the crew has become too large."""
         try:
             while self._manned <= self._pool.workers and (job := await self._window.next()) is not None:
-                await self._way.go(job)
+                await self._runner.go(job)
                 self._window.released(job)
                 del job  # its bodies must not live until the next row comes
         except GateClosed:
@@ -382,8 +382,10 @@ class Run:
 
     def _sample(self, view: GateView) -> None:
         """Keep how the run stands, and what the gate has learned, for the next session."""
-        way = self._way
-        self._journal.sample(sample_of(view, self._journal, Session(way.in_flight, way.throttled, way.retries)))
+        runner = self._runner
+        self._journal.sample(
+            sample_of(view, self._journal, Session(runner.in_flight, runner.throttled, runner.retries))
+        )
         self._pool.keep_learned()
 
     def _watch_quotas(self, view: GateView, now: float) -> None:

@@ -1,4 +1,4 @@
-"""The way of one row: from the window through gate, till, journal and client to its outcome.
+"""The path of one row: from the window through gate, till, journal and client to its outcome.
 
 It reads top to bottom in `_send` and `_conclude`. What an answer means is decided by `retry`, when a request may leave
 by `limits`; this module performs the verdicts, writes each fact to the journal, and only then emits it.
@@ -67,7 +67,7 @@ class Stop(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Stations:
+class RowServices:
     """What a row passes."""
 
     window: Window
@@ -79,15 +79,15 @@ class Stations:
     posting: Posting
 
 
-class Way:
+class RowRunner:
     """Takes one row after the other as far as it gets: to its outcome, back into the window, or to the end of the run.
 
     On the loop of the run, no threads.
     """
 
-    def __init__(self, plan: Plan, stations: Stations, *, emit: Emit, stop: Stop) -> None:
+    def __init__(self, plan: Plan, services: RowServices, *, emit: Emit, stop: Stop) -> None:
         self._plan = plan
-        self._at = stations
+        self._at = services
         self._emit = emit
         self.stop = stop
         self._loop = asyncio.get_running_loop()
@@ -102,8 +102,8 @@ class Way:
         self._held: list[tuple[Job, GiveUp]] = []
         self.batch_rows: BatchRows | None = None
         self._blanks, self._reduction = copied(plan), Reduction(plan)
-        self._folder = stations.journal.path.parent
-        self._needs_text = bool(plan.post) or isinstance(stations.checker, RowChecks)
+        self._folder = services.journal.path.parent
+        self._needs_text = bool(plan.post) or isinstance(services.checker, RowChecks)
         self._blank_value = "{}" if plan.output_fields else '""'
         self.in_flight = 0
         """Requests that have left and whose answer is awaited; the gate also counts those that are about to leave."""
