@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from test_budget_run import plan_of
 
-from batchrun.engine.guard import costs_more, guarded
+from batchrun.engine.output_cap import costs_more, with_known_worst_case
 from batchrun.errors import RefusedError
 from batchrun.models import Kind, Row
 from batchrun.prompts import RenderError, batch_renderer
@@ -20,7 +20,7 @@ def row(body: dict[str, Any], url: str = "/v1/chat/completions") -> Row:
 
 
 def sent(body: dict[str, Any], url: str = "/v1/chat/completions", **terms: Any) -> tuple[dict[str, Any], int | None]:
-    request = guarded(batch_renderer(), plan_of(kind=Kind.BATCH, **terms)).render(row(body, url))
+    request = with_known_worst_case(batch_renderer(), plan_of(kind=Kind.BATCH, **terms)).render(row(body, url))
     return json.loads(request.body), request.output_limit
 
 
@@ -60,10 +60,10 @@ def test_a_line_with_a_model_of_unknown_price_is_named_under_a_cap() -> None:
 def test_what_holds_for_all_rows_is_said_once() -> None:
     plan = plan_of(max_cost=1.0, max_output_tokens=None)
     with pytest.raises(RenderError):
-        guarded(batch_renderer(), plan).render(row({"model": "m", "messages": TALK}))
+        with_known_worst_case(batch_renderer(), plan).render(row({"model": "m", "messages": TALK}))
     rows = plan_of(kind=Kind.ROWS, max_cost=1.0, max_output_tokens=None)
     with pytest.raises(RefusedError) as refused:
-        guarded(batch_renderer(), rows).render(row({"model": "m", "messages": TALK}))
+        with_known_worst_case(batch_renderer(), rows).render(row({"model": "m", "messages": TALK}))
     assert not isinstance(refused.value, RenderError)
 
 

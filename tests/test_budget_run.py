@@ -13,8 +13,8 @@ import pytest
 from waiting import PATIENCE
 
 from batchrun.engine.ending import Ending
-from batchrun.engine.guard import guarded
 from batchrun.engine.lane import Member
+from batchrun.engine.output_cap import with_known_worst_case
 from batchrun.engine.run import Run
 from batchrun.errors import ExitCode
 from batchrun.events import AttemptEnded, Event
@@ -59,7 +59,7 @@ def plan_of(**terms: object) -> Plan:
 
 def renderer_for(plan: Plan) -> Renderer:
     plain = body_renderer(endpoint=plan.endpoint, model=plan.model, params=plan.params, id_column=None)
-    return guarded(plain, plan)
+    return with_known_worst_case(plain, plan)
 
 
 def rows(count: int) -> Iterable[IntakeRow]:

@@ -17,9 +17,9 @@ from batchrun.display import counted
 from batchrun.engine import document_output
 from batchrun.engine.batches import Wish
 from batchrun.engine.export import reserved
-from batchrun.engine.guard import guarded
 from batchrun.engine.heap import keep_what_rows_take
 from batchrun.engine.intake import Problems, checked, tell_rows, tell_whole
+from batchrun.engine.output_cap import with_known_worst_case
 from batchrun.engine.result_files import Part
 from batchrun.engine.reuse import borrow, lender, unfinished
 from batchrun.engine.segment_checks import RowChecks, check_named, row_checks
@@ -220,7 +220,7 @@ def _under_earlier_name(plan: Plan, settings: Settings, emit: Emit) -> Plan:
 
 def renderer_of(plan: Plan, prompt: Prompt | None) -> Renderer:
     """The renderer that the plan's requests come from, as its budget needs them."""
-    return guarded(plain_renderer(plan, prompt), plan)
+    return with_known_worst_case(plain_renderer(plan, prompt), plan)
 
 
 def simulator_of(gathered: Gathered) -> sim.Settings:

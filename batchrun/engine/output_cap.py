@@ -28,7 +28,7 @@ _COUNTED = _TEXT | {"image_url", "input_image"}
 _DEAR = ("tools", "functions", "audio", "web_search_options", "plugins")
 
 
-def guarded(renderer: Renderer, plan: Plan) -> Renderer:
+def with_known_worst_case(renderer: Renderer, plan: Plan) -> Renderer:
     """The renderer as the plan's budget needs it."""
     if plan.max_output_tokens is not None:
         renderer = _Limited(renderer, plan)
