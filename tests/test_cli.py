@@ -18,8 +18,8 @@ from waiting import PATIENCE
 from batchrun.cli import main, program
 from batchrun.cli.options import RESUME, RUN
 from batchrun.display import coloured
+from batchrun.engine import budget_guard
 from batchrun.engine import run as run_module
-from batchrun.engine import till
 from batchrun.errors import ExitCode
 from batchrun.plan.settings import OPTIONS, Settings
 from batchrun.prompts import load
@@ -372,7 +372,7 @@ def test_prompts_are_listed_and_printed(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_hint_in_a_run_names_no_option_that_resume_refuses_but_for_the_own_command_of_the_run() -> None:
     known = {name for option in RESUME for name in option.opts}
-    for module in (decision, till, run_module):
+    for module in (decision, budget_guard, run_module):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             whole = isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and "[" not in str(node.value))
             text = ast.unparse(node) if whole and "own command" not in ast.unparse(node) else ""

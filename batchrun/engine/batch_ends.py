@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from batchrun.display import counted, printable
+from batchrun.engine.budget_guard import BudgetGuard
 from batchrun.engine.chunks import SHARE
 from batchrun.engine.ending import Ending
 from batchrun.engine.tickets import Tickets
-from batchrun.engine.till import Till
 from batchrun.errors import ExitCode
 from batchrun.journal import End, Journal, Lease
 from batchrun.lanes.batch import BatchExecutor
@@ -44,12 +44,17 @@ class Ends:
     """Ends the tickets of a run. `stop` ends the run; `take` and `again` must be set before results come."""
 
     def __init__(
-        self, tickets: Tickets, executor: BatchExecutor, journal: Journal, till: Till, stop: Callable[[Ending], None]
+        self,
+        tickets: Tickets,
+        executor: BatchExecutor,
+        journal: Journal,
+        guard: BudgetGuard,
+        stop: Callable[[Ending], None],
     ) -> None:
         self._tickets = tickets
         self._executor = executor
         self._journal = journal
-        self._till = till
+        self._guard = guard
         self._stop = stop
         self._taken_in = set[int]()
         self.take: Take | None = None
@@ -234,7 +239,7 @@ class Ends:
             for lease in leases:
                 charged = end._replace(cost=lease.cost, charged_tokens=lease.tokens) if end.maybe_paid else end
                 if not end.maybe_paid:
-                    self._till.give_back(lease.cost, lease.tokens)
+                    self._guard.give_back(lease.cost, lease.tokens)
                 last = self._journal.end(lease.row, lease.number, charged, None, lease)
             count += len(leases)
             after = leases[-1].row

@@ -4,11 +4,11 @@ import asyncio
 
 from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.batches import Batches
+from batchrun.engine.budget_guard import BATCH, BudgetReached, named_in, served
 from batchrun.engine.ending import Ending
 from batchrun.engine.judge import Judged, judge, judge_body
 from batchrun.engine.row import RowRunner, RowServices
 from batchrun.engine.row_files import restored
-from batchrun.engine.till import BATCH, BudgetReached, named_in, served
 from batchrun.engine.window import Job
 from batchrun.errors import ExitCode, RefusedError
 from batchrun.journal import End, Lease
@@ -67,11 +67,11 @@ class BatchRows:
         job.exchange = exchange
         lane = self._at.pool.first
         judged = self._lines.heard(judge(request, exchange, self._runner.checker(job), lane.meanings, lane.mask))
-        hold = self._at.till.adopt(lease.cost, lease.tokens, named_in(request.body).model, BATCH)
+        reservation = self._at.guard.adopt(lease.cost, lease.tokens, named_in(request.body).model, BATCH)
         judged = served(judged, BATCH)
         if judged.usage is not None and not judged.usage.cached:
             self._batches.tokens.learn(request.weight, judged.usage.input)
-        job.charge = self._at.till.settle(hold, judged)
+        job.charge = self._at.guard.settle(reservation, judged)
         await self._runner.conclude(job, request, judged, exchange)
 
     async def again(self, seq: int, ticket: Ticket, completion: Completion) -> None:
@@ -93,7 +93,7 @@ class BatchRows:
         """What a reply of a batch is and costs, in the place of what its lease was charged."""
         judged = judge_body(Request(Endpoint(ticket.endpoint), b"", None), completion.body.decode(), None)
         judged = served(judged, BATCH)
-        charge = self._at.till.settle(self._at.till.adopt(lease.cost, lease.tokens, ticket.model, BATCH), judged)
+        charge = self._at.guard.settle(self._at.guard.adopt(lease.cost, lease.tokens, ticket.model, BATCH), judged)
         end = End(completion.status, 0.0, usage=judged.usage, cost=charge.cost, charged_tokens=charge.tokens)
         return judged, end._replace(bill=charge.bill)
 
@@ -106,7 +106,7 @@ class BatchRows:
         if lost:
             end = end._replace(cost=lease.cost, charged_tokens=lease.tokens)
         else:
-            self._at.till.give_back(lease.cost, lease.tokens)
+            self._at.guard.give_back(lease.cost, lease.tokens)
         self._at.journal.end(lease.row, lease.number, end, None, lease)
         if lost and job.attempts + 1 >= self._plan.max_attempts:
             await self._runner.give_up(job, GiveUp("lost in a batch", completion.said, final=False))

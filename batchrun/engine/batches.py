@@ -16,12 +16,12 @@ from enum import Enum, auto
 from pathlib import Path
 
 from batchrun.engine.batch_ends import NOT_SENT, Ends
+from batchrun.engine.budget_guard import BATCH, BudgetGuard, BudgetReached, Reservation, named_in
 from batchrun.engine.chunks import SHARE, Chunk, Tokens
 from batchrun.engine.ending import Ending
 from batchrun.engine.result_files import Part
 from batchrun.engine.row_files import with_content
 from batchrun.engine.tickets import Tickets
-from batchrun.engine.till import BATCH, BudgetReached, Hold, Till, named_in
 from batchrun.errors import BatchrunError, ExitCode, RefusedError, StopError
 from batchrun.events import Emit
 from batchrun.journal import Journal, Lease
@@ -76,12 +76,12 @@ class Batches:
     """
 
     def __init__(
-        self, batching: Batching, journal: Journal, till: Till, *, emit: Emit, stop: Callable[[Ending], None]
+        self, batching: Batching, journal: Journal, guard: BudgetGuard, *, emit: Emit, stop: Callable[[Ending], None]
     ) -> None:
         self._with = batching
         self._executor = batching.executor
         self._journal = journal
-        self._till = till
+        self._guard = guard
         self._stop_run = stop
         self._chunks: dict[tuple[str, str], Chunk] = {}
         self._made = 0
@@ -94,7 +94,7 @@ class Batches:
         most = batching.lines or int(self._executor.vendor.lines * SHARE)
         carried = frozenset({State.FETCHED}) if batching.wish is Wish.IMPORT else OPEN
         self._tickets = Tickets(batching.executor, journal, emit, most, carried)
-        self.ends = Ends(self._tickets, batching.executor, journal, till, self._stop)
+        self.ends = Ends(self._tickets, batching.executor, journal, guard, self._stop)
         self.sending = batching.sending
         self.wish = batching.wish
 
@@ -161,7 +161,7 @@ class Batches:
             await self._append(Lease(seq, number, None, 0), request, line)
 
     async def _append(self, lease: Lease, request: Request, line: bytes) -> None:
-        hold = await self._reserved(request)
+        reservation = await self._reserved(request)
         key = str(request.endpoint), named_in(request.body).model or ""
         chunk, tokens = self._chunks.get(key), self.tokens.of(request.weight)
         if chunk is not None and not self._fits(chunk, len(line), tokens):
@@ -173,8 +173,8 @@ class Batches:
             self._made += 1
             chunk = await asyncio.to_thread(Chunk, self._with.folder, self._made, self._executor.shape.head, *key)
             self._chunks[key] = chunk
-        lease = lease._replace(cost=hold.cost, tokens=hold.tokens)
-        chunk.add(line, self._executor.shape.separator, tokens, lease, hold)
+        lease = lease._replace(cost=reservation.cost, tokens=reservation.tokens)
+        chunk.add(line, self._executor.shape.separator, tokens, lease, reservation)
 
     def _fits(self, chunk: Chunk, size: int, tokens: float) -> bool:
         most = self._tickets.most
@@ -182,16 +182,16 @@ class Batches:
             most = min(most, self._with.first)
         return chunk.size.rows < most and chunk.size.has_room(self._executor.vendor, size, tokens)
 
-    async def _reserved(self, request: Request) -> Hold:
+    async def _reserved(self, request: Request) -> Reservation:
         """What the request may cost in a batch. Where it does not fit now, results that come in may give back enough."""
         while True:
-            hold = self._till.now(request, BATCH)
-            if hold is not None:
-                return hold
+            reservation = self._guard.now(request, BATCH)
+            if reservation is not None:
+                return reservation
             await self._close_chunks()
             if not self.open:
-                self._till.refuse(request)
-                raise BudgetReached(self._till.reached or "cost")
+                self._guard.refuse(request)
+                raise BudgetReached(self._guard.reached or "cost")
             await self.next_settled()
 
     async def close_chunks(self) -> None:
@@ -223,8 +223,8 @@ class Batches:
         )
         ticket = replace(ticket, bytes=size, sha256=sha256, detail=detailed(ticket, tokens=round(chunk.size.tokens)))
         await self._journal.plan(ticket, chunk.leases)
-        for hold in chunk.holds:
-            self._till.lose(hold)  # charged in full until its result is here
+        for reservation in chunk.reservations:
+            self._guard.lose(reservation)  # charged in full until its result is here
         self._tickets.show(ticket)
 
     async def bring(self) -> None:
@@ -403,6 +403,6 @@ class Batches:
         self.halt()
         for chunk in self._chunks.values():
             chunk.discard()
-            for hold in chunk.holds:
-                self._till.cancel(hold)
+            for reservation in chunk.reservations:
+                self._guard.cancel(reservation)
         self._chunks.clear()

@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from batchrun.engine.budget_guard import Reservation
 from batchrun.engine.forecast import BYTES_PER_TOKEN
-from batchrun.engine.till import Hold
 from batchrun.journal import Lease
 from batchrun.lanes.results import digest
 from batchrun.lanes.shapes import Vendor
@@ -65,16 +65,16 @@ class Chunk:
         self.model = model
         self.size = Size()
         self.leases: list[Lease] = []
-        self.holds: list[Hold] = []
+        self.reservations: list[Reservation] = []
 
-    def add(self, line: bytes, separator: bytes, tokens: float, lease: Lease, hold: Hold) -> None:
+    def add(self, line: bytes, separator: bytes, tokens: float, lease: Lease, reservation: Reservation) -> None:
         """One more request, of about so many input tokens."""
         if self.leases:
             self._stream.write(separator)
         self._stream.write(line)
         self.size.add(len(line), tokens)
         self.leases.append(lease)
-        self.holds.append(hold)
+        self.reservations.append(reservation)
 
     def finish(self, tail: bytes, path: Path) -> tuple[int, str]:
         """The whole file is on the disk under `path`; its size and SHA-256."""

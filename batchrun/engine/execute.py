@@ -14,6 +14,7 @@ from batchrun import sim
 from batchrun.client import Client
 from batchrun.display import counted, printable
 from batchrun.engine.batches import Batching, Wish
+from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.connect import connected
 from batchrun.engine.ending import HASTY, Ending
 from batchrun.engine.export import Exported, write_output
@@ -24,7 +25,6 @@ from batchrun.engine.run import Run
 from batchrun.engine.selection import selection
 from batchrun.engine.start import Prepared
 from batchrun.engine.steer import handler
-from batchrun.engine.till import tariff_of
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
 from batchrun.events import IMPORT_ONLY, POST_ONLY, Emit, Event, Notice, RowFinished, RunEnded, RunStarted
 from batchrun.journal import Reader

@@ -10,9 +10,9 @@ from statistics import fmean
 
 from batchrun.display import counted
 from batchrun.engine.batches import Batches, Wish
+from batchrun.engine.budget_guard import named_in, tariff_of
 from batchrun.engine.forecast import Pace, Range, duration
 from batchrun.engine.row_files import restored
-from batchrun.engine.till import named_in, tariff_of
 from batchrun.errors import StorageError
 from batchrun.events import Emit, Notice
 from batchrun.journal import Journal, Reader

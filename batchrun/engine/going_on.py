@@ -12,6 +12,7 @@ from typing import Any
 from batchrun import post, registry, rows
 from batchrun.display import counted
 from batchrun.engine.batches import Wish
+from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.chosen import cause_of, positions_of
 from batchrun.engine.heap import keep_what_rows_take
 from batchrun.engine.intake import NAMED
@@ -21,7 +22,6 @@ from batchrun.engine.reuse import borrow, lender, unfinished
 from batchrun.engine.row_files import changed, pending_positions
 from batchrun.engine.selection import selection
 from batchrun.engine.start import Prepared, checker_of, renderer_of, restrict, simulator_of
-from batchrun.engine.till import tariff_of
 from batchrun.errors import RefusedError
 from batchrun.journal import Journal, Reader
 from batchrun.plan import plan_from_json, plan_to_json

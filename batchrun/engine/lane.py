@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from batchrun.client import Client
+from batchrun.engine.budget_guard import Prices, served
 from batchrun.engine.cuts import FEWEST, Cuts
 from batchrun.engine.ending import Ending
 from batchrun.engine.judge import Judged, feedback, judge
@@ -19,7 +20,6 @@ from batchrun.engine.outage import Outage
 from batchrun.engine.probing import Probing, probing_of
 from batchrun.engine.row_files import with_content
 from batchrun.engine.sending import Sending
-from batchrun.engine.till import Prices, served
 from batchrun.engine.window import Job
 from batchrun.events import Emit, Going, LaneState, Notice, Waiting, WaitReason
 from batchrun.journal import Lane as Record
@@ -177,8 +177,8 @@ class Lane:
         assert request is not None, "it was sent"
         assert permit is not None, "it was admitted"
         judged = judge(request, exchange, checker, self.meanings, self.mask)
-        if job.hold is not None and job.hold.tier is not None:
-            judged = served(judged, job.hold.tier)
+        if job.reservation is not None and job.reservation.tier is not None:
+            judged = served(judged, job.reservation.tier)
         judged = self.sending.heard(job, judged, exchange.ended - exchange.left)
         if judged.answer.accepted:
             job.refusals = 0

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
+from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.forecast import BYTES_PER_TOKEN
 from batchrun.engine.survey import Survey
-from batchrun.engine.till import tariff_of
 from batchrun.plan.pools import lane_plans
 
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import orjson
 
+from batchrun.engine.budget_guard import Named, caps_of, named_in, tariff_of
 from batchrun.engine.row_files import restored
 from batchrun.engine.tiers import tiers_of
-from batchrun.engine.till import Named, caps_of, named_in, tariff_of
 from batchrun.errors import RefusedError
 from batchrun.journal import Journal
 from batchrun.models import Endpoint, Kind, Request, Row

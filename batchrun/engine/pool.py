@@ -326,7 +326,7 @@ class Pool:
             lane.gate.resume()
 
     def change(self, limits: Limits) -> None:
-        """Hold each lane to other limits from now on."""
+        """Reservation each lane to other limits from now on."""
         self.limits = limits
         for lane in self.lanes:
             lane.gate.change(limits)

@@ -8,12 +8,12 @@ from typing import BinaryIO, NamedTuple
 
 from batchrun import media
 from batchrun.engine.batch_lines import BatchLines
+from batchrun.engine.budget_guard import named_in
 from batchrun.engine.chunks import Size, Tokens
 from batchrun.engine.digests import Digests
 from batchrun.engine.files_out import replaced, storing
 from batchrun.engine.row_files import restored
 from batchrun.engine.start import renderer_of
-from batchrun.engine.till import named_in
 from batchrun.errors import RefusedError
 from batchrun.journal import Reader
 from batchrun.lanes.shapes import SHAPES, vendor, wire_id

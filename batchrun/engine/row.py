@@ -1,4 +1,4 @@
-"""The path of one row: from the window through gate, till, journal and client to its outcome.
+"""The path of one row: from the window through gate, budget guard, journal and client to its outcome.
 
 It reads top to bottom in `_send` and `_conclude`. What an answer means is decided by `retry`, when a request may leave
 by `limits`; this module performs the verdicts, writes each fact to the journal, and only then emits it.
@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from batchrun import retry
+from batchrun.engine.budget_guard import BudgetGuard, BudgetReached, Reservation
 from batchrun.engine.dividing import pieces_of, whole_of
 from batchrun.engine.ending import Ending
 from batchrun.engine.judge import Charge, Judged, counted, end_of, failure, judge_body
@@ -23,7 +24,6 @@ from batchrun.engine.pool import Pool
 from batchrun.engine.posting import Posting
 from batchrun.engine.row_files import restored
 from batchrun.engine.segment_checks import RowChecks
-from batchrun.engine.till import BudgetReached, Hold, Till
 from batchrun.engine.window import Job, Window
 from batchrun.errors import ExitCode, StorageError
 from batchrun.events import AttemptStarted, Emit, RowDivided, RowLost
@@ -74,7 +74,7 @@ class RowServices:
     renderer: Renderer
     checker: Checker | RowChecks | None
     pool: Pool
-    till: Till
+    guard: BudgetGuard
     journal: Journal
     posting: Posting
 
@@ -143,9 +143,9 @@ class RowRunner:
         """After a bug: free the slot, and keep what came back."""
         if job.permit is not None:
             self._lane_of(job).gate.cancel(job.permit)
-        if job.hold is not None:
-            self._at.till.lose(job.hold)
-            job.charge, job.hold = Charge(job.hold.cost, job.hold.tokens), None
+        if job.reservation is not None:
+            self._at.guard.lose(job.reservation)
+            job.charge, job.reservation = Charge(job.reservation.cost, job.reservation.tokens), None
         if job.exchange is not None:
             exchange, job.exchange = job.exchange, None
             body = exchange.body.decode(errors="replace") if 200 <= exchange.status < 300 else None
@@ -201,8 +201,8 @@ class RowRunner:
                 return
             await self.give_up(job, GiveUp("request too large", str(error), final=True))
             return
-        seq, hold = job.row.seq, job.hold
-        assert hold is not None
+        seq, reservation = job.row.seq, job.reservation
+        assert reservation is not None
         self._emit(AttemptStarted(seq, job.row.line, job.number, self._loop.time()))
         self.in_flight += 1
         try:
@@ -210,9 +210,9 @@ class RowRunner:
         except asyncio.CancelledError:
             lane.sending.tiers.released(job)
             lane.gate.cancel(permit)
-            self._at.till.lose(hold)
+            self._at.guard.lose(reservation)
             self._at.journal.lose(seq, job.number, "abandoned while it was in flight")
-            self._emit(RowLost(seq, job.row.line, self._loop.time(), hold.cost))
+            self._emit(RowLost(seq, job.row.line, self._loop.time(), reservation.cost))
             raise
         except ChangedError as error:
             self._never_left(job, lane, permit)
@@ -224,7 +224,7 @@ class RowRunner:
         job.exchange = exchange
         self._at.window.holds(job, request.size, len(exchange.body))
         judged, alone = lane.heard(job, sent, exchange, self.checker(job))
-        job.hold, job.charge = None, self._at.till.settle(hold, judged)
+        job.reservation, job.charge = None, self._at.guard.settle(reservation, judged)
         await self.conclude(job, request, judged, exchange, alone)
 
     def _lane_of(self, job: Job) -> Lane:
@@ -244,16 +244,16 @@ class RowRunner:
         """
         gate, demand = lane.gate, partial(lane.gate.estimate, request.weight, request.output_limit)
         job.number += 1
-        job.hold, job.begun = self._at.till.at_once(request, lane.sending.priced(job), lane.prices), None
+        job.reservation, job.begun = self._at.guard.at_once(request, lane.sending.priced(job), lane.prices), None
         permit = None
         try:
-            ready = job.hold and partial(self._begin, job, lane, job.hold)
+            ready = job.reservation and partial(self._begin, job, lane, job.reservation)
             try:
                 permit = job.permit = await gate.admit(demand, ready=ready, first=job.elsewhere)
             finally:
                 self._at.pool.admitted(lane)
-            job.hold = job.hold or await self._reserved(job, lane, request, permit)
-            await (job.begun or self._begin(job, lane, job.hold))
+            job.reservation = job.reservation or await self._reserved(job, lane, request, permit)
+            await (job.begun or self._begin(job, lane, job.reservation))
             permit = job.permit = await gate.leave(permit)
         except BaseException:
             self._at.pool.answered(lane)
@@ -261,24 +261,26 @@ class RowRunner:
             raise
         return permit
 
-    def _begin(self, job: Job, lane: Lane, hold: Hold) -> "asyncio.Future[None]":
-        job.begun = self._at.journal.begin(job.row.seq, job.number, hold.cost, hold.tokens, lane.id)
+    def _begin(self, job: Job, lane: Lane, reservation: Reservation) -> "asyncio.Future[None]":
+        job.begun = self._at.journal.begin(job.row.seq, job.number, reservation.cost, reservation.tokens, lane.id)
         return job.begun
 
     def _never_left(self, job: Job, lane: Lane, permit: Permit | None) -> None:
         lane.sending.tiers.released(job)
         if permit is not None:
             lane.gate.cancel(permit)
-        if job.hold is not None:
-            self._at.till.cancel(job.hold)
-            job.hold = None
+        if job.reservation is not None:
+            self._at.guard.cancel(job.reservation)
+            job.reservation = None
         if job.begun is not None:
             self._at.journal.end(job.row.seq, job.number, NEVER_LEFT)
 
-    async def _reserved(self, job: Job, lane: Lane, request: Request, permit: Permit) -> Hold:
+    async def _reserved(self, job: Job, lane: Lane, request: Request, permit: Permit) -> Reservation:
         """What the request may cost at worst, taken out of the budget; a budget that is used up ends the run."""
         try:
-            return await self._at.till.hold(request, (job.row.seq, job.number), lane.sending.priced(job), lane.prices)
+            return await self._at.guard.reserve(
+                request, (job.row.seq, job.number), lane.sending.priced(job), lane.prices
+            )
         except BudgetReached as error:
             lane.gate.cancel(permit)
             self.stop(Ending(ExitCode.BUDGET, str(error)), drain=max(self._plan.drain, self._plan.timeout))

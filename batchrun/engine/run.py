@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from batchrun import retry
 from batchrun.engine.batch_rows import BatchRows
 from batchrun.engine.batches import Batches, Batching, Wish
+from batchrun.engine.budget_guard import BudgetGuard
 from batchrun.engine.choice import Policy
 from batchrun.engine.ending import Ending
 from batchrun.engine.finishing import Finishing
@@ -26,7 +27,6 @@ from batchrun.engine.row import RowRunner, RowServices
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.selection import at_places, selection
 from batchrun.engine.sending import groups_of
-from batchrun.engine.till import Till
 from batchrun.engine.window import AHEAD, Train, Window
 from batchrun.errors import BatchrunError, ExitCode, StorageError
 from batchrun.events import Draining, Emit, Going, Notice, Waiting, WaitReason
@@ -81,17 +81,17 @@ class Run:
         self._emit = emit
         self._loop = asyncio.get_running_loop()
         self._pool = Pool(members, journal, emit=emit, policy=Policy(plan.pool_policy))
-        self._till = Till(plan, journal, expected=lambda: self._pool.first.gate.estimate(0, None))
+        self._guard = BudgetGuard(plan, journal, expected=lambda: self._pool.first.gate.estimate(0, None))
         groups = groups_of(plan) if self._sends else None
         rows, most = plan.limit or journal.totals.rows, plan.max_bytes_in_flight
         self._window = Window(self._fetch, self._fetch_train, rows, groups, most_bytes=most)
         self._posting = Posting(plan, journal, self._window, secrets=secrets, emit=emit, failed=self._fail)
-        services = RowServices(self._window, renderer, checker, self._pool, self._till, journal, self._posting)
+        services = RowServices(self._window, renderer, checker, self._pool, self._guard, journal, self._posting)
         self._runner = RowRunner(plan, services, emit=emit, stop=self.stop)
         self._batches: Batches | None = None
         if batching is not None:
             self._batches = Batches(
-                batching, journal, self._till, emit=emit, stop=lambda ending: self.stop(ending, drain=plan.drain)
+                batching, journal, self._guard, emit=emit, stop=lambda ending: self.stop(ending, drain=plan.drain)
             )
             rows = self._runner.batch_rows = BatchRows(plan, services, self._runner, self._batches)
             self._batches.ends.take, self._batches.ends.again = rows.take, rows.again
@@ -218,9 +218,9 @@ class Run:
     def _explained(self, ending: Ending) -> Ending:
         """The ending, with what is known when all is over."""
         ending = ending._replace(notes=self._posting.notes)
-        if ending.exit_code is not ExitCode.BUDGET or self._till.reached is None:
+        if ending.exit_code is not ExitCode.BUDGET or self._guard.reached is None:
             return ending
-        message, hint = self._till.last_word(self._journal.totals)
+        message, hint = self._guard.last_word(self._journal.totals)
         return ending._replace(message=message, hint=hint)
 
     def _close(self) -> None:
@@ -229,7 +229,7 @@ class Run:
         if self._batches is not None:
             self._batches.halt()
         self._pool.close(recall=self._ending is None or self._ending.exit_code is not ExitCode.BUDGET)
-        self._till.close()
+        self._guard.close()
 
     def stop(self, ending: Ending, *, drain: float) -> None:
         """Send nothing new; await what is in flight for `drain` seconds, then abandon it.
@@ -278,7 +278,7 @@ class Run:
         self._pool.resume()
 
     def change(self, limits: Limits) -> None:
-        """Hold the run to other limits from now on."""
+        """Reservation the run to other limits from now on."""
         self._pool.change(limits)
         self._man()
 

@@ -16,6 +16,7 @@ from batchrun import post, prompts, registry, rows, sim
 from batchrun.display import counted
 from batchrun.engine import document_output
 from batchrun.engine.batches import Wish
+from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.export import reserved
 from batchrun.engine.heap import keep_what_rows_take
 from batchrun.engine.intake import Problems, checked, tell_rows, tell_whole
@@ -23,7 +24,6 @@ from batchrun.engine.output_cap import with_known_worst_case
 from batchrun.engine.result_files import Part
 from batchrun.engine.reuse import borrow, lender, unfinished
 from batchrun.engine.segment_checks import RowChecks, check_named, row_checks
-from batchrun.engine.till import tariff_of
 from batchrun.errors import RefusedError
 from batchrun.events import Emit, IntakeProgress, Notice
 from batchrun.journal import Drift, Journal, Lock, Meta

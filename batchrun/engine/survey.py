@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchrun import registry
+from batchrun.engine.budget_guard import named_in, tariff_of
 from batchrun.engine.chunks import Size
 from batchrun.engine.digests import Digests
 from batchrun.engine.export import reserved
@@ -31,7 +32,6 @@ from batchrun.engine.row_files import restored
 from batchrun.engine.selection import in_sample
 from batchrun.engine.start import check_same_world, opened
 from batchrun.engine.tiers import tiers_of
-from batchrun.engine.till import named_in, tariff_of
 from batchrun.events import Emit, IntakeProgress
 from batchrun.journal import Reader
 from batchrun.lanes.shapes import vendor

@@ -27,9 +27,9 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from batchrun.engine.budget_guard import UNCHARGED, Reservation
 from batchrun.engine.judge import Charge
 from batchrun.engine.prefixes import Groups, Prefix
-from batchrun.engine.till import UNCHARGED, Hold
 from batchrun.journal import PAGE_BYTES, Lease
 from batchrun.limits import Permit
 from batchrun.media import encoded_size
@@ -121,7 +121,7 @@ class Job:
     permit: Permit | None = None
     exchange: Exchange | None = None
     begun: asyncio.Future[None] | None = None
-    hold: Hold | None = None
+    reservation: Reservation | None = None
     charge: Charge = UNCHARGED
     handed_on: bool = False
     lent: Lent | None = None

@@ -11,9 +11,9 @@ from engine import PLAN, reply_body
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from batchrun.engine.budget_guard import BudgetGuard, BudgetReached, Reservation, served
 from batchrun.engine.judge import judge_body
 from batchrun.engine.row import NEVER_LEFT
-from batchrun.engine.till import BudgetReached, Hold, Till, served
 from batchrun.journal import End, IntakeRow, Journal, Meta
 from batchrun.models import Endpoint, Request
 from batchrun.plan import plan_to_json
@@ -55,7 +55,7 @@ class Sessions:
     folder: Path
     asked: str | None
     rows: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
-    flying: list[tuple[int, Request, Hold]] = field(default_factory=list[tuple[int, Request, Hold]])
+    flying: list[tuple[int, Request, Reservation]] = field(default_factory=list[tuple[int, Request, Reservation]])
     bill: int = 0
     allowed: int = CAP
     seen: set[str] = field(default_factory=set[str])
@@ -65,29 +65,29 @@ class Sessions:
     def open(self) -> None:
         self.journal = Journal.open(self.folder / ".batchrun" / "r.db")
         self.journal.start()
-        self.till = Till(PLAN_CAPPED, self.journal, expected=lambda: 0, clock=lambda: 0.0)
+        self.guard = BudgetGuard(PLAN_CAPPED, self.journal, expected=lambda: 0, clock=lambda: 0.0)
 
     @property
     def is_confirmed(self) -> bool:
-        return any(self.asked in served.kept for served in self.till._served.values())  # type: ignore[attr-defined]
+        return any(self.asked in served.kept for served in self.guard._served.values())  # type: ignore[attr-defined]
 
     @property
     def total(self) -> int:
-        return self.till._budget.charged.cost + self.till._budget.reserved.cost  # type: ignore[attr-defined]
+        return self.guard._budget.charged.cost + self.guard._budget.reserved.cost  # type: ignore[attr-defined]
 
     async def ask(self, size: int) -> None:
         row, request = next(self.rows), request_of(size)
-        task = asyncio.ensure_future(self.till.hold(request, (row, 1), self.asked))
+        task = asyncio.ensure_future(self.guard.reserve(request, (row, 1), self.asked))
         await asyncio.sleep(0)
         if not task.done():
             assert self.flying
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         elif task.exception() is None:
-            hold = task.result()
+            reservation = task.result()
             assert self.total <= CAP
-            await self.journal.begin(row, 1, hold.cost, hold.tokens)
-            self.flying.append((row, request, hold))
+            await self.journal.begin(row, 1, reservation.cost, reservation.tokens)
+            self.flying.append((row, request, reservation))
         else:
             assert isinstance(task.exception(), BudgetReached)
             assert not self.flying
@@ -95,48 +95,48 @@ class Sessions:
     async def end(self, kind: str, place: int, *said: object) -> None:
         if not self.flying:
             return
-        row, request, hold = self.flying.pop(place % len(self.flying))
+        row, request, reservation = self.flying.pop(place % len(self.flying))
         if kind == "never":
-            self.till.cancel(hold)
+            self.guard.cancel(reservation)
             await self.journal.end(row, 1, NEVER_LEFT)
             return
         judged = judge_body(request, reply_body("x"), None)
         if kind == "lost":
             judged = judged._replace(usage=None, reply=None, answer=judged.answer._replace(status=0))
-            self.bill += self.price(hold, 1.0, 1.0)
+            self.bill += self.price(reservation, 1.0, 1.0)
         elif kind == "silent":
             judged = judged._replace(usage=None)
-            self.bill += self.price(hold, 1.0, 1.0)
+            self.bill += self.price(reservation, 1.0, 1.0)
         elif kind == "costs":
             (stated,) = said
             assert judged.usage is not None
             judged = judged._replace(usage=judged.usage._replace(charged=stated))  # type: ignore[arg-type]
             self.bill += stated  # type: ignore[operator]
-            beyond = stated - hold.held.cost  # type: ignore[operator]
+            beyond = stated - reservation.held.cost  # type: ignore[operator]
             self.surprise, self.excess = beyond > 0, max(self.excess, beyond)
             self.seen.add("default")
         else:
             tier, share = said
             assert judged.usage is not None
-            usage = judged.usage._replace(input=int(hold.size * share), output=int(LIMIT * share), tier=tier)  # type: ignore[operator, arg-type]
+            usage = judged.usage._replace(input=int(reservation.size * share), output=int(LIMIT * share), tier=tier)  # type: ignore[operator, arg-type]
             judged = served(judged._replace(usage=usage), self.asked)
             named = judged.usage.tier or "default" if judged.usage else "default"
-            self.bill += self.price(hold, KNOWN.get(named, 0.0), share)  # type: ignore[arg-type]
+            self.bill += self.price(reservation, KNOWN.get(named, 0.0), share)  # type: ignore[arg-type]
             self.surprise = named not in self.seen and self.is_confirmed
             self.seen.add(named)
-        charge = self.till.settle(hold, judged)
+        charge = self.guard.settle(reservation, judged)
         end = End(judged.answer.status, 0.1, maybe_paid=judged.answer.maybe_paid, usage=judged.usage)
         end = end._replace(cost=charge.cost, charged_tokens=charge.tokens, bill=charge.bill)
         await self.journal.end(row, 1, end, "{}" if judged.reply else None)
 
     @staticmethod
-    def price(hold: Hold, factor: float, share: float) -> int:
-        return int(factor * (int(hold.size * share) * 10**6 + int(LIMIT * share) * 10**7))
+    def price(reservation: Reservation, factor: float, share: float) -> int:
+        return int(factor * (int(reservation.size * share) * 10**6 + int(LIMIT * share) * 10**7))
 
     async def kill(self) -> None:
         """What is in flight stays open; the provider charges it at the dearest tier that it was seen to serve."""
         dearest = max([1.0, *(KNOWN.get(tier, 0.0) for tier in self.seen)])
-        self.bill += sum(self.price(hold, dearest, 1.0) for _, _, hold in self.flying)
+        self.bill += sum(self.price(reservation, dearest, 1.0) for _, _, reservation in self.flying)
         before = self.total
         self.flying.clear()
         await self.journal.sample("{}")
@@ -148,7 +148,7 @@ class Sessions:
     async def play(self, story: list[tuple[object, ...]]) -> None:
         self.open()
         for kind, *said in story:
-            flying, before = sum(hold.held.cost for _, _, hold in self.flying), self.total
+            flying, before = sum(reservation.held.cost for _, _, reservation in self.flying), self.total
             if kind == "ask":
                 await self.ask(*said)  # type: ignore[arg-type]
             elif kind == "kill":
@@ -162,9 +162,9 @@ class Sessions:
                 self.allowed = self.total
             self.surprise = False
             dearest = max([1.0, *(KNOWN.get(tier, 0.0) for tier in self.seen)])
-            for _, _, hold in self.flying:
-                assert hold.cost == hold.held.cost >= self.price(hold, dearest, 1.0) + self.excess
-            assert self.bill <= self.till._budget.charged.cost  # type: ignore[attr-defined]
+            for _, _, reservation in self.flying:
+                assert reservation.cost == reservation.held.cost >= self.price(reservation, dearest, 1.0) + self.excess
+            assert self.bill <= self.guard._budget.charged.cost  # type: ignore[attr-defined]
         self.journal.stop()
         self.journal.close()
 

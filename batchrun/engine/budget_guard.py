@@ -1,4 +1,4 @@
-"""The till: what each request may cost at worst, what it is charged in the end, and the caps that both must fit into.
+"""The budget guard: what each request may cost at worst, what it is charged in the end, and the caps that both must fit into.
 
 Requests pass it one by one between the gate and the journal. One that does not fit while others are in flight waits in
 turn, since each of those gives back what it did not use; one that does not fit at all ends the run.
@@ -27,7 +27,7 @@ from batchrun.pricing import STANDARD, Price, Served, Tariff, Terms, picodollars
 
 
 @dataclass(slots=True, eq=False)
-class Hold:
+class Reservation:
     """What one request may be charged: `cost` in picodollars, None where its price is not known, and tokens. `tier` is the
     service tier that it names, None for the standard one or none; `size` the bytes of its body. `attempt` is its row and
     number, and `prices` are those of its lane, where it may come to cost more while it is in flight; else both are None."""
@@ -111,7 +111,7 @@ class Prices:
         output = price.standard.output
         return price.standard.input.base + (0.0 if output is None else output.base)
 
-    def at_worst(self, request: Request, tier: str | None, served: Served) -> Hold:
+    def at_worst(self, request: Request, tier: str | None, served: Served) -> Reservation:
         """What a request may cost and use at worst; nothing is reserved yet. `tier` is the service tier that it gets where
         it names none itself; a batch is one in any case."""
         named = self._named
@@ -121,7 +121,7 @@ class Prices:
         limit = request.output_limit if request.output_limit is not None else self._expected()
         tier = tier if tier == BATCH else named.tier or tier
         cost = self.worst(price, size, limit, tier, served)
-        return Hold(cost, size + limit, price, tier, Held(cost or 0, size + limit), size)
+        return Reservation(cost, size + limit, price, tier, Held(cost or 0, size + limit), size)
 
     def worst(self, price: Price | None, size: int, limit: int, tier: str | None, served: Served) -> int | None:
         """Picodollars that a request of so many bytes and output tokens may cost; None where that is not known."""
@@ -131,8 +131,8 @@ class Prices:
         return None if cost is None else cost + self._extra + served.excess
 
 
-class Till:
-    """One run's till. `clock` gives Unix seconds. The journal tells what earlier sessions were charged; `prices` are those
+class BudgetGuard:
+    """One run's budget guard. `clock` gives Unix seconds. The journal tells what earlier sessions were charged; `prices` are those
     of batches, and of live requests where none are given. One event loop, no threads."""
 
     def __init__(
@@ -146,28 +146,28 @@ class Till:
         self._prices = Prices(plan, expected=expected)
         self._before = Served(other=charged.tiers, excess=charged.excess)
         self._served: dict[Prices, Served] = {}
-        self._in_flight = set[Hold]()
+        self._in_flight = set[Reservation]()
         self._extra = 0 if plan.reserve is None else picodollars(plan.reserve)
         self._queue: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self.reached: str | None = None
         self._asked = Sum(requests=1)
 
-    def at_once(self, request: Request, tier: str | None = None, prices: Prices | None = None) -> Hold | None:
+    def at_once(self, request: Request, tier: str | None = None, prices: Prices | None = None) -> Reservation | None:
         """The hold of a request where there is no cap, so that nobody else has to do without what it reserves.
 
         `tier` is the service tier that it gets when it is sent, None for the one that it names itself.
         """
         return None if self._caps.any else self.now(request, tier, prices)
 
-    def now(self, request: Request, tier: str | None, prices: Prices | None = None) -> Hold | None:
+    def now(self, request: Request, tier: str | None, prices: Prices | None = None) -> Reservation | None:
         """Reserve for the request, None where it does not fit into the budget now; `tier` as for `at_once`."""
-        hold = (prices or self._prices).at_worst(request, tier, self._before)
-        return hold if isinstance(self._budget.ask(*hold.held), Held) else None
+        reservation = (prices or self._prices).at_worst(request, tier, self._before)
+        return reservation if isinstance(self._budget.ask(*reservation.held), Held) else None
 
-    async def hold(
+    async def reserve(
         self, request: Request, attempt: tuple[int, int], tier: str | None = None, prices: Prices | None = None
-    ) -> Hold:
+    ) -> Reservation:
         """Reserve for the request, in turn; `attempt` is its row and number, `tier` as for `at_once`.
 
         Raises BudgetReached, or GateClosed once `close` was called.
@@ -177,34 +177,34 @@ class Till:
             if waits:
                 await self._turn()
             # Anew each time: replies may have shown other prices while it waited.
-            hold = prices.at_worst(request, tier, self._served.get(prices, self._before))
-            if hold.cost is None and self._caps.cost is not None:
+            reservation = prices.at_worst(request, tier, self._served.get(prices, self._before))
+            if reservation.cost is None and self._caps.cost is not None:
                 self._reach("cost")
-            self._asked = Sum(*hold.held, 1)
-            verdict = self._budget.ask(*hold.held)
+            self._asked = Sum(*reservation.held, 1)
+            verdict = self._budget.ask(*reservation.held)
             if isinstance(verdict, Reached):
                 self._reach(verdict.cap)
             if isinstance(verdict, Held):
                 break
             waits = True
         if self._caps.cost is not None:
-            hold.attempt, hold.prices = attempt, prices
-            self._in_flight.add(hold)
+            reservation.attempt, reservation.prices = attempt, prices
+            self._in_flight.add(reservation)
         self._wake()
-        return hold
+        return reservation
 
     def refuse(self, request: Request) -> None:
         """Note that a request does not fit into the budget and will not."""
-        hold = self._prices.at_worst(request, BATCH, self._before)
-        self._asked = Sum(*hold.held, 1)
+        reservation = self._prices.at_worst(request, BATCH, self._before)
+        self._asked = Sum(*reservation.held, 1)
         caps, charged = self._caps, self._budget.charged
-        over = caps.cost is not None and charged.cost + hold.held.cost > caps.cost
+        over = caps.cost is not None and charged.cost + reservation.held.cost > caps.cost
         self.reached = self.reached or ("cost" if over else "tokens" if caps.tokens is not None else "requests")
 
-    def adopt(self, cost: int | None, tokens: int, model: str | None, tier: str) -> Hold:
+    def adopt(self, cost: int | None, tokens: int, model: str | None, tier: str) -> Reservation:
         """A hold for an attempt that was charged in full when its process handed it over."""
         self._budget.adopt(cost or 0, tokens)
-        return Hold(cost, tokens, self._prices.tariff.of(model), tier, Held(cost or 0, tokens))
+        return Reservation(cost, tokens, self._prices.tariff.of(model), tier, Held(cost or 0, tokens))
 
     def give_back(self, cost: int | None, tokens: int) -> None:
         """An attempt that was charged in full was never sent."""
@@ -212,35 +212,35 @@ class Till:
         self._budget.cancel(Held(cost or 0, tokens))
         self._wake()
 
-    def settle(self, hold: Hold, judged: Judged) -> Charge:
+    def settle(self, reservation: Reservation, judged: Judged) -> Charge:
         """The exchange is over: charge what the reply states, or the whole where it may have been billed and nobody says.
 
         What `--reserve` stands for is in no usage, so it stays charged.
         """
         usage, answer = judged.usage, judged.answer
         if usage is not None:
-            if hold.price is not None:
-                bill = hold.price.bill(usage, hold.tier, self._clock())
+            if reservation.price is not None:
+                bill = reservation.price.bill(usage, reservation.tier, self._clock())
             else:  # what the provider says it charged
                 bill = None if usage.charged is None else Bill(other=usage.charged)
             if bill is not None and self._extra:
                 bill = bill._replace(other=bill.other + self._extra)
             charge = Charge(None if bill is None else bill.total, usage.input + usage.output, bill)
         elif answer.status == 200 or answer.maybe_paid:
-            charge = Charge(hold.cost, hold.tokens)
+            charge = Charge(reservation.cost, reservation.tokens)
         else:
-            charge = Charge(None if hold.cost is None else 0, 0)
-        self._charge(hold, charge)
-        if usage is not None and hold.prices is not None:
-            self._learn(hold, hold.prices, charge, usage.tier or STANDARD)
+            charge = Charge(None if reservation.cost is None else 0, 0)
+        self._charge(reservation, charge)
+        if usage is not None and reservation.prices is not None:
+            self._learn(reservation, reservation.prices, charge, usage.tier or STANDARD)
         return charge
 
-    def _learn(self, hold: Hold, prices: Prices, charge: Charge, named: str) -> None:
+    def _learn(self, reservation: Reservation, prices: Prices, charge: Charge, named: str) -> None:
         """Reserve for requests in flight and for later ones what a reply shows that they may cost: the prices of a tier that
         none of them asked for, and what it was charged beyond what was reserved for it."""
         before = self._served.get(prices, self._before)
-        beyond = max(0, (charge.cost or 0) - hold.held.cost)
-        served = before.with_reply(hold.tier, named)._replace(excess=before.excess + beyond)
+        beyond = max(0, (charge.cost or 0) - reservation.held.cost)
+        served = before.with_reply(reservation.tier, named)._replace(excess=before.excess + beyond)
         self._served[prices] = served
         if served.other == before.other and not beyond:
             return
@@ -250,14 +250,14 @@ class Till:
                 other.cost, other.held = worst, self._budget.raised(other.held, worst)
                 self._journal.reserve(*other.attempt, worst)
 
-    def lose(self, hold: Hold) -> None:
+    def lose(self, reservation: Reservation) -> None:
         """The request left and its answer is not awaited: it stays charged in full."""
-        self._charge(hold, Charge(hold.cost, hold.tokens))
+        self._charge(reservation, Charge(reservation.cost, reservation.tokens))
 
-    def cancel(self, hold: Hold) -> None:
+    def cancel(self, reservation: Reservation) -> None:
         """The request never left."""
-        self._in_flight.discard(hold)
-        self._budget.cancel(hold.held)
+        self._in_flight.discard(reservation)
+        self._budget.cancel(reservation.held)
         self._wake()
 
     def close(self) -> None:
@@ -310,10 +310,10 @@ class Till:
                 self._wake()  # its turn passes to the next
             raise
 
-    def _charge(self, hold: Hold, charge: Charge) -> None:
-        self._in_flight.discard(hold)
-        cost = hold.held.cost if charge.cost is None else charge.cost  # a price that is not known is not nothing
-        self._budget.charge(hold.held, cost, charge.tokens)
+    def _charge(self, reservation: Reservation, charge: Charge) -> None:
+        self._in_flight.discard(reservation)
+        cost = reservation.held.cost if charge.cost is None else charge.cost  # a price that is not known is not nothing
+        self._budget.charge(reservation.held, cost, charge.tokens)
         if self._queue:
             self._wake()
 
