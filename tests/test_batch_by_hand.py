@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from batchrun.cli import main
-from batchrun.engine.going_on import prepare_import
+from batchrun.engine.resume import prepare_import
 from batchrun.journal import Reader
 
 Result = dict[str, Any]

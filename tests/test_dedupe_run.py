@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batchrun.engine.going_on import prepare_resume
+from batchrun.engine.resume import prepare_resume
 from batchrun.engine.start import Prepared, prepare
 from batchrun.errors import RefusedError
 from batchrun.events import Event, Notice
@@ -161,9 +161,9 @@ async def test_a_run_whose_other_run_is_gone_says_how_to_go_on(monkeypatch: pyte
         with pytest.raises(RefusedError, match="was ended while it took replies over from") as refused:
             again()
         assert f"--reuse {run}" in (refused.value.hint or "")
-    going_on, _ = prepare_resume("here.jsonl", {"reuse": run, **HERE}, failed=False)
-    assert (lent(going_on), going_on.journal.borrowing) == (1, None)
-    going_on.close()
+    resumed, _ = prepare_resume("here.jsonl", {"reuse": run, **HERE}, failed=False)
+    assert (lent(resumed), resumed.journal.borrowing) == (1, None)
+    resumed.close()
 
 
 async def test_the_rest_is_refused_where_another_provider_is_asked_by_now(monkeypatch: pytest.MonkeyPatch) -> None:

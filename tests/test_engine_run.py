@@ -272,9 +272,9 @@ async def test_a_fatal_answer_stops_the_run_with_no_more_calls_than_were_in_flig
     assert story.ending.exit_code is ExitCode.STOPPED
     assert len(provider.calls) <= 4
     assert stage.totals.pending == 100
-    going_on = Provider()
-    assert (await stage.play(going_on)).ending.exit_code is ExitCode.OK
-    assert len(going_on.calls) == 100
+    resumed = Provider()
+    assert (await stage.play(resumed)).ending.exit_code is ExitCode.OK
+    assert len(resumed.calls) == 100
 
 
 async def test_an_account_that_runs_empty_keeps_what_is_done(tmp_path: Path) -> None:

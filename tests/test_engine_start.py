@@ -12,8 +12,8 @@ import pytest
 
 from batchrun import registry, rows
 from batchrun.engine.export import export
-from batchrun.engine.going_on import prepare_resume
 from batchrun.engine.rehearsal import rehearse
+from batchrun.engine.resume import prepare_resume
 from batchrun.engine.start import Prepared, prepare
 from batchrun.errors import BatchrunError, BusyError, InputError, RefusedError, StorageError
 from batchrun.events import Event, Notice

@@ -16,8 +16,8 @@ from pictures import folder, png
 
 from batchrun import registry
 from batchrun.engine.execute import execute
-from batchrun.engine.going_on import prepare_resume
 from batchrun.engine.request_files import write_requests
+from batchrun.engine.resume import prepare_resume
 from batchrun.engine.row_files import copy_with_files
 from batchrun.engine.start import DriftError, Prepared, prepare
 from batchrun.errors import ExitCode, InputError, RefusedError

@@ -253,7 +253,7 @@ def test_the_account_adds_up(done: int, failed: int, skipped: int, unknown: int,
     ],
 )
 def test_the_command_that_goes_on(totals: Totals, command: str | None) -> None:
-    assert words.going_on(totals, "my out.jsonl") == command
+    assert words.resume_command(totals, "my out.jsonl") == command
 
 
 def test_a_picture_has_words_from_its_first_moment() -> None:

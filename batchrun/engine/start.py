@@ -1,6 +1,6 @@
 """From what the user chose to a run that is ready to send: input open, plan frozen, journal locked and filled.
 
-This is for a command that names an input; `going_on` is for one that names a run. Everything happens before the first
+This is for a command that names an input; `resume` is for one that names a run. Everything happens before the first
 call, blocks, and refuses rather than guesses.
 """
 

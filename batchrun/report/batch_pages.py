@@ -55,7 +55,7 @@ def forget(run: RunFile, chunk: str) -> ExitCode:
 def adopt(ref: str, flags: dict[str, Any], remote: str, *, admit: "Callable[[Plan, Gathered], Access]") -> ExitCode:
     """Say which batch a chunk is."""
     from batchrun.engine import batch_commands  # noqa: PLC0415  the engine: not for the table
-    from batchrun.engine.going_on import prepare_resume  # noqa: PLC0415  likewise
+    from batchrun.engine.resume import prepare_resume  # noqa: PLC0415  likewise
 
     prepared, gathered = prepare_resume(ref, flags, failed=False)
     try:

@@ -17,11 +17,11 @@ from batchrun.display import coloured, counted, printable
 from batchrun.engine.batches import Wish
 from batchrun.engine.ending import HASTY, Ending
 from batchrun.engine.execute import execute, pilot
-from batchrun.engine.going_on import prepare_import, prepare_post, prepare_resume
 from batchrun.engine.loop import run_coroutine
 from batchrun.engine.outlet import UnreadError
 from batchrun.engine.outlook import Foretold, foretold, outlook, outlook_after
 from batchrun.engine.rehearsal import rehearse
+from batchrun.engine.resume import prepare_import, prepare_post, prepare_resume
 from batchrun.engine.run import Run
 from batchrun.engine.start import Prepared, prepare
 from batchrun.errors import ExitCode, StorageError
@@ -365,7 +365,7 @@ def last_word(  # noqa: PLR0913  how it ended, and what is said of it
     if not quiet and (found := _foretold(run)) is not None:
         lines.append(outlooks.verdict(found))
     lines.append(words.account(ended.totals))
-    command = _going_on(ended, run)
+    command = _resume_command(ended, run)
     if command is not None:
         lines[-1] += f"; resume with: {command}"
     with contextlib.suppress(OSError):
@@ -373,9 +373,9 @@ def last_word(  # noqa: PLR0913  how it ended, and what is said of it
             print(f"batchrun: {line}", file=stream, flush=True)
 
 
-def _going_on(ended: RunEnded, run: RunFile) -> str | None:
+def _resume_command(ended: RunEnded, run: RunFile) -> str | None:
     """The command that goes on; None where nothing is left, or the journal is gone, with its directory perhaps."""
-    return words.going_on(ended.totals, run.reference, run.runs_dir) if run.path.exists() else None
+    return words.resume_command(ended.totals, run.reference, run.runs_dir) if run.path.exists() else None
 
 
 def _foretold(run: RunFile) -> Foretold | None:
@@ -388,7 +388,7 @@ def _foretold(run: RunFile) -> Foretold | None:
 
 def end_event(ended: RunEnded, run: RunFile) -> dict[str, object]:
     """The last JSON event of a run."""
-    command = _going_on(ended, run)
+    command = _resume_command(ended, run)
     found = _foretold(run)
     return {
         "event": "ended",

@@ -191,7 +191,7 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     yield from _section("errors by cause", [words.cause(cause) for cause in causes])
     yield from _section("slowest rows", [_slow_line(entry) for entry in values["slowest"]])
     yield from _section("history", [_history_line(point) for point in values["history"]])
-    command = words.going_on(totals, run.reference, run.runs_dir)
+    command = words.resume_command(totals, run.reference, run.runs_dir)
     if command is not None and values["state"] != "running":
         yield f"\nresume with: {command}"
 

@@ -47,7 +47,7 @@ def account(totals: Totals, *, running: bool = False) -> str:
     )
 
 
-def going_on(totals: Totals, reference: str, runs_dir: str | None = None) -> str | None:
+def resume_command(totals: Totals, reference: str, runs_dir: str | None = None) -> str | None:
     """The command that goes on, where anything is left that going on would send."""
     command = f"batchrun resume {_quoted(reference)}"
     if runs_dir is not None:

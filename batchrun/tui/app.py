@@ -384,7 +384,7 @@ class BatchrunApp(OrderlyApp):
         ended = sight.progress.ended
         if ended is not None:
             kept = sight.journal is not None and sight.journal.exists()  # it may have been deleted since
-            command = words.going_on(ended.totals, sight.reference or "last", self.runs_dir) if kept else None
+            command = words.resume_command(ended.totals, sight.reference or "last", self.runs_dir) if kept else None
             lines.append(words.account(ended.totals) + (f"; resume with: {command}" if command else ""))
         return lines
 

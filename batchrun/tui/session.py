@@ -17,8 +17,8 @@ from batchrun.display import counted, printable
 from batchrun.engine.ending import Ending
 from batchrun.engine.execute import execute, pilot
 from batchrun.engine.export import write_chosen, write_output
-from batchrun.engine.going_on import prepare_resume
 from batchrun.engine.outlook import outlook, outlook_after
+from batchrun.engine.resume import prepare_resume
 from batchrun.engine.run import Run
 from batchrun.engine.start import DriftError, Prepared, prepare
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
