@@ -5,8 +5,8 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrun.engine.pending_queue import RowState
 from batchrun.engine.prefixes import PATIENCE, Groups, Prefix
-from batchrun.engine.window import Job
 from batchrun.models import Endpoint, History, Pending
 from batchrun.prompts import Caching, PromptRenderer, parse, renderer
 
@@ -14,9 +14,9 @@ FRESH = History(0, 0, 0, 0, False, None)
 LONG = "x" * 40
 
 
-def job(number: int, first: str = "a", second: str = "b") -> Job:
+def state(number: int, first: str = "a", second: str = "b") -> RowState:
     text = f'{{"a": "{first}{LONG}", "b": "{second}"}}'
-    return Job.of(Pending(number, number, number, f"id-{number}", text, FRESH))
+    return RowState.of(Pending(number, number, number, f"id-{number}", text, FRESH))
 
 
 def groups(seconds: float = 300.0) -> Groups:
@@ -29,7 +29,7 @@ def _renderer() -> PromptRenderer:
 
 
 def test_one_writes_and_once_it_is_answered_all_read_until_it_is_forgotten() -> None:
-    prefix, one, other = Prefix(b"", 10, 300.0), job(1), job(2)
+    prefix, one, other = Prefix(b"", 10, 300.0), state(1), state(2)
     assert prefix.is_for(one, 0.0)
     assert prefix.is_for(one, 0.0)  # its own retry
     assert not prefix.is_for(other, 1.0)
@@ -44,7 +44,7 @@ def test_one_writes_and_once_it_is_answered_all_read_until_it_is_forgotten() -> 
 
 
 def test_one_that_fails_or_takes_long_gives_the_writing_to_another() -> None:
-    prefix, one, other = Prefix(b"", 10, 300.0), job(1), job(2)
+    prefix, one, other = Prefix(b"", 10, 300.0), state(1), state(2)
     assert prefix.is_for(one, 0.0)
     prefix.ended(one, 1.0, answered=False)
     assert prefix.is_for(other, 1.0)
@@ -53,11 +53,11 @@ def test_one_that_fails_or_takes_long_gives_the_writing_to_another() -> None:
 
 
 def test_nothing_is_written_where_nobody_is_to_read_it() -> None:
-    prefix, one = Prefix(b"", 10, 300.0), job(1)
+    prefix, one = Prefix(b"", 10, 300.0), state(1)
     assert not prefix.is_for(one, 0.0, more=False)
     assert prefix.is_for(one, 0.0)
     prefix.ended(one, 1.0, answered=True)
-    assert prefix.is_for(job(2), 2.0, more=False)
+    assert prefix.is_for(state(2), 2.0, more=False)
 
 
 @given(
@@ -69,13 +69,13 @@ def test_every_row_is_handed_out_once_whatever_ends_when(
     rows: list[tuple[str, str]], turns: list[bool], answered: bool
 ) -> None:
     found = groups()
-    jobs = [job(number, *texts) for number, texts in enumerate(rows, 1)]
-    fresh = deque(found.arranged(jobs))
-    assert sorted(each.row.seq for each in fresh) == sorted(each.row.seq for each in jobs)
-    under_way: deque[Job] = deque()
+    states = [state(number, *texts) for number, texts in enumerate(rows, 1)]
+    fresh = deque(found.arranged(states))
+    assert sorted(each.row.seq for each in fresh) == sorted(each.row.seq for each in states)
+    under_way: deque[RowState] = deque()
     out: list[int] = []
     now = 0.0
-    for ends in [*turns, *[True, False] * (2 * len(jobs))]:
+    for ends in [*turns, *[True, False] * (2 * len(states))]:
         now += 1.0
         if ends and under_way:
             done = under_way.popleft()
@@ -85,13 +85,13 @@ def test_every_row_is_handed_out_once_whatever_ends_when(
         elif (taken := found.next_of(fresh, now)) is not None:
             out.append(taken.row.seq)
             under_way.append(taken)
-    assert sorted(out) == [each.row.seq for each in jobs]
+    assert sorted(out) == [each.row.seq for each in states]
     assert found.waiting == 0
 
 
 @given(rows=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("uvw")), max_size=30))
 def test_rows_that_share_a_beginning_are_next_to_each_other(rows: list[tuple[str, str]]) -> None:
-    arranged = groups().arranged([job(number, *texts) for number, texts in enumerate(rows, 1)])
+    arranged = groups().arranged([state(number, *texts) for number, texts in enumerate(rows, 1)])
     firsts = [each.row.text[7] for each in arranged]
     assert firsts == [
         letter for letter in dict.fromkeys(first for first, _ in rows) for _ in range(firsts.count(letter))

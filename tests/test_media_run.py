@@ -172,15 +172,15 @@ async def test_encoded_files_count_against_the_bytes_in_flight(server: Server) -
     peak = 0
 
     def look(run: Any) -> None:
-        taken = run._window._take
+        taken = run._queue._take
 
         def take() -> Any:
             nonlocal peak
-            job = taken()
-            peak = max(peak, run._window._out + (job is not None))
-            return job
+            state = taken()
+            peak = max(peak, run._queue._out + (state is not None))
+            return state
 
-        run._window._take = take
+        run._queue._take = take
 
     prepared = prepare(gathered, lambda event: None)
     ended = await execute(prepared, access(prepared.plan, gathered), lambda event: None, at_hand=look)

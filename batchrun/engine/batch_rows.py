@@ -7,9 +7,9 @@ from batchrun.engine.batches import Batches
 from batchrun.engine.budget_guard import BATCH, BudgetReached, named_in, served
 from batchrun.engine.ending import Ending
 from batchrun.engine.judge import Judged, judge, judge_body
+from batchrun.engine.pending_queue import RowState
 from batchrun.engine.row import RowRunner, RowServices
 from batchrun.engine.row_files import restored
-from batchrun.engine.window import Job
 from batchrun.errors import ExitCode, RefusedError
 from batchrun.journal import End, Lease
 from batchrun.lanes.executor import Came, Completion
@@ -37,42 +37,42 @@ class BatchRows:
         """Whether rows go into batches now; else they are sent live."""
         return self._batches.sending
 
-    async def send(self, job: Job, request: Request) -> None:
+    async def send(self, state: RowState, request: Request) -> None:
         """The row goes into a chunk; from here on the journal alone knows of it, until its answer comes (`take`)."""
         try:
-            await self._batches.add(job.row.seq, job.number + 1, self._lines.line(request))
+            await self._batches.add(state.row.seq, state.number + 1, self._lines.line(request))
         except RefusedError as error:
             said = f"{error.message} {error.hint or ''}".strip()
-            await self._runner.give_up(job, GiveUp("not for batches", said, final=True))
+            await self._runner.give_up(state, GiveUp("not for batches", said, final=True))
         except ChangedError as error:
-            await self._runner.give_up(job, GiveUp("file changed", str(error), final=False))
+            await self._runner.give_up(state, GiveUp("file changed", str(error), final=False))
         except BudgetReached as error:
             self._runner.stop(Ending(ExitCode.BUDGET, str(error)), drain=self._plan.drain)
             raise GateClosed from error
         else:
-            self._at.window.finished(job)
+            self._at.queue.finished(state)
 
     async def take(self, row: Pending, lease: Lease, completion: Completion) -> None:
         """What a batch brought for a row: decided as the answer to a request of its own is."""
-        job = Job.of(row)
-        self._at.window.enter(job)
-        job.number, job.lease = lease.number, lease
+        state = RowState.of(row)
+        self._at.queue.enter(state)
+        state.number, state.lease = lease.number, lease
         if completion.came in (Came.GONE, Came.UNSENT, Came.LOST):
-            await self._without_answer(job, lease, completion)
+            await self._without_answer(state, lease, completion)
             return
         found = restored(row, self._at.journal.path.parent)
         request = self._at.renderer.render(Reduction(self._plan).filled(found, row.parts))
         now = self._loop.time()
         exchange = Exchange(completion.status, {}, completion.body, now, now, None, "", True)
-        job.exchange = exchange
+        state.exchange = exchange
         lane = self._at.pool.first
-        judged = self._lines.heard(judge(request, exchange, self._runner.checker(job), lane.meanings, lane.mask))
+        judged = self._lines.heard(judge(request, exchange, self._runner.checker(state), lane.meanings, lane.mask))
         reservation = self._at.guard.adopt(lease.cost, lease.tokens, named_in(request.body).model, BATCH)
         judged = served(judged, BATCH)
         if judged.usage is not None and not judged.usage.cached:
             self._batches.tokens.learn(request.weight, judged.usage.input)
-        job.charge = self._at.guard.settle(reservation, judged)
-        await self._runner.conclude(job, request, judged, exchange)
+        state.charge = self._at.guard.settle(reservation, judged)
+        await self._runner.conclude(state, request, judged, exchange)
 
     async def again(self, seq: int, ticket: Ticket, completion: Completion) -> None:
         """A reply for a row that has one: it is paid for, and only counted."""
@@ -97,7 +97,7 @@ class BatchRows:
         end = End(completion.status, 0.0, usage=judged.usage, cost=charge.cost, charged_tokens=charge.tokens)
         return judged, end._replace(bill=charge.bill)
 
-    async def _without_answer(self, job: Job, lease: Lease, completion: Completion) -> None:
+    async def _without_answer(self, state: RowState, lease: Lease, completion: Completion) -> None:
         """A row that its batch did not answer is pending again, or has failed for now where its attempts are used up."""
         lost = completion.came is Came.LOST
         end = End(
@@ -108,19 +108,19 @@ class BatchRows:
         else:
             self._at.guard.give_back(lease.cost, lease.tokens)
         self._at.journal.end(lease.row, lease.number, end, None, lease)
-        if lost and job.attempts + 1 >= self._plan.max_attempts:
-            await self._runner.give_up(job, GiveUp("lost in a batch", completion.said, final=False))
+        if lost and state.attempts + 1 >= self._plan.max_attempts:
+            await self._runner.give_up(state, GiveUp("lost in a batch", completion.said, final=False))
         else:
-            self.leave_pending(job)
+            self.leave_pending(state)
 
-    def stop(self, job: Job, ending: Ending) -> None:
+    def stop(self, state: RowState, ending: Ending) -> None:
         """A line says that no other will fare better: the run stops once all lines are taken in, and its row is pending."""
         self._batches.ends.stops = self._batches.ends.stops or ending
-        self.leave_pending(job)
+        self.leave_pending(state)
 
-    def leave_pending(self, job: Job) -> None:
+    def leave_pending(self, state: RowState) -> None:
         """The row stays pending in the journal, and is handed out again from there."""
-        self._at.window.finished(job)
+        self._at.queue.finished(state)
         self._batches.ends.left_pending = True
 
 

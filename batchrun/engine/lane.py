@@ -17,10 +17,10 @@ from batchrun.engine.cuts import FEWEST, Cuts
 from batchrun.engine.ending import Ending
 from batchrun.engine.judge import Judged, feedback, judge
 from batchrun.engine.outage import Outage
+from batchrun.engine.pending_queue import RowState
 from batchrun.engine.probing import Probing, probing_of
 from batchrun.engine.row_files import with_content
 from batchrun.engine.sending import Sending
-from batchrun.engine.window import Job
 from batchrun.events import Emit, Going, LaneState, Notice, Waiting, WaitReason
 from batchrun.journal import Lane as Record
 from batchrun.limits import Gate, Permit
@@ -146,15 +146,15 @@ class Lane:
         before, here = self._instead
         return request._replace(body=here + request.body[len(before) :])
 
-    async def send(self, job: Job, request: Request) -> tuple[Request, Exchange]:
+    async def send(self, state: RowState, request: Request) -> tuple[Request, Exchange]:
         """The request as it was sent, and what came back. Raises media.ChangedError where its files cannot be sent as they
         were taken in."""
         assert self.client is not None
-        sent = self.sending.sent(job, request)
+        sent = self.sending.sent(state, request)
         if sent.files:
             sent = await with_content(sent)
         return sent, await self.client.send(
-            sent, timeout=self.plan.timeout if job.tier is None else self.sending.timeout(job)
+            sent, timeout=self.plan.timeout if state.tier is None else self.sending.timeout(state)
         )
 
     def give(self) -> None:
@@ -170,23 +170,25 @@ class Lane:
         since = self._answered[0] if len(self._answered) == _LATELY else self._busy_since
         return len(self._answered) / (now - since) if self._answered and now > since else 0.0
 
-    def heard(self, job: Job, sent: Request, exchange: Exchange, checker: ReplyChecker | None) -> tuple[Judged, float]:
+    def heard(
+        self, state: RowState, sent: Request, exchange: Exchange, checker: ReplyChecker | None
+    ) -> tuple[Judged, float]:
         """What came back, understood, and the slot given back; with the seconds that a 429 has announced and that the gate
         leaves to this row alone."""
-        request, permit = job.request, job.permit
+        request, permit = state.request, state.permit
         assert request is not None, "it was sent"
         assert permit is not None, "it was admitted"
         judged = judge(request, exchange, checker, self.meanings, self.mask)
-        if job.reservation is not None and job.reservation.tier is not None:
-            judged = served(judged, job.reservation.tier)
-        judged = self.sending.heard(job, judged, exchange.ended - exchange.left)
+        if state.reservation is not None and state.reservation.tier is not None:
+            judged = served(judged, state.reservation.tier)
+        judged = self.sending.heard(state, judged, exchange.ended - exchange.left)
         if judged.answer.accepted:
-            job.refusals = 0
+            state.refusals = 0
             seconds = exchange.ended - exchange.left
             self.took += (seconds - self.took) * (1 / 16 if self.took else 1)
             self._answered.append(exchange.ended)
         else:
-            judged = self._refused(job, permit, judged)
+            judged = self._refused(state, permit, judged)
             if judged.answer.throttled or judged.answer.down or judged.answer.meaning is Meaning.LOADING:
                 self.said = judged.answer.message
         answer, usage = judged.answer, judged.usage
@@ -197,7 +199,7 @@ class Lane:
             return judged, 0.0
         return judged, self.gate.settle(permit, feedback(judged, request.weight))
 
-    def _refused(self, job: Job, permit: Permit, judged: Judged) -> Judged:
+    def _refused(self, state: RowState, permit: Permit, judged: Judged) -> Judged:
         """An answer without a reply as a 429 if it was the refusal of a busy server in another status.
 
         One row is refused so only so often in a row: what always refuses it is not that the server is busy.
@@ -206,19 +208,19 @@ class Lane:
         overloaded = answer.meaning is Meaning.OVERLOADED
         busy = overloaded or answer.meaning in (None, Meaning.PASSES)
         if answer.throttled or not busy:
-            job.refusals = 0
+            state.refusals = 0
             return judged
         flights, now = self.gate.flights, self._loop.time()
-        if job.refusals >= MOST_REFUSALS or not flights.turned_away(
+        if state.refusals >= MOST_REFUSALS or not flights.turned_away(
             permit, answer.status, judged.hints, overloaded, now
         ):
             return judged
-        job.refusals += 1
+        state.refusals += 1
         return judged._replace(answer=answer._replace(disguised=True))
 
-    def observe(self, job: Job, answer: Answer) -> None:
+    def observe(self, state: RowState, answer: Answer) -> None:
         """What the answer to a live request says of the provider."""
-        self.health.observe(answer, job.row.seq, self._loop.time(), elsewhere=job.elsewhere)
+        self.health.observe(answer, state.row.seq, self._loop.time(), elsewhere=state.elsewhere)
         if answer.fault is Fault.REFUSED and self.health.succeeded and self.outage is not None:
             self.outage.refused()
 

@@ -6,7 +6,7 @@ import orjson
 
 from batchrun import retry
 from batchrun.engine.judge import Judged
-from batchrun.engine.window import Job
+from batchrun.engine.pending_queue import RowState
 from batchrun.events import AttemptEnded, LimitsChanged, RowFinished
 from batchrun.journal import End, Journal
 from batchrun.limits import GateView
@@ -14,12 +14,12 @@ from batchrun.models import Outcome, State
 from batchrun.pricing import usd
 
 
-def attempt_ended(job: Job, judged: Judged, end: End, verdict: retry.Verdict, now: float) -> AttemptEnded:
+def attempt_ended(state: RowState, judged: Judged, end: End, verdict: retry.Verdict, now: float) -> AttemptEnded:
     """The attempt's end for the faces."""
     return AttemptEnded(
-        job.row.seq,
-        job.row.line,
-        job.number,
+        state.row.seq,
+        state.row.line,
+        state.number,
         now,
         end.status,
         end.cause,
@@ -31,13 +31,13 @@ def attempt_ended(job: Job, judged: Judged, end: End, verdict: retry.Verdict, no
         end.usage,
         end.cost,
         end.bill,
-        "" if job.lane is None else job.lane.name,
+        "" if state.lane is None else state.lane.name,
     )
 
 
-def row_finished(job: Job, outcome: Outcome, now: float) -> RowFinished:
+def row_finished(state: RowState, outcome: Outcome, now: float) -> RowFinished:
     """The row's outcome for the faces."""
-    row, lent = job.row, job.lent
+    row, lent = state.row, state.lent
     if lent is None or outcome.state is not State.DONE:
         return RowFinished(row.seq, row.line, row.position, row.key, now, outcome)
     return RowFinished(row.seq, row.line, row.position, row.key, now, outcome, True, lent.tokens, lent.cost)

@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary
 from batchrun.engine.choice import LaneView, Policy, RowView, Wait, assign, to_recall
 from batchrun.engine.ending import Ending
 from batchrun.engine.lane import Lane, Member
+from batchrun.engine.pending_queue import RowState
 from batchrun.engine.prefixes import Prefix
-from batchrun.engine.window import Job
 from batchrun.errors import ExitCode
 from batchrun.events import Emit, Going, LaneChanged, LaneState, Waiting, WaitReason
 from batchrun.journal import Journal
@@ -43,7 +43,7 @@ SCANNED = 64
 class _Waiter(NamedTuple):
     """A row that waits for a lane."""
 
-    job: Job
+    state: RowState
     future: asyncio.Future[Lane]
 
 
@@ -102,12 +102,12 @@ class Pool:
             if self.only is None and lane.ill is not None:
                 lane.close(Ending(ExitCode.STOPPED, lane.ill), FIRST_PAUSE_AWAY)
 
-    async def lane_for(self, job: Job) -> Lane:
+    async def lane_for(self, state: RowState) -> Lane:
         """The lane that a row is sent to next, once one has room for it. Raises GateClosed once `close` was called."""
         if self._closed:
             raise GateClosed
-        waiter = _Waiter(job, self._loop.create_future())
-        (self._line.appendleft if job.elsewhere or job.failed_at else self._line.append)(waiter)
+        waiter = _Waiter(state, self._loop.create_future())
+        (self._line.appendleft if state.elsewhere or state.failed_at else self._line.append)(waiter)
         self.turn()
         try:
             return await waiter.future
@@ -149,7 +149,7 @@ class Pool:
             return
         most = sum(max(0, view.room) for view in views) + SCANNED
         waiters = [self._line[place] for place in range(min(most, len(self._line)))]
-        given = assign([self._row(waiter.job) for waiter in waiters], views, left)
+        given = assign([self._row(waiter.state) for waiter in waiters], views, left)
         if isinstance(given, Wait):
             return
         taken: set[int] = set()
@@ -162,19 +162,19 @@ class Pool:
     def _give(self, waiter: _Waiter, lane: Lane) -> None:
         if waiter.future.done():
             return
-        if waiter.job.shared:
-            prefix = waiter.job.shared[-1]
+        if waiter.state.shared:
+            prefix = waiter.state.shared[-1]
             self._homes[prefix] = self._homes.get(prefix, frozenset()) | {lane.number}
         lane.give()
         waiter.future.set_result(lane)
 
-    def _row(self, job: Job) -> RowView:
-        cached = self._homes.get(job.shared[-1], frozenset()) if job.shared else frozenset[int]()
-        bound = job.lane if job.elsewhere else None
+    def _row(self, state: RowState) -> RowView:
+        cached = self._homes.get(state.shared[-1], frozenset()) if state.shared else frozenset[int]()
+        bound = state.lane if state.elsewhere else None
         only = frozenset({bound.number}) if bound is not None and bound.closed is None else None
         if only is None and self._fallbacks:
-            only = frozenset(lane.number for lane in self._lanes_for(job))
-        return RowView(job.failed_at, only, cached)
+            only = frozenset(lane.number for lane in self._lanes_for(state))
+        return RowView(state.failed_at, only, cached)
 
     def _view(self, lane: Lane, now: float) -> LaneView:
         rank = self._rank(lane)
@@ -216,7 +216,7 @@ class Pool:
             return lane.number
         return lane.prices.typical(lane.plan.model) if self._policy is Policy.CHEAPEST else 0.0
 
-    def judged(self, job: Job, lane: Lane, answer: Answer, verdict: Verdict) -> Verdict:
+    def judged(self, state: RowState, lane: Lane, answer: Answer, verdict: Verdict) -> Verdict:
         """What becomes of a row where there are several lanes: what one of them cannot do goes to the others, at no cost in
         attempts; it is closed where it would do no other row either. The run stops when all are closed."""
         closed = lane.closed
@@ -233,31 +233,31 @@ class Pool:
                 first = FIRST_PAUSE if answer.status else FIRST_PAUSE_AWAY
                 pause = first if closed is None else min(LONGEST_PAUSE, max(first, 2 * closed.pause))
                 lane.close(Ending(ExitCode.STOPPED, *stops), pause)
-            left = any(other.closed is None for other in self._lanes_for(job))
-            if not left and job.gave_up is not None:
-                return job.gave_up
+            left = any(other.closed is None for other in self._lanes_for(state))
+            if not left and state.gave_up is not None:
+                return state.gave_up
             return RetryIn(0.0, counts=False) if left else StopRun(self._reasons, stops.hint)
         if answer.fault is Fault.REFUSED:
             lane.gone()
         theirs = answer.down and answer.fault is not Fault.DEADLINE and not isinstance(verdict, StopRun)
-        if theirs and lane.number not in job.failed_at and self.others(lane, job):
-            job.failed_at |= {lane.number}
+        if theirs and lane.number not in state.failed_at and self.others(lane, state):
+            state.failed_at |= {lane.number}
             return RetryIn(0.0, counts=False)
         return verdict
 
-    def _lanes_for(self, job: Job) -> Sequence[Lane]:
+    def _lanes_for(self, state: RowState) -> Sequence[Lane]:
         """Those that a row may go to: the fallback where it has failed for its own reason, else all others."""
-        return self._fallbacks if job.gave_up is not None else [lane for lane in self.lanes if not lane.fallback]
+        return self._fallbacks if state.gave_up is not None else [lane for lane in self.lanes if not lane.fallback]
 
-    def falls_back(self, job: Job, verdict: GiveUp) -> bool:
+    def falls_back(self, state: RowState, verdict: GiveUp) -> bool:
         """Whether a row that failed for its own reason is sent once more, to the fallback; then it begins anew."""
-        request = job.first_request or job.request
-        if job.gave_up is not None or job.lease is not None or request is None:
+        request = state.first_request or state.request
+        if state.gave_up is not None or state.lease is not None or request is None:
             return False
         if not (verdict.final and self.has_fallback):
             return False
-        job.gave_up, job.request, job.failed_at = verdict, request, frozenset()
-        job.attempts = job.deadlines = job.asks = job.refusals = 0
+        state.gave_up, state.request, state.failed_at = verdict, request, frozenset()
+        state.attempts = state.deadlines = state.asks = state.refusals = 0
         return True
 
     @property
@@ -273,11 +273,11 @@ class Pool:
         same = {message for _, message in said}
         return said[0][1] if len(same) == 1 else "; ".join(f"{name}: {message}" for name, message in said)
 
-    def others(self, lane: Lane, job: Job) -> bool:
+    def others(self, lane: Lane, state: RowState) -> bool:
         """Whether the row can go to another lane at which it has not failed."""
         return any(
-            other is not lane and other.state is LaneState.OPEN and other.number not in job.failed_at
-            for other in self._lanes_for(job)
+            other is not lane and other.state is LaneState.OPEN and other.number not in state.failed_at
+            for other in self._lanes_for(state)
         )
 
     def _changed(self, lane: Lane) -> None:
@@ -300,7 +300,7 @@ class Pool:
     def _send_back(self) -> None:
         """Rows that wait for a fallback which is closed are handed out again, to fail."""
         for waiter in self._line:
-            if waiter.job.gave_up is not None and not waiter.future.done():
+            if waiter.state.gave_up is not None and not waiter.future.done():
                 waiter.future.set_exception(HandedBack())
         self._line = deque(waiter for waiter in self._line if not waiter.future.done())
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import orjson
 
 from batchrun.engine.judge import Judged
+from batchrun.engine.pending_queue import PendingQueue, RowState
 from batchrun.engine.picture import row_finished
-from batchrun.engine.window import Job, Window
 from batchrun.errors import BatchrunError, RefusedError
 from batchrun.events import Event, Going, PostChanged, Waiting, WaitReason
 from batchrun.journal import Journal
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 class Judgement(NamedTuple):
     """A row whose reply stands, and what its outcome would be without post-processing."""
 
-    job: Job
+    state: RowState
     outcome: Outcome
 
 
@@ -46,7 +46,7 @@ class Posting:
         self,
         plan: Plan,
         journal: Journal,
-        window: Window,
+        queue: PendingQueue,
         *,
         secrets: tuple[str, ...],
         emit: Callable[[Event], None],
@@ -54,7 +54,7 @@ class Posting:
     ) -> None:
         self._journal = journal
         self._emit = emit
-        self._window = window
+        self._queue = queue
         self._failed = failed
         self._loop = asyncio.get_running_loop()
         self._told = (0, -1)
@@ -70,14 +70,16 @@ class Posting:
         if self._stage is not None:
             self._stage.start()
 
-    async def put(self, job: Job, judged: Judged, outcome: Outcome, stored: "asyncio.Future[None] | None") -> bool:
+    async def put(
+        self, state: RowState, judged: Judged, outcome: Outcome, stored: "asyncio.Future[None] | None"
+    ) -> bool:
         """Hand a row over; waits while the stage is full. Its reply is safe when `stored` is done.
 
         False where there is no post-processing, and the outcome is the caller's to write.
         """
         if self._stage is None:
             return False
-        await self._stage.put(Judgement(job, outcome), item_of(job, judged), stored)
+        await self._stage.put(Judgement(state, outcome), item_of(state, judged), stored)
         return True
 
     async def drain(self) -> None:
@@ -103,10 +105,10 @@ class Posting:
         """Say how many rows are in the stage, where that has changed."""
         if self._stage is None:
             return
-        state = (self._stage.inside, self._stage.workers)
-        if state != self._told:
-            self._told = state
-            self._emit(PostChanged(*state, self._loop.time()))
+        inside = (self._stage.inside, self._stage.workers)
+        if inside != self._told:
+            self._told = inside
+            self._emit(PostChanged(*inside, self._loop.time()))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -118,15 +120,15 @@ class Posting:
         )
 
     async def _deliver(self, results: list[tuple[Judgement, Result]]) -> None:
-        ended = [(judgement.job, outcome_of(judgement.outcome, result, self._mask)) for judgement, result in results]
+        ended = [(judgement.state, outcome_of(judgement.outcome, result, self._mask)) for judgement, result in results]
         try:
-            for written in [self._journal.finish(job.row.seq, outcome, job.lent) for job, outcome in ended]:
+            for written in [self._journal.finish(state.row.seq, outcome, state.lent) for state, outcome in ended]:
                 await written
             now = self._loop.time()
-            for job, outcome in ended:
-                self._emit(row_finished(job, outcome, now))
-                self._window.ended(job, outcome)
-                self._window.finished(job)
+            for state, outcome in ended:
+                self._emit(row_finished(state, outcome, now))
+                self._queue.ended(state, outcome)
+                self._queue.finished(state)
         except BatchrunError as error:
             self._failed(error)
         except Exception as error:
@@ -154,9 +156,9 @@ def choices_of(plan: Plan, secrets: tuple[str, ...]) -> Choices:
     )
 
 
-def item_of(job: Job, judged: Judged) -> Item:
+def item_of(state: RowState, judged: Judged) -> Item:
     """The row's reply as functions get it."""
-    row, reply = job.row, judged.reply
+    row, reply = state.row, judged.reply
     if reply is None:
         raise ValueError("a row without a reply cannot be post-processed")
     value = judged.value

@@ -16,7 +16,7 @@ from batchrun.prompts.caching import BYTES_PER_TOKEN
 from batchrun.rows import restore
 
 if TYPE_CHECKING:
-    from batchrun.engine.window import Job
+    from batchrun.engine.pending_queue import RowState
 
 PATIENCE = 60.0
 """Seconds after which another request may write what one that is still under way was to write."""
@@ -35,29 +35,29 @@ class Prefix:
         self.end = end
         self._seconds = seconds
         self._kept_until = self._writing_until = 0.0
-        self._writer: Job | None = None
+        self._writer: RowState | None = None
 
-    def is_for(self, job: "Job", now: float, *, more: bool = True) -> bool:
+    def is_for(self, state: "RowState", now: float, *, more: bool = True) -> bool:
         """Whether the request of this job marks the beginning: to read it, or as the one that writes it, where there are
         `more` to read it."""
         if now < self._kept_until:
             return True
         if not more:
             return False
-        if self._writer not in (None, job) and now < self._writing_until:
+        if self._writer not in (None, state) and now < self._writing_until:
             return False
-        self._writer, self._writing_until = job, now + PATIENCE
+        self._writer, self._writing_until = state, now + PATIENCE
         return True
 
     def is_awaited(self, now: float) -> bool:
         """Whether a request that writes it is under way, so that another one could not read it yet."""
         return self._writer is not None and self._kept_until <= now < self._writing_until
 
-    def ended(self, job: "Job", now: float, *, answered: bool) -> None:
+    def ended(self, state: "RowState", now: float, *, answered: bool) -> None:
         """A request that marked it is over, with a reply where `answered`."""
         if answered:
             self._kept_until = now + self._seconds
-        if self._writer is job:
+        if self._writer is state:
             self._writer = None
 
 
@@ -69,26 +69,26 @@ class Groups:
         self._caching = caching
         self._known: WeakValueDictionary[bytes, Prefix] = WeakValueDictionary()
         self._least = caching.minimum * BYTES_PER_TOKEN - renderer.constant
-        self._aside: dict[Prefix, deque[Job]] = {}
+        self._aside: dict[Prefix, deque[RowState]] = {}
         self.waiting = 0
         """Rows that are set aside."""
 
-    def arranged(self, jobs: Sequence["Job"]) -> list["Job"]:
+    def arranged(self, states: Sequence["RowState"]) -> list["RowState"]:
         """The jobs in the order to send them; each with what it shares with others that is long enough to be kept."""
-        cuts = [self._cuts(job) for job in jobs]
+        cuts = [self._cuts(state) for state in states]
         many = Counter(digest for found in cuts for digest, _ in found)
         first: dict[bytes, int] = {}
         order: list[tuple[list[int], int]] = []
-        for number, (job, found) in enumerate(zip(jobs, cuts, strict=True)):
+        for number, (state, found) in enumerate(zip(states, cuts, strict=True)):
             shared = [(digest, end) for digest, end in found if many[digest] > 1 or digest in self._known]
-            job.shared = tuple(self._prefix(digest, end) for digest, end in shared[-MOST_SHARED:])
+            state.shared = tuple(self._prefix(digest, end) for digest, end in shared[-MOST_SHARED:])
             order.append(([first.setdefault(digest, number) for digest, _ in shared] or [number], number))
-        return [jobs[number] for _, number in sorted(order)] if first else list(jobs)
+        return [states[number] for _, number in sorted(order)] if first else list(states)
 
-    def _cuts(self, job: "Job") -> list[tuple[bytes, int]]:
+    def _cuts(self, state: "RowState") -> list[tuple[bytes, int]]:
         """The digest and the end of each beginning of a row that is long enough."""
-        row = job.row
-        if len(row.text) < self._least or job.given is not None or row.lent is not None:
+        row = state.row
+        if len(row.text) < self._least or state.given is not None or row.lent is not None:
             return []
         try:
             pieces = self._renderer.beginnings(restore(row.line, row.key, row.text))
@@ -108,29 +108,29 @@ class Groups:
             found = self._known[digest] = Prefix(digest, end, self._caching.seconds)
         return found
 
-    def next_of(self, fresh: deque["Job"], now: float) -> "Job | None":
+    def next_of(self, fresh: deque["RowState"], now: float) -> "RowState | None":
         """Take the next job whose beginning no request is writing at this moment; where there is none, the first of the others."""
         while fresh:
-            job = fresh.popleft()
-            if not job.shared or not job.shared[-1].is_awaited(now):
-                if job.shared:
-                    job.shared[-1].is_for(job, now)
-                return job
-            self._aside.setdefault(job.shared[-1], deque()).append(job)
+            state = fresh.popleft()
+            if not state.shared or not state.shared[-1].is_awaited(now):
+                if state.shared:
+                    state.shared[-1].is_for(state, now)
+                return state
+            self._aside.setdefault(state.shared[-1], deque()).append(state)
             self.waiting += 1
         if not self._aside:
             return None
-        prefix, jobs = next(iter(self._aside.items()))
-        job = jobs.popleft()
+        prefix, states = next(iter(self._aside.items()))
+        state = states.popleft()
         self.waiting -= 1
-        if not jobs:
+        if not states:
             del self._aside[prefix]
-        return job
+        return state
 
-    def released(self, job: "Job") -> Iterable["Job"]:
+    def released(self, state: "RowState") -> Iterable["RowState"]:
         """The jobs that were set aside for one whose request is over, in their order."""
-        for prefix in job.shared:
-            prefix.ended(job, 0.0, answered=False)
-        found = self._aside.pop(job.shared[-1], None) if job.shared else None
+        for prefix in state.shared:
+            prefix.ended(state, 0.0, answered=False)
+        found = self._aside.pop(state.shared[-1], None) if state.shared else None
         self.waiting -= len(found) if found else 0
         return found or ()

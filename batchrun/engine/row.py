@@ -19,12 +19,12 @@ from batchrun.engine.dividing import pieces_of, whole_of
 from batchrun.engine.ending import Ending
 from batchrun.engine.judge import Charge, Judged, counted, end_of, failure, judge_body
 from batchrun.engine.lane import Lane
+from batchrun.engine.pending_queue import PendingQueue, RowState
 from batchrun.engine.picture import attempt_ended, row_finished
 from batchrun.engine.pool import Pool
 from batchrun.engine.posting import Posting
 from batchrun.engine.row_files import restored
 from batchrun.engine.segment_checks import RowChecks
-from batchrun.engine.window import Job, Window
 from batchrun.errors import ExitCode, StorageError
 from batchrun.events import AttemptStarted, Emit, RowDivided, RowLost
 from batchrun.journal import End, Journal
@@ -70,7 +70,7 @@ class Stop(Protocol):
 class RowServices:
     """What a row passes."""
 
-    window: Window
+    queue: PendingQueue
     renderer: Renderer
     checker: Checker | RowChecks | None
     pool: Pool
@@ -99,7 +99,7 @@ class RowRunner:
             plan.fail_on,
             plan.retry_truncated,
         )
-        self._held: list[tuple[Job, GiveUp]] = []
+        self._held: list[tuple[RowState, GiveUp]] = []
         self.batch_rows: BatchRows | None = None
         self._blanks, self._reduction = copied(plan), Reduction(plan)
         self._folder = services.journal.path.parent
@@ -109,177 +109,177 @@ class RowRunner:
         """Requests that have left and whose answer is awaited; the gate also counts those that are about to leave."""
         self.throttled = self.retries = 0
 
-    async def go(self, job: Job) -> None:
+    async def go(self, state: RowState) -> None:
         """The border that nothing foreign crosses: a bug costs a row, not the run. A row that was already handed on
         is not judged twice; then the run stops."""
-        job.handed_on = False
+        state.handed_on = False
         try:
-            if job.given is not None:
-                await self._finish(job, job.given)
-            elif (request := job.request) is not None:
-                await self._send(job, request)
-            elif job.row.parts is not None and self._plan.reduce is None:
-                await self._put_together(job, job.row.parts)
-            elif (request := self._rendered(job)) is None:
-                await self._finish(job, Outcome(State.DONE, True, None, None, frozenset(), self._blank_value))
-            elif retry.go_on(job.row.history, lent=job.row.lent is not None) is Next.SEND:
-                await self._send(job, request)
+            if state.given is not None:
+                await self._finish(state, state.given)
+            elif (request := state.request) is not None:
+                await self._send(state, request)
+            elif state.row.parts is not None and self._plan.reduce is None:
+                await self._put_together(state, state.row.parts)
+            elif (request := self._rendered(state)) is None:
+                await self._finish(state, Outcome(State.DONE, True, None, None, frozenset(), self._blank_value))
+            elif retry.go_on(state.row.history, lent=state.row.lent is not None) is Next.SEND:
+                await self._send(state, request)
             else:
-                await self._judge_kept(job, request)
+                await self._judge_kept(state, request)
         except (StorageError, GateClosed):
             raise
         except HandedBack:
-            self._put_back(job, 0.0)
+            self._put_back(state, 0.0)
         except Exception as error:
-            log.exception("line %s: internal error", job.row.line)
+            log.exception("line %s: internal error", state.row.line)
             said = f"internal error: {type(error).__name__}: {error}"
-            if job.handed_on:
+            if state.handed_on:
                 self.stop(Ending(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"), drain=self._plan.drain)
             else:
-                self._clear_up(job, said)
-                await self._finish(job, failure(GiveUp("internal error", said, final=False)))
+                self._clear_up(state, said)
+                await self._finish(state, failure(GiveUp("internal error", said, final=False)))
 
-    def _clear_up(self, job: Job, said: str) -> None:
+    def _clear_up(self, state: RowState, said: str) -> None:
         """After a bug: free the slot, and keep what came back."""
-        if job.permit is not None:
-            self._lane_of(job).gate.cancel(job.permit)
-        if job.reservation is not None:
-            self._at.guard.lose(job.reservation)
-            job.charge, job.reservation = Charge(job.reservation.cost, job.reservation.tokens), None
-        if job.exchange is not None:
-            exchange, job.exchange = job.exchange, None
+        if state.permit is not None:
+            self._lane_of(state).gate.cancel(state.permit)
+        if state.reservation is not None:
+            self._at.guard.lose(state.reservation)
+            state.charge, state.reservation = Charge(state.reservation.cost, state.reservation.tokens), None
+        if state.exchange is not None:
+            exchange, state.exchange = state.exchange, None
             body = exchange.body.decode(errors="replace") if 200 <= exchange.status < 300 else None
-            cost, tokens, _ = job.charge
+            cost, tokens, _ = state.charge
             seconds = exchange.ended - exchange.left
             end = End(exchange.status, seconds, "internal error", said, cost=cost, charged_tokens=tokens)
-            self._at.journal.end(job.row.seq, job.number, end, body)
+            self._at.journal.end(state.row.seq, state.number, end, body)
 
-    def _rendered(self, job: Job) -> Request | None:
+    def _rendered(self, state: RowState) -> Request | None:
         """The request of a row, None for one that is left blank. The journal keeps the row and not the body, since
         rendering is deterministic."""
-        found = restored(job.row, self._folder)
+        found = restored(state.row, self._folder)
         if self._blanks.columns and self._blanks.is_blank(found.fields):
             return None
-        return self._at.renderer.render(self._reduction.filled(found, job.row.parts))
+        return self._at.renderer.render(self._reduction.filled(found, state.row.parts))
 
-    async def _put_together(self, job: Job, parts: Parts) -> None:
+    async def _put_together(self, state: RowState, parts: Parts) -> None:
         """A text that was divided is done without a request once its pieces are."""
-        judged, outcome = whole_of(self._reduction, parts, restored(job.row, self._folder).fields)
-        if not await self._at.posting.put(job, judged, outcome, None):
-            await self._finish(job, outcome)
+        judged, outcome = whole_of(self._reduction, parts, restored(state.row, self._folder).fields)
+        if not await self._at.posting.put(state, judged, outcome, None):
+            await self._finish(state, outcome)
 
-    async def _judge_kept(self, job: Job, request: Request) -> None:
+    async def _judge_kept(self, state: RowState, request: Request) -> None:
         """Judge the reply that the journal has, or that an equal request lends."""
-        row = job.row
+        row = state.row
         body = row.history.reply if row.lent is None else row.lent.body
-        judged = judge_body(request, body or "", self.checker(job))
+        judged = judge_body(request, body or "", self.checker(state))
         history = row.history._replace(reply=None)  # judged once; from here on it is sent
-        job.row, job.lent = row._replace(history=history, lent=None), row.lent
-        await self.conclude(job, request, judged, None)
+        state.row, state.lent = row._replace(history=history, lent=None), row.lent
+        await self.conclude(state, request, judged, None)
 
-    async def _send(self, job: Job, request: Request) -> None:
-        job.lent = None
-        job.request = request
-        if not self._needs_text and job.row.text:
-            job.row = Pending(*job.row[:4], "", *job.row[5:])  # a third of the time of `_replace`
-        self._at.window.holds(job, request.size)
+    async def _send(self, state: RowState, request: Request) -> None:
+        state.lent = None
+        state.request = request
+        if not self._needs_text and state.row.text:
+            state.row = Pending(*state.row[:4], "", *state.row[5:])  # a third of the time of `_replace`
+        self._at.queue.holds(state, request.size)
         if self.batch_rows is not None and self.batch_rows.sending:
-            await self.batch_rows.send(job, request)
+            await self.batch_rows.send(state, request)
             return
-        if job.gave_up is not None and not self._at.pool.has_fallback:
-            await self._finish(job, failure(job.gave_up))
+        if state.gave_up is not None and not self._at.pool.has_fallback:
+            await self._finish(state, failure(state.gave_up))
             return
-        job.lane = lane = self._at.pool.only or await self._at.pool.lane_for(job)
+        state.lane = lane = self._at.pool.only or await self._at.pool.lane_for(state)
         spelled, tiers = lane.spelled(request), lane.sending.tiers
         try:
-            job.tier = await tiers.chosen(job) if tiers.known else None
-            permit = await self._departed(job, lane, spelled)
+            state.tier = await tiers.chosen(state) if tiers.known else None
+            permit = await self._departed(state, lane, spelled)
         except NeverFits as error:
-            if self._at.pool.others(lane, job):
-                job.failed_at |= {lane.number}
-                self._put_back(job, 0.0)
+            if self._at.pool.others(lane, state):
+                state.failed_at |= {lane.number}
+                self._put_back(state, 0.0)
                 return
-            await self.give_up(job, GiveUp("request too large", str(error), final=True))
+            await self.give_up(state, GiveUp("request too large", str(error), final=True))
             return
-        seq, reservation = job.row.seq, job.reservation
+        seq, reservation = state.row.seq, state.reservation
         assert reservation is not None
-        self._emit(AttemptStarted(seq, job.row.line, job.number, self._loop.time()))
+        self._emit(AttemptStarted(seq, state.row.line, state.number, self._loop.time()))
         self.in_flight += 1
         try:
-            sent, exchange = await lane.send(job, spelled)
+            sent, exchange = await lane.send(state, spelled)
         except asyncio.CancelledError:
-            lane.sending.tiers.released(job)
+            lane.sending.tiers.released(state)
             lane.gate.cancel(permit)
             self._at.guard.lose(reservation)
-            self._at.journal.lose(seq, job.number, "abandoned while it was in flight")
-            self._emit(RowLost(seq, job.row.line, self._loop.time(), reservation.cost))
+            self._at.journal.lose(seq, state.number, "abandoned while it was in flight")
+            self._emit(RowLost(seq, state.row.line, self._loop.time(), reservation.cost))
             raise
         except ChangedError as error:
-            self._never_left(job, lane, permit)
-            await self.give_up(job, GiveUp("file changed", str(error), final=False))
+            self._never_left(state, lane, permit)
+            await self.give_up(state, GiveUp("file changed", str(error), final=False))
             return
         finally:
             self.in_flight -= 1
             self._at.pool.answered(lane)
-        job.exchange = exchange
-        self._at.window.holds(job, request.size, len(exchange.body))
-        judged, alone = lane.heard(job, sent, exchange, self.checker(job))
-        job.reservation, job.charge = None, self._at.guard.settle(reservation, judged)
-        await self.conclude(job, request, judged, exchange, alone)
+        state.exchange = exchange
+        self._at.queue.holds(state, request.size, len(exchange.body))
+        judged, alone = lane.heard(state, sent, exchange, self.checker(state))
+        state.reservation, state.charge = None, self._at.guard.settle(reservation, judged)
+        await self.conclude(state, request, judged, exchange, alone)
 
-    def _lane_of(self, job: Job) -> Lane:
+    def _lane_of(self, state: RowState) -> Lane:
         """Where the row was sent; for one that was not, the first lane stands."""
-        return job.lane or self._at.pool.first
+        return state.lane or self._at.pool.first
 
-    def checker(self, job: Job) -> ReplyChecker | None:
+    def checker(self, state: RowState) -> ReplyChecker | None:
         """What the reply of a row is checked against."""
         checker = self._at.checker
-        return checker.of(job.row) if isinstance(checker, RowChecks) else checker
+        return checker.of(state.row) if isinstance(checker, RowChecks) else checker
 
-    async def _departed(self, job: Job, lane: Lane, request: Request) -> Permit:
+    async def _departed(self, state: RowState, lane: Lane, request: Request) -> Permit:
         """Wait until the request may leave and its attempt is committed; it leaves when this returns.
 
         Where only a slot is missing the attempt is begun while it is waited for, so that the request leaves in the
         very turn in which the slot gets free.
         """
         gate, demand = lane.gate, partial(lane.gate.estimate, request.weight, request.output_limit)
-        job.number += 1
-        job.reservation, job.begun = self._at.guard.at_once(request, lane.sending.priced(job), lane.prices), None
+        state.number += 1
+        state.reservation, state.begun = self._at.guard.at_once(request, lane.sending.priced(state), lane.prices), None
         permit = None
         try:
-            ready = job.reservation and partial(self._begin, job, lane, job.reservation)
+            ready = state.reservation and partial(self._begin, state, lane, state.reservation)
             try:
-                permit = job.permit = await gate.admit(demand, ready=ready, first=job.elsewhere)
+                permit = state.permit = await gate.admit(demand, ready=ready, first=state.elsewhere)
             finally:
                 self._at.pool.admitted(lane)
-            job.reservation = job.reservation or await self._reserved(job, lane, request, permit)
-            await (job.begun or self._begin(job, lane, job.reservation))
-            permit = job.permit = await gate.leave(permit)
+            state.reservation = state.reservation or await self._reserved(state, lane, request, permit)
+            await (state.begun or self._begin(state, lane, state.reservation))
+            permit = state.permit = await gate.leave(permit)
         except BaseException:
             self._at.pool.answered(lane)
-            self._never_left(job, lane, permit)
+            self._never_left(state, lane, permit)
             raise
         return permit
 
-    def _begin(self, job: Job, lane: Lane, reservation: Reservation) -> "asyncio.Future[None]":
-        job.begun = self._at.journal.begin(job.row.seq, job.number, reservation.cost, reservation.tokens, lane.id)
-        return job.begun
+    def _begin(self, state: RowState, lane: Lane, reservation: Reservation) -> "asyncio.Future[None]":
+        state.begun = self._at.journal.begin(state.row.seq, state.number, reservation.cost, reservation.tokens, lane.id)
+        return state.begun
 
-    def _never_left(self, job: Job, lane: Lane, permit: Permit | None) -> None:
-        lane.sending.tiers.released(job)
+    def _never_left(self, state: RowState, lane: Lane, permit: Permit | None) -> None:
+        lane.sending.tiers.released(state)
         if permit is not None:
             lane.gate.cancel(permit)
-        if job.reservation is not None:
-            self._at.guard.cancel(job.reservation)
-            job.reservation = None
-        if job.begun is not None:
-            self._at.journal.end(job.row.seq, job.number, NEVER_LEFT)
+        if state.reservation is not None:
+            self._at.guard.cancel(state.reservation)
+            state.reservation = None
+        if state.begun is not None:
+            self._at.journal.end(state.row.seq, state.number, NEVER_LEFT)
 
-    async def _reserved(self, job: Job, lane: Lane, request: Request, permit: Permit) -> Reservation:
+    async def _reserved(self, state: RowState, lane: Lane, request: Request, permit: Permit) -> Reservation:
         """What the request may cost at worst, taken out of the budget; a budget that is used up ends the run."""
         try:
             return await self._at.guard.reserve(
-                request, (job.row.seq, job.number), lane.sending.priced(job), lane.prices
+                request, (state.row.seq, state.number), lane.sending.priced(state), lane.prices
             )
         except BudgetReached as error:
             lane.gate.cancel(permit)
@@ -290,54 +290,54 @@ class RowRunner:
             raise
 
     async def conclude(
-        self, job: Job, request: Request, judged: Judged, exchange: Exchange | None, alone: float = 0.0
+        self, state: RowState, request: Request, judged: Judged, exchange: Exchange | None, alone: float = 0.0
     ) -> None:
         """Decide and perform. `exchange` is None for a reply that an earlier process recorded.
 
         `alone` is the wait in seconds that a 429 has announced and that the gate leaves to this row.
         """
-        answer, lane = judged.answer, self._lane_of(job)
+        answer, lane = judged.answer, self._lane_of(state)
         # All lines of a batch are there at once, and no call is spared by doubting them.
-        health = lane.health if job.lease is None else Health(fitted=True)
+        health = lane.health if state.lease is None else Health(fitted=True)
         if exchange is None:
-            tries = Tries(job.attempts, job.deadlines, job.asks)
+            tries = Tries(state.attempts, state.deadlines, state.asks)
         else:
-            tries = counted(job.attempts, job.deadlines, job.asks, answer)
-        if exchange is not None and job.lease is None:
-            lane.observe(job, answer)
-            if job.elsewhere or lane.health.doubtful:
-                await self._look_elsewhere(job, lane)
+            tries = counted(state.attempts, state.deadlines, state.asks, answer)
+        if exchange is not None and state.lease is None:
+            lane.observe(state, answer)
+            if state.elsewhere or lane.health.doubtful:
+                await self._look_elsewhere(state, lane)
         verdict = retry.decide(answer, tries, health, self._policy, self._loop.time())
         if isinstance(verdict, RetryIn):
             verdict = verdict._replace(seconds=max(verdict.seconds, alone))
-        if self._at.pool.only is None and exchange is not None and job.lease is None:
-            verdict = self._at.pool.judged(job, lane, answer, verdict)
+        if self._at.pool.only is None and exchange is not None and state.lease is None:
+            verdict = self._at.pool.judged(state, lane, answer, verdict)
             self._take_back(lane)
-        stored = None if exchange is None else self._record(job, lane, judged, exchange, verdict)
-        await self._perform(job, request, judged, verdict, stored)
+        stored = None if exchange is None else self._record(state, lane, judged, exchange, verdict)
+        await self._perform(state, request, judged, verdict, stored)
 
-    async def _look_elsewhere(self, job: Job, lane: Lane) -> None:
+    async def _look_elsewhere(self, state: RowState, lane: Lane) -> None:
         """Where rows fail alike, have one tried that is likely to be different; one at a time."""
-        if job.elsewhere:
-            job.elsewhere = lane.looks_elsewhere = False
+        if state.elsewhere:
+            state.elsewhere = lane.looks_elsewhere = False
         if lane.health.doubtful and not lane.looks_elsewhere:
             lane.looks_elsewhere = True
-            if not await self._at.window.take_elsewhere(lane):
+            if not await self._at.queue.take_elsewhere(lane):
                 lane.looks_elsewhere, lane.health.confirmed = False, True
 
     def _record(
-        self, job: Job, lane: Lane, judged: Judged, exchange: Exchange, verdict: Verdict
+        self, state: RowState, lane: Lane, judged: Judged, exchange: Exchange, verdict: Verdict
     ) -> "asyncio.Future[None]":
         """Into the journal's queue first, then told; the outcome that follows is committed after it."""
-        end = end_of(judged, exchange, verdict, lane.mask, job.charge)
+        end = end_of(judged, exchange, verdict, lane.mask, state.charge)
         body = exchange.body.decode() if judged.reply is not None else None
-        stored = self._at.journal.end(job.row.seq, job.number, end, body, job.lease)
-        job.exchange = None
+        stored = self._at.journal.end(state.row.seq, state.number, end, body, state.lease)
+        state.exchange = None
         if end.counted and not end.throttled:
-            job.attempts += 1
-            job.deadlines += end.deadline
-        job.asks += end.invalid
-        event = attempt_ended(job, judged, end, verdict, self._loop.time())
+            state.attempts += 1
+            state.deadlines += end.deadline
+        state.asks += end.invalid
+        event = attempt_ended(state, judged, end, verdict, self._loop.time())
         self.throttled += event.throttled
         self.retries += event.retry and not event.throttled
         self._emit(event)
@@ -345,104 +345,108 @@ class RowRunner:
         return stored
 
     async def _perform(
-        self, job: Job, request: Request, judged: Judged, verdict: Verdict, stored: "asyncio.Future[None] | None"
+        self, state: RowState, request: Request, judged: Judged, verdict: Verdict, stored: "asyncio.Future[None] | None"
     ) -> None:
         match verdict:
             case Done():
                 if judged.answer.flags:
-                    self._lane_of(job).tell_of_odd(judged)
+                    self._lane_of(state).tell_of_odd(judged)
                 plain = not judged.answer.flags and judged.value is None
                 outcome = (
                     JUST_DONE if plain else Outcome(State.DONE, True, None, None, judged.answer.flags, judged.value)
                 )
-                posts = self._plan.post and job.row.target is None
-                if not (posts and await self._at.posting.put(job, judged, outcome, stored)):
-                    await self._finish(job, outcome)
-                if self._held and self._lane_of(job).health.undoubted:
+                posts = self._plan.post and state.row.target is None
+                if not (posts and await self._at.posting.put(state, judged, outcome, stored)):
+                    await self._finish(state, outcome)
+                if self._held and self._lane_of(state).health.undoubted:
                     await self.flush_held()
-            case RetryIn() | AskAgain() if job.lease is not None and self.batch_rows is not None:
-                self.batch_rows.leave_pending(job)
+            case RetryIn() | AskAgain() if state.lease is not None and self.batch_rows is not None:
+                self.batch_rows.leave_pending(state)
             case RetryIn() | AskAgain() if self._at.pool.first.client is None:
-                self._at.window.finished(job)  # nothing is sent: the row stays as it is
+                self._at.queue.finished(state)  # nothing is sent: the row stays as it is
             case RetryIn(seconds=seconds):
-                self._put_back(job, seconds)
+                self._put_back(state, seconds)
             case AskAgain(complaint=complaint, more_room=more):
                 said = judged.reply.text if judged.reply is not None else None
                 if more:  # one that an earlier process has asked again is made from the row anew
-                    request = more_room(request, 1 if stored is not None else max(1, job.asks))
+                    request = more_room(request, 1 if stored is not None else max(1, state.asks))
                 elif said:
                     request = ask_again(request, said, complaint, check=judged.answer.check)
-                job.first_request, job.request = job.first_request or job.request, request
-                self._put_back(job, 0.0)
+                state.first_request, state.request = state.first_request or state.request, request
+                self._put_back(state, 0.0)
             case GiveUp():
-                await self.give_up(job, verdict)
+                await self.give_up(state, verdict)
             case StopRun(message=message, hint=hint):
-                self._stop_for(job, Ending(ExitCode.STOPPED, message, hint))
+                self._stop_for(state, Ending(ExitCode.STOPPED, message, hint))
 
-    async def _divided(self, job: Job) -> bool:
+    async def _divided(self, state: RowState) -> bool:
         """Whether a text whose reply was cut off is sent once more in pieces, which it waits for."""
-        if self._at.pool.first.client is None or not (pieces := pieces_of(self._plan, self._at.renderer, job.row)):
+        if self._at.pool.first.client is None or not (pieces := pieces_of(self._plan, self._at.renderer, state.row)):
             return False
-        job.handed_on, job.request = True, None
-        await self._at.journal.divide(job.row.seq, pieces)
-        self._emit(RowDivided(job.row.seq, job.row.line, len(pieces), self._loop.time()))
-        self._at.window.reduce(job.row.seq)
-        self._at.window.finished(job)
+        state.handed_on, state.request = True, None
+        await self._at.journal.divide(state.row.seq, pieces)
+        self._emit(RowDivided(state.row.seq, state.row.line, len(pieces), self._loop.time()))
+        self._at.queue.reduce(state.row.seq)
+        self._at.queue.finished(state)
         return True
 
-    def _stop_for(self, job: Job, ending: Ending) -> None:
+    def _stop_for(self, state: RowState, ending: Ending) -> None:
         """An answer ends the run: at once, or where it came in a batch once the others are taken in."""
-        if job.lease is not None and self.batch_rows is not None:
-            return self.batch_rows.stop(job, ending)
+        if state.lease is not None and self.batch_rows is not None:
+            return self.batch_rows.stop(state, ending)
         self._held.clear()
         return self.stop(ending, drain=self._plan.drain)
 
-    async def give_up(self, job: Job, verdict: GiveUp) -> None:
-        if verdict.cause == Flag.TRUNCATED and await self._divided(job):
+    async def give_up(self, state: RowState, verdict: GiveUp) -> None:
+        if verdict.cause == Flag.TRUNCATED and await self._divided(state):
             return
-        if job.lease is not None or not self._lane_of(job).health.in_doubt(job.row.seq) or len(self._held) >= MOST_HELD:
-            if self._at.pool.falls_back(job, verdict):
-                self._put_back(job, 0.0)
+        if (
+            state.lease is not None
+            or not self._lane_of(state).health.in_doubt(state.row.seq)
+            or len(self._held) >= MOST_HELD
+        ):
+            if self._at.pool.falls_back(state, verdict):
+                self._put_back(state, 0.0)
             else:
-                await self._finish(job, failure(job.gave_up or verdict))
+                await self._finish(state, failure(state.gave_up or verdict))
         else:
-            job.handed_on = True
+            state.handed_on = True
             if self._at.pool.only is not None:
-                job.request, job.row = None, job.row._replace(text="")
-            self._held.append((job, verdict))
-            self._at.window.finished(job)
+                state.request, state.row = None, state.row._replace(text="")
+            self._held.append((state, verdict))
+            self._at.queue.finished(state)
 
     def _take_back(self, lane: Lane) -> None:
         """Failures that were held back since they might be the lane's, and are: other lanes get their rows."""
         if lane.closed is None or not self._held:
             return
-        theirs = [job for job, _ in self._held if job.lane is lane]
-        self._held = [(job, verdict) for job, verdict in self._held if job.lane is not lane]
-        for job in theirs:
-            job.attempts = job.deadlines = 0
-            job.failed_at |= {lane.number}
-            self._at.window.enter(job)
-            self._put_back(job, 0.0)
+        theirs = [state for state, _ in self._held if state.lane is lane]
+        self._held = [(state, verdict) for state, verdict in self._held if state.lane is not lane]
+        for state in theirs:
+            state.attempts = state.deadlines = 0
+            state.failed_at |= {lane.number}
+            self._at.queue.enter(state)
+            self._put_back(state, 0.0)
 
-    def _put_back(self, job: Job, seconds: float) -> None:
-        job.handed_on = True
-        self._at.window.put_back(job, seconds)
+    def _put_back(self, state: RowState, seconds: float) -> None:
+        state.handed_on = True
+        self._at.queue.put_back(state, seconds)
 
-    async def _finish(self, job: Job, outcome: Outcome, *, out: bool = True) -> None:
+    async def _finish(self, state: RowState, outcome: Outcome, *, out: bool = True) -> None:
         """Into the journal, then told; `out` is whether the window counts the row as handed out."""
-        job.handed_on = True
-        await self._at.journal.finish(job.row.seq, outcome, job.lent)
-        self._emit(row_finished(job, outcome, self._loop.time()))
-        self._at.window.ended(job, outcome)
+        state.handed_on = True
+        await self._at.journal.finish(state.row.seq, outcome, state.lent)
+        self._emit(row_finished(state, outcome, self._loop.time()))
+        self._at.queue.ended(state, outcome)
         if out:
-            self._at.window.finished(job)
+            self._at.queue.finished(state)
 
     async def flush_held(self) -> None:
         """Failures that might have been the run's stand after all."""
         held, self._held = self._held, []
-        for job, verdict in held:
-            if self._at.pool.falls_back(job, verdict):
-                self._at.window.enter(job)
-                self._put_back(job, 0.0)
+        for state, verdict in held:
+            if self._at.pool.falls_back(state, verdict):
+                self._at.queue.enter(state)
+                self._put_back(state, 0.0)
             else:
-                await self._finish(job, failure(job.gave_up or verdict), out=False)
+                await self._finish(state, failure(state.gave_up or verdict), out=False)

@@ -20,6 +20,7 @@ from batchrun.engine.choice import Policy
 from batchrun.engine.ending import Ending
 from batchrun.engine.finishing import Finishing
 from batchrun.engine.lane import Member
+from batchrun.engine.pending_queue import AHEAD, Followers, PendingQueue
 from batchrun.engine.picture import Session, limits_event, sample_of
 from batchrun.engine.pool import Pool
 from batchrun.engine.posting import Posting
@@ -27,7 +28,6 @@ from batchrun.engine.row import RowRunner, RowServices
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.selection import at_places, selection
 from batchrun.engine.sending import groups_of
-from batchrun.engine.window import AHEAD, Train, Window
 from batchrun.errors import BatchrunError, ExitCode, StorageError
 from batchrun.events import Draining, Emit, Going, Notice, Waiting, WaitReason
 from batchrun.journal import Journal
@@ -84,9 +84,9 @@ class Run:
         self._guard = BudgetGuard(plan, journal, expected=lambda: self._pool.first.gate.estimate(0, None))
         groups = groups_of(plan) if self._sends else None
         rows, most = plan.limit or journal.totals.rows, plan.max_bytes_in_flight
-        self._window = Window(self._fetch, self._fetch_train, rows, groups, most_bytes=most)
-        self._posting = Posting(plan, journal, self._window, secrets=secrets, emit=emit, failed=self._fail)
-        services = RowServices(self._window, renderer, checker, self._pool, self._guard, journal, self._posting)
+        self._queue = PendingQueue(self._fetch, self._fetch_followers, rows, groups, most_bytes=most)
+        self._posting = Posting(plan, journal, self._queue, secrets=secrets, emit=emit, failed=self._fail)
+        services = RowServices(self._queue, renderer, checker, self._pool, self._guard, journal, self._posting)
         self._runner = RowRunner(plan, services, emit=emit, stop=self.stop)
         self._batches: Batches | None = None
         if batching is not None:
@@ -120,9 +120,9 @@ class Run:
         try:
             self._posting.start()
             self._pool.start()
-            self._window.recall(await asyncio.to_thread(self._journal.failed))
+            self._queue.recall(await asyncio.to_thread(self._journal.failed))
             if self._plan.reduce is not None or self._plan.split is not None:
-                self._window.reduce()
+                self._queue.reduce()
             await (self._send_all() if self._batches is None else self._send_with_batches(self._batches))
             await self._posting.drain()
             self._sample(self._pool.view())  # how it stood in the end
@@ -163,7 +163,7 @@ class Run:
             if self._ending is not None:
                 return
             await self._runner.flush_held()
-            more = self._window.more
+            more = self._queue.more
 
     async def _send_with_batches(self, batches: Batches) -> None:
         """Rows into batches, or live beside batches that are open; until nothing is pending and no batch is open.
@@ -193,7 +193,7 @@ class Run:
                     batches.ends.left_pending = False
                     batches.sending = batches.may_send and not self._is_tail()
                     await finishing.tell_price()
-                    self._window.restart()
+                    self._queue.restart()
                     continue
                 await batches.close_chunks()
                 if detaches and not batches.ends_early:
@@ -201,7 +201,7 @@ class Run:
                     settled = False
                 else:
                     settled = await batches.next_settled()
-                if not (settled or (sends and (batches.ends.left_pending or self._window.more))):
+                if not (settled or (sends and (batches.ends.left_pending or self._queue.more))):
                     break
             if batches.open and self._ending is None:
                 self._ending = Ending(ExitCode.WAITING, "the provider works on the batches")
@@ -225,7 +225,7 @@ class Run:
 
     def _close(self) -> None:
         """Let nothing more leave, but for what has its part of a budget that is used up by now."""
-        self._window.close()
+        self._queue.close()
         if self._batches is not None:
             self._batches.halt()
         self._pool.close(recall=self._ending is None or self._ending.exit_code is not ExitCode.BUDGET)
@@ -321,18 +321,18 @@ class Run:
             return [row for row in rows if retry.go_on(row.history) is Next.JUDGE], last
         return self._chosen(rows), last
 
-    async def _fetch_train(self, train: Train) -> tuple[list[Pending], int | None]:
-        if train.reduces:
-            rows = await asyncio.to_thread(self._journal.reducible, train.target, train.after)
-        elif train.leader is None:
-            rows = await asyncio.to_thread(self._journal.answered, train.after, AHEAD)
+    async def _fetch_followers(self, followers: Followers) -> tuple[list[Pending], int | None]:
+        if followers.reduces:
+            rows = await asyncio.to_thread(self._journal.reducible, followers.target, followers.after)
+        elif followers.representative is None:
+            rows = await asyncio.to_thread(self._journal.answered, followers.after, AHEAD)
         else:
-            places = train.leader, train.source, train.after
+            places = followers.representative, followers.source, followers.after
             rows = await asyncio.to_thread(self._journal.following, *places, AHEAD)
         last = rows[-1].seq if rows.full else None
-        if train.reduces and self._sends and self._plan.split is not None:
+        if followers.reduces and self._sends and self._plan.split is not None:
             return list(rows), last  # pieces are behind all rows of the input
-        if train.reduces and not self._sends:
+        if followers.reduces and not self._sends:
             return [row for row in rows if retry.go_on(row.history) is Next.JUDGE], last
         return self._chosen(rows), last
 
@@ -343,10 +343,10 @@ class Run:
     async def _work(self) -> None:
         """One worker of the crew. It goes home when the rows are done or the crew has become too large."""
         try:
-            while self._manned <= self._pool.workers and (job := await self._window.next()) is not None:
-                await self._runner.go(job)
-                self._window.released(job)
-                del job  # its bodies must not live until the next row comes
+            while self._manned <= self._pool.workers and (state := await self._queue.next()) is not None:
+                await self._runner.go(state)
+                self._queue.released(state)
+                del state  # its bodies must not live until the next row comes
         except GateClosed:
             pass
         except StorageError as error:
@@ -404,11 +404,11 @@ class Run:
 
     def _tell_waiting(self, view: GateView, now: float) -> None:
         """What holds rows back before they come to the gate: the time of their retry, or the bytes of others."""
-        due = self._window.next_due if not view.in_flight else None
+        due = self._queue.next_due if not view.in_flight else None
         if due is not None and due > now:
             self._waits = True
             self._emit(Waiting(WaitReason.RETRIES, due, now))
-        elif self._window.lacks_bytes and not view.waiting:
+        elif self._queue.lacks_bytes and not view.waiting:
             self._waits = True
             self._emit(Waiting(WaitReason.BYTES, None, now))
         elif self._waits:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable
 from zlib import crc32
 
-from batchrun.engine.window import AHEAD, Job
+from batchrun.engine.pending_queue import AHEAD, RowState
 from batchrun.journal import PAGE_BYTES, Page
 from batchrun.models import Pending
 from batchrun.plan import Plan
@@ -41,5 +41,5 @@ def at_places(pending: Callable[[int, int, int], Page], places: Iterable[int], a
             return Page(rows, full=True)
         found = pending(place - 1, 1, place)
         rows += found
-        size += sum(Job.of(row).size for row in found)
+        size += sum(RowState.of(row).size for row in found)
     return Page(rows, full=False)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 
 from batchrun import prompts
 from batchrun.engine.judge import Judged
+from batchrun.engine.pending_queue import RowState
 from batchrun.engine.prefixes import Groups, Prefix
 from batchrun.engine.tiers import Tiers
-from batchrun.engine.window import Job
 from batchrun.events import Emit, Notice
 from batchrun.models import Request
 from batchrun.plan import Plan
@@ -66,75 +66,75 @@ class Sending:
             self._members = ",".join(filter(None, (self._members, caching.options)))
             self._marks_all = self._prefix is not None or bool(self._members)
 
-    def sent(self, job: Job, request: Request) -> Request:
+    def sent(self, state: RowState, request: Request) -> Request:
         """The request of a job as it is sent now."""
-        job.marks, job.added = (), frozenset()
-        if self._caching is not None and (self._marks_all or job.shared):
-            request = self._cached(job, request, self._caching)
+        state.marks, state.added = (), frozenset()
+        if self._caching is not None and (self._marks_all or state.shared):
+            request = self._cached(state, request, self._caching)
         if self._spelling is not None:
             request = self._spelling.apply(request)
-        if job.tier is None:
+        if state.tier is None:
             return request
-        members = self.tiers.known[job.tier].members
+        members = self.tiers.known[state.tier].members
         if members and f'"{_TIER}"'.encode() not in request.body:
             request = request._replace(body=prompts.with_members(request.body, members))
         return request
 
-    def _cached(self, job: Job, request: Request, caching: Caching) -> Request:
+    def _cached(self, state: RowState, request: Request, caching: Caching) -> Request:
         """The request with marks at the ends of what others share, and the members that go with them."""
         body, members = request.body, self._members
         if not body.startswith(self._fixed):
             return request
         now = self._loop.time()
         shared = (
-            () if job.asks or not self._as_rendered else job.shared
+            () if state.asks or not self._as_rendered else state.shared
         )  # what is asked again is written anew, and may have them elsewhere
         of_all = () if self._prefix is None else (self._prefix,)
         more = self._rows_left() > 0  # nothing is written that nobody is to read
-        job.marks = tuple(prefix for prefix in (*of_all, *shared) if prefix.is_for(job, now, more=more))
-        if caching.mark and job.marks:
-            body = prompts.marked(body, [prefix.end for prefix in job.marks], caching.mark, request.endpoint)
+        state.marks = tuple(prefix for prefix in (*of_all, *shared) if prefix.is_for(state, now, more=more))
+        if caching.mark and state.marks:
+            body = prompts.marked(body, [prefix.end for prefix in state.marks], caching.mark, request.endpoint)
         if caching.key is not None and self._prefix is None and shared:
             members = ",".join(filter(None, (prompts.key_member(caching.key, shared[0].digest), members)))
         if members:
             body = prompts.with_members(body, members)
         if body is request.body:
             return request
-        said = f"{caching.mark},{members}" if job.marks else members
-        job.added = frozenset(name for name in caching.names if name in said)
+        said = f"{caching.mark},{members}" if state.marks else members
+        state.added = frozenset(name for name in caching.names if name in said)
         return request._replace(body=body)
 
-    def priced(self, job: Job) -> str | None:
+    def priced(self, state: RowState) -> str | None:
         """The service tier whose prices hold for the next attempt, as far as a chosen tier tells."""
-        return None if job.tier is None else self.tiers.known[job.tier].priced
+        return None if state.tier is None else self.tiers.known[state.tier].priced
 
-    def timeout(self, job: Job) -> float:
+    def timeout(self, state: RowState) -> float:
         """Seconds for an attempt: a tier that needs longer has them where no other deadline was chosen."""
-        tier = None if job.tier is None else self.tiers.known[job.tier]
+        tier = None if state.tier is None else self.tiers.known[state.tier]
         if tier is None or self._plan.timeout_chosen:
             return self._plan.timeout
         return max(self._plan.timeout, tier.timeout)
 
-    def heard(self, job: Job, judged: Judged, seconds: float) -> Judged:
+    def heard(self, state: RowState, judged: Judged, seconds: float) -> Judged:
         """What came back, as far as it is about what was added: then its meaning says so. It took `seconds`."""
         answer = judged.answer
-        for prefix in job.marks:
-            prefix.ended(job, self._loop.time(), answered=answer.accepted)
-        if job.tier is None and answer.accepted:
+        for prefix in state.marks:
+            prefix.ended(state, self._loop.time(), answered=answer.accepted)
+        if state.tier is None and answer.accepted:
             return judged
-        refused = refused_member(answer, job.added, marked=bool(job.marks)) if job.added else None
+        refused = refused_member(answer, state.added, marked=bool(state.marks)) if state.added else None
         if refused is not None and answer.status in NOT_TAKEN:
             self._leave_out(refused)
             answer = answer._replace(meaning=Meaning.ADDED)
-        elif job.tier is not None and answer.status in NOT_TAKEN and _TIER in answer.param:
+        elif state.tier is not None and answer.status in NOT_TAKEN and _TIER in answer.param:
             answer = answer._replace(meaning=Meaning.NO_TIER)
-        without = self.tiers.heard(job, answer, seconds)
-        if answer.meaning is Meaning.NO_TIER and self.tiers.has_another(job):
-            self.tiers.tell_off(job)
+        without = self.tiers.heard(state, answer, seconds)
+        if answer.meaning is Meaning.NO_TIER and self.tiers.has_another(state):
+            self.tiers.tell_off(state)
             answer = answer._replace(meaning=Meaning.ADDED)
         elif answer.meaning is Meaning.NO_CAPACITY and without is None:
             answer = answer._replace(meaning=Meaning.RATE)  # no tier was chosen: all rows are in this one
-        elif without is not None and not self.tiers.has_another(job):
+        elif without is not None and not self.tiers.has_another(state):
             answer = answer._replace(waited=without)
         return judged if answer is judged.answer else judged._replace(answer=answer)
 

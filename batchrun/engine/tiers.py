@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from batchrun import replies
-from batchrun.engine.window import Job
+from batchrun.engine.pending_queue import RowState
 from batchrun.events import Emit, Going, Notice, Waiting, WaitReason
 from batchrun.limits import GateClosed
 from batchrun.plan import Plan
@@ -63,13 +63,13 @@ def in_danger(seconds: float, rows: int, took: float, concurrency: int, rpm: flo
 
 
 @dataclass(slots=True)
-class _State:
+class _Status:
     """How a tier stands. `open` is whether requests leave freely, else single ones try it from `until` on; `since` is when
     it last had capacity, None while it has; times are the loop's."""
 
     off: bool = False
     open: bool = False
-    trying: Job | None = None
+    trying: RowState | None = None
     until: float = 0.0
     pause: float = 0.0
     since: float | None = None
@@ -91,44 +91,44 @@ class Tiers:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._random = Random()  # noqa: S311  jitter, not a secret
-        self._states = {name: _State(open=name == STANDARD) for name in self.known}
+        self._statuses = {name: _Status(open=name == STANDARD) for name in self.known}
         self._took = 0.0
         self._changed = asyncio.Event()
         self._closed = self._told = self._waits = False
 
-    async def chosen(self, job: Job) -> str | None:
+    async def chosen(self, state: RowState) -> str | None:
         """The tier of the next attempt of a row, once it may leave there; None where no tier was chosen.
 
         Raises GateClosed once `close` was called.
         """
-        for name, state in self._states.items():
+        for name, status in self._statuses.items():
             last = self._is_last(name)
-            while not state.off and (last or not (name in job.tiers_left or self._is_late())):
+            while not status.off and (last or not (name in state.tiers_left or self._is_late())):
                 if self._closed:
                     raise GateClosed
                 now = self._loop.time()
-                waited = job.tier_since is not None and now >= job.tier_since + self._plan.tier_patience
-                if (state.open or (state.trying is None and now >= state.until)) and (last or not waited):
-                    self._take(job, state)
+                waited = state.tier_since is not None and now >= state.tier_since + self._plan.tier_patience
+                if (status.open or (status.trying is None and now >= status.until)) and (last or not waited):
+                    self._take(state, status)
                     return name
-                if not last and now >= self._patient_until(job, state):
-                    job.tiers_left |= {name}
-                    job.tier_since = None
+                if not last and now >= self._patient_until(state, status):
+                    state.tiers_left |= {name}
+                    state.tier_since = None
                     break
-                await self._wait(job, state, last=last)
+                await self._wait(state, status, last=last)
             self._go()
-        return next(reversed(self._states), None)
+        return next(reversed(self._statuses), None)
 
-    def _take(self, job: Job, state: _State) -> None:
-        if state.open:
+    def _take(self, state: RowState, status: _Status) -> None:
+        if status.open:
             return
-        state.trying = job
-        if state.since is None:
-            self._loop.call_later(UNREFUSED, self._unrefused, job, state)
+        status.trying = state
+        if status.since is None:
+            self._loop.call_later(UNREFUSED, self._unrefused, state, status)
 
-    def _unrefused(self, job: Job, state: _State) -> None:
-        if state.trying is job and state.since is None:
-            self._opened(state)
+    def _unrefused(self, state: RowState, status: _Status) -> None:
+        if status.trying is state and status.since is None:
+            self._opened(status)
 
     def _is_late(self) -> bool:
         """Whether the rows left may not be done by --finish-by, so that they take the next tier."""
@@ -137,18 +137,18 @@ class Tiers:
         left = self._plan.finish_by - self._clock()
         return in_danger(left, self._rows_left(), self._took, self._plan.concurrency, self._plan.rpm)
 
-    def _patient_until(self, job: Job, state: _State) -> float:
-        known = [since for since in (job.tier_since, state.since) if since is not None]
+    def _patient_until(self, state: RowState, status: _Status) -> float:
+        known = [since for since in (state.tier_since, status.since) if since is not None]
         return min(known, default=math.inf) + self._plan.tier_patience
 
-    async def _wait(self, job: Job, state: _State, *, last: bool) -> None:
+    async def _wait(self, state: RowState, status: _Status, *, last: bool) -> None:
         """Until the tier may be tried or the row's patience is over; told once as long as nobody can leave."""
         now = self._loop.time()
-        if job.tier_since is None:
-            job.tier_since = now
-        until = math.inf if state.trying is not None else state.until
-        until = until if last else min(until, self._patient_until(job, state))
-        if state.since is not None and not self._told:
+        if state.tier_since is None:
+            state.tier_since = now
+        until = math.inf if status.trying is not None else status.until
+        until = until if last else min(until, self._patient_until(state, status))
+        if status.since is not None and not self._told:
             self._told = self._waits = True
             self._emit(Waiting(WaitReason.CAPACITY, None if math.isinf(until) else until, now))
         changed = self._changed
@@ -158,68 +158,68 @@ class Tiers:
         except TimeoutError:
             return
 
-    def heard(self, job: Job, answer: Answer, seconds: float) -> float | None:
+    def heard(self, state: RowState, answer: Answer, seconds: float) -> float | None:
         """What the answer to a row says of its tier; for how many seconds it has had no capacity, None where it has."""
-        state = self._states.get(job.tier or "")
-        if state is None:
+        status = self._statuses.get(state.tier or "")
+        if status is None:
             return None
         if answer.meaning is Meaning.NO_CAPACITY:
-            return self._refused(job, state, answer)
+            return self._refused(state, status, answer)
         if answer.accepted:
             self._took = seconds if not self._took else self._took + (seconds - self._took) / 16
         if answer.meaning is Meaning.NO_TIER:
-            state.off = True
+            status.off = True
             self._wake()
         elif answer.status and not answer.down and not answer.throttled:
-            self._opened(state)
-            job.tier_since = None
+            self._opened(status)
+            state.tier_since = None
         else:
-            self.released(job)
+            self.released(state)
         return None
 
-    def _refused(self, job: Job, state: _State, answer: Answer) -> float:
+    def _refused(self, state: RowState, status: _Status, answer: Answer) -> float:
         now = self._loop.time()
-        if state.trying is job or state.open:
-            state.pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, 2 * state.pause))
-            state.until = now + max(answer.retry_after or 0.0, state.pause * self._random.uniform(0.5, 1.0))
-        state.open, state.trying = False, None
-        state.since = now if state.since is None else state.since
-        job.tier_since = now if job.tier_since is None else job.tier_since
+        if status.trying is state or status.open:
+            status.pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, 2 * status.pause))
+            status.until = now + max(answer.retry_after or 0.0, status.pause * self._random.uniform(0.5, 1.0))
+        status.open, status.trying = False, None
+        status.since = now if status.since is None else status.since
+        state.tier_since = now if state.tier_since is None else state.tier_since
         self._wake()
-        return now - state.since
+        return now - status.since
 
-    def _opened(self, state: _State) -> None:
-        if state.open:
+    def _opened(self, status: _Status) -> None:
+        if status.open:
             return
-        state.open, state.trying, state.since, state.pause = True, None, None, 0.0
+        status.open, status.trying, status.since, status.pause = True, None, None, 0.0
         self._told = False
         self._go()
         self._wake()
 
-    def released(self, job: Job) -> None:
+    def released(self, state: RowState) -> None:
         """The row's attempt says nothing of its tier, or never left."""
-        state = self._states.get(job.tier or "")
-        if state is not None and state.trying is job:
-            state.trying = None
+        status = self._statuses.get(state.tier or "")
+        if status is not None and status.trying is state:
+            status.trying = None
             self._wake()
 
     def is_off(self, name: str | None) -> bool:
         """Whether the model is not offered in that tier."""
-        state = self._states.get(name or "")
-        return state is not None and state.off
+        status = self._statuses.get(name or "")
+        return status is not None and status.off
 
     def _is_last(self, name: str) -> bool:
         """Whether there is no tier behind this one that a row could take."""
-        names = list(self._states)
-        return all(self._states[other].off for other in names[names.index(name) + 1 :])
+        names = list(self._statuses)
+        return all(self._statuses[other].off for other in names[names.index(name) + 1 :])
 
-    def has_another(self, job: Job) -> bool:
+    def has_another(self, state: RowState) -> bool:
         """Whether there is a tier behind that of the row."""
-        return job.tier in self._states and not self._is_last(job.tier)
+        return state.tier in self._statuses and not self._is_last(state.tier)
 
-    def tell_off(self, job: Job) -> None:
+    def tell_off(self, state: RowState) -> None:
         """Say once that a tier is off."""
-        said = f"the model is not offered in service tier {job.tier}: rows go in the next one"
+        said = f"the model is not offered in service tier {state.tier}: rows go in the next one"
         self._emit(Notice(said, self._loop.time()))
 
     def close(self) -> None:

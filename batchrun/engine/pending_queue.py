@@ -1,4 +1,4 @@
-"""The rows that are at hand: fresh ones streamed from the journal, and those that wait for their retry or for a twin.
+"""The rows that are at hand: fresh ones streamed from the journal, and those that wait for their retry or for a row with an equal request.
 
 Workers ask for the next row and put rows back with the time they are due; no worker sleeps for a row. Memory is
 bounded whatever the length of the input and of its rows: what is fetched ahead by rows and by bytes, what has been
@@ -6,7 +6,7 @@ handed out and has no outcome by the crew and by `--max-bytes-in-flight`. A row 
 have ended, but one always passes, however large. What a row takes beside its text is known only later: the longer body
 that its prompt makes of it, and its reply. So it counts from the start what rows took on average lately.
 
-Rows of equal requests (`journal.twins`) come in trains: those that are lent a reply from the start are handed out
+Rows of equal requests (`journal.twins`) come in groups of followers: those that share a reply from the start are handed out
 before anything is sent, those that wait for a row when that has its outcome. What they get is this:
 
 | the row that was sent                       | those that wait for it                                          |
@@ -58,30 +58,30 @@ Fetch = Callable[[int], Awaitable[tuple[list[Pending], int | None]]]
 """From a position: the next rows after it, and the position to go on from, None at the end."""
 
 
-class Fate(Enum):
+class GroupVerdict(Enum):
     """What becomes of the rows that wait for one that has ended."""
 
-    LENT = auto()
-    ALIKE = auto()
-    NEXT = auto()
+    SHARE = auto()
+    FAIL_ALIKE = auto()
+    SEND_NEXT = auto()
 
 
-def fate(outcome: Outcome) -> Fate:
+def group_verdict(outcome: Outcome) -> GroupVerdict:
     """What the outcome of a row means for those of equal requests that wait for it."""
     if outcome.state is State.DONE or outcome.post:
-        return Fate.LENT
-    return Fate.ALIKE if outcome.final else Fate.NEXT
+        return GroupVerdict.SHARE
+    return GroupVerdict.FAIL_ALIKE if outcome.final else GroupVerdict.SEND_NEXT
 
 
 @dataclass(frozen=True, slots=True)
-class Train:
+class Followers:
     """Rows of equal requests on their way: those behind the row `after` that wait for the row `leader`.
 
     `source` was sent for them and ended with `outcome`. Without a leader: the rows that are lent replies from the
     start. Where it `reduces`: reduce rows whose parts are done, the row `target` or, for none, all.
     """
 
-    leader: int | None = None
+    representative: int | None = None
     source: int = 0
     outcome: Outcome | None = None
     after: int = 0
@@ -89,12 +89,12 @@ class Train:
     target: int | None = None
 
 
-FetchTrain = Callable[[Train], Awaitable[tuple[list[Pending], int | None]]]
-"""The next rows of a train, and the row to go on behind, None at its end."""
+FetchFollowers = Callable[[Followers], Awaitable[tuple[list[Pending], int | None]]]
+"""The next rows of a group of followers, and the row to go on behind, None at its end."""
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class RowState:
     """A row on its way, with what it has used up.
 
     `request` is set where it is not simply the rendered row. `lane` is where it is sent, or was last; `failed_at` are lanes that failed under it, `gave_up` is why
@@ -126,7 +126,7 @@ class Job:
     handed_on: bool = False
     lent: Lent | None = None
     given: Outcome | None = None
-    leads: int | None = None
+    represents: int | None = None
     lease: Lease | None = None
     elsewhere: bool = False
     refusals: int = 0
@@ -144,23 +144,23 @@ class Job:
     held: int = 0
 
     @classmethod
-    def of(cls, row: Pending) -> "Job":
-        """The job that goes on where the row's history ends."""
+    def of(cls, row: Pending) -> "RowState":
+        """The state that goes on where the row's history ends."""
         history = row.history
         size = len(row.text) + len(history.reply or "") + (0 if row.lent is None else len(row.lent.body))
         size += (0 if row.parts is None else row.parts.size) + (encoded_size(row.files) if row.files else 0)
         given = None if row.parts is None else row.parts.failed
         tries = history.number, history.attempts, history.deadlines, history.asks
-        return cls(row, *tries, given=given, leads=row.seq if row.awaited else None, size=size)
+        return cls(row, *tries, given=given, represents=row.seq if row.awaited else None, size=size)
 
 
-class Window:
+class PendingQueue:
     """Hands out rows in input order, retries first when they are due. One loop, no threads."""
 
     def __init__(
         self,
         fetch: Fetch,
-        fetch_train: FetchTrain,
+        fetch_followers: FetchFollowers,
         rows: int = 0,
         groups: Groups | None = None,
         *,
@@ -178,14 +178,14 @@ class Window:
         self._rows = rows
         self._early: set[int] = set()  # rows that were taken from far ahead
         self._fetch = fetch
-        self._fetch_train = fetch_train
+        self._fetch_followers = fetch_followers
         self._loop = asyncio.get_running_loop()
-        self._fresh: deque[Job] = deque()
-        self._trains: deque[Train] = deque([Train()])
+        self._fresh: deque[RowState] = deque()
+        self._groups_due: deque[Followers] = deque([Followers()])
         self._reduces = False
-        self._reducing: set[int] = set()  # rows of such trains that were handed out
+        self._reducing: set[int] = set()  # reduce rows that were handed out
         self._reduced: set[int] = set()  # those with an outcome, which a look that is under way may not have seen
-        self._due: list[tuple[float, int, Job]] = []
+        self._due: list[tuple[float, int, RowState]] = []
         self._order = itertools.count()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._out = 0
@@ -194,18 +194,18 @@ class Window:
         self._fetching: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    async def next(self) -> Job | None:
-        """The next row to send; None when every row is finished or the window is closed.
+    async def next(self) -> RowState | None:
+        """The next row to send; None when every row is finished or the queue is closed.
 
         Raises StorageError where the journal cannot be read.
         """
         while not self._closed:
-            job = self._take()
-            if job is not None:
+            state = self._take()
+            if state is not None:
                 self._out += 1
                 if self._waiters and self._at_hand and self._has_room:
                     self._wake(1)
-                return job
+                return state
             if not self.more:
                 self._wake(len(self._waiters))
                 return None
@@ -215,7 +215,7 @@ class Window:
     @property
     def more(self) -> bool:
         """Whether there are rows to hand out, or to come back."""
-        return bool(self._out or self._due or self._at_hand or self._trains or self._after is not None)
+        return bool(self._out or self._due or self._at_hand or self._groups_due or self._after is not None)
 
     @property
     def _at_hand(self) -> int:
@@ -225,21 +225,21 @@ class Window:
     async def take_elsewhere(self, lane: "Lane") -> bool:
         """Hand out next a row from far ahead in the input, for that lane; False where none is left that has not been handed
         out."""
-        job = None
+        state = None
         if self._after is not None:
             rows, _ = await self._fetch(self._after + int((self._rows - self._after) * ELSEWHERE))
             ahead = (row for row in rows if self._unread(row) and row.seq not in self._early)
             if (row := next(ahead, None)) is not None:
                 self._early.add(row.seq)
-                job = Job.of(row)
-        if job is None and self._fresh and self._fresh[-1].given is None and self._fresh[-1].row.lent is None:
-            job = self._fresh.pop()
-            self._fresh_bytes -= job.size
-        if job is None:
+                state = RowState.of(row)
+        if state is None and self._fresh and self._fresh[-1].given is None and self._fresh[-1].row.lent is None:
+            state = self._fresh.pop()
+            self._fresh_bytes -= state.size
+        if state is None:
             return False
-        job.elsewhere, job.lane = True, lane
-        self._fresh.appendleft(job)
-        self._fresh_bytes += job.size
+        state.elsewhere, state.lane = True, lane
+        self._fresh.appendleft(state)
+        self._fresh_bytes += state.size
         self._wake(1)
         return True
 
@@ -247,17 +247,17 @@ class Window:
         """Whether the row is still to be fetched in its turn; others may have been, while it was looked for."""
         return self._after is not None and row.position > self._after
 
-    def enter(self, job: Job) -> None:
+    def enter(self, state: RowState) -> None:
         """A row is on its way that was not handed out here: its answer has come from elsewhere."""
         self._out += 1
-        self._count(job, job.size)
+        self._count(state, state.size)
 
-    def holds(self, job: Job, body: int, reply: int = 0) -> None:
+    def holds(self, state: RowState, body: int, reply: int = 0) -> None:
         """The row holds so many bytes now, beside its text where that is still needed."""
-        size = len(job.row.text) + body + _COPIES * reply
-        job.held = max(job.held, size)
-        if size > job.counted:
-            self._count(job, size)
+        size = len(state.row.text) + body + _COPIES * reply
+        state.held = max(state.held, size)
+        if size > state.counted:
+            self._count(state, size)
 
     @property
     def lacks_bytes(self) -> bool:
@@ -272,46 +272,50 @@ class Window:
             if self._reduces:
                 self.reduce()
 
-    def released(self, job: Job) -> None:
-        """The request of a job is over: those that waited for what it wrote into a cache are next."""
-        if self._groups is not None and (jobs := tuple(self._groups.released(job))):
-            self._fresh.extendleft(reversed(jobs))
-            self._wake(len(jobs))
+    def released(self, state: RowState) -> None:
+        """The request of a row is over: those that waited for what it wrote into a cache are next."""
+        if self._groups is not None and (states := tuple(self._groups.released(state))):
+            self._fresh.extendleft(reversed(states))
+            self._wake(len(states))
 
-    def put_back(self, job: Job, seconds: float) -> None:
+    def put_back(self, state: RowState, seconds: float) -> None:
         """The row goes out again after `seconds`."""
         self._out -= 1
-        heapq.heappush(self._due, (self._loop.time() + seconds, next(self._order), job))
+        heapq.heappush(self._due, (self._loop.time() + seconds, next(self._order), state))
         self._arm()
 
-    def finished(self, job: Job) -> None:
+    def finished(self, state: RowState) -> None:
         """A row that was handed out has its outcome, or is left as it is."""
         self._out -= 1
-        self._beside += (max(0, job.held - job.size) - self._beside) * _SLOWLY
-        self._count(job, 0)
+        self._beside += (max(0, state.held - state.size) - self._beside) * _SLOWLY
+        self._count(state, 0)
         if not self._out and not self.more:
             self._wake(len(self._waiters))
         elif self._waiters and self._at_hand and self._has_room:
             self._wake(1)
 
-    def ended(self, job: Job, outcome: Outcome) -> None:
+    def ended(self, state: RowState, outcome: Outcome) -> None:
         """A row has its outcome: those that wait for it are next, and what it is a part of if it was the last part."""
-        if job.row.seq in self._reducing:
-            self._reduced.add(job.row.seq)
-        if job.row.target is not None:
-            self.reduce(job.row.target)
-        if job.leads is not None:
-            self._trains.append(Train(job.leads, job.row.seq, outcome, job.row.seq if job.row.seq != job.leads else 0))
+        if state.row.seq in self._reducing:
+            self._reduced.add(state.row.seq)
+        if state.row.target is not None:
+            self.reduce(state.row.target)
+        if state.represents is not None:
+            self._groups_due.append(
+                Followers(
+                    state.represents, state.row.seq, outcome, state.row.seq if state.row.seq != state.represents else 0
+                )
+            )
             self._wake(1)
 
     def recall(self, failed: Iterable[tuple[int, Outcome]]) -> None:
         """Rows that failed in an earlier session, with their outcomes: those that still wait for them are next."""
-        self._trains.extend(Train(seq, seq, outcome) for seq, outcome in failed)
+        self._groups_due.extend(Followers(seq, seq, outcome) for seq, outcome in failed)
 
     def reduce(self, target: int | None = None) -> None:
         """Hand out what waits for nothing any more: all reduce rows whose parts are done, or `target` and its pieces."""
         self._reduces = True
-        self._trains.append(Train(reduces=True, target=target))
+        self._groups_due.append(Followers(reduces=True, target=target))
         self._wake(1)
 
     def close(self) -> None:
@@ -326,16 +330,16 @@ class Window:
     @property
     def next_due(self) -> float | None:
         """When the earliest retry is due, in the loop's time, where nothing but retries is to be handed out."""
-        fresh = self._at_hand or self._trains or self._after is not None
+        fresh = self._at_hand or self._groups_due or self._after is not None
         held_up = len(self._due) >= MOST_DUE or self.lacks_bytes
         return self._due[0][0] if self._due and (not fresh or held_up) else None
 
-    def _take(self) -> Job | None:
+    def _take(self) -> RowState | None:
         if self._due and self._due[0][0] <= self._loop.time():
-            job = heapq.heappop(self._due)[2]
+            state = heapq.heappop(self._due)[2]
             if len(self._due) == MOST_DUE - 1:
                 self._wake(len(self._waiters))  # there is room again
-            return job
+            return state
         if len(self._due) >= MOST_DUE:
             return None
         if self._at_hand < AHEAD // 2 and self._fresh_bytes < PAGE_BYTES // 2:
@@ -343,13 +347,13 @@ class Window:
         if not self._has_room:
             return None
         if self._groups is not None:
-            job = self._groups.next_of(self._fresh, self._loop.time())
+            state = self._groups.next_of(self._fresh, self._loop.time())
         else:
-            job = self._fresh.popleft() if self._fresh else None
-        if job is not None:
-            self._fresh_bytes -= job.size
-            self._count(job, job.size + int(self._beside))
-        return job
+            state = self._fresh.popleft() if self._fresh else None
+        if state is not None:
+            self._fresh_bytes -= state.size
+            self._count(state, state.size + int(self._beside))
+        return state
 
     @property
     def _has_room(self) -> bool:
@@ -359,12 +363,12 @@ class Window:
         size = self._fresh[0].size if self._fresh else self._fresh_bytes // (self._at_hand or 1)
         return self._bytes + size + self._beside <= self._most_bytes
 
-    def _count(self, job: Job, size: int) -> None:
-        self._bytes += size - job.counted
-        job.counted = size
+    def _count(self, state: RowState, size: int) -> None:
+        self._bytes += size - state.counted
+        state.counted = size
 
     def _fetch_ahead(self) -> None:
-        if self._closed or not (self._trains or self._after is not None):
+        if self._closed or not (self._groups_due or self._after is not None):
             return
         if self._fetching is None:
             self._fetching = self._loop.create_task(self._fetch_more())
@@ -373,35 +377,35 @@ class Window:
 
     async def _fetch_more(self) -> None:
         try:
-            if self._trains:
-                await self._couple(self._trains[0])
+            if self._groups_due:
+                await self._take_followers(self._groups_due[0])
             elif self._after is not None:
                 rows, self._after = await self._fetch(self._after)
-                jobs = [Job.of(row) for row in rows if row.seq not in self._early]
-                self._fresh_bytes += sum(job.size for job in jobs)
+                states = [RowState.of(row) for row in rows if row.seq not in self._early]
+                self._fresh_bytes += sum(state.size for state in states)
                 self._fresh.extend(
-                    jobs if self._groups is None else await asyncio.to_thread(self._groups.arranged, jobs)
+                    states if self._groups is None else await asyncio.to_thread(self._groups.arranged, states)
                 )
             self._fetching = None
         finally:
             self._wake(len(self._waiters))
 
-    async def _couple(self, train: Train) -> None:
-        """The next rows of a train, which come before rows that would be sent."""
+    async def _take_followers(self, followers: Followers) -> None:
+        """The next rows of a group of followers, which come before rows that would be sent."""
         self._reducing -= self._reduced
         self._reduced.clear()
-        rows, after = await self._fetch_train(train)
-        jobs = [Job.of(row) for row in rows if row.seq not in self._reducing]
-        if train.reduces:
-            self._reducing.update(job.row.seq for job in jobs)
-        if train.leader is not None and train.outcome is not None:
-            after = _decide(jobs, train.leader, train.outcome, after)
-        self._fresh.extendleft(reversed(jobs))
-        self._fresh_bytes += sum(job.size for job in jobs)
+        rows, after = await self._fetch_followers(followers)
+        states = [RowState.of(row) for row in rows if row.seq not in self._reducing]
+        if followers.reduces:
+            self._reducing.update(state.row.seq for state in states)
+        if followers.representative is not None and followers.outcome is not None:
+            after = _decide(states, followers.representative, followers.outcome, after)
+        self._fresh.extendleft(reversed(states))
+        self._fresh_bytes += sum(state.size for state in states)
         if after is None:
-            self._trains.popleft()
+            self._groups_due.popleft()
         else:
-            self._trains[0] = replace(train, after=after)
+            self._groups_due[0] = replace(followers, after=after)
 
     async def _wait(self) -> None:
         waiter = self._loop.create_future()
@@ -431,17 +435,17 @@ class Window:
                 count -= 1
 
 
-def _decide(jobs: list[Job], leader: int, outcome: Outcome, after: int | None) -> int | None:
-    """Give the jobs of a train what their leader's outcome means for them; where to go on behind, None at the end."""
-    match fate(outcome):
-        case Fate.LENT:
+def _decide(states: list[RowState], representative: int, outcome: Outcome, after: int | None) -> int | None:
+    """Give the rows of a group what their leader's outcome means for them; where to go on behind, None at the end."""
+    match group_verdict(outcome):
+        case GroupVerdict.SHARE:
             return after
-        case Fate.ALIKE:
-            for job in jobs:
-                job.given, job.lent = outcome, job.row.lent
+        case GroupVerdict.FAIL_ALIKE:
+            for state in states:
+                state.given, state.lent = outcome, state.row.lent
             return after
-        case Fate.NEXT:
-            del jobs[1:]
-            for job in jobs:
-                job.row, job.leads = job.row._replace(lent=None), leader
+        case GroupVerdict.SEND_NEXT:
+            del states[1:]
+            for state in states:
+                state.row, state.represents = state.row._replace(lent=None), representative
             return None

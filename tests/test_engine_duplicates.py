@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.engine.ending import Ending
+from batchrun.engine.pending_queue import GroupVerdict, group_verdict
 from batchrun.engine.run import Run
-from batchrun.engine.window import Fate, fate
 from batchrun.errors import ExitCode, StorageError
 from batchrun.events import AttemptStarted, Event, RowFinished
 from batchrun.journal import Journal, Reader
@@ -72,14 +72,14 @@ async def test_equal_requests_are_samples_unless_told_otherwise(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("outcome", "expected"),
     [
-        (Outcome(State.DONE, True, None, None, frozenset(), None), Fate.LENT),
-        (Outcome(State.FAILED, True, "raised", None, frozenset(), None, post=True), Fate.LENT),
-        (Outcome(State.FAILED, True, "400", None, frozenset(), None), Fate.ALIKE),
-        (Outcome(State.FAILED, False, "503", None, frozenset(), None), Fate.NEXT),
+        (Outcome(State.DONE, True, None, None, frozenset(), None), GroupVerdict.SHARE),
+        (Outcome(State.FAILED, True, "raised", None, frozenset(), None, post=True), GroupVerdict.SHARE),
+        (Outcome(State.FAILED, True, "400", None, frozenset(), None), GroupVerdict.FAIL_ALIKE),
+        (Outcome(State.FAILED, False, "503", None, frozenset(), None), GroupVerdict.SEND_NEXT),
     ],
 )
-def test_what_an_outcome_means_for_those_that_wait(outcome: Outcome, expected: Fate) -> None:
-    assert fate(outcome) is expected
+def test_what_an_outcome_means_for_those_that_wait(outcome: Outcome, expected: GroupVerdict) -> None:
+    assert group_verdict(outcome) is expected
 
 
 async def test_a_failure_for_good_is_shared_without_another_call(tmp_path: Path) -> None:

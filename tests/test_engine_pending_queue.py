@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.engine.window import AHEAD, Job, Train, Window
+from batchrun.engine.pending_queue import AHEAD, Followers, PendingQueue, RowState
 from batchrun.errors import StorageError
 from batchrun.models import JUST_DONE, History, Pending
 
@@ -16,7 +16,7 @@ def row(position: int) -> Pending:
     return Pending(position, position, position, f"k{position}", "{}", History(0, 0, 0, 0, False, None))
 
 
-async def no_train(_: Train) -> tuple[list[Pending], int | None]:
+async def no_followers(_: Followers) -> tuple[list[Pending], int | None]:
     return [], None
 
 
@@ -34,41 +34,41 @@ class Source:
         return rows, rows[-1].position if len(rows) == AHEAD else None
 
 
-async def taken(window: Window) -> list[int]:
+async def taken(queue: PendingQueue) -> list[int]:
     found: list[int] = []
-    while (job := await window.next()) is not None:
-        found.append(job.row.seq)
-        window.finished(job)
+    while (state := await queue.next()) is not None:
+        found.append(state.row.seq)
+        queue.finished(state)
     return found
 
 
 @pytest.mark.parametrize("total", [0, 1, AHEAD - 1, AHEAD, AHEAD + 1, 3 * AHEAD])
 async def test_every_row_comes_once_and_in_order(total: int) -> None:
     source = Source(total)
-    assert await taken(Window(source.fetch, no_train)) == list(range(1, total + 1))
+    assert await taken(PendingQueue(source.fetch, no_followers)) == list(range(1, total + 1))
     assert source.reads == total // AHEAD + 1
 
 
 @pytest.mark.looptime
 async def test_no_more_rows_wait_for_their_retry_than_memory_should_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchrun.engine.window.MOST_DUE", 5)
-    window, loop = Window(Source(20).fetch, no_train), asyncio.get_running_loop()
+    monkeypatch.setattr("batchrun.engine.pending_queue.MOST_DUE", 5)
+    queue, loop = PendingQueue(Source(20).fetch, no_followers), asyncio.get_running_loop()
     start, sent = loop.time(), list[tuple[int, float]]()
 
     async def work() -> None:
-        while (job := await window.next()) is not None:
-            sent.append((job.row.seq, round(loop.time() - start)))
-            job.attempts += 1
+        while (state := await queue.next()) is not None:
+            sent.append((state.row.seq, round(loop.time() - start)))
+            state.attempts += 1
             await asyncio.sleep(0)
-            if job.attempts == 1:
-                window.put_back(job, 3600.0)
+            if state.attempts == 1:
+                queue.put_back(state, 3600.0)
             else:
-                window.finished(job)
+                queue.finished(state)
 
     working = [asyncio.create_task(work()) for _ in range(2)]
     await asyncio.sleep(1800)
     assert len(sent) <= 6
-    assert window.next_due == start + 3600
+    assert queue.next_due == start + 3600
     await asyncio.gather(*working)
     assert sorted(seq for seq, _ in sent) == sorted([*range(1, 21)] * 2)
     assert max(at for _, at in sent) <= 5 * 3600
@@ -76,75 +76,75 @@ async def test_no_more_rows_wait_for_their_retry_than_memory_should_hold(monkeyp
 
 @pytest.mark.looptime
 async def test_retries_come_when_they_are_due_the_earliest_first() -> None:
-    window, loop = Window(Source(3).fetch, no_train), asyncio.get_running_loop()
-    jobs = [await window.next() for _ in range(3)]
+    queue, loop = PendingQueue(Source(3).fetch, no_followers), asyncio.get_running_loop()
+    states = [await queue.next() for _ in range(3)]
     start = loop.time()
-    for job, seconds in zip(jobs, (30.0, 10.0, 20.0), strict=True):
-        assert job is not None
-        window.put_back(job, seconds)
-    assert window.next_due == start + 10
+    for state, seconds in zip(states, (30.0, 10.0, 20.0), strict=True):
+        assert state is not None
+        queue.put_back(state, seconds)
+    assert queue.next_due == start + 10
     order: list[tuple[int, float]] = []
-    while (again := await window.next()) is not None:
+    while (again := await queue.next()) is not None:
         order.append((again.row.seq, round(loop.time() - start)))
-        window.finished(again)
+        queue.finished(again)
     assert order == [(2, 10), (3, 20), (1, 30)]
 
 
 @pytest.mark.looptime
 async def test_a_retry_that_is_due_goes_before_fresh_rows_and_one_that_is_not_holds_nobody_up() -> None:
-    window = Window(Source(5).fetch, no_train)
-    first = await window.next()
+    queue = PendingQueue(Source(5).fetch, no_followers)
+    first = await queue.next()
     assert first is not None
-    window.put_back(first, 0.0)
-    again = await window.next()
+    queue.put_back(first, 0.0)
+    again = await queue.next()
     assert again is first
-    window.put_back(again, 3600.0)
-    assert [job.row.seq for _ in range(4) if (job := await window.next())] == [2, 3, 4, 5]
+    queue.put_back(again, 3600.0)
+    assert [state.row.seq for _ in range(4) if (state := await queue.next())] == [2, 3, 4, 5]
 
 
 @pytest.mark.looptime
 async def test_who_waits_wakes_only_when_a_row_is_due() -> None:
     """A busy loop would go round thousands of times in an hour."""
-    window, loop = Window(Source(1).fetch, no_train), asyncio.get_running_loop()
-    job = await window.next()
-    assert job is not None
-    waiting = [asyncio.ensure_future(window.next()) for _ in range(50)]
+    queue, loop = PendingQueue(Source(1).fetch, no_followers), asyncio.get_running_loop()
+    state = await queue.next()
+    assert state is not None
+    waiting = [asyncio.ensure_future(queue.next()) for _ in range(50)]
     await asyncio.sleep(0)
     steps = 0
-    take = window._take
+    take = queue._take
 
-    def counted() -> Job | None:
+    def counted() -> RowState | None:
         nonlocal steps
         steps += 1
         return take()
 
-    window._take = counted  # type: ignore[method-assign]
-    window.put_back(job, 3600.0)
+    queue._take = counted  # type: ignore[method-assign]
+    queue.put_back(state, 3600.0)
     start = loop.time()
     done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     assert loop.time() - start >= 3600
     assert steps < 60
-    assert [task.result() for task in done] == [job]
-    window.finished(job)
+    assert [task.result() for task in done] == [state]
+    queue.finished(state)
     assert await asyncio.gather(*waiting) == [waiting[i].result() for i in range(50)]
 
 
 async def test_a_closed_window_hands_out_nothing_more() -> None:
-    window = Window(Source(10).fetch, no_train)
-    job = await window.next()
-    assert job is not None
-    window.put_back(job, 0.0)
-    window.close()
-    assert await window.next() is None
+    queue = PendingQueue(Source(10).fetch, no_followers)
+    state = await queue.next()
+    assert state is not None
+    queue.put_back(state, 0.0)
+    queue.close()
+    assert await queue.next() is None
 
 
 async def test_who_waits_when_it_closes_goes_home() -> None:
-    window = Window(Source(1).fetch, no_train)
-    assert await window.next()
-    waiting = asyncio.ensure_future(window.next())
+    queue = PendingQueue(Source(1).fetch, no_followers)
+    assert await queue.next()
+    waiting = asyncio.ensure_future(queue.next())
     await asyncio.sleep(0.01)
     assert not waiting.done()
-    window.close()
+    queue.close()
     assert await waiting is None
 
 
@@ -152,17 +152,17 @@ async def test_a_journal_that_cannot_be_read_is_told_to_who_asks() -> None:
     async def broken(_: int) -> tuple[list[Pending], int | None]:
         raise StorageError("the journal cannot be read")
 
-    window = Window(broken, no_train)
+    queue = PendingQueue(broken, no_followers)
     with pytest.raises(StorageError, match="cannot be read"):
-        await window.next()
+        await queue.next()
 
 
 async def test_memory_does_not_grow_with_the_input() -> None:
     async def most(total: int) -> int:
         tracemalloc.start()
-        window = Window(Source(total).fetch, no_train)
-        while (job := await window.next()) is not None:
-            window.finished(job)
+        queue = PendingQueue(Source(total).fetch, no_followers)
+        while (state := await queue.next()) is not None:
+            queue.finished(state)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return peak
@@ -178,20 +178,20 @@ def test_rows_at_hand_hold_no_more_bytes_than_allowed_but_one_always_passes(
         async def fetch(after: int) -> tuple[list[Pending], int | None]:
             return [row(n)._replace(text="x" * size) for n, size in enumerate(sizes, 1) if n > after], None
 
-        window, out, ended = Window(fetch, no_train, most_bytes=100), dict[int, int](), list[int]()
+        queue, out, ended = PendingQueue(fetch, no_followers, most_bytes=100), dict[int, int](), list[int]()
 
         async def work() -> None:
-            while (job := await window.next()) is not None:
+            while (state := await queue.next()) is not None:
                 before = sum(out.values())
-                assert not before or before + job.size <= 100
-                out[job.row.seq] = job.size
+                assert not before or before + state.size <= 100
+                out[state.row.seq] = state.size
                 await asyncio.sleep(0)
-                window.holds(job, reply)
-                out[job.row.seq] += reply
+                queue.holds(state, reply)
+                out[state.row.seq] += reply
                 await asyncio.sleep(0)
-                del out[job.row.seq]
-                ended.append(job.row.seq)
-                window.finished(job)
+                del out[state.row.seq]
+                ended.append(state.row.seq)
+                queue.finished(state)
 
         await asyncio.wait_for(asyncio.gather(*(work() for _ in range(workers))), 10)
         assert sorted(ended) == list(range(1, len(sizes) + 1))
@@ -203,19 +203,19 @@ async def test_what_rows_hold_beside_their_texts_counts_from_the_start_for_those
     async def fetch(_: int) -> tuple[list[Pending], int | None]:
         return [row(n)._replace(text="x" * 10) for n in range(1, 400)], None
 
-    window = Window(fetch, no_train, most_bytes=1000)
+    queue = PendingQueue(fetch, no_followers, most_bytes=1000)
     for _ in range(100):
-        job = await window.next()
-        assert job is not None
-        window.holds(job, 200)
-        window.finished(job)
-    together = [await window.next() for _ in range(4)]
-    assert not window.lacks_bytes
-    waiting = asyncio.ensure_future(window.next())
+        state = await queue.next()
+        assert state is not None
+        queue.holds(state, 200)
+        queue.finished(state)
+    together = [await queue.next() for _ in range(4)]
+    assert not queue.lacks_bytes
+    waiting = asyncio.ensure_future(queue.next())
     await asyncio.sleep(0)
-    assert window.lacks_bytes
+    assert queue.lacks_bytes
     assert not waiting.done()
-    window.finished(together[0])
+    queue.finished(together[0])
     assert await waiting is not None
 
 
@@ -227,21 +227,21 @@ async def test_what_rows_hold_beside_their_texts_counts_from_the_start_for_those
 )
 def test_whatever_happens_to_rows_each_ends_once(total: int, workers: int, fates: list[str]) -> None:
     async def story() -> None:
-        window = Window(Source(total).fetch, no_train)
+        queue = PendingQueue(Source(total).fetch, no_followers)
         ended: list[int] = []
         tries = 0
 
         async def work() -> None:
             nonlocal tries
-            while (job := await window.next()) is not None:
+            while (state := await queue.next()) is not None:
                 await asyncio.sleep(0)
                 tries += 1
-                fate = fates[tries % len(fates)] if tries < 200 else "done"
-                if fate == "done":
-                    ended.append(job.row.seq)
-                    window.finished(job)
+                group_verdict = fates[tries % len(fates)] if tries < 200 else "done"
+                if group_verdict == "done":
+                    ended.append(state.row.seq)
+                    queue.finished(state)
                 else:
-                    window.put_back(job, 0.0 if fate == "again" else 0.001)
+                    queue.put_back(state, 0.0 if group_verdict == "again" else 0.001)
 
         await asyncio.wait_for(asyncio.gather(*(work() for _ in range(workers))), 10)
         assert sorted(ended) == list(range(1, total + 1))
@@ -252,24 +252,24 @@ def test_whatever_happens_to_rows_each_ends_once(total: int, workers: int, fates
 async def test_a_reduce_row_that_ends_while_the_journal_is_looked_at_is_not_handed_out_again() -> None:
     looks, look, looking = list[int | None](), asyncio.Event(), asyncio.Event()
 
-    async def trains(train: Train) -> tuple[list[Pending], int | None]:
-        if not train.reduces:
+    async def waiting_groups(followers: Followers) -> tuple[list[Pending], int | None]:
+        if not followers.reduces:
             return [], None
-        looks.append(train.target)
+        looks.append(followers.target)
         if len(looks) > 1:
             looking.set()
             await look.wait()
         return [row(7)], None  # what the journal had when the look began
 
-    window = Window(Source(0).fetch, trains)
-    window.reduce(7)
-    job = await window.next()
-    assert job is not None
-    window.reduce(7)  # another part of it has ended
-    waiting = asyncio.create_task(window.next())
+    queue = PendingQueue(Source(0).fetch, waiting_groups)
+    queue.reduce(7)
+    state = await queue.next()
+    assert state is not None
+    queue.reduce(7)  # another part of it has ended
+    waiting = asyncio.create_task(queue.next())
     await looking.wait()
-    window.ended(job, JUST_DONE)
-    window.finished(job)
+    queue.ended(state, JUST_DONE)
+    queue.finished(state)
     look.set()
     assert await waiting is None
     assert looks == [7, 7]
