@@ -15,7 +15,7 @@ import orjson
 
 from batchrun.engine.judge import Judged
 from batchrun.engine.pending_queue import PendingQueue, RowState
-from batchrun.engine.picture import row_finished
+from batchrun.engine.snapshots import row_finished
 from batchrun.errors import BatchrunError, RefusedError
 from batchrun.events import Event, Going, PostChanged, Waiting, WaitReason
 from batchrun.journal import Journal

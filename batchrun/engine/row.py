@@ -20,11 +20,11 @@ from batchrun.engine.ending import Ending
 from batchrun.engine.judge import Charge, Judged, counted, end_of, failure, judge_body
 from batchrun.engine.lane import Lane
 from batchrun.engine.pending_queue import PendingQueue, RowState
-from batchrun.engine.picture import attempt_ended, row_finished
 from batchrun.engine.pool import Pool
 from batchrun.engine.posting import Posting
 from batchrun.engine.row_files import restored
 from batchrun.engine.segment_checks import RowChecks
+from batchrun.engine.snapshots import attempt_ended, row_finished
 from batchrun.errors import ExitCode, StorageError
 from batchrun.events import AttemptStarted, Emit, RowDivided, RowLost
 from batchrun.journal import End, Journal

@@ -21,13 +21,13 @@ from batchrun.engine.ending import Ending
 from batchrun.engine.finishing import Finishing
 from batchrun.engine.lane import Member
 from batchrun.engine.pending_queue import AHEAD, Followers, PendingQueue
-from batchrun.engine.picture import Session, limits_event, sample_of
 from batchrun.engine.pool import Pool
 from batchrun.engine.posting import Posting
 from batchrun.engine.row import RowRunner, RowServices
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.selection import at_places, selection
 from batchrun.engine.sending import groups_of
+from batchrun.engine.snapshots import Session, limits_event, sample_of
 from batchrun.errors import BatchrunError, ExitCode, StorageError
 from batchrun.events import Draining, Emit, Going, Notice, Waiting, WaitReason
 from batchrun.journal import Journal
