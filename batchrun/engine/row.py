@@ -21,7 +21,7 @@ from batchrun.engine.judge import Charge, Judged, counted, end_of, failure, judg
 from batchrun.engine.lane import Lane
 from batchrun.engine.pending_queue import PendingQueue, RowState
 from batchrun.engine.pool import Pool
-from batchrun.engine.posting import Posting
+from batchrun.engine.post_processing import PostProcessing
 from batchrun.engine.row_files import restored
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.snapshots import attempt_ended, row_finished
@@ -76,7 +76,7 @@ class RowServices:
     pool: Pool
     guard: BudgetGuard
     journal: Journal
-    posting: Posting
+    post: PostProcessing
 
 
 class RowRunner:
@@ -165,7 +165,7 @@ class RowRunner:
     async def _put_together(self, state: RowState, parts: Parts) -> None:
         """A text that was divided is done without a request once its pieces are."""
         judged, outcome = whole_of(self._reduction, parts, restored(state.row, self._folder).fields)
-        if not await self._at.posting.put(state, judged, outcome, None):
+        if not await self._at.post.put(state, judged, outcome, None):
             await self._finish(state, outcome)
 
     async def _judge_kept(self, state: RowState, request: Request) -> None:
@@ -356,7 +356,7 @@ class RowRunner:
                     JUST_DONE if plain else Outcome(State.DONE, True, None, None, judged.answer.flags, judged.value)
                 )
                 posts = self._plan.post and state.row.target is None
-                if not (posts and await self._at.posting.put(state, judged, outcome, stored)):
+                if not (posts and await self._at.post.put(state, judged, outcome, stored)):
                     await self._finish(state, outcome)
                 if self._held and self._lane_of(state).health.undoubted:
                     await self.flush_held()

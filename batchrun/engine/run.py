@@ -22,7 +22,7 @@ from batchrun.engine.finishing import Finishing
 from batchrun.engine.lane import Member
 from batchrun.engine.pending_queue import AHEAD, Followers, PendingQueue
 from batchrun.engine.pool import Pool
-from batchrun.engine.posting import Posting
+from batchrun.engine.post_processing import PostProcessing
 from batchrun.engine.row import RowRunner, RowServices
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.selection import at_places, selection
@@ -85,8 +85,8 @@ class Run:
         groups = groups_of(plan) if self._sends else None
         rows, most = plan.limit or journal.totals.rows, plan.max_bytes_in_flight
         self._queue = PendingQueue(self._fetch, self._fetch_followers, rows, groups, most_bytes=most)
-        self._posting = Posting(plan, journal, self._queue, secrets=secrets, emit=emit, failed=self._fail)
-        services = RowServices(self._queue, renderer, checker, self._pool, self._guard, journal, self._posting)
+        self._post = PostProcessing(plan, journal, self._queue, secrets=secrets, emit=emit, failed=self._fail)
+        services = RowServices(self._queue, renderer, checker, self._pool, self._guard, journal, self._post)
         self._runner = RowRunner(plan, services, emit=emit, stop=self.stop)
         self._batches: Batches | None = None
         if batching is not None:
@@ -118,13 +118,13 @@ class Run:
         if self._plan.stop_after is not None:
             timer = self._loop.call_later(self._plan.stop_after, self._time_is_up)
         try:
-            self._posting.start()
+            self._post.start()
             self._pool.start()
             self._queue.recall(await asyncio.to_thread(self._journal.failed))
             if self._plan.reduce is not None or self._plan.split is not None:
                 self._queue.reduce()
             await (self._send_all() if self._batches is None else self._send_with_batches(self._batches))
-            await self._posting.drain()
+            await self._post.drain()
             self._sample(self._pool.view())  # how it stood in the end
         except StorageError as error:
             self._fail(error)
@@ -133,13 +133,13 @@ class Run:
                 timer.cancel()
             self._close()
             await _cancelled(side)
-            await self._posting.close()
+            await self._post.close()
             gc.unfreeze()
         ending = self._ending or Ending(ExitCode.OK)
         if ending.exit_code in EARLY and not ending.hasty and not await asyncio.to_thread(self._rows_left):
             said = ending.message or ending.exit_code.name.lower()
             return Ending(
-                ExitCode.OK, notes=(*self._posting.notes, f"{said}, when the last rows were in flight: all have ended")
+                ExitCode.OK, notes=(*self._post.notes, f"{said}, when the last rows were in flight: all have ended")
             )
         return self._explained(ending)
 
@@ -217,7 +217,7 @@ class Run:
 
     def _explained(self, ending: Ending) -> Ending:
         """The ending, with what is known when all is over."""
-        ending = ending._replace(notes=self._posting.notes)
+        ending = ending._replace(notes=self._post.notes)
         if ending.exit_code is not ExitCode.BUDGET or self._guard.reached is None:
             return ending
         message, hint = self._guard.last_word(self._journal.totals)
@@ -244,7 +244,7 @@ class Run:
             return
         self._drained = now + drain
         in_flight = self._runner.in_flight
-        post = self._posting.hurry() if ending.exit_code in SIGNALLED else 0
+        post = self._post.hurry() if ending.exit_code in SIGNALLED else 0
         if in_flight or post:
             said = ending.message or ending.exit_code.name.lower()
             self._emit(Draining(in_flight, self._drained, said, now, post))
@@ -254,7 +254,7 @@ class Run:
         """Give up what is in flight: its rows become unknown, and going on sends them again."""
         for worker in self._crew:
             worker.cancel()
-        self._posting.abandon()
+        self._post.abandon()
 
     def leave(self) -> None:
         """End the stop that is under way at once: abandon what is in flight and write no output."""
@@ -370,7 +370,7 @@ class Run:
             if view != self._view:
                 self._view = view
                 self._emit(limits_event(view, now))
-            self._posting.tell()
+            self._post.tell()
             self._watch_quotas(view, now)
             self._tell_waiting(view, now)
             if now >= next_sample:

@@ -37,7 +37,7 @@ class Judgement(NamedTuple):
     outcome: Outcome
 
 
-class Posting:
+class PostProcessing:
     """The stage of one run, if its plan has one. Rows whose outcome was reported go back to the `window`; `failed` is called
     if none can be written.
     """
