@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
 
 from batchrun import registry
-from batchrun.engine.ending import Ending
 from batchrun.engine.execute import execute
 from batchrun.engine.export import additions
 from batchrun.engine.files_out import replaced
 from batchrun.engine.loop import run_coroutine
 from batchrun.engine.run import Run as EngineRun
+from batchrun.engine.run_result import RunResult
 from batchrun.engine.start import Prepared, prepare
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
 from batchrun.events import Event, RowFinished, RunEnded, RunStarted
@@ -291,7 +291,7 @@ class _Call:
         """Send nothing new; what is in flight is awaited, what is left stays pending."""
         self._stopped = True
         if self._run is not None and self._prepared is not None:
-            self._run.stop(Ending(ExitCode.INTERRUPTED, "stopped"), drain=self._prepared.plan.drain)
+            self._run.stop(RunResult(ExitCode.INTERRUPTED, "stopped"), drain=self._prepared.plan.drain)
 
     def outcome(self, seq: int) -> Outcome:
         """One row that has ended, from the journal. Blocks."""

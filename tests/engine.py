@@ -15,9 +15,9 @@ import orjson
 
 from batchrun.client import Client
 from batchrun.engine.batches import Batching
-from batchrun.engine.ending import Ending
 from batchrun.engine.lane import Member
 from batchrun.engine.run import Run
+from batchrun.engine.run_result import RunResult
 from batchrun.engine.selection import selection
 from batchrun.engine.start import checker_of, renderer_of
 from batchrun.events import AttemptEnded, AttemptStarted, Draining, Event, Notice, RowFinished, RowLost
@@ -152,7 +152,7 @@ class Provider:
 class Story:
     """How a run ended and everything it told."""
 
-    ending: Ending
+    ending: RunResult
     events: list[Event]
 
     @property

@@ -8,7 +8,7 @@ import pytest
 from batches import echoed, night
 
 from batchrun.engine.batches import Wish
-from batchrun.engine.ending import Ending
+from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode
 from batchrun.events import Notice
 
@@ -70,7 +70,7 @@ async def test_a_batch_that_does_not_end_in_time_is_named_and_its_rows_stay(tmp_
 
         async def look_on(run: Any) -> None:
             await asyncio.sleep(SOON + 10)
-            run.stop(Ending(ExitCode.INTERRUPTED, "interrupted"), drain=0)
+            run.stop(RunResult(ExitCode.INTERRUPTED, "interrupted"), drain=0)
 
         story = await stage.go_on(finish_by=stage.clock() + SOON, during=look_on)
         said = " ".join(each.message for each in story.of(Notice))

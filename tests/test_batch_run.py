@@ -11,8 +11,8 @@ import pytest
 from batches import Night, adds_up, echoed, night, until
 
 from batchrun.engine.batches import Wish
-from batchrun.engine.ending import Ending
 from batchrun.engine.run import Run
+from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode
 from batchrun.events import Notice
 from batchrun.journal import Journal
@@ -434,7 +434,7 @@ async def test_a_batch_that_never_ends_is_spoken_of_and_its_rows_go_nowhere_else
             for batch in stage.server.provider.batches._store.batches.values():  # type: ignore[attr-defined]
                 batch.expires = batch.created + 60
             await asyncio.sleep(7200)
-            run.stop(Ending(ExitCode.INTERRUPTED, "interrupted"), drain=0)
+            run.stop(RunResult(ExitCode.INTERRUPTED, "interrupted"), drain=0)
 
         story = await stage.go_on(during=look_on)
         assert any("forget 1" in each.message for each in story.of(Notice))
@@ -462,7 +462,7 @@ async def test_ctrl_c_while_waiting_leaves_the_batches_alone(tmp_path: Path) -> 
         async def interrupt(run: Run) -> None:
             await at_work(stage)
             ended.append(asyncio.get_running_loop().time())
-            run.stop(Ending(ExitCode.INTERRUPTED, "interrupted"), drain=60)
+            run.stop(RunResult(ExitCode.INTERRUPTED, "interrupted"), drain=60)
 
         story = await stage.go_on(during=interrupt)
         assert asyncio.get_running_loop().time() - ended[0] < 1
@@ -495,7 +495,7 @@ async def test_forty_open_batches_are_looked_at_by_one_call(tmp_path: Path) -> N
                 before = gets()
                 await asyncio.sleep(300)
                 counts.append(gets() - before)
-            run.stop(Ending(ExitCode.INTERRUPTED, "interrupted"), drain=0)
+            run.stop(RunResult(ExitCode.INTERRUPTED, "interrupted"), drain=0)
 
         await stage.go_on(lines=1, during=watch)
         assert len(stage.told["batches"]) == 40

@@ -12,10 +12,10 @@ from random import Random
 import pytest
 from waiting import PATIENCE
 
-from batchrun.engine.ending import Ending
 from batchrun.engine.lane import Member
 from batchrun.engine.output_cap import with_known_worst_case
 from batchrun.engine.run import Run
+from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode
 from batchrun.events import AttemptEnded, Event
 from batchrun.journal import IntakeRow, Journal, Meta
@@ -100,7 +100,7 @@ class Provider:
         return Exchange(200, {}, json.dumps(REPLY | {"usage": stated}).encode(), 0.0, 0.01, None, "", True)
 
 
-async def session(journal: Journal, plan: Plan, provider: Provider, heard: list[Event] | None = None) -> Ending:
+async def session(journal: Journal, plan: Plan, provider: Provider, heard: list[Event] | None = None) -> RunResult:
     events = [] if heard is None else heard
     journal.start()
     members = [Member(plan, provider)]  # type: ignore[arg-type]

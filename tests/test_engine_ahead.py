@@ -9,8 +9,8 @@ from pathlib import Path
 from engine import Provider, Stage, Story, ok, until
 from waiting import PATIENCE, a_while
 
-from batchrun.engine.ending import Ending
 from batchrun.engine.run import Run
+from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode
 from batchrun.events import AttemptStarted
 
@@ -52,7 +52,7 @@ async def test_a_request_leaves_for_a_free_slot_while_the_journal_waits_for_the_
         one.set()
 
     story = await stage.play(provider, during=talk)
-    assert story.ending == Ending(ExitCode.OK)
+    assert story.ending == RunResult(ExitCode.OK)
     assert sent_while_stuck == [FULL + AHEAD]
     assert not stuck.is_set()
     assert provider.peak == FULL
@@ -64,7 +64,7 @@ async def stopped(stage: Stage, provider: Provider, *, drain: float, answers: bo
     async def stop(run: Run) -> None:
         await until(lambda: len(provider.calls) == FULL)
         await until(lambda: attempts(stage, "ended IS NULL") == FULL + AHEAD)
-        run.stop(Ending(ExitCode.INTERRUPTED), drain=drain)
+        run.stop(RunResult(ExitCode.INTERRUPTED), drain=drain)
         if answers and provider.hold is not None:
             provider.hold.set()
 

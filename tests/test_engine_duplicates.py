@@ -17,9 +17,9 @@ from engine import WITH_SCHEMA, Answer, Provider, Stage, garbage, ok, status, ta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.engine.ending import Ending
 from batchrun.engine.pending_queue import GroupVerdict, group_verdict
 from batchrun.engine.run import Run
+from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode, StorageError
 from batchrun.events import AttemptStarted, Event, RowFinished
 from batchrun.journal import Journal, Reader
@@ -50,7 +50,7 @@ def outputs(stage: Stage) -> list[str | None]:
 async def test_equal_requests_are_sent_once_and_every_row_is_answered(tmp_path: Path) -> None:
     stage, provider = Stage(tmp_path, ["a", "b", "a", "c", "b", "a"], dedupe=True, **PRICED), Provider()
     story = await stage.play(provider)
-    assert story.ending == Ending(ExitCode.OK)
+    assert story.ending == RunResult(ExitCode.OK)
     assert provider.counts == {"a": 1, "b": 1, "c": 1}
     assert outputs(stage) == ["A", "B", "A", "C", "B", "A"]
     totals = stage.totals

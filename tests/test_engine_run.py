@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from engine import PLAN, WITH_SCHEMA, Provider, Stage, Story, exchange, fault, garbage, ok, reply_body, status, until
 
-from batchrun.engine.ending import Ending
 from batchrun.engine.run import TICK, Run
+from batchrun.engine.run_result import RunResult
 from batchrun.engine.selection import in_sample
 from batchrun.errors import ExitCode
 from batchrun.events import AttemptEnded, AttemptStarted, Draining, Event, LimitsChanged, Notice, RowFinished, Waiting
@@ -35,7 +35,7 @@ def tmp_path(in_memory: Path) -> Path:
 async def test_every_row_is_sent_once_and_told_in_order(tmp_path: Path) -> None:
     stage, provider = Stage(tmp_path, 50), Provider()
     story = await stage.play(provider)
-    assert story.ending == Ending(ExitCode.OK)
+    assert story.ending == RunResult(ExitCode.OK)
     assert set(provider.counts.values()) == {1}
     assert len(provider.calls) == 50
     assert stage.states == ["done"] * 50
@@ -252,7 +252,7 @@ async def test_failures_before_a_first_success_stay_pending_where_the_user_or_th
 
     def hear(event: Event, run: Run) -> None:
         if isinstance(event, AttemptEnded) and event.seq == 3:
-            run.stop(Ending(code), drain=30.0)
+            run.stop(RunResult(code), drain=30.0)
 
     story = await stage.play(provider, hear=hear)
     assert story.ending.exit_code is code
@@ -397,8 +397,8 @@ async def test_after_its_time_the_run_stops_in_good_order(tmp_path: Path) -> Non
 async def stopped(stage: Stage, provider: Provider, *, drain: float, answers: bool) -> Story:
     async def stop(run: Run) -> None:
         await until(lambda: len(provider.calls) == 4)
-        run.stop(Ending(ExitCode.INTERRUPTED, "interrupted"), drain=drain)
-        run.stop(Ending(ExitCode.TERMINATED, "too late"), drain=drain)
+        run.stop(RunResult(ExitCode.INTERRUPTED, "interrupted"), drain=drain)
+        run.stop(RunResult(ExitCode.TERMINATED, "too late"), drain=drain)
         assert provider.hold is not None
         if answers:
             provider.hold.set()
@@ -411,7 +411,7 @@ async def test_a_stop_counts_the_requests_that_left_and_not_those_that_wait_for_
 
     async def stop(run: Run) -> None:
         await until(lambda: len(provider.calls) == 3)
-        run.stop(Ending(ExitCode.INTERRUPTED, "interrupted"), drain=30.0)
+        run.stop(RunResult(ExitCode.INTERRUPTED, "interrupted"), drain=30.0)
         assert provider.hold is not None
         provider.hold.set()
 
@@ -423,7 +423,7 @@ async def test_a_stop_counts_the_requests_that_left_and_not_those_that_wait_for_
 async def test_a_stop_awaits_what_is_in_flight_and_sends_nothing_new(tmp_path: Path) -> None:
     stage, provider = Stage(tmp_path, 30), Provider(hold=asyncio.Event())
     story = await stopped(stage, provider, drain=30.0, answers=True)
-    assert story.ending == Ending(ExitCode.INTERRUPTED, "interrupted")
+    assert story.ending == RunResult(ExitCode.INTERRUPTED, "interrupted")
     assert len(provider.calls) == 4
     assert (stage.totals.done, stage.totals.unknown, stage.totals.pending) == (4, 0, 26)
 
@@ -434,7 +434,7 @@ async def test_a_stop_that_comes_when_only_the_last_rows_are_left_is_no_end_of_i
 ) -> None:
     stage, provider = Stage(tmp_path, 8 if plan else 4, **plan), Provider(hold=asyncio.Event())
     story = await stopped(stage, provider, drain=30.0, answers=True)
-    assert story.ending == Ending(
+    assert story.ending == RunResult(
         ExitCode.OK, notes=("interrupted, when the last rows were in flight: all have ended",)
     )
     assert len(story.of(Draining)) == 1
@@ -447,7 +447,7 @@ async def test_a_hasty_or_fatal_end_stays_one_also_when_no_row_is_left(code: Exi
 
     def hear(event: Event, run: Run) -> None:
         if isinstance(event, AttemptStarted):
-            run.stop(Ending(code), drain=30.0)
+            run.stop(RunResult(code), drain=30.0)
 
     assert (await stage.play(provider, hear=hear)).ending.exit_code is code
     assert stage.totals.done == 1
@@ -469,14 +469,14 @@ async def test_a_signal_shortens_the_wait_of_a_stop_that_is_under_way(tmp_path: 
 
     async def stop(run: Run) -> None:
         await until(lambda: len(provider.calls) == 4)
-        run.stop(Ending(ExitCode.STOPPED, "the key is refused"), drain=600.0)
-        run.stop(Ending(ExitCode.STOPPED, "another answer"), drain=0.01)
-        run.stop(Ending(ExitCode.TERMINATED), drain=0.2)
-        run.stop(Ending(ExitCode.INTERRUPTED), drain=600.0)
+        run.stop(RunResult(ExitCode.STOPPED, "the key is refused"), drain=600.0)
+        run.stop(RunResult(ExitCode.STOPPED, "another answer"), drain=0.01)
+        run.stop(RunResult(ExitCode.TERMINATED), drain=0.2)
+        run.stop(RunResult(ExitCode.INTERRUPTED), drain=600.0)
 
     async with asyncio.timeout(10):
         story = await stage.play(provider, during=stop)
-    assert story.ending == Ending(ExitCode.STOPPED, "the key is refused")
+    assert story.ending == RunResult(ExitCode.STOPPED, "the key is refused")
     assert [round(event.until - event.at, 1) for event in story.of(Draining)] == [600.0, 0.2]
     assert stage.totals.unknown == 4
 
@@ -488,7 +488,7 @@ async def test_leaving_at_once_takes_no_time(tmp_path: Path) -> None:
 
     async def leave(run: Run) -> None:
         await until(lambda: len(provider.calls) == 4)
-        run.stop(Ending(ExitCode.INTERRUPTED), drain=60.0)
+        run.stop(RunResult(ExitCode.INTERRUPTED), drain=60.0)
         await asyncio.sleep(0.01)
         times.append(loop.time())
         run.abandon()
@@ -506,7 +506,7 @@ async def test_a_run_can_be_stopped_before_it_begins(tmp_path: Path) -> None:
         first.append(run)
 
     def hear(event: Event, run: Run) -> None:
-        run.stop(Ending(ExitCode.BROKEN_PIPE), drain=1.0)
+        run.stop(RunResult(ExitCode.BROKEN_PIPE), drain=1.0)
 
     story = await stage.play(provider, during=stop, hear=hear)
     assert story.ending.exit_code is ExitCode.BROKEN_PIPE

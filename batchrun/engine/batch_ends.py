@@ -10,7 +10,7 @@ from typing import Protocol
 from batchrun.display import counted, printable
 from batchrun.engine.budget_guard import BudgetGuard
 from batchrun.engine.chunks import SHARE
-from batchrun.engine.ending import Ending
+from batchrun.engine.run_result import RunResult
 from batchrun.engine.tickets import Tickets
 from batchrun.errors import ExitCode
 from batchrun.journal import End, Journal, Lease
@@ -49,7 +49,7 @@ class Ends:
         executor: BatchExecutor,
         journal: Journal,
         guard: BudgetGuard,
-        stop: Callable[[Ending], None],
+        stop: Callable[[RunResult], None],
     ) -> None:
         self._tickets = tickets
         self._executor = executor
@@ -61,7 +61,7 @@ class Ends:
         self.again: Again | None = None
         self.late: Late | None = None
         self.left_pending = False
-        self.stops: Ending | None = None
+        self.stops: RunResult | None = None
 
     async def refused(self, ticket: Ticket) -> None:
         """The provider said a clear no: nothing was made, and the rows stay in the chunk or are pending again."""
@@ -77,7 +77,7 @@ class Ends:
             await self.release(ticket, NOT_SENT, State.SETTLED)
             hint = "nothing was submitted and the rows are pending; fix the cause, or send them live without --batch"
             said = f"the provider refused the batch: {printable(ticket.note or '', 500)}"
-            self._stop(Ending(ExitCode.STOPPED, said, hint))
+            self._stop(RunResult(ExitCode.STOPPED, said, hint))
 
     async def failed(self, ticket: Ticket) -> None:
         """A batch that failed as a whole, at validation: nothing of it was billed."""
@@ -105,7 +105,7 @@ class Ends:
         await self.release(ticket, NOT_SENT, State.SETTLED)
         hint = "nothing was billed and the rows are pending; fix the cause, or send them live without --batch"
         said = f"chunk {ticket.chunk} failed at the provider: {printable(said, 500)}"
-        self._stop(Ending(ExitCode.STOPPED, said, hint))
+        self._stop(RunResult(ExitCode.STOPPED, said, hint))
 
     async def _wait_for_room(self, ticket: Ticket, said: str) -> None:
         """Too many tokens are enqueued: the same file again later; smaller where the limit is too small for it alone."""

@@ -5,11 +5,11 @@ import asyncio
 from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.batches import Batches
 from batchrun.engine.budget_guard import BATCH, BudgetReached, named_in, served
-from batchrun.engine.ending import Ending
 from batchrun.engine.judge import Judged, judge, judge_body
 from batchrun.engine.pending_queue import RowState
 from batchrun.engine.row import RowRunner, RowServices
 from batchrun.engine.row_files import restored
+from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode, RefusedError
 from batchrun.journal import End, Lease
 from batchrun.lanes.executor import Came, Completion
@@ -47,7 +47,7 @@ class BatchRows:
         except ChangedError as error:
             await self._runner.give_up(state, GiveUp("file changed", str(error), final=False))
         except BudgetReached as error:
-            self._runner.stop(Ending(ExitCode.BUDGET, str(error)), drain=self._plan.drain)
+            self._runner.stop(RunResult(ExitCode.BUDGET, str(error)), drain=self._plan.drain)
             raise GateClosed from error
         else:
             self._at.queue.finished(state)
@@ -113,7 +113,7 @@ class BatchRows:
         else:
             self.leave_pending(state)
 
-    def stop(self, state: RowState, ending: Ending) -> None:
+    def stop(self, state: RowState, ending: RunResult) -> None:
         """A line says that no other will fare better: the run stops once all lines are taken in, and its row is pending."""
         self._batches.ends.stops = self._batches.ends.stops or ending
         self.leave_pending(state)

@@ -18,9 +18,9 @@ from pathlib import Path
 from batchrun.engine.batch_ends import NOT_SENT, Ends
 from batchrun.engine.budget_guard import BATCH, BudgetGuard, BudgetReached, Reservation, named_in
 from batchrun.engine.chunks import SHARE, Chunk, Tokens
-from batchrun.engine.ending import Ending
 from batchrun.engine.result_files import Part
 from batchrun.engine.row_files import with_content
+from batchrun.engine.run_result import RunResult
 from batchrun.engine.tickets import Tickets
 from batchrun.errors import BatchrunError, ExitCode, RefusedError, StopError
 from batchrun.events import Emit
@@ -76,7 +76,7 @@ class Batches:
     """
 
     def __init__(
-        self, batching: Batching, journal: Journal, guard: BudgetGuard, *, emit: Emit, stop: Callable[[Ending], None]
+        self, batching: Batching, journal: Journal, guard: BudgetGuard, *, emit: Emit, stop: Callable[[RunResult], None]
     ) -> None:
         self._with = batching
         self._executor = batching.executor
@@ -133,7 +133,7 @@ class Batches:
         """Say something of the run's batches."""
         self._tickets.tell(message)
 
-    def _stop(self, ending: Ending) -> None:
+    def _stop(self, ending: RunResult) -> None:
         self.halt()
         self._stop_run(ending)
 
@@ -250,7 +250,7 @@ class Batches:
         except Exception as error:
             log.exception("batches: internal error")
             said = f"internal error: {type(error).__name__}: {error}"
-            self._stop(Ending(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"))
+            self._stop(RunResult(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"))
         finally:
             self.halt()
 
@@ -325,7 +325,7 @@ class Batches:
         try:
             stepped = await self._executor.step(ticket)
         except StopError as error:
-            self._stop(Ending(ExitCode.STOPPED, error.message, error.hint))
+            self._stop(RunResult(ExitCode.STOPPED, error.message, error.hint))
             return
         await self._moved(ticket, stepped)
 

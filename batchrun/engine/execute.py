@@ -16,12 +16,12 @@ from batchrun.display import counted, printable
 from batchrun.engine.batches import Batching, Wish
 from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.connect import connected
-from batchrun.engine.ending import HASTY, Ending
 from batchrun.engine.export import Exported, write_output
 from batchrun.engine.lane import Member
 from batchrun.engine.outlet import LOOK_EVERY, UnreadError
 from batchrun.engine.rows_out import Patience, RowsOut
 from batchrun.engine.run import Run
+from batchrun.engine.run_result import HASTY, RunResult
 from batchrun.engine.selection import selection
 from batchrun.engine.start import Prepared
 from batchrun.engine.steer import handler
@@ -61,7 +61,7 @@ async def execute(
     if prepared.news is not None:
         emit(Notice(prepared.news, loop.time()))
     with contextlib.closing(_Closing(prepared)) as closing:
-        ending, run = Ending(ExitCode.OK), None
+        ending, run = RunResult(ExitCode.OK), None
         late = access is not None and any(map(is_unread, prepared.journal.tickets))
         if (something_pending(prepared.journal.totals) or late) and prepared.only != ():
             try:
@@ -82,14 +82,16 @@ async def execute(
     return ended
 
 
-async def pilot(prepared: Prepared, rows: int, access: Access, emit: Emit, *, at_hand: Callable[[Run], None]) -> Ending:
+async def pilot(
+    prepared: Prepared, rows: int, access: Access, emit: Emit, *, at_hand: Callable[[Run], None]
+) -> RunResult:
     """Send only so many rows, from all over the input, and keep their replies; no output is written.
 
     The journal stays open; who prepared the run closes it. Raises as `execute`.
     """
     plan = prepared.plan
     prepared.plan = replace(plan, sample=rows)
-    ending = Ending(ExitCode.OK)
+    ending = RunResult(ExitCode.OK)
     try:
         if something_pending(prepared.journal.totals):
             ending, _ = await _sent(prepared, access, emit, at_hand, None)
@@ -117,7 +119,7 @@ def something_pending(totals: Totals) -> bool:
 
 async def _sent(
     prepared: Prepared, access: Access | None, emit: Emit, at_hand: Callable[[Run], None], stream: BinaryIO | None
-) -> tuple[Ending, Run]:
+) -> tuple[RunResult, Run]:
     async with connected(prepared.plan, access, simulator_of(prepared)) as members:
         sending = access is not None or prepared.wish is Wish.IMPORT
         await asyncio.to_thread(_paired, prepared, sending=sending)
@@ -266,18 +268,18 @@ def batching_of(prepared: Prepared, client: Client | None, lane: int) -> Batchin
     )
 
 
-def _settled(ending: Ending, totals: Totals, prepared: Prepared, *, sending: bool) -> Ending:
+def _settled(ending: RunResult, totals: Totals, prepared: Prepared, *, sending: bool) -> RunResult:
     """The ending with the account in view: failed rows, and the check that nothing has vanished."""
     if ending.exit_code is not ExitCode.OK:
         return ending
     if prepared.wish is Wish.IMPORT and something_pending(totals):
         left = totals.pending + totals.unknown + totals.in_batches
-        return Ending(ExitCode.WAITING, f"{counted(left)} without a result yet", notes=ending.notes)
+        return RunResult(ExitCode.WAITING, f"{counted(left)} without a result yet", notes=ending.notes)
     plan = prepared.plan
     whole = plan.limit is None and plan.sample is None and prepared.only is None and sending
     whole = whole and prepared.wish is not Wish.CANCEL
     if totals.pending < 0 or (whole and something_pending(totals)):
-        return Ending(
+        return RunResult(
             ExitCode.UNEXPECTED,
             f"the account does not add up: {counted(totals.pending + totals.unknown)} without an outcome",
             "this is a bug in batchrun; nothing is lost: the journal has every reply",
@@ -286,8 +288,8 @@ def _settled(ending: Ending, totals: Totals, prepared: Prepared, *, sending: boo
 
 
 async def _output(
-    prepared: Prepared, ending: Ending, run: Run | None, emit: Emit, *, sending: bool
-) -> tuple[Ending, Exported | None]:
+    prepared: Prepared, ending: RunResult, run: Run | None, emit: Emit, *, sending: bool
+) -> tuple[RunResult, Exported | None]:
     """Replace the output after a run that finished, write a partial one after others, nothing in haste."""
     output = prepared.run.output
     if output is None or prepared.tried or ending.exit_code is ExitCode.STORAGE:
@@ -300,7 +302,7 @@ async def _output(
         whole = False  # a document is in place when it is translated to its end, also with --limit
     target = output if whole or await asyncio.to_thread(_cut_short, prepared, output) else partial_path(output)
     exported = await _written(prepared, target, output, run, emit)
-    if isinstance(exported, Ending):
+    if isinstance(exported, RunResult):
         said = f"`batchrun export {prepared.run.reference} --output FILE` writes it again"
         return exported._replace(hint=exported.hint or said), None
     if target == output:
@@ -308,7 +310,7 @@ async def _output(
     return ending, exported
 
 
-async def _written(prepared: Prepared, target: Path, output: Path, run: Run | None, emit: Emit) -> Exported | Ending:
+async def _written(prepared: Prepared, target: Path, output: Path, run: Run | None, emit: Emit) -> Exported | RunResult:
     """What was written, or what has ended that."""
     patience = Patience(run)
     with contextlib.ExitStack() as held:
@@ -319,14 +321,14 @@ async def _written(prepared: Prepared, target: Path, output: Path, run: Run | No
         try:
             return await patience.write(work)
         except BatchrunError as error:
-            return Ending(ExitCode.STORAGE, error.message, error.hint)
+            return RunResult(ExitCode.STORAGE, error.message, error.hint)
         except UnreadError:
             return patience.ending
         except BrokenPipeError:
-            return Ending(ExitCode.BROKEN_PIPE, "the reader of the output has gone away")
+            return RunResult(ExitCode.BROKEN_PIPE, "the reader of the output has gone away")
 
 
-async def _until_read(fifo: Path, run: Run | None, emit: Emit, held: contextlib.ExitStack) -> Ending | None:
+async def _until_read(fifo: Path, run: Run | None, emit: Emit, held: contextlib.ExitStack) -> RunResult | None:
     """Wait until somebody reads the pipe, which `held` keeps open for it; the ending where the run is stopped before.
 
     A thread that opens a pipe without a reader cannot be called back.
@@ -359,6 +361,6 @@ def _cut_short(prepared: Prepared, output: Path) -> bool:
     return bool(before) and json.loads(before[-1].state).get("pending", 0) > 0
 
 
-def _ended(ending: Ending, totals: Totals, exported: Exported | None, now: float) -> RunEnded:
+def _ended(ending: RunResult, totals: Totals, exported: Exported | None, now: float) -> RunEnded:
     files = () if exported is None else tuple(str(path) for path in (exported.output, exported.errors) if path)
     return RunEnded(ending.exit_code, totals, ending.message, ending.hint, files, now, ending.notes)

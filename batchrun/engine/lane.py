@@ -14,12 +14,12 @@ from typing import NamedTuple
 from batchrun.client import Client
 from batchrun.engine.budget_guard import Prices, served
 from batchrun.engine.cuts import FEWEST, Cuts
-from batchrun.engine.ending import Ending
 from batchrun.engine.judge import Judged, feedback, judge
 from batchrun.engine.outage import Outage
 from batchrun.engine.pending_queue import RowState
 from batchrun.engine.probing import Probing, probing_of
 from batchrun.engine.row_files import with_content
+from batchrun.engine.run_result import RunResult
 from batchrun.engine.sending import Sending
 from batchrun.events import Emit, Going, LaneState, Notice, Waiting, WaitReason
 from batchrun.journal import Lane as Record
@@ -63,7 +63,7 @@ class Closed(NamedTuple):
     """A lane that answers no row: how a run with no other lane would end, and when it is tried again (the loop's time),
     `pause` seconds after it failed."""
 
-    ending: Ending
+    ending: RunResult
     again: float
     pause: float
 
@@ -270,7 +270,7 @@ class Lane:
             return self.closed.ending.message or ""
         return "" if self._probing is None else self._probing.said
 
-    def close(self, ending: Ending, pause: float) -> None:
+    def close(self, ending: RunResult, pause: float) -> None:
         """Send nothing but a single row after `pause` seconds: it would be refused. What it met so far says no more of the
         lane that is tried then."""
         if self.closed is None:

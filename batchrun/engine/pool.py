@@ -14,10 +14,10 @@ from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from batchrun.engine.choice import LaneView, Policy, RowView, Wait, assign, to_recall
-from batchrun.engine.ending import Ending
 from batchrun.engine.lane import Lane, Member
 from batchrun.engine.pending_queue import RowState
 from batchrun.engine.prefixes import Prefix
+from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode
 from batchrun.events import Emit, Going, LaneChanged, LaneState, Waiting, WaitReason
 from batchrun.journal import Journal
@@ -100,7 +100,7 @@ class Pool:
         """Begin without the lanes that cannot be reached."""
         for lane in self.lanes:
             if self.only is None and lane.ill is not None:
-                lane.close(Ending(ExitCode.STOPPED, lane.ill), FIRST_PAUSE_AWAY)
+                lane.close(RunResult(ExitCode.STOPPED, lane.ill), FIRST_PAUSE_AWAY)
 
     async def lane_for(self, state: RowState) -> Lane:
         """The lane that a row is sent to next, once one has room for it. Raises GateClosed once `close` was called."""
@@ -232,7 +232,7 @@ class Pool:
             if closed is None or tried:
                 first = FIRST_PAUSE if answer.status else FIRST_PAUSE_AWAY
                 pause = first if closed is None else min(LONGEST_PAUSE, max(first, 2 * closed.pause))
-                lane.close(Ending(ExitCode.STOPPED, *stops), pause)
+                lane.close(RunResult(ExitCode.STOPPED, *stops), pause)
             left = any(other.closed is None for other in self._lanes_for(state))
             if not left and state.gave_up is not None:
                 return state.gave_up

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Protocol
 from batchrun import retry
 from batchrun.engine.budget_guard import BudgetGuard, BudgetReached, Reservation
 from batchrun.engine.dividing import pieces_of, whole_of
-from batchrun.engine.ending import Ending
 from batchrun.engine.judge import Charge, Judged, counted, end_of, failure, judge_body
 from batchrun.engine.lane import Lane
 from batchrun.engine.pending_queue import PendingQueue, RowState
 from batchrun.engine.pool import Pool
 from batchrun.engine.post_processing import PostProcessing
 from batchrun.engine.row_files import restored
+from batchrun.engine.run_result import RunResult
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.snapshots import attempt_ended, row_finished
 from batchrun.errors import ExitCode, StorageError
@@ -63,7 +63,7 @@ NEVER_LEFT = End(0, 0.0, "stopped before it left", counted=False)
 class Stop(Protocol):
     """Ends the run: nothing new leaves, and what is in flight is awaited for `drain` seconds."""
 
-    def __call__(self, ending: Ending, *, drain: float) -> None: ...
+    def __call__(self, ending: RunResult, *, drain: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class RowRunner:
             log.exception("line %s: internal error", state.row.line)
             said = f"internal error: {type(error).__name__}: {error}"
             if state.handed_on:
-                self.stop(Ending(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"), drain=self._plan.drain)
+                self.stop(RunResult(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"), drain=self._plan.drain)
             else:
                 self._clear_up(state, said)
                 await self._finish(state, failure(GiveUp("internal error", said, final=False)))
@@ -283,7 +283,7 @@ class RowRunner:
             )
         except BudgetReached as error:
             lane.gate.cancel(permit)
-            self.stop(Ending(ExitCode.BUDGET, str(error)), drain=max(self._plan.drain, self._plan.timeout))
+            self.stop(RunResult(ExitCode.BUDGET, str(error)), drain=max(self._plan.drain, self._plan.timeout))
             raise GateClosed from error
         except BaseException:
             lane.gate.cancel(permit)
@@ -377,7 +377,7 @@ class RowRunner:
             case GiveUp():
                 await self.give_up(state, verdict)
             case StopRun(message=message, hint=hint):
-                self._stop_for(state, Ending(ExitCode.STOPPED, message, hint))
+                self._stop_for(state, RunResult(ExitCode.STOPPED, message, hint))
 
     async def _divided(self, state: RowState) -> bool:
         """Whether a text whose reply was cut off is sent once more in pieces, which it waits for."""
@@ -390,7 +390,7 @@ class RowRunner:
         self._at.queue.finished(state)
         return True
 
-    def _stop_for(self, state: RowState, ending: Ending) -> None:
+    def _stop_for(self, state: RowState, ending: RunResult) -> None:
         """An answer ends the run: at once, or where it came in a batch once the others are taken in."""
         if state.lease is not None and self.batch_rows is not None:
             return self.batch_rows.stop(state, ending)

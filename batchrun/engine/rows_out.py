@@ -6,10 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import BinaryIO, TypeVar
 
-from batchrun.engine.ending import HASTY, Ending
 from batchrun.engine.export import Streamer, columns_of
 from batchrun.engine.outlet import LOOK_EVERY, UnreadError, outlet
 from batchrun.engine.run import Run
+from batchrun.engine.run_result import HASTY, RunResult
 from batchrun.engine.start import Prepared
 from batchrun.errors import ExitCode
 from batchrun.journal import Reader
@@ -27,12 +27,12 @@ class Patience:
     def __init__(self, run: Run | None) -> None:
         self._run = run
         self._alone = self._cancelled = False
-        self._before: Ending | None = None
+        self._before: RunResult | None = None
 
     @property
-    def ending(self) -> Ending:
+    def ending(self) -> RunResult:
         """What has ended the waiting."""
-        return self._ending or Ending(ExitCode.INTERRUPTED, "interrupted")
+        return self._ending or RunResult(ExitCode.INTERRUPTED, "interrupted")
 
     def over(self) -> bool:
         """Whether the wait for it was given up; any thread may ask."""
@@ -55,7 +55,7 @@ class Patience:
             return await writing
 
     @property
-    def _ending(self) -> Ending | None:
+    def _ending(self) -> RunResult | None:
         return None if self._run is None else self._run.ending
 
 
@@ -66,7 +66,7 @@ class RowsOut:
         self.news = asyncio.Event()
         self._over = asyncio.Event()
         self._patience = Patience(run)
-        self._failure: Ending | None = None
+        self._failure: RunResult | None = None
         self._hint = f"`batchrun export {prepared.run.reference} --output FILE` writes what is done"
         self._plan = prepared.plan
         self._reader = Reader.open(prepared.journal.path)
@@ -76,7 +76,7 @@ class RowsOut:
         fetch = self._reader.exchanges if batch else self._reader.export_rows
         self._streamer = Streamer(prepared.plan, fetch, stream, columns)
 
-    async def beside(self, run: Run) -> Ending:
+    async def beside(self, run: Run) -> RunResult:
         """Run, and write what becomes final meanwhile, in input order."""
         writing = asyncio.get_running_loop().create_task(self._write(run))
         ending = await run.run()
@@ -98,7 +98,7 @@ class RowsOut:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), LOOK_EVERY)
 
-    def _tried(self, write: Callable[[], object]) -> Ending | None:
+    def _tried(self, write: Callable[[], object]) -> RunResult | None:
         """Why it could not be written."""
         try:
             write()
@@ -106,12 +106,12 @@ class RowsOut:
             ending = self._patience.ending
             return ending._replace(hint=ending.hint or self._hint)
         except BrokenPipeError:
-            return Ending(ExitCode.BROKEN_PIPE, "the reader of the output has gone away")
+            return RunResult(ExitCode.BROKEN_PIPE, "the reader of the output has gone away")
         except OSError as error:
-            return Ending(ExitCode.STORAGE, f"the output cannot be written: {error.strerror}")
+            return RunResult(ExitCode.STORAGE, f"the output cannot be written: {error.strerror}")
         return None
 
-    async def rest(self, ending: Ending) -> Ending:
+    async def rest(self, ending: RunResult) -> RunResult:
         """Write the rows that are final by now, and how it ended with that."""
         with contextlib.closing(self._reader):
             if self._failure is None and ending.exit_code is not ExitCode.STORAGE:

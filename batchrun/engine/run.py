@@ -17,13 +17,13 @@ from batchrun.engine.batch_rows import BatchRows
 from batchrun.engine.batches import Batches, Batching, Wish
 from batchrun.engine.budget_guard import BudgetGuard
 from batchrun.engine.choice import Policy
-from batchrun.engine.ending import Ending
 from batchrun.engine.finishing import Finishing
 from batchrun.engine.lane import Member
 from batchrun.engine.pending_queue import AHEAD, Followers, PendingQueue
 from batchrun.engine.pool import Pool
 from batchrun.engine.post_processing import PostProcessing
 from batchrun.engine.row import RowRunner, RowServices
+from batchrun.engine.run_result import RunResult
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.selection import at_places, selection
 from batchrun.engine.sending import groups_of
@@ -96,7 +96,7 @@ class Run:
             rows = self._runner.batch_rows = BatchRows(plan, services, self._runner, self._batches)
             self._batches.ends.take, self._batches.ends.again = rows.take, rows.again
             self._batches.ends.late = rows.late
-        self._ending: Ending | None = None
+        self._ending: RunResult | None = None
         self._drained = math.inf
         self._crew: set[asyncio.Task[None]] = set()
         self._manned = 0
@@ -105,7 +105,7 @@ class Run:
         self._quotas_told: set[str] = set()
         self.paused = False
 
-    async def run(self) -> Ending:
+    async def run(self) -> RunResult:
         """Send until every row has its outcome or something ends the run.
 
         What is there before the first request lives as long as the run: spared by full garbage collections, each of
@@ -135,10 +135,10 @@ class Run:
             await _cancelled(side)
             await self._post.close()
             gc.unfreeze()
-        ending = self._ending or Ending(ExitCode.OK)
+        ending = self._ending or RunResult(ExitCode.OK)
         if ending.exit_code in EARLY and not ending.hasty and not await asyncio.to_thread(self._rows_left):
             said = ending.message or ending.exit_code.name.lower()
-            return Ending(
+            return RunResult(
                 ExitCode.OK, notes=(*self._post.notes, f"{said}, when the last rows were in flight: all have ended")
             )
         return self._explained(ending)
@@ -204,7 +204,7 @@ class Run:
                 if not (settled or (sends and (batches.ends.left_pending or self._queue.more))):
                     break
             if batches.open and self._ending is None:
-                self._ending = Ending(ExitCode.WAITING, "the provider works on the batches")
+                self._ending = RunResult(ExitCode.WAITING, "the provider works on the batches")
         finally:
             batches.close()
             if carrying.done():
@@ -215,7 +215,7 @@ class Run:
         """Whether so few rows are pending that they go live."""
         return self._plan.batch_tail == "live" and self._journal.totals.pending < self._plan.batch_min
 
-    def _explained(self, ending: Ending) -> Ending:
+    def _explained(self, ending: RunResult) -> RunResult:
         """The ending, with what is known when all is over."""
         ending = ending._replace(notes=self._post.notes)
         if ending.exit_code is not ExitCode.BUDGET or self._guard.reached is None:
@@ -231,7 +231,7 @@ class Run:
         self._pool.close(recall=self._ending is None or self._ending.exit_code is not ExitCode.BUDGET)
         self._guard.close()
 
-    def stop(self, ending: Ending, *, drain: float) -> None:
+    def stop(self, ending: RunResult, *, drain: float) -> None:
         """Send nothing new; await what is in flight for `drain` seconds, then abandon it.
 
         The first ending stands; a signal that comes later can only shorten the wait.
@@ -263,7 +263,7 @@ class Run:
             self.abandon()
 
     @property
-    def ending(self) -> Ending | None:
+    def ending(self) -> RunResult | None:
         """What has stopped the run, also when all its rows were handled by then; None where nothing has."""
         return self._ending
 
@@ -354,7 +354,7 @@ class Run:
         except Exception as error:
             log.exception("a worker: internal error")
             said = f"internal error: {type(error).__name__}: {error}"
-            self.stop(Ending(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"), drain=self._plan.drain)
+            self.stop(RunResult(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"), drain=self._plan.drain)
         finally:
             self._manned -= 1
 
@@ -399,7 +399,8 @@ class Run:
         if view.reason is WaitReason.QUOTA and longest is not None and (view.until or now) - now > longest:
             said = "the provider's quota is used up, and its wait is longer than --max-wait allows"
             self.stop(
-                Ending(ExitCode.STOPPED, said, "resume the run when the quota is there again"), drain=self._plan.drain
+                RunResult(ExitCode.STOPPED, said, "resume the run when the quota is there again"),
+                drain=self._plan.drain,
             )
 
     def _tell_waiting(self, view: GateView, now: float) -> None:
@@ -416,11 +417,11 @@ class Run:
             self._emit(Going(now))
 
     def _time_is_up(self) -> None:
-        self.stop(Ending(ExitCode.BUDGET, "the time of --stop-after is over"), drain=self._plan.drain)
+        self.stop(RunResult(ExitCode.BUDGET, "the time of --stop-after is over"), drain=self._plan.drain)
 
     def _fail(self, error: BatchrunError) -> None:
         """The journal cannot be written: nothing that comes back could be kept, so nothing more is awaited."""
-        self._ending = Ending(error.exit_code, error.message, error.hint)
+        self._ending = RunResult(error.exit_code, error.message, error.hint)
         self._close()
         self.abandon()
 

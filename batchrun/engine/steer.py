@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from batchrun.engine.ending import Ending
 from batchrun.engine.run import Run
+from batchrun.engine.run_result import RunResult
 from batchrun.engine.start import Prepared
 from batchrun.errors import ExitCode
 from batchrun.limits import Limits
@@ -12,7 +12,7 @@ from batchrun.plan.settings import Settings
 from batchrun.pricing import usd
 from batchrun.steering import COMMANDS, LIMITS, Handler
 
-STOPPED = Ending(ExitCode.INTERRUPTED, "asked for by `batchrun steer`")
+STOPPED = RunResult(ExitCode.INTERRUPTED, "asked for by `batchrun steer`")
 
 
 def handler(prepared: Prepared, run: Run) -> Handler:

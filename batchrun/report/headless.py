@@ -15,7 +15,6 @@ import click
 
 from batchrun.display import coloured, counted, printable
 from batchrun.engine.batches import Wish
-from batchrun.engine.ending import HASTY, Ending
 from batchrun.engine.execute import execute, pilot
 from batchrun.engine.loop import run_coroutine
 from batchrun.engine.outlet import UnreadError
@@ -23,6 +22,7 @@ from batchrun.engine.outlook import Foretold, foretold, outlook, outlook_after
 from batchrun.engine.rehearsal import rehearse
 from batchrun.engine.resume import prepare_import, prepare_post, prepare_resume
 from batchrun.engine.run import Run
+from batchrun.engine.run_result import HASTY, RunResult
 from batchrun.engine.start import Prepared, prepare
 from batchrun.errors import ExitCode, StorageError
 from batchrun.events import Event, RunEnded
@@ -144,7 +144,7 @@ class Headless:
         self._run: Run | None = None
         self._observers = Observers(settings)
         self._drain = settings.drain
-        self._unheard: Ending | None = None
+        self._unheard: RunResult | None = None
         self._logs = settings.verbose or settings.log_file is not None
 
     def __enter__(self) -> Self:
@@ -199,7 +199,7 @@ class Headless:
             self._run = run
             obey(run, prepared.plan, self._signals)
 
-        async def go() -> Ending:
+        async def go() -> RunResult:
             painting = asyncio.get_running_loop().create_task(self._paint())
             try:
                 return await pilot(prepared, rows, access, self.emit, at_hand=at_hand)
@@ -259,9 +259,9 @@ class Headless:
         """The events cannot be written any more, perhaps before there is a run. After signals it is they that count."""
         if isinstance(error, UnreadError):
             return
-        ending = Ending(ExitCode.STORAGE, f"the events cannot be written: {error.strerror}")
+        ending = RunResult(ExitCode.STORAGE, f"the events cannot be written: {error.strerror}")
         if isinstance(error, BrokenPipeError):
-            ending = Ending(ExitCode.BROKEN_PIPE, "the reader of the events has gone away")
+            ending = RunResult(ExitCode.BROKEN_PIPE, "the reader of the events has gone away")
         self._unheard = ending
         if self._run is not None:
             self._run.stop(ending, drain=self._drain)
@@ -298,7 +298,7 @@ def _stop(run: Run, plan: Plan, code: ExitCode, received: list[ExitCode]) -> Non
     received.append(code)
     if len(received) == 1:
         drain = plan.drain if code is ExitCode.INTERRUPTED else min(plan.drain, HASTY_DRAIN)
-        run.stop(Ending(code, code.name.lower()), drain=drain)
+        run.stop(RunResult(code, code.name.lower()), drain=drain)
     elif code is ExitCode.INTERRUPTED or received[0] is ExitCode.INTERRUPTED:
         run.leave()
 

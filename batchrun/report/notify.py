@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from batchrun.display import printable
-from batchrun.engine.ending import HASTY
+from batchrun.engine.run_result import HASTY
 from batchrun.errors import ExitCode, RefusedError
 from batchrun.plan.address import is_loopback
 from batchrun.plan.settings import Settings

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from batchrun.display import counted, printable
-from batchrun.engine.ending import Ending
 from batchrun.engine.execute import execute, pilot
 from batchrun.engine.export import write_chosen, write_output
 from batchrun.engine.outlook import outlook, outlook_after
 from batchrun.engine.resume import prepare_resume
 from batchrun.engine.run import Run
+from batchrun.engine.run_result import RunResult
 from batchrun.engine.start import DriftError, Prepared, prepare
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
 from batchrun.events import Event, IntakeProgress, Notice, RunEnded
@@ -60,7 +60,7 @@ class Session:
         self._observers: Observers | None = None
         self._taken = 0
         self._trouble: Trouble | None = None
-        self._stop: Ending | None = None
+        self._stop: RunResult | None = None
         self._drain: float | None = None
         self._notices: deque[str] = deque(maxlen=3)
         self._history: deque[Point] = deque(maxlen=HISTORY)
@@ -272,7 +272,7 @@ class Session:
             if self._run is not None and drain is not None:
                 asyncio.get_running_loop().call_later(drain, self._run.leave)
             return
-        self._stop = Ending(code, code.name.lower())
+        self._stop = RunResult(code, code.name.lower())
         if self._run is not None and self._prepared is not None:
             patience = self._prepared.plan.drain
             self._run.stop(self._stop, drain=patience if drain is None else min(drain, patience))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from batchrun.errors import ExitCode
 
 
-class Ending(NamedTuple):
+class RunResult(NamedTuple):
     """Why the run is over; after a `hasty` end no output is written."""
 
     exit_code: ExitCode
