@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from batchrun.engine.choice import LaneView, Policy, RowView, Wait, assign, to_recall
+from batchrun.engine.assignment import LaneView, Policy, RowView, Wait, assign, to_recall
 from batchrun.engine.lane import Lane, Member
 from batchrun.engine.pending_queue import RowState
 from batchrun.engine.prefixes import Prefix

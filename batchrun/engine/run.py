@@ -13,10 +13,10 @@ import math
 from collections.abc import Sequence
 
 from batchrun import retry
+from batchrun.engine.assignment import Policy
 from batchrun.engine.batch_rows import BatchRows
 from batchrun.engine.batches import Batches, Batching, Wish
 from batchrun.engine.budget_guard import BudgetGuard
-from batchrun.engine.choice import Policy
 from batchrun.engine.finishing import Finishing
 from batchrun.engine.lane import Member
 from batchrun.engine.pending_queue import AHEAD, Followers, PendingQueue

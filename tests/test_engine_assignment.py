@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.engine.choice import LaneView, RowView, Wait, assign, to_recall
+from batchrun.engine.assignment import LaneView, RowView, Wait, assign, to_recall
 from batchrun.events import WaitReason
 
 FAST = LaneView(room=4, seconds=1.0, rate=4.0)
