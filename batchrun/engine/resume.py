@@ -13,9 +13,9 @@ from batchrun import post, registry, rows
 from batchrun.display import counted
 from batchrun.engine.batches import Wish
 from batchrun.engine.budget_guard import tariff_of
-from batchrun.engine.chosen import cause_of, positions_of
 from batchrun.engine.heap import keep_what_rows_take
 from batchrun.engine.intake import NAMED
+from batchrun.engine.named_rows import cause_of, positions_of
 from batchrun.engine.output_cap import check_pending
 from batchrun.engine.result_files import bring
 from batchrun.engine.reuse import borrow, lender, unfinished
