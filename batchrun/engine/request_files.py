@@ -10,8 +10,8 @@ from batchrun import media
 from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.budget_guard import named_in
 from batchrun.engine.chunks import Size, Tokens
-from batchrun.engine.digests import Digests
 from batchrun.engine.files_out import replaced, storing
+from batchrun.engine.hash_counts import Digests
 from batchrun.engine.row_files import restored
 from batchrun.engine.start import renderer_of
 from batchrun.errors import RefusedError

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from batchrun import registry
 from batchrun.engine.budget_guard import named_in, tariff_of
 from batchrun.engine.chunks import Size
-from batchrun.engine.digests import Digests
 from batchrun.engine.export import reserved
 from batchrun.engine.forecast import (
     BYTES_PER_TOKEN,
@@ -26,6 +25,7 @@ from batchrun.engine.forecast import (
     input_tokens,
     total,
 )
+from batchrun.engine.hash_counts import Digests
 from batchrun.engine.intake import BLANK_ROW, Problems, checked, tell_rows
 from batchrun.engine.reuse import lender
 from batchrun.engine.row_files import restored
