@@ -19,7 +19,7 @@ from batchrun.engine.connect import connected
 from batchrun.engine.export import Exported, write_output
 from batchrun.engine.lane import Member
 from batchrun.engine.outlet import LOOK_EVERY, UnreadError
-from batchrun.engine.rows_out import Patience, RowsOut
+from batchrun.engine.output_stream import Patience, RowsOut
 from batchrun.engine.run import Run
 from batchrun.engine.run_result import HASTY, RunResult
 from batchrun.engine.selection import selection
