@@ -14,7 +14,7 @@ import orjson
 from batchrun import replies, rows
 from batchrun.engine.document_output import write_documents
 from batchrun.engine.files_out import replaced, storing
-from batchrun.engine.outlet import waited_for
+from batchrun.engine.pipe import waited_for
 from batchrun.journal import Reader, Record, Result, Wanted
 from batchrun.models import Invalid, Kind, State
 from batchrun.plan import Plan

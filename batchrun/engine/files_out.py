@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import BinaryIO
 
-from batchrun.engine.outlet import UnreadError, outlet, waited_for
+from batchrun.engine.pipe import UnreadError, outlet, waited_for
 from batchrun.errors import StorageError
 from batchrun.plan.outputs import is_device
 

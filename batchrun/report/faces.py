@@ -14,7 +14,7 @@ from typing import Any, Protocol, TextIO
 from tqdm import tqdm
 
 from batchrun.display import counted, printable
-from batchrun.engine.outlet import text_outlet, waited_for
+from batchrun.engine.pipe import text_outlet, waited_for
 from batchrun.events import (
     IMPORT_ONLY,
     POST_ONLY,

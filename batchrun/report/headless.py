@@ -17,8 +17,8 @@ from batchrun.display import coloured, counted, printable
 from batchrun.engine.batches import Wish
 from batchrun.engine.execute import execute, pilot
 from batchrun.engine.loop import run_coroutine
-from batchrun.engine.outlet import UnreadError
 from batchrun.engine.outlook import Foretold, foretold, outlook, outlook_after
+from batchrun.engine.pipe import UnreadError
 from batchrun.engine.rehearsal import rehearse
 from batchrun.engine.resume import prepare_import, prepare_post, prepare_resume
 from batchrun.engine.run import Run
