@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import orjson
 
 from batchrun.documents import Document, DocumentError, Existing, Value
-from batchrun.engine.files_out import replaced
+from batchrun.engine.atomic_files import replaced
 from batchrun.engine.segment_checks import unfit
 from batchrun.errors import StorageError
 from batchrun.journal import Journal, Reader, Record

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from batchrun import media
+from batchrun.engine.atomic_files import replaced, storing
 from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.budget_guard import named_in
 from batchrun.engine.chunks import Size, Tokens
-from batchrun.engine.files_out import replaced, storing
 from batchrun.engine.hash_counts import Digests
 from batchrun.engine.row_files import restored
 from batchrun.engine.start import renderer_of

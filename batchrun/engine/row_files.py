@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from batchrun import media
-from batchrun.engine.files_out import replaced
+from batchrun.engine.atomic_files import replaced
 from batchrun.errors import RefusedError
 from batchrun.journal import Journal, Reader
 from batchrun.models import Endpoint, File, Pending, Request, Row
