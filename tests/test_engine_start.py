@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from batchrun import registry, rows
+from batchrun.engine.dry_run import dry_run
 from batchrun.engine.export import export
-from batchrun.engine.rehearsal import rehearse
 from batchrun.engine.resume import prepare_resume
 from batchrun.engine.start import Prepared, prepare
 from batchrun.errors import BatchrunError, BusyError, InputError, RefusedError, StorageError
@@ -361,7 +361,7 @@ async def test_resume_sends_what_failed_for_good_only_where_that_is_asked_for() 
 
 
 def test_a_rehearsal_makes_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = rehearse(gather({"input": "in.jsonl", "prompt": "p.md", "profile": "sim", "dry_run": True}), [].append)
+    found = dry_run(gather({"input": "in.jsonl", "prompt": "p.md", "profile": "sim", "dry_run": True}), [].append)
     assert (found.rows, found.skipped) == (5, 0)
     assert found.first is not None
     assert json.loads(found.first.body)["messages"][0]["content"] == "Say text 1"

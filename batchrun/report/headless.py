@@ -15,11 +15,11 @@ import click
 
 from batchrun.display import coloured, counted, printable
 from batchrun.engine.batches import Wish
+from batchrun.engine.dry_run import dry_run
 from batchrun.engine.execute import execute, pilot
 from batchrun.engine.loop import run_coroutine
 from batchrun.engine.outlook import Foretold, foretold, outlook, outlook_after
 from batchrun.engine.pipe import UnreadError
-from batchrun.engine.rehearsal import rehearse
 from batchrun.engine.resume import prepare_import, prepare_post, prepare_resume
 from batchrun.engine.run import Run
 from batchrun.engine.run_result import HASTY, RunResult
@@ -56,7 +56,7 @@ def run(gathered: Gathered, access: Access) -> ExitCode:
     """A run from its settings to its exit code. Raises BatchrunError for what is refused before any call."""
     headless = Headless(gathered.settings)
     if gathered.settings.dry_run:
-        pages.show_rehearsal(rehearse(gathered, headless.emit), as_json=gathered.settings.as_json)
+        pages.show_dry_run(dry_run(gathered, headless.emit), as_json=gathered.settings.as_json)
         return ExitCode.OK
     with headless:
         try:

@@ -24,7 +24,7 @@ from batchrun.report import batch_table, lanes, words
 from batchrun.report.values import plain, public
 
 if TYPE_CHECKING:
-    from batchrun.engine.rehearsal import Rehearsal
+    from batchrun.engine.dry_run import DryRun
 
 FOLLOW_EVERY = 2.0
 
@@ -237,7 +237,7 @@ def _show_failed(run: RunFile, out: TextIO) -> None:
                 print(f"line {record.line} ({printable(record.key, 60)}), {when}: {said}", file=out)
 
 
-def show_rehearsal(found: "Rehearsal", *, as_json: bool) -> None:
+def show_dry_run(found: "DryRun", *, as_json: bool) -> None:
     """What a dry run found."""
     plan = found.plan
     values = {

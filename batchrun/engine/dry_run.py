@@ -16,7 +16,7 @@ from batchrun.prompts import Renderer
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsal:
+class DryRun:
     """What a run would send, found without a journal and without a call; `body_bytes` sums all bodies."""
 
     plan: Plan
@@ -26,7 +26,7 @@ class Rehearsal:
     first: Request | None
 
 
-def rehearse(gathered: Gathered, emit: Emit) -> Rehearsal:
+def dry_run(gathered: Gathered, emit: Emit) -> DryRun:
     """Open, check and render the whole input as a run would. Raises as `prepare`."""
     source, plan, renderer = opened(gathered, emit)
     problems = Problems(source.where)
@@ -38,7 +38,7 @@ def rehearse(gathered: Gathered, emit: Emit) -> Rehearsal:
             emit(IntakeProgress(count))
     problems.refuse(source.name, skip_invalid=gathered.settings.skip_invalid)
     tell_rows(source, problems, emit)
-    return Rehearsal(plan, sized.rows, problems.count, sized.body_bytes, sized.first)
+    return DryRun(plan, sized.rows, problems.count, sized.body_bytes, sized.first)
 
 
 class _Sized:
