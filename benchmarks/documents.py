@@ -16,7 +16,7 @@ from typing import Any
 from measure import Bench
 
 from batchrun.documents import Document
-from batchrun.engine.intake import Problems, checked
+from batchrun.engine.ingest import Problems, checked
 from batchrun.models import Endpoint
 from batchrun.plan.blanks import Blanks
 from batchrun.plan.patterns import PATH

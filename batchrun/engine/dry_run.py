@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from batchrun.engine.export import reserved
-from batchrun.engine.intake import Problems, checked, tell_rows
+from batchrun.engine.ingest import Problems, checked, tell_rows
 from batchrun.engine.start import opened
 from batchrun.events import Emit, IntakeProgress
 from batchrun.models import Request, Row

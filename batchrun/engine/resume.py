@@ -14,7 +14,7 @@ from batchrun.display import counted
 from batchrun.engine.batches import Wish
 from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.heap import keep_what_rows_take
-from batchrun.engine.intake import NAMED
+from batchrun.engine.ingest import NAMED
 from batchrun.engine.named_rows import cause_of, positions_of
 from batchrun.engine.output_cap import check_pending
 from batchrun.engine.result_files import bring

@@ -19,7 +19,7 @@ from batchrun.engine.batches import Wish
 from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.export import reserved
 from batchrun.engine.heap import keep_what_rows_take
-from batchrun.engine.intake import Problems, checked, tell_rows, tell_whole
+from batchrun.engine.ingest import Problems, checked, tell_rows, tell_whole
 from batchrun.engine.output_cap import with_known_worst_case
 from batchrun.engine.result_files import Part
 from batchrun.engine.reuse import borrow, lender, unfinished

@@ -26,7 +26,7 @@ from batchrun.engine.forecast import (
     total,
 )
 from batchrun.engine.hash_counts import Digests
-from batchrun.engine.intake import BLANK_ROW, Problems, checked, tell_rows
+from batchrun.engine.ingest import BLANK_ROW, Problems, checked, tell_rows
 from batchrun.engine.reuse import lender
 from batchrun.engine.row_files import restored
 from batchrun.engine.selection import in_sample

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from batchrun.display import counted, printable
 from batchrun.engine.export import RecordWriter, columns_of, error_line, replaced, storing, to_write, write_output
-from batchrun.engine.intake import NAMED
+from batchrun.engine.ingest import NAMED
 from batchrun.engine.request_files import write_requests
 from batchrun.engine.row_files import copy_with_files
 from batchrun.errors import RefusedError
