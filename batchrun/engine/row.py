@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from batchrun import retry
 from batchrun.engine.budget_guard import BudgetGuard, BudgetReached, Reservation
-from batchrun.engine.dividing import pieces_of, whole_of
 from batchrun.engine.judge import Charge, Judged, counted, end_of, failure, judge_body
 from batchrun.engine.lane import Lane
 from batchrun.engine.pending_queue import PendingQueue, RowState
@@ -25,6 +24,7 @@ from batchrun.engine.row_files import restored
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.snapshots import attempt_ended, row_finished
+from batchrun.engine.splitting import pieces_of, whole_of
 from batchrun.errors import ExitCode, StorageError
 from batchrun.events import AttemptStarted, Emit, RowDivided, RowLost
 from batchrun.journal import End, Journal
