@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from batchrun.client import Client
 from batchrun.engine.budget_guard import Prices, served
-from batchrun.engine.cuts import FEWEST, Cuts
 from batchrun.engine.judge import Judged, feedback, judge
 from batchrun.engine.outage import Outage
 from batchrun.engine.pending_queue import RowState
 from batchrun.engine.probing import Probing, probing_of
+from batchrun.engine.prompt_truncation import FEWEST, Cuts
 from batchrun.engine.row_files import with_content
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.sending import Sending
