@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
 
-from batchrun.engine.batch_ends import NOT_SENT, Ends
+from batchrun.engine.batch_results import NOT_SENT, Ends
 from batchrun.engine.budget_guard import BATCH, BudgetGuard, BudgetReached, Reservation, named_in
 from batchrun.engine.chunks import SHARE, Chunk, Tokens
 from batchrun.engine.result_files import Part
