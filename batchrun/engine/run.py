@@ -17,7 +17,7 @@ from batchrun.engine.assignment import Policy
 from batchrun.engine.batch_rows import BatchRows
 from batchrun.engine.batches import Batches, Batching, Wish
 from batchrun.engine.budget_guard import BudgetGuard
-from batchrun.engine.finishing import Finishing
+from batchrun.engine.finish_by import FinishBy
 from batchrun.engine.lane import Member
 from batchrun.engine.pending_queue import AHEAD, Followers, PendingQueue
 from batchrun.engine.pool import Pool
@@ -179,7 +179,7 @@ class Run:
             await batches.end_early()
         if detaches:
             batches.look_now()
-        finishing = Finishing(self._plan, self._journal, self._renderer, batches, chosen=self._chosen, emit=self._emit)
+        finishing = FinishBy(self._plan, self._journal, self._renderer, batches, chosen=self._chosen, emit=self._emit)
         await finishing.begin()
         await finishing.tell_price()
         beside = [carrying, self._loop.create_task(finishing.watch())]

@@ -28,7 +28,7 @@ UNMEASURED = 10.0
 """Seconds of a live request, where the run has sent none yet."""
 
 
-class Finishing:
+class FinishBy:
     """Ends batches in time for --finish-by. On the loop of the run; `renderer` makes the rows' requests, `chosen` are those
     of a page that are to be sent."""
 
