@@ -62,7 +62,7 @@ def test_a_range_is_in_order_and_finite(sizes: list[int], seen: list[tuple[int, 
     assert found.expected <= found.high
 
 
-def test_rows_of_one_length_are_foretold_by_their_mean() -> None:
+def test_rows_of_one_length_are_predicted_by_their_mean() -> None:
     found = total(lengths_of([2]), [(2, 0.0), (2, 0.0), (2, 1.0)])
     assert found.expected == pytest.approx(1 / 3)
     assert found.low == 0.0

@@ -16,7 +16,7 @@ from textual.worker import Worker
 
 from batchrun.errors import ExitCode
 from batchrun.tui.app import BatchrunApp
-from batchrun.tui.desk import Foreseen, Fresh
+from batchrun.tui.desk import EstimateText, Fresh
 from batchrun.tui.screens import setup
 from batchrun.tui.screens.row import RowScreen
 
@@ -47,15 +47,15 @@ async def test_what_a_run_would_cost_is_shown_no_more_once_the_app_has_ended(
 ) -> None:
     asked = asyncio.Event()
 
-    async def foresee(_: Mapping[str, Any], __: Callable[[], bool]) -> Foreseen:
+    async def estimate(_: Mapping[str, Any], __: Callable[[], bool]) -> EstimateText:
         asked.set()
         await _gone(screen, "#plan")
-        return Foreseen("1 request", ("rows  1",))
+        return EstimateText("1 request", ("rows  1",))
 
     monkeypatch.setattr(setup, "QUIET", 0.0)
     tui.place(tmp_path, tui.rows(1))
     app = tui.app()
-    monkeypatch.setattr(app, "foresee", foresee)
+    monkeypatch.setattr(app, "estimate", estimate)
     async with app.run_test() as pilot:
         screen = tui.setup(pilot)
         await asked.wait()

@@ -16,9 +16,9 @@ import click
 from batchrun.display import coloured, counted, printable
 from batchrun.engine.batches import Wish
 from batchrun.engine.dry_run import dry_run
+from batchrun.engine.estimate import Prediction, estimate, estimate_after, prediction
 from batchrun.engine.execute import execute, pilot
 from batchrun.engine.loop import run_coroutine
-from batchrun.engine.outlook import Foretold, foretold, outlook, outlook_after
 from batchrun.engine.pipe import UnreadError
 from batchrun.engine.resume import prepare_import, prepare_post, prepare_resume
 from batchrun.engine.run import Run
@@ -184,7 +184,7 @@ class Headless:
     def plan(self, gathered: Gathered, *, as_json: bool, show: int) -> ExitCode:
         """Show what a run would send; no call is made."""
         try:
-            found = outlook(gathered, self.emit, show)
+            found = estimate(gathered, self.emit, show)
         except KeyboardInterrupt:
             self.say("interrupted while the input was checked; nothing was sent")
             return ExitCode.INTERRUPTED
@@ -217,7 +217,7 @@ class Headless:
             for line in said:
                 print(f"batchrun: {printable(line, 2000)}", file=sys.stderr)
         outlooks.show(
-            outlook_after(prepared, *(self._run.stated if self._run is not None else (None, None))),
+            estimate_after(prepared, *(self._run.stated if self._run is not None else (None, None))),
             as_json=as_json,
             requests=show,
         )
@@ -362,7 +362,7 @@ def last_word(  # noqa: PLR0913  how it ended, and what is said of it
         lines.append(f"cache: {said}")
     if not quiet and (said := words.savings(ended.totals)):
         lines.append(f"saved: {said}")
-    if not quiet and (found := _foretold(run)) is not None:
+    if not quiet and (found := _prediction(run)) is not None:
         lines.append(outlooks.verdict(found))
     lines.append(words.account(ended.totals))
     command = _resume_command(ended, run)
@@ -378,10 +378,10 @@ def _resume_command(ended: RunEnded, run: RunFile) -> str | None:
     return words.resume_command(ended.totals, run.reference, run.runs_dir) if run.path.exists() else None
 
 
-def _foretold(run: RunFile) -> Foretold | None:
+def _prediction(run: RunFile) -> Prediction | None:
     """How far off a pilot was; a journal that cannot be read is complained of elsewhere."""
     try:
-        return foretold(run)
+        return prediction(run)
     except StorageError:
         return None
 
@@ -389,7 +389,7 @@ def _foretold(run: RunFile) -> Foretold | None:
 def end_event(ended: RunEnded, run: RunFile) -> dict[str, object]:
     """The last JSON event of a run."""
     command = _resume_command(ended, run)
-    found = _foretold(run)
+    found = _prediction(run)
     return {
         "event": "ended",
         **plain(ended),

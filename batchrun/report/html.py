@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 
 from batchrun import __version__
 from batchrun.display import printable
-from batchrun.engine.outlook import foretold
+from batchrun.engine.estimate import prediction
 from batchrun.journal import Reader, Record
 from batchrun.models import Reply, State
 from batchrun.plan import Plan, plan_from_json
@@ -42,7 +42,7 @@ def report_values(run: RunFile) -> dict[str, Any]:
         lines = series(samples, reader.timings())
         plan, misses = plan_from_json(reader.meta.plan), reader.misses()
         shown = [row_values(record, plan) for record in _spread(reader)]
-    said = foretold(run)
+    said = prediction(run)
     waits = Counter(str(state["waiting"]) for _, state in samples if state.get("waiting"))
     return {
         **values,
@@ -76,7 +76,7 @@ def report_page(run: RunFile) -> str:
         savings=words.savings(totals),
         from_cache=words.read_from_cache(totals),
         money=_money(values),
-        foretold=_verdict(run),
+        prediction=_verdict(run),
         shares=_shares(values),
         charts=_drawn(values["charts"]),
         width=WIDTH,
@@ -101,7 +101,7 @@ def _drawn(titled: dict[str, dict[str, list[list[Any]]]]) -> list[Chart]:
 
 
 def _verdict(run: RunFile) -> str | None:
-    found = foretold(run)
+    found = prediction(run)
     return None if found is None else outlooks.verdict(found)
 
 

@@ -1,13 +1,13 @@
-"""What `batchrun plan` says of an outlook, for people and as JSON; and how far off a pilot was."""
+"""What `batchrun plan` says of an estimate, for people and as JSON; and how far off a pilot was."""
 
 import json
 from collections.abc import Iterable
 from typing import Any, cast
 
 from batchrun.display import counted, printable
+from batchrun.engine.estimate import Estimate, Prediction
 from batchrun.engine.forecast import Range
 from batchrun.engine.lane_costs import LaneCost, lane_costs
-from batchrun.engine.outlook import Foretold, Outlook
 from batchrun.engine.reuse import taken_over
 from batchrun.engine.savings import Saving, saving_of
 from batchrun.engine.survey import EXAMPLES, Survey
@@ -22,8 +22,8 @@ _BEGINNING, _END = 240, 80
 """Characters of a long text in it."""
 
 
-def show(found: Outlook, *, as_json: bool, requests: int = 0) -> None:
-    """The outlook on standard output, for people with so many requests behind it."""
+def show(found: Estimate, *, as_json: bool, requests: int = 0) -> None:
+    """The estimate on standard output, for people with so many requests behind it."""
     if as_json:
         print(json.dumps(values(found)))
         return
@@ -31,8 +31,8 @@ def show(found: Outlook, *, as_json: bool, requests: int = 0) -> None:
         print(line)
 
 
-def values(found: Outlook) -> dict[str, Any]:
-    """The outlook as JSON values: money in US dollars, times in seconds, ranges as low, expected and high."""
+def values(found: Estimate) -> dict[str, Any]:
+    """The estimate as JSON values: money in US dollars, times in seconds, ranges as low, expected and high."""
     survey, expected, pace = found
     return {
         "rows": survey.rows,
@@ -100,8 +100,8 @@ def _range(amount: Range | None, unit: float = 1.0) -> dict[str, float] | None:
     return None if amount is None else {name: round(value * unit, 9) for name, value in amount._asdict().items()}
 
 
-def brief(found: Outlook) -> str:
-    """The outlook in one line: requests, tokens, cost and time, and which of these are not known yet."""
+def brief(found: Estimate) -> str:
+    """The estimate in one line: requests, tokens, cost and time, and which of these are not known yet."""
     survey, expected = found.survey, found.forecast
     parts = [counted(expected.requests, "request"), f"≈ {words.count(round(expected.input_tokens.expected))} tokens in"]
     unknown: list[str] = []
@@ -122,8 +122,8 @@ def brief(found: Outlook) -> str:
     return " · ".join([*parts, f"{' and '.join(unknown)} not known"] if unknown else parts)
 
 
-def lines(found: Outlook) -> Iterable[str]:
-    """The outlook for people."""
+def lines(found: Estimate) -> Iterable[str]:
+    """The estimate for people."""
     survey, expected, _ = found
     skipped = f", {survey.skipped:,} invalid lines skipped" if survey.skipped else ""
     documents = "1 document" if survey.documents == 1 else f"{survey.documents:,} documents"
@@ -151,7 +151,7 @@ def lines(found: Outlook) -> Iterable[str]:
         yield f"too long  {survey.too_long:,} requests for the window of {survey.window:,} tokens (line {named} …)"
 
 
-def _twins(found: Outlook) -> str:
+def _twins(found: Estimate) -> str:
     survey, cost = found.survey, found.forecast.twins
     worth = "" if cost is None else f", about {words.money(int(cost.expected))}"
     if survey.plan.dedupe:
@@ -164,13 +164,13 @@ def _tokens(amount: Range) -> str:
     return f"about {expected} tokens" + ("" if low == high else f" ({low} to {high})")
 
 
-def _basis(found: Outlook) -> str:
+def _basis(found: Estimate) -> str:
     if found.forecast.measured:
         return f"measured on {counted(found.forecast.measured, 'answered row')}"
     return "by the length of every request; --pilot 50 measures it"
 
 
-def _output(found: Outlook) -> str:
+def _output(found: Estimate) -> str:
     expected, limit = found.forecast.output_tokens, found.survey.output_limit
     if expected is not None:
         return _tokens(expected)
@@ -178,7 +178,7 @@ def _output(found: Outlook) -> str:
     return f"not known before a reply, {most}; --pilot 50 measures it"
 
 
-def _cost(found: Outlook) -> str:
+def _cost(found: Estimate) -> str:
     survey, expected = found.survey, found.forecast
     if survey.unpriced:
         named = ", ".join(printable(name or "-", 60) for name in sorted(survey.unpriced)[:3])
@@ -245,7 +245,7 @@ def survey_ceiling(survey: Survey) -> int:
     return int(survey.ceiling or 0)
 
 
-def _time(found: Outlook) -> str:
+def _time(found: Estimate) -> str:
     time, pace = found.forecast.time, found.pace
     if not found.forecast.requests:
         return "none: nothing is left to send"
@@ -283,7 +283,7 @@ def _shortened(value: Any) -> Any:
     return value
 
 
-def verdict(found: Foretold) -> str:
+def verdict(found: Prediction) -> str:
     """How far off the pilot was, in one line."""
     parts: list[str] = []
     if found.dollars is not None:

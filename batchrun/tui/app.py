@@ -25,7 +25,7 @@ from batchrun.errors import BatchrunError, ExitCode
 from batchrun.plan.names import unknown
 from batchrun.report import words
 from batchrun.tui import leaving
-from batchrun.tui.desk import Again, Foreseen, Fresh, Phase, Steered, Task, Watched
+from batchrun.tui.desk import Again, EstimateText, Fresh, Phase, Steered, Task, Watched
 from batchrun.tui.orderly import MAIN, OrderlyApp
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.screens.help import Help
@@ -200,13 +200,13 @@ class BatchrunApp(OrderlyApp):
         """Why a run of these flags would be refused, as far as settings and the key tell; found in a thread."""
         return await asyncio.to_thread(lambda: _later("batchrun.tui.session").refusal(flags))
 
-    async def foresee(self, flags: Mapping[str, Any], wanted: Callable[[], bool]) -> Foreseen | None:
+    async def estimate(self, flags: Mapping[str, Any], wanted: Callable[[], bool]) -> EstimateText | None:
         """What a run of these flags would send, cost and take, found in a thread; never beside a run."""
 
         def still() -> bool:
             return wanted() and not self.busy
 
-        return await asyncio.to_thread(lambda: _later("batchrun.tui.session").foreseen(flags, still))
+        return await asyncio.to_thread(lambda: _later("batchrun.tui.session").estimate_text(flags, still))
 
     def edit_again(self, path: Path, position: int) -> None:
         """Open the setup of a journaled run, with this row to try."""

@@ -52,7 +52,7 @@ class Bounds(NamedTuple):
     tpm: float | None
 
 
-class Foreseen(NamedTuple):
+class EstimateText(NamedTuple):
     """What a run would send, cost and take, before it is started: in a few words, and as `batchrun plan` says it."""
 
     brief: str
@@ -199,7 +199,7 @@ class Desk(Protocol):
         """Why a run of these flags would be refused, as far as settings and the key tell."""
         ...
 
-    async def foresee(self, flags: Mapping[str, Any], wanted: Callable[[], bool]) -> Foreseen | None:
+    async def estimate(self, flags: Mapping[str, Any], wanted: Callable[[], bool]) -> EstimateText | None:
         """What a run of these flags would send, cost and take; None when not `wanted` any more. Raises BatchrunError."""
         ...
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from batchrun.display import counted, printable
+from batchrun.engine.estimate import estimate, estimate_after
 from batchrun.engine.execute import execute, pilot
 from batchrun.engine.export import write_chosen, write_output
-from batchrun.engine.outlook import outlook, outlook_after
 from batchrun.engine.resume import prepare_resume
 from batchrun.engine.run import Run
 from batchrun.engine.run_result import RunResult
@@ -34,7 +34,7 @@ from batchrun.report import outlooks
 from batchrun.report.headless import end_event
 from batchrun.report.observers import Observers
 from batchrun.report.requests import title_of
-from batchrun.tui.desk import Again, Bounds, Foreseen, Fresh, Phase, Point, Sight, Task, Trouble
+from batchrun.tui.desk import Again, Bounds, EstimateText, Fresh, Phase, Point, Sight, Task, Trouble
 
 HISTORY = 240
 """Points that the sparklines go back, one a second."""
@@ -117,7 +117,7 @@ class Session:
                 self._fail(error, error.exit_code)
                 return
             stated = (None, None) if self._run is None else self._run.stated
-            await asyncio.to_thread(outlook_after, prepared, *stated)
+            await asyncio.to_thread(estimate_after, prepared, *stated)
         self.exit_code = ending.exit_code
         if ending.exit_code is not ExitCode.OK:
             self._trouble = Trouble(self._masked(ending.message or ending.exit_code.name.lower()), ending.hint)
@@ -306,7 +306,7 @@ def refusal(flags: Mapping[str, Any]) -> BatchrunError | None:
     return None
 
 
-def foreseen(flags: Mapping[str, Any], wanted: Callable[[], bool]) -> Foreseen | None:
+def estimate_text(flags: Mapping[str, Any], wanted: Callable[[], bool]) -> EstimateText | None:
     """What a run of these flags would send, cost and take; blocks, and reads the whole input as `batchrun plan` does.
 
     None as soon as it is not wanted any more. Raises BatchrunError.
@@ -319,10 +319,10 @@ def foreseen(flags: Mapping[str, Any], wanted: Callable[[], bool]) -> Foreseen |
     gathered = gather(flags)
     check_input(gathered.settings)
     try:
-        found = outlook(gathered, emit)
+        found = estimate(gathered, emit)
     except _GivenUpError:
         return None
-    return Foreseen(outlooks.brief(found), tuple(outlooks.lines(found)))
+    return EstimateText(outlooks.brief(found), tuple(outlooks.lines(found)))
 
 
 def exported_rows(journal: Path, wanted: Wanted) -> str:

@@ -70,7 +70,7 @@ class SetupScreen(TryingScreen):
         self._known: dict[str, str | None] = {"prompt": None, "input": None}
         self._news = asyncio.Event()
         self._wanted_row = 0
-        self._foreseen: object = None
+        self._estimate_wish: object = None
         self._items: tuple[Item, ...] = ()
         self._missing: tuple[str, ...] = ()
         self._refusal: BatchrunError | None = None
@@ -300,8 +300,8 @@ class SetupScreen(TryingScreen):
             note = "the prompt is edited: once saved, it is counted with every row"
             self._note_plan(note if edited and problem is None else "")
         wish = flags, counted, None if draft is None else draft.path
-        if wish != self._foreseen:
-            self._foreseen = wish
+        if wish != self._estimate_wish:
+            self._estimate_wish = wish
             self._foresee(wish, counted=counted)
 
     @work(exclusive=True, group="plan")
@@ -315,7 +315,7 @@ class SetupScreen(TryingScreen):
         if not counted:
             return
         try:
-            found = await desk(self).foresee(self.form.flags, lambda: self._foreseen is wish)
+            found = await desk(self).estimate(self.form.flags, lambda: self._estimate_wish is wish)
         except BatchrunError as error:
             self._note_plan(error.message)
             return
@@ -341,7 +341,7 @@ class SetupScreen(TryingScreen):
 
     def count_again(self) -> None:
         """Rows have been sent: the plan is another one."""
-        self._foreseen = None
+        self._estimate_wish = None
         self._refresh_preview()
 
     def _problem(self, draft: "Draft", shown: "Preview") -> BatchrunError | str | None:

@@ -1,4 +1,4 @@
-"""The outlook of a run before it is paid for: what would be sent, what is expected of it, and afterwards how far off
+"""The estimate of a run before it is paid for: what would be sent, what is expected of it, and afterwards how far off
 that was. A pilot's forecast is kept in the journal, so that the run's end can be held against it."""
 
 import json
@@ -29,7 +29,7 @@ from batchrun.registry import RunFile
 _NOTE = "forecast"
 
 
-class Outlook(NamedTuple):
+class Estimate(NamedTuple):
     """What would be sent, and what is expected of it."""
 
     survey: Survey
@@ -37,22 +37,22 @@ class Outlook(NamedTuple):
     pace: Pace
 
 
-def outlook(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> Outlook:
-    """The outlook from the input, and from what the run that belongs to the output has answered, if there is one.
+def estimate(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> Estimate:
+    """The estimate from the input, and from what the run that belongs to the output has answered, if there is one.
 
     So many requests are kept as examples. Raises RefusedError as the run would.
     """
     found = survey(gathered, emit, keep)
     if found.run is None:
         pace = pace_of(found.plan, [], None, None)
-        return Outlook(found, forecast(found, [], pace, 0), pace)
+        return Estimate(found, forecast(found, [], pace, 0), pace)
     seen = seen_in(found.run, renderer_of(found.plan, prompt_of(found.plan)))
     pace = pace_of(found.plan, seen, *stated_limits(found.run))
-    return Outlook(found, forecast(found, seen, pace, _charged(found.run)), pace)
+    return Estimate(found, forecast(found, seen, pace, _charged(found.run)), pace)
 
 
-def outlook_after(prepared: Prepared, rpm: float | None, tpm: float | None) -> Outlook:
-    """The outlook of what a pilot has left; `rpm` and `tpm` are the limits that it met. Noted in the journal."""
+def estimate_after(prepared: Prepared, rpm: float | None, tpm: float | None) -> Estimate:
+    """The estimate of what a pilot has left; `rpm` and `tpm` are the limits that it met. Noted in the journal."""
     found = survey_pending(prepared.plan, prepared.run, prepared.renderer, _pages(prepared))
     seen = seen_in(prepared.run, prepared.renderer)
     pace = pace_of(prepared.plan, seen, rpm, tpm)
@@ -62,7 +62,7 @@ def outlook_after(prepared: Prepared, rpm: float | None, tpm: float | None) -> O
     cost = None if expected.cost is None else [usd(int(amount)) for amount in expected.cost]
     seconds = None if expected.time is None else list(expected.time.seconds)
     prepared.journal.note(_NOTE, json.dumps({"sessions": sessions, "cost": cost, "seconds": seconds}))
-    return Outlook(found, expected, pace)
+    return Estimate(found, expected, pace)
 
 
 def _pages(prepared: Prepared) -> Iterator[list[Pending]]:
@@ -78,7 +78,7 @@ def _charged(run: RunFile) -> int:
     return totals.cost + totals.cost_open
 
 
-class Foretold(NamedTuple):
+class Prediction(NamedTuple):
     """What a pilot predicted, and the actual figures: US dollars and seconds; None where nothing was predicted."""
 
     dollars: tuple[float, float, float] | None
@@ -87,7 +87,7 @@ class Foretold(NamedTuple):
     seconds_were: float
 
 
-def foretold(run: RunFile) -> Foretold | None:
+def prediction(run: RunFile) -> Prediction | None:
     """How far off a pilot's forecast was, once every row has its outcome."""
     with Reader.open(run.path) as reader:
         note, totals, sessions = reader.note(_NOTE), reader.totals, reader.sessions
@@ -97,4 +97,4 @@ def foretold(run: RunFile) -> Foretold | None:
     after = sessions[said["sessions"] :]
     seconds = sum(session.ended - session.started for session in after if session.ended is not None)
     cost, time = said["cost"], said["seconds"]
-    return Foretold(cost and tuple(cost), usd(totals.cost + totals.cost_open), time and tuple(time), seconds)
+    return Prediction(cost and tuple(cost), usd(totals.cost + totals.cost_open), time and tuple(time), seconds)
