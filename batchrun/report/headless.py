@@ -34,7 +34,7 @@ from batchrun.plan.settings import Settings
 from batchrun.plan.sources import Gathered
 from batchrun.progress import Fold
 from batchrun.registry import RunFile
-from batchrun.report import lanes, logbook, outlooks, pages, words
+from batchrun.report import estimates, lanes, logbook, pages, words
 from batchrun.report.faces import JsonLines, choose, plain
 from batchrun.report.observers import Observers
 from batchrun.report.values import public
@@ -189,7 +189,7 @@ class Headless:
             self.say("interrupted while the input was checked; nothing was sent")
             return ExitCode.INTERRUPTED
         self._face.close()
-        outlooks.show(found, as_json=as_json, requests=show)
+        estimates.show(found, as_json=as_json, requests=show)
         return ExitCode.OK
 
     def pilot(self, prepared: Prepared, rows: int, access: Access, *, as_json: bool, show: int) -> ExitCode:
@@ -216,7 +216,7 @@ class Headless:
             )
             for line in said:
                 print(f"batchrun: {printable(line, 2000)}", file=sys.stderr)
-        outlooks.show(
+        estimates.show(
             estimate_after(prepared, *(self._run.stated if self._run is not None else (None, None))),
             as_json=as_json,
             requests=show,
@@ -363,7 +363,7 @@ def last_word(  # noqa: PLR0913  how it ended, and what is said of it
     if not quiet and (said := words.savings(ended.totals)):
         lines.append(f"saved: {said}")
     if not quiet and (found := _prediction(run)) is not None:
-        lines.append(outlooks.verdict(found))
+        lines.append(estimates.verdict(found))
     lines.append(words.account(ended.totals))
     command = _resume_command(ended, run)
     if command is not None:

@@ -22,7 +22,7 @@ from batchrun.models import Reply, State
 from batchrun.plan import Plan, plan_from_json
 from batchrun.registry import RunFile
 from batchrun.replies import read
-from batchrun.report import lanes, outlooks, pages, words
+from batchrun.report import estimates, lanes, pages, words
 from batchrun.report.charts import HEIGHT, WIDTH, Chart, Series, chart
 from batchrun.report.values import plain, public
 
@@ -102,7 +102,7 @@ def _drawn(titled: dict[str, dict[str, list[list[Any]]]]) -> list[Chart]:
 
 def _verdict(run: RunFile) -> str | None:
     found = prediction(run)
-    return None if found is None else outlooks.verdict(found)
+    return None if found is None else estimates.verdict(found)
 
 
 class Share(NamedTuple):

@@ -30,7 +30,7 @@ from batchrun.plan.resolve import Access, access, check_input, check_provider
 from batchrun.plan.sources import Gathered, gather
 from batchrun.progress import Fold, Progress
 from batchrun.registry import RunFile
-from batchrun.report import outlooks
+from batchrun.report import estimates
 from batchrun.report.headless import end_event
 from batchrun.report.observers import Observers
 from batchrun.report.requests import title_of
@@ -322,7 +322,7 @@ def estimate_text(flags: Mapping[str, Any], wanted: Callable[[], bool]) -> Estim
         found = estimate(gathered, emit)
     except _GivenUpError:
         return None
-    return EstimateText(outlooks.brief(found), tuple(outlooks.lines(found)))
+    return EstimateText(estimates.brief(found), tuple(estimates.lines(found)))
 
 
 def exported_rows(journal: Path, wanted: Wanted) -> str:
