@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.engine.forecast import Lengths, Pace, Range, Seen, duration, input_tokens, total
+from batchrun.engine.forecast import Lengths, Range, Seen, Throughput, duration, input_tokens, total
 
 
 def lengths_of(sizes: list[int]) -> Lengths:
@@ -79,18 +79,18 @@ def test_prompt_tokens_are_a_guess_until_replies_tell() -> None:
 @pytest.mark.parametrize(
     ("pace", "seconds", "binding"),
     [
-        (Pace(600, None, 256, 0.5), 100, "requests per minute"),
-        (Pace(600, 60_000, 256, 0.5), 200, "tokens per minute"),
-        (Pace(6000, None, 10, 2.0), 200, "concurrency"),
-        (Pace(None, None, 5000, 2.0), 2, "latency"),
+        (Throughput(600, None, 256, 0.5), 100, "requests per minute"),
+        (Throughput(600, 60_000, 256, 0.5), 200, "tokens per minute"),
+        (Throughput(6000, None, 10, 2.0), 200, "concurrency"),
+        (Throughput(None, None, 5000, 2.0), 2, "latency"),
     ],
 )
-def test_the_slowest_bound_tells_the_time(pace: Pace, seconds: float, binding: str) -> None:
-    found = duration(1000, Range(200_000, 200_000, 200_000), pace)
+def test_the_slowest_bound_tells_the_time(throughput: Throughput, seconds: float, binding: str) -> None:
+    found = duration(1000, Range(200_000, 200_000, 200_000), throughput)
     assert found is not None
     assert (found.seconds.expected, found.binding) == (pytest.approx(seconds), binding)
     assert found.seconds.low <= found.seconds.expected <= found.seconds.high
 
 
 def test_without_a_limit_and_a_reply_nothing_tells_the_time() -> None:
-    assert duration(1000, Range(1, 1, 1), Pace(None, None, 256, None)) is None
+    assert duration(1000, Range(1, 1, 1), Throughput(None, None, 256, None)) is None

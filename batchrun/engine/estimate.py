@@ -5,18 +5,18 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from batchrun.engine.forecast import Pace
+from batchrun.engine.forecast import Throughput
 from batchrun.engine.start import Prepared, renderer_of
 from batchrun.engine.survey import (
     EXAMPLES,
     Forecast,
     Survey,
     forecast,
-    pace_of,
     seen_in,
     stated_limits,
     survey,
     survey_pending,
+    throughput_of,
 )
 from batchrun.events import Emit
 from batchrun.journal import Reader
@@ -34,7 +34,7 @@ class Estimate(NamedTuple):
 
     survey: Survey
     forecast: Forecast
-    pace: Pace
+    throughput: Throughput
 
 
 def estimate(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> Estimate:
@@ -44,25 +44,25 @@ def estimate(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> Estimate:
     """
     found = survey(gathered, emit, keep)
     if found.run is None:
-        pace = pace_of(found.plan, [], None, None)
-        return Estimate(found, forecast(found, [], pace, 0), pace)
+        throughput = throughput_of(found.plan, [], None, None)
+        return Estimate(found, forecast(found, [], throughput, 0), throughput)
     seen = seen_in(found.run, renderer_of(found.plan, prompt_of(found.plan)))
-    pace = pace_of(found.plan, seen, *stated_limits(found.run))
-    return Estimate(found, forecast(found, seen, pace, _charged(found.run)), pace)
+    throughput = throughput_of(found.plan, seen, *stated_limits(found.run))
+    return Estimate(found, forecast(found, seen, throughput, _charged(found.run)), throughput)
 
 
 def estimate_after(prepared: Prepared, rpm: float | None, tpm: float | None) -> Estimate:
     """The estimate of what a pilot has left; `rpm` and `tpm` are the limits that it met. Noted in the journal."""
     found = survey_pending(prepared.plan, prepared.run, prepared.renderer, _pages(prepared))
     seen = seen_in(prepared.run, prepared.renderer)
-    pace = pace_of(prepared.plan, seen, rpm, tpm)
-    expected = forecast(found, seen, pace, _charged(prepared.run))
+    throughput = throughput_of(prepared.plan, seen, rpm, tpm)
+    expected = forecast(found, seen, throughput, _charged(prepared.run))
     with Reader.open(prepared.run.path) as reader:
         sessions = len(reader.sessions)
     cost = None if expected.cost is None else [usd(int(amount)) for amount in expected.cost]
     seconds = None if expected.time is None else list(expected.time.seconds)
     prepared.journal.note(_NOTE, json.dumps({"sessions": sessions, "cost": cost, "seconds": seconds}))
-    return Estimate(found, expected, pace)
+    return Estimate(found, expected, throughput)
 
 
 def _pages(prepared: Prepared) -> Iterator[list[Pending]]:

@@ -11,7 +11,7 @@ from statistics import fmean
 from batchrun.display import counted
 from batchrun.engine.batches import Batches, Wish
 from batchrun.engine.budget_guard import named_in, tariff_of
-from batchrun.engine.forecast import Pace, Range, duration
+from batchrun.engine.forecast import Range, Throughput, duration
 from batchrun.engine.row_files import restored
 from batchrun.errors import StorageError
 from batchrun.events import Emit, Notice
@@ -83,8 +83,8 @@ class FinishBy:
         rows = max(0, totals.pending + totals.in_batches - self._batches.answered)
         used = (totals.input_tokens + totals.output_tokens) / totals.replies if totals.replies else 0.0
         tokens = rows * used
-        pace = Pace(self._plan.rpm, self._plan.tpm, self._plan.concurrency, self._seconds)
-        found = duration(rows, Range(tokens, tokens, tokens), pace)
+        throughput = Throughput(self._plan.rpm, self._plan.tpm, self._plan.concurrency, self._seconds)
+        found = duration(rows, Range(tokens, tokens, tokens), throughput)
         cancelling = CANCELLING * self._batches.scale if self._batches.open else 0.0
         return self._plan.finish_by - cancelling - (0.0 if found is None else found.seconds.high)
 

@@ -151,7 +151,7 @@ def _student(freedom: int) -> float:
     return 1.96 + 2.372 / freedom + 2.822 / freedom**2 + 2.556 / freedom**3
 
 
-class Pace(NamedTuple):
+class Throughput(NamedTuple):
     """What bounds the speed: rates per minute, None where none is known; requests at once; seconds of an exchange."""
 
     rpm: float | None
@@ -167,20 +167,20 @@ class Duration(NamedTuple):
     binding: str
 
 
-def duration(requests: float, tokens: Range, pace: Pace) -> Duration | None:
+def duration(requests: float, tokens: Range, throughput: Throughput) -> Duration | None:
     """How long it takes to send so many requests with so many tokens in and out."""
-    bounds = [_rate_bound("requests per minute", Range(requests, requests, requests), pace.rpm)]
-    bounds.append(_rate_bound("tokens per minute", tokens, pace.tpm))
-    if pace.seconds is not None:
-        waves = max(1.0, requests / pace.concurrency) * pace.seconds if requests else 0.0
-        name = "concurrency" if requests > pace.concurrency else "latency"
+    bounds = [_rate_bound("requests per minute", Range(requests, requests, requests), throughput.rpm)]
+    bounds.append(_rate_bound("tokens per minute", tokens, throughput.tpm))
+    if throughput.seconds is not None:
+        waves = max(1.0, requests / throughput.concurrency) * throughput.seconds if requests else 0.0
+        name = "concurrency" if requests > throughput.concurrency else "latency"
         bounds.append(Duration(Range(waves, waves, 2 * waves), name))
     found = [bound for bound in bounds if bound is not None]
     longest = max(found, key=lambda bound: bound.seconds.expected, default=None)
     if longest is None or longest.binding not in ("requests per minute", "tokens per minute"):
         return longest
     low, expected, high = longest.seconds
-    return Duration(Range(low * 0.98, expected, high * 1.1 + (pace.seconds or 0.0)), longest.binding)
+    return Duration(Range(low * 0.98, expected, high * 1.1 + (throughput.seconds or 0.0)), longest.binding)
 
 
 def _rate_bound(name: str, amount: Range, rate: float | None) -> Duration | None:

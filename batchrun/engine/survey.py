@@ -18,9 +18,9 @@ from batchrun.engine.forecast import (
     BYTES_PER_TOKEN,
     Duration,
     Lengths,
-    Pace,
     Range,
     Seen,
+    Throughput,
     duration,
     input_tokens,
     total,
@@ -320,7 +320,7 @@ class Forecast:
     time: Duration | None
 
 
-def forecast(found: Survey, seen: Sequence[Seen], pace: Pace, charged: int) -> Forecast:
+def forecast(found: Survey, seen: Sequence[Seen], throughput: Throughput, charged: int) -> Forecast:
     """What is to be expected of what the survey found."""
     lengths, sums = found.lengths, input_tokens(found.lengths, seen)
     output = cost = twins = None
@@ -343,14 +343,14 @@ def forecast(found: Survey, seen: Sequence[Seen], pace: Pace, charged: int) -> F
         cost=None if cost is None else cost.plus(charged),
         twins=twins,
         charged=charged,
-        time=duration(lengths.rows * attempts, tokens, pace),
+        time=duration(lengths.rows * attempts, tokens, throughput),
     )
 
 
-def pace_of(plan: Plan, seen: Sequence[Seen], rpm: float | None, tpm: float | None) -> Pace:
+def throughput_of(plan: Plan, seen: Sequence[Seen], rpm: float | None, tpm: float | None) -> Throughput:
     """What bounds the speed: the user's limits, and those that a provider has stated."""
     seconds = sum(row.seconds for row in seen) / len(seen) if seen else None
-    return Pace(_lower(plan.rpm, rpm), _lower(plan.tpm, tpm), plan.concurrency, seconds)
+    return Throughput(_lower(plan.rpm, rpm), _lower(plan.tpm, tpm), plan.concurrency, seconds)
 
 
 def _lower(one: float | None, other: float | None) -> float | None:

@@ -33,7 +33,7 @@ def show(found: Estimate, *, as_json: bool, requests: int = 0) -> None:
 
 def values(found: Estimate) -> dict[str, Any]:
     """The estimate as JSON values: money in US dollars, times in seconds, ranges as low, expected and high."""
-    survey, expected, pace = found
+    survey, expected, throughput = found
     return {
         "rows": survey.rows,
         "documents": survey.documents,
@@ -61,9 +61,9 @@ def values(found: Estimate) -> dict[str, Any]:
         "lanes": [_lane_values(cost) for cost in lane_costs(survey)],
         "seconds": None if expected.time is None else _range(expected.time.seconds),
         "binding": None if expected.time is None else expected.time.binding,
-        "rpm": pace.rpm,
-        "tpm": pace.tpm,
-        "concurrency": pace.concurrency,
+        "rpm": throughput.rpm,
+        "tpm": throughput.tpm,
+        "concurrency": throughput.concurrency,
         "context_window": survey.window,
         "too_long": survey.too_long,
         "too_long_lines": survey.lines,
@@ -246,7 +246,7 @@ def survey_ceiling(survey: Survey) -> int:
 
 
 def _time(found: Estimate) -> str:
-    time, pace = found.forecast.time, found.pace
+    time, throughput = found.forecast.time, found.throughput
     if not found.forecast.requests:
         return "none: nothing is left to send"
     if found.survey.plan.batch:
@@ -254,7 +254,11 @@ def _time(found: Estimate) -> str:
     if time is None:
         return "not known: no limit is set, and no reply was measured; --pilot 50 measures it"
     low, expected, high = (words.duration(seconds) for seconds in time.seconds)
-    rates = {"requests per minute": pace.rpm, "tokens per minute": pace.tpm, "concurrency": float(pace.concurrency)}
+    rates = {
+        "requests per minute": throughput.rpm,
+        "tokens per minute": throughput.tpm,
+        "concurrency": float(throughput.concurrency),
+    }
     rate = rates.get(time.binding)
     bound = time.binding if rate is None else f"{time.binding} ({rate:,.0f})"
     return f"about {expected} ({low} to {high}), bound by {bound}"
