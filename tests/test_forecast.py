@@ -77,7 +77,7 @@ def test_prompt_tokens_are_a_guess_until_replies_tell() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pace", "seconds", "binding"),
+    ("throughput", "seconds", "binding"),
     [
         (Throughput(600, None, 256, 0.5), 100, "requests per minute"),
         (Throughput(600, 60_000, 256, 0.5), 200, "tokens per minute"),

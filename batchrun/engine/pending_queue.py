@@ -44,16 +44,13 @@ AHEAD = 2000
 MOST_DUE = 10 * AHEAD
 """Rows that wait for their retry at most, before fresh ones are handed out: memory must not grow with the input where a
 provider that answers some rows puts off all others."""
-
 ELSEWHERE = 0.618
 """Where in what is left of the input a row is taken from that shall not be like those before it: at no even fraction,
 at which inputs that were put together have their seams."""
-
 _COPIES = 3
 """Of a reply: the body as it came, as text for the journal, and the text in it."""
 _SLOWLY = 1 / 16
 """Weight of the last row in the average of what rows take beside their texts."""
-
 Fetch = Callable[[int], Awaitable[tuple[list[Pending], int | None]]]
 """From a position: the next rows after it, and the position to go on from, None at the end."""
 

@@ -36,18 +36,7 @@ from batchrun.plan.blanks import copied
 from batchrun.plan.reducing import Reduction
 from batchrun.prompts import Renderer, ask_again, more_room
 from batchrun.replies import Checker, ReplyChecker
-from batchrun.retry import (
-    AskAgain,
-    Done,
-    GiveUp,
-    Health,
-    Next,
-    Policy,
-    RetryIn,
-    StopRun,
-    Tries,
-    Verdict,
-)
+from batchrun.retry import AskAgain, Done, GiveUp, Health, Next, Policy, RetryIn, StopRun, Tries, Verdict
 
 if TYPE_CHECKING:
     from batchrun.engine.batch_rows import BatchRows
