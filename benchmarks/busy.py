@@ -3,7 +3,7 @@
     python benchmarks/busy.py [--than FOLDER] [--rounds N] [CASE …]
 
 A server serves four requests at a time, half a second each; what comes on top waits, or is refused at once with the
-status of the case, without a wait. `die` and `hang` are a server of 64 slots whose process goes after 300 replies: it
+status of the case, without a wait; with `gauges` it waits, and the server says so in its metrics. `die` and `hang` are a server of 64 slots whose process goes after 300 replies: it
 accepts no more connections and answers those that are open with 500, or not at all; three seconds later another
 process serves the same port. `×` is the time from the first call to the last reply over the least that the slots allow; "most" counts what hangs as well.
 """
@@ -28,7 +28,7 @@ REPLY = json.dumps({
 }).encode()  # fmt: skip
 GONE_FOR = 3.0
 LONGEST = "90s"
-CASES = ("queue", "429", "503", "529", "408", "die", "hang")
+CASES = ("queue", "gauges", "429", "503", "529", "408", "die", "hang")
 
 
 @dataclass
@@ -67,6 +67,11 @@ class Server:
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                if head.startswith(b"get /metrics"):
+                    status, body = (200, self._gauges()) if self.case == "gauges" else (404, b"")
+                    writer.write(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body))
+                    await writer.drain()
+                    continue
                 await reader.readexactly(int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0]))
                 status, body = await self._answer(of_second=mine)
                 writer.write(b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\n" % status)
@@ -77,6 +82,10 @@ class Server:
         finally:
             self._tasks.discard(task)
             writer.close()
+
+    def _gauges(self) -> bytes:
+        waiting = max(0, self._busy - self.slots)
+        return b"vllm:num_requests_running %d\nvllm:num_requests_waiting %d\n" % (self._busy - waiting, waiting)
 
     async def _answer(self, *, of_second: bool) -> tuple[int, bytes]:
         self.calls += 1

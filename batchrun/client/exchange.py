@@ -180,6 +180,26 @@ class Client:
             clock=self._clock,
         )
 
+    @property
+    def is_own_server(self) -> bool:
+        """Whether the provider is a server of the user's: on this machine, in a private network, or without TLS."""
+        return trust.is_private(self._url)
+
+    def open_calls(self) -> Calls:
+        """Calls to the provider's host, from its root, that carry no key and no header of the user's."""
+
+        async def nothing() -> Mapping[str, str]:
+            return _NO_HEADERS
+
+        return Calls(
+            base_url=self._url.origin(),
+            headers=nothing,
+            tls=self._tls,
+            proxy=self._proxy,
+            mask=self._mask.text,
+            clock=self._clock,
+        )
+
     async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109 # one timer is cheaper than asyncio.timeout by a tenth of a request
         """Send `request` once; `timeout` seconds are the deadline for everything, from the name to the last byte.
 

@@ -141,6 +141,18 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
+def is_private(url: URL) -> bool:
+    """Whether the host is not one of the public internet: plain HTTP, a private address or a name that no public host
+    has (RFC 1918, RFC 4193, RFC 6762, RFC 8375, ICANN on `.internal`)."""
+    host = (url.host or "").rstrip(".")
+    if url.scheme == "http" or is_loopback(host) or ("." not in host.removeprefix("[") and ":" not in host):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return host.endswith((".local", ".internal", ".home.arpa"))
+
+
 def authority(url: URL) -> str:
     """Host and, where it is not the scheme's own, port."""
     return url.host_port_subcomponent or ""

@@ -18,6 +18,7 @@ from batchrun.engine.outage import Outage
 from batchrun.engine.pending_queue import RowState
 from batchrun.engine.probing import Probing, probing_of
 from batchrun.engine.prompt_truncation import FEWEST, Cuts
+from batchrun.engine.queue_watch import QueueWatch
 from batchrun.engine.row_files import with_content
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.sending import Sending
@@ -97,6 +98,7 @@ class Lane:
         self.fallback = member.fallback
         self.health = Health(fitted=fitted)
         self.outage = None if member.client is None else Outage(gate, member.client, gone=self.gone)
+        self.queue = QueueWatch(gate, member.client) if member.client and _is_asked(member) else None
         self.meanings = Meanings(plan.dialect, plan.answers)
         self.prices = Prices(plan, expected=lambda: gate.estimate(0, None))
         self.sending = Sending(plan, emit=emit, rows_left=rows_left, as_rendered=member.instead is None)
@@ -302,3 +304,11 @@ class Lane:
         if isinstance(event, Waiting) and event.reason in _SAID_BY_THE_PROVIDER:
             return replace(event, said=self.said)
         return event
+
+
+def _is_asked(member: Member) -> bool:
+    """Whether a server is asked for its queue. Lanes of one quota have one limit in flight, and are not one server."""
+    plan, client = member.plan, member.client
+    if client is None or member.quota is not None or plan.simulated:
+        return False
+    return plan.queue_gauges == "on" or (plan.queue_gauges == "auto" and client.is_own_server)

@@ -36,6 +36,8 @@ FIRST_PAUSE_AWAY = 5.0
 """The same for one that cannot be reached: trying that costs nothing."""
 SLOW = 5.0
 """Seconds that a lane which is down counts for, beside what its replies take: the last rows do not go there."""
+MOST_IN_FLIGHT = 1_024
+"""Requests in flight at most at a server that says that nothing waits there, where the user has chosen no cap."""
 SCANNED = 64
 """Rows that are looked at beyond those that lanes have room for."""
 
@@ -50,7 +52,8 @@ class _Waiter(NamedTuple):
 def limits_of(member: Member) -> Limits:
     """The limits that the plan of a member sets."""
     plan = member.plan
-    return Limits(plan.concurrency, plan.concurrency_fixed, plan.rpm, plan.tpm)
+    most = None if plan.concurrency_chosen else MOST_IN_FLIGHT
+    return Limits(plan.concurrency, plan.concurrency_fixed, plan.rpm, plan.tpm, most)
 
 
 class Pool:
@@ -79,6 +82,9 @@ class Pool:
         self._homes: WeakKeyDictionary[Prefix, frozenset[int]] = WeakKeyDictionary()
         self._due: asyncio.Handle | None = None
         self._closed = self._told = False
+        self.workers = 0
+        """How many rows are handled at once at most: twice the caps. While one half is in flight, the other stands ready."""
+        self.count_workers()
 
     def _lane(self, number: int, member: Member) -> Lane:
         shared = self._gates.get(member.quota or "")
@@ -292,10 +298,10 @@ class Pool:
                 self._send_back()
             self.turn()
 
-    @property
-    def workers(self) -> int:
-        """How many rows are handled at once at most: twice the cap. While one half is in flight, the other stands ready."""
-        return 2 * self.limits.cap * len(self.lanes)
+    def count_workers(self) -> bool:
+        """Bring `workers` up to date; whether there are to be more."""
+        before, self.workers = self.workers, 2 * sum(lane.gate.cap for lane in self.lanes)
+        return self.workers > before
 
     def _send_back(self) -> None:
         """Rows that wait for a fallback which is closed are handed out again, to fail."""
@@ -330,6 +336,7 @@ class Pool:
         self.limits = limits
         for lane in self.lanes:
             lane.gate.change(limits)
+        self.count_workers()
         self.turn()
 
     def view(self) -> GateView:

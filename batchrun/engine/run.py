@@ -112,8 +112,8 @@ class Run:
         which would hold everything up for 50 ms.
         """
         gc.freeze()
-        outages = [lane.outage for lane in self._pool.lanes if lane.outage is not None]
-        side = [self._loop.create_task(work) for work in (self._watch(), *(outage.watch() for outage in outages))]
+        beside = [each for lane in self._pool.lanes for each in (lane.outage, lane.queue) if each is not None]
+        side = [self._loop.create_task(work) for work in (self._watch(), *(each.watch() for each in beside))]
         timer = None
         if self._plan.stop_after is not None:
             timer = self._loop.call_later(self._plan.stop_after, self._time_is_up)
@@ -367,6 +367,8 @@ class Run:
         while self._journal.failure is None:
             now, view = self._loop.time(), self._pool.view()
             self._pool.turn()
+            if self._pool.count_workers():
+                self._man()
             if view != self._view:
                 self._view = view
                 self._emit(limits_event(view, now))

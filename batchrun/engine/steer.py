@@ -59,6 +59,7 @@ def limits_with(now: Limits, request: Mapping[str, Any]) -> Limits:
         now.fixed,
         checked.rpm if "rpm" in named else now.rpm,
         checked.tpm if "tpm" in named else now.tpm,
+        None if "concurrency" in named else now.most,
     )
 
 

@@ -13,7 +13,8 @@ that every face shows:
 1. *Paused* by the user.
 2. *Closed* after a 429 (`closing`): until Retry-After, or a jittered back-off, for everybody.
 3. *Trickle*: single requests, while the provider is down, loads its model or speaks of a used up quota.
-4. *Concurrency* (`concurrency`): a window under the cap, from 16 upwards while a larger one completes more.
+4. *Concurrency* (`concurrency`): a window under the cap, from 16 upwards while a larger one completes more, or as the
+   server's own queue says (`queue`).
 5. *Requests* (`buckets.Spacing`): spaced at the lowest of the user's rate, the rate of a window that answers state,
    and the rate that 429s have taught (`learning.Pace`); after a closing at half of it, which returns over two seconds.
 6. *Tokens* (`buckets.TokenBucket`): reserved by an estimate (`learning.Estimate`), settled with the actual usage.
@@ -44,6 +45,8 @@ from batchrun.limits.headers import (
     parse_reset,
     parse_retry_after,
 )
+from batchrun.limits.queue import Queue
+from batchrun.limits.queue import read as read_queue
 from batchrun.limits.records import (
     Feedback,
     GateClosed,
@@ -66,6 +69,7 @@ __all__ = [
     "Limits",
     "NeverFits",
     "Permit",
+    "Queue",
     "Stated",
     "Throttle",
     "hints",
@@ -73,4 +77,5 @@ __all__ = [
     "parse_number",
     "parse_reset",
     "parse_retry_after",
+    "read_queue",
 ]

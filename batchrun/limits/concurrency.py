@@ -12,12 +12,17 @@ that it grows by a few per cent a round and, if that is refused as well, rests
 for a while under the size that was refused, longer each time; clearly beyond that size slow start begins again. 429s
 that come whatever the size (`chance`) cut nothing, and when that is found out, slow start begins again as well.
 Failures freeze growth and cut nothing.
+
+A server that says how many requests it works on and how many wait (`queue`) needs no trying: once requests wait there at two
+looks, the window is what it works on, and a few that stand ready; while none waits and the window is full, it
+grows. The cap itself doubles where nothing waits at it, if it may (`most`); a window beyond it has to earn its place.
 """
 
 import math
 from enum import Enum
 
 from batchrun.limits.chance import Chance
+from batchrun.limits.queue import Queue
 
 START = 16
 """Requests in flight at first."""
@@ -49,6 +54,10 @@ _FEW_MORE = 0.25
 """Share of a number that may be the limit, and one at least, by which it is overstepped to find out."""
 _ONE = 1.2
 """Every limit admits one at a time."""
+_SPARE = 1 / 8
+"""Share of what a server works on, and one at least, that waits there: a slot is taken when it gets free."""
+_ROOM = 1.25
+"""What the window grows to at each look at which nothing waits at the server."""
 _CLEARLY = 0.9
 """Share of a proven number in flight under which no limit explains a 429: the provider counts a little otherwise."""
 
@@ -60,19 +69,22 @@ class _Stage(Enum):
     UP = "trying a larger window"
     HOLD = "resting"
     REFUSED = "under a size that was refused"
+    QUEUE = "as the server's queue says"
 
 
 class Window:
     """The window of one gate. `size` is in force; times are seconds of the gate's clock."""
 
     __slots__ = (
-        "_alone", "_at_cap_pays", "_best", "_bound", "_chance", "_count", "_cut_at", "_frozen", "_good", "_hold", "_least", "_rate", "_refused", "_rest_for", "_since",
-        "_skip", "_stage", "_suspected", "_target", "_until", "_withheld", "cap", "fixed", "size",
+        "_alone", "_at_cap_pays", "_best", "_bound", "_chance", "_count", "_cut_at", "_frozen", "_good", "_hold", "_least", "_most", "_queued", "_rate", "_refused", "_rest_for",
+        "_since", "_skip", "_stage", "_suspected", "_target", "_until", "_withheld", "cap", "fixed", "size",
     )  # fmt: skip
 
-    def __init__(self, cap: int, fixed: bool) -> None:
+    def __init__(self, cap: int, fixed: bool, most: int | None = None) -> None:
         self.cap = cap
         self.fixed = fixed
+        self._most = most or cap
+        self._queued = False
         self.size: float = cap if fixed else min(cap, START)
         self._chance = Chance(certain=_ONE, clear=_CLEARLY, depth=(0.0, 0.0))
         self._stage = _Stage.START
@@ -91,9 +103,10 @@ class Window:
         self._least = math.inf
         self._begin(-1.0, skip=False)
 
-    def change(self, cap: int, fixed: bool, now: float) -> None:
+    def change(self, cap: int, fixed: bool, now: float, most: int | None = None) -> None:
         """A new cap or mode, while running."""
         self.fixed = fixed
+        self._most = most or cap
         if fixed:
             self.size = cap
         elif cap < self.size:
@@ -127,6 +140,8 @@ class Window:
         if self._frozen > 0:
             self._frozen -= 1
             return
+        if self._stage is _Stage.QUEUE:
+            return
         if not (used if self._stage is _Stage.START else bound):
             self._void(now)
             return
@@ -146,6 +161,30 @@ class Window:
         self._least = min(self._least, took)
         if flying <= _ALONE and len(self._alone) < _ALONE:
             self._alone.append(took)
+
+    def hear_queue(self, queue: Queue | None, flying: int, now: float) -> None:
+        """What the server says of its queue while so many of ours are in flight; None where it says nothing any more.
+
+        One look at which requests wait may have met the moment before they were taken. What it works on for others counts
+        as well: who has less with it than the others gets less of it.
+        """
+        if self.fixed or self._stage is _Stage.REFUSED:
+            return
+        if queue is None:
+            self._queued = False
+            if self._stage is _Stage.QUEUE:
+                self._start(self.size, now)
+            return
+        waits = queue.waiting > 0
+        if waits and self._queued and queue.running:
+            self.size = min(self.cap, math.ceil(queue.running + max(1.0, queue.running * _SPARE)))
+            self._stage = _Stage.QUEUE
+        elif not waits and flying >= int(self.size):
+            if self.size >= self.cap and self.cap < self._most:
+                self.cap, self._until = min(self._most, 2 * self.cap), now
+            if self._stage is _Stage.QUEUE:
+                self.size = min(self.cap, int(self.size * _ROOM) + 1)
+        self._queued = waits
 
     def failed(self, now: float) -> None:
         """A 5xx, a lost connection or a deadline: nothing grows for a round, and a measurement is void."""
@@ -258,6 +297,8 @@ class Window:
                 self._hold_over(rate, now)
             case _Stage.REFUSED:
                 self._refused_over(now)
+            case _Stage.QUEUE:
+                pass
 
     def _start_over(self, rate: float, now: float) -> None:
         if 2 * self._bound < self._count:

@@ -13,6 +13,7 @@ from batchrun.limits.flights import Flights
 from batchrun.limits.headers import NO_HINTS
 from batchrun.limits.learning import Estimate
 from batchrun.limits.line import Demand, Line, tokens_of
+from batchrun.limits.queue import Queue
 from batchrun.limits.rates import Rates
 from batchrun.limits.records import Feedback, GateClosed, GateView, HandedBack, Limits, NeverFits, Permit, Throttle
 from batchrun.limits.refusals import Cause, Unnamed
@@ -48,7 +49,7 @@ class Gate:
         self._estimate = Estimate()
         self.estimate = self._estimate.of
         self._rates = Rates(limits, self._estimate, now)
-        self._window = Window(limits.cap, limits.fixed)
+        self._window = Window(limits.cap, limits.fixed, limits.most)
         self._unnamed = Unnamed()
         self._closing = Closing(random or Random())  # noqa: S311  # jitter, not a secret
         self._teller = Teller(listen)
@@ -184,11 +185,21 @@ class Gate:
     def change(self, limits: Limits) -> None:
         """Other limits from now on; what is in flight stays."""
         now = self._clock()
-        self._window.change(limits.cap, limits.fixed, now)
+        self._window.change(limits.cap, limits.fixed, now, limits.most)
         self._limits = limits
         self._rates.change(limits)
         self._tune(now)
         self._pump(now)
+
+    def hear_queue(self, queue: Queue | None) -> None:
+        """What the server says of its own queue; None where it says nothing any more."""
+        self._window.hear_queue(queue, self._in_flight, self._clock())
+        self._pump(self._clock())
+
+    @property
+    def cap(self) -> int:
+        """How many requests may be in flight at most."""
+        return self._window.cap
 
     def close(self, *, recall: bool = True) -> None:
         """Admit nothing more; everybody who waits gets GateClosed, with `recall` also who was admitted and has not
@@ -225,7 +236,7 @@ class Gate:
     def view(self) -> GateView:
         """The gate now, for a face."""
         rates, waiting = self._rates, self._queue.waiting
-        size, cap = self._in_flight, self._limits.cap
+        size, cap = self._in_flight, self._window.cap
         allowed = cap if self._trickle is not None else int(self._window.size)
         (rpm, tpm), (requests, tokens) = rates.per_minute(), rates.fills()
         reason, until = (self._reason, self._until) if waiting > 0 or self._paused else (None, None)
@@ -328,7 +339,7 @@ class Gate:
             return WaitReason.THROTTLED, until
         if self._trickle is not None and now < self._last + self._trickle:
             return self._trickle_reason, self._last + self._trickle
-        if self._in_flight >= (self._limits.cap if self._trickle is not None else int(self._window.size)):
+        if self._in_flight >= (self._window.cap if self._trickle is not None else int(self._window.size)):
             return WaitReason.CONCURRENCY, None if self._unnamed.suspected is None else now + self._closing.patience
         return None
 

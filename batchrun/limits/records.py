@@ -10,12 +10,16 @@ from batchrun.limits.headers import NO_HINTS, Hints
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the user allows. `rpm` and `tpm` are per minute."""
+    """What the user allows. `rpm` and `tpm` are per minute.
+
+    `cap` may grow up to `most` where the server says that nothing waits for it; None where it may not.
+    """
 
     cap: int = 256
     fixed: bool = False
     rpm: float | None = None
     tpm: float | None = None
+    most: int | None = None
 
 
 class Throttle(StrEnum):

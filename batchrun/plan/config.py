@@ -26,7 +26,7 @@ _PATHS = frozenset({"api_key_file", "ca_file", "log_file", "metrics_file", "runs
 _LOOKS_LIKE_KEY = re.compile(r"(\w*api_?)?(key|token|secret)|password")
 OF_PROFILES = {
     *("base_url", "model", "dialect", "requests", "media", "params", "headers", "endpoint", "rpm", "tpm"),
-    *("concurrency", "concurrency_fixed", "max_bytes_in_flight"),
+    *("concurrency", "concurrency_fixed", "queue_gauges", "max_bytes_in_flight"),
     *(
         "timeout",
         "max_attempts",

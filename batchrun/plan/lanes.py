@@ -97,9 +97,10 @@ def _limits(gathered: Gathered, profile: Profile) -> dict[str, Any]:
     """What was chosen for the run holds for each lane; else what its profile says."""
     settings = gathered.settings
     own = Settings(**{name: profile.defaults[name] for name in LIMITS if name in profile.defaults})
+    of_run = {name for name in LIMITS if name in gathered.sources and not _of_a_profile(gathered, name)}
     return {
-        name: getattr(own if name not in gathered.sources or _of_a_profile(gathered, name) else settings, name)
-        for name in LIMITS
+        "concurrency_chosen": "concurrency" in of_run or "concurrency" in profile.defaults,
+        **{name: getattr(settings if name in of_run else own, name) for name in LIMITS},
     }
 
 

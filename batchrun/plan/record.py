@@ -24,7 +24,8 @@ class Plan:
     `output_column`. `base_url` is empty for the embedded simulator. `dialect` is how the provider answers, `answers`
     are the user's lines of the table of answers (`providers/answers.toml`), `requests` is what it takes of a request and `media` of its files. Prices are those of the profile; `max_cost` and
     `reserve` (for each request) are USD. `tier` are service tiers, the preferred one first, `finish_by` is in Unix seconds,
-    `timeout_chosen` is whether the user has chosen `timeout`. `post` are the functions that replies go through, files with their absolute
+    `timeout_chosen` and `concurrency_chosen` are whether the user has chosen `timeout` and `concurrency`; `queue_gauges` is whether
+    a server is asked for its queue: on, off, or auto for servers of one's own. `post` are the functions that replies go through, files with their absolute
     path; `workers` is None for auto, `post_seal` shows who named them. `lanes` are the members of a pool: what each has of its own, by
     the name of the field, with `name` and `quota`; the fields themselves are those of the first, and `model` names all models. `lane_column` of the output
     says which lane answered.
@@ -106,6 +107,8 @@ class Plan:
     tier: tuple[str, ...] = ()
     tier_patience: float = 600.0
     timeout_chosen: bool = False
+    concurrency_chosen: bool = True
+    queue_gauges: str = "off"
     finish_by: float | None = None
     batches: Mapping[str, Any] = field(default_factory=dict[str, Any])
     max_cost: float | None = None

@@ -39,6 +39,7 @@ _LIMITS = (
     *(
         "concurrency",
         "concurrency_fixed",
+        "queue_gauges",
         "max_bytes_in_flight",
         "rpm",
         "tpm",
@@ -139,6 +140,7 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
         fail_on=_fail_on(gathered, facts),
         check=_checks(settings, prompt),
         timeout_chosen="timeout" in gathered.sources,
+        concurrency_chosen="concurrency" in gathered.sources,
         target_language=target_language(settings.target_language, settings.variables) if rows else None,
         post_seal=seal(settings.post),
     )
@@ -383,6 +385,8 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
     changes |= {name: getattr(gathered.settings, name) for name in _LIMITS if name in typed | brought}
     if "timeout" in typed | brought:
         changes["timeout_chosen"] = True
+    if "concurrency" in typed | brought:
+        changes["concurrency_chosen"] = True
     if "post" in typed:
         changes["post_seal"] = seal(gathered.settings.post)
     else:

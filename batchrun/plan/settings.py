@@ -136,16 +136,15 @@ def _blank(value: object) -> Blank:
     return Blank(str(value))
 
 
-def _tail(value: object) -> str:
-    if value not in ("live", "batch"):
-        raise ValueError(f"must be live or batch, not {value!r}")
-    return str(value)
+def _one_of(*names: str) -> Callable[[object], str]:
+    said = " or ".join([", ".join(names[:-1]), names[-1]])
 
+    def checked(value: object) -> str:
+        if value not in names:
+            raise ValueError(f"must be {said}, not {value!r}")
+        return str(value)
 
-def _cache(value: object) -> str:
-    if value not in ("auto", "off"):
-        raise ValueError(f"must be auto or off, not {value!r}")
-    return str(value)
+    return checked
 
 
 def _tiers(value: object) -> tuple[str, ...]:
@@ -275,6 +274,7 @@ class Settings(BaseSettings):
 
     concurrency: Annotated[int, BeforeValidator(_count(1))] = 256
     concurrency_fixed: bool = False
+    queue_gauges: Annotated[str, BeforeValidator(_one_of("auto", "on", "off"))] = "auto"
     max_bytes_in_flight: Annotated[int, BeforeValidator(parse_size)] = 48_000_000
     rpm: Rate | None = None
     tpm: Rate | None = None
@@ -295,11 +295,11 @@ class Settings(BaseSettings):
     dedupe: bool = False
     batch: bool = False
     batch_detach: bool = False
-    batch_tail: Annotated[str, BeforeValidator(_tail)] = "live"
+    batch_tail: Annotated[str, BeforeValidator(_one_of("live", "batch"))] = "live"
     batch_min: Annotated[int, BeforeValidator(_count(0))] = 100
     batch_first: Annotated[int, BeforeValidator(_count(1))] = 100
     reuse: Text | None = None
-    cache: Annotated[str, BeforeValidator(_cache)] = "auto"
+    cache: Annotated[str, BeforeValidator(_one_of("auto", "off"))] = "auto"
     tier: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_tiers)] = ()
     tier_patience: Duration = 600.0
     finish_by: Annotated[float, NoDecode, BeforeValidator(parse_moment)] | None = None
