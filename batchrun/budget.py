@@ -86,9 +86,9 @@ class Budget:
         self._held_cost += cost - held.cost
         return held._replace(cost=cost)
 
-    def charge(self, held: Held, cost: int, tokens: int) -> None:
-        """The request has ended; this is what it is charged instead of its reservation."""
-        self._free(held)
+    def charge(self, held: Held, cost: int, tokens: int, requests: int = 1) -> None:
+        """The request has ended, or so many have; this is what they are charged instead of their reservation."""
+        self._free(held, requests)
         self._cost += cost
         self._tokens += tokens
 
@@ -100,10 +100,10 @@ class Budget:
         self._held_tokens += tokens
         self._in_flight += 1
 
-    def cancel(self, held: Held) -> None:
-        """The request never left."""
-        self._free(held)
-        self._requests -= 1
+    def cancel(self, held: Held, requests: int = 1) -> None:
+        """The request never left, or so many."""
+        self._free(held, requests)
+        self._requests -= requests
 
     @property
     def charged(self) -> Sum:
@@ -118,7 +118,7 @@ class Budget:
     def _no(self, cap: str) -> Later | Reached:
         return Later() if self._in_flight else Reached(cap)
 
-    def _free(self, held: Held) -> None:
-        self._in_flight -= 1
+    def _free(self, held: Held, requests: int = 1) -> None:
+        self._in_flight -= requests
         self._held_cost -= held.cost
         self._held_tokens -= held.tokens

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from batchrun import retry
 from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.batches import Batches
 from batchrun.engine.budget_guard import BATCH, BudgetReached, named_in, served
@@ -18,7 +19,7 @@ from batchrun.media import ChangedError
 from batchrun.models import Endpoint, Exchange, Pending, Request, Ticket
 from batchrun.plan import Plan
 from batchrun.plan.reducing import Reduction
-from batchrun.retry import GiveUp
+from batchrun.retry import GiveUp, Next
 
 
 class BatchRows:
@@ -36,6 +37,29 @@ class BatchRows:
     def sending(self) -> bool:
         """Whether rows go into batches now; else they are sent live."""
         return self._batches.sending
+
+    async def send_all(self, states: list[RowState]) -> None:
+        """Rows into chunks, without a step of their own where there is nothing else to them; the others go their way."""
+        others: list[RowState] = []
+        for state in states:
+            if state.request is None and state.given is None and state.row.lent is None and state.row.parts is None:
+                try:
+                    request = self._runner.rendered(state)
+                    sends = self.sending and retry.go_on(state.row.history) is Next.SEND
+                    if (
+                        request is not None
+                        and sends
+                        and self._batches.put(state.row.seq, state.number + 1, self._lines.line(request))
+                    ):
+                        self._at.queue.finished(state)
+                        continue
+                except Exception:  # noqa: BLE001  its own way meets it again, and says so
+                    others.append(state)
+                    continue
+            others.append(state)
+        ended = await asyncio.gather(*map(self._runner.go, others), return_exceptions=True)
+        for error in filter(None, ended):
+            raise error
 
     async def send(self, state: RowState, request: Request) -> None:
         """The row goes into a chunk; from here on the journal alone knows of it, until its answer comes (`take`)."""

@@ -16,7 +16,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from batchrun.engine.batch_results import NOT_SENT, Ends
-from batchrun.engine.budget_guard import BATCH, BudgetGuard, BudgetReached, Reservation, named_in
+from batchrun.engine.budget_guard import BATCH, BudgetGuard, BudgetReached, Reservation
 from batchrun.engine.chunks import SHARE, Chunk, Tokens
 from batchrun.engine.result_files import Part
 from batchrun.engine.row_files import with_content
@@ -28,7 +28,7 @@ from batchrun.journal import Journal, Lease
 from batchrun.lanes.batch import POLL_FIRST, BatchExecutor
 from batchrun.lanes.executor import Stepped
 from batchrun.lanes.states import OPEN, State, detailed, is_asked_to_end, is_unread
-from batchrun.models import Request, Ticket
+from batchrun.models import Endpoint, Request, Ticket
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Batches:
         self._journal = journal
         self._guard = guard
         self._stop_run = stop
-        self._chunks: dict[tuple[str, str], Chunk] = {}
+        self._chunks: dict[tuple[Endpoint, str], Chunk] = {}
         self._made = 0
         self.tokens = Tokens()
         self._closed = False
@@ -158,11 +158,23 @@ class Batches:
                 "send this row live, without --batch",
             )
         async with self._adding:
-            await self._append(Lease(seq, number, None, 0), request, line)
+            await self._append(seq, number, request, line)
 
-    async def _append(self, lease: Lease, request: Request, line: bytes) -> None:
+    def put(self, seq: int, number: int, request: Request) -> bool:
+        """The same where nothing has to be waited for, else False: its chunk has room, and the budget. Raises RefusedError."""
+        chunk = self._chunks.get((request.endpoint, self._guard.named(request).model or ""))
+        if chunk is None or request.files or self._adding.locked():
+            return False
+        line = self._executor.shape.line(self._executor.wire_id(seq, number), request)
+        tokens = self.tokens.of(request.weight)
+        if not self._fits(chunk, len(line), tokens) or (reservation := self._guard.now(request, BATCH)) is None:
+            return False
+        chunk.add(line, tokens, Lease(seq, number, reservation.cost, reservation.tokens))
+        return True
+
+    async def _append(self, seq: int, number: int, request: Request, line: bytes) -> None:
         reservation = await self._reserved(request)
-        key = str(request.endpoint), named_in(request.body).model or ""
+        key = request.endpoint, self._guard.named(request).model or ""
         chunk, tokens = self._chunks.get(key), self.tokens.of(request.weight)
         if chunk is not None and not self._fits(chunk, len(line), tokens):
             await self._close_chunk(key)
@@ -171,10 +183,9 @@ class Batches:
             if len(self._chunks) >= MOST_CHUNKS:
                 await self._close_chunk(max(self._chunks, key=lambda each: len(self._chunks[each].leases)))
             self._made += 1
-            chunk = await asyncio.to_thread(Chunk, self._with.folder, self._made, self._executor.shape.head, *key)
+            chunk = await asyncio.to_thread(Chunk, self._with.folder, self._made, self._executor.shape, *key)
             self._chunks[key] = chunk
-        lease = lease._replace(cost=reservation.cost, tokens=reservation.tokens)
-        chunk.add(line, self._executor.shape.separator, tokens, lease, reservation)
+        chunk.add(line, tokens, Lease(seq, number, reservation.cost, reservation.tokens))
 
     def _fits(self, chunk: Chunk, size: int, tokens: float) -> bool:
         most = self._tickets.most
@@ -203,7 +214,7 @@ class Batches:
         for key in list(self._chunks):
             await self._close_chunk(key)
 
-    async def _close_chunk(self, key: tuple[str, str]) -> None:
+    async def _close_chunk(self, key: tuple[Endpoint, str]) -> None:
         """Its file is on the disk before the ticket and the attempts are committed."""
         chunk = self._chunks.pop(key)
         number = self._tickets.next_chunk
@@ -218,13 +229,10 @@ class Batches:
             rows=len(chunk.leases),
             asked=self._executor.clock(),
         )
-        size, sha256 = await asyncio.to_thread(
-            chunk.finish, self._executor.shape.tail, self._executor.path(ticket, "requests")
-        )
+        size, sha256 = await asyncio.to_thread(chunk.finish, self._executor.path(ticket, "requests"))
         ticket = replace(ticket, bytes=size, sha256=sha256, detail=detailed(ticket, tokens=round(chunk.size.tokens)))
         await self._journal.plan(ticket, chunk.leases)
-        for reservation in chunk.reservations:
-            self._guard.lose(reservation)  # charged in full until its result is here
+        self._guard.hand_over(chunk.leases)
         self._tickets.show(ticket)
 
     async def bring(self) -> None:
@@ -403,6 +411,5 @@ class Batches:
         self.halt()
         for chunk in self._chunks.values():
             chunk.discard()
-            for reservation in chunk.reservations:
-                self._guard.cancel(reservation)
+            self._guard.take_back(chunk.leases)
         self._chunks.clear()

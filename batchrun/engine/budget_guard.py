@@ -7,7 +7,7 @@ turn, since each of those gives back what it did not use; one that does not fit 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from batchrun import replies
 from batchrun.budget import Budget, Caps, Held, Reached, Sum
 from batchrun.display import counted
 from batchrun.engine.judge import Charge, Judged
-from batchrun.journal import Charged, Journal
+from batchrun.journal import Charged, Journal, Lease
 from batchrun.lanes.shapes import vendor
 from batchrun.limits import GateClosed
 from batchrun.models import Bill, Kind, Request, Totals
@@ -111,12 +111,16 @@ class Prices:
         output = price.standard.output
         return price.standard.input.base + (0.0 if output is None else output.base)
 
+    def named(self, request: Request) -> Named:
+        """The model and the tier that a request names: all of a prompt name the same."""
+        if self._named is None or not self._one_model:
+            self._named = named_in(request.body)
+        return self._named
+
     def at_worst(self, request: Request, tier: str | None, served: Served) -> Reservation:
         """What a request may cost and use at worst; nothing is reserved yet. `tier` is the service tier that it gets where
         it names none itself; a batch is one in any case."""
-        named = self._named
-        if named is None or not self._one_model:
-            named = self._named = named_in(request.body)
+        named = self.named(request)
         size, price = len(request.body) + request.file_tokens, self.tariff.of(named.model)
         limit = request.output_limit if request.output_limit is not None else self._expected()
         tier = tier if tier == BATCH else named.tier or tier
@@ -192,6 +196,20 @@ class BudgetGuard:
             self._in_flight.add(reservation)
         self._wake()
         return reservation
+
+    def named(self, request: Request) -> Named:
+        """The model and the tier that a request of the run names."""
+        return self._prices.named(request)
+
+    def hand_over(self, leases: Sequence[Lease]) -> None:
+        """Requests that were reserved for have gone into a batch: they are charged in full until their results are here."""
+        held = _held(leases)
+        self._budget.charge(held, *held, len(leases))
+
+    def take_back(self, leases: Sequence[Lease]) -> None:
+        """Requests that were reserved for went into no batch."""
+        self._budget.cancel(_held(leases), len(leases))
+        self._wake()
 
     def refuse(self, request: Request) -> None:
         """Note that a request does not fit into the budget and will not."""
@@ -323,6 +341,11 @@ class BudgetGuard:
             if not waiter.done():
                 waiter.set_result(None)
                 return
+
+
+def _held(leases: Sequence[Lease]) -> Held:
+    """What is reserved for leases together."""
+    return Held(sum(lease.cost or 0 for lease in leases), sum(lease.tokens for lease in leases))
 
 
 def served(judged: Judged, tier: str | None) -> Judged:

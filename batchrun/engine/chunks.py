@@ -1,15 +1,19 @@
 """The file of one chunk of requests while it is written."""
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchrun.engine.budget_guard import Reservation
 from batchrun.engine.forecast import BYTES_PER_TOKEN
 from batchrun.journal import Lease
-from batchrun.lanes.results import digest
-from batchrun.lanes.shapes import Vendor
+from batchrun.lanes.shapes import OpenAIShape, Vendor
+from batchrun.models import Endpoint
 
+_TOGETHER = 256
+"""Lines that are hashed and written together, at most."""
+_LONG = 1 << 16
+"""Bytes of a line that is written at once."""
 SHARE = 0.9
 """Of a vendor's limits that a chunk may have: what it counts may be a little more than what is counted here."""
 
@@ -54,36 +58,46 @@ class Chunk:
     thread.
     """
 
-    def __init__(self, folder: Path, number: int, head: bytes, endpoint: str, model: str) -> None:
+    def __init__(self, folder: Path, number: int, shape: OpenAIShape, endpoint: Endpoint, model: str) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         self._path = folder / f"next-{number}.jsonl"
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         self._stream = os.fdopen(descriptor, "wb", buffering=1 << 20)
-        self._stream.write(head)
+        self._shape = shape
+        self._digest = hashlib.sha256()
+        self._lines = [shape.head]
         self.endpoint = endpoint
         self.model = model
         self.size = Size()
         self.leases: list[Lease] = []
-        self.reservations: list[Reservation] = []
 
-    def add(self, line: bytes, separator: bytes, tokens: float, lease: Lease, reservation: Reservation) -> None:
-        """One more request, of about so many input tokens."""
-        if self.leases:
-            self._stream.write(separator)
-        self._stream.write(line)
+    def add(self, line: bytes, tokens: float, lease: Lease) -> None:
+        """One more request, of about so many input tokens, and what it may cost."""
+        if self.leases and self._shape.separator:
+            self._lines.append(self._shape.separator)
+        self._lines.append(line)
         self.size.add(len(line), tokens)
         self.leases.append(lease)
-        self.reservations.append(reservation)
+        if len(self._lines) >= _TOGETHER or len(line) >= _LONG:
+            self._write()
 
-    def finish(self, tail: bytes, path: Path) -> tuple[int, str]:
+    def _write(self) -> None:
+        """Hash and write the lines that were added since the last time, all at once."""
+        together = b"".join(self._lines)
+        self._lines.clear()
+        self._digest.update(together)
+        self._stream.write(together)
+
+    def finish(self, path: Path) -> tuple[int, str]:
         """The whole file is on the disk under `path`; its size and SHA-256."""
+        self._lines.append(self._shape.tail)
         with self._stream as stream:
-            stream.write(tail)
+            self._write()
             stream.flush()
             os.fsync(stream.fileno())
         self._path.replace(path)
-        return path.stat().st_size, digest(path)
+        return path.stat().st_size, self._digest.hexdigest()
 
     def discard(self) -> None:
         """The file is not needed."""

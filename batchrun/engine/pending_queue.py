@@ -197,9 +197,8 @@ class PendingQueue:
         Raises StorageError where the journal cannot be read.
         """
         while not self._closed:
-            state = self._take()
+            state = self.take()
             if state is not None:
-                self._out += 1
                 if self._waiters and self._at_hand and self._has_room:
                     self._wake(1)
                 return state
@@ -331,9 +330,11 @@ class PendingQueue:
         held_up = len(self._due) >= MOST_DUE or self.lacks_bytes
         return self._due[0][0] if self._due and (not fresh or held_up) else None
 
-    def _take(self) -> RowState | None:
+    def take(self) -> RowState | None:
+        """The next row where none has to be waited for, else None."""
         if self._due and self._due[0][0] <= self._loop.time():
             state = heapq.heappop(self._due)[2]
+            self._out += 1
             if len(self._due) == MOST_DUE - 1:
                 self._wake(len(self._waiters))  # there is room again
             return state
@@ -348,6 +349,7 @@ class PendingQueue:
         else:
             state = self._fresh.popleft() if self._fresh else None
         if state is not None:
+            self._out += 1
             self._fresh_bytes -= state.size
             self._count(state, state.size + int(self._beside))
         return state

@@ -109,7 +109,7 @@ class RowRunner:
                 await self._send(state, request)
             elif state.row.parts is not None and self._plan.reduce is None:
                 await self._put_together(state, state.row.parts)
-            elif (request := self._rendered(state)) is None:
+            elif (request := self.rendered(state)) is None:
                 await self._finish(state, Outcome(State.DONE, True, None, None, frozenset(), self._blank_value))
             elif retry.go_on(state.row.history, lent=state.row.lent is not None) is Next.SEND:
                 await self._send(state, request)
@@ -143,7 +143,7 @@ class RowRunner:
             end = End(exchange.status, seconds, "internal error", said, cost=cost, charged_tokens=tokens)
             self._at.journal.end(state.row.seq, state.number, end, body)
 
-    def _rendered(self, state: RowState) -> Request | None:
+    def rendered(self, state: RowState) -> Request | None:
         """The request of a row, None for one that is left blank. The journal keeps the row and not the body, since
         rendering is deterministic."""
         found = restored(state.row, self._folder)

@@ -11,6 +11,7 @@ import gc
 import logging
 import math
 from collections.abc import Sequence
+from itertools import islice
 
 from batchrun import retry
 from batchrun.engine.assignment import Policy
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 
 TICK = 0.25
 """Seconds between looks at the gate for the faces."""
+TOGETHER = 256
+"""Rows that go into batches at once, at most."""
 SAMPLE_EVERY = 5.0
 """Seconds between samples of the run's state in the journal."""
 EARLY = frozenset({ExitCode.INTERRUPTED, ExitCode.BUDGET})
@@ -344,9 +347,15 @@ class Run:
         """One worker of the crew. It goes home when the rows are done or the crew has become too large."""
         try:
             while self._manned <= self._pool.workers and (state := await self._queue.next()) is not None:
-                await self._runner.go(state)
-                self._queue.released(state)
-                del state  # its bodies must not live until the next row comes
+                states = [state]
+                if (rows := self._runner.batch_rows) is not None and rows.sending:
+                    states += islice(iter(self._queue.take, None), TOGETHER)
+                    await rows.send_all(states)
+                else:
+                    await self._runner.go(state)
+                for each in states:
+                    self._queue.released(each)
+                del state, states  # their bodies must not live until the next row comes
         except GateClosed:
             pass
         except StorageError as error:

@@ -29,6 +29,7 @@ _STATUSES = {
     "ended": "completed",
 }
 """Other words for the statuses of OpenAI's batches: Mistral's and Anthropic's; Together's are in upper case."""
+_string = json.encoder.encode_basestring_ascii
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +139,8 @@ class OpenAIShape:
 
     def line(self, custom_id: str, request: Request) -> bytes:
         """The line of one request; the body is the very bytes that would be sent live."""
-        head = json.dumps({"custom_id": custom_id, "method": "POST", "url": str(request.endpoint)})
-        return b'%b,"body":%b}\n' % (head[:-1].encode(), request.body)
+        head = f'{{"custom_id": {_string(custom_id)}, "method": "POST", "url": "{request.endpoint.value}","body":'
+        return b"%b%b}\n" % (head.encode(), request.body)
 
     def create(self, file: str, endpoint: str, model: str, tag: str) -> Calling:
         """The call that makes a batch of a file. `model` is for vendors that want it there."""
@@ -225,7 +226,7 @@ class MistralShape(OpenAIShape):
     """Mistral's batch jobs: the model stands on the job, lines have no address."""
 
     def line(self, custom_id: str, request: Request) -> bytes:
-        return b'{"custom_id":%b,"body":%b}\n' % (json.dumps(custom_id).encode(), request.body)
+        return b'{"custom_id":%b,"body":%b}\n' % (_string(custom_id).encode(), request.body)
 
     def create(self, file: str, endpoint: str, model: str, tag: str) -> Calling:
         body = {
