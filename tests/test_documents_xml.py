@@ -1,15 +1,17 @@
 """Android, XLIFF, Qt, RESX and TMX files, read again by lxml and by translate-toolkit."""
 
 import re
+from collections.abc import Iterator
+from xml.parsers import expat
 
 import pytest
 from documents import assert_unchanged, rewritten, segments, texts, variants
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 from translate.storage import aresource, poxliff, resx, tmx, ts2, xliff
 
-from batchrun.documents import Document, DocumentError, Status
+from batchrun.documents import Document, DocumentError, Status, xml_text
 
 ANDROID = r"""<?xml version="1.0" encoding="utf-8"?>
 <!-- resources -->
@@ -294,6 +296,75 @@ def test_generated_android_strings_are_what_an_app_shows(pairs: list[tuple[str, 
     values = iter(value for _, value in pairs)
     new = rewritten("android", data, lambda _: next(values))
     assert texts("android", new) == [value for _, value in pairs if value.strip()]
+
+
+def test_what_only_looks_like_a_tag_is_none():
+    text = """<!DOCTYPE root [<!ENTITY e "<data name='x'><value>no</value></data>"> <!-- <data> -->]>
+<root><!-- <data name="a"><value>no</value></data> --><?pi <data>?><data name='a>"' xml:space = "preserve"
+>
+<value x="/value>">a &gt; <![CDATA[</value>]]></value ></data ></root>"""
+    found = segments("resx", text.encode())
+    assert [(segment.id, segment.text) for segment in found] == [('a>"', "a &gt; <![CDATA[</value>]]>")]
+    assert rewritten("resx", text.encode(), lambda _: "<b/>") == text.replace(found[0].text, "<b/>").encode()
+
+
+def test_a_target_of_one_tag_is_opened_with_its_attributes():
+    unit = '<trans-unit id="1"><source>a</source>{}</trans-unit>'
+    data = f'<xliff version="1.2"><file original="a"><body>{unit}</body></file></xliff>'
+    old, new = (
+        """<target note=" state='new'" state='new' />""",
+        """<target note=" state='new'" state='translated'>b</target>""",
+    )
+    assert rewritten("xliff", data.format(old).encode(), lambda _: "b") == data.format(new).encode()
+
+
+_BLANKS = st.sampled_from(["", " ", "\n", "\t "])
+_INSIDE = st.sampled_from(["ä", "x", ">", "/", "=", " ", "\n", "&amp;", "&#228;"])
+_BESIDE = st.sampled_from(["a", "ä", "]", ">", "'", "&lt;", "<!-- <a> -->", "<![CDATA[<a>]]]>", "<?a b='>'?>", "\n"])
+
+
+@st.composite
+def elements(draw: st.DrawFn, depth: int = 2) -> str:
+    """An element as XML lets it be spelled."""
+    name = draw(st.sampled_from(["a", "b", "x:a", "ä", "a-b"]))
+    tag = name
+    for attribute in draw(st.lists(st.sampled_from(["id", "x:id", "ö"]), unique=True, max_size=3)):
+        quote = draw(st.sampled_from("\"'"))
+        value = "".join(draw(st.lists(_INSIDE | st.sampled_from("\"'".replace(quote, "")), max_size=3)))
+        tag += f" {draw(_BLANKS)}{attribute}{draw(_BLANKS)}={draw(_BLANKS)}{quote}{value}{quote}"
+    tag += draw(_BLANKS)
+    parts = draw(st.lists(elements(depth - 1) | _BESIDE if depth else _BESIDE, max_size=4))
+    if not parts and draw(st.booleans()):
+        return f"<{tag}/>"
+    return f"<{tag}>{''.join(parts)}</{name}{draw(_BLANKS)}>"
+
+
+@settings(max_examples=50)
+@given(elements())
+def test_elements_stand_where_expat_sees_them(text: str):
+    data = f"<root>{text}</root>".encode()
+    seen: list[tuple[str, dict[str, str], int]] = []
+    ends: list[int] = []
+    parser = expat.ParserCreate("utf-8")
+    parser.StartElementHandler = lambda name, attributes: seen.append((name, attributes, parser.CurrentByteIndex))
+    parser.EndElementHandler = lambda _: ends.append(parser.CurrentByteIndex)
+    parser.Parse(data, True)
+    content = data.decode("latin-1")
+    ((root, within),) = xml_text.units(content, frozenset({"root"}))
+    assert within == ()
+    found = list(nodes(root))
+    assert [
+        (xml_text.decoded(content[n.start + 1 :])[: len(e[0])], n.attributes, n.start)
+        for n, e in zip(found, seen, strict=True)
+    ] == seen
+    assert sorted(node.end for node in found) == sorted(ends)
+    assert all(re.search(r"(<[^<]*/|</[^<]*)>\Z", content[: node.after]) for node in found)
+
+
+def nodes(node: xml_text.Node) -> Iterator[xml_text.Node]:
+    yield node
+    for child in node.children:
+        yield from nodes(child)
 
 
 @pytest.mark.parametrize("text", ["<resources>", "<resources><string></resources>", ""])

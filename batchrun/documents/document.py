@@ -69,7 +69,9 @@ class Document:
         self._encoding = encoding_of(format, data, encoding)
         self._xml = format in _XML
         content = _decoded(data, self._encoding)
-        self._content = content.encode().decode("latin-1") if self._xml else content
+        if self._xml and not content.isascii():
+            content = (data if self._encoding == "utf-8" else content.encode()).decode("latin-1")
+        self._content = content
         self._reader = _reader(format)(self._content, language)
 
     def entries(self) -> Iterator[Entry]:

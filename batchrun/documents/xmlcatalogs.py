@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from batchrun.documents import plurals, xml_text
 from batchrun.documents.segment import DocumentError, Edit, Kind, Plural, Segment, Status, Value, newline_of
-from batchrun.documents.xml_text import Node, Spelling, Unit
+from batchrun.documents.xml_text import Node, Spelling
 
 _UNFINISHED = re.compile(r"""\s+type\s*=\s*(?:"unfinished"|'unfinished')""")
 
@@ -57,12 +57,12 @@ class QtTranslations(_Catalog):
 
     def segments(self) -> Iterator[Segment]:
         """Messages by context, source text and comment, or by their id. Raises DocumentError."""
-        for unit in xml_text.units(self._content, frozenset({"context"})):
-            context = self._text(unit.node.child("name"))
-            for message in unit.node.all("message"):
-                yield from self._message(message, context, unit)
+        for node, within in xml_text.units(self._content, frozenset({"context"})):
+            context = self._text(node.child("name"))
+            for message in node.all("message"):
+                yield from self._message(message, context, within[0].attributes.get("language"))
 
-    def _message(self, message: Node, context: str, unit: Unit) -> Iterator[Segment]:
+    def _message(self, message: Node, context: str, language: str | None) -> Iterator[Segment]:
         source, translation = message.child("source"), message.child("translation")
         if source is None or translation is None or translation.attributes.get("type") in ("obsolete", "vanished"):
             return
@@ -78,21 +78,19 @@ class QtTranslations(_Catalog):
         status = Status.EMPTY if not filled else Status.FUZZY if unfinished else Status.TRANSLATED
         plural = None
         if message.attributes.get("numerus") == "yes":
-            plural = Plural({"other": text}, self._uses(len(forms), unit.within[0].attributes.get("language")))
+            plural = Plural({"other": text}, self._uses(len(forms), language))
         place = self._place(translation, forms)
         start, end = (forms[0].start, forms[-1].after) if forms else (translation.inner, translation.end)
         if translation.empty_tag:
-            start, end = translation.start, translation.after
+            start, end = translation.slash, translation.after
         yield Segment(id, text, start, end, place, Kind.XML, status, context, note, None, plural)
 
     def _place(self, translation: Node, forms: list[Node]) -> _Place:
-        tag = self._content[translation.start : translation.inner]
+        found = _UNFINISHED.search(self._content, translation.start, translation.inner)
+        drop = found.span() if found else None
         if translation.empty_tag:
-            opened = re.sub(r"\s*/>\Z", ">", _UNFINISHED.sub("", tag))
-            return _Place(Spelling.PLAIN, opened, "</translation>")
+            return _Place(Spelling.PLAIN, ">", "</translation>", drop)
         between = self._content[forms[0].after : forms[1].start] if len(forms) > 1 else f"{self._newline}            "
-        found = _UNFINISHED.search(tag)
-        drop = (translation.start + found.start(), translation.start + found.end()) if found else None
         return _Place(Spelling.PLAIN, drop=drop, between=between)
 
     def _uses(self, count: int, language: str | None) -> dict[str, str]:
