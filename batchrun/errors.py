@@ -58,7 +58,11 @@ class InputError(RefusedError):
 
 
 class PromptError(RefusedError):
-    """The prompt cannot be loaded, or variables of it are missing."""
+    """The prompt cannot be loaded, or variables of it are missing. `line` is the line of its file, from 1, if known."""
+
+    def __init__(self, message: str, hint: str | None = None, line: int | None = None) -> None:
+        super().__init__(message, hint)
+        self.line = line
 
 
 class HostError(RefusedError):

@@ -292,8 +292,13 @@ def test_whatever_a_file_holds_it_is_a_prompt_or_a_prompt_error(front: str, body
     try:
         said = parse(source, path="x" + suffix).path
     except PromptError as error:
-        said = error.message
+        said, line = error.message, error.line
+    else:
+        line = None
     assert said.startswith("x" + suffix)
+    named = re.match(rf"x{re.escape(suffix)}:(\d+): ", said)
+    assert line == (None if named is None else int(named[1]))
+    assert line is None or 1 <= line <= len(re.split(r"\r\n|\r|\n", source))
 
 
 def test_the_prompt_in_the_documentation_works():

@@ -179,7 +179,7 @@ def _front_matter(text: str, path: str) -> tuple[str | None, str, int]:
         if _FENCE.fullmatch(lines[number]):
             # Empty lines stand for those above, so that YAML counts lines as the file does.
             return "\n" * start + "\n".join(lines[start + 1 : number]), "\n".join(lines[number + 1 :]), number + 2
-    raise PromptError(f"{path}:{start + 1}: the front matter has no end", "Close it with a line `---`.")
+    raise PromptError(f"{path}:{start + 1}: the front matter has no end", "Close it with a line `---`.", start + 1)
 
 
 def split_roles(body: str, first_line: int, path: str) -> tuple[Message, ...]:
@@ -193,7 +193,9 @@ def split_roles(body: str, first_line: int, path: str) -> tuple[Message, ...]:
             continue
         if mark is not None and mark[2]:
             raise PromptError(
-                f"{path}:{first_line + number}: a role line has no attributes here", f"Write `{mark[1]}:`."
+                f"{path}:{first_line + number}: a role line has no attributes here",
+                f"Write `{mark[1]}:`.",
+                first_line + number,
             )
         last = role if marks or line is not None else "user"
         messages.append(_message(last, lines[start:number], first_line + start))

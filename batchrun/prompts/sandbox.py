@@ -178,11 +178,13 @@ def check_files(message: Message, names: frozenset[str], path: str) -> None:
             raise PromptError(
                 f"{path}:{line}: `{node.name}` names files, which are sent as they are",
                 f"Write {{{{ {node.name} }}}}, or ask for it with `if`.",
+                line,
             )
         if node.name in names and message.role != "user":
             raise PromptError(
                 f"{path}:{line}: `{node.name}` names files, and a message of the {message.role} is text",
                 "Put it into a message of the user: below a line `user:`.",
+                line,
             )
 
 
@@ -228,10 +230,10 @@ def _parse(message: Message, path: str) -> nodes.Template:
         raise PromptError(*_explain(error, message, path)) from None
     except RecursionError:
         raise PromptError(
-            f"{path}:{message.line}: expressions nested too deeply", "Write the template simpler."
+            f"{path}:{message.line}: expressions nested too deeply", "Write the template simpler.", message.line
         ) from None
     except (ValueError, OverflowError, MemoryError) as error:
-        raise PromptError(f"{path}:{message.line}: the template cannot be read: {error}") from None
+        raise PromptError(f"{path}:{message.line}: the template cannot be read: {error}", None, message.line) from None
     return tree
 
 
@@ -239,10 +241,13 @@ def _compile(tree: nodes.Template, message: Message, path: str) -> Template:
     try:
         return Template.from_code(_environment, _environment.compile(tree, path, path), {})
     except (SyntaxError, TemplateSyntaxError, RecursionError, ValueError, OverflowError, MemoryError) as error:
-        raise PromptError(f"{path}:{message.line}: the template cannot be compiled: {error}") from None
+        raise PromptError(
+            f"{path}:{message.line}: the template cannot be compiled: {error}", None, message.line
+        ) from None
 
 
-def _explain(error: TemplateSyntaxError, message: Message, path: str) -> tuple[str, str | None]:
+def _explain(error: TemplateSyntaxError, message: Message, path: str) -> tuple[str, str | None, int]:
+    """The message, the hint and the line of a PromptError."""
     line, text = message.line + error.lineno - 1, error.message or "not a template"
     hint = "For braces that are meant as text, write `{{ '{{' }}` or put them between {% raw %} and {% endraw %}."
     if "Unexpected end of template" in text or "unknown tag 'end" in text:
@@ -251,7 +256,7 @@ def _explain(error: TemplateSyntaxError, message: Message, path: str) -> tuple[s
         hint = "Known here are `{% if %}` and `{% for %}`."
     elif "got '" in text or "expected token" in text:
         hint = f"{hint} A column whose name is not one word is reached with --column NAME=COLUMN."
-    return f"{path}:{line}: {text}", hint
+    return f"{path}:{line}: {text}", hint, line
 
 
 def _pieces(tree: nodes.Template) -> tuple[str | Variable, ...] | None:

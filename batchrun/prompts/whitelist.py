@@ -174,4 +174,4 @@ class Check:
 
     def _refuse(self, node: nodes.Node, what: str, hint: str) -> None:
         line = self._message.line + (node.lineno or 1) - 1
-        raise PromptError(f"{self._path}:{line}: {what} cannot be used in a prompt", hint)
+        raise PromptError(f"{self._path}:{line}: {what} cannot be used in a prompt", hint, line)

@@ -65,7 +65,7 @@ def read_mapping(text: str, *, path: str, first_line: int = 1) -> tuple[dict[str
     if data is None:
         return {}, None
     if not isinstance(data, dict) or not isinstance(node, MappingNode):
-        raise PromptError(f"{path}:{first_line}: expected lines of `key: value`")
+        raise PromptError(f"{path}:{first_line}: expected lines of `key: value`", None, first_line)
     return {str(key): value for key, value in cast("dict[Any, Any]", data).items()}, node
 
 
@@ -86,9 +86,10 @@ def _refuse_bombs(text: str) -> None:
             raise _refusal("nested too deeply", event.start_mark)
 
 
-def _explain(error: yaml.YAMLError, path: str, first_line: int) -> tuple[str, str | None]:
+def _explain(error: yaml.YAMLError, path: str, first_line: int) -> tuple[str, str | None, int | None]:
+    """The message, the hint and the line of a PromptError."""
     if not isinstance(error, yaml.MarkedYAMLError):
-        return f"{path}: not YAML: {str(error).splitlines()[0]}", None
+        return f"{path}: not YAML: {str(error).splitlines()[0]}", None, None
     mark = error.problem_mark or error.context_mark
     line = first_line + (mark.line if mark else 0)
     problem = error.problem or error.context or "not YAML"
@@ -99,4 +100,4 @@ def _explain(error: yaml.YAMLError, path: str, first_line: int) -> tuple[str, st
         hint = "Write the value out where it is needed."
     elif "mapping values are not allowed" in problem or "could not find expected ':'" in problem:
         hint = "Put quotes around a value that contains `: `."
-    return f"{path}:{line}: {problem}", hint
+    return f"{path}:{line}: {problem}", hint, line

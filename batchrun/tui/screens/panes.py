@@ -10,7 +10,10 @@ from batchrun.tui.orderly import OrderlyScreen
 
 
 class PanedScreen(OrderlyScreen):
-    """The pane `NAME` is the widget of this id, its tab `tab-NAME`; the tabs stand in `#tabs`."""
+    """The pane `NAME` is the widget of this id, its tab `tab-NAME`; the tabs stand in `#tabs`.
+
+    The chosen pane has the class `-chosen`, the screen then has `-at-NAME`.
+    """
 
     PANES: ClassVar[Mapping[str, str]] = {}
     """Pane to title, in order."""
@@ -47,5 +50,6 @@ class PanedScreen(OrderlyScreen):
         chosen = str(event.tab.id).removeprefix("tab-")
         for name in self.PANES:
             self.query_one(f"#{name}").set_class(name == chosen, "-chosen")
+            self.set_class(name == chosen, f"-at-{name}")
         if self.is_current:
             self.query_one(self.focused_in(chosen)).focus(scroll_visible=False)

@@ -25,7 +25,7 @@ from batchrun.tui.screens.options import OptionsScreen
 from batchrun.tui.screens.trying import TryingScreen, drafts
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import Answers, HeadTable
-from batchrun.tui.widgets.editor import Editor
+from batchrun.tui.widgets.editor import Editor, PromptStatus
 from batchrun.tui.widgets.form import Form, OptionsLine
 from batchrun.tui.widgets.place import Place
 from batchrun.tui.widgets.variables import VariableField
@@ -55,6 +55,7 @@ class SetupScreen(TryingScreen):
         Binding("ctrl+t", "options", "Options", priority=True, id="setup.options", tooltip="All options of the command line"),
         Binding("ctrl+o", "pick", "Choose…", priority=True, id="setup.pick", tooltip="Choose a prompt, or an input where that field has the focus"),
         Binding("ctrl+s", "save", "Save", priority=True, id="setup.save", tooltip="Save the prompt; one that comes with batchrun is copied to ./prompts"),
+        Binding("ctrl+g", "error", "Error", priority=True, id="setup.error", tooltip="Go to the line of the prompt with the error"),
         Binding("f7", "pane", "Next pane", priority=True, id="setup.pane", tooltip="Go to the next pane"),
         Binding("shift+f7", "pane(-1)", "Previous pane", show=False, priority=True, id="setup.pane_back", tooltip="Go to the previous pane"),
         Binding("f8", "copy", "Copy command", show=False, priority=True, id="setup.copy", tooltip="Copy the command that does the same"),
@@ -83,7 +84,8 @@ class SetupScreen(TryingScreen):
         with Vertical(id="panes"):
             yield Form(self._flags, id="form", classes="pane")
             with Vertical(id="prompt-pane", classes="pane"):
-                yield Editor("", id="editor", show_line_numbers=False, compact=True, soft_wrap=True)
+                yield Editor(id="editor")
+                yield PromptStatus("", id="prompt-status")
             with VerticalScroll(id="request", classes="pane"):
                 yield Static("", id="request-text")
             with Vertical(id="rows", classes="pane"):
@@ -193,9 +195,7 @@ class SetupScreen(TryingScreen):
         if missing is None:
             self.show_pane("rows")
             return
-        self.show_pane("form")
-        entry = self.form.entry(missing.field)
-        entry.focus()
+        entry = self.go_to_field(missing.field)
         if isinstance(entry, Select):
             entry.action_show_overlay()
             entry.query_one(OptionList).highlighted = 0
@@ -213,8 +213,11 @@ class SetupScreen(TryingScreen):
         if draft is None:
             return
         source = await asyncio.to_thread(drafts().read_prompt, name) if name else drafts().Source()
-        self.query_one(Editor).load_text(draft.take_prompt(source))
+        editor = self.query_one(Editor)
+        editor.load_text(draft.take_prompt(source))
         self.draft_changed()
+        if self.error_line is not None:
+            editor.go_to(self.error_line)
         self._read_now("prompt", name)
 
     @on(TextArea.Changed, "#editor")
@@ -262,6 +265,7 @@ class SetupScreen(TryingScreen):
         if draft is None:
             return
         self.refresh_bindings()
+        self.show_status()
         said = "" if draft.prompt is None else draft.prompt.description
         self.query_one("#prompt-info", Static).update(Content(printable(said, 200)))
         mark = " ● edited" if draft.edited else ""
@@ -365,7 +369,7 @@ class SetupScreen(TryingScreen):
             parts.append(("Enter goes to what is missing", "$foreground-muted"))
         self.query_one("#checklist", Static).update(paint.joined(parts))
         trouble = self.query_one("#trouble", Static)
-        trouble.display = problem is not None
+        trouble.set_class(problem is not None, "-said")
         if isinstance(problem, BatchrunError):
             said: list[paint.Part] = [(printable(problem.message, 400), "$error")]
             said += [("  " + printable(problem.hint, 300), "$foreground-muted")] if problem.hint else []
@@ -403,9 +407,8 @@ class SetupScreen(TryingScreen):
             return
         self.refuse(problem)
         self.notify("not started: something is missing", severity="warning", timeout=3)
-        self.show_pane("form")
         missing = gap(self._items)
-        self.form.entry("profile" if missing is None else missing.field).focus()
+        self.go_to_field("profile" if missing is None else missing.field)
 
     async def _read(self, patience: float | None) -> None:
         """Wait until the prompt and the input that are named are read, and with them what is missing is known.

@@ -1,18 +1,22 @@
 """What the setup sends before a run: the marked rows, or a pilot; and the prompt, saved before anything is sent."""
 
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from textual import work
-from textual.widgets import Input
+from textual import on, work
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Input, TextArea
 
 from batchrun.display import printable
-from batchrun.errors import BatchrunError
+from batchrun.errors import BatchrunError, PromptError
 from batchrun.tui.desk import PILOT, Fresh, Phase, Sight, desk
 from batchrun.tui.screens.panes import PanedScreen
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import Answers, HeadTable
+from batchrun.tui.widgets.editor import Editor, PromptStatus
 from batchrun.tui.widgets.form import Form
 
 if TYPE_CHECKING:
@@ -43,10 +47,66 @@ class TryingScreen(PanedScreen):
         return self.query_one(Form)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Saving is a key only where something is edited."""
+        """Saving is a key only where something is edited, going to the error where there is one."""
+        if action == "error":
+            return self.error_line is not None
         return bool(self.unsaved) if action == "save" else super().check_action(action, parameters)
 
+    def idle_keys(self) -> Collection[str]:
+        """Nothing can be sent while the prompt has an error."""
+        return ("setup.try", "setup.pilot") if self.error_line is not None else ()
+
     # The prompt
+
+    @on(TextArea.SelectionChanged, "#editor")
+    def _cursor_moved(self) -> None:
+        self.show_status()
+
+    @on(PromptStatus.Clicked)
+    def _error_wanted(self) -> None:
+        self.action_error()
+
+    @property
+    def error_line(self) -> int | None:
+        """The line of the prompt with an error, from 1."""
+        trouble = None if self._draft is None else self._draft.prompt_trouble
+        return trouble.line if isinstance(trouble, PromptError) else None
+
+    def action_error(self) -> None:
+        """The cursor to the line with the error."""
+        if (line := self.error_line) is not None:
+            self.show_pane("prompt-pane")
+            editor = self.query_one(Editor)
+            editor.focus()
+            self.call_after_refresh(editor.go_to, line)
+
+    def go_to_field(self, field: str) -> Widget:
+        """The focus to a field of the form; to the line with the error where that is what the prompt lacks."""
+        if field == "prompt" and self.error_line is not None:
+            self.action_error()
+            return self.query_one(Editor)
+        self.show_pane("form")
+        entry = self.form.entry(field)
+        entry.focus()
+        return entry
+
+    def show_status(self) -> None:
+        """Below the editor what is wrong with the prompt, else where the cursor is and whether the text is saved."""
+        editor, draft, line = self.query_one(Editor), self._draft, self.error_line
+        editor.mark(line)
+        self.set_class(line is not None, "-error-in-prompt")
+        trouble = None if draft is None else draft.prompt_trouble
+        if trouble is None or draft is None:
+            row, column = editor.cursor_location
+            edited = "" if draft is None or not draft.edited else " · ● edited: Ctrl+S saves, Ctrl+Z undoes"
+            shown = Content.styled(f"line {row + 1}, column {column + 1}{edited}", "$foreground-muted")
+        else:
+            said = trouble.message.removeprefix(f"{draft.path}:").removeprefix(f"{line}:").strip()
+            where = "" if line is None else f"line {line} (Ctrl+G): "
+            parts: list[paint.Part] = [(f"✗ {where}", "bold $error"), (printable(said, 300), "$error")]
+            parts.append((f"  {printable(trouble.hint or '', 300)}", "$foreground-muted"))
+            shown = paint.joined(parts)
+        self.query_one(PromptStatus).show(shown)
 
     def action_save(self) -> bool:
         """Write the editor's text to the prompt's file; one that comes with batchrun is copied here first."""
@@ -83,6 +143,7 @@ class TryingScreen(PanedScreen):
             return True
         if draft.prompt_trouble is not None:
             self.notify("fix the prompt first", severity="error", timeout=3)
+            self.action_error()
             return False
         return not draft.edited or self.action_save()
 

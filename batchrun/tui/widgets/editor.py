@@ -2,12 +2,18 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
+from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
+from textual import events
 from textual.app import App
-from textual.widgets import TextArea
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.message import Message
+from textual.strip import Strip
+from textual.widgets import Static, TextArea
 from textual.widgets.text_area import TextAreaTheme
 
 from batchrun.tui import literal
@@ -17,11 +23,29 @@ _THEME = "batchrun"
 _ROLE = re.compile(r"[ \t]*#?[ \t]*(?:system|developer|user|assistant)[ \t]*:[ \t]*", re.IGNORECASE)
 _FENCE = re.compile(r"(?:---|\+\+\+)[ \t]*")
 _KEY = re.compile(r"^(\s*(?:- )?)([\w$-]+)(:)")
+_VALUE = re.compile(r"""[ ]+("[^"]*"|'[^']*'|-?\d[\d.eE+-]*|true|false|null)(?=\s*(?:\s#.*)?$)""")
+_COMMENT = re.compile(r"(?:^|\s)(#.*)$")
 _PIECES = re.compile(r"(?P<comment>\{#.*?#\})|(?P<variable>\{\{.*?\}\})|(?P<statement>\{%.*?%\})")
+_FILTER = re.compile(r"\|\s*(\w+)")
 
 
 class Editor(TextArea):
-    """Edits one prompt file."""
+    """Edits one prompt file. A line with an error has a sign beside its number."""
+
+    DEFAULT_CSS = """
+    Editor .text-area--gutter { color: $foreground-muted; }
+    Editor .text-area--cursor-gutter { color: $foreground; background: $surface; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+z,super+z", "undo", "Undo", show=False, id="editor.undo", tooltip="Take the last change back"),
+        Binding("ctrl+y,super+y", "redo", "Redo", show=False, id="editor.redo", tooltip="Make the change again"),
+        Binding("ctrl+home", "start", "First line", show=False, id="editor.start", tooltip="Go to the first line"),
+        Binding("ctrl+end", "end", "Last line", show=False, id="editor.end", tooltip="Go to the last line"),
+    ]
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__("", id=id, show_line_numbers=True, compact=True, soft_wrap=True)
+        self._error: int | None = None
 
     def on_mount(self) -> None:
         """Colours of the app's theme, also when it changes."""
@@ -36,6 +60,31 @@ class Editor(TextArea):
         self.theme = "css"
         self.theme = _THEME
 
+    def mark(self, line: int | None) -> None:
+        """Mark this line, from 1, as the one with the error; None for none."""
+        if line != self._error:
+            self._error = line
+            self._line_cache.clear()
+            self.refresh()
+
+    def go_to(self, line: int) -> None:
+        """The cursor to the first character of a line, from 1, and the line into the middle of what is shown."""
+        row = min(max(1, line), self.document.line_count) - 1
+        text = self.document.get_line(row)
+        self.move_cursor((row, len(text) - len(text.lstrip())), center=True)
+
+    def on_resize(self) -> None:
+        """The cursor stays in sight where the text below the editor takes a line more."""
+        self.call_after_refresh(self.scroll_cursor_visible)
+
+    def action_start(self) -> None:
+        """The cursor to the beginning of the text."""
+        self.move_cursor((0, 0))
+
+    def action_end(self) -> None:
+        """The cursor behind the last character."""
+        self.move_cursor(self.document.end)
+
     def get_line(self, line_index: int) -> Text:
         """A line without anything that a terminal would obey; as many characters as the document has."""
         return Text(literal.one_for_one(self.document.get_line(line_index)), end="", no_wrap=True)
@@ -44,6 +93,37 @@ class Editor(TextArea):
         super()._build_highlight_map()
         for number, start, end, name in highlights(self.document.lines):
             self._highlights[number].append((start, end, name))
+
+    def _render_line(self, y: int) -> Strip:
+        """A line, with a sign in place of the blank behind its number where it has the error."""
+        strip = super()._render_line(y)
+        at = y + self.scroll_offset.y
+        where = self.wrapped_document._offset_to_line_info  # pyright: ignore[reportPrivateUsage]  as TextArea itself
+        if self._error is None or at >= len(where) or where[at] != (self._error - 1, 0):
+            return strip
+        width = self.gutter_width
+        gutter = f"{self._error:>{width - 2}}✗ "
+        style = Style(color=app_of(self).theme_variables["error"], bold=True)
+        return Strip.join([Strip([Segment(gutter, style)], width), strip.crop(width)])
+
+
+class PromptStatus(Static):
+    """The line below the editor: what is wrong and where, else where the cursor is. A click goes to the error."""
+
+    DEFAULT_CSS = "PromptStatus { height: auto; max-height: 3; }"
+    ALLOW_SELECT = False
+
+    class Clicked(Message):
+        """The line of the error is wanted."""
+
+    def show(self, text: Content) -> None:
+        """Show this."""
+        self.update(text)
+
+    def on_click(self, event: events.Click) -> None:
+        """The cursor is to go to the error."""
+        event.stop()
+        self.post_message(self.Clicked())
 
 
 def highlights(lines: list[str]) -> Iterator[tuple[int, int, int, str]]:
@@ -54,13 +134,27 @@ def highlights(lines: list[str]) -> Iterator[tuple[int, int, int, str]]:
             yield number, 0, len(line.encode()), "fence"
             inside = number == 0
         elif inside:
+            at = 0
             if found := _KEY.match(line):
-                yield number, len(found[1].encode()), len((found[1] + found[2]).encode()), "key"
+                yield number, *_bytes(line, found.start(2), found.end(3)), "key"
+                at = found.end(3)
+            if value := _VALUE.match(line, at):
+                yield number, *_bytes(line, *value.span(1)), "value"
+                at = value.end()
+            if comment := _COMMENT.search(line, at):
+                yield number, *_bytes(line, *comment.span(1)), "comment"
         elif _ROLE.fullmatch(line):
             yield number, 0, len(line.encode()), "role"
         for piece in _PIECES.finditer(line):
-            start = len(line[: piece.start()].encode())
-            yield number, start, start + len(piece.group().encode()), str(piece.lastgroup)
+            yield number, *_bytes(line, *piece.span()), str(piece.lastgroup)
+            for used in _FILTER.finditer(line, *piece.span()) if piece.lastgroup == "variable" else ():
+                yield number, *_bytes(line, *used.span(1)), "statement"
+
+
+def _bytes(line: str, start: int, end: int) -> tuple[int, int]:
+    """Two places in a line as offsets of its UTF-8 bytes."""
+    first = len(line[:start].encode())
+    return first, first + len(line[start:end].encode())
 
 
 def theme_of(app: App[Any]) -> TextAreaTheme:
@@ -70,11 +164,12 @@ def theme_of(app: App[Any]) -> TextAreaTheme:
         name=_THEME,
         cursor_line_style=Style(bgcolor=colours["surface"]),
         syntax_styles={
-            "fence": Style(color=colours["panel-lighten-2"]),
+            "fence": Style(color=colours["foreground-muted"]),
             "key": Style(color=colours["secondary"]),
+            "value": Style(color=colours["success"]),
             "role": Style(color=colours["primary"], bold=True),
             "variable": Style(color=colours["warning"], bold=True),
             "statement": Style(color=colours["accent"]),
-            "comment": Style(color=colours["panel-lighten-2"], italic=True),
+            "comment": Style(color=colours["foreground-muted"], italic=True),
         },
     )
