@@ -64,7 +64,7 @@ class Editor(TextArea):
         """Mark this line, from 1, as the one with the error; None for none."""
         if line != self._error:
             self._error = line
-            self._line_cache.clear()
+            self._line_cache.clear()  # pyright: ignore[reportUnknownMemberType]  Textual leaves its keys open
             self.refresh()
 
     def go_to(self, line: int) -> None:
