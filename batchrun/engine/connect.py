@@ -5,8 +5,8 @@ import contextlib
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from batchrun import sim
 from batchrun.client import Client
 from batchrun.engine.lane import Member
 from batchrun.errors import HostError
@@ -14,9 +14,14 @@ from batchrun.plan import Plan
 from batchrun.plan.pools import LanePlan, lane_plans
 from batchrun.plan.resolve import Access
 
+if TYPE_CHECKING:
+    from batchrun import sim
+
 
 @contextlib.asynccontextmanager
-async def connected(plan: Plan, access: Access | None, simulator: sim.Settings) -> AsyncGenerator[tuple[Member, ...]]:
+async def connected(
+    plan: Plan, access: Access | None, simulator: "sim.Settings | None"
+) -> AsyncGenerator[tuple[Member, ...]]:
     """Where the plan's requests are sent, reachable; the simulated provider is started for as long as it is needed.
 
     Without `access` nothing is sent. Of several members those that cannot be reached are marked (`ill`); raises HostError
@@ -27,7 +32,9 @@ async def connected(plan: Plan, access: Access | None, simulator: sim.Settings) 
         return
     async with contextlib.AsyncExitStack() as stack:
         base_url = plan.base_url
-        if plan.simulated:
+        if simulator is not None:
+            from batchrun import sim  # noqa: PLC0415  only a simulated run pays for it
+
             base_url = await asyncio.to_thread(stack.enter_context, sim.spawn(simulator))
         members: list[Member] = []
         for lane, own in zip(lane_plans(plan), access.lanes or (access,), strict=True):

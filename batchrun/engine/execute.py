@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from batchrun import sim
 from batchrun.client import Client
 from batchrun.display import counted, printable
 from batchrun.engine.batches import Batching, Wish
@@ -38,6 +37,9 @@ from batchrun.plan.resolve import Access
 from batchrun.pricing import STANDARD, usd
 from batchrun.registry import batch_folder
 from batchrun.steering import Server
+
+if TYPE_CHECKING:
+    from batchrun import sim
 
 SIMULATED = 0.03
 """Seconds that a second between looks takes where the provider is simulated, at its own pace."""
@@ -232,9 +234,9 @@ def _started(
     )
 
 
-def simulator_of(prepared: Prepared) -> sim.Settings:
+def simulator_of(prepared: Prepared) -> "sim.Settings | None":
     """The simulator of a run; with batches it keeps them beside the journal, so that the next session finds them."""
-    if not prepared.plan.batch or prepared.simulator.state:
+    if prepared.simulator is None or not prepared.plan.batch or prepared.simulator.state:
         return prepared.simulator
     return replace(prepared.simulator, state=str(batch_folder(prepared.run) / "provider"))
 
@@ -256,7 +258,7 @@ def batching_of(prepared: Prepared, client: Client | None, lane: int) -> Batchin
             calls,
             run=prepared.run.id,
             folder=folder,
-            scale=SIMULATED / prepared.simulator.time_scale if plan.simulated else 1.0,
+            scale=1.0 if prepared.simulator is None else SIMULATED / prepared.simulator.time_scale,
         ),
         run=prepared.run.id,
         lane=lane,

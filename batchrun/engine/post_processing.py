@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import orjson
 
+from batchrun import post
 from batchrun.engine.judge import Judged
 from batchrun.engine.pending_queue import PendingQueue, RowState
 from batchrun.engine.snapshots import row_finished
@@ -24,7 +25,7 @@ from batchrun.plan import Plan
 from batchrun.plan.catalogue import every_profile
 from batchrun.plan.profiles import BUILT_IN
 from batchrun.plan.tables import secrets_of
-from batchrun.post import Choices, Failure, Item, Result, Stage
+from batchrun.post import Failure, Item, Result
 from batchrun.secrecy import Mask
 
 log = logging.getLogger(__name__)
@@ -58,12 +59,12 @@ class PostProcessing:
         self._failed = failed
         self._loop = asyncio.get_running_loop()
         self._told = (0, -1)
-        self._stage: Stage | None = None
+        self._stage: post.Stage | None = None
         self._mask = Mask()
         if plan.post:
             choices = choices_of(plan, secrets)
             self._mask.add(*choices.secret_values)
-            self._stage = Stage(choices, self._deliver, environ=dict(os.environ), busy=self._tell_busy)
+            self._stage = post.Stage(choices, self._deliver, environ=dict(os.environ), busy=self._tell_busy)
 
     def start(self) -> None:
         """Have the workers started while the first requests are under way."""
@@ -140,12 +141,12 @@ class PostProcessing:
         self._emit(Waiting(WaitReason.POST, None, now) if busy else Going(now))
 
 
-def choices_of(plan: Plan, secrets: tuple[str, ...]) -> Choices:
+def choices_of(plan: Plan, secrets: tuple[str, ...]) -> "post.Choices":
     """What the plan says of post-processing; `secrets` are the values that no worker may see."""
     names = {profile.api_key_env for profile in BUILT_IN.values()} | {plan.api_key_env}
     with contextlib.suppress(RefusedError):  # a file that has changed since the plan was made
         names |= {profile.api_key_env for profile in every_profile()}
-    return Choices(
+    return post.Choices(
         specs=plan.post,
         workers=plan.workers,
         timeout=plan.post_timeout,

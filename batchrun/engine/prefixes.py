@@ -11,12 +11,13 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from batchrun.prompts import Caching, PromptRenderer, RenderError
+from batchrun.prompts import Caching, RenderError
 from batchrun.prompts.caching import BYTES_PER_TOKEN
 from batchrun.rows import restore
 
 if TYPE_CHECKING:
     from batchrun.engine.pending_queue import RowState
+    from batchrun.prompts import PromptRenderer
 
 PATIENCE = 60.0
 """Seconds after which another request may write what one that is still under way was to write."""
@@ -64,7 +65,7 @@ class Prefix:
 class Groups:
     """Brings rows that share a beginning next to each other; on the loop of the run, no threads."""
 
-    def __init__(self, renderer: PromptRenderer, caching: Caching) -> None:
+    def __init__(self, renderer: "PromptRenderer", caching: Caching) -> None:
         self._renderer = renderer
         self._caching = caching
         self._known: WeakValueDictionary[bytes, Prefix] = WeakValueDictionary()

@@ -151,5 +151,5 @@ def _opened(reference: str, flags: dict[str, Any], undo: ExitStack) -> tuple[Pre
     plan = override(old, gathered)
     post.check(plan.post)
     prompt = prompt_of(plan)
-    parts = renderer_of(plan, prompt), checker_of(plan, prompt), simulator_of(gathered)
+    parts = renderer_of(plan, prompt), checker_of(plan, prompt), simulator_of(plan, gathered)
     return Prepared(found, plan, journal, lock, *parts), gathered

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchrun import journal as journals
-from batchrun import post, prompts, registry, rows, sim
+from batchrun import post, prompts, registry, rows
 from batchrun.display import counted
 from batchrun.engine import document_output
 from batchrun.engine.batches import Wish
@@ -43,6 +43,9 @@ from batchrun.registry import RunFile
 from batchrun.replies import Checker, checker
 from batchrun.rows import Input
 
+if TYPE_CHECKING:
+    from batchrun import sim
+
 LONG_ROWS = 64_000
 """Characters of a row from which on the journal has large pages."""
 
@@ -51,7 +54,8 @@ LONG_ROWS = 64_000
 class Prepared:
     """A run that can begin; the holder closes it.
 
-    `renderer` and `checker` are those of the plan; `simulator` is what the embedded provider is told to be. `only`
+    `renderer` and `checker` are those of the plan; `simulator` is what the embedded provider is told to be, None
+    where none is used. `only`
     are the positions of the rows to send where it is not all of them, `left_out` how many are not sent for want of their
     files; a run that is `tried` writes no output. `made` is
     whether this command made the journal, `news` what the faces have not been told of the preparation, `wish` what is to
@@ -64,7 +68,7 @@ class Prepared:
     lock: Lock
     renderer: Renderer
     checker: Checker | RowChecks | None
-    simulator: sim.Settings
+    simulator: "sim.Settings | None"
     only: tuple[int, ...] | None = None
     made: bool = False
     tried: bool = False
@@ -223,8 +227,12 @@ def renderer_of(plan: Plan, prompt: Prompt | None) -> Renderer:
     return with_known_worst_case(plain_renderer(plan, prompt), plan)
 
 
-def simulator_of(gathered: Gathered) -> sim.Settings:
-    """The embedded provider that the settings describe. Raises RefusedError for what it cannot be."""
+def simulator_of(plan: Plan, gathered: Gathered) -> "sim.Settings | None":
+    """The embedded provider that the settings describe, None where none is used. Raises RefusedError for what it cannot be."""
+    if not plan.simulated:
+        return None
+    from batchrun import sim  # noqa: PLC0415  only a simulated run pays for it
+
     return sim.from_json(dict(gathered.settings.sim))
 
 
@@ -250,11 +258,11 @@ def _claimed(plan: Plan, source: Input, gathered: Gathered, undo: ExitStack, tar
             check_same_world(found, plan)
             journal = Journal.open(found.path)
             undo.callback(journal.close)
-            return Prepared(found, plan, journal, lock, renderer, check, simulator_of(gathered))
+            return Prepared(found, plan, journal, lock, renderer, check, simulator_of(plan, gathered))
         if found is None and not settings.fresh:
             _check_overwrite(plan, directory, targets)
         run, journal, lock = _created(plan, directory, undo, long_rows=source.row_size >= LONG_ROWS)
-        return Prepared(run, plan, journal, lock, renderer, check, simulator_of(gathered), made=True)
+        return Prepared(run, plan, journal, lock, renderer, check, simulator_of(plan, gathered), made=True)
 
 
 def _existing(plan: Plan, directory: Path) -> RunFile | None:

@@ -33,7 +33,7 @@ def plain_renderer(plan: Plan, prompt: Prompt | None) -> Renderer:
     return _SegmentRenderer(plan, prompt, whole) if is_document(plan.input_format) else whole
 
 
-def _of_prompt(plan: Plan, prompt: Prompt) -> prompts.PromptRenderer:
+def _of_prompt(plan: Plan, prompt: Prompt) -> "prompts.PromptRenderer":
     return prompts.renderer(
         prompt,
         endpoint=plan.endpoint,
@@ -54,7 +54,7 @@ class FilesRenderer:
 
     def __init__(  # noqa: PLR0913  what decides about files, by name
         self,
-        plain: prompts.PromptRenderer,
+        plain: "prompts.PromptRenderer",
         source: str,
         takes: Mapping[str, Any],
         *,
@@ -121,7 +121,7 @@ def prompt_of(plan: Plan) -> Prompt | None:
 
 def sharing_of(
     plan: Plan, prompt: Prompt | None, *, batch: bool = False
-) -> tuple[prompts.PromptRenderer, prompts.Caching] | None:
+) -> "tuple[prompts.PromptRenderer, prompts.Caching] | None":
     """What requests of a prompt have in common, and what their provider's cache takes, or that of its batches; None where
     none is to be used."""
     if prompt is None or plan.kind is not Kind.ROWS or plan.cache == "off":

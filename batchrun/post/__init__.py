@@ -10,12 +10,16 @@ It knows nothing of journals and providers. Only this package touches pebble, an
 """
 
 from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from batchrun.models import Usage
 from batchrun.post.builtin import BUILT_IN
 from batchrun.post.load import load, located
 from batchrun.post.reply import Failure, Item, Reply, Result, Value
-from batchrun.post.stage import Choices, Stage
+
+if TYPE_CHECKING:
+    from batchrun.post.stage import Choices, Stage
 
 
 def check(specs: Sequence[str]) -> None:
@@ -41,3 +45,10 @@ __all__ = [
     "described",
     "located",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The stage, imported when it is first used: it takes the pools of processes along."""
+    if name not in {"Choices", "Stage"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.stage"), name)

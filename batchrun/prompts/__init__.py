@@ -5,16 +5,21 @@ function from a row to the exact bytes of a request. Nothing here reads the envi
 anything between rows that could change a result.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from batchrun.prompts.bodies import batch_renderer, body_renderer
 from batchrun.prompts.caching import Caching, caching_of, key_member, marked, with_members
 from batchrun.prompts.definition import InputField, Message, Prompt, Renderer, RenderError
 from batchrun.prompts.files import Listing, available, default_places, load
 from batchrun.prompts.parse import parse
-from batchrun.prompts.render import PromptRenderer, renderer
 from batchrun.prompts.request import ask_again, more_room, request_digest
 from batchrun.prompts.schema import forms_schema
 from batchrun.prompts.spelling import Spelling, check_takes, spelling_of
 from batchrun.prompts.variables import ABSENT, cell, check_variables
+
+if TYPE_CHECKING:
+    from batchrun.prompts.render import PromptRenderer, renderer
 
 __all__ = [
     "ABSENT",
@@ -47,3 +52,10 @@ __all__ = [
     "spelling_of",
     "with_members",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs Jinja2, imported when it is first used: requests that come ready-made do without."""
+    if name not in {"PromptRenderer", "renderer"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.render"), name)

@@ -13,11 +13,9 @@ from typing import Any, NamedTuple, cast
 
 from batchrun.errors import PromptError
 from batchrun.models import Endpoint
-from batchrun.prompts import github, sandbox
 from batchrun.prompts.definition import Message, Prompt
 from batchrun.prompts.fields import FILE_KINDS, Parts, inputs_of, known_keys, mapping_of, text_of, unresolved
 from batchrun.prompts.schema import output_schema
-from batchrun.prompts.yaml_text import read_mapping
 
 MAX_SOURCE = 1_000_000
 """Characters of a prompt file."""
@@ -95,6 +93,8 @@ def parse(source: str, *, path: str) -> Prompt:
     if suffix.endswith(".prompty"):
         parts = _prompty(text, path)
     elif suffix.endswith((".yml", ".yaml")):
+        from batchrun.prompts import github  # noqa: PLC0415  YAML
+
         parts = github.parts(text, path)
     else:
         parts = _plain(text, path)
@@ -106,6 +106,8 @@ def _checked(parts: Parts, source: str, path: str) -> Prompt:
         raise PromptError(
             f"{path}: the prompt is empty", "Write what the model is to do, with `{{ text }}` for the row."
         )
+    from batchrun.prompts import sandbox  # noqa: PLC0415  Jinja2
+
     uses = [sandbox.check(message, path) for message in parts.messages]
     used = frozenset[str]().union(*(use.variables for use in uses))
     files = {name: given.kind for name, given in parts.inputs.items() if given.kind in FILE_KINDS and name in used}
@@ -143,6 +145,8 @@ def _plain(text: str, path: str) -> Parts:
 
 
 def _prompty(text: str, path: str) -> Parts:
+    from batchrun.prompts.yaml_text import read_mapping  # noqa: PLC0415  YAML
+
     head, body, body_line = _front_matter(text, path)
     front, _ = read_mapping(head, path=path, first_line=2) if head is not None else ({}, None)
     known_keys(front, _KEYS, path, "the front matter")

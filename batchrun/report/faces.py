@@ -9,9 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TextIO
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from batchrun.display import counted, printable
 from batchrun.engine.pipe import text_outlet, waited_for
@@ -40,6 +38,9 @@ from batchrun.pricing import usd
 from batchrun.progress import Progress
 from batchrun.report import words
 from batchrun.report.values import plain, public
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 BAR = 12
 """Columns of the bar at least."""
@@ -174,6 +175,8 @@ class Bar:
             self._bar = None
 
     def _open(self, **options: Any) -> None:
+        from tqdm import tqdm  # noqa: PLC0415  only where there is a terminal
+
         form = _BAR
         if "total" not in options:
             form = "{desc}{n_fmt} rows checked [{elapsed}]"
