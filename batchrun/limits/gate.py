@@ -12,12 +12,12 @@ from batchrun.limits.concurrency import Window
 from batchrun.limits.flights import Flights
 from batchrun.limits.headers import NO_HINTS
 from batchrun.limits.learning import Estimate
-from batchrun.limits.line import Demand, Line, tokens_of
 from batchrun.limits.queue import Queue
 from batchrun.limits.rates import Rates
 from batchrun.limits.records import Feedback, GateClosed, GateView, HandedBack, Limits, NeverFits, Permit, Throttle
 from batchrun.limits.refusals import Cause, Unnamed
 from batchrun.limits.telling import Teller
+from batchrun.limits.wait_queue import Demand, WaitQueue, tokens_of
 
 _SCARCE = frozenset({WaitReason.CONCURRENCY, WaitReason.REQUESTS, WaitReason.TOKENS})
 _LOOK_AGAIN = 1.0
@@ -53,7 +53,7 @@ class Gate:
         self._unnamed = Unnamed()
         self._closing = Closing(random or Random())  # noqa: S311  # jitter, not a secret
         self._teller = Teller(listen)
-        self._queue = Line()
+        self._queue = WaitQueue()
         self._took = math.inf  # seconds of an exchange, on average
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf

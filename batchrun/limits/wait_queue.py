@@ -24,7 +24,7 @@ class Waiter(NamedTuple):
     ready: Callable[[], object] | None
 
 
-class Line:
+class WaitQueue:
     """Those who wait. One event loop, no threads."""
 
     def __init__(self) -> None:
