@@ -16,8 +16,8 @@ from batchrun.limits.queue import Queue
 from batchrun.limits.rates import Rates
 from batchrun.limits.records import Feedback, GateClosed, GateView, HandedBack, Limits, NeverFits, Permit, Throttle
 from batchrun.limits.refusals import Cause, Unnamed
-from batchrun.limits.telling import Teller
 from batchrun.limits.wait_queue import Demand, WaitQueue, tokens_of
+from batchrun.limits.wait_reporter import WaitReporter
 
 _SCARCE = frozenset({WaitReason.CONCURRENCY, WaitReason.REQUESTS, WaitReason.TOKENS})
 _LOOK_AGAIN = 1.0
@@ -52,7 +52,7 @@ class Gate:
         self._window = Window(limits.cap, limits.fixed, limits.most)
         self._unnamed = Unnamed()
         self._closing = Closing(random or Random())  # noqa: S311  # jitter, not a secret
-        self._teller = Teller(listen)
+        self._reporter = WaitReporter(listen)
         self._queue = WaitQueue()
         self._took = math.inf  # seconds of an exchange, on average
         self._timer: asyncio.TimerHandle | None = None
@@ -172,14 +172,14 @@ class Gate:
         """Admit nothing until `resume`."""
         self._paused = True
         now = self._clock()
-        self._teller.held(WaitReason.PAUSED, None, self._last, now)
+        self._reporter.held(WaitReason.PAUSED, None, self._last, now)
         self._pump(now)
 
     def resume(self) -> None:
         """Go on after `pause`."""
         self._paused = False
         now = self._clock()
-        self._teller.going(now)
+        self._reporter.sending(now)
         self._pump(now)
 
     def change(self, limits: Limits) -> None:
@@ -295,7 +295,7 @@ class Gate:
                     future.set_result(self._grant(now, tokens))
             self._queue.next()
         if not self._paused:
-            self._teller.going(now)
+            self._reporter.sending(now)
 
     def _ready_next(self) -> None:
         """Let the next few get ready, but nobody where a rate may be what holds them back, or where all hurry."""
@@ -345,7 +345,7 @@ class Gate:
 
     def _hold(self, now: float) -> None:
         reason = self._reason or WaitReason.REQUESTS
-        look = self._teller.held(reason, self._until, self._last, now)
+        look = self._reporter.held(reason, self._until, self._last, now)
         if reason is WaitReason.CONCURRENCY:
             self._ready_next()
         at = look if self._until is None else self._until

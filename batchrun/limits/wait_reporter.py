@@ -10,7 +10,7 @@ WORTH_TELLING = 1.0
 _AT_ONCE = frozenset({WaitReason.PAUSED, WaitReason.DOWN, WaitReason.LOADING, WaitReason.DOUBT})
 
 
-class Teller:
+class WaitReporter:
     """Turns what holds the gate back into `Waiting` and `Going`, at most one a change."""
 
     __slots__ = ("_listen", "_told", "_until")
@@ -20,7 +20,7 @@ class Teller:
         self._told: WaitReason | None = None
         self._until: float | None = None
 
-    def going(self, now: float) -> None:
+    def sending(self, now: float) -> None:
         """Requests leave, or nobody waits."""
         if self._told is not None:
             self._told = None
@@ -33,11 +33,11 @@ class Teller:
         """
         known = until is not None and reason not in _AT_ONCE
         if known and until is not None and until - now < WORTH_TELLING and now - last < WORTH_TELLING:
-            self.going(now)
+            self.sending(now)
             return None
         if until is None and now - last < WORTH_TELLING - 1e-6 and reason not in _AT_ONCE:
             if self._told is not None:
-                self.going(now)
+                self.sending(now)
             return last + WORTH_TELLING
         self._tell(reason, until, now)
         return None
