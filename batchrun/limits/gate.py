@@ -7,8 +7,8 @@ from random import Random
 from typing import Any
 
 from batchrun.events import Going, Waiting, WaitReason
-from batchrun.limits.closing import Closing
 from batchrun.limits.concurrency import Window
+from batchrun.limits.cooldown import CoolDown
 from batchrun.limits.flights import Flights
 from batchrun.limits.headers import NO_HINTS
 from batchrun.limits.learning import Estimate
@@ -51,7 +51,7 @@ class Gate:
         self._rates = Rates(limits, self._estimate, now)
         self._window = Window(limits.cap, limits.fixed, limits.most)
         self._unnamed = Unnamed()
-        self._closing = Closing(random or Random())  # noqa: S311  # jitter, not a secret
+        self._cooldown = CoolDown(random or Random())  # noqa: S311  # jitter, not a secret
         self._reporter = WaitReporter(listen)
         self._queue = WaitQueue()
         self._took = math.inf  # seconds of an exchange, on average
@@ -104,7 +104,7 @@ class Gate:
             if self._recalled:
                 self.cancel(permit)
                 raise GateClosed
-            if now >= self._closing.until:
+            if now >= self._cooldown.until:
                 self._rates.left(permit, now)
                 self.flights.left(permit)
                 return permit
@@ -240,7 +240,7 @@ class Gate:
         allowed = cap if self._trickle is not None else int(self._window.size)
         (rpm, tpm), (requests, tokens) = rates.per_minute(), rates.fills()
         reason, until = (self._reason, self._until) if waiting > 0 or self._paused else (None, None)
-        since, basis, quotas = self._closing.since, rates.basis, rates.quotas()
+        since, basis, quotas = self._cooldown.since, rates.basis, rates.quotas()
         return GateView(size, allowed, cap, rpm, tpm, requests, tokens, reason, until, since, waiting, basis, quotas)
 
     def _end(self, permit: Permit, now: float) -> None:
@@ -335,12 +335,12 @@ class Gate:
         """What lets nothing at all leave now, however small, and until when as far as that is known."""
         if self._paused:
             return WaitReason.PAUSED, None
-        if self._closing.until > -math.inf and now < (until := self._closing.next(self._last)):
+        if self._cooldown.until > -math.inf and now < (until := self._cooldown.next(self._last)):
             return WaitReason.THROTTLED, until
         if self._trickle is not None and now < self._last + self._trickle:
             return self._trickle_reason, self._last + self._trickle
         if self._in_flight >= (self._window.cap if self._trickle is not None else int(self._window.size)):
-            return WaitReason.CONCURRENCY, None if self._unnamed.suspected is None else now + self._closing.patience
+            return WaitReason.CONCURRENCY, None if self._unnamed.suspected is None else now + self._cooldown.patience
         return None
 
     def _hold(self, now: float) -> None:
@@ -365,17 +365,17 @@ class Gate:
         self._timer = None
         now = self._clock()
         if self._unnamed.suspected is not None:
-            self._let_through(self.flights.standing(now - self._closing.patience), now)
+            self._let_through(self.flights.standing(now - self._cooldown.patience), now)
         self._pump(now)
 
     def _tune(self, now: float) -> None:
-        self._rates.tune(now, self._closing.share(now))
+        self._rates.tune(now, self._cooldown.share(now))
 
     def _refused(self, permit: Permit, feedback: Feedback, beside: int, now: float) -> float:
         self.flights.refused()
         throttle = self._rates.kind(feedback.throttle, feedback.hints, now)
         announced = feedback.hints.retry_after
-        again, alone = self._closing.again(permit.left), 0.0
+        again, alone = self._cooldown.again(permit.left), 0.0
         if (
             throttle is Throttle.UNKNOWN
             and not self._limits.fixed
@@ -383,13 +383,13 @@ class Gate:
         ):
             throttle, tested = self._tested(permit, beside, now)
             if tested:
-                self._closing.refused(permit.left, announced, now)
+                self._cooldown.refused(permit.left, announced, now)
                 return alone
         if self._at_random(permit, throttle, beside, again, now):
-            self._closing.noticed(now)
+            self._cooldown.noticed(now)
             alone = announced or 0.0
         else:
-            self._closing.refused(permit.left, announced, now)
+            self._cooldown.refused(permit.left, announced, now)
             if throttle is Throttle.CONCURRENCY:
                 self._window.refused(beside, permit.left, now)
             elif again or self._rates.testing is not None or throttle is not Throttle.UNKNOWN:
@@ -443,7 +443,7 @@ class Gate:
         if feedback.failed:
             self._window.failed(now)
             return
-        self._closing.answered(permit.left)
+        self._cooldown.answered(permit.left)
         together = self.flights.replied(permit, now)
         self._let_through(together, now)
         used = waited is not None and self._in_flight + 1 >= self._window.size / 2

@@ -22,7 +22,7 @@ _RECOVERY = 2.0
 """Seconds in which the rate comes back to the whole."""
 
 
-class Closing:
+class CoolDown:
     """Until when nothing leaves, and how far the rate has come back. Times are seconds of the gate's clock."""
 
     __slots__ = (
