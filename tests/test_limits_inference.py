@@ -25,9 +25,9 @@ ROUNDINGS: list[Rounding] = [
 def bucket(limit: float, rate: float, rounding: Rounding, *, answers: int, spacing: float, seed: int) -> Inference:
     """A continuous bucket whose reset is the time until it is whole, as `answers` at random times state it."""
     written, quantum = rounding
-    level, at, chance, inference = limit, 0.0, random.Random(seed), None
+    level, at, detector, inference = limit, 0.0, random.Random(seed), None
     for sent in range(answers):
-        pause = chance.expovariate(1 / spacing)
+        pause = detector.expovariate(1 / spacing)
         at, level = at + pause, min(limit, level + pause * rate)
         level -= min(1.0, level)
         said = Stated("", "requests", limit, float(int(level)), written((limit - level) / rate), None, quantum)
@@ -40,9 +40,9 @@ def bucket(limit: float, rate: float, rounding: Rounding, *, answers: int, spaci
 def window(limit: float, seconds: float, rounding: Rounding, *, answers: int, spacing: float, seed: int) -> Inference:
     """A fixed window whose reset is the time until its end."""
     written, quantum = rounding
-    used, end, at, chance, inference = 0, -1.0, 1.0, random.Random(seed), None
+    used, end, at, detector, inference = 0, -1.0, 1.0, random.Random(seed), None
     for sent in range(answers):
-        at += chance.expovariate(1 / spacing)
+        at += detector.expovariate(1 / spacing)
         if at >= end:
             used, end = 0, at - at % seconds + seconds
         used = min(int(limit), used + 1)
@@ -104,10 +104,10 @@ def test_a_window_may_be_used_up_to_what_remains_until_its_end(
 def test_the_time_until_one_more_fits_is_not_the_time_until_the_limit_is_whole(
     rate: float, limit: int, haste: float, seed: int
 ) -> None:
-    level, at, chance = float(limit), 0.0, random.Random(seed)
+    level, at, detector = float(limit), 0.0, random.Random(seed)
     inference = Inference(Stated("", "requests", limit, limit, 0.0))
     for sent in range(100):
-        pause = chance.expovariate(rate * haste)
+        pause = detector.expovariate(rate * haste)
         at, level = at + pause, min(limit, level + pause * rate)
         level -= min(1.0, level)
         upcoming = math.ceil((1 - level % 1) / rate * 1000) / 1000

@@ -25,7 +25,7 @@ async def test_a_pace_that_starts_again_grows_only_while_it_holds_requests_back(
     """Not while the gate is closed: seconds later it would be without a bound."""
     pace = Pace(start=True)
     pace.search_from(10.0, 0.0)
-    pace._chance.known(0.1, sure=True)  # type: ignore[attr-defined]
+    pace._random_429s.known(0.1, sure=True)  # type: ignore[attr-defined]
     pace._start_again(0.0)  # type: ignore[attr-defined]
     closed = [pace.refresh(float(second), binding=False) for second in range(1, 20)]
     assert closed == [10.0] * 19

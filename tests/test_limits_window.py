@@ -46,10 +46,10 @@ async def test_a_server_that_queues_has_at_most_twice_what_it_serves(slots: int,
 
 @pytest.mark.parametrize(("cap", "least"), [(2, 2), (4, 4), (8, 6)])
 async def test_a_small_cap_is_used(cap: int, least: int) -> None:
-    scene, chance, allowed = Scene(Limits(cap=cap)), random.Random(4), set[int]()
+    scene, detector, allowed = Scene(Limits(cap=cap)), random.Random(4), set[int]()
 
     async def row() -> None:
-        await scene.exchange(seconds=0.7 * chance.lognormvariate(0, 0.1))
+        await scene.exchange(seconds=0.7 * detector.lognormvariate(0, 0.1))
         allowed.add(scene.gate.view().allowed)
 
     await asyncio.gather(*(row() for _ in range(400 * cap)))

@@ -21,8 +21,8 @@ grows. The cap itself doubles where nothing waits at it, if it may (`most`); a w
 import math
 from enum import Enum
 
-from batchrun.limits.chance import Chance
 from batchrun.limits.queue import Queue
+from batchrun.limits.random_429s import Random429Detector
 
 START = 16
 """Requests in flight at first."""
@@ -86,7 +86,7 @@ class Window:
         self._most = most or cap
         self._queued = False
         self.size: float = cap if fixed else min(cap, START)
-        self._chance = Chance(certain=_ONE, clear=_CLEARLY, depth=(0.0, 0.0))
+        self._random_429s = Random429Detector(certain=_ONE, clear=_CLEARLY, depth=(0.0, 0.0))
         self._stage = _Stage.START
         self._rate = 0.0
         self._best = 0.0
@@ -132,7 +132,7 @@ class Window:
         `used` is whether half the window was in use, which slow start asks for; `bound` whether the window was what
         held requests back, without which a round measures nothing.
         """
-        self._chance.answered(flying, left)
+        self._random_429s.answered(flying, left)
         if self.fixed:
             return
         if self._since < 0:
@@ -193,14 +193,14 @@ class Window:
 
     def at_random(self, flying: int, left: float, now: float) -> bool:
         """A 429 about concurrency to a request that left then, when so many were in flight; whether it is chance."""
-        known = self._chance.share
-        random = self._chance.refused(flying, left)
-        if self._chance.share and not known:
+        known = self._random_429s.share
+        random = self._random_429s.refused(flying, left)
+        if self._random_429s.share and not known:
             self.start_again(now)
         return random
 
     def start_again(self, now: float) -> None:
-        """Chance has held the window back."""
+        """429s that come at random have held the limit back."""
         if not self.fixed:
             self._start(min(self.cap, max(self._refused, self.size, START)), now)
 

@@ -27,7 +27,7 @@ cells of benchmarks/limits_lab.py.
 import math
 from collections import deque
 
-from batchrun.limits.chance import Chance
+from batchrun.limits.random_429s import Random429Detector
 
 _FIRST_PACE = 16.0
 """Requests a second."""
@@ -89,7 +89,7 @@ class Pace:
 
     def __init__(self, *, start: bool) -> None:
         self.rate = _FIRST_PACE if start else math.inf
-        self._chance = Chance(certain=0.0, clear=_CLEARLY, depth=_DEPTH)
+        self._random_429s = Random429Detector(certain=0.0, clear=_CLEARLY, depth=_DEPTH)
         self._stage = "start"
         self._first_pace = _FIRST_PACE
         self._admitted: deque[float] = deque(maxlen=_REMEMBERED)
@@ -115,7 +115,7 @@ class Pace:
     @property
     def noisy(self) -> bool:
         """Whether 429s are known to come at random."""
-        return self._chance.share > 0
+        return self._random_429s.share > 0
 
     def refresh(self, now: float, binding: bool) -> float:
         """The rate now; `binding` is whether it held requests back since the last call."""
@@ -133,7 +133,7 @@ class Pace:
     def answered(self, left: float, rate: float, spaced: float) -> None:
         """A request that left then was not refused; `rate` so many a second did, `spaced` was what the pace allowed."""
         self._halved = 0
-        self._chance.answered(rate, left)
+        self._random_429s.answered(rate, left)
         if self._stage == "start" or left <= self._cut_at:
             self._admitted.append(left)  # also of a burst that has begun the search: its later 429s reckon anew
         else:
@@ -179,11 +179,11 @@ class Pace:
 
         What 429s in excess of chance teach is about the moment at which they began.
         """
-        known = self._chance.share
-        if self._chance.calm or not known:
+        known = self._random_429s.share
+        if self._random_429s.calm or not known:
             self._onset, self._onset_left = pace, left
-        random = self._chance.refused(rate, left, again=again)
-        if self._chance.share and not known:
+        random = self._random_429s.refused(rate, left, again=again)
+        if self._random_429s.share and not known:
             self._start_again(now)
         return random
 
@@ -202,7 +202,7 @@ class Pace:
         self._frequent += _RECENT * (1 - self._frequent)
         self._refused += 1
         self._refused_at = min(self._refused_at, spaced)
-        admitted = self._chance.admitted if self.noisy else 1.0
+        admitted = self._random_429s.admitted if self.noisy else 1.0
         self._fall(min(pace, self._onset, self.rate) * admitted, now)
         return True
 
@@ -282,7 +282,7 @@ class Pace:
         if self._share > _CHANCE_AT_MOST or as_fast <= self._refused:
             self._new_level(self._admitted_of(self.rate), now)
             return
-        self._chance.known(self._share, sure=False)
+        self._random_429s.known(self._share, sure=False)
         self._start_again(now)
 
     @property

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.limits import Limits, Throttle
-from batchrun.limits.chance import Chance
+from batchrun.limits.random_429s import Random429Detector
 
 pytestmark = pytest.mark.looptime(noop_cycles=0)  # nothing comes from outside: time need not wait for it
 
@@ -27,7 +27,7 @@ async def test_429s_at_random_do_not_slow_the_run_down_more_and_more(share: floa
 async def test_a_wait_announced_at_random_is_kept_by_everybody_and_when_chance_is_known_by_its_row(
     throttle: Throttle,
 ) -> None:
-    scene, chance, until, closed, alone = Scene(Limits(cap=16)), random.Random(5), 0.0, 0, list[float]()
+    scene, detector, until, closed, alone = Scene(Limits(cap=16)), random.Random(5), 0.0, 0, list[float]()
 
     async def row() -> None:
         nonlocal until, closed
@@ -35,7 +35,7 @@ async def test_a_wait_announced_at_random_is_kept_by_everybody_and_when_chance_i
             permit = await scene.gate.leave(await scene.gate.admit(1))
             assert now() >= until
             await asyncio.sleep(0.1)
-            refused = chance.random() < 0.05
+            refused = detector.random() < 0.05
             wait = scene.gate.settle(permit, refusal(throttle, 0.5) if refused else OK)
             if not refused:
                 return
@@ -71,35 +71,35 @@ async def test_a_limit_that_only_429s_show_is_not_taken_for_chance(seconds: floa
 
 @given(st.floats(1, 1_000), st.lists(st.floats(0.1, 2.0), max_size=400))
 def test_a_limit_that_refuses_all_above_it_and_nothing_below_is_never_chance(limit: float, parts: list[float]) -> None:
-    chance = Chance(certain=0.0, clear=0.98, depth=(2.0, 0.05))
+    detector = Random429Detector(certain=0.0, clear=0.98, depth=(2.0, 0.05))
     for left, part in enumerate(parts):
         if part <= 1.0:
-            chance.answered(part * limit, left)
+            detector.answered(part * limit, left)
         else:
-            assert not chance.refused(part * limit, left)
-    assert chance.share == 0.0
+            assert not detector.refused(part * limit, left)
+    assert detector.share == 0.0
 
 
 @given(st.floats(0.001, 0.3), st.lists(st.booleans(), max_size=200))
 def test_a_dozen_429s_in_a_row_are_never_chance(share: float, answers: list[bool]) -> None:
-    chance = Chance(certain=0.0, clear=0.98, depth=(2.0, 0.05))
-    chance.known(share, sure=True)
+    detector = Random429Detector(certain=0.0, clear=0.98, depth=(2.0, 0.05))
+    detector.known(share, sure=True)
     for left, answered in enumerate(answers):
         if answered:
-            chance.answered(10.0, left)
+            detector.answered(10.0, left)
         else:
-            chance.refused(10.0, left)
-    assert not all(chance.refused(10.0, 1_000) for _ in range(12))
+            detector.refused(10.0, left)
+    assert not all(detector.refused(10.0, 1_000) for _ in range(12))
 
 
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.05])
 def test_429s_that_go_on_at_a_smaller_size_are_chance_by_the_third(share: float) -> None:
-    chance, source = Chance(certain=0.0, clear=0.98, depth=(2.0, 0.05)), random.Random(1)
+    detector, source = Random429Detector(certain=0.0, clear=0.98, depth=(2.0, 0.05)), random.Random(1)
     for left in range(300):
-        chance.answered(100.0, left)
+        detector.answered(100.0, left)
     for left in range(300, 800 + int(8 / share)):
         if source.random() < share:
-            chance.refused(50.0, left)
+            detector.refused(50.0, left)
         else:
-            chance.answered(50.0, left)
-    assert share / 4 <= chance.share <= share * 4
+            detector.answered(50.0, left)
+    assert share / 4 <= detector.share <= share * 4

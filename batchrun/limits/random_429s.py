@@ -41,7 +41,7 @@ _BESIDE = 8
 _REMEMBERED = 16
 
 
-class Chance:
+class Random429Detector:
     """What is known of random 429s of one kind."""
 
     __slots__ = (
