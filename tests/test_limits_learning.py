@@ -8,7 +8,7 @@ import pytest
 from gates import OK, PAID, Provider, Scene, now, refusal, requests
 
 from batchrun.limits import Feedback, Hints, Limits, Throttle
-from batchrun.limits.learning import Estimate, Pace
+from batchrun.limits.learning import Estimate, LearnedRate
 from batchrun.limits.rates import Rates
 
 pytestmark = pytest.mark.looptime(noop_cycles=0)  # nothing comes from outside: time need not wait for it
@@ -23,7 +23,7 @@ async def test_a_rate_that_only_429s_show_is_learnt() -> None:
 
 async def test_a_pace_that_starts_again_grows_only_while_it_holds_requests_back() -> None:
     """Not while the gate is closed: seconds later it would be without a bound."""
-    pace = Pace(start=True)
+    pace = LearnedRate(start=True)
     pace.search_from(10.0, 0.0)
     pace._random_429s.known(0.1, sure=True)  # type: ignore[attr-defined]
     pace._start_again(0.0)  # type: ignore[attr-defined]
@@ -87,9 +87,9 @@ async def test_a_lower_limit_is_found_again(limit: float) -> None:
     assert len([when for when in provider.refused if when > 40]) < 0.05 * 80 * limit
 
 
-def _held_low() -> tuple[Pace, float]:
+def _held_low() -> tuple[LearnedRate, float]:
     """A pace that 429s have brought to 2/s, as where others use up what the headers state."""
-    pace, now = Pace(start=False), 0.0
+    pace, now = LearnedRate(start=False), 0.0
     pace.refused(now, math.inf, math.inf, now)
     while pace.rate > 2.0:
         now += 20.0
@@ -97,7 +97,7 @@ def _held_low() -> tuple[Pace, float]:
     return pace, now
 
 
-def _after(pace: Pace, now: float, seconds: float, room: Callable[[float], bool]) -> float:
+def _after(pace: LearnedRate, now: float, seconds: float, room: Callable[[float], bool]) -> float:
     end = now + seconds
     while now < end:
         now += 0.1
@@ -127,7 +127,7 @@ def test_headers_that_show_room_and_lie_are_believed_ever_later() -> None:
 
 
 def test_a_learnt_pace_falls_once_a_burst_and_rises_again_beyond_it() -> None:
-    pace = Pace(start=False)
+    pace = LearnedRate(start=False)
     pace.refresh(0.0, False)
     assert pace.refused(left=1.0, pace=100.0, spaced=100.0, now=2.0)
     assert not pace.refused(left=1.5, pace=100.0, spaced=100.0, now=2.1)
@@ -136,7 +136,7 @@ def test_a_learnt_pace_falls_once_a_burst_and_rises_again_beyond_it() -> None:
     for tenth in range(21, 600):
         pace.refresh(tenth / 10, True)
     assert pace.rate > 110
-    idle = Pace(start=False)
+    idle = LearnedRate(start=False)
     idle.refused(left=1.0, pace=100.0, spaced=100.0, now=2.0)
     for second in range(3, 100):
         idle.refresh(second, False)
@@ -145,7 +145,7 @@ def test_a_learnt_pace_falls_once_a_burst_and_rises_again_beyond_it() -> None:
 
 def test_the_rate_at_the_first_429s_is_what_was_admitted_of_their_whole_burst() -> None:
     """A hundred a second leave, answers take half a second, and one in twenty is refused."""
-    pace = Pace(start=True)
+    pace = LearnedRate(start=True)
     pace.refresh(0.0, False)
     for number in range(100):
         left, now = number / 100, number / 100 + 0.5

@@ -16,7 +16,7 @@ that every face shows:
 4. *Concurrency* (`concurrency`): a window under the cap, from 16 upwards while a larger one completes more, or as the
    server's own queue says (`queue`).
 5. *Requests* (`buckets.Spacing`): spaced at the lowest of the user's rate, the rate of a window that answers state,
-   and the rate that 429s have taught (`learning.Pace`); after a closing at half of it, which returns over two seconds.
+   and the rate that 429s have taught (`learning.LearnedRate`); after a closing at half of it, which returns over two seconds.
 6. *Tokens* (`buckets.TokenBucket`): reserved by an estimate (`learning.Estimate`), settled with the actual usage.
 7. *What remains* of each limit that answers state (`stated.StatedLimit`): what they mean is inferred from how their
    figures move (`inference`), never assumed; one that is not understood holds nothing back but by what remains. A limit

@@ -7,10 +7,10 @@ from random import Random
 from typing import Any
 
 from batchrun.events import Going, Waiting, WaitReason
-from batchrun.limits.concurrency import Window
+from batchrun.limits.concurrency import ConcurrencyLimiter
 from batchrun.limits.cooldown import CoolDown
-from batchrun.limits.flights import Flights
 from batchrun.limits.headers import NO_HINTS
+from batchrun.limits.in_flight import InFlight
 from batchrun.limits.learning import Estimate
 from batchrun.limits.queue import Queue
 from batchrun.limits.rates import Rates
@@ -49,7 +49,7 @@ class Gate:
         self._estimate = Estimate()
         self.estimate = self._estimate.of
         self._rates = Rates(limits, self._estimate, now)
-        self._window = Window(limits.cap, limits.fixed, limits.most)
+        self._window = ConcurrencyLimiter(limits.cap, limits.fixed, limits.most)
         self._unnamed = Unnamed()
         self._cooldown = CoolDown(random or Random())  # noqa: S311  # jitter, not a secret
         self._reporter = WaitReporter(listen)
@@ -58,7 +58,7 @@ class Gate:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._in_flight = 0
-        self.flights = Flights()
+        self.flights = InFlight()
         self._paused = self._closed = self._recalled = False
         self._trickle: float | None = None
         self._trickle_reason = WaitReason.DOWN

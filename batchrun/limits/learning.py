@@ -78,11 +78,11 @@ _SETTLED = 8
 """Replies after which the average tokens of a request are believed."""
 
 
-class Pace:
+class LearnedRate:
     """The learnt rate in requests per second. All times are seconds of the gate's clock."""
 
     __slots__ = (
-        "_admitted", "_anchor", "_answered", "_answered_at", "_answered_before", "_at", "_chance", "_clean", "_cut_at", "_falls", "_first",
+        "_admitted", "_anchor", "_answered", "_answered_at", "_answered_before", "_at", "_random_429s", "_clean", "_cut_at", "_falls", "_first",
         "_first_pace", "_frequent", "_halved", "_level", "_onset", "_onset_left", "_plateau", "_refused", "_refused_at", "_roomy", "_roomy_since", "_stage",
         "_time", "rate",
     )  # fmt: skip

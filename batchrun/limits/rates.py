@@ -7,7 +7,7 @@ from batchrun.events import WaitReason
 from batchrun.limits.buckets import MINUTE, Spacing, TokenBucket
 from batchrun.limits.headers import Hints, Stated
 from batchrun.limits.inference import Meaning, Sent
-from batchrun.limits.learning import Estimate, Pace
+from batchrun.limits.learning import Estimate, LearnedRate
 from batchrun.limits.records import Limits, Permit, Quota, Throttle
 from batchrun.limits.stated import MARGIN, StatedLimit
 
@@ -34,8 +34,8 @@ class Rates:
     def __init__(self, limits: Limits, estimate: Estimate, now: float) -> None:
         self.spacing = Spacing(now)
         self.bucket = TokenBucket(now)
-        self.pace = Pace(start=not limits.fixed)
-        self._token_pace = Pace(start=False)
+        self.pace = LearnedRate(start=not limits.fixed)
+        self._token_pace = LearnedRate(start=False)
         self._stated: dict[str, StatedLimit] = {}
         self._estimate = estimate
         self._own = limits
@@ -129,7 +129,7 @@ class Rates:
 
     def forget(self, now: float) -> None:
         """What was learnt of the rate was learnt of something else."""
-        self.pace = Pace(start=False)
+        self.pace = LearnedRate(start=False)
         self.tune(now, self._share)
 
     @property

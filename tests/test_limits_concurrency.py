@@ -8,7 +8,7 @@ import pytest
 from gates import OK, Scene, now, refusal
 
 from batchrun.limits import Feedback, Limits, Throttle
-from batchrun.limits.concurrency import START, Window
+from batchrun.limits.concurrency import START, ConcurrencyLimiter
 
 pytestmark = pytest.mark.looptime(noop_cycles=0)  # nothing comes from outside: time need not wait for it
 
@@ -88,7 +88,7 @@ async def test_fixed_concurrency_does_not_adapt() -> None:
 
 
 def test_a_window_that_has_outgrown_the_size_that_was_refused_doubles_again() -> None:
-    window, seconds = Window(cap=256, fixed=False), 0
+    window, seconds = ConcurrencyLimiter(cap=256, fixed=False), 0
     window.refused(13, 0.0, 0.1)
     assert window.size == 13
     while window.size < 256:

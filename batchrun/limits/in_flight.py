@@ -9,7 +9,7 @@ from batchrun.limits.records import Permit
 from batchrun.limits.refusals import Facts, is_refusal
 
 
-class Flights:
+class InFlight:
     """The requests in flight of one gate. Times are seconds of the gate's clock."""
 
     __slots__ = ("_flights", "_refusals", "_replies", "heard", "times")
