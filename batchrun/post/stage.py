@@ -2,7 +2,7 @@
 out in shards.
 
 Theory. Sending a row to a process costs about 100 µs alone and 5 µs in a shard of 64 or more, so rows are gathered into
-shards, sized by what the last ones took (`pace`). Work that is too short for a process is done in a thread here: with
+shards, sized by what the last ones took (`shard_size`). Work that is too short for a process is done in a thread here: with
 `auto` the first rows are timed in that thread, and the stage moves to a pool as soon as it is certain that they are
 slower.
 
@@ -28,10 +28,10 @@ from batchrun.post.flight import GRACE, Flight, worker
 from batchrun.post.inline import Inline
 from batchrun.post.lane import Lane
 from batchrun.post.load import load
-from batchrun.post.pace import CERTAIN, Pace
 from batchrun.post.pool import LostError, Pool, cores
 from batchrun.post.process import without_secrets
 from batchrun.post.reply import Done, Item, Result, Shard, Task, internal_error
+from batchrun.post.shard_size import CERTAIN, ShardSizer
 from batchrun.post.worker import Setup
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Stage:
         self._closed = False
         self._hurried = False
         self._room = 0
-        self._pace = Pace()
+        self._sizer = ShardSizer()
         self.workers = 0
         """Worker processes, 0 for the thread."""
         self.blocked: dict[str, float] = {}
@@ -178,7 +178,7 @@ class Stage:
         """Rows that may be inside: enough for every worker to have a shard and another one to come."""
         if self._lanes:
             return max(64, 2 * sum(lane.capacity for lane in self._lanes))
-        return max(64, 3 * self._slots * self._pace.size)
+        return max(64, 3 * self._slots * self._sizer.size)
 
     @property
     def _slots(self) -> int:
@@ -189,7 +189,7 @@ class Stage:
 
     @property
     def _probing(self) -> bool:
-        return self._may_move and self._pace.to_probe > 0
+        return self._may_move and self._sizer.to_probe > 0
 
     @property
     def _may_move(self) -> bool:
@@ -238,15 +238,15 @@ class Stage:
             return 0
         rows = len(self._queue) + sum(each.held for each in self._lanes)
         share = -(-rows // len(self._lanes)) - lane.held
-        return min(share, self._pace.to_probe - lane.held) if self._probing else share
+        return min(share, self._sizer.to_probe - lane.held) if self._probing else share
 
     def _next_size(self) -> int:
         """Rows for the next shard: a full one, or an even share of what there is."""
         waiting = len(self._queue)
         if self._probing:
-            return min(waiting, self._pace.to_probe)
+            return min(waiting, self._sizer.to_probe)
         share = -(-waiting // (self._slots - self._running))
-        return max(1, min(self._pace.size, share, waiting))
+        return max(1, min(self._sizer.size, share, waiting))
 
     async def _run(self, tasks: list[Task]) -> None:
         try:
@@ -299,8 +299,8 @@ class Stage:
     def _learn(self, done: Done) -> None:
         for name, seconds in done.blocked.items():
             self.blocked[name] = max(seconds, self.blocked.get(name, 0.0))
-        self._pace.learn(done)
-        if self._may_move and self._pace.is_slow:
+        self._sizer.learn(done)
+        if self._may_move and self._sizer.is_slow:
             self._move()
 
     def _after_loss(self) -> None:

@@ -24,7 +24,7 @@ _SLOW_CALL = 0.05
 """Seconds of work in one row that are slow whatever the others take."""
 
 
-class Pace:
+class ShardSizer:
     """What is known of the rows of one stage."""
 
     def __init__(self) -> None:
