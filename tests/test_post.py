@@ -13,7 +13,7 @@ from batchrun.models import Usage
 from batchrun.post import Failure, Item, Reply, Value
 from batchrun.post.builtin import BUILT_IN
 from batchrun.post.chain import Chain
-from batchrun.post.flight import Flight, worker
+from batchrun.post.event_loop import EventLoopWorker, worker
 from batchrun.post.load import load, located
 from batchrun.post.reply import Shard
 
@@ -128,7 +128,7 @@ def results(functions: Path, *names: str, items: list[Item] | None = None, batch
         own.close()
 
 
-def everything(own: Chain | Flight, items: list[Item]) -> list[Any]:
+def everything(own: Chain | EventLoopWorker, items: list[Item]) -> list[Any]:
     """What comes of the items, whether it comes back at once or one by one."""
     came: dict[int, Any] = {}
     shard = Shard(items)

@@ -12,7 +12,7 @@ import pytest
 from test_post_stage import Outlet
 
 from batchrun.post import Failure, Item, Result, Value
-from batchrun.post.flight import Flight, StrangerError, worker
+from batchrun.post.event_loop import EventLoopWorker, StrangerError, worker
 from batchrun.post.lane import MOST, Lane
 from batchrun.post.load import load
 from batchrun.post.pool import LostError, Pool
@@ -167,9 +167,9 @@ async def test_a_class_is_made_on_the_loop_that_its_rows_run_on(functions: Path)
 
 
 @pytest.fixture
-def flight(functions: Path) -> Iterator[Flight]:
+def flight(functions: Path) -> Iterator[EventLoopWorker]:
     own = worker(load([f"{functions}:stubborn"]), concurrency=2, timeout=60, batch=False)
-    assert isinstance(own, Flight)
+    assert isinstance(own, EventLoopWorker)
     yield own
     own.close()
 
@@ -178,7 +178,7 @@ def item(number: int) -> Item:
     return Item("text", json.dumps({"n": number}))
 
 
-def test_a_row_in_flight_does_not_hold_back_what_comes_later(flight: Flight) -> None:
+def test_a_row_in_flight_does_not_hold_back_what_comes_later(flight: EventLoopWorker) -> None:
     assert flight.run(Shard([item(7)], first=10)).numbers == []
     shard, came = Shard([item(n) for n in range(3)], first=11, held=1), dict[int, Result]()
     while len(came) < 3:
@@ -189,7 +189,7 @@ def test_a_row_in_flight_does_not_hold_back_what_comes_later(flight: Flight) -> 
     assert flight.run(shard).numbers == []
 
 
-def test_a_worker_refuses_to_answer_for_rows_that_it_was_not_given(flight: Flight) -> None:
+def test_a_worker_refuses_to_answer_for_rows_that_it_was_not_given(flight: EventLoopWorker) -> None:
     flight.run(Shard([item(7)], first=3))
     with pytest.raises(StrangerError):
         flight.run(Shard([item(1)], first=9, held=5))

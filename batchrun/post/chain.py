@@ -20,7 +20,7 @@ BLOCKING = 0.1
 """Seconds without a turn of its event loop for which a coroutine function is named."""
 _TRACE = 8000
 """Characters of a traceback that are kept, its end."""
-_OWN = frozenset(str(Path(__file__).with_name(name)) for name in ("chain.py", "inline.py", "flight.py"))
+_OWN = frozenset(str(Path(__file__).with_name(name)) for name in ("chain.py", "inline.py", "event_loop.py"))
 """Files whose frames say nothing of where a user's function failed."""
 _BATCH_LINE = frozenset({"id", "custom_id", "response", "error"})
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, TextIO, cast
 
 from batchrun.post.chain import Chain, EndedError, timed_out
-from batchrun.post.flight import Flight
+from batchrun.post.event_loop import EventLoopWorker
 from batchrun.post.pool import LostError
 from batchrun.post.reply import Done, Shard
 
@@ -29,7 +29,7 @@ _Orders = queue.SimpleQueue[_Order | None]
 class Inline:
     """One worker thread; make and use it on one event loop."""
 
-    def __init__(self, make: Callable[[Callable[[], None]], Chain | Flight]) -> None:
+    def __init__(self, make: Callable[[Callable[[], None]], Chain | EventLoopWorker]) -> None:
         """`make` makes what runs shards, in the thread; it is told what each further thread has to call first."""
         self._make = make
         self._loop = asyncio.get_running_loop()

@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from typing import Any
 
-from batchrun.post.flight import GRACE, TURN
+from batchrun.post.event_loop import GRACE, TURN
 from batchrun.post.inline import Inline
 from batchrun.post.pool import LostError, Pool
 from batchrun.post.reply import Done, Result, Shard, Task, internal_error

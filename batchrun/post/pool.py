@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
 from batchrun.post.chain import timed_out
-from batchrun.post.flight import StrangerError
+from batchrun.post.event_loop import StrangerError
 from batchrun.post.process import Launcher, WorkerContext
 from batchrun.post.reply import Done, Failure, Shard
 from batchrun.post.worker import Setup, initialize, run

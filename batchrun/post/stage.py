@@ -24,7 +24,7 @@ from operator import itemgetter
 from typing import Any
 
 from batchrun.post.chain import Chain
-from batchrun.post.flight import GRACE, Flight, worker
+from batchrun.post.event_loop import GRACE, EventLoopWorker, worker
 from batchrun.post.inline import Inline
 from batchrun.post.lane import Lane
 from batchrun.post.load import load
@@ -334,7 +334,7 @@ class Stage:
                 Lane(backend, concurrency=choices.concurrency, timeout=choices.timeout) for backend in self._backends
             ]
 
-    def _made_worker(self, begin: Callable[[], None]) -> Chain | Flight:
+    def _made_worker(self, begin: Callable[[], None]) -> Chain | EventLoopWorker:
         choices = self._choices
         return worker(
             self._functions,

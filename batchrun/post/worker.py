@@ -10,7 +10,7 @@ from multiprocessing import connection
 from typing import Any, NamedTuple, cast
 
 from batchrun.post.chain import Chain, failure_of
-from batchrun.post.flight import Flight, worker
+from batchrun.post.event_loop import EventLoopWorker, worker
 from batchrun.post.load import load
 from batchrun.post.reply import Done, Failure, Shard
 
@@ -27,7 +27,7 @@ class Setup(NamedTuple):
     batch: bool
 
 
-_worker: Chain | Flight | None = None
+_worker: Chain | EventLoopWorker | None = None
 _broken: Failure | None = None
 
 

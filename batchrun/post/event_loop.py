@@ -40,7 +40,7 @@ class _Row:
         self.is_late = False
 
 
-class Flight:
+class EventLoopWorker:
     """An event loop with up to `concurrency` rows of the chain on it; `begin` is called first in its thread.
 
     A row that does not let itself be cancelled when its `timeout` is over is left behind on the loop.
@@ -147,9 +147,9 @@ def worker(
     timeout: float,
     batch: bool,
     begin: Callable[[], None] = lambda: None,
-) -> Chain | Flight:
+) -> Chain | EventLoopWorker:
     """What runs shards: an event loop where a function of the chain is a coroutine function, else the chain itself."""
     chain = Chain(functions, batch=batch)
     if not any(function.is_coroutine for function in functions):
         return chain
-    return Flight(chain, concurrency=concurrency, timeout=timeout, begin=begin)
+    return EventLoopWorker(chain, concurrency=concurrency, timeout=timeout, begin=begin)
