@@ -12,8 +12,8 @@ import pytest
 from test_post_stage import Outlet
 
 from batchrun.post import Failure, Item, Result, Value
+from batchrun.post.async_worker import MOST, AsyncWorker
 from batchrun.post.event_loop import EventLoopWorker, StrangerError, worker
-from batchrun.post.lane import MOST, Lane
 from batchrun.post.load import load
 from batchrun.post.pool import LostError, Pool
 from batchrun.post.reply import KEPT, Done, Shard, Task
@@ -211,9 +211,9 @@ class Backend:
         return Done([KEPT] * len(answer), 0.0, 0.0, {}, answer)
 
 
-def lane_with(*answers: list[int] | LostError, concurrency: int = 3) -> tuple[Lane, Backend]:
+def worker_with(*answers: list[int] | LostError, concurrency: int = 3) -> tuple[AsyncWorker, Backend]:
     backend: Any = Backend(*answers)
-    return Lane(backend, concurrency=concurrency, timeout=1.0), backend
+    return AsyncWorker(backend, concurrency=concurrency, timeout=1.0), backend
 
 
 def tasks(count: int) -> deque[Task]:
@@ -221,11 +221,11 @@ def tasks(count: int) -> deque[Task]:
 
 
 async def test_a_lane_fills_the_places_of_the_rows_that_have_ended() -> None:
-    lane, backend = lane_with([], [1], [])
+    async_worker, backend = worker_with([], [1], [])
     queue = tasks(5)
     ended: list[Any] = []
     for _ in range(3):
-        results, _ = await lane.turn(lane.take(queue, 100))
+        results, _ = await async_worker.turn(async_worker.take(queue, 100))
         ended += results
     assert backend.shards[0] == (["0", "1", "2"], 0, 0)
     assert backend.shards[1] == ([], 3, 3)
@@ -234,23 +234,23 @@ async def test_a_lane_fills_the_places_of_the_rows_that_have_ended() -> None:
 
 
 async def test_a_fast_loop_is_given_rows_ahead_but_not_without_end() -> None:
-    lane, _ = lane_with(list(range(3)), [], concurrency=3)
-    await lane.turn(lane.take(tasks(3), 100))
-    assert 3 < lane.capacity <= 3 + MOST
+    async_worker, _ = worker_with(list(range(3)), [], concurrency=3)
+    await async_worker.turn(async_worker.take(tasks(3), 100))
+    assert 3 < async_worker.capacity <= 3 + MOST
 
 
 async def test_rows_of_a_lost_worker_are_run_alone_before_any_others() -> None:
     failure = Failure("post: worker died", "killed")
-    lane, backend = lane_with(LostError(failure), [3], LostError(failure), [], [5], concurrency=3)
+    async_worker, backend = worker_with(LostError(failure), [3], LostError(failure), [], [5], concurrency=3)
     queue = tasks(9)
     ended: list[Any] = []
     while backend.answers:
-        results, _ = await lane.turn(lane.take(queue, 100))
+        results, _ = await async_worker.turn(async_worker.take(queue, 100))
         ended += results
     assert [texts for texts, _, _ in backend.shards] == [["0", "1", "2"], ["0"], ["1"], ["2"], []]
     assert ended == [("row 0", KEPT), ("row 1", failure), ("row 2", KEPT)]
-    assert lane.held == 0
-    assert [token for token, _ in lane.take(queue, 2)] == ["row 3", "row 4"]
+    assert async_worker.held == 0
+    assert [token for token, _ in async_worker.take(queue, 2)] == ["row 3", "row 4"]
 
 
 async def test_rows_in_flight_are_given_up_with_the_stage(functions: Path) -> None:

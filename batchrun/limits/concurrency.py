@@ -76,8 +76,9 @@ class ConcurrencyLimiter:
     """The window of one gate. `size` is in force; times are seconds of the gate's clock."""
 
     __slots__ = (
-        "_alone", "_at_cap_pays", "_best", "_bound", "_random_429s", "_count", "_cut_at", "_frozen", "_good", "_hold", "_least", "_most", "_queued", "_rate", "_refused", "_rest_for",
-        "_since", "_skip", "_stage", "_suspected", "_target", "_until", "_withheld", "cap", "fixed", "size",
+        "_alone", "_at_cap_pays", "_best", "_bound", "_count", "_cut_at", "_frozen", "_good", "_hold", "_least",
+        "_most", "_queued", "_random_429s", "_rate", "_refused", "_rest_for", "_since", "_skip", "_stage", "_suspected",
+        "_target", "_until", "_withheld", "cap", "fixed", "size",
     )  # fmt: skip
 
     def __init__(self, cap: int, fixed: bool, most: int | None = None) -> None:

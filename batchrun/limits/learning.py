@@ -82,9 +82,9 @@ class LearnedRate:
     """The learnt rate in requests per second. All times are seconds of the gate's clock."""
 
     __slots__ = (
-        "_admitted", "_anchor", "_answered", "_answered_at", "_answered_before", "_at", "_random_429s", "_clean", "_cut_at", "_falls", "_first",
-        "_first_pace", "_frequent", "_halved", "_level", "_onset", "_onset_left", "_plateau", "_refused", "_refused_at", "_roomy", "_roomy_since", "_stage",
-        "_time", "rate",
+        "_admitted", "_anchor", "_answered", "_answered_at", "_answered_before", "_at", "_clean", "_cut_at", "_falls",
+        "_first", "_first_pace", "_frequent", "_halved", "_level", "_onset", "_onset_left", "_plateau", "_random_429s",
+        "_refused", "_refused_at", "_roomy", "_roomy_since", "_stage", "_time", "rate",
     )  # fmt: skip
 
     def __init__(self, *, start: bool) -> None:

@@ -6,7 +6,7 @@ shards, sized by what the last ones took (`shard_size`). Work that is too short 
 `auto` the first rows are timed in that thread, and the stage moves to a pool as soon as it is certain that they are
 slower.
 
-Coroutine functions have a lane for each worker instead: rows in flight on its event loop, which is handed more as they
+Coroutine functions have an async worker for each worker instead: rows in flight on its event loop, which is handed more as they
 end.
 
 A shard that does not come back is run again, one row at a time, so that only the row at fault fails; a function may
@@ -23,10 +23,10 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any
 
+from batchrun.post.async_worker import AsyncWorker
 from batchrun.post.chain import Chain
 from batchrun.post.event_loop import GRACE, EventLoopWorker, worker
 from batchrun.post.inline import Inline
-from batchrun.post.lane import Lane
 from batchrun.post.load import load
 from batchrun.post.pool import LostError, Pool, cores
 from batchrun.post.process import without_secrets
@@ -97,7 +97,7 @@ class Stage:
         self.blocked: dict[str, float] = {}
         """The longest time that coroutine functions kept their event loop from turning, by name, where it is long."""
         self._backends: list[Pool | Inline] = []
-        self._lanes: list[Lane] = []
+        self._async_workers: list[AsyncWorker] = []
         self._retired: list[Pool | Inline] = []
         self._employ(choices.workers or 0)
 
@@ -176,8 +176,8 @@ class Stage:
 
     def _fitting_room(self) -> int:
         """Rows that may be inside: enough for every worker to have a shard and another one to come."""
-        if self._lanes:
-            return max(64, 2 * sum(lane.capacity for lane in self._lanes))
+        if self._async_workers:
+            return max(64, 2 * sum(async_worker.capacity for async_worker in self._async_workers))
         return max(64, 3 * self._slots * self._sizer.size)
 
     @property
@@ -206,11 +206,11 @@ class Stage:
         self._dispatching = False
         if self._closed:
             return
-        for lane in self._lanes:
-            if not lane.serving and (self._queue or lane.held):
-                lane.serving = True
-                self._spawn(self._serve(lane))
-        while self._queue and not self._lanes and self._running < self._slots:
+        for async_worker in self._async_workers:
+            if not async_worker.serving and (self._queue or async_worker.held):
+                async_worker.serving = True
+                self._spawn(self._serve(async_worker))
+        while self._queue and not self._async_workers and self._running < self._slots:
             tasks = [self._queue.popleft() for _ in range(self._next_size())]
             self._running += 1
             self._spawn(self._run(tasks))
@@ -220,25 +220,25 @@ class Stage:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def _serve(self, lane: Lane) -> None:
-        """Keep a lane in rows as long as there are any."""
-        while (tasks := lane.take(self._queue, self._share(lane))) or lane.held:
-            results, done = await lane.turn(tasks)
+    async def _serve(self, async_worker: AsyncWorker) -> None:
+        """Keep an async worker in rows as long as there are any."""
+        while (tasks := async_worker.take(self._queue, self._share(async_worker))) or async_worker.held:
+            results, done = await async_worker.turn(tasks)
             if done is None:
                 self._after_loss()
             else:
                 self._learn(done)
             if results:
                 self._spawn(self._hand_out(results))
-        lane.serving = False
+        async_worker.serving = False
 
-    def _share(self, lane: Lane) -> int:
-        """The rows that the lane may take to have its fair part of all."""
-        if lane not in self._lanes:
+    def _share(self, async_worker: AsyncWorker) -> int:
+        """The rows that the async worker may take to have its fair part of all."""
+        if async_worker not in self._async_workers:
             return 0
-        rows = len(self._queue) + sum(each.held for each in self._lanes)
-        share = -(-rows // len(self._lanes)) - lane.held
-        return min(share, self._sizer.to_probe - lane.held) if self._probing else share
+        rows = len(self._queue) + sum(each.held for each in self._async_workers)
+        share = -(-rows // len(self._async_workers)) - async_worker.held
+        return min(share, self._sizer.to_probe - async_worker.held) if self._probing else share
 
     def _next_size(self) -> int:
         """Rows for the next shard: a full one, or an even share of what there is."""
@@ -312,10 +312,10 @@ class Stage:
         """From the thread to worker processes."""
         log.info("post-processing moves to %d worker processes", cores())
         self._retired += self._backends
-        before = self._lanes
+        before = self._async_workers
         self._employ(cores())
-        for lane in before:
-            lane.hand_on(self._lanes[0])
+        for async_worker in before:
+            async_worker.hand_on(self._async_workers[0])
         self._soon()
 
     def _employ(self, workers: int) -> None:
@@ -330,8 +330,9 @@ class Stage:
             pools = [1] * workers if self._awaits else [workers]
             self._backends = [Pool(count, setup, self._environ) for count in pools]
         if self._awaits:
-            self._lanes = [
-                Lane(backend, concurrency=choices.concurrency, timeout=choices.timeout) for backend in self._backends
+            self._async_workers = [
+                AsyncWorker(backend, concurrency=choices.concurrency, timeout=choices.timeout)
+                for backend in self._backends
             ]
 
     def _made_worker(self, begin: Callable[[], None]) -> Chain | EventLoopWorker:

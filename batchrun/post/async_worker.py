@@ -1,6 +1,6 @@
 """The rows on the event loop of one worker, as the stage sees them.
 
-A lane is given rows as long as its loop has places free, and some ahead, so that a place that gets free is taken at
+An async worker is given rows as long as its loop has places free, and some ahead, so that a place that gets free is taken at
 once: as many as the loop ended lately in the time of two turns. Rows that were on a worker that is lost are run again,
 each alone, so that only the row at fault fails.
 """
@@ -23,7 +23,7 @@ _FADE = 0.8
 """How much of what was seen before a turn counts after it, for the pace of the loop."""
 
 
-class Lane:
+class AsyncWorker:
     """One worker with an event loop, which `backend` runs, and the rows that it has been given."""
 
     def __init__(self, backend: Pool | Inline, *, concurrency: int, timeout: float) -> None:
@@ -86,7 +86,7 @@ class Lane:
         self._alone.extend(rows)
         return []
 
-    def hand_on(self, other: "Lane") -> None:
-        """Let another lane run the rows that have to be run alone."""
+    def hand_on(self, other: "AsyncWorker") -> None:
+        """Let another async worker run the rows that have to be run alone."""
         other._alone.extend(self._alone)
         self._alone.clear()
