@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 from batchrun.models import Endpoint, Request
-from batchrun.post import Choices, Failure, Item, Reply, Result, Stage
+from batchrun.post import Choices, Failure, Item, PostQueue, Reply, Result
 
 ROUNDS = 5
 WORKERS = 2
@@ -103,7 +103,7 @@ def items(count: int) -> list[Item]:
 
 
 class Out:
-    """Where a stage delivers to: results are counted and let go of, as when a journal has written them."""
+    """Where a queue delivers to: results are counted and let go of, as when a journal has written them."""
 
     def __init__(self) -> None:
         self.arrived = 0
@@ -115,41 +115,41 @@ class Out:
         self.arrived += len(results) - failed
 
 
-async def staged(stage: Stage, rows: list[Item]) -> float:
-    """Seconds that the stage takes for the rows."""
+async def staged(queue: PostQueue, rows: list[Item]) -> float:
+    """Seconds that the queue takes for the rows."""
     began = time.perf_counter()
     for item in rows:
-        await stage.put(None, item)
-    await stage.drain()
+        await queue.put(None, item)
+    await queue.drain()
     return time.perf_counter() - began
 
 
-def stage_of(name: str, workers: int | None, out: Out) -> Stage:
-    """A stage with one of the functions here."""
-    return Stage(Choices(specs=(f"{__file__}:{name}",), workers=workers), out.deliver, environ=dict(os.environ))
+def queue_of(name: str, workers: int | None, out: Out) -> PostQueue:
+    """A queue with one of the functions here."""
+    return PostQueue(Choices(specs=(f"{__file__}:{name}",), workers=workers), out.deliver, environ=dict(os.environ))
 
 
 async def a() -> None:
     """20,000 replies at 200 µs and at 20 µs."""
     rows, texts = items(REPLIES), [TEXT] * REPLIES
-    seconds: dict[str, list[float]] = {"stage": [], "Pool.map": [], "inline": []}
-    pooled, inline = stage_of("work_200", WORKERS, Out()), stage_of("work_200", 0, Out())
+    seconds: dict[str, list[float]] = {"queue": [], "Pool.map": [], "inline": []}
+    pooled, inline = queue_of("work_200", WORKERS, Out()), queue_of("work_200", 0, Out())
     with multiprocessing.Pool(WORKERS) as pool:
         pool.map(bare_200, texts[:100])
         await staged(pooled, rows[:500])
         for _ in range(ROUNDS):
-            seconds["stage"].append(await staged(pooled, rows))
+            seconds["queue"].append(await staged(pooled, rows))
             began = time.perf_counter()
             await asyncio.to_thread(pool.map, bare_200, texts, chunksize=64)
             seconds["Pool.map"].append(time.perf_counter() - began)
             seconds["inline"].append(await staged(inline, rows[:5000]) * REPLIES / 5000)
     await pooled.close()
     await inline.close()
-    say("a", "rows/s at 200 µs, stage", rate(seconds["stage"]))
+    say("a", "rows/s at 200 µs, queue", rate(seconds["queue"]))
     say("a", "rows/s at 200 µs, multiprocessing.Pool.map", rate(seconds["Pool.map"]))
     say("a", "rows/s at 200 µs, inline", rate(seconds["inline"]))
-    say("a", "stage over Pool.map", ratio(seconds["Pool.map"], seconds["stage"]), ">= 0.85")
-    say("a", "stage over inline", ratio(seconds["inline"], seconds["stage"]), ">= 1.4")
+    say("a", "queue over Pool.map", ratio(seconds["Pool.map"], seconds["queue"]), ">= 0.85")
+    say("a", "queue over inline", ratio(seconds["inline"], seconds["queue"]), ">= 1.4")
     await _short(rows, texts)
 
 
@@ -160,10 +160,10 @@ async def _short(rows: list[Item], texts: list[str]) -> None:
 
     async def auto() -> float:
         nonlocal moved
-        stage = stage_of("work_20", None, Out())
-        took = await staged(stage, rows)
-        moved = max(moved, stage.workers)
-        await stage.close()
+        queue = queue_of("work_20", None, Out())
+        took = await staged(queue, rows)
+        moved = max(moved, queue.workers)
+        await queue.close()
         return took
 
     async def thread() -> float:
@@ -185,14 +185,14 @@ def _loop(texts: list[str]) -> float:
 
 async def b() -> None:
     """30 coroutine rows."""
-    seconds: dict[str, list[float]] = {"stage": [], "gather": [], "aiomultiprocess": []}
+    seconds: dict[str, list[float]] = {"queue": [], "gather": [], "aiomultiprocess": []}
     other = importlib.util.find_spec("aiomultiprocess") is not None
     for _ in range(ROUNDS):
         began = time.perf_counter()
-        stage = stage_of("sleeps", WORKERS, Out())
-        await staged(stage, items(30))
-        seconds["stage"].append(time.perf_counter() - began)
-        await stage.close()
+        queue = queue_of("sleeps", WORKERS, Out())
+        await staged(queue, items(30))
+        seconds["queue"].append(time.perf_counter() - began)
+        await queue.close()
         began = time.perf_counter()
         await asyncio.gather(*map(bare_sleeps, range(30)))
         seconds["gather"].append(time.perf_counter() - began)
@@ -203,23 +203,23 @@ async def b() -> None:
             async with Pool(WORKERS) as pool:
                 await pool.map(bare_sleeps, range(30))
                 seconds["aiomultiprocess"].append(time.perf_counter() - began)
-    say("b", "seconds for 30 coroutine rows, stage", statistics.median(seconds["stage"]))
+    say("b", "seconds for 30 coroutine rows, queue", statistics.median(seconds["queue"]))
     say("b", "seconds, plain gather", statistics.median(seconds["gather"]))
     if other:
         say("b", "seconds, aiomultiprocess.Pool", statistics.median(seconds["aiomultiprocess"]))
-        say("b", "stage's time over aiomultiprocess's", ratio(seconds["stage"], seconds["aiomultiprocess"]), "<= 1.1")
+        say("b", "queue's time over aiomultiprocess's", ratio(seconds["queue"], seconds["aiomultiprocess"]), "<= 1.1")
 
 
 async def c() -> None:
     """20 long rows."""
-    seconds: dict[str, list[float]] = {"stage": [], "Pool": [], "executor": [], "serial": []}
+    seconds: dict[str, list[float]] = {"queue": [], "Pool": [], "executor": [], "serial": []}
     texts = [TEXT] * 20
     for _ in range(ROUNDS):
         began = time.perf_counter()
-        stage = stage_of("work_long", WORKERS, Out())
-        await staged(stage, items(20))
-        seconds["stage"].append(time.perf_counter() - began)
-        await stage.close()
+        queue = queue_of("work_long", WORKERS, Out())
+        await staged(queue, items(20))
+        seconds["queue"].append(time.perf_counter() - began)
+        await queue.close()
         began = time.perf_counter()
         with multiprocessing.Pool(WORKERS) as pool:
             await asyncio.to_thread(pool.map, bare_long, texts, chunksize=1)
@@ -230,13 +230,13 @@ async def c() -> None:
             seconds["executor"].append(time.perf_counter() - began)
         seconds["serial"].append(await asyncio.to_thread(_timed, lambda: list(map(bare_long, texts))))
     for name, label in (
-        ("stage", "stage"),
+        ("queue", "queue"),
         ("Pool", "multiprocessing.Pool"),
         ("executor", "ProcessPoolExecutor"),
         ("serial", "serial"),
     ):
         say("c", f"seconds for 20 rows of 0.17 s, {label}", statistics.median(seconds[name]))
-    say("c", "stage's time over multiprocessing.Pool's", ratio(seconds["stage"], seconds["Pool"]), "<= 1.1")
+    say("c", "queue's time over multiprocessing.Pool's", ratio(seconds["queue"], seconds["Pool"]), "<= 1.1")
 
 
 async def d() -> None:
@@ -248,20 +248,20 @@ async def d() -> None:
     request = Request(Endpoint.CHAT, body, None)
     with sim.spawn(sim.Settings(latency="0.5")) as base_url:
         async with Client(base_url=base_url, api_key=None, allow_insecure_http=True) as client:
-            stage = stage_of("work_200", WORKERS, Out())
-            await staged(stage, items(500))
+            queue = queue_of("work_200", WORKERS, Out())
+            await staged(queue, items(500))
             lags: list[float] = []
             answered: list[int] = []
             side = [asyncio.create_task(_lag(lags)), asyncio.create_task(_traffic(client, request, answered))]
             await asyncio.sleep(1.0)
             lags.clear()
             answered.clear()
-            took = sum([await staged(stage, items(REPLIES)) for _ in range(3)])
+            took = sum([await staged(queue, items(REPLIES)) for _ in range(3)])
             rate_seen = len(answered) / took
             for task in side:
                 task.cancel()
             await asyncio.gather(*side, return_exceptions=True)
-            await stage.close()
+            await queue.close()
     lags.sort()
     say("d", "requests answered a second meanwhile", rate_seen, ">= 190")
     say("d", "median lag of the loop, ms", lags[len(lags) // 2] * 1000)
@@ -291,9 +291,9 @@ async def _traffic(client: Any, request: Request, answered: list[int]) -> None:
 async def e() -> None:
     """One row in 1,000 kills its worker."""
     out = Out()
-    stage = stage_of("deadly", WORKERS, out)
-    seconds = await staged(stage, items(REPLIES))
-    await stage.close()
+    queue = queue_of("deadly", WORKERS, out)
+    seconds = await staged(queue, items(REPLIES))
+    await queue.close()
     say("e", "rows that killed their worker, of 20,000", out.failed, f"<= {REPLIES // 1000}")
     say("e", "rows that arrived", out.arrived, f">= {REPLIES - REPLIES // 1000}")
     say("e", "seconds", seconds)

@@ -1,6 +1,6 @@
-"""Where replies leave the loop: each goes through the post-processing stage before its outcome is written.
+"""Where replies leave the loop: each goes through the post-processing queue before its outcome is written.
 
-The reply is committed before a function sees it, and the outcome before a face hears of it. What is still in the stage
+The reply is committed before a function sees it, and the outcome before a face hears of it. What is still in the queue
 when a run is abandoned has no outcome; going on finds the reply in the journal and takes it from there.
 """
 
@@ -39,7 +39,7 @@ class Judgement(NamedTuple):
 
 
 class PostProcessing:
-    """The stage of one run, if its plan has one. Rows whose outcome was reported go back to the `window`; `failed` is called
+    """The post-processing of one run, if its plan has one. Rows whose outcome was reported go back to the `queue`; `failed` is called
     if none can be written.
     """
 
@@ -59,54 +59,54 @@ class PostProcessing:
         self._failed = failed
         self._loop = asyncio.get_running_loop()
         self._told = (0, -1)
-        self._stage: post.Stage | None = None
+        self._post_queue: post.PostQueue | None = None
         self._mask = Mask()
         if plan.post:
             choices = choices_of(plan, secrets)
             self._mask.add(*choices.secret_values)
-            self._stage = post.Stage(choices, self._deliver, environ=dict(os.environ), busy=self._tell_busy)
+            self._post_queue = post.PostQueue(choices, self._deliver, environ=dict(os.environ), busy=self._tell_busy)
 
     def start(self) -> None:
         """Have the workers started while the first requests are under way."""
-        if self._stage is not None:
-            self._stage.start()
+        if self._post_queue is not None:
+            self._post_queue.start()
 
     async def put(
         self, state: RowState, judged: Judged, outcome: Outcome, stored: "asyncio.Future[None] | None"
     ) -> bool:
-        """Hand a row over; waits while the stage is full. Its reply is safe when `stored` is done.
+        """Hand a row over; waits while the queue is full. Its reply is safe when `stored` is done.
 
         False where there is no post-processing, and the outcome is the caller's to write.
         """
-        if self._stage is None:
+        if self._post_queue is None:
             return False
-        await self._stage.put(Judgement(state, outcome), item_of(state, judged), stored)
+        await self._post_queue.put(Judgement(state, outcome), item_of(state, judged), stored)
         return True
 
     async def drain(self) -> None:
-        """Wait until every row is out, or the stage is abandoned."""
-        if self._stage is not None:
-            await self._stage.drain()
+        """Wait until every row is out, or the queue is abandoned."""
+        if self._post_queue is not None:
+            await self._post_queue.drain()
 
     def hurry(self) -> int:
         """Come to an end soon: what is not done by then is done by going on. Returns the rows that this concerns."""
-        return 0 if self._stage is None else self._stage.hurry()
+        return 0 if self._post_queue is None else self._post_queue.hurry()
 
     def abandon(self) -> None:
-        """Let go of what is in the stage; it is not awaited any more."""
-        if self._stage is not None:
-            self._stage.abandon()
+        """Let go of what is in the queue; it is not awaited any more."""
+        if self._post_queue is not None:
+            self._post_queue.abandon()
 
     async def close(self) -> None:
         """Stop the workers."""
-        if self._stage is not None:
-            await self._stage.close()
+        if self._post_queue is not None:
+            await self._post_queue.close()
 
     def tell(self) -> None:
-        """Say how many rows are in the stage, where that has changed."""
-        if self._stage is None:
+        """Say how many rows are in the queue, where that has changed."""
+        if self._post_queue is None:
             return
-        inside = (self._stage.inside, self._stage.workers)
+        inside = (self._post_queue.inside, self._post_queue.workers)
         if inside != self._told:
             self._told = inside
             self._emit(PostChanged(*inside, self._loop.time()))
@@ -117,7 +117,7 @@ class PostProcessing:
         return tuple(
             f"{name} is a coroutine function and kept its event loop waiting for up to {seconds * 1000:.0f} ms: "
             "await what takes long, or make it a plain function"
-            for name, seconds in sorted(self._stage.blocked.items() if self._stage is not None else ())
+            for name, seconds in sorted(self._post_queue.blocked.items() if self._post_queue is not None else ())
         )
 
     async def _deliver(self, results: list[tuple[Judgement, Result]]) -> None:

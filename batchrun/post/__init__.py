@@ -4,7 +4,7 @@
     check        refuses functions that cannot be used, before the first call
     located      what the user named, made to mean the same from any directory
     described    the built-in functions and what they do
-    Stage        rows in, results out; Choices and Item are what it takes, Value and Failure what it gives
+    PostQueue    rows in, results out; Choices and Item are what it takes, Value and Failure what it gives
 
 It knows nothing of journals and providers. Only this package touches pebble, and only when a pool is needed.
 """
@@ -19,7 +19,7 @@ from batchrun.post.load import load, located
 from batchrun.post.reply import Failure, Item, Reply, Result, Value
 
 if TYPE_CHECKING:
-    from batchrun.post.stage import Choices, Stage
+    from batchrun.post.queue import Choices, PostQueue
 
 
 def check(specs: Sequence[str]) -> None:
@@ -36,9 +36,9 @@ __all__ = [
     "Choices",
     "Failure",
     "Item",
+    "PostQueue",
     "Reply",
     "Result",
-    "Stage",
     "Usage",
     "Value",
     "check",
@@ -48,7 +48,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The stage, imported when it is first used: it takes the pools of processes along."""
-    if name not in {"Choices", "Stage"}:
+    """The queue, imported when it is first used: it takes the pools of processes along."""
+    if name not in {"Choices", "PostQueue"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.stage"), name)
+    return getattr(import_module(f"{__name__}.queue"), name)

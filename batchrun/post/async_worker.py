@@ -1,4 +1,4 @@
-"""The rows on the event loop of one worker, as the stage sees them.
+"""The rows on the event loop of one worker, as the queue sees them.
 
 An async worker is given rows as long as its loop has places free, and some ahead, so that a place that gets free is taken at
 once: as many as the loop ended lately in the time of two turns. Rows that were on a worker that is lost are run again,

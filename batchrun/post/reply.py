@@ -24,7 +24,7 @@ class Item(NamedTuple):
 
 
 Task = tuple[Any, Item]
-"""A row on its way through the stage: a token, which comes back with its result, and its reply."""
+"""A row on its way through the queue: a token, which comes back with its result, and its reply."""
 
 
 class Reply:

@@ -25,7 +25,7 @@ _SLOW_CALL = 0.05
 
 
 class ShardSizer:
-    """What is known of the rows of one stage."""
+    """What is known of the rows of one queue."""
 
     def __init__(self) -> None:
         self.is_slow = False

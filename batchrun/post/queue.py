@@ -1,16 +1,16 @@
-"""The stage between a paid reply and its outcome: rows come in one by one, go through the functions in shards, and come
+"""The queue between a paid reply and its outcome: rows come in one by one, go through the functions in shards, and come
 out in shards.
 
 Theory. Sending a row to a process costs about 100 µs alone and 5 µs in a shard of 64 or more, so rows are gathered into
 shards, sized by what the last ones took (`shard_size`). Work that is too short for a process is done in a thread here: with
-`auto` the first rows are timed in that thread, and the stage moves to a pool as soon as it is certain that they are
+`auto` the first rows are timed in that thread, and the queue moves to a pool as soon as it is certain that they are
 slower.
 
 Coroutine functions have an async worker for each worker instead: rows in flight on its event loop, which is handed more as they
 end.
 
 A shard that does not come back is run again, one row at a time, so that only the row at fault fails; a function may
-therefore be called twice for a row. The rows in the stage are bounded: `put` waits while there are too many.
+therefore be called twice for a row. The rows in the queue are bounded: `put` waits while there are too many.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from batchrun.post.worker import Setup
 log = logging.getLogger(__name__)
 
 LINGER = 4.0
-"""Seconds that the stage goes on for when it is told to hurry and no more rows come: what is left can be done later,
+"""Seconds that the queue goes on for when it is told to hurry and no more rows come: what is left can be done later,
 from the journal, and costs nothing."""
 _token: Callable[[Task], Any] = itemgetter(0)
 
@@ -59,7 +59,7 @@ class Choices:
 Deliver = Callable[[list[tuple[Any, Result]]], Awaitable[None]]
 
 
-class Stage:
+class PostQueue:
     """Post-processing of one run. Make it inside the loop that runs it.
 
     `deliver` is awaited with the results of each shard and raises nothing, `busy` is called when `put` begins to wait
@@ -113,7 +113,7 @@ class Stage:
                 backend.start()
 
     async def put(self, token: Any, item: Item, ready: "asyncio.Future[None] | None" = None) -> None:
-        """Take a row in; waits while the stage is full. The row is not touched before `ready` is done; `token` comes
+        """Take a row in; waits while the queue is full. The row is not touched before `ready` is done; `token` comes
         back with its result."""
         if self._inside >= self._room:
             await self._have_room()
@@ -152,7 +152,7 @@ class Stage:
         return self._inside + self._outside
 
     async def drain(self) -> None:
-        """Wait until every row is out, or the stage is abandoned."""
+        """Wait until every row is out, or the queue is abandoned."""
         end: asyncio.TimerHandle | None = None
         while self._inside and not self._closed:
             if self._hurried and end is None:

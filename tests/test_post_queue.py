@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from batchrun.post import Choices, Failure, Item, Result, Stage, Value
+from batchrun.post import Choices, Failure, Item, PostQueue, Result, Value
 from batchrun.post.process import without_secrets
 
 SOURCE = """
@@ -127,7 +127,7 @@ class Outlet:
         self._choices = Choices(specs=(f"{path}:{name}",), **choices)
 
     async def put(self, count: int, environ: dict[str, str] | None = None) -> "Outlet":
-        stage = Stage(self._choices, self._deliver, environ=environ or dict(os.environ), busy=self.busy.append)
+        stage = PostQueue(self._choices, self._deliver, environ=environ or dict(os.environ), busy=self.busy.append)
         try:
             stage.start()
             for number in range(count):
@@ -302,7 +302,7 @@ async def test_a_row_waits_until_its_reply_is_safe(functions: Path) -> None:
         came.extend(number for number, _ in results)
         first.set()
 
-    stage = Stage(Choices(specs=(f"{functions}:where",), workers=0), deliver, environ={})
+    stage = PostQueue(Choices(specs=(f"{functions}:where",), workers=0), deliver, environ={})
     safe, lost = asyncio.get_running_loop().create_future(), asyncio.get_running_loop().create_future()
     await stage.put(1, Item("a"), safe)
     await stage.put(2, Item("b"), lost)
@@ -320,13 +320,13 @@ async def test_a_row_waits_until_its_reply_is_safe(functions: Path) -> None:
 async def test_a_stage_in_a_hurry_lets_nobody_wait_and_ends_soon(
     functions: Path, monkeypatch: pytest.MonkeyPatch, *, early: bool
 ) -> None:
-    monkeypatch.setattr("batchrun.post.stage.LINGER", 0.3)
+    monkeypatch.setattr("batchrun.post.queue.LINGER", 0.3)
     came: list[int] = []
 
     async def deliver(results: Sequence[tuple[int, Result]]) -> None:
         came.extend(number for number, _ in results)
 
-    stage = Stage(Choices(specs=(f"{functions}:hangs",), workers=2), deliver, environ=dict(os.environ))
+    stage = PostQueue(Choices(specs=(f"{functions}:hangs",), workers=2), deliver, environ=dict(os.environ))
     if early:
         stage.hurry()
     async with asyncio.timeout(10):
@@ -343,7 +343,7 @@ async def test_a_hurry_counts_the_rows_that_wait_outside_too(functions: Path) ->
     async def deliver(results: object) -> None:
         raise AssertionError("nothing comes out")
 
-    stage = Stage(Choices(specs=(f"{functions}:hangs",), workers=1), deliver, environ=dict(os.environ))
+    stage = PostQueue(Choices(specs=(f"{functions}:hangs",), workers=1), deliver, environ=dict(os.environ))
     puts = [asyncio.create_task(stage.put(n, Item("a", '{"n": 7}'))) for n in range(100)]
     await asyncio.sleep(0)
     assert stage.inside < stage.hurry() == 100
@@ -370,7 +370,7 @@ async def test_workers_that_die_at_once_fail_every_row_however_large(
     async def deliver(results: Sequence[tuple[int, Result]]) -> None:
         causes.extend(result.cause for _, result in results if isinstance(result, Failure))
 
-    stage = Stage(Choices(specs=(f"{path}:reads",), workers=2), deliver, environ=dict(os.environ))
+    stage = PostQueue(Choices(specs=(f"{path}:reads",), workers=2), deliver, environ=dict(os.environ))
     for number in range(8):
         await stage.put(number, Item("long " * 40_000))  # more than a pipe holds: the pool keeps the rest in a queue
     async with asyncio.timeout(10):
@@ -384,7 +384,7 @@ async def test_a_stage_that_is_closed_while_its_workers_start_leaves_none(functi
     async def deliver(results: object) -> None:
         raise AssertionError("nothing comes out")
 
-    stage = Stage(Choices(specs=(f"{functions}:hangs",), workers=1), deliver, environ=dict(os.environ))
+    stage = PostQueue(Choices(specs=(f"{functions}:hangs",), workers=1), deliver, environ=dict(os.environ))
     await stage.put(0, Item("a", '{"n": 7}'))
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -397,7 +397,7 @@ async def test_an_abandoned_stage_leaves_no_process_and_no_thread(functions: Pat
     async def deliver(results: object) -> None:
         raise AssertionError("nothing comes out")
 
-    stage = Stage(Choices(specs=(f"{functions}:hangs",), workers=2), deliver, environ=dict(os.environ))
+    stage = PostQueue(Choices(specs=(f"{functions}:hangs",), workers=2), deliver, environ=dict(os.environ))
     stage.start()
     await stage.put(0, Item("a", '{"n": 7}'))
     await asyncio.sleep(0.2)
