@@ -173,7 +173,7 @@ class Still:
     def sight(self) -> Sight:
         return self._seen
 
-    def look(self) -> bool:
+    def read_again(self) -> bool:
         return False
 
 

@@ -103,7 +103,7 @@ class Watched(Protocol):
         """What is to be seen now; returns at once."""
         ...
 
-    def look(self) -> bool:
+    def read_again(self) -> bool:
         """Read again what is not told by events; in a thread. Whether it can still change."""
         ...
 

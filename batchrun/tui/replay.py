@@ -30,7 +30,7 @@ _PHASES = {"running": Phase.RUNNING, "paused": Phase.PAUSED, "stopping": Phase.S
 
 
 class Replay:
-    """Looks at a journal; `look` reads it in a thread, `sight` is what it found."""
+    """Looks at a journal; `read_again` reads it in a thread, `sight` is what it found."""
 
     def __init__(self, run: RunFile) -> None:
         self.run = run
@@ -41,10 +41,10 @@ class Replay:
         )
 
     def sight(self) -> Sight:
-        """What the last look found."""
+        """What was read last."""
         return self._sight
 
-    def look(self) -> bool:
+    def read_again(self) -> bool:
         """Read totals, samples and causes again; whether another process is at work on the run."""
         try:
             sight = self._read()

@@ -214,7 +214,7 @@ class Session:
             tokens = progress.input_tokens + progress.output_tokens
             self._history.append(Point(progress.now, progress.finished_here, tokens))
 
-    def look(self) -> bool:
+    def read_again(self) -> bool:
         """Events tell everything."""
         return self.active
 

@@ -238,7 +238,7 @@ class RunScreen(OrderlyScreen):
         self._found_again()
 
     async def _looked(self, watched: Watched) -> bool:
-        return await asyncio.to_thread(watched.look)
+        return await asyncio.to_thread(watched.read_again)
 
     def _found_again(self) -> None:
         outcomes = self.query_one(Outcomes)
