@@ -31,13 +31,13 @@ async def _gone(screen: Screen[Any], selector: str) -> None:
 
 
 async def test_a_row_that_is_closed_before_it_was_read_is_shown_no_more() -> None:
-    class Look(still.StillLook):
+    class JournalRows(still.StillLook):
         async def record(self, seq: int) -> Any:
             await _gone(row, "#heading")
             return await super().record(seq)
 
     async with BatchrunApp().run_test() as pilot:
-        row = RowScreen(Look(), 4, still.Still(still.STATES["done"]))
+        row = RowScreen(JournalRows(), 4, still.Still(still.STATES["done"]))
         await pilot.app.push_screen(row)
         await pilot.app.pop_screen()
 
@@ -73,11 +73,11 @@ async def test_a_screen_takes_no_message_once_its_widgets_are_taken_away(
 ) -> None:
     at_work: list[Screen[Any]] = []
 
-    def look(text: Static) -> None:
+    def journal_rows(text: Static) -> None:
         if text.screen.is_running:
             at_work.append(text.screen)
 
-    _unmounted(monkeypatch, look)
+    _unmounted(monkeypatch, journal_rows)
     async with BatchrunApp().run_test() as pilot:
         for name in ("run", "runs"):
             pilot.app.action_show(name)

@@ -29,7 +29,7 @@ from batchrun.tui.widgets.outcomes import Outcomes
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undisturbed", "alone")]
 
 
-class Look(still.StillLook):
+class JournalRows(still.StillLook):
     """One failed row."""
 
     path = Path("run.db")
@@ -61,7 +61,7 @@ class Asked(BatchrunApp):
 
 async def _shown(pilot: Pilot[Any], **changes: Any) -> None:
     seen = still.Still(replace(still.STATES["done"], reference="out.jsonl"))
-    pilot.app.push_screen(RowScreen(Look(**changes), 4, seen))
+    pilot.app.push_screen(RowScreen(JournalRows(**changes), 4, seen))
     await tui.until(pilot, lambda: "attempts · 3" in tui.shown(pilot))
 
 

@@ -28,7 +28,7 @@ from batchrun.report.words import status
 from batchrun.tui.choices import FROM_VALUE, Origin
 from batchrun.tui.desk import Phase, Sight, Trouble
 from batchrun.tui.draft import Draft, Source
-from batchrun.tui.look import Look
+from batchrun.tui.journal_rows import JournalRows
 from batchrun.tui.screens.runs import cells, fitting
 from batchrun.tui.session import overall
 from batchrun.tui.widgets import outcomes, paint
@@ -196,18 +196,18 @@ async def test_no_row_of_an_earlier_list_stands_in_the_list_that_was_found() -> 
             yield Outcomes()
 
     async with Wall().run_test() as pilot:
-        outcomes, look = pilot.app.query_one(Outcomes), SlowLook()
-        look.may.set()
-        outcomes.show(cast("Look", look))
+        outcomes, journal_rows = pilot.app.query_one(Outcomes), SlowLook()
+        journal_rows.may.set()
+        outcomes.show(cast("JournalRows", journal_rows))
         await tui.until(pilot, lambda: outcomes.current == _line(1))
-        look.may = asyncio.Event()
+        journal_rows.may = asyncio.Event()
         outcomes.forget()  # a wish, and a page of the list before it that is still being read when rows are found
-        read = look.read
-        await tui.until(pilot, lambda: look.read > read)
-        look.listed, look.row = Wanted(text="39"), 39
+        read = journal_rows.read
+        await tui.until(pilot, lambda: journal_rows.read > read)
+        journal_rows.listed, journal_rows.row = Wanted(text="39"), 39
         outcomes.reread()
         assert outcomes.current is None
-        look.may.set()
+        journal_rows.may.set()
         await tui.until(pilot, lambda: outcomes.current == _line(39))
         outcomes.reread()
         assert outcomes.current == _line(39)

@@ -24,7 +24,7 @@ from batchrun.plan import plan_from_json
 from batchrun.report import requests
 from batchrun.tui import literal
 from batchrun.tui.desk import Again, Watched, app_of, desk
-from batchrun.tui.look import Look
+from batchrun.tui.journal_rows import JournalRows
 from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.widgets import paint
@@ -51,11 +51,11 @@ class RowScreen(OrderlyScreen):
         Binding("e", "edit", "Edit", id="row.edit", tooltip="Edit the prompt in the setup, and try this row"),
     ]  # fmt: skip
 
-    def __init__(self, look: Look, seq: int, watched: Watched, step: Step | None = None) -> None:
+    def __init__(self, journal_rows: JournalRows, seq: int, watched: Watched, step: Step | None = None) -> None:
         """`step` goes on in the list that the row is from; without it the row stands alone."""
         super().__init__()
         self._step = step
-        self._look = look
+        self._journal_rows = journal_rows
         self._seq = seq
         self._watched = watched
         self._record: Record | None = None
@@ -83,9 +83,9 @@ class RowScreen(OrderlyScreen):
     @work(exclusive=True)
     async def _read(self) -> None:
         try:
-            record, attempts = await self._look.record(self._seq)
+            record, attempts = await self._journal_rows.record(self._seq)
             rendered, fields = (
-                ("", ()) if record is None else await self._look.ask(lambda reader: _rendered(reader, record))
+                ("", ()) if record is None else await self._journal_rows.ask(lambda reader: _rendered(reader, record))
             )
         except BatchrunError as error:
             self.notify(printable(error.message, 300), severity="error", markup=False)
@@ -160,7 +160,7 @@ class RowScreen(OrderlyScreen):
     def action_edit(self) -> None:
         """The setup with this run's prompt, and this row to try."""
         if self._record is not None and self._record.position is not None:
-            desk(self).edit_again(self._look.path, self._record.position)
+            desk(self).edit_again(self._journal_rows.path, self._record.position)
 
 
 def _rendered(reader: Reader, record: Record) -> tuple[str, Sequence[str]]:

@@ -17,7 +17,7 @@ from batchrun.journal import Line, Order, Reader, Wanted
 from batchrun.models import State
 from batchrun.plan import Plan, plan_from_json
 from batchrun.tui.desk import Again, Bounds, Phase, Sight, Steered, Watched, app_of, desk
-from batchrun.tui.look import Look
+from batchrun.tui.journal_rows import JournalRows
 from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.replay import Replay
 from batchrun.tui.screens.ask import AskBounds, Choose, nudged
@@ -72,7 +72,7 @@ class RunScreen(OrderlyScreen):
     def __init__(self) -> None:
         super().__init__()
         self._watched: Watched | None = None
-        self._look: Look | None = None
+        self._journal_rows: JournalRows | None = None
         self._wanted = Wanted()
         self._changing = True
         self._read_at: tuple[int, int, bool] | None = None
@@ -126,9 +126,9 @@ class RunScreen(OrderlyScreen):
             self._reread()
 
     def _drop_look(self) -> None:
-        if self._look is not None:
-            self._look.close()
-            self._look = None
+        if self._journal_rows is not None:
+            self._journal_rows.close()
+            self._journal_rows = None
         self._previewed = None
         for outcomes in self.query(Outcomes):
             outcomes.show(None)
@@ -170,20 +170,20 @@ class RunScreen(OrderlyScreen):
         """Open the journal once there is one."""
         outcomes = self.query_one(Outcomes)
         outcomes.live = sight.phase in (Phase.RUNNING, Phase.PAUSED, Phase.STOPPING)
-        if sight.journal is not None and self._look is None:
-            self._look = Look(sight.journal)
-            outcomes.show(self._look)
+        if sight.journal is not None and self._journal_rows is None:
+            self._journal_rows = JournalRows(sight.journal)
+            outcomes.show(self._journal_rows)
             self._find()
-            self._name_columns(self._look)
+            self._name_columns(self._journal_rows)
 
     @work(exclusive=True, group="columns")
-    async def _name_columns(self, look: Look) -> None:
+    async def _name_columns(self, rows: JournalRows) -> None:
         """The columns of this run, from its plan."""
         try:
-            plan, fields = await look.ask(_columns)
+            plan, fields = await rows.ask(_columns)
         except BatchrunError:
             return  # the columns that fit any run stay; what is wrong with the journal is said where its rows are read
-        if look is self._look:
+        if rows is self._journal_rows:
             self._fields = fields
             outcomes = self.query_one(Outcomes)
             outcomes.columns = columns_of(plan, fields)
@@ -193,15 +193,15 @@ class RunScreen(OrderlyScreen):
     @work(exclusive=True, group="preview")
     async def _follow(self) -> None:
         """Show the row under the cursor beside the table, where there is room."""
-        line, look = self.query_one(Outcomes).current, self._look
-        if look is None or line == self._previewed or not self.query_one(RowPreview).display:
+        line, rows = self.query_one(Outcomes).current, self._journal_rows
+        if rows is None or line == self._previewed or not self.query_one(RowPreview).display:
             return
         self._previewed = line
         try:
-            record = None if line is None else (await look.record(line.seq))[0]
+            record = None if line is None else (await rows.record(line.seq))[0]
         except StorageError:
             return
-        if look is self._look:
+        if rows is self._journal_rows:
             self.query_one(RowPreview).show(record, self._fields)
 
     def on_resize(self) -> None:
@@ -209,21 +209,21 @@ class RunScreen(OrderlyScreen):
         self.call_after_refresh(self._follow)
 
     def _listing(self) -> Content:
-        wanted, look = self._wanted, self._look
+        wanted, rows = self._wanted, self._journal_rows
         what = [str(wanted.state)] if wanted.state else []
         what += [f"because of {printable(wanted.cause, 60)}"] if wanted.cause else []
         what += [f"with “{printable(wanted.text, 40)}”"] if wanted.text else []
         shown = ", ".join(what) or "all rows"
-        total = "" if look is None else f" · {look.total:,}"
-        more = " · looking …" if look is not None and look.finding else ""
-        trouble = f" · {printable(look.trouble, 120)}" if look is not None and look.trouble else ""
+        total = "" if rows is None else f" · {rows.total:,}"
+        more = " · looking …" if rows is not None and rows.finding else ""
+        trouble = f" · {printable(rows.trouble, 120)}" if rows is not None and rows.trouble else ""
         order = "" if wanted.order is Order.ROW else f" · by {wanted.order}, most first"
         return Content.assemble((shown, "bold"), (f"{total}{order}{more}", "$foreground-muted"), (trouble, "$error"))
 
     @work(exclusive=True, group="reread")
     async def _reread(self) -> None:
         """What events do not tell: an old or foreign run, and the lines of the table while rows finish."""
-        watched, look = self._watched, self._look
+        watched, rows = self._watched, self._journal_rows
         if watched is None or not self.is_current:
             return
         if self._changing:
@@ -231,10 +231,10 @@ class RunScreen(OrderlyScreen):
             self._paint()
         progress = watched.sight().progress
         mark = progress.finished, progress.in_flight, progress.ended is not None
-        if look is None or mark == self._read_at:
+        if rows is None or mark == self._read_at:
             return
         self._read_at = mark
-        await look.recount()
+        await rows.recount()
         self._found_again()
 
     async def _looked(self, watched: Watched) -> bool:
@@ -251,15 +251,15 @@ class RunScreen(OrderlyScreen):
 
     @work(exclusive=True, group="find")
     async def _find(self) -> None:
-        look, outcomes = self._look, self.query_one(Outcomes)
-        if look is None:
+        rows, outcomes = self._journal_rows, self.query_one(Outcomes)
+        if rows is None:
             return
 
         def told() -> None:
             outcomes.reread()
             outcomes.found()
 
-        await look.choose(self._wanted, told)
+        await rows.choose(self._wanted, told)
 
     def _want(self, wanted: Wanted) -> None:
         self._wanted = wanted
@@ -327,11 +327,11 @@ class RunScreen(OrderlyScreen):
     @work(exclusive=True, group="filter")
     async def action_filter(self) -> None:
         """Choose a state, or a cause of failure, each with its rows."""
-        look = self._look
+        rows = self._journal_rows
         if self._watched is None:
             return
         try:
-            failures = {} if look is None else await look.ask(lambda reader: reader.failures())
+            failures = {} if rows is None else await rows.ask(lambda reader: reader.failures())
         except StorageError as error:
             self.notify(printable(error.message, 300), severity="error", markup=False)
             return
@@ -358,10 +358,10 @@ class RunScreen(OrderlyScreen):
     @work(exclusive=True, group="export")
     async def action_export(self) -> None:
         """Write the rows that are listed to a file beside the output."""
-        if self._look is None:
+        if self._journal_rows is None:
             return
         try:
-            said = await desk(self).export_rows(self._look.path, self._wanted)
+            said = await desk(self).export_rows(self._journal_rows.path, self._wanted)
         except BatchrunError as error:
             self.notify(printable(error.message, 300), severity="error", markup=False)
         else:
@@ -369,8 +369,8 @@ class RunScreen(OrderlyScreen):
 
     def action_batches(self) -> None:
         """The batches of the run."""
-        if self._look is not None:
-            app_of(self).push_screen(BatchesScreen(self._look.path, self._look.path.stem))
+        if self._journal_rows is not None:
+            app_of(self).push_screen(BatchesScreen(self._journal_rows.path, self._journal_rows.path.stem))
 
     def action_sort(self) -> None:
         """The next order: by row, latency, tokens."""
@@ -399,9 +399,9 @@ class RunScreen(OrderlyScreen):
 
     def on_outcomes_opened(self, event: Outcomes.Opened) -> None:
         """Show the row whole."""
-        if self._look is not None and self._watched is not None:
+        if self._journal_rows is not None and self._watched is not None:
             app_of(self).push_screen(
-                RowScreen(self._look, event.line.seq, self._watched, self.query_one(Outcomes).stepped)
+                RowScreen(self._journal_rows, event.line.seq, self._watched, self.query_one(Outcomes).stepped)
             )
 
     def action_retry(self) -> None:

@@ -19,7 +19,7 @@ from batchrun.display import printable
 from batchrun.errors import StorageError
 from batchrun.journal import Line, Wanted
 from batchrun.models import State
-from batchrun.tui.look import Look
+from batchrun.tui.journal_rows import JournalRows
 from batchrun.tui.widgets.columns import Column, columns_of, fitted, trouble
 
 PAGE = 200
@@ -83,16 +83,16 @@ class Outcomes(ScrollView, can_focus=True):
         super().__init__(id=id)
         self.live = False
         self.columns = columns_of(None)
-        self._look: Look | None = None
+        self._journal_rows: JournalRows | None = None
         self._listed = Wanted()
         self._pages: OrderedDict[int, list[Line]] = OrderedDict()
         self._old: dict[int, list[Line]] = {}
         self._asked: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def show(self, look: Look | None) -> None:
-        """List the rows of this look from now on."""
-        self._look, self._listed = look, Wanted()
+    def show(self, journal_rows: JournalRows | None) -> None:
+        """List these rows from now on."""
+        self._journal_rows, self._listed = journal_rows, Wanted()
         self._pages.clear()
         self._old.clear()
         self.found()
@@ -110,8 +110,8 @@ class Outcomes(ScrollView, can_focus=True):
 
     def reread(self) -> None:
         """Read what is on the screen again; until then the old lines stay, unless they are those of another list."""
-        if self._look is not None and self._look.listed != self._listed:
-            self._listed = self._look.listed
+        if self._journal_rows is not None and self._journal_rows.listed != self._listed:
+            self._listed = self._journal_rows.listed
             self.forget()
         self._old.update(self._pages)
         self._pages.clear()
@@ -126,7 +126,7 @@ class Outcomes(ScrollView, can_focus=True):
     @property
     def total(self) -> int:
         """The rows of the list."""
-        return 0 if self._look is None else self._look.total
+        return 0 if self._journal_rows is None else self._journal_rows.total
 
     @property
     def current(self) -> Line | None:
@@ -142,24 +142,24 @@ class Outcomes(ScrollView, can_focus=True):
         return lines[place] if place < len(lines) else None
 
     def _ask(self, page: int) -> None:
-        if page in self._asked or self._look is None or page * PAGE >= self.total:
+        if page in self._asked or self._journal_rows is None or page * PAGE >= self.total:
             return
         self._asked.add(page)
-        task = asyncio.get_running_loop().create_task(self._read(self._look, page))
+        task = asyncio.get_running_loop().create_task(self._read(self._journal_rows, page))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _read(self, look: Look, page: int) -> None:
-        listed = look.listed
+    async def _read(self, journal_rows: JournalRows, page: int) -> None:
+        listed = journal_rows.listed
         try:
-            lines = await look.page(page * PAGE, PAGE)
+            lines = await journal_rows.page(page * PAGE, PAGE)
         except StorageError:
             lines = []
         finally:
             self._asked.discard(page)
-        if look is not self._look:
+        if journal_rows is not self._journal_rows:
             return
-        if listed != look.listed:
+        if listed != journal_rows.listed:
             self.refresh()
             return
         self._pages[page] = lines

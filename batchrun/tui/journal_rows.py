@@ -55,7 +55,7 @@ class _Thread:
             self._reader.close()
 
 
-class Look:
+class JournalRows:
     """The rows that are wanted, by number from 0: `total` of them so far, `finding` while more may come.
 
     `listed` is what the numbers mean now: until the first rows of a new wish are found, still the wish before.
