@@ -97,7 +97,7 @@ def test_flex_costs_half(folder: Path) -> None:
     run = registry.find(str(folder / "out.jsonl"), None)
     replay = Replay(run)
     replay.look()
-    assert "120 at flex $" in "".join(line.plain for line in cost_lines(replay.sight().progress))
+    assert "120 at flex $" in "".join(line.plain for line in cost_lines(replay.snapshot().progress))
     batchrun(folder, "run", *SAME, "--cache", "off", "--fresh")
     assert flex * 2 == shown(folder)["cost"]
 

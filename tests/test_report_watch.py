@@ -95,7 +95,7 @@ def test_who_looks_on_sees_as_many_429s_and_retries_as_the_run() -> None:
         ends = [attempt for seq in range(1, COUNT + 2) for attempt in reader.attempts(seq) if attempt.cause]
     replay = Replay(found)
     replay.read_again()
-    progress = replay.sight().progress
+    progress = replay.snapshot().progress
     assert progress.throttled == sum(attempt.throttled for attempt in ends) > 0
     assert progress.retries == sum(not attempt.throttled for attempt in ends) > 0
 

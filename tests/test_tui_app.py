@@ -19,12 +19,12 @@ from batchrun.journal import Reader
 from batchrun.models import State
 from batchrun.registry import RunFile
 from batchrun.tui.app import BatchrunApp
-from batchrun.tui.desk import Phase
 from batchrun.tui.screens.ask import Choose, Confirm
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.run import RunScreen
 from batchrun.tui.screens.runs import RunsScreen
 from batchrun.tui.screens.setup import SetupScreen
+from batchrun.tui.services import Phase
 from batchrun.tui.widgets.editor import Editor
 from batchrun.tui.widgets.outcomes import Outcomes
 
@@ -141,21 +141,21 @@ async def test_a_paused_run_sends_nothing_and_goes_on(tmp_path: Path) -> None:
     async with tui.app(concurrency="4").run_test(size=WIDE) as pilot:
         await tui.started(pilot)
         session = pilot.app.steered
-        await tui.until(pilot, lambda: session.sight().progress.done > 4)
+        await tui.until(pilot, lambda: session.snapshot().progress.done > 4)
         await pilot.press("p")
-        await tui.until(pilot, lambda: session.sight().progress.in_flight == 0)
+        await tui.until(pilot, lambda: session.snapshot().progress.in_flight == 0)
         await tui.until(pilot, lambda: "paused" in tui.shown(pilot))
-        before = session.sight().progress.attempts
+        before = session.snapshot().progress.attempts
         await pilot.pause(0.4)
-        assert session.sight().progress.attempts == before < 300
+        assert session.snapshot().progress.attempts == before < 300
         await pilot.press("plus", "plus")
-        await tui.until(pilot, lambda: session.sight().bounds.cap == 6)
+        await tui.until(pilot, lambda: session.snapshot().bounds.cap == 6)
         await pilot.press("left_square_bracket")
-        await tui.until(pilot, lambda: session.sight().bounds.rpm is not None)
+        await tui.until(pilot, lambda: session.snapshot().bounds.rpm is not None)
         await pilot.press("p")
-        await tui.until(pilot, lambda: session.sight().progress.attempts > before)
+        await tui.until(pilot, lambda: session.snapshot().progress.attempts > before)
         await pilot.press("x")
-        await tui.until(pilot, lambda: session.sight().phase is Phase.ENDED)
+        await tui.until(pilot, lambda: session.snapshot().phase is Phase.ENDED)
     with Reader.open(tui.journal()) as reader:
         assert reader.totals.unknown == 0
         assert reader.totals.pending > 0
@@ -166,7 +166,7 @@ async def test_leaving_asks_awaits_what_is_in_flight_and_keeps_the_journal_whole
     app = tui.app(concurrency="5")
     async with app.run_test(size=WIDE) as pilot:
         await tui.started(pilot)
-        await tui.until(pilot, lambda: app.steered.sight().progress.done > 0)
+        await tui.until(pilot, lambda: app.steered.snapshot().progress.done > 0)
         await pilot.press("q")
         await tui.asked(pilot, Confirm)
         tui.last_key(pilot, "enter")

@@ -16,9 +16,9 @@ from textual.worker import Worker
 
 from batchrun.errors import ExitCode
 from batchrun.tui.app import BatchrunApp
-from batchrun.tui.desk import EstimateText, Fresh
 from batchrun.tui.screens import setup
 from batchrun.tui.screens.row import RowScreen
+from batchrun.tui.services import EstimateText, Fresh
 
 # Slow: each test starts an app, which takes most of a second.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undisturbed", "alone")]

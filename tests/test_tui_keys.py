@@ -135,7 +135,7 @@ async def test_a_key_that_comes_twice_closes_no_main_screen(tmp_path: Path, over
     tui.place(tmp_path, tui.rows(30), latency="0.2")
     async with tui.app(concurrency="2").run_test(size=WIDE) as pilot:
         screen = await tui.started(pilot)
-        await tui.until(pilot, lambda: pilot.app.steered.sight().progress.done > 0)
+        await tui.until(pilot, lambda: pilot.app.steered.snapshot().progress.done > 0)
         await pilot.press(over)
         pilot.app.pop_screen()
         pilot.app.pop_screen()

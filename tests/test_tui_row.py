@@ -17,12 +17,12 @@ from wire import chat
 from batchrun import registry
 from batchrun.models import State
 from batchrun.tui.app import BatchrunApp
-from batchrun.tui.desk import Again, Task
 from batchrun.tui.screens import runs
 from batchrun.tui.screens.ask import Choose, Confirm
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.run import RunScreen
 from batchrun.tui.screens.runs import RunsScreen
+from batchrun.tui.services import Again, Task
 from batchrun.tui.widgets.outcomes import Outcomes
 
 # Slow: each test starts an app, which takes most of a second.

@@ -18,10 +18,10 @@ from batchrun.progress import Progress
 from batchrun.registry import RunFile, Summary
 from batchrun.tui import overview
 from batchrun.tui.app import BatchrunApp
-from batchrun.tui.desk import Bounds, Phase, Point, Sight, Trouble
 from batchrun.tui.screens import runs, setup
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.setup import SetupScreen
+from batchrun.tui.services import Bounds, Phase, Point, RunSnapshot, Trouble
 from batchrun.tui.widgets import paint, place
 
 pytestmark = pytest.mark.usefixtures("undisturbed")
@@ -58,31 +58,31 @@ NUMBERS = {
 TOTALS = Totals(rows=10_000, done=9_963, failed=37, failed_for_now=12)
 
 
-def sight(phase: Phase, *, trouble: Trouble | None = None, **changes: Any) -> Sight:
+def snapshot(phase: Phase, *, trouble: Trouble | None = None, **changes: Any) -> RunSnapshot:
     progress = Progress(**{"limits": LIMITS, **NUMBERS, **changes})
     bounds = Bounds(64, 500.0, None)
     said = {"title": "translate · reviews.csv", "bounds": bounds, "history": HISTORY, "trouble": trouble}
-    return Sight(phase=phase, progress=progress, notices=("the provider is down: one try a second",), **said)
+    return RunSnapshot(phase=phase, progress=progress, notices=("the provider is down: one try a second",), **said)
 
 
-STATES: dict[str, Sight] = {
-    "running": sight(Phase.RUNNING),
-    "waiting": sight(Phase.RUNNING, waiting=Waiting(WaitReason.THROTTLED, 72.0, 60.0), in_flight=0),
-    "paused": sight(Phase.PAUSED, in_flight=3),
-    "stopping": sight(Phase.STOPPING, draining=Draining(14, 90.0, "interrupted", 55.0)),
-    "failing": sight(
+STATES: dict[str, RunSnapshot] = {
+    "running": snapshot(Phase.RUNNING),
+    "waiting": snapshot(Phase.RUNNING, waiting=Waiting(WaitReason.THROTTLED, 72.0, 60.0), in_flight=0),
+    "paused": snapshot(Phase.PAUSED, in_flight=3),
+    "stopping": snapshot(Phase.STOPPING, draining=Draining(14, 90.0, "interrupted", 55.0)),
+    "failing": snapshot(
         Phase.ENDED,
         trouble=Trouble("the account has no money left (insufficient_quota)", "add credit, then batchrun resume"),
         ended=RunEnded(ExitCode.STOPPED, TOTALS, "no money", None, (), 60.0),
     ),
-    "done": sight(
+    "done": snapshot(
         Phase.ENDED,
         done=9_963,
         in_flight=0,
         eta=None,
         ended=RunEnded(ExitCode.ROWS_FAILED, TOTALS, None, None, ("reviews.translate.jsonl",), 60.0),
     ),
-    "refused": Sight(
+    "refused": RunSnapshot(
         phase=Phase.REFUSED,
         progress=Progress(causes={}),
         title="translate · reviews.csv",
@@ -167,10 +167,10 @@ class Still:
     active = True
     done = None
 
-    def __init__(self, seen: Sight) -> None:
+    def __init__(self, seen: RunSnapshot) -> None:
         self._seen = seen
 
-    def sight(self) -> Sight:
+    def snapshot(self) -> RunSnapshot:
         return self._seen
 
     def read_again(self) -> bool:

@@ -26,10 +26,10 @@ from batchrun.progress import Progress
 from batchrun.registry import RunFile, Summary
 from batchrun.report.words import status
 from batchrun.tui.choices import FROM_VALUE, Origin
-from batchrun.tui.desk import Phase, Sight, Trouble
 from batchrun.tui.draft import Draft, Source
 from batchrun.tui.journal_rows import JournalRows
 from batchrun.tui.screens.runs import cells, fitting
+from batchrun.tui.services import Phase, RunSnapshot, Trouble
 from batchrun.tui.session import overall
 from batchrun.tui.widgets import outcomes, paint
 from batchrun.tui.widgets.columns import columns_of, field, fitted, source_fields, trouble, values
@@ -138,12 +138,12 @@ def test_the_first_frame_waits_for_neither_the_engine_nor_prompts_nor_sqlite() -
 
 
 class Counted(Panel):
-    """Draws one number of a sight, and counts how often it is painted."""
+    """Draws one number of a snapshot, and counts how often it is painted."""
 
     painted = 0
 
-    def lines(self, sight: Sight, width: int, height: int) -> list[Content]:
-        return [Content(f"{sight.progress.done}")]
+    def lines(self, snapshot: RunSnapshot, width: int, height: int) -> list[Content]:
+        return [Content(f"{snapshot.progress.done}")]
 
     def render(self) -> Content:
         self.painted += 1
@@ -157,15 +157,15 @@ async def test_a_panel_is_painted_only_when_it_would_look_different() -> None:
 
     async with Wall().run_test() as pilot:
         panel = pilot.app.query_one(Counted)
-        sight = Sight(phase=Phase.RUNNING, progress=Progress(causes={}, done=1, now=1.0), title="a run")
-        panel.show(sight)
+        snapshot = RunSnapshot(phase=Phase.RUNNING, progress=Progress(causes={}, done=1, now=1.0), title="a run")
+        panel.show(snapshot)
         await pilot.pause()
         before = panel.painted
         for now in range(5):
-            panel.show(replace(sight, progress=replace(sight.progress, now=float(now))))
+            panel.show(replace(snapshot, progress=replace(snapshot.progress, now=float(now))))
             await pilot.pause()
         assert panel.painted == before
-        panel.show(replace(sight, progress=replace(sight.progress, done=2)))
+        panel.show(replace(snapshot, progress=replace(snapshot.progress, done=2)))
         await pilot.pause()
         assert panel.painted == before + 1
 
@@ -221,9 +221,9 @@ def test_a_run_that_has_ended_has_the_rates_of_all_its_time() -> None:
 
 def test_what_may_have_been_paid_is_whole_at_any_width() -> None:
     progress = Progress(causes={}, attempts=12_345, retries=120, throttled=33, maybe_paid=7)
-    sight = Sight(phase=Phase.RUNNING, progress=progress, title="a run")
+    snapshot = RunSnapshot(phase=Phase.RUNNING, progress=progress, title="a run")
     for width, height in ((36, 4), (49, 7), (62, 7)):
-        lines = limit_lines(sight, width, height)
+        lines = limit_lines(snapshot, width, height)
         assert len(lines) <= height
         assert all(line.cell_length <= width for line in lines)
         assert any("maybe billed 7" in line.plain for line in lines)
@@ -231,11 +231,11 @@ def test_what_may_have_been_paid_is_whole_at_any_width() -> None:
 
 def test_why_a_run_was_refused_is_folded_where_there_is_room_and_cut_where_there_is_none() -> None:
     trouble = Trouble("The run is locked by process 4711 of this machine since noon", "wait until it ends, or stop it")
-    sight = Sight(phase=Phase.REFUSED, progress=Progress(causes={}), title="a run", trouble=trouble)
-    wide = [line.plain.strip() for line in why_lines(sight, 30, 7)]
+    snapshot = RunSnapshot(phase=Phase.REFUSED, progress=Progress(causes={}), title="a run", trouble=trouble)
+    wide = [line.plain.strip() for line in why_lines(snapshot, 30, 7)]
     assert " ".join(wide) == f"nothing was sent {trouble.message} next: {trouble.hint}"
     assert all(len(line) <= 30 for line in wide)
-    assert [line.plain for line in why_lines(sight, 30, 2)] == ["nothing was sent", trouble.message]
+    assert [line.plain for line in why_lines(snapshot, 30, 2)] == ["nothing was sent", trouble.message]
 
 
 def test_the_rows_of_the_table_are_told_by_their_values_even_where_they_are_cut() -> None:
@@ -325,7 +325,7 @@ def test_a_row_that_failed_says_why_where_its_reply_would_be() -> None:
 
 def test_the_time_that_is_left_is_short_and_no_more_exact_than_it_can_be() -> None:
     def said(left: float | None, phase: Phase = Phase.RUNNING) -> str:
-        return eta(Sight(phase=phase, progress=Progress(causes={}, eta=left), title="a run"))
+        return eta(RunSnapshot(phase=phase, progress=Progress(causes={}, eta=left), title="a run"))
 
     assert said(None) == "not known"
     assert said(20.4) == "≈ 20 s"

@@ -109,7 +109,7 @@ def execute(gathered: "Gathered", access: "Access") -> int:
 def in_app(ref: str, failed: bool, flags: dict[str, Any]) -> int:
     """Goes on with a journaled run in the app; the exit code."""
     from batchrun.cli.app import open_app  # noqa: PLC0415  only for this way
-    from batchrun.tui.desk import Again  # noqa: PLC0415  Textual: not for --help
+    from batchrun.tui.services import Again  # noqa: PLC0415  Textual: not for --help
 
     return open_app(flags, Again(reference=ref, flags=flags, failed=failed))
 

@@ -25,11 +25,11 @@ from batchrun.errors import BatchrunError, ExitCode
 from batchrun.plan.names import unknown
 from batchrun.report import words
 from batchrun.tui import leaving
-from batchrun.tui.desk import Again, EstimateText, Fresh, Phase, Steered, Task, Watched
 from batchrun.tui.orderly import MAIN, OrderlyApp
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.screens.help import Help
 from batchrun.tui.screens.setup import SetupScreen
+from batchrun.tui.services import Again, EstimateText, Fresh, Phase, Steered, Task, Watched
 from batchrun.tui.widgets.form import Form
 
 if TYPE_CHECKING:
@@ -228,15 +228,15 @@ class BatchrunApp(OrderlyApp):
         if isinstance(session.task, Fresh) and not session.task.whole:
             self._tried += len(session.task.only or ()) or session.task.pilot or 0
             return
-        sight = session.sight()
-        if isinstance(session.task, Fresh) and sight.phase is Phase.REFUSED and sight.trouble is not None:
+        snapshot = session.snapshot()
+        if isinstance(session.task, Fresh) and snapshot.phase is Phase.REFUSED and snapshot.trouble is not None:
             self.action_show("setup")
-            self._setup.refuse(BatchrunError(*sight.trouble))
+            self._setup.refuse(BatchrunError(*snapshot.trouble))
             return
-        if sight.trouble is not None:
-            self.notify(printable(sight.trouble.message, 300), severity="error", timeout=8, markup=False)
-        elif sight.progress.ended is not None and self.screen is not self.get_screen("run"):  # pyright: ignore[reportUnknownMemberType]  as above
-            self.notify(words.account(sight.progress.ended.totals), timeout=8, markup=False)
+        if snapshot.trouble is not None:
+            self.notify(printable(snapshot.trouble.message, 300), severity="error", timeout=8, markup=False)
+        elif snapshot.progress.ended is not None and self.screen is not self.get_screen("run"):  # pyright: ignore[reportUnknownMemberType]  as above
+            self.notify(words.account(snapshot.progress.ended.totals), timeout=8, markup=False)
 
     def _ask_about_drift(self, session: "Session") -> None:
         """Replies that were paid for are replaced only when the user says so; those of tries always are."""
@@ -330,7 +330,7 @@ class BatchrunApp(OrderlyApp):
         if not self.busy:
             self._go(ExitCode.OK)
             return
-        flying = 0 if self._session is None else self._session.sight().progress.in_flight
+        flying = 0 if self._session is None else self._session.snapshot().progress.in_flight
         answers = [("drain", "Finish what is in flight", "primary"), ("now", "Leave at once", "warning")]
         detail = f"{flying:,} requests are in flight. Everything that came back is in the journal; resume at any time."
         self.push_screen(Confirm("A run is under way", detail, answers), self._leave)
@@ -377,14 +377,14 @@ class BatchrunApp(OrderlyApp):
         """What stands on the terminal after the app: the account of the last run, and the command that goes on."""
         if self._session is None:
             return []
-        sight = self._session.sight()
+        snapshot = self._session.snapshot()
         lines: list[str] = []
-        if sight.trouble is not None and self._session.exit_code not in (ExitCode.OK, ExitCode.ROWS_FAILED):
-            lines.append(printable(f"stopped: {sight.trouble.message}", 2000))
-        ended = sight.progress.ended
+        if snapshot.trouble is not None and self._session.exit_code not in (ExitCode.OK, ExitCode.ROWS_FAILED):
+            lines.append(printable(f"stopped: {snapshot.trouble.message}", 2000))
+        ended = snapshot.progress.ended
         if ended is not None:
-            kept = sight.journal is not None and sight.journal.exists()  # it may have been deleted since
-            command = words.resume_command(ended.totals, sight.reference or "last", self.runs_dir) if kept else None
+            kept = snapshot.journal is not None and snapshot.journal.exists()  # it may have been deleted since
+            command = words.resume_command(ended.totals, snapshot.reference or "last", self.runs_dir) if kept else None
             lines.append(words.account(ended.totals) + (f"; resume with: {command}" if command else ""))
         return lines
 

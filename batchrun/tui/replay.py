@@ -22,7 +22,7 @@ from batchrun.progress import Progress
 from batchrun.registry import RunFile
 from batchrun.report import words
 from batchrun.report.requests import title_of
-from batchrun.tui.desk import Bounds, Phase, Point, Sight, Trouble
+from batchrun.tui.services import Bounds, Phase, Point, RunSnapshot, Trouble
 
 POINTS = 240
 _NOTHING = Progress(causes={})
@@ -30,48 +30,48 @@ _PHASES = {"running": Phase.RUNNING, "paused": Phase.PAUSED, "stopping": Phase.S
 
 
 class Replay:
-    """Looks at a journal; `read_again` reads it in a thread, `sight` is what it found."""
+    """Looks at a journal; `read_again` reads it in a thread, `snapshot` is what it found."""
 
     def __init__(self, run: RunFile) -> None:
         self.run = run
         self._plan: Plan | None = None
         self._requests: set[asyncio.Future[None]] = set()
-        self._sight = Sight(
+        self._snapshot = RunSnapshot(
             phase=Phase.ENDED, progress=_NOTHING, title=run.id, reference=run.reference, journal=run.path
         )
 
-    def sight(self) -> Sight:
+    def snapshot(self) -> RunSnapshot:
         """What was read last."""
-        return self._sight
+        return self._snapshot
 
     def read_again(self) -> bool:
         """Read totals, samples and causes again; whether another process is at work on the run."""
         try:
-            sight = self._read()
+            snapshot = self._read()
         except StorageError as error:
-            sight = Sight(
+            snapshot = RunSnapshot(
                 phase=Phase.REFUSED,
                 progress=_NOTHING,
                 title=self.run.id,
                 reference=self.run.reference,
                 trouble=Trouble(error.message, error.hint),
             )
-        self._sight = sight if sight.foreign is None else self._asked(sight, {"command": "status"})
-        return sight.foreign is not None
+        self._snapshot = snapshot if snapshot.foreign is None else self._asked(snapshot, {"command": "status"})
+        return snapshot.foreign is not None
 
-    def _asked(self, sight: Sight, request: dict[str, Any]) -> Sight:
-        """The sight after the process that works on the run has performed a request; blocks. Without bounds where that
+    def _asked(self, snapshot: RunSnapshot, request: dict[str, Any]) -> RunSnapshot:
+        """The snapshot after the process that works on the run has performed a request; blocks. Without bounds where that
         process has no socket."""
         try:
             status = steering.ask(self.run.path, request)
         except RefusedError:
-            return replace(sight, bounds=None)
+            return replace(snapshot, bounds=None)
         bounds = Bounds(status["concurrency"], status["rpm"], status["tpm"])
-        return replace(sight, phase=_PHASES[status["state"]], bounds=bounds)
+        return replace(snapshot, phase=_PHASES[status["state"]], bounds=bounds)
 
     def _steer(self, command: str, **values: Any) -> None:
         def performed() -> None:
-            self._sight = self._asked(self._sight, {"command": command, **values})
+            self._snapshot = self._asked(self._snapshot, {"command": command, **values})
 
         request = asyncio.get_running_loop().run_in_executor(None, performed)
         self._requests.add(request)
@@ -97,7 +97,7 @@ class Replay:
         """Give up what is in flight as well."""
         self._steer("stop-now")
 
-    def _read(self) -> Sight:
+    def _read(self) -> RunSnapshot:
         summary = registry.summary(self.run)
         with Reader.open(self.run.path) as reader:
             self._plan = self._plan or plan_from_json(reader.meta.plan)
@@ -107,7 +107,7 @@ class Replay:
             tiers = [] if alive else reader.tiers()  # all attempts are read for it
             kept = Kept(self._plan, reader.totals, reader.sessions, samples, causes, tiers)
         points = points_of(samples)
-        return Sight(
+        return RunSnapshot(
             phase=Phase.RUNNING if alive else Phase.ENDED,
             progress=picture(self.run, kept, alive=alive),
             title=title_of(self._plan),

@@ -1,6 +1,6 @@
 """One run of this process: prepared in a thread, executed as a task on the app's loop, steered. Alone meets the engine.
 
-The app and the engine share one loop; every event is folded into counters at once, and screens look at `sight` when
+The app and the engine share one loop; every event is folded into counters at once, and screens look at `snapshot` when
 they paint.
 """
 
@@ -34,7 +34,7 @@ from batchrun.report import estimates
 from batchrun.report.headless import end_event
 from batchrun.report.observers import Observers
 from batchrun.report.requests import title_of
-from batchrun.tui.desk import Again, Bounds, EstimateText, Fresh, Phase, Point, Sight, Task, Trouble
+from batchrun.tui.services import Again, Bounds, EstimateText, Fresh, Phase, Point, RunSnapshot, Task, Trouble
 
 HISTORY = 240
 """Points that the sparklines go back, one a second."""
@@ -53,7 +53,7 @@ class Session:
         self.exit_code: ExitCode | None = None
         self.drift: DriftError | None = None
         self._fold = Fold()
-        self._ended_as: Sight | None = None
+        self._ended_as: RunSnapshot | None = None
         self._run: Run | None = None
         self._prepared: Prepared | None = None
         self._access: Access | None = None
@@ -175,8 +175,8 @@ class Session:
         if self._stop is not None:
             run.stop(self._stop, drain=0.0)
 
-    def sight(self) -> Sight:
-        """What is to be seen now; once the run has ended, the same sight again."""
+    def snapshot(self) -> RunSnapshot:
+        """What is to be seen now; once the run has ended, the same snapshot again."""
         if self._ended_as is not None:
             return self._ended_as
         seen = self._seen()
@@ -184,8 +184,8 @@ class Session:
             self._ended_as = seen
         return seen
 
-    def _seen(self) -> Sight:
-        return Sight(
+    def _seen(self) -> RunSnapshot:
+        return RunSnapshot(
             phase=self._phase(),
             progress=self._progress(),
             title=self._title(),

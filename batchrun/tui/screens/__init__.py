@@ -1,1 +1,1 @@
-"""The screens: each composes widgets, handles their messages, and asks the desk; its styles lie beside it."""
+"""The screens: each composes widgets, handles their messages, and asks the services; its styles lie beside it."""

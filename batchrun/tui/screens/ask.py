@@ -12,7 +12,7 @@ from textual.widgets import Button, Input, Label, OptionList
 from textual.widgets.option_list import Option
 
 from batchrun.errors import BatchrunError
-from batchrun.tui.desk import Bounds, Sight
+from batchrun.tui.services import Bounds, RunSnapshot
 from batchrun.tui.widgets.field import Field
 
 MORE = 1.25
@@ -128,14 +128,14 @@ def bounds_of(cap: str, rpm: str, tpm: str) -> Bounds:
     )
 
 
-def nudged(bounds: Bounds, name: str, direction: int, sight: Sight) -> Bounds:
+def nudged(bounds: Bounds, name: str, direction: int, snapshot: RunSnapshot) -> Bounds:
     """The limits with one of them a step up or down. Lowering a rate that has no limit starts at what it is now."""
-    limits = sight.progress.limits
+    limits = snapshot.progress.limits
     now = {"cap": float(bounds.cap), "rpm": bounds.rpm, "tpm": bounds.tpm}[name]
     if now is None:
         if direction > 0:
             return bounds
-        measured = sight.progress.row_rate * 60 if name == "rpm" else sight.progress.token_rate * 60
+        measured = snapshot.progress.row_rate * 60 if name == "rpm" else snapshot.progress.token_rate * 60
         stated = cast("float | None", getattr(limits, name, None))
         now = stated or max(60.0, measured)
     value = now * MORE if direction > 0 else now / MORE

@@ -10,8 +10,8 @@ from textual.content import Content
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
-from batchrun.tui.desk import app_of
 from batchrun.tui.orderly import OrderlyScreen
+from batchrun.tui.services import app_of
 
 
 class Help(ModalScreen[None]):

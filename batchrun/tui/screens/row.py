@@ -23,10 +23,10 @@ from batchrun.models import State
 from batchrun.plan import plan_from_json
 from batchrun.report import requests
 from batchrun.tui import literal
-from batchrun.tui.desk import Again, Watched, app_of, desk
 from batchrun.tui.journal_rows import JournalRows
 from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.screens.ask import Confirm
+from batchrun.tui.services import Again, Watched, app_of, services
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.columns import source_fields
 from batchrun.tui.widgets.preview import CUT, reply_text, source_text
@@ -136,22 +136,22 @@ class RowScreen(OrderlyScreen):
 
     def action_retry(self) -> None:
         """Send this row again."""
-        record, reference = self._record, self._watched.sight().reference
+        record, reference = self._record, self._watched.snapshot().reference
         if record is None or record.position is None or reference is None:
             return
-        if self._watched.sight().foreign is not None:
+        if self._watched.snapshot().foreign is not None:
             self.notify("another process works on this run: retry when it has ended", severity="warning")
             return
-        flags = {"runs_dir": desk(self).runs_dir} if desk(self).runs_dir else {}
+        flags = {"runs_dir": services(self).runs_dir} if services(self).runs_dir else {}
         done = record.state is State.DONE
         again = Again(reference=reference, flags=flags, only=(record.position,), done=done)
         if not done:
-            desk(self).begin(again)
+            services(self).begin(again)
             return
 
         def answered(answer: str | None) -> None:
             if answer == "send":
-                desk(self).begin(again)
+                services(self).begin(again)
 
         detail = "The output will have the new reply. The reply so far stays here, with its attempt."
         answers = [("send", "Send again", "warning")]
@@ -160,7 +160,7 @@ class RowScreen(OrderlyScreen):
     def action_edit(self) -> None:
         """The setup with this run's prompt, and this row to try."""
         if self._record is not None and self._record.position is not None:
-            desk(self).edit_again(self._journal_rows.path, self._record.position)
+            services(self).edit_again(self._journal_rows.path, self._record.position)
 
 
 def _rendered(reader: Reader, record: Record) -> tuple[str, Sequence[str]]:

@@ -16,13 +16,13 @@ from batchrun.errors import BatchrunError, StorageError
 from batchrun.journal import Line, Order, Reader, Wanted
 from batchrun.models import State
 from batchrun.plan import Plan, plan_from_json
-from batchrun.tui.desk import Again, Bounds, Phase, Sight, Steered, Watched, app_of, desk
 from batchrun.tui.journal_rows import JournalRows
 from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.replay import Replay
 from batchrun.tui.screens.ask import AskBounds, Choose, nudged
 from batchrun.tui.screens.batches import BatchesScreen
 from batchrun.tui.screens.row import RowScreen
+from batchrun.tui.services import Again, Bounds, Phase, RunSnapshot, Steered, Watched, app_of, services
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.columns import columns_of, source_fields
 from batchrun.tui.widgets.field import Field
@@ -78,7 +78,7 @@ class RunScreen(OrderlyScreen):
         self._read_at: tuple[int, int, bool] | None = None
         self._found_at = 0.0
         self._said = Content("")
-        self._sight: Sight | None = None
+        self._snapshot: RunSnapshot | None = None
         self._fields: Sequence[str] = ()
         self._previewed: Line | None = None
 
@@ -116,7 +116,7 @@ class RunScreen(OrderlyScreen):
 
     def watch_run(self, watched: Watched | None) -> None:
         """Show another run."""
-        self._watched, self._sight = watched, None
+        self._watched, self._snapshot = watched, None
         self._changing = True
         self._read_at = None
         self._wanted = Wanted()
@@ -145,33 +145,33 @@ class RunScreen(OrderlyScreen):
         if self._watched is None:
             self._say(Content.styled("no run yet: F2 sets one up, F4 lists those that are here", "$foreground-muted"))
             return
-        sight = self._watched.sight()
-        if sight is not self._sight:
-            before, self._sight = self._sight, sight
-            if before is None or before.steerable != sight.steerable:
+        snapshot = self._watched.snapshot()
+        if snapshot is not self._snapshot:
+            before, self._snapshot = self._snapshot, snapshot
+            if before is None or before.steerable != snapshot.steerable:
                 self.refresh_bindings()
             for panel in self.query(Panel):
-                panel.show(sight)
-            self._open_journal(sight)
+                panel.show(snapshot)
+            self._open_journal(snapshot)
         self._say(self._listing())
 
     def idle_keys(self) -> Collection[str]:
         """Steering is for a run that is under way, retrying for one that is not."""
-        if self._sight is None:
+        if self._snapshot is None:
             return (*STEERING, "run.retry")
-        return ("run.retry",) if self._sight.steerable else STEERING
+        return ("run.retry",) if self._snapshot.steerable else STEERING
 
     def _say(self, listing: Content) -> None:
         if not listing.is_same(self._said):
             self._said = listing
             self.query_one("#listing", Static).update(listing, layout=False)
 
-    def _open_journal(self, sight: Sight) -> None:
+    def _open_journal(self, snapshot: RunSnapshot) -> None:
         """Open the journal once there is one."""
         outcomes = self.query_one(Outcomes)
-        outcomes.live = sight.phase in (Phase.RUNNING, Phase.PAUSED, Phase.STOPPING)
-        if sight.journal is not None and self._journal_rows is None:
-            self._journal_rows = JournalRows(sight.journal)
+        outcomes.live = snapshot.phase in (Phase.RUNNING, Phase.PAUSED, Phase.STOPPING)
+        if snapshot.journal is not None and self._journal_rows is None:
+            self._journal_rows = JournalRows(snapshot.journal)
             outcomes.show(self._journal_rows)
             self._find()
             self._name_columns(self._journal_rows)
@@ -229,7 +229,7 @@ class RunScreen(OrderlyScreen):
         if self._changing:
             self._changing = await self._looked(watched)
             self._paint()
-        progress = watched.sight().progress
+        progress = watched.snapshot().progress
         mark = progress.finished, progress.in_flight, progress.ended is not None
         if rows is None or mark == self._read_at:
             return
@@ -242,7 +242,7 @@ class RunScreen(OrderlyScreen):
 
     def _found_again(self) -> None:
         outcomes = self.query_one(Outcomes)
-        now = desk(self).time
+        now = services(self).time
         if self._wanted.everything:
             outcomes.found()
         elif now - self._found_at > FIND_EVERY:
@@ -271,14 +271,14 @@ class RunScreen(OrderlyScreen):
 
     def _steer(self) -> Steered | None:
         """The run that is shown, where it is under way and can be steered; else it is said why not."""
-        steered, watched = desk(self).steered, self._watched
+        steered, watched = services(self).steered, self._watched
         if steered is not None and steered is watched:
-            if desk(self).busy:
+            if services(self).busy:
                 return steered
             self.notify("this run has ended; r sends rows again", severity="warning")
-        elif isinstance(watched, Replay) and watched.sight().bounds is not None:
+        elif isinstance(watched, Replay) and watched.snapshot().bounds is not None:
             return watched
-        elif watched is not None and watched.sight().foreign is not None:
+        elif watched is not None and watched.snapshot().foreign is not None:
             self.notify("read only: the process that works on this run cannot be steered", severity="warning")
         else:
             self.notify("no run is under way here", severity="warning")
@@ -287,15 +287,15 @@ class RunScreen(OrderlyScreen):
     def action_pause(self) -> None:
         """Pause, or go on."""
         if (steered := self._steer()) is not None:
-            steered.go_on() if steered.sight().phase is Phase.PAUSED else steered.pause()
+            steered.go_on() if steered.snapshot().phase is Phase.PAUSED else steered.pause()
 
     def action_bound(self, name: str, direction: int) -> None:
         """Raise or lower one limit by a quarter; a rate that is not limited yet starts from what it is now."""
         steered = self._steer()
-        bounds = steered.sight().bounds if steered is not None else None
+        bounds = steered.snapshot().bounds if steered is not None else None
         if steered is None or bounds is None:
             return
-        changed = nudged(bounds, name, direction, steered.sight())
+        changed = nudged(bounds, name, direction, steered.snapshot())
         steered.bound(changed)
         value = getattr(changed, name)
         label = {"cap": "concurrency cap", "rpm": "requests per minute", "tpm": "tokens per minute"}[name]
@@ -304,7 +304,7 @@ class RunScreen(OrderlyScreen):
     def action_limits(self) -> None:
         """Type limits."""
         steered = self._steer()
-        bounds = steered.sight().bounds if steered is not None else None
+        bounds = steered.snapshot().bounds if steered is not None else None
         if steered is None or bounds is None:
             return
 
@@ -317,7 +317,7 @@ class RunScreen(OrderlyScreen):
     def action_drain(self) -> None:
         """Stop: nothing new leaves, what is in flight is awaited; a second time leaves at once."""
         if (steered := self._steer()) is not None:
-            steered.abandon() if steered.sight().phase is Phase.STOPPING else steered.drain()
+            steered.abandon() if steered.snapshot().phase is Phase.STOPPING else steered.drain()
 
     def action_abandon(self) -> None:
         """Stop at once: what is in flight becomes unknown."""
@@ -335,7 +335,7 @@ class RunScreen(OrderlyScreen):
         except StorageError as error:
             self.notify(printable(error.message, 300), severity="error", markup=False)
             return
-        progress = self._watched.sight().progress
+        progress = self._watched.snapshot().progress
         found = paint.counts(progress)
         states = [(f"state:{state}", f"{found[state]:>9,}  {state}") for state in State if state is not State.IN_FLIGHT]
         causes = [
@@ -361,7 +361,7 @@ class RunScreen(OrderlyScreen):
         if self._journal_rows is None:
             return
         try:
-            said = await desk(self).export_rows(self._journal_rows.path, self._wanted)
+            said = await services(self).export_rows(self._journal_rows.path, self._wanted)
         except BatchrunError as error:
             self.notify(printable(error.message, 300), severity="error", markup=False)
         else:
@@ -408,8 +408,8 @@ class RunScreen(OrderlyScreen):
         """Choose what to send again."""
         if self._watched is None:
             return
-        sight, line = self._watched.sight(), self.query_one(Outcomes).current
-        if sight.foreign is not None:
+        snapshot, line = self._watched.snapshot(), self.query_one(Outcomes).current
+        if snapshot.foreign is not None:
             self.notify("another process works on this run: retry when it has ended", severity="warning")
             return
         options: list[tuple[str, str]] = []
@@ -424,16 +424,16 @@ class RunScreen(OrderlyScreen):
             ("failed", "everything that failed, and what is left"),
             ("left", "pending and retryable rows"),
         ]
-        self._ask("Send again", options, lambda answer: self._retried(sight, answer))
+        self._ask("Send again", options, lambda answer: self._retried(snapshot, answer))
 
-    def _retried(self, sight: Sight, answer: str) -> None:
+    def _retried(self, snapshot: RunSnapshot, answer: str) -> None:
         kind, _, name = answer.partition(":")
-        if sight.reference is None:
+        if snapshot.reference is None:
             return
-        flags = {"runs_dir": desk(self).runs_dir} if desk(self).runs_dir else {}
-        desk(self).begin(
+        flags = {"runs_dir": services(self).runs_dir} if services(self).runs_dir else {}
+        services(self).begin(
             Again(
-                reference=sight.reference,
+                reference=snapshot.reference,
                 flags=flags,
                 failed=kind == "failed",
                 cause=name if kind == "cause" else None,

@@ -17,10 +17,10 @@ from batchrun.display import counted, printable
 from batchrun.errors import BatchrunError
 from batchrun.registry import RunFile, Summary
 from batchrun.report import words
-from batchrun.tui.desk import Again, app_of, desk
 from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.replay import Replay
 from batchrun.tui.screens.ask import Confirm
+from batchrun.tui.services import Again, app_of, services
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.place import Place
 
@@ -82,7 +82,7 @@ class RunsScreen(OrderlyScreen):
 
     @work(exclusive=True)
     async def _read(self) -> None:
-        found = await asyncio.to_thread(listed, desk(self).runs_dir)
+        found = await asyncio.to_thread(listed, services(self).runs_dir)
         if found == self._found:
             return
         seen, row = self._current, self._table.cursor_row
@@ -107,7 +107,7 @@ class RunsScreen(OrderlyScreen):
         self._say()
 
     def _say(self) -> None:
-        where = registry.directory_for(registry.STREAM, desk(self).runs_dir)
+        where = registry.directory_for(registry.STREAM, services(self).runs_dir)
         place = printable(str(where), 80)
         found = (
             f"{counted(len(self._found), 'run')} in {place}" if self._found else f"none in {place} yet; n sets one up"
@@ -124,11 +124,11 @@ class RunsScreen(OrderlyScreen):
         found = self._current
         if found is None:
             return
-        steered = desk(self).steered
-        if steered is not None and steered.sight().journal == found.run.path and desk(self).busy:
-            desk(self).show_run(steered)
+        steered = services(self).steered
+        if steered is not None and steered.snapshot().journal == found.run.path and services(self).busy:
+            services(self).show_run(steered)
         else:
-            desk(self).show_run(Replay(found.run))
+            services(self).show_run(Replay(found.run))
 
     def action_resume(self) -> None:
         """Everything that is not done."""
@@ -143,8 +143,8 @@ class RunsScreen(OrderlyScreen):
         if found is not None and found.running is not None:
             self.notify("a process works on this run; Enter looks on", severity="warning")
         elif found is not None:
-            flags = {"runs_dir": desk(self).runs_dir} if desk(self).runs_dir else {}
-            desk(self).begin(Again(reference=found.run.reference, flags=flags, failed=failed))
+            flags = {"runs_dir": services(self).runs_dir} if services(self).runs_dir else {}
+            services(self).begin(Again(reference=found.run.reference, flags=flags, failed=failed))
 
     @work(exclusive=True, group="export")
     async def action_export(self) -> None:
@@ -153,7 +153,7 @@ class RunsScreen(OrderlyScreen):
         if found is None:
             return
         try:
-            said = await desk(self).export(found.run)
+            said = await services(self).export(found.run)
         except BatchrunError as error:
             self.notify(printable(error.message, 300), severity="error", markup=False)
         else:

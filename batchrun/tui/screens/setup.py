@@ -19,10 +19,10 @@ from batchrun.models import Kind
 from batchrun.tui import choices, literal
 from batchrun.tui.checklist import Item, checklist, gap
 from batchrun.tui.choices import Head
-from batchrun.tui.desk import Fresh, app_of, desk
 from batchrun.tui.screens.ask import Choose
 from batchrun.tui.screens.options import OptionsScreen
 from batchrun.tui.screens.trying import TryingScreen, drafts
+from batchrun.tui.services import Fresh, app_of, services
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import Answers, HeadTable
 from batchrun.tui.widgets.editor import Editor, PromptStatus
@@ -312,14 +312,14 @@ class SetupScreen(TryingScreen):
     async def _foresee(self, wish: object, *, counted: bool) -> None:
         """Whether it would be refused, and where every row can be `counted` what it would send, cost and take."""
         await asyncio.sleep(QUIET)
-        if desk(self).busy:
+        if services(self).busy:
             return
-        self._refusal = await desk(self).refusal(self.form.flags)
+        self._refusal = await services(self).refusal(self.form.flags)
         self._refresh_preview()
         if not counted:
             return
         try:
-            found = await desk(self).estimate(self.form.flags, lambda: self._estimate_wish is wish)
+            found = await services(self).estimate(self.form.flags, lambda: self._estimate_wish is wish)
         except BatchrunError as error:
             self._note_plan(error.message)
             return
@@ -400,10 +400,10 @@ class SetupScreen(TryingScreen):
         shown = drafts().Preview("")
         if row is not None:
             shown = draft.preview(row, self.form.model(draft.prompt), self.form.flags)
-        problem = self._problem(draft, shown) or await desk(self).refusal(self.form.flags)
+        problem = self._problem(draft, shown) or await services(self).refusal(self.form.flags)
         if problem is None:
             if self.saved_first():
-                desk(self).begin(Fresh(flags=self.form.flags))
+                services(self).begin(Fresh(flags=self.form.flags))
             return
         self.refuse(problem)
         self.notify("not started: something is missing", severity="warning", timeout=3)

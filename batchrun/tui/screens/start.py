@@ -13,9 +13,9 @@ from textual.widgets import Footer, OptionList, Static
 from textual.widgets.option_list import Option
 
 from batchrun.display import printable
-from batchrun.tui.desk import app_of, desk
 from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.replay import Replay
+from batchrun.tui.services import app_of, services
 from batchrun.tui.widgets.place import Place
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class StartScreen(OrderlyScreen):
     @work(exclusive=True)
     async def _read(self) -> None:
         module = await asyncio.to_thread(importlib.import_module, "batchrun.tui.overview")
-        found = await asyncio.to_thread(module.overview, desk(self).runs_dir)
+        found = await asyncio.to_thread(module.overview, services(self).runs_dir)
         if found != self._found:
             self._found = found
             self._fill(found)
@@ -108,7 +108,7 @@ class StartScreen(OrderlyScreen):
             return
         item: Item = getattr(self._found, kind)[int(number)]
         if item.run is not None:
-            desk(self).show_run(Replay(item.run))
+            services(self).show_run(Replay(item.run))
         else:
             self.post_message(self.Chosen(**self._with_the_only_input({kind.removesuffix("s"): item.name})))
 

@@ -12,8 +12,8 @@ from textual.widgets import Input, TextArea
 
 from batchrun.display import printable
 from batchrun.errors import BatchrunError, PromptError
-from batchrun.tui.desk import PILOT, Fresh, Phase, Sight, desk
 from batchrun.tui.screens.panes import PanedScreen
+from batchrun.tui.services import PILOT, Fresh, Phase, RunSnapshot, services
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import Answers, HeadTable
 from batchrun.tui.widgets.editor import Editor, PromptStatus
@@ -154,7 +154,7 @@ class TryingScreen(PanedScreen):
         chosen = self.query_one(HeadTable).chosen
         if not chosen:
             self.notify("choose an input first; Space marks rows to try", severity="warning")
-        elif self.saved_first() and desk(self).begin(Fresh(flags=self.form.flags, only=chosen)):
+        elif self.saved_first() and services(self).begin(Fresh(flags=self.form.flags, only=chosen)):
             self._trying, self._piloting = chosen, False
             self.show_pane("answers")
 
@@ -162,36 +162,36 @@ class TryingScreen(PanedScreen):
         """Send a few rows from all over the input, so that the plan rests on their replies."""
         if not self.form.typed("input"):
             self.notify("choose an input first", severity="warning")
-        elif self.saved_first() and desk(self).begin(Fresh(flags=self.form.flags, pilot=PILOT)):
+        elif self.saved_first() and services(self).begin(Fresh(flags=self.form.flags, pilot=PILOT)):
             self._piloting = True
             self.show_pane("answers")
 
     def watch_sent(self) -> None:
         """Show how far the marked rows or the pilot are; at the end their replies."""
-        steered = desk(self).steered
+        steered = services(self).steered
         if not (self._trying or self._piloting) or steered is None:
             return
-        sight = steered.sight()
+        snapshot = steered.snapshot()
         title = self.query_one("#answers")
-        if desk(self).busy:
-            title.border_title = f"replies · {'pilot' if self._piloting else 'try'} {sight.phase}"
-            done = f"{sight.progress.finished:,} rows finished · " if self._piloting else ""
-            self.query_one(Answers).show([], done + paint.waiting_line(sight).plain)
+        if services(self).busy:
+            title.border_title = f"replies · {'pilot' if self._piloting else 'try'} {snapshot.phase}"
+            done = f"{snapshot.progress.finished:,} rows finished · " if self._piloting else ""
+            self.query_one(Answers).show([], done + paint.waiting_line(snapshot).plain)
             return
-        self._ended(sight)
+        self._ended(snapshot)
 
-    def _ended(self, sight: Sight) -> None:
+    def _ended(self, snapshot: RunSnapshot) -> None:
         positions, piloted = self._trying, self._piloting
         self._trying, self._piloting = (), False
         self.count_again()
         self.query_one("#answers").border_title = "replies"
-        if sight.trouble is not None:
-            self.say(BatchrunError(*sight.trouble))
-        if sight.phase is Phase.REFUSED or sight.journal is None:
+        if snapshot.trouble is not None:
+            self.say(BatchrunError(*snapshot.trouble))
+        if snapshot.phase is Phase.REFUSED or snapshot.journal is None:
             self.query_one(Answers).show([], "nothing was sent")
             return
-        note = f"the pilot is done: the plan is measured on {sight.progress.finished:,} rows; F5 sends the rest"
-        self._read_answers(sight.journal, None if piloted else positions, note if piloted else "")
+        note = f"the pilot is done: the plan is measured on {snapshot.progress.finished:,} rows; F5 sends the rest"
+        self._read_answers(snapshot.journal, None if piloted else positions, note if piloted else "")
 
     @work(exclusive=True, group="answers")
     async def _read_answers(self, journal: Path, positions: tuple[int, ...] | None, note: str) -> None:

@@ -17,7 +17,7 @@ from textual.widgets import Static, TextArea
 from textual.widgets.text_area import TextAreaTheme
 
 from batchrun.tui import literal
-from batchrun.tui.desk import app_of
+from batchrun.tui.services import app_of
 
 _THEME = "batchrun"
 _ROLE = re.compile(r"[ \t]*#?[ \t]*(?:system|developer|user|assistant)[ \t]*:[ \t]*", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""A run's numbers as lines of text: pure functions from a sight and a width. Colours are names of the theme."""
+"""A run's numbers as lines of text: pure functions from a snapshot and a width. Colours are names of the theme."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +10,7 @@ from batchrun.display import counted, printable
 from batchrun.models import Flag
 from batchrun.progress import Progress
 from batchrun.report import words
-from batchrun.tui.desk import Phase, Point, Sight
+from batchrun.tui.services import Phase, Point, RunSnapshot
 
 Part = tuple[str, str] | str
 
@@ -43,11 +43,11 @@ def joined(parts: Iterable[Part]) -> Content:
     return Content.assemble(*parts)
 
 
-def heading(sight: Sight, width: int) -> Content:
+def heading(snapshot: RunSnapshot, width: int) -> Content:
     """What runs, where, and in which phase; the run's id only where it has room."""
-    sign, colour = _PHASES[sight.phase]
-    progress = sight.progress
-    parts: list[Part] = [(f"{sign} {phase_text(sight)}", f"bold {colour}"), ("  ", ""), (sight.title, "bold")]
+    sign, colour = _PHASES[snapshot.phase]
+    progress = snapshot.progress
+    parts: list[Part] = [(f"{sign} {phase_text(snapshot)}", f"bold {colour}"), ("  ", ""), (snapshot.title, "bold")]
     if progress.model and not progress.simulated:
         parts.append((f"  {printable(progress.model, 40)}", "$secondary"))
     if progress.host and not progress.simulated:
@@ -58,17 +58,17 @@ def heading(sight: Sight, width: int) -> Content:
     return whole if whole.cell_length <= width else joined(parts)
 
 
-def phase_text(sight: Sight) -> str:
+def phase_text(snapshot: RunSnapshot) -> str:
     """The phase, with what belongs to it."""
-    if sight.foreign is not None:
-        return f"{sight.phase} in another process" if sight.bounds else "running elsewhere (read only)"
-    if sight.said is not None:
-        return sight.said
-    ended = sight.progress.ended
-    if sight.phase is Phase.ENDED and ended is not None:
+    if snapshot.foreign is not None:
+        return f"{snapshot.phase} in another process" if snapshot.bounds else "running elsewhere (read only)"
+    if snapshot.said is not None:
+        return snapshot.said
+    ended = snapshot.progress.ended
+    if snapshot.phase is Phase.ENDED and ended is not None:
         whole = "partial" if ended.totals.pending or ended.totals.unknown else "finished"
         return {0: whole, 3: f"{whole}, some rows failed"}.get(int(ended.exit_code), "stopped")
-    return str(sight.phase)
+    return str(snapshot.phase)
 
 
 def counts(progress: Progress) -> dict[str, int]:
@@ -154,14 +154,14 @@ def gauge(share: float | None, width: int) -> str:
     return "█" * full + "░" * (width - full)
 
 
-def speed_lines(sight: Sight, width: int, height: int) -> list[Content]:
+def speed_lines(snapshot: RunSnapshot, width: int, height: int) -> list[Content]:
     """Rates with sparklines, times, tokens, money; where there is no room, money comes before a second sparkline."""
-    progress = sight.progress
+    progress = snapshot.progress
     room = max(4, width - 20)
     lines = [
-        _line("rows/s", words.count(progress.row_rate), spark(sight.history, room, "rows"), "$success"),
-        _line("tokens/s", words.count(progress.token_rate), spark(sight.history, room, "tokens"), "$accent"),
-        _pair("elapsed", words.duration(progress.elapsed), "ETA", eta(sight)),
+        _line("rows/s", words.count(progress.row_rate), spark(snapshot.history, room, "rows"), "$success"),
+        _line("tokens/s", words.count(progress.token_rate), spark(snapshot.history, room, "tokens"), "$accent"),
+        _pair("elapsed", words.duration(progress.elapsed), "ETA", eta(snapshot)),
         tokens_line(progress, width),
         *cost_lines(progress),
     ]
@@ -219,21 +219,21 @@ def _pair(name: str, value: str, other: str, second: str) -> Content:
     return joined([(f"{name:<10}", DIM), (f"{value:>7}", "bold"), (f"  {other} ", DIM), (second, "bold")])
 
 
-def eta(sight: Sight) -> str:
+def eta(snapshot: RunSnapshot) -> str:
     """How long it will take, where anything supports a figure; from ten minutes on in whole minutes."""
-    left = sight.progress.eta
-    if sight.phase in (Phase.STOPPING, Phase.ENDED, Phase.REFUSED):
+    left = snapshot.progress.eta
+    if snapshot.phase in (Phase.STOPPING, Phase.ENDED, Phase.REFUSED):
         return "–"
-    if sight.phase is Phase.PAUSED:
+    if snapshot.phase is Phase.PAUSED:
         return "paused"
     if left is None:
         return "not known"
     return f"≈ {words.duration(left if left < 600 else 60 * round(left / 60)).removesuffix(' 0 s')}"
 
 
-def limit_lines(sight: Sight, width: int, height: int) -> list[Content]:
+def limit_lines(snapshot: RunSnapshot, width: int, height: int) -> list[Content]:
     """Concurrency now and allowed, and how much of the requests and tokens per minute is used."""
-    progress, limits, bounds = sight.progress, sight.progress.limits, sight.bounds
+    progress, limits, bounds = snapshot.progress, snapshot.progress.limits, snapshot.bounds
     room = max(4, min(30, width - 27))
     if limits is None:
         empty = [joined([(f"{name:<10}", DIM), ("–", DIM)]) for name in ("in flight", "requests", "tokens")]
@@ -283,16 +283,16 @@ def _tries(progress: Progress, width: int, height: int) -> list[Content]:
     return [whole if whole.cell_length <= width or not paid else joined([("429 ", DIM), throttled, *paid])]
 
 
-def why_lines(sight: Sight, width: int, height: int) -> list[Content]:
+def why_lines(snapshot: RunSnapshot, width: int, height: int) -> list[Content]:
     """Why it waits and until when, what went wrong, the last notices, errors by cause."""
-    lines: list[Content] = [waiting_line(sight)]
-    if sight.trouble is not None:
-        lines.append(joined([(printable(sight.trouble.message, 400), "$error")]))
-        if sight.trouble.hint:
-            lines.append(joined([("next: ", DIM), printable(sight.trouble.hint, 300)]))
-    lines += mending_lines(sight)
-    lines += cause_lines(sight.progress, width)
-    lines += [joined([("· ", DIM), (notice, DIM)]) for notice in reversed(sight.notices)]
+    lines: list[Content] = [waiting_line(snapshot)]
+    if snapshot.trouble is not None:
+        lines.append(joined([(printable(snapshot.trouble.message, 400), "$error")]))
+        if snapshot.trouble.hint:
+            lines.append(joined([("next: ", DIM), printable(snapshot.trouble.hint, 300)]))
+    lines += mending_lines(snapshot)
+    lines += cause_lines(snapshot.progress, width)
+    lines += [joined([("· ", DIM), (notice, DIM)]) for notice in reversed(snapshot.notices)]
     return folded(lines, width, height)
 
 
@@ -308,28 +308,28 @@ def folded(lines: Sequence[Content], width: int, height: int) -> list[Content]:
     return found[:height]
 
 
-def waiting_line(sight: Sight) -> Content:
+def waiting_line(snapshot: RunSnapshot) -> Content:
     """The one line that says what a run is waiting for."""
-    progress = sight.progress
-    said = _PHASE_LINES.get(sight.phase)
+    progress = snapshot.progress
+    said = _PHASE_LINES.get(snapshot.phase)
     if said is not None:
-        return said(sight)
+        return said(snapshot)
     if progress.waiting is not None:
         return joined([(words.waiting(progress.waiting, progress.now), "bold $warning")])
     bound = words.lanes_not_open(progress) or words.bound(progress.limits)
     return joined([(bound, "$warning") if bound else ("nothing is held back", DIM)])
 
 
-def _checking(sight: Sight) -> Content:
-    return joined([("checking the input ", "$accent"), (counted(sight.taken), "bold")])
+def _checking(snapshot: RunSnapshot) -> Content:
+    return joined([("checking the input ", "$accent"), (counted(snapshot.taken), "bold")])
 
 
-def _connecting(_: Sight) -> Content:
+def _connecting(_: RunSnapshot) -> Content:
     return joined([("connecting to the provider", "$accent")])
 
 
-def _stopping(sight: Sight) -> Content:
-    progress, drain = sight.progress, sight.progress.draining
+def _stopping(snapshot: RunSnapshot) -> Content:
+    progress, drain = snapshot.progress, snapshot.progress.draining
     wait = "" if drain is None else f", at most {words.duration(drain.until - progress.now)} more"
     post = f"; {progress.post:,} in post-processing get a few seconds" if drain is not None and drain.post else ""
     return joined(
@@ -337,13 +337,13 @@ def _stopping(sight: Sight) -> Content:
     )
 
 
-def _paused(sight: Sight) -> Content:
-    flying = f"; {sight.progress.in_flight} still in flight" if sight.progress.in_flight else ""
+def _paused(snapshot: RunSnapshot) -> Content:
+    flying = f"; {snapshot.progress.in_flight} still in flight" if snapshot.progress.in_flight else ""
     return joined([("paused: ", "bold $warning"), f"p resumes{flying}"])
 
 
-def _ended(sight: Sight) -> Content:
-    ended = sight.progress.ended
+def _ended(snapshot: RunSnapshot) -> Content:
+    ended = snapshot.progress.ended
     if ended is None:
         return joined([("nothing is under way", DIM)])
     said, colour = words.outcome(ended.totals, ended.exit_code)
@@ -353,12 +353,12 @@ def _ended(sight: Sight) -> Content:
     return joined(parts)
 
 
-def mending_lines(sight: Sight) -> list[Content]:
+def mending_lines(snapshot: RunSnapshot) -> list[Content]:
     """What can be sent again after the end, by which key, and what that will cost."""
-    ended = sight.progress.ended
-    if sight.phase is not Phase.ENDED or ended is None:
+    ended = snapshot.progress.ended
+    if snapshot.phase is not Phase.ENDED or ended is None:
         return []
-    totals, simulated = ended.totals, sight.progress.simulated
+    totals, simulated = ended.totals, snapshot.progress.simulated
     kinds = (
         (totals.pending + totals.unknown, "sends what is left:"),
         (totals.failed_for_now, "retries what is retryable:"),
@@ -371,11 +371,11 @@ def mending_lines(sight: Sight) -> list[Content]:
     ]
 
 
-def _refused(_: Sight) -> Content:
+def _refused(_: RunSnapshot) -> Content:
     return joined([("nothing was sent", "bold $error")])
 
 
-_PHASE_LINES: dict[Phase, Callable[[Sight], Content]] = {
+_PHASE_LINES: dict[Phase, Callable[[RunSnapshot], Content]] = {
     Phase.CHECKING: _checking,
     Phase.CONNECTING: _connecting,
     Phase.STOPPING: _stopping,

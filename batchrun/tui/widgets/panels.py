@@ -1,25 +1,25 @@
-"""The panels of the run screen: each draws one aspect of a sight, and only when what it draws has changed."""
+"""The panels of the run screen: each draws one aspect of a snapshot, and only when what it draws has changed."""
 
 from typing import ClassVar
 
 from textual.content import Content
 from textual.widget import Widget
 
-from batchrun.tui.desk import Sight
+from batchrun.tui.services import RunSnapshot
 from batchrun.tui.widgets import paint
 
 
 class Panel(Widget):
-    """Lines of text made from a sight."""
+    """Lines of text made from a snapshot."""
 
     DEFAULT_CSS = "Panel { height: auto; }"
     ALLOW_SELECT = False
-    _sight: Sight | None = None
+    _snapshot: RunSnapshot | None = None
     _drawn = Content("")
 
-    def show(self, sight: Sight) -> None:
-        """Take the sight in; painted at the next refresh, if anything looks different by it."""
-        self._sight = sight
+    def show(self, snapshot: RunSnapshot) -> None:
+        """Take the snapshot in; painted at the next refresh, if anything looks different by it."""
+        self._snapshot = snapshot
         if not self._draw().is_same(self._drawn):
             self.refresh()
 
@@ -29,12 +29,12 @@ class Panel(Widget):
         return self._drawn
 
     def _draw(self) -> Content:
-        if self._sight is None:
+        if self._snapshot is None:
             return Content("")
         width, height = self.content_size
-        return Content("\n").join([_cut(line, width) for line in self.lines(self._sight, width, height)])
+        return Content("\n").join([_cut(line, width) for line in self.lines(self._snapshot, width, height)])
 
-    def lines(self, sight: Sight, width: int, height: int) -> list[Content]:
+    def lines(self, snapshot: RunSnapshot, width: int, height: int) -> list[Content]:
         """The lines of the panel."""
         raise NotImplementedError
 
@@ -46,8 +46,8 @@ def _cut(line: Content, width: int) -> Content:
 class Heading(Panel):
     """What runs, where, in which phase."""
 
-    def lines(self, sight: Sight, width: int, height: int) -> list[Content]:
-        return [paint.heading(sight, width)]
+    def lines(self, snapshot: RunSnapshot, width: int, height: int) -> list[Content]:
+        return [paint.heading(snapshot, width)]
 
 
 class Account(Panel):
@@ -55,27 +55,27 @@ class Account(Panel):
 
     NARROW: ClassVar[int] = 100
 
-    def lines(self, sight: Sight, width: int, height: int) -> list[Content]:
-        progress = sight.progress
+    def lines(self, snapshot: RunSnapshot, width: int, height: int) -> list[Content]:
+        progress = snapshot.progress
         return [paint.bar(progress, width), paint.account(progress, narrow=width < self.NARROW)]
 
 
 class Speed(Panel):
     """How fast, how long, how much."""
 
-    def lines(self, sight: Sight, width: int, height: int) -> list[Content]:
-        return paint.speed_lines(sight, width, height)
+    def lines(self, snapshot: RunSnapshot, width: int, height: int) -> list[Content]:
+        return paint.speed_lines(snapshot, width, height)
 
 
 class LimitsPanel(Panel):
     """How much is allowed, and how much of it is used."""
 
-    def lines(self, sight: Sight, width: int, height: int) -> list[Content]:
-        return paint.limit_lines(sight, width, height)
+    def lines(self, snapshot: RunSnapshot, width: int, height: int) -> list[Content]:
+        return paint.limit_lines(snapshot, width, height)
 
 
 class Why(Panel):
     """Why it waits and until when; errors by cause."""
 
-    def lines(self, sight: Sight, width: int, height: int) -> list[Content]:
-        return paint.why_lines(sight, width, max(1, height))
+    def lines(self, snapshot: RunSnapshot, width: int, height: int) -> list[Content]:
+        return paint.why_lines(snapshot, width, max(1, height))

@@ -9,7 +9,7 @@ from textual.widget import Widget
 
 from batchrun import __version__
 from batchrun.display import printable
-from batchrun.tui.desk import app_of
+from batchrun.tui.services import app_of
 
 SCREENS = (("start", "Start"), ("setup", "Setup"), ("run", "Run"), ("runs", "Runs"))
 

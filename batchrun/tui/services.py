@@ -1,4 +1,4 @@
-"""What a screen may know and ask: the sight of a run, how to steer it, and the desk where runs begin. No behaviour.
+"""What a screen may know and ask: the snapshot of a run, how to steer it, and the services that begin runs. No behaviour.
 
 Screens and widgets meet the engine only through these protocols; the app and its session fulfil them.
 """
@@ -68,7 +68,7 @@ class Point(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
+class RunSnapshot:
     """Everything a screen shows of a run at one moment.
 
     `taken` are the rows that were checked so far, `started` is Unix time. `reference` is what a user types to mean the
@@ -99,7 +99,7 @@ class Sight:
 class Watched(Protocol):
     """A run to look at."""
 
-    def sight(self) -> Sight:
+    def snapshot(self) -> RunSnapshot:
         """What is to be seen now; returns at once."""
         ...
 
@@ -158,7 +158,7 @@ class Again:
 Task = Fresh | Again
 
 
-class Desk(Protocol):
+class Services(Protocol):
     """Where screens ask for runs."""
 
     @property
@@ -208,9 +208,9 @@ class Desk(Protocol):
         ...
 
 
-def desk(screen: Screen[Any]) -> Desk:
-    """The desk of the app that a screen belongs to."""
-    return cast("Desk", screen.app)
+def services(screen: Screen[Any]) -> Services:
+    """The services of the app that a screen belongs to."""
+    return cast("Services", screen.app)
 
 
 def app_of(node: DOMNode) -> App[Any]:
