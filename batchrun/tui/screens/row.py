@@ -22,7 +22,7 @@ from batchrun.journal import Attempt, Line, Reader, Record
 from batchrun.models import State
 from batchrun.plan import plan_from_json
 from batchrun.report import requests
-from batchrun.tui import literal
+from batchrun.tui import safe_text
 from batchrun.tui.journal_rows import JournalRows
 from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.screens.ask import Confirm
@@ -102,11 +102,11 @@ class RowScreen(OrderlyScreen):
         }
         if (thinking := replies.thinking_of(record.body or "")) is not None:
             self._texts["thinking"] = thinking
-        self.query_one("#source-text", Static).update(literal.shown(source_text(record.text, fields), CUT))
+        self.query_one("#source-text", Static).update(safe_text.shown(source_text(record.text, fields), CUT))
         self.query_one("#source").border_title = f"source · line {record.line:,}"
         self.query_one("#heading", Static).update(heading(record))
-        self.query_one("#request-text", Static).update(literal.shown(rendered, CUT))
-        self.query_one("#reply-text", Static).update(literal.shown(reply_text(record), CUT))
+        self.query_one("#request-text", Static).update(safe_text.shown(rendered, CUT))
+        self.query_one("#reply-text", Static).update(safe_text.shown(reply_text(record), CUT))
         self.query_one("#reply").border_title = "error" if record.state is State.FAILED else "reply"
         self.query_one("#attempts-text", Static).update(Content("\n").join(attempt_lines(attempts)))
         self.query_one("#attempts").border_title = f"attempts · {len(attempts)}"
@@ -223,7 +223,7 @@ def attempt_lines(attempts: list[Attempt]) -> list[Content]:
         lines.append(paint.joined(parts))
         if attempt.spent and attempt.body is not None:
             lines.append(paint.joined([("     earlier reply", "bold $accent")]))
-            lines.append(literal.shown(requests.body_text(attempt.body), CUT))
+            lines.append(safe_text.shown(requests.body_text(attempt.body), CUT))
         if attempt.excerpt:
             lines.append(paint.joined([(f"     {printable(attempt.excerpt.strip(), 2000)}", paint.DIM)]))
         before = attempt.ended

@@ -16,7 +16,7 @@ from textual.widgets import DataTable, Footer, Input, OptionList, Select, Static
 from batchrun.display import printable
 from batchrun.errors import BatchrunError
 from batchrun.models import Kind
-from batchrun.tui import choices, literal
+from batchrun.tui import choices, safe_text
 from batchrun.tui.checklist import Item, checklist, gap
 from batchrun.tui.choices import Head
 from batchrun.tui.screens.ask import Choose
@@ -285,7 +285,7 @@ class SetupScreen(TryingScreen):
             return
         row = self.query_one(HeadTable).current
         shown = draft.preview(row, self.form.model(draft.prompt), flags)
-        self.query_one("#request-text", Static).update(literal.shown(shown.text, 60_000))
+        self.query_one("#request-text", Static).update(safe_text.shown(shown.text, 60_000))
         size = f" · about {shown.tokens:,} tokens in" if shown.tokens else ""
         where = 0 if row is None else row.line
         self.query_one("#request").border_title = f"request of line {where}{size}" if shown.text else "request"

@@ -11,7 +11,7 @@ from textual.widgets import DataTable, Static
 
 from batchrun.display import printable
 from batchrun.models import Invalid, Row
-from batchrun.tui import literal
+from batchrun.tui import safe_text
 from batchrun.tui.choices import Head
 from batchrun.tui.widgets import paint
 
@@ -108,7 +108,7 @@ class Answers(Static):
         """Show these rows, each with what came back."""
         lines: list[Content] = [Content.styled(note, "$accent")] if note else []
         for record, said in answers:
-            lines += [answer_heading(record), literal.shown(said, _ANSWER), Content("")]
+            lines += [answer_heading(record), safe_text.shown(said, _ANSWER), Content("")]
         self.update(Content("\n").join(lines))
 
 

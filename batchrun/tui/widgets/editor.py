@@ -16,7 +16,7 @@ from textual.strip import Strip
 from textual.widgets import Static, TextArea
 from textual.widgets.text_area import TextAreaTheme
 
-from batchrun.tui import literal
+from batchrun.tui import safe_text
 from batchrun.tui.services import app_of
 
 _THEME = "batchrun"
@@ -87,7 +87,7 @@ class Editor(TextArea):
 
     def get_line(self, line_index: int) -> Text:
         """A line without anything that a terminal would obey; as many characters as the document has."""
-        return Text(literal.one_for_one(self.document.get_line(line_index)), end="", no_wrap=True)
+        return Text(safe_text.one_for_one(self.document.get_line(line_index)), end="", no_wrap=True)
 
     def _build_highlight_map(self) -> None:
         super()._build_highlight_map()

@@ -4,7 +4,7 @@ from rich.highlighter import Highlighter
 from rich.text import Text
 from textual.widgets import Input
 
-from batchrun.tui import literal
+from batchrun.tui import safe_text
 
 
 class Field(Input):
@@ -27,7 +27,7 @@ class _Literal(Highlighter):
 
     def __call__(self, text: str | Text) -> Text:
         plain = text if isinstance(text, str) else text.plain
-        return Text(literal.one_for_one(plain), no_wrap=True, overflow="ignore", end="")
+        return Text(safe_text.one_for_one(plain), no_wrap=True, overflow="ignore", end="")
 
     def highlight(self, text: Text) -> None:
         """Nothing is coloured."""

@@ -14,7 +14,7 @@ from batchrun.journal import Record
 from batchrun.models import State
 from batchrun.report import requests
 from batchrun.report.words import MARK
-from batchrun.tui import literal
+from batchrun.tui import safe_text
 from batchrun.tui.widgets.answers import answer_heading
 
 CUT = 20_000
@@ -35,9 +35,9 @@ class RowPreview(VerticalScroll, can_focus=False):
         parts: list[Content] = []
         if record is not None:
             parts = [answer_heading(record)]
-            parts += [literal.shown(f"{MARK}source\n{source_text(record.text, fields)}", CUT), Content("")]
-            parts += [literal.shown(f"{MARK}{'error' if record.state is State.FAILED else 'reply'}", CUT)]
-            parts += [literal.shown(reply_text(record), CUT)]
+            parts += [safe_text.shown(f"{MARK}source\n{source_text(record.text, fields)}", CUT), Content("")]
+            parts += [safe_text.shown(f"{MARK}{'error' if record.state is State.FAILED else 'reply'}", CUT)]
+            parts += [safe_text.shown(reply_text(record), CUT)]
         self.query_one("#preview-text", Static).update(Content("\n").join(parts))
         self.scroll_home(animate=False)
 
