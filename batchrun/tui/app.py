@@ -24,7 +24,7 @@ from batchrun.display import printable
 from batchrun.errors import BatchrunError, ExitCode
 from batchrun.plan.names import unknown
 from batchrun.report import words
-from batchrun.tui import leaving
+from batchrun.tui import shutdown
 from batchrun.tui.orderly import MAIN, OrderlyApp
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.screens.help import Help
@@ -139,7 +139,7 @@ class BatchrunApp(OrderlyApp):
 
     def terminal_gone(self) -> None:
         """The terminal was closed, perhaps without a signal: nobody comes back."""
-        leaving.within(leaving.HASTY_DRAIN + leaving.GRACE, ExitCode.HANGUP)
+        shutdown.within(shutdown.HASTY_DRAIN + shutdown.GRACE, ExitCode.HANGUP)
         self.told_to_go(ExitCode.HANGUP)
 
     @property
@@ -347,7 +347,7 @@ class BatchrunApp(OrderlyApp):
         if code is ExitCode.INTERRUPTED:
             self.action_interrupt()
         else:
-            self._go(code, leaving.HASTY_DRAIN)
+            self._go(code, shutdown.HASTY_DRAIN)
 
     def _go(self, code: ExitCode, drain: float | None = None) -> None:
         """Stop the engine, await it, leave; sooner where that is under way already."""
@@ -406,14 +406,14 @@ def open_app(flags: Mapping[str, Any], *, settings: Mapping[str, Any], resume: T
 
 async def _shown(app: BatchrunApp) -> int:
     code = int(ExitCode.UNEXPECTED)
-    with leaving.signals(app.told_to_go):
+    with shutdown.signals(app.told_to_go):
         try:
             await app.run_async()
             code = int(app.return_code or 0)
         finally:
             # Also after a defect of a screen: nothing that was paid for is lost.
-            await app.settle(ExitCode.TERMINATED, leaving.HASTY_DRAIN)
-            leaving.within(leaving.LAST_WORDS, code)
+            await app.settle(ExitCode.TERMINATED, shutdown.HASTY_DRAIN)
+            shutdown.within(shutdown.LAST_WORDS, code)
     # A pager that was ended by the end of the app leaves here what Textual catches while it paints.
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     with contextlib.suppress(OSError):  # a terminal that is gone
