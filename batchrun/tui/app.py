@@ -25,7 +25,7 @@ from batchrun.errors import BatchrunError, ExitCode
 from batchrun.plan.names import unknown
 from batchrun.report import words
 from batchrun.tui import shutdown
-from batchrun.tui.orderly import MAIN, OrderlyApp
+from batchrun.tui.screen_lifecycle import MAIN, LifecycleApp
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.screens.help import Help
 from batchrun.tui.screens.setup import SetupScreen
@@ -73,7 +73,7 @@ UNSENT = 2.0
 """Seconds that a run which is still being checked may take to give up: nothing was sent, and a pipe may stay silent."""
 
 
-class BatchrunApp(OrderlyApp):
+class BatchrunApp(LifecycleApp):
     """batchrun on a terminal."""
 
     TITLE = "batchrun"

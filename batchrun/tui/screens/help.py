@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
-from batchrun.tui.orderly import OrderlyScreen
+from batchrun.tui.screen_lifecycle import LifecycleScreen
 from batchrun.tui.services import app_of
 
 
@@ -32,7 +32,7 @@ class Help(ModalScreen[None]):
 
 def key_lines(about: Screen[Any]) -> list[Content]:
     """What the screen is for, then the keys in groups: its own groups, the rest of it, what has the focus, everywhere."""
-    groups: Mapping[str, tuple[str, ...]] = about.KEY_GROUPS if isinstance(about, OrderlyScreen) else {}
+    groups: Mapping[str, tuple[str, ...]] = about.KEY_GROUPS if isinstance(about, LifecycleScreen) else {}
     titles = {key: title for title, keys in groups.items() for key in keys}
     found: dict[str, dict[str, list[str]]] = {}
     for active in about.active_bindings.values():
@@ -43,7 +43,7 @@ def key_lines(about: Screen[Any]) -> list[Content]:
         keys = found.setdefault(titles.get(binding.id, own), {})
         keys.setdefault(binding.tooltip or binding.description, []).append(app_of(about).get_key_display(binding))
     lines = [Content.styled("Keys", "bold")]
-    if isinstance(about, OrderlyScreen) and about.ABOUT:
+    if isinstance(about, LifecycleScreen) and about.ABOUT:
         lines.append(Content.styled(about.ABOUT, "$foreground-muted"))
     for title in sorted(found, key=lambda title: (title == "everywhere", title in ("this screen", "this pane"))):
         lines += [Content(""), Content.styled(title, "bold $primary")]

@@ -6,10 +6,10 @@ from typing import ClassVar
 from textual import on
 from textual.widgets import Tab, Tabs
 
-from batchrun.tui.orderly import OrderlyScreen
+from batchrun.tui.screen_lifecycle import LifecycleScreen
 
 
-class PanedScreen(OrderlyScreen):
+class PanedScreen(LifecycleScreen):
     """The pane `NAME` is the widget of this id, its tab `tab-NAME`; the tabs stand in `#tabs`.
 
     The chosen pane has the class `-chosen`, the screen then has `-at-NAME`.

@@ -24,7 +24,7 @@ from batchrun.plan import plan_from_json
 from batchrun.report import requests
 from batchrun.tui import safe_text
 from batchrun.tui.journal_rows import JournalRows
-from batchrun.tui.orderly import OrderlyScreen
+from batchrun.tui.screen_lifecycle import LifecycleScreen
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.services import Again, Watched, app_of, services
 from batchrun.tui.widgets import paint
@@ -35,7 +35,7 @@ Step = Callable[[int], Awaitable[Line | None]]
 """Moves the cursor of the list by so many rows; the row that it is on then."""
 
 
-class RowScreen(OrderlyScreen):
+class RowScreen(LifecycleScreen):
     """One row, whole."""
 
     CSS_PATH = "row.tcss"

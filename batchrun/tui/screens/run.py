@@ -17,8 +17,8 @@ from batchrun.journal import Line, Order, Reader, Wanted
 from batchrun.models import State
 from batchrun.plan import Plan, plan_from_json
 from batchrun.tui.journal_rows import JournalRows
-from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.replay import Replay
+from batchrun.tui.screen_lifecycle import LifecycleScreen
 from batchrun.tui.screens.ask import AskBounds, Choose, nudged
 from batchrun.tui.screens.batches import BatchesScreen
 from batchrun.tui.screens.row import RowScreen
@@ -42,7 +42,7 @@ FIND_EVERY = 5.0
 """Seconds after which a filtered list is found again while the run goes on."""
 
 
-class RunScreen(OrderlyScreen):
+class RunScreen(LifecycleScreen):
     """One run, live or old."""
 
     CSS_PATH = "run.tcss"

@@ -17,8 +17,8 @@ from batchrun.display import counted, printable
 from batchrun.errors import BatchrunError
 from batchrun.registry import RunFile, Summary
 from batchrun.report import words
-from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.replay import Replay
+from batchrun.tui.screen_lifecycle import LifecycleScreen
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.services import Again, app_of, services
 from batchrun.tui.widgets import paint
@@ -35,7 +35,7 @@ _GAP = 2
 """Cells beside what a column shows."""
 
 
-class RunsScreen(OrderlyScreen):
+class RunsScreen(LifecycleScreen):
     """The run registry."""
 
     CSS_PATH = "runs.tcss"

@@ -13,8 +13,8 @@ from textual.widgets import Footer, OptionList, Static
 from textual.widgets.option_list import Option
 
 from batchrun.display import printable
-from batchrun.tui.orderly import OrderlyScreen
 from batchrun.tui.replay import Replay
+from batchrun.tui.screen_lifecycle import LifecycleScreen
 from batchrun.tui.services import app_of, services
 from batchrun.tui.widgets.place import Place
 
@@ -30,7 +30,7 @@ _EMPTY = {
 }
 
 
-class StartScreen(OrderlyScreen):
+class StartScreen(LifecycleScreen):
     """What there is to begin with."""
 
     CSS_PATH = "start.tcss"

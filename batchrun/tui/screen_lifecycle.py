@@ -29,7 +29,7 @@ STAND = 10.0
 """Seconds for what is being mounted; it needs a moment, and no defect in it keeps the app."""
 
 
-class OrderlyApp(App[int]):
+class LifecycleApp(App[int]):
     """An app that ends in order, by `exit` or otherwise."""
 
     def exit(self, result: int | None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
@@ -68,7 +68,7 @@ def _stands(node: DOMNode) -> bool:
     return not isinstance(node, Widget) or node.is_mounted
 
 
-class OrderlyScreen(Screen[None]):
+class LifecycleScreen(Screen[None]):
     """A screen whose work ends before its widgets go, also when it alone is closed."""
 
     async def _message_loop_exit(self) -> None:
