@@ -25,8 +25,8 @@ from batchrun.plan.profiles import SIM, Profile
 from batchrun.progress import Progress
 from batchrun.registry import RunFile, Summary
 from batchrun.report.words import status
-from batchrun.tui.choices import FROM_VALUE, Origin
 from batchrun.tui.draft import Draft, Source
+from batchrun.tui.flags import FROM_VALUE, Origin
 from batchrun.tui.journal_rows import JournalRows
 from batchrun.tui.screens.runs import cells, fitting
 from batchrun.tui.services import Phase, RunSnapshot, Trouble

@@ -16,9 +16,9 @@ from textual.widgets import DataTable, Footer, Input, OptionList, Select, Static
 from batchrun.display import printable
 from batchrun.errors import BatchrunError
 from batchrun.models import Kind
-from batchrun.tui import choices, safe_text
+from batchrun.tui import flags, safe_text
 from batchrun.tui.checklist import Item, checklist, gap
-from batchrun.tui.choices import Head
+from batchrun.tui.flags import Head
 from batchrun.tui.screens.ask import Choose
 from batchrun.tui.screens.options import OptionsScreen
 from batchrun.tui.screens.trying import TryingScreen, drafts
@@ -278,9 +278,7 @@ class SetupScreen(TryingScreen):
 
     def _refresh_preview(self) -> None:
         draft, flags = self._draft, self.form.flags
-        self.query_one("#command", Static).update(
-            Content.assemble(("$ ", "$success"), printable(choices.command(flags)))
-        )
+        self.query_one("#command", Static).update(Content.assemble(("$ ", "$success"), printable(flags.command(flags))))
         if draft is None:
             return
         row = self.query_one(HeadTable).current
@@ -381,7 +379,7 @@ class SetupScreen(TryingScreen):
         draft, form = self._draft, self.form
         head = None if draft is None else draft.head
         bodies = head is not None and head.kind is not Kind.ROWS
-        typed = {name: origin.text for name, origin in form.origins.items() if origin.kind == choices.FROM_VALUE}
+        typed = {name: origin.text for name, origin in form.origins.items() if origin.kind == flags.FROM_VALUE}
         return checklist(
             prompt=draft is not None and draft.prompt_trouble is None and (bool(form.typed("prompt")) or bodies),
             source=head is not None,
@@ -444,5 +442,5 @@ class SetupScreen(TryingScreen):
 
     def action_copy(self) -> None:
         """The command to the clipboard."""
-        app_of(self).copy_to_clipboard(choices.command(self.form.flags))
+        app_of(self).copy_to_clipboard(flags.command(self.form.flags))
         self.notify("the command is copied", timeout=2)
