@@ -22,7 +22,7 @@ from batchrun.tui.screens import runs, setup
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.setup import SetupScreen
 from batchrun.tui.services import Bounds, Phase, Point, RunSnapshot, Trouble
-from batchrun.tui.widgets import paint, place
+from batchrun.tui.widgets import paint, title_bar
 
 pytestmark = pytest.mark.usefixtures("undisturbed")
 

@@ -28,8 +28,8 @@ from batchrun.tui.widgets.columns import columns_of, source_fields
 from batchrun.tui.widgets.field import Field
 from batchrun.tui.widgets.outcomes import Outcomes
 from batchrun.tui.widgets.panels import Account, Heading, LimitsPanel, Panel, Speed, Why
-from batchrun.tui.widgets.place import Place
 from batchrun.tui.widgets.preview import RowPreview
+from batchrun.tui.widgets.title_bar import TitleBar
 
 STEERING = (
     *("run.pause", "run.drain", "run.abandon", "run.limits", "run.cap_up", "run.cap_down"),
@@ -84,7 +84,7 @@ class RunScreen(LifecycleScreen):
 
     def compose(self) -> ComposeResult:
         """Heading, account, three panels, the table."""
-        yield Place("run")
+        yield TitleBar("run")
         yield Heading(id="heading")
         yield Account(id="account")
         with Horizontal(id="panels"):

@@ -22,7 +22,7 @@ from batchrun.tui.screen_lifecycle import LifecycleScreen
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.services import Again, app_of, services
 from batchrun.tui.widgets import paint
-from batchrun.tui.widgets.place import Place
+from batchrun.tui.widgets.title_bar import TitleBar
 
 REREAD_EVERY = 2.0
 _COLOURS = {"running": "success", "finished": "foreground", "killed": "error", "damaged": "error"}
@@ -54,7 +54,7 @@ class RunsScreen(LifecycleScreen):
 
     def compose(self) -> ComposeResult:
         """The list."""
-        yield Place("runs")
+        yield TitleBar("runs")
         yield Static("", id="heading")
         yield DataTable[Text](id="runs", cursor_type="row", zebra_stripes=False)
         yield Footer(compact=True, show_command_palette=False)

@@ -27,7 +27,7 @@ from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import Answers, HeadTable
 from batchrun.tui.widgets.editor import Editor, PromptStatus
 from batchrun.tui.widgets.form import Form, OptionsLine
-from batchrun.tui.widgets.place import Place
+from batchrun.tui.widgets.title_bar import TitleBar
 from batchrun.tui.widgets.variables import VariableField
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class SetupScreen(TryingScreen):
 
     def compose(self) -> ComposeResult:
         """Panes that stand side by side where there is room, else one at a time."""
-        yield Place("setup")
+        yield TitleBar("setup")
         yield self.tabs()
         with Vertical(id="panes"):
             yield Form(self._flags, id="form", classes="pane")

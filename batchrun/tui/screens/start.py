@@ -16,7 +16,7 @@ from batchrun.display import printable
 from batchrun.tui.replay import Replay
 from batchrun.tui.screen_lifecycle import LifecycleScreen
 from batchrun.tui.services import app_of, services
-from batchrun.tui.widgets.place import Place
+from batchrun.tui.widgets.title_bar import TitleBar
 
 if TYPE_CHECKING:
     from batchrun.tui.overview import Item, Overview
@@ -55,7 +55,7 @@ class StartScreen(LifecycleScreen):
 
     def compose(self) -> ComposeResult:
         """A line of what this is, and the list."""
-        yield Place("start")
+        yield TitleBar("start")
         line = Content.assemble(
             ("Run one prompt over many rows.  ", "bold"),
             ("Enter opens what is under the cursor.", "$foreground-muted"),

@@ -20,10 +20,10 @@ def directory() -> str:
     return printable(f"~/{here.relative_to(Path.home())}" if here.is_relative_to(Path.home()) else str(here), 200)
 
 
-class Place(Widget):
+class TitleBar(Widget):
     """`here` is the name of the screen that it stands on."""
 
-    DEFAULT_CSS = "Place { dock: top; height: 1; background: $panel; padding: 0 1; }"
+    DEFAULT_CSS = "TitleBar { dock: top; height: 1; background: $panel; padding: 0 1; }"
     ALLOW_SELECT = False
     WIDE: ClassVar[int] = 100
 
