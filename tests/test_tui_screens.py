@@ -181,7 +181,7 @@ class Still:
 def _alone(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "DEBOUNCE", 0.01)
     monkeypatch.setattr(setup, "QUIET", 0.01)
-    monkeypatch.setattr(place, "directory", lambda: "~/reviews")
+    monkeypatch.setattr(title_bar, "directory", lambda: "~/reviews")
     monkeypatch.setattr(paint, "clock", lambda at: time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at)))
 
 

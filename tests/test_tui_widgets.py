@@ -26,11 +26,11 @@ from batchrun.progress import Progress
 from batchrun.registry import RunFile, Summary
 from batchrun.report.words import status
 from batchrun.tui.draft import Draft, Source
-from batchrun.tui.flags import FROM_VALUE, Origin
 from batchrun.tui.journal_rows import JournalRows
 from batchrun.tui.screens.runs import cells, fitting
 from batchrun.tui.services import Phase, RunSnapshot, Trouble
 from batchrun.tui.session import overall
+from batchrun.tui.setup_flags import FROM_VALUE, Origin
 from batchrun.tui.widgets import outcomes, paint
 from batchrun.tui.widgets.columns import columns_of, field, fitted, source_fields, trouble, values
 from batchrun.tui.widgets.field import Field

@@ -26,7 +26,7 @@ from batchrun.plan.sources import gather
 from batchrun.prompts import Prompt, Renderer, RenderError
 from batchrun.report import requests
 from batchrun.rows import files_of
-from batchrun.tui.flags import Head
+from batchrun.tui.setup_flags import Head
 
 HEAD = 100
 """Rows of the input that are shown."""

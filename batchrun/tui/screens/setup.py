@@ -16,13 +16,13 @@ from textual.widgets import DataTable, Footer, Input, OptionList, Select, Static
 from batchrun.display import printable
 from batchrun.errors import BatchrunError
 from batchrun.models import Kind
-from batchrun.tui import flags, safe_text
+from batchrun.tui import safe_text, setup_flags
 from batchrun.tui.checklist import Item, checklist, gap
-from batchrun.tui.flags import Head
 from batchrun.tui.screens.ask import Choose
 from batchrun.tui.screens.options import OptionsScreen
 from batchrun.tui.screens.trying import TryingScreen, drafts
 from batchrun.tui.services import Fresh, app_of, services
+from batchrun.tui.setup_flags import Head
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import Answers, HeadTable
 from batchrun.tui.widgets.editor import Editor, PromptStatus
@@ -278,7 +278,9 @@ class SetupScreen(TryingScreen):
 
     def _refresh_preview(self) -> None:
         draft, flags = self._draft, self.form.flags
-        self.query_one("#command", Static).update(Content.assemble(("$ ", "$success"), printable(flags.command(flags))))
+        self.query_one("#command", Static).update(
+            Content.assemble(("$ ", "$success"), printable(setup_flags.command(flags)))
+        )
         if draft is None:
             return
         row = self.query_one(HeadTable).current
@@ -304,10 +306,10 @@ class SetupScreen(TryingScreen):
         wish = flags, counted, None if draft is None else draft.path
         if wish != self._estimate_wish:
             self._estimate_wish = wish
-            self._foresee(wish, counted=counted)
+            self._estimate_plan(wish, counted=counted)
 
     @work(exclusive=True, group="plan")
-    async def _foresee(self, wish: object, *, counted: bool) -> None:
+    async def _estimate_plan(self, wish: object, *, counted: bool) -> None:
         """Whether it would be refused, and where every row can be `counted` what it would send, cost and take."""
         await asyncio.sleep(QUIET)
         if services(self).busy:
@@ -379,7 +381,7 @@ class SetupScreen(TryingScreen):
         draft, form = self._draft, self.form
         head = None if draft is None else draft.head
         bodies = head is not None and head.kind is not Kind.ROWS
-        typed = {name: origin.text for name, origin in form.origins.items() if origin.kind == flags.FROM_VALUE}
+        typed = {name: origin.text for name, origin in form.origins.items() if origin.kind == setup_flags.FROM_VALUE}
         return checklist(
             prompt=draft is not None and draft.prompt_trouble is None and (bool(form.typed("prompt")) or bodies),
             source=head is not None,
@@ -442,5 +444,5 @@ class SetupScreen(TryingScreen):
 
     def action_copy(self) -> None:
         """The command to the clipboard."""
-        app_of(self).copy_to_clipboard(flags.command(self.form.flags))
+        app_of(self).copy_to_clipboard(setup_flags.command(self.form.flags))
         self.notify("the command is copied", timeout=2)

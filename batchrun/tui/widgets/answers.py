@@ -12,7 +12,7 @@ from textual.widgets import DataTable, Static
 from batchrun.display import printable
 from batchrun.models import Invalid, Row
 from batchrun.tui import safe_text
-from batchrun.tui.flags import Head
+from batchrun.tui.setup_flags import Head
 from batchrun.tui.widgets import paint
 
 if TYPE_CHECKING:

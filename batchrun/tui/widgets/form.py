@@ -22,8 +22,8 @@ from batchrun.models import Kind
 from batchrun.plan import Plan
 from batchrun.plan.catalogue import every_profile, one_profile
 from batchrun.plan.profiles import DEFAULT, Profile
-from batchrun.tui import flags
-from batchrun.tui.flags import Origin
+from batchrun.tui import setup_flags
+from batchrun.tui.setup_flags import Origin
 from batchrun.tui.widgets.field import Field
 from batchrun.tui.widgets.variables import Variables
 
@@ -97,7 +97,7 @@ class Form(Vertical, can_focus=False):
 
     def show_options(self) -> None:
         """The options that are set, as flags."""
-        said = flags.command(self.more).removeprefix("batchrun").strip()
+        said = setup_flags.command(self.more).removeprefix("batchrun").strip()
         dim = Content.styled("none set: Enter lists all of them", "$foreground-muted")
         self.query_one(OptionsLine).update(Content(printable(said, 400)) if said else dim)
 
@@ -184,7 +184,7 @@ class Form(Vertical, can_focus=False):
     def flags(self) -> dict[str, Any]:
         """What is set up, as the flags that a command line would give."""
         found: dict[str, Any] = {"input": self.typed("input"), "prompt": self.typed("prompt")}
-        found |= flags.variable_flags(self.query_one(Variables).origins)
+        found |= setup_flags.variable_flags(self.query_one(Variables).origins)
         found["profile"] = self.profile if self.profile != self._default or "profile" in self._given else ""
         found |= {name: self.typed(name) for name in _PLAIN}
         return {name: value for name, value in {**found, **self.more}.items() if value not in ("", None)}
@@ -205,13 +205,13 @@ class Form(Vertical, can_focus=False):
         """What was chosen or given, where it still fits; else a guess."""
         known = self.query_one(Variables).origins.get(name)
         given, mapped = table(self._given.get("set")), table(self._given.get("columns"))
-        if known is not None and known.holds(columns, default=flags.has_default(prompt, name)):
+        if known is not None and known.holds(columns, default=setup_flags.has_default(prompt, name)):
             return known
         if name in given:
-            return Origin(flags.FROM_VALUE, given[name])
+            return Origin(setup_flags.FROM_VALUE, given[name])
         if name in mapped and (columns is None or mapped[name] in columns):
             return Origin("column", mapped[name])
-        return flags.guess(prompt, name, columns or ())
+        return setup_flags.guess(prompt, name, columns or ())
 
     def show_profile(self) -> None:
         """The line of facts below the provider."""

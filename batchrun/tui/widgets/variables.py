@@ -12,7 +12,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Label, Static
 
 from batchrun.display import printable
-from batchrun.tui.flags import FROM_DEFAULT, FROM_VALUE, Origin
+from batchrun.tui.setup_flags import FROM_DEFAULT, FROM_VALUE, Origin
 from batchrun.tui.widgets.field import Field
 
 _PREFIX = "column:"
