@@ -26,7 +26,7 @@ from batchrun.events import (
 )
 from batchrun.models import Flag, Outcome, State, Totals, Usage
 from batchrun.progress import SETTLED, WINDOW, Fold, Progress
-from batchrun.report.faces import progress_values
+from batchrun.report.reporters import progress_values
 from batchrun.report.words import lanes_not_open
 
 DONE = Outcome(State.DONE, True, None, None, frozenset(), None)

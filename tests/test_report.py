@@ -29,7 +29,7 @@ from batchrun.models import Flag, Outcome, State, Totals
 from batchrun.plan.settings import Settings
 from batchrun.progress import Fold, Progress
 from batchrun.report import words
-from batchrun.report.faces import JSON_EVENTS, Bar, JsonLines, Lines, Quiet, choose, plain, postfix, progress_values
+from batchrun.report.reporters import JSON_EVENTS, Bar, JsonLines, Lines, Quiet, choose, plain, postfix, progress_values
 from batchrun.report.values import NAMES
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "events.md"

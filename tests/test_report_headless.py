@@ -28,8 +28,8 @@ from batchrun.events import (
 from batchrun.events import WaitReason as Reason
 from batchrun.models import Flag, Outcome, State
 from batchrun.progress import Progress
-from batchrun.report.faces import Bar, Lines, notable
 from batchrun.report.logbook import told
+from batchrun.report.reporters import Bar, Lines, notable
 
 pytestmark = pytest.mark.slow  # each test waits for runs of the whole program
 

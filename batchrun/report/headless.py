@@ -35,8 +35,8 @@ from batchrun.plan.sources import Gathered
 from batchrun.progress import Fold
 from batchrun.registry import RunFile
 from batchrun.report import estimates, lanes, logbook, pages, words
-from batchrun.report.faces import JsonLines, choose, plain
 from batchrun.report.observers import Observers
+from batchrun.report.reporters import JsonLines, choose, plain
 from batchrun.report.values import public
 
 PAINT_EVERY = 0.2

@@ -50,7 +50,7 @@ CHECKED_EVERY = 100_000
 """Rows between plain lines while the input is checked: about a second."""
 
 
-class Face(Protocol):
+class Reporter(Protocol):
     """What looks on while a run is under way."""
 
     def hear(self, event: Event) -> None:
@@ -346,7 +346,7 @@ def choose(
     environ: Mapping[str, str],
     gone: Callable[[OSError], None],
     given_up: Callable[[], bool] = waited_for,
-) -> Face:
+) -> Reporter:
     """The face that fits where the command runs; no bar where the lines of a log would tear it.
 
     A reader of events who reads no further holds the run up, until he is `given_up`.
