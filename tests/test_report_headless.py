@@ -28,7 +28,7 @@ from batchrun.events import (
 from batchrun.events import WaitReason as Reason
 from batchrun.models import Flag, Outcome, State
 from batchrun.progress import Progress
-from batchrun.report.logbook import told
+from batchrun.report.event_log import told
 from batchrun.report.reporters import Bar, Lines, notable
 
 pytestmark = pytest.mark.slow  # each test waits for runs of the whole program

@@ -34,7 +34,7 @@ from batchrun.plan.settings import Settings
 from batchrun.plan.sources import Gathered
 from batchrun.progress import Fold
 from batchrun.registry import RunFile
-from batchrun.report import estimates, lanes, logbook, pages, words
+from batchrun.report import estimates, event_log, lanes, pages, words
 from batchrun.report.observers import Observers
 from batchrun.report.reporters import JsonLines, choose, plain
 from batchrun.report.values import public
@@ -159,7 +159,7 @@ class Headless:
         if self._observers.listen:
             self._observers.hear(event)
         if self._logs:
-            logbook.record(event)
+            event_log.record(event)
         self._face.hear(event)
 
     def say(self, words: str) -> None:
