@@ -17,7 +17,7 @@ from platformdirs import user_state_path
 from batchrun.errors import RefusedError
 
 
-def seal(functions: Sequence[str]) -> str | None:
+def freeze(functions: Sequence[str]) -> str | None:
     """The seal over these names; None where there are none, or where no secret can be kept here."""
     secret = _secret() if functions else None
     if secret is None:
@@ -29,7 +29,7 @@ def check_seal(functions: Sequence[str], found: str | None) -> None:
     """Raises RefusedError for functions that nobody has named on this machine."""
     if not any(":" in name for name in functions):
         return  # the built-in ones are batchrun's own
-    own = seal(functions)
+    own = freeze(functions)
     if own is None or found is None or not hmac.compare_digest(own, found):
         raise RefusedError(
             f"the journal names functions that were not named on this machine: {', '.join(functions)}",
