@@ -16,7 +16,7 @@ from batchrun import extraction
 from batchrun.extraction import THINKING_ENDS, THINKING_STARTS
 from batchrun.models import Defect, Endpoint, Flag, Reply
 from batchrun.replies.finish import FLAGS, flags_of
-from batchrun.replies.mended import mended
+from batchrun.replies.repaired import repaired
 from batchrun.replies.shapes import is_array, is_object
 from batchrun.replies.usage import usage_of
 from batchrun.replies.wrapping import is_stream, unwrapped
@@ -97,7 +97,7 @@ def _understood(endpoint: Endpoint, body: bytes | str) -> tuple[dict[str, Any], 
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        return _understood_mended(endpoint, body, error)
+        return _understood_repaired(endpoint, body, error)
     return _answered(endpoint, data)
 
 
@@ -110,11 +110,11 @@ def _answered(endpoint: Endpoint, data: Any) -> tuple[dict[str, Any], _Said | st
     return data, _READERS[endpoint](data)
 
 
-def _understood_mended(
+def _understood_repaired(
     endpoint: Endpoint, body: bytes | str, error: orjson.JSONDecodeError
 ) -> tuple[dict[str, Any], _Said | str]:
     """The same for a body that is not quite JSON, or not only; numbers that are none may be anywhere but in the answer."""
-    found = mended(body)
+    found = repaired(body)
     if found is None:
         held = unwrapped(body)
         return _answered(endpoint, held) if held is not None else ({}, _not_json(body, error))

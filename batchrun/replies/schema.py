@@ -10,7 +10,7 @@ import orjson
 from batchrun import extraction
 from batchrun.errors import PromptError
 from batchrun.models import Flag
-from batchrun.replies.mended import mended
+from batchrun.replies.repaired import repaired
 
 _MOST_COMPLAINTS = 3
 _LONGEST_COMPLAINT = 200
@@ -93,7 +93,7 @@ def _parsed(text: str) -> tuple[str, Any] | Complaint:
     try:
         return text, orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        found = mended(text)
+        found = repaired(text)
         if found is not None and not found.numbers:
             return found.text, found.data
         return Complaint(f"The answer is not JSON: {error.msg} (line {error.lineno}, column {error.colno}).")

@@ -18,7 +18,7 @@ _LONE = re.compile("[\ud800-\udfff]")
 _SIGNS = ("\\ud", "\\uD", "NaN", "Infinity")
 
 
-class Mended(NamedTuple):
+class Repaired(NamedTuple):
     """A body as valid JSON: U+FFFD for each half of a pair and, if there were `numbers`, null for each that is none."""
 
     text: str
@@ -26,7 +26,7 @@ class Mended(NamedTuple):
     numbers: bool
 
 
-def mended(body: bytes | str) -> Mended | None:
+def repaired(body: bytes | str) -> Repaired | None:
     """The body as valid JSON, None where it cannot be read safely."""
     numbers: list[str] = []
     try:
@@ -34,7 +34,7 @@ def mended(body: bytes | str) -> Mended | None:
         data = json.loads(text.removeprefix("\ufeff"), parse_constant=numbers.append)
         spelled = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         spelled = _LONE.sub("\ufffd", spelled)
-        return Mended(spelled, orjson.loads(spelled), bool(numbers))
+        return Repaired(spelled, orjson.loads(spelled), bool(numbers))
     except (ValueError, RecursionError):
         return None
 
@@ -47,7 +47,7 @@ def valid(body: str) -> str:
     try:
         orjson.loads(body)
     except orjson.JSONDecodeError:
-        found = mended(body)
+        found = repaired(body)
         if found is not None:
             return found.text
         held = unwrapped(body)
