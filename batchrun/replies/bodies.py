@@ -16,8 +16,8 @@ from batchrun import extraction
 from batchrun.extraction import THINKING_ENDS, THINKING_STARTS
 from batchrun.models import Defect, Endpoint, Flag, Reply
 from batchrun.replies.finish import FLAGS, flags_of
+from batchrun.replies.json_types import is_array, is_object
 from batchrun.replies.repaired import repaired
-from batchrun.replies.shapes import is_array, is_object
 from batchrun.replies.usage import usage_of
 from batchrun.replies.wrapping import is_stream, unwrapped
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from batchrun.replies.shapes import is_array, is_object
+from batchrun.replies.json_types import is_array, is_object
 from batchrun.replies.wrapping import is_stream, unwrapped
 
 LONGEST_MESSAGE = 2048

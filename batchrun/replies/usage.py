@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeGuard, cast
 
 from batchrun import providers
 from batchrun.models import PICODOLLARS, Usage
-from batchrun.replies.shapes import is_object
+from batchrun.replies.json_types import is_object
 
 _MOST_TOKENS = 10**12
 _KINDS = (

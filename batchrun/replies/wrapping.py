@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from batchrun.replies.shapes import is_array, is_object
+from batchrun.replies.json_types import is_array, is_object
 
 _LINES = re.compile(r"\r\n|\n|\r")
 _FIELD = re.compile(r"(?:data|event|id|retry)(?::|$)|:")
