@@ -106,7 +106,7 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
 EXAMPLES = [
     re.split(r" {2,}| [|>] | && ", example.partition("batchrun ")[2])[0]
     for command in (program, *program.commands.values())
-    for example in command.examples  # type: ignore[attr-defined]  every command here is a Shown
+    for example in command.examples  # type: ignore[attr-defined]  every command here is a HelpCommand
     if "batchrun " in example
 ]
 

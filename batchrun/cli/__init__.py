@@ -15,8 +15,8 @@ import click
 
 from batchrun import __version__
 from batchrun.cli import app, batches, plan, post, report, run, runs, sim, steer, streams, tools
-from batchrun.cli.failures import Border
-from batchrun.cli.shape import Door
+from batchrun.cli.failures import ErrorBoundary
+from batchrun.cli.shape import RootGroup
 from batchrun.errors import ExitCode
 
 _COMPLETE = "_BATCHRUN_COMPLETE"
@@ -28,7 +28,7 @@ _EXAMPLES = (
 )
 
 
-@click.group(cls=Door, examples=_EXAMPLES, invoke_without_command=True)
+@click.group(cls=RootGroup, examples=_EXAMPLES, invoke_without_command=True)
 @click.version_option(__version__, prog_name="batchrun", message="%(prog)s %(version)s")
 @click.pass_context
 def program(ctx: click.Context) -> int:
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cast("io.TextIOWrapper", sys.stdout).reconfigure(
             errors="backslashreplace"
         )  # a terminal or a pipe need not speak UTF-8
-    border = Border()
+    border = ErrorBoundary()
     args = list(sys.argv[1:] if argv is None else argv)
 
     def command() -> int:

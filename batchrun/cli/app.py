@@ -8,7 +8,7 @@ import click
 
 from batchrun.cli import complete
 from batchrun.cli.options import RUN
-from batchrun.cli.shape import Shown, typed
+from batchrun.cli.shape import HelpCommand, typed
 from batchrun.errors import RefusedError
 
 _NOT_SHOWN = {"input", "prompt", "json", "quiet", "no_progress", "yes", "dry_run", "verbose", "log_file"}
@@ -22,7 +22,7 @@ _EXAMPLES = (
 
 @click.command(
     "app",
-    cls=Shown,
+    cls=HelpCommand,
     short_help="Open the app.",
     params=[
         click.Argument(["prompt"], required=False, shell_complete=complete.prompts),

@@ -7,7 +7,7 @@ import click
 from batchrun.cli import complete
 from batchrun.cli.options import RUN, configured_runs_dir, flag, value
 from batchrun.cli.run import admission, prepare
-from batchrun.cli.shape import Shown, typed
+from batchrun.cli.shape import HelpCommand, typed
 from batchrun.errors import ExitCode, RefusedError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _ACTIONS = ("cancel", "adopt", "forget", "finish-live")
 
 @click.command(
     "batches",
-    cls=Shown,
+    cls=HelpCommand,
     short_help="Show or end the batches of a run.",
     params=[
         click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
@@ -76,7 +76,7 @@ _OF_IMPORT = frozenset({"json", "quiet", "no_progress", "verbose", "log_file", "
 
 @click.command(
     "import",
-    cls=Shown,
+    cls=HelpCommand,
     short_help="Take in results of batches that were run by hand.",
     params=[
         click.Argument(["ref"], metavar="RUN", shell_complete=complete.runs),

@@ -11,7 +11,7 @@ import click
 from batchrun.errors import BatchrunError, ExitCode
 
 
-class Border:
+class ErrorBoundary:
     """The outer border of every command: turns what is raised into words on stderr and an exit code.
 
     `mask` takes secrets out of texts, `keeps_log` is whether a log has the traceback; a command sets both as soon as

@@ -4,10 +4,10 @@ from typing import Any
 
 import click
 
-from batchrun.cli.failures import Border
+from batchrun.cli.failures import ErrorBoundary
 from batchrun.cli.options import RUN, flag, value
 from batchrun.cli.run import prepare
-from batchrun.cli.shape import Shown, typed
+from batchrun.cli.shape import HelpCommand, typed
 from batchrun.errors import RefusedError
 
 _EXAMPLES = (
@@ -21,7 +21,7 @@ _NOT_PLANNED = {"dry_run", "update", "json"}
 
 @click.command(
     "plan",
-    cls=Shown,
+    cls=HelpCommand,
     short_help="Say what a run would send, cost and take.",
     params=[
         value("This command", "--pilot pilot", "N", "Run N rows from all over the input, and predict from them."),
@@ -51,7 +51,7 @@ def plan(ctx: click.Context, pilot: str | None, show: str | None, **_: Any) -> i
         if gathered.settings.output == "-":
             raise RefusedError("a pilot's replies are kept in a run that is resumed later", "name an --output file")
         access = check_provider(gathered)
-        ctx.ensure_object(Border).mask = access.mask.text
+        ctx.ensure_object(ErrorBoundary).mask = access.mask.text
     return headless.plan(gathered, access, pilot=rows, show=0 if show is None else _whole("--show", show))
 
 

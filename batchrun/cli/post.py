@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchrun.cli import complete
-from batchrun.cli.failures import Border
+from batchrun.cli.failures import ErrorBoundary
 from batchrun.cli.options import RUN, flag
-from batchrun.cli.shape import Shown, typed
+from batchrun.cli.shape import HelpCommand, typed
 from batchrun.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _OPTIONS = {
 
 @click.command(
     "post",
-    cls=Shown,
+    cls=HelpCommand,
     short_help="Put the replies of a run through functions again.",
     params=[
         click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
@@ -53,7 +53,7 @@ def post(ctx: click.Context, ref: str, list: bool, **_: Any) -> int:
 
         prepare(ctx, gathered)
 
-    ctx.ensure_object(Border)
+    ctx.ensure_object(ErrorBoundary)
     return headless.post(ref, flags, prepare_log)
 
 

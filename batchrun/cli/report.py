@@ -6,7 +6,7 @@ import click
 
 from batchrun.cli import complete
 from batchrun.cli.options import configured_runs_dir, flag, talk, value
-from batchrun.cli.shape import Shown
+from batchrun.cli.shape import HelpCommand
 from batchrun.errors import ExitCode
 
 _EXAMPLES = (
@@ -18,7 +18,7 @@ _EXAMPLES = (
 
 @click.command(
     "report",
-    cls=Shown,
+    cls=HelpCommand,
     short_help="Write a page about one run.",
     params=[
         click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchrun.cli import complete
-from batchrun.cli.failures import Border
+from batchrun.cli.failures import ErrorBoundary
 from batchrun.cli.options import RESUME, RUN, configured_runs_dir, flag, value
-from batchrun.cli.shape import Shown, typed
+from batchrun.cli.shape import HelpCommand, typed
 from batchrun.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _RESUME_EXAMPLES = (
 )
 
 
-@click.command("run", cls=Shown, params=list(RUN), examples=_RUN_EXAMPLES)
+@click.command("run", cls=HelpCommand, params=list(RUN), examples=_RUN_EXAMPLES)
 @click.pass_context
 def run(ctx: click.Context, **_: Any) -> int:
     """Run a prompt over the rows of an input.
@@ -49,13 +49,13 @@ def run(ctx: click.Context, **_: Any) -> int:
     prepare(ctx, gathered)
     check_input(gathered.settings)
     access = check_provider(gathered)
-    ctx.ensure_object(Border).mask = access.mask.text
+    ctx.ensure_object(ErrorBoundary).mask = access.mask.text
     return execute(gathered, access)
 
 
 @click.command(
     "resume",
-    cls=Shown,
+    cls=HelpCommand,
     params=[
         click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
         flag("This command", "--failed failed", "Also send the rows that failed permanently."),
@@ -92,7 +92,7 @@ def prepare(ctx: click.Context, gathered: "Gathered") -> None:
     """Starts the log that the settings ask for; what the border learns to mask is masked there too."""
     from batchrun.cli.logs import logging_to  # noqa: PLC0415  not for --help
 
-    border = ctx.ensure_object(Border)
+    border = ctx.ensure_object(ErrorBoundary)
     settings = gathered.settings
     log = logging_to(verbose=settings.verbose, log_file=settings.log_file, mask=border.masked)
     border.log.enter_context(log)
@@ -128,7 +128,7 @@ def admission(ctx: click.Context) -> "Callable[[Plan, Gathered], Access]":
     def admit(plan: "Plan", gathered: "Gathered") -> "Access":
         prepare(ctx, gathered)
         access = resolve.access(plan, gathered)
-        ctx.ensure_object(Border).mask = access.mask.text
+        ctx.ensure_object(ErrorBoundary).mask = access.mask.text
         return access
 
     return admit

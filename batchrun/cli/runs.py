@@ -8,7 +8,7 @@ import click
 
 from batchrun.cli import complete
 from batchrun.cli.options import configured_runs_dir, flag, value
-from batchrun.cli.shape import Shown
+from batchrun.cli.shape import HelpCommand
 from batchrun.errors import ExitCode
 
 _RUN = "RUN is a run id, a unique beginning of one, an output file, or last."
@@ -32,7 +32,9 @@ def _ref(*, required: bool = False) -> click.Argument:
     )
 
 
-@click.command("runs", cls=Shown, params=[_JSON, _DIR], examples=("batchrun runs", "batchrun runs --json | jq -r .id"))
+@click.command(
+    "runs", cls=HelpCommand, params=[_JSON, _DIR], examples=("batchrun runs", "batchrun runs --json | jq -r .id")
+)
 def runs(json: bool, runs_dir: str | None) -> int:
     """List the runs of this directory, the latest first."""
     from batchrun import registry  # noqa: PLC0415  only for this command
@@ -48,7 +50,7 @@ def runs(json: bool, runs_dir: str | None) -> int:
 
 @click.command(
     "show",
-    cls=Shown,
+    cls=HelpCommand,
     short_help="Show one run.",
     params=[
         _ref(),
@@ -82,7 +84,7 @@ def show(ref: str, json: bool, runs_dir: str | None, **what: Any) -> int:
 
 @click.command(
     "export",
-    cls=Shown,
+    cls=HelpCommand,
     short_help="Write the output of a run again.",
     params=[
         _ref(),
@@ -123,7 +125,7 @@ def export(**options: Any) -> int:
 
 @click.command(
     "check",
-    cls=Shown,
+    cls=HelpCommand,
     short_help="Check the journal of a run.",
     params=[_ref(), _DIR],
     examples=("batchrun check last", "batchrun check reviews.translate.jsonl && cp -r .batchrun /backup"),
@@ -139,7 +141,7 @@ def check(ref: str, runs_dir: str | None) -> int:
 
 @click.command(
     "rm",
-    cls=Shown,
+    cls=HelpCommand,
     short_help="Delete runs with every reply in them.",
     params=[
         click.Argument(["refs"], metavar="[RUN…]", nargs=-1, required=False, shell_complete=complete.runs),

@@ -49,7 +49,7 @@ class SectionOption(click.Option):
         return value, source
 
 
-class Shown(click.Command):
+class HelpCommand(click.Command):
     """A command whose help is: usage, what it does, examples, options by section."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **settings: Any) -> None:
@@ -77,12 +77,12 @@ class Shown(click.Command):
             raise no_such_option(error, self.get_params(ctx)) from error
 
 
-class ShownGroup(Shown, click.Group):
+class HelpGroup(HelpCommand, click.Group):
     """A command with commands of its own, which may run without one."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.format_commands(ctx, formatter)
-        Shown.format_options(self, ctx, formatter)
+        HelpCommand.format_options(self, ctx, formatter)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order they were added: the most used first."""
@@ -96,7 +96,7 @@ class ShownGroup(Shown, click.Group):
         return super().resolve_command(ctx, args)
 
 
-class Door(ShownGroup):
+class RootGroup(HelpGroup):
     """The program: options without a command before them belong to `run`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

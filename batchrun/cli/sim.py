@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from batchrun.cli.options import flag, value
-from batchrun.cli.shape import Shown, typed
+from batchrun.cli.shape import HelpCommand, typed
 from batchrun.errors import ExitCode, RefusedError
 
 _LIMITS, _ANSWERS, _BATCHES, _SERVER = "Limits", "Answers", "Batches", "Server"
@@ -50,7 +50,7 @@ _OPTIONS = (
 
 @click.command(
     "sim",
-    cls=Shown,
+    cls=HelpCommand,
     params=list(_OPTIONS),
     short_help="Start the simulated provider as a server.",
     examples=(

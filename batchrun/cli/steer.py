@@ -6,7 +6,7 @@ import click
 
 from batchrun.cli import complete
 from batchrun.cli.options import configured_runs_dir, flag, value
-from batchrun.cli.shape import Shown, typed
+from batchrun.cli.shape import HelpCommand, typed
 from batchrun.errors import ExitCode, RefusedError
 
 _ACTIONS = ("status", "pause", "resume", "stop", "stop-now")
@@ -15,7 +15,7 @@ _AUTO = "auto"
 
 @click.command(
     "steer",
-    cls=Shown,
+    cls=HelpCommand,
     short_help="Steer a run that is running in another terminal.",
     params=[
         click.Argument(["ref"], metavar="RUN", shell_complete=complete.runs),

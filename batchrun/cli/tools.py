@@ -6,7 +6,7 @@ import click
 
 from batchrun.cli import complete
 from batchrun.cli.options import flag
-from batchrun.cli.shape import Shown, ShownGroup
+from batchrun.cli.shape import HelpCommand, HelpGroup
 from batchrun.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _JSON = flag("Options", "--json json", "One JSON object a line.")
 
 @click.group(
     "prompts",
-    cls=ShownGroup,
+    cls=HelpGroup,
     invoke_without_command=True,
     params=[_JSON],
     short_help="List the installed prompts, or show one.",
@@ -40,7 +40,7 @@ def prompts(ctx: click.Context, json: bool) -> int:
 
 @prompts.command(
     "show",
-    cls=Shown,
+    cls=HelpCommand,
     params=[click.Argument(["name"], shell_complete=complete.prompts)],
     examples=("batchrun prompts show translate > mine.prompty",),
 )
@@ -54,7 +54,7 @@ def prompts_show(name: str) -> int:
 
 @click.group(
     "profiles",
-    cls=ShownGroup,
+    cls=HelpGroup,
     invoke_without_command=True,
     params=[_JSON],
     short_help="List the providers, or show one.",
@@ -76,7 +76,7 @@ def profiles(ctx: click.Context, json: bool) -> int:
 
 @profiles.command(
     "show",
-    cls=Shown,
+    cls=HelpCommand,
     params=[click.Argument(["name"], shell_complete=complete.profiles), _JSON],
     examples=("batchrun profiles show openai",),
 )
@@ -114,7 +114,7 @@ def _in_words(name: str, base_url: str | None, key: str | None, model: str | Non
 
 @click.command(
     "completion",
-    cls=Shown,
+    cls=HelpCommand,
     short_help="Print the completion script of a shell.",
     params=[click.Argument(["shell"], type=click.Choice(["bash", "zsh", "fish", "powershell"]))],
     examples=(
