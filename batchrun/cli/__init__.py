@@ -16,7 +16,7 @@ import click
 from batchrun import __version__
 from batchrun.cli import app, batches, plan, post, report, run, runs, sim, steer, streams, tools
 from batchrun.cli.failures import ErrorBoundary
-from batchrun.cli.shape import RootGroup
+from batchrun.cli.help_format import RootGroup
 from batchrun.errors import ExitCode
 
 _COMPLETE = "_BATCHRUN_COMPLETE"

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from batchrun.cli import complete
+from batchrun.cli.help_format import HelpCommand, typed
 from batchrun.cli.options import RUN
-from batchrun.cli.shape import HelpCommand, typed
 from batchrun.errors import RefusedError
 
 _NOT_SHOWN = {"input", "prompt", "json", "quiet", "no_progress", "yes", "dry_run", "verbose", "log_file"}

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchrun.cli import complete
+from batchrun.cli.help_format import HelpCommand, typed
 from batchrun.cli.options import RUN, configured_runs_dir, flag, value
 from batchrun.cli.run import admission, prepare
-from batchrun.cli.shape import HelpCommand, typed
 from batchrun.errors import ExitCode, RefusedError
 
 if TYPE_CHECKING:

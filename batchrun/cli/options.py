@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from batchrun.cli import complete
-from batchrun.cli.shape import SectionOption
+from batchrun.cli.help_format import SectionOption
 from batchrun.plan.options import OPTIONS, Option
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]

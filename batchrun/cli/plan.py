@@ -5,9 +5,9 @@ from typing import Any
 import click
 
 from batchrun.cli.failures import ErrorBoundary
+from batchrun.cli.help_format import HelpCommand, typed
 from batchrun.cli.options import RUN, flag, value
 from batchrun.cli.run import prepare
-from batchrun.cli.shape import HelpCommand, typed
 from batchrun.errors import RefusedError
 
 _EXAMPLES = (

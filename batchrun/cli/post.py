@@ -6,8 +6,8 @@ import click
 
 from batchrun.cli import complete
 from batchrun.cli.failures import ErrorBoundary
+from batchrun.cli.help_format import HelpCommand, typed
 from batchrun.cli.options import RUN, flag
-from batchrun.cli.shape import HelpCommand, typed
 from batchrun.errors import ExitCode
 
 if TYPE_CHECKING:

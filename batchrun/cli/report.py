@@ -5,8 +5,8 @@ import sys
 import click
 
 from batchrun.cli import complete
+from batchrun.cli.help_format import HelpCommand
 from batchrun.cli.options import configured_runs_dir, flag, talk, value
-from batchrun.cli.shape import HelpCommand
 from batchrun.errors import ExitCode
 
 _EXAMPLES = (

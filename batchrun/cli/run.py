@@ -6,8 +6,8 @@ import click
 
 from batchrun.cli import complete
 from batchrun.cli.failures import ErrorBoundary
+from batchrun.cli.help_format import HelpCommand, typed
 from batchrun.cli.options import RESUME, RUN, configured_runs_dir, flag, value
-from batchrun.cli.shape import HelpCommand, typed
 from batchrun.errors import RefusedError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from batchrun.cli import complete
+from batchrun.cli.help_format import HelpCommand
 from batchrun.cli.options import configured_runs_dir, flag, value
-from batchrun.cli.shape import HelpCommand
 from batchrun.errors import ExitCode
 
 _RUN = "RUN is a run id, a unique beginning of one, an output file, or last."

@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
+from batchrun.cli.help_format import HelpCommand, typed
 from batchrun.cli.options import flag, value
-from batchrun.cli.shape import HelpCommand, typed
 from batchrun.errors import ExitCode, RefusedError
 
 _LIMITS, _ANSWERS, _BATCHES, _SERVER = "Limits", "Answers", "Batches", "Server"

@@ -5,8 +5,8 @@ from typing import Any
 import click
 
 from batchrun.cli import complete
+from batchrun.cli.help_format import HelpCommand, typed
 from batchrun.cli.options import configured_runs_dir, flag, value
-from batchrun.cli.shape import HelpCommand, typed
 from batchrun.errors import ExitCode, RefusedError
 
 _ACTIONS = ("status", "pause", "resume", "stop", "stop-now")

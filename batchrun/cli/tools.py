@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchrun.cli import complete
+from batchrun.cli.help_format import HelpCommand, HelpGroup
 from batchrun.cli.options import flag
-from batchrun.cli.shape import HelpCommand, HelpGroup
 from batchrun.errors import ExitCode
 
 if TYPE_CHECKING:
