@@ -54,7 +54,7 @@ class Checker:
         """The JSON value that fits, of the first of `extraction.candidates` that has one, else a Complaint.
 
         The Complaint is about the first candidate that is JSON. Integers keep all digits. Half of a surrogate pair
-        becomes U+FFFD (`replies.mended`).
+        becomes U+FFFD (`replies.repaired`).
         """
         try:
             value = orjson.loads(text)

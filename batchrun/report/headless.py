@@ -313,8 +313,8 @@ def _why(ended: RunEnded, run: RunFile) -> list[str]:
         for cause in sorted(causes, key=lambda each: each.retryable == 0):
             kind = "retryable" if cause.retryable == cause.rows else "permanent"
             lines.append(f"failed, {kind}: {words.cause(cause)}")
-            repaired = words.mending(cause, run.reference, ended.totals, simulated=run.meta.simulated)
-            lines.append(f"  to send them again: {repaired}")
+            command = words.mending(cause, run.reference, ended.totals, simulated=run.meta.simulated)
+            lines.append(f"  to send them again: {command}")
         if known > len(causes):
             left = ended.totals.failed - sum(cause.rows for cause in causes)
             lines.append(
