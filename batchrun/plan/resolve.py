@@ -10,7 +10,6 @@ from batchrun.documents.checks import NAMES
 from batchrun.errors import InputError, RefusedError
 from batchrun.models import Endpoint, Flag, Kind
 from batchrun.plan.address import check_base_url, check_secrecy, is_loopback
-from batchrun.plan.freeze import check_seal, freeze
 from batchrun.plan.keys import Key, find_key
 from batchrun.plan.lanes import LIMITS, headers_of, lanes_of, pooled
 from batchrun.plan.outputs import (
@@ -27,6 +26,7 @@ from batchrun.plan.pools import JOINED
 from batchrun.plan.profiles import PRICES, Profile
 from batchrun.plan.record import Plan
 from batchrun.plan.settings import NO_CHECK, Settings
+from batchrun.plan.signature import check_signature, sign
 from batchrun.plan.sources import FLAGS, Gathered, gather
 from batchrun.plan.tables import expand_headers, secrets_of
 from batchrun.secrecy import Mask
@@ -142,7 +142,7 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
         timeout_chosen="timeout" in gathered.sources,
         concurrency_chosen="concurrency" in gathered.sources,
         target_language=target_language(settings.target_language, settings.variables) if rows else None,
-        post_seal=freeze(settings.post),
+        post_seal=sign(settings.post),
     )
 
     def model_of(member: Profile) -> str | None:
@@ -388,9 +388,9 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
     if "concurrency" in typed | brought:
         changes["concurrency_chosen"] = True
     if "post" in typed:
-        changes["post_seal"] = freeze(gathered.settings.post)
+        changes["post_seal"] = sign(gathered.settings.post)
     else:
-        check_seal(plan.post, plan.post_seal)
+        check_signature(plan.post, plan.post_seal)
     changes["api_key_env"] = gathered.profile.api_key_env
     if moved or "base_url" in typed:
         changes |= {"profile": gathered.profile.name, "base_url": _base_url(gathered)}

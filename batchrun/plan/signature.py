@@ -1,7 +1,7 @@
 """Whether the functions that a journal names were named by the user of this machine.
 
 A journal can be copied here from anywhere, and what it says of post-processing is code that would run. So the plan
-keeps a seal, made with a secret of this user on this machine, over the very names that were typed or configured here.
+keeps a signature (HMAC), made with a secret of this user on this machine, over the very names that were typed or configured here.
 """
 
 import contextlib
@@ -17,19 +17,19 @@ from platformdirs import user_state_path
 from batchrun.errors import RefusedError
 
 
-def freeze(functions: Sequence[str]) -> str | None:
-    """The seal over these names; None where there are none, or where no secret can be kept here."""
+def sign(functions: Sequence[str]) -> str | None:
+    """The signature over these names; None where there are none, or where no secret can be kept here."""
     secret = _secret() if functions else None
     if secret is None:
         return None
     return hmac.new(secret, "\n".join(functions).encode(), hashlib.sha256).hexdigest()
 
 
-def check_seal(functions: Sequence[str], found: str | None) -> None:
+def check_signature(functions: Sequence[str], found: str | None) -> None:
     """Raises RefusedError for functions that nobody has named on this machine."""
     if not any(":" in name for name in functions):
         return  # the built-in ones are batchrun's own
-    own = freeze(functions)
+    own = sign(functions)
     if own is None or found is None or not hmac.compare_digest(own, found):
         raise RefusedError(
             f"the journal names functions that were not named on this machine: {', '.join(functions)}",
