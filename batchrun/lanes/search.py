@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection
 from typing import NamedTuple
 
-from batchrun.lanes.said import body_of
+from batchrun.lanes.answers import body_of
 from batchrun.lanes.shapes import Batch, Calling, OpenAIShape
 from batchrun.models import Exchange, Ticket
 
