@@ -129,7 +129,7 @@ def test_rows_that_wait_to_be_written_are_bounded_in_bytes(tmp_path: Path, monke
             read[0] += 1
             yield row
 
-    monkeypatch.setattr("batchrun.journal.ledger.FirstIntake", Watching)
+    monkeypatch.setattr("batchrun.journal.store.FirstIntake", Watching)
     journal = Journal.create(tmp_path / ".batchrun" / "r1.db", META)
     journal.take_in(counted())  # type: ignore[arg-type]
     journal.close()

@@ -16,7 +16,6 @@ Copies of a journal in use are made with `Reader.copy`: the file alone lacks wha
 
 from batchrun.journal.database import prepare
 from batchrun.journal.intake import fingerprint
-from batchrun.journal.ledger import Journal, delete
 from batchrun.journal.lock import Lock, lock
 from batchrun.journal.pages import PAGE_BYTES, Page
 from batchrun.journal.reader import Reader
@@ -44,6 +43,7 @@ from batchrun.journal.records import (
     TierShare,
     Wanted,
 )
+from batchrun.journal.store import Journal, delete
 
 __all__ = [
     "PAGE_BYTES",
