@@ -14,7 +14,7 @@ from engine import Provider, Stage, ok, until
 
 from batchrun.engine.run import Run
 from batchrun.events import Waiting, WaitReason
-from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, intake
+from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, ingest
 from batchrun.models import Outcome, State
 from batchrun.plan.sizes import parse_size
 from batchrun.tui.draft import read_head
@@ -117,8 +117,8 @@ def test_rows_that_wait_to_be_written_are_bounded_in_bytes(tmp_path: Path, monke
     def rows() -> list[IntakeRow]:
         return [IntakeRow(n, f"id-{n}", "request", "x" * 5000) for n in range(1, 30)]
 
-    class Watching(intake.FirstIntake):
-        def _write(self, batch: list[intake.Params], *rest: object) -> None:
+    class Watching(ingest.FirstIntake):
+        def _write(self, batch: list[ingest.Params], *rest: object) -> None:
             nonlocal most
             most = max(most, read[0] - written[0])
             super()._write(batch, *rest)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from batchrun.engine.resume import prepare_resume
 from batchrun.engine.start import Prepared, prepare
 from batchrun.errors import RefusedError
 from batchrun.events import Event, Notice
-from batchrun.journal import End, intake
+from batchrun.journal import End, ingest
 from batchrun.models import Outcome, State
 from batchrun.plan.sources import gather
 
@@ -92,7 +92,7 @@ async def killed_while_copying(monkeypatch: pytest.MonkeyPatch, there: str, batc
             shutil.copytree(".batchrun", "killed")
             raise Killed
         done += 1
-        return intake.transaction(*args)
+        return ingest.transaction(*args)
 
     with monkeypatch.context() as patched:
         patched.setattr("batchrun.journal.twins.BATCH", 1)

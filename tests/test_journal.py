@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import InputError, RefusedError, StorageError
-from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, TierShare, delete, fingerprint, intake
+from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, TierShare, delete, fingerprint, ingest
 from batchrun.models import Bill, Flag, Outcome, State, Totals, Usage
 
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a property test makes thousands of commits
@@ -161,7 +161,7 @@ def test_an_intake_that_failed_half_way_starts_over(journal: Journal, monkeypatc
 
 def test_long_rows_are_taken_in_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "ROOM", 20)
-    feed = intake.Feed(numbered(7))
+    feed = ingest.Feed(numbered(7))
     sizes = [len(batch) for batch in iter(lambda: feed.take(4), [])]
     assert sizes == [3, 3, 1]
     assert feed.position == 7

@@ -17,7 +17,7 @@ import pytest
 from waiting import PATIENCE
 
 from batchrun.errors import BusyError, DamagedError, RefusedError, StorageError
-from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, intake, lock
+from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, ingest, lock
 from batchrun.journal.database import OLDEST_VERSION, SCHEMA_VERSION, refuse_network
 from batchrun.models import Outcome, State
 
@@ -422,10 +422,10 @@ def test_a_network_file_system_is_refused(tmp_path: Path, kind: str) -> None:
 INTAKE = """
 import os, signal, sys
 from pathlib import Path
-from batchrun.journal import IntakeRow, Journal, Meta, Reader, intake
+from batchrun.journal import IntakeRow, Journal, Meta, Reader, ingest
 
 META = Meta(run="r1", created=1.0, plan="{}", prompt=None, simulated=False, output="../out.jsonl")
-intake.CACHE, intake.ROOM, intake.AHEAD = 10, 20_000, 0
+ingest.CACHE, ingest.ROOM, ingest.AHEAD = 10, 20_000, 0
 path, fatal = Path(sys.argv[1]), int(sys.argv[2])
 
 def rows():

@@ -10,7 +10,7 @@ from itertools import chain, starmap, zip_longest
 from operator import eq
 
 from batchrun.journal import sums
-from batchrun.journal.intake import STAGED, Feed, Params, identify, transaction
+from batchrun.journal.ingest import STAGED, Feed, Params, identify, transaction
 from batchrun.journal.queries import sql
 from batchrun.journal.records import Drift, IntakeRow
 

@@ -14,7 +14,7 @@ from batchrun import __version__
 from batchrun.errors import StorageError
 from batchrun.journal import database, reopening, sums, twins, window
 from batchrun.journal.drift import Comparison
-from batchrun.journal.intake import FirstIntake, transaction
+from batchrun.journal.ingest import FirstIntake, transaction
 from batchrun.journal.pages import Page
 from batchrun.journal.queries import sql
 from batchrun.journal.reader import Reader, read_meta

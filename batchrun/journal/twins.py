@@ -21,7 +21,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from batchrun.journal.intake import BATCH, transaction
+from batchrun.journal.ingest import BATCH, transaction
 from batchrun.journal.queries import sql
 
 
