@@ -95,8 +95,8 @@ async def killed_while_copying(monkeypatch: pytest.MonkeyPatch, there: str, batc
         return ingest.transaction(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr("batchrun.journal.twins.BATCH", 1)
-        patched.setattr("batchrun.journal.twins.transaction", transaction)
+        patched.setattr("batchrun.journal.duplicates.BATCH", 1)
+        patched.setattr("batchrun.journal.duplicates.transaction", transaction)
         with pytest.raises(Killed):
             prepared("here.jsonl", reuse=there, **flags)
     shutil.rmtree(".batchrun")

@@ -12,7 +12,7 @@ from typing import Self
 
 from batchrun import __version__
 from batchrun.errors import StorageError
-from batchrun.journal import database, reopening, sums, twins, window
+from batchrun.journal import database, duplicates, reopening, sums, window
 from batchrun.journal.drift import Comparison
 from batchrun.journal.ingest import FirstIntake, transaction
 from batchrun.journal.pages import Page
@@ -194,7 +194,7 @@ class Journal:
         Reader.open(other).close()  # whether it is a whole journal
         self.to_borrow(other)
         with self._writing():
-            count = twins.borrow(self._connection, other, once=once, before_commit=self._before_commit)
+            count = duplicates.borrow(self._connection, other, once=once, before_commit=self._before_commit)
         self.to_borrow(None)
         return count
 
@@ -204,9 +204,9 @@ class Journal:
         `wanted` is whether the row at a position is to be sent, None for all; without `dedupe` nobody waits.
         """
         with self._writing():
-            if dedupe or twins.anybody_waits(self._connection):
+            if dedupe or duplicates.anybody_waits(self._connection):
                 with transaction(self._connection, self._before_commit):
-                    twins.pair(self._connection, dedupe=dedupe, wanted=wanted)
+                    duplicates.pair(self._connection, dedupe=dedupe, wanted=wanted)
 
     def pending(self, after: int = 0, limit: int = 1000, until: int | None = None) -> Page:
         """A page of rows without an outcome in input order, behind the position `after` (0: from the first) and up to `until`.

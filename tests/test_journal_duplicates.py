@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.journal import twins, window
+from batchrun.journal import duplicates, window
 from batchrun.models import Pending
 
 DONE, POST, FAILED, LATER, REPLIED, INVALID, OPEN, FRESH = (
@@ -85,7 +85,7 @@ def test_each_row_is_sent_or_waits_or_is_lent_a_reply(rows: list[Known], limit: 
         return position <= limit
 
     with closing(journal(rows)) as connection:
-        twins.pair(connection, dedupe=True, wanted=wanted)
+        duplicates.pair(connection, dedupe=True, wanted=wanted)
         sent, lent, waiting = streams(connection)
 
     def of(seq: int) -> Known:
@@ -115,8 +115,8 @@ def test_each_row_is_sent_or_waits_or_is_lent_a_reply(rows: list[Known], limit: 
 @given(rows=KNOWN)
 def test_nobody_waits_where_equal_requests_are_samples(rows: list[Known]) -> None:
     with closing(journal(rows)) as connection:
-        twins.pair(connection, dedupe=True, wanted=None)
-        twins.pair(connection, dedupe=False, wanted=None)
+        duplicates.pair(connection, dedupe=True, wanted=None)
+        duplicates.pair(connection, dedupe=False, wanted=None)
         _, _, waiting = streams(connection)
         assert waiting == {}
 
@@ -126,9 +126,9 @@ def test_nobody_waits_where_equal_requests_are_samples(rows: list[Known]) -> Non
 )
 def test_settling_it_again_changes_nothing(rows: list[Known]) -> None:
     with closing(journal(rows)) as connection:
-        twins.pair(connection, dedupe=True, wanted=None)
+        duplicates.pair(connection, dedupe=True, wanted=None)
         before = streams(connection)
-        twins.pair(connection, dedupe=True, wanted=None)
+        duplicates.pair(connection, dedupe=True, wanted=None)
         assert streams(connection) == before
 
 
@@ -137,7 +137,7 @@ def test_who_waits_for_a_row_that_has_failed_for_good_goes_on_waiting(wanted: Ca
     rows = [Known("a", FAILED, True), *[Known("a", FRESH, True)] * 3, Known("b", FRESH, True)]
     with closing(journal(rows)) as connection:
         connection.executemany("INSERT INTO twins (row, twin) VALUES (?, ?)", [(2, 1), (3, 1), (5, 4)])
-        twins.pair(connection, dedupe=True, wanted=wanted)
+        duplicates.pair(connection, dedupe=True, wanted=wanted)
         sent, _, waiting = streams(connection)
         assert [row for row, _ in window.failed(connection)] == [1]
         assert [row.seq for row in window.following(connection, 1, 1, 0, 100)] == [2, 3]
