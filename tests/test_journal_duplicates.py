@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.journal import duplicates, window
+from batchrun.journal import duplicates, pending
 from batchrun.models import Pending
 
 DONE, POST, FAILED, LATER, REPLIED, INVALID, OPEN, FRESH = (
@@ -65,13 +65,13 @@ def _know(connection: sqlite3.Connection, seq: int, state: str) -> None:
 
 def streams(connection: sqlite3.Connection) -> tuple[list[Pending], list[Pending], dict[int, list[int]]]:
     """The rows that are sent, those that are lent a reply, and those that wait for each row."""
-    sent = window.pending(connection, 0, 100, None)
+    sent = pending.pending(connection, 0, 100, None)
     waiting = {
-        row.seq: [other.seq for other in window.following(connection, row.seq, row.seq, 0, 100)]
+        row.seq: [other.seq for other in pending.following(connection, row.seq, row.seq, 0, 100)]
         for row in sent
         if row.awaited
     }
-    return sent, window.answered(connection, 0, 100), waiting
+    return sent, pending.answered(connection, 0, 100), waiting
 
 
 KNOWN = st.lists(
@@ -139,6 +139,6 @@ def test_who_waits_for_a_row_that_has_failed_for_good_goes_on_waiting(wanted: Ca
         connection.executemany("INSERT INTO twins (row, twin) VALUES (?, ?)", [(2, 1), (3, 1), (5, 4)])
         duplicates.pair(connection, dedupe=True, wanted=wanted)
         sent, _, waiting = streams(connection)
-        assert [row for row, _ in window.failed(connection)] == [1]
-        assert [row.seq for row in window.following(connection, 1, 1, 0, 100)] == [2, 3]
+        assert [row for row, _ in pending.failed(connection)] == [1]
+        assert [row.seq for row in pending.following(connection, 1, 1, 0, 100)] == [2, 3]
         assert ([row.seq for row in sent], waiting) == ([4, 5], {})

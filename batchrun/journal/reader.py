@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from batchrun.errors import DamagedError, StorageError
-from batchrun.journal import browse, database, sums, window
+from batchrun.journal import browse, database, pending, sums
 from batchrun.journal.pages import Found, page
 from batchrun.journal.queries import sql
 from batchrun.journal.records import (
@@ -167,12 +167,12 @@ class Reader:
     def tickets(self) -> list[Ticket]:
         """What was handed over for many rows at once, in order."""
         with database.translated(self.path):
-            return window.tickets(self._connection)
+            return pending.tickets(self._connection)
 
-    def pending(self, after: int) -> window.Page:
+    def pending(self, after: int) -> pending.Page:
         """A page of rows to be sent, behind the position `after`, as `Journal.pending` has it."""
         with database.translated(self.path):
-            return window.pending(self._connection, after, PAGE, None)
+            return pending.pending(self._connection, after, PAGE, None)
 
     def worst_of(self, ticket: int) -> int | None:
         """What the open rows of a ticket may cost at worst, in picodollars; None where none is open or no price known."""
@@ -286,7 +286,7 @@ class Reader:
     def parts(self, seq: int) -> Parts | None:
         """What a reduce row puts together, None where the row is none."""
         with database.translated(self.path):
-            return window.parts(self._connection, seq)
+            return pending.parts(self._connection, seq)
 
     def reductions(self) -> list[tuple[int, str, str, int]]:
         """Line, key and text of the reduce rows without an outcome, and how many replies each puts together."""

@@ -12,7 +12,7 @@ from typing import Self
 
 from batchrun import __version__
 from batchrun.errors import StorageError
-from batchrun.journal import database, duplicates, reopening, sums, window
+from batchrun.journal import database, duplicates, pending, reopening, sums
 from batchrun.journal.drift import Comparison
 from batchrun.journal.ingest import FirstIntake, transaction
 from batchrun.journal.pages import Page
@@ -214,32 +214,32 @@ class Journal:
         Those that the reply to an equal request answers are in `answered` or `following` instead.
         """
         with self._window_guard, database.translated(self.path):
-            return window.pending(self._reading(), after, limit, until)
+            return pending.pending(self._reading(), after, limit, until)
 
     def answered(self, after: int = 0, limit: int = 1000) -> Page:
         """Rows without an outcome that are lent a reply, behind the row `after`, by seq."""
         with self._window_guard, database.translated(self.path):
-            return window.answered(self._reading(), after, limit)
+            return pending.answered(self._reading(), after, limit)
 
     def following(self, leader: int, source: int, after: int = 0, limit: int = 1000) -> Page:
         """Rows that wait for the row `leader`, behind the row `after`, by seq; lent is what the row `source` got."""
         with self._window_guard, database.translated(self.path):
-            return window.following(self._reading(), leader, source, after, limit)
+            return pending.following(self._reading(), leader, source, after, limit)
 
     def reducible(self, target: int | None = None, after: int = 0, limit: int = 100) -> Page:
         """Reduce rows (`target`, or all) without an outcome whose parts are done or cannot be, behind the row `after`."""
         with self._window_guard, database.translated(self.path):
-            return window.reducible(self._reading(), target, after, limit)
+            return pending.reducible(self._reading(), target, after, limit)
 
     def failed(self) -> list[tuple[int, Outcome]]:
         """Rows that failed for good in an earlier session, before those that wait for them had heard of it."""
         with self._window_guard, database.translated(self.path):
-            return window.failed(self._reading())
+            return pending.failed(self._reading())
 
     def count_pending(self, until: int | None, wanted: Callable[[int], bool]) -> int:
         """How many rows up to `until` have no outcome and a position that is `wanted`; reads all of them."""
         with self._window_guard, database.translated(self.path):
-            return window.count_pending(self._reading(), until, wanted)
+            return pending.count_pending(self._reading(), until, wanted)
 
     @property
     def totals(self) -> Totals:
@@ -307,18 +307,18 @@ class Journal:
     def tickets(self) -> list[Ticket]:
         """All tickets as they were committed, in order."""
         with self._window_guard, database.translated(self.path):
-            return window.tickets(self._reading())
+            return pending.tickets(self._reading())
 
     def in_batch(self, ticket: int | None, rows: Sequence[int]) -> tuple[list[tuple[Pending, Lease]], bool]:
         """A page of those of these rows whose open attempt is in this ticket, with it, by seq; None: in any. And whether
         more may follow."""
         with self._window_guard, database.translated(self.path):
-            return window.rows_in_batch(self._reading(), ticket, rows)
+            return pending.rows_in_batch(self._reading(), ticket, rows)
 
     def standings(self, rows: Sequence[int]) -> dict[int, Standing]:
         """Where these rows stand, those that there are."""
         with self._window_guard, database.translated(self.path):
-            return window.standings(self._reading(), rows)
+            return pending.standings(self._reading(), rows)
 
     def leases(self, ticket: int, after: int = 0, limit: int = 1000) -> list[Lease]:
         """The open attempts in a ticket, behind the row `after`, by row."""
