@@ -110,7 +110,7 @@ def test_a_comparison_with_other_rows_does_not_hold_those_of_the_journal(tmp_pat
 
 
 def test_rows_that_wait_to_be_written_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "ROOM", 1000)
+    monkeypatch.setattr(ingest, "ROOM", 1000)
     read, written = [0], [0]
     most = 0
 

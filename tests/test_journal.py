@@ -145,7 +145,7 @@ def test_skipped_lines_are_accounted_for(journal: Journal, path: Path) -> None:
 
 
 def test_an_intake_that_failed_half_way_starts_over(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "TOGETHER", 1)
+    monkeypatch.setattr(ingest, "TOGETHER", 1)
 
     def broken() -> Iterator[IntakeRow]:
         yield from numbered(10_005)
@@ -160,7 +160,7 @@ def test_an_intake_that_failed_half_way_starts_over(journal: Journal, monkeypatc
 
 
 def test_long_rows_are_taken_in_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "ROOM", 20)
+    monkeypatch.setattr(ingest, "ROOM", 20)
     feed = ingest.Feed(numbered(7))
     sizes = [len(batch) for batch in iter(lambda: feed.take(4), [])]
     assert sizes == [3, 3, 1]

@@ -459,8 +459,8 @@ def test_an_intake_that_was_killed_leaves_a_journal_that_can_be_read_and_filled(
 
 
 def test_a_journal_can_be_read_while_rows_are_taken_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "TOGETHER", 1)
-    monkeypatch.setattr(intake, "ROOM", 1)
+    monkeypatch.setattr(ingest, "TOGETHER", 1)
+    monkeypatch.setattr(ingest, "ROOM", 1)
     path = tmp_path / "r.db"
     journal = Journal.create(path, META)
     seen = list[bool]()
