@@ -282,7 +282,7 @@ class History(NamedTuple):
     reply: str | None
 
 
-class Lent(NamedTuple):
+class SharedReply(NamedTuple):
     """What the exchange of an equal request gives to a row that is not sent itself.
 
     `twin` is the row that was sent (its `seq`; 0: in another run), `number` its attempt, `reply` the number of the
@@ -321,7 +321,7 @@ class Parts(NamedTuple):
 class Pending(NamedTuple):
     """A row of the journal that still has to be answered. `seq` is its lasting number in the journal.
 
-    `lent` is the reply to an equal request that answers it; `awaited` is whether other rows wait for what it gets.
+    `reused` is the reply to an equal request that answers it; `awaited` is whether other rows wait for what it gets.
     `target` is the reduce row whose text its own reply is a part of, `parts` are the replies of those that it reduces.
     `files` is what the journal has of the files of its request (`journal.records.IntakeRow`).
     """
@@ -332,7 +332,7 @@ class Pending(NamedTuple):
     key: str
     text: str
     history: History
-    lent: Lent | None = None
+    reused: SharedReply | None = None
     awaited: bool = False
     target: int | None = None
     parts: Parts | None = None

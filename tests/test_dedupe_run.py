@@ -104,7 +104,7 @@ async def killed_while_copying(monkeypatch: pytest.MonkeyPatch, there: str, batc
     return next(path.stem for path in Path(".batchrun").glob("*.db") if path.stem != there)
 
 
-def lent(run: Prepared) -> int:
+def reused(run: Prepared) -> int:
     return len(run.journal.answered())
 
 
@@ -116,7 +116,7 @@ async def test_the_same_command_takes_the_rest_over_though_it_names_no_other_run
     await killed_while_copying(monkeypatch, there, batches)
     told: Told = []
     run = prepared("here.jsonl", told)
-    assert lent(run) == 4
+    assert reused(run) == 4
     assert run.journal.borrowing is None
     assert [event.message for event in told if isinstance(event, Notice)] == [
         f"{4 - batches} rows get their replies from run {there}, without a call"
@@ -130,7 +130,7 @@ async def test_resume_takes_the_rest_over_from_another_directory_too(monkeypatch
     await killed_while_copying(monkeypatch, "sub/there.jsonl", 1)
     run, _ = prepare_resume("here.jsonl", HERE, failed=False)
     assert run.news == f"3 rows get their replies from run {there}, without a call"
-    assert lent(run) == 4
+    assert reused(run) == 4
     run.close()
 
 
@@ -148,7 +148,7 @@ async def test_a_kill_before_the_first_reply_is_taken_over_does_not_forget_it(mo
     shutil.rmtree(".batchrun")
     Path("killed").rename(".batchrun")
     run, _ = prepare_resume("here.jsonl", HERE, failed=False)
-    assert lent(run) == 4
+    assert reused(run) == 4
     run.close()
 
 
@@ -162,7 +162,7 @@ async def test_a_run_whose_other_run_is_gone_says_how_to_go_on(monkeypatch: pyte
             again()
         assert f"--reuse {run}" in (refused.value.hint or "")
     resumed, _ = prepare_resume("here.jsonl", {"reuse": run, **HERE}, failed=False)
-    assert (lent(resumed), resumed.journal.borrowing) == (1, None)
+    assert (reused(resumed), resumed.journal.borrowing) == (1, None)
     resumed.close()
 
 

@@ -64,7 +64,7 @@ def _know(connection: sqlite3.Connection, seq: int, state: str) -> None:
 
 
 def streams(connection: sqlite3.Connection) -> tuple[list[Pending], list[Pending], dict[int, list[int]]]:
-    """The rows that are sent, those that are lent a reply, and those that wait for each row."""
+    """The rows that are sent, those that share a reply, and those that wait for each row."""
     sent = pending.pending(connection, 0, 100, None)
     waiting = {
         row.seq: [other.seq for other in pending.following(connection, row.seq, row.seq, 0, 100)]
@@ -86,22 +86,25 @@ def test_each_row_is_sent_or_waits_or_is_lent_a_reply(rows: list[Known], limit: 
 
     with closing(journal(rows)) as connection:
         duplicates.pair(connection, dedupe=True, wanted=wanted)
-        sent, lent, waiting = streams(connection)
+        sent, reused, waiting = streams(connection)
 
     def of(seq: int) -> Known:
         return rows[seq - 1]
 
-    handled = [row.seq for row in (*sent, *lent)] + [seq for group in waiting.values() for seq in group]
+    handled = [row.seq for row in (*sent, *reused)] + [seq for group in waiting.values() for seq in group]
     unanswered = [seq for seq, row in enumerate(rows, 1) if row.present and row.state in UNANSWERED]
     assert sorted(handled) == unanswered
 
     answers = {row.request for row in rows if row.state in (DONE, POST)}
-    for row in lent:
-        assert row.lent is not None
-        source = of(row.lent.twin)
+    for row in reused:
+        assert row.reused is not None
+        source = of(row.reused.twin)
         assert source.request == of(row.seq).request != ""
         assert source.state in (DONE, POST)
-        assert (row.lent.body, row.lent.cost) == (f"reply {row.lent.twin}", 100 + row.lent.twin)
+        assert (row.reused.body, row.reused.cost) == (
+            f"reply {row.reused.twin}",
+            100 + row.reused.twin,
+        )
     for leader, group in waiting.items():
         assert {of(seq).request for seq in (leader, *group)} == {of(leader).request}
         assert of(leader).request not in answers

@@ -11,7 +11,7 @@ before anything is sent, those that wait for a row when that has its outcome. Wh
 
 | the row that was sent                       | those that wait for it                                          |
 |---|---|
-| is done, or failed in post-processing only  | are lent its reply, and judge and post-process it as their own  |
+| is done, or failed in post-processing only  | share its reply, and judge and post-process it as their own  |
 | failed for good                             | have failed alike                                               |
 | failed for now                              | the first of them is sent, the others wait for that one         |
 | has no outcome: the run ends                | stay as they are                                                |
@@ -33,7 +33,7 @@ from batchrun.engine.prefixes import Groups, Prefix
 from batchrun.journal import PAGE_BYTES, Lease
 from batchrun.limits import Permit
 from batchrun.media import encoded_size
-from batchrun.models import Exchange, Lent, Outcome, Pending, Request, State
+from batchrun.models import Exchange, Outcome, Pending, Request, SharedReply, State
 from batchrun.retry import GiveUp
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def group_verdict(outcome: Outcome) -> GroupVerdict:
 class Followers:
     """Rows of equal requests on their way: those behind the row `after` that wait for the row `leader`.
 
-    `source` was sent for them and ended with `outcome`. Without a leader: the rows that are lent replies from the
+    `source` was sent for them and ended with `outcome`. Without a leader: the rows that share replies from the
     start. Where it `reduces`: reduce rows whose parts are done, the row `target` or, for none, all.
     """
 
@@ -97,7 +97,7 @@ class RowState:
     `request` is set where it is not simply the rendered row. `lane` is where it is sent, or was last; `failed_at` are lanes that failed under it, `gave_up` is why
     it goes to a fallback lane, with its `first_request`, before anything was asked again. `permit` and `exchange` are those of the attempt under
     way, `hold` what it may cost at worst and `charge` what it was charged; `handed_on` is whether this attempt's
-    verdict has been performed. `lent` is the reply that it rests on unless it is sent itself, `given` the outcome that
+    verdict has been performed. `reused` is the reply that it rests on unless it is sent itself, `given` the outcome that
     it shares with an equal request; `leads` is the row whose place it takes, for those that wait; `lease` is what its answer came from a batch with. `elsewhere` is
     whether it was taken from far ahead in the input, to see whether what other rows met is theirs. `refusals`
     is how often in a row it was turned away. `shared` are the beginnings that its request shares with others, the longest
@@ -121,7 +121,7 @@ class RowState:
     reservation: Reservation | None = None
     charge: Charge = UNCHARGED
     handed_on: bool = False
-    lent: Lent | None = None
+    reused: SharedReply | None = None
     given: Outcome | None = None
     represents: int | None = None
     lease: Lease | None = None
@@ -144,7 +144,7 @@ class RowState:
     def of(cls, row: Pending) -> "RowState":
         """The state that goes on where the row's history ends."""
         history = row.history
-        size = len(row.text) + len(history.reply or "") + (0 if row.lent is None else len(row.lent.body))
+        size = len(row.text) + len(history.reply or "") + (0 if row.reused is None else len(row.reused.body))
         size += (0 if row.parts is None else row.parts.size) + (encoded_size(row.files) if row.files else 0)
         given = None if row.parts is None else row.parts.failed
         tries = history.number, history.attempts, history.deadlines, history.asks
@@ -228,7 +228,7 @@ class PendingQueue:
             if (row := next(ahead, None)) is not None:
                 self._early.add(row.seq)
                 state = RowState.of(row)
-        if state is None and self._fresh and self._fresh[-1].given is None and self._fresh[-1].row.lent is None:
+        if state is None and self._fresh and self._fresh[-1].given is None and self._fresh[-1].row.reused is None:
             state = self._fresh.pop()
             self._fresh_bytes -= state.size
         if state is None:
@@ -441,10 +441,10 @@ def _decide(states: list[RowState], representative: int, outcome: Outcome, after
             return after
         case GroupVerdict.FAIL_ALIKE:
             for state in states:
-                state.given, state.lent = outcome, state.row.lent
+                state.given, state.reused = outcome, state.row.reused
             return after
         case GroupVerdict.SEND_NEXT:
             del states[1:]
             for state in states:
-                state.row, state.represents = state.row._replace(lent=None), representative
+                state.row, state.represents = state.row._replace(reused=None), representative
             return None

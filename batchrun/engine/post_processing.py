@@ -123,7 +123,7 @@ class PostProcessing:
     async def _deliver(self, results: list[tuple[Judgement, Result]]) -> None:
         ended = [(judgement.state, outcome_of(judgement.outcome, result, self._mask)) for judgement, result in results]
         try:
-            for written in [self._journal.finish(state.row.seq, outcome, state.lent) for state, outcome in ended]:
+            for written in [self._journal.finish(state.row.seq, outcome, state.reused) for state, outcome in ended]:
                 await written
             now = self._loop.time()
             for state, outcome in ended:

@@ -89,7 +89,7 @@ class Groups:
     def _cuts(self, state: "RowState") -> list[tuple[bytes, int]]:
         """The digest and the end of each beginning of a row that is long enough."""
         row = state.row
-        if len(row.text) < self._least or state.given is not None or row.lent is not None:
+        if len(row.text) < self._least or state.given is not None or row.reused is not None:
             return []
         try:
             pieces = self._renderer.beginnings(restore(row.line, row.key, row.text))

@@ -111,7 +111,7 @@ class RowRunner:
                 await self._put_together(state, state.row.parts)
             elif (request := self.rendered(state)) is None:
                 await self._finish(state, Outcome(State.DONE, True, None, None, frozenset(), self._blank_value))
-            elif retry.go_on(state.row.history, lent=state.row.lent is not None) is Next.SEND:
+            elif retry.go_on(state.row.history, reused=state.row.reused is not None) is Next.SEND:
                 await self._send(state, request)
             else:
                 await self._judge_kept(state, request)
@@ -160,14 +160,14 @@ class RowRunner:
     async def _judge_kept(self, state: RowState, request: Request) -> None:
         """Judge the reply that the journal has, or that an equal request lends."""
         row = state.row
-        body = row.history.reply if row.lent is None else row.lent.body
+        body = row.history.reply if row.reused is None else row.reused.body
         judged = judge_body(request, body or "", self.checker(state))
         history = row.history._replace(reply=None)  # judged once; from here on it is sent
-        state.row, state.lent = row._replace(history=history, lent=None), row.lent
+        state.row, state.reused = row._replace(history=history, reused=None), row.reused
         await self.conclude(state, request, judged, None)
 
     async def _send(self, state: RowState, request: Request) -> None:
-        state.lent = None
+        state.reused = None
         state.request = request
         if not self._needs_text and state.row.text:
             state.row = Pending(*state.row[:4], "", *state.row[5:])  # a third of the time of `_replace`
@@ -424,7 +424,7 @@ class RowRunner:
     async def _finish(self, state: RowState, outcome: Outcome, *, out: bool = True) -> None:
         """Into the journal, then told; `out` is whether the window counts the row as handed out."""
         state.handed_on = True
-        await self._at.journal.finish(state.row.seq, outcome, state.lent)
+        await self._at.journal.finish(state.row.seq, outcome, state.reused)
         self._emit(row_finished(state, outcome, self._loop.time()))
         self._at.queue.ended(state, outcome)
         if out:

@@ -37,10 +37,10 @@ def attempt_ended(state: RowState, judged: Judged, end: End, verdict: retry.Verd
 
 def row_finished(state: RowState, outcome: Outcome, now: float) -> RowFinished:
     """The row's outcome for the faces."""
-    row, lent = state.row, state.lent
-    if lent is None or outcome.state is not State.DONE:
+    row, reused = state.row, state.reused
+    if reused is None or outcome.state is not State.DONE:
         return RowFinished(row.seq, row.line, row.position, row.key, now, outcome)
-    return RowFinished(row.seq, row.line, row.position, row.key, now, outcome, True, lent.tokens, lent.cost)
+    return RowFinished(row.seq, row.line, row.position, row.key, now, outcome, True, reused.tokens, reused.cost)
 
 
 def limits_event(view: GateView, now: float) -> LimitsChanged:

@@ -3,13 +3,13 @@
 Theory. Requests are equal when their hashes are: endpoint and body, to the byte. `pair` settles, at the beginning of a
 session and by SQL alone, who sends and who waits, so that each row belongs to exactly one of three streams:
 
-1.  A row whose request was answered already, in this journal, is *lent* that reply and never sent.
+1.  A row whose request was answered already, in this journal, *shares* that reply and never sent.
 2.  Of equal rows that nothing has answered, the first is sent; one whose own reply is here but was not concluded goes
     before others, since it needs no call. The others *wait* for it, and are handed out when it has its outcome.
 3.  All other rows are sent as they are.
 
 Only rows that the session is to send take part: a row outside of `--limit` or `--sample` neither leads nor waits. What
-is lent is kept, as a reply is; who waits is settled anew by the next session from what the journal has then, but for
+is shared is kept, as a reply is; who waits is settled anew by the next session from what the journal has then, but for
 rows that waited for one that has failed for good: they go on waiting for it, and are handed out with its failure
 (`Journal.failed`) before anything is sent. So nothing that a kill can leave behind needs mending.
 
@@ -54,7 +54,7 @@ def borrow(connection: sqlite3.Connection, other: Path, *, once: bool, before_co
     """Lend rows the replies to equal requests in the journal `other`, in transactions of some thousand rows. Returns
     how many.
 
-    With `once` a request is answered once, with the first reply to it. Nothing is lent twice: rows of a request take
+    With `once` a request is answered once, with the first reply to it. No reply is shared twice: rows of a request take
     its replies in turn, those that are answered already included.
     """
     connection.execute("ATTACH DATABASE ? AS other", (f"{other.absolute().as_uri()}?mode=ro",))

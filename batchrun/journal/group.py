@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from batchrun.journal.queries import sql
 from batchrun.journal.records import End
-from batchrun.models import JUST_DONE, Lent, Outcome
+from batchrun.models import JUST_DONE, Outcome, SharedReply
 
 EXCERPT = 2048  # bytes kept of a body that is not a reply
 
@@ -106,15 +106,15 @@ class Group:
         texts = (storable(end.cause), storable(end.message), _cut(end.excerpt))
         self.ended.append((*paid, storable(tier), *flags, *texts))
 
-    def finish(self, row: int, now: float, last: Last, outcome: Outcome, lent: Lent | None) -> None:
-        """A row ended with the attempt `last`, its own or that of the row whose exchange is `lent` to it."""
+    def finish(self, row: int, now: float, last: Last, outcome: Outcome, reused: SharedReply | None) -> None:
+        """A row ended with the attempt `last`, its own or that of the row whose reply is `reused` for it."""
         done = (row, now, *last)
-        if lent is None and outcome == JUST_DONE:
+        if reused is None and outcome == JUST_DONE:
             self.done.append(done)
             return
         state, final, cause, message, flags, value, added, post, trace = outcome
         texts = (storable(cause), storable(message), ",".join(sorted(flags)) or None, storable(value), storable(added))
-        twin, saved = (None, None) if lent is None else (lent.twin, lent.cost)
+        twin, saved = (None, None) if reused is None else (reused.twin, reused.cost)
         self.finished.append((*done, state, final, *texts, post, storable(trace), twin, saved))
 
     def write(self, connection: sqlite3.Connection) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 from batchrun.journal.pages import Found, Page, page
 from batchrun.journal.queries import sql
 from batchrun.journal.records import Lease, Standing
-from batchrun.models import History, Lent, Outcome, Parts, Pending, State, Ticket
+from batchrun.models import History, Outcome, Parts, Pending, SharedReply, State, Ticket
 
-_WINDOW = sql("pending_rows")
+_PENDING = sql("pending_rows")
 _ANSWERED = sql("answered_rows")
 _FOLLOWING = sql("following_rows")
 _REDUCIBLE = sql("reduce_rows")
-_LENT = sql("shared_reply")
-_FAILED = sql("failed_leaders")
+_REUSED = sql("shared_reply")
+_FAILED = sql("failed_representatives")
 _POSITIONS = sql("pending_positions")
 _HISTORY = sql("histories")
 _BODIES = sql("reply_bodies")
@@ -33,7 +33,7 @@ def pending(connection: sqlite3.Connection, after: int, limit: int, until: int |
     Rows that the reply to an equal request answers, or will answer, are not among them.
     """
     last = EVERYTHING if until is None else until
-    rows, full = page(connection.execute(_WINDOW, (after, last, limit)), _length)
+    rows, full = page(connection.execute(_PENDING, (after, last, limit)), _length)
     known, count = _histories(connection, [row[0] for row in rows])
     found = [
         Pending(
@@ -54,7 +54,7 @@ def answered(connection: sqlite3.Connection, after: int, limit: int) -> Page:
         Pending(
             *(seq, position, line, key, text),
             known.get(seq, FRESH),
-            Lent(twin, number, reply, used_in, used_out, cost, bodies.get(reply, "")),
+            SharedReply(twin, number, reply, used_in, used_out, cost, bodies.get(reply, "")),
             bool(awaited),
             target,
             files=files,
@@ -65,13 +65,13 @@ def answered(connection: sqlite3.Connection, after: int, limit: int) -> Page:
 
 
 def following(connection: sqlite3.Connection, leader: int, source: int, after: int, limit: int) -> Page:
-    """A page of rows with a seq over `after` that wait for `leader`, at most `limit`, with what the row `source` lends."""
+    """A page of rows with a seq over `after` that wait for `leader`, at most `limit`, with what the row `source` got."""
     rows, full = page(connection.execute(_FOLLOWING, (leader, after, limit)), _length)
     known, count = _histories(connection, [row[0] for row in rows])
-    given = connection.execute(_LENT, (source,)).fetchone()
-    lent = None if given is None else Lent(*given)
+    given = connection.execute(_REUSED, (source,)).fetchone()
+    reused = None if given is None else SharedReply(*given)
     found = [
-        Pending(seq, position, line, key, text, known.get(seq, FRESH), lent, target=target, files=files)
+        Pending(seq, position, line, key, text, known.get(seq, FRESH), reused, target=target, files=files)
         for seq, position, line, key, text, files, target in rows[:count]
     ]
     return Page(found, full=full or len(rows) == limit or count < len(rows))

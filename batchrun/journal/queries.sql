@@ -215,7 +215,7 @@ WHERE o.state = 'failed' AND o.final IN (0, 1) AND (:cause IS NULL OR o.cause = 
 ORDER BY {wanted_order}
 
 
--- Rows that are still to be answered (window.py)
+-- Rows that are still to be answered (pending.py)
 
 -- name: pending_columns
 rows.seq, position, line, key, text, files, (SELECT target FROM reductions WHERE reductions.row = rows.seq)
@@ -311,7 +311,7 @@ SELECT ifnull(o.twin, o.row), o.attempts, o.reply, o.input_tokens, o.output_toke
 FROM outcomes AS o LEFT JOIN attempts AS a ON a.row = o.row AND a.number = o.attempts
 LEFT JOIN replies ON replies.id = o.reply WHERE o.row = ?
 
--- name: failed_leaders
+-- name: failed_representatives
 SELECT row, cause, message FROM outcomes
 WHERE row IN (SELECT twin FROM twins WHERE reply IS NULL) ORDER BY row
 
@@ -444,7 +444,7 @@ SELECT seq, 'skipped', 1, 'invalid line', ?, 0, ? FROM rows
 WHERE position = ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE row = seq)
 
 
--- Rows of equal requests (twins.py)
+-- Rows of equal requests (duplicates.py)
 
 -- name: is_answer
 o.reply IS NOT NULL AND (o.state = 'done' OR o.post)
@@ -541,7 +541,7 @@ DROP TABLE IF EXISTS temp.asked
 DROP TABLE IF EXISTS temp.taken
 
 
--- What a run does before and after it sends (ledger.py)
+-- What a run does before and after it sends (store.py)
 
 -- name: reopened
 state = 'failed' AND final IN (0, :good) AND (:cause IS NULL OR cause = :cause) AND (:positions IS NULL
@@ -612,7 +612,7 @@ SELECT total(ifnull(cost, iif(status = 200 OR reply IS NOT NULL OR maybe_paid, r
 FROM attempts WHERE cause IS NOT 'stopped before it left'
 
 
--- The first intake (intake.py)
+-- The first intake (ingest.py)
 
 -- name: insert_row
 INSERT INTO rows (position, line, key, request, text, files) VALUES (?, ?, ?, ?, ?, ?)

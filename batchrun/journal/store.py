@@ -20,7 +20,7 @@ from batchrun.journal.queries import sql
 from batchrun.journal.reader import Reader, read_meta
 from batchrun.journal.records import Charged, Drift, End, IntakeRow, Lane, Lease, Meta, Standing
 from batchrun.journal.writer import Done, Writer
-from batchrun.models import Lent, Outcome, Pending, Ticket, Totals
+from batchrun.models import Outcome, Pending, SharedReply, Ticket, Totals
 
 
 class Journal:
@@ -172,7 +172,7 @@ class Journal:
 
     @property
     def borrowing(self) -> Path | None:
-        """The journal whose replies are still to be lent to rows of this one, also after a kill; None where none are."""
+        """The journal whose replies are still to be shared with rows of this one, also after a kill; None where none are."""
         with database.translated(self.path):
             found = self._reading().execute(sql("find_meta"), ("borrowing",)).fetchone()
             return None if found is None else Path(os.path.normpath(self.path.parent / found[0]))
@@ -217,12 +217,12 @@ class Journal:
             return pending.pending(self._reading(), after, limit, until)
 
     def answered(self, after: int = 0, limit: int = 1000) -> Page:
-        """Rows without an outcome that are lent a reply, behind the row `after`, by seq."""
+        """Rows without an outcome that share a reply, behind the row `after`, by seq."""
         with self._window_guard, database.translated(self.path):
             return pending.answered(self._reading(), after, limit)
 
     def following(self, leader: int, source: int, after: int = 0, limit: int = 1000) -> Page:
-        """Rows that wait for the row `leader`, behind the row `after`, by seq; lent is what the row `source` got."""
+        """Rows that wait for the row `leader`, behind the row `after`, by seq; the shared reply is what the row `source` got."""
         with self._window_guard, database.translated(self.path):
             return pending.following(self._reading(), leader, source, after, limit)
 
@@ -351,9 +351,9 @@ class Journal:
         """Record that an attempt is given up with no answer known: it stays open, the row is unknown."""
         return self._running.lose(row, number, why)
 
-    def finish(self, row: int, outcome: Outcome, lent: Lent | None = None) -> Done:
-        """Record how a row ended; it rests on its last attempt and its reply, or on those that are `lent` to it."""
-        return self._running.finish(row, outcome, lent)
+    def finish(self, row: int, outcome: Outcome, reused: SharedReply | None = None) -> Done:
+        """Record how a row ended; it rests on its last attempt and its reply, or on those of the row whose reply is `reused`."""
+        return self._running.finish(row, outcome, reused)
 
     def divide(self, row: int, pieces: Sequence[IntakeRow]) -> Done:
         """Take in the text of a row in pieces, which it waits for from here on (`reducible`)."""

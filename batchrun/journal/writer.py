@@ -24,7 +24,7 @@ from batchrun.journal.database import storage_error
 from batchrun.journal.group import NEVER, Group, Last, storable
 from batchrun.journal.queries import sql
 from batchrun.journal.records import End, IntakeRow, Lease
-from batchrun.models import Lent, Outcome, State, Ticket, Totals
+from batchrun.models import Outcome, SharedReply, State, Ticket, Totals
 
 GROUP = 512
 
@@ -195,17 +195,17 @@ class Writer:
         """The attempt is given up; it stays open, so that the row is unknown, and says why."""
         return self._put(lambda group: group.notes.append(("lost", storable(why), row, number)))
 
-    def finish(self, row: int, outcome: Outcome, lent: Lent | None) -> Done:
-        """The row has ended, with the exchange of another one where that is `lent` to it."""
+    def finish(self, row: int, outcome: Outcome, reused: SharedReply | None) -> Done:
+        """The row has ended, with the exchange of another one where its reply is `reused`."""
         now = self._clock()
 
         def apply(group: Group) -> None:
             self._close_open(group, row, now)
             last = self._last.pop(row, None)
-            if lent is not None:
-                last = Last(lent.number, lent.reply, None, lent.input_tokens, lent.output_tokens)
-            group.finish(row, now, last or self._look_up(row), outcome, lent)
-            self._count_outcome(outcome, lent)
+            if reused is not None:
+                last = Last(reused.number, reused.reply, None, reused.input_tokens, reused.output_tokens)
+            group.finish(row, now, last or self._look_up(row), outcome, reused)
+            self._count_outcome(outcome, reused)
 
         return self._put(apply)
 
@@ -293,13 +293,13 @@ class Writer:
         account.cost_again += end.cost if end.invalid else 0
         account.cost_maybe += end.cost if end.maybe_paid else 0
 
-    def _count_outcome(self, outcome: Outcome, lent: Lent | None) -> None:
+    def _count_outcome(self, outcome: Outcome, reused: SharedReply | None) -> None:
         if outcome.state is State.DONE:
             self.sums.done += 1
-            if lent is not None:
+            if reused is not None:
                 self.sums.shared += 1
-                self.sums.saved_tokens += lent.tokens
-                self.sums.saved += lent.cost or 0
+                self.sums.saved_tokens += reused.tokens
+                self.sums.saved += reused.cost or 0
             if outcome.flags:
                 self.sums.flag(outcome.flags)
         elif outcome.state is State.FAILED:

@@ -12,8 +12,8 @@ class Next(Enum):
     JUDGE = auto()
 
 
-def go_on(history: History, *, lent: bool = False) -> Next:
-    """What an unfinished row needs, from the journal alone; `lent` is whether the reply to an equal request answers it.
+def go_on(history: History, *, reused: bool = False) -> Next:
+    """What an unfinished row needs, from the journal alone; `reused` is whether the reply to an equal request answers it.
 
     | the journal says                              | the row is                                                      |
     |---|---|
@@ -26,6 +26,6 @@ def go_on(history: History, *, lent: bool = False) -> Next:
     Rows that are done, skipped, or failed for good are not asked about: the journal's window leaves them out. A row
     whose request has changed is drift and is settled before the run begins.
     """
-    if lent:
+    if reused:
         return Next.JUDGE
     return Next.SEND if history.reply is None or history.open else Next.JUDGE
