@@ -213,7 +213,7 @@ class Stage:
         )
         journal = Journal.create(self.path, meta)
         texts = [f"row {n}" for n in range(1, rows + 1)] if isinstance(rows, int) else rows
-        journal.take_in(map(taken_in, range(1, len(texts) + 1), texts))
+        journal.ingest(map(taken_in, range(1, len(texts) + 1), texts))
         journal.close()
 
     async def play(

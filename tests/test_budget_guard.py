@@ -172,7 +172,7 @@ class Sessions:
 def prepared(folder: Path, count: int) -> None:
     meta = Meta(run="r", created=1.0, plan=plan_to_json(PLAN_CAPPED), prompt=None, simulated=False, output="../o.jsonl")
     journal = Journal.create(folder / ".batchrun" / "r.db", meta)
-    journal.take_in(IntakeRow(line, None, "r", f'{{"n": {line}}}') for line in range(1, count + 1))
+    journal.ingest(IntakeRow(line, None, "r", f'{{"n": {line}}}') for line in range(1, count + 1))
     journal.close()
 
 

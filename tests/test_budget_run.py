@@ -113,7 +113,7 @@ async def session(journal: Journal, plan: Plan, provider: Provider, heard: list[
 def journal_at(path: Path, plan: Plan, count: int) -> Journal:
     meta = Meta(run="r", created=1.0, plan=plan_to_json(plan), prompt=None, simulated=False, output="../out.jsonl")
     journal = Journal.create(path / ".batchrun" / "r.db", meta)
-    journal.take_in(rows(count))
+    journal.ingest(rows(count))
     return journal
 
 

@@ -33,7 +33,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("batchrun.journal.pages.PAGE_BYTES", 1000)
     path = tmp_path / ".batchrun" / "r1.db"
     with_rows = Journal.create(path, META)
-    with_rows.take_in([IntakeRow(n, f"id-{n}", f"request {n}", text) for n, text in enumerate(texts(), 1)])
+    with_rows.ingest([IntakeRow(n, f"id-{n}", f"request {n}", text) for n, text in enumerate(texts(), 1)])
     with_rows.close()
     return path
 
@@ -99,7 +99,7 @@ def test_an_export_reads_every_row_once_whatever_their_lengths(path: Path, done:
 
 def test_a_comparison_with_other_rows_does_not_hold_those_of_the_journal(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / ".batchrun" / "r1.db", META)
-    journal.take_in(IntakeRow(n, f"id-{n}", "request", f'"{n}{"x" * 100_000}"') for n in range(100))
+    journal.ingest(IntakeRow(n, f"id-{n}", "request", f'"{n}{"x" * 100_000}"') for n in range(100))
     tracemalloc.start()
     drift = journal.compare(IntakeRow(n, f"id-{n}", "another", "{}") for n in range(100))
     _, most = tracemalloc.get_traced_memory()
@@ -131,7 +131,7 @@ def test_rows_that_wait_to_be_written_are_bounded_in_bytes(tmp_path: Path, monke
 
     monkeypatch.setattr("batchrun.journal.store.FirstIntake", Watching)
     journal = Journal.create(tmp_path / ".batchrun" / "r1.db", META)
-    journal.take_in(counted())  # type: ignore[arg-type]
+    journal.ingest(counted())  # type: ignore[arg-type]
     journal.close()
     assert written[0] == 29
     assert most <= 3, "one that is written, one that waits, one that is read"

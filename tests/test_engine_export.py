@@ -35,7 +35,7 @@ def staged(directory: Path, texts: list[str], **plan: Any) -> Stage:
     """A journal with these very rows."""
     stage = Stage(directory, 0, **plan)
     journal = Journal.open(stage.path)
-    journal.take_in(IntakeRow(n, f"k{n}", f"r{n}", text) for n, text in enumerate(texts, 1))
+    journal.ingest(IntakeRow(n, f"k{n}", f"r{n}", text) for n, text in enumerate(texts, 1))
     journal.close()
     return stage
 

@@ -70,7 +70,7 @@ def checked(path: Path) -> Totals:
 
 
 def test_only_the_owner_can_read_a_journal_and_git_ignores_it(journal: Journal, path: Path) -> None:
-    journal.take_in(numbered(3))
+    journal.ingest(numbered(3))
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.glob("r1.db*")}
     assert set(modes.values()) == {0o600}
@@ -102,7 +102,7 @@ def test_what_the_run_is_comes_back(journal: Journal, path: Path) -> None:
 
 
 def test_rows_are_pending_in_input_order(journal: Journal) -> None:
-    journal.take_in(numbered(5))
+    journal.ingest(numbered(5))
     assert [(row.position, row.line, row.key, row.text) for row in journal.pending(2, 2)] == [
         (3, 3, "id-3", '{"n": 3}'),
         (4, 4, "id-4", '{"n": 4}'),
@@ -112,24 +112,24 @@ def test_rows_are_pending_in_input_order(journal: Journal) -> None:
 
 
 def test_equal_rows_without_an_id_stay_separate_rows(journal: Journal) -> None:
-    journal.take_in([IntakeRow(line, None, "r", '{"a": 1}') for line in (1, 2, 3)])
+    journal.ingest([IntakeRow(line, None, "r", '{"a": 1}') for line in (1, 2, 3)])
     assert [row.key for row in journal.pending()] == [fingerprint('{"a": 1}')] * 3
 
 
 def test_a_duplicate_id_is_refused_naming_both_lines(journal: Journal) -> None:
     rows = [*numbered(4), IntakeRow(9, "id-2", "r", "{}")]
     with pytest.raises(InputError, match=r"'id-2' is on line 2 and again on line 9"):
-        journal.take_in(rows)
+        journal.ingest(rows)
     assert not journal.taken_in
 
 
 def test_equal_rows_without_id_do_not_hide_a_duplicate_id_nor_count_as_one(journal: Journal) -> None:
-    journal.take_in([IntakeRow(1, "a", "r", "{}"), IntakeRow(2, None, "r", "{}"), IntakeRow(3, None, "r", "{}")])
+    journal.ingest([IntakeRow(1, "a", "r", "{}"), IntakeRow(2, None, "r", "{}"), IntakeRow(3, None, "r", "{}")])
     assert journal.totals.rows == 3
 
 
 def test_skipped_lines_are_accounted_for(journal: Journal, path: Path) -> None:
-    journal.take_in(
+    journal.ingest(
         [
             *numbered(2),
             IntakeRow(3, None, "", '"bad \\"line"', "not JSON"),
@@ -152,10 +152,10 @@ def test_an_intake_that_failed_half_way_starts_over(journal: Journal, monkeypatc
         raise InputError("line 10006 is not JSON")
 
     with pytest.raises(InputError):
-        journal.take_in(broken())
+        journal.ingest(broken())
     assert not journal.taken_in
     heard: list[int] = []
-    journal.take_in(numbered(7), heard.append)
+    journal.ingest(numbered(7), heard.append)
     assert (journal.taken_in, journal.totals.rows, heard) == (True, 7, [7])
 
 
@@ -168,7 +168,7 @@ def test_long_rows_are_taken_in_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_an_answered_row_is_done_with_its_reply_to_the_byte(journal: Journal, path: Path) -> None:
-    journal.take_in(numbered(2))
+    journal.ingest(numbered(2))
     journal.start()
     body = '{"content": "naïve \\u0000 \u2028 \x00 1.10"}'
     await answer(journal, 1, body=body)
@@ -195,7 +195,7 @@ async def test_an_answered_row_is_done_with_its_reply_to_the_byte(journal: Journ
 
 
 async def test_an_attempt_is_committed_when_its_future_is_done(journal: Journal, path: Path) -> None:
-    journal.take_in(numbered(1))
+    journal.ingest(numbered(1))
     journal.start()
     await journal.begin(1, 1)
     with Reader.open(path) as reader:
@@ -206,7 +206,7 @@ async def test_an_attempt_is_committed_when_its_future_is_done(journal: Journal,
 async def test_an_attempt_has_left_when_its_exchange_began_and_a_lost_one_when_it_was_written_down(path: Path) -> None:
     now = [10.0]
     journal = Journal.create(path, META, clock=lambda: now[0])
-    journal.take_in(numbered(3))
+    journal.ingest(numbered(3))
     journal.start()
     for row in (1, 2, 3):
         await journal.begin(row, 1)
@@ -220,7 +220,7 @@ async def test_an_attempt_has_left_when_its_exchange_began_and_a_lost_one_when_i
 
 
 async def test_a_waiter_that_is_cancelled_leaves_the_others_alone(journal: Journal) -> None:
-    journal.take_in(numbered(3))
+    journal.ingest(numbered(3))
     journal.start()
     futures = [journal.begin(row, 1) for row in (1, 2, 3)]
     futures[1].cancel()
@@ -229,7 +229,7 @@ async def test_a_waiter_that_is_cancelled_leaves_the_others_alone(journal: Journ
 
 
 async def test_throttled_and_uncounted_attempts_leave_the_row_its_tries(journal: Journal) -> None:
-    journal.take_in(numbered(1))
+    journal.ingest(numbered(1))
     journal.start()
     ends = [
         End(429, 0.1, "throttled", throttled=True),
@@ -246,7 +246,7 @@ async def test_throttled_and_uncounted_attempts_leave_the_row_its_tries(journal:
 
 
 async def test_a_reply_that_was_not_finished_is_there_to_go_on_from(journal: Journal) -> None:
-    journal.take_in(numbered(2))
+    journal.ingest(numbered(2))
     journal.start()
     await journal.begin(1, 1)
     invalid = PAID._replace(cause="does not fit the schema", message="n is missing", invalid=True)
@@ -258,7 +258,7 @@ async def test_a_reply_that_was_not_finished_is_there_to_go_on_from(journal: Jou
 
 
 async def test_a_reply_recorded_by_an_earlier_session_becomes_the_outcome(journal: Journal, path: Path) -> None:
-    journal.take_in(numbered(1))
+    journal.ingest(numbered(1))
     journal.start()
     await journal.begin(1, 1)
     await journal.end(1, 1, PAID, '{"kept": 1}')
@@ -274,7 +274,7 @@ async def test_a_reply_recorded_by_an_earlier_session_becomes_the_outcome(journa
 
 
 async def test_text_with_lone_surrogates_is_stored_as_escapes(journal: Journal, path: Path) -> None:
-    journal.take_in(numbered(1))
+    journal.ingest(numbered(1))
     journal.start()
     await journal.begin(1, 1)
     await journal.end(1, 1, End(500, 0.1, "HTTP 500", "\ud800", excerpt="é" * 5000))
@@ -289,7 +289,7 @@ async def test_text_with_lone_surrogates_is_stored_as_escapes(journal: Journal, 
 
 
 async def test_what_was_in_flight_is_unknown_to_the_next_session_and_maybe_paid(journal: Journal, path: Path) -> None:
-    journal.take_in(numbered(3))
+    journal.ingest(numbered(3))
     journal.start()
     await journal.begin(2, 1)
     await journal.lose(2, 1, "given up after the drain limit")
@@ -313,7 +313,7 @@ async def test_what_was_in_flight_is_unknown_to_the_next_session_and_maybe_paid(
 
 
 async def test_an_answer_that_comes_after_the_attempt_was_given_up_is_an_answer(journal: Journal, path: Path) -> None:
-    journal.take_in(numbered(1))
+    journal.ingest(numbered(1))
     journal.start()
     await journal.begin(1, 1)
     await journal.lose(1, 1, "given up after the drain limit")
@@ -329,7 +329,7 @@ async def test_an_answer_that_comes_after_the_attempt_was_given_up_is_an_answer(
 async def test_failed_rows_are_sent_again_with_fresh_attempts(
     journal: Journal, path: Path, failed_for_good: bool, expected: list[int]
 ) -> None:
-    journal.take_in(numbered(3))
+    journal.ingest(numbered(3))
     journal.start()
     await answer(journal, 1)
     for row, outcome in ((2, FOR_NOW), (3, FOR_GOOD)):
@@ -362,7 +362,7 @@ async def test_a_failure_is_heard_of_after_what_was_committed_before(path: Path)
             raise sqlite3.OperationalError("database or disk is full")
 
     journal = Journal.create(path, META, faults=faults)
-    journal.take_in(numbered(3))
+    journal.ingest(numbered(3))
     journal.start()
     heard: list[str] = []
 
@@ -388,7 +388,7 @@ async def test_a_failure_is_heard_of_after_what_was_committed_before(path: Path)
 async def test_nothing_is_written_to_a_journal_that_is_not_in_its_place(path: Path, what: str) -> None:
     """SQLite goes on writing into the file that it has open, which nobody finds again."""
     journal = Journal.create(path, META)
-    journal.take_in(numbered(2))
+    journal.ingest(numbered(2))
     journal.start()
     await answer(journal, 1)
     if what == "deleted":
@@ -411,7 +411,7 @@ async def test_a_full_disk_fails_every_waiter_and_keeps_what_was_committed(path:
             raise sqlite3.OperationalError("database or disk is full")
 
     journal = Journal.create(path, META, faults=faults)
-    journal.take_in(numbered(3))
+    journal.ingest(numbered(3))
     journal.start()
     await answer(journal, 1)
     full = True
@@ -439,7 +439,7 @@ async def test_a_full_disk_fails_every_waiter_and_keeps_what_was_committed(path:
 
 
 async def test_operations_nobody_awaits_are_written_in_order(journal: Journal, path: Path) -> None:
-    journal.take_in(numbered(300))
+    journal.ingest(numbered(300))
     journal.start()
     for row in range(1, 301):
         for number in (1, 2):
@@ -457,7 +457,7 @@ async def test_operations_nobody_awaits_are_written_in_order(journal: Journal, p
 
 
 def test_a_deleted_journal_leaves_nothing(journal: Journal, path: Path) -> None:
-    journal.take_in(numbered(3))
+    journal.ingest(numbered(3))
     journal.close()
     delete(path)
     assert [file.name for file in path.parent.iterdir()] == [".gitignore"]
@@ -540,7 +540,7 @@ def test_the_totals_are_always_the_sums_of_the_rows(
     with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
         path = Path(directory) / "r.db"
         first = Journal.create(path, META)
-        first.take_in(numbered(4))
+        first.ingest(numbered(4))
         first.close()
         for taken, between in sessions:
             again(path, partial(live, taken=taken))
@@ -568,7 +568,7 @@ def change(path: Path, between: str) -> None:
 
 
 async def test_what_an_open_attempt_may_cost_is_charged_until_its_end_is_known(journal: Journal) -> None:
-    journal.take_in(numbered(2))
+    journal.ingest(numbered(2))
     journal.start()
     await journal.begin(1, 1, 900, 50)
     await journal.begin(2, 1, 800, 40)
@@ -581,7 +581,7 @@ async def test_what_an_open_attempt_may_cost_is_charged_until_its_end_is_known(j
 
 
 async def test_a_reply_of_unknown_price_stays_charged_what_was_reserved_for_it(journal: Journal) -> None:
-    journal.take_in(numbered(5))
+    journal.ingest(numbered(5))
     journal.start()
     for row in range(1, 6):
         await journal.begin(row, 1, 100 * row, 10)
@@ -597,7 +597,7 @@ async def test_a_reply_of_unknown_price_stays_charged_what_was_reserved_for_it(j
 
 
 async def test_replies_are_counted_by_the_service_tier_that_they_name(journal: Journal, path: Path) -> None:
-    journal.take_in(numbered(3))
+    journal.ingest(numbered(3))
     journal.start()
     for row, tier in ((1, None), (2, "flex"), (3, "flex")):
         await journal.begin(row, 1)
@@ -607,7 +607,7 @@ async def test_replies_are_counted_by_the_service_tier_that_they_name(journal: J
 
 
 async def test_the_cost_of_rows_that_left_the_input_stays_charged(journal: Journal) -> None:
-    journal.take_in(numbered(2))
+    journal.ingest(numbered(2))
     journal.start()
     await answer(journal, 1)
     journal.stop()

@@ -42,7 +42,7 @@ def run(directory, fatal):
             os.kill(os.getpid(), signal.SIGKILL)
     told = os.open(directory / "told", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     journal = Journal.create(directory / "r.db", META, faults=faults)
-    journal.take_in(ROWS)
+    journal.ingest(ROWS)
     os.write(told, b"in 0 0\\n")
     async def answer():
         journal.start()
@@ -116,7 +116,7 @@ def test_a_killed_run_goes_on_and_pays_for_no_recorded_reply_again(killed: Path,
     async def go_on() -> None:
         journal = Journal.open(directory / "r.db")
         if not journal.taken_in:
-            journal.take_in(ROWS)
+            journal.ingest(ROWS)
         journal.start()
         for row in journal.pending():
             if row.history.reply is None:
@@ -170,7 +170,7 @@ def finished(tmp_path: Path) -> Path:
 
     async def session() -> None:
         journal = Journal.create(path, META)
-        journal.take_in(IntakeRow(line, f"id-{line}", "request", f'"{line:0100}"') for line in range(1, 3001))
+        journal.ingest(IntakeRow(line, f"id-{line}", "request", f'"{line:0100}"') for line in range(1, 3001))
         journal.start()
         for row in range(1, 3001):
             journal.begin(row, 1)
@@ -434,7 +434,7 @@ def rows():
             os.kill(os.getpid(), signal.SIGKILL)
         yield IntakeRow(line, f"id-{line}", "request", '"' + "x" * 5000 + '"')
 
-Journal.create(path, META).take_in(rows())
+Journal.create(path, META).ingest(rows())
 """
 
 
@@ -452,7 +452,7 @@ def test_an_intake_that_was_killed_leaves_a_journal_that_can_be_read_and_filled(
     with Reader.open(path) as reader:
         assert (reader.taken_in, reader.meta.run, reader.check()) == (False, "r1", [])
     journal = Journal.open(path)
-    journal.take_in(ROWS)
+    journal.ingest(ROWS)
     journal.close(0)
     with Reader.open(path) as reader:
         assert (reader.taken_in, reader.check(), len(list(reader.export_rows()))) == (True, [], 3)
@@ -471,7 +471,7 @@ def test_a_journal_can_be_read_while_rows_are_taken_in(tmp_path: Path, monkeypat
             with Reader.open(path) as reader:
                 seen.append(reader.taken_in)
 
-    journal.take_in(rows())
+    journal.ingest(rows())
     assert seen == [False] * 3
     assert journal.taken_in
     journal.close(0)
@@ -483,7 +483,7 @@ def test_rows_are_taken_in_through_the_log_while_somebody_reads(tmp_path: Path) 
     with closing(sqlite3.connect(path, isolation_level=None)) as reading:
         reading.execute("BEGIN")
         reading.execute("SELECT count(*) FROM rows").fetchone()
-        journal.take_in(ROWS)
+        journal.ingest(ROWS)
         assert reading.execute("SELECT count(*) FROM rows").fetchone() == (0,)
     assert journal.totals.rows == 3
     journal.close(0)

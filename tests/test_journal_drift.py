@@ -121,7 +121,7 @@ def test_a_row_is_sent_again_only_if_its_request_changed(readings: list[list[Int
     with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
         path = Path(directory) / "r.db"
         journal = Journal.create(path, META)
-        journal.take_in(readings[0])
+        journal.ingest(readings[0])
         journal.close()
         table = follow({}, readings[0])
         for rows in readings[1:]:
@@ -157,7 +157,7 @@ def present(table: dict[Identity, Known]) -> list[Known]:
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "r.db"
     journal = Journal.create(path, META)
-    journal.take_in(ids([("p", "x"), ("q", "y"), ("r", "z")]))
+    journal.ingest(ids([("p", "x"), ("q", "y"), ("r", "z")]))
     journal.close()
     return path
 

@@ -82,7 +82,7 @@ def test_an_old_journal_gets_the_present_schema_and_keeps_its_account(packed: Pa
     with lock(path):
         Journal.open(path).close()
     new = Journal.create(tmp_path / "new.db", META)
-    new.take_in([])
+    new.ingest([])
     new.close()
     with closing(sqlite3.connect(path)) as connection, closing(sqlite3.connect(new.path)) as fresh:
         assert _shape(connection) == _shape(fresh)

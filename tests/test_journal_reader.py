@@ -28,7 +28,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     async def session() -> None:
         journal = Journal.create(path, META)
         rows = [IntakeRow(line + 1, f"id-{line}", "request", f'{{"n": {line}}}') for line in range(1, COUNT)]
-        journal.take_in([*rows, IntakeRow(COUNT + 1, None, "", "broken", "not JSON")])
+        journal.ingest([*rows, IntakeRow(COUNT + 1, None, "", "broken", "not JSON")])
         journal.start()
         journal.begin(2, 1)
         for row in range(3, COUNT):
@@ -82,7 +82,7 @@ def test_exchanges_are_the_records_without_the_texts_of_what_was_sent(reader: Re
 
 async def test_results_are_the_records_of_done_rows_in_short_and_the_others_whole(tmp_path: Path) -> None:
     journal, done, failed = Journal.create(tmp_path / "r.db", META), 2100, 2050
-    journal.take_in([IntakeRow(line, str(line), "r", f'{{"n": {line}}}') for line in range(1, done + 1)])
+    journal.ingest([IntakeRow(line, str(line), "r", f'{{"n": {line}}}') for line in range(1, done + 1)])
     journal.start()
     for row in range(1, done + 1):
         journal.begin(row, 1)
@@ -169,7 +169,7 @@ def test_a_copy_is_one_private_file_that_can_go_on(reader: Reader, tmp_path: Pat
 
 async def test_readers_see_every_commit_of_a_writer_and_do_not_hold_it_up(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / "r.db", META)
-    journal.take_in([IntakeRow(line, str(line), "r", "{}") for line in range(1, 11)])
+    journal.ingest([IntakeRow(line, str(line), "r", "{}") for line in range(1, 11)])
     journal.start()
     with Reader.open(journal.path) as reader:
         rows = reader.export_rows()

@@ -21,7 +21,7 @@ def made(run: str, output: str = "out.jsonl", created: float = 1.0, directory: s
     relative = registry.relative_output(output, path.parent)
     meta = Meta(run=run, created=created, plan="{}", prompt=None, simulated=False, output=relative)
     with_rows = Journal.create(path, meta)
-    with_rows.take_in([IntakeRow(1, "a", "r", "{}")])
+    with_rows.ingest([IntakeRow(1, "a", "r", "{}")])
     with_rows.close()
     return path
 

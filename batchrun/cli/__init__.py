@@ -45,7 +45,7 @@ def program(ctx: click.Context) -> int:
 
 
 for _command in (
-    *(app.app, run.run, run.resume, batches.batches, batches.take_in, plan.plan),
+    *(app.app, run.run, run.resume, batches.batches, batches.import_results, plan.plan),
     *(runs.runs, runs.show, steer.steer, runs.export, report.report, post.post, runs.check, runs.rm),
 ):
     program.add_command(_command)

@@ -91,7 +91,7 @@ _OF_IMPORT = frozenset({"json", "quiet", "no_progress", "verbose", "log_file", "
     ),
 )  # fmt: skip
 @click.pass_context
-def take_in(ctx: click.Context, ref: str, files: tuple[str, ...], **_: Any) -> int:
+def import_results(ctx: click.Context, ref: str, files: tuple[str, ...], **_: Any) -> int:
     """Take in the results of requests that `export --batch-requests` wrote, and write the output. No call is made.
 
     RUN is a run id, a unique beginning of one, an output file, or last. Each FILE has lines of OpenAI's results
@@ -107,4 +107,4 @@ def take_in(ctx: click.Context, ref: str, files: tuple[str, ...], **_: Any) -> i
         prepare(ctx, gathered)
 
     flags = {name: given for name, given in typed(ctx).items() if name not in ("ref", "files")}
-    return headless.take_in(ref, flags, files, prepare_log)
+    return headless.import_results(ref, flags, files, prepare_log)

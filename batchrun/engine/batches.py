@@ -1,7 +1,7 @@
 """A run's batches: rows gathered into chunks, tickets carried on, results taken in.
 
     row ─ add ─► chunk file ─ close_chunk ─► ticket and attempts, one commit ─ carry ─► steps of the executor, each committed
-    results ─ take_in ─► attempts closed and replies kept, as of live rows ─► judged, post-processed, finished
+    results ─ take ─► attempts closed and replies kept, as of live rows ─► judged, post-processed, finished
 
 A row is in one place: while its attempt is open in a ticket it is neither pending nor sent live. What is not answered there
 is pending again when its ticket is settled, and goes into the next chunk, or live where few are left. Every decision about

@@ -331,7 +331,7 @@ def _fill(prepared: Prepared, source: Input, gathered: Gathered, emit: Emit) -> 
         emit(IntakeProgress(count))
 
     if not journal.taken_in:
-        journal.take_in(_refusing(found, problems, source, gathered), told)
+        journal.ingest(_refusing(found, problems, source, gathered), told)
         journal.amend(_amended(prepared))
         tell_rows(source, problems, emit)
         return

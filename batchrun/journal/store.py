@@ -119,7 +119,7 @@ class Journal:
         with database.translated(self.path):
             return self._reading().execute(sql("is_taken_in")).fetchone() is not None
 
-    def take_in(self, rows: Iterable[IntakeRow], progress: Callable[[int], None] = lambda _: None) -> None:
+    def ingest(self, rows: Iterable[IntakeRow], progress: Callable[[int], None] = lambda _: None) -> None:
         """The first intake: all rows, in input order; `progress` hears now and then how many there are.
 
         Blocks: run it in a thread. Raises InputError for duplicate ids, and whatever `rows` raises; then, as after

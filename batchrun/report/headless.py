@@ -114,7 +114,7 @@ def post(reference: str, flags: dict[str, Any], prepare_log: Callable[[Gathered]
     return _without_calls(*prepare_post(reference, flags), prepare_log)
 
 
-def take_in(
+def import_results(
     reference: str, flags: dict[str, Any], files: Sequence[str], prepare_log: Callable[[Gathered], None]
 ) -> ExitCode:
     """What result files bring of a journaled run, and its output again. Raises BatchrunError."""
