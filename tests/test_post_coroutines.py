@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_post_stage import Outlet
+from test_post_queue import Outlet
 
 from batchrun.post import Failure, Item, Result, Value
 from batchrun.post.async_worker import MOST, AsyncWorker

@@ -115,7 +115,7 @@ class Journal:
 
     @property
     def taken_in(self) -> bool:
-        """Whether the first intake is complete; if not, `take_in` starts it over."""
+        """Whether the first intake is complete; if not, `ingest` starts it over."""
         with database.translated(self.path):
             return self._reading().execute(sql("is_taken_in")).fetchone() is not None
 
@@ -130,7 +130,7 @@ class Journal:
             self._totals = sums.read(self._connection).totals()
 
     def compare(self, rows: Iterable[IntakeRow], progress: Callable[[int], None] = lambda _: None) -> Drift:
-        """Read the input again and say how it differs; changes nothing until `apply`. Blocks, raises as `take_in`."""
+        """Read the input again and say how it differs; changes nothing until `apply`. Blocks, raises as `ingest`."""
         with self._writing():
             return self._comparison.run(rows, progress)
 
