@@ -42,7 +42,7 @@ class BatchRows:
         """Rows into chunks, without a step of their own where there is nothing else to them; the others go their way."""
         others: list[RowState] = []
         for state in states:
-            if state.request is None and state.given is None and state.row.lent is None and state.row.parts is None:
+            if state.request is None and state.given is None and state.row.reused is None and state.row.parts is None:
                 try:
                     request = self._runner.rendered(state)
                     sends = self.sending and retry.go_on(state.row.history) is Next.SEND
