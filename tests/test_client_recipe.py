@@ -118,7 +118,7 @@ NOT_NEEDED = {
     "multiprocessing",
     "genai_prices",
     "batchrun.sim.server",
-    "batchrun.post.stage",
+    "batchrun.post.queue",
 }
 """What a run of ready-made requests with an ordinary key does without: half of what a start took."""
 

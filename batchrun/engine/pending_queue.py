@@ -6,7 +6,7 @@ handed out and has no outcome by the crew and by `--max-bytes-in-flight`. A row 
 have ended, but one always passes, however large. What a row takes beside its text is known only later: the longer body
 that its prompt makes of it, and its reply. So it counts from the start what rows took on average lately.
 
-Rows of equal requests (`journal.twins`) come in groups of followers: those that share a reply from the start are handed out
+Rows of equal requests (`journal.duplicates`) come in groups of followers: those that share a reply from the start are handed out
 before anything is sent, those that wait for a row when that has its outcome. What they get is this:
 
 | the row that was sent                       | those that wait for it                                          |

@@ -213,7 +213,7 @@ class _Counted:
         """One valid row; `wanted` ones would be sent if they are not settled."""
         found, short = self.survey, _short(digest)
         found.rows += 1
-        offered = self._offered.take(short)  # in turn, as `journal.twins` has it: also by rows that need none
+        offered = self._offered.take(short)  # in turn, as `journal.duplicates` has it: also by rows that need none
         if not wanted:
             return
         if self._settled.take(short):
