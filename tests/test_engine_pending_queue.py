@@ -111,14 +111,14 @@ async def test_who_waits_wakes_only_when_a_row_is_due() -> None:
     waiting = [asyncio.ensure_future(queue.next()) for _ in range(50)]
     await asyncio.sleep(0)
     steps = 0
-    take = queue._take
+    take = queue.take
 
     def counted() -> RowState | None:
         nonlocal steps
         steps += 1
         return take()
 
-    queue._take = counted  # type: ignore[method-assign]
+    queue.take = counted  # type: ignore[method-assign]
     queue.put_back(state, 3600.0)
     start = loop.time()
     done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
