@@ -30,6 +30,7 @@ class WaitReason(StrEnum):
     DOUBT = "the provider reports a used-up quota"
     RETRIES = "remaining rows are in back-off"
     BYTES = "--max-bytes-in-flight"
+    SENDERS = "no sender is ready"
     PAUSED = "paused"
     CAPACITY = "no capacity in the service tier"
     POST = "post-processing is behind"
@@ -216,6 +217,19 @@ class LaneChanged(NamedTuple):
     at: float
 
 
+class SendersChanged(NamedTuple):
+    """The processes that make the requests stand otherwise: how many are starting, ready, suspect (silent for seconds: they
+    get no requests) and, since the session began, were lost; `why` one was, where
+    that is what has changed."""
+
+    starting: int
+    ready: int
+    suspect: int
+    lost: int
+    why: str
+    at: float
+
+
 class BatchChanged(NamedTuple):
     """A batch is at another state. `remote` is the provider's name for it, `status` what it says of it; `done` and `failed`
     are its counts, a checksum; `in_batches` are the rows of the run that are in any. `since` (when it was submitted),
@@ -274,6 +288,7 @@ Event = (
     | PostChanged
     | Draining
     | LaneChanged
+    | SendersChanged
     | BatchChanged
     | Notice
     | RunEnded
@@ -301,6 +316,7 @@ __all__ = [
     "RowLost",
     "RunEnded",
     "RunStarted",
+    "SendersChanged",
     "State",
     "WaitReason",
     "Waiting",

@@ -192,6 +192,7 @@ class Fault(StrEnum):
     ENCODING = "an encoding that cannot be undone"
     PROTOCOL = "not HTTP"
     OUTAGE = "no answer since before an outage"
+    LOST = "its sender was lost"
 
 
 class Exchange(NamedTuple):

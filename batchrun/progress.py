@@ -24,6 +24,7 @@ from batchrun.events import (
     RowLost,
     RunEnded,
     RunStarted,
+    SendersChanged,
     Waiting,
     WaitReason,
 )
@@ -97,7 +98,8 @@ class Progress:
     one. `post` rows are in post-processing now, in `post_workers` processes.
 
     `tiers` are the replies by service tier, but the standard one: how many, and their picodollars; of earlier sessions too
-    where tiers are chosen. `lanes` are the places of a run that has several.
+    where tiers are chosen. `lanes` are the places of a run that has several,
+    `senders` the processes of `--processes`.
 
     Money is of the whole run, in picodollars: `cost` is what is charged so far, by kind `cost_input` to `cost_other`
     (`models.Totals`), `cost_again` of it for replies that
@@ -158,6 +160,7 @@ class Progress:
     eta: float | None = None
     tiers: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
     lanes: tuple[LanePicture, ...] = ()
+    senders: SendersChanged | None = None
     causes: Mapping[str, int]
     waiting: Waiting | None = None
     limits: LimitsChanged | None = None
@@ -196,6 +199,7 @@ class Fold:
         self._causes: Counter[str] = Counter()
         self._tiers: dict[str, tuple[int, int]] = {}
         self._lanes: dict[str, LanePicture] = {}
+        self._senders: SendersChanged | None = None
         self._n: Counter[str] = Counter()
         self._open: set[int] = set()
         self._in_batches = 0
@@ -242,6 +246,7 @@ class Fold:
             eta=self._eta(rows),
             tiers=dict(self._tiers),
             lanes=tuple(replace(lane) for lane in self._lanes.values()),
+            senders=self._senders,
             causes=dict(self._causes.most_common()),
             waiting=self._waiting,
             limits=self._limits,
@@ -385,6 +390,9 @@ class Fold:
         lane = self._lanes.setdefault(event.lane, LanePicture(event.lane))
         lane.state, lane.reason, lane.until = event.state, event.reason, event.until
 
+    def _on_senders(self, event: SendersChanged) -> None:
+        self._senders = event
+
     def _on_divided(self, event: RowDivided) -> None:
         self._totals = replace(self._totals, rows=self._totals.rows + event.pieces)
         self._open.discard(event.seq)
@@ -417,19 +425,8 @@ class Fold:
         for counter in (self._states, self._flags):
             counter.clear()
         self._post = None
-        for name in (
-            "for now",
-            "post",
-            "lost",
-            "cost",
-            "cost again",
-            "cost maybe",
-            *_KINDS,
-            "unpriced",
-            "shared",
-            "saved tokens",
-            "saved",
-        ):
+        money = ("cost", "cost again", "cost maybe", *_KINDS, "unpriced", "shared", "saved tokens", "saved")
+        for name in ("for now", "post", "lost", *money):
             self._n[name] = 0
 
     _FOLDS: ClassVar[dict[type, Callable[["Fold", Any], None]]] = {
@@ -439,6 +436,7 @@ class Fold:
         RowFinished: _on_row,
         RowLost: _on_lost,
         LaneChanged: _on_lane,
+        SendersChanged: _on_senders,
         RowDivided: _on_divided,
         BatchChanged: _on_batch,
         Waiting: _on_waiting,

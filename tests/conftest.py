@@ -36,6 +36,7 @@ settings.load_profile("steady")
 collect_ignore = [] if CHROMIUM else ["test_report_browser.py"]
 if sys.platform == "win32":  # no pseudo-terminals
     collect_ignore += ["test_tui_browser.py", "test_tui_program.py", "test_tui_terminal.py"]
+    collect_ignore += ["test_senders_run.py"]  # no sockets that a process inherits
 
 
 def pytest_report_header() -> str | None:

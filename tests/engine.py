@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from batchrun.client import Client
+from batchrun.client.senders.hub import Hub
 from batchrun.engine.batches import Batching
 from batchrun.engine.lane import Member
 from batchrun.engine.run import Run
@@ -224,11 +225,13 @@ class Stage:
         hear: Callable[[Event, Run], None] | None = None,
         batching: Batching | None = None,
         instead: Mapping[str, tuple[bytes, bytes]] | None = None,
+        hub: Hub | None = None,
         **plan: Any,
     ) -> Story:
         """One session; `during` runs beside it, `hear` gets every event, `batching` is for runs with batches.
 
-        Several providers by name are the lanes of a pool; `instead` is how a lane spells the beginning of bodies.
+        Several providers by name are the lanes of a pool; `instead` is how a lane spells the beginning of bodies, `hub`
+        has the senders.
         """
         wanted = replace(self.plan, **plan)
         prompt = prompt_of(wanted)
@@ -242,7 +245,7 @@ class Stage:
 
         journal = Journal.open(self.path, faults=self.faults)
         journal.pair(dedupe=wanted.dedupe, wanted=selection(wanted, journal.totals.rows))
-        members = self._members(journal, wanted, provider, instead or {})
+        members = [replace(member, hub=hub) for member in self._members(journal, wanted, provider, instead or {})]
         journal.start()
         try:
             parts = wanted, journal, members, renderer_of(wanted, prompt)

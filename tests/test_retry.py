@@ -139,7 +139,7 @@ def test_what_is_about_the_row_fails_it_for_good_after_one_call(answer: Answer, 
 
 PASSING = [
     *(Answer(status, message="m") for status in (408, 409, 500, 502, 503, 504, 520, 521, 524, 529, 599, 600)),
-    *(Answer(0, fault) for fault in Fault if fault not in (Fault.TOO_LARGE, Fault.ENCODING, Fault.OUTAGE)),
+    *(Answer(0, fault) for fault in Fault if fault not in (Fault.TOO_LARGE, Fault.ENCODING, Fault.OUTAGE, Fault.LOST)),
     *(Answer(200, defect=why) for why in ("HTML", "an empty body", "null", "[]", "cut JSON", "no choices")),
 ]
 
@@ -492,8 +492,9 @@ def test_a_provider_that_accepts_no_connection_is_down_until_something_that_left
     assert not health.breaker_open
 
 
-def test_an_attempt_that_was_lost_in_an_outage_costs_nothing_and_says_nothing() -> None:
-    health, answer = Health(succeeded=True), Answer(0, Fault.OUTAGE)
+@pytest.mark.parametrize("fault", [Fault.OUTAGE, Fault.LOST])
+def test_an_attempt_that_was_lost_in_an_outage_or_with_its_sender_costs_nothing_and_says_nothing(fault: Fault) -> None:
+    health, answer = Health(succeeded=True), Answer(0, fault)
     for seq in range(5 * ALIKE):
         health.observe(answer, seq, 5.0)
         assert decide(answer, Tries(9, 9, 0), health, Policy(), 5.0) == RetryIn(0.0, counts=False)

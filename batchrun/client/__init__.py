@@ -7,6 +7,6 @@ an answer: that is for `replies` and `retry`.
 from batchrun.client.calls import Calls
 from batchrun.client.exchange import Client
 from batchrun.client.trust import Target
-from batchrun.client.wire import MAX_REPLY_BYTES, Token
+from batchrun.client.wire import MAX_REPLY_BYTES, Token, UnsentError
 
-__all__ = ["MAX_REPLY_BYTES", "Calls", "Client", "Target", "Token"]
+__all__ = ["MAX_REPLY_BYTES", "Calls", "Client", "Target", "Token", "UnsentError"]

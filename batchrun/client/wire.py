@@ -39,6 +39,10 @@ class TooLargeError(Exception):
     """The reply grew past `MAX_REPLY_BYTES`; the connection is closed."""
 
 
+class UnsentError(Exception):
+    """A request that was handed to a sender and never left it."""
+
+
 class Wire(Protocol):
     """Carries a request body to an endpoint; knows nothing of rows, retries or deadlines.
 

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from batchrun.client import Client
@@ -36,9 +38,19 @@ async def connected(
             from batchrun import sim  # noqa: PLC0415  only a simulated run pays for it
 
             base_url = await asyncio.to_thread(stack.enter_context, sim.spawn(simulator))
+        hub, made = None, Client
+        if plan.processes > 1:
+            from batchrun.client.senders.children import Children  # noqa: PLC0415  only such a run pays for it
+            from batchrun.client.senders.hub import Hub  # noqa: PLC0415  the same
+            from batchrun.client.senders.remote import RemoteClient  # noqa: PLC0415  the same
+
+            # Nothing that holds a secret is in the environment of a child.
+            open_ = {name: value for name, value in os.environ.items() if access.mask.text(value) == value}
+            hub = await stack.enter_async_context(Hub(Children(open_).start, plan.processes))
+            made = partial(RemoteClient, hub)
         members: list[Member] = []
         for lane, own in zip(lane_plans(plan), access.lanes or (access,), strict=True):
-            client = Client(
+            client = made(
                 base_url=lane.plan.base_url or base_url,
                 api_key=own.key.value if own.key is not None else None,
                 headers=own.headers,
@@ -46,11 +58,13 @@ async def connected(
                 allow_insecure_http=True,  # the plan has refused what the user did not allow
             )
             await stack.enter_async_context(client)
-            members.append(_member(plan, lane, client))
+            members.append(replace(_member(plan, lane, client), hub=hub))
         errors = await asyncio.gather(*map(_error, members))
         main = [error for member, error in zip(members, errors, strict=True) if not member.fallback]
         if main[0] is not None and None not in main:
             raise main[0]
+        if hub is not None:
+            await hub.ready()
         yield tuple(replace(member, ill=error and error.message) for member, error in zip(members, errors, strict=True))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from batchrun.client import Client
+from batchrun.client.senders.hub import Hub
 from batchrun.engine.budget_guard import Prices, served
 from batchrun.engine.judge import Judged, feedback, judge
 from batchrun.engine.outage import Outage
@@ -48,6 +49,7 @@ class Member:
     Without a `client` nothing is sent. `record` is the lane in the journal; `name` is what users call it. Members of one
     `quota` share a limiter. `ill` is why it cannot be reached at the start. `instead` are the beginning of the bodies of
     the run, and what stands in its place here, where the model has another name. A `fallback` gets only rows that have failed elsewhere.
+    `hub` has the senders that make the exchanges, where they are not made in this process.
     """
 
     plan: Plan
@@ -58,6 +60,7 @@ class Member:
     ill: str | None = None
     instead: tuple[bytes, bytes] | None = None
     fallback: bool = False
+    hub: Hub | None = None
 
 
 class Closed(NamedTuple):
@@ -196,8 +199,8 @@ class Lane:
         answer, usage = judged.answer, judged.usage
         if usage is not None and usage.input >= FEWEST and (cut := self._cuts.look(sent, usage.input)) is not None:
             self._notice(cut)
-        if answer.meaning is Meaning.NO_CAPACITY:
-            self.gate.cancel(permit)  # it says nothing of other tiers
+        if answer.meaning is Meaning.NO_CAPACITY or answer.fault is Fault.LOST:
+            self.gate.cancel(permit)  # it says nothing of other tiers, or of the provider
             return judged, 0.0
         return judged, self.gate.settle(permit, feedback(judged, request.weight))
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from batchrun import retry
+from batchrun.client import UnsentError
 from batchrun.engine.budget_guard import BudgetGuard, BudgetReached, Reservation
 from batchrun.engine.judge import Charge, Judged, counted, end_of, failure, judge_body
 from batchrun.engine.lane import Lane
@@ -167,8 +168,7 @@ class RowRunner:
         await self.conclude(state, request, judged, None)
 
     async def _send(self, state: RowState, request: Request) -> None:
-        state.reused = None
-        state.request = request
+        state.reused, state.request = None, request
         if not self._needs_text and state.row.text:
             state.row = Pending(*state.row[:4], "", *state.row[5:])  # a third of the time of `_replace`
         self._at.queue.holds(state, request.size)
@@ -203,8 +203,10 @@ class RowRunner:
             self._at.journal.lose(seq, state.number, "abandoned while it was in flight")
             self._emit(RowLost(seq, state.row.line, self._loop.time(), reservation.cost))
             raise
-        except ChangedError as error:
+        except (UnsentError, ChangedError) as error:
             self._never_left(state, lane, permit)
+            if isinstance(error, UnsentError):
+                raise HandedBack from error
             await self.give_up(state, GiveUp("file changed", str(error), final=False))
             return
         finally:

@@ -49,6 +49,9 @@ SAMPLE_EVERY = 5.0
 """Seconds between samples of the run's state in the journal."""
 EARLY = frozenset({ExitCode.INTERRUPTED, ExitCode.BUDGET})
 """Ends before the time: of a run that has no row left by then they are none."""
+_NO_SENDER = RunResult(
+    ExitCode.STOPPED, "no sender was ready for the time of --give-up-after", "resume with --processes 1"
+)
 SIGNALLED = frozenset({ExitCode.HANGUP, ExitCode.INTERRUPTED, ExitCode.TERMINATED})
 """Ends that somebody waits for."""
 
@@ -99,14 +102,14 @@ class Run:
             rows = self._runner.batch_rows = BatchRows(plan, services, self._runner, self._batches)
             self._batches.ends.take, self._batches.ends.again = rows.take, rows.again
             self._batches.ends.late = rows.late
+        self._hub = members[0].hub
         self._ending: RunResult | None = None
         self._drained = math.inf
         self._crew: set[asyncio.Task[None]] = set()
         self._manned = 0
         self._view: GateView | None = None
-        self._waits = False
+        self._waits = self.paused = False
         self._quotas_told: set[str] = set()
-        self.paused = False
 
     async def run(self) -> RunResult:
         """Send until every row has its outcome or something ends the run.
@@ -121,6 +124,8 @@ class Run:
         if self._plan.stop_after is not None:
             timer = self._loop.call_later(self._plan.stop_after, self._time_is_up)
         try:
+            if self._hub is not None:
+                self._hub.tell(self._emit)
             self._post.start()
             self._pool.start()
             self._queue.recall(await asyncio.to_thread(self._journal.failed))
@@ -233,6 +238,8 @@ class Run:
             self._batches.halt()
         self._pool.close(recall=self._ending is None or self._ending.exit_code is not ExitCode.BUDGET)
         self._guard.close()
+        if self._hub is not None:
+            self._hub.recall()
 
     def stop(self, ending: RunResult, *, drain: float) -> None:
         """Send nothing new; await what is in flight for `drain` seconds, then abandon it.
@@ -384,6 +391,8 @@ class Run:
             self._post.tell()
             self._watch_quotas(view, now)
             self._tell_waiting(view, now)
+            if self._hub is not None and self._hub.none_for(now) >= self._plan.give_up_after:
+                self.stop(_NO_SENDER, drain=self._plan.drain)
             if now >= next_sample:
                 next_sample = now + SAMPLE_EVERY
                 self._sample(view)
@@ -393,10 +402,8 @@ class Run:
 
     def _sample(self, view: GateView) -> None:
         """Keep how the run stands, and what the gate has learned, for the next session."""
-        runner = self._runner
-        self._journal.sample(
-            sample_of(view, self._journal, Session(runner.in_flight, runner.throttled, runner.retries))
-        )
+        session = Session(self._runner.in_flight, self._runner.throttled, self._runner.retries)
+        self._journal.sample(sample_of(view, self._journal, session))
         self._pool.keep_learned()
 
     def _watch_quotas(self, view: GateView, now: float) -> None:
@@ -409,10 +416,8 @@ class Run:
         longest = self._plan.max_wait
         if view.reason is WaitReason.QUOTA and longest is not None and (view.until or now) - now > longest:
             said = "the provider's quota is used up, and its wait is longer than --max-wait allows"
-            self.stop(
-                RunResult(ExitCode.STOPPED, said, "resume the run when the quota is there again"),
-                drain=self._plan.drain,
-            )
+            ending = RunResult(ExitCode.STOPPED, said, "resume the run when the quota is there again")
+            self.stop(ending, drain=self._plan.drain)
 
     def _tell_waiting(self, view: GateView, now: float) -> None:
         """What holds rows back before they come to the gate: the time of their retry, or the bytes of others."""
@@ -420,9 +425,11 @@ class Run:
         if due is not None and due > now:
             self._waits = True
             self._emit(Waiting(WaitReason.RETRIES, due, now))
-        elif self._queue.lacks_bytes and not view.waiting:
+        elif (senders := self._hub is not None and self._hub.none_for(now) and self._runner.in_flight) or (
+            self._queue.lacks_bytes and not view.waiting
+        ):
             self._waits = True
-            self._emit(Waiting(WaitReason.BYTES, None, now))
+            self._emit(Waiting(WaitReason.SENDERS if senders else WaitReason.BYTES, None, now))
         elif self._waits:
             self._waits = False
             self._emit(Going(now))

@@ -79,6 +79,7 @@ OPTIONS: tuple[Option, ...] = (
     _flag(_SPEED, "--concurrency-fixed concurrency_fixed", "Always use the whole --concurrency."),
     _value(_SPEED, "--queue-gauges queue_gauges", "auto|on|off", "Follow the queue that an inference server states in /metrics [default: auto, your own servers].", choices=("auto", "on", "off")),
     _value(_SPEED, "--max-bytes-in-flight max_bytes_in_flight", "SIZE", "Bodies of requests and replies held at once; one always passes [default: 48MB]."),
+    _value(_SPEED, "--processes processes", "N", "Have N child processes make the requests, where one process is too slow [default: 1]."),
     _value(_SPEED, "--rpm rpm", "N", "At most N requests a minute [default: what the provider says]."),
     _value(_SPEED, "--tpm tpm", "N", "At most N tokens a minute [default: what the provider says]."),
     _value(_SPEED, "--max-wait max_wait", "TIME", "Stop instead of waiting longer than this [default: no limit]."),

@@ -76,6 +76,7 @@ class Plan:
     concurrency: int = 256
     concurrency_fixed: bool = False
     max_bytes_in_flight: int = 48_000_000
+    processes: int = 1
     rpm: float | None = None
     tpm: float | None = None
     max_attempts: int = 5

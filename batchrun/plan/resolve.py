@@ -41,6 +41,7 @@ _LIMITS = (
         "concurrency_fixed",
         "queue_gauges",
         "max_bytes_in_flight",
+        "processes",
         "rpm",
         "tpm",
         "max_attempts",

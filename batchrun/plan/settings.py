@@ -1,6 +1,7 @@
 """Settings: every option of a run with its form and its built-in default. Where values come from: `sources`."""
 
 import codecs
+import os
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, cast
@@ -27,6 +28,8 @@ AUTO_SPLIT = 2000
 """Tokens of the source to which `auto` splits: the translation fits in 4,096, the smallest limit of output in use."""
 AUTO_REDUCE = 8000
 """Tokens of a text that `auto` sends in one request: eight replies of that length fit into a context of 128,000."""
+MOST_PROCESSES = 64
+"""A bound against slips of the keyboard; a few processes use all that one driver can give them."""
 _ENDPOINTS = {endpoint.rsplit("/", 1)[1]: endpoint for endpoint in Endpoint} | {"chat": Endpoint.CHAT}
 
 
@@ -206,6 +209,15 @@ def _workers(value: object) -> int | None:
         raise ValueError(f"must be auto, or a whole number of processes, 0 for none, not {value!r}") from None
 
 
+def _processes(value: object) -> int:
+    number = _count(1)(value)
+    if number > MOST_PROCESSES:
+        raise ValueError(f"must be at most {MOST_PROCESSES}, not {number}")
+    if number > 1 and not hasattr(os, "fork"):
+        raise ValueError("must be 1 on this system, where a process cannot inherit a socket")
+    return number
+
+
 def _filled(value: object) -> object:
     if isinstance(value, str) and (not value.strip() or "\0" in value):
         raise ValueError("must not be empty")
@@ -276,6 +288,7 @@ class Settings(BaseSettings):
     concurrency_fixed: bool = False
     queue_gauges: Annotated[str, BeforeValidator(_one_of("auto", "on", "off"))] = "auto"
     max_bytes_in_flight: Annotated[int, BeforeValidator(parse_size)] = 48_000_000
+    processes: Annotated[int, BeforeValidator(_processes)] = 1
     rpm: Rate | None = None
     tpm: Rate | None = None
     max_attempts: Annotated[int, BeforeValidator(_count(1))] = 5

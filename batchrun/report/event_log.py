@@ -20,6 +20,7 @@ from batchrun.events import (
     RowLost,
     RunEnded,
     RunStarted,
+    SendersChanged,
     Waiting,
 )
 from batchrun.models import State
@@ -42,6 +43,9 @@ def told(event: Event) -> tuple[int, str]:
             return _row(event)
         case LaneChanged():
             return logging.INFO, f"lane {event.lane}: {event.state}{f': {event.reason}' if event.reason else ''}"
+        case SendersChanged():
+            counts = f"{event.ready} ready, {event.starting} starting, {event.suspect} suspect, {event.lost} lost"
+            return logging.WARNING if event.lost else logging.INFO, f"senders: {counts}{event.why and f': {event.why}'}"
         case Waiting() | Going() | LimitsChanged() | PostChanged():
             return _speed(event)
         case _:

@@ -171,6 +171,8 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     yield f"prompt   {printable(plan.prompt_name or '-', 100)}"
     where = printable(plan.base_url, 100) or "(started by the run)"
     yield f"model    {printable(plan.model or '-', 100)} with profile {plan.profile} {where}"
+    if plan.processes > 1:
+        yield f"senders  {plan.processes} processes"
     yield f"output   {printable(str(run.output or 'stdout'), 200)}"
     yield f"rows     {words.account(totals, running=values['state'] == 'running')}"
     yield (

@@ -31,6 +31,7 @@ from batchrun.events import (
     RowFinished,
     RowLost,
     RunStarted,
+    SendersChanged,
     Waiting,
 )
 from batchrun.plan.settings import Settings
@@ -221,6 +222,7 @@ def postfix(progress: Progress, room: float = math.inf) -> str:
         f"{progress.retries} retries" if progress.retries else "",
         f"{progress.throttled}×429" if progress.throttled else "",
         words.lanes_not_open(progress),
+        words.senders(progress),
     ]
     wanted = [part for part in parts if part]
     while len(wanted) > 1 and len(", ".join(wanted)) > room:
@@ -230,8 +232,8 @@ def postfix(progress: Progress, room: float = math.inf) -> str:
 
 def notable(event: Event, batches: dict[int, str]) -> str | None:
     """The line for an event that deserves one. `batches` keeps the last line of each, which is not said twice."""
-    if isinstance(event, Notice):
-        return printable(event.message, 500)
+    if isinstance(event, Notice | SendersChanged):
+        return words.notice(event)
     if isinstance(event, RunStarted):
         return started(event)
     if isinstance(event, BatchChanged):
@@ -293,6 +295,7 @@ JSON_EVENTS: dict[type, str] = {
     PostChanged: "post",
     Draining: "draining",
     LaneChanged: "lane",
+    SendersChanged: "senders",
     BatchChanged: "batch",
     Notice: "notice",
 }
@@ -336,6 +339,7 @@ def progress_values(progress: Progress) -> dict[str, Any]:
     values["tiers"] = {tier: replies for tier, (replies, _) in progress.tiers.items()}
     values["cost_by_tier"] = {tier: usd(paid) for tier, (_, paid) in progress.tiers.items()}
     values["lanes"] = [plain(lane) for lane in progress.lanes]
+    values["senders"] = progress.senders and plain(progress.senders)
     values["waiting"] = None if progress.waiting is None else str(progress.waiting.reason)
     return public(values)
 

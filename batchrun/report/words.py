@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from batchrun.display import counted, printable
 from batchrun.errors import ExitCode
-from batchrun.events import BatchChanged, LaneState, LimitsChanged, Waiting, WaitReason
+from batchrun.events import BatchChanged, LaneState, LimitsChanged, Notice, SendersChanged, Waiting, WaitReason
 from batchrun.models import Flag, Totals
 from batchrun.pricing import usd
 from batchrun.progress import Progress
@@ -217,6 +217,23 @@ def lanes_not_open(progress: Progress) -> str:
     return f"lanes: {', '.join(found)}" if found else ""
 
 
+def notice(event: Notice | SendersChanged) -> str | None:
+    """The line of a rare fact, of senders that one was lost."""
+    if isinstance(event, Notice):
+        return printable(event.message, 500)
+    said = f"a sender was lost: {printable(event.why, 300)}; what it had in flight is sent again"
+    return said if event.why else None
+
+
+def senders(progress: Progress) -> str:
+    """`senders: 1 ready, 1 suspect`; empty in a run without, and where all are ready and none was lost."""
+    told = progress.senders
+    if told is None or not (told.starting or told.suspect or told.lost):
+        return ""
+    named = ("starting", "ready", "suspect", "lost")
+    return f"senders: {', '.join(f'{getattr(told, name)} {name}' for name in named if getattr(told, name))}"
+
+
 def read_from_cache(totals: Totals) -> str:
     """`97 % of 6.1M input tokens were read from a prompt cache, 3.0k written to one`; empty where none was used."""
     if not (totals.cached_tokens or totals.cache_write_tokens) or not totals.input_tokens:
@@ -294,6 +311,7 @@ def status(progress: Progress) -> str:
         f"ETA {duration(progress.eta)}" if progress.eta is not None else "",
         holding(progress),
         lanes_not_open(progress),
+        senders(progress),
         f"stopping: {progress.in_flight} in flight" if progress.draining is not None else "",
     ]
     return ", ".join(part for part in parts if part)

@@ -15,8 +15,8 @@ _SHORT = 60
 """Characters of a sentence that make a cause."""
 
 
-_CAME = frozenset({Fault.TOO_LARGE, Fault.ENCODING, Fault.OUTAGE})
-"""Faults of an answer that came: the provider is there."""
+_CAME = frozenset({Fault.TOO_LARGE, Fault.ENCODING, Fault.OUTAGE, Fault.LOST})
+"""Faults that do not say that the provider is not there."""
 
 
 class Answer(NamedTuple):

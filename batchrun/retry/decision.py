@@ -132,9 +132,9 @@ def _refused_json(answer: Answer, tries: Tries, health: Health, policy: Policy, 
     return _misfit(answer, answer.message, tries, health, policy) if answer.misfit else None
 
 
-def _lost_in_outage(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
+def _lost(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
     """It says nothing of the row, nor of the provider, who answers others."""
-    return RetryIn(0.0, counts=False) if answer.fault is Fault.OUTAGE else None
+    return RetryIn(0.0, counts=False) if answer.fault in (Fault.OUTAGE, Fault.LOST) else None
 
 
 def _added(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
@@ -316,7 +316,7 @@ def _said(answer: Answer, sentence: str) -> str:
 
 _Rule = Callable[[Answer, Tries, Health, Policy, float], Verdict | None]
 _RULES: tuple[_Rule, ...] = (
-    _lost_in_outage,
+    _lost,
     _added,
     _loading,
     _throttled,

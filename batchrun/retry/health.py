@@ -62,7 +62,7 @@ class Health:
 
     def observe(self, answer: Answer, seq: int, now: float, *, elsewhere: bool = False) -> None:
         """Fold one answer of the row `seq`; `elsewhere` marks a row that was taken from far ahead in the input."""
-        if answer.fault is Fault.OUTAGE:
+        if answer.fault in (Fault.OUTAGE, Fault.LOST):
             return
         if answer.meaning in OF_WHAT_WAS_ADDED:
             self._note_answer(answer)

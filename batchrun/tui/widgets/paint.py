@@ -316,7 +316,7 @@ def waiting_line(snapshot: RunSnapshot) -> Content:
         return said(snapshot)
     if progress.waiting is not None:
         return joined([(words.waiting(progress.waiting, progress.now), "bold $warning")])
-    bound = words.lanes_not_open(progress) or words.bound(progress.limits)
+    bound = words.lanes_not_open(progress) or words.senders(progress) or words.bound(progress.limits)
     return joined([(bound, "$warning") if bound else ("nothing is held back", DIM)])
 
 

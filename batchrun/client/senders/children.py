@@ -1,0 +1,111 @@
+"""Senders that are child processes: a socket pair each, whose end the child sees when the driver is gone.
+
+A child is in a session of its own, so that Ctrl-C reaches the driver alone. It gets the key over the socket; what holds a
+secret is left out of its environment, and its arguments name nothing but the socket.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, cast
+
+from batchrun.client.senders.hub import Hears
+
+_SECONDS = 2.0
+"""Until a child that was told to end is killed."""
+
+
+class Child(asyncio.Protocol):
+    """The transport to one child process."""
+
+    def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes], hears: Hears) -> None:
+        self.pid = process.pid
+        self._process = process
+        self._errors = errors
+        self._hears = hears
+        self._transport: asyncio.WriteTransport | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is no more."""
+        return self._process.poll() is not None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.WriteTransport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._hears.received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._process.kill()
+        code = self._process.wait()  # at most a few milliseconds: it is dead
+        self._hears.gone(self._said(code))
+        self._errors.close()
+
+    def write(self, frame: bytes) -> None:
+        """Send a frame; one to a child that is gone is dropped."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frame)
+
+    def kill(self) -> None:
+        """End it at once, also where it stands still (SIGSTOP)."""
+        self._process.kill()
+
+    async def close(self) -> None:
+        """The end of the socket ends it; one that does not hear is killed."""
+        if self._transport is not None:
+            self._transport.abort()
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        try:
+            self._process.wait(_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _said(self, code: int) -> str:
+        """How it ended, with the last line of its standard error."""
+        self._errors.seek(0)
+        last = self._errors.read()[-2000:].decode(errors="replace").strip().rpartition("\n")[2]
+        name = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
+        return f"process {self.pid}: {name}{f', {last}' if last else ''}"
+
+
+class Children:
+    """Starts children with that environment, in which nothing may be secret."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        home = str(Path(__file__).parents[3])
+        paths = [home, environ.get("PYTHONPATH", "")]
+        self._environ = {**environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+
+    async def start(self, hears: Hears) -> Child:
+        """Another child. Raises OSError."""
+        ours, theirs = socket.socketpair()
+        errors = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the child
+        try:
+            process = subprocess.Popen(  # noqa: S603, ASYNC220  the words are ours, and it is started in a millisecond
+                [sys.executable, "-P", "-m", "batchrun.client.senders", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env=self._environ,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        except OSError:
+            ours.close()
+            errors.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        _, child = await asyncio.get_running_loop().create_connection(lambda: Child(process, errors, hears), sock=ours)
+        return child

@@ -1,0 +1,330 @@
+"""The driver's side of the senders: hands out leases, hears completions, and sees when a sender is gone. One loop, no threads.
+
+A lease is one attempt that the journal has: its body and deadline. It goes to the READY sender with the fewest, all leases
+of one turn of the loop in one frame. What a sender had when it is LOST comes back as `Fault.LOST`, which may have been paid;
+what it certainly never got, or gave back, raises UnsentError. While no sender is READY, leases wait here.
+
+The hub does not know what carries its frames: a `Transport` does (`children`).
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from batchrun.client.senders.frames import BUG, ENDPOINTS, Frame, Frames, Kind, boot_time, divided, encoded
+from batchrun.client.senders.states import BEAT, Beat, State, passed, pause, stands
+from batchrun.client.wire import UnsentError
+from batchrun.errors import RefusedError
+from batchrun.events import SendersChanged
+from batchrun.models import Exchange, Fault, Request
+
+_NUMBERS = {endpoint: number for number, endpoint in enumerate(ENDPOINTS)}
+
+
+class Transport(Protocol):
+    """Carries frames to one sender, in order. What it hears goes to its `Hears`, whose `gone` is its last word."""
+
+    def write(self, frame: bytes) -> None:
+        """Send a frame; one to a sender that is gone is dropped."""
+        ...
+
+    def kill(self) -> None:
+        """End the sender at once, whatever it does; `gone` follows."""
+        ...
+
+    async def close(self) -> None:
+        """End it and wait until nothing of it is left."""
+        ...
+
+
+class Hears(Protocol):
+    """Hears a transport."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes have come."""
+        ...
+
+    def gone(self, why: str) -> None:
+        """The sender is gone, and nothing more will come."""
+        ...
+
+
+Start = Callable[[Hears], Awaitable[Transport]]
+"""Starts a sender. Raises OSError where it cannot."""
+Listen = Callable[[SendersChanged], None]
+
+
+class _Lease:
+    __slots__ = ("body", "endpoint", "future", "left", "number", "place", "sender", "timeout")
+
+    def __init__(self, number: int, place: int, request: Request, timeout: float, future: asyncio.Future[Exchange]):
+        self.number, self.place, self.timeout, self.future = number, place, timeout, future
+        self.endpoint, self.body = _NUMBERS[request.endpoint], request.body
+        self.left = 0.0
+        self.sender: _Sender | None = None
+
+
+class _Sender:
+    """One sender as the hub knows it: its leases, and those that leave with the next frame."""
+
+    def __init__(self, number: int, hub: "Hub") -> None:
+        self.number = number
+        self.state = State.STARTING
+        self.leases: dict[int, _Lease] = {}
+        self.out: list[_Lease] = []
+        self.batch = self.completed = self.opened = 0
+        self.silent = 0.0
+        self.transport: Transport | None = None
+        self._hub = hub
+        self._frames = Frames()
+
+    def write(self, kind: Kind, head: Any, bodies: list[bytes] | tuple[()] = ()) -> None:
+        if self.transport is not None:
+            self.transport.write(encoded(kind, head, bodies))
+
+    def received(self, data: bytes) -> None:
+        self.silent = 0.0
+        for frame in self._frames.feed(data):
+            self._hub.heard(self, frame)
+        if self.state is State.SUSPECT:
+            self._hub.look(self)
+
+    def gone(self, why: str) -> None:
+        self._hub.lose(self, why)
+
+
+class Hub:
+    """So many senders, started with `start`. An async context manager on the loop of the run."""
+
+    def __init__(self, start: Start, count: int, *, beat: Beat = BEAT) -> None:
+        self._start = start
+        self._count = count
+        self._beat = beat
+        self._listen: Listen = lambda _: None
+        self._loop = asyncio.get_running_loop()
+        self._senders: list[_Sender] = []
+        self._places: list[Mapping[str, Any]] = []
+        self._waiting: deque[_Lease] = deque()
+        self._leases = self._hired = self._failed = self._lost = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._looked = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushes = self._closed = False
+        self._first: asyncio.Future[None] = self._loop.create_future()
+        self._none_since: float | None = self._loop.time()
+
+    async def __aenter__(self) -> "Hub":
+        for _ in range(self._count):
+            self._hire()
+        self._timer = self._loop.call_later(self._beat.every, self._watch)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._first.cancel()
+        ended = [sender.transport.close() for sender in self._senders if sender.transport is not None]
+        await asyncio.gather(*ended, return_exceptions=True)
+
+    def add(self, place: Mapping[str, Any]) -> int:
+        """Another place that requests can be sent to, as the head of OPEN has it; its number."""
+        self._places.append(place)
+        number = len(self._places) - 1
+        for sender in self._senders:
+            sender.write(Kind.OPEN, [number, place])
+            self.look(sender)
+        return number
+
+    async def ready(self) -> None:
+        """Wait until a sender is READY. Raises RefusedError where none starts."""
+        await asyncio.shield(self._first)
+
+    @property
+    def view(self) -> SendersChanged:
+        """How the senders stand now."""
+        counts = Counter(sender.state for sender in self._senders)
+        alive = counts[State.STARTING], counts[State.READY], counts[State.SUSPECT]
+        return SendersChanged(*alive, self._lost, "", self._loop.time())
+
+    async def send(self, place: int, request: Request, timeout: float) -> Exchange:  # noqa: ASYNC109  the sender keeps it
+        """One exchange, made by a sender. Raises UnsentError where it never left, RuntimeError for a bug there."""
+        self._leases += 1
+        lease = _Lease(self._leases, place, request, timeout, self._loop.create_future())
+        self._waiting.append(lease)
+        self._flush_soon()
+        try:
+            return await lease.future
+        except asyncio.CancelledError:
+            if lease.sender is not None and lease.sender.leases.pop(lease.number, None) is not None:
+                lease.sender.write(Kind.CANCEL, [lease.number])
+            raise
+
+    def tell(self, listen: Listen) -> None:
+        """Say how the senders stand, now and whenever one stands otherwise."""
+        self._listen = listen
+        listen(self.view)
+
+    def none_for(self, now: float) -> float:
+        """Seconds for which no sender has been READY at that moment of the loop's time; 0 where one is."""
+        return 0.0 if self._none_since is None else now - self._none_since
+
+    def recall(self) -> None:
+        """What waits here for a sender, and what one was told to send later, comes back."""
+        waiting, self._waiting = self._waiting, deque()
+        for lease in waiting:
+            self._return(lease)
+
+    def renew(self, place: int) -> None:
+        """Have the senders use no connection to that place again that was in use before."""
+        for sender in self._senders:
+            sender.write(Kind.RENEW, place)
+
+    def end(self, place: int, before: float) -> int:
+        """Have the senders end what left for that place before that moment; how many there are."""
+        for sender in self._senders:
+            sender.write(Kind.END, [place, before])
+        leases = [lease for sender in self._senders for lease in sender.leases.values()]
+        return sum(lease.place == place and lease.left < before for lease in leases)
+
+    def heard(self, sender: _Sender, frame: Frame) -> None:
+        """What a sender says."""
+        if frame.kind == Kind.COMPLETIONS:
+            _, *completions = frame.head
+            bodies = divided(frame.bodies, (completion[-1] for completion in completions))
+            for completion, body in zip(completions, bodies, strict=True):
+                number, status, fault, sent, left, ended, detail, headers, _ = completion
+                lease = sender.leases.pop(number, None)
+                sender.completed += 1
+                self._failed = 0
+                if lease is None or lease.future.done():
+                    continue  # nobody waits for it any more
+                if fault == BUG:
+                    lease.future.set_exception(RuntimeError(f"in sender {sender.number}: {detail}"))
+                    continue
+                why = Fault(fault) if fault else None
+                lease.future.set_result(Exchange(status, headers, body, left, ended, why, detail, sent))
+        elif frame.kind == Kind.UNSENT:
+            for number in frame.head:
+                self._return(sender.leases.pop(number, None))
+        elif frame.kind == Kind.OPENED:
+            sender.opened += 1
+            self.look(sender)
+
+    def look(self, sender: _Sender) -> None:
+        """See how a sender stands now, and tell where that is another way."""
+        before = sender.state
+        opened = sender.transport is not None and sender.opened == len(self._places) > 0
+        sender.state = stands(before, sender.silent, opened=opened, beat=self._beat)
+        if sender.state is before:
+            return
+        if sender.state is State.LOST:
+            sender.state = before
+            self.lose(sender, f"said nothing for {sender.silent:.0f} s")
+            return
+        self._tell()
+        if sender.state is State.READY:
+            if not self._first.done():
+                self._first.set_result(None)
+            self._flush_soon()
+
+    def lose(self, sender: _Sender, why: str) -> None:
+        """A sender is gone for good: what it had may have been paid, and another one takes its place."""
+        if sender.state is State.LOST or self._closed:
+            return
+        started, sender.state = sender.state is not State.STARTING, State.LOST
+        self._lost += 1
+        now = self._loop.time()
+        for lease in sender.leases.values():
+            if not lease.future.done():
+                said = f"sender {sender.number} was lost: {why}"
+                lease.future.set_result(Exchange(0, {}, b"", lease.left, now, Fault.LOST, said, True))
+        sender.leases.clear()
+        if sender.transport is not None:
+            sender.transport.kill()
+        self._senders.remove(sender)
+        self._tell(why)
+        self._failed = 0 if sender.completed else self._failed + 1
+        if not (started or self._first.done()):
+            self._first.set_exception(
+                RefusedError(f"The sender processes do not start: {why}", "leave --processes out, or look at the log")
+            )
+            return
+        self._loop.call_later(pause(self._failed), self._hire)
+
+    def _hire(self) -> None:
+        if self._closed:
+            return
+        self._hired += 1
+        sender = _Sender(self._hired, self)
+        self._senders.append(sender)
+        self._tell()
+        task = self._loop.create_task(self._started(sender))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _started(self, sender: _Sender) -> None:
+        try:
+            sender.transport = await self._start(sender)
+        except OSError as error:
+            self.lose(sender, str(error))
+            return
+        for number, place in enumerate(self._places):
+            sender.write(Kind.OPEN, [number, place])
+
+    def _watch(self) -> None:
+        """Ask whether the senders are there, and see who has been silent."""
+        now = self._loop.time()
+        silence, self._looked = passed(now - self._looked, self._beat), now
+        for sender in tuple(self._senders):
+            sender.silent += silence
+            sender.write(Kind.PING, sender.completed + 1)
+            self.look(sender)
+        self._timer = self._loop.call_later(self._beat.every, self._watch)
+
+    def _tell(self, why: str = "") -> None:
+        if any(sender.state is State.READY for sender in self._senders):
+            self._none_since = None
+        elif self._none_since is None:
+            self._none_since = self._loop.time()
+        self._listen(self.view._replace(why=why))
+
+    def _flush_soon(self) -> None:
+        if not self._flushes and self._waiting:
+            self._flushes = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Hand out what has gathered: a frame for each sender that gets something."""
+        self._flushes = False
+        ready = [sender for sender in self._senders if sender.state is State.READY]
+        if not ready:
+            return
+        now = self._loop.time()
+        while self._waiting:
+            lease = self._waiting.popleft()
+            if lease.future.done():
+                continue
+            sender = ready[0] if len(ready) == 1 else min(ready, key=lambda one: len(one.leases))
+            lease.sender, lease.left = sender, now
+            sender.leases[lease.number] = lease
+            sender.out.append(lease)
+        for sender in ready:
+            if sender.out:
+                out, sender.out = sender.out, []
+                sender.batch += 1
+                leases = [[one.number, one.place, one.endpoint, one.timeout, 0.0, len(one.body)] for one in out]
+                bodies = [one.body for one in out]
+                sender.write(Kind.LEASES, [sender.batch, boot_time(), *leases], bodies)
+                for one in out:
+                    one.body = b""
+
+    @staticmethod
+    def _return(lease: _Lease | None) -> None:
+        """A lease that never left goes back."""
+        if lease is not None and not lease.future.done():
+            lease.future.set_exception(UnsentError())

@@ -1,0 +1,138 @@
+"""A sender: a process that makes HTTP exchanges for a driver and knows nothing else of the run. It ends when the driver does.
+
+It loads the client alone, and nothing of the engine, so that it is small and there soon.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Any, cast
+
+from batchrun.client.exchange import Client
+from batchrun.client.senders.frames import BUG, ENDPOINTS, Frame, Frames, Kind, boot_time, divided, encoded
+from batchrun.models import Exchange, Fault, Request
+
+VALID = 2.0
+"""Seconds from its writing, of the clock that goes on in sleep, in which a batch may leave: what is read later, since this
+process or the machine stood still, goes back."""
+_FAULTS = {fault: fault.value for fault in Fault} | {None: ""}
+
+
+class Sender(asyncio.Protocol):
+    """Performs what the frames of its driver say."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._frames = Frames()
+        self._clients: dict[int, Client] = {}
+        self._exchanges: dict[int, asyncio.Task[None]] = {}
+        self._opening: set[asyncio.Task[None]] = set()
+        self._transport: asyncio.WriteTransport | None = None
+        self._batch = 0
+        self._completed = 0
+        self._out: list[tuple[list[Any], bytes]] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.WriteTransport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        os._exit(0)  # the driver is gone: nobody waits for anything that is still under way
+
+    def data_received(self, data: bytes) -> None:
+        for frame in self._frames.feed(data):
+            self._perform(frame)
+
+    def _perform(self, frame: Frame) -> None:
+        head = frame.head
+        match frame.kind:
+            case Kind.LEASES:
+                self._send(head, frame.bodies)
+            case Kind.PING:
+                self._write(Kind.PONG, None)
+            case Kind.CANCEL:
+                for lease in head:
+                    if (task := self._exchanges.pop(lease, None)) is not None:
+                        task.cancel()
+            case Kind.OPEN:
+                task = self._loop.create_task(self._open(*head))
+                self._opening.add(task)
+            case Kind.RENEW:
+                self._clients[head].renew()
+            case Kind.END:
+                self._clients[head[0]].end(before=head[1])
+            case _:
+                raise ValueError(f"a frame of kind {frame.kind}")
+
+    async def _open(self, place: int, how: Mapping[str, Any]) -> None:
+        client = Client(
+            base_url=how["base_url"],
+            api_key=how["api_key"],
+            headers=how["headers"],
+            ca_file=how["ca_file"],
+            allow_insecure_http=True,  # the plan has refused what the user did not allow
+            environ=how["proxies"],
+        )
+        self._clients[place] = await client.__aenter__()
+        self._write(Kind.OPENED, place)
+
+    def _send(self, head: list[Any], bodies: bytes) -> None:
+        batch, written, *leases = head
+        if batch <= self._batch:
+            return
+        self._batch = batch
+        if boot_time() - written > VALID:
+            self._write(Kind.UNSENT, [lease[0] for lease in leases])
+            return
+        for (lease, place, endpoint, timeout, _, _), body in zip(
+            leases, divided(bodies, (lease[-1] for lease in leases)), strict=True
+        ):
+            request = Request(ENDPOINTS[endpoint], body, None)
+            self._exchanges[lease] = self._loop.create_task(self._exchange(lease, place, request, timeout))
+
+    async def _exchange(self, lease: int, place: int, request: Request, timeout: float) -> None:  # noqa: ASYNC109  as the client has it
+        try:
+            exchange = await self._clients[place].send(request, timeout=timeout)
+        except asyncio.CancelledError:
+            return
+        except Exception as error:  # noqa: BLE001  told to the driver, to which it is a bug of a row as it is there
+            self._complete(lease, [0, BUG, True, 0.0, 0.0, f"{type(error).__name__}: {error}", {}, 0], b"")
+            return
+        self._completed_by(lease, exchange)
+
+    def _completed_by(self, lease: int, exchange: Exchange) -> None:
+        status, headers, body, left, ended, fault, detail, sent = exchange
+        kept = {str(name.lower()): value for name, value in headers.items()}
+        self._complete(lease, [status, _FAULTS[fault], sent, left, ended, detail, kept, len(body)], body)
+
+    def _complete(self, lease: int, said: list[Any], body: bytes) -> None:
+        if self._exchanges.pop(lease, None) is None:
+            return
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(([lease, *said], body))
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        first = self._completed + 1
+        self._completed += len(out)
+        self._write(Kind.COMPLETIONS, [first, *(said for said, _ in out)], [body for _, body in out])
+
+    def _write(self, kind: Kind, head: Any, bodies: list[bytes] | tuple[()] = ()) -> None:
+        assert self._transport is not None, "the driver is there"
+        self._transport.write(encoded(kind, head, bodies))
+
+
+async def serve(driver: int) -> None:
+    """Serve the driver at the other end of that descriptor until it is gone."""
+    ours = socket.socket(fileno=driver)
+    ours.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.create_connection(Sender, sock=ours)
+    await loop.create_future()
+
+
+def main() -> None:
+    """The process: its one argument is the descriptor of its socket."""
+    asyncio.run(serve(int(sys.argv[1])))

@@ -1,0 +1,47 @@
+"""How a sender stands. Pure."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class State(StrEnum):
+    """STARTING until it has opened every place; READY to be given leases; SUSPECT while it says nothing: it gets none;
+    LOST for good, with what it had."""
+
+    STARTING = "starting"
+    READY = "ready"
+    SUSPECT = "suspect"
+    LOST = "lost"
+
+
+class Beat(NamedTuple):
+    """Seconds: between two questions whether a sender is there, of silence until it is suspect, and lost, and that it may
+    take to start."""
+
+    every: float = 1.0
+    suspect: float = 5.0
+    lost: float = 30.0
+    start: float = 30.0
+
+
+BEAT = Beat()
+
+
+def passed(seconds: float, beat: Beat) -> float:
+    """The part of the time between two looks that counts as silence: where the driver itself stood still for longer, the
+    senders had nobody to talk to."""
+    return min(seconds, 2 * beat.every)
+
+
+def stands(state: State, silent: float, *, opened: bool, beat: Beat) -> State:
+    """How a sender stands that has said nothing for `silent` seconds; one that is LOST does not come back."""
+    if state is State.LOST or silent >= (beat.lost if opened else beat.start):
+        return State.LOST
+    if not opened:
+        return State.STARTING
+    return State.SUSPECT if silent >= beat.suspect else State.READY
+
+
+def pause(failed: int) -> float:
+    """Seconds until another sender is started in the place of a lost one; `failed` in succession had completed nothing."""
+    return 0.0 if failed == 0 else min(30.0, 2.0 ** (failed - 1))
