@@ -96,13 +96,22 @@ def test_arb_texts_have_the_notes_of_their_developers():
     assert new["@@locale"] == "en"
 
 
+def test_arb_keys_that_end_like_plural_forms_are_messages_of_their_own():
+    data = b'{"day_one": "Day 1", "@day_one": {"description": "a"}, "day_two": "Day 2", "day_other": "Others"}'
+    assert [(segment.id, segment.note) for segment in segments("arb", data, "pl")] == [
+        *(("/day_one", "a"), ("/day_two", ""), ("/day_other", "")),
+    ]
+
+
 def test_an_element_of_an_array_is_known_by_its_text():
     ids = [segment.id for segment in segments("json", TREE.encode())]
     again = [segment.id for segment in segments("json", TREE.replace('["one"', '["zero", "one"').encode())]
     assert [id for id in again if id not in ids] == [id for id in again if id not in ids][:1]
 
 
-@pytest.mark.parametrize("text", ["{", '{"a": "b"', '{"a": "b"]', '{"a" "b"}', "{} x", "", '{"a": "b}'])
+@pytest.mark.parametrize(
+    "text", ["{", '{"a": "b"', '{"a": "b"]', '{"a" "b"}', "{} x", "", '{"a": "b}', '{"a":, "b"}', '"a"']
+)
 def test_what_is_no_json_is_refused(text: str):
     with pytest.raises(DocumentError, match="not JSON"):
         texts("json", text.encode())

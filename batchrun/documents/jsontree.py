@@ -15,26 +15,29 @@ from typing import Any, NamedTuple, cast
 from batchrun.documents import plurals
 from batchrun.documents.segment import DocumentError, Edit, Plural, Segment, Value, line_of, text_hash
 
-_TOKEN = re.compile(r'[ \t\r\n]*(?:("[^"\\\n]*+(?:\\.[^"\\\n]*+)*+")|([\[\]{},:])|([-+.\w]+))')
-_MEMBER = re.compile(
-    r'[ \t\r\n]*("[^"\\\n]*+(?:\\.[^"\\\n]*+)*+")[ \t\r\n]*:[ \t\r\n]*("[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"),?'
-)
+_STRING = r'"([^"\\\n]*+(?:\\.[^"\\\n]*+)*+)"'
+_TOKEN = re.compile(rf"[ \t\r\n]*(?:{_STRING}|([\[\]{{}},:])|([-+.\w]+))")
+_MEMBER = re.compile(rf"[ \t\r\n]*{_STRING}[ \t\r\n]*:[ \t\r\n]*{_STRING},?")
 """A key and a string, which most of a locale file is made of: one match instead of four."""
+_KEY = re.compile(rf"[ \t\r\n]*{_STRING}[ \t\r\n]*:")
+_OPENED = {"}": "{", "]": "["}
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _CATEGORIES = ("zero", "one", "two", "few", "many", "other")
 _decode = json.JSONDecoder(strict=False).decode
 
 
-class _Leaf(NamedTuple):
-    """A string that is a value: the path of what holds it, its key (None in an array), and the places of both."""
+_Leaf = tuple[str, str | None, int, Segment]
+"""A string that is a value: the path of what holds it, its key (None within an array), the place of the key, and its segment."""
 
-    parent: str
-    key: str | None
+
+class _Form(NamedTuple):
+    """A string whose key ends in a CLDR category: the path and the key without it, the category, and the leaf's place."""
+
+    unit: str
+    base: str
+    category: str
     named: int
-    start: int
-    end: int
-    literal: str
-    positional: bool
+    segment: Segment
 
 
 class JsonTree:
@@ -51,51 +54,37 @@ class JsonTree:
     def segments(self) -> Iterator[Segment]:
         """The texts in their order. Raises DocumentError naming the line where this is no JSON."""
         notes = self._notes() if self._arb else {}
-        waiting: list[_Leaf] = []
-        for leaf in self._leaves():
-            if waiting and not _together(waiting[-1], leaf):
-                yield from self._flushed(waiting, notes)
+        waiting: list[_Form] = []
+        for parent, key, named, segment in self._leaves():
+            if self._arb:
+                if not (parent or key is None or key.startswith("@")):
+                    yield segment._replace(note=notes.get(key, ""))
+                continue
+            form = None
+            if key is not None and key.endswith(_CATEGORIES):
+                form = _form(parent, key, named, segment)
+            if waiting and (form is None or form.unit != waiting[-1].unit):
+                yield from self._flushed(waiting)
                 waiting.clear()
-            key = leaf.key
-            if key is not None and key.endswith(_CATEGORIES) and _category(leaf) is not None:
-                waiting.append(leaf)
-            elif not self._arb or not (leaf.parent or str(leaf.key).startswith("@")):
-                yield self._single(leaf, notes)
-        yield from self._flushed(waiting, notes)
+            if form is not None:
+                waiting.append(form)
+            else:
+                yield segment
+        yield from self._flushed(waiting)
 
-    def _flushed(self, leaves: list[_Leaf], notes: dict[str, str]) -> Iterator[Segment]:
-        """Leaves that belong together as plural forms are one segment, all others one each."""
-        categories = [_category(leaf) for leaf in leaves]
-        if len(leaves) > 1 and "other" in categories:
-            yield self._plural(leaves)
+    def _flushed(self, forms: list[_Form]) -> Iterator[Segment]:
+        """Consecutive forms of a unit are one segment where `other` is among them, else one each."""
+        sources = {form.category: form.segment.text for form in forms}
+        if len(forms) == 1 or "other" not in sources:
+            yield from (form.segment for form in forms)
             return
-        for leaf in leaves:
-            if not self._arb or not leaf.parent:
-                yield self._single(leaf, notes)
-
-    def _single(self, leaf: _Leaf, notes: dict[str, str]) -> Segment:
-        parent, key, _, start, end, literal, positional = leaf
-        text = text_of(literal)
-        path = parent if key is None else f"{parent}/{_pointed(key)}"
-        id = f"{path}~{text_hash(text)}" if positional else path
-        if notes:
-            return Segment(id, text, start, end, note=notes.get(key or "", ""))
-        return Segment(id, text, start, end)
-
-    def _plural(self, leaves: list[_Leaf]) -> Segment:
-        base = str(leaves[0].key).rpartition("_")[0]
-        sources = {str(_category(leaf)): text_of(leaf.literal) for leaf in leaves}
-        forms = self._forms.uses if self._forms is not None else {name: f"as in {name}" for name in sources}
-        between = self._content[leaves[0].end : leaves[1].named]
-        colon = self._content[leaves[0].named + len(self._key_literal(leaves[0])) : leaves[0].start]
-        id = f"{leaves[0].parent}/{_pointed(base)}_other"
-        style = base, colon, between
-        start, end = leaves[0].named, leaves[-1].end
-        return Segment(id, sources["other"], start, end, style, plural=Plural(sources, forms))
-
-    def _key_literal(self, leaf: _Leaf) -> str:
-        found = _TOKEN.match(self._content, leaf.named)
-        return found[1] if found else ""
+        first, second, *_ = forms
+        literal = _TOKEN.match(self._content, first.named)
+        colon = self._content[literal.end() if literal else first.named : first.segment.start]
+        style = first.base, colon, self._content[first.segment.end : second.named]
+        uses = self._forms.uses if self._forms is not None else {name: f"as in {name}" for name in sources}
+        start, end = first.named, forms[-1].segment.end
+        yield Segment(f"{first.unit}_other", sources["other"], start, end, style, plural=Plural(sources, uses))
 
     def _notes(self) -> dict[str, str]:
         try:
@@ -110,54 +99,45 @@ class JsonTree:
 
     def _leaves(self) -> Iterator[_Leaf]:  # noqa: PLR0912  one scan with all its cases
         """Every string that is a value, found by a scan with a stack of the brackets that are open."""
-        content, match, member = self._content, _TOKEN.match, _MEMBER.match
+        content, member = self._content, _MEMBER.match
         at = 1 if content.startswith("\ufeff") else 0
-        stack: list[tuple[str, bool, bool]] = []  # path, is an array, is within an array
-        parent, array, positional = "", False, False
-        key: str | None = None
-        literal, named, started = None, 0, False
+        parent, bracket, positional = "", "", False
+        stack: list[tuple[str, str, bool]] = []
         while True:
-            while started and key is None and not array and (found := member(content, at)) is not None:
+            while bracket == "{" and (found := member(content, at)) is not None:
                 at = found.end()
+                name, text = found.group(1, 2)
+                if "\\" in name or "\\" in text:
+                    name, text = text_of(name), text_of(text)
+                id = _id(parent, name, text, positional=positional)
                 start, end = found.span(2)
-                yield _Leaf(parent, text_of(found[1]), found.start(1), start, end, found[2], positional)
-            if (found := match(content, at)) is None:
-                break
-            at = found.end()
-            kind = found.lastindex
-            if kind == 1:
-                if key is None and not array:
-                    literal, named = found[1], found.start(1)
-                    key_text = text_of(literal)
-                    colon = match(content, at)
-                    if colon is None or colon[2] != ":":
-                        raise self._wrong(at)
-                    at, key = colon.end(), key_text
-                    continue
-                yield _Leaf(parent, None if array else key, named, found.start(1), at, found[1], positional)
-                key = None
-            elif kind == 2:
-                sign = found[2]
-                if sign in "{[":
-                    stack.append((parent, array, positional))
-                    if started:
-                        parent = f"{parent}/-" if array else f"{parent}/{_pointed(key or '')}"
-                    started = True
-                    array = sign == "["
-                    positional = positional or array
-                    key = None
-                elif sign != ",":
-                    if sign == ":" or not stack or (sign == "]") != array:
-                        raise self._wrong(found.start(2))
-                    parent, array, positional = stack.pop()
-                    key = None
-                    if not stack:
-                        break
-            else:
-                key = None
+                yield parent, None if positional else name, found.start(1) - 1, Segment(id, text, start - 1, end + 1)
+            key, named = None, at
+            if bracket == "{" and (found := _KEY.match(content, at)) is not None:
+                key, named, at = text_of(found[1]), found.start(1) - 1, found.end()
+            if (found := _TOKEN.match(content, at)) is None:
+                raise self._wrong(at)
+            at, string, sign = found.end(), found[1], found[2]
+            if string is not None:
+                if bracket != "[" and key is None:
+                    raise self._wrong(at)
+                text = text_of(string)
+                id = _id(parent, key, text, positional=positional)
+                yield parent, None if positional else key, named, Segment(id, text, found.start(1) - 1, at)
+            elif sign in ("{", "["):
+                stack.append((parent, bracket, positional))
+                if bracket:
+                    parent = f"{parent}/-" if bracket == "[" else f"{parent}/{_pointed(key or '')}"
+                bracket, positional = sign, positional or sign == "["
+            elif sign not in (None, ","):
+                if _OPENED.get(sign) != bracket:
+                    raise self._wrong(found.start(2))
+                parent, bracket, positional = stack.pop()
+                if not stack:
+                    break
         end = _BLANKS.match(content, at)
-        if stack or not started or (end.end() if end else at) < len(content):
-            raise self._wrong(end.end() if end else at)
+        if end is not None and end.end() < len(content):
+            raise self._wrong(end.end())
 
     def _wrong(self, at: int) -> DocumentError:
         return DocumentError(f"line {line_of(self._content, at)}: not JSON")
@@ -183,19 +163,18 @@ class Arb(JsonTree):
     _arb = True
 
 
-def _category(leaf: _Leaf) -> str | None:
-    """The CLDR category that a key ends in, where it is a form of a cardinal number."""
-    if leaf.key is None or leaf.positional or not leaf.key.endswith(_CATEGORIES):
+def _form(parent: str, key: str, named: int, segment: Segment) -> _Form | None:
+    """What a string is a form of by its key; None where it is none of a cardinal number."""
+    base, _, category = key.rpartition("_")
+    if not base or category not in _CATEGORIES or base.endswith("_ordinal"):
         return None
-    base, _, ending = leaf.key.rpartition("_")
-    return ending if base and ending in _CATEGORIES and not base.endswith("_ordinal") else None
+    return _Form(f"{parent}/{_pointed(base)}", base, category, named, segment)
 
 
-def _together(one: _Leaf, other: _Leaf) -> bool:
-    """Whether two leaves are forms of the same text."""
-    if one.parent != other.parent or None in (_category(one), _category(other)):
-        return False
-    return str(one.key).rpartition("_")[0] == str(other.key).rpartition("_")[0]
+def _id(parent: str, key: str | None, text: str, *, positional: bool) -> str:
+    """The path of a string; within an array with a hash of the text instead of its position."""
+    path = parent if key is None else f"{parent}/{_pointed(key)}"
+    return f"{path}~{text_hash(text)}" if positional else path
 
 
 def _pointed(key: str) -> str:
@@ -203,11 +182,11 @@ def _pointed(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1") if "~" in key or "/" in key else key
 
 
-def text_of(literal: str) -> str:
-    """The text of a JSON string. Raises DocumentError."""
-    if "\\" not in literal:
-        return literal[1:-1]
+def text_of(inside: str) -> str:
+    """The text of what stands between the quotation marks of a JSON string. Raises DocumentError."""
+    if "\\" not in inside:
+        return inside
     try:
-        return cast("str", _decode(literal))
+        return cast("str", _decode(f'"{inside}"'))
     except ValueError as error:
-        raise DocumentError(f"not JSON: {error} in {literal[:80]}") from None
+        raise DocumentError(f"not JSON: {error} in {inside[:80]}") from None

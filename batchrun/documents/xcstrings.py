@@ -176,7 +176,7 @@ def _value(content: str, at: int, depth: int = 0) -> _Node:
     """The JSON value at a place. Raises DocumentError."""
     sign = content[at : at + 1]
     if sign == '"' and (string := _STRING.match(content, at)) is not None:
-        return _Node(at, string.end(), text_of(string.group()), {})
+        return _Node(at, string.end(), text_of(string.group()[1:-1]), {})
     if sign in ("{", "[") and depth < 100:
         members: dict[str, _Node] = {}
         at, start = _blanks(content, at + 1), at
