@@ -28,36 +28,43 @@ def _renderer() -> PromptRenderer:
     return renderer(prompt, endpoint=Endpoint.CHAT, model="m", params={}, variables={}, columns={})
 
 
+def marks(prefix: Prefix, state: RowState, now: float, *, more: bool = True) -> bool:
+    """Whether the request of a row marks the beginning; then it does."""
+    if found := prefix.is_for(state, now, more=more):
+        prefix.marked(state, now)
+    return found
+
+
 def test_one_writes_and_once_it_is_answered_all_read_until_it_is_forgotten() -> None:
     prefix, one, other = Prefix(b"", 10, 300.0), state(1), state(2)
-    assert prefix.is_for(one, 0.0)
-    assert prefix.is_for(one, 0.0)  # its own retry
-    assert not prefix.is_for(other, 1.0)
+    assert marks(prefix, one, 0.0)
+    assert marks(prefix, one, 0.0)  # its own retry
+    assert not marks(prefix, other, 1.0)
     assert prefix.is_awaited(1.0)
     prefix.ended(one, 2.0, answered=True)
     assert not prefix.is_awaited(2.0)
-    assert prefix.is_for(other, 301.0)
+    assert marks(prefix, other, 301.0)
     prefix.ended(other, 301.5, answered=True)  # a use keeps it
-    assert prefix.is_for(one, 601.0)
-    assert prefix.is_for(other, 602.0)  # forgotten: it writes again
-    assert not prefix.is_for(one, 603.0)
+    assert marks(prefix, one, 601.0)
+    assert marks(prefix, other, 602.0)  # forgotten: it writes again
+    assert not marks(prefix, one, 603.0)
 
 
 def test_one_that_fails_or_takes_long_gives_the_writing_to_another() -> None:
     prefix, one, other = Prefix(b"", 10, 300.0), state(1), state(2)
-    assert prefix.is_for(one, 0.0)
+    assert marks(prefix, one, 0.0)
     prefix.ended(one, 1.0, answered=False)
-    assert prefix.is_for(other, 1.0)
-    assert not prefix.is_for(one, 2.0)
-    assert prefix.is_for(one, 1.0 + PATIENCE)
+    assert marks(prefix, other, 1.0)
+    assert not marks(prefix, one, 2.0)
+    assert marks(prefix, one, 1.0 + PATIENCE)
 
 
 def test_nothing_is_written_where_nobody_is_to_read_it() -> None:
     prefix, one = Prefix(b"", 10, 300.0), state(1)
-    assert not prefix.is_for(one, 0.0, more=False)
-    assert prefix.is_for(one, 0.0)
+    assert not marks(prefix, one, 0.0, more=False)
+    assert marks(prefix, one, 0.0)
     prefix.ended(one, 1.0, answered=True)
-    assert prefix.is_for(state(2), 2.0, more=False)
+    assert marks(prefix, state(2), 2.0, more=False)
 
 
 @given(

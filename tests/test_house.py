@@ -100,6 +100,29 @@ def test_functions_fit_on_a_screen():
     assert lines(long) == ""
 
 
+PREDICATE = re.compile(r"_*(is|has|may|can|needs|fits|barred)(_|$)")
+
+
+def test_predicates_write_no_state():
+    """What is asked twice has the same answer: whoever performs it records why it waits."""
+    functions = [
+        (path, node)
+        for path in PACKAGE
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and PREDICATE.match(node.name)
+    ]
+    assert len(functions) > 50
+    writing = [
+        f"{place(path, target.lineno)} {node.name}: {ast.unparse(target)}"
+        for path, node in functions
+        for part in ast.walk(node)
+        if isinstance(part, ast.Assign | ast.AugAssign | ast.AnnAssign)
+        for target in (part.targets if isinstance(part, ast.Assign) else [part.target])
+        if any(isinstance(leaf, ast.Attribute) and isinstance(leaf.ctx, ast.Store) for leaf in ast.walk(target))
+    ]
+    assert lines(writing) == ""
+
+
 def test_files_stay_small():
     sizes = {place(path, 1): len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE}
     assert lines(f"{name} {size}" for name, size in sizes.items() if size > 450) == ""

@@ -332,7 +332,7 @@ class Pool:
             lane.gate.resume()
 
     def change(self, limits: Limits) -> None:
-        """Reservation each lane to other limits from now on."""
+        """Hold each lane to other limits from now on."""
         self.limits = limits
         for lane in self.lanes:
             lane.gate.change(limits)

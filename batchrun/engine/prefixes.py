@@ -39,16 +39,16 @@ class Prefix:
         self._writer: RowState | None = None
 
     def is_for(self, state: "RowState", now: float, *, more: bool = True) -> bool:
-        """Whether the request of this job marks the beginning: to read it, or as the one that writes it, where there are
+        """Whether the request of this row marks the beginning: to read it, or as the one that writes it, where there are
         `more` to read it."""
         if now < self._kept_until:
             return True
-        if not more:
-            return False
-        if self._writer not in (None, state) and now < self._writing_until:
-            return False
-        self._writer, self._writing_until = state, now + PATIENCE
-        return True
+        return more and (self._writer in (None, state) or now >= self._writing_until)
+
+    def marked(self, state: "RowState", now: float) -> None:
+        """The request of this row marks it: it writes it, where it is not kept already."""
+        if now >= self._kept_until:
+            self._writer, self._writing_until = state, now + PATIENCE
 
     def is_awaited(self, now: float) -> bool:
         """Whether a request that writes it is under way, so that another one could not read it yet."""
@@ -115,7 +115,7 @@ class Groups:
             state = fresh.popleft()
             if not state.shared or not state.shared[-1].is_awaited(now):
                 if state.shared:
-                    state.shared[-1].is_for(state, now)
+                    state.shared[-1].marked(state, now)
                 return state
             self._aside.setdefault(state.shared[-1], deque()).append(state)
             self.waiting += 1

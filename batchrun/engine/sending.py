@@ -92,6 +92,8 @@ class Sending:
         of_all = () if self._prefix is None else (self._prefix,)
         more = self._rows_left() > 0  # nothing is written that nobody is to read
         state.marks = tuple(prefix for prefix in (*of_all, *shared) if prefix.is_for(state, now, more=more))
+        for prefix in state.marks:
+            prefix.marked(state, now)
         if caching.mark and state.marks:
             body = prompts.marked(body, [prefix.end for prefix in state.marks], caching.mark, request.endpoint)
         if caching.key is not None and self._prefix is None and shared:

@@ -72,7 +72,7 @@ class CoolDown:
         self._reopens = self.until
 
     def next(self, last: float) -> float:
-        """When the next may leave where the last one left then.
+        """When the next may leave where the last one was granted then. Writes no state.
 
         The first after a closing of no announced length goes alone until it has been let through, and so does each
         after a second burst.
@@ -80,11 +80,12 @@ class CoolDown:
         alone = min(self.patience, _ALONE_AT_MOST)
         if last < self.until or self._named:
             return self.until
-        if self.bursts > 1:
-            return last + alone
-        if self._first < self.until:
-            self._first = last
-        return self._first + alone
+        return (last if self.bursts > 1 else self._first) + alone
+
+    def granted(self, now: float) -> None:
+        """A request may leave now."""
+        if self.bursts > 1 or self._first < self.until:
+            self._first = now
 
     def noticed(self, now: float) -> None:
         """A 429 has come; by itself, as one that is chance, it holds nobody back."""

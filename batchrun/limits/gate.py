@@ -17,7 +17,7 @@ from batchrun.limits.rates import Rates
 from batchrun.limits.records import Feedback, GateClosed, GateView, HandedBack, Limits, NeverFits, Permit, Throttle
 from batchrun.limits.refusals import Cause, Unnamed
 from batchrun.limits.wait_queue import Demand, WaitQueue, tokens_of
-from batchrun.limits.wait_reporter import WaitReporter
+from batchrun.limits.wait_reporter import Wait, WaitReporter
 
 _SCARCE = frozenset({WaitReason.CONCURRENCY, WaitReason.REQUESTS, WaitReason.TOKENS})
 _LOOK_AGAIN = 1.0
@@ -83,8 +83,9 @@ class Gate:
             now = self._clock()
             if self._rates.due(now):
                 self._tune(now)
-            if (tokens := self._may_leave(now, demand)) is not None:
-                return self._grant(now, tokens)
+            allowed = self._may_leave(now, demand)
+            if isinstance(allowed, int):
+                return self._grant(now, allowed)
         if first:
             return await self._waited(self._queue.join_first(tokens_of(demand)))
         return await self._waited(self._queue.join(demand, ready))
@@ -115,11 +116,8 @@ class Gate:
             permit = await self._waited(self._queue.join_first(permit.tokens))
 
     def settle(self, permit: Permit, feedback: Feedback) -> float:
-        """The exchange is over: free the slot and learn. Returns the seconds for which this request alone has to wait.
-
-        That is what a 429 announces that is chance; any other closes the gate, which holds this request like all
-        others.
-        """
+        """The exchange is over: free the slot and learn. Returns the seconds for which this request alone has to wait: what
+        a 429 announces that came at random; any other closes the gate, for this request as for all others."""
         if not permit.open:
             return 0.0
         hints, throttle = feedback.hints, feedback.throttle
@@ -172,7 +170,7 @@ class Gate:
         """Admit nothing until `resume`."""
         self._paused = True
         now = self._clock()
-        self._reporter.held(WaitReason.PAUSED, None, self._last, now)
+        self._reporter.held(Wait(WaitReason.PAUSED, None), self._last, now)
         self._pump(now)
 
     def resume(self) -> None:
@@ -285,14 +283,14 @@ class Gate:
             future, demand, _ = waiters[0]
             if not future.done():
                 try:
-                    tokens = self._may_leave(now, demand)
+                    allowed = self._may_leave(now, demand)
                 except NeverFits as error:
                     future.set_exception(error)
                 else:
-                    if tokens is None:
-                        self._hold(now)
+                    if isinstance(allowed, Wait):
+                        self._hold(allowed, now)
                         return
-                    future.set_result(self._grant(now, tokens))
+                    future.set_result(self._grant(now, allowed))
             self._queue.next()
         if not self._paused:
             self._reporter.sending(now)
@@ -306,46 +304,47 @@ class Gate:
     def _grant(self, now: float, tokens: int) -> Permit:
         self._in_flight += 1
         self._rates.take(tokens, now)
-        self._last = now
+        self._cooldown.granted(now)
+        self._last, self._reason = now, None
         self._window.first_left(now)
         full = self._scarce is WaitReason.CONCURRENCY and self._in_flight >= 0.8 * self._window.size
         return Permit(tokens, self._rates.whole, self._rates.spacing.rate, full, now)
 
-    def _may_leave(self, now: float, demand: Demand) -> int | None:
-        """The tokens of a request that may leave now; None where it has to wait, and `_reason` and `_until` say why.
+    def _may_leave(self, now: float, demand: Demand) -> int | Wait:
+        """The tokens of a request that may leave now, or why it has to wait. Writes no state.
 
         Raises NeverFits. What it demands is only asked where it counts.
         """
         rates = self._rates
-        held, tokens = self._barred(now), 0
-        if held is None or rates.token_limit < math.inf:
+        wait, tokens = self._barred(now), 0
+        if wait is None or rates.token_limit < math.inf:
             tokens = tokens_of(demand)
             if tokens > rates.token_limit:
                 raise NeverFits(rates.token_limit, tokens)
-            held = held or rates.wait(tokens, now)
-        if held is None:
-            self._reason = None
-            return tokens
-        self._reason, self._until = held
-        if self._reason in _SCARCE:
-            self._scarce = self._reason
-        return None
+            wait = wait or rates.wait(tokens, now)
+        return tokens if wait is None else wait
 
-    def _barred(self, now: float) -> tuple[WaitReason, float | None] | None:
-        """What lets nothing at all leave now, however small, and until when as far as that is known."""
+    def _barred(self, now: float) -> Wait | None:
+        """What lets nothing at all leave now, however small. Writes no state."""
         if self._paused:
-            return WaitReason.PAUSED, None
+            return Wait(WaitReason.PAUSED, None)
         if self._cooldown.until > -math.inf and now < (until := self._cooldown.next(self._last)):
-            return WaitReason.THROTTLED, until
+            return Wait(WaitReason.THROTTLED, until)
         if self._trickle is not None and now < self._last + self._trickle:
-            return self._trickle_reason, self._last + self._trickle
+            return Wait(self._trickle_reason, self._last + self._trickle)
         if self._in_flight >= (self._window.cap if self._trickle is not None else int(self._window.size)):
-            return WaitReason.CONCURRENCY, None if self._unnamed.suspected is None else now + self._cooldown.patience
+            suspected = self._unnamed.suspected is not None
+            return Wait(WaitReason.CONCURRENCY, now + self._cooldown.patience if suspected else None)
         return None
 
-    def _hold(self, now: float) -> None:
-        reason = self._reason or WaitReason.REQUESTS
-        look = self._reporter.held(reason, self._until, self._last, now)
+    def _hold(self, wait: Wait, now: float) -> None:
+        """The first in the queue is held back: keep why, tell it, and wake up when that may have changed."""
+        reason, self._until = wait.reason, wait.until
+        self._reason = reason
+        if reason in _SCARCE:
+            self._scarce = reason
+        self._rates.held(wait, now)
+        look = self._reporter.held(wait, self._last, now)
         if reason is WaitReason.CONCURRENCY:
             self._ready_next()
         at = look if self._until is None else self._until

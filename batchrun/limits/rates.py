@@ -10,6 +10,7 @@ from batchrun.limits.inference import Meaning, Sent
 from batchrun.limits.learning import Estimate, LearnedRate
 from batchrun.limits.records import Limits, Permit, Quota, Throttle
 from batchrun.limits.stated import MARGIN, StatedLimit
+from batchrun.limits.wait_reporter import Wait
 
 _TUNED_EVERY = 0.02
 """Seconds for which a rate is taken as constant."""
@@ -137,30 +138,33 @@ class Rates:
         """The rate of requests, had there been no 429 just now."""
         return self.spacing.rate / self._share
 
-    def wait(self, tokens: int, now: float) -> tuple[WaitReason, float] | None:
-        """What holds a request of so many tokens back, and until when."""
+    def wait(self, tokens: int, now: float) -> Wait | None:
+        """What holds a request of so many tokens back; None where no rate does. Changes nothing but the fill of the buckets,
+        which follows from the time."""
         if self.spacing.rate < math.inf:
             self.spacing.refill(now)
             wait = self.spacing.wait()
             if wait > 0:
-                self._binding = True
-                self.basis = self._basis
-                return WaitReason.REQUESTS, now + wait
+                return Wait(WaitReason.REQUESTS, now + wait, self._basis, spaced=True)
         if self.bucket.rate < math.inf:
             self.bucket.refill(now)
             wait = self.bucket.wait(tokens)
             if wait > 0:
-                self._short_of_tokens, self.basis = now, STATED
-                return WaitReason.TOKENS, now + wait
+                return Wait(WaitReason.TOKENS, now + wait, STATED, of_tokens=True)
         for limit in self._stated.values():
             kind = limit.inference.said.kind
             wait = limit.wait(1.0 if kind == "requests" else tokens * self._share_of(kind), now)
             if wait > 0:
-                if kind != "requests":
-                    self._short_of_tokens = now
-                self.basis = limit.basis
-                return limit.reason, now + wait
+                return Wait(limit.reason, now + wait, limit.basis, of_tokens=kind != "requests")
         return None
+
+    def held(self, wait: Wait, now: float) -> None:
+        """The next request is held back by what `wait` has returned."""
+        self._binding |= wait.spaced
+        if wait.of_tokens:
+            self._short_of_tokens = now
+        if wait.basis is not None:
+            self.basis = wait.basis
 
     def take(self, tokens: int, now: float) -> None:
         """A request of so many tokens is admitted."""

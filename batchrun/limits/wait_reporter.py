@@ -1,6 +1,7 @@
 """When a wait is worth an event: on a change of reason, and only when nothing leaves for a second or longer."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from batchrun.events import Going, Waiting, WaitReason
 
@@ -8,6 +9,20 @@ WORTH_TELLING = 1.0
 """Seconds without a departure that a user may take for a standstill."""
 
 _AT_ONCE = frozenset({WaitReason.PAUSED, WaitReason.DOWN, WaitReason.LOADING, WaitReason.DOUBT})
+
+
+class Wait(NamedTuple):
+    """Why the next request may not leave, and until when, as far as that is known.
+
+    `basis` says where the rate comes from that holds it back, None where none does: `spaced` is whether that is the spacing
+    of requests, `of_tokens` whether tokens are short.
+    """
+
+    reason: WaitReason
+    until: float | None
+    basis: str | None = None
+    spaced: bool = False
+    of_tokens: bool = False
 
 
 class WaitReporter:
@@ -26,11 +41,12 @@ class WaitReporter:
             self._told = None
             self._listen(Going(now))
 
-    def held(self, reason: WaitReason, until: float | None, last: float, now: float) -> float | None:
+    def held(self, wait: Wait, last: float, now: float) -> float | None:
         """The next request is held back; the last one was admitted at `last`.
 
         Returns when to look again, None when there is nothing left to tell.
         """
+        reason, until = wait.reason, wait.until
         known = until is not None and reason not in _AT_ONCE
         if known and until is not None and until - now < WORTH_TELLING and now - last < WORTH_TELLING:
             self.sending(now)
