@@ -21,7 +21,7 @@ from batchrun.engine.resume import prepare_resume
 from batchrun.engine.row_files import copy_with_files
 from batchrun.engine.start import DriftError, Prepared, prepare
 from batchrun.errors import ExitCode, InputError, RefusedError
-from batchrun.events import Event, RunEnded
+from batchrun.events import AttemptStarted, Event, RunEnded
 from batchrun.journal import Reader
 from batchrun.models import Row
 from batchrun.plan import plan_from_json
@@ -149,13 +149,22 @@ async def test_resume_leaves_rows_whose_files_changed_pending_and_names_them(ser
     assert (ended.exit_code, ended.totals.done) == (ExitCode.OK, 3)
 
 
-async def test_a_file_that_changes_during_the_run_fails_its_row_for_now(server: Server) -> None:
+@pytest.mark.parametrize("content", [None, png(50, 50)], ids=["missing", "changed"])
+async def test_a_file_that_changes_during_the_run_leaves_its_row_pending_and_named(
+    server: Server, content: bytes | None
+) -> None:
     gathered = gather(flags(server))
     prepared = prepare(gathered, lambda event: None)
     Path("pictures/1.png").unlink()
-    ended, _ = await finished(prepared, gathered)
-    assert (ended.exit_code, ended.totals.done, ended.totals.failed_for_now) == (ExitCode.ROWS_FAILED, 2, 1)
-    assert (ended.totals.unknown, ended.totals.maybe_paid, server.stats.calls) == (0, 0, 2)
+    if content is not None:
+        Path("pictures/1.png").write_bytes(content)
+    ended, events = await finished(prepared, gathered)
+    assert (ended.exit_code, ended.totals.done, ended.totals.pending) == (ExitCode.ROWS_FAILED, 2, 1)
+    assert (ended.totals.failed, ended.totals.unknown, ended.totals.maybe_paid, server.stats.calls) == (0, 0, 0, 2)
+    (note,) = ended.notes
+    assert note.startswith("1 row cannot be sent, and stays pending: line 2: ")
+    assert len([event for event in events if isinstance(event, AttemptStarted)]) == 2
+    assert len(outputs()) == 2
     Path("pictures/1.png").write_bytes(png(11, 5))
     ended, _ = await resumed(server)
     assert (ended.exit_code, ended.totals.done) == (ExitCode.OK, 3)
@@ -172,15 +181,15 @@ async def test_encoded_files_count_against_the_bytes_in_flight(server: Server) -
     peak = 0
 
     def look(run: Any) -> None:
-        taken = run._queue._take
+        taken = run._queue.take
 
         def take() -> Any:
             nonlocal peak
             state = taken()
-            peak = max(peak, run._queue._out + (state is not None))
+            peak = max(peak, run._queue._out)
             return state
 
-        run._queue._take = take
+        run._queue.take = take
 
     prepared = prepare(gathered, lambda event: None)
     ended = await execute(prepared, access(prepared.plan, gathered), lambda event: None, at_hand=look)
@@ -266,6 +275,19 @@ async def test_recordings_become_texts_by_the_endpoint_for_transcriptions(server
     Path("talks/1.ogg").write_bytes(b"OggS another")
     with pytest.raises(DriftError):
         await ran(server, input="talks", prompt="transcribe.prompty")
+
+
+async def test_recordings_are_refused_for_batches_before_anything_is_sent(server: Server) -> None:
+    Path("a.ogg").write_bytes(b"OggS")
+    Path("transcribe.prompty").write_text(SPEECH)
+    own = {"input": "a.ogg", "prompt": "transcribe.prompty"}
+    with pytest.raises(RefusedError, match="do not take /v1/audio/transcriptions"):
+        await ran(server, **own, batch=True)
+    assert not list(Path(".batchrun").glob("*.db"))
+    await ran(server, **own, limit=0)
+    with pytest.raises(RefusedError, match="do not take /v1/audio/transcriptions"):
+        prepare_resume("last", {"batch": True}, failed=False)
+    assert server.stats.calls == 0
 
 
 async def test_a_recording_of_another_type_is_for_transcriptions_alone(server: Server) -> None:

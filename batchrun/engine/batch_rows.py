@@ -15,7 +15,6 @@ from batchrun.errors import ExitCode, RefusedError
 from batchrun.journal import End, Lease
 from batchrun.lanes.executor import Came, Completion
 from batchrun.limits import GateClosed
-from batchrun.media import ChangedError
 from batchrun.models import Endpoint, Exchange, Pending, Request, Ticket
 from batchrun.plan import Plan
 from batchrun.plan.reducing import Reduction
@@ -68,8 +67,6 @@ class BatchRows:
         except RefusedError as error:
             said = f"{error.message} {error.hint or ''}".strip()
             await self._runner.give_up(state, GiveUp("not for batches", said, final=True))
-        except ChangedError as error:
-            await self._runner.give_up(state, GiveUp("file changed", str(error), final=False))
         except BudgetReached as error:
             self._runner.stop(RunResult(ExitCode.BUDGET, str(error)), drain=self._plan.drain)
             raise GateClosed from error

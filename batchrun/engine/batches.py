@@ -145,11 +145,7 @@ class Batches:
         the budget and no batch can give anything back.
         """
         vendor = self._executor.vendor
-        if str(request.endpoint) not in vendor.endpoints:
-            raise RefusedError(
-                f"the batches of {vendor.dialect} do not take {request.endpoint}, only {', '.join(vendor.endpoints)}",
-                "send these rows live, without --batch",
-            )
+        vendor.check(str(request.endpoint))
         sent = await with_content(request) if request.files else request
         line = self._executor.shape.line(self._executor.wire_id(seq, number), sent)
         if len(line) > vendor.bytes * SHARE:

@@ -71,6 +71,7 @@ async def execute(
             except RefusedError:
                 prepared.forget()
                 raise
+            prepared.left_out += ending.left_out
         elif prepared.plan.output == STREAM and stream is not None and prepared.only is None:
             ending = await RowsOut(prepared, stream, None).rest(ending)
         ending = _settled(ending, prepared.journal.totals, prepared, sending=access is not None)
@@ -279,7 +280,7 @@ def _settled(ending: RunResult, totals: Totals, prepared: Prepared, *, sending: 
         return RunResult(ExitCode.WAITING, f"{counted(left)} without a result yet", notes=ending.notes)
     plan = prepared.plan
     whole = plan.limit is None and plan.sample is None and prepared.only is None and sending
-    whole = whole and prepared.wish is not Wish.CANCEL
+    whole = whole and prepared.wish is not Wish.CANCEL and not prepared.left_out
     if totals.pending < 0 or (whole and something_pending(totals)):
         return RunResult(
             ExitCode.UNEXPECTED,

@@ -7,9 +7,9 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from batchrun.client import Client
 from batchrun.client.senders.hub import Hub
@@ -20,7 +20,6 @@ from batchrun.engine.pending_queue import RowState
 from batchrun.engine.probing import Probing, probing_of
 from batchrun.engine.prompt_truncation import FEWEST, Cuts
 from batchrun.engine.queue_watch import QueueWatch
-from batchrun.engine.row_files import with_content
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.sending import Sending
 from batchrun.events import Emit, Going, LaneState, Notice, Waiting, WaitReason
@@ -151,16 +150,11 @@ class Lane:
         before, here = self._instead
         return request._replace(body=here + request.body[len(before) :])
 
-    async def send(self, state: RowState, request: Request) -> tuple[Request, Exchange]:
-        """The request as it was sent, and what came back. Raises media.ChangedError where its files cannot be sent as they
-        were taken in."""
+    def send(self, state: RowState, sent: Request) -> Coroutine[Any, Any, Exchange]:
+        """What comes back for a request that is as it is sent here."""
         assert self.client is not None
-        sent = self.sending.sent(state, request)
-        if sent.files:
-            sent = await with_content(sent)
-        return sent, await self.client.send(
-            sent, timeout=self.plan.timeout if state.tier is None else self.sending.timeout(state)
-        )
+        timeout = self.plan.timeout if state.tier is None else self.sending.timeout(state)
+        return self.client.send(sent, timeout=timeout)
 
     def give(self) -> None:
         """A row is given to it. What it answers in a second is measured anew after it was idle."""

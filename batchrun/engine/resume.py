@@ -10,18 +10,16 @@ from dataclasses import replace
 from typing import Any
 
 from batchrun import post, registry, rows
-from batchrun.display import counted
 from batchrun.engine.batches import Wish
 from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.heap import keep_what_rows_take
-from batchrun.engine.ingest import NAMED
 from batchrun.engine.named_rows import cause_of, positions_of
 from batchrun.engine.output_cap import check_pending
 from batchrun.engine.result_files import bring
 from batchrun.engine.reuse import borrow, lender, unfinished
-from batchrun.engine.row_files import changed, pending_positions
+from batchrun.engine.row_files import LeftOut, changed, pending_positions
 from batchrun.engine.selection import selection
-from batchrun.engine.start import Prepared, checker_of, renderer_of, restrict, simulator_of
+from batchrun.engine.start import Prepared, check_batched, checker_of, renderer_of, restrict, simulator_of
 from batchrun.errors import RefusedError
 from batchrun.journal import Journal, Reader
 from batchrun.plan import plan_from_json, plan_to_json
@@ -51,6 +49,7 @@ def prepare_resume(  # noqa: PLR0913  what is to be sent again, each by name
         prepared, gathered = _opened(reference, flags, undo)
         plan, journal = prepared.plan, prepared.journal
         rows.check_format(plan.output_format)
+        check_batched(plan)
         if chosen is not None or cause is not None:
             with Reader.open(journal.path) as reader:
                 only = only if chosen is None else positions_of(reader, chosen)
@@ -81,25 +80,23 @@ def _leave_out_changed(prepared: Prepared) -> None:
     prompt = prompt_of(prepared.plan)
     if prompt is None or not prompt.files:
         return
-    left_out: dict[int, str] = {}
-    for position, line, why in changed(prepared.journal):
-        left_out[position] = f"line {line}: {why}"
     wanted = selection(prepared.plan, prepared.journal.totals.rows, prepared.only)
-    left_out = {position: why for position, why in left_out.items() if wanted is None or wanted(position)}
-    if not left_out:
+    left_out, positions = LeftOut(), set[int]()
+    for row, why in changed(prepared.journal):
+        if wanted is None or wanted(row.position):
+            left_out.add(row, why)
+            positions.add(row.position)
+    if not positions:
         return
-    more = [f"… and {len(left_out) - NAMED:,} more"] if len(left_out) > NAMED else []
-    said = f"{counted(len(left_out))} cannot be sent, and {'stays' if len(left_out) == 1 else 'stay'} pending"
-    named = [*list(left_out.values())[:NAMED], *more]
     prepared.only = tuple(
         position
         for position in pending_positions(prepared.journal)
-        if position not in left_out and (wanted is None or wanted(position))
+        if position not in positions and (wanted is None or wanted(position))
     )
     if not prepared.only:
-        said = "\n  ".join([f"{said}:", *named])
+        said = "\n  ".join([f"{left_out.said}:", *left_out.named])
         raise RefusedError(said, "put the files back as they were; or give the run's first command with --update")
-    prepared.left_out, prepared.news = len(left_out), f"{said}: {'; '.join(named)}"
+    prepared.left_out, prepared.news = len(left_out), left_out.notes[0]
 
 
 def prepare_post(reference: str, flags: dict[str, Any]) -> tuple[Prepared, Gathered]:

@@ -21,7 +21,7 @@ from batchrun.engine.lane import Lane
 from batchrun.engine.pending_queue import PendingQueue, RowState
 from batchrun.engine.pool import Pool
 from batchrun.engine.post_processing import PostProcessing
-from batchrun.engine.row_files import restored
+from batchrun.engine.row_files import LeftOut, restored, with_content
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.snapshots import attempt_ended, row_finished
@@ -91,6 +91,7 @@ class RowRunner:
         )
         self._held: list[tuple[RowState, GiveUp]] = []
         self.batch_rows: BatchRows | None = None
+        self.left_out = LeftOut()
         self._blanks, self._reduction = copied(plan), Reduction(plan)
         self._folder = services.journal.path.parent
         self._needs_text = bool(plan.post) or isinstance(services.checker, RowChecks)
@@ -120,6 +121,9 @@ class RowRunner:
             raise
         except HandedBack:
             self._put_back(state, 0.0)
+        except ChangedError as error:
+            self.left_out.add(state.row, str(error))
+            self._at.queue.finished(state)
         except Exception as error:
             log.exception("line %s: internal error", state.row.line)
             said = f"internal error: {type(error).__name__}: {error}"
@@ -182,7 +186,7 @@ class RowRunner:
         spelled, tiers = lane.spelled(request), lane.sending.tiers
         try:
             state.tier = await tiers.chosen(state) if tiers.known else None
-            permit = await self._departed(state, lane, spelled)
+            permit, sent = await self._departed(state, lane, spelled)
         except NeverFits as error:
             if self._at.pool.others(lane, state):
                 state.failed_at |= {lane.number}
@@ -195,7 +199,7 @@ class RowRunner:
         self._emit(AttemptStarted(seq, state.row.line, state.number, self._loop.time()))
         self.in_flight += 1
         try:
-            sent, exchange = await lane.send(state, spelled)
+            exchange = await lane.send(state, sent)
         except asyncio.CancelledError:
             lane.sending.tiers.released(state)
             lane.gate.cancel(permit)
@@ -203,12 +207,9 @@ class RowRunner:
             self._at.journal.lose(seq, state.number, "abandoned while it was in flight")
             self._emit(RowLost(seq, state.row.line, self._loop.time(), reservation.cost))
             raise
-        except (UnsentError, ChangedError) as error:
+        except UnsentError as error:
             self._never_left(state, lane, permit)
-            if isinstance(error, UnsentError):
-                raise HandedBack from error
-            await self.give_up(state, GiveUp("file changed", str(error), final=False))
-            return
+            raise HandedBack from error
         finally:
             self.in_flight -= 1
             self._at.pool.answered(lane)
@@ -227,8 +228,8 @@ class RowRunner:
         checker = self._at.checker
         return checker.of(state.row) if isinstance(checker, RowChecks) else checker
 
-    async def _departed(self, state: RowState, lane: Lane, request: Request) -> Permit:
-        """Wait until the request may leave and its attempt is committed; it leaves when this returns.
+    async def _departed(self, state: RowState, lane: Lane, request: Request) -> tuple[Permit, Request]:
+        """Wait until the request may leave and its attempt is committed; what this returns leaves then.
 
         Where only a slot is missing the attempt is begun while it is waited for, so that the request leaves in the
         very turn in which the slot gets free.
@@ -246,11 +247,13 @@ class RowRunner:
             state.reservation = state.reservation or await self._reserved(state, lane, request, permit)
             await (state.begun or self._begin(state, lane, state.reservation))
             permit = state.permit = await gate.leave(permit)
+            sent = lane.sending.sent(state, request)
+            sent = await with_content(sent) if sent.files else sent
         except BaseException:
             self._at.pool.answered(lane)
             self._never_left(state, lane, permit)
             raise
-        return permit
+        return permit, sent
 
     def _begin(self, state: RowState, lane: Lane, reservation: Reservation) -> "asyncio.Future[None]":
         state.begun = self._at.journal.begin(state.row.seq, state.number, reservation.cost, reservation.tokens, lane.id)

@@ -6,11 +6,46 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from batchrun import media
+from batchrun.display import counted
 from batchrun.engine.atomic_files import replaced
+from batchrun.engine.ingest import NAMED
 from batchrun.errors import RefusedError
 from batchrun.journal import Journal, Reader
 from batchrun.models import Endpoint, File, Pending, Request, Row
 from batchrun.rows import restore
+
+
+class LeftOut:
+    """Rows that stay pending since their files are missing or have another content."""
+
+    def __init__(self) -> None:
+        self._rows: set[int] = set()
+        self._named: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, row: Pending, why: str) -> None:
+        """Leave a row out; nothing where it is left out already."""
+        if row.seq not in self._rows and len(self._named) < NAMED:
+            self._named.append(f"line {row.line}: {why}")
+        self._rows.add(row.seq)
+
+    @property
+    def named(self) -> list[str]:
+        """The first of them with their lines, and how many there are more."""
+        more = len(self) - len(self._named)
+        return [*self._named, f"… and {more:,} more"] if more else self._named
+
+    @property
+    def said(self) -> str:
+        """How many they are."""
+        return f"{counted(len(self))} cannot be sent, and {'stays' if len(self) == 1 else 'stay'} pending"
+
+    @property
+    def notes(self) -> list[str]:
+        """All that is said of them in one sentence; nothing where there is none."""
+        return [f"{self.said}: {'; '.join(self.named)}"] if self._rows else []
 
 
 def restored(row: Pending, folder: Path, parse: Callable[[int, str | None, str], Row] = restore) -> Row:
@@ -59,13 +94,13 @@ def copy_with_files(journal: Path, target: Path) -> list[str]:
     return list(said)
 
 
-def changed(journal: Journal) -> Iterator[tuple[int, int, str]]:
-    """Position and line of pending rows whose files cannot be sent as they were taken in, and why."""
+def changed(journal: Journal) -> Iterator[tuple[Pending, str]]:
+    """Pending rows whose files cannot be sent as they were taken in, and why."""
     folder = journal.path.parent
     for row in _pending(journal):
         found = (media.why_changed(file) for file in media.from_json(row.files, folder))
         if (why := next(filter(None, found), None)) is not None:
-            yield row.position, row.line, why
+            yield row, why
 
 
 def pending_positions(journal: Journal) -> Iterator[int]:

@@ -78,8 +78,7 @@ class Run:
         secrets: tuple[str, ...] = (),
         batching: Batching | None = None,
     ) -> None:
-        self._plan = plan
-        self._renderer = renderer
+        self._plan, self._renderer = plan, renderer
         self._only = only
         self._sends = members[0].client is not None
         self._selected = selection(plan, journal.totals.rows, only) if self._sends else None
@@ -100,8 +99,8 @@ class Run:
                 batching, journal, self._guard, emit=emit, stop=lambda ending: self.stop(ending, drain=plan.drain)
             )
             rows = self._runner.batch_rows = BatchRows(plan, services, self._runner, self._batches)
-            self._batches.ends.take, self._batches.ends.again = rows.take, rows.again
-            self._batches.ends.late = rows.late
+            ends = self._batches.ends
+            ends.take, ends.again, ends.late = rows.take, rows.again, rows.late
         self._hub = members[0].hub
         self._ending: RunResult | None = None
         self._drained = math.inf
@@ -225,7 +224,8 @@ class Run:
 
     def _explained(self, ending: RunResult) -> RunResult:
         """The ending, with what is known when all is over."""
-        ending = ending._replace(notes=self._post.notes)
+        left = self._runner.left_out
+        ending = ending._replace(notes=(*self._post.notes, *left.notes), left_out=len(left))
         if ending.exit_code is not ExitCode.BUDGET or self._guard.reached is None:
             return ending
         message, hint = self._guard.last_word(self._journal.totals)

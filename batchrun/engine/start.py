@@ -27,6 +27,7 @@ from batchrun.engine.segment_checks import RowChecks, check_named, row_checks
 from batchrun.errors import RefusedError
 from batchrun.events import Emit, IntakeProgress, Notice
 from batchrun.journal import Drift, Journal, Lock, Meta
+from batchrun.lanes.shapes import vendor
 from batchrun.models import Kind
 from batchrun.plan import Plan, drift_text, patterns, plan_from_json, plan_to_json
 from batchrun.plan.blanks import blanks_of
@@ -182,6 +183,7 @@ def planned(gathered: Gathered, source: Input, prompt: Prompt | None, emit: Emit
     rows.check_format(plan.output_format)
     check_named(plan, source.columns)
     check_reduced(plan, source.columns)
+    check_batched(plan)
     if gathered.settings.split is not None and not isinstance(source, DocumentInput):
         raise RefusedError(
             f"--split is for documents, and {source.name} is read as rows, which are sent whole",
@@ -197,6 +199,12 @@ def planned(gathered: Gathered, source: Input, prompt: Prompt | None, emit: Emit
             f"{rows.RESERVED} is what an errors file adds, and readers take it off", "name another --output-column"
         )
     return _under_earlier_name(plan, gathered.settings, emit)
+
+
+def check_batched(plan: Plan) -> None:
+    """Raises RefusedError where no row of the plan can go into a batch of its vendor."""
+    if plan.batch and plan.kind is not Kind.BATCH:  # whose lines name an endpoint each
+        vendor(plan.dialect, plan.batches).check(plan.endpoint)
 
 
 def _under_earlier_name(plan: Plan, settings: Settings, emit: Emit) -> Plan:

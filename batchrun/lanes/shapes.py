@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from batchrun import providers
+from batchrun.errors import RefusedError
 from batchrun.lanes.executor import Came, Completion
 from batchrun.lanes.messages import as_chat, as_message, status_of
 from batchrun.models import Request
@@ -49,6 +50,14 @@ class Vendor:
     purpose: str = "batch"
     ready: bool = False
     cached: bool = True
+
+    def check(self, endpoint: str) -> None:
+        """Raises RefusedError where the vendor's batches do not take an endpoint."""
+        if endpoint not in self.endpoints:
+            raise RefusedError(
+                f"the batches of {self.dialect} do not take {endpoint}, only {', '.join(self.endpoints)}",
+                "send these rows live, without --batch",
+            )
 
 
 def vendor(dialect: str, own: Mapping[str, Any] | None = None) -> Vendor:
