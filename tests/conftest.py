@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import importlib.util
 import os
 import signal
 import socket
@@ -34,6 +35,8 @@ settings.register_profile("steady", settings.get_profile("search"), derandomize=
 settings.load_profile("steady")
 
 collect_ignore = [] if CHROMIUM else ["test_report_browser.py"]
+if importlib.util.find_spec("ray") is None:  # an extra, which not every system has
+    collect_ignore += ["test_post_ray.py"]
 if sys.platform == "win32":  # no pseudo-terminals
     collect_ignore += ["test_tui_browser.py", "test_tui_program.py", "test_tui_terminal.py"]
     collect_ignore += ["test_senders_run.py"]  # no sockets that a process inherits

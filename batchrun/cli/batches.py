@@ -71,7 +71,9 @@ def batches(ctx: click.Context, ref: str, action: str | None, what: str | None, 
     return headless.go_on(ref, flags, failed=False, admit=admission(ctx), wish=wish)
 
 
-_OF_IMPORT = frozenset({"json", "quiet", "no_progress", "verbose", "log_file", "runs_dir", "workers", "post_timeout"})
+_OF_IMPORT = frozenset(
+    {"json", "quiet", "no_progress", "verbose", "log_file", "runs_dir", "workers", "ray", "post_timeout"}
+)
 
 
 @click.command(

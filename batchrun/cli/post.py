@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from batchrun.plan.sources import Gathered
 
 _OPTIONS = {
-    *("post", "workers", "post_timeout", "post_concurrency"),
+    *("post", "workers", "ray", "post_timeout", "post_concurrency"),
     *("json", "quiet", "no_progress", "verbose", "log_file", "runs_dir", "drain"),
 }
 

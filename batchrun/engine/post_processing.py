@@ -66,9 +66,11 @@ class PostProcessing:
             self._mask.add(*choices.secret_values)
             self._post_queue = post.PostQueue(choices, self._deliver, environ=dict(os.environ), busy=self._tell_busy)
 
-    def start(self) -> None:
-        """Have the workers started while the first requests are under way."""
+    async def start(self) -> None:
+        """Have the workers started while the first requests are under way; those of a cluster are joined before. Raises
+        RefusedError."""
         if self._post_queue is not None:
+            await self._post_queue.join()
             self._post_queue.start()
 
     async def put(
@@ -149,6 +151,7 @@ def choices_of(plan: Plan, secrets: tuple[str, ...]) -> "post.Choices":
     return post.Choices(
         specs=plan.post,
         workers=plan.workers,
+        ray=plan.ray,
         timeout=plan.post_timeout,
         concurrency=plan.post_concurrency,
         batch=plan.kind is Kind.BATCH,

@@ -146,7 +146,7 @@ def _opened(reference: str, flags: dict[str, Any], undo: ExitStack) -> tuple[Pre
     old = plan_from_json(journal.meta.plan)
     gathered = gather_again(old, flags)
     plan = override(old, gathered)
-    post.check(plan.post)
+    post.check(plan.post, plan.ray)
     prompt = prompt_of(plan)
     parts = renderer_of(plan, prompt), checker_of(plan, prompt), simulator_of(plan, gathered)
     return Prepared(found, plan, journal, lock, *parts), gathered

@@ -125,7 +125,7 @@ class Run:
         try:
             if self._hub is not None:
                 self._hub.tell(self._emit)
-            self._post.start()
+            await self._post.start()
             self._pool.start()
             self._queue.recall(await asyncio.to_thread(self._journal.failed))
             if self._plan.reduce is not None or self._plan.split is not None:

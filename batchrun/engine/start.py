@@ -178,7 +178,7 @@ def planned(gathered: Gathered, source: Input, prompt: Prompt | None, emit: Emit
     if prompt is not None and source.kind is Kind.ROWS:
         check_rows_used(gathered.settings, source, prompt)
         prompts.check_variables(prompt, source.columns, plan.variables, plan.columns)
-    post.check(plan.post)
+    post.check(plan.post, plan.ray)
     check_output(plan.output)
     rows.check_format(plan.output_format)
     check_named(plan, source.columns)

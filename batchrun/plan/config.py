@@ -110,6 +110,11 @@ def _read(path: Path, known: frozenset[str] | None, *, trusted: bool) -> ConfigF
             f"notify in {path}: a directory may not say which commands run",
             f"type --notify, or set it in {user_file()}",
         )
+    if not trusted and ("ray" in options or str(options.get("workers", "")).strip().lower().startswith("ray")):
+        raise RefusedError(
+            f"ray in {path}: a directory may not say where replies go",
+            f"type --workers ray --ray HOST:PORT, or set them in {user_file()}",
+        )
     if "post" in options:
         options["post"] = _functions(options["post"], path, trusted=trusted)
     own_profiles = {name: _profile(name, own, path, trusted) for name, own in profiles.items()}

@@ -26,7 +26,7 @@ class Plan:
     `reserve` (for each request) are USD. `tier` are service tiers, the preferred one first, `finish_by` is in Unix seconds,
     `timeout_chosen` and `concurrency_chosen` are whether the user has chosen `timeout` and `concurrency`; `queue_gauges` is whether
     a server is asked for its queue: on, off, or auto for servers of one's own. `post` are the functions that replies go through, files with their absolute
-    path; `workers` is None for auto, `post_seal` shows who named them. `lanes` are the members of a pool: what each has of its own, by
+    path; `workers` is None for auto, with `ray`, the address of a cluster, for all of it; `post_seal` shows who named them. `lanes` are the members of a pool: what each has of its own, by
     the name of the field, with `name` and `quota`; the fields themselves are those of the first, and `model` names all models. `lane_column` of the output
     says which lane answered.
     """
@@ -121,6 +121,7 @@ class Plan:
 
     post: tuple[str, ...] = ()
     workers: int | None = None
+    ray: str | None = None
     post_timeout: float = 60.0
     post_concurrency: int = 16
     post_seal: str | None = None

@@ -23,10 +23,10 @@ from batchrun.plan.outputs import (
 )
 from batchrun.plan.patterns import DOCUMENT, is_document, target_language
 from batchrun.plan.pools import JOINED
+from batchrun.plan.posting import posting, posting_again
 from batchrun.plan.profiles import PRICES, Profile
 from batchrun.plan.record import Plan
 from batchrun.plan.settings import NO_CHECK, Settings
-from batchrun.plan.signature import check_signature, sign
 from batchrun.plan.sources import FLAGS, Gathered, gather
 from batchrun.plan.tables import expand_headers, secrets_of
 from batchrun.secrecy import Mask
@@ -70,7 +70,7 @@ _LIMITS = (
         "ca_file",
     ),
     *("max_cost", "max_total_tokens", "max_requests", "max_output_tokens", "reserve"),
-    *("post", "workers", "post_timeout", "post_concurrency"),
+    *("post", "post_timeout", "post_concurrency"),
 )
 _OF_ONE_COMMAND = ("limit", "sample", "stop_after", "finish_by")
 _OF_PROMPTS = {"prompt": "--prompt", "model": "--model", "params": "--param", "set": "--set", "columns": "--column"}
@@ -143,7 +143,7 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
         timeout_chosen="timeout" in gathered.sources,
         concurrency_chosen="concurrency" in gathered.sources,
         target_language=target_language(settings.target_language, settings.variables) if rows else None,
-        post_seal=sign(settings.post),
+        **posting(settings),
     )
 
     def model_of(member: Profile) -> str | None:
@@ -388,10 +388,7 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
         changes["timeout_chosen"] = True
     if "concurrency" in typed | brought:
         changes["concurrency_chosen"] = True
-    if "post" in typed:
-        changes["post_seal"] = sign(gathered.settings.post)
-    else:
-        check_signature(plan.post, plan.post_seal)
+    changes |= posting_again(plan, gathered.settings, typed)
     changes["api_key_env"] = gathered.profile.api_key_env
     if moved or "base_url" in typed:
         changes |= {"profile": gathered.profile.name, "base_url": _base_url(gathered)}

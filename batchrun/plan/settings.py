@@ -24,6 +24,8 @@ PREFIX = "BATCHRUN_"
 FORMATS = ("jsonl", "csv", "tsv", "parquet", "xlsx", "rows")
 NO_CHECK = "none"
 """What switches the checks off that documents have otherwise."""
+RAY = "ray"
+"""What `workers` is on a cluster, alone or with a number: `ray:8`."""
 AUTO_SPLIT = 2000
 """Tokens of the source to which `auto` splits: the translation fits in 4,096, the smallest limit of output in use."""
 AUTO_REDUCE = 8000
@@ -200,13 +202,28 @@ def _functions(value: object) -> tuple[str, ...]:
     return tuple(map(located, words))
 
 
-def _workers(value: object) -> int | None:
-    if value is None or str(value).strip().lower() == "auto":
+def _workers(value: object) -> int | str | None:
+    """None for auto; a number; or `ray`, `ray:N`."""
+    text = str(value).strip().lower()
+    if value is None or text == "auto":
         return None
     try:
+        if text.startswith(RAY):
+            return text if text == RAY else f"{RAY}:{_count(1)(text.removeprefix(f'{RAY}:'))}"
         return _count(0)(value)
     except ValueError:
-        raise ValueError(f"must be auto, or a whole number of processes, 0 for none, not {value!r}") from None
+        raise ValueError(
+            f"must be auto, a whole number of processes, 0 for none, or ray or ray:N for a cluster, not {value!r}"
+        ) from None
+
+
+def _cluster(value: object) -> str:
+    """The address of a Ray cluster."""
+    text = str(value).strip()
+    host, colon, port = text.rpartition(":")
+    if text != "auto" and not (colon and host and port.isdecimal() and text.isprintable() and " " not in text):
+        raise ValueError(f"must be HOST:PORT, the address of the cluster's head, or auto, not {value!r}")
+    return text
 
 
 def _processes(value: object) -> int:
@@ -323,7 +340,8 @@ class Settings(BaseSettings):
     reserve: Dollars | None = None
 
     post: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_functions)] = ()
-    workers: Annotated[int | None, NoDecode, BeforeValidator(_workers)] = None
+    workers: Annotated[int | str | None, NoDecode, BeforeValidator(_workers)] = None
+    ray: Annotated[str, BeforeValidator(_cluster)] | None = None
     post_timeout: Duration = 60.0
     post_concurrency: Annotated[int, BeforeValidator(_count(1))] = 16
 

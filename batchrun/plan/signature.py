@@ -1,7 +1,8 @@
-"""Whether the functions that a journal names were named by the user of this machine.
+"""Whether the functions, and the cluster, that a journal names were named by the user of this machine.
 
-A journal can be copied here from anywhere, and what it says of post-processing is code that would run. So the plan
-keeps a signature (HMAC), made with a secret of this user on this machine, over the very names that were typed or configured here.
+A journal can be copied here from anywhere, and what it says of post-processing is code that would run, and a place that
+replies would go to. So the plan keeps a signature (HMAC), made with a secret of this user on this machine, over the very
+names that were typed or configured here.
 """
 
 import contextlib
@@ -17,23 +18,27 @@ from platformdirs import user_state_path
 from batchrun.errors import RefusedError
 
 
-def sign(functions: Sequence[str]) -> str | None:
-    """The signature over these names; None where there are none, or where no secret can be kept here."""
+def sign(functions: Sequence[str], ray: str | None = None) -> str | None:
+    """The signature over these names, and that of the cluster; None where there are none, or where no secret can be kept
+    here."""
     secret = _secret() if functions else None
     if secret is None:
         return None
-    return hmac.new(secret, "\n".join(functions).encode(), hashlib.sha256).hexdigest()
+    names = functions if ray is None else (*functions, f"--ray {ray}")
+    return hmac.new(secret, "\n".join(names).encode(), hashlib.sha256).hexdigest()
 
 
-def check_signature(functions: Sequence[str], found: str | None) -> None:
-    """Raises RefusedError for functions that nobody has named on this machine."""
-    if not any(":" in name for name in functions):
+def check_signature(functions: Sequence[str], found: str | None, ray: str | None = None) -> None:
+    """Raises RefusedError for functions that nobody has named on this machine, or a cluster for them."""
+    if ray is None and not any(":" in name for name in functions):
         return  # the built-in ones are batchrun's own
-    own = sign(functions)
+    own = sign(functions, ray)
     if own is None or found is None or not hmac.compare_digest(own, found):
+        cluster = "" if ray is None else f" --workers ray --ray {ray}"
+        what = "functions that were" if ray is None else "functions, and a Ray cluster for them, that were"
         raise RefusedError(
-            f"the journal names functions that were not named on this machine: {', '.join(functions)}",
-            "name what may run: " + " ".join(f"--post {name}" for name in functions),
+            f"the journal names {what} not named on this machine: {', '.join(functions)}{cluster}",
+            "name what may run: " + " ".join(f"--post {name}" for name in functions) + cluster,
         )
 
 

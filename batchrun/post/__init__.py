@@ -1,4 +1,5 @@
-"""Post-processing: replies become values, in a thread or in a pool of processes that survives what users' code does.
+"""Post-processing: replies become values, in a thread, in a pool of processes that survives what users' code does, or
+on a cluster.
 
     Reply        what a function of `--post` is given; import it from here for annotations and tests
     check        refuses functions that cannot be used, before the first call
@@ -6,7 +7,7 @@
     described    the built-in functions and what they do
     PostQueue    rows in, results out; Choices and Item are what it takes, Value and Failure what it gives
 
-It knows nothing of journals and providers. Only this package touches pebble, and only when a pool is needed.
+It knows nothing of journals and providers. Only this package touches pebble and Ray, and only when they are needed.
 """
 
 from collections.abc import Sequence
@@ -22,9 +23,14 @@ if TYPE_CHECKING:
     from batchrun.post.queue import Choices, PostQueue
 
 
-def check(specs: Sequence[str]) -> None:
-    """Raises RefusedError for functions that are missing, cannot be imported, or cannot be called with a reply."""
+def check(specs: Sequence[str], ray: str | None = None) -> None:
+    """Raises RefusedError for functions that are missing, cannot be imported, or cannot be called with a reply, and where
+    nothing listens at the address of a cluster."""
     load(specs)
+    if specs and ray is not None:
+        from batchrun.post.cluster import check_address  # noqa: PLC0415  only with a cluster
+
+        check_address(ray)
 
 
 def described() -> dict[str, str]:

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from typing import Any
 
+from batchrun.post.cluster import OneActor
 from batchrun.post.event_loop import GRACE, TURN
 from batchrun.post.inline import Inline
 from batchrun.post.pool import LostError, Pool
@@ -24,13 +25,17 @@ _FADE = 0.8
 
 
 class AsyncWorker:
-    """One worker with an event loop, which `backend` runs, and the rows that it has been given."""
+    """One worker with an event loop, which `backend` runs, and the rows that it has been given. With `twice` a row that
+    was alone on a worker that is lost is run again, as those that were with others."""
 
-    def __init__(self, backend: Pool | Inline, *, concurrency: int, timeout: float) -> None:
+    def __init__(
+        self, backend: Pool | Inline | OneActor, *, concurrency: int, timeout: float, twice: bool = False
+    ) -> None:
         self.backend = backend
         self.serving = False
         self._concurrency = concurrency
         self._timeout = timeout
+        self._twice = twice
         self._rows: dict[int, Task] = {}
         self._alone: deque[Task] = deque()
         self._one_by_one = False
@@ -80,7 +85,7 @@ class AsyncWorker:
     def _after_loss(self, lost: LostError) -> list[tuple[Any, Result]]:
         rows = list(self._rows.values())
         self._rows.clear()
-        if len(rows) == 1:
+        if len(rows) == 1 and (self._one_by_one or not self._twice):
             return [(rows[0][0], lost.failure)]
         log.warning("%d rows in flight are run again one by one: %s", len(rows), lost)
         self._alone.extend(rows)

@@ -42,7 +42,7 @@ class Launcher:
         self.environ = dict(environ)
         self._processes: list[WorkerProcess] = []
         reading, self.output = os.pipe()
-        self._reader = threading.Thread(target=_into_log, args=(reading,), name="post output", daemon=True)
+        self._reader = threading.Thread(target=into_log, args=(reading,), name="post output", daemon=True)
         self._reader.start()
 
     def process(self, *args: Any, **settings: Any) -> "WorkerProcess":
@@ -65,7 +65,8 @@ class Launcher:
         self._reader.join(1.0)
 
 
-def _into_log(reading: int) -> None:
+def into_log(reading: int) -> None:
+    """Log what is written to the other end of this pipe, line by line, until that is closed."""
     with open(reading, encoding="utf-8", errors="backslashreplace", newline="\n") as lines:
         while line := lines.readline(_LINE):
             log.info("%s", line.rstrip("\n"))

@@ -25,6 +25,8 @@ from typing import Any
 
 from batchrun.post.async_worker import AsyncWorker
 from batchrun.post.chain import Chain
+from batchrun.post.cluster import Cluster, OneActor
+from batchrun.post.driver import driver_environ, prepared
 from batchrun.post.event_loop import GRACE, EventLoopWorker, worker
 from batchrun.post.inline import Inline
 from batchrun.post.load import load
@@ -39,16 +41,21 @@ log = logging.getLogger(__name__)
 LINGER = 4.0
 """Seconds that the queue goes on for when it is told to hurry and no more rows come: what is left can be done later,
 from the journal, and costs nothing."""
+CLUSTER_SHARD = 0.25
+"""Seconds of work in a shard for a cluster: the way there costs the driver a millisecond."""
+CLUSTER_BYTES = 1_000_000
+"""Characters of its rows at most."""
 _token: Callable[[Task], Any] = itemgetter(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """What the user chose. `workers` is None for auto, 0 for the thread; `batch` is whether the rows are OpenAI Batch
-    requests. `secret_names` and `secret_values` name what workers must not find in their environment."""
+    """What the user chose. `workers` is None for auto, 0 for the thread; with `ray`, the address of a Ray cluster or
+    `auto`, it is the greatest number of workers there. `batch` is whether the rows are OpenAI Batch requests. `secret_names` and `secret_values` name what workers must not find in their environment."""
 
     specs: tuple[str, ...]
     workers: int | None = None
+    ray: str | None = None
     timeout: float = 60.0
     concurrency: int = 16
     batch: bool = False
@@ -91,20 +98,29 @@ class PostQueue:
         self._closed = False
         self._hurried = False
         self._room = 0
-        self._sizer = ShardSizer()
+        self._sizer = ShardSizer() if choices.ray is None else ShardSizer(CLUSTER_SHARD)
         self.workers = 0
-        """Worker processes, 0 for the thread."""
+        """Worker processes, 0 for the thread; on a cluster those that work."""
         self.blocked: dict[str, float] = {}
         """The longest time that coroutine functions kept their event loop from turning, by name, where it is long."""
-        self._backends: list[Pool | Inline] = []
+        self._backends: list[Pool | Inline | Cluster] = []
         self._async_workers: list[AsyncWorker] = []
-        self._retired: list[Pool | Inline] = []
-        self._employ(choices.workers or 0)
+        self._retired: list[Pool | Inline | Cluster] = []
+        self._cluster: Cluster | None = None
+        if choices.ray is None:
+            self._employ(choices.workers or 0)
+        else:
+            self._employ_cluster(choices.ray, environ)
 
     @property
     def inside(self) -> int:
         """Rows that have come in and have not come out."""
         return self._inside
+
+    async def join(self) -> None:
+        """Join the cluster, where there is one, before anything is put in. Raises RefusedError."""
+        if self._cluster is not None:
+            await self._cluster.join()
 
     def start(self) -> None:
         """Have the workers started, so that they are up when the first reply comes."""
@@ -148,6 +164,8 @@ class PostQueue:
         """Let nobody wait to put a row in any more, and `drain` end after `LINGER` at the latest. Returns the rows that
         this concerns now."""
         self._hurried = True
+        if self._cluster is not None:
+            self._cluster.leave()
         self._wake()
         return self._inside + self._outside
 
@@ -183,6 +201,8 @@ class PostQueue:
     @property
     def _slots(self) -> int:
         """Shards that are handed out at a time: one more for each worker than it can work on."""
+        if self._cluster is not None:
+            return self.workers + -(-self.workers // 4)  # one at a time for each, and some that are ready to go
         if self.workers:
             return 2 * self.workers
         return 1 if self._probing else 2
@@ -194,7 +214,7 @@ class PostQueue:
     @property
     def _may_move(self) -> bool:
         """From the thread to worker processes."""
-        return self._choices.workers is None and not self.workers
+        return self._choices.workers is None and self._cluster is None and not self.workers
 
     def _soon(self) -> None:
         """Hand rows out when what is happening now has happened, so that rows that come together stay together."""
@@ -210,8 +230,8 @@ class PostQueue:
             if not async_worker.serving and (self._queue or async_worker.held):
                 async_worker.serving = True
                 self._spawn(self._serve(async_worker))
-        while self._queue and not self._async_workers and self._running < self._slots:
-            tasks = [self._queue.popleft() for _ in range(self._next_size())]
+        while self._queue and not self._awaits and self._running < self._slots:
+            tasks = self._next_tasks()
             self._running += 1
             self._spawn(self._run(tasks))
 
@@ -224,12 +244,18 @@ class PostQueue:
         """Keep an async worker in rows as long as there are any."""
         while (tasks := async_worker.take(self._queue, self._share(async_worker))) or async_worker.held:
             results, done = await async_worker.turn(tasks)
-            if done is None:
-                self._after_loss()
-            else:
-                self._learn(done)
             if results:
                 self._spawn(self._hand_out(results))
+            if done is not None:
+                self._learn(done)
+                continue
+            self._after_loss()
+            if self._cluster is not None:
+                async_worker.hand_on(
+                    next((other for other in self._async_workers if other is not async_worker), self._left_over)
+                )
+                self._soon()
+                break
         async_worker.serving = False
 
     def _share(self, async_worker: AsyncWorker) -> int:
@@ -239,6 +265,21 @@ class PostQueue:
         rows = len(self._queue) + sum(each.held for each in self._async_workers)
         share = -(-rows // len(self._async_workers)) - async_worker.held
         return min(share, self._sizer.to_probe - async_worker.held) if self._probing else share
+
+    def _next_tasks(self) -> list[Task]:
+        """The rows of the next shard; for a cluster of at most `CLUSTER_BYTES`."""
+        size = self._next_size()
+        if self._cluster is None:
+            return [self._queue.popleft() for _ in range(size)]
+        tasks: list[Task] = []
+        length = 0
+        while self._queue and len(tasks) < size:
+            item = self._queue[0][1]
+            length += len(item.text) + len(item.row) + len(item.value or "")
+            if tasks and length > CLUSTER_BYTES:
+                break
+            tasks.append(self._queue.popleft())
+        return tasks
 
     def _next_size(self) -> int:
         """Rows for the next shard: a full one, or an even share of what there is."""
@@ -321,19 +362,49 @@ class PostQueue:
     def _employ(self, workers: int) -> None:
         """Have rows done by so many worker processes, or with 0 in the thread; each event loop has a pool of its own,
         so that rows meet the process again that has rows in flight."""
-        choices = self._choices
         self.workers = workers
         if not workers:
-            self._backends = [Inline(self._made_worker)]
+            backends: list[Pool] | list[Inline] = [Inline(self._made_worker)]
         else:
-            setup = Setup(choices.specs, choices.concurrency, choices.timeout, choices.batch)
             pools = [1] * workers if self._awaits else [workers]
-            self._backends = [Pool(count, setup, self._environ) for count in pools]
+            backends = [Pool(count, self._setup, self._environ) for count in pools]
+        self._backends = [*backends]
         if self._awaits:
-            self._async_workers = [
-                AsyncWorker(backend, concurrency=choices.concurrency, timeout=choices.timeout)
-                for backend in self._backends
-            ]
+            self._async_workers = [self._async_worker_of(backend) for backend in backends]
+
+    def _employ_cluster(self, address: str, environ: dict[str, str]) -> None:
+        """Have rows done in actors of a cluster, once it is joined."""
+        choices = self._choices
+        make = partial(
+            prepared, choices.specs, choices.secret_values, self._setup, driver_environ(self._environ, environ)
+        )
+        make = partial(make, asyncio.get_running_loop())
+        self._cluster = Cluster(address, make, most=choices.workers, apart=self._awaits, changed=self._recount)
+        self._left_over = self._async_worker_of(OneActor())
+        self._backends = [self._cluster]
+
+    def _recount(self) -> None:
+        """Take the actors that there are by now; what an actor that is lost left over goes to the next."""
+        assert self._cluster is not None
+        actors = self._cluster.actors
+        self.workers = len(actors)
+        if self._awaits:
+            known = {async_worker.backend: async_worker for async_worker in self._async_workers}
+            self._async_workers = [known.get(actor) or self._async_worker_of(actor) for actor in actors.values()]
+            if self._async_workers:
+                self._left_over.hand_on(self._async_workers[0])
+        self._soon()
+        self._wake()
+
+    def _async_worker_of(self, backend: Pool | Inline | OneActor) -> AsyncWorker:
+        choices, twice = self._choices, self._cluster is not None
+        return AsyncWorker(backend, concurrency=choices.concurrency, timeout=choices.timeout, twice=twice)
+
+    @property
+    def _setup(self) -> Setup:
+        """What a worker has to know."""
+        choices = self._choices
+        return Setup(choices.specs, choices.concurrency, choices.timeout, choices.batch)
 
     def _made_worker(self, begin: Callable[[], None]) -> Chain | EventLoopWorker:
         choices = self._choices

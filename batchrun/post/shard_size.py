@@ -27,7 +27,9 @@ _SLOW_CALL = 0.05
 class ShardSizer:
     """What is known of the rows of one queue."""
 
-    def __init__(self) -> None:
+    def __init__(self, shard: float = SHARD) -> None:
+        """`shard` is the seconds of work in a shard."""
+        self._shard = shard
         self.is_slow = False
         """Whether a process is worth it, as it was judged last."""
         self._rows = 0
@@ -43,7 +45,7 @@ class ShardSizer:
         """Rows for a shard."""
         if self._mean is None:
             return 1
-        return max(1, min(LARGEST, int(SHARD / max(self._mean, 1e-7))))
+        return max(1, min(LARGEST, int(self._shard / max(self._mean, 1e-7))))
 
     @property
     def to_probe(self) -> int:

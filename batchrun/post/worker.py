@@ -46,6 +46,11 @@ def initialize(setup: Setup) -> None:
         _broken = failure_of(error)
 
 
+def refusal() -> Failure | None:
+    """What is wrong with the functions."""
+    return _broken
+
+
 def run(shard: Shard) -> Done:
     """One shard."""
     if _worker is None:

@@ -1,0 +1,46 @@
+"""Where the functions of `--post` run, and that the user of this machine has said so."""
+
+from collections.abc import Collection
+from typing import Any
+
+from batchrun.errors import RefusedError
+from batchrun.plan.record import Plan
+from batchrun.plan.settings import RAY, Settings
+from batchrun.plan.signature import check_signature, sign
+
+
+def posting(settings: Settings) -> dict[str, Any]:
+    """The members of the plan: `workers`, `ray` and `post_seal`. Raises RefusedError for a cluster without use."""
+    workers, ray = _employed(settings, None)
+    if settings.ray is not None and ray is None:
+        raise RefusedError("--ray is the cluster of --workers ray", "add --workers ray, or leave --ray out")
+    return {"workers": workers, "ray": ray, "post_seal": sign(settings.post, ray)}
+
+
+def posting_again(plan: Plan, settings: Settings, typed: Collection[str]) -> dict[str, Any]:
+    """What the typed flags change of the plan of a journal. Raises RefusedError for functions, or a cluster, that were
+    named elsewhere."""
+    workers, ray = plan.workers, plan.ray
+    if "workers" in typed:
+        workers, ray = _employed(settings, plan.ray)
+    elif "ray" in typed:
+        if ray is None:
+            raise RefusedError("--ray is the cluster of --workers ray", "add --workers ray, or leave --ray out")
+        ray = settings.ray
+    kept_functions = () if "post" in typed else plan.post
+    kept_cluster = plan.ray if ray == plan.ray and "ray" not in typed else None
+    if kept_functions or kept_cluster is not None:
+        check_signature(plan.post, plan.post_seal, plan.ray)
+    changes: dict[str, Any] = {"workers": workers, "ray": ray}
+    if {"post", "workers", "ray"} & set(typed):
+        changes["post_seal"] = sign(settings.post if "post" in typed else plan.post, ray)
+    return changes
+
+
+def _employed(settings: Settings, before: str | None) -> tuple[int | None, str | None]:
+    """The number of workers and the cluster; `before` is the cluster where none is named."""
+    workers = settings.workers
+    if not isinstance(workers, str):
+        return workers, None
+    number = workers.removeprefix(RAY).removeprefix(":")
+    return int(number) if number else None, settings.ray or before or "auto"

@@ -1,0 +1,145 @@
+"""The process that is Ray's driver for a run: it joins the cluster and does what batchrun asks of it, one message each.
+
+A process of its own, since Ray takes over signals, changes the environment, writes to standard output and error
+whatever it is told, and ends the process where it loses the cluster. Its environment has no secrets, so that none can
+reach the cluster. Only this module knows Ray.
+
+`python -m batchrun.post.ray_main`: messages (number, operation, arguments) on standard input, answers (number, None or the
+name of an error, value) on what was standard output. It ends when its input does.
+"""
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, BinaryIO, NoReturn
+
+import ray  # pyright: ignore[reportMissingImports]  an extra, which not every system has in its environment
+from ray import exceptions  # pyright: ignore[reportMissingImports]  as above
+from ray.util import scheduling_strategies  # pyright: ignore[reportMissingImports]  as above
+
+from batchrun.post import plain
+from batchrun.post.actor import Actor, pieces
+
+_ray: Any = ray
+_exceptions: Any = exceptions
+_strategies: Any = scheduling_strategies
+_LEAVE = 2.0
+"""Seconds for taking leave of the cluster."""
+
+
+class Operations:
+    """What batchrun asks for. Actors have numbers that it gives them."""
+
+    def __init__(self) -> None:
+        self._actors: dict[int, Any] = {}
+        self._nodes: dict[int, str] = {}
+        self._kind = _ray.remote(Actor)
+
+    async def join(self, address: str, folder: str) -> None:
+        """Join the cluster, in another thread than the main one, where Ray would take over SIGTERM."""
+        await asyncio.to_thread(
+            _ray.init,
+            address=address,
+            runtime_env={"working_dir": folder},
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+
+    async def nodes(self) -> list[tuple[str, int]]:
+        """The nodes that are there, each with its whole processors."""
+        found = await asyncio.to_thread(_ray.nodes)
+        return [(node["NodeID"], int(node["Resources"].get("CPU", 0))) for node in found if node["Alive"]]
+
+    async def create(self, number: int, node: str, setup: tuple[Any, ...]) -> tuple[str | None, ...] | None:
+        """Have an actor on this node; comes back when it has imported the functions, or could not."""
+        options = {
+            "num_cpus": 1,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+            "enable_task_events": False,
+            "scheduling_strategy": _strategies.NodeAffinitySchedulingStrategy(node, soft=False),
+        }
+        actor = self._actors[number] = self._kind.options(**options).remote()
+        self._nodes[number] = node
+        return await actor.load.remote(*setup)
+
+    async def run(self, number: int, shard: bytes) -> bytes:
+        """One shard through an actor."""
+        actor = self._actors[number]
+        result = await actor.run.remote(*pieces(shard))
+        if isinstance(result, int):
+            result = b"".join(await asyncio.gather(*(actor.piece.remote(place) for place in range(result))))
+        return result
+
+    async def kill(self, number: int) -> None:
+        """End an actor, whatever it is doing."""
+        actor = self._actors.pop(number, None)
+        self._nodes.pop(number, None)
+        if actor is not None:
+            _ray.kill(actor)
+
+    async def is_gone(self, number: int) -> bool:
+        """Whether the node of this actor has left the cluster."""
+        return self._nodes.get(number) not in [node for node, _ in await self.nodes()]
+
+
+async def _answered(operations: Operations, operation: str, arguments: tuple[Any, ...]) -> tuple[str | None, Any]:
+    """What an operation comes to: the name of an error and its text, or None and the value."""
+    try:
+        return None, await getattr(operations, operation)(*arguments)
+    except _exceptions.ActorUnavailableError as error:
+        return "node", _reason(error)  # what the death of a node looks like at first
+    except _exceptions.ActorDiedError as error:
+        gone = operation == "run" and await operations.is_gone(arguments[0])
+        return "node" if gone else "died", _reason(error)
+    except Exception as error:  # noqa: BLE001  whatever Ray raises is the answer
+        return type(error).__name__, str(error)
+
+
+def _reason(error: Exception) -> str:
+    """The sentence of what Ray says that tells something."""
+    lines = [line for line in str(error).splitlines() if not line.startswith("\t")]
+    return lines[-1].partition(" Some common causes")[0] if lines else type(error).__name__
+
+
+async def _serve(orders: BinaryIO, answers: BinaryIO) -> None:
+    operations, loop = Operations(), asyncio.get_running_loop()
+    under_way: set[asyncio.Task[None]] = set()
+    over = asyncio.Event()
+
+    async def answer(number: int, operation: str, arguments: tuple[Any, ...]) -> None:
+        plain.write(answers, (number, *await _answered(operations, operation, arguments)))
+
+    def begin(message: tuple[int, str, tuple[Any, ...]]) -> None:
+        task = loop.create_task(answer(*message))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+
+    threading.Thread(target=_read, args=(orders, begin, over.set, loop), daemon=True).start()
+    await over.wait()
+
+
+def _read(
+    orders: BinaryIO, begin: Callable[[Any], None], end: Callable[[], None], loop: asyncio.AbstractEventLoop
+) -> None:
+    try:
+        while True:
+            loop.call_soon_threadsafe(begin, plain.read(orders))
+    except (EOFError, OSError):
+        threading.Timer(_LEAVE, os._exit, (0,)).start()  # pyright: ignore[reportPrivateUsage]  Ray may wait for ever
+        loop.call_soon_threadsafe(end)
+
+
+def main() -> NoReturn:
+    """Serve until the input ends; what anything prints goes to standard error."""
+    orders, answers = sys.stdin.buffer, open(os.dup(1), "wb")  # noqa: SIM115  it is open as long as the process
+    os.dup2(2, 1)
+    asyncio.run(_serve(orders, answers))
+    _ray.shutdown()
+    os._exit(0)  # pyright: ignore[reportPrivateUsage]  the function has no other name
+
+
+if __name__ == "__main__":
+    main()
