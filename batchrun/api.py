@@ -32,7 +32,7 @@ from batchrun.engine.run import Run as EngineRun
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.start import Prepared, prepare
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
-from batchrun.events import Event, RowFinished, RunEnded, RunStarted
+from batchrun.events import Event, RowFinished, RunEnded, RunStarted, single
 from batchrun.journal import Reader, Record
 from batchrun.journal import prepare as prepare_directory
 from batchrun.models import State, Totals
@@ -188,8 +188,9 @@ class Run:
             await asyncio.wait([self._task])
 
     def _hear(self, event: Event) -> None:
-        if isinstance(event, RowFinished):
-            self._ended.put_nowait(event.seq)
+        for each in single(event):
+            if isinstance(each, RowFinished):
+                self._ended.put_nowait(each.seq)
 
     async def __aiter__(self) -> AsyncIterator[Outcome]:
         assert self._task is not None, "use it as an asynchronous context manager"

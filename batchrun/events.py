@@ -4,7 +4,7 @@ A fact is in the journal before its event is emitted. All times are monotonic se
 they say otherwise.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -128,6 +128,23 @@ class RowFinished(NamedTuple):
     shared: bool = False
     saved_tokens: int = 0
     saved: int | None = None
+
+
+class RowsAnswered(NamedTuple):
+    """Rows of a batch are done, and committed together: how many, with their tokens and money in sum.
+
+    `usage` sums the tokens that they state; `cost` and `bill` are picodollars, `unpriced` have a price that is not known.
+    `tiers` are the replies that name a service tier but the standard one: how many, and their picodollars. `each` gives the end of each attempt and the outcome of each row, in order, to whoever tells of single ones.
+    """
+
+    rows: int
+    at: float
+    usage: Usage
+    tiers: Mapping[str, tuple[int, int]]
+    cost: int
+    bill: Bill
+    unpriced: int
+    each: Callable[[], Iterator[AttemptEnded | RowFinished]]
 
 
 class RowLost(NamedTuple):
@@ -280,6 +297,7 @@ Event = (
     | AttemptStarted
     | AttemptEnded
     | RowFinished
+    | RowsAnswered
     | RowLost
     | RowDivided
     | Waiting
@@ -296,6 +314,12 @@ Event = (
 
 Emit = Callable[[Event], None]
 """Hears of every event: called in order, on the loop, and returns at once."""
+
+
+def single(event: Event) -> Iterable[Event]:
+    """The event, or the events of single rows that it stands for."""
+    return event.each() if isinstance(event, RowsAnswered) else (event,)
+
 
 __all__ = [
     "AttemptEnded",
@@ -314,10 +338,12 @@ __all__ = [
     "RowDivided",
     "RowFinished",
     "RowLost",
+    "RowsAnswered",
     "RunEnded",
     "RunStarted",
     "SendersChanged",
     "State",
     "WaitReason",
     "Waiting",
+    "single",
 ]

@@ -22,6 +22,7 @@ from batchrun.events import (
     RowDivided,
     RowFinished,
     RowLost,
+    RowsAnswered,
     RunEnded,
     RunStarted,
     SendersChanged,
@@ -98,14 +99,13 @@ class Progress:
     one. `post` rows are in post-processing now, in `post_workers` processes.
 
     `tiers` are the replies by service tier, but the standard one: how many, and their picodollars; of earlier sessions too
-    where tiers are chosen. `lanes` are the places of a run that has several,
-    `senders` the processes of `--processes`.
+    where tiers are chosen. `lanes` are the places of a run that has several, `senders` the processes of `--processes`.
 
     Money is of the whole run, in picodollars: `cost` is what is charged so far, by kind `cost_input` to `cost_other`
-    (`models.Totals`), `cost_again` of it for replies that
-    were asked again, `cost_maybe` for attempts that may have been billed (at their worst), `projected` what the whole run
-    will have cost if it goes on like this; all None where no price is known. `unpriced` replies are in no sum. `shared`
-    of the done rows were answered by the reply to an equal request, which saved `saved_tokens` and `saved`.
+    (`models.Totals`), `cost_again` of it for replies that were asked again, `cost_maybe` for attempts that may have been
+    billed (at their worst), `projected` what the whole run will have cost if it goes on like this; all None where no price is
+    known. `unpriced` replies are in no sum. `shared` of the done rows were answered by the reply to an equal request, which
+    saved `saved_tokens` and `saved`.
     """
 
     run: str = ""
@@ -218,13 +218,11 @@ class Fold:
 
     def snapshot(self, now: float) -> Progress:
         """The picture at `now`."""
-        totals, n = self._totals, self._n
-        mark = self._mark(now)
+        totals, n, mark = self._totals, self._n, self._mark(now)
         rows, tokens = self._rates(mark)
-        flags = {f"{flag}": getattr(totals, flag) + self._flags[flag] for flag in Flag}
         return Progress(
             **self._whole_run(),
-            **flags,
+            **{f"{flag}": getattr(totals, flag) + self._flags[flag] for flag in Flag},
             started=None if self._start is None else self._start.at,
             now=now,
             in_flight=len(self._open),
@@ -257,10 +255,7 @@ class Fold:
     def _whole_run(self) -> dict[str, Any]:
         totals, start = self._totals, self._start
         return {
-            "run": start.run if start else "",
-            "host": start.host if start else "",
-            "model": start.model if start else "",
-            "simulated": start.simulated if start else False,
+            **({name: getattr(start, name) for name in ("run", "host", "model", "simulated")} if start else {}),
             "rows": totals.rows,
             "left_out": start.totals.rows - start.goal if start else 0,
             "done": totals.done + self._states[State.DONE],
@@ -380,6 +375,17 @@ class Fold:
             n["saved tokens"] += event.saved_tokens
             n["saved"] += event.saved or 0
 
+    def _on_answered(self, event: RowsAnswered) -> None:
+        """The same for many rows of a batch, which are done."""
+        self._in_batches -= event.rows
+        self._states[State.DONE] += event.rows
+        self._n.update(finished=event.rows, unpriced=event.unpriced, cost=event.cost)
+        counts = "input", "output", "cached", "reasoning", "written", *_KINDS
+        self._n.update(dict(zip(counts, (*event.usage[:5], *event.bill), strict=True)))
+        for tier, (more, cost) in event.tiers.items():
+            replies, paid = self._tiers.get(tier, (0, 0))
+            self._tiers[tier] = replies + more, paid + cost
+
     def _on_lost(self, event: RowLost) -> None:
         self._open.discard(event.seq)
         self._n["lost"] += 1
@@ -400,11 +406,8 @@ class Fold:
     def _on_batch(self, event: BatchChanged) -> None:
         self._in_batches = event.in_batches
 
-    def _on_waiting(self, event: Waiting) -> None:
-        self._waiting = event
-
-    def _on_going(self, _: Going) -> None:
-        self._waiting = None
+    def _on_waiting(self, event: Waiting | Going) -> None:
+        self._waiting = event if isinstance(event, Waiting) else None
 
     def _on_limits(self, event: LimitsChanged) -> None:
         self._limits = event
@@ -420,11 +423,9 @@ class Fold:
         self._ended = event
         self._totals = event.totals
         self._in_batches = event.totals.in_batches
-        self._waiting = None
+        self._waiting = self._post = None
         self._open.clear()
-        for counter in (self._states, self._flags):
-            counter.clear()
-        self._post = None
+        self._states, self._flags = Counter(), Counter()
         money = ("cost", "cost again", "cost maybe", *_KINDS, "unpriced", "shared", "saved tokens", "saved")
         for name in ("for now", "post", "lost", *money):
             self._n[name] = 0
@@ -434,13 +435,14 @@ class Fold:
         AttemptStarted: _on_attempt,
         AttemptEnded: _on_attempt_end,
         RowFinished: _on_row,
+        RowsAnswered: _on_answered,
         RowLost: _on_lost,
         LaneChanged: _on_lane,
         SendersChanged: _on_senders,
         RowDivided: _on_divided,
         BatchChanged: _on_batch,
         Waiting: _on_waiting,
-        Going: _on_going,
+        Going: _on_waiting,
         LimitsChanged: _on_limits,
         PostChanged: _on_post,
         Draining: _on_draining,

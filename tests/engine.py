@@ -21,7 +21,7 @@ from batchrun.engine.run import Run
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.selection import selection
 from batchrun.engine.start import checker_of, renderer_of
-from batchrun.events import AttemptEnded, AttemptStarted, Draining, Event, Notice, RowFinished, RowLost
+from batchrun.events import AttemptEnded, AttemptStarted, Draining, Event, Notice, RowFinished, RowLost, single
 from batchrun.journal import IntakeRow, Journal, Meta, Reader, Record
 from batchrun.models import Endpoint, Exchange, Fault, Flag, Kind, Request, State, Totals
 from batchrun.plan import Plan, plan_to_json
@@ -239,9 +239,10 @@ class Stage:
         runs: list[Run] = []
 
         def emit(event: Event) -> None:
-            events.append(event)
-            if hear is not None:
-                hear(event, runs[0])
+            for each in single(event):
+                events.append(each)
+                if hear is not None:
+                    hear(each, runs[0])
 
         journal = Journal.open(self.path, faults=self.faults)
         journal.pair(dedupe=wanted.dedupe, wanted=selection(wanted, journal.totals.rows))

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -19,8 +19,11 @@ from batchrun.lanes.executor import Came, Completion
 from batchrun.lanes.states import State, detailed, is_brought, main_of, tokens_of
 from batchrun.models import Pending, Ticket
 
-Take = Callable[[Pending, Lease, Completion], Awaitable[None]]
-"""Takes what a batch brought for a row that is in it."""
+Brought = tuple[Pending, Lease, Completion]
+"""What a batch brought for a row that is in it."""
+Take = Callable[[Ticket, Sequence[Brought]], Awaitable[None]]
+"""Takes what the batch of a ticket brought for some of its rows; what is accepted as it is may still be on its way into the
+journal."""
 Again = Callable[[int, Ticket, Completion], Awaitable[None]]
 """Takes a reply that was paid for though its row (`seq`) had one: of another batch of the same call."""
 
@@ -41,7 +44,8 @@ _NEVER = 1e9
 
 
 class Ends:
-    """Ends the tickets of a run. `stop` ends the run; `take` and `again` must be set before results come."""
+    """Ends the tickets of a run. `stop` ends the run; `take`, `told`, which waits until all that was taken is committed, and
+    `again` must be set before results come."""
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class Ends:
         self._stop = stop
         self._taken_in = set[int]()
         self.take: Take | None = None
+        self.told: Callable[[], Awaitable[None]] | None = None
         self.again: Again | None = None
         self.late: Late | None = None
         self.left_pending = False
@@ -100,6 +105,7 @@ class Ends:
                 for line, (seq, number) in places.items()
             ]
             if await self._hand_over(ticket, fails):
+                await self._all_told()
                 await self.release(ticket, NOT_SENT, State.SETTLED)
                 return
         await self.release(ticket, NOT_SENT, State.SETTLED)
@@ -156,6 +162,7 @@ class Ends:
         while page := await asyncio.to_thread(pages.page):
             lines += len(page)
             await self._hand_over(ticket, page)
+        await self._all_told()
         if pages.foreign and not lines and self._executor.shape.inline:
             self._tickets.tell(f"batch {ticket.remote} is another's: its results name no row of chunk {ticket.chunk}")
             await asyncio.to_thread(self._executor.clean, ticket, "output", "error")
@@ -180,6 +187,7 @@ class Ends:
         while page := await asyncio.to_thread(pages.page):
             replies = [each for each in page if each.came is Came.REPLY]
             used = await self._hand_over(own, replies)
+            await self._all_told()
             for completion in replies:
                 if completion.seq not in used and self.again is not None:
                     await self.again(completion.seq, other, completion)
@@ -224,11 +232,14 @@ class Ends:
             found, more = await asyncio.to_thread(self._journal.in_batch, where, [each.seq for each in left])
             known = {lease.row: (row, lease) for row, lease in found}
             mine = [each for each in left if each.seq in known and known[each.seq][1].number == each.number]
-            # Together, so that their outcomes share commits.
-            await asyncio.gather(*(self.take(*known[each.seq], each) for each in mine))
+            await self.take(ticket, [(*known[each.seq], each) for each in mine])
             taken.update(each.seq for each in mine)
             left = [each for each in left if more and each.seq > found[-1][0].seq]
         return taken
+
+    async def _all_told(self) -> None:
+        assert self.told is not None
+        await self.told()
 
     async def release(self, ticket: Ticket, end: End, state: State) -> int:
         """Close what is still open in a ticket, and settle it; how many attempts that were."""

@@ -1,36 +1,45 @@
 """Rows that go by batches: into a chunk, and on with what came back. What an answer means is decided as for live rows."""
 
 import asyncio
+from collections.abc import Sequence
 
 from batchrun import retry
 from batchrun.engine.batch_lines import BatchLines
+from batchrun.engine.batch_results import Brought
 from batchrun.engine.batches import Batches
 from batchrun.engine.budget_guard import BATCH, BudgetReached, named_in, served
-from batchrun.engine.judge import Judged, judge, judge_body
+from batchrun.engine.judge import Judged, end_of, judge, judge_body
 from batchrun.engine.pending_queue import RowState
 from batchrun.engine.row import RowRunner, RowServices
 from batchrun.engine.row_files import restored
 from batchrun.engine.run_result import RunResult
+from batchrun.engine.segment_checks import RowChecks
+from batchrun.engine.snapshots import rows_answered
 from batchrun.errors import ExitCode, RefusedError
-from batchrun.journal import End, Lease
+from batchrun.events import Emit, RowsAnswered
+from batchrun.journal import Answered, End, Lease
 from batchrun.lanes.executor import Came, Completion
+from batchrun.lanes.states import weight_of
 from batchrun.limits import GateClosed
-from batchrun.models import Endpoint, Exchange, Pending, Request, Ticket
+from batchrun.models import JUST_DONE, Endpoint, Exchange, Kind, Pending, Request, Ticket
 from batchrun.plan import Plan
 from batchrun.plan.reducing import Reduction
-from batchrun.retry import GiveUp, Next
+from batchrun.retry import Done, GiveUp, Next
 
 
 class BatchRows:
     """Between a run's rows and its batches. On the loop of the run."""
 
-    def __init__(self, plan: Plan, services: RowServices, runner: RowRunner, batches: Batches) -> None:
+    def __init__(self, plan: Plan, services: RowServices, runner: RowRunner, batches: Batches, *, emit: Emit) -> None:
         self._plan = plan
         self._at = services
         self._runner = runner
         self._batches = batches
+        self._emit = emit
         self._loop = asyncio.get_running_loop()
         self._lines = BatchLines(plan, batches.tell)
+        self._request: Request | None = None
+        self._stored: tuple[asyncio.Future[None], RowsAnswered] | None = None
 
     @property
     def sending(self) -> bool:
@@ -73,8 +82,61 @@ class BatchRows:
         else:
             self._at.queue.finished(state)
 
-    async def take(self, row: Pending, lease: Lease, completion: Completion) -> None:
-        """What a batch brought for a row: decided as the answer to a request of its own is."""
+    async def take(self, ticket: Ticket, came: Sequence[Brought]) -> None:
+        """What a batch brought for its rows: decided as the answers to requests of their own are.
+
+        Replies that are accepted as they are, nearly all, go into the journal together; `told` waits for them.
+        """
+        others: list[Brought] = []
+        answers: list[tuple[Pending, Answered]] = []
+        lane, learned = self._at.pool.first, [0, 0]
+        exchange = Exchange(200, {}, b"", 0.0, 0.0, None, "", True)
+        for row, lease, completion in came:
+            judged = self._accepted(ticket, row, completion)
+            if judged is None:
+                others.append((row, lease, completion))
+                continue
+            reservation = self._at.guard.adopt(lease.cost, lease.tokens, ticket.model, BATCH)
+            judged = served(judged, BATCH)
+            if judged.usage is not None and not judged.usage.cached:
+                learned = [learned[0] + 1, learned[1] + judged.usage.input]
+            charge = self._at.guard.settle(reservation, judged)
+            end = end_of(judged, exchange, Done(), lane.mask, charge)
+            outcome = JUST_DONE if judged.value is None else JUST_DONE._replace(value=judged.value)
+            answers.append((row, Answered(lease, end, completion.body.decode(), outcome)))
+        self._batches.tokens.learn(round(weight_of(ticket) * learned[0] / max(1, ticket.rows)), learned[1])
+        if answers:
+            stored = self._at.journal.answer([answer for _, answer in answers])
+            await self.told()
+            self._stored = stored, rows_answered(answers, self._loop.time())
+        # Together, so that their outcomes share commits.
+        await asyncio.gather(*(self._take(*each) for each in others))
+
+    async def told(self) -> None:
+        """Wait until replies that were taken together are committed, and tell of them."""
+        if self._stored is not None:
+            (stored, event), self._stored = self._stored, None
+            await stored
+            self._emit(event)
+
+    def _accepted(self, ticket: Ticket, row: Pending, completion: Completion) -> Judged | None:
+        """A reply that answers its row as it is, and nothing else waits for the row; None where there is more to decide."""
+        waits = row.awaited or row.target is not None or row.parts is not None or bool(self._plan.post)
+        if completion.data is None or waits or not ticket.model:
+            return None
+        try:
+            if self._plan.kind is not Kind.ROWS or self._request is None:  # all rows of a prompt have the same limits
+                self._request = self._at.renderer.render(restored(row, self._at.journal.path.parent))
+            checker = self._at.checker
+            checker = checker.of(row) if isinstance(checker, RowChecks) else checker
+            judged = judge_body(self._request, completion.body, checker, data=completion.data)
+        except Exception:  # noqa: BLE001  its own way meets it again, and says so
+            return None
+        answer = judged.answer
+        return judged if answer.accepted and not answer.flags and answer.complaint is None else None
+
+    async def _take(self, row: Pending, lease: Lease, completion: Completion) -> None:
+        """What a batch brought for a row by itself."""
         state = RowState.of(row)
         self._at.queue.enter(state)
         state.number, state.lease = lease.number, lease

@@ -165,7 +165,7 @@ class Batches:
         tokens = self.tokens.of(request.weight)
         if not self._fits(chunk, len(line), tokens) or (reservation := self._guard.now(request, BATCH)) is None:
             return False
-        chunk.add(line, tokens, Lease(seq, number, reservation.cost, reservation.tokens))
+        chunk.add(line, request.weight, tokens, Lease(seq, number, reservation.cost, reservation.tokens))
         return True
 
     async def _append(self, seq: int, number: int, request: Request, line: bytes) -> None:
@@ -181,7 +181,7 @@ class Batches:
             self._made += 1
             chunk = await asyncio.to_thread(Chunk, self._with.folder, self._made, self._executor.shape, *key)
             self._chunks[key] = chunk
-        chunk.add(line, tokens, Lease(seq, number, reservation.cost, reservation.tokens))
+        chunk.add(line, request.weight, tokens, Lease(seq, number, reservation.cost, reservation.tokens))
 
     def _fits(self, chunk: Chunk, size: int, tokens: float) -> bool:
         most = self._tickets.most
@@ -226,7 +226,8 @@ class Batches:
             asked=self._executor.clock(),
         )
         size, sha256 = await asyncio.to_thread(chunk.finish, self._executor.path(ticket, "requests"))
-        ticket = replace(ticket, bytes=size, sha256=sha256, detail=detailed(ticket, tokens=round(chunk.size.tokens)))
+        detail = detailed(ticket, tokens=round(chunk.size.tokens), weight=chunk.weight)
+        ticket = replace(ticket, bytes=size, sha256=sha256, detail=detail)
         await self._journal.plan(ticket, chunk.leases)
         self._guard.hand_over(chunk.leases)
         self._tickets.show(ticket)

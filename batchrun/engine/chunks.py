@@ -47,7 +47,9 @@ class Tokens:
         return body * self._tokens / self._bytes if self._bytes else body / BYTES_PER_TOKEN
 
     def learn(self, body: int, tokens: int) -> None:
-        """A reply counts the tokens of such a body."""
+        """Replies count the tokens of such bodies; nothing is learnt where the size of bodies is not known."""
+        if not body:
+            return
         self._bytes, self._tokens = self._bytes + body, self._tokens + tokens
 
 
@@ -70,10 +72,12 @@ class Chunk:
         self.endpoint = endpoint
         self.model = model
         self.size = Size()
+        self.weight = 0
         self.leases: list[Lease] = []
 
-    def add(self, line: bytes, tokens: float, lease: Lease) -> None:
-        """One more request, of about so many input tokens, and what it may cost."""
+    def add(self, line: bytes, weight: int, tokens: float, lease: Lease) -> None:
+        """One more request, of about so many input tokens by its `weight`, and what it may cost."""
+        self.weight += weight
         if self.leases and self._shape.separator:
             self._lines.append(self._shape.separator)
         self._lines.append(line)

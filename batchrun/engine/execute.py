@@ -25,7 +25,7 @@ from batchrun.engine.selection import selection
 from batchrun.engine.start import Prepared
 from batchrun.engine.steer import handler
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
-from batchrun.events import IMPORT_ONLY, POST_ONLY, Emit, Event, Notice, RowFinished, RunEnded, RunStarted
+from batchrun.events import IMPORT_ONLY, POST_ONLY, Emit, Event, Notice, RowFinished, RowsAnswered, RunEnded, RunStarted
 from batchrun.journal import Reader
 from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.shapes import SHAPES, vendor
@@ -137,7 +137,7 @@ async def _sent(
 
         def heard(event: Event) -> None:
             emit(event)
-            if rows_out is not None and isinstance(event, RowFinished):
+            if rows_out is not None and isinstance(event, RowFinished | RowsAnswered):
                 rows_out.news.set()
 
         keys = [] if access is None else [own.key for own in access.lanes or (access,)]

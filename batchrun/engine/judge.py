@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jiter import from_json
 
@@ -64,12 +64,19 @@ def judge(request: Request, exchange: Exchange, checker: ReplyChecker | None, me
     return judged._replace(answer=failed if status else failed._replace(status=200, defect=replies.ERROR), hints=hints)
 
 
-def judge_body(
-    request: Request, body: bytes | str, checker: ReplyChecker | None, hints: Hints = limits.NO_HINTS, left: float = 0.0
+def judge_body(  # noqa: PLR0913  a body, and what is known around it
+    request: Request,
+    body: bytes | str,
+    checker: ReplyChecker | None,
+    hints: Hints = limits.NO_HINTS,
+    left: float = 0.0,
+    *,
+    data: Any = None,
 ) -> Judged:
-    """The same for the body of a 200: one that just came, or one that the journal kept."""
+    """The same for the body of a 200: one that just came, or one that the journal kept; `data` is its JSON, where that is
+    parsed already."""
     inputs = prompts_in(from_json(request.body)) if request.endpoint is Endpoint.COMPLETIONS and request.body else 1
-    reply = replies.read(request.endpoint, body, request.output_limit, inputs)
+    reply = replies.read(request.endpoint, body, request.output_limit, inputs, data)
     if isinstance(reply, Defect):
         reason, _, detail = reply.reason.partition(": ")  # a detail may be another one each time
         html = reason == replies.HTML

@@ -98,9 +98,9 @@ class Run:
             self._batches = Batches(
                 batching, journal, self._guard, emit=emit, stop=lambda ending: self.stop(ending, drain=plan.drain)
             )
-            rows = self._runner.batch_rows = BatchRows(plan, services, self._runner, self._batches)
+            rows = self._runner.batch_rows = BatchRows(plan, services, self._runner, self._batches, emit=emit)
             ends = self._batches.ends
-            ends.take, ends.again, ends.late = rows.take, rows.again, rows.late
+            ends.take, ends.told, ends.again, ends.late = rows.take, rows.told, rows.again, rows.late
         self._hub = members[0].hub
         self._ending: RunResult | None = None
         self._drained = math.inf

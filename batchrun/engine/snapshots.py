@@ -1,5 +1,7 @@
 """The state of a run at one moment: as an event for faces, and as the JSON of a sample in the journal."""
 
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import orjson
@@ -7,10 +9,10 @@ import orjson
 from batchrun import retry
 from batchrun.engine.judge import Judged
 from batchrun.engine.pending_queue import RowState
-from batchrun.events import AttemptEnded, LimitsChanged, RowFinished
-from batchrun.journal import End, Journal
+from batchrun.events import AttemptEnded, LimitsChanged, RowFinished, RowsAnswered
+from batchrun.journal import Answered, End, Journal
 from batchrun.limits import GateView
-from batchrun.models import Outcome, State
+from batchrun.models import Bill, Outcome, Pending, State, Usage
 from batchrun.pricing import usd
 
 
@@ -41,6 +43,36 @@ def row_finished(state: RowState, outcome: Outcome, now: float) -> RowFinished:
     if reused is None or outcome.state is not State.DONE:
         return RowFinished(row.seq, row.line, row.position, row.key, now, outcome)
     return RowFinished(row.seq, row.line, row.position, row.key, now, outcome, True, reused.tokens, reused.cost)
+
+
+def rows_answered(answers: Sequence[tuple[Pending, Answered]], now: float) -> RowsAnswered:
+    """Rows of a batch that were answered together, for the faces."""
+    ends = [answer.end for _, answer in answers]
+    usages = [end.usage for end in ends if end.usage is not None]
+    kinds = [sum(counts) for counts in zip(*(usage[:5] for usage in usages), strict=True)]
+    tiers: dict[str, tuple[int, int]] = {}
+    for tier, cost in ((end.usage.tier, end.cost or 0) for end in ends if end.usage is not None):
+        if tier is not None and tier != "default":
+            replies, paid = tiers.get(tier, (0, 0))
+            tiers[tier] = replies + 1, paid + cost
+    bills = [end.bill or Bill(other=end.cost) for end in ends if end.cost is not None]
+    return RowsAnswered(
+        rows=len(ends),
+        at=now,
+        usage=Usage(*kinds[:4], written=kinds[4]) if usages else Usage(0, 0, 0, 0),
+        tiers=tiers,
+        cost=sum(end.cost or 0 for end in ends),
+        bill=Bill(*map(sum, zip(*bills, strict=True))),
+        unpriced=len(ends) - len(bills),
+        each=partial(_each, answers, now),
+    )
+
+
+def _each(answers: Sequence[tuple[Pending, Answered]], now: float) -> Iterator[AttemptEnded | RowFinished]:
+    for row, (lease, end, _, outcome) in answers:
+        ended = row.seq, row.line, lease.number, now, end.status, end.cause
+        yield AttemptEnded(*ended, False, False, True, False, end.seconds, end.usage, end.cost, end.bill)
+        yield RowFinished(row.seq, row.line, row.position, row.key, now, outcome)
 
 
 def limits_event(view: GateView, now: float) -> LimitsChanged:

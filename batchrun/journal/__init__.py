@@ -20,6 +20,7 @@ from batchrun.journal.lock import Lock, lock
 from batchrun.journal.pages import PAGE_BYTES, Page
 from batchrun.journal.reader import Reader
 from batchrun.journal.records import (
+    Answered,
     Attempt,
     Cause,
     Charged,
@@ -47,6 +48,7 @@ from batchrun.journal.store import Journal, delete
 
 __all__ = [
     "PAGE_BYTES",
+    "Answered",
     "Attempt",
     "Cause",
     "Charged",

@@ -42,6 +42,7 @@ class Insert:
 _BEGIN = Insert("begin_attempt")
 _END = Insert("end_attempt")
 _END_PAID = Insert("end_paid_attempt")
+_END_IN_TIER = Insert("end_attempt_in_tier")
 _FINISH = Insert("finish")
 _FINISH_DONE = Insert("finish_done")
 _BEGIN_BATCHED = Insert("begin_batched")
@@ -84,6 +85,7 @@ class Group:
         self.replies: list[Params] = []
         self.ended: list[Params] = []
         self.paid: list[Params] = []
+        self.in_tier: list[Params] = []
         self.notes: list[Params] = []
         self.finished: list[Params] = []
         self.done: list[Params] = []
@@ -99,8 +101,11 @@ class Group:
         tier = None if tier == "default" else tier
         _, *kinds = end.bill or (0, 0, 0, 0, end.cost or 0)
         paid = (*first, *usage, end.cost, end.charged_tokens, *kinds, storable(end.request_id), reply)
-        if end[2:9] == _ACCEPTED and end.excerpt is None and tier is None:
-            self.paid.append(paid)
+        if end[2:9] == _ACCEPTED and end.excerpt is None:
+            if tier is None:
+                self.paid.append(paid)
+            else:
+                self.in_tier.append((*paid, storable(tier)))
             return
         flags = (end.throttled, end.counted and not end.throttled, end.deadline, end.invalid, end.maybe_paid)
         texts = (storable(end.cause), storable(end.message), _cut(end.excerpt))
@@ -127,6 +132,7 @@ class Group:
             connection.executemany(sql("put_ticket"), self.tickets)
         _REPLY.run(connection, self.replies)
         _END_PAID.run(connection, self.paid)
+        _END_IN_TIER.run(connection, self.in_tier)
         _END.run(connection, self.ended)
         if self.notes:
             connection.executemany(sql("note_attempt"), self.notes)

@@ -120,12 +120,12 @@ def rows_in_batch(
                 known[seq]._replace(open=False),
                 awaited=bool(awaited),
                 target=target,
-                parts=parts(connection, seq),
+                parts=parts(connection, seq) if reduced else None,
                 files=files,
             ),
             Lease(seq, number, cost, tokens),
         )
-        for seq, position, line, key, text, files, target, awaited, number, cost, tokens in found[:count]
+        for seq, position, line, key, text, files, target, awaited, reduced, number, cost, tokens in found[:count]
     ]
     return leased, full or count < len(found)
 

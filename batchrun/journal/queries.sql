@@ -260,7 +260,8 @@ SELECT position FROM rows JOIN wanted USING (seq) WHERE position IS NOT NULL
 
 -- name: rows_in_batch
 SELECT rows.seq, position, line, rows.key, text, files, (SELECT target FROM reductions WHERE reductions.row = rows.seq),
-       EXISTS (SELECT 1 FROM twins WHERE twins.twin = rows.seq AND twins.reply IS NULL), a.number, a.cost, a.charged_tokens
+       EXISTS (SELECT 1 FROM twins WHERE twins.twin = rows.seq AND twins.reply IS NULL), {is_reduced},
+       a.number, a.cost, a.charged_tokens
 FROM json_each(?) AS wanted CROSS JOIN rows ON rows.seq = wanted.value
 CROSS JOIN attempts AS a ON a.row = rows.seq AND a.ended IS NULL AND a.ticket = ifnull(?, a.ticket)
 WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
@@ -711,19 +712,25 @@ output_tokens = excluded.output_tokens, cached_tokens = excluded.cached_tokens, 
 cache_write_tokens = excluded.cache_write_tokens, cost = excluded.cost, charged_tokens = excluded.charged_tokens,
 cost_cached = excluded.cost_cached, cost_cache_write = excluded.cost_cache_write, cost_output = excluded.cost_output,
 cost_other = excluded.cost_other, request_id = excluded.request_id, reply = excluded.reply,
-began = iif(excluded.seconds > 0, excluded.began, began), cause = excluded.cause, message = excluded.message
+began = iif(excluded.seconds > 0, excluded.began, began), cause = excluded.cause, message = excluded.message,
+tier = excluded.tier, throttled = excluded.throttled, counted = excluded.counted, deadline = excluded.deadline,
+invalid = excluded.invalid, maybe_paid = excluded.maybe_paid, excerpt = excluded.excerpt
 
 -- name: end_paid_attempt
 INSERT INTO attempts (row, number, session, began, {ended_columns})
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 {set_ended}
 
+-- name: end_attempt_in_tier
+INSERT INTO attempts (row, number, session, began, {ended_columns}, tier)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+{set_ended}
+
 -- name: end_attempt
 INSERT INTO attempts (row, number, session, began, {ended_columns},
 tier, throttled, counted, deadline, invalid, maybe_paid, cause, message, excerpt)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-{set_ended}, tier = excluded.tier, throttled = excluded.throttled, counted = excluded.counted, deadline = excluded.deadline,
-invalid = excluded.invalid, maybe_paid = excluded.maybe_paid, excerpt = excluded.excerpt
+{set_ended}
 
 -- name: finish_done
 INSERT INTO outcomes (row, finished, attempts, reply, seconds, input_tokens, output_tokens, state, final)

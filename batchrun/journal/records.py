@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from batchrun.models import Bill, State, Usage
+from batchrun.models import Bill, Outcome, State, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +265,15 @@ class Lease(NamedTuple):
     number: int
     cost: int | None
     tokens: int
+
+
+class Answered(NamedTuple):
+    """The reply to a row that was in a batch: how its attempt ended, the exact text of the body, and how the row ended."""
+
+    lease: Lease
+    end: End
+    body: str
+    outcome: Outcome
 
 
 class Standing(NamedTuple):

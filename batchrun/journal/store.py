@@ -18,7 +18,7 @@ from batchrun.journal.ingest import FirstIntake, transaction
 from batchrun.journal.pages import Page
 from batchrun.journal.queries import sql
 from batchrun.journal.reader import Reader, read_meta
-from batchrun.journal.records import Charged, Drift, End, IntakeRow, Lane, Lease, Meta, Standing
+from batchrun.journal.records import Answered, Charged, Drift, End, IntakeRow, Lane, Lease, Meta, Standing
 from batchrun.journal.writer import Done, Writer
 from batchrun.models import Outcome, Pending, SharedReply, Ticket, Totals
 
@@ -332,6 +332,10 @@ class Journal:
         `lease` is given for an attempt that was in a batch.
         """
         return self._running.end(row, number, end, body, lease)
+
+    def answer(self, answers: Sequence[Answered]) -> Done:
+        """Record replies to rows that were in a batch, and how these rows ended, in one commit."""
+        return self._running.answer(answers)
 
     def paid_again(self, row: int, ticket: int, end: End) -> Done:
         """Record a reply to a row that has one: it came in another batch of the same call, the one of this ticket."""

@@ -23,7 +23,7 @@ from batchrun.journal import sums
 from batchrun.journal.database import storage_error
 from batchrun.journal.group import NEVER, Group, Last, storable
 from batchrun.journal.queries import sql
-from batchrun.journal.records import End, IntakeRow, Lease
+from batchrun.journal.records import Answered, End, IntakeRow, Lease
 from batchrun.models import Outcome, SharedReply, State, Ticket, Totals
 
 GROUP = 512
@@ -141,23 +141,40 @@ class Writer:
         now = self._clock()
 
         def apply(group: Group) -> None:
-            left = self._open.get(row)
-            if lease is not None:
-                self.sums.in_batches -= 1
-                self.sums.cost_open -= lease.cost or 0
-            elif left is not None and left.number == number:
-                del self._open[row]
-                self.sums.unknown -= 1
-                self.sums.cost_open -= left.cost or 0
-            reply = None if body is None else self._add_reply(group, row, number, body)
-            group.end((row, number, self._session), now, end, reply)
-            usage = end.usage
-            self._last[row] = Last(
-                number, reply, end.seconds, usage.input if usage else None, usage.output if usage else None
-            )
-            self._count(end, paid=reply is not None)
+            self._last[row] = self._end(group, now, (row, number), end, body=body, lease=lease)
 
         return self._put(apply)
+
+    def answer(self, answers: Sequence[Answered]) -> Done:
+        """Replies to rows that were in a batch, and how these rows ended."""
+        now = self._clock()
+
+        def apply(group: Group) -> None:
+            for lease, end, body, outcome in answers:
+                last = self._end(group, now, lease[:2], end, body=body, lease=lease)
+                group.finish(lease.row, now, last, outcome, None)
+                self._count_outcome(outcome, None)
+
+        return self._put(apply)
+
+    def _end(  # noqa: PLR0913  an attempt and how it ended
+        self, group: Group, now: float, attempt: tuple[int, int], end: End, *, body: str | None, lease: Lease | None
+    ) -> Last:
+        """An attempt (row and number) ended; what an outcome takes over from it."""
+        row, number = attempt
+        left = self._open.get(row)
+        if lease is not None:
+            self.sums.in_batches -= 1
+            self.sums.cost_open -= lease.cost or 0
+        elif left is not None and left.number == number:
+            del self._open[row]
+            self.sums.unknown -= 1
+            self.sums.cost_open -= left.cost or 0
+        reply = None if body is None else self._add_reply(group, row, number, body)
+        group.end((row, number, self._session), now, end, reply)
+        self._count(end, paid=reply is not None)
+        usage = end.usage
+        return Last(number, reply, end.seconds, usage.input if usage else None, usage.output if usage else None)
 
     def paid_again(self, row: int, ticket: int, end: End) -> Done:
         """A reply to a row that has one, of another batch of the same call; known from then on, so counted once."""

@@ -14,7 +14,7 @@ Requests that are sent live need no ticket: their attempt in the journal is all 
 """
 
 from enum import Enum, StrEnum, auto
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from batchrun.models import Ticket
 
@@ -42,7 +42,8 @@ class Completion(NamedTuple):
     """What became of the attempt `number` of the row `seq`.
 
     A reply or a failure is an HTTP answer of `status` and `body`. *Unsent*: nothing left, there was no attempt. *Lost*:
-    no answer, and it may have been billed. *Gone*: no answer, and nothing was billed.
+    no answer, and it may have been billed. *Gone*: no answer, and nothing was billed. `data` is the JSON of the body
+    where it was parsed already.
     """
 
     seq: int
@@ -51,6 +52,7 @@ class Completion(NamedTuple):
     status: int = 0
     body: bytes = b""
     said: str = ""
+    data: Any = None
 
 
 class Stepped(NamedTuple):

@@ -6,12 +6,14 @@ have a `result`; they are kept in OpenAI's.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from batchrun.lanes.executor import Came, Completion
-from batchrun.lanes.shapes import SHAPES, OpenAIShape, json_object, parse_wire_id, parsed, vendor
+from batchrun.lanes.shapes import SHAPES, OpenAIShape, json_object, object_of, parse_wire_id, vendor
 
 LINES = 1000
 """Lines of results that are handed over together, at most."""
@@ -34,26 +36,32 @@ class Results:
         """The next completions, none at the end. Raises ValueError for a line that is no JSON object."""
         page: list[Completion] = []
         room = ROOM
-        for line in self._lines:
-            place = parse_wire_id(self._run, line.get("custom_id"))
+        for text in self._lines:
+            reply, line = self._shape.reply(text), dict[str, Any]()
+            if reply is None:
+                line = object_of(text)
+            place = parse_wire_id(self._run, line.get("custom_id") if reply is None else reply[0])
             if place is None:
                 self.foreign += 1
             elif place in self._met:
                 self.repeated += 1
             else:
                 self._met.add(place)
-                page.append(self._shape.completion(line, *place))
+                if reply is None:
+                    page.append(self._shape.completion(line, *place))
+                else:
+                    page.append(Completion(*place, Came.REPLY, 200, reply[1], data=reply[2]))
                 room -= len(page[-1].body)
                 if len(page) == LINES or room <= 0:
                     break
         return page
 
 
-def _lines(files: Sequence[Path]) -> Iterator[Mapping[str, Any]]:
+def _lines(files: Sequence[Path]) -> Iterator[bytes]:
     for path in files:
         if path.exists():
             with path.open("rb") as stream:
-                yield from parsed(iter(stream))
+                yield from filter(bytes.strip, stream)
 
 
 def brought(path: Path, run: str) -> Iterator[Completion | bool]:
@@ -91,7 +99,16 @@ def result_line(custom_id: str, completion: Completion) -> bytes:
 def count_lines(path: Path) -> int:
     """How many lines a file of results has. Raises ValueError where one is not a whole object: a download that was cut."""
     with path.open("rb") as stream:
-        return sum(1 for _ in parsed(iter(stream)))
+        count = 0
+        for line in filter(bytes.strip, stream):
+            try:
+                whole = isinstance(orjson.loads(line), dict)
+            except ValueError:
+                whole = False
+            if not whole:
+                object_of(line)
+            count += 1
+        return count
 
 
 def places(path: Path, lines: set[int], run: str) -> dict[int, tuple[int, int]]:

@@ -6,9 +6,11 @@ all requests inline and have no label. `providers/batches.toml` says which vendo
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
+
+import orjson
 
 from batchrun import providers
 from batchrun.errors import RefusedError
@@ -31,6 +33,13 @@ _STATUSES = {
 }
 """Other words for the statuses of OpenAI's batches: Mistral's and Anthropic's; Together's are in upper case."""
 _string = json.encoder.encode_basestring_ascii
+_MEMBER = rb'"(?:id|object|custom_id|request_id|status_code|error)"\s*:\s*(?:"[^"\\\x00-\x1f]*"|null|[1-9]\d*)'
+_HEAD = re.compile(rb'\s*\{\s*(?:%b\s*,\s*)*"response"\s*:\s*\{\s*(?:%b\s*,\s*)*"body"\s*:\s*' % (_MEMBER, _MEMBER))
+_TAIL = re.compile(rb"(?:\s*,\s*%b)*\s*\}(?:\s*,\s*%b)*\s*\}\s*\Z" % (_MEMBER, _MEMBER))
+"""What stands before and behind the body of a reply in a line of results."""
+_LONGEST_TAIL = 1000
+_NAMED = re.compile(rb'"custom_id"\s*:\s*"([^"]*)"')
+_STATUS = re.compile(rb'"status_code"\s*:\s*(\d+)')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +154,7 @@ class OpenAIShape:
 
     def __init__(self, vendor: Vendor) -> None:
         self.vendor = vendor
+        self._tail = b""
 
     def line(self, custom_id: str, request: Request) -> bytes:
         """The line of one request; the body is the very bytes that would be sent live."""
@@ -198,6 +208,31 @@ class OpenAIShape:
             done=int(counts.get("completed") or 0),
             failed=int(counts.get("failed") or 0),
         )
+
+    def reply(self, line: bytes) -> tuple[str, bytes, Any] | None:
+        """The `custom_id`, the body to the byte and its JSON of a line that is a reply in the usual spelling; None for any
+        other line, which `completion` reads.
+
+        Only the body is parsed. The members around it are found by their spelling; as the body between them is a JSON
+        object, so is the line.
+        """
+        head = _HEAD.match(line)
+        if head is None:
+            return None
+        if not (self._tail and line.endswith(self._tail)):
+            found = _TAIL.search(line, max(head.end(), len(line) - _LONGEST_TAIL))
+            if found is None:
+                return None
+            self._tail = found[0]
+        body, around = line[head.end() : -len(self._tail)], head[0] + self._tail
+        named, status = _NAMED.findall(around), _STATUS.findall(around)
+        if len(named) != 1 or status != [b"200"]:
+            return None
+        try:
+            data: Any = orjson.loads(body)
+        except ValueError:
+            return None
+        return (str(named[0], "utf-8"), body, json_object(data)) if isinstance(data, dict) else None
 
     def completion(self, line: Mapping[str, Any], seq: int, number: int) -> Completion:
         """What one line of a result or an error file says of its row."""
@@ -306,6 +341,9 @@ class AnthropicShape(OpenAIShape):
     def content(self, file: str) -> str:
         return file
 
+    def reply(self, line: bytes) -> tuple[str, bytes, Any] | None:
+        return None  # the reply is spelled as a chat completion first
+
     def batch(self, body: Mapping[str, Any]) -> Batch:
         counts = json_object(body.get("request_counts"))
         known = {
@@ -364,11 +402,9 @@ def parse_wire_id(run: str, custom_id: Any) -> tuple[int, int] | None:
     return int(seq), int(number)
 
 
-def parsed(lines: Iterator[bytes]) -> Iterator[Mapping[str, Any]]:
-    """The lines of a result file. Raises ValueError for one that is not a JSON object."""
-    for line in lines:
-        if line.strip():
-            value = json.loads(line)
-            if not isinstance(value, dict):
-                raise ValueError("a line of the results is not an object")
-            yield cast("dict[str, Any]", value)
+def object_of(line: bytes) -> Mapping[str, Any]:
+    """A line of a result file, its numbers exact. Raises ValueError for one that is not a JSON object."""
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError("a line of the results is not an object")
+    return cast("dict[str, Any]", value)

@@ -72,6 +72,11 @@ def tokens_of(ticket: Ticket) -> int:
     return int(json_object(json.loads(ticket.detail)).get("tokens") or ticket.bytes / 4)
 
 
+def weight_of(ticket: Ticket) -> int:
+    """Bytes that the input tokens of its requests are estimated by; 0 where that was not written down."""
+    return int(json_object(json.loads(ticket.detail)).get("weight") or 0)
+
+
 def is_asked_to_end(ticket: Ticket) -> bool:
     """Whether the provider was asked to end its batch, and has answered."""
     return bool(json_object(json.loads(ticket.detail)).get("asked_to_end"))

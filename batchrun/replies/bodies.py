@@ -47,15 +47,17 @@ class _Unreadable(str):
     __slots__ = ()
 
 
-def read(endpoint: Endpoint, body: bytes | str, limit: int | None = None, inputs: int = 1) -> Reply | Defect:
+def read(
+    endpoint: Endpoint, body: bytes | str, limit: int | None = None, inputs: int = 1, data: Any = None
+) -> Reply | Defect:
     """What a 200 body says; `limit` are the output tokens that its request allows, None where it states none, and `inputs`
-    how many it has.
+    how many it has. `data` is the JSON of the body, None where it is not parsed yet.
 
     `value` of the Reply is the text; a list of tool calls as the provider spelled them; the refusal; for embeddings
     the vector (or its base64 text), a list of them if there are several; for several choices a list, with None for
     the empty ones among them. `text` is that of the first choice.
     """
-    data, said = _understood(endpoint, body)
+    data, said = _understood(endpoint, body) if data is None else _answered(endpoint, data)
     usage = usage_of(data, inputs)
     if isinstance(said, str):
         return Defect(said, usage, isinstance(said, _Unreadable))

@@ -18,6 +18,7 @@ from batchrun.events import (
     RowDivided,
     RowFinished,
     RowLost,
+    RowsAnswered,
     RunEnded,
     RunStarted,
     SendersChanged,
@@ -39,7 +40,7 @@ def told(event: Event) -> tuple[int, str]:
     match event:
         case AttemptStarted() | AttemptEnded():
             return _attempt(event)
-        case RowFinished() | RowLost() | RowDivided():
+        case RowFinished() | RowLost() | RowDivided() | RowsAnswered():
             return _row(event)
         case LaneChanged():
             return logging.INFO, f"lane {event.lane}: {event.state}{f': {event.reason}' if event.reason else ''}"
@@ -67,7 +68,9 @@ def _attempt(event: AttemptStarted | AttemptEnded) -> tuple[int, str]:
     return logging.INFO, f"{said}: {event.cause}{paid}{', to be sent again' if event.retry else ''}"
 
 
-def _row(event: RowFinished | RowLost | RowDivided) -> tuple[int, str]:
+def _row(event: RowFinished | RowLost | RowDivided | RowsAnswered) -> tuple[int, str]:
+    if isinstance(event, RowsAnswered):
+        return logging.DEBUG, f"{counted(event.rows)} of a batch done"
     if isinstance(event, RowDivided):
         return logging.INFO, f"line {event.line}: its reply was cut off: the text is sent in {event.pieces} pieces"
     if isinstance(event, RowLost):

@@ -25,7 +25,7 @@ from batchrun.engine.run import Run
 from batchrun.engine.run_result import HASTY, RunResult
 from batchrun.engine.start import Prepared, prepare
 from batchrun.errors import ExitCode, StorageError
-from batchrun.events import Event, RunEnded
+from batchrun.events import Event, RunEnded, single
 from batchrun.journal import Reader
 from batchrun.plan import Plan
 from batchrun.plan.outputs import STREAM
@@ -159,7 +159,8 @@ class Headless:
         if self._observers.listen:
             self._observers.hear(event)
         if self._logs:
-            event_log.record(event)
+            for each in single(event):
+                event_log.record(each)
         self._face.hear(event)
 
     def say(self, words: str) -> None:

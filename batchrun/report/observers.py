@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchrun.display import printable
-from batchrun.events import Event, RunEnded, RunStarted
+from batchrun.events import Event, RunEnded, RunStarted, single
 from batchrun.plan.settings import Settings
 from batchrun.progress import Fold
 from batchrun.report import notify, prometheus
@@ -49,7 +49,8 @@ class Observers:
     def hear(self, event: Event) -> None:
         """Every event, in order; from the start of the run on the loop."""
         if self._telemetry is not None:
-            self._telemetry.hear(event)
+            for each in single(event):
+                self._telemetry.hear(each)
         if self._file is None:
             return
         self._fold(event)

@@ -30,9 +30,11 @@ from batchrun.events import (
     RowDivided,
     RowFinished,
     RowLost,
+    RowsAnswered,
     RunStarted,
     SendersChanged,
     Waiting,
+    single,
 )
 from batchrun.plan.settings import Settings
 from batchrun.pricing import usd
@@ -67,7 +69,7 @@ class Reporter(Protocol):
         ...
 
 
-_OF_ROWS = frozenset({AttemptStarted, AttemptEnded, RowFinished})
+_OF_ROWS = frozenset({AttemptStarted, AttemptEnded, RowFinished, RowsAnswered})
 """What happens to every row, and is only seen in the numbers."""
 
 
@@ -257,9 +259,10 @@ class JsonLines:
 
     def hear(self, event: Event) -> None:
         """Write the event, if it is one of those that are documented."""
-        name = JSON_EVENTS.get(type(event))
-        if name is not None:
-            self.say({"event": name, **plain(event)})
+        for each in single(event):
+            name = JSON_EVENTS.get(type(each))
+            if name is not None:
+                self.say({"event": name, **plain(each)})
 
     def say(self, value: Mapping[str, Any]) -> None:
         """One line; after one that failed nothing more."""

@@ -1,0 +1,143 @@
+"""Many rows of a batch at once: lines of results, the journal and the picture say the same as row by row."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from engine import Stage
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchrun.engine.snapshots import rows_answered
+from batchrun.events import AttemptEnded, RowFinished, RunStarted, single
+from batchrun.journal import Answered, End, Journal, Lease, Record
+from batchrun.lanes.shapes import SHAPES, object_of, vendor
+from batchrun.models import JUST_DONE, Bill, History, Pending, Ticket, Totals, Usage
+from batchrun.progress import Fold
+
+BODY = (
+    '{"id": "c", "choices": [{"message": {"content": "}}, \\"error\\": null}"}}], "usage": {"n": 12345678901234567890}}'
+)
+LINES = [
+    '{"id": "b", "custom_id": "r-1-1", "response": {"status_code": 200, "request_id": "q", "body": %s}, "error": null}\n',
+    '{"id":"b","custom_id":"r-1-1","response":{"status_code":200,"request_id":"q","body":%s},"error":null}',
+    '{"custom_id": "r-1-1", "response": {"body": %s, "request_id": "q", "status_code": 200}, "error": null}\r\n',
+    '{"response": {"status_code": 200, "body": %s}, "custom_id": "r-1-1"}\n',
+    ' { "custom_id" : "r-1-1" , "response" : { "status_code" : 200 , "body" : %s } , "id" : null } \n',
+]
+OTHERS = [
+    LINES[0].replace("200", "400"),
+    LINES[0].replace('"status_code": 200, ', ""),
+    LINES[0].replace('"id": "b"', '"custom_id": "r-2-1"'),
+    LINES[0].replace('"id": "b"', '"id": "\\u0062"'),
+    LINES[0].replace('"id": "b"', '"new": {"id": "b"}'),
+    LINES[0].replace("%s", '"%s"'),
+    LINES[0].replace("%s", "%s, %s"),
+    LINES[0].replace("%s", "[%s]"),
+    LINES[0].replace("}, ", "}} "),
+    LINES[0][:-9],
+    '{"id": "b", "custom_id": "r-1-1", "response": null, "error": {"code": "batch_expired"}}',
+]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_body_of_a_reply_is_kept_to_the_byte(line: str) -> None:
+    shape = SHAPES["openai"](vendor("openai"))
+    for _ in range(2):  # what stands behind the body is known by then
+        assert shape.reply((line % BODY).encode()) == ("r-1-1", BODY.encode(), orjson.loads(BODY))
+
+
+@pytest.mark.parametrize("line", OTHERS)
+def test_a_line_that_is_spelled_otherwise_is_read_member_by_member(line: str) -> None:
+    shape = SHAPES["openai"](vendor("openai"))
+    assert shape.reply((LINES[0] % BODY).encode()) is not None
+    assert shape.reply(line.replace("%s", BODY).encode()) is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    body=st.dictionaries(st.sampled_from(["body", "error", "response", "custom_id", "x"]), JSON, max_size=4),
+    members=st.permutations(["id", "custom_id", "error", "response"]),
+    within=st.permutations(["status_code", "request_id", "body"]),
+    separators=st.sampled_from([(",", ":"), (", ", ": ")]),
+    ascii_only=st.booleans(),
+)
+def test_both_ways_to_read_a_line_agree(
+    body: dict[str, Any], members: list[str], within: list[str], separators: tuple[str, str], ascii_only: bool
+) -> None:
+    response = {"status_code": 200, "request_id": "q", "body": body}
+    line = {"id": "b", "custom_id": "r-7-2", "error": None, "response": {name: response[name] for name in within}}
+    text = json.dumps({name: line[name] for name in members}, separators=separators, ensure_ascii=ascii_only)
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        return  # half of a surrogate pair is in no file
+    shape = SHAPES["openai"](vendor("openai"))
+    slowly = shape.completion(object_of(data), 7, 2)
+    found = shape.reply(data)
+    if found is not None:
+        assert found[0] == "r-7-2"
+        assert found[1] in data
+        assert json.loads(found[1]) == json.loads(slowly.body) == body
+
+
+USAGE = Usage(70, 3, 10, 2, 4, tier="batch")
+ENDS = [
+    End(200, 0.0, usage=USAGE, cost=120, charged_tokens=73, bill=Bill(50, 20, 10, 40)),
+    End(200, 0.0, usage=USAGE, charged_tokens=73),
+    End(200, 0.0, cost=90, charged_tokens=40),
+]
+BODIES = ['{"n": 1}', '{"n": 2}', '{"n": "\\u00e9"}']
+OUTCOMES = [JUST_DONE, JUST_DONE._replace(value='{"score": 1}'), JUST_DONE]
+
+
+async def answered(directory: Path, *, together: bool) -> tuple[Totals, list[Record]]:
+    """What a journal has of three rows of a batch that were answered."""
+    directory.mkdir()
+    stage = Stage(directory, 3)
+    leases = [Lease(row, 1, 500, 100) for row in (1, 2, 3)]
+    answers = list(map(Answered, leases, ENDS, BODIES, OUTCOMES))
+    journal = Journal.open(stage.path, clock=lambda: 1000.0)
+    journal.start()
+    await journal.plan(Ticket(id=1, lane=1, state="fetched", chunk=1, rows=3), leases)
+    if together:
+        await journal.answer(answers)
+    else:
+        for lease, end, body, outcome in answers:
+            journal.end(lease.row, lease.number, end, body, lease)
+            await journal.finish(lease.row, outcome)
+    journal.close(0)
+    return stage.totals, stage.records
+
+
+async def test_rows_that_are_answered_together_are_in_the_journal_as_one_by_one(tmp_path: Path) -> None:
+    totals, records = await answered(tmp_path / "together", together=True)
+    assert (totals, records) == await answered(tmp_path / "alone", together=False)
+    assert (totals.done, totals.replies, totals.in_batches, totals.cost_cached, totals.unpriced) == (3, 3, 0, 20, 1)
+    assert [record.body for record in records] == BODIES
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_rows_that_are_answered_together_look_as_one_by_one(first: int) -> None:
+    rows = [Pending(n, n, n, f"id-{n}", "", History(0, 0, 0, 0, False, None)) for n in (1, 2, 3)]
+    leases = [Lease(row.seq, 1, 500, 100) for row in rows]
+    answers = list(zip(rows, map(Answered, leases, ENDS, BODIES, OUTCOMES), strict=True))[first:]
+    event = rows_answered(answers, 2.0)
+    started = RunStarted("r1", Totals(rows=10, in_batches=3), "host", "m", False, 0.0, price="$1")
+    together, alone = Fold(), Fold()
+    for fold in (together, alone):
+        fold(started)
+    together(event)
+    for each in single(event):
+        assert isinstance(each, AttemptEnded | RowFinished)
+        alone(each)
+    assert together.snapshot(3.0) == alone.snapshot(3.0)
+    assert together.snapshot(3.0).done == 3 - first
