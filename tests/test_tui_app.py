@@ -63,7 +63,7 @@ async def test_an_empty_setup_asks_for_the_prompt_first_and_then_for_the_input(t
         await pilot.press("enter")
         await tui.until(pilot, lambda: "Says a row again." in tui.shown(pilot))
         await pilot.press("f3")
-        await tui.until(pilot, lambda: "no run yet: F2 sets one up" in tui.shown(pilot))
+        await tui.until(pilot, lambda: "No run is shown" in tui.shown(pilot))
 
 
 async def test_a_provider_is_found_by_the_beginning_of_its_name(tmp_path: Path) -> None:

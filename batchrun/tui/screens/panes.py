@@ -4,9 +4,18 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from textual import on
+from textual.binding import Binding, BindingType
 from textual.widgets import Tab, Tabs
 
 from batchrun.tui.screen_lifecycle import LifecycleScreen
+
+MOVING: list[BindingType] = [
+    Binding("alt+left", "border(-1, 0)", "Border left", show=False, id="pane.left", tooltip="Move the border between panes to the left"),
+    Binding("alt+right", "border(1, 0)", "Border right", show=False, id="pane.right", tooltip="Move the border between panes to the right"),
+    Binding("alt+up", "border(0, -1)", "Border up", show=False, id="pane.up", tooltip="Move the border between panes up"),
+    Binding("alt+down", "border(0, 1)", "Border down", show=False, id="pane.down", tooltip="Move the border between panes down"),
+]  # fmt: skip
+"""Keys of a screen that has `action_border(right, down)`."""
 
 
 class PanedScreen(LifecycleScreen):

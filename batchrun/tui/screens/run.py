@@ -1,34 +1,24 @@
 """The run screen: how far, how fast, what holds it back; steering; and a table over all rows."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import ClassVar
 
-from textual import on, work
+from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
-from textual.content import Content
-from textual.widgets import Footer, Input, Static
+from textual.containers import Horizontal
+from textual.widgets import Footer, Static
 
 from batchrun.display import printable
-from batchrun.errors import BatchrunError, StorageError
-from batchrun.journal import Line, Order, Reader, Wanted
 from batchrun.models import State
-from batchrun.plan import Plan, plan_from_json
-from batchrun.tui.journal_rows import JournalRows
 from batchrun.tui.replay import Replay
-from batchrun.tui.screen_lifecycle import LifecycleScreen
-from batchrun.tui.screens.ask import AskBounds, Choose, nudged
-from batchrun.tui.screens.batches import BatchesScreen
-from batchrun.tui.screens.row import RowScreen
+from batchrun.tui.screens import listing
+from batchrun.tui.screens.ask import AskBounds, nudged
+from batchrun.tui.screens.listing import ListingScreen
 from batchrun.tui.services import Again, Bounds, Phase, RunSnapshot, Steered, Watched, app_of, services
-from batchrun.tui.widgets import paint
-from batchrun.tui.widgets.columns import columns_of, source_fields
-from batchrun.tui.widgets.field import Field
 from batchrun.tui.widgets.outcomes import Outcomes
 from batchrun.tui.widgets.panels import Account, Heading, LimitsPanel, Panel, Speed, Why
-from batchrun.tui.widgets.preview import RowPreview
 from batchrun.tui.widgets.title_bar import TitleBar
 
 STEERING = (
@@ -38,11 +28,15 @@ STEERING = (
 """The keys that act on a run that is under way."""
 PAINT_EVERY = 1 / 8
 REREAD_EVERY = 1.0
-FIND_EVERY = 5.0
-"""Seconds after which a filtered list is found again while the run goes on."""
+_NONE = """\
+No run is shown.
+
+F9  start page: recent runs, prompts, input files
+F2  set up a run
+F4  all runs of this directory"""
 
 
-class RunScreen(LifecycleScreen):
+class RunScreen(ListingScreen):
     """One run, live or old."""
 
     CSS_PATH = "run.tcss"
@@ -59,44 +53,28 @@ class RunScreen(LifecycleScreen):
         Binding("right_curly_bracket", "bound('tpm', 1)", "Raise tokens/min", show=False, id="run.tpm_up", tooltip="Raise tokens per minute by 25 %"),
         Binding("left_curly_bracket", "bound('tpm', -1)", "Lower tokens/min", show=False, id="run.tpm_down", tooltip="Lower tokens per minute by 20 %"),
         Binding("r", "retry", "Retry", id="run.retry", tooltip="Send rows again: this one, all of a cause, all that failed, what is left"),
-        Binding("f", "filter", "Filter", id="run.filter", tooltip="Show rows of one state or one cause of failure"),
-        Binding("slash", "search", "Search", id="run.search", tooltip="Search in rows, replies and messages"),
-        Binding("s", "sort", "Sort", id="run.sort", tooltip="Sort by row, latency or tokens"),
-        Binding("w", "export", "Write", id="run.export", tooltip="Write the rows that are listed to a file of their own"),
-        Binding("b", "batches", "Batches", show=False, id="run.batches", tooltip="Show the run's batches at the provider"),
-        Binding("escape", "clear", "Clear filter", show=False, id="run.clear", tooltip="List all rows again"),
+        *listing.KEYS,
     ]  # fmt: skip
     KEY_GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"steer the run": STEERING, "after the run": ("run.retry",)}
     ABOUT = "A run sends every pending row once. Each reply is kept before anything is done with it; a retry sends only what it names."
 
     def __init__(self) -> None:
         super().__init__()
-        self._watched: Watched | None = None
-        self._journal_rows: JournalRows | None = None
-        self._wanted = Wanted()
         self._changing = True
         self._read_at: tuple[int, int, bool] | None = None
-        self._found_at = 0.0
-        self._said = Content("")
         self._snapshot: RunSnapshot | None = None
-        self._fields: Sequence[str] = ()
-        self._previewed: Line | None = None
 
     def compose(self) -> ComposeResult:
         """Heading, account, three panels, the table."""
         yield TitleBar("run")
+        yield Static(_NONE, id="none")
         yield Heading(id="heading")
         yield Account(id="account")
         with Horizontal(id="panels"):
             yield Speed(id="speed")
             yield LimitsPanel(id="limits")
             yield Why(id="why")
-        with Vertical(id="rows"):
-            yield Static("", id="listing")
-            yield Field(placeholder="text in row, reply or message; Enter searches, Escape leaves", id="search")
-            with Horizontal():
-                yield Outcomes(id="outcomes")
-                yield RowPreview(id="preview")
+        yield from self.rows()
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -119,31 +97,16 @@ class RunScreen(LifecycleScreen):
         self._watched, self._snapshot = watched, None
         self._changing = True
         self._read_at = None
-        self._wanted = Wanted()
-        self._drop_look()
+        self.drop_rows()
         if self.is_mounted:
             self._paint()
             self._reread()
 
-    def _drop_look(self) -> None:
-        if self._journal_rows is not None:
-            self._journal_rows.close()
-            self._journal_rows = None
-        self._previewed = None
-        for outcomes in self.query(Outcomes):
-            outcomes.show(None)
-        for preview in self.query(RowPreview):
-            preview.show(None, ())
-
-    def let_go(self) -> None:
-        """Let go of the journal."""
-        self._drop_look()
-
     def _paint(self) -> None:
         if not self.is_current:
             return
+        self.set_class(self._watched is None, "-none")
         if self._watched is None:
-            self._say(Content.styled("no run yet: F2 sets one up, F4 lists those that are here", "$foreground-muted"))
             return
         snapshot = self._watched.snapshot()
         if snapshot is not self._snapshot:
@@ -152,73 +115,14 @@ class RunScreen(LifecycleScreen):
                 self.refresh_bindings()
             for panel in self.query(Panel):
                 panel.show(snapshot)
-            self._open_journal(snapshot)
-        self._say(self._listing())
+            self.open_journal(snapshot)
+        self.say(self.listed())
 
     def idle_keys(self) -> Collection[str]:
         """Steering is for a run that is under way, retrying for one that is not."""
         if self._snapshot is None:
-            return (*STEERING, "run.retry")
+            return (*STEERING, *listing.NEED_ROWS, "run.retry")
         return ("run.retry",) if self._snapshot.steerable else STEERING
-
-    def _say(self, listing: Content) -> None:
-        if not listing.is_same(self._said):
-            self._said = listing
-            self.query_one("#listing", Static).update(listing, layout=False)
-
-    def _open_journal(self, snapshot: RunSnapshot) -> None:
-        """Open the journal once there is one."""
-        outcomes = self.query_one(Outcomes)
-        outcomes.live = snapshot.phase in (Phase.RUNNING, Phase.PAUSED, Phase.STOPPING)
-        if snapshot.journal is not None and self._journal_rows is None:
-            self._journal_rows = JournalRows(snapshot.journal)
-            outcomes.show(self._journal_rows)
-            self._find()
-            self._name_columns(self._journal_rows)
-
-    @work(exclusive=True, group="columns")
-    async def _name_columns(self, rows: JournalRows) -> None:
-        """The columns of this run, from its plan."""
-        try:
-            plan, fields = await rows.ask(_columns)
-        except BatchrunError:
-            return  # the columns that fit any run stay; what is wrong with the journal is said where its rows are read
-        if rows is self._journal_rows:
-            self._fields = fields
-            outcomes = self.query_one(Outcomes)
-            outcomes.columns = columns_of(plan, fields)
-            outcomes.refresh()
-
-    @on(Outcomes.Moved)
-    @work(exclusive=True, group="preview")
-    async def _follow(self) -> None:
-        """Show the row under the cursor beside the table, where there is room."""
-        line, rows = self.query_one(Outcomes).current, self._journal_rows
-        if rows is None or line == self._previewed or not self.query_one(RowPreview).display:
-            return
-        self._previewed = line
-        try:
-            record = None if line is None else (await rows.record(line.seq))[0]
-        except StorageError:
-            return
-        if rows is self._journal_rows:
-            self.query_one(RowPreview).show(record, self._fields)
-
-    def on_resize(self) -> None:
-        """A wider screen has room for the row under the cursor."""
-        self.call_after_refresh(self._follow)
-
-    def _listing(self) -> Content:
-        wanted, rows = self._wanted, self._journal_rows
-        what = [str(wanted.state)] if wanted.state else []
-        what += [f"because of {printable(wanted.cause, 60)}"] if wanted.cause else []
-        what += [f"with “{printable(wanted.text, 40)}”"] if wanted.text else []
-        shown = ", ".join(what) or "all rows"
-        total = "" if rows is None else f" · {rows.total:,}"
-        more = " · looking …" if rows is not None and rows.finding else ""
-        trouble = f" · {printable(rows.trouble, 120)}" if rows is not None and rows.trouble else ""
-        order = "" if wanted.order is Order.ROW else f" · by {wanted.order}, most first"
-        return Content.assemble((shown, "bold"), (f"{total}{order}{more}", "$foreground-muted"), (trouble, "$error"))
 
     @work(exclusive=True, group="reread")
     async def _reread(self) -> None:
@@ -235,39 +139,10 @@ class RunScreen(LifecycleScreen):
             return
         self._read_at = mark
         await rows.recount()
-        self._found_again()
+        self.found_again()
 
     async def _looked(self, watched: Watched) -> bool:
-        return await asyncio.to_thread(watched.read_again)
-
-    def _found_again(self) -> None:
-        outcomes = self.query_one(Outcomes)
-        now = services(self).time
-        if self._wanted.everything:
-            outcomes.found()
-        elif now - self._found_at > FIND_EVERY:
-            self._find()
-        outcomes.reread()
-
-    @work(exclusive=True, group="find")
-    async def _find(self) -> None:
-        rows, outcomes = self._journal_rows, self.query_one(Outcomes)
-        if rows is None:
-            return
-
-        def told() -> None:
-            outcomes.reread()
-            outcomes.found()
-
-        await rows.choose(self._wanted, told)
-
-    def _want(self, wanted: Wanted) -> None:
-        self._wanted = wanted
-        outcomes = self.query_one(Outcomes)
-        outcomes.forget()
-        outcomes.action_move_to(0)
-        self._find()
-        outcomes.focus()
+        return await asyncio.to_thread(watched.rows)
 
     def _steer(self) -> Steered | None:
         """The run that is shown, where it is under way and can be steered; else it is said why not."""
@@ -324,86 +199,6 @@ class RunScreen(LifecycleScreen):
         if (steered := self._steer()) is not None:
             steered.abandon()
 
-    @work(exclusive=True, group="filter")
-    async def action_filter(self) -> None:
-        """Choose a state, or a cause of failure, each with its rows."""
-        rows = self._journal_rows
-        if self._watched is None:
-            return
-        try:
-            failures = {} if rows is None else await rows.ask(lambda reader: reader.failures())
-        except StorageError as error:
-            self.notify(printable(error.message, 300), severity="error", markup=False)
-            return
-        progress = self._watched.snapshot().progress
-        found = paint.counts(progress)
-        states = [(f"state:{state}", f"{found[state]:>9,}  {state}") for state in State if state is not State.IN_FLIGHT]
-        causes = [
-            (f"cause:{cause}", f"{count:>9,}  failed: {printable(cause, 60)}") for cause, count in failures.items()
-        ]
-        self._ask("Show", [("all", f"{progress.rows:>9,}  all rows"), *states, *causes], self._filtered)
-
-    def _ask(self, question: str, options: list[tuple[str, str]], then: Callable[[str], None]) -> None:
-        app_of(self).push_screen(Choose(question, options), lambda answer: then(answer) if answer else None)
-
-    def _filtered(self, answer: str) -> None:
-        kind, _, name = answer.partition(":")
-        if kind == "all":
-            self._want(self._wanted._replace(state=None, cause=None))
-        elif kind == "state":
-            self._want(self._wanted._replace(state=State(name), cause=None))
-        else:
-            self._want(self._wanted._replace(state=State.FAILED, cause=name))
-
-    @work(exclusive=True, group="export")
-    async def action_export(self) -> None:
-        """Write the rows that are listed to a file beside the output."""
-        if self._journal_rows is None:
-            return
-        try:
-            said = await services(self).export_rows(self._journal_rows.path, self._wanted)
-        except BatchrunError as error:
-            self.notify(printable(error.message, 300), severity="error", markup=False)
-        else:
-            self.notify(printable(f"wrote {said}", 300), markup=False)
-
-    def action_batches(self) -> None:
-        """The batches of the run."""
-        if self._journal_rows is not None:
-            app_of(self).push_screen(BatchesScreen(self._journal_rows.path, self._journal_rows.path.stem))
-
-    def action_sort(self) -> None:
-        """The next order: by row, latency, tokens."""
-        orders = list(Order)
-        following = orders[(orders.index(self._wanted.order) + 1) % len(orders)]
-        self._want(self._wanted._replace(order=following))
-
-    def action_search(self) -> None:
-        """Type what to look for."""
-        search = self.query_one("#search", Input)
-        search.display = True
-        search.focus()
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Search."""
-        event.input.display = bool(event.value)
-        self._want(self._wanted._replace(text=event.value.strip()))
-
-    def action_clear(self) -> None:
-        """All rows again."""
-        search = self.query_one("#search", Input)
-        search.value, search.display = "", False
-        if not self._wanted.everything:
-            self._want(Wanted())
-        self.query_one(Outcomes).focus()
-
-    def on_outcomes_opened(self, event: Outcomes.Opened) -> None:
-        """Show the row whole."""
-        if self._journal_rows is not None and self._watched is not None:
-            app_of(self).push_screen(
-                RowScreen(self._journal_rows, event.line.seq, self._watched, self.query_one(Outcomes).stepped)
-            )
-
     def action_retry(self) -> None:
         """Choose what to send again."""
         if self._watched is None:
@@ -424,7 +219,7 @@ class RunScreen(LifecycleScreen):
             ("failed", "everything that failed, and what is left"),
             ("left", "pending and retryable rows"),
         ]
-        self._ask("Send again", options, lambda answer: self._retried(snapshot, answer))
+        self.ask("Send again", options, lambda answer: self._retried(snapshot, answer))
 
     def _retried(self, snapshot: RunSnapshot, answer: str) -> None:
         kind, _, name = answer.partition(":")
@@ -440,11 +235,3 @@ class RunScreen(LifecycleScreen):
                 only=(int(name),) if kind == "row" else None,
             )
         )
-
-
-def _columns(reader: Reader) -> tuple[Plan, Sequence[str]]:
-    """The plan of a run, and the fields of its first row that the prompt reads."""
-    plan = plan_from_json(reader.meta.plan)
-    first = next(iter(reader.lines(0, 1)), None)
-    record = None if first is None else reader.row(seq=first.seq)
-    return plan, source_fields(plan, "" if record is None else record.text)

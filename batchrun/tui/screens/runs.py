@@ -1,9 +1,9 @@
 """The runs of this directory, live and old: open, go on, retry, export, delete."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
-from typing import ClassVar, cast
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import work
@@ -22,15 +22,33 @@ from batchrun.tui.screen_lifecycle import LifecycleScreen
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.services import Again, app_of, services
 from batchrun.tui.widgets import paint
+from batchrun.tui.widgets.table import RowTable
 from batchrun.tui.widgets.title_bar import TitleBar
 
 REREAD_EVERY = 2.0
+_NONE = """\
+No runs here yet.
+
+n   set up a run
+F9  start page: prompts, input files, a way to try it without a key"""
 _COLOURS = {"running": "success", "finished": "foreground", "killed": "error", "damaged": "error"}
 _TITLES = (
     *(Text("state"), Text("output"), *(Text(name, justify="right") for name in ("rows", "done", "failed", "left"))),
     *(Text("began"), Text("tokens", justify="right"), Text("run")),
 )
 """The columns, the more needful first."""
+_SORTED: Mapping[str, Callable[[Summary], Any]] = {
+    "state": words.state_of,
+    "output": lambda found: found.run.reference,
+    "rows": lambda found: -found.totals.rows,
+    "done": lambda found: -found.totals.done,
+    "failed": lambda found: -found.totals.failed,
+    "left": lambda found: -(found.totals.pending + found.totals.unknown),
+    "began": lambda found: -found.run.meta.created,
+    "tokens": lambda found: -(found.totals.input_tokens + found.totals.output_tokens),
+    "run": lambda found: found.run.id,
+}
+"""What each column is sorted by: names forwards, numbers from the largest, times from the latest."""
 _GAP = 2
 """Cells beside what a column shows."""
 
@@ -44,6 +62,7 @@ class RunsScreen(LifecycleScreen):
         Binding("f", "retry", "Retry failed", id="runs.retry", tooltip="Also send what failed permanently"),
         Binding("e", "export", "Export", id="runs.export", tooltip="Write the output again from the journal"),
         Binding("d,delete", "delete", "Delete", id="runs.delete", tooltip="Delete the journal, after a question; the output stays"),
+        Binding("s", "sort", "Sort", id="runs.sort", tooltip="Sort by the next column; a click on a title sorts by it"),
         Binding("n", "app.show('setup')", "New", id="runs.new", tooltip="Set up another run"),
     ]  # fmt: skip
     ABOUT = "A run is one prompt over one input; its journal has every row, request and reply, and can be resumed at any time."
@@ -51,12 +70,14 @@ class RunsScreen(LifecycleScreen):
     def __init__(self) -> None:
         super().__init__()
         self._found: list[Summary] = []
+        self._by = "began"
 
     def compose(self) -> ComposeResult:
         """The list."""
         yield TitleBar("runs")
         yield Static("", id="heading")
-        yield DataTable[Text](id="runs", cursor_type="row", zebra_stripes=False)
+        yield Static(_NONE, id="none")
+        yield RowTable(id="runs", cursor_type="row", zebra_stripes=False)
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -73,8 +94,8 @@ class RunsScreen(LifecycleScreen):
         self._read()
 
     @property
-    def _table(self) -> "DataTable[Text]":
-        return cast("DataTable[Text]", self.query_one("#runs", DataTable))
+    def _table(self) -> RowTable:
+        return self.query_one("#runs", RowTable)
 
     def _read_if_seen(self) -> None:
         if self.is_current:
@@ -82,7 +103,11 @@ class RunsScreen(LifecycleScreen):
 
     @work(exclusive=True)
     async def _read(self) -> None:
-        found = await asyncio.to_thread(listed, services(self).runs_dir)
+        self._take(await asyncio.to_thread(listed, services(self).runs_dir))
+
+    def _take(self, found: list[Summary]) -> None:
+        """Show these runs in the chosen order; the cursor stays on its run."""
+        found = sorted(found, key=_SORTED[self._by])
         if found == self._found:
             return
         seen, row = self._current, self._table.cursor_row
@@ -98,9 +123,12 @@ class RunsScreen(LifecycleScreen):
         row = table.cursor_row
         table.clear(columns=True)
         lines = [cells(summary, app_of(self).theme_variables, room // 2) for summary in self._found]
-        widths = fitting([max(cell.cell_len for cell in column) for column in zip(_TITLES, *lines, strict=True)], room)
-        for title, width in zip(_TITLES, widths, strict=False):
-            table.add_column(title, key=title.plain, width=width)
+        titles = [Text.assemble(title, " ▾" if title.plain == self._by else "") for title in _TITLES]
+        for title, column in zip(titles, _TITLES, strict=True):
+            title.justify = column.justify
+        widths = fitting([max(cell.cell_len for cell in column) for column in zip(titles, *lines, strict=True)], room)
+        for title, column, width in zip(titles, _TITLES, widths, strict=False):
+            table.add_column(title, key=column.plain, width=width)
         for summary, line in zip(self._found, lines, strict=True):
             table.add_row(*line[: len(widths)], key=summary.run.id)
         table.move_cursor(row=row)
@@ -109,9 +137,8 @@ class RunsScreen(LifecycleScreen):
     def _say(self) -> None:
         where = registry.directory_for(registry.STREAM, services(self).runs_dir)
         place = printable(str(where), 80)
-        found = (
-            f"{counted(len(self._found), 'run')} in {place}" if self._found else f"none in {place} yet; n sets one up"
-        )
+        found = f"{counted(len(self._found), 'run')} in {place}" if self._found else f"none in {place}"
+        self.set_class(not self._found, "-none")
         self.query_one("#heading", Static).update(Content.assemble(("runs  ", "bold"), (found, "$foreground-muted")))
 
     @property
@@ -129,6 +156,20 @@ class RunsScreen(LifecycleScreen):
             services(self).show_run(steered)
         else:
             services(self).show_run(Replay(found.run))
+
+    def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
+        """Sort by the column whose title was clicked."""
+        self._sort(str(event.column_key.value))
+
+    def action_sort(self) -> None:
+        """Sort by the next column."""
+        columns = [str(column.key.value) for column in self._table.ordered_columns]
+        self._sort(columns[(columns.index(self._by) + 1) % len(columns) if self._by in columns else 0])
+
+    def _sort(self, column: str) -> None:
+        self._by = column
+        self._take(self._found)
+        self._fill()
 
     def action_resume(self) -> None:
         """Everything that is not done."""

@@ -20,6 +20,7 @@ from batchrun.tui import safe_text, setup_flags
 from batchrun.tui.checklist import Item, checklist, gap
 from batchrun.tui.screens.ask import Choose
 from batchrun.tui.screens.options import OptionsScreen
+from batchrun.tui.screens.panes import MOVING
 from batchrun.tui.screens.trying import TryingScreen, drafts
 from batchrun.tui.services import Fresh, app_of, services
 from batchrun.tui.setup_flags import Head
@@ -59,6 +60,7 @@ class SetupScreen(TryingScreen):
         Binding("f7", "pane", "Next pane", priority=True, id="setup.pane", tooltip="Go to the next pane"),
         Binding("shift+f7", "pane(-1)", "Previous pane", show=False, priority=True, id="setup.pane_back", tooltip="Go to the previous pane"),
         Binding("f8", "copy", "Copy command", show=False, priority=True, id="setup.copy", tooltip="Copy the command that does the same"),
+        *MOVING,
         *(Binding(f"alt+{place}", f"go_pane({place - 1})", f"Pane {place}", show=False, priority=True) for place in range(1, 6)),
     ]  # fmt: skip
     KEY_GROUPS = {"send": ("setup.start", "setup.try", "setup.pilot", "setup.mark")}  # noqa: RUF012  declared by the base
@@ -362,7 +364,9 @@ class SetupScreen(TryingScreen):
         parts: list[paint.Part] = []
         for item in self._items:
             sign, colour = ("✓", "$success") if item.met else ("✗", "$error")
-            parts += [(f"{sign} ", f"bold {colour}"), (printable(item.name, 20), "" if item.met else "bold"), "   "]
+            click = f"@click=screen.go_to({item.field!r})"
+            name = f"{printable(item.name, 20)}   "
+            parts += [(f"{sign} ", f"bold {colour} {click}"), (name, f"{'' if item.met else 'bold '}{click}")]
         if problem is None and gap(self._items) is None:
             parts += [("ready ", "bold $success"), ("F5 starts, F6 tries the selected rows", "$foreground-muted")]
         elif gap(self._items) is not None:

@@ -31,6 +31,7 @@ class TryingScreen(PanedScreen):
         self._draft: Draft | None = None
         self._trying: tuple[int, ...] = ()
         self._piloting = False
+        self._form_width, self._upper = 48, 60
 
     def say(self, problem: BatchrunError | str | None) -> None:
         """Show what is wrong, or that nothing is."""
@@ -56,6 +57,14 @@ class TryingScreen(PanedScreen):
         """Nothing can be sent while the prompt has an error."""
         return ("setup.try", "setup.pilot") if self.error_line is not None else ()
 
+    def action_border(self, right: int, down: int) -> None:
+        """Move the border of the form, or that between the upper and the lower panes, where they stand side by side."""
+        self._form_width = max(32, min(self.size.width - 60, self._form_width + 4 * right))
+        self._upper = max(20, min(80, self._upper + 5 * down))
+        styles = self.query_one("#panes").styles
+        styles.grid_columns = f"{self._form_width} 1fr 1fr"
+        styles.grid_rows = f"{self._upper}fr {100 - self._upper}fr"
+
     # The prompt
 
     @on(TextArea.SelectionChanged, "#editor")
@@ -79,6 +88,10 @@ class TryingScreen(PanedScreen):
             editor = self.query_one(Editor)
             editor.focus()
             self.call_after_refresh(editor.go_to, line)
+
+    def action_go_to(self, field: str) -> None:
+        """The focus to an item of the checklist that was clicked."""
+        self.go_to_field(field)
 
     def go_to_field(self, field: str) -> Widget:
         """The focus to a field of the form; to the line with the error where that is what the prompt lacks."""

@@ -7,13 +7,14 @@ from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import DataTable, Static
+from textual.widgets import Static
 
 from batchrun.display import printable
 from batchrun.models import Invalid, Row
 from batchrun.tui import safe_text
 from batchrun.tui.setup_flags import Head
 from batchrun.tui.widgets import paint
+from batchrun.tui.widgets.table import RowTable
 
 if TYPE_CHECKING:
     from batchrun.journal import Record
@@ -25,8 +26,8 @@ _CELL = 60
 _ANSWER = 6000
 
 
-class HeadTable(DataTable[Text]):
-    """The first rows of an input. Space marks the rows to try."""
+class HeadTable(RowTable):
+    """The first rows of an input. Space or a double click marks the rows to try."""
 
     DEFAULT_CSS = "HeadTable { height: 1fr; background: $background; }"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("space", "mark", "Mark to try", id="setup.mark")]
@@ -97,6 +98,10 @@ class HeadTable(DataTable[Text]):
         self.update_cell(str(place), "mark", Text("✓" if place in self.marked else "", style="bold green"))
         self.post_message(self.Marked())
         self.action_cursor_down()
+
+    def action_select_cursor(self) -> None:
+        """A double click marks the row."""
+        self.action_mark()
 
 
 class Answers(Static):

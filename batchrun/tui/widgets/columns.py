@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from batchrun import prompts
 from batchrun.errors import PromptError
-from batchrun.journal import Line
+from batchrun.journal import Line, Order
 from batchrun.models import Kind, State
 from batchrun.plan import Plan
 
@@ -25,7 +25,8 @@ class Column(NamedTuple):
     """A column: its title, its width in cells, and from which width of the table on it is shown.
 
     `share` is 0 where `width` is all it gets; else it gets that many parts of what the others leave. `about` tells what
-    its text is from: the row as it came (`source`), the reply (`reply`), or the run.
+    its text is from: the row as it came (`source`), the reply (`reply`), or the run. `order` is how a click on the title
+    sorts.
     """
 
     title: str
@@ -35,6 +36,7 @@ class Column(NamedTuple):
     right: bool = False
     share: int = 0
     about: str = ""
+    order: Order | None = None
 
 
 def columns_of(plan: Plan | None, sources: Sequence[str] = ()) -> tuple[Column, ...]:
@@ -47,12 +49,12 @@ def columns_of(plan: Plan | None, sources: Sequence[str] = ()) -> tuple[Column, 
     keyed = plan is None or (plan.id_column is not None and plan.id_column not in sources)
     return (
         Column("state", 12, 0, _state),
-        Column("line", 6, 0, _number, right=True),
+        Column("line", 6, 0, _number, right=True, order=Order.ROW),
         *((Column("id", 12, 90, _key),) if keyed else ()),
         *(_source(name) for name in sources or ("",)),
         *(_output(name) for name in outputs or ("",)),
-        Column("latency", 9, 110, _seconds, right=True),
-        Column("tokens", 12, 140, _tokens, right=True),
+        Column("latency", 9, 110, _seconds, right=True, order=Order.LATENCY),
+        Column("tokens", 12, 140, _tokens, right=True, order=Order.TOKENS),
         Column("tries", 5, 160, _tries, right=True),
     )
 
@@ -93,9 +95,12 @@ def trouble(line: Line) -> str | None:
     return f"{line.cause}: {line.message}" if line.message and line.message != line.cause else line.cause or ""
 
 
-def fitted(columns: Sequence[Column], width: int) -> list[tuple[Column, int]]:
-    """The columns that are shown at this width, each with its own; what is left is shared."""
-    shown = [column for column in columns if width >= column.least]
+def fitted(columns: Sequence[Column], width: int, order: Order = Order.ROW) -> list[tuple[Column, int]]:
+    """The columns that are shown at this width, each with its own; what is left is shared.
+
+    The column that an `order` sorts by is shown at any width.
+    """
+    shown = [column for column in columns if width >= column.least or column.order is order]
     left = max(8, width - sum(column.width for column in shown) - len(shown) + 1)
     shares = sum(column.share for column in shown)
     found = [(column, column.width or left * column.share // shares) for column in shown]

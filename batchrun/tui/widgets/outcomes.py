@@ -17,7 +17,7 @@ from textual.strip import Strip
 
 from batchrun.display import printable
 from batchrun.errors import StorageError
-from batchrun.journal import Line, Wanted
+from batchrun.journal import Line, Order, Wanted
 from batchrun.models import State
 from batchrun.tui.journal_rows import JournalRows
 from batchrun.tui.widgets.columns import Column, columns_of, fitted, trouble
@@ -72,6 +72,16 @@ class Outcomes(ScrollView, can_focus=True):
     class Moved(Message):
         """Another row is under the cursor, or it has been read again."""
 
+    class SortWanted(Message):
+        """The list is to have another order."""
+
+        def __init__(self, order: Order) -> None:
+            super().__init__()
+            self.order = order
+
+    class FilterWanted(Message):
+        """Rows of some state are wanted."""
+
     class Opened(Message):
         """A row is to be shown whole."""
 
@@ -82,6 +92,7 @@ class Outcomes(ScrollView, can_focus=True):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.live = False
+        self.order = Order.ROW
         self.columns = columns_of(None)
         self._journal_rows: JournalRows | None = None
         self._listed = Wanted()
@@ -176,11 +187,13 @@ class Outcomes(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """One line of the screen: the head, or a row of the list."""
-        width = self.size.width
-        columns = fitted(self.columns, width)
+        width = self.scrollable_content_region.width
+        columns = fitted(self.columns, width, self.order)
         if y == 0:
             style = self.get_component_rich_style("outcomes--head")
-            return Strip([Segment(_row([(c.title, c.right) for c, _ in columns], columns), style)], width)
+            sorted_by = None if self.order is Order.ROW else self.order
+            titles = [(f"▼{c.title}" if sorted_by and c.order is sorted_by else c.title, c.right) for c, _ in columns]
+            return Strip([Segment(_row(titles, columns), style)], width)
         number = round(self.scroll_offset.y) + y - 1
         if number >= self.total:
             return Strip.blank(width, self.rich_style)
@@ -251,12 +264,26 @@ class Outcomes(ScrollView, can_focus=True):
             self.post_message(self.Opened(line))
 
     def on_click(self, event: events.Click) -> None:
-        """A click moves the cursor, a second one opens the row."""
+        """A click moves the cursor, a second one opens the row; one on a title sorts, on that of the state filters."""
+        if event.y == 0:
+            self._title_clicked(event.x)
+            return
         number = round(self.scroll_offset.y) + event.y - 1
-        if event.y > 0 and number < self.total:
-            if number == self.cursor and event.chain > 1:
-                self.action_open()
+        if number < self.total:
             self.action_move_to(number)
+            if event.chain > 1:
+                self.action_open()
+
+    def _title_clicked(self, x: int) -> None:
+        end = 0
+        for column, width in fitted(self.columns, self.scrollable_content_region.width, self.order):
+            end += width + 1
+            if x < end:
+                if column.order is not None:
+                    self.post_message(self.SortWanted(column.order))
+                elif column.title == "state":
+                    self.post_message(self.FilterWanted())
+                return
 
 
 def _cell(text: str, width: int, *, right: bool) -> str:

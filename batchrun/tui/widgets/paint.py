@@ -115,7 +115,9 @@ def account(progress: Progress, *, narrow: bool) -> Content:
     for name, sign, colour in STATES:
         if found[name] or name in ("done", "failed"):
             said = words.count(found[name]) if narrow else f"{found[name]:,}"
-            parts += [(f"{sign} {said}", f"bold {colour}" if found[name] else DIM), (f" {name}", DIM), "  "]
+            click = f" @click=screen.show_state({name!r})"
+            parts += [(f"{sign} {said}", f"{f'bold {colour}' if found[name] else DIM}{click}")]
+            parts += [(f" {name}", f"{DIM}{click}"), "  "]
     flags = [f"{count:,} {flag}" for flag in Flag if (count := getattr(progress, flag))]
     if progress.shared and not narrow:
         saved = f", {words.money(progress.saved)} saved" if progress.saved else ""
@@ -389,8 +391,14 @@ def cause_lines(progress: Progress, width: int) -> list[Content]:
     """Errors by cause, the most frequent first."""
     room = max(8, width - 10)
     return [
-        joined([(f"{words.count(count):>7}", "bold $error"), (" × ", DIM), printable(cause or "no cause", room)])
-        for cause, count in list(progress.causes.items())[:6]
+        joined(
+            [
+                (f"{words.count(count):>7}", "bold $error"),
+                (" × ", DIM),
+                (printable(cause or "no cause", room), f"$foreground @click=screen.show_cause({place})"),
+            ]
+        )
+        for place, (cause, count) in enumerate(list(progress.causes.items())[:6])
     ]
 
 
