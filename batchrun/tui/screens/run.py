@@ -142,7 +142,7 @@ class RunScreen(ListingScreen):
         self.found_again()
 
     async def _looked(self, watched: Watched) -> bool:
-        return await asyncio.to_thread(watched.look)
+        return await asyncio.to_thread(watched.read_again)
 
     def _steer(self) -> Steered | None:
         """The run that is shown, where it is under way and can be steered; else it is said why not."""

@@ -202,11 +202,6 @@ class SetupScreen(TryingScreen):
             entry.action_show_overlay()
             entry.query_one(OptionList).highlighted = 0
 
-    @on(HeadTable.Marked)
-    def _marked(self) -> None:
-        count = len(self.query_one(HeadTable).marked)
-        self.query_one("#rows").border_title = f"rows · {count} selected to try" if count else "rows"
-
     @work(exclusive=True, group="prompt")
     async def _load_prompt(self) -> None:
         self._known["prompt"] = None

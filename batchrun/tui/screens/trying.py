@@ -162,6 +162,11 @@ class TryingScreen(PanedScreen):
 
     # What is sent
 
+    @on(HeadTable.Marked)
+    def _marked(self) -> None:
+        count = len(self.query_one(HeadTable).marked)
+        self.query_one("#rows").border_title = f"rows · {count} selected to try" if count else "rows"
+
     def action_try(self) -> None:
         """Send the marked rows alone."""
         chosen = self.query_one(HeadTable).chosen
