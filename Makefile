@@ -36,7 +36,7 @@ ifneq ($(shell $(BIN)/python -I -c '$(FINDS_CHECKOUT)' 2>/dev/null),True)
 endif
 
 .NOTPARALLEL:
-.PHONY: help setup demo test check format-check lint types imports format wheel check-wheel upgrade requirements clean bench bench-million reliability crash batch-crash public-servers faults soak
+.PHONY: help setup demo test check format-check lint types imports format wheel check-wheel upgrade requirements clean bench bench-million reliability crash batch-crash public-servers faults scale-faults soak
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -89,6 +89,9 @@ public-servers: setup ## run live and by batches against a server that others wr
 
 faults: setup ## every fault of the simulated provider at once, with five seeds
 	$(BIN)/python tests/reliability/campaign_faults.py
+
+scale-faults: setup ## kill, freeze and interrupt senders and the driver of `--processes` (about 10 minutes)
+	$(BIN)/python tests/reliability/campaign_scale.py
 
 soak: setup ## 100,000 rows in one run, and 10,000 of 100 kB: memory, descriptors, threads and throughput
 	$(BIN)/python tests/reliability/campaign_soak.py

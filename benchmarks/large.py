@@ -69,7 +69,7 @@ def run(bench: Bench, rounds: int = 3, only: list[str] | None = None, then: Path
             continue
         found: dict[str, list[Watched]] = defaultdict(list)
         runners = [NOW, BARE, FLOOR, *([THEN] if then else [])]
-        files = bodies, batch = _files(bench.folder, load)
+        files = bodies, batch = files_of(bench.folder, load)
         reading = [_reading(bench, batch) for _ in range(rounds)]
         with mockserver.serving(bench.program, cpu=bench.server_cpu, reply_bytes=load.reply) as mock:
             for number in range(rounds):
@@ -83,7 +83,7 @@ def run(bench: Bench, rounds: int = 3, only: list[str] | None = None, then: Path
             file.unlink()
 
 
-def _files(folder: Path, load: Load) -> tuple[Path, Path]:
+def files_of(folder: Path, load: Load) -> tuple[Path, Path]:
     """The bodies, one a line, and the same as an OpenAI Batch file: an image as base64, no two alike."""
     bodies, batch = folder / "large-bodies.jsonl", folder / "large-batch.jsonl"
     noise = random.Random(load.size)  # noqa: S311  not a secret

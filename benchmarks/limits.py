@@ -41,19 +41,19 @@ FAST = tuple(Case(2_000, known, False, 25) for known in (False, True))
 def run(bench: Bench) -> None:
     """The slow ones at the same time, since they hardly use the machine; the fast ones alone."""
     with ThreadPoolExecutor(len(SLOW) + len(TOKENS)) as pool:
-        for case, seen in zip(
-            (*SLOW, *TOKENS), pool.map(lambda case: _seen(bench, case), (*SLOW, *TOKENS)), strict=True
+        for case, found in zip(
+            (*SLOW, *TOKENS), pool.map(lambda case: seen(bench, case), (*SLOW, *TOKENS)), strict=True
         ):
-            _tell(bench, case, seen)
+            _tell(bench, case, found)
     for case in FAST:
-        _tell(bench, case, _seen(bench, case))
+        _tell(bench, case, seen(bench, case))
 
 
 _making = threading.Lock()
 
 
-def _seen(bench: Bench, case: Case) -> Arrivals:
-    """What the provider counted in the time; then the run is stopped."""
+def seen(bench: Bench, case: Case, *more: str) -> Arrivals:
+    """What the provider counted in the time, with `more` options; then the run is stopped."""
     per_minute = case.rate * 60
     rows = round(case.rate * (case.seconds + 5) / (_tokens_a_row() if case.tokens else 1))
     limit = {"tpm" if case.tokens else "rpm": per_minute}
@@ -63,7 +63,7 @@ def _seen(bench: Bench, case: Case) -> Arrivals:
     with serving(bench.program, latency_ms=case.latency * 1000, **limit) as mock:
         with _making:
             command = bench.command(
-                mock.base_url, rows, *options, name=f"limits-{case.rate}-{case.known}-{case.tokens}"
+                mock.base_url, rows, *options, *more, name=f"limits-{case.rate}-{case.known}-{case.tokens}"
             )
         done = subprocess.run(
             command, cwd=bench.folder, env=bench.environment, capture_output=True, check=False, text=True

@@ -51,8 +51,8 @@ class Arrivals(NamedTuple):
 class Mock:
     """A running provider."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, pid: int) -> None:
+        self.port, self.pid = port, pid
         self.base_url = f"http://127.0.0.1:{port}/v1"
 
     def arrivals(self) -> Arrivals:
@@ -91,7 +91,7 @@ def serving(program: Path, **options: float) -> Generator[Mock]:
         server = subprocess.Popen([program, "serve", *words], stdout=subprocess.PIPE, stderr=errors, text=True)
         try:
             assert server.stdout is not None
-            yield Mock(int(server.stdout.readline()))
+            yield Mock(int(server.stdout.readline()), server.pid)
         finally:
             server.terminate()
             server.wait()

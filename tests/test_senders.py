@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.client import UnsentError
-from batchrun.client.senders.frames import Frame, Frames, Kind, divided, encoded
+from batchrun.client.senders.frames import SLICE, Frame, Frames, Kind, divided, encoded
 from batchrun.client.senders.hub import Hears, Hub
 from batchrun.client.senders.states import Beat, State, passed, pause, stands
 from batchrun.errors import ExitCode, RefusedError
@@ -134,8 +134,7 @@ class Scene:
 
     async def sends(self, count: int) -> list[asyncio.Task[Exchange]]:
         tasks = [asyncio.create_task(self.hub.send(0, REQUEST, 60.0)) for _ in range(count)]
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await asyncio.sleep(2 * SLICE)
         return tasks
 
     async def lives(self, seconds: float, *silent: Wire) -> None:

@@ -1,21 +1,15 @@
-"""The event loop of a run: uvloop's where that is installed (the extra `fast`), else asyncio's."""
+"""A run on the faster event loop."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from importlib import import_module
+from collections.abc import Coroutine
 from typing import Any, TypeVar
+
+from batchrun.client.event_loop import faster
 
 T = TypeVar("T")
 
 
 def run_coroutine(main: Coroutine[Any, Any, T]) -> T:
     """As `asyncio.run` does, on the faster loop."""
-    with asyncio.Runner(loop_factory=_faster()) as runner:
+    with asyncio.Runner(loop_factory=faster()) as runner:
         return runner.run(main)
-
-
-def _faster() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        return import_module("uvloop").new_event_loop
-    except ImportError:
-        return None

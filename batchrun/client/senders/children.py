@@ -17,6 +17,8 @@ from typing import IO, cast
 
 from batchrun.client.senders.hub import Hears
 
+PROGRAM = ("-m", "batchrun.client.senders")
+"""What a child runs; its last argument is the descriptor of its socket."""
 _SECONDS = 2.0
 """Until a child that was told to end is killed."""
 
@@ -92,7 +94,7 @@ class Children:
         errors = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the child
         try:
             process = subprocess.Popen(  # noqa: S603, ASYNC220  the words are ours, and it is started in a millisecond
-                [sys.executable, "-P", "-m", "batchrun.client.senders", str(theirs.fileno())],
+                [sys.executable, "-P", *PROGRAM, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,

@@ -40,6 +40,9 @@ LONGEST = 0xFFFF_FFFF - _HEAD.size
 """Bytes of head and bodies of one frame."""
 ENDPOINTS = tuple(Endpoint)
 """An endpoint is named by its place in here."""
+SLICE = 0.004
+"""Seconds between two frames of leases, or of completions: what comes meanwhile goes together. Each frame costs both sides as
+much as several rows; the first one after a pause leaves at once."""
 BUG = "bug"
 """The fault of an exchange that ended by an error which is none of the wire."""
 

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from batchrun.client.senders.frames import BUG, ENDPOINTS, Frame, Frames, Kind, boot_time, divided, encoded
+from batchrun.client.senders.frames import BUG, ENDPOINTS, SLICE, Frame, Frames, Kind, boot_time, divided, encoded
 from batchrun.client.senders.states import BEAT, Beat, State, passed, pause, stands
 from batchrun.client.wire import UnsentError
 from batchrun.errors import RefusedError
@@ -111,6 +111,7 @@ class Hub:
         self._looked = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._flushes = self._closed = False
+        self._flushed = -SLICE
         self._first: asyncio.Future[None] = self._loop.create_future()
         self._none_since: float | None = self._loop.time()
 
@@ -296,15 +297,15 @@ class Hub:
     def _flush_soon(self) -> None:
         if not self._flushes and self._waiting:
             self._flushes = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_at(self._flushed + SLICE, self._flush)
 
     def _flush(self) -> None:
         """Hand out what has gathered: a frame for each sender that gets something."""
-        self._flushes = False
+        self._flushes, self._flushed = False, self._loop.time()
         ready = [sender for sender in self._senders if sender.state is State.READY]
         if not ready:
             return
-        now = self._loop.time()
+        now = self._flushed
         while self._waiting:
             lease = self._waiting.popleft()
             if lease.future.done():
