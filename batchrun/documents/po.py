@@ -7,7 +7,6 @@ Format: https://www.gnu.org/software/gettext/manual/html_node/PO-Files.html
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 from batchrun.documents import plurals
@@ -33,6 +32,8 @@ _NPLURALS = re.compile(
     r"^Plural-Forms:\s*nplurals\s*=\s*(\d+)\s*;\s*plural\s*=\s*([^;\n]+)", re.MULTILINE | re.IGNORECASE
 )
 _TEMPLATE = "nplurals=INTEGER; plural=EXPRESSION;"
+_EXTRACTED = re.compile(r"^[ \t\r\f]*#\.([^\n]*)", re.MULTILINE)
+"""What is extracted from the source code for translators."""
 _FLAGS = re.compile(r"^[ \t]*#,[^\n]*\n?", re.MULTILINE)
 _PREVIOUS = re.compile(r"^[ \t]*#\|[^\n]*\n", re.MULTILINE)
 _ID_SEPARATOR = "\x04"
@@ -76,8 +77,9 @@ class Catalog:
 
     def _segment(self, found: re.Match[str], source: str, context: str | None) -> Segment:
         comments = found["comments"]
-        flags = [line for line in _FLAGS.findall(comments) if "fuzzy" in line] if "#," in comments else []
-        fuzzy = any("fuzzy" in map(str.strip, line.lstrip(" \t#").split(",")) for line in flags)
+        fuzzy = "fuzzy" in comments and any(
+            "fuzzy" in map(str.strip, line.lstrip(" \t#").split(",")) for line in _FLAGS.findall(comments)
+        )
         group = "target" if found["forms"] is None else "forms"
         place = _Place(found.start("comments"), fuzzy, group == "forms")
         plural = None
@@ -88,11 +90,12 @@ class Catalog:
             filled = all(written)
             fuzzy = fuzzy and any(written)
             plural = Plural({"one": source, "other": _text(found["plural"])}, self.forms.uses)
+        note = "\n".join(map(str.strip, _EXTRACTED.findall(comments))) if "#." in comments else ""
         status = Status.EMPTY if not filled else Status.FUZZY if fuzzy else Status.TRANSLATED
         id = source if context is None else f"{context}{_ID_SEPARATOR}{source}"
         text = source if plural is None else plural.sources["other"]
         start, end = found.span(group)
-        return Segment(id, text, start, end, place, Kind.TEXT, status, context or "", _note(comments), None, plural)
+        return Segment(id, text, start, end, place, Kind.TEXT, status, context or "", note, None, plural)
 
     @property
     def forms(self) -> plurals.Forms:
@@ -150,17 +153,9 @@ class Catalog:
         return self._newline.join(['""', *(f'"{line}"' for line in lines)])
 
 
-@lru_cache(maxsize=1024)
-def _note(comments: str) -> str:
-    """What is extracted from the source code for translators (`#.`), and what flags say of placeholders."""
-    lines = (line.strip() for line in comments.split("\n"))
-    return "\n".join(line[2:].strip() for line in lines if line.startswith("#."))
-
-
 def _text(literal: str) -> str:
     """The text of a string literal, wrapped or not."""
-    pieces = _PIECE.findall(literal) if "\n" in literal else [literal]
-    literal = "".join([piece[1:-1] for piece in pieces])
+    literal = "".join([piece[1:-1] for piece in _PIECE.findall(literal)]) if "\n" in literal else literal[1:-1]
     return _ESCAPE.sub(_unescaped, literal) if "\\" in literal else literal
 
 
