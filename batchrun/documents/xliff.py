@@ -42,27 +42,38 @@ class Xliff:
             if not kept or attributes.get("translate") == "no":
                 continue
             id = f"{file}/{attributes.get('id', '')}"
+            inside = node.firsts()
             if node.name == "trans-unit":
-                parts, notes, longest = [node], node.all("note"), _longest(attributes)
-            else:
-                about = node.child("notes")
-                parts, notes, longest = node.all("segment"), about.all("note") if about else [], None
-            note = "\n".join(xml_text.piece_of(self._content, each).text for each in notes) if notes else ""
+                note = self._note(node) if "note" in inside else ""
+                yield from self._segment(id, node, inside, note, _longest(attributes))
+                continue
+            note = self._note(inside["notes"]) if "notes" in inside else ""
+            parts = node.all("segment")
             for number, part in enumerate(parts):
                 own = id if len(parts) == 1 else f"{id}/{part.attributes.get('id', number)}"
-                source, target = part.child("source"), part.child("target")
-                if source is None:
-                    continue
-                text, _, _, spelling, kind = xml_text.piece_of(self._content, source)
-                start, end, status = self._target(part, source, target)
-                place: _Place = (spelling, part, source, target)
-                yield Segment(own, text, start, end, place, kind, status, "", note, longest)
+                yield from self._segment(own, part, part.firsts(), note, None)
 
-    def _target(self, part: Node, source: Node, target: Node | None) -> tuple[int, int, Status]:
-        """The range of the text of the target, or of what will be one, and what it is."""
+    def _note(self, node: Node) -> str:
+        return "\n".join(xml_text.piece_of(self._content, each).text for each in node.all("note"))
+
+    def _segment(
+        self, id: str, part: Node, inside: dict[str, Node], note: str, longest: int | None
+    ) -> tuple[Segment, ...]:
+        """The segment of a unit (in version 2 of one of its segments), if it has a source."""
+        source, target = inside.get("source"), inside.get("target")
+        if source is None:
+            return ()
+        text, _, _, spelling, kind = xml_text.piece_of(self._content, source)
         if target is None:
-            place = (part.child("seg-source") or source).after
-            return place, place, _EMPTY
+            start = end = inside.get("seg-source", source).after
+            status = _EMPTY
+        else:
+            start, end, status = self._target(part, target)
+        place: _Place = (spelling, part, source, target)
+        return (Segment(id, text, start, end, place, kind, status, "", note, longest),)
+
+    def _target(self, part: Node, target: Node) -> tuple[int, int, Status]:
+        """The range of the text of a target, and what it is."""
         if target.empty_tag:
             return target.slash, target.after, _EMPTY
         state = (part if part.name == "segment" else target).attributes.get("state")

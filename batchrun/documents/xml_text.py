@@ -88,6 +88,10 @@ class Node:
                 return child
         return None
 
+    def firsts(self) -> dict[str, "Node"]:
+        """The first child of each name."""
+        return {child.name: child for child in reversed(self.children)}
+
     def all(self, name: str) -> list["Node"]:
         """The children of that name."""
         return [child for child in self.children if child.name == name]
