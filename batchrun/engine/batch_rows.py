@@ -4,14 +4,16 @@ import asyncio
 from collections.abc import Sequence
 
 from batchrun import retry
+from batchrun.engine.attempt import Attempt, RowServices
 from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.batch_results import Brought
 from batchrun.engine.batches import Batches
 from batchrun.engine.budget_guard import BATCH, BudgetReached, named_in, served
 from batchrun.engine.judge import Judged, end_of, judge, judge_body
 from batchrun.engine.pending_queue import RowState
-from batchrun.engine.row import RowRunner, RowServices
+from batchrun.engine.row import RowRunner
 from batchrun.engine.row_files import restored
+from batchrun.engine.row_path import Source, Step, next_step
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.snapshots import rows_answered
@@ -139,7 +141,7 @@ class BatchRows:
         """What a batch brought for a row by itself."""
         state = RowState.of(row)
         self._at.queue.enter(state)
-        state.number, state.lease = lease.number, lease
+        state.number, state.from_batch = lease.number, True
         if completion.came in (Came.GONE, Came.UNSENT, Came.LOST):
             await self._without_answer(state, lease, completion)
             return
@@ -147,14 +149,14 @@ class BatchRows:
         request = self._at.renderer.render(Reduction(self._plan).filled(found, row.parts))
         now = self._loop.time()
         exchange = Exchange(completion.status, {}, completion.body, now, now, None, "", True)
-        state.exchange = exchange
         lane = self._at.pool.first
+        state.attempt = Attempt(self._at, state, lane, lease, exchange)
         judged = self._lines.heard(judge(request, exchange, self._runner.checker(state), lane.meanings, lane.mask))
-        reservation = self._at.guard.adopt(lease.cost, lease.tokens, named_in(request.body).model, BATCH)
+        state.attempt.reservation = self._at.guard.adopt(lease.cost, lease.tokens, named_in(request.body).model, BATCH)
         judged = served(judged, BATCH)
         if judged.usage is not None and not judged.usage.cached:
             self._batches.tokens.learn(request.weight, judged.usage.input)
-        state.charge = self._at.guard.settle(reservation, judged)
+        state.attempt.settle(judged)
         await self._runner.conclude(state, request, judged, exchange)
 
     async def again(self, seq: int, ticket: Ticket, completion: Completion) -> None:
@@ -191,7 +193,8 @@ class BatchRows:
         else:
             self._at.guard.give_back(lease.cost, lease.tokens)
         self._at.journal.end(lease.row, lease.number, end, None, lease)
-        if lost and state.attempts + 1 >= self._plan.max_attempts:
+        tries_left = state.attempts + 1 < self._plan.max_attempts
+        if next_step(completion.came, Source.BATCH, lambda _: tries_left) is Step.FAIL:
             await self._runner.give_up(state, GiveUp("lost in a batch", completion.said, final=False))
         else:
             self.leave_pending(state)

@@ -174,12 +174,14 @@ class Lane:
     ) -> tuple[Judged, float]:
         """What came back, understood, and the slot given back; with the seconds that a 429 has announced and that the gate
         leaves to this row alone."""
-        request, permit = state.request, state.permit
+        request, attempt = state.request, state.attempt
         assert request is not None, "it was sent"
+        assert attempt is not None, "it was sent"
+        permit, reservation = attempt.permit, attempt.reservation
         assert permit is not None, "it was admitted"
         judged = judge(request, exchange, checker, self.meanings, self.mask)
-        if state.reservation is not None and state.reservation.tier is not None:
-            judged = served(judged, state.reservation.tier)
+        if reservation is not None and reservation.tier is not None:
+            judged = served(judged, reservation.tier)
         judged = self.sending.heard(state, judged, exchange.ended - exchange.left)
         if judged.answer.accepted:
             state.refusals = 0

@@ -27,16 +27,14 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from batchrun.engine.budget_guard import UNCHARGED, Reservation
-from batchrun.engine.judge import Charge
 from batchrun.engine.prefixes import Groups, Prefix
-from batchrun.journal import PAGE_BYTES, Lease
-from batchrun.limits import Permit
+from batchrun.journal import PAGE_BYTES
 from batchrun.media import encoded_size
-from batchrun.models import Exchange, Outcome, Pending, Request, SharedReply, State
+from batchrun.models import Outcome, Pending, Request, SharedReply, State
 from batchrun.retry import GiveUp
 
 if TYPE_CHECKING:
+    from batchrun.engine.attempt import Attempt
     from batchrun.engine.lane import Lane
 
 AHEAD = 2000
@@ -94,18 +92,23 @@ FetchFollowers = Callable[[Followers], Awaitable[tuple[list[Pending], int | None
 class RowState:
     """A row on its way, with what it has used up.
 
-    `request` is set where it is not simply the rendered row. `lane` is where it is sent, or was last; `failed_at` are lanes that failed under it, `gave_up` is why
-    it goes to a fallback lane, with its `first_request`, before anything was asked again. `permit` and `exchange` are those of the attempt under
-    way, `hold` what it may cost at worst and `charge` what it was charged; `handed_on` is whether this attempt's
-    verdict has been performed. `reused` is the reply that it rests on unless it is sent itself, `given` the outcome that
-    it shares with an equal request; `leads` is the row whose place it takes, for those that wait; `lease` is what its answer came from a batch with. `elsewhere` is
-    whether it was taken from far ahead in the input, to see whether what other rows met is theirs. `refusals`
-    is how often in a row it was turned away. `shared` are the beginnings that its request shares with others, the longest
-    last. Of the attempt under way, `tier` is the service tier that it asks for, `added` the members that its request got
-    when it was sent, and `marks` the beginnings that are marked in it; `tier_since` is when the row first wanted a tier
-    that had no capacity, `tiers_left` are those that it waited for in vain. `size` are the bytes of what the journal has of it, nearly: its text,
-    and a reply that it begins with. `counted` are those that it counts for while it has no outcome, `held` what it was
-    found to hold.
+    `number`, `attempts`, `deadlines` and `asks` are as in its history, and `refusals` how often in a row it was turned away.
+
+    What it sends: `request`, where it is not simply the rendered row; `first_request` before anything was asked again.
+    What it rests on instead: `given`, the outcome that it shares with an equal request, or the `reused` reply to one;
+    `represents` is the row whose place it takes for those that wait for it.
+
+    Where: `lane` is where it is sent, or was last; `failed_at` are lanes that failed under it; `gave_up` is why it goes to
+    a fallback lane. `elsewhere` is whether it was taken from far ahead in the input, to see whether what other rows met is
+    theirs. `tier` is the service tier that its attempt asks for, `tier_since` when it first wanted one that had no
+    capacity, `tiers_left` are those that it waited for in vain.
+
+    `attempt` is the attempt under way; `from_batch` is whether a batch has answered it, `handed_on` whether that answer's
+    verdict has been performed. `shared` are the beginnings that its request shares with others, the longest last, `marks`
+    those that are marked in the request that was sent, `added` the members that it got then.
+
+    Bytes: `size` is what the journal has of it, nearly: its text, and a reply that it begins with; `counted` what it counts
+    for while it has no outcome, `held` what it was found to hold.
     """
 
     row: Pending
@@ -115,16 +118,12 @@ class RowState:
     asks: int
     request: Request | None = None
     lane: "Lane | None" = None
-    permit: Permit | None = None
-    exchange: Exchange | None = None
-    begun: asyncio.Future[None] | None = None
-    reservation: Reservation | None = None
-    charge: Charge = UNCHARGED
+    attempt: "Attempt | None" = None
     handed_on: bool = False
     reused: SharedReply | None = None
     given: Outcome | None = None
     represents: int | None = None
-    lease: Lease | None = None
+    from_batch: bool = False
     elsewhere: bool = False
     refusals: int = 0
     failed_at: frozenset[int] = frozenset()

@@ -255,16 +255,15 @@ class Pool:
         """Those that a row may go to: the fallback where it has failed for its own reason, else all others."""
         return self._fallbacks if state.gave_up is not None else [lane for lane in self.lanes if not lane.fallback]
 
-    def falls_back(self, state: RowState, verdict: GiveUp) -> bool:
-        """Whether a row that failed for its own reason is sent once more, to the fallback; then it begins anew."""
-        request = state.first_request or state.request
-        if state.gave_up is not None or state.lease is not None or request is None:
-            return False
-        if not (verdict.final and self.has_fallback):
-            return False
-        state.gave_up, state.request, state.failed_at = verdict, request, frozenset()
+    def can_fall_back(self, state: RowState, verdict: GiveUp) -> bool:
+        """Whether a row that failed for its own reason is sent once more, to the fallback."""
+        known = state.first_request is not None or state.request is not None
+        return verdict.final and state.gave_up is None and known and self.has_fallback
+
+    def fall_back(self, state: RowState, verdict: GiveUp) -> None:
+        """The row begins anew, at the fallback; it fails with this verdict where that fails too."""
+        state.gave_up, state.request, state.failed_at = verdict, state.first_request or state.request, frozenset()
         state.attempts = state.deadlines = state.asks = state.refusals = 0
-        return True
 
     @property
     def has_fallback(self) -> bool:

@@ -1,43 +1,39 @@
-"""The path of one row: from the window through gate, budget guard, journal and client to its outcome.
+"""Performs the path of a row: each step of `row_path`, with the attempt that it needs (`attempt`).
 
-It reads top to bottom in `_send` and `_conclude`. What an answer means is decided by `retry`, when a request may leave
-by `limits`; this module performs the verdicts, writes each fact to the journal, and only then emits it.
-
-A failure is held back as long as it may turn out to be the run's: before anything has succeeded, and until a request that
-left after it has. If it is, the rows stay pending.
+What an answer means is decided by `retry`, when a request may leave by `limits`, what follows by `row_path`. This module
+writes each fact to the journal, and only then emits it. It stops the run, and nothing foreign crosses its border: a bug
+costs a row.
 """
 
 import asyncio
 import logging
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from batchrun import retry
 from batchrun.client import UnsentError
-from batchrun.engine.budget_guard import BudgetGuard, BudgetReached, Reservation
-from batchrun.engine.judge import Charge, Judged, counted, end_of, failure, judge_body
+from batchrun.engine.attempt import Attempt, RowServices
+from batchrun.engine.budget_guard import BudgetReached
+from batchrun.engine.judge import Judged, counted, end_of, failure, judge_body
 from batchrun.engine.lane import Lane
-from batchrun.engine.pending_queue import PendingQueue, RowState
-from batchrun.engine.pool import Pool
-from batchrun.engine.post_processing import PostProcessing
-from batchrun.engine.row_files import LeftOut, restored, with_content
+from batchrun.engine.pending_queue import RowState
+from batchrun.engine.row_files import LeftOut, restored
+from batchrun.engine.row_path import Guard, Source, Step, Unsent, first_step, next_step
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.snapshots import attempt_ended, row_finished
 from batchrun.engine.splitting import pieces_of, whole_of
 from batchrun.errors import ExitCode, StorageError
 from batchrun.events import AttemptStarted, Emit, RowDivided, RowLost
-from batchrun.journal import End, Journal
-from batchrun.limits import GateClosed, HandedBack, NeverFits, Permit
+from batchrun.journal import IntakeRow
+from batchrun.limits import GateClosed, HandedBack, NeverFits
 from batchrun.media import ChangedError
 from batchrun.models import JUST_DONE, Exchange, Flag, Outcome, Parts, Pending, Request, State
 from batchrun.plan import Plan
 from batchrun.plan.blanks import copied
 from batchrun.plan.reducing import Reduction
-from batchrun.prompts import Renderer, ask_again, more_room
-from batchrun.replies import Checker, ReplyChecker
-from batchrun.retry import AskAgain, Done, GiveUp, Health, Next, Policy, RetryIn, StopRun, Tries, Verdict
+from batchrun.prompts import ask_again, more_room
+from batchrun.replies import ReplyChecker
+from batchrun.retry import AskAgain, Done, GiveUp, Health, Policy, RetryIn, StopRun, Tries, Verdict
 
 if TYPE_CHECKING:
     from batchrun.engine.batch_rows import BatchRows
@@ -46,27 +42,12 @@ log = logging.getLogger(__name__)
 
 MOST_HELD = 1000
 """Failures that are held back at most: so many that are not alike are about their rows."""
-NEVER_LEFT = End(0, 0.0, "stopped before it left", counted=False)
-"""The end of an attempt that was written down but not sent: nothing about its row is unknown."""
 
 
 class Stop(Protocol):
     """Ends the run: nothing new leaves, and what is in flight is awaited for `drain` seconds."""
 
     def __call__(self, ending: RunResult, *, drain: float) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RowServices:
-    """What a row passes."""
-
-    queue: PendingQueue
-    renderer: Renderer
-    checker: Checker | RowChecks | None
-    pool: Pool
-    guard: BudgetGuard
-    journal: Journal
-    post: PostProcessing
 
 
 class RowRunner:
@@ -105,48 +86,35 @@ class RowRunner:
         is not judged twice; then the run stops."""
         state.handed_on = False
         try:
-            if state.given is not None:
-                await self._finish(state, state.given)
-            elif (request := state.request) is not None:
-                await self._send(state, request)
-            elif state.row.parts is not None and self._plan.reduce is None:
-                await self._put_together(state, state.row.parts)
-            elif (request := self.rendered(state)) is None:
-                await self._finish(state, Outcome(State.DONE, True, None, None, frozenset(), self._blank_value))
-            elif retry.go_on(state.row.history, reused=state.row.reused is not None) is Next.SEND:
-                await self._send(state, request)
-            else:
-                await self._judge_kept(state, request)
+            step, request = first_step(state, reduces=self._plan.reduce is not None), state.request
+            if request is None and step in (Step.SEND, Step.JUDGE) and (request := self.rendered(state)) is None:
+                step = Step.FINISH_BLANK
+            match step:
+                case Step.SEND if request is not None:
+                    await self._send(state, request)
+                case Step.JUDGE if request is not None:
+                    await self._judge_kept(state, request)
+                case Step.PUT_TOGETHER if state.row.parts is not None:
+                    await self._put_together(state, state.row.parts)
+                case _:  # alike, or blank
+                    blank = Outcome(State.DONE, True, None, None, frozenset(), self._blank_value)
+                    await self._finish(state, state.given or blank)
         except (StorageError, GateClosed):
             raise
         except HandedBack:
-            self._put_back(state, 0.0)
+            await self._unsent(state, Unsent.HANDED_BACK)
         except ChangedError as error:
             self.left_out.add(state.row, str(error))
-            self._at.queue.finished(state)
+            await self._unsent(state, Unsent.FILE_CHANGED)
         except Exception as error:
             log.exception("line %s: internal error", state.row.line)
             said = f"internal error: {type(error).__name__}: {error}"
             if state.handed_on:
                 self.stop(RunResult(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"), drain=self._plan.drain)
             else:
-                self._clear_up(state, said)
+                if state.attempt is not None:
+                    state.attempt.cancel(said)
                 await self._finish(state, failure(GiveUp("internal error", said, final=False)))
-
-    def _clear_up(self, state: RowState, said: str) -> None:
-        """After a bug: free the slot, and keep what came back."""
-        if state.permit is not None:
-            self._lane_of(state).gate.cancel(state.permit)
-        if state.reservation is not None:
-            self._at.guard.lose(state.reservation)
-            state.charge, state.reservation = Charge(state.reservation.cost, state.reservation.tokens), None
-        if state.exchange is not None:
-            exchange, state.exchange = state.exchange, None
-            body = exchange.body.decode(errors="replace") if 200 <= exchange.status < 300 else None
-            cost, tokens, _ = state.charge
-            seconds = exchange.ended - exchange.left
-            end = End(exchange.status, seconds, "internal error", said, cost=cost, charged_tokens=tokens)
-            self._at.journal.end(state.row.seq, state.number, end, body)
 
     def rendered(self, state: RowState) -> Request | None:
         """The request of a row, None for one that is left blank. The journal keeps the row and not the body, since
@@ -182,42 +150,49 @@ class RowRunner:
         if state.gave_up is not None and not self._at.pool.has_fallback:
             await self._finish(state, failure(state.gave_up))
             return
-        state.lane = lane = self._at.pool.only or await self._at.pool.lane_for(state)
-        spelled, tiers = lane.spelled(request), lane.sending.tiers
+        lane = state.lane = self._at.pool.only or await self._at.pool.lane_for(state)
+        spelled, attempt = lane.spelled(request), Attempt(self._at, state, lane)
+        state.attempt = attempt
         try:
-            state.tier = await tiers.chosen(state) if tiers.known else None
-            permit, sent = await self._departed(state, lane, spelled)
+            sent = await attempt.depart(spelled)
         except NeverFits as error:
-            if self._at.pool.others(lane, state):
-                state.failed_at |= {lane.number}
-                self._put_back(state, 0.0)
-                return
-            await self.give_up(state, GiveUp("request too large", str(error), final=True))
+            await self._unsent(state, Unsent.TOO_LARGE, GiveUp("request too large", str(error), final=True))
             return
-        seq, reservation = state.row.seq, state.reservation
-        assert reservation is not None
-        self._emit(AttemptStarted(seq, state.row.line, state.number, self._loop.time()))
+        except BudgetReached as error:
+            await self._unsent(state, Unsent.NO_BUDGET, StopRun(str(error), None))
+            raise GateClosed from error
+        self._emit(AttemptStarted(state.row.seq, state.row.line, attempt.number, self._loop.time()))
         self.in_flight += 1
         try:
             exchange = await lane.send(state, sent)
         except asyncio.CancelledError:
-            lane.sending.tiers.released(state)
-            lane.gate.cancel(permit)
-            self._at.guard.lose(reservation)
-            self._at.journal.lose(seq, state.number, "abandoned while it was in flight")
-            self._emit(RowLost(seq, state.row.line, self._loop.time(), reservation.cost))
+            attempt.cancel()
+            reserved = None if attempt.reservation is None else attempt.reservation.cost
+            self._emit(RowLost(state.row.seq, state.row.line, self._loop.time(), reserved))
             raise
         except UnsentError as error:
-            self._never_left(state, lane, permit)
+            attempt.unsent()
             raise HandedBack from error
         finally:
             self.in_flight -= 1
-            self._at.pool.answered(lane)
-        state.exchange = exchange
+        attempt.answered(exchange)
         self._at.queue.holds(state, request.size, len(exchange.body))
         judged, alone = lane.heard(state, sent, exchange, self.checker(state))
-        state.reservation, state.charge = None, self._at.guard.settle(reservation, judged)
+        attempt.settle(judged)
         await self.conclude(state, request, judged, exchange, alone)
+
+    async def _unsent(self, state: RowState, why: Unsent, verdict: GiveUp | StopRun | None = None) -> None:
+        """Nothing has left."""
+        step = next_step(why, Source.LIVE, lambda guard: self._holds(guard, state, verdict))
+        if step is Step.STOP and verdict is not None:
+            drain = max(self._plan.drain, self._plan.timeout)  # what is in flight may give back a part of the budget
+            self.stop(RunResult(ExitCode.BUDGET, verdict.message), drain=drain)
+        elif isinstance(verdict, GiveUp):
+            await self._fail(state, step, verdict)
+        elif step is Step.LEAVE:
+            self._at.queue.finished(state)
+        else:
+            self._put_back(state, 0.0)
 
     def _lane_of(self, state: RowState) -> Lane:
         """Where the row was sent; for one that was not, the first lane stands."""
@@ -228,61 +203,6 @@ class RowRunner:
         checker = self._at.checker
         return checker.of(state.row) if isinstance(checker, RowChecks) else checker
 
-    async def _departed(self, state: RowState, lane: Lane, request: Request) -> tuple[Permit, Request]:
-        """Wait until the request may leave and its attempt is committed; what this returns leaves then.
-
-        Where only a slot is missing the attempt is begun while it is waited for, so that the request leaves in the
-        very turn in which the slot gets free.
-        """
-        gate, demand = lane.gate, partial(lane.gate.estimate, request.weight, request.output_limit)
-        state.number += 1
-        state.reservation, state.begun = self._at.guard.at_once(request, lane.sending.priced(state), lane.prices), None
-        permit = None
-        try:
-            ready = state.reservation and partial(self._begin, state, lane, state.reservation)
-            try:
-                permit = state.permit = await gate.admit(demand, ready=ready, first=state.elsewhere)
-            finally:
-                self._at.pool.admitted(lane)
-            state.reservation = state.reservation or await self._reserved(state, lane, request, permit)
-            await (state.begun or self._begin(state, lane, state.reservation))
-            permit = state.permit = await gate.leave(permit)
-            sent = lane.sending.sent(state, request)
-            sent = await with_content(sent) if sent.files else sent
-        except BaseException:
-            self._at.pool.answered(lane)
-            self._never_left(state, lane, permit)
-            raise
-        return permit, sent
-
-    def _begin(self, state: RowState, lane: Lane, reservation: Reservation) -> "asyncio.Future[None]":
-        state.begun = self._at.journal.begin(state.row.seq, state.number, reservation.cost, reservation.tokens, lane.id)
-        return state.begun
-
-    def _never_left(self, state: RowState, lane: Lane, permit: Permit | None) -> None:
-        lane.sending.tiers.released(state)
-        if permit is not None:
-            lane.gate.cancel(permit)
-        if state.reservation is not None:
-            self._at.guard.cancel(state.reservation)
-            state.reservation = None
-        if state.begun is not None:
-            self._at.journal.end(state.row.seq, state.number, NEVER_LEFT)
-
-    async def _reserved(self, state: RowState, lane: Lane, request: Request, permit: Permit) -> Reservation:
-        """What the request may cost at worst, taken out of the budget; a budget that is used up ends the run."""
-        try:
-            return await self._at.guard.reserve(
-                request, (state.row.seq, state.number), lane.sending.priced(state), lane.prices
-            )
-        except BudgetReached as error:
-            lane.gate.cancel(permit)
-            self.stop(RunResult(ExitCode.BUDGET, str(error)), drain=max(self._plan.drain, self._plan.timeout))
-            raise GateClosed from error
-        except BaseException:
-            lane.gate.cancel(permit)
-            raise
-
     async def conclude(
         self, state: RowState, request: Request, judged: Judged, exchange: Exchange | None, alone: float = 0.0
     ) -> None:
@@ -291,24 +211,28 @@ class RowRunner:
         `alone` is the wait in seconds that a 429 has announced and that the gate leaves to this row.
         """
         answer, lane = judged.answer, self._lane_of(state)
+        if exchange is None:
+            source = Source.KEPT if self._at.pool.first.client is not None else Source.UNSENDING
+        else:
+            source = Source.BATCH if state.from_batch else Source.LIVE
         # All lines of a batch are there at once, and no call is spared by doubting them.
-        health = lane.health if state.lease is None else Health(fitted=True)
+        health = lane.health if source is not Source.BATCH else Health(fitted=True)
         if exchange is None:
             tries = Tries(state.attempts, state.deadlines, state.asks)
         else:
             tries = counted(state.attempts, state.deadlines, state.asks, answer)
-        if exchange is not None and state.lease is None:
+        if source is Source.LIVE:
             lane.observe(state, answer)
             if state.elsewhere or lane.health.doubtful:
                 await self._look_elsewhere(state, lane)
         verdict = retry.decide(answer, tries, health, self._policy, self._loop.time())
         if isinstance(verdict, RetryIn):
             verdict = verdict._replace(seconds=max(verdict.seconds, alone))
-        if self._at.pool.only is None and exchange is not None and state.lease is None:
+        if self._at.pool.only is None and source is Source.LIVE:
             verdict = self._at.pool.judged(state, lane, answer, verdict)
             self._take_back(lane)
         stored = None if exchange is None else self._record(state, lane, judged, exchange, verdict)
-        await self._perform(state, request, judged, verdict, stored)
+        await self._perform(state, source, request, judged, verdict, stored)
 
     async def _look_elsewhere(self, state: RowState, lane: Lane) -> None:
         """Where rows fail alike, have one tried that is likely to be different; one at a time."""
@@ -323,10 +247,11 @@ class RowRunner:
         self, state: RowState, lane: Lane, judged: Judged, exchange: Exchange, verdict: Verdict
     ) -> "asyncio.Future[None]":
         """Into the journal's queue first, then told; the outcome that follows is committed after it."""
-        end = end_of(judged, exchange, verdict, lane.mask, state.charge)
-        body = exchange.body.decode() if judged.reply is not None else None
-        stored = self._at.journal.end(state.row.seq, state.number, end, body, state.lease)
-        state.exchange = None
+        attempt = state.attempt
+        assert attempt is not None
+        end = end_of(judged, exchange, verdict, lane.mask, attempt.charge)
+        stored = attempt.end(end, exchange.body.decode() if judged.reply is not None else None)
+        state.attempt = None
         if end.counted and not end.throttled:
             state.attempts += 1
             state.deadlines += end.deadline
@@ -338,29 +263,42 @@ class RowRunner:
         lane.mind_the_breaker()
         return stored
 
-    async def _perform(
-        self, state: RowState, request: Request, judged: Judged, verdict: Verdict, stored: "asyncio.Future[None] | None"
+    def _holds(self, guard: Guard, state: RowState, verdict: Verdict | None) -> bool:
+        """Whether a guard of `row_path` holds for this row."""
+        match guard:
+            case Guard.POSTS:
+                return bool(self._plan.post) and state.row.target is None
+            case Guard.IN_DOUBT:
+                return len(self._held) < MOST_HELD and self._lane_of(state).health.in_doubt(state.row.seq)
+            case Guard.CUT_OFF:
+                return isinstance(verdict, GiveUp) and verdict.cause == Flag.TRUNCATED and bool(self._pieces(state))
+            case Guard.HAS_FALLBACK:
+                return isinstance(verdict, GiveUp) and self._at.pool.can_fall_back(state, verdict)
+            case Guard.FITS_ELSEWHERE:
+                return self._at.pool.others(self._lane_of(state), state)
+            case Guard.TRIES_LEFT:
+                return state.attempts + 1 < self._plan.max_attempts
+
+    def _pieces(self, state: RowState) -> list[IntakeRow]:
+        """The text of a row in pieces that can be sent, none where it is not to be divided."""
+        return pieces_of(self._plan, self._at.renderer, state.row) if self._at.pool.first.client is not None else []
+
+    async def _perform(  # noqa: PLR0913, PLR0917  what came, what follows, and what is stored of it
+        self,
+        state: RowState,
+        source: Source,
+        request: Request,
+        judged: Judged,
+        verdict: Verdict,
+        stored: "asyncio.Future[None] | None",
     ) -> None:
+        step = next_step(type(verdict), source, lambda guard: self._holds(guard, state, verdict))
         match verdict:
             case Done():
-                if judged.answer.flags:
-                    self._lane_of(state).tell_of_odd(judged)
-                plain = not judged.answer.flags and judged.value is None
-                outcome = (
-                    JUST_DONE if plain else Outcome(State.DONE, True, None, None, judged.answer.flags, judged.value)
-                )
-                posts = self._plan.post and state.row.target is None
-                if not (posts and await self._at.post.put(state, judged, outcome, stored)):
-                    await self._finish(state, outcome)
-                if self._held and self._lane_of(state).health.undoubted:
-                    await self.flush_held()
-            case RetryIn() | AskAgain() if state.lease is not None and self.batch_rows is not None:
-                self.batch_rows.leave_pending(state)
-            case RetryIn() | AskAgain() if self._at.pool.first.client is None:
-                self._at.queue.finished(state)  # nothing is sent: the row stays as it is
-            case RetryIn(seconds=seconds):
+                await self._done(state, step, judged, stored)
+            case RetryIn(seconds=seconds) if step is Step.PUT_BACK:
                 self._put_back(state, seconds)
-            case AskAgain(complaint=complaint, more_room=more):
+            case AskAgain(complaint=complaint, more_room=more) if step is Step.ASK:
                 said = judged.reply.text if judged.reply is not None else None
                 if more:  # one that an earlier process has asked again is made from the row anew
                     request = more_room(request, 1 if stored is not None else max(1, state.asks))
@@ -368,47 +306,64 @@ class RowRunner:
                     request = ask_again(request, said, complaint, check=judged.answer.check)
                 state.first_request, state.request = state.first_request or state.request, request
                 self._put_back(state, 0.0)
+            case RetryIn() | AskAgain():
+                self.leave(state, step)
             case GiveUp():
-                await self.give_up(state, verdict)
+                await self._fail(state, step, verdict)
             case StopRun(message=message, hint=hint):
-                self._stop_for(state, RunResult(ExitCode.STOPPED, message, hint))
+                ending = RunResult(ExitCode.STOPPED, message, hint)
+                if step is Step.STOP_LATER and self.batch_rows is not None:
+                    self.batch_rows.stop(state, ending)
+                else:
+                    self._held.clear()
+                    self.stop(ending, drain=self._plan.drain)
 
-    async def _divided(self, state: RowState) -> bool:
-        """Whether a text whose reply was cut off is sent once more in pieces, which it waits for."""
-        if self._at.pool.first.client is None or not (pieces := pieces_of(self._plan, self._at.renderer, state.row)):
-            return False
-        state.handed_on, state.request = True, None
-        await self._at.journal.divide(state.row.seq, pieces)
-        self._emit(RowDivided(state.row.seq, state.row.line, len(pieces), self._loop.time()))
-        self._at.queue.reduce(state.row.seq)
-        self._at.queue.finished(state)
-        return True
+    async def _done(self, state: RowState, step: Step, judged: Judged, stored: "asyncio.Future[None] | None") -> None:
+        answer = judged.answer
+        if answer.flags:
+            self._lane_of(state).tell_of_odd(judged)
+        plain = not answer.flags and judged.value is None
+        outcome = JUST_DONE if plain else Outcome(State.DONE, True, None, None, answer.flags, judged.value)
+        if step is Step.FINISH or not await self._at.post.put(state, judged, outcome, stored):
+            await self._finish(state, outcome)
+        if self._held and self._lane_of(state).health.undoubted:
+            await self.flush_held()
 
-    def _stop_for(self, state: RowState, ending: RunResult) -> None:
-        """An answer ends the run: at once, or where it came in a batch once the others are taken in."""
-        if state.lease is not None and self.batch_rows is not None:
-            return self.batch_rows.stop(state, ending)
-        self._held.clear()
-        return self.stop(ending, drain=self._plan.drain)
+    def leave(self, state: RowState, step: Step) -> None:
+        """The row stays as it is in the journal; one of a batch is handed out again from there."""
+        if step is Step.LEAVE_PENDING and self.batch_rows is not None:
+            self.batch_rows.leave_pending(state)
+        else:
+            self._at.queue.finished(state)
 
     async def give_up(self, state: RowState, verdict: GiveUp) -> None:
-        if verdict.cause == Flag.TRUNCATED and await self._divided(state):
-            return
-        if (
-            state.lease is not None
-            or not self._lane_of(state).health.in_doubt(state.row.seq)
-            or len(self._held) >= MOST_HELD
-        ):
-            if self._at.pool.falls_back(state, verdict):
+        """A row fails before or without an attempt."""
+        source = Source.BATCH if state.from_batch else Source.LIVE
+        await self._fail(state, next_step(GiveUp, source, lambda guard: self._holds(guard, state, verdict)), verdict)
+
+    async def _fail(self, state: RowState, step: Step, verdict: GiveUp) -> None:
+        match step:
+            case Step.DIVIDE:
+                pieces = self._pieces(state)
+                state.handed_on, state.request = True, None
+                await self._at.journal.divide(state.row.seq, pieces)
+                self._emit(RowDivided(state.row.seq, state.row.line, len(pieces), self._loop.time()))
+                self._at.queue.reduce(state.row.seq)
+                self._at.queue.finished(state)
+            case Step.HOLD:
+                state.handed_on = True
+                if self._at.pool.only is not None:
+                    state.request, state.row = None, state.row._replace(text="")
+                self._held.append((state, verdict))
+                self._at.queue.finished(state)
+            case Step.ELSEWHERE:
+                state.failed_at |= {self._lane_of(state).number}
                 self._put_back(state, 0.0)
-            else:
+            case Step.FALL_BACK:
+                self._at.pool.fall_back(state, verdict)
+                self._put_back(state, 0.0)
+            case _:
                 await self._finish(state, failure(state.gave_up or verdict))
-        else:
-            state.handed_on = True
-            if self._at.pool.only is not None:
-                state.request, state.row = None, state.row._replace(text="")
-            self._held.append((state, verdict))
-            self._at.queue.finished(state)
 
     def _take_back(self, lane: Lane) -> None:
         """Failures that were held back since they might be the lane's, and are: other lanes get their rows."""
@@ -439,7 +394,8 @@ class RowRunner:
         """Failures that might have been the run's stand after all."""
         held, self._held = self._held, []
         for state, verdict in held:
-            if self._at.pool.falls_back(state, verdict):
+            if self._at.pool.can_fall_back(state, verdict):
+                self._at.pool.fall_back(state, verdict)
                 self._at.queue.enter(state)
                 self._put_back(state, 0.0)
             else:

@@ -15,6 +15,7 @@ from itertools import islice
 
 from batchrun import retry
 from batchrun.engine.assignment import Policy
+from batchrun.engine.attempt import RowServices
 from batchrun.engine.batch_rows import BatchRows
 from batchrun.engine.batches import Batches, Batching, Wish
 from batchrun.engine.budget_guard import BudgetGuard
@@ -23,7 +24,7 @@ from batchrun.engine.lane import Member
 from batchrun.engine.pending_queue import AHEAD, Followers, PendingQueue
 from batchrun.engine.pool import Pool
 from batchrun.engine.post_processing import PostProcessing
-from batchrun.engine.row import RowRunner, RowServices
+from batchrun.engine.row import RowRunner
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.selection import at_places, selection
@@ -105,9 +106,8 @@ class Run:
         self._ending: RunResult | None = None
         self._drained = math.inf
         self._crew: set[asyncio.Task[None]] = set()
-        self._manned = 0
+        self._manned, self._waits, self.paused = 0, False, False
         self._view: GateView | None = None
-        self._waits = self.paused = False
         self._quotas_told: set[str] = set()
 
     async def run(self) -> RunResult:
