@@ -131,6 +131,9 @@ class Provider:
     def renew(self) -> None:
         """There are no connections."""
 
+    def space(self, spaced: Callable[[], bool]) -> None:
+        """There is no distance to keep."""
+
     def end(self, *, before: float) -> int:
         """Nothing is ended."""
         return 0

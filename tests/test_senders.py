@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.client import UnsentError
-from batchrun.client.senders.frames import SLICE, Frame, Frames, Kind, divided, encoded
-from batchrun.client.senders.hub import Hears, Hub
+from batchrun.client.senders.frames import SLICE, Frame, Frames, Kind, boot_time, divided, encoded
+from batchrun.client.senders.hub import Hears, Hub, Kept
+from batchrun.client.senders.sender import VALID, Sender
 from batchrun.client.senders.states import Beat, State, passed, pause, stands
 from batchrun.errors import ExitCode, RefusedError
 from batchrun.events import Notice, SendersChanged, Waiting, WaitReason
@@ -234,6 +235,40 @@ async def test_what_never_left_comes_back_unsent() -> None:
 
 
 @pytest.mark.looptime
+async def test_a_sender_keeps_a_reply_until_it_is_in_the_journal() -> None:
+    async with Scene(1) as scene:
+        tasks = await scene.sends(3)
+        (wire,) = scene.wires
+        wire.answers(1, 2)
+        first, second = await asyncio.gather(*tasks[:2])
+        assert isinstance(first, Kept)
+        assert isinstance(second, Kept)
+        cursors = []
+        for stored in (lambda: second.stored(None), lambda: first.stored(None), lambda: None):
+            await scene.lives(1)
+            cursors.append(wire.frames[-1].head)
+            stored()
+        assert cursors == [1, 1, 3]
+        tasks[2].cancel()
+
+
+@pytest.mark.looptime
+async def test_requests_of_a_rate_leave_their_sender_at_the_distance_that_the_gate_gave_them() -> None:
+    async with Scene(1) as scene:
+        loop = asyncio.get_running_loop()
+        tasks = []
+        for _ in range(3):
+            tasks.append(asyncio.create_task(scene.hub.send(0, REQUEST, 60.0, spaced=True)))
+            await asyncio.sleep(SLICE / 4)
+        began = loop.time() - 3 * SLICE / 4
+        await asyncio.sleep(2 * SLICE)
+        departs = [lease[4] for frame in scene.wires[0].frames if frame.kind == Kind.LEASES for lease in frame.head[2:]]
+        assert departs == pytest.approx([began + SLICE + n * SLICE / 4 for n in range(3)])
+        for task in tasks:
+            task.cancel()
+
+
+@pytest.mark.looptime
 async def test_an_exchange_that_nobody_waits_for_is_cancelled_at_the_sender() -> None:
     async with Scene(1) as scene:
         (task,) = await scene.sends(1)
@@ -307,3 +342,75 @@ async def test_a_run_without_a_sender_says_so_and_stops_after_the_time_of_a_prov
     assert "no sender was ready" in story.ending.message
     assert WaitReason.SENDERS in [event.reason for event in story.of(Waiting)]
     assert story.of(SendersChanged)[-1].suspect == 1
+
+
+class Driver(asyncio.Transport):
+    """The driver of a sender whose client is a `Provider`: what it says, and what it hears."""
+
+    def __init__(self, provider: Provider) -> None:
+        super().__init__()
+        self.provider = provider
+        self.heard: list[Frame] = []
+        self._reader = Frames()
+        self.sender = Sender()
+        self.sender.connection_made(self)
+        self.sender.clients[0] = provider  # type: ignore[assignment]
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.heard += self._reader.feed(bytes(data))
+
+    def gives(self, batch: int, *leases: int, ago: float = 0.0, ahead: float = 0.0) -> None:
+        body = orjson.dumps({"messages": [{"content": "x"}]})
+        depart = asyncio.get_running_loop().time() + ahead if ahead else 0.0
+        said = [[lease, 0, 0, 60.0, depart, len(body)] for lease in leases]
+        self.says(Kind.LEASES, [batch, boot_time() - ago, *said], *[body] * len(leases))
+
+    def says(self, kind: Kind, head: Any, *bodies: bytes) -> None:
+        self.sender.data_received(encoded(kind, head, bodies))
+
+    @property
+    def completed(self) -> list[list[int]]:
+        return [[said[0] for said in frame.head[1:]] for frame in self.heard if frame.kind == Kind.COMPLETIONS]
+
+    @property
+    def unsent(self) -> list[int]:
+        return [lease for frame in self.heard if frame.kind == Kind.UNSENT for lease in frame.head]
+
+
+@pytest.mark.looptime
+async def test_a_batch_that_comes_again_is_answered_and_not_sent_again() -> None:
+    driver = Driver(Provider())
+    driver.gives(1, 1, 2)
+    await asyncio.sleep(0.1)
+    driver.gives(1, 1, 2)
+    assert driver.completed == [[1, 2], [1, 2]]
+    driver.says(Kind.PING, 2)
+    driver.gives(1, 1, 2)
+    assert driver.completed[-1] == [2], "the first is in the journal"
+    assert len(driver.provider.calls) == 2
+
+
+@pytest.mark.looptime
+async def test_a_batch_that_a_frozen_sender_reads_late_goes_back_unsent() -> None:
+    driver = Driver(Provider())
+    driver.gives(1, 1, 2, ago=VALID + 0.1)
+    driver.gives(2, 3, ago=VALID - 0.5)
+    await asyncio.sleep(0.1)
+    assert driver.unsent == [1, 2]
+    assert driver.completed == [[3]]
+
+
+@pytest.mark.looptime
+async def test_what_is_planned_leaves_at_its_time_unless_it_is_held_or_cancelled() -> None:
+    driver = Driver(Provider())
+    driver.gives(1, 1, ahead=0.004)
+    driver.gives(2, 2, 3, ahead=0.008)
+    driver.says(Kind.CANCEL, [2])
+    assert driver.provider.calls == []
+    await asyncio.sleep(0.005)
+    assert len(driver.provider.calls) == 1
+    driver.says(Kind.HOLD, None)
+    await asyncio.sleep(0.1)
+    assert driver.unsent == [3]
+    assert driver.completed == [[1]]
+    assert len(driver.provider.calls) == 1

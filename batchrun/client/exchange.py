@@ -200,6 +200,9 @@ class Client:
             clock=self._clock,
         )
 
+    def space(self, spaced: Callable[[], bool]) -> None:
+        """`spaced` tells whether requests leave at a distance from each other that is to be kept: here they leave at once."""
+
     async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109 # one timer is cheaper than asyncio.timeout by a tenth of a request
         """Send `request` once; `timeout` seconds are the deadline for everything, from the name to the last byte.
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import IntEnum, auto
 from functools import partial
 
+from batchrun.client.senders.hub import Kept
 from batchrun.engine.budget_guard import UNCHARGED, BudgetGuard, Reservation
 from batchrun.engine.judge import Charge, Judged
 from batchrun.engine.lane import Lane
@@ -141,9 +142,12 @@ class Attempt:
         self.charge, self.reservation = self._at.guard.settle(self.reservation, judged), None
 
     def end(self, end: End, body: str | None) -> "asyncio.Future[None]":
-        """Into the journal; it is over."""
+        """Into the journal; it is over. A sender keeps its answer until that is committed."""
         self.phase = Phase.OVER
-        return self._at.journal.end(self.state.row.seq, self.number, end, body, self.lease)
+        stored = self._at.journal.end(self.state.row.seq, self.number, end, body, self.lease)
+        if isinstance(self.exchange, Kept):
+            stored.add_done_callback(self.exchange.stored)
+        return stored
 
     def cancel(self, said: str = "abandoned while it was in flight") -> None:
         """Give up what it has, as the table above says."""
@@ -171,6 +175,6 @@ class Attempt:
             body = self.exchange.body.decode(errors="replace") if 200 <= status < 300 else None
             cost, tokens, _ = self.charge
             end = End(status, seconds, "internal error", said, cost=cost, charged_tokens=tokens)
-            at.journal.end(seq, self.number, end, body, self.lease)
+            self.end(end, body)
         elif self._begun is not None:
             at.journal.end(seq, self.number, NEVER_LEFT)

@@ -91,6 +91,8 @@ class Pool:
         gate = shared or Gate(limits_of(member), listen=lambda event: self._tell(lane, event))
         if member.quota:
             self._gates[member.quota] = gate
+        if member.client is not None and member.hub is not None:
+            member.client.space(lambda: gate.stated != (None, None))
         lane = Lane(
             member,
             gate,

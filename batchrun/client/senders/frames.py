@@ -14,13 +14,15 @@ while a machine sleeps (`boot_time`).
 | CANCEL | driver | [lease …]: nobody waits for these any more |
 | COMPLETIONS | sender | number of the first, [lease, status, fault, sent, left, ended, detail, headers, length of its body] … |
 | UNSENT | sender | [lease …]: these never left |
+| HOLD | driver | null: what was to leave later comes back as UNSENT |
 | RENEW | driver | place: use no connection again that was in use before |
 | END | driver | place, before: end what left before that moment |
 | PING | driver | cursor: the number of the first completion that is still to be kept |
 | PONG | sender | null |
 
 Batches and completions are numbered from 1 for each sender. A batch that comes again by its number is not sent again: what
-the sender has of its completions is answered once more.
+the sender has of its completions is answered once more. It keeps each until a PING has a cursor beyond it, which the driver
+moves when the reply is in the journal.
 """
 
 import struct
@@ -60,6 +62,7 @@ class Kind(IntEnum):
     END = 8
     PING = 9
     PONG = 10
+    HOLD = 11
 
 
 class Frame(NamedTuple):

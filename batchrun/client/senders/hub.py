@@ -10,6 +10,7 @@ The hub does not know what carries its frames: a `Transport` does (`children`).
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from batchrun.client.senders.frames import BUG, ENDPOINTS, SLICE, Frame, Frames, Kind, boot_time, divided, encoded
@@ -19,6 +20,8 @@ from batchrun.errors import RefusedError
 from batchrun.events import SendersChanged
 from batchrun.models import Exchange, Fault, Request
 
+MOST_KEPT = 4 * 1024 * 1024
+"""Bytes of replies after which a sender is told at once what it need not keep."""
 _NUMBERS = {endpoint: number for number, endpoint in enumerate(ENDPOINTS)}
 
 
@@ -55,13 +58,19 @@ Start = Callable[[Hears], Awaitable[Transport]]
 Listen = Callable[[SendersChanged], None]
 
 
+class Kept(Exchange):
+    """An exchange that its sender keeps until `stored` is called."""
+
+    stored: Callable[[object], None]
+
+
 class _Lease:
-    __slots__ = ("body", "endpoint", "future", "left", "number", "place", "sender", "timeout")
+    __slots__ = ("body", "depart", "endpoint", "future", "left", "number", "place", "sender", "timeout")
 
     def __init__(self, number: int, place: int, request: Request, timeout: float, future: asyncio.Future[Exchange]):
         self.number, self.place, self.timeout, self.future = number, place, timeout, future
         self.endpoint, self.body = _NUMBERS[request.endpoint], request.body
-        self.left = 0.0
+        self.left = self.depart = 0.0
         self.sender: _Sender | None = None
 
 
@@ -74,6 +83,9 @@ class _Sender:
         self.leases: dict[int, _Lease] = {}
         self.out: list[_Lease] = []
         self.batch = self.completed = self.opened = 0
+        self.unstored: set[int] = set()
+        """Completions that have come and may not be in the journal yet, by their numbers."""
+        self.kept_bytes = 0
         self.silent = 0.0
         self.transport: Transport | None = None
         self._hub = hub
@@ -82,6 +94,15 @@ class _Sender:
     def write(self, kind: Kind, head: Any, bodies: list[bytes] | tuple[()] = ()) -> None:
         if self.transport is not None:
             self.transport.write(encoded(kind, head, bodies))
+
+    def ping(self) -> None:
+        """Ask whether it is there, and tell what it need not keep any more."""
+        self.kept_bytes = 0
+        self.write(Kind.PING, min(self.unstored, default=self.completed + 1))
+
+    def stored(self, number: int, _: object = None) -> None:
+        """A completion is in the journal."""
+        self.unstored.discard(number)
 
     def received(self, data: bytes) -> None:
         self.silent = 0.0
@@ -152,10 +173,21 @@ class Hub:
         alive = counts[State.STARTING], counts[State.READY], counts[State.SUSPECT]
         return SendersChanged(*alive, self._lost, "", self._loop.time())
 
-    async def send(self, place: int, request: Request, timeout: float) -> Exchange:  # noqa: ASYNC109  the sender keeps it
-        """One exchange, made by a sender. Raises UnsentError where it never left, RuntimeError for a bug there."""
+    async def send(
+        self,
+        place: int,
+        request: Request,
+        timeout: float,  # noqa: ASYNC109  the sender keeps it
+        *,
+        spaced: bool = False,
+    ) -> Exchange:
+        """One exchange, made by a sender; a `spaced` one leaves there SLICE later, so at the same distance from others.
+
+        Raises UnsentError where it never left, RuntimeError for a bug there.
+        """
         self._leases += 1
         lease = _Lease(self._leases, place, request, timeout, self._loop.create_future())
+        lease.depart = self._loop.time() + SLICE if spaced else 0.0
         self._waiting.append(lease)
         self._flush_soon()
         try:
@@ -179,6 +211,8 @@ class Hub:
         waiting, self._waiting = self._waiting, deque()
         for lease in waiting:
             self._return(lease)
+        for sender in self._senders:
+            sender.write(Kind.HOLD, None)
 
     def renew(self, place: int) -> None:
         """Have the senders use no connection to that place again that was in use before."""
@@ -201,6 +235,7 @@ class Hub:
                 number, status, fault, sent, left, ended, detail, headers, _ = completion
                 lease = sender.leases.pop(number, None)
                 sender.completed += 1
+                sender.kept_bytes += len(body)
                 self._failed = 0
                 if lease is None or lease.future.done():
                     continue  # nobody waits for it any more
@@ -208,7 +243,12 @@ class Hub:
                     lease.future.set_exception(RuntimeError(f"in sender {sender.number}: {detail}"))
                     continue
                 why = Fault(fault) if fault else None
-                lease.future.set_result(Exchange(status, headers, body, left, ended, why, detail, sent))
+                exchange = Kept(status, headers, body, left, ended, why, detail, sent)
+                exchange.stored = partial(sender.stored, sender.completed)
+                sender.unstored.add(sender.completed)
+                lease.future.set_result(exchange)
+            if sender.kept_bytes > MOST_KEPT:
+                sender.ping()
         elif frame.kind == Kind.UNSENT:
             for number in frame.head:
                 self._return(sender.leases.pop(number, None))
@@ -283,7 +323,7 @@ class Hub:
         silence, self._looked = passed(now - self._looked, self._beat), now
         for sender in tuple(self._senders):
             sender.silent += silence
-            sender.write(Kind.PING, sender.completed + 1)
+            sender.ping()
             self.look(sender)
         self._timer = self._loop.call_later(self._beat.every, self._watch)
 
@@ -318,7 +358,7 @@ class Hub:
             if sender.out:
                 out, sender.out = sender.out, []
                 sender.batch += 1
-                leases = [[one.number, one.place, one.endpoint, one.timeout, 0.0, len(one.body)] for one in out]
+                leases = [[one.number, one.place, one.endpoint, one.timeout, one.depart, len(one.body)] for one in out]
                 bodies = [one.body for one in out]
                 sender.write(Kind.LEASES, [sender.batch, boot_time(), *leases], bodies)
                 for one in out:

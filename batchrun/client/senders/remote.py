@@ -1,5 +1,6 @@
 """A client whose exchanges are made by senders; everything else stays in this process."""
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ class RemoteClient(Client):
         self._hub = hub
         self._ca_file: str | None = options.get("ca_file")
         self._place = -1
+        self._spaced: Callable[[], bool] = lambda: False
 
     async def __aenter__(self) -> Self:
         self._place = self._hub.add(
@@ -34,9 +36,13 @@ class RemoteClient(Client):
     ) -> None:
         """The senders close their connections when they end."""
 
+    def space(self, spaced: Callable[[], bool]) -> None:
+        """`spaced` tells whether requests leave at a distance from each other, which the senders then keep to."""
+        self._spaced = spaced
+
     async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109  the sender keeps it
         """As `Client.send`. Raises UnsentError where the request never left."""
-        return await self._hub.send(self._place, request, timeout)
+        return await self._hub.send(self._place, request, timeout, spaced=self._spaced())
 
     def renew(self) -> None:
         """From now on use no connection that was in use before."""

@@ -8,6 +8,7 @@ import gc
 import os
 import socket
 import sys
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -16,6 +17,8 @@ from batchrun.client.exchange import Client
 from batchrun.client.senders.frames import BUG, ENDPOINTS, SLICE, Frame, Frames, Kind, boot_time, divided, encoded
 from batchrun.models import Exchange, Fault, Request
 
+_EARLY = 0.0005
+"""Seconds by which a request may leave before its time: timers are no more exact."""
 VALID = 2.0
 """Seconds from its writing, of the clock that goes on in sleep, in which a batch may leave: what is read later, since this
 process or the machine stood still, goes back."""
@@ -28,7 +31,7 @@ class Sender(asyncio.Protocol):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._frames = Frames()
-        self._clients: dict[int, Client] = {}
+        self.clients: dict[int, Client] = {}
         self._exchanges: dict[int, asyncio.Task[None]] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._transport: asyncio.WriteTransport | None = None
@@ -36,6 +39,8 @@ class Sender(asyncio.Protocol):
         self._completed = 0
         self._flushed = 0.0
         self._out: list[tuple[list[Any], bytes]] = []
+        self._planned: deque[tuple[float, int, int, Request, float]] = deque()
+        self._kept: deque[tuple[int, list[Any], bytes]] = deque()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.WriteTransport", transport)
@@ -53,8 +58,14 @@ class Sender(asyncio.Protocol):
             case Kind.LEASES:
                 self._send(head, frame.bodies)
             case Kind.PING:
+                while self._kept and self._kept[0][0] < head:
+                    self._kept.popleft()
                 self._write(Kind.PONG, None)
+            case Kind.HOLD:
+                planned, self._planned = self._planned, deque()
+                self._write(Kind.UNSENT, [lease for _, lease, *_ in planned])
             case Kind.CANCEL:
+                self._planned = deque(planned for planned in self._planned if planned[1] not in head)
                 for lease in head:
                     if (task := self._exchanges.pop(lease, None)) is not None:
                         task.cancel()
@@ -62,9 +73,9 @@ class Sender(asyncio.Protocol):
                 task = self._loop.create_task(self._open(*head))
                 self._opening.add(task)
             case Kind.RENEW:
-                self._clients[head].renew()
+                self.clients[head].renew()
             case Kind.END:
-                self._clients[head[0]].end(before=head[1])
+                self.clients[head[0]].end(before=head[1])
             case _:
                 raise ValueError(f"a frame of kind {frame.kind}")
 
@@ -77,26 +88,44 @@ class Sender(asyncio.Protocol):
             allow_insecure_http=True,  # the plan has refused what the user did not allow
             environ=how["proxies"],
         )
-        self._clients[place] = await client.__aenter__()
+        self.clients[place] = await client.__aenter__()
         self._write(Kind.OPENED, place)
 
     def _send(self, head: list[Any], bodies: bytes) -> None:
         batch, written, *leases = head
         if batch <= self._batch:
+            again = {lease[0] for lease in leases}
+            kept = [(said, body) for _, said, body in self._kept if said[0] in again]
+            self._write(Kind.COMPLETIONS, [0, *(said for said, _ in kept)], [body for _, body in kept])
             return
         self._batch = batch
         if boot_time() - written > VALID:
             self._write(Kind.UNSENT, [lease[0] for lease in leases])
             return
-        for (lease, place, endpoint, timeout, _, _), body in zip(
+        now = self._loop.time()
+        for (lease, place, endpoint, timeout, depart, _), body in zip(
             leases, divided(bodies, (lease[-1] for lease in leases)), strict=True
         ):
             request = Request(ENDPOINTS[endpoint], body, None)
+            if depart > now:
+                if not self._planned:
+                    self._loop.call_at(depart, self._depart)
+                self._planned.append((depart, lease, place, request, timeout))
+            else:
+                self._exchanges[lease] = self._loop.create_task(self._exchange(lease, place, request, timeout))
+
+    def _depart(self) -> None:
+        """Let leave what is due by now."""
+        soon = self._loop.time() + _EARLY
+        while self._planned and self._planned[0][0] <= soon:
+            _, lease, place, request, timeout = self._planned.popleft()
             self._exchanges[lease] = self._loop.create_task(self._exchange(lease, place, request, timeout))
+        if self._planned:
+            self._loop.call_at(self._planned[0][0], self._depart)
 
     async def _exchange(self, lease: int, place: int, request: Request, timeout: float) -> None:  # noqa: ASYNC109  as the client has it
         try:
-            exchange = await self._clients[place].send(request, timeout=timeout)
+            exchange = await self.clients[place].send(request, timeout=timeout)
         except asyncio.CancelledError:
             return
         except Exception as error:  # noqa: BLE001  told to the driver, to which it is a bug of a row as it is there
@@ -121,6 +150,7 @@ class Sender(asyncio.Protocol):
         out, self._out = self._out, []
         first = self._completed + 1
         self._completed += len(out)
+        self._kept.extend((number, *one) for number, one in enumerate(out, first))
         self._write(Kind.COMPLETIONS, [first, *(said for said, _ in out)], [body for _, body in out])
 
     def _write(self, kind: Kind, head: Any, bodies: list[bytes] | tuple[()] = ()) -> None:
