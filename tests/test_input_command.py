@@ -48,6 +48,15 @@ def calls(output: str) -> int:
     return found
 
 
+@pytest.mark.parametrize("command", [("plan",), ("run", "--dry-run"), ("run",)])
+def test_an_id_that_two_rows_have_is_refused_by_all_that_read_the_input(command: tuple[str, ...]) -> None:
+    ids = ["b", "c", "a", "c", "a", "e"]
+    Path("in.jsonl").write_text("".join(json.dumps({"id": id, "text": id}) + "\n" for id in ids))
+    args = ("-P", "sim", "-p", "p.md", "-i", "in.jsonl", "-o", "out.jsonl", "--no-progress")
+    done = batchrun(*command, *args)
+    assert (done.returncode, "The id 'a' is on line 3 and again on line 5" in done.stderr) == (2, True), done.stderr
+
+
 def test_a_table_of_text_comes_back_as_one() -> None:
     Path("in.csv").write_text('id,text\n1,"- a, b"\n2,"c ""d"""\n')
     assert "wrote in.p.csv" in ran("-i", "in.csv")

@@ -1,11 +1,13 @@
 """The dry run: the whole input opened, checked and rendered as a run would, without a journal and without a call."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from batchrun.engine.export import reserved
-from batchrun.engine.ingest import Problems, checked, tell_rows
+from batchrun.engine.ingest import Ids, Problems, checked, tell_rows
 from batchrun.engine.start import opened
 from batchrun.events import Emit, IntakeProgress
+from batchrun.journal import IntakeRow
 from batchrun.models import Request, Row
 from batchrun.plan import Plan
 from batchrun.plan.blanks import blanks_of
@@ -32,11 +34,17 @@ def dry_run(gathered: Gathered, emit: Emit) -> DryRun:
     problems = Problems(source.where)
     sized = _Sized(renderer)
     blanks, reduction = blanks_of(plan, prompt_of(plan)), Reduction.of(plan)
-    found = checked(source, sized, problems, reserved(plan), blanks=blanks, reduction=reduction)
-    for count, _ in enumerate(found, 1):
+    ids = Ids()
+
+    def read(problems: Problems) -> Iterator[IntakeRow]:
+        return checked(source, sized, problems, reserved(plan), blanks=blanks, reduction=reduction)
+
+    for count, row in enumerate(read(problems), 1):
+        ids.add(row)
         if count % 10_000 == 0:
             emit(IntakeProgress(count))
     problems.refuse(source.name, skip_invalid=gathered.settings.skip_invalid)
+    ids.refuse(read(Problems(source.where)))
     tell_rows(source, problems, emit)
     return DryRun(plan, sized.rows, problems.count, sized.body_bytes, sized.first)
 

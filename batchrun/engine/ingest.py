@@ -1,14 +1,15 @@
 """The input, checked and rendered once, on its way into the journal; nothing is sent while a row is in doubt."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from batchrun import media, rows
 from batchrun.display import counted
+from batchrun.engine.hash_counts import Digests
 from batchrun.errors import InputError
 from batchrun.events import Emit, Notice
-from batchrun.journal import IntakeRow
+from batchrun.journal import IntakeRow, duplicate_id
 from batchrun.models import Blank, Row
 from batchrun.plan.blanks import Blanks
 from batchrun.plan.reducing import Reduction
@@ -16,6 +17,7 @@ from batchrun.prompts import Renderer, RenderError, request_digest
 from batchrun.rows import Input, Mixed, line_text
 
 _HERE = Path()
+_64_BITS = (1 << 64) - 1
 NAMED = 20
 """Bad lines that are named one by one; the rest are counted."""
 
@@ -23,6 +25,29 @@ GUESSED_BY = 20_000
 """Characters that are not UTF-8 by which their encoding is guessed."""
 BLANK_ROW = "the text is blank"
 """Why a row is skipped under `--blank skip`."""
+
+
+class Ids:
+    """The ids of an input for commands that make no journal, which refuses what is there twice while it takes rows in."""
+
+    def __init__(self) -> None:
+        self._met = Digests()
+        self._again: tuple[str, int] | None = None
+
+    def add(self, row: IntakeRow) -> None:
+        """Note the id of a row that would be sent."""
+        if row.key is None or not row.request:
+            return
+        if self._met.add(hash(row.key) & _64_BITS) and (self._again is None or row.key < self._again[0]):
+            self._again = row.key, row.line
+
+    def refuse(self, rows: Iterable[IntakeRow]) -> None:
+        """Raises InputError for an id that was there twice, naming both lines; `rows` are those of the input once more."""
+        if self._again is not None:
+            key, line = self._again
+            first = next((row.line for row in rows if row.key == key and row.request), line)
+            if first != line:
+                raise duplicate_id(key, first, line)
 
 
 class Problems:

@@ -5,7 +5,7 @@ rows of the same run used, a pilot's above all, turns lengths into tokens, cost 
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,14 +26,14 @@ from batchrun.engine.forecast import (
     total,
 )
 from batchrun.engine.hash_counts import Digests
-from batchrun.engine.ingest import BLANK_ROW, Problems, checked, tell_rows
+from batchrun.engine.ingest import BLANK_ROW, Ids, Problems, checked, tell_rows
 from batchrun.engine.reuse import lender
 from batchrun.engine.row_files import restored
 from batchrun.engine.selection import in_sample
 from batchrun.engine.start import check_same_world, opened
 from batchrun.engine.tiers import tiers_of
 from batchrun.events import Emit, IntakeProgress
-from batchrun.journal import Reader
+from batchrun.journal import IntakeRow, Reader
 from batchrun.lanes.shapes import vendor
 from batchrun.models import Kind, Request, Row
 from batchrun.plan import Plan
@@ -107,8 +107,13 @@ def survey(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> Survey:
     total = sum(1 for _ in source) if plan.sample is not None else 0
     blanks = blanks_of(plan, prompt_of(plan))
     reduction = Reduction.of(plan)
-    found = checked(source, renderer, problems, reserved(plan), blanks=blanks, reduction=reduction)
-    for position, row in enumerate(found, 1):
+    ids = Ids()
+
+    def read(problems: Problems) -> Iterator[IntakeRow]:
+        return checked(source, renderer, problems, reserved(plan), blanks=blanks, reduction=reduction)
+
+    for position, row in enumerate(read(problems), 1):
+        ids.add(row)
         if row.skipped is None and not row.request:
             counted.survey.rows += 1  # answered without a request
         elif row.skipped is BLANK_ROW:
@@ -118,6 +123,7 @@ def survey(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> Survey:
         if position % 10_000 == 0:
             emit(IntakeProgress(position))
     problems.refuse(source.name, skip_invalid=gathered.settings.skip_invalid)
+    ids.refuse(read(Problems(source.where)))
     counted.survey.skipped += problems.count
     counted.survey.documents = len(source.sources) if isinstance(source, DocumentInput) else 0
     tell_rows(source, problems, emit)

@@ -15,7 +15,7 @@ Copies of a journal in use are made with `Reader.copy`: the file alone lacks wha
 """
 
 from batchrun.journal.database import prepare
-from batchrun.journal.ingest import fingerprint
+from batchrun.journal.ingest import duplicate_id, fingerprint
 from batchrun.journal.lock import Lock, lock
 from batchrun.journal.pages import PAGE_BYTES, Page
 from batchrun.journal.reader import Reader
@@ -76,6 +76,7 @@ __all__ = [
     "TierShare",
     "Wanted",
     "delete",
+    "duplicate_id",
     "fingerprint",
     "lock",
     "prepare",

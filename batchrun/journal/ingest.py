@@ -226,6 +226,14 @@ def identify(connection: sqlite3.Connection, table: Identified, *, keyed: bool) 
         connection.execute(index)
 
 
+def duplicate_id(key: str, first: int, line: int) -> InputError:
+    """Two rows with one id."""
+    return InputError(
+        f"The id {key[:80]!r} is on line {first} and again on line {line}.",
+        "Make the ids unique, or name another column with --id-column (`none`: identify rows by content).",
+    )
+
+
 def _refuse_duplicate_ids(connection: sqlite3.Connection, table: Identified) -> None:
     """Rows without an id may be equal; two rows with the same id may not."""
     last, first = None, 0
@@ -233,8 +241,5 @@ def _refuse_duplicate_ids(connection: sqlite3.Connection, table: Identified) -> 
         if request == "" or fingerprint(text) == key:
             continue
         if key == last:
-            raise InputError(
-                f"The id {key[:80]!r} is on line {first} and again on line {line}.",
-                "Make the ids unique, or name another column with --id-column (`none`: identify rows by content).",
-            )
+            raise duplicate_id(key, first, line)
         last, first = key, line
