@@ -100,6 +100,11 @@ class Budget:
         self._held_tokens += tokens
         self._in_flight += 1
 
+    def settle(self, before: Held, cost: int, tokens: int) -> None:
+        """Requests that were charged what is `before` are charged this in the end."""
+        self._cost += cost - before.cost
+        self._tokens += tokens - before.tokens
+
     def cancel(self, held: Held, requests: int = 1) -> None:
         """The request never left, or so many."""
         self._free(held, requests)

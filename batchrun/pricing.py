@@ -141,6 +141,9 @@ class Price:
     source: str
     context_window: int | None = None
     slots: tuple[Mapping[str, Rates], ...] = ()
+    _dearest: dict[str, tuple[int, int | None, int] | None] = field(
+        default_factory=dict[str, tuple[int, int | None, int] | None], compare=False, repr=False
+    )
 
     @property
     def standard(self) -> Rates:
@@ -164,11 +167,14 @@ class Price:
         """
         most = 0
         for tier in tiers:
-            rates = _of_tier(self.rates, tier)
-            if rates is None or (rates.dearest_output is None and output_tokens):
+            if tier not in self._dearest:
+                found = _of_tier(self.rates, tier)
+                dearest = None if found is None else (found.dearest_input, found.dearest_output, found.request)
+                self._dearest[tier] = dearest
+            rates = self._dearest[tier]
+            if rates is None or (rates[1] is None and output_tokens):
                 return None
-            cost = input_tokens * rates.dearest_input + output_tokens * (rates.dearest_output or 0) + rates.request
-            most = max(most, cost)
+            most = max(most, input_tokens * rates[0] + output_tokens * (rates[1] or 0) + rates[2])
         return most
 
     def tiers(self, asked: str | None, known: "Served") -> Iterable[str]:

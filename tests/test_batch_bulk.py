@@ -26,12 +26,13 @@ LINES = [
     '{"custom_id": "r-1-1", "response": {"body": %s, "request_id": "q", "status_code": 200}, "error": null}\r\n',
     '{"response": {"status_code": 200, "body": %s}, "custom_id": "r-1-1"}\n',
     ' { "custom_id" : "r-1-1" , "response" : { "status_code" : 200 , "body" : %s } , "id" : null } \n',
+    '{"custom_id": "r-2-1", "custom_id": "r-1-1", "response": {"status_code": 400, "status_code": 200, "body": %s}}\n',
 ]
 OTHERS = [
     LINES[0].replace("200", "400"),
     LINES[0].replace('"status_code": 200, ', ""),
-    LINES[0].replace('"id": "b"', '"custom_id": "r-2-1"'),
     LINES[0].replace('"id": "b"', '"id": "\\u0062"'),
+    LINES[0].replace('"custom_id": "r-1-1", ', ""),
     LINES[0].replace('"id": "b"', '"new": {"id": "b"}'),
     LINES[0].replace("%s", '"%s"'),
     LINES[0].replace("%s", "%s, %s"),

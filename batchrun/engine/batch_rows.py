@@ -90,29 +90,42 @@ class BatchRows:
         Replies that are accepted as they are, nearly all, go into the journal together; `told` waits for them.
         """
         others: list[Brought] = []
-        answers: list[tuple[Pending, Answered]] = []
-        lane, learned = self._at.pool.first, [0, 0]
-        exchange = Exchange(200, {}, b"", 0.0, 0.0, None, "", True)
+        rows: list[Pending] = []
+        leases: list[Lease] = []
+        bodies: list[str] = []
+        judged: list[Judged] = []
         for row, lease, completion in came:
-            judged = self._accepted(ticket, row, completion)
-            if judged is None:
+            accepted = self._accepted(ticket, row, completion)
+            if accepted is None:
                 others.append((row, lease, completion))
                 continue
-            reservation = self._at.guard.adopt(lease.cost, lease.tokens, ticket.model, BATCH)
-            judged = served(judged, BATCH)
-            if judged.usage is not None and not judged.usage.cached:
-                learned = [learned[0] + 1, learned[1] + judged.usage.input]
-            charge = self._at.guard.settle(reservation, judged)
-            end = end_of(judged, exchange, Done(), lane.mask, charge)
-            outcome = JUST_DONE if judged.value is None else JUST_DONE._replace(value=judged.value)
-            answers.append((row, Answered(lease, end, completion.body.decode(), outcome)))
-        self._batches.tokens.learn(round(weight_of(ticket) * learned[0] / max(1, ticket.rows)), learned[1])
-        if answers:
-            stored = self._at.journal.answer([answer for _, answer in answers])
+            rows.append(row)
+            leases.append(lease)
+            bodies.append(completion.body.decode())
+            judged.append(served(accepted, BATCH))
+        if rows:
+            answers = self._answered(leases, bodies, judged, ticket)
+            stored = self._at.journal.answer(answers)
             await self.told()
-            self._stored = stored, rows_answered(answers, self._loop.time())
+            self._stored = stored, rows_answered(list(zip(rows, answers, strict=True)), self._loop.time())
         # Together, so that their outcomes share commits.
         await asyncio.gather(*(self._take(*each) for each in others))
+
+    def _answered(self, leases: list[Lease], bodies: list[str], judged: list[Judged], ticket: Ticket) -> list[Answered]:
+        """Replies that are accepted as they are, and what they are charged; their tokens tell those of later requests."""
+        charges = self._at.guard.settle_all(leases, judged, ticket.model)
+        stated = [one.usage.input for one in judged if one.usage is not None and not one.usage.cached]
+        self._batches.tokens.learn(round(weight_of(ticket) * len(stated) / max(1, ticket.rows)), sum(stated))
+        exchange, mask = Exchange(200, {}, b"", 0.0, 0.0, None, "", True), self._at.pool.first.mask
+        return [
+            Answered(
+                lease,
+                end_of(one, exchange, Done(), mask, charge),
+                body,
+                JUST_DONE if one.value is None else JUST_DONE._replace(value=one.value),
+            )
+            for lease, body, one, charge in zip(leases, bodies, judged, charges, strict=True)
+        ]
 
     async def told(self) -> None:
         """Wait until replies that were taken together are committed, and tell of them."""

@@ -7,7 +7,7 @@ turn, since each of those gives back what it did not use; one that does not fit 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from batchrun.engine.judge import Charge, Judged
 from batchrun.journal import Charged, Journal, Lease
 from batchrun.lanes.shapes import vendor
 from batchrun.limits import GateClosed
-from batchrun.models import Bill, Kind, Request, Totals
+from batchrun.models import Bill, Kind, Request, Totals, Usage
 from batchrun.plan import Plan
 from batchrun.pricing import STANDARD, Price, Served, Tariff, Terms, picodollars, usd
 
@@ -235,23 +235,39 @@ class BudgetGuard:
 
         What `--reserve` stands for is in no usage, so it stays charged.
         """
-        usage, answer = judged.usage, judged.answer
-        if usage is not None:
-            if reservation.price is not None:
-                bill = reservation.price.bill(usage, reservation.tier, self._clock())
-            else:  # what the provider says it charged
-                bill = None if usage.charged is None else Bill(other=usage.charged)
-            if bill is not None and self._extra:
-                bill = bill._replace(other=bill.other + self._extra)
-            charge = Charge(None if bill is None else bill.total, usage.input + usage.output, bill)
-        elif answer.status == 200 or answer.maybe_paid:
-            charge = Charge(reservation.cost, reservation.tokens)
-        else:
-            charge = Charge(None if reservation.cost is None else 0, 0)
+        usage, price = judged.usage, reservation.price
+        charge = self._charge_of(judged, price, reservation.tier, reservation.cost, reservation.tokens)
         self._charge(reservation, charge)
         if usage is not None and reservation.prices is not None:
             self._learn(reservation, reservation.prices, charge, usage.tier or STANDARD)
         return charge
+
+    def settle_all(self, leases: Sequence[Lease], judged: Iterable[Judged], model: str) -> list[Charge]:
+        """The same for requests for one model that went into batches, which were charged in full (`hand_over`)."""
+        price = self._prices.tariff.of(model)
+        pairs = list(zip(leases, judged, strict=True))
+        charges = [self._charge_of(one, price, BATCH, lease.cost, lease.tokens) for lease, one in pairs]
+        known = zip(leases, charges, strict=True)
+        cost = sum((lease.cost or 0) if charge.cost is None else charge.cost for lease, charge in known)
+        self._budget.settle(_held(leases), cost, sum(charge.tokens for charge in charges))
+        self._wake()
+        return charges
+
+    def _charge_of(
+        self, judged: Judged, price: Price | None, tier: str | None, cost: int | None, tokens: int
+    ) -> Charge:
+        """What an exchange is charged that was reserved so much for."""
+        usage, answer = judged.usage, judged.answer
+        if usage is None:
+            paid = answer.status == 200 or answer.maybe_paid
+            return Charge(cost, tokens) if paid else Charge(None if cost is None else 0, 0)
+        if price is not None:
+            bill = price.bill(usage, tier, self._clock())
+        else:  # what the provider says it charged
+            bill = None if usage.charged is None else Bill(other=usage.charged)
+        if bill is not None and self._extra:
+            bill = bill._replace(other=bill.other + self._extra)
+        return Charge(None if bill is None else bill.total, usage.input + usage.output, bill)
 
     def _learn(self, reservation: Reservation, prices: Prices, charge: Charge, named: str) -> None:
         """Reserve for requests in flight and for later ones what a reply shows that they may cost: the prices of a tier that
@@ -354,7 +370,8 @@ def served(judged: Judged, tier: str | None) -> Judged:
     usage = judged.usage
     if usage is None or tier is None or (usage.tier is not None and tier != BATCH):
         return judged
-    return judged._replace(usage=usage._replace(tier=tier))
+    usage = Usage(*usage[:-2], tier, usage.charged)  # a third of the time of `_replace`
+    return Judged(judged.answer, judged.reply, usage, *judged[3:])
 
 
 def _amount(cap: str, number: int) -> str:

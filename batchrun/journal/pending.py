@@ -112,22 +112,26 @@ def rows_in_batch(
     """A page of those of these rows whose open attempt is in this ticket, or in any, with what is known of them before
     it, by seq; and whether more may follow."""
     found, full = page(connection.execute(sql("rows_in_batch"), (dumps(sorted(rows)), ticket)), _length)
-    known, count = _histories(connection, [row[0] for row in found])
+    # Nearly all rows have no attempt but the one in the batch.
+    tried = [at for at, row in enumerate(found) if row[9]]
+    known, count = _histories(connection, [found[at][0] for at in tried])
+    most = len(found) if count == len(tried) else tried[count]  # as far as their replies have room
     leased = [
         (
             Pending(
                 *(seq, position, line, key, text),
-                known[seq]._replace(open=False),
-                awaited=bool(awaited),
-                target=target,
-                parts=parts(connection, seq) if reduced else None,
-                files=files,
+                known[seq]._replace(open=False) if seq in known else FRESH._replace(number=number),
+                None,
+                bool(awaited),
+                target,
+                parts(connection, seq) if reduced else None,
+                files,
             ),
             Lease(seq, number, cost, tokens),
         )
-        for seq, position, line, key, text, files, target, awaited, reduced, number, cost, tokens in found[:count]
+        for seq, position, line, key, text, files, target, awaited, reduced, _, number, cost, tokens in found[:most]
     ]
-    return leased, full or count < len(found)
+    return leased, full or most < len(found)
 
 
 def standings(connection: sqlite3.Connection, rows: Iterable[int]) -> dict[int, Standing]:

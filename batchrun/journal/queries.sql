@@ -261,7 +261,7 @@ SELECT position FROM rows JOIN wanted USING (seq) WHERE position IS NOT NULL
 -- name: rows_in_batch
 SELECT rows.seq, position, line, rows.key, text, files, (SELECT target FROM reductions WHERE reductions.row = rows.seq),
        EXISTS (SELECT 1 FROM twins WHERE twins.twin = rows.seq AND twins.reply IS NULL), {is_reduced},
-       a.number, a.cost, a.charged_tokens
+       EXISTS (SELECT 1 FROM attempts AS other WHERE other.row = rows.seq AND other.number <> a.number), a.number, a.cost, a.charged_tokens
 FROM json_each(?) AS wanted CROSS JOIN rows ON rows.seq = wanted.value
 CROSS JOIN attempts AS a ON a.row = rows.seq AND a.ended IS NULL AND a.ticket = ifnull(?, a.ticket)
 WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)

@@ -33,13 +33,13 @@ _STATUSES = {
 }
 """Other words for the statuses of OpenAI's batches: Mistral's and Anthropic's; Together's are in upper case."""
 _string = json.encoder.encode_basestring_ascii
-_MEMBER = rb'"(?:id|object|custom_id|request_id|status_code|error)"\s*:\s*(?:"[^"\\\x00-\x1f]*"|null|[1-9]\d*)'
-_HEAD = re.compile(rb'\s*\{\s*(?:%b\s*,\s*)*"response"\s*:\s*\{\s*(?:%b\s*,\s*)*"body"\s*:\s*' % (_MEMBER, _MEMBER))
-_TAIL = re.compile(rb"(?:\s*,\s*%b)*\s*\}(?:\s*,\s*%b)*\s*\}\s*\Z" % (_MEMBER, _MEMBER))
-"""What stands before and behind the body of a reply in a line of results."""
+_TEXT = rb'(?:"[^"\\\x00-\x1f]*"|null)'
+_OUTER = rb'(?:"(?:id|object|error)"\s*:\s*%b|"custom_id"\s*:\s*"([^"\\\x00-\x1f]*)")' % _TEXT
+_INNER = rb'(?:"(?:id|request_id)"\s*:\s*%b|"status_code"\s*:\s*([1-9]\d*))' % _TEXT
+_HEAD = re.compile(rb'\s*\{\s*(?:%b\s*,\s*)*"response"\s*:\s*\{\s*(?:%b\s*,\s*)*"body"\s*:\s*' % (_OUTER, _INNER))
+_TAIL = re.compile(rb"(?:\s*,\s*%b)*\s*\}(?:\s*,\s*%b)*\s*\}\s*\Z" % (_INNER, _OUTER))
+"""What stands before and behind the body of a reply in a line of results, with its custom_id and its status."""
 _LONGEST_TAIL = 1000
-_NAMED = re.compile(rb'"custom_id"\s*:\s*"([^"]*)"')
-_STATUS = re.compile(rb'"status_code"\s*:\s*(\d+)')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +154,7 @@ class OpenAIShape:
 
     def __init__(self, vendor: Vendor) -> None:
         self.vendor = vendor
-        self._tail = b""
+        self._tail: tuple[bytes, bytes | None, bytes | None] | None = None
 
     def line(self, custom_id: str, request: Request) -> bytes:
         """The line of one request; the body is the very bytes that would be sent live."""
@@ -219,20 +219,20 @@ class OpenAIShape:
         head = _HEAD.match(line)
         if head is None:
             return None
-        if not (self._tail and line.endswith(self._tail)):
+        if not (self._tail and line.endswith(self._tail[0])):
             found = _TAIL.search(line, max(head.end(), len(line) - _LONGEST_TAIL))
             if found is None:
                 return None
-            self._tail = found[0]
-        body, around = line[head.end() : -len(self._tail)], head[0] + self._tail
-        named, status = _NAMED.findall(around), _STATUS.findall(around)
-        if len(named) != 1 or status != [b"200"]:
+            self._tail = found[0], found[1], found[2]
+        (tail, status, named), (first, before) = self._tail, head.groups()
+        body, named = line[head.end() : -len(tail)], named or first
+        if (status or before) != b"200" or named is None:
             return None
         try:
             data: Any = orjson.loads(body)
         except ValueError:
             return None
-        return (str(named[0], "utf-8"), body, json_object(data)) if isinstance(data, dict) else None
+        return (str(named, "utf-8"), body, json_object(data)) if isinstance(data, dict) else None
 
     def completion(self, line: Mapping[str, Any], seq: int, number: int) -> Completion:
         """What one line of a result or an error file says of its row."""
