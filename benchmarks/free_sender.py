@@ -57,7 +57,7 @@ async def serve(descriptor: int) -> None:
     ours = socket.socket(fileno=descriptor)
     ours.setblocking(False)
     loop = asyncio.get_running_loop()
-    await loop.create_connection(Sender, sock=ours)
+    await loop.create_unix_connection(Sender, sock=ours)
     await loop.create_future()
 
 

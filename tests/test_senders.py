@@ -97,6 +97,7 @@ class Wire:
 
     def kill(self) -> None:
         self.killed = True
+        asyncio.get_running_loop().call_soon(self.hears.gone, "killed")
 
     async def close(self) -> None:
         self.killed = True
@@ -195,12 +196,45 @@ async def test_a_silent_sender_gets_nothing_new_after_five_seconds_and_is_lost_a
         await scene.lives(23, first)
         assert not task.done()
         await scene.lives(3, first)
-        assert task.result().fault is Fault.LOST
+        assert (task.result().fault, task.result().detail) == (
+            Fault.LOST,
+            "sender 1 was lost: said nothing for 30 s",
+        )
         assert first.killed
         assert not other.done()
         assert len(scene.wires) == 3
         for one in (other, *more):
             one.cancel()
+
+
+@pytest.mark.looptime
+async def test_what_a_sender_said_before_it_was_killed_is_heard_before_its_rows_come_back() -> None:
+    async with Scene() as scene:
+        tasks = await scene.sends(4)
+        first = scene.wires[0]
+        kill = first.kill
+
+        def killed() -> None:
+            first.answers(first.leases[0])
+            kill()
+
+        first.kill = killed  # type: ignore[method-assign]
+        await scene.lives(32, first)
+        assert [task.result().fault for task in tasks if task.done()] == [None, Fault.LOST]
+        for task in tasks:
+            task.cancel()
+
+
+@pytest.mark.looptime
+async def test_a_silent_sender_that_cannot_be_killed_is_lost_all_the_same() -> None:
+    async with Scene() as scene:
+        (task, other) = await scene.sends(2)
+        scene.wires[0].kill = lambda: None  # type: ignore[method-assign]
+        await scene.lives(34, scene.wires[0])
+        assert not task.done()
+        await scene.lives(3, scene.wires[0])
+        assert task.result().fault is Fault.LOST
+        other.cancel()
 
 
 @pytest.mark.looptime

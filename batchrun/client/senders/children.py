@@ -109,5 +109,7 @@ class Children:
         finally:
             theirs.close()
         ours.setblocking(False)
-        _, child = await asyncio.get_running_loop().create_connection(lambda: Child(process, errors, hears), sock=ours)
+        _, child = await asyncio.get_running_loop().create_unix_connection(
+            lambda: Child(process, errors, hears), sock=ours
+        )
         return child

@@ -86,6 +86,8 @@ class _Sender:
         self.unstored: set[int] = set()
         """Completions that have come and may not be in the journal yet, by their numbers."""
         self.kept_bytes = 0
+        self.ended = ""
+        """Why it was killed."""
         self.silent = 0.0
         self.transport: Transport | None = None
         self._hub = hub
@@ -112,7 +114,7 @@ class _Sender:
             self._hub.look(self)
 
     def gone(self, why: str) -> None:
-        self._hub.lose(self, why)
+        self._hub.lose(self, self.ended or why)
 
 
 class Hub:
@@ -265,13 +267,22 @@ class Hub:
             return
         if sender.state is State.LOST:
             sender.state = before
-            self.lose(sender, f"said nothing for {sender.silent:.0f} s")
+            self._end(sender)
             return
         self._tell()
         if sender.state is State.READY:
             if not self._first.done():
                 self._first.set_result(None)
             self._flush_soon()
+
+    def _end(self, sender: _Sender) -> None:
+        """End a sender that is silent for too long. What it had comes back once it is gone, and what it has said until then
+        is heard first: no answer of it can come later."""
+        if sender.transport is None or (sender.ended and sender.silent >= self._beat.lost + self._beat.suspect):
+            self.lose(sender, f"said nothing for {sender.silent:.0f} s")
+        elif not sender.ended:
+            sender.ended = f"said nothing for {sender.silent:.0f} s"
+            sender.transport.kill()
 
     def lose(self, sender: _Sender, why: str) -> None:
         """A sender is gone for good: what it had may have been paid, and another one takes its place."""

@@ -163,7 +163,7 @@ async def serve(driver: int) -> None:
     ours = socket.socket(fileno=driver)
     ours.setblocking(False)
     loop = asyncio.get_running_loop()
-    await loop.create_connection(Sender, sock=ours)
+    await loop.create_unix_connection(Sender, sock=ours)
     await loop.create_future()
 
 
