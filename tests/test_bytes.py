@@ -11,11 +11,16 @@ from pathlib import Path
 
 import pytest
 from engine import Provider, Stage, ok, until
+from hypothesis import given
+from hypothesis import strategies as st
 
+from batchrun.engine.bytes_held import BytesHeld
+from batchrun.engine.pending_queue import RowState
 from batchrun.engine.run import Run
 from batchrun.events import Waiting, WaitReason
 from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, ingest
-from batchrun.models import Outcome, State
+from batchrun.journal.pending import FRESH
+from batchrun.models import Exchange, Outcome, Pending, Request, State
 from batchrun.plan.sizes import parse_size
 from batchrun.tui.draft import read_head
 
@@ -151,6 +156,56 @@ async def test_no_more_bytes_are_in_flight_than_allowed_and_the_wait_has_a_reaso
     assert stage.totals.done == 12
     assert provider.peak == 3
     assert WaitReason.BYTES in {event.reason for event in story.of(Waiting)}
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("post", [(), ("strip",)])
+async def test_requests_leave_while_there_is_room_for_replies_as_long_as_the_last_ones(
+    tmp_path: Path, post: tuple[str, ...]
+) -> None:
+    stage = Stage(tmp_path, [f"row {n}" for n in range(36)], max_bytes_in_flight=60_000, concurrency=12, post=post)
+    together: list[int] = []
+
+    class Counting(Provider):
+        under_way = 0
+
+        async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109  as the client's
+            self.under_way += 1
+            together.append(self.under_way)
+            await asyncio.sleep(10)
+            self.under_way -= 1
+            return await super().send(request, timeout=timeout)
+
+    await stage.play(Counting(usual=ok("y" * 5000)))
+    assert stage.totals.done == 36
+    assert max(together[:12]) == 12, "nothing is known of replies yet"
+    assert max(together[24:]) == 3, "three copies of 5 kB each: three replies have room in 60 kB"
+
+
+@given(st.lists(st.integers(0, 500), min_size=1, max_size=40), st.integers(1, 9), st.integers(0, 1500))
+def test_a_request_leaves_with_room_for_its_reply_or_alone_and_none_is_left_waiting(
+    replies: list[int], workers: int, most: int
+) -> None:
+    async def story() -> None:
+        held, todo, over = BytesHeld(most), list(enumerate(replies, 1)), list[int]()
+
+        async def work() -> None:
+            while todo:
+                number, reply = todo.pop(0)
+                state = RowState.of(Pending(number, number, number, "", "", FRESH))
+                await held.leave(state)
+                assert held._replies <= most or held._left == 1
+                await asyncio.sleep(0)
+                held.holds(state, 0, reply)
+                await asyncio.sleep(0)
+                held.over(state, 0)
+                over.append(number)
+
+        await asyncio.wait_for(asyncio.gather(*(work() for _ in range(workers))), 10)
+        assert sorted(over) == list(range(1, len(replies) + 1))
+        assert (held._left, held._replies, held._total, held.lacking) == (0, 0, 0, False)
+
+    asyncio.run(story())
 
 
 async def test_a_request_that_is_larger_than_all_that_is_allowed_passes_alone(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_rows_at_hand_hold_no_more_bytes_than_allowed_but_one_always_passes(
                 assert not before or before + state.size <= 100
                 out[state.row.seq] = state.size
                 await asyncio.sleep(0)
-                queue.holds(state, reply)
+                queue.bytes.holds(state, reply)
                 out[state.row.seq] += reply
                 await asyncio.sleep(0)
                 del out[state.row.seq]
@@ -207,7 +207,7 @@ async def test_what_rows_hold_beside_their_texts_counts_from_the_start_for_those
     for _ in range(100):
         state = await queue.next()
         assert state is not None
-        queue.holds(state, 200)
+        queue.bytes.holds(state, 200)
         queue.finished(state)
     together = [await queue.next() for _ in range(4)]
     assert not queue.lacks_bytes

@@ -108,6 +108,7 @@ class Attempt:
             self.permit = await gate.admit(demand, ready=ready, first=state.elsewhere)
             self.phase = Phase.ADMITTED
             self._at.pool.admitted(lane)
+            await self._at.queue.bytes.leave(state)
             if self.reservation is None:
                 self.reservation = await guard.reserve(request, (state.row.seq, self.number), tier, lane.prices)
             await (self._begun or self._begin())

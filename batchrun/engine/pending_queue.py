@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from batchrun.engine.bytes_held import BytesHeld
 from batchrun.engine.prefixes import Groups, Prefix
 from batchrun.journal import PAGE_BYTES
 from batchrun.media import encoded_size
@@ -45,10 +46,6 @@ provider that answers some rows puts off all others."""
 ELSEWHERE = 0.618
 """Where in what is left of the input a row is taken from that shall not be like those before it: at no even fraction,
 at which inputs that were put together have their seams."""
-_COPIES = 3
-"""Of a reply: the body as it came, as text for the journal, and the text in it."""
-_SLOWLY = 1 / 16
-"""Weight of the last row in the average of what rows take beside their texts."""
 Fetch = Callable[[int], Awaitable[tuple[list[Pending], int | None]]]
 """From a position: the next rows after it, and the position to go on from, None at the end."""
 
@@ -108,7 +105,8 @@ class RowState:
     those that are marked in the request that was sent, `added` the members that it got then.
 
     Bytes: `size` is what the journal has of it, nearly: its text, and a reply that it begins with; `counted` what it counts
-    for while it has no outcome, `held` what it was found to hold.
+    for while it has no outcome, `held` what it was found to hold; `left` is whether its request has left, `reply` what its
+    reply counts for then.
     """
 
     row: Pending
@@ -138,6 +136,8 @@ class RowState:
     size: int = 0
     counted: int = 0
     held: int = 0
+    left: bool = False
+    reply: int = 0
 
     @classmethod
     def of(cls, row: Pending) -> "RowState":
@@ -167,10 +167,8 @@ class PendingQueue:
         `most_bytes` is what rows without an outcome that were handed out may hold together.
         """
         self._groups = groups
-        self._most_bytes = most_bytes
-        self._bytes = 0
+        self.bytes = BytesHeld(most_bytes)
         self._fresh_bytes = 0
-        self._beside = 0.0
         self._rows = rows
         self._early: set[int] = set()  # rows that were taken from far ahead
         self._fetch = fetch
@@ -245,19 +243,12 @@ class PendingQueue:
     def enter(self, state: RowState) -> None:
         """A row is on its way that was not handed out here: its answer has come from elsewhere."""
         self._out += 1
-        self._count(state, state.size)
-
-    def holds(self, state: RowState, body: int, reply: int = 0) -> None:
-        """The row holds so many bytes now, beside its text where that is still needed."""
-        size = len(state.row.text) + body + _COPIES * reply
-        state.held = max(state.held, size)
-        if size > state.counted:
-            self._count(state, size)
+        self.bytes.count(state, state.size)
 
     @property
     def lacks_bytes(self) -> bool:
         """Whether rows are at hand that wait until others, which hold too many bytes, have their outcomes."""
-        return bool(self._at_hand and self._waiters and not self._has_room)
+        return self.bytes.lacking or bool(self._at_hand and self._waiters and not self._has_room)
 
     def restart(self) -> None:
         """Hand out what is pending once more, from the first row; nothing may be on its way."""
@@ -276,14 +267,14 @@ class PendingQueue:
     def put_back(self, state: RowState, seconds: float) -> None:
         """The row goes out again after `seconds`."""
         self._out -= 1
+        self.bytes.over(state, state.size)
         heapq.heappush(self._due, (self._loop.time() + seconds, next(self._order), state))
         self._arm()
 
     def finished(self, state: RowState) -> None:
         """A row that was handed out has its outcome, or is left as it is."""
         self._out -= 1
-        self._beside += (max(0, state.held - state.size) - self._beside) * _SLOWLY
-        self._count(state, 0)
+        self.bytes.over(state, 0)
         if not self._out and not self.more:
             self._wake(len(self._waiters))
         elif self._waiters and self._at_hand and self._has_room:
@@ -316,6 +307,7 @@ class PendingQueue:
     def close(self) -> None:
         """Hand out nothing more; whoever waits gets None."""
         self._closed = True
+        self.bytes.close()
         if self._timer is not None:
             self._timer.cancel()
         if self._fetching is not None:
@@ -350,20 +342,14 @@ class PendingQueue:
         if state is not None:
             self._out += 1
             self._fresh_bytes -= state.size
-            self._count(state, state.size + int(self._beside))
+            self.bytes.count(state, state.size + int(self.bytes.beside))
         return state
 
     @property
     def _has_room(self) -> bool:
         """Whether the next row at hand does not hold too much beside those that were handed out."""
-        if not self._bytes:
-            return True
         size = self._fresh[0].size if self._fresh else self._fresh_bytes // (self._at_hand or 1)
-        return self._bytes + size + self._beside <= self._most_bytes
-
-    def _count(self, state: RowState, size: int) -> None:
-        self._bytes += size - state.counted
-        state.counted = size
+        return self.bytes.has_room(size)
 
     def _fetch_ahead(self) -> None:
         if self._closed or not (self._groups_due or self._after is not None):

@@ -143,7 +143,7 @@ class RowRunner:
         state.reused, state.request = None, request
         if not self._needs_text and state.row.text:
             state.row = Pending(*state.row[:4], "", *state.row[5:])  # a third of the time of `_replace`
-        self._at.queue.holds(state, request.size)
+        self._at.queue.bytes.holds(state, request.size)
         if self.batch_rows is not None and self.batch_rows.sending:
             await self.batch_rows.send(state, request)
             return
@@ -176,7 +176,7 @@ class RowRunner:
         finally:
             self.in_flight -= 1
         attempt.answered(exchange)
-        self._at.queue.holds(state, request.size, len(exchange.body))
+        self._at.queue.bytes.holds(state, request.size, len(exchange.body))
         judged, alone = lane.heard(state, sent, exchange, self.checker(state))
         attempt.settle(judged)
         await self.conclude(state, request, judged, exchange, alone)

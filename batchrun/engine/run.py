@@ -426,7 +426,7 @@ class Run:
             self._waits = True
             self._emit(Waiting(WaitReason.RETRIES, due, now))
         elif (senders := self._hub is not None and self._hub.none_for(now) and self._runner.in_flight) or (
-            self._queue.lacks_bytes and not view.waiting
+            self._queue.lacks_bytes and (self._queue.bytes.lacking or not view.waiting)
         ):
             self._waits = True
             self._emit(Waiting(WaitReason.SENDERS if senders else WaitReason.BYTES, None, now))
