@@ -103,3 +103,13 @@ def test_429s_that_go_on_at_a_smaller_size_are_chance_by_the_third(share: float)
         else:
             detector.answered(50.0, left)
     assert share / 4 <= detector.share <= share * 4
+
+
+def test_what_a_window_let_through_after_it_was_used_up_proves_no_rate() -> None:
+    """Nothing for twenty seconds, then 200 at 90 a second: those refused at half of that are refused by a limit."""
+    detector = Random429Detector(certain=0.0, clear=0.98, depth=(2.0, 0.05))
+    detector.believe(20.0)
+    for left in range(200):
+        detector.answered(90.0, left)
+    assert not any(detector.refused(45.0, 200) for _ in range(4))
+    assert not detector.share

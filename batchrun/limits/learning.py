@@ -13,7 +13,11 @@ at which they began to be.
 A 429 soon after a fall, clearly below the level, does not move the level: it makes the next fall deeper, as an
 experiment. If 429s go on after four falls, slowing down was no cure, and their share tells why. A large share, of all
 or of what left as fast as the slowest that was refused (just after a 429 half the rate is used, which a limit admits
-and chance does not spare): the limit is lower now, and what was admitted is the new level. A small one is chance.
+and chance does not spare): the limit is lower now, and what was admitted is the new level. A small one is chance. It is
+none where several single requests in a row were refused with pauses between them: a window was used up.
+
+A limit that holds a burst is overstepped by far before it refuses. What it lets through afterwards is the most that its rate
+can be (`refill`), and is the level where it is much less than the pace.
 
 A provider whose headers show room for more in every answer of some seconds refuses nobody at this pace: others who
 used the key have gone. Then the search begins again from here, each time after twice as long, for some headers lie.
@@ -40,6 +44,10 @@ _SEARCH_HASTE = 0.03
 """The logarithm of the rate grows by so much a second, and by so much more times the seconds squared."""
 _FALL = 0.93
 """Share of the level that a 429 leaves."""
+_MISLED = 0.6
+_LEAST_LEFT = 0.5
+"""Share of the refused pace under which what a limit lets through at most is the level, and what of that pace it is at
+least."""
 _FALL_AGAIN = 0.92
 """What each 429 soon after a fall leaves further, to the power of how many there were."""
 _PLATEAU = 15.0
@@ -52,6 +60,8 @@ _MUCH_LOWER = 0.5
 """Share of the level at which 429s in spite of the falls are judged."""
 _HALVINGS = 3
 """Falls at most while nothing but 429s comes back."""
+_STALLED = 3
+"""429s in a row, of single requests with pauses between them, that are no chance."""
 _LONGEST_STEP = 2.0
 """Seconds between two refreshes that count as growth."""
 _ROOMY = 5.0
@@ -83,8 +93,8 @@ class LearnedRate:
 
     __slots__ = (
         "_admitted", "_anchor", "_answered", "_answered_at", "_answered_before", "_at", "_clean", "_cut_at", "_falls",
-        "_first", "_first_pace", "_frequent", "_halved", "_level", "_onset", "_onset_left", "_plateau", "_random_429s",
-        "_refused", "_refused_at", "_roomy", "_roomy_since", "_stage", "_time", "rate",
+        "_first", "_first_pace", "_frequent", "_in_a_row", "_level", "_onset", "_onset_left", "_plateau", "_random_429s",
+        "_refused", "_refused_at", "_roomy", "_roomy_since", "_stage", "_stalled", "_stalled_since", "_time", "rate",
     )  # fmt: skip
 
     def __init__(self, *, start: bool) -> None:
@@ -100,7 +110,8 @@ class LearnedRate:
         self._onset = self._onset_left = self._anchor = math.inf
         self._level = math.inf
         self._plateau = _PLATEAU
-        self._falls = self._halved = 0
+        self._falls = self._in_a_row = 0
+        self._stalled, self._stalled_since = False, 0.0
         self._answered_before = 0
         self._frequent, self._clean = 0.0, _RULE_OF_THREE
         self._count_anew()
@@ -132,7 +143,7 @@ class LearnedRate:
 
     def answered(self, left: float, rate: float, spaced: float) -> None:
         """A request that left then was not refused; `rate` so many a second did, `spaced` was what the pace allowed."""
-        self._halved = 0
+        self._in_a_row = 0
         self._random_429s.answered(rate, left)
         if self._stage == "start" or left <= self._cut_at:
             self._admitted.append(left)  # also of a burst that has begun the search: its later 429s reckon anew
@@ -187,10 +198,11 @@ class LearnedRate:
             self._start_again(now)
         return random
 
-    def refused(self, left: float, pace: float, spaced: float, now: float) -> bool:
+    def refused(self, left: float, pace: float, spaced: float, now: float, most: float = math.inf) -> bool:
         """A request that left then was refused for its rate; whether that is news: no part of a burst.
 
-        The rate in force was `pace`; `spaced` was used of it.
+        The rate in force was `pace`; `spaced` was used of it; the limit lets through no more than `most`, as far as that
+        is known (`refill`).
         """
         if self._stage == "start" and (self.rate != math.inf or pace == math.inf):
             self._begin_search(min(left, self._onset_left), now)
@@ -203,15 +215,26 @@ class LearnedRate:
         self._refused += 1
         self._refused_at = min(self._refused_at, spaced)
         admitted = self._random_429s.admitted if self.noisy else 1.0
-        self._fall(min(pace, self._onset, self.rate) * admitted, now)
+        refused_at = min(pace, self._onset, self.rate) * admitted
+        if most < min(_MISLED * refused_at, self._level):
+            if not self.noisy:
+                self._random_429s.believe()  # a burst that the limit held proves no rate
+            self._new_level(max(most, _LEAST_LEFT * refused_at), now)
+        else:
+            self._fall(refused_at, now)
         return True
 
     def slow_down(self, now: float) -> None:
         """Refused again before anything was answered: a deeper fall, but the back-off does the rest."""
+        if not self._in_a_row:
+            self._stalled_since = now
         self._cut_at = now
         self._refused += 1
-        if self._stage != "start" and self._halved < _HALVINGS:
-            self._halved += 1
+        self._in_a_row += 1
+        if self._in_a_row >= _STALLED and not self.noisy:
+            self._random_429s.believe(now - self._stalled_since)
+            self._stalled = True
+        if self._stage != "start" and self._in_a_row <= _HALVINGS:
             if self._stage != "hold":
                 self._level = self._anchor = self.rate
             self._fall_deeper(now)
@@ -272,6 +295,7 @@ class LearnedRate:
 
     def _new_level(self, level: float, now: float) -> None:
         self._level = max(_SLOWEST, level)
+        self._stalled = False
         self._falls = 0
         self._count_anew()
         self._hold(self._level, now)
@@ -279,7 +303,7 @@ class LearnedRate:
     def _judge(self, now: float) -> None:
         """429s go on although the rate is much lower: chance, or a limit that is lower still."""
         as_fast = sum(spaced >= self._refused_at for spaced in self._answered_at)
-        if self._share > _CHANCE_AT_MOST or as_fast <= self._refused:
+        if self._stalled or self._share > _CHANCE_AT_MOST or as_fast <= self._refused:
             self._new_level(self._admitted_of(self.rate), now)
             return
         self._random_429s.known(self._share, sure=False)

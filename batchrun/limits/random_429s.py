@@ -32,7 +32,9 @@ _STRAYS_AT_MOST = 0.1
 _WEIGHT = 1 / 400
 """Of one request in the known share."""
 _BLOCK = 64
-"""Requests of a block at least; it lasts a second at least where sizes are rates."""
+"""Requests of a block at least; where sizes are rates it lasts a second at least, and as long as the longest stall."""
+_LONGEST_WINDOW = 60.0
+"""Seconds; most windows are of a minute or less, and what lasts longer may have been an outage."""
 _SPOILT = 0.05
 """A block with a larger share of 429s proves nothing; where a share is known, one with a larger share than that."""
 _ALIKE = 0.95
@@ -45,9 +47,9 @@ class Random429Detector:
     """What is known of random 429s of one kind."""
 
     __slots__ = (
-        "_adds", "_alarmed", "_all", "_believed", "_beside", "_block", "_certain", "_clear", "_depth", "_mean", "_most", "_proven",
-        "_refused", "_refused_beside", "_refused_of_block", "_score", "_since", "_strays", "_subtracts", "_watched", "admitted",
-        "share",
+        "_adds", "_alarmed", "_all", "_believed", "_beside", "_block", "_certain", "_clear", "_depth", "_lasts", "_mean", "_most",
+        "_proven", "_refused", "_refused_beside", "_refused_of_block", "_score", "_since", "_strays", "_subtracts", "_watched",
+        "admitted", "share",
     )  # fmt: skip
 
     def __init__(self, *, certain: float, clear: float, depth: tuple[float, float]) -> None:
@@ -62,6 +64,7 @@ class Random429Detector:
         self.share = 0.0
         """The known share of random 429s; 0 while none is known."""
         self._alarmed = 0.0
+        self._lasts = 1.0
         self.admitted = 1.0
         """What share of those that chance spared was answered before the last alarm."""
         self.believe()
@@ -87,7 +90,7 @@ class Random429Detector:
             self._prove_beside()
         self._block += 1
         self._mean += (size - self._mean) / self._block
-        if self._block >= _BLOCK and self._block >= self._mean:
+        if self._block >= _BLOCK and self._block >= self._mean * self._lasts:
             self._prove_block()
 
     def refused(self, size: float, left: float, *, again: bool = False) -> bool:
@@ -118,8 +121,13 @@ class Random429Detector:
         self._all = self._refused = 0
         self._weigh(self.share)
 
-    def believe(self) -> None:
-        """A limit has shown itself: what was proven before may hold no more."""
+    def believe(self, stalled: float = 0.0) -> None:
+        """A limit has shown itself: what was proven before may hold no more.
+
+        Where nothing was let through for so many seconds before, a whole window of that length may be free at once: from
+        then on a block of rates lasts as long.
+        """
+        self._lasts = max(self._lasts, min(stalled, _LONGEST_WINDOW))
         self._score = 0.0
         self._proven = self._certain
         self._all = self._refused = self._strays = 0

@@ -9,6 +9,7 @@ from batchrun.limits.headers import Hints, Stated
 from batchrun.limits.inference import Meaning, Sent
 from batchrun.limits.learning import Estimate, LearnedRate
 from batchrun.limits.records import Limits, Permit, Quota, Throttle
+from batchrun.limits.refill import Refill
 from batchrun.limits.stated import MARGIN, StatedLimit
 from batchrun.limits.wait_reporter import Wait
 
@@ -37,6 +38,7 @@ class Rates:
         self.bucket = TokenBucket(now)
         self.pace = LearnedRate(start=not limits.fixed)
         self._token_pace = LearnedRate(start=False)
+        self._refill = Refill()
         self._stated: dict[str, StatedLimit] = {}
         self._estimate = estimate
         self._own = limits
@@ -191,6 +193,8 @@ class Rates:
         permit.rate = min(permit.spaced, self._leaving)
         permit.most = permit.spaced if permit.spaced < math.inf else self._leaving
         permit.sent_before = self._sent
+        if self._refill.closed:
+            self._refill.opened(self._sent - self._refused, permit.pace, now)
         permit.tokens_before = self._sent_tokens
         self._sent += 1
         self._sent_tokens += permit.tokens
@@ -275,10 +279,11 @@ class Rates:
             return True
         if explained and not self._pressed(now):
             return False
+        most = self._refill.refused(permit.sent_before + 1 - self._refused, permit.left)
         if again:
             pace.slow_down(now)
         else:
-            pace.refused(permit.left, at, permit.spaced, now)
+            pace.refused(permit.left, at, permit.spaced, now, most if pace is self.pace else math.inf)
         return False
 
     def fills(self) -> tuple[float | None, float | None]:

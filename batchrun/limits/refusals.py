@@ -122,4 +122,4 @@ class Unnamed:
 
 
 def _slack(number: int) -> int:
-    return int(_SLACK * number)
+    return int(_SLACK * number + 0.5)
