@@ -1,7 +1,9 @@
 """Runs by batches at their limits: killed at every commit, within a budget, on two machines, with slow or odd vendors."""
 
 import asyncio
+import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from batches import Night, adds_up, echoed, night, until
 from batchrun.engine.batch_commands import forget
 from batchrun.errors import ExitCode
 from batchrun.events import Notice
-from batchrun.journal import Reader
+from batchrun.journal import Journal, Reader
 from batchrun.registry import RunFile
 
 pytestmark = pytest.mark.looptime  # both ends are on the test's loop: time passes when nothing is on its way
@@ -151,6 +153,39 @@ async def test_a_late_reply_to_a_row_that_was_answered_is_counted_as_paid_again(
             assert (totals.maybe_paid, totals.cost_maybe, totals.done) == (0, 0, 10)
             assert totals.cost_again == 10 * (2 * 500_000 + 5 * 2_000_000)
         adds_up(stage)
+
+
+async def test_tokens_are_estimated_by_what_an_earlier_session_has_learnt(tmp_path: Path) -> None:
+    async with night(tmp_path, rows=20) as stage:
+        assert (await stage.go_on(limit=10)).ending.exit_code is ExitCode.OK
+        assert (await stage.go_on()).ending.exit_code is ExitCode.OK
+        first, second = (json.loads(ticket.detail) for ticket in stage.tickets)
+        used = stage.totals.input_tokens / 20
+        assert first["tokens"] == pytest.approx(first["weight"] / 4, abs=1)
+        assert second["tokens"] == pytest.approx(10 * used, rel=0.1)
+        assert abs(first["tokens"] - second["tokens"]) > 0.2 * second["tokens"]
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+async def test_a_late_reply_answers_a_row_whose_later_attempts_have_failed(tmp_path: Path, resumed: bool) -> None:
+    """Permanently, or for now; also where the row was made pending again by then."""
+    prices = {"input_price": 1.0, "output_price": 4.0, "max_output_tokens": 20}
+    async with night(tmp_path, rows=10, batch_seconds=500, plan=prices) as stage:
+        assert (await stage.go_on(batch_detach=True)).ending.exit_code is ExitCode.WAITING
+        await asyncio.to_thread(forgotten, stage)
+        stage.server.change(faults=["400=text:row 3", "500=text:row 4"])
+        await stage.go_on(batch=False, max_attempts=1)
+        assert (stage.totals.done, stage.totals.failed, stage.totals.failed_for_now) == (8, 2, 1)
+        stage.server.change(faults=[])
+        if resumed:
+            with closing(Journal.open(stage.path)) as journal:
+                assert journal.reopen(failed_for_good=True) == 2
+        await asyncio.sleep(600)
+        story = await stage.go_on(batch=False)
+        assert story.ending.exit_code is ExitCode.OK
+        assert (stage.answers(), stage.told["live"], stage.totals.failed, stage.totals.done) == (echoed(10), 8, 0, 10)
+        assert (stage.totals.cost_again, stage.totals.maybe_paid) == (8 * (2 * 500_000 + 5 * 2_000_000), 1)
+        assert "its replies answer 2 rows, and 8 rows" in " ".join(each.message for each in story.of(Notice))
 
 
 async def test_a_run_that_was_taken_to_another_machine_is_collected_once(tmp_path: Path) -> None:

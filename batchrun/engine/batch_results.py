@@ -263,7 +263,8 @@ class Ends:
     async def settle(self, ticket: Ticket, state: State) -> None:
         """Nothing more will come of a ticket."""
         self._tickets.settled += 1
-        await self._tickets.put(replace(ticket, state=state, next=None))
+        detail = detailed(ticket, learned=self._tickets.tokens.learned)
+        await self._tickets.put(replace(ticket, state=state, next=None, detail=detail))
         await asyncio.to_thread(self._executor.clean, ticket)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from batchrun.engine.batch_results import NOT_SENT, Ends
 from batchrun.engine.budget_guard import BATCH, BudgetGuard, BudgetReached, Reservation
-from batchrun.engine.chunks import SHARE, Chunk, Tokens
+from batchrun.engine.chunks import SHARE, Chunk
 from batchrun.engine.result_files import Part
 from batchrun.engine.row_files import with_content
 from batchrun.engine.run_result import RunResult
@@ -85,7 +85,6 @@ class Batches:
         self._stop_run = stop
         self._chunks: dict[tuple[Endpoint, str], Chunk] = {}
         self._made = 0
-        self.tokens = Tokens()
         self._closed = False
         self._adding = asyncio.Lock()
         self._ends_early = False
@@ -94,6 +93,7 @@ class Batches:
         most = batching.lines or int(self._executor.vendor.lines * SHARE)
         carried = frozenset({State.FETCHED}) if batching.wish is Wish.IMPORT else OPEN
         self._tickets = Tickets(batching.executor, journal, emit, most, carried)
+        self.tokens = self._tickets.tokens
         self.ends = Ends(self._tickets, batching.executor, journal, guard, self._stop)
         self.sending = batching.sending
         self.wish = batching.wish

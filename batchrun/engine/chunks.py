@@ -37,10 +37,16 @@ class Size:
 
 
 class Tokens:
-    """Estimates input tokens by the length of bodies: a quarter of the bytes until replies tell better."""
+    """Estimates input tokens by the length of bodies: a quarter of the bytes until replies tell better, of an earlier session
+    too (`learned`)."""
 
-    def __init__(self) -> None:
-        self._bytes = self._tokens = 0
+    def __init__(self, learned: tuple[int, int] = (0, 0)) -> None:
+        self._bytes, self._tokens = learned
+
+    @property
+    def learned(self) -> tuple[int, int]:
+        """Bytes of bodies, and the tokens that replies count for them."""
+        return self._bytes, self._tokens
 
     def of(self, body: int) -> float:
         """Those of a body of so many bytes."""

@@ -3,10 +3,11 @@
 import asyncio
 from dataclasses import replace
 
+from batchrun.engine.chunks import Tokens
 from batchrun.events import BatchChanged, Emit, Notice
 from batchrun.journal import Journal
 from batchrun.lanes.batch import BatchExecutor
-from batchrun.lanes.states import OPEN, State, main_of
+from batchrun.lanes.states import OPEN, State, learned_of, main_of
 from batchrun.models import Ticket
 
 
@@ -25,6 +26,7 @@ class Tickets:
         self._emit = emit
         self._loop = asyncio.get_running_loop()
         self._all = {ticket.id: executor.reclaimed(ticket) for ticket in journal.tickets}
+        self.tokens = Tokens(learned_of(self._all.values()))
         self._told = set[tuple[int, str]]()
         self.changed = asyncio.Event()
         self.moved_on = asyncio.Event()

@@ -279,12 +279,22 @@ SELECT row, number, cost, charged_tokens FROM attempts INDEXED BY attempts_in_ba
 WHERE ticket = ? AND ended IS NULL AND row > ? ORDER BY row LIMIT ?
 
 -- name: lost_in_ticket
--- Attempts of a ticket that was given up, and whether a reply could still answer their rows.
+-- Attempts of a ticket that was given up, and whether a reply could still answer their rows: they have none, and are in no batch.
 SELECT a.row, a.number, a.cost, a.charged_tokens,
-       NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = a.row)
-       AND a.number = (SELECT max(number) FROM attempts AS other WHERE other.row = a.row)
+       NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = a.row AND (state <> 'failed' OR post))
+       AND NOT EXISTS (SELECT 1 FROM attempts AS other WHERE other.row = a.row AND NOT other.spent
+                       AND (other.reply IS NOT NULL OR (other.ended IS NULL AND other.ticket IS NOT NULL)))
 FROM json_each(?) AS wanted CROSS JOIN attempts AS a ON a.row = wanted.value AND a.ticket = ?
 WHERE a.maybe_paid AND a.reply IS NULL AND NOT a.spent
+
+-- name: fail_no_more
+DELETE FROM outcomes WHERE row = ? AND state = 'failed' RETURNING final
+
+-- name: make_last
+-- The answer to an attempt came after those to later ones.
+UPDATE attempts SET number = (SELECT max(number) + 1 FROM attempts AS other WHERE other.row = ?1)
+WHERE row = ?1 AND number = ?2 AND EXISTS (SELECT 1 FROM attempts AS other WHERE other.row = ?1 AND other.number > ?2)
+RETURNING number
 
 -- name: lost_attempt
 SELECT cost FROM attempts WHERE row = ? AND number = ? AND maybe_paid AND reply IS NULL
@@ -553,8 +563,10 @@ SELECT count(*), total(NOT final), total(post) FROM outcomes JOIN rows ON rows.s
 WHERE {reopened} AND position IS NOT NULL
 
 -- name: spend_reopened
--- A reply that only post-processing failed on is not spent: it is post-processed again, and nothing is sent.
+-- A reply that only post-processing failed on is not spent: it is post-processed again, and nothing is sent. Nor is an attempt
+-- in a batch that was given up: a late reply may answer it.
 UPDATE attempts SET spent = 1 WHERE spent = 0 AND row IN (SELECT row FROM outcomes WHERE {reopened} AND NOT post)
+AND NOT (maybe_paid AND reply IS NULL AND ifnull(ticket, 0) IN (SELECT id FROM tickets WHERE tickets.state = 'forgotten'))
 
 -- name: forget_reopened
 DELETE FROM twins WHERE row IN (SELECT row FROM outcomes WHERE {reopened} AND NOT post)

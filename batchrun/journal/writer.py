@@ -202,11 +202,22 @@ class Writer:
             account.cost -= cost or 0
             account.cost_other -= cost or 0
             account.cost_maybe -= cost or 0
-            reply = None if body is None else self._add_reply(group, row, number, body)
-            group.end((row, number, self._session), now, end, reply)
+            at = number if body is None else self._answered_late(row, number)
+            reply = None if body is None else self._add_reply(group, row, at, body)
+            group.end((row, at, self._session), now, end, reply)
             self._count(end, paid=reply is not None)
 
         return self._put(apply)
+
+    def _answered_late(self, row: int, number: int) -> int:
+        """The attempt is answered after later ones, which have failed: their failure is none of the row, whose last attempt
+        it is now; its number."""
+        failure = self._connection.execute(sql("fail_no_more"), (row,)).fetchone()
+        if failure is not None:
+            self.sums.failed -= 1
+            self.sums.failed_for_now -= not failure[0]
+        moved = self._connection.execute(sql("make_last"), (row, number)).fetchone()
+        return number if moved is None else moved[0]
 
     def lose(self, row: int, number: int, why: str) -> Done:
         """The attempt is given up; it stays open, so that the row is unknown, and says why."""

@@ -16,6 +16,7 @@ States of a ticket, what is committed before which call, and what a kill in that
 """
 
 import json
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
@@ -75,6 +76,13 @@ def tokens_of(ticket: Ticket) -> int:
 def weight_of(ticket: Ticket) -> int:
     """Bytes that the input tokens of its requests are estimated by; 0 where that was not written down."""
     return int(json_object(json.loads(ticket.detail)).get("weight") or 0)
+
+
+def learned_of(tickets: Iterable[Ticket]) -> tuple[int, int]:
+    """Bytes of requests and the input tokens that replies counted for them, as the last of these tickets has it."""
+    found = [json_object(json.loads(ticket.detail)).get("learned") for ticket in tickets]
+    size, tokens = next(filter(None, reversed(found)), (0, 0))
+    return int(size), int(tokens)
 
 
 def is_asked_to_end(ticket: Ticket) -> bool:

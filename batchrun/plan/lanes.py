@@ -28,7 +28,10 @@ def pooled(plan: Plan, gathered: Gathered, model_of: Callable[[Profile], str | N
             "requests that come ready-made are for one model, and the places have several", "choose one with --model"
         )
     if plan.batch:
-        raise RefusedError("batches go to one provider, and several places are named", "leave --batch out, or name one")
+        raise RefusedError(
+            "batches go to one provider, and several places are named",
+            "leave --batch out, or name one place: --base-url once, and neither --pool nor --fallback",
+        )
     own = own_fields(lanes[0]) | {"model": models}
     return replace(
         plan,
