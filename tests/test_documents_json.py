@@ -85,6 +85,14 @@ def test_plural_forms_of_i18next_become_those_of_the_target():
     assert "item_one" not in json.loads(rewritten("json", I18NEXT.encode(), str, language="ja"))
 
 
+def test_the_form_of_i18next_for_nothing_is_kept_in_every_language():
+    data = b'{"item_zero": "no items", "item_one": "{{count}} item", "item_other": "{{count}} items"}'
+    (segment,) = segments("json", data, "de")
+    assert dict(segment.plural.sources)["zero"] == "no items"
+    assert segment.plural.forms["zero"] == "for 0"
+    assert list(json.loads(rewritten("json", data, str, language="de"))) == ["item_zero", "item_one", "item_other"]
+
+
 def test_arb_texts_have_the_notes_of_their_developers():
     assert_unchanged("arb", ARB.encode())
     assert [(segment.id, segment.note) for segment in segments("arb", ARB.encode())] == [

@@ -246,6 +246,32 @@ def test_qt_messages_are_filled_and_finished():
     assert new.count(b"\n") == TS.count("\n")
 
 
+def test_a_qt_source_with_elements_has_a_translation_with_elements():
+    message = '<message><source>Bell <byte value="x7"/> &amp; x</source><translation type="unfinished"></translation></message>'
+    data = f"<TS><context><name>a</name>{message}</context></TS>".encode()
+    (segment,) = segments("ts", data)
+    assert Document("ts", data).misfit(segment, "a & b")
+    new = rewritten("ts", data, lambda text: f"Ü {text}")
+    assert '<translation>Ü Bell <byte value="x7"/> &amp; x</translation>'.encode() in new
+
+
+def test_html_in_cdata_keeps_the_quotation_marks_of_its_tags():
+    string = """<string name="a"><![CDATA[It\\'s <a href="https://x.y">here</a> & 1 < 2 > \\"0\\"]]></string>"""
+    data = f"<resources>{string}</resources>".encode()
+    assert texts("android", data) == ["""It's <a href="https://x.y">here</a> & 1 < 2 > "0\""""]
+    assert rewritten("android", data, str) == data
+
+
+def test_a_region_of_the_target_is_the_target_where_none_is_asked_for():
+    unit = '<tu><tuv xml:lang="en-US"><seg>a</seg></tuv><tuv xml:lang="{}"><seg>{}</seg></tuv></tu>'
+    units = [unit.format(*each) for each in [("de-DE", "A"), ("de-AT", ""), ("den", "x"), ("de", "A")]]
+    data = f'<tmx version="1.4"><header srclang="en-US"/><body>{"".join(units)}</body></tmx>'.encode()
+    assert rewritten("tmx", data, str.upper, language="de").count(b">A<") == 4
+    assert len(segments("tmx", data, language="de")) == 2
+    assert len(segments("tmx", data, language="de_DE")) == 3
+    assert segments("tmx", data, language="en") == []
+
+
 def test_resx_strings_and_tmx_variants():
     store = resx.RESXFile.parsestring(rewritten("resx", RESX.encode(), changed))
     assert [str(unit.target) for unit in store.units] == ["ÜHello {0} & co'", "x.ico", "Üone\ntwo'"]

@@ -118,3 +118,8 @@ def test_the_installed_prompts_are_understood(name: str) -> None:
     system, _, user = prompt.partition("\nuser:\n")
     said = chat(("system", system), ("user", user.strip().replace("{{ text }}", "Two files are here. All good.")))
     assert said == MARK + ("Twó fílés áré héré. Áll góód." if name == "translate" else "Two files are here. All good.")
+
+
+def test_a_pseudo_translation_keeps_icu_messages_within_each_other() -> None:
+    icu = "{who, select, me {I} other {{n, plural, =0{none} one{{n} item of {who}} other{{n} items}}}}"
+    assert translated(f"Hello {icu}") == f"{MARK}Hélló {icu}"

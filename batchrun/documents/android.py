@@ -91,12 +91,10 @@ class AndroidStrings:
         return (Edit(segment.start, segment.end, text),)
 
     def _spelled(self, value: str, spelling: Spelling, *, quoted: bool) -> str:
-        if spelling is Spelling.MARKUP:
-            parts = xml_text.text_parts(value)
-            text = "".join(part if number % 2 else part.translate(_SPELLED) for number, part in enumerate(parts))
-        else:
-            text = value.translate(_SPELLED)
-            text = f"\\{text}" if text[:1] in ("@", "?") else text
+        parts = [value] if spelling is Spelling.PLAIN else xml_text.text_parts(value)
+        text = "".join(part if number % 2 else part.translate(_SPELLED) for number, part in enumerate(parts))
+        if spelling is not Spelling.MARKUP and text[:1] in ("@", "?"):
+            text = f"\\{text}"
         if quoted or (
             _BLANKS.sub(" ", value).strip() != value and spelling is not Spelling.MARKUP and "  " in f" {value} "
         ):
@@ -105,10 +103,8 @@ class AndroidStrings:
 
 
 def _read(piece: Piece) -> tuple[str, bool]:
-    """The text as an app shows it (of markup, the markup), and whether it is quoted."""
-    if piece.spelling is not Spelling.MARKUP:
-        return _shown(piece.text)
-    parts = xml_text.text_parts(piece.text)
+    """The text as an app shows it (tags as they are, in CDATA too), and whether it is quoted."""
+    parts = [piece.text] if piece.spelling is Spelling.PLAIN else xml_text.text_parts(piece.text)
     shown = [(part, False) if number % 2 else _shown(part) for number, part in enumerate(parts)]
     return "".join(text for text, _ in shown), any(quoted for _, quoted in shown)
 

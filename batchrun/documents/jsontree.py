@@ -83,6 +83,8 @@ class JsonTree:
         colon = self._content[literal.end() if literal else first.named : first.segment.start]
         style = first.base, colon, self._content[first.segment.end : second.named]
         uses = self._forms.uses if self._forms is not None else {name: f"as in {name}" for name in sources}
+        if "zero" in sources:
+            uses = {"zero": "for 0", **uses}  # i18next has it in every language
         start, end = first.named, forms[-1].segment.end
         yield Segment(f"{first.unit}_other", sources["other"], start, end, style, plural=Plural(sources, uses))
 

@@ -30,7 +30,7 @@ _REFERENCE = re.compile(r"&(#x[0-9A-Fa-f]+|#[0-9]+|\w+);")
 _NAMED = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _SPELLED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-_TAGS = re.compile(r"(<!\[CDATA\[.*?\]\]>|<!--.*?-->|<[^>]*>)", re.DOTALL)
+_TAGS = re.compile(r"(<!\[CDATA\[.*?\]\]>|<!--.*?-->|<[^\s\d=<>][^>]*>)", re.DOTALL)
 _COMMENT = re.compile(r"<!--((?:(?!-->).)*)-->\s*\Z", re.DOTALL)
 _COMMENT_REACH = 1000
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from batchrun.documents import plurals, xml_text
-from batchrun.documents.segment import DocumentError, Edit, Kind, Plural, Segment, Status, Value, newline_of
+from batchrun.documents.segment import DocumentError, Edit, Plural, Segment, Status, Value, newline_of
 from batchrun.documents.xml_text import Node, Spelling
 
 _UNFINISHED = re.compile(r"""\s+type\s*=\s*(?:"unfinished"|'unfinished')""")
@@ -67,7 +67,7 @@ class QtTranslations(_Catalog):
         if source is None or translation is None or translation.attributes.get("type") in ("obsolete", "vanished"):
             return
         comment = self._text(message.child("comment"))
-        text = self._text(source)
+        text, _, _, spelling, kind = xml_text.piece_of(self._content, source)
         parts = [context, text, comment] if comment else [context, text]
         id = message.attributes.get("id") or "\x04".join(parts)
         note = "\n".join(filter(None, (comment, self._text(message.child("extracomment")))))
@@ -79,19 +79,20 @@ class QtTranslations(_Catalog):
         plural = None
         if message.attributes.get("numerus") == "yes":
             plural = Plural({"other": text}, self._uses(len(forms), language))
-        place = self._place(translation, forms)
+        spelling = Spelling.MARKUP if spelling is Spelling.MARKUP else Spelling.PLAIN
+        place = self._place(translation, forms, spelling)
         start, end = (forms[0].start, forms[-1].after) if forms else (translation.inner, translation.end)
         if translation.empty_tag:
             start, end = translation.slash, translation.after
-        yield Segment(id, text, start, end, place, Kind.XML, status, context, note, None, plural)
+        yield Segment(id, text, start, end, place, kind, status, context, note, None, plural)
 
-    def _place(self, translation: Node, forms: list[Node]) -> _Place:
+    def _place(self, translation: Node, forms: list[Node], spelling: Spelling) -> _Place:
         found = _UNFINISHED.search(self._content, translation.start, translation.inner)
         drop = found.span() if found else None
         if translation.empty_tag:
-            return _Place(Spelling.PLAIN, ">", "</translation>", drop)
+            return _Place(spelling, ">", "</translation>", drop)
         between = self._content[forms[0].after : forms[1].start] if len(forms) > 1 else f"{self._newline}            "
-        return _Place(Spelling.PLAIN, drop=drop, between=between)
+        return _Place(spelling, drop=drop, between=between)
 
     def _uses(self, count: int, language: str | None) -> dict[str, str]:
         """The forms of the file's own language: as many as it has room for, where lupdate has made room."""
@@ -102,10 +103,10 @@ class QtTranslations(_Catalog):
         }
 
     def _spelled(self, value: Value, place: _Place) -> str:
-        """Quotation marks are escaped, too, as lupdate does."""
+        """Quotation marks are escaped, too, as lupdate does; those within tags (`<byte value="x7"/>`) are not."""
         if isinstance(value, str):
             text = super()._spelled(value, place)
-            return text.replace('"', "&quot;").replace("'", "&apos;")
+            return text if place.spelling is Spelling.MARKUP else text.replace('"', "&quot;").replace("'", "&apos;")
         return place.between.join(f"<numerusform>{self._spelled(each, place)}</numerusform>" for each in value.values())
 
 
@@ -146,11 +147,12 @@ class TranslationMemory(_Catalog):
         variants = {_language(tuv): tuv for tuv in unit.all("tuv")}
         source = variants.get((srclang or "").lower()) or next(iter(variants.values()), None)
         segment = source.child("seg") if source else None
-        if source is None or segment is None or _language(source) == self._target.lower():
+        if source is None or segment is None or self._is_target(_language(source)):
             return
         piece = xml_text.piece_of(self._content, segment)
         note = "\n".join(map(self._text, unit.all("note")))
-        target = variants.get(self._target.lower())
+        exact = variants.get(self._target.lower())
+        target = exact or next((tuv for language, tuv in variants.items() if self._is_target(language)), None)
         written = target.child("seg") if target else None
         id = unit.attributes.get("tuid")
         if written is not None and not written.empty_tag:
@@ -164,6 +166,11 @@ class TranslationMemory(_Catalog):
         before = f'{xml_text.indentation(self._content, last.start)}<tuv {lang}="{self._target}"><seg>'
         place = _Place(piece.spelling, before, "</seg></tuv>")
         yield Segment(id, piece.text, last.after, last.after, place, piece.kind, note=note)
+
+    def _is_target(self, language: str) -> bool:
+        """Whether a code is the target's, or one of its regions where none is asked for: `de-DE` is German."""
+        target = self._target.lower()
+        return language == target or ("-" not in target and language.startswith(f"{target}-"))
 
 
 def _language(tuv: Node) -> str:

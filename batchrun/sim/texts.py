@@ -6,6 +6,7 @@ placeholders, markup, code, addresses, blank edges and the number of lines.
 
 import re
 from collections.abc import Callable
+from functools import reduce
 
 MARK = "[simulated] "
 MODES = ("auto", "echo", "translate", "summarize", "broken")
@@ -13,8 +14,10 @@ MODES = ("auto", "echo", "translate", "summarize", "broken")
 _SENTENCE = re.compile(r"[.!?](?=\s|$)|[。！？]")
 _WRAPPED = re.compile(r"\A\s*<([A-Za-z][\w-]*)>\n(.*)\n</\1>\s*\Z", re.DOTALL)
 # What a translation keeps to the character; a letter that stands in none of these is translated.
+# Braces within braces, five deep: an ICU message has messages within its plural forms, which have placeholders.
+_BRACES = reduce(lambda inner, _: rf"\{{[^{{}}]*+(?:{inner}[^{{}}]*+)*+\}}", range(4), r"\{[^{}]*+\}")
 _PLACEHOLDER = (
-    r"\{\{.*?\}\}|\{%.*?%\}|\$t\([^()]*\)|\$?\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}"
+    rf"\{{\{{.*?\}}\}}|\{{%.*?%\}}|\$t\([^()]*\)|\$?{_BRACES}"
     r"|%\([^()\s]*\)[#0+ -]*[\d.]*[a-zA-Z]|%(?:\d+\$)?[#0+-]*[\d.]*(?:hh?|ll?)?[a-zA-Z@%]"
 )
 _TAG = r"<!--.*?-->|</?[A-Za-z][^<>]*>"
