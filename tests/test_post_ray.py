@@ -3,18 +3,14 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from ray_cluster import Cluster, cluster, processes, wait_for
 from waiting import PATIENCE
 
 pytestmark = pytest.mark.slow  # a cluster takes seconds to start, and each test waits for a run of the whole program
@@ -38,75 +34,20 @@ class Score:
             os._exit(0)
         return {"length": DOUBLE * len(reply.text), "word": None} if reply.line == 5 else {"length": len(reply.text)}
 
-def slow(reply):
+def waits(reply):
     with open(os.environ["HOME"] + "/calls", "a") as calls:
         calls.write(f"{os.getpid()}\\n")
-    time.sleep(0.1)
+    while not os.path.exists(os.environ["HOME"] + "/go"):
+        time.sleep(0.01)
     return {"pid": os.getpid()}
 """
 ROWS = 60
 
 
-def processes(marked: str) -> dict[int, str]:
-    """The processes whose command line has this text, with it."""
-    found: dict[int, str] = {}
-    for folder in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if marked in command and int(folder.name) != os.getpid():
-                found[int(folder.name)] = command
-    return found
-
-
-def wait_for(true: Callable[[], Any], seconds: float = PATIENCE) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        signal.sigtimedwait((), 0.05)
-
-
-class Head:
-    """A cluster of one node with two processors; `home` is that of its workers."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.home = folder / "home"
-        self.home.mkdir()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.address = f"127.0.0.1:{port}"
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
-        command += [f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false", "--disable-usage-stats"]
-        environ = {"PATH": os.environ["PATH"], "HOME": str(self.home)}
-        with open(folder / "head.txt", "wb") as said:
-            self.process = subprocess.Popen(command, env=environ, stdout=said, stderr=said, start_new_session=True)
-
-    @property
-    def is_up(self) -> bool:
-        assert self.process.poll() is None, (self.folder / "head.txt").read_text()
-        return "Ray runtime started" in (self.folder / "head.txt").read_text()
-
-    def end(self) -> None:
-        self.process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(20)
-        for pid in (*processes(str(self.folder)), self.process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait()
-
-
 @pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # Ray's sockets have long names, and their path a limit
-    made = Head(folder)
-    try:
-        wait_for(lambda: made.is_up)
+def head() -> Iterator[Cluster]:
+    with cluster(2) as made:
         yield made
-    finally:
-        made.end()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +72,7 @@ def batchrun(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*args), capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
-def test_a_cluster_gives_what_local_workers_give_and_nothing_of_ray_is_seen(head: Head) -> None:
+def test_a_cluster_gives_what_local_workers_give_and_nothing_of_ray_is_seen(head: Cluster) -> None:
     local = batchrun("-o", "local.jsonl", "--post", "f.py:Score", "--workers", "1")
     there = batchrun("-o", "-", "--post", "f.py:Score", "--workers", "ray", "--ray", head.address)
     assert (local.returncode, there.returncode) == (3, 3), there.stderr
@@ -152,32 +93,39 @@ def test_a_cluster_gives_what_local_workers_give_and_nothing_of_ray_is_seen(head
     assert KEY not in "".join(processes("ray").values())
     # nor are replies, and what lies beside the function but is no code
     sent = {path.name for path in head.folder.glob("session_2*/runtime_resources/working_dir_files/*/functions-0/*")}
-    assert sent == {"f.py", "helper.py"}
+    assert sent - {"__pycache__"} == {"f.py", "helper.py"}
     assert processes("batchrun.post.ray_main") == {}
 
 
-def test_a_worker_that_is_killed_costs_no_row(head: Head) -> None:
-    calls = head.home / "calls"
-    calls.unlink(missing_ok=True)
-    arguments = ("-o", "out.jsonl", "--post", "f.py:slow", "--workers", "ray", "--ray", head.address, "--json")
-    with subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
-        wait_for(lambda: calls.exists() and len(calls.read_text().split()) > 5)
-        os.kill(int(calls.read_text().split()[-1]), signal.SIGKILL)
-        stdout, stderr = run.communicate(timeout=PATIENCE)
-    assert run.returncode == 0, stderr
-    events = [json.loads(line) for line in stdout.splitlines()]
-    assert events[-1]["totals"]["done"] == ROWS
-    assert len({json.loads(line)["pid"] for line in Path("out.jsonl").read_text(encoding="utf-8").splitlines()}) in (
-        2,
-        3,
+@pytest.fixture
+def calls(head: Cluster) -> Path:
+    """Where functions on the cluster say who they are, before they wait for a file `go` beside it."""
+    for path in (found := head.home / "calls", head.home / "go"):
+        path.unlink(missing_ok=True)
+    return found
+
+
+def under_way(*args: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command("-o", "out.jsonl", *args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def test_sigterm_is_batchruns_own(head: Head) -> None:
-    calls = head.home / "calls"
-    calls.unlink(missing_ok=True)
-    arguments = ("-o", "out.jsonl", "--post", "f.py:slow", "--workers", "ray:1", "--ray", head.address)
-    with subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+def test_a_worker_that_is_killed_costs_no_row(head: Cluster, calls: Path) -> None:
+    with under_way("--post", "f.py:waits", "--workers", "ray", "--ray", head.address, "--json") as run:
+        wait_for(lambda: calls.exists() and calls.read_text().endswith("\n"))
+        killed = int(calls.read_text().split()[0])
+        os.kill(killed, signal.SIGKILL)
+        calls.with_name("go").touch()
+        stdout, stderr = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 0, stderr
+    assert json.loads(stdout.splitlines()[-1])["totals"]["done"] == ROWS
+    pids = {json.loads(line)["pid"] for line in Path("out.jsonl").read_text(encoding="utf-8").splitlines()}
+    assert killed not in pids
+
+
+def test_sigterm_is_batchruns_own(head: Cluster, calls: Path) -> None:
+    with under_way("--post", "f.py:waits", "--workers", "ray:1", "--ray", head.address) as run:
         wait_for(calls.exists)
         run.terminate()
         _, stderr = run.communicate(timeout=PATIENCE)
