@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
     """How one row ended.
 
     `row` is the input row, `output` the new columns (empty unless it is done). `state` is `done`, `failed` or `skipped`;
-    `final` is False for a failure that the next call sends again. `cause` and `message` say why it failed; `flags` are of
+    `permanent` is False for a failure that the next call sends again. `cause` and `message` say why it failed; `flags` are of
     truncated, refused, filtered, odd, empty, numbers. `line` is its place in the rows, from 1; `seconds` how long the last
     request took.
     """
@@ -65,7 +65,7 @@ class Outcome(NamedTuple):
     row: dict[str, Any]
     output: dict[str, Any]
     state: str
-    final: bool
+    permanent: bool
     cause: str | None
     message: str | None
     flags: frozenset[str]

@@ -87,7 +87,7 @@ def test_failures_are_in_the_outcomes_and_not_in_the_rows(count: int) -> None:
     failed = [outcome for outcome in result.outcomes if outcome.state == "failed"]
     assert (result.ok, len(result.rows), len(failed)) == (False, 3, count)
     assert failed[0].row == {"text": "bad 0"}
-    assert failed[0].final
+    assert failed[0].permanent
     assert failed[0].message
     with pytest.raises(batchrun.BatchrunError, match=f"{count} of {3 + count} rows failed"):
         result.check()

@@ -51,7 +51,7 @@ async def test_done_rows_are_written_in_input_order_and_failed_ones_beside_them(
     assert failed["id"] == "id-7"
     assert failed["_batchrun"]["cause"] == "too long for the model"
     assert failed["_batchrun"]["line"] == 7
-    assert failed["_batchrun"]["final"] is True
+    assert failed["_batchrun"]["permanent"] is True
 
 
 async def test_a_row_survives_to_the_byte(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_a_function_that_raises_fails_its_rows_and_names_the_stage() -> None:
         "message": "ValueError: line 3 is bad (f.py:14 in third)",
         "line": 3,
         "attempts": 1,
-        "final": True,
+        "permanent": True,
         "stage": "post-processing",
     }
     assert "looking at 12" in Path("log.txt").read_text(encoding="utf-8")

@@ -69,7 +69,7 @@ def test_every_event_is_described_with_every_member(kind: type, name: str) -> No
 def test_the_picture_and_the_end_are_described() -> None:
     assert named(sections()["progress"]) == set(progress_values(picture()))
     outcome = next(line for line in sections()["row"].splitlines() if line.startswith("| `outcome`"))
-    assert members(Outcome) <= set(re.findall(r"`(\w+)`", outcome))
+    assert {NAMES.get(member, member) for member in members(Outcome)} <= set(re.findall(r"`(\w+)`", outcome))
     assert named(sections()["ended"]) == members(RunEnded) | {"resume", "prediction"}
     assert set(sections()) == {*JSON_EVENTS.values(), "progress", "ended"}
     account = DOCUMENT.read_text(encoding="utf-8").split("## The account")[1].split("## Other commands")[0]

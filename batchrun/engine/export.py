@@ -240,7 +240,7 @@ def error_line(plan: Plan, record: Record) -> str:
         "message": record.message,
         "line": record.line,
         "attempts": record.attempts,
-        "final": record.final,
+        "permanent": record.final,
     }
     if record.post:
         reason["stage"] = "post-processing"

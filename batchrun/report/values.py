@@ -22,6 +22,7 @@ NAMES = {
     "cost_open": "cost_reserved",
     "maybe_paid": "possibly_billed",
     "failed_for_now": "retryable",
+    "final": "permanent",
     "shared": "deduplicated",
     "held": "blocked_by",
     "requests_fill": "requests_available",

@@ -199,20 +199,20 @@ async def test_S10_to_S20_every_row_is_accounted_for_and_the_rows_that_failed_se
 @pytest.mark.parametrize("name", PERMANENT)
 async def test_S10_a_request_that_is_refused_for_itself_fails_for_good_after_one_call(met: Met, name: str) -> None:
     assert met.calls[name] == 1
-    assert met.failed[name]["final"] is True
+    assert met.failed[name]["permanent"] is True
 
 
 @pytest.mark.parametrize("status", BAD_STATUSES)
 async def test_S11_what_may_pass_is_tried_to_the_limit_and_can_be_resumed(met: Met, status: int) -> None:
     turned_away = MOST_REFUSALS if status in BUSY else 0  # while others are answered, and sooner than they are
     assert ATTEMPTS <= met.calls[str(status)] <= ATTEMPTS + turned_away
-    assert met.failed[str(status)]["final"] is False
+    assert met.failed[str(status)]["permanent"] is False
 
 
 @pytest.mark.parametrize("name", NOT_STORED)
 async def test_S12_S13_S14_a_body_that_is_no_reply_is_never_done(met: Met, name: str) -> None:
     assert 2 <= met.calls[name] <= ATTEMPTS
-    assert met.failed[name]["final"] is False
+    assert met.failed[name]["permanent"] is False
 
 
 async def test_S12_the_body_that_was_no_reply_is_kept_and_shown_safely(met: Met) -> None:
@@ -226,7 +226,7 @@ async def test_S12_the_body_that_was_no_reply_is_kept_and_shown_safely(met: Met)
 @pytest.mark.parametrize("name", BROKEN)
 async def test_S13_S20_a_broken_answer_is_tried_to_the_limit_and_may_have_been_paid(met: Met, name: str) -> None:
     assert 2 <= met.calls[name] <= ATTEMPTS
-    assert met.failed[name]["final"] is False
+    assert met.failed[name]["permanent"] is False
     row = "SELECT seq FROM rows WHERE text LIKE ?"
     query = f"SELECT status, maybe_paid FROM attempts WHERE row = ({row})"
     ends = met.program.ask(query, f'%"text": "{name}"%')
@@ -242,7 +242,7 @@ async def test_S15_S16_a_refused_filtered_or_cut_reply_is_done_and_flagged(met: 
 @pytest.mark.parametrize("name", NOTHING)
 async def test_S14_a_reply_without_an_answer_is_asked_for_once_more_and_has_then_failed(met: Met, name: str) -> None:
     assert met.calls[name] == 2
-    assert (met.failed[name]["cause"], met.failed[name]["final"]) == ("empty", True)
+    assert (met.failed[name]["cause"], met.failed[name]["permanent"]) == ("empty", True)
     assert "3 tokens out" in met.failed[name]["message"]
 
 
@@ -253,7 +253,7 @@ async def test_S32_a_whole_reply_in_odd_wrapping_is_done_after_one_call(met: Met
 
 async def test_S11_S32_what_a_200_says_of_itself_decides(met: Met) -> None:
     assert (met.done["odd end"], met.done["object"]) == ("half", {"a": 1})
-    assert (met.failed["broken off"]["cause"], met.failed["broken off"]["final"]) == ("the reply broke off", False)
+    assert (met.failed["broken off"]["cause"], met.failed["broken off"]["permanent"]) == ("the reply broke off", False)
     assert (met.done["throttled in a 200"], met.calls["throttled in a 200"]) == ("hello", 2)
 
 
