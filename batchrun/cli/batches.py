@@ -31,7 +31,7 @@ _ACTIONS = ("cancel", "adopt", "forget", "finish-live")
         "batchrun batches                       those of the last run",
         "batchrun batches last cancel           end them, keep what is done; the other rows stay pending",
         "batchrun batches last finish-live      end them, then send what is left live",
-        "batchrun batches last adopt batch_abc  that batch is the one whose answer was lost",
+        "batchrun batches last adopt batch_abc  the batch whose creation got no answer",
         "batchrun batches last forget 3         send the rows of chunk 3 again (they may have been billed)",
     ),
 )  # fmt: skip
@@ -79,7 +79,7 @@ _OF_IMPORT = frozenset(
 @click.command(
     "import",
     cls=HelpCommand,
-    short_help="Take in results of batches that were run by hand.",
+    short_help="Import results of batches that were run by hand.",
     params=[
         click.Argument(["ref"], metavar="RUN", shell_complete=complete.runs),
         click.Argument(["files"], metavar="FILE…", nargs=-1, required=True, shell_complete=complete.files),

@@ -24,7 +24,7 @@ _EXIT_CODES = (
     (ExitCode.STORAGE, "the journal or the output cannot be written"),
     (ExitCode.BUDGET, "a budget is reached"),
     (ExitCode.WAITING, "the provider works on batches; resume collects them"),
-    (ExitCode.BUSY, "another process holds the run"),
+    (ExitCode.BUSY, "run locked by another process"),
     (ExitCode.HANGUP, "after HUP"),
     (ExitCode.INTERRUPTED, "after Ctrl-C"),
     (ExitCode.BROKEN_PIPE, "the reader of standard output is gone"),
@@ -45,7 +45,9 @@ class SectionOption(click.Option):
         known = {name for param in ctx.command.params for name in param.opts}
         for text in value if isinstance(value, list | tuple) else [value]:  # pyright: ignore[reportUnknownVariableType]  click's own value
             if not self.is_flag and text in known:
-                raise RefusedError(f"{self.opts[-1]} needs a value, not {text}", "options and values stand in pairs")
+                raise RefusedError(
+                    f"{self.opts[-1]} needs a value, not {text}", "options and values must be given in pairs"
+                )
         return value, source
 
 

@@ -12,7 +12,7 @@ from batchrun.errors import RefusedError
 
 _EXAMPLES = (
     "batchrun plan --input reviews.csv --prompt summarize                 what it would send; no call is made",
-    "batchrun plan --input reviews.csv --prompt summarize --pilot 50      what 50 rows tell; their replies are kept",
+    "batchrun plan --input reviews.csv --prompt summarize --pilot 50      measured on 50 rows; their replies are kept",
     "batchrun plan --input reviews.csv --prompt summarize --show 3       the first, the longest and the last request",
     "batchrun plan --input reviews.csv --prompt summarize --json | jq .cost",
 )
@@ -22,7 +22,7 @@ _NOT_PLANNED = {"dry_run", "update", "json"}
 @click.command(
     "plan",
     cls=HelpCommand,
-    short_help="Say what a run would send, cost and take.",
+    short_help="Estimate the requests, cost and time of a run.",
     params=[
         value("This command", "--pilot pilot", "N", "Run N rows from all over the input, and predict from them."),
         value("This command", "--show show", "N", "Print N requests: the first ones, the longest, the last."),
@@ -33,7 +33,7 @@ _NOT_PLANNED = {"dry_run", "update", "json"}
 )
 @click.pass_context
 def plan(ctx: click.Context, pilot: str | None, show: str | None, **_: Any) -> int:
-    """Say what a run would send, cost and take.
+    """Estimate the requests, cost and time of a run.
 
     The options are those of run. Every row is read and rendered, and no call is made. With --pilot N, N rows are sent
     as a run would send them; their replies are kept, and the run that follows does not pay for them again.

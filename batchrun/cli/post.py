@@ -22,7 +22,7 @@ _OPTIONS = {
 @click.command(
     "post",
     cls=HelpCommand,
-    short_help="Put the replies of a run through functions again.",
+    short_help="Post-process the replies of a run again.",
     params=[
         click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
         flag("Post-processing", "--list list", "List the built-in functions."),

@@ -66,7 +66,7 @@ def runs(json: bool, runs_dir: str | None) -> int:
         "batchrun show reviews.translate.jsonl --failed",
         "batchrun show last --row 17                 the row of line 17, or with this id",
     ),
-    help=f"Show one run: its plan, its sums, what is left and how to resume.\n\n{_RUN}",
+    help=f"Show one run: its plan, totals, what is left and how to resume.\n\n{_RUN}",
 )
 def show(ref: str, json: bool, runs_dir: str | None, **what: Any) -> int:
     from batchrun import registry  # noqa: PLC0415  only for this command
@@ -129,7 +129,7 @@ def export(**options: Any) -> int:
     short_help="Check the journal of a run.",
     params=[_ref(), _DIR],
     examples=("batchrun check last", "batchrun check reviews.translate.jsonl && cp -r .batchrun /backup"),
-    help=f"Read all of a run's journal and say whether it is whole; exit 5 if it is not.\n\n{_RUN}",
+    help=f"Verify the whole journal of a run; exit 5 if it is damaged.\n\n{_RUN}",
 )
 def check(ref: str, runs_dir: str | None) -> int:
     from batchrun import registry  # noqa: PLC0415  only for this command

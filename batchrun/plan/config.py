@@ -292,7 +292,7 @@ def _tables_of_values(value: Any, where: str) -> None:
 def _unknown_key(key: str, known: Iterable[str], where: object) -> RefusedError:
     if _LOOKS_LIKE_KEY.fullmatch(key) or key in KEY_SOURCES:
         return RefusedError(
-            f"{key} in {where}: keys do not stand in configuration files",
+            f"{key} in {where}: keys are not allowed in configuration files",
             "name their place: api_key_env, api_key_file or api_key_command in a [profiles.NAME] table",
         )
     return unknown("key", key, known, f" in {where}")

@@ -53,5 +53,5 @@ def check_rows_used(settings: Settings, source: Input, prompt: Prompt) -> None:
         return
     raise PromptError(
         f"the prompt `{prompt.name}` takes nothing from the rows: each would send, and pay for, the same request",
-        "Write {{ text }} where the column `text` is to stand; --yes sends it as it is.",
+        "Write {{ text }} where the column `text` belongs; --yes sends it as it is.",
     )

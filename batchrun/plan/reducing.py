@@ -28,7 +28,7 @@ REDUCED = "reduced"
 """The prompt variable with the number of replies that a request puts together; a prompt declares it with a default."""
 USUAL = 8
 """Replies that are put together where no limit of output tokens tells how long they are."""
-_UNKNOWN = "stands for a reply that is not known yet "
+_UNKNOWN = "is a placeholder for a reply that does not exist yet "
 _BETWEEN = "\n\n"
 
 
@@ -64,7 +64,7 @@ def check_reduced(plan: Plan, columns: Sequence[str]) -> None:
     if plan.reduce is None:
         return
     if plan.kind is not Kind.ROWS:
-        raise RefusedError("--reduce is for rows with a prompt, and requests are sent as they stand", "leave it out")
+        raise RefusedError("--reduce is for rows with a prompt, and requests are sent unchanged", "leave it out")
     if column not in columns:
         raise RefusedError(
             f"--reduce divides the column {column}, which the input does not have",

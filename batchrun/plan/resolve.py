@@ -160,7 +160,7 @@ def _check_kind(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> No
     for option in unfit:
         if gathered.typed(option):
             what = "OpenAI Batch requests are" if facts.kind is Kind.BATCH else "request bodies are"
-            raise RefusedError(f"{what} sent as they stand: {_OF_PROMPTS[option]} does not apply", "leave it out")
+            raise RefusedError(f"{what} sent unchanged: {_OF_PROMPTS[option]} does not apply", "leave it out")
     if gathered.typed("endpoint") and facts.kind is Kind.BATCH:
         raise RefusedError("the `url` of each OpenAI Batch request chooses the endpoint", "leave --endpoint out")
 

@@ -78,7 +78,7 @@ def check_params(params: Mapping[str, Any]) -> None:
         if name in _OWN_OPTION:
             raise RefusedError(f"{name} is not a parameter", f"use {_OWN_OPTION[name]}")
     if params.get("stream"):
-        raise RefusedError("stream cannot be switched on: replies are read whole", "leave the parameter out")
+        raise RefusedError("stream cannot be switched on: replies are read in full", "leave the parameter out")
     try:
         json.dumps(params, allow_nan=False)
     except (TypeError, ValueError) as error:

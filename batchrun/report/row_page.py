@@ -65,8 +65,8 @@ def row_lines(plan: Plan, record: Record, attempts: Sequence[Attempt], parts: Pa
 def _attempt(attempt: Attempt) -> str:
     began = datetime.datetime.fromtimestamp(attempt.began).astimezone()
     if attempt.ended is None:
-        return f"{began:%Y-%m-%d %H:%M:%S}: no answer known"
-    status = f"status {attempt.status}" if attempt.status else "no whole answer"
+        return f"{began:%Y-%m-%d %H:%M:%S}: no answer recorded"
+    status = f"status {attempt.status}" if attempt.status else "incomplete answer"
     cause = f", {attempt.cause}: {attempt.message}" if attempt.cause else ""
     paid = ", may have been billed" if attempt.maybe_paid else ""
     return f"{began:%Y-%m-%d %H:%M:%S}, {words.duration(attempt.seconds or 0.0)}: {status}{cause}{paid}"
