@@ -286,7 +286,7 @@ async def test_old_runs_are_listed_opened_and_deleted(tmp_path: Path) -> None:
         await pilot.press("enter")
         await tui.until(pilot, lambda: "● 3 done" in tui.shown(pilot) and "Row 3 says" in tui.shown(pilot))
         await pilot.press("p")
-        await tui.until(pilot, lambda: "no run is under way here" in tui.told(pilot))
+        await tui.until(pilot, lambda: "no run is active here" in tui.told(pilot))
         Path("out.jsonl").unlink()
         await pilot.press("f4", "e")
         await tui.until(pilot, lambda: Path("out.jsonl").exists())

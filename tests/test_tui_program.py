@@ -138,7 +138,7 @@ async def test_without_a_terminal_the_app_is_refused() -> None:
 
 
 async def _in_the_pager(terminal: Terminal) -> None:
-    """A run is under way, and one of its rows is in the pager."""
+    """A run is active, and one of its rows is in the pager."""
     await _running(terminal)
     terminal.press("enter")
     await terminal.until(lambda: b"Copy reply" in terminal.output)

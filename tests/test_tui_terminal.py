@@ -235,7 +235,7 @@ async def test_an_input_that_stays_silent_keeps_nobody_in_the_app(
         else:
             os.write(terminal.master, key)
             if start:
-                await terminal.until(lambda: b"Leave at once" in terminal.output)
+                await terminal.until(lambda: b"Quit now" in terminal.output)
                 terminal.press("enter")
         assert await terminal.ended() in (0, 130, 143)
         assert (

@@ -41,34 +41,35 @@ if TYPE_CHECKING:
 
 DARK = Theme(
     name="batchrun-dark",
-    primary="#5fa8d3",
+    primary="#6bb3de",
     secondary="#9fb8ad",
-    accent="#7fb4ca",
-    success="#87a987",
+    accent="#86bcd3",
+    success="#93b893",
     warning="#d8a657",
-    error="#e46876",
+    error="#f48f97",
     foreground="#d0d3d9",
     background="#15181d",
     surface="#1c2027",
-    panel="#303743",
-    variables={"foreground-muted": "#9aa1ad"},
+    panel="#2b313c",
+    variables={"foreground-muted": "#a9b0bb", "primary-muted": "#274050", "scrollbar": "#6a7482"},
     dark=True,
 )
 LIGHT = Theme(
     name="batchrun-light",
-    primary="#2f6f9f",
-    secondary="#4f6f63",
-    accent="#25708a",
-    success="#3f7a45",
-    warning="#9a6700",
-    error="#b3303f",
+    primary="#1f5f8f",
+    secondary="#3f5f53",
+    accent="#1a5f78",
+    success="#2f6636",
+    warning="#7a5200",
+    error="#a3242f",
     foreground="#24292f",
     background="#fbfbfa",
     surface="#f0f1f2",
-    panel="#c9ced6",
-    variables={"foreground-muted": "#5c6570"},
+    panel="#d6dae0",
+    variables={"foreground-muted": "#4f5862", "primary-muted": "#cfdfe9", "scrollbar": "#848c96"},
     dark=False,
 )
+"""Every text colour has at least 4.5:1 on each of the four grounds: background, surface, panel, primary-muted (WCAG 2.2 AA)."""
 UNSENT = 2.0
 """Seconds that a run which is still being checked may take to give up: nothing was sent, and a pipe may stay silent."""
 
@@ -86,14 +87,22 @@ class BatchrunApp(LifecycleApp):
     }
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1,question_mark", "help", "Help", id="app.help", tooltip="List the keys of this screen"),
-        Binding("q,ctrl+q", "leave", "Quit", id="app.quit", tooltip="Leave; asks where something would be lost"),
+        Binding("q,ctrl+q", "leave", "Quit", id="app.quit", tooltip="Quit; asks first if something would be lost"),
         Binding("f2", "show('setup')", "Setup", show=False, id="app.setup", tooltip="Set up a run"),
         Binding("f3", "show('run')", "Run", show=False, id="app.run", tooltip="The run that is shown"),
         Binding("f4", "show('runs')", "Runs", show=False, id="app.runs", tooltip="All runs of this directory"),
         Binding(
             "f9", "show('start')", "Start page", show=False, id="app.start", tooltip="Recent runs, prompts, input files"
         ),
-        Binding("ctrl+c", "interrupt", "Interrupt", show=False, priority=True, id="app.interrupt"),
+        Binding(
+            "ctrl+c",
+            "interrupt",
+            "Interrupt",
+            show=False,
+            priority=True,
+            id="app.interrupt",
+            tooltip="Copy selected text; else stop the run and leave",
+        ),
     ]
 
     def __init__(self, flags: Mapping[str, Any] | None = None, *, settings: Mapping[str, Any] | None = None) -> None:
@@ -168,7 +177,7 @@ class BatchrunApp(LifecycleApp):
         if self._leaving:
             return False
         if self.busy:
-            self.notify("a run is under way; stop it first (F3, x)", severity="warning")
+            self.notify("a run is active; stop it first (F3, x)", severity="warning")
             return False
         session = self._session = _later("batchrun.tui.session").Session(task)
         self._await(session, session.start())
@@ -278,7 +287,7 @@ class BatchrunApp(LifecycleApp):
         known: set[str] = set()
         for _, binding, enabled, _ in screen.active_bindings.values():
             action = binding.action
-            if not enabled or not binding.description or binding.system or action in known:
+            if not enabled or not binding.id or action in known:  # those without an id are Textual's own
                 continue
             known.add(action)
             said = f"{self.get_key_display(binding)}  {binding.tooltip or binding.description}"
@@ -302,7 +311,7 @@ class BatchrunApp(LifecycleApp):
         elif self._leaving and self._session is not None:
             self._session.abandon()
         else:
-            self.notify("stopping: waiting for requests in flight; Ctrl-C again leaves at once", timeout=60)
+            self.notify("stopping: waiting for requests in flight; Ctrl-C again quits now", timeout=60)
             self._go(ExitCode.INTERRUPTED)
 
     def action_leave(self) -> None:
@@ -319,7 +328,7 @@ class BatchrunApp(LifecycleApp):
         question = "The prompt is edited and not saved" if len(unsaved) == 1 else "Edited prompts are not saved"
         answers = [("save", "Save and quit", "primary"), ("discard", "Quit without saving", "warning")]
         self._asked_to_save = True
-        self.push_screen(Confirm(question, names, answers), self._saved)
+        self.push_screen(Confirm(question, f"saved as {names}", answers), self._saved)
 
     def _saved(self, answer: str | None) -> None:
         self._asked_to_save = False
@@ -331,9 +340,9 @@ class BatchrunApp(LifecycleApp):
             self._go(ExitCode.OK)
             return
         flying = 0 if self._session is None else self._session.snapshot().progress.in_flight
-        answers = [("drain", "Finish what is in flight", "primary"), ("now", "Leave at once", "warning")]
-        detail = f"{flying:,} requests are in flight. Everything that came back is in the journal; resume at any time."
-        self.push_screen(Confirm("A run is under way", detail, answers), self._leave)
+        answers = [("drain", "Wait for requests in flight", "primary"), ("now", "Quit now", "warning")]
+        detail = f"{flying:,} requests are in flight. Every reply received is in the journal; resume at any time."
+        self.push_screen(Confirm("A run is active", detail, answers), self._leave)
 
     def _leave(self, answer: str | None) -> None:
         if answer is None:

@@ -122,8 +122,8 @@ class Draft:
 
     @property
     def unsaved(self) -> tuple[Path, ...]:
-        """The files of all prompts that were edited and not saved, the one that is shown or others."""
-        return tuple(self._unsaved)
+        """Where the prompts that were edited and not saved are to be written, the one that is shown and others."""
+        return tuple(map(place_to_save, self._unsaved))
 
     def save_all(self) -> None:
         """Write every edited prompt to its file. Raises as `save`."""

@@ -62,10 +62,10 @@ def _prompt(found: prompts.Listing) -> Item | None:
 
 
 def _inputs(folder: Path, outputs: set[Path]) -> list[Item]:
-    """The files that can be read, without what runs have written: their outputs, and files of failed rows."""
+    """The files that can be read, tables before texts, without what runs have written: outputs, failed rows."""
     items: list[Item] = []
     written = outputs | {path.with_name(f"{path.stem}.errors.jsonl") for path in outputs}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir(), key=lambda path: (BY_SUFFIX.get(path.suffix) == "text", path.name)):
         if path.name.startswith(".") or path.suffix not in BY_SUFFIX or not path.is_file() or path.resolve() in written:
             continue
         try:

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen, Screen
-from textual.widgets import Static
+from textual.widgets import Label
 
 from batchrun.tui.screen_lifecycle import LifecycleScreen
 from batchrun.tui.services import app_of
@@ -22,16 +22,25 @@ class Help(ModalScreen[None]):
 
     def __init__(self, about: Screen[Any]) -> None:
         super().__init__()
-        self._lines = key_lines(about)
+        self._about = about.ABOUT if isinstance(about, LifecycleScreen) else ""
+        self._groups = key_groups(about)
 
     def compose(self) -> ComposeResult:
-        """The list."""
+        """What the screen is for, then each group of keys below its title."""
         with VerticalScroll(classes="dialog"):
-            yield Static(Content("\n").join(self._lines))
+            yield Label("Keys", classes="question")
+            if self._about:
+                yield Label(Content(self._about), classes="detail")
+            for title, keys in self._groups.items():
+                yield Label(title, classes="title")
+                for does, pressed in keys.items():
+                    with Horizontal(classes="key"):
+                        yield Label(Content(" ".join(pressed)), classes="pressed")
+                        yield Label(Content(does), classes="does")
 
 
-def key_lines(about: Screen[Any]) -> list[Content]:
-    """What the screen is for, then the keys in groups: its own groups, the rest of it, what has the focus, everywhere."""
+def key_groups(about: Screen[Any]) -> dict[str, dict[str, list[str]]]:
+    """The keys of a screen by what they do, in groups: its own groups, what has the focus, the rest of it, everywhere."""
     groups: Mapping[str, tuple[str, ...]] = about.KEY_GROUPS if isinstance(about, LifecycleScreen) else {}
     titles = {key: title for title, keys in groups.items() for key in keys}
     found: dict[str, dict[str, list[str]]] = {}
@@ -42,12 +51,6 @@ def key_lines(about: Screen[Any]) -> list[Content]:
         own = "everywhere" if active.node is app_of(about) else "this screen" if active.node is about else "this pane"
         keys = found.setdefault(titles.get(binding.id, own), {})
         keys.setdefault(binding.tooltip or binding.description, []).append(app_of(about).get_key_display(binding))
-    lines = [Content.styled("Keys", "bold")]
-    if isinstance(about, LifecycleScreen) and about.ABOUT:
-        lines.append(Content.styled(about.ABOUT, "$foreground-muted"))
-    for title in sorted(found, key=lambda title: (title == "everywhere", title in ("this screen", "this pane"))):
-        lines += [Content(""), Content.styled(title, "bold $primary")]
-        lines += [
-            Content.assemble((f"{' '.join(keys):<12}", "bold $accent"), text) for text, keys in found[title].items()
-        ]
-    return lines
+    last = ("this pane", "this screen", "everywhere")
+    order = sorted(found, key=lambda title: last.index(title) if title in last else -1)
+    return {title: found[title] for title in order}

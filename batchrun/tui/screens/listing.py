@@ -66,7 +66,7 @@ class ListingScreen(LifecycleScreen):
         """What is listed, the search, the list, the preview."""
         with Vertical(id="rows"):
             yield Static("", id="listing")
-            yield Field(placeholder="text in row, reply or message; Enter searches, Escape leaves", id="search")
+            yield Field(placeholder="text in row, reply or message; Enter searches, Escape closes", id="search")
             with Container(id="results"):
                 yield Outcomes(id="outcomes")
                 yield RowPreview(id="preview")

@@ -44,7 +44,7 @@ class RowScreen(LifecycleScreen):
         Binding("escape,q", "app.pop_screen", "Back", id="row.back", tooltip="Back to the list"),
         Binding("n", "step(1)", "Next", id="row.next", tooltip="The next row of the list"),
         Binding("p", "step(-1)", "Previous", id="row.previous", tooltip="The row before"),
-        Binding("c", "copy", "Copy reply", id="row.copy", tooltip="Copy the reply to the clipboard"),
+        Binding("c", "copy", "Copy", id="row.copy", tooltip="Copy the reply to the clipboard"),
         Binding("C", "copy_request", "Copy request", show=False, id="row.copy_request", tooltip="Copy the request to the clipboard"),
         Binding("o", "pager", "Pager", id="row.pager", tooltip="Open all texts of the row in $PAGER"),
         Binding("r", "retry", "Send again", id="row.retry", tooltip="Send this row again; a done row after a question, its reply so far is kept"),
@@ -212,7 +212,7 @@ def attempt_lines(attempts: list[Attempt]) -> list[Content]:
     for attempt in attempts:
         waited = "" if before is None else f"after {max(0.0, attempt.began - before):.1f} s"
         good = attempt.cause is None and attempt.ended is not None
-        status = "no answer known" if attempt.ended is None else str(attempt.status or "no answer")
+        status = "no answer recorded" if attempt.ended is None else str(attempt.status or "no answer")
         parts: list[paint.Part] = [(f"{attempt.number:>3}  ", paint.DIM), (f"{paint.clock(attempt.began)}  ", "")]
         parts += [(f"{waited:<12}", paint.DIM), (f"{status:<10}", "$success" if good else "$error")]
         parts.append((f"{attempt.seconds or 0.0:>7.2f} s  ", "bold"))

@@ -156,7 +156,7 @@ class RunScreen(ListingScreen):
         elif watched is not None and watched.snapshot().foreign is not None:
             self.notify("read only: the process that works on this run cannot be steered", severity="warning")
         else:
-            self.notify("no run is under way here", severity="warning")
+            self.notify("no run is active here", severity="warning")
         return None
 
     def action_pause(self) -> None:
@@ -216,7 +216,7 @@ class RunScreen(ListingScreen):
                 (f"cause:{line.cause}", f"all rows that failed for this cause: {printable(line.cause or '', 40)}")
             )
         options += [
-            ("failed", "everything that failed, and what is left"),
+            ("failed", "all failed and pending rows"),
             ("left", "pending and retryable rows"),
         ]
         self.ask("Send again", options, lambda answer: self._retried(snapshot, answer))

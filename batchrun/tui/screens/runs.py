@@ -243,7 +243,7 @@ def cells(found: Summary, colours: Mapping[str, str], longest: int) -> list[Text
     name.truncate(max(8, longest - len(mark)), overflow="ellipsis")
 
     def number(value: int, colour: str) -> Text:
-        return Text(f"{value:,}", style=colours[colour] if value else "dim", justify="right")
+        return Text(f"{value:,}", style=colours[colour if value else "foreground-muted"], justify="right")
 
     return [
         Text(state, style=colours[_COLOURS.get(state, "warning")]),
@@ -252,7 +252,7 @@ def cells(found: Summary, colours: Mapping[str, str], longest: int) -> list[Text
         number(totals.done, "success"),
         number(totals.failed, "error"),
         number(left, "warning"),
-        Text(paint.clock(found.run.meta.created), style="dim"),
+        Text(paint.clock(found.run.meta.created), style=colours["foreground-muted"]),
         Text(f"{words.count(totals.input_tokens)}+{words.count(totals.output_tokens)}", justify="right"),
-        Text(found.run.id, style="dim"),
+        Text(found.run.id, style=colours["foreground-muted"]),
     ]

@@ -106,6 +106,7 @@ class SetupScreen(TryingScreen):
         self.form.show_profile()
         self.set_interval(0.2, self.watch_sent)
         self.query_one(self.focused_in("form")).focus()
+        self.query_one("#checklist").auto_links = False  # what can be clicked keeps its colours
         self._note_plan("")
         self.say("reading the prompt and the input" if self._flags.get("input") else _NOTHING_YET)
         self.call_after_refresh(self._open_draft)

@@ -13,7 +13,7 @@ from textual.widgets import Input, TextArea
 from batchrun.display import printable
 from batchrun.errors import BatchrunError, PromptError
 from batchrun.tui.screens.panes import PanedScreen
-from batchrun.tui.services import PILOT, Fresh, Phase, RunSnapshot, services
+from batchrun.tui.services import PILOT, Fresh, Phase, RunSnapshot, app_of, services
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import Answers, HeadTable
 from batchrun.tui.widgets.editor import Editor, PromptStatus
@@ -54,8 +54,10 @@ class TryingScreen(PanedScreen):
         return bool(self.unsaved) if action == "save" else super().check_action(action, parameters)
 
     def idle_keys(self) -> Collection[str]:
-        """Nothing can be sent while the prompt has an error."""
-        return ("setup.try", "setup.pilot") if self.error_line is not None else ()
+        """Nothing can be sent while the prompt has an error; prompts and inputs are chosen for fields of the form."""
+        idle = ("setup.try", "setup.pilot") if self.error_line is not None else ()
+        focused = app_of(self).focused
+        return idle if focused is None or self.form in focused.ancestors else (*idle, "setup.pick")
 
     def action_border(self, right: int, down: int) -> None:
         """Move the border of the form, or that between the upper and the lower panes, where they stand side by side."""

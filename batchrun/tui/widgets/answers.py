@@ -12,6 +12,7 @@ from textual.widgets import Static
 from batchrun.display import printable
 from batchrun.models import Invalid, Row
 from batchrun.tui import safe_text
+from batchrun.tui.services import app_of
 from batchrun.tui.setup_flags import Head
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.table import RowTable
@@ -30,7 +31,9 @@ class HeadTable(RowTable):
     """The first rows of an input. Space or a double click marks the rows to try."""
 
     DEFAULT_CSS = "HeadTable { height: 1fr; background: $background; }"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("space", "mark", "Mark to try", id="setup.mark")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("space", "mark", "Mark", id="setup.mark", tooltip="Mark the row to try it, or not any more")
+    ]
 
     class Marked(Message):
         """Other rows are to be tried."""
@@ -59,9 +62,10 @@ class HeadTable(RowTable):
             self.add_row(*line, key=str(position))
 
     def _cells(self, row: Row | Invalid, columns: tuple[str, ...]) -> list[Text]:
-        line = Text(f"{row.line:>4}", style="dim")
+        colours = app_of(self).theme_variables
+        line = Text(f"{row.line:>4}", style=colours["foreground-muted"])
         if isinstance(row, Invalid):
-            return [Text(""), line, Text(printable(row.reason, 100), style="red")]
+            return [Text(""), line, Text(printable(row.reason, 100), style=colours["error"])]
         values = (row.fields.get(column, "") for column in columns)
         return [Text(""), line, *(Text(printable(str(value)[: 2 * _CELL], _CELL), no_wrap=True) for value in values)]
 
@@ -95,7 +99,11 @@ class HeadTable(RowTable):
             self.marked.add(place)
         else:
             self.notify(f"at most {MOST} rows are tried at a time", severity="warning", timeout=3)
-        self.update_cell(str(place), "mark", Text("✓" if place in self.marked else "", style="bold green"))
+        self.update_cell(
+            str(place),
+            "mark",
+            Text("✓" if place in self.marked else "", style=f"bold {app_of(self).theme_variables['success']}"),
+        )
         self.post_message(self.Marked())
         self.action_cursor_down()
 

@@ -226,7 +226,7 @@ class Form(Vertical, can_focus=False):
                 if profile.simulated
                 else profile.base_url or "no address yet"
             )
-            said = f"{profile.model or 'no model of its own'} · {where} · {key}"
+            said = f"{profile.model or 'no default model'} · {where} · {key}"
         self.query_one("#profile-info", Static).update(Content(printable(said, 200)))
 
 

@@ -53,7 +53,7 @@ class Outcomes(ScrollView, can_focus=True):
     Outcomes > .outcomes--odd { color: $warning; }
     Outcomes > .outcomes--flying { color: $accent; }
     Outcomes > .outcomes--dim { color: $foreground-muted; }
-    Outcomes > .outcomes--head { color: $text-muted; text-style: bold; background: $surface; }
+    Outcomes > .outcomes--head { color: $foreground-muted; text-style: bold; background: $surface; }
     Outcomes > .outcomes--cursor { background: $block-cursor-blurred-background; }
     Outcomes:focus > .outcomes--cursor { background: $primary-muted; text-style: bold; }
     """

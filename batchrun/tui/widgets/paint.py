@@ -38,6 +38,19 @@ STATES = (
 """The states of a row, each with a sign of its own, so that nothing hangs on colour alone."""
 
 
+_BAR = {
+    "done": "█",
+    "failed": "▚",
+    "skipped": "░",
+    "unknown": "▂",
+    "in flight": "▒",
+    "in a batch": "▄",
+    "in post-processing": "▓",
+    "pending": "─",
+}
+"""What the bar is drawn with, another block for each state."""
+
+
 def joined(parts: Iterable[Part]) -> Content:
     """The parts in one line, each in its style."""
     return Content.assemble(*parts)
@@ -89,10 +102,7 @@ def bar(progress: Progress, width: int) -> Content:
     """One line of blocks: each state as long as its share, a state with any rows at least one block."""
     found = counts(progress)
     shares = widths([found[name] for name, _, _ in STATES], width)
-    blocks = {"pending": "─", "in flight": "▒", "in post-processing": "▓"}
-    return joined(
-        (blocks.get(name, "█") * share, colour) for (name, _, colour), share in zip(STATES, shares, strict=True)
-    )
+    return joined((_BAR[name] * share, colour) for (name, _, colour), share in zip(STATES, shares, strict=True))
 
 
 def widths(values: Sequence[int], width: int) -> list[int]:
@@ -292,7 +302,7 @@ def why_lines(snapshot: RunSnapshot, width: int, height: int) -> list[Content]:
         lines.append(joined([(printable(snapshot.trouble.message, 400), "$error")]))
         if snapshot.trouble.hint:
             lines.append(joined([("next: ", DIM), printable(snapshot.trouble.hint, 300)]))
-    lines += mending_lines(snapshot)
+    lines += mending_lines(snapshot, height - len(lines))
     lines += cause_lines(snapshot.progress, width)
     lines += [joined([("· ", DIM), (notice, DIM)]) for notice in reversed(snapshot.notices)]
     return folded(lines, width, height)
@@ -319,7 +329,7 @@ def waiting_line(snapshot: RunSnapshot) -> Content:
     if progress.waiting is not None:
         return joined([(words.waiting(progress.waiting, progress.now), "bold $warning")])
     bound = words.lanes_not_open(progress) or words.senders(progress) or words.bound(progress.limits)
-    return joined([(bound, "$warning") if bound else ("nothing is held back", DIM)])
+    return joined([(bound, "$warning") if bound else ("not waiting", DIM)])
 
 
 def _checking(snapshot: RunSnapshot) -> Content:
@@ -347,7 +357,7 @@ def _paused(snapshot: RunSnapshot) -> Content:
 def _ended(snapshot: RunSnapshot) -> Content:
     ended = snapshot.progress.ended
     if ended is None:
-        return joined([("nothing is under way", DIM)])
+        return joined([("not running", DIM)])
     said, colour = words.outcome(ended.totals, ended.exit_code)
     theme = {"green": "$success", "yellow": "$warning", "red": "$error"}[colour]
     parts: list[Part] = [(said, f"bold {theme}")]
@@ -355,21 +365,24 @@ def _ended(snapshot: RunSnapshot) -> Content:
     return joined(parts)
 
 
-def mending_lines(snapshot: RunSnapshot) -> list[Content]:
-    """What can be sent again after the end, by which key, and what that will cost."""
+def mending_lines(snapshot: RunSnapshot, room: int) -> list[Content]:
+    """What can be sent again after the end, by which key, and what that will cost; one line where `room` has no more."""
     ended = snapshot.progress.ended
     if snapshot.phase is not Phase.ENDED or ended is None:
         return []
     totals, simulated = ended.totals, snapshot.progress.simulated
     kinds = (
-        (totals.pending + totals.unknown, "sends what is left:"),
-        (totals.failed_for_now, "retries what is retryable:"),
-        (totals.failed - totals.failed_for_now, "retries what failed permanently:"),
+        (totals.pending + totals.unknown, "sends pending rows", "left"),
+        (totals.failed_for_now, "retries what is retryable", "retryable"),
+        (totals.failed - totals.failed_for_now, "retries what failed permanently", "failed permanently"),
     )
+    found = [(rows, does, short) for rows, does, short in kinds if rows]
+    key = ("r ", "bold $accent")
+    if len(found) > room:
+        return [joined([key, "sends again: " + " · ".join(f"{counted(rows)} {short}" for rows, _, short in found)])]
     return [
-        joined([("r ", "bold $accent"), f"{kind} {counted(rows)}{words.again(rows, totals, simulated=simulated)}"])
-        for rows, kind in kinds
-        if rows
+        joined([key, f"{does}: {counted(rows)}{words.again(rows, totals, simulated=simulated)}"])
+        for rows, does, _ in found
     ]
 
 

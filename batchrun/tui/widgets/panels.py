@@ -17,6 +17,10 @@ class Panel(Widget):
     _snapshot: RunSnapshot | None = None
     _drawn = Content("")
 
+    def on_mount(self) -> None:
+        """What can be clicked keeps its colours; it is underlined under the pointer."""
+        self.auto_links = False
+
     def show(self, snapshot: RunSnapshot) -> None:
         """Take the snapshot in; painted at the next refresh, if anything looks different by it."""
         self._snapshot = snapshot

@@ -41,7 +41,7 @@ class VariableField(Horizontal):
 
     DEFAULT_CSS = """
     VariableField { height: 1; }
-    VariableField Label { width: 14; color: $text-muted; }
+    VariableField Label { width: 14; color: $foreground-muted; }
     VariableField Origins { width: 18; margin-right: 1; background: $surface; }
     VariableField Origins:focus { background: $primary-muted; }
     VariableField Input { width: 1fr; }
