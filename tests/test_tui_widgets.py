@@ -85,7 +85,7 @@ def test_a_wide_name_of_a_run_leaves_room_for_its_numbers(tmp_path: Path) -> Non
     output = "漢字" * 40 + ".jsonl"
     meta = Meta(run="20261120-1015-abcd", created=1.0, plan="{}", prompt=None, simulated=True, output=output)
     run = Summary(RunFile(tmp_path / "run.db", meta), Totals(rows=3), [], None, None)
-    name = cells(run, dict.fromkeys(("success", "error", "warning", "foreground"), "red"), 40)[1]
+    name = cells(run, dict.fromkeys(("success", "error", "warning", "foreground", "foreground-muted"), "red"), 40)[1]
     assert name.cell_len <= 40
     assert name.plain.endswith("…  SIMULATED")
 

@@ -52,7 +52,7 @@ class RunScreen(ListingScreen):
         Binding("left_square_bracket", "bound('rpm', -1)", "Lower requests/min", show=False, id="run.rpm_down", tooltip="Lower requests per minute by 20 %"),
         Binding("right_curly_bracket", "bound('tpm', 1)", "Raise tokens/min", show=False, id="run.tpm_up", tooltip="Raise tokens per minute by 25 %"),
         Binding("left_curly_bracket", "bound('tpm', -1)", "Lower tokens/min", show=False, id="run.tpm_down", tooltip="Lower tokens per minute by 20 %"),
-        Binding("r", "retry", "Retry", id="run.retry", tooltip="Send rows again: this one, all of a cause, all that failed, what is left"),
+        Binding("r", "retry", "Resume/retry", id="run.retry", tooltip="Send pending rows, or rows again: this one, all of a cause, all that failed"),
         *listing.KEYS,
     ]  # fmt: skip
     KEY_GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"steer the run": STEERING, "after the run": ("run.retry",)}
@@ -209,17 +209,18 @@ class RunScreen(ListingScreen):
             return
         options: list[tuple[str, str]] = []
         if line is not None and line.state is State.FAILED:
-            options.append(
-                (f"row:{line.position}", f"this row (line {line.line:,}): {printable(line.cause or '', 60)}")
-            )
-            options.append(
-                (f"cause:{line.cause}", f"all rows that failed for this cause: {printable(line.cause or '', 40)}")
-            )
-        options += [
-            ("failed", "all failed and pending rows"),
-            ("left", "pending and retryable rows"),
-        ]
-        self.ask("Send again", options, lambda answer: self._retried(snapshot, answer))
+            cause = printable(line.cause or "", 40)
+            options.append((f"row:{line.position}", f"this row (line {line.line:,}): {cause}"))
+            options.append((f"cause:{line.cause}", f"all rows that failed for this cause: {cause}"))
+        progress = snapshot.progress
+        left = progress.pending + progress.unknown + progress.failed_for_now
+        whole = left + progress.failed - progress.failed_for_now
+        options += [("left", f"pending and retryable rows: {left:,}")] if left else []
+        options += [("failed", f"pending rows and all failed rows: {whole:,}")] if whole > left else []
+        if not options:
+            self.notify("nothing to send: no row is pending or failed", timeout=3)
+            return
+        self.ask("Which rows are sent?", options, lambda answer: self._retried(snapshot, answer))
 
     def _retried(self, snapshot: RunSnapshot, answer: str) -> None:
         kind, _, name = answer.partition(":")

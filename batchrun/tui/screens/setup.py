@@ -147,6 +147,7 @@ class SetupScreen(TryingScreen):
 
     @on(Select.Changed, "#profile")
     def _profile_chosen(self) -> None:
+        self._refusal = None  # it may have been about the other provider's key
         self.form.show_profile()
         self._refresh_preview()
 

@@ -52,6 +52,7 @@ class StartScreen(LifecycleScreen):
     def __init__(self) -> None:
         super().__init__()
         self._found: Overview | None = None
+        self._wanted: str | None = None
 
     def compose(self) -> ComposeResult:
         """A line of what this is, and the list."""
@@ -99,6 +100,8 @@ class StartScreen(LifecycleScreen):
             if not items:
                 listed.add_option(Option(Content.styled(_EMPTY[kind], "$foreground-muted"), disabled=True))
         listed.highlighted = 0
+        if self._wanted is not None:
+            self.action_go(self._wanted)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Open a run, or the setup with a prompt or an input."""
@@ -130,9 +133,12 @@ class StartScreen(LifecycleScreen):
         self.post_message(self.Chosen(**fields))
 
     def action_go(self, kind: str) -> None:
-        """The cursor to a section."""
+        """The cursor to a section; as soon as there is one where the list is still being read."""
         listed = self.query_one(OptionList)
-        if self._found is not None and getattr(self._found, kind):
+        self._wanted = kind if self._found is None else None
+        if self._found is None:
+            return
+        if getattr(self._found, kind):
             listed.highlighted = listed.get_option_index(f"{kind}:0")
         else:
             app_of(self).bell()

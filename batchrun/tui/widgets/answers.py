@@ -107,8 +107,8 @@ class HeadTable(RowTable):
         self.post_message(self.Marked())
         self.action_cursor_down()
 
-    def action_select_cursor(self) -> None:
-        """A double click marks the row."""
+    def double_clicked(self) -> None:
+        """Mark the row."""
         self.action_mark()
 
 

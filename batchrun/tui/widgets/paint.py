@@ -357,7 +357,7 @@ def _paused(snapshot: RunSnapshot) -> Content:
 def _ended(snapshot: RunSnapshot) -> Content:
     ended = snapshot.progress.ended
     if ended is None:
-        return joined([("not running", DIM)])
+        return joined([(snapshot.said or "not running", "bold")])
     said, colour = words.outcome(ended.totals, ended.exit_code)
     theme = {"green": "$success", "yellow": "$warning", "red": "$error"}[colour]
     parts: list[Part] = [(said, f"bold {theme}")]
@@ -366,24 +366,24 @@ def _ended(snapshot: RunSnapshot) -> Content:
 
 
 def mending_lines(snapshot: RunSnapshot, room: int) -> list[Content]:
-    """What can be sent again after the end, by which key, and what that will cost; one line where `room` has no more."""
-    ended = snapshot.progress.ended
-    if snapshot.phase is not Phase.ENDED or ended is None:
+    """What can be sent after the end, by which key, and what that will cost; one line where `room` has no more."""
+    progress, ended = snapshot.progress, snapshot.progress.ended
+    if snapshot.phase is not Phase.ENDED or (ended is None and snapshot.journal is None):
         return []
-    totals, simulated = ended.totals, snapshot.progress.simulated
+    now = progress if ended is None else ended.totals
     kinds = (
-        (totals.pending + totals.unknown, "sends pending rows", "left"),
-        (totals.failed_for_now, "retries what is retryable", "retryable"),
-        (totals.failed - totals.failed_for_now, "retries what failed permanently", "failed permanently"),
+        (now.pending + now.unknown, "sends pending rows", "pending"),
+        (now.failed_for_now, "retries what is retryable", "retryable"),
+        (now.failed - now.failed_for_now, "retries what failed permanently", "failed permanently"),
     )
     found = [(rows, does, short) for rows, does, short in kinds if rows]
     key = ("r ", "bold $accent")
-    if len(found) > room:
-        return [joined([key, "sends again: " + " · ".join(f"{counted(rows)} {short}" for rows, _, short in found)])]
-    return [
-        joined([key, f"{does}: {counted(rows)}{words.again(rows, totals, simulated=simulated)}"])
-        for rows, does, _ in found
+    if len(found) > max(1, room):
+        return [joined([key, "sends: " + " · ".join(f"{counted(rows)} {short}" for rows, _, short in found)])]
+    costs = [
+        "" if ended is None else words.again(rows, ended.totals, simulated=progress.simulated) for rows, _, _ in found
     ]
+    return [joined([key, f"{does}: {counted(rows)}{cost}"]) for (rows, does, _), cost in zip(found, costs, strict=True)]
 
 
 def _refused(_: RunSnapshot) -> Content:

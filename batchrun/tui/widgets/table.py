@@ -17,4 +17,8 @@ class RowTable(DataTable[Text]):
         event.stop()
         self.move_cursor(row=row)
         if event.chain > 1:
-            self.action_select_cursor()
+            self.double_clicked()
+
+    def double_clicked(self) -> None:
+        """Open the row under the cursor, as Enter does."""
+        self.action_select_cursor()
