@@ -11,9 +11,9 @@ from engine import PLAN, reply_body
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from batchrun.engine.attempt import NEVER_LEFT
 from batchrun.engine.budget_guard import BudgetGuard, BudgetReached, Reservation, served
 from batchrun.engine.judge import judge_body
-from batchrun.engine.row import NEVER_LEFT
 from batchrun.journal import End, IntakeRow, Journal, Meta
 from batchrun.models import Endpoint, Request
 from batchrun.plan import plan_to_json

@@ -11,7 +11,7 @@ from textual.pilot import Pilot
 from textual.screen import Screen
 from waiting import PATIENCE
 
-from batchrun.engine.row import NEVER_LEFT
+from batchrun.engine.attempt import NEVER_LEFT
 from batchrun.journal import Reader
 from batchrun.tui.app import BatchrunApp
 from batchrun.tui.screens.run import RunScreen
