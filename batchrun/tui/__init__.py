@@ -1,4 +1,4 @@
-"""The app: load a prompt, see what it will do, run it, steer it, mend it; over the same engine as the command line.
+"""The app: load a prompt, preview its requests, run it, steer it, retry rows; over the same engine as the command line.
 
     app        the Textual app: which screen, what keys, how it ends
     screen_lifecycle  how screens are taken apart when it ends, or one of them is closed

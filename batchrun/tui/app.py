@@ -1,4 +1,4 @@
-"""The Textual app: which screen is shown, what the keys are, how runs begin and how everything ends.
+"""The Textual app: screens, keys, the start of runs, and shutdown.
 
 However the app ends (`q`, Ctrl-C, SIGTERM, a closed terminal, a defect of a screen), the engine is stopped and awaited
 first, so that the journal is whole and every reply that was paid for is in it.
@@ -127,7 +127,7 @@ class BatchrunApp(LifecycleApp):
         return name
 
     def on_mount(self) -> None:
-        """Make the screens, and let signals end the app in good order."""
+        """Install the screens and the key map; load the engine after the first frame."""
         self.set_keymap(dict(self._settings.get("keys") or {}))
         self.install_screen(self._setup, "setup")  # pyright: ignore[reportUnknownMemberType]  Textual leaves results of screens open
         self.push_screen("setup")
@@ -147,7 +147,7 @@ class BatchrunApp(LifecycleApp):
         return {"LinuxDriver": terminal.Terminal, "WebDriver": terminal.Browser}.get(chosen.__name__, chosen)
 
     def terminal_gone(self) -> None:
-        """The terminal was closed, perhaps without a signal: nobody comes back."""
+        """The terminal was closed, perhaps without a signal: stop the run and exit within a deadline."""
         shutdown.within(shutdown.HASTY_DRAIN + shutdown.GRACE, ExitCode.HANGUP)
         self.told_to_go(ExitCode.HANGUP)
 
@@ -199,14 +199,14 @@ class BatchrunApp(LifecycleApp):
         return await self._written(_later("batchrun.tui.session").exported_rows, journal, wanted)
 
     async def _written(self, write: Callable[..., str], *what: object) -> str:
-        """What is being written is awaited at the end of the app."""
+        """Write in a thread; the end of the app waits for it."""
         writing = asyncio.create_task(asyncio.to_thread(write, *what))
         self._exports.add(writing)
         writing.add_done_callback(self._exports.discard)
         return await asyncio.shield(writing)
 
     async def refusal(self, flags: Mapping[str, Any]) -> BatchrunError | None:
-        """Why a run of these flags would be refused, as far as settings and the key tell; found in a thread."""
+        """Why a run of these flags would be refused, judged by the settings and whether there is a key; in a thread."""
         return await asyncio.to_thread(lambda: _later("batchrun.tui.session").refusal(flags))
 
     async def estimate(self, flags: Mapping[str, Any], wanted: Callable[[], bool]) -> EstimateText | None:
@@ -302,7 +302,7 @@ class BatchrunApp(LifecycleApp):
         self.call_later(self.run_action, action, self.screen)
 
     def action_interrupt(self) -> None:
-        """Ctrl-C: copies what is selected; else stops the run, a second time at once, and leaves."""
+        """Ctrl-C: copies the selection; else stops the run and quits; the second time abandons requests in flight."""
         selected = getattr(self.focused, "selected_text", "")
         if selected:
             self.copy_to_clipboard(str(selected))
@@ -383,7 +383,7 @@ class BatchrunApp(LifecycleApp):
             await asyncio.wait([session.done], timeout=None if session.prepared else UNSENT)
 
     def last_words(self) -> list[str]:
-        """What stands on the terminal after the app: the account of the last run, and the command that goes on."""
+        """Lines printed on the terminal after the app: the account of the last run, and the command that resumes it."""
         if self._session is None:
             return []
         snapshot = self._session.snapshot()
@@ -404,7 +404,7 @@ def _later(name: str) -> Any:
 
 
 def open_app(flags: Mapping[str, Any], *, settings: Mapping[str, Any], resume: Task | None = None) -> int:
-    """Show the app until the user leaves; the exit code. `settings` are those of the `[app]` table."""
+    """Show the app until it is quit; returns the exit code. `settings` are those of the `[app]` table."""
     app = BatchrunApp(flags, settings=settings)
     if resume is not None:
         app.call_later(app.begin, resume)

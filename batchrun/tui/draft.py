@@ -1,4 +1,4 @@
-"""What is being set up: the prompt as it stands in the editor, the beginning of the input, the request they make.
+"""The run that is being set up: the editor's prompt, the beginning of the input, the request they make.
 
 No widgets. What reads files is a function for a thread; what it found is taken in on the loop. Prompts and formats are
 loaded with this module, which is why the setup screen opens it only when its first frame is there.
@@ -92,7 +92,7 @@ class Draft:
         return text
 
     def edit(self, text: str) -> None:
-        """The prompt as it stands in the editor."""
+        """Take the editor's text as the prompt."""
         path, self._text = self._source.path, text
         self.prompt, self.prompt_trouble = None, self._source.trouble
         if path is None:
@@ -151,7 +151,7 @@ class Draft:
 
     @property
     def output_name(self) -> str:
-        """Where the output goes if nothing else is said."""
+        """The default name of the output."""
         head = self.head
         if head is None:
             return "INPUT.PROMPT.jsonl"
@@ -162,7 +162,7 @@ class Draft:
 
 
 def read_prompt(name: str) -> Source:
-    """The prompt of that name or path; blocks. A file that is no prompt comes with its text, so that it can be mended."""
+    """The prompt of that name or path; blocks. A file that is no prompt comes with its text, so that it can be fixed."""
     try:
         prompt = prompts.load(name)
     except PromptError as error:
@@ -222,7 +222,7 @@ def plan_of(journal: Path) -> Plan:
 
 
 def answers(journal: Path, positions: tuple[int, ...] | None) -> list[tuple[Record, str]]:
-    """The rows at these positions, or the first few that are done, each with what came back as text.
+    """The rows at these positions, or the first few that are done, each with its reply as text.
 
     Blocks. Raises StorageError.
     """
@@ -235,7 +235,7 @@ def answers(journal: Path, positions: tuple[int, ...] | None) -> list[tuple[Reco
 
 
 def preview(asked: Asked, row: Row | None) -> Preview:
-    """What this row sends; variables that are missing stand in the text as ⟨name⟩."""
+    """What this row sends; missing variables appear in the text as ⟨name⟩."""
     if row is None:
         return Preview("", trouble="choose an input to see a request")
     try:

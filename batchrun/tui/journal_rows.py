@@ -1,4 +1,4 @@
-"""The rows of a journal as a list of any length: found and read in threads with readers of their own, never the loop.
+"""The rows of a journal as a list of any length: found and read in threads, each with its own reader, never on the loop.
 
 One thread finds (it may take a second for a million rows, and a new wish interrupts it), another reads pages, so that
 scrolling goes on meanwhile.

@@ -20,7 +20,7 @@ COUNTED = 50_000_000
 
 
 class Item(NamedTuple):
-    """A line of the page: its name and what is said about it. `run` is the file of a run."""
+    """A line of the page: a name and its description. `run` is the file of a run."""
 
     name: str
     said: str

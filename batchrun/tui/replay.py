@@ -190,7 +190,7 @@ _SAME = (
 
 
 def _money(totals: Totals) -> dict[str, Any]:
-    """What the run was charged, and will be if it goes on like this; nothing where no price was known."""
+    """Cost so far and projected; empty where no price was known."""
     cost, finished = totals.cost + totals.cost_open, totals.done + totals.failed
     if not cost:
         return {}
@@ -233,7 +233,7 @@ def _point(sample: Sample) -> Point:
 
 
 def _rates(points: Sequence[Point], *, alive: bool) -> tuple[float, float]:
-    """Over the last half minute while a run goes on, else over the whole of it."""
+    """Rows and tokens per second: over the last half minute of a running run, else over all of its time."""
     if len(points) < 2:
         return 0.0, 0.0
     last = points[-1]

@@ -21,7 +21,7 @@ def shown(text: str, limit: int) -> Content:
 
 
 def one_for_one(line: str) -> str:
-    """The same for text that is edited: as many characters as there are, so that a cursor stands where it should."""
+    """The same for text that is edited: one character for each, so that cursor positions stay right."""
     return line if line.isprintable() else "".join(map(_one, line))
 
 

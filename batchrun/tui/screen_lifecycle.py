@@ -1,4 +1,4 @@
-"""An order in which an app can end, and a screen close, at any moment: nothing works on widgets that are not there.
+"""Closes apps and screens at any moment without work on widgets that are gone.
 
 Textual stops mounting wherever it is when the app ends, takes screens that are not shown apart widget by widget while
 they still handle messages, and cancels what a screen has begun (`@work`) only after its widgets. Whatever asks for a
@@ -30,7 +30,7 @@ STAND = 10.0
 
 
 class LifecycleApp(App[int]):
-    """An app that ends in order, by `exit` or otherwise."""
+    """An app that ends only after mounting is complete and screens are closed one by one."""
 
     def exit(self, result: int | None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
         """End, behind the messages that are here already."""
@@ -82,7 +82,7 @@ class LifecycleScreen(Screen[None]):
     """What a reader of the help has to know first."""
 
     def idle_keys(self) -> Collection[str]:
-        """The ids of keys that do nothing now, which the footer leaves out."""
+        """The ids of keys without effect at the moment; the footer omits them."""
         return ()
 
     @property

@@ -69,7 +69,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSnapshot:
-    """Everything a screen shows of a run at one moment.
+    """The state of a run at one moment, as screens show it.
 
     `taken` are the rows that were checked so far, `started` is Unix time. `reference` is what a user types to mean the
     run, None until it has a journal. `foreign` names the process that works on a run that is only looked at, `said` is
@@ -104,7 +104,7 @@ class Watched(Protocol):
         ...
 
     def read_again(self) -> bool:
-        """Read again what is not told by events; in a thread. Whether it can still change."""
+        """Read from the journal what no event reports; in a thread. Returns whether it can still change."""
         ...
 
 
@@ -196,7 +196,7 @@ class Services(Protocol):
         ...
 
     async def refusal(self, flags: Mapping[str, Any]) -> BatchrunError | None:
-        """Why a run of these flags would be refused, as far as settings and the key tell."""
+        """Why a run of these flags would be refused, judged by the settings and whether there is a key."""
         ...
 
     async def estimate(self, flags: Mapping[str, Any], wanted: Callable[[], bool]) -> EstimateText | None:

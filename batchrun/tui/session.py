@@ -215,7 +215,7 @@ class Session:
             self._history.append(Point(progress.now, progress.finished_here, tokens))
 
     def read_again(self) -> bool:
-        """Events tell everything."""
+        """False: events report everything."""
         return self.active
 
     def _phase(self) -> Phase:
@@ -293,7 +293,7 @@ def overall(progress: Progress) -> Progress:
 
 
 def refusal(flags: Mapping[str, Any]) -> BatchrunError | None:
-    """Why a run of these flags would be refused, as far as settings and the key tell; blocks.
+    """Why a run of these flags would be refused, judged by the settings and whether there is a key; blocks.
 
     A command that tells the key is not run: it may ask its user, and this is looked at while settings are typed.
     """

@@ -1,4 +1,4 @@
-"""How the process of the app ends when it has to: signals reach it whatever it does, and it does not outlive them.
+"""Ends the process of the app after signals, within a deadline, whatever it is doing.
 
 The handlers are Python's own, not the loop's: they run as well where the loop stands still. Whoever sends SIGTERM or
 SIGHUP, and whoever closes the terminal, does not come back to look; so a deadline is set then, after which the process

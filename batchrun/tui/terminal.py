@@ -1,4 +1,4 @@
-"""The terminal, which may be slow or go away: nothing that is painted holds the loop, and so no run.
+"""A terminal that may be slow or closed: painting never blocks the loop or the run.
 
 Textual hands what it paints to a thread through a short queue, and waits where that is full. Behind a terminal that
 stands still (Ctrl-S, a stalled connection) the run would wait with it, behind one that is gone for ever. So an
@@ -185,7 +185,7 @@ class Browser(_Patient, WebDriver):
             super().on_meta(packet_type, payload)
 
     def run_input_thread(self) -> None:
-        """Where nothing more can be said to the app, the server is gone."""
+        """Ends when the server is gone."""
         super().run_input_thread()
         if not self.exit_event.is_set():
             self._gone()

@@ -96,7 +96,7 @@ class ListingScreen(LifecycleScreen):
         self._arrange()
 
     def drop_rows(self) -> None:
-        """Another run: let go of the journal."""
+        """Close the journal and empty the list."""
         self._wanted = Wanted()
         if self._journal_rows is not None:
             self._journal_rows.close()
@@ -108,7 +108,7 @@ class ListingScreen(LifecycleScreen):
             preview.show(None, ())
 
     def let_go(self) -> None:
-        """Let go of the journal."""
+        """Close the journal."""
         self.drop_rows()
 
     def say(self, listing: Content) -> None:

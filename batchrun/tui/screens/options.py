@@ -39,7 +39,7 @@ def shown() -> tuple[Option, ...]:
 
 
 def texts_of(flags: Mapping[str, Any]) -> dict[str, str]:
-    """The flags as what stands in the fields; a flag that is on is `on`."""
+    """The flags as texts of the fields; a flag that is set is `on`."""
     found: dict[str, str] = {}
     for name, value in flags.items():
         if isinstance(value, Mapping):
@@ -62,7 +62,7 @@ def texts_of(flags: Mapping[str, Any]) -> dict[str, str]:
 
 
 def flags_of(texts: Mapping[str, str]) -> dict[str, Any]:
-    """What stands in the fields as flags. Raises ValueError for a quotation that does not end."""
+    """The texts of the fields as flags. Raises ValueError for an unclosed quotation."""
     found: dict[str, Any] = {}
     for option in shown():
         text = texts.get(option.name, "").strip()

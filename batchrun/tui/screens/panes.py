@@ -19,7 +19,7 @@ MOVING: list[BindingType] = [
 
 
 class PanedScreen(LifecycleScreen):
-    """The pane `NAME` is the widget of this id, its tab `tab-NAME`; the tabs stand in `#tabs`.
+    """The pane `NAME` is the widget of this id, its tab `tab-NAME`; the tabs are in `#tabs`.
 
     The chosen pane has the class `-chosen`, the screen then has `-at-NAME`.
     """
@@ -41,7 +41,7 @@ class PanedScreen(LifecycleScreen):
         return f"#{name}"
 
     def show_pane(self, name: str) -> None:
-        """Go to a pane; where they stand side by side, the focus goes there."""
+        """Show a pane and focus it."""
         self.query_one("#tabs", Tabs).active = f"tab-{name}"
 
     def action_pane(self, by: int = 1) -> None:

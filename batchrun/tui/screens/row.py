@@ -1,4 +1,4 @@
-"""The row view: what was sent, what came back, every attempt."""
+"""The row view: source, reply, request, every attempt."""
 
 import json
 import os
@@ -52,7 +52,7 @@ class RowScreen(LifecycleScreen):
     ]  # fmt: skip
 
     def __init__(self, journal_rows: JournalRows, seq: int, watched: Watched, step: Step | None = None) -> None:
-        """`step` goes on in the list that the row is from; without it the row stands alone."""
+        """`step` moves through the list that the row is from; None for a single row."""
         super().__init__()
         self._step = step
         self._journal_rows = journal_rows
@@ -131,7 +131,7 @@ class RowScreen(LifecycleScreen):
 
     @work(exclusive=True, group="pager")
     async def action_pager(self) -> None:
-        """Everything of the row in $PAGER; the run goes on meanwhile."""
+        """Open all texts of the row in $PAGER; the run continues."""
         await show_in_pager(self, "\n\n".join(f"=== {name} ===\n{text}" for name, text in self._texts.items()))
 
     def action_retry(self) -> None:
@@ -170,7 +170,7 @@ def _rendered(reader: Reader, record: Record) -> tuple[str, Sequence[str]]:
 
 
 async def show_in_pager(screen: Screen[None], text: str) -> None:
-    """Hand the terminal to $PAGER with this text, made safe; the loop, and so the run, goes on."""
+    """Open this text, made safe, in $PAGER; the loop and the run continue."""
     import asyncio  # noqa: PLC0415  only where a pager runs
 
     pager = shlex.split(os.environ.get("PAGER", "less"))
@@ -206,7 +206,7 @@ def heading(record: Record) -> Content:
 
 
 def attempt_lines(attempts: list[Attempt]) -> list[Content]:
-    """Each attempt on a line, the waiting between them, and what an error said below."""
+    """One line an attempt, with the wait before it, and the text of an error below."""
     lines: list[Content] = []
     before: float | None = None
     for attempt in attempts:

@@ -1,4 +1,4 @@
-"""The run screen: how far, how fast, what holds it back; steering; and a table over all rows."""
+"""The run screen: progress, throughput, limits, status; steering; the list of its rows."""
 
 import asyncio
 from collections.abc import Collection, Mapping
@@ -126,7 +126,7 @@ class RunScreen(ListingScreen):
 
     @work(exclusive=True, group="reread")
     async def _reread(self) -> None:
-        """What events do not tell: an old or foreign run, and the lines of the table while rows finish."""
+        """Read the journal again: of an old or foreign run, and the rows of the list while they finish."""
         watched, rows = self._watched, self._journal_rows
         if watched is None or not self.is_current:
             return
@@ -145,7 +145,7 @@ class RunScreen(ListingScreen):
         return await asyncio.to_thread(watched.read_again)
 
     def _steer(self) -> Steered | None:
-        """The run that is shown, where it is under way and can be steered; else it is said why not."""
+        """The run that is shown if it can be steered; else None, with a notification why."""
         steered, watched = services(self).steered, self._watched
         if steered is not None and steered is watched:
             if services(self).busy:
@@ -190,7 +190,7 @@ class RunScreen(ListingScreen):
         app_of(self).push_screen(AskBounds(bounds), typed)
 
     def action_drain(self) -> None:
-        """Stop: nothing new leaves, what is in flight is awaited; a second time leaves at once."""
+        """Stop: send nothing new and wait for requests in flight; the second time abandon them."""
         if (steered := self._steer()) is not None:
             steered.abandon() if steered.snapshot().phase is Phase.STOPPING else steered.drain()
 

@@ -80,7 +80,7 @@ class SetupScreen(TryingScreen):
         self._refused: tuple[Mapping[str, Any], BatchrunError | str] | None = None
 
     def compose(self) -> ComposeResult:
-        """Panes that stand side by side where there is room, else one at a time."""
+        """Panes side by side where there is room, else one at a time."""
         yield TitleBar("setup")
         yield self.tabs()
         with Vertical(id="panes"):
@@ -113,7 +113,7 @@ class SetupScreen(TryingScreen):
 
     @work(exclusive=True, group="draft")
     async def _open_draft(self) -> None:
-        """Once the first frame is there: what it takes to read prompts and inputs, and what the fields may hold."""
+        """After the first frame: load what reads prompts and inputs, then the default provider and the prompts' names."""
         module = await asyncio.to_thread(drafts)
         self._draft = module.Draft()
         self._load_prompt()
@@ -339,7 +339,7 @@ class SetupScreen(TryingScreen):
         self.query_one("#plan", Static).update(Content.styled(said, "$foreground-muted"))
 
     def on_screen_resume(self) -> None:
-        """A run that went on meanwhile leaves less to send."""
+        """Compute the plan again: a run may have sent rows."""
         self.count_again()
 
     def count_again(self) -> None:

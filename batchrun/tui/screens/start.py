@@ -70,7 +70,7 @@ class StartScreen(LifecycleScreen):
         self.query_one(OptionList).focus()
 
     def on_screen_resume(self) -> None:
-        """A run that went on meanwhile is listed as it is now."""
+        """Read the lists again."""
         self._read()
 
     @work(exclusive=True)

@@ -60,7 +60,7 @@ class TryingScreen(PanedScreen):
         return idle if focused is None or self.form in focused.ancestors else (*idle, "setup.pick")
 
     def action_border(self, right: int, down: int) -> None:
-        """Move the border of the form, or that between the upper and the lower panes, where they stand side by side."""
+        """Move the border of the form, or the one between upper and lower panes, in the wide layout."""
         self._form_width = max(32, min(self.size.width - 60, self._form_width + 4 * right))
         self._upper = max(20, min(80, self._upper + 5 * down))
         styles = self.query_one("#panes").styles

@@ -118,7 +118,7 @@ class Answers(Static):
     DEFAULT_CSS = "Answers { height: auto; width: 1fr; }"
 
     def show(self, answers: "Sequence[tuple[Record, str]]", note: str = "") -> None:
-        """Show these rows, each with what came back."""
+        """Show these rows, each with its reply."""
         lines: list[Content] = [Content.styled(note, "$accent")] if note else []
         for record, said in answers:
             lines += [answer_heading(record), safe_text.shown(said, _ANSWER), Content("")]

@@ -64,7 +64,7 @@ class Form(Vertical, can_focus=False):
         self._default = DEFAULT
 
     def compose(self) -> ComposeResult:
-        """Titles, fields, and a line of facts below what has any; the plan stands below what scrolls."""
+        """Titles, fields, and a line of facts below what has any; the plan is below the part that scrolls."""
         with VerticalScroll(id="fields", can_focus=False):
             yield Label("prompt", classes="title")
             yield self._field("prompt", "a name, or the path of a file")
@@ -133,14 +133,14 @@ class Form(Vertical, can_focus=False):
 
     @property
     def has_key(self) -> bool:
-        """Whether the key of the chosen provider is there, as far as that can be told without asking for it."""
+        """Whether the key of the chosen provider is there, as far as that is known without running `api_key_command`."""
         try:
             return key_state(one_profile(self.profile)) != NO_KEY
         except BatchrunError:
             return False
 
     def typed(self, name: str) -> str:
-        """What stands in a field."""
+        """The text of a field."""
         return self.query_one(f"#{name}", Input).value.strip()
 
     def choose(self, fields: Mapping[str, str]) -> None:
@@ -231,7 +231,7 @@ class Form(Vertical, can_focus=False):
 
 
 def key_state(profile: Profile) -> str:
-    """Whether the key of a provider is there, in two words; a command that tells the key is not run for that."""
+    """Whether the key of a provider is there, in two words; `api_key_command` is not run for this."""
     if profile.simulated or profile.key_optional:
         return "no key needed"
     if profile.api_key_command:

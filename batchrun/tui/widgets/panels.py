@@ -28,7 +28,7 @@ class Panel(Widget):
             self.refresh()
 
     def render(self) -> Content:
-        """What stands in the panel now."""
+        """The text of the panel."""
         self._drawn = self._draw()
         return self._drawn
 

@@ -55,7 +55,7 @@ def source_text(text: str, fields: Sequence[str] = ()) -> str:
 
 
 def reply_text(record: Record) -> str:
-    """What came back, for reading: the fields of a reply one below the other, else its words, or why there are none."""
+    """The reply, for reading: the fields of a reply one below the other, else its words, or why there are none."""
     if record.value is not None:
         value: Any = json.loads(record.value)
         if isinstance(value, dict) and value:

@@ -21,7 +21,7 @@ def directory() -> str:
 
 
 class TitleBar(Widget):
-    """`here` is the name of the screen that it stands on."""
+    """`here` is the name of its screen."""
 
     DEFAULT_CSS = "TitleBar { dock: top; height: 1; background: $panel; padding: 0 1; }"
     ALLOW_SELECT = False

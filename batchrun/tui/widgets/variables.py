@@ -82,7 +82,7 @@ class VariableField(Horizontal):
 
     @property
     def origin(self) -> Origin:
-        """What is chosen; a typed value is what stands in the field at this moment."""
+        """What is chosen; a typed value is the present text of the field."""
         return Origin(FROM_VALUE, self._value.value) if self._typed else self._origin
 
     @origin.setter
