@@ -143,34 +143,51 @@ def run(folder: Path, *args: str, code: int = 0) -> Used:
     return Used(used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1024)
 
 
-def both(rows: int) -> tuple[Used, Used]:
-    """Submitting so many rows, and taking their results in."""
+def both(rows: int, size: int = 0) -> tuple[Used, Used, list[tuple[int, int]]]:
+    """Submitting so many rows, whose texts have `size` characters or a usual length, and taking their results in; lines and
+    bytes of each file of requests."""
     with tempfile.TemporaryDirectory(prefix="batches-") as name:
         folder = Path(name)
         (folder / "files").mkdir()
         (folder / "prompt.txt").write_text(PROMPT)
         with (folder / "rows.jsonl").open("w") as out:
-            out.writelines(json.dumps({"id": f"row-{n}", "text": text(n)}) + "\n" for n in range(rows))
+            out.writelines(json.dumps({"id": f"row-{n}", "text": text(n).ljust(size, "x")}) + "\n" for n in range(rows))
         with provider(folder / "files") as base_url:
             named = ("-i", "rows.jsonl", "-p", "prompt.txt", "-m", "mock", "--base-url", base_url, "-o", "out.jsonl")
             submitted = run(folder, *named, "--batch", "--batch-detach", "--batch-first", "50000", code=WAITING)
             taken = run(folder, "resume", "last", "--batch-detach")
         with (folder / "out.jsonl").open("rb") as lines:
             assert sum(1 for _ in lines) == rows
-    return submitted, taken
+        sent = [path for path in (folder / "files").iterdir() if not path.name.endswith("-out")]
+        return submitted, taken, [(sum(1 for _ in path.open("rb")), path.stat().st_size) for path in sent]
+
+
+def large() -> bool:
+    """Whether 60,000 rows of 5 kB, 300 MB together, go into batches within the usual limits, in little memory."""
+    submitted, taken, files = both(60_000, 5_000)
+    memory = max(submitted.memory, taken.memory)
+    good = memory <= MEMORY and all(lines <= 50_000 and size <= 200_000_000 for lines, size in files)
+    print(
+        f"60,000 rows of 5 kB: {len(files)} batches of at most {max(lines for lines, _ in files):,} lines and "
+        f"{max(size for _, size in files) / 1e6:.0f} MB; {memory:.0f} MB ({MEMORY} asked): {'yes' if good else 'no'}",
+        flush=True,
+    )
+    return good
 
 
 def main(rows: int) -> int:
     missed = 0
-    for what, large, small in zip(("submitted", "taken in"), both(rows), both(SMALL), strict=True):
-        cpu, wall = ((rows - SMALL) / max(1e-9, large[at] - small[at]) for at in (0, 1))
-        good = large.memory <= MEMORY
+    many, few = both(rows), both(SMALL)
+    for what, most, least in zip(("submitted", "taken in"), many[:2], few[:2], strict=True):
+        cpu, wall = ((rows - SMALL) / max(1e-9, most[at] - least[at]) for at in (0, 1))
+        good = most.memory <= MEMORY
         missed += not good
         print(
             f"{rows:,} rows {what}, the whole command: {wall:,.0f} rows/s, {cpu:,.0f} per second of processor time; "
-            f"{large.memory:.0f} MB ({MEMORY} asked): {'yes' if good else 'no'}",
+            f"{most.memory:.0f} MB ({MEMORY} asked): {'yes' if good else 'no'}",
             flush=True,
         )
+    missed += not large()
     found = batch_stages.main(min(rows, STAGED))
     for what in ("rendered and hashed", "taken in"):
         cpu, wall = (1e6 / each for each in found[what])

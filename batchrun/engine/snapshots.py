@@ -10,9 +10,9 @@ from batchrun import retry
 from batchrun.engine.judge import Judged
 from batchrun.engine.pending_queue import RowState
 from batchrun.events import AttemptEnded, LimitsChanged, RowFinished, RowsAnswered
-from batchrun.journal import Answered, End, Journal
+from batchrun.journal import Answered, End, Journal, Sum
 from batchrun.limits import GateView
-from batchrun.models import Bill, Outcome, Pending, State, Usage
+from batchrun.models import Outcome, Pending, State
 from batchrun.pricing import usd
 
 
@@ -48,22 +48,20 @@ def row_finished(state: RowState, outcome: Outcome, now: float) -> RowFinished:
 def rows_answered(answers: Sequence[tuple[Pending, Answered]], now: float) -> RowsAnswered:
     """Rows of a batch that were answered together, for the faces."""
     ends = [answer.end for _, answer in answers]
-    usages = [end.usage for end in ends if end.usage is not None]
-    kinds = [sum(counts) for counts in zip(*(usage[:5] for usage in usages), strict=True)]
+    found = Sum.of(ends)
     tiers: dict[str, tuple[int, int]] = {}
     for tier, cost in ((end.usage.tier, end.cost or 0) for end in ends if end.usage is not None):
         if tier is not None and tier != "default":
             replies, paid = tiers.get(tier, (0, 0))
             tiers[tier] = replies + 1, paid + cost
-    bills = [end.bill or Bill(other=end.cost) for end in ends if end.cost is not None]
     return RowsAnswered(
         rows=len(ends),
         at=now,
-        usage=Usage(*kinds[:4], written=kinds[4]) if usages else Usage(0, 0, 0, 0),
+        usage=found.usage,
         tiers=tiers,
-        cost=sum(end.cost or 0 for end in ends),
-        bill=Bill(*map(sum, zip(*bills, strict=True))),
-        unpriced=len(ends) - len(bills),
+        cost=found.cost,
+        bill=found.bill,
+        unpriced=len(ends) - found.priced,
         each=partial(_each, answers, now),
     )
 

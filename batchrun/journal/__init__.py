@@ -41,6 +41,7 @@ from batchrun.journal.records import (
     Session,
     Spent,
     Standing,
+    Sum,
     TierShare,
     Wanted,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "Session",
     "Spent",
     "Standing",
+    "Sum",
     "TierShare",
     "Wanted",
     "delete",

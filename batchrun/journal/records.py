@@ -1,5 +1,6 @@
 """What goes into the journal and what comes out of it. Times are Unix seconds, durations seconds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -268,12 +269,33 @@ class Lease(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """The reply to a row that was in a batch: how its attempt ended, the exact text of the body, and how the row ended."""
+    """The reply to a row that was in a batch, accepted as it is: how its attempt ended, the exact text of the body, and how the
+    row is done."""
 
     lease: Lease
     end: End
     body: str
     outcome: Outcome
+
+
+class Sum(NamedTuple):
+    """What replies used and are charged together (picodollars): `stated` of them state a usage, `priced` have a known cost."""
+
+    stated: int
+    usage: Usage
+    priced: int
+    cost: int
+    bill: Bill
+
+    @classmethod
+    def of(cls, ends: Sequence[End]) -> "Sum":
+        """The sum of these."""
+        usages = [end.usage for end in ends if end.usage is not None]
+        tokens = [sum(counts) for counts in zip(*(usage[:5] for usage in usages), strict=True)] or [0] * 5
+        priced = [end for end in ends if end.cost is not None]
+        bills = [end.bill or Bill(other=end.cost or 0) for end in priced]
+        kinds = [sum(parts) for parts in zip(*bills, strict=True)]
+        return cls(len(usages), Usage(*tokens[:4], written=tokens[4]), len(priced), sum(kinds), Bill(*kinds))
 
 
 class Standing(NamedTuple):

@@ -23,8 +23,8 @@ from batchrun.journal import sums
 from batchrun.journal.database import storage_error
 from batchrun.journal.group import NEVER, Group, Last, storable
 from batchrun.journal.queries import sql
-from batchrun.journal.records import Answered, End, IntakeRow, Lease
-from batchrun.models import Outcome, SharedReply, State, Ticket, Totals
+from batchrun.journal.records import Answered, End, IntakeRow, Lease, Sum
+from batchrun.models import Bill, Outcome, SharedReply, State, Ticket, Totals, Usage
 
 GROUP = 512
 
@@ -150,10 +150,19 @@ class Writer:
         now = self._clock()
 
         def apply(group: Group) -> None:
-            for lease, end, body, outcome in answers:
-                last = self._end(group, now, lease[:2], end, body=body, lease=lease)
-                group.finish(lease.row, now, last, outcome, None)
-                self._count_outcome(outcome, None)
+            for (row, number, _, _), end, body, outcome in answers:
+                reply = self._add_reply(group, row, number, body)
+                group.end((row, number, self._session), now, end, reply)
+                group.finish(row, now, _last_of(number, end, reply), outcome, None)
+            account, found = self.sums, Sum.of([answer.end for answer in answers])
+            account.in_batches -= len(answers)
+            account.cost_open -= sum(answer.lease.cost or 0 for answer in answers)
+            account.replies += len(answers)
+            account.done += len(answers)
+            account.without_usage += len(answers) - found.stated
+            account.unpriced += len(answers) - found.priced
+            self._count_usage(found.usage)
+            self._count_kinds(found.cost, found.bill)
 
         return self._put(apply)
 
@@ -173,8 +182,7 @@ class Writer:
         reply = None if body is None else self._add_reply(group, row, number, body)
         group.end((row, number, self._session), now, end, reply)
         self._count(end, paid=reply is not None)
-        usage = end.usage
-        return Last(number, reply, end.seconds, usage.input if usage else None, usage.output if usage else None)
+        return _last_of(number, end, reply)
 
     def paid_again(self, row: int, ticket: int, end: End) -> Done:
         """A reply to a row that has one, of another batch of the same call; known from then on, so counted once."""
@@ -301,6 +309,10 @@ class Writer:
         if usage is None:
             account.without_usage += paid
             return
+        self._count_usage(usage)
+
+    def _count_usage(self, usage: Usage) -> None:
+        account = self.sums
         account.input_tokens += usage.input
         account.output_tokens += usage.output
         account.cached_tokens += usage.cached
@@ -312,14 +324,17 @@ class Writer:
         if end.cost is None:
             account.unpriced += paid or end.maybe_paid or end.status == 200
             return
-        account.cost += end.cost
-        _, cached, written, output, other = end.bill or (0, 0, 0, 0, end.cost)
-        account.cost_cached += cached
-        account.cost_cache_write += written
-        account.cost_output += output
-        account.cost_other += other
+        self._count_kinds(end.cost, end.bill or Bill(other=end.cost))
         account.cost_again += end.cost if end.invalid else 0
         account.cost_maybe += end.cost if end.maybe_paid else 0
+
+    def _count_kinds(self, cost: int, bill: Bill) -> None:
+        account = self.sums
+        account.cost += cost
+        account.cost_cached += bill.cached
+        account.cost_cache_write += bill.written
+        account.cost_output += bill.output
+        account.cost_other += bill.other
 
     def _count_outcome(self, outcome: Outcome, reused: SharedReply | None) -> None:
         if outcome.state is State.DONE:
@@ -383,6 +398,12 @@ class Writer:
             self._loop.call_soon_threadsafe(_resolve, futures, self.failure)
         except RuntimeError:
             return  # the loop is closed: nobody waits any more
+
+
+def _last_of(number: int, end: End, reply: int | None) -> Last:
+    """What an outcome takes over from an attempt that ended."""
+    usage = end.usage
+    return Last(number, reply, end.seconds, usage.input if usage else None, usage.output if usage else None)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
