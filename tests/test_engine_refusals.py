@@ -159,8 +159,9 @@ async def test_the_same_quota_is_waited_for_where_the_dialect_says_that_it_is_a_
     assert not any("used-up quota" in said for said in story.told)
 
 
+@pytest.mark.looptime
 async def test_while_a_run_waits_the_providers_sentence_is_told(tmp_path: Path) -> None:
-    refused = status(429, "rate_limit_exceeded", {"retry-after": "1.2"})
+    refused = status(429, "rate_limit_exceeded", {"retry-after": "20"})
     stage, provider = Stage(tmp_path, 12), Provider({"row 9": [refused, ok()]})
     story = await stage.play(provider)
     assert stage.states == ["done"] * 12
