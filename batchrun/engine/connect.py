@@ -39,7 +39,7 @@ async def connected(
 
             base_url = await asyncio.to_thread(stack.enter_context, sim.spawn(simulator))
         hub, made = None, Client
-        if plan.processes > 1:
+        if plan.processes > 1 and hasattr(os, "fork"):  # the journal may be from another system
             from batchrun.client.senders.children import Children  # noqa: PLC0415  only such a run pays for it
             from batchrun.client.senders.hub import Hub  # noqa: PLC0415  the same
             from batchrun.client.senders.remote import RemoteClient  # noqa: PLC0415  the same

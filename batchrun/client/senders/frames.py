@@ -104,7 +104,9 @@ class Frames:
         self._pieces.append(data)
         if self._held < self._wanted:
             return []
-        whole = data if len(self._pieces) == 1 else b"".join(self._pieces)
+        pieces, self._pieces = self._pieces, []
+        whole = data if len(pieces) == 1 else b"".join(pieces)
+        del pieces  # a large frame is not there twice while its body is taken out of it
         found: list[Frame] = []
         start = 0
         while (left := len(whole) - start) >= _LENGTH.size:
@@ -114,7 +116,8 @@ class Frames:
             found.append(_frame(whole, start, start + self._wanted))
             start += self._wanted
             self._wanted = _LENGTH.size
-        self._pieces = [whole[start:]] if start < len(whole) else []
+        if start < len(whole):
+            self._pieces.append(whole[start:])
         self._held = len(whole) - start
         return found
 

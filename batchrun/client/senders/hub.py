@@ -117,6 +117,10 @@ class _Sender:
         self._hub.lose(self, self.ended or why)
 
 
+def _load(sender: _Sender) -> int:
+    return len(sender.leases)
+
+
 class Hub:
     """So many senders, started with `start`. An async context manager on the loop of the run."""
 
@@ -361,7 +365,7 @@ class Hub:
             lease = self._waiting.popleft()
             if lease.future.done():
                 continue
-            sender = ready[0] if len(ready) == 1 else min(ready, key=lambda one: len(one.leases))
+            sender = ready[0] if len(ready) == 1 else min(ready, key=_load)
             lease.sender, lease.left = sender, now
             sender.leases[lease.number] = lease
             sender.out.append(lease)
