@@ -334,6 +334,17 @@ def test_what_only_looks_like_a_tag_is_none():
     assert rewritten("resx", text.encode(), lambda _: "<b/>") == text.replace(found[0].text, "<b/>").encode()
 
 
+def test_the_innermost_translate_decides():
+    def unit(id: str, translate: str | None = None) -> str:
+        more = "" if translate is None else f' translate="{translate}"'
+        return f'<unit id="{id}"{more}><segment><source>{id}</source></segment></unit>'
+
+    group = f'<group id="g" translate="no">{unit("a")}{unit("b", "yes")}</group>'
+    inner = f'<group id="h" translate="no"><group id="i" translate="yes">{unit("c")}</group>{unit("d")}</group>'
+    data = f'<xliff version="2.0" srcLang="en"><file id="f">{group}{inner}{unit("e")}{unit("f", "no")}</file></xliff>'
+    assert texts("xliff", data.encode()) == ["b", "c", "e"]
+
+
 def test_a_target_of_one_tag_is_opened_with_its_attributes():
     unit = '<trans-unit id="1"><source>a</source>{}</trans-unit>'
     data = f'<xliff version="1.2"><file original="a"><body>{unit}</body></file></xliff>'

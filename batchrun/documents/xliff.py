@@ -1,8 +1,8 @@
 """XLIFF 1.2 and 2.x: the target of a unit is filled, or made where there is none.
 
 Sources: https://docs.oasis-open.org/xliff/v1.2/os/xliff-core.html and
-https://docs.oasis-open.org/xliff/xliff-core/v2.1/xliff-core-v2.1.html. `translate="no"` is left alone wherever it stands;
-a `state` that says that a target is not finished becomes `translated` where it is filled.
+https://docs.oasis-open.org/xliff/xliff-core/v2.1/xliff-core-v2.1.html. `translate` holds for what is inside unless that
+states another; a `state` that says that a target is not finished becomes `translated` where it is filled.
 """
 
 from collections.abc import Iterator
@@ -31,15 +31,16 @@ class Xliff:
     def segments(self) -> Iterator[Segment]:
         """Units in their order, by file and id. Raises DocumentError."""
         known: tuple[Node, ...] | None = None
-        kept, file = True, ""
+        inherited, file = "yes", ""
         for node, within in xml_text.units(self._content, _UNITS):
             if within is not known:
                 known = within
-                kept = all(each.attributes.get("translate") != "no" for each in within)
+                stated = [each.attributes["translate"] for each in within if "translate" in each.attributes]
+                inherited = stated[-1] if stated else "yes"
                 named = next((each.attributes for each in within if each.name == "file"), dict[str, str]())
                 file = named.get("original") or named.get("id", "")
             attributes = node.attributes
-            if not kept or attributes.get("translate") == "no":
+            if attributes.get("translate", inherited) == "no":
                 continue
             id = f"{file}/{attributes.get('id', '')}"
             inside = node.firsts()
