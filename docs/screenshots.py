@@ -9,6 +9,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from textual.widgets import Static
+
 from batchrun.tui.app import BatchrunApp
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +38,9 @@ async def take() -> None:
         app.screen.query_one("#head").focus()
         await pilot.press("space", "space", "f6")
         await pilot.pause(4.0)
+        plan = app.screen.query_one("#brief", Static)
+        while app.busy or "requests" not in str(plan.content):
+            await pilot.pause(0.2)
         (TARGET / "setup.svg").write_text(app.export_screenshot(title="batchrun app"), encoding="utf-8")
         await pilot.press("f5")
         await pilot.pause(20.0)

@@ -99,6 +99,10 @@ async def test_a_double_click_marks_a_row_to_try_and_borders_are_moved_with_keys
         await click(pilot, "Row 2 says", times=2)
         assert isinstance(table, HeadTable)
         await tui.until(pilot, lambda: table.marked == {2})
+        plan = tui.setup(pilot).query_one("#plan-lines")
+        await tui.until(pilot, lambda: plan.max_scroll_y > 0)  # the plan has more lines than there is room for
+        _wheel(plan)
+        await tui.until(pilot, lambda: plan.scroll_offset.y > 0)
         width, height = form.size.width, rows.size.height
         await pilot.press("alt+right", "alt+up")
         await tui.until(pilot, lambda: form.size.width == width + 4 and rows.size.height > height)

@@ -89,7 +89,8 @@ class Form(Vertical, can_focus=False):
             yield Label("options", classes="title")
             yield OptionsLine("", id="options")
         yield Label("plan", classes="title", id="plan-title")
-        yield Static("", id="plan")
+        with VerticalScroll(id="plan-lines", can_focus=False):
+            yield Static("", id="plan")
 
     def on_mount(self) -> None:
         """The options that the command line gave."""
