@@ -4,10 +4,11 @@
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
+from batchrun.account import NAMES, OF_ATTEMPTS, Account, count_attempt, count_outcome
 from batchrun.events import (
     AttemptEnded,
     AttemptStarted,
@@ -29,7 +30,7 @@ from batchrun.events import (
     Waiting,
     WaitReason,
 )
-from batchrun.models import Flag, State, Totals
+from batchrun.models import Totals
 
 WINDOW = 30.0
 """Seconds over which rates are measured."""
@@ -42,9 +43,6 @@ _NO_END = frozenset(
 """Waits that may be followed by another one of the kind."""
 SETTLED = 3.0
 """Seconds of sending before a rate is believed."""
-
-
-_KINDS = ("cost_input", "cost_cached", "cost_cache_write", "cost_output", "cost_other")
 
 
 @dataclass(slots=True)
@@ -90,22 +88,20 @@ class Mark(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """The run at one moment. Times are the engine's monotonic seconds, rates per second.
+class Progress(Totals):
+    """The run at one moment: the counters of `models.Totals`, and how it goes. Times are the engine's monotonic seconds, rates
+    per second.
 
-    `left_out` are the rows that this command does not send: `--limit`, `--sample`. `done` … `unknown` are rows of the
-    whole run, earlier sessions included; `finished_here`, `attempts` and what follows count this session only.
-    `retries` were sent again after a failure, `throttled` met a 429. `eta` is in seconds, None while nothing supports
-    one. `post` rows are in post-processing now, in `post_workers` processes.
+    Counters are of the whole run, earlier sessions included, but those of attempts, replies and tokens (`account.OF_ATTEMPTS`),
+    which are of this session, as are `finished_here`, `retries`, which were sent again after a failure, and `throttled`,
+    which met a 429. `cost` and its parts include what open attempts may cost at worst (`cost_maybe`); `projected` is what the
+    whole run will have cost if it goes on like this; without a known price, and nothing charged, money is not known
+    (`priced`).
 
-    `tiers` are the replies by service tier, but the standard one: how many, and their picodollars; of earlier sessions too
-    where tiers are chosen. `lanes` are the places of a run that has several, `senders` the processes of `--processes`.
-
-    Money is of the whole run, in picodollars: `cost` is what is charged so far, by kind `cost_input` to `cost_other`
-    (`models.Totals`), `cost_again` of it for replies that were asked again, `cost_maybe` for attempts that may have been
-    billed (at their worst), `projected` what the whole run will have cost if it goes on like this; all None where no price is
-    known. `unpriced` replies are in no sum. `shared` of the done rows were answered by the reply to an equal request, which
-    saved `saved_tokens` and `saved`.
+    `left_out` are the rows that this command does not send: `--limit`, `--sample`. `eta` is in seconds, None while nothing
+    supports one. `post` rows are in post-processing now, in `post_workers` processes. `tiers` are the replies by service
+    tier, but the standard one: how many, and their picodollars; of earlier sessions too where tiers are chosen. `lanes` are
+    the places of a run that has several, `senders` the processes of `--processes`.
     """
 
     run: str = ""
@@ -114,47 +110,15 @@ class Progress:
     simulated: bool = False
     started: float | None = None
     now: float = 0.0
-    rows: int = 0
     left_out: int = 0
-    done: int = 0
-    failed: int = 0
-    failed_for_now: int = 0
-    failed_post: int = 0
-    skipped: int = 0
-    unknown: int = 0
-    in_batches: int = 0
-    truncated: int = 0
-    refused: int = 0
-    filtered: int = 0
-    odd: int = 0
-    empty: int = 0
-    numbers: int = 0
-    shared: int = 0
-    saved_tokens: int = 0
-    saved: int = 0
     in_flight: int = 0
     post: int = 0
     post_workers: int = 0
     finished_here: int = 0
-    attempts: int = 0
     retries: int = 0
     throttled: int = 0
-    maybe_paid: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost: int | None = None
-    cost_input: int | None = None
-    cost_cached: int | None = None
-    cost_cache_write: int | None = None
-    cost_output: int | None = None
-    cost_other: int | None = None
-    cost_again: int | None = None
-    cost_maybe: int | None = None
+    price_known: bool = False
     projected: int | None = None
-    unpriced: int = 0
     row_rate: float = 0.0
     token_rate: float = 0.0
     eta: float | None = None
@@ -166,6 +130,11 @@ class Progress:
     limits: LimitsChanged | None = None
     draining: Draining | None = None
     ended: RunEnded | None = None
+
+    @property
+    def priced(self) -> bool:
+        """Whether anything is known of what the run costs."""
+        return self.price_known or self.cost > 0
 
     @property
     def finished(self) -> int:
@@ -188,21 +157,37 @@ class Progress:
         return 0.0 if self.started is None else self.now - self.started
 
 
+class Recorded(NamedTuple):
+    """What a journal says of a run of another time or process, at once: in the place of the events that it was made of.
+
+    `marks` are how far it was; `causes` of failures with their rows, `tiers` as in `RunStarted`.
+    """
+
+    totals: Totals
+    alive: bool
+    in_flight: int
+    retries: int
+    throttled: int
+    causes: Mapping[str, int]
+    tiers: Mapping[str, tuple[int, int]]
+    marks: Sequence[Mark]
+
+
 class Fold:
-    """Folds events into the picture."""
+    """Folds events into the picture. Two accounts: what was counted before this session, and what it counts itself."""
 
     def __init__(self) -> None:
         self._start: RunStarted | None = None
-        self._totals = Totals()
-        self._states: Counter[str] = Counter()
-        self._flags: Counter[Flag] = Counter()
+        self._before = Totals()
+        self._here = Account()
         self._causes: Counter[str] = Counter()
         self._tiers: dict[str, tuple[int, int]] = {}
         self._lanes: dict[str, LanePicture] = {}
         self._senders: SendersChanged | None = None
-        self._n: Counter[str] = Counter()
+        self._retries = self._throttled = self._finished = self._in_flight = 0
         self._open: set[int] = set()
         self._in_batches = 0
+        self._sends = True
         self._waiting: Waiting | None = None
         self._limits: LimitsChanged | None = None
         self._post: PostChanged | None = None
@@ -210,7 +195,7 @@ class Fold:
         self._ended: RunEnded | None = None
         self._marks: deque[Mark] = deque()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event | Recorded) -> None:
         """Take one event in."""
         fold = self._FOLDS.get(type(event))
         if fold is not None:
@@ -218,27 +203,23 @@ class Fold:
 
     def snapshot(self, now: float) -> Progress:
         """The picture at `now`."""
-        totals, n, mark = self._totals, self._n, self._mark(now)
+        start, account, mark = self._start, self._account(), self._mark(now)
         rows, tokens = self._rates(mark)
+        finished, cost = account["done"] + account["failed"], account["cost"]
         return Progress(
-            **self._whole_run(),
-            **{f"{flag}": getattr(totals, flag) + self._flags[flag] for flag in Flag},
-            started=None if self._start is None else self._start.at,
+            **account,
+            **({name: getattr(start, name) for name in ("run", "host", "model", "simulated")} if start else {}),
+            left_out=start.totals.rows - start.goal if start else 0,
+            started=None if start is None else start.at,
             now=now,
-            in_flight=len(self._open),
+            in_flight=self._in_flight + len(self._open),
             post=self._post.rows if self._post else 0,
             post_workers=self._post.workers if self._post else 0,
             finished_here=mark.rows,
-            attempts=n["attempts"],
-            retries=n["retries"],
-            throttled=n["throttled"],
-            maybe_paid=n["maybe_paid"],
-            input_tokens=n["input"],
-            output_tokens=n["output"],
-            cached_tokens=n["cached"],
-            cache_write_tokens=n["written"],
-            reasoning_tokens=n["reasoning"],
-            **self._money(),
+            retries=self._retries,
+            throttled=self._throttled,
+            price_known=start is not None and start.price is not None,
+            projected=cost * (account["rows"] - account["skipped"]) // finished if finished else None,
             row_rate=rows,
             token_rate=tokens,
             eta=self._eta(rows),
@@ -252,45 +233,22 @@ class Fold:
             ended=self._ended,
         )
 
-    def _whole_run(self) -> dict[str, Any]:
-        totals, start = self._totals, self._start
-        return {
-            **({name: getattr(start, name) for name in ("run", "host", "model", "simulated")} if start else {}),
-            "rows": totals.rows,
-            "left_out": start.totals.rows - start.goal if start else 0,
-            "done": totals.done + self._states[State.DONE],
-            "failed": totals.failed + self._states[State.FAILED],
-            "failed_for_now": totals.failed_for_now + self._n["for now"],
-            "failed_post": totals.failed_post + self._n["post"],
-            "skipped": totals.skipped,
-            "shared": totals.shared + self._n["shared"],
-            "saved_tokens": totals.saved_tokens + self._n["saved tokens"],
-            "saved": totals.saved + self._n["saved"],
-            "in_batches": self._in_batches,
-            "unknown": (totals.unknown if self._ended else 0) + self._n["lost"],
+    def _account(self) -> dict[str, int]:
+        """Each counter: of the whole run, or of this session. What open attempts may cost counts as charged."""
+        before, here = self._before, self._here
+        counted: dict[str, int] = {
+            name: getattr(here, name) + (0 if name in OF_ATTEMPTS else getattr(before, name)) for name in NAMES
         }
-
-    def _money(self) -> dict[str, Any]:
-        """What the run has cost, what earlier sessions lost included, and what it will have cost at the end."""
-        totals, n = self._totals, self._n
-        unpriced = totals.unpriced + n["unpriced"]
-        cost = totals.cost + totals.cost_open + n["cost"]
-        priced = self._start is not None and self._start.price is not None
-        if not priced and not cost:
-            return {"unpriced": unpriced}
-        finished = totals.done + totals.failed + self._states[State.DONE] + self._states[State.FAILED]
-        return {
-            "cost": cost,
-            **{kind: getattr(totals, kind) + n[kind] for kind in _KINDS},
-            "cost_again": totals.cost_again + n["cost again"],
-            "cost_maybe": totals.cost_maybe + totals.cost_open + n["cost maybe"],
-            "projected": cost * (totals.rows - totals.skipped) // finished if finished else None,
-            "unpriced": unpriced,
-        }
+        open_cost, counted["cost_open"] = counted["cost_open"], 0
+        for name in ("cost", "cost_other", "cost_maybe"):
+            counted[name] += open_cost
+        counted["unknown"] = (before.unknown if self._ended else 0) + here.unknown
+        counted["in_batches"] = self._in_batches
+        return counted
 
     def _mark(self, now: float) -> Mark:
         """Remember how far the run is, and forget what is older than the window, but for the last before it."""
-        mark = Mark(now, self._n["finished"], self._n["input"] + self._n["output"])
+        mark = Mark(now, self._finished, self._here.input_tokens + self._here.output_tokens)
         marks = self._marks
         if not marks or now - marks[-1].at >= 0.5:
             marks.append(mark)
@@ -309,88 +267,73 @@ class Fold:
         wait = self._waiting
         if wait is not None and (wait.until is None or wait.reason in _NO_END):
             return None  # nothing leaves, and the rate of before says nothing of when it will
-        if self._start is None or not self._marks or self._marks[-1].at - self._start.at < SETTLED or rate <= 0:
+        start, marks = self._start, self._marks
+        if start is None or not self._sends or not marks or marks[-1].at - start.at < SETTLED or rate <= 0:
             return None
-        left = self._start.goal - self._totals.done - self._totals.failed - self._totals.skipped
-        return max(0, left - self._states[State.DONE] - self._states[State.FAILED]) / rate
+        left, here = start.goal - self._before.done - self._before.failed - self._before.skipped, self._here
+        return max(0, left - here.done - here.failed - here.skipped) / rate
 
     def _on_start(self, event: RunStarted) -> None:
-        self._start, self._totals = event, event.totals
+        self._start, self._before = event, event.totals
         self._tiers.update(event.tiers)
         self._in_batches = event.totals.in_batches
         self._marks.clear()
         self._marks.append(Mark(event.at, 0, 0))
         self._lanes = {name: self._lanes.get(name) or LanePicture(name) for name in event.lanes}
 
+    def _on_recorded(self, event: Recorded) -> None:
+        """All of a run as this session's: of a journal alone nothing tells sessions apart."""
+        totals = event.totals
+        self._before, self._here = Totals(), Account(totals)
+        self._here.unknown = 0 if event.alive else totals.unknown
+        self._in_batches, self._sends = totals.in_batches, event.alive
+        self._finished = totals.done + totals.failed
+        self._retries, self._throttled, self._in_flight = event.retries, event.throttled, event.in_flight
+        self._causes, self._tiers = Counter(event.causes), dict(event.tiers)
+        self._marks = deque(event.marks)
+
     def _on_attempt(self, event: AttemptStarted) -> None:
-        self._n["attempts"] += 1
+        self._here.attempts += 1
         self._open.add(event.seq)
 
     def _on_attempt_end(self, event: AttemptEnded) -> None:
-        n = self._n
         if event.seq not in self._open and self._in_batches:
             self._in_batches -= 1  # it was in a batch, and was never sent by itself
         self._open.discard(event.seq)
-        if event.throttled or event.retry:
-            n["throttled" if event.throttled else "retries"] += 1
+        self._throttled += event.throttled
+        self._retries += event.retry and not event.throttled
         if event.cause is not None:
             self._causes[event.cause] += 1
-        n["maybe_paid"] += event.maybe_paid
-        if (usage := event.usage) is not None:
-            n["input"] += usage.input
-            n["output"] += usage.output
-            if usage.cached or usage.written or usage.reasoning:
-                n["cached"] += usage.cached
-                n["written"] += usage.written
-                n["reasoning"] += usage.reasoning
-            if usage.tier is not None and usage.tier != "default":
-                replies, paid = self._tiers.get(usage.tier, (0, 0))
-                self._tiers[usage.tier] = replies + 1, paid + (event.cost or 0)
+        usage, invalid = event.usage, event.paid and event.retry
+        stated = event.status, usage, event.cost, event.bill
+        count_attempt(self._here, *stated, paid=event.paid, invalid=invalid, maybe_paid=event.maybe_paid)
+        if usage is not None and usage.tier is not None and usage.tier != "default":
+            replies, paid = self._tiers.get(usage.tier, (0, 0))
+            self._tiers[usage.tier] = replies + 1, paid + (event.cost or 0)
         if event.lane in self._lanes:
             self._lanes[event.lane].add(event)
-        if (cost := event.cost) is None:
-            n["unpriced"] += event.paid or event.maybe_paid or event.status == 200
-            return
-        n["cost"] += cost
-        for kind, part in zip(_KINDS, event.bill or (0, 0, 0, 0, cost), strict=True):
-            if part:
-                n[kind] += part
-        if event.maybe_paid:
-            n["cost maybe"] += cost
-        elif event.paid and event.retry:
-            n["cost again"] += cost
 
     def _on_row(self, event: RowFinished) -> None:
-        outcome, n = event.outcome, self._n
-        self._states[outcome.state] += 1
-        n["finished"] += 1
-        if outcome.state is State.DONE:
-            for flag in outcome.flags:
-                self._flags[flag] += 1
-        elif outcome.state is State.FAILED:
-            n["for now"] += not outcome.final
-            n["post"] += outcome.post
-        if event.shared:
-            n["shared"] += 1
-            n["saved tokens"] += event.saved_tokens
-            n["saved"] += event.saved or 0
+        self._finished += 1
+        count_outcome(self._here, event.outcome, (event.saved_tokens, event.saved) if event.shared else None)
 
     def _on_answered(self, event: RowsAnswered) -> None:
         """The same for many rows of a batch, which are done."""
+        here = self._here
         self._in_batches -= event.rows
-        self._states[State.DONE] += event.rows
-        self._n.update(finished=event.rows, unpriced=event.unpriced, cost=event.cost)
-        counts = "input", "output", "cached", "reasoning", "written", *_KINDS
-        self._n.update(dict(zip(counts, (*event.usage[:5], *event.bill), strict=True)))
+        self._finished += event.rows
+        here.done += event.rows
+        here.unpriced += event.unpriced
+        count_attempt(here, 200, event.usage, event.cost, event.bill, paid=True, invalid=False, maybe_paid=False)
+        here.replies += event.rows - 1
         for tier, (more, cost) in event.tiers.items():
             replies, paid = self._tiers.get(tier, (0, 0))
             self._tiers[tier] = replies + more, paid + cost
 
     def _on_lost(self, event: RowLost) -> None:
         self._open.discard(event.seq)
-        self._n["lost"] += 1
-        for name in ("cost", "cost_other", "cost maybe"):
-            self._n[name] += event.cost or 0
+        self._here.unknown += 1
+        self._here.cost_open += event.cost or 0
 
     def _on_lane(self, event: LaneChanged) -> None:
         lane = self._lanes.setdefault(event.lane, LanePicture(event.lane))
@@ -400,7 +343,7 @@ class Fold:
         self._senders = event
 
     def _on_divided(self, event: RowDivided) -> None:
-        self._totals = replace(self._totals, rows=self._totals.rows + event.pieces)
+        self._here.rows += event.pieces
         self._open.discard(event.seq)
 
     def _on_batch(self, event: BatchChanged) -> None:
@@ -421,16 +364,16 @@ class Fold:
     def _on_end(self, event: RunEnded) -> None:
         """The journal has the last word."""
         self._ended = event
-        self._totals = event.totals
-        self._in_batches = event.totals.in_batches
+        self._before, self._in_batches = event.totals, event.totals.in_batches
         self._waiting = self._post = None
         self._open.clear()
-        self._states, self._flags = Counter(), Counter()
-        money = ("cost", "cost again", "cost maybe", *_KINDS, "unpriced", "shared", "saved tokens", "saved")
-        for name in ("for now", "post", "lost", *money):
-            self._n[name] = 0
+        ended = self._here
+        self._here = Account()
+        for name in OF_ATTEMPTS:
+            setattr(self._here, name, getattr(ended, name))
 
     _FOLDS: ClassVar[dict[type, Callable[["Fold", Any], None]]] = {
+        Recorded: _on_recorded,
         RunStarted: _on_start,
         AttemptStarted: _on_attempt,
         AttemptEnded: _on_attempt_end,

@@ -1,12 +1,14 @@
 """The state of a run at one moment: as an event for faces, and as the JSON of a sample in the journal."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import NamedTuple
 
 import orjson
 
 from batchrun import retry
+from batchrun.account import MONEY
 from batchrun.engine.judge import Judged
 from batchrun.engine.pending_queue import RowState
 from batchrun.events import AttemptEnded, LimitsChanged, RowFinished, RowsAnswered
@@ -96,23 +98,7 @@ def sample_of(view: GateView, journal: Journal, session: Session) -> str:
     totals = journal.totals
     return orjson.dumps(
         {
-            "done": totals.done,
-            "failed": totals.failed,
-            "attempts": totals.attempts,
-            "input_tokens": totals.input_tokens,
-            "output_tokens": totals.output_tokens,
-            "cached_tokens": totals.cached_tokens,
-            "cache_write_tokens": totals.cache_write_tokens,
-            "reasoning_tokens": totals.reasoning_tokens,
-            "cost": usd(totals.cost),
-            "cost_cached": usd(totals.cost_cached),
-            "cost_cache_write": usd(totals.cost_cache_write),
-            "cost_output": usd(totals.cost_output),
-            "cost_other": usd(totals.cost_other),
-            "cost_again": usd(totals.cost_again),
-            "cost_maybe": usd(totals.cost_maybe),
-            "shared": totals.shared,
-            "saved": usd(totals.saved),
+            **{name: usd(value) if name in MONEY else value for name, value in asdict(totals).items()},
             "pending": totals.pending + totals.unknown,
             **session._asdict(),
             "allowed": view.allowed,

@@ -102,7 +102,7 @@ class Comparison:
         for name in ("leave_pieces", "forget_pieces", "move_pieces", "clear_reductions"):
             self._connection.execute(sql(name))
         self._connection.executemany(sql("follow_reduction"), self._parts)
-        sums.recount(self._connection).write(self._connection)
+        sums.write(sums.recount(self._connection), self._connection)
 
     def discard(self) -> None:
         """Forget what was read."""

@@ -199,7 +199,7 @@ class FirstIntake:
         with self._transaction():
             identify(self._connection, ROWS, keyed=feed.keyed)
             self._connection.execute(sql("put_meta"), ("intake", "done"))
-            sums.first(feed.position, skipped).write(self._connection)
+            sums.write(sums.first(feed.position, skipped), self._connection)
 
 
 class Identified(NamedTuple):

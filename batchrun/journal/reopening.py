@@ -7,9 +7,9 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
+from batchrun.account import Account
 from batchrun.journal import sums
 from batchrun.journal.queries import sql
-from batchrun.journal.sums import Sums
 
 _FAILED = ("spend_reopened", "forget_reopened", "keep_reopened", "delete_reopened")
 _JUDGED = ("keep_present", "delete_reply_outcomes")
@@ -19,7 +19,7 @@ _DONE = ("spend_done", "forget_done", "delete_done")
 
 def failed(
     connection: sqlite3.Connection, *, good: bool, cause: str | None, positions: Sequence[int] | None
-) -> tuple[int, Sums]:
+) -> tuple[int, Account]:
     """Failed rows, with fresh attempts: those that failed for now, with `good` all; of one cause, at these positions."""
     which = {"good": int(good), "cause": cause, "positions": None if positions is None else json.dumps(list(positions))}
     rows, for_now, post = map(int, connection.execute(sql("count_reopened"), which).fetchone())
@@ -29,11 +29,11 @@ def failed(
     account.failed -= rows
     account.failed_for_now -= for_now
     account.failed_post -= post
-    account.write(connection)
+    sums.write(account, connection)
     return rows, account
 
 
-def replies(connection: sqlite3.Connection, resent: Sequence[int] | None) -> tuple[int, Sums]:
+def replies(connection: sqlite3.Connection, resent: Sequence[int] | None) -> tuple[int, Account]:
     """Rows whose reply stands: it is judged again. With `resent` the done rows at these positions: they are sent again.
 
     The attempts of the latter are spent; their replies stay with them.
@@ -41,5 +41,5 @@ def replies(connection: sqlite3.Connection, resent: Sequence[int] | None) -> tup
     names, which = (_JUDGED, ()) if resent is None else (_DONE, (json.dumps(list(resent)),))
     rows = [connection.execute(sql(name), which).rowcount for name in names][-1]
     account = sums.recount(connection)
-    account.write(connection)
+    sums.write(account, connection)
     return rows, account

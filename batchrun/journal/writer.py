@@ -18,13 +18,14 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
+from batchrun.account import count_attempt, count_cost, count_outcome, count_usage
 from batchrun.errors import StorageError
 from batchrun.journal import sums
 from batchrun.journal.database import storage_error
 from batchrun.journal.group import NEVER, Group, Last, storable
 from batchrun.journal.queries import sql
 from batchrun.journal.records import Answered, End, IntakeRow, Lease, Sum
-from batchrun.models import Bill, Outcome, SharedReply, State, Ticket, Totals, Usage
+from batchrun.models import Outcome, SharedReply, Ticket, Totals
 
 GROUP = 512
 
@@ -161,8 +162,8 @@ class Writer:
             account.done += len(answers)
             account.without_usage += len(answers) - found.stated
             account.unpriced += len(answers) - found.priced
-            self._count_usage(found.usage)
-            self._count_kinds(found.cost, found.bill)
+            count_usage(self.sums, found.usage)
+            count_cost(self.sums, found.cost, found.bill)
 
         return self._put(apply)
 
@@ -302,55 +303,11 @@ class Writer:
         return NEVER if found is None else Last(*found)
 
     def _count(self, end: End, *, paid: bool) -> None:
-        account, usage = self.sums, end.usage
-        account.maybe_paid += end.maybe_paid
-        account.replies += paid
-        self._count_money(end, paid=paid)
-        if usage is None:
-            account.without_usage += paid
-            return
-        self._count_usage(usage)
-
-    def _count_usage(self, usage: Usage) -> None:
-        account = self.sums
-        account.input_tokens += usage.input
-        account.output_tokens += usage.output
-        account.cached_tokens += usage.cached
-        account.cache_write_tokens += usage.written
-        account.reasoning_tokens += usage.reasoning
-
-    def _count_money(self, end: End, *, paid: bool) -> None:
-        account = self.sums
-        if end.cost is None:
-            account.unpriced += paid or end.maybe_paid or end.status == 200
-            return
-        self._count_kinds(end.cost, end.bill or Bill(other=end.cost))
-        account.cost_again += end.cost if end.invalid else 0
-        account.cost_maybe += end.cost if end.maybe_paid else 0
-
-    def _count_kinds(self, cost: int, bill: Bill) -> None:
-        account = self.sums
-        account.cost += cost
-        account.cost_cached += bill.cached
-        account.cost_cache_write += bill.written
-        account.cost_output += bill.output
-        account.cost_other += bill.other
+        stated = end.status, end.usage, end.cost, end.bill
+        count_attempt(self.sums, *stated, paid=paid, invalid=end.invalid, maybe_paid=end.maybe_paid)
 
     def _count_outcome(self, outcome: Outcome, reused: SharedReply | None) -> None:
-        if outcome.state is State.DONE:
-            self.sums.done += 1
-            if reused is not None:
-                self.sums.shared += 1
-                self.sums.saved_tokens += reused.tokens
-                self.sums.saved += reused.cost or 0
-            if outcome.flags:
-                self.sums.flag(outcome.flags)
-        elif outcome.state is State.FAILED:
-            self.sums.failed += 1
-            self.sums.failed_for_now += not outcome.final
-            self.sums.failed_post += outcome.post
-        else:
-            self.sums.skipped += 1
+        count_outcome(self.sums, outcome, None if reused is None else (reused.tokens, reused.cost))
 
     def _run(self) -> None:
         """The thread."""
@@ -383,7 +340,7 @@ class Writer:
             for _, apply in taken:
                 apply(group)
             group.write(connection)
-            self.sums.write(connection)
+            sums.write(self.sums, connection)
             self._before_commit()
             connection.execute("COMMIT")
             self.totals = self.sums.totals()

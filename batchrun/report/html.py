@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 from jinja2 import Environment, StrictUndefined
 
 from batchrun import __version__
+from batchrun.account import TOKENS
 from batchrun.display import printable
 from batchrun.engine.estimate import prediction
 from batchrun.journal import Reader, Record
@@ -125,8 +126,7 @@ def _shares(values: dict[str, Any]) -> list[Share]:
 
 
 def _money(values: dict[str, Any]) -> list[tuple[str, str]]:
-    tokens = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
-    counted = [(name.replace("_", " "), f"{values[name]:,}") for name in tokens]
+    counted = [(name.replace("_", " "), f"{values[name]:,}") for name in TOKENS]
     return [
         *counted,
         ("attempts", f"{values['attempts']:,}"),

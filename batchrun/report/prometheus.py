@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from batchrun.account import TOKENS
 from batchrun.errors import RefusedError
 from batchrun.pricing import usd
 from batchrun.progress import Progress
@@ -83,10 +84,9 @@ def _metrics(progress: Progress, now: float) -> Iterator[Metric]:
         ("throttled", "Requests answered by a 429."),
     ):
         yield Metric(f"batchrun_{name}_total", "counter", help_, (({}, getattr(progress, name)),))
-    kinds = ("input", "cached", "cache_write", "output", "reasoning")
-    tokens = tuple(({"kind": kind}, float(getattr(progress, f"{kind}_tokens"))) for kind in kinds)
+    tokens = tuple(({"kind": name.removesuffix("_tokens")}, float(getattr(progress, name))) for name in TOKENS)
     yield Metric("batchrun_tokens_total", "counter", "Tokens of this session; cached is part of input.", tokens)
-    cost = None if progress.cost is None else float(usd(progress.cost))
+    cost = float(usd(progress.cost)) if progress.priced else None
     yield Metric("batchrun_cost_dollars_total", "counter", "US dollars that the run was charged.", (({}, cost),))
     yield Metric("batchrun_rows_per_second", "gauge", "Over half a minute.", (({}, progress.row_rate),))
     yield Metric("batchrun_tokens_per_second", "gauge", "Over half a minute.", (({}, progress.token_rate),))

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from batchrun.account import MONEY, SHOWN
 from batchrun.display import counted, printable
 from batchrun.engine.pipe import text_outlet, waited_for
 from batchrun.events import (
@@ -304,32 +305,11 @@ JSON_EVENTS: dict[type, str] = {
 }
 
 
-COSTS = (
-    *("cost", "cost_input", "cost_cached", "cost_cache_write", "cost_output", "cost_other"),
-    "cost_again",
-    "cost_maybe",
-    "saved",
-)
 _PICTURE = (
-    *(
-        "rows",
-        "goal",
-        "done",
-        "failed",
-        "failed_for_now",
-        "failed_post",
-        "skipped",
-        "unknown",
-        "in_batches",
-        "pending",
-        "in_flight",
-    ),
-    "post",
-    *("truncated", "refused", "filtered", "odd", "empty", "numbers", "shared", "saved_tokens"),
-    *("attempts", "retries", "throttled", "maybe_paid"),
-    *("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens", "unpriced"),
-    *("row_rate", "token_rate", "eta", "elapsed"),
+    *(name for name in SHOWN if name not in MONEY),
+    *("goal", "pending", "in_flight", "post", "retries", "throttled", "row_rate", "token_rate", "eta", "elapsed"),
 )
+_MONEY = (*(name for name in MONEY if name in SHOWN), "cost_input", "projected")
 
 
 def progress_values(progress: Progress) -> dict[str, Any]:
@@ -337,8 +317,9 @@ def progress_values(progress: Progress) -> dict[str, Any]:
     values: dict[str, Any] = {name: getattr(progress, name) for name in _PICTURE}
     for name in ("row_rate", "token_rate", "eta", "elapsed"):
         values[name] = None if values[name] is None else round(values[name], 3)
-    for name in (*COSTS, "projected"):
-        values[name] = None if getattr(progress, name) is None else usd(getattr(progress, name))
+    for name in _MONEY:
+        amount = getattr(progress, name)
+        values[name] = usd(amount) if amount is not None and (progress.priced or name == "saved") else None
     values["tiers"] = {tier: replies for tier, (replies, _) in progress.tiers.items()}
     values["cost_by_tier"] = {tier: usd(paid) for tier, (_, paid) in progress.tiers.items()}
     values["lanes"] = [plain(lane) for lane in progress.lanes]

@@ -5,15 +5,11 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, cast
 
+from batchrun import account
 from batchrun.models import Bill
 from batchrun.pricing import usd
 
-MONEY = frozenset(
-    {
-        *("cost", "cost_again", "cost_maybe", "cost_open", "saved", "charged"),
-        *("cost_cached", "cost_cache_write", "cost_output", "cost_other"),
-    }
-)
+MONEY = frozenset((*account.MONEY, "charged"))
 """Members that are counted in picodollars."""
 
 NAMES = {

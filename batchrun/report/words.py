@@ -144,7 +144,7 @@ def money(cost: int) -> str:
 
 def spending(progress: Progress) -> str:
     """What the run has cost so far, and what it will have cost; nothing where no price is known."""
-    if progress.cost is None:
+    if not progress.priced:
         return ""
     ahead = progress.projected
     if ahead is None or progress.ended is not None:

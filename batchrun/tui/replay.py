@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 from batchrun import registry, steering
 from batchrun.errors import RefusedError, StorageError
-from batchrun.events import LimitsChanged, Waiting, WaitReason
+from batchrun.events import LimitsChanged, RunStarted, Waiting, WaitReason
 from batchrun.journal import Reader, Sample, Session, TierShare
 from batchrun.models import Totals
 from batchrun.plan import Plan, plan_from_json
 from batchrun.pricing import STANDARD
-from batchrun.progress import Progress
+from batchrun.progress import Fold, Mark, Progress, Recorded
 from batchrun.registry import RunFile
 from batchrun.report import words
 from batchrun.report.requests import title_of
@@ -131,78 +131,26 @@ class Kept(NamedTuple):
 
 
 def picture(run: RunFile, kept: Kept, *, alive: bool) -> Progress:
-    """The picture of a run as its journal has it; times are Unix seconds."""
+    """The picture of a run as its journal has it, by the fold that events go through; times are Unix seconds."""
     plan, totals, sessions, samples, causes, tiers = kept
     state: dict[str, Any] = json.loads(samples[-1].state) if samples and alive else {}
     now = time.time() if alive else _end(sessions, run.meta.created)
-    row_rate, token_rate = _rates(points_of(samples), alive=alive)
+    host = plan.base_url if not plan.simulated else "the simulated provider"
+    started = sessions[-1].started if sessions else now
     in_flight = int(state.get("in_flight", 0))
-    left = totals.pending + totals.unknown
-    return Progress(
-        run=run.id,
-        host=plan.base_url if not plan.simulated else "the simulated provider",
-        model=plan.model or "",
-        simulated=plan.simulated,
-        started=sessions[-1].started if sessions else None,
-        now=now,
-        **{name: getattr(totals, name) for name in _SAME},
-        unknown=0 if alive else totals.unknown,
-        in_flight=in_flight,
-        finished_here=totals.done + totals.failed,
-        attempts=totals.attempts,
-        **again(sessions, samples, totals, in_flight),
-        row_rate=row_rate,
-        token_rate=token_rate,
-        eta=left / row_rate if alive and row_rate > 0 else None,
-        causes=causes,
-        **_money(totals),
-        tiers={share.tier: (share.replies, share.cost) for share in tiers if share.tier != STANDARD},
-        waiting=_waiting(state, now),
-        limits=_limits(state, now),
-    )
+    shares = {share.tier: (share.replies, share.cost) for share in tiers if share.tier != STANDARD}
+    fold, marks = Fold(), [Mark(point.at, point.rows, point.tokens) for point in points_of(samples)]
+    fold(RunStarted(run.id, Totals(rows=totals.rows), host, plan.model or "", plan.simulated, started))
+    retries = again(sessions, samples, totals, in_flight)
+    fold(Recorded(totals, alive, in_flight, *retries, causes, shares, marks if alive else marks[:1]))
+    for event in (_waiting(state, now), _limits(state, now)):
+        if event is not None:
+            fold(event)
+    return fold.snapshot(now)
 
 
-_SAME = (
-    *(
-        "rows",
-        "done",
-        "failed",
-        "failed_for_now",
-        "skipped",
-        "truncated",
-        "refused",
-        "filtered",
-        "odd",
-        "empty",
-        "numbers",
-    ),
-    *("in_batches", "shared", "saved_tokens", "saved"),
-    *(
-        "maybe_paid",
-        "input_tokens",
-        "output_tokens",
-        "cached_tokens",
-        "cache_write_tokens",
-        "reasoning_tokens",
-        "unpriced",
-    ),
-)
-
-
-def _money(totals: Totals) -> dict[str, Any]:
-    """Cost so far and projected; empty where no price was known."""
-    cost, finished = totals.cost + totals.cost_open, totals.done + totals.failed
-    if not cost:
-        return {}
-    ahead = cost * (totals.rows - totals.skipped) // finished if finished else None
-    maybe = totals.cost_maybe + totals.cost_open
-    kinds = {f"cost_{kind}": part for kind, part in words.kinds(totals).items()}
-    kinds["cost_other"] += totals.cost_open
-    return {"cost": cost, **kinds, "cost_again": totals.cost_again, "cost_maybe": maybe, "projected": ahead}
-
-
-def again(sessions: Sequence[Session], samples: Sequence[Sample], totals: Totals, in_flight: int) -> dict[str, int]:
-    """Attempts that met a 429, and other retries: what the last sample of each session has counted.
+def again(sessions: Sequence[Session], samples: Sequence[Sample], totals: Totals, in_flight: int) -> tuple[int, int]:
+    """Retries, and attempts that met a 429: what the last sample of each session has counted.
 
     Journals of earlier versions have not counted them: there all retries are taken together.
     """
@@ -210,8 +158,9 @@ def again(sessions: Sequence[Session], samples: Sequence[Sample], totals: Totals
     last = {bisect_right(starts, sample.at): sample for sample in samples}
     states: list[dict[str, Any]] = [json.loads(sample.state) for sample in last.values()]
     if not any("retries" in state for state in states):
-        return {"retries": max(0, totals.attempts - totals.done - totals.failed - in_flight)}
-    return {name: sum(int(state.get(name, 0)) for state in states) for name in ("throttled", "retries")}
+        return max(0, totals.attempts - totals.done - totals.failed - in_flight), 0
+    retries, throttled = (sum(int(state.get(name, 0)) for state in states) for name in ("retries", "throttled"))
+    return retries, throttled
 
 
 def _end(sessions: Sequence[Session], otherwise: float) -> float:
@@ -230,18 +179,6 @@ def _point(sample: Sample) -> Point:
     state: dict[str, Any] = json.loads(sample.state)
     tokens = int(state.get("input_tokens", 0)) + int(state.get("output_tokens", 0))
     return Point(sample.at, int(state.get("done", 0)) + int(state.get("failed", 0)), tokens)
-
-
-def _rates(points: Sequence[Point], *, alive: bool) -> tuple[float, float]:
-    """Rows and tokens per second: over the last half minute of a running run, else over all of its time."""
-    if len(points) < 2:
-        return 0.0, 0.0
-    last = points[-1]
-    first = next((point for point in points if not alive or last.at - point.at <= 30), points[0])
-    span = last.at - first.at
-    if span <= 0:
-        return 0.0, 0.0
-    return max(0, last.rows - first.rows) / span, max(0, last.tokens - first.tokens) / span
 
 
 def _waiting(state: dict[str, Any], now: float) -> Waiting | None:

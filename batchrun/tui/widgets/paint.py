@@ -177,7 +177,7 @@ def speed_lines(snapshot: RunSnapshot, width: int, height: int) -> list[Content]
         tokens_line(progress, width),
         *cost_lines(progress),
     ]
-    if height < len(lines) and progress.cost is not None:
+    if height < len(lines) and progress.priced:
         del lines[1]
     return lines
 
@@ -200,7 +200,7 @@ def _tokens(progress: Progress, cached: int, reasoning: int) -> Content:
 
 def cost_lines(progress: Progress) -> list[Content]:
     """What the run has cost and will have cost; below it what of that went into asking again, or into the unknown."""
-    if progress.cost is None:
+    if not progress.priced:
         return [_pair("cost", "–", "no price known", "")]
     ahead = progress.projected if progress.ended is None else None
     first: list[Part] = [(f"{'cost':<10}", DIM), (f"{words.money(progress.cost):>7}", "bold")]

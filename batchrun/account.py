@@ -1,0 +1,111 @@
+"""The account of a run: one list of counters, `models.Totals`, and the rules by which they are counted.
+
+A counter is a field of `Totals`. Everything else follows from that list: what the journal keeps with each commit (`Account`), the
+picture that every face draws (`progress.Progress` is a `Totals` with more), samples, JSON, metrics. A new one takes its
+field, a line here that counts it, its column with a migration, and its line in the statement `recount`, which counts the same from
+the rows and attempts themselves; a property test holds the two together.
+
+The journal's writer counts what it commits by these rules, the fold what events tell.
+"""
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from batchrun.models import Bill, Outcome, State, Totals, Usage
+
+NAMES = tuple(field.name for field in fields(Totals))
+TOKENS = tuple(name for name in NAMES if name.endswith("_tokens") and name != "saved_tokens")
+KINDS = ("cost_input", "cost_cached", "cost_cache_write", "cost_output", "cost_other")
+"""The parts of `cost`, in the order of `models.Bill`; the first is what the others leave."""
+MONEY = (*(name for name in NAMES if name.startswith("cost") or name == "saved"), "cost_input", "projected")
+"""Counters of picodollars, and what is made of them."""
+SHOWN = tuple(name for name in NAMES if name not in ("replies", "without_usage", "cost_open"))
+"""Counters that events and pages show; the others are the journal's."""
+OF_ATTEMPTS = ("attempts", "replies", "maybe_paid", *TOKENS, "without_usage")
+"""Counters of attempts, which a session's picture has of this session only."""
+
+
+class Account:
+    """`models.Totals`, to add to."""
+
+    if TYPE_CHECKING:  # a member for each counter
+
+        def __getattr__(self, name: str) -> int: ...
+
+        def __setattr__(self, name: str, value: int) -> None: ...
+
+    else:
+        __slots__ = NAMES
+
+    def __init__(self, totals: Totals | None = None) -> None:
+        for name in NAMES:
+            setattr(self, name, 0 if totals is None else getattr(totals, name))
+
+    def totals(self) -> Totals:
+        """The account as it stands."""
+        return Totals(**{name: getattr(self, name) for name in NAMES})
+
+
+def count_attempt(  # noqa: PLR0913  what counts of an attempt
+    account: Account,
+    status: int,
+    usage: Usage | None,
+    cost: int | None,
+    bill: Bill | None,
+    *,
+    paid: bool,
+    invalid: bool,
+    maybe_paid: bool,
+) -> None:
+    """An attempt has ended: `paid` with a reply, which is asked again where it is `invalid`; `maybe_paid` without an
+    answer, though it may be billed. `cost` is picodollars, None where that is not known, `bill` the same by kind."""
+    account.maybe_paid += maybe_paid
+    account.replies += paid
+    if usage is None:
+        account.without_usage += paid
+    else:
+        count_usage(account, usage)
+    if cost is None:
+        account.unpriced += paid or maybe_paid or status == 200
+        return
+    count_cost(account, cost, bill or (0, 0, 0, 0, cost))
+    account.cost_again += cost if invalid else 0
+    account.cost_maybe += cost if maybe_paid else 0
+
+
+def count_usage(account: Account, usage: Usage) -> None:
+    """Tokens that a reply states, or several in sum."""
+    account.input_tokens += usage.input
+    account.output_tokens += usage.output
+    account.cached_tokens += usage.cached
+    account.cache_write_tokens += usage.written
+    account.reasoning_tokens += usage.reasoning
+
+
+def count_cost(account: Account, cost: int, bill: Bill | tuple[int, int, int, int, int]) -> None:
+    """What attempts are charged, and the same by kind."""
+    _, cached, written, output, other = bill
+    account.cost += cost
+    account.cost_cached += cached
+    account.cost_cache_write += written
+    account.cost_output += output
+    account.cost_other += other
+
+
+def count_outcome(account: Account, outcome: Outcome, shared: tuple[int, int | None] | None) -> None:
+    """A row has ended; `shared` are the tokens and the cost that it has not used, where the reply to an equal request
+    has answered it."""
+    if outcome.state is State.DONE:
+        account.done += 1
+        if shared is not None:
+            account.shared += 1
+            account.saved_tokens += shared[0]
+            account.saved += shared[1] or 0
+        for name in outcome.flags:
+            setattr(account, name, getattr(account, name) + 1)
+    elif outcome.state is State.FAILED:
+        account.failed += 1
+        account.failed_for_now += not outcome.final
+        account.failed_post += outcome.post
+    else:
+        account.skipped += 1
