@@ -203,11 +203,13 @@ class LimitsChanged:
 
 
 class PostChanged(NamedTuple):
-    """How many rows are in post-processing now, and in how many worker processes; 0 is a thread of this one."""
+    """How many rows are in post-processing now, and in how many worker processes; 0 is a thread of this one, or with
+    `on_cluster` that none of a cluster has answered yet."""
 
     rows: int
     workers: int
     at: float
+    on_cluster: bool = False
 
 
 @dataclass(frozen=True, slots=True)

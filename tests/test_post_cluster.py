@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from batchrun.errors import RefusedError
+from batchrun.events import PostChanged
 from batchrun.post import Choices, Failure, Item, PostQueue, Result, Value, cluster, queue
 from batchrun.post.cluster import Cluster, check_address, found, refusal_of, slots_of
 from batchrun.post.driver import ActorLostError, DriverLostError, Node
@@ -18,6 +19,7 @@ from batchrun.post.plain import pack_done, unpack_shard
 from batchrun.post.pool import LostError
 from batchrun.post.reply import Done, Shard
 from batchrun.post.worker import Setup
+from batchrun.report.event_log import told
 
 TWO = [Node("a", 1), Node("b", 1)]
 SETUP = Setup(("strip",), 16, 5.0, False)
@@ -406,3 +408,16 @@ def test_auto_is_the_cluster_that_this_machine_is_a_node_of(monkeypatch: pytest.
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
     assert (found("auto"), found("10.0.0.3:1")) == ("10.0.0.2:6379", "10.0.0.3:1")
     assert os.environ["RAY_ADDRESS"] == "10.0.0.2:6379"
+
+
+@pytest.mark.parametrize(
+    ("workers", "on_cluster", "where"),
+    [
+        (0, False, "in a thread"),
+        (2, False, "in 2 worker processes"),
+        (0, True, "waiting for a worker of the cluster"),
+        (2, True, "in 2 worker processes"),
+    ],
+)
+def test_the_log_says_where_rows_are(workers: int, on_cluster: bool, where: str) -> None:
+    assert told(PostChanged(5, workers, 0.0, on_cluster))[1] == f"5 rows in post-processing {where}"

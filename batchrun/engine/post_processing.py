@@ -61,6 +61,7 @@ class PostProcessing:
         self._told = (0, -1)
         self._post_queue: post.PostQueue | None = None
         self._mask = Mask()
+        self._on_cluster = plan.ray is not None
         if plan.post:
             choices = choices_of(plan, secrets)
             self._mask.add(*choices.secret_values)
@@ -111,7 +112,7 @@ class PostProcessing:
         inside = (self._post_queue.inside, self._post_queue.workers)
         if inside != self._told:
             self._told = inside
-            self._emit(PostChanged(*inside, self._loop.time()))
+            self._emit(PostChanged(*inside, self._loop.time(), self._on_cluster))
 
     @property
     def notes(self) -> tuple[str, ...]:
