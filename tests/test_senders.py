@@ -19,6 +19,8 @@ from batchrun.client.senders.states import Beat, State, passed, pause, stands
 from batchrun.errors import ExitCode, RefusedError
 from batchrun.events import Notice, SendersChanged, Waiting, WaitReason
 from batchrun.models import Endpoint, Exchange, Fault, Request
+from batchrun.progress import Fold
+from batchrun.report import words
 
 BEAT = Beat(every=1.0, suspect=5.0, lost=30.0, start=60.0)
 DONE = orjson.dumps({"choices": []})
@@ -448,3 +450,23 @@ async def test_what_is_planned_leaves_at_its_time_unless_it_is_held_or_cancelled
     assert driver.unsent == [3]
     assert driver.completed == [[1]]
     assert len(driver.provider.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "line", "notice"),
+    [
+        (SendersChanged(0, 2, 0, 0, "", 1.0), "", None),
+        (SendersChanged(1, 1, 0, 0, "", 1.0), "senders: 1 starting, 1 ready", None),
+        (SendersChanged(0, 1, 1, 0, "", 1.0), "senders: 1 ready, 1 suspect", None),
+        (
+            SendersChanged(1, 1, 0, 1, "process 7: killed by SIGKILL", 1.0),
+            "senders: 1 starting, 1 ready, 1 lost",
+            "a sender was lost: process 7: killed by SIGKILL; what it had in flight is sent again",
+        ),
+    ],
+)
+def test_faces_say_which_senders_are_not_ready(told: SendersChanged, line: str, notice: str | None) -> None:
+    fold = Fold()
+    fold(told)
+    assert words.senders(fold.snapshot(2.0)) == line
+    assert words.notice(told) == notice
