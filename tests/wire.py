@@ -259,6 +259,9 @@ class FaultServer:
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while not writer.is_closing():
             call = await read_call(reader)
+            if call.target == "/metrics":  # no call of a row: it is no server that says what waits
+                await page(404)(Peer(reader, writer, call))
+                continue
             self._count(call)
             await self._choose(call, self.prompts[call.prompt])(Peer(reader, writer, call))
         await writer.wait_closed()

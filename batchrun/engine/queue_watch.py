@@ -25,9 +25,10 @@ class QueueWatch:
         self.server = ""
 
     async def watch(self) -> None:
-        """Look until it is known that there is nothing to see."""
+        """Look until it is known that there is nothing to see; not in the first second, in which short runs are over."""
         misses = 0
         while self.server or misses < _MISSES:
+            await asyncio.sleep(EVERY)
             queue, offered = await self._look()
             if queue is not None:
                 self.server, misses = queue.server, 0
@@ -38,7 +39,6 @@ class QueueWatch:
                 misses += 1
                 if misses == _MISSES:
                     self._gate.hear_queue(None)
-            await asyncio.sleep(EVERY)
 
     async def _look(self) -> tuple[Queue | None, bool]:
         """The queue, and whether it may be offered: a server that is down or loads may say it later."""
