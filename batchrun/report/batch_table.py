@@ -2,27 +2,34 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchrun.display import printable
 from batchrun.journal import Reader
-from batchrun.lanes.shapes import SHAPES, OpenAIShape, vendor
 from batchrun.models import Ticket
 from batchrun.plan import Plan
 from batchrun.pricing import usd
 from batchrun.report import words
+
+if TYPE_CHECKING:
+    from batchrun.lanes.shapes import OpenAIShape
 
 _COLUMNS = ("chunk", "rows", "state", "status", "counts", "since", "expires", "worst cost", "next look", "batch")
 
 
 def batches(reader: Reader, plan: Plan) -> list[dict[str, Any]]:
     """The batches of a run as JSON values, in order; `worst_cost` is what open rows may cost."""
+    tickets = reader.tickets
+    if not tickets:
+        return []
+    from batchrun.lanes.shapes import SHAPES, vendor  # noqa: PLC0415  orjson, only where there are batches
+
     found = vendor(plan.dialect, plan.batches)
     shape = SHAPES[found.shape](found)
-    return [_values(ticket, reader.worst_of(ticket.id), shape) for ticket in reader.tickets]
+    return [_values(ticket, reader.worst_of(ticket.id), shape) for ticket in tickets]
 
 
-def _values(ticket: Ticket, worst: int | None, shape: OpenAIShape) -> dict[str, Any]:
+def _values(ticket: Ticket, worst: int | None, shape: "OpenAIShape") -> dict[str, Any]:
     seen = json.loads(ticket.detail).get("object")
     batch = shape.batch(seen) if seen else None
     counts = None if batch is None else {"total": batch.total, "completed": batch.done, "failed": batch.failed}
