@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import math
 import sqlite3
 import subprocess
@@ -156,6 +157,30 @@ async def test_no_more_bytes_are_in_flight_than_allowed_and_the_wait_has_a_reaso
     assert stage.totals.done == 12
     assert provider.peak == 3
     assert WaitReason.BYTES in {event.reason for event in story.of(Waiting)}
+
+
+async def test_the_body_of_a_row_goes_with_its_outcome_though_its_worker_waits_for_another(tmp_path: Path) -> None:
+    marker = "bodies that go"
+    stage = Stage(tmp_path, [f"{marker} {n}" for n in range(12)], concurrency=12)
+    open_until = asyncio.Event()
+
+    class Holding(Provider):
+        async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109  as the client's
+            if f"{marker} 11".encode() in request.body:
+                await open_until.wait()
+            return await super().send(request, timeout=timeout)
+
+    async def look(run: Run) -> None:
+        await until(lambda: run._journal.totals.done == 11)
+        await asyncio.sleep(0)
+        gc.collect()
+        states = [found for found in gc.get_objects() if isinstance(found, RowState) and found.request is not None]
+        bodies = [state.request.body for state in states if state.request is not None]
+        assert len([body for body in bodies if marker.encode() in body]) == 1
+        open_until.set()
+
+    await stage.play(Holding(), during=look)
+    assert stage.totals.done == 12
 
 
 @pytest.mark.looptime

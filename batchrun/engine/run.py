@@ -360,8 +360,8 @@ class Run:
                     await rows.send_all(states)
                 else:
                     await self._runner.go(state)
-                for each in states:
-                    self._queue.released(each)
+                for state in states:
+                    self._queue.released(state)
                 del state, states  # their bodies must not live until the next row comes
         except GateClosed:
             pass
