@@ -81,14 +81,9 @@ def run(bench: Bench) -> None:
         large = best(format, 4 * SEGMENTS, "own", runs=1)
         growth = (large["memory"] - own["memory"]) / (large["bytes"] - own["bytes"])
         bench.table.row("documents", f"{name}: memory for each further byte of the file", f"{growth:.1f} bytes")
-    ratio = intake()
-    bench.table.row(
-        "documents",
-        "JSON: the whole intake beside JSONL rows of the same texts",
-        f"{ratio:.2f} ×",
-        "1.5 ×",
-        ratio <= 1.5,
-    )
+        ratio = intake(format)
+        what = f"{name}: the whole intake beside JSONL rows of the same texts"
+        bench.table.row("documents", what, f"{ratio:.2f} ×", "1.5 ×", ratio <= 1.5)
 
 
 def best(format: str, count: int, what: str, runs: int = RUNS) -> dict[str, float]:
@@ -145,13 +140,13 @@ def measured(format: str, count: int, what: str) -> dict[str, float]:
     return {"read": count / read_in, "write": count / spent, "memory": memory, "bytes": size}
 
 
-def intake() -> float:
+def intake(format: str) -> float:
     """The time of an intake of segments beside that of rows with the same members, rendered and hashed alike."""
     prompt = parse(PROMPT, path="prompt.md")
     render = renderer(prompt, endpoint=Endpoint.CHAT, model="m", params={}, variables={}, columns={})
     with tempfile.TemporaryDirectory() as folder:
-        document, rows = Path(folder, "a.json"), Path(folder, "a.jsonl")
-        document.write_text(json_file(SEGMENTS), encoding="utf-8")
+        document, rows = Path(folder, f"a.{format}"), Path(folder, "a.jsonl")
+        document.write_text(FILES[format](SEGMENTS), encoding="utf-8")
         found = open_documents(Settings(input=str(document), output=f"{folder}/out/{PATH}"))
         assert found is not None
         rows.write_text("".join(f"{row.text}\n" for row in found), encoding="utf-8")
