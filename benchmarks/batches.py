@@ -42,6 +42,8 @@ REPLY = {
 }
 RESPONSE = json.dumps({"status_code": 200, "request_id": "r", "body": REPLY})
 WAITING = 7
+DONE = "done"
+"""The file whose presence says that batches have ended."""
 _ID = re.compile(rb'"custom_id":\s*"([^"]+)"')
 
 
@@ -89,11 +91,15 @@ def serve(folder: str) -> None:
         batches[batch["id"]] = batch
         return web.json_response({**batch, "status": "validating", "output_file_id": None})
 
+    def now(batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch ends when all rows are submitted: else a long run would take the first ones in meanwhile."""
+        return batch if (place / DONE).exists() else {**batch, "status": "in_progress", "output_file_id": None}
+
     async def listed(_: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": list(batches.values()), "has_more": False})
+        return web.json_response({"object": "list", "data": list(map(now, batches.values())), "has_more": False})
 
     async def retrieve(request: web.Request) -> web.Response:
-        return web.json_response(batches[request.match_info["name"]])
+        return web.json_response(now(batches[request.match_info["name"]]))
 
     async def content(request: web.Request) -> web.FileResponse:
         return web.FileResponse(place / request.match_info["name"])
@@ -155,10 +161,11 @@ def both(rows: int, size: int = 0) -> tuple[Used, Used, list[tuple[int, int]]]:
         with provider(folder / "files") as base_url:
             named = ("-i", "rows.jsonl", "-p", "prompt.txt", "-m", "mock", "--base-url", base_url, "-o", "out.jsonl")
             submitted = run(folder, *named, "--batch", "--batch-detach", "--batch-first", "50000", code=WAITING)
+            (folder / "files" / DONE).touch()
             taken = run(folder, "resume", "last", "--batch-detach")
         with (folder / "out.jsonl").open("rb") as lines:
             assert sum(1 for _ in lines) == rows
-        sent = [path for path in (folder / "files").iterdir() if not path.name.endswith("-out")]
+        sent = [path for path in (folder / "files").iterdir() if not path.name.endswith(("-out", DONE))]
         return submitted, taken, [(sum(1 for _ in path.open("rb")), path.stat().st_size) for path in sent]
 
 
