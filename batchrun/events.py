@@ -133,8 +133,9 @@ class RowFinished(NamedTuple):
 class RowsAnswered(NamedTuple):
     """Rows of a batch are done, and committed together: how many, with their tokens and money in sum.
 
-    `usage` sums the tokens that they state; `cost` and `bill` are picodollars, `unpriced` have a price that is not known.
-    `tiers` are the replies that name a service tier but the standard one: how many, and their picodollars. `each` gives the end of each attempt and the outcome of each row, in order, to whoever tells of single ones.
+    `usage` sums the tokens that they state, `without_usage` state none; `cost` and `bill` are picodollars, `unpriced` have a
+    price that is not known. `tiers` are the replies that name a service tier but the standard one: how many, and their
+    picodollars. `each` gives the end of each attempt and the outcome of each row, in order, to whoever tells of single ones.
     """
 
     rows: int
@@ -144,6 +145,7 @@ class RowsAnswered(NamedTuple):
     cost: int
     bill: Bill
     unpriced: int
+    without_usage: int
     each: Callable[[], Iterator[AttemptEnded | RowFinished]]
 
 

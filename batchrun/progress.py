@@ -324,6 +324,7 @@ class Fold:
         self._finished += event.rows
         here.done += event.rows
         here.unpriced += event.unpriced
+        here.without_usage += event.without_usage
         count_attempt(here, 200, event.usage, event.cost, event.bill, paid=True, invalid=False, maybe_paid=False)
         here.replies += event.rows - 1
         for tier, (more, cost) in event.tiers.items():

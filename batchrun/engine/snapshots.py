@@ -64,6 +64,7 @@ def rows_answered(answers: Sequence[tuple[Pending, Answered]], now: float) -> Ro
         cost=found.cost,
         bill=found.bill,
         unpriced=len(ends) - found.priced,
+        without_usage=len(ends) - found.stated,
         each=partial(_each, answers, now),
     )
 
