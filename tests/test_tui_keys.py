@@ -97,9 +97,9 @@ async def test_the_footer_has_the_keys_that_do_something_and_help_has_all_of_the
     async with tui.app(concurrency="2").run_test(size=(WIDE[0], WIDE[1] + 8)) as pilot:
         await tui.started(pilot)
         await tui.until(pilot, lambda: "Pause" in tui.shown(pilot).splitlines()[-1])
-        assert "Retry" not in tui.shown(pilot).splitlines()[-1]
+        assert "Resume/retry" not in tui.shown(pilot).splitlines()[-1]
         await pilot.press("x", "x")
-        await tui.until(pilot, lambda: not pilot.app.busy and "Retry" in tui.shown(pilot).splitlines()[-1])
+        await tui.until(pilot, lambda: not pilot.app.busy and "Resume/retry" in tui.shown(pilot).splitlines()[-1])
         assert "Pause" not in tui.shown(pilot).splitlines()[-1]
         await pilot.press("f1")
         await tui.until(pilot, lambda: isinstance(pilot.app.screen, Help))
