@@ -11,7 +11,7 @@ from textual.widgets import Input, Static
 from batchrun.journal import Reader
 from batchrun.models import State
 from batchrun.tui.screens.ask import Choose, Confirm
-from batchrun.tui.screens.help import Help
+from batchrun.tui.screens.help import Help, key_groups
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.run import RunScreen
 from batchrun.tui.screens.runs import RunsScreen
@@ -95,7 +95,7 @@ async def test_the_rows_that_are_listed_are_written_to_a_file_of_their_own(tmp_p
 async def test_the_footer_has_the_keys_that_do_something_and_help_has_all_of_them_in_groups(tmp_path: Path) -> None:
     tui.place(tmp_path, tui.rows(30), latency="0.2")
     async with tui.app(concurrency="2").run_test(size=(WIDE[0], WIDE[1] + 8)) as pilot:
-        await tui.started(pilot)
+        screen = await tui.started(pilot)
         await tui.until(pilot, lambda: "Pause" in tui.shown(pilot).splitlines()[-1])
         assert "Resume/retry" not in tui.shown(pilot).splitlines()[-1]
         await pilot.press("x", "x")
@@ -105,7 +105,10 @@ async def test_the_footer_has_the_keys_that_do_something_and_help_has_all_of_the
         await tui.until(pilot, lambda: isinstance(pilot.app.screen, Help))
         await tui.until(pilot, lambda: "Raise concurrency by 25 %" in tui.shown(pilot))
         shown = tui.shown(pilot)
-        assert shown.index("steer the run") < shown.index("Pause or resume sending") < shown.index("everywhere")
+        assert shown.index("steer the run") < shown.index("Pause or resume sending")
+        groups = key_groups(screen)
+        assert list(groups)[-1] == "everywhere"
+        assert "Set up a run" in groups["everywhere"]
 
 
 async def test_the_row_view_goes_through_the_list_and_the_list_goes_along(tmp_path: Path) -> None:
