@@ -42,14 +42,11 @@ def app(ctx: click.Context, **_: Any) -> int:
 
 def open_app(flags: dict[str, Any], resume: Any = None) -> int:
     """The app on this terminal; the exit code. Raises RefusedError where there is no terminal."""
-    if not (_is_served() or (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty())):
+    # textual-serve shows the app in a browser: it names its driver so, and has pipes for a terminal
+    served = os.environ.get("TEXTUAL_DRIVER", "").startswith("textual.drivers.web_driver")
+    if not (served or (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty())):
         raise RefusedError("the app needs a terminal", "without one: batchrun --input FILE --prompt NAME")
     from batchrun.plan.config import app_settings  # noqa: PLC0415  not for --help
     from batchrun.tui.app import open_app as opened  # noqa: PLC0415  Textual: not for --help
 
     return opened(flags, settings=app_settings(), resume=resume)
-
-
-def _is_served() -> bool:
-    """Whether textual-serve shows the app in a browser: it names its driver so, and has pipes for a terminal."""
-    return os.environ.get("TEXTUAL_DRIVER", "").startswith("textual.drivers.web_driver")

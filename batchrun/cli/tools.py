@@ -11,7 +11,6 @@ from batchrun.errors import ExitCode
 
 if TYPE_CHECKING:
     from batchrun.plan.profiles import Profile
-    from batchrun.prompts import Listing
 
 _JSON = flag("Options", "--json json", "One JSON object a line.")
 
@@ -34,7 +33,16 @@ def prompts(ctx: click.Context, json: bool) -> int:
         if json:
             _lines([listing._asdict() | {"path": str(listing.path)} for listing in found])
         else:
-            _table([_described(listing) for listing in found])
+            _table(
+                [
+                    {
+                        "name": listing.name,
+                        "variables": ", ".join(listing.variables),
+                        "description": f"cannot be used: {listing.error}" if listing.error else listing.description,
+                    }
+                    for listing in found
+                ]
+            )
     return ExitCode.OK
 
 
@@ -94,11 +102,6 @@ def profiles_show(name: str, json: bool) -> int:
         shown = facts | _in_words(**_summary(profile))
         _table([{"entry": name, "value": fact} for name, fact in shown.items() if fact not in (None, {}, "")])
     return ExitCode.OK
-
-
-def _described(listing: "Listing") -> dict[str, Any]:
-    text = f"cannot be used: {listing.error}" if listing.error else listing.description
-    return {"name": listing.name, "variables": ", ".join(listing.variables), "description": text}
 
 
 def _summary(profile: "Profile") -> dict[str, Any]:

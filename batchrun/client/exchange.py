@@ -68,7 +68,8 @@ class Client:
         self._tls = trust.tls_context(ca_file) if self._url.scheme == "https" else None
         self._clock = clock
         self._max_reply_bytes = max_reply_bytes
-        self._mask = Mask(self._secrets())
+        of_proxy = [] if self._proxy is None else [self._proxy.raw_password or "", self._proxy.password or ""]
+        self._mask = Mask([self._api_key or "", *secret_values(self._headers.items()), *of_proxy])
         self._wire: Wire | None = None
         self._deadlines = _Deadlines()
 
@@ -78,10 +79,6 @@ class Client:
         trust.check_headers(self._headers)
         secret = self._api_key is not None or self._token is not None or bool(secret_values(self._headers.items()))
         trust.check_plain_http(self._url, secret=secret, allowed=allow_insecure_http)
-
-    def _secrets(self) -> list[str]:
-        of_proxy = [] if self._proxy is None else [self._proxy.raw_password or "", self._proxy.password or ""]
-        return [self._api_key or "", *secret_values(self._headers.items()), *of_proxy]
 
     def describe(self) -> Target:
         """The effective host and proxy, to be shown before the start."""
