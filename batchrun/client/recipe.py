@@ -51,7 +51,7 @@ def known(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Rec
     root = base_url.removesuffix("/")
     urls = {endpoint: URL(f"{root}{sdk_path(endpoint)}", encoded=True) for endpoint in Endpoint}
     sent = CIMultiDict({"Authorization": f"Bearer {api_key or NO_KEY}"})
-    sent.update(dict.fromkeys(("Accept", "Content-Type"), "application/json"))
+    sent.update({"Accept": "application/json", "Content-Type": "application/json"})
     sent["User-Agent"] = f"OpenAI/Python {number}"
     sent.update({name: os.environ[of] for of, name in _OF_ENVIRONMENT.items() if of in os.environ})
     sent.update(headers)
