@@ -88,7 +88,7 @@ def test_rows_in_flight_are_shown_as_such_by_who_looks_on() -> None:
 
 
 def test_who_looks_on_sees_as_many_429s_and_retries_as_the_run() -> None:
-    said = ran("--concurrency", "4", faults=["429=0.1", "503=first"])
+    said = ran("--concurrency", "4", faults=["503=first"], concurrency=2, latency="0.05")
     assert f"{COUNT} done" in said
     found = registry.find("last", None)
     with Reader.open(found.path) as reader:
