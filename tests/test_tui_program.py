@@ -141,7 +141,7 @@ async def _in_the_pager(terminal: Terminal) -> None:
     """A run is active, and one of its rows is in the pager."""
     await _running(terminal)
     terminal.press("enter")
-    await terminal.until(lambda: b"Copy reply" in terminal.output)
+    await terminal.until(lambda: b"Pager" in terminal.output)
     os.write(terminal.master, b"o")
     await terminal.until(lambda: b"PAGER SHOWS" in terminal.output)
 
@@ -165,7 +165,7 @@ async def test_a_row_is_read_in_the_pager_while_the_run_goes_on_and_the_app_come
         await terminal.until(lambda: b"[simulated] Row 1 says a word." in terminal.read().rpartition(b"PAGER SHOWS")[2])
         await terminal.until(lambda: totals().done > before + 2)
         os.write(terminal.master, b"\n")
-        await terminal.until(lambda: b"Copy reply" in terminal.output.rpartition(b"PAGER ENDS")[2])
+        await terminal.until(lambda: b"Pager" in terminal.output.rpartition(b"PAGER ENDS")[2])
         terminal.press("escape")
         await terminal.until(lambda: b"Filter" in terminal.output.rpartition(b"PAGER ENDS")[2])
         terminal.process.send_signal(signal.SIGTERM)

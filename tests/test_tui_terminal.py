@@ -68,7 +68,7 @@ async def _gone_in_good_order(terminal: Terminal, code: int = 129) -> None:
 @pytest.mark.slow
 async def test_a_terminal_that_is_closed_while_a_row_is_open_ends_the_app(busy: Terminal) -> None:
     busy.press("enter")
-    await busy.until(lambda: b"Copy reply" in busy.output)
+    await busy.until(lambda: b"Pager" in busy.output)
     busy.hang_up()
     await _gone_in_good_order(busy)
 

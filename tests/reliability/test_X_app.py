@@ -91,9 +91,9 @@ async def looked_at(program: Program, flooded: FaultServer) -> list[str]:
 
         async def visit() -> float:
             """Open the row under the cursor, and help over it; the slowest answer to a key."""
-            opened = await answer("enter", b"Copy reply")
+            opened = await answer("enter", b"Pager")
             helped = await answer("help", b"Keys")
-            await answer("escape", b"Copy reply")  # two at once would be taken for one key
+            await answer("escape", b"Pager")  # two at once would be taken for one key
             return max(opened, helped, await answer("escape", b"Filter"))
 
         await terminal.until(lambda: b"ready" in terminal.output)
