@@ -678,7 +678,7 @@ async def test_the_gate_is_shown_and_the_state_is_sampled(tmp_path: Path) -> Non
     story = await stage.play(Provider())
     assert story.of(LimitsChanged)[0].cap == 4
     with Reader.open(stage.path) as reader:
-        assert '"allowed"' in reader.samples()[0].state
+        assert "allowed" in reader.samples()[0].state
     assert story.of(RowFinished)[0].outcome.state is State.DONE
 
 

@@ -451,7 +451,7 @@ async def test_operations_nobody_awaits_are_written_in_order(journal: Journal, p
     totals = checked(path)
     assert (totals.done, totals.attempts, totals.replies, totals.unknown) == (300, 600, 300, 0)
     with Reader.open(path) as reader:
-        assert [sample.state for sample in reader.samples()] == ['{"rate": 1}']
+        assert [sample.state for sample in reader.samples()] == [{"rate": 1}]
         (session,) = reader.sessions
         assert (session.exit_code, session.pid, session.ended is not None) == (0, os.getpid(), True)
 

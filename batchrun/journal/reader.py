@@ -226,7 +226,7 @@ class Reader:
 
     def samples(self, since: float = 0.0) -> list[Sample]:
         """The states of the run after `since`, in order."""
-        return self._each(lambda row: Sample(*row), sql("samples"), since)
+        return self._each(lambda row: Sample(row[0], json.loads(row[1])), sql("samples"), since)
 
     def errors_by_cause(self, limit: int = 20) -> list[Cause]:
         """Why rows failed, the most frequent cause first."""

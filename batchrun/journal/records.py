@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from batchrun.models import Bill, Outcome, State, Usage
 
@@ -372,7 +372,7 @@ class Spent(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """The state of the run at one moment, as JSON."""
+    """The state of the run at one moment."""
 
     at: float
-    state: str
+    state: dict[str, Any]

@@ -39,7 +39,7 @@ def report_values(run: RunFile) -> dict[str, Any]:
     """The report as JSON values: what `show --json` has, and the lines of its charts as [Unix time, value]."""
     values = pages.run_values(run)
     with Reader.open(run.path) as reader:
-        samples = [(sample.at, json.loads(sample.state)) for sample in reader.samples()]
+        samples = [(sample.at, sample.state) for sample in reader.samples()]
         lines = series(samples, reader.timings())
         plan, misses = plan_from_json(reader.meta.plan), reader.misses()
         shown = [row_values(record, plan) for record in _spread(reader)]

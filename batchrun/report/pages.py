@@ -114,7 +114,7 @@ def show_run(run: RunFile, *, follow: bool, failed: bool, as_json: bool) -> None
 def _show_progress(run: RunFile, out: TextIO) -> None:
     with Reader.open(run.path) as reader:
         totals, samples = reader.totals, reader.samples(time.time() - 30)
-    state: dict[str, Any] = json.loads(samples[-1].state) if samples else {}
+    state: dict[str, Any] = samples[-1].state if samples else {}
     wait = f", waits: {state['waiting']}" if state.get("waiting") else ""
     flying = f", {state.get('in_flight', 0)}/{state.get('allowed', 0)} in flight" if state else ""
     finished = totals.done + totals.failed + totals.skipped
@@ -146,7 +146,7 @@ def run_values(run: RunFile) -> dict[str, Any]:
             "slowest": [_slow_values(entry) for entry in reader.slowest(5)],
             "sessions": [plain(session) for session in reader.sessions],
             "batches": batch_table.batches(reader, plan),
-            "history": history([(sample.at, json.loads(sample.state)) for sample in reader.samples()]),
+            "history": history([(sample.at, sample.state) for sample in reader.samples()]),
             "kind": plan.kind.value,
         }
 

@@ -4,7 +4,6 @@ One that another process works on is steered through its socket, where it has on
 """
 
 import asyncio
-import json
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -133,7 +132,7 @@ class Kept(NamedTuple):
 def picture(run: RunFile, kept: Kept, *, alive: bool) -> Progress:
     """The picture of a run as its journal has it, by the fold that events go through; times are Unix seconds."""
     plan, totals, sessions, samples, causes, tiers = kept
-    state: dict[str, Any] = json.loads(samples[-1].state) if samples and alive else {}
+    state: dict[str, Any] = samples[-1].state if samples and alive else {}
     now = time.time() if alive else _end(sessions, run.meta.created)
     host = plan.base_url if not plan.simulated else "the simulated provider"
     started = sessions[-1].started if sessions else now
@@ -156,7 +155,7 @@ def again(sessions: Sequence[Session], samples: Sequence[Sample], totals: Totals
     """
     starts = [session.started for session in sessions]
     last = {bisect_right(starts, sample.at): sample for sample in samples}
-    states: list[dict[str, Any]] = [json.loads(sample.state) for sample in last.values()]
+    states: list[dict[str, Any]] = [sample.state for sample in last.values()]
     if not any("retries" in state for state in states):
         return max(0, totals.attempts - totals.done - totals.failed - in_flight), 0
     retries, throttled = (sum(int(state.get(name, 0)) for state in states) for name in ("retries", "throttled"))
@@ -176,7 +175,7 @@ def points_of(samples: Sequence[Sample]) -> tuple[Point, ...]:
 
 
 def _point(sample: Sample) -> Point:
-    state: dict[str, Any] = json.loads(sample.state)
+    state = sample.state
     tokens = int(state.get("input_tokens", 0)) + int(state.get("output_tokens", 0))
     return Point(sample.at, int(state.get("done", 0)) + int(state.get("failed", 0)), tokens)
 
