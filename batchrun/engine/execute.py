@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -361,7 +360,7 @@ def _cut_short(prepared: Prepared, output: Path) -> bool:
     with Reader.open(prepared.journal.path) as reader:
         ends = [s.ended for s in reader.sessions if s.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED) and s.ended]
         before = [sample for sample in reader.samples() if ends and sample.at <= ends[-1]]
-    return bool(before) and json.loads(before[-1].state).get("pending", 0) > 0
+    return bool(before) and before[-1].state.get("pending", 0) > 0
 
 
 def _ended(ending: RunResult, totals: Totals, exported: Exported | None, now: float) -> RunEnded:

@@ -4,7 +4,6 @@
 rows of the same run used, a pilot's above all, turns lengths into tokens, cost and time (`forecast`).
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -367,6 +366,6 @@ def _lower(one: float | None, other: float | None) -> float | None:
 def stated_limits(run: RunFile) -> tuple[float | None, float | None]:
     """The requests and tokens per minute that were in force when the run was last at work."""
     with Reader.open(run.path) as reader:
-        states: list[dict[str, Any]] = [json.loads(sample.state) for sample in reader.samples()[-20:]]
+        states = [sample.state for sample in reader.samples()[-20:]]
     rates = {name: [state[name] for state in states if state.get(name)] for name in ("rpm", "tpm")}
     return max(rates["rpm"], default=None), max(rates["tpm"], default=None)
