@@ -96,7 +96,7 @@ def test_flex_costs_half(folder: Path) -> None:
     assert "120 replies at flex $" in (folder / "report.html").read_text()
     run = registry.find(str(folder / "out.jsonl"), None)
     replay = Replay(run)
-    replay.look()
+    replay.read_again()
     assert "120 at flex $" in "".join(line.plain for line in cost_lines(replay.snapshot().progress))
     batchrun(folder, "run", *SAME, "--cache", "off", "--fresh")
     assert flex * 2 == shown(folder)["cost"]
