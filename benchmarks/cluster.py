@@ -47,7 +47,7 @@ def processor_seconds(address: str) -> tuple[float, float]:
             pid = int(entry.name)
             parents[pid] = int(fields[1])
             seconds[pid] = sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
-            if b"batchrun.post.ray_main" in command and parents[pid] == os.getpid():
+            if b"batchrun.cluster.ray_main" in command and parents[pid] == os.getpid():
                 driver.add(pid)
             if address.rpartition(":")[2].encode() in command:
                 roots.add(pid)

@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import pytest
 
+from batchrun.cluster import bundle
+from batchrun.cluster.driver import driver_environ
+from batchrun.cluster.messages import PIECE, pieces
 from batchrun.errors import RefusedError
 from batchrun.models import Usage
-from batchrun.post import bundle
-from batchrun.post.actor import PIECE, Actor, pieces
-from batchrun.post.driver import driver_environ
+from batchrun.post.actor import Actor
 from batchrun.post.plain import pack_done, pack_shard, unpack_done, unpack_shard
 from batchrun.post.reply import KEPT, Done, Failure, Item, Shard, Value
 

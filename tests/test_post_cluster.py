@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from batchrun.cluster import address
+from batchrun.cluster.address import check_address, found, refusal_of
+from batchrun.cluster.driver import ActorLostError, DriverLostError, Node
 from batchrun.errors import RefusedError
 from batchrun.events import PostChanged
-from batchrun.post import Choices, Failure, Item, PostQueue, Result, Value, cluster, queue
-from batchrun.post.cluster import Cluster, check_address, found, refusal_of, slots_of
-from batchrun.post.driver import ActorLostError, DriverLostError, Node
+from batchrun.post import Choices, Failure, Item, PostQueue, Result, Value, queue
+from batchrun.post.cluster import Cluster, slots_of
 from batchrun.post.plain import pack_done, unpack_shard
 from batchrun.post.pool import LostError
 from batchrun.post.reply import Done, Shard
@@ -392,7 +394,7 @@ def test_nobody_at_the_address_is_refused_at_once() -> None:
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(address.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(RefusedError, match='the extra "ray"'):
         check_address("127.0.0.1:1")
 
@@ -400,7 +402,7 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 def test_auto_is_the_cluster_that_this_machine_is_a_node_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     current = tmp_path / "ray_current_cluster"
-    monkeypatch.setattr(cluster, "_CURRENT", current)
+    monkeypatch.setattr(address, "_CURRENT", current)
     with pytest.raises(RefusedError, match="no node of a Ray cluster"):
         found("auto")
     current.write_text("10.0.0.1:6379\n")

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from batchrun.child_processes import without_secrets
 from batchrun.post import Choices, Failure, Item, PostQueue, Result, Value
-from batchrun.post.process import without_secrets
 
 SOURCE = """
 import asyncio, os, signal, sys, threading, time

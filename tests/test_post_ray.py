@@ -94,7 +94,7 @@ def test_a_cluster_gives_what_local_workers_give_and_nothing_of_ray_is_seen(head
     # nor are replies, and what lies beside the function but is no code
     sent = {path.name for path in head.folder.glob("session_2*/runtime_resources/working_dir_files/*/functions-0/*")}
     assert sent - {"__pycache__"} == {"f.py", "helper.py"}
-    assert processes("batchrun.post.ray_main") == {}
+    assert processes("batchrun.cluster.ray_main") == {}
 
 
 @pytest.fixture
@@ -132,4 +132,4 @@ def test_sigterm_is_batchruns_own(head: Cluster, calls: Path) -> None:
     assert run.returncode == 143
     assert all(line.startswith("batchrun:") for line in stderr.splitlines()), stderr
     assert "batchrun export" in stderr
-    wait_for(lambda: not processes("batchrun.post.ray_main"))
+    wait_for(lambda: not processes("batchrun.cluster.ray_main"))

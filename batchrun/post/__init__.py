@@ -28,7 +28,7 @@ def check(specs: Sequence[str], ray: str | None = None) -> None:
     nothing listens at the address of a cluster."""
     load(specs)
     if specs and ray is not None:
-        from batchrun.post.cluster import check_address  # noqa: PLC0415  only with a cluster
+        from batchrun.cluster.address import check_address  # noqa: PLC0415  only with a cluster
 
         check_address(ray)
 

@@ -5,18 +5,10 @@ Results are plain data, since an exception of a user's own may not survive the w
 
 from typing import Any
 
+from batchrun.cluster.messages import PIECE, pieces
 from batchrun.post.event_loop import StrangerError
 from batchrun.post.plain import pack_done, unpack_shard
 from batchrun.post.worker import Setup, initialize, refusal, run
-
-PIECE = 90_000
-"""Bytes in one argument or result at most. Ray carries what has less than 100 kB in the message itself; anything larger
-goes through its object store, which costs three times as much and may end on a disk."""
-
-
-def pieces(data: bytes) -> list[bytes]:
-    """The data in pieces that are carried in a message."""
-    return [data[start : start + PIECE] for start in range(0, len(data), PIECE)]
 
 
 class Actor:

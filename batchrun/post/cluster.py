@@ -11,20 +11,17 @@ it is.
 """
 
 import asyncio
-import importlib.util
 import itertools
 import logging
 import math
-import os
-import re
-import socket
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
+from batchrun.cluster.address import JOIN, found, refusal_of
+from batchrun.cluster.driver import ActorLostError, DriverLostError, Node
 from batchrun.display import printable
 from batchrun.errors import RefusedError
 from batchrun.post.chain import timed_out
-from batchrun.post.driver import ActorLostError, Driver, DriverLostError, Node
+from batchrun.post.driver import Driver
 from batchrun.post.plain import pack_shard, unpack_done
 from batchrun.post.pool import LostError
 from batchrun.post.reply import Done, Failure, Shard
@@ -32,12 +29,6 @@ from batchrun.post.worker import Setup
 
 log = logging.getLogger(__name__)
 
-AUTO = "auto"
-"""The cluster that this machine is a node of."""
-JOIN = 30.0
-"""Seconds that joining may take, once something listens at the address."""
-CONNECT = 3.0
-"""Seconds for a first connection to the address."""
 FIRST = 10.0
 """Seconds that the start of a run waits for the first actor, to hear whether it can import the functions."""
 LOOK = 5.0
@@ -48,8 +39,6 @@ NOBODY = 600.0
 """Seconds without any actor after which rows fail."""
 _RETRY, _LONGEST_RETRY = 1.0, 30.0
 """Seconds before another actor is made where one could not be, at first and at most."""
-_CURRENT = Path("/tmp/ray/ray_current_cluster")  # noqa: S108  where Ray keeps it
-_VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 
 
 _DIED = Failure("post: worker died", "the worker process ended")
@@ -321,66 +310,6 @@ class Cluster:
             order = self._orders.get_nowait()
             if not order.answer.done():
                 order.answer.set_exception(LostError(failure))
-
-
-def found(address: str) -> str:
-    """The address that this one means. Raises RefusedError where it is `auto`, and this machine is a node of no cluster."""
-    if address != AUTO:
-        return address
-    address = os.environ.get("RAY_ADDRESS", "")
-    if not address and _CURRENT.is_file():
-        address = _CURRENT.read_text(encoding="utf-8").strip()
-    if address and address != AUTO:
-        return address
-    raise RefusedError(
-        "--ray auto: this machine is no node of a Ray cluster",
-        "start one with `ray start --head`, or name one that this machine has joined: --ray HOST:PORT",
-    )
-
-
-def check_address(address: str) -> None:
-    """Raises RefusedError where Ray is not installed, or nothing listens at the address. Ray itself would try for many
-    minutes."""
-    if importlib.util.find_spec("ray") is None:
-        raise RefusedError(
-            'a Ray cluster needs ray (the extra "ray"), which is not installed.',
-            "pip install ray; with uv tool, install batchrun again with --with ray",
-        )
-    address = found(address)
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT).close()
-    except (OSError, ValueError, OverflowError) as error:
-        said = "it is not HOST:PORT" if isinstance(error, ValueError | OverflowError) else error.strerror or error
-        raise RefusedError(
-            f"no Ray cluster at {printable(address, 100)}: {said}",
-            "name the address of its head, as `ray start --head` prints it, such as --ray HOST:6379",
-        ) from error
-
-
-def refusal_of(address: str, error: Exception) -> RefusedError:
-    """Why the cluster cannot be joined, in words for the user."""
-    text = str(error)
-    where = f"the Ray cluster at {printable(address, 100)}"
-    versions = _VERSIONS.findall(text)
-    if isinstance(error, TimeoutError) or "No node info found" in text:
-        return RefusedError(
-            f"{where} cannot be joined: nothing answered as Ray within {JOIN:.0f} s",
-            "--ray is the address of the head (HOST:6379, not the dashboard's), and this machine has to be a node of the "
-            "cluster: `ray start --address=HOST:PORT`",
-        )
-    if "Version mismatch" in text and len(versions) == 2:
-        (ray, python), (own_ray, own_python) = versions
-        return RefusedError(
-            f"{where} has Ray {ray} on Python {python}, and batchrun runs Ray {own_ray} on Python {own_python}",
-            "both must be equal to the last number: install batchrun under the cluster's Python, with its ray",
-        )
-    if "uthenticat" in text:
-        return RefusedError(
-            f"{where} asks for a token", "put it where Ray looks for it: RAY_AUTH_TOKEN, or ~/.ray/auth_token"
-        )
-    said = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    return RefusedError(f"{where} cannot be joined: {printable(said, 300)}", "its head's log says more")
 
 
 def slots_of(nodes: Sequence[Node], most: int | None) -> list[tuple[str, int]]:

@@ -6,33 +6,16 @@ know.
 """
 
 import io
-import logging
 import os
-import re
 import signal
 import sys
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from multiprocessing import process, spawn, util
 from multiprocessing.context import SpawnContext, SpawnProcess, set_spawning_popen
 from typing import Any, cast
 
-log = logging.getLogger("batchrun.post.output")
-
-_LINE = 10_000
-_SECRET = re.compile(r"(KEY|KEYS|TOKEN|TOKENS|SECRET|SECRETS|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)(_|\d|$)")
-
-
-def without_secrets(
-    environ: Mapping[str, str], names: Collection[str] = (), values: Collection[str] = ()
-) -> dict[str, str]:
-    """The environment without variables that are named like secrets, that are `names`, or that hold one of `values`."""
-    held = [value for value in values if value]
-    return {
-        name: value
-        for name, value in environ.items()
-        if name not in names and not _SECRET.search(name.upper()) and not any(secret in value for secret in held)
-    }
+from batchrun.child_processes import into_log
 
 
 class Launcher:
@@ -63,13 +46,6 @@ class Launcher:
         """Let the reader of the output come to its end."""
         os.close(self.output)
         self._reader.join(1.0)
-
-
-def into_log(reading: int) -> None:
-    """Log what is written to the other end of this pipe, line by line, until that is closed."""
-    with open(reading, encoding="utf-8", errors="backslashreplace", newline="\n") as lines:
-        while line := lines.readline(_LINE):
-            log.info("%s", line.rstrip("\n"))
 
 
 class WorkerProcess(SpawnProcess):

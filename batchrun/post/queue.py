@@ -23,15 +23,16 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any
 
+from batchrun.child_processes import without_secrets
+from batchrun.cluster.driver import driver_environ
 from batchrun.post.async_worker import AsyncWorker
 from batchrun.post.chain import Chain
 from batchrun.post.cluster import Cluster, OneActor
-from batchrun.post.driver import driver_environ, prepared
+from batchrun.post.driver import prepared
 from batchrun.post.event_loop import GRACE, EventLoopWorker, worker
 from batchrun.post.inline import Inline
 from batchrun.post.load import load
 from batchrun.post.pool import LostError, Pool, cores
-from batchrun.post.process import without_secrets
 from batchrun.post.reply import Done, Item, Result, Shard, Task, internal_error
 from batchrun.post.shard_size import CERTAIN, ShardSizer
 from batchrun.post.worker import Setup

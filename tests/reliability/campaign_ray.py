@@ -110,7 +110,7 @@ def kill_driver(_: Cluster) -> None:
 def drivers() -> list[int]:
     """The processes that are Ray's drivers of runs of this campaign."""
     found: list[int] = []
-    for pid in processes("batchrun.post.ray_main"):
+    for pid in processes("batchrun.cluster.ray_main"):
         with contextlib.suppress(OSError):
             if MARK in Path(f"/proc/{pid}/environ").read_text(encoding="utf-8", errors="replace"):
                 found.append(pid)

@@ -4,11 +4,12 @@ A process of its own, since Ray takes over signals, changes the environment, wri
 whatever it is told, and ends the process where it loses the cluster. Its environment has no secrets, so that none can
 reach the cluster. Only this module knows Ray.
 
-`python -m batchrun.post.ray_main`: messages (number, operation, arguments) on standard input, answers (number, None or the
+`python -m batchrun.cluster.ray_main`: messages (number, operation, arguments) on standard input, answers (number, None or the
 name of an error, value) on what was standard output. It ends when its input does.
 """
 
 import asyncio
+import importlib
 import os
 import sys
 import threading
@@ -19,8 +20,7 @@ import ray  # pyright: ignore[reportMissingImports]  an extra, which not every s
 from ray import exceptions  # pyright: ignore[reportMissingImports]  as above
 from ray.util import scheduling_strategies  # pyright: ignore[reportMissingImports]  as above
 
-from batchrun.post import plain
-from batchrun.post.actor import Actor, pieces
+from batchrun.cluster import messages
 
 _ray: Any = ray
 _exceptions: Any = exceptions
@@ -35,7 +35,6 @@ class Operations:
     def __init__(self) -> None:
         self._actors: dict[int, Any] = {}
         self._nodes: dict[int, str] = {}
-        self._kind = _ray.remote(Actor)
 
     async def join(self, address: str, folder: str) -> None:
         """Join the cluster, in another thread than the main one, where Ray would take over SIGTERM."""
@@ -52,23 +51,29 @@ class Operations:
         found = await asyncio.to_thread(_ray.nodes)
         return [(node["NodeID"], int(node["Resources"].get("CPU", 0))) for node in found if node["Alive"]]
 
-    async def create(self, number: int, node: str, setup: tuple[Any, ...]) -> tuple[str | None, ...] | None:
-        """Have an actor on this node; comes back when it has imported the functions, or could not."""
+    async def make(self, number: int, node: str, kind: str, processors: int, arguments: tuple[Any, ...]) -> Any:
+        """Have an actor of the class MODULE:NAME on this node; comes back when it has been loaded."""
+        module, _, name = kind.partition(":")
         options = {
-            "num_cpus": 1,
+            "num_cpus": processors,
             "max_restarts": 0,
             "max_task_retries": 0,
             "enable_task_events": False,
             "scheduling_strategy": _strategies.NodeAffinitySchedulingStrategy(node, soft=False),
         }
-        actor = self._actors[number] = self._kind.options(**options).remote()
+        made = _ray.remote(getattr(importlib.import_module(module), name))
+        actor = self._actors[number] = made.options(**options).remote()
         self._nodes[number] = node
-        return await actor.load.remote(*setup)
+        return await actor.load.remote(*arguments)
 
-    async def run(self, number: int, shard: bytes) -> bytes:
-        """One shard through an actor."""
+    async def call(self, number: int, method: str, *arguments: Any) -> Any:
+        """What a method of an actor returns."""
+        return await getattr(self._actors[number], method).remote(*arguments)
+
+    async def run(self, number: int, data: bytes) -> bytes:
+        """What an actor makes of these bytes, which come and go in pieces."""
         actor = self._actors[number]
-        result = await actor.run.remote(*pieces(shard))
+        result = await actor.run.remote(*messages.pieces(data))
         if isinstance(result, int):
             result = b"".join(await asyncio.gather(*(actor.piece.remote(place) for place in range(result))))
         return result
@@ -90,9 +95,9 @@ async def _answered(operations: Operations, operation: str, arguments: tuple[Any
     try:
         return None, await getattr(operations, operation)(*arguments)
     except _exceptions.ActorUnavailableError as error:
-        return "node", _reason(error)  # what the death of a node looks like at first
+        return "unavailable", _reason(error)  # what the death of a node looks like at first
     except _exceptions.ActorDiedError as error:
-        gone = operation == "run" and await operations.is_gone(arguments[0])
+        gone = operation in ("run", "call") and await operations.is_gone(arguments[0])
         return "node" if gone else "died", _reason(error)
     except Exception as error:  # noqa: BLE001  whatever Ray raises is the answer
         return type(error).__name__, str(error)
@@ -110,7 +115,7 @@ async def _serve(orders: BinaryIO, answers: BinaryIO) -> None:
     over = asyncio.Event()
 
     async def answer(number: int, operation: str, arguments: tuple[Any, ...]) -> None:
-        plain.write(answers, (number, *await _answered(operations, operation, arguments)))
+        messages.write(answers, (number, *await _answered(operations, operation, arguments)))
 
     def begin(message: tuple[int, str, tuple[Any, ...]]) -> None:
         task = loop.create_task(answer(*message))
@@ -126,7 +131,7 @@ def _read(
 ) -> None:
     try:
         while True:
-            loop.call_soon_threadsafe(begin, plain.read(orders))
+            loop.call_soon_threadsafe(begin, messages.read(orders))
     except (EOFError, OSError):
         threading.Timer(_LEAVE, os._exit, (0,)).start()  # pyright: ignore[reportPrivateUsage]  Ray may wait for ever
         loop.call_soon_threadsafe(end)

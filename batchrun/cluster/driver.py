@@ -1,0 +1,176 @@
+"""The process with Ray's driver (`ray_main`), as batchrun sees it: operations that are awaited."""
+
+import asyncio
+import contextlib
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from batchrun.child_processes import into_log
+from batchrun.cluster import messages
+
+LEAVE = 4.0
+"""Seconds that the process gets to take leave of the cluster."""
+_OWN = {
+    "PYTHONDONTWRITEBYTECODE": "1",  # its code is a copy of a moment
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` Ray would send the current directory along, with replies in it
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Variables of the process."""
+
+
+def driver_environ(harmless: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the process: without secrets, but for what Ray itself is told by (RAY_AUTH_TOKEN)."""
+    return {**harmless, **{name: value for name, value in environ.items() if name.startswith("RAY_")}, **_OWN}
+
+
+class Node(NamedTuple):
+    """A machine of the cluster, and its whole processors."""
+
+    id: str
+    processors: int
+
+
+class ActorLostError(Exception):
+    """An actor did not answer; `by_node` where its node is gone or out of reach, which no row is to blame for. `unavailable`
+    is whether it may be there all the same, and may have done what it was asked for."""
+
+    def __init__(self, message: str, *, by_node: bool, unavailable: bool = False) -> None:
+        super().__init__(message)
+        self.by_node = by_node
+        self.unavailable = unavailable
+
+
+class DriverLostError(ActorLostError):
+    """The driver itself has ended, and all its actors with it."""
+
+    def __init__(self) -> None:
+        super().__init__("the process with Ray's driver has ended", by_node=True)
+
+
+class DriverProcess:
+    """A member of a cluster, as a process of its own. Actors have numbers, which the caller gives and never uses again. Where it
+    has ended, whatever is awaited raises DriverLostError."""
+
+    def __init__(self, folder: Path, environ: Mapping[str, str], loop: asyncio.AbstractEventLoop) -> None:
+        """`folder` is what actors work in, and holds batchrun as well; it is removed in the end. The environment must be
+        without secrets."""
+        self._folder = folder
+        self._environ = environ
+        self._loop = loop
+        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._number = 0
+        self._orders: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended = False
+
+    async def join(self, address: str) -> None:
+        """Start the process and have it join. Raises OSError, or RuntimeError with what Ray says."""
+        await asyncio.to_thread(self._start)
+        await self._call("join", address, str(self._folder))
+
+    def _start(self) -> None:
+        process = self._process = subprocess.Popen(
+            [sys.executable, "-m", "batchrun.cluster.ray_main"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self._environ,
+            cwd=self._folder,
+            start_new_session=True,  # Ctrl-C is for batchrun
+        )
+        for name, work, pipe in (
+            ("orders", self._write, process.stdin),
+            ("answers", self._read, process.stdout),
+            ("output", _log, process.stderr),
+        ):
+            threading.Thread(target=work, args=(pipe,), name=f"ray {name}", daemon=True).start()
+
+    def _write(self, pipe: BinaryIO) -> None:
+        with contextlib.suppress(OSError), pipe:  # it has ended, which the reader of its answers notices
+            while (order := self._orders.get()) is not None:
+                messages.write(pipe, order)
+
+    def _read(self, pipe: BinaryIO) -> None:
+        with contextlib.suppress(RuntimeError), pipe:  # the loop is closed: nobody waits any more
+            try:
+                while True:
+                    self._loop.call_soon_threadsafe(self._take, *messages.read(pipe))
+            except (EOFError, OSError):
+                self._loop.call_soon_threadsafe(self._end)
+
+    def _take(self, number: int, error: str | None, value: Any) -> None:
+        answer = self._answers.pop(number)
+        if answer.done():
+            return
+        if error is None:
+            answer.set_result(value)
+        elif error in ("unavailable", "node", "died"):
+            unavailable = error == "unavailable"
+            answer.set_exception(ActorLostError(value, by_node=error != "died", unavailable=unavailable))
+        else:
+            answer.set_exception(RuntimeError(f"{error}: {value}"))
+
+    def _end(self) -> None:
+        self._ended = True
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(DriverLostError())
+        self._answers.clear()
+
+    async def _call(self, operation: str, *arguments: Any) -> Any:
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._number += 1
+        if self._ended:
+            raise DriverLostError
+        self._answers[self._number] = answer
+        self._orders.put((self._number, operation, arguments))
+        return await answer
+
+    async def nodes(self) -> list[Node]:
+        """The nodes that are there."""
+        return [Node(*node) for node in await self._call("nodes")]
+
+    async def make(self, number: int, node: str, kind: str, processors: int, arguments: tuple[Any, ...]) -> Any:
+        """Have an actor of the class `MODULE:NAME` on a node, with so many processors of its own; returns what its `load` does
+        with these arguments. Where the node is full it waits. Raises ActorLostError."""
+        return await self._call("make", number, node, kind, processors, arguments)
+
+    async def call(self, number: int, method: str, *arguments: Any) -> Any:
+        """What a method of an actor returns. Raises ActorLostError."""
+        return await self._call("call", number, method, *arguments)
+
+    async def carry(self, number: int, data: bytes) -> bytes:
+        """What the `run` of an actor makes of these bytes, however many there are. Raises ActorLostError."""
+        return await self._call("run", number, data)
+
+    def kill(self, number: int) -> None:
+        """End an actor, whatever it is doing; nobody waits for it."""
+        self._number += 1
+        self._answers[self._number] = self._loop.create_future()
+        self._orders.put((self._number, "kill", (number,)))
+
+    async def close(self) -> None:
+        """Leave the cluster, within `LEAVE` seconds; its actors end."""
+        self._orders.put(None)
+        await asyncio.to_thread(self._stopped, self._process)
+
+    def _stopped(self, process: "subprocess.Popen[bytes] | None") -> None:
+        if process is not None:
+            try:
+                process.wait(LEAVE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _log(pipe: BinaryIO) -> None:
+    with pipe:
+        into_log(os.dup(pipe.fileno()))
