@@ -19,9 +19,9 @@ KINDS = ("cost_input", "cost_cached", "cost_cache_write", "cost_output", "cost_o
 """The parts of `cost`, in the order of `models.Bill`; the first is what the others leave."""
 MONEY = (*(name for name in NAMES if name.startswith("cost") or name == "saved"), "cost_input", "projected")
 """Counters of picodollars, and what is made of them."""
-SHOWN = tuple(name for name in NAMES if name not in ("replies", "without_usage", "cost_open"))
+SHOWN = tuple(name for name in NAMES if name not in ("replies", "without_usage", "cost_reserved"))
 """Counters that events and pages show; the others are the journal's."""
-OF_ATTEMPTS = ("attempts", "replies", "maybe_paid", *TOKENS, "without_usage")
+OF_ATTEMPTS = ("attempts", "replies", "possibly_billed", *TOKENS, "without_usage")
 """Counters of attempts, which a session's picture has of this session only."""
 
 
@@ -55,22 +55,22 @@ def count_attempt(  # noqa: PLR0913  what counts of an attempt
     *,
     paid: bool,
     invalid: bool,
-    maybe_paid: bool,
+    possibly_billed: bool,
 ) -> None:
-    """An attempt has ended: `paid` with a reply, which is asked again where it is `invalid`; `maybe_paid` without an
+    """An attempt has ended: `paid` with a reply, which is asked again where it is `invalid`; `possibly_billed` without an
     answer, though it may be billed. `cost` is picodollars, None where that is not known, `bill` the same by kind."""
-    account.maybe_paid += maybe_paid
+    account.possibly_billed += possibly_billed
     account.replies += paid
     if usage is None:
         account.without_usage += paid
     else:
         count_usage(account, usage)
     if cost is None:
-        account.unpriced += paid or maybe_paid or status == 200
+        account.unpriced += paid or possibly_billed or status == 200
         return
     count_cost(account, cost, bill or (0, 0, 0, 0, cost))
-    account.cost_again += cost if invalid else 0
-    account.cost_maybe += cost if maybe_paid else 0
+    account.cost_retries += cost if invalid else 0
+    account.cost_possibly_billed += cost if possibly_billed else 0
 
 
 def count_usage(account: Account, usage: Usage) -> None:
@@ -98,14 +98,14 @@ def count_outcome(account: Account, outcome: Outcome, shared: tuple[int, int | N
     if outcome.state is State.DONE:
         account.done += 1
         if shared is not None:
-            account.shared += 1
+            account.deduplicated += 1
             account.saved_tokens += shared[0]
             account.saved += shared[1] or 0
         for name in outcome.flags:
             setattr(account, name, getattr(account, name) + 1)
     elif outcome.state is State.FAILED:
         account.failed += 1
-        account.failed_for_now += not outcome.final
+        account.retryable += not outcome.permanent
         account.failed_post += outcome.post
     else:
         account.skipped += 1

@@ -335,7 +335,7 @@ def _outcome(plan: Plan, record: Record) -> Outcome:
         row if isinstance(row, dict) else {"text": row},
         output,
         str(record.state),
-        record.final,
+        record.permanent,
         record.cause,
         record.message,
         record.flags,

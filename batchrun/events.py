@@ -104,7 +104,7 @@ class AttemptEnded(NamedTuple):
     throttled: bool
     retry: bool
     paid: bool
-    maybe_paid: bool
+    possibly_billed: bool
     seconds: float
     usage: Usage | None
     cost: int | None = None
@@ -115,7 +115,7 @@ class AttemptEnded(NamedTuple):
 class RowFinished(NamedTuple):
     """A row's outcome is committed.
 
-    `shared` is whether the reply to an equal request made it done; then `saved_tokens` and `saved` are what its own
+    `deduplicated` is whether the reply to an equal request made it done; then `saved_tokens` and `saved` are what its own
     would have used and cost, in picodollars, None where the price is not known.
     """
 
@@ -125,7 +125,7 @@ class RowFinished(NamedTuple):
     key: str
     at: float
     outcome: Outcome
-    shared: bool = False
+    deduplicated: bool = False
     saved_tokens: int = 0
     saved: int | None = None
 

@@ -244,7 +244,7 @@ class Defect(NamedTuple):
 class Outcome(NamedTuple):
     """How a row ended.
 
-    `final` is False for a failure that only holds for now: going on sends the row again. `cause` is a short stable
+    `permanent` is False for a failure that only holds for now: going on sends the row again. `cause` is a short stable
     phrase to group by, `message` the detail. `value` is the JSON text of the output where it is not simply the
     value of the reply, else None. `added` is a JSON object whose members post-processing merges into the output row.
     `post` marks a failure of post-processing, whose reply is safe and need not be paid for again; `trace` is its
@@ -252,7 +252,7 @@ class Outcome(NamedTuple):
     """
 
     state: State
-    final: bool
+    permanent: bool
     cause: str | None
     message: str | None
     flags: frozenset[Flag]
@@ -286,12 +286,12 @@ class History(NamedTuple):
 class SharedReply(NamedTuple):
     """What the exchange of an equal request gives to a row that is not sent itself.
 
-    `twin` is the row that was sent (its `seq`; 0: in another run), `number` its attempt, `reply` the number of the
+    `representative` is the row that was sent (its `seq`; 0: in another run), `number` its attempt, `reply` the number of the
     reply in the journal and `body` its text. The rest is what that exchange used and was charged (picodollars), None
     where it is not known.
     """
 
-    twin: int
+    representative: int
     number: int
     reply: int | None
     input_tokens: int | None
@@ -378,10 +378,10 @@ class Totals:
 
     Money is in picodollars. `cost` is what all attempts that ended are charged. By kind it is `cost_input` (not from a
     cache), `cost_cached`, `cost_cache_write`, `cost_output` and `cost_other` (fees, attempts without an answer or a usage,
-    and what the provider only states as a whole). Other parts of it are `cost_again`, for replies that were invalid
-    against the schema, and `cost_maybe`, for attempts without an answer, in full. `cost_open`
+    and what the provider only states as a whole). Other parts of it are `cost_retries`, for replies that were invalid
+    against the schema, and `cost_possibly_billed`, for attempts without an answer, in full. `cost_reserved`
     is what open attempts may cost at worst. `unpriced` attempts were or may have been billed, at a price not known.
-    `failed_for_now` and `failed_post`, which failed in post-processing, are part of `failed`. `shared` rows, part of
+    `retryable` and `failed_post`, which failed in post-processing, are part of `failed`. `deduplicated` rows, part of
     `done`, were answered by the reply to an equal request; `saved_tokens` and `saved` are what they would have used and
     cost.
     """
@@ -389,7 +389,7 @@ class Totals:
     rows: int = 0
     done: int = 0
     failed: int = 0
-    failed_for_now: int = 0
+    retryable: int = 0
     failed_post: int = 0
     skipped: int = 0
     unknown: int = 0
@@ -400,12 +400,12 @@ class Totals:
     odd: int = 0
     empty: int = 0
     numbers: int = 0
-    shared: int = 0
+    deduplicated: int = 0
     saved_tokens: int = 0
     saved: int = 0
     attempts: int = 0
     replies: int = 0
-    maybe_paid: int = 0
+    possibly_billed: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
@@ -417,9 +417,9 @@ class Totals:
     cost_cache_write: int = 0
     cost_output: int = 0
     cost_other: int = 0
-    cost_again: int = 0
-    cost_maybe: int = 0
-    cost_open: int = 0
+    cost_retries: int = 0
+    cost_possibly_billed: int = 0
+    cost_reserved: int = 0
     unpriced: int = 0
 
     @property

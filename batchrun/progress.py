@@ -58,7 +58,7 @@ class LanePicture:
     replies: int = 0
     throttled: int = 0
     errors: int = 0
-    maybe_paid: int = 0
+    possibly_billed: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cost: int = 0
@@ -69,7 +69,7 @@ class LanePicture:
         self.attempts += 1
         self.throttled += event.throttled
         self.errors += event.cause is not None and not event.throttled
-        self.maybe_paid += event.maybe_paid
+        self.possibly_billed += event.possibly_billed
         self.cost += event.cost or 0
         if event.paid:
             self.replies += 1
@@ -94,7 +94,7 @@ class Progress(Totals):
 
     Counters are of the whole run, earlier sessions included, but those of attempts, replies and tokens (`account.OF_ATTEMPTS`),
     which are of this session, as are `finished_here`, `retries`, which were sent again after a failure, and `throttled`,
-    which met a 429. `cost` and its parts include what open attempts may cost at worst (`cost_maybe`); `projected` is what the
+    which met a 429. `cost` and its parts include what open attempts may cost at worst (`cost_possibly_billed`); `projected` is what the
     whole run will have cost if it goes on like this; without a known price, and nothing charged, money is not known
     (`priced`).
 
@@ -239,8 +239,8 @@ class Fold:
         counted: dict[str, int] = {
             name: getattr(here, name) + (0 if name in OF_ATTEMPTS else getattr(before, name)) for name in NAMES
         }
-        open_cost, counted["cost_open"] = counted["cost_open"], 0
-        for name in ("cost", "cost_other", "cost_maybe"):
+        open_cost, counted["cost_reserved"] = counted["cost_reserved"], 0
+        for name in ("cost", "cost_other", "cost_possibly_billed"):
             counted[name] += open_cost
         counted["unknown"] = (before.unknown if self._ended else 0) + here.unknown
         counted["in_batches"] = self._in_batches
@@ -306,7 +306,7 @@ class Fold:
             self._causes[event.cause] += 1
         usage, invalid = event.usage, event.paid and event.retry
         stated = event.status, usage, event.cost, event.bill
-        count_attempt(self._here, *stated, paid=event.paid, invalid=invalid, maybe_paid=event.maybe_paid)
+        count_attempt(self._here, *stated, paid=event.paid, invalid=invalid, possibly_billed=event.possibly_billed)
         if usage is not None and usage.tier is not None and usage.tier != "default":
             replies, paid = self._tiers.get(usage.tier, (0, 0))
             self._tiers[usage.tier] = replies + 1, paid + (event.cost or 0)
@@ -315,7 +315,7 @@ class Fold:
 
     def _on_row(self, event: RowFinished) -> None:
         self._finished += 1
-        count_outcome(self._here, event.outcome, (event.saved_tokens, event.saved) if event.shared else None)
+        count_outcome(self._here, event.outcome, (event.saved_tokens, event.saved) if event.deduplicated else None)
 
     def _on_answered(self, event: RowsAnswered) -> None:
         """The same for many rows of a batch, which are done."""
@@ -325,7 +325,7 @@ class Fold:
         here.done += event.rows
         here.unpriced += event.unpriced
         here.without_usage += event.without_usage
-        count_attempt(here, 200, event.usage, event.cost, event.bill, paid=True, invalid=False, maybe_paid=False)
+        count_attempt(here, 200, event.usage, event.cost, event.bill, paid=True, invalid=False, possibly_billed=False)
         here.replies += event.rows - 1
         for tier, (more, cost) in event.tiers.items():
             replies, paid = self._tiers.get(tier, (0, 0))
@@ -334,7 +334,7 @@ class Fold:
     def _on_lost(self, event: RowLost) -> None:
         self._open.discard(event.seq)
         self._here.unknown += 1
-        self._here.cost_open += event.cost or 0
+        self._here.cost_reserved += event.cost or 0
 
     def _on_lane(self, event: LaneChanged) -> None:
         lane = self._lanes.setdefault(event.lane, LanePicture(event.lane))

@@ -76,7 +76,7 @@ async def test_leaving_early_stops_the_run_and_leaves_the_rest_pending() -> None
     assert 0 < result.totals.done < 300
     assert result.totals.unknown == 0
     rest = await asyncio.to_thread(batchrun.run, rows, "Say: {{ text }}", output="o.jsonl", **SIM)
-    assert (rest.totals.done, rest.totals.maybe_paid, rest.totals.replies) == (300, 0, 300)
+    assert (rest.totals.done, rest.totals.possibly_billed, rest.totals.replies) == (300, 0, 300)
 
 
 @pytest.mark.parametrize("count", [1, 3])

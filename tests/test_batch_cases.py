@@ -69,7 +69,7 @@ async def test_a_budget_below_the_worst_case_makes_smaller_batches(tmp_path: Pat
 
         def hear(event: Any, run: Any) -> None:
             totals = run._journal.totals
-            spent.append(totals.cost + totals.cost_open)
+            spent.append(totals.cost + totals.cost_reserved)
 
         story = await stage.go_on(hear=hear)
         assert story.ending.exit_code is ExitCode.OK
@@ -108,10 +108,10 @@ async def test_forget_sends_the_rows_of_a_batch_that_never_ends_again(tmp_path: 
     async with night(tmp_path, "stuck@create=first", rows=10) as stage:
         assert (await stage.go_on(batch_detach=True)).ending.exit_code is ExitCode.WAITING
         assert await asyncio.to_thread(forgotten, stage) == 10
-        assert (stage.totals.in_batches, stage.totals.pending, stage.totals.maybe_paid) == (0, 10, 10)
+        assert (stage.totals.in_batches, stage.totals.pending, stage.totals.possibly_billed) == (0, 10, 10)
         story = await stage.go_on(batch=False)
         assert story.ending.exit_code is ExitCode.OK
-        assert (stage.answers(), stage.told["live"], stage.totals.maybe_paid) == (echoed(10), 10, 10)
+        assert (stage.answers(), stage.told["live"], stage.totals.possibly_billed) == (echoed(10), 10, 10)
         adds_up(stage)
 
 
@@ -128,13 +128,13 @@ async def test_a_late_reply_of_a_batch_that_was_given_up_answers_its_row(tmp_pat
     async with night(tmp_path, rows=10, batch_seconds=500, plan=prices) as stage:
         assert (await stage.go_on(batch_detach=True)).ending.exit_code is ExitCode.WAITING
         assert await asyncio.to_thread(forgotten, stage) == 10
-        assert (stage.totals.maybe_paid, stage.totals.cost_maybe > 0) == (10, True)
+        assert (stage.totals.possibly_billed, stage.totals.cost_possibly_billed > 0) == (10, True)
         await asyncio.sleep(600)
         story = await stage.go_on(batch=False)
         assert story.ending.exit_code is ExitCode.OK
         assert (stage.answers(), stage.paid, stage.told["live"]) == (echoed(10), 10, 0)
         totals = stage.totals
-        assert (totals.maybe_paid, totals.cost_maybe, totals.cost_again) == (0, 0, 0)
+        assert (totals.possibly_billed, totals.cost_possibly_billed, totals.cost_retries) == (0, 0, 0)
         assert totals.cost == totals.input_tokens * 500_000 + totals.output_tokens * 2_000_000
         assert "its replies answer 10 rows" in " ".join(each.message for each in story.of(Notice))
 
@@ -145,13 +145,13 @@ async def test_a_late_reply_to_a_row_that_was_answered_is_counted_as_paid_again(
         assert (await stage.go_on(batch_detach=True)).ending.exit_code is ExitCode.WAITING
         await asyncio.to_thread(forgotten, stage)
         assert (await stage.go_on(batch=False)).ending.exit_code is ExitCode.OK
-        assert (stage.told["live"], stage.totals.maybe_paid) == (10, 10)
+        assert (stage.told["live"], stage.totals.possibly_billed) == (10, 10)
         await asyncio.sleep(600)
         for _ in range(2):  # read once, and then never more
             assert (await stage.go_on(batch=False)).ending.exit_code is ExitCode.OK
             totals = stage.totals
-            assert (totals.maybe_paid, totals.cost_maybe, totals.done) == (0, 0, 10)
-            assert totals.cost_again == 10 * (2 * 500_000 + 5 * 2_000_000)
+            assert (totals.possibly_billed, totals.cost_possibly_billed, totals.done) == (0, 0, 10)
+            assert totals.cost_retries == 10 * (2 * 500_000 + 5 * 2_000_000)
         adds_up(stage)
 
 
@@ -175,7 +175,7 @@ async def test_a_late_reply_answers_a_row_whose_later_attempts_have_failed(tmp_p
         await asyncio.to_thread(forgotten, stage)
         stage.server.change(faults=["400=text:row 3", "500=text:row 4"])
         await stage.go_on(batch=False, max_attempts=1)
-        assert (stage.totals.done, stage.totals.failed, stage.totals.failed_for_now) == (8, 2, 1)
+        assert (stage.totals.done, stage.totals.failed, stage.totals.retryable) == (8, 2, 1)
         stage.server.change(faults=[])
         if resumed:
             with closing(Journal.open(stage.path)) as journal:
@@ -184,7 +184,7 @@ async def test_a_late_reply_answers_a_row_whose_later_attempts_have_failed(tmp_p
         story = await stage.go_on(batch=False)
         assert story.ending.exit_code is ExitCode.OK
         assert (stage.answers(), stage.told["live"], stage.totals.failed, stage.totals.done) == (echoed(10), 8, 0, 10)
-        assert (stage.totals.cost_again, stage.totals.maybe_paid) == (8 * (2 * 500_000 + 5 * 2_000_000), 1)
+        assert (stage.totals.cost_retries, stage.totals.possibly_billed) == (8 * (2 * 500_000 + 5 * 2_000_000), 1)
         assert "its replies answer 2 rows, and 8 rows" in " ".join(each.message for each in story.of(Notice))
 
 
@@ -211,7 +211,7 @@ async def test_a_journal_without_its_request_file_starts_those_rows_over(tmp_pat
         shutil.rmtree(stage.path.with_suffix(".batches"))
         stage.server.change(faults=[])
         assert (await stage.go_on()).ending.exit_code is ExitCode.OK
-        assert (stage.answers(), stage.paid, stage.totals.maybe_paid) == (echoed(10), 10, 0)
+        assert (stage.answers(), stage.paid, stage.totals.possibly_billed) == (echoed(10), 10, 0)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ async def test_message_batches_that_expire_or_are_ended_leave_their_rows_pending
             stage.server.change(batch_expire=None)
 
         assert (await stage.go_on(during=mend)).ending.exit_code is ExitCode.OK
-        assert (stage.totals.done, stage.paid, stage.totals.maybe_paid) == (20, 20, 0)
+        assert (stage.totals.done, stage.paid, stage.totals.possibly_billed) == (20, 20, 0)
         assert {"expired", "completed"} == set(stage.told["batches"].values())
 
 
@@ -269,5 +269,5 @@ async def test_a_message_batch_of_somebody_else_is_given_back(tmp_path: Path) ->
         story = await stage.go_on()
         assert story.ending.exit_code is ExitCode.STOPPED
         assert "adopt ID" in str(story.ending.hint)
-        assert (stage.totals.in_batches, stage.totals.maybe_paid) == (5, 0)
+        assert (stage.totals.in_batches, stage.totals.possibly_billed) == (5, 0)
         assert any("another's" in each.message for each in story.of(Notice))

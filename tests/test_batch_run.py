@@ -92,7 +92,7 @@ async def test_batches_that_a_gateway_made_beside_the_one_it_tells_of_are_cancel
         assert story.ending.exit_code is ExitCode.OK
         assert stage.answers() == echoed(30)
         assert (len(stage.told["batches"]), stage.told["calls"]["cancel"]) == (3, 2)
-        assert (stage.totals.cost_again > 0) == (stage.paid > 30)
+        assert (stage.totals.cost_retries > 0) == (stage.paid > 30)
         adds_up(stage)
 
 
@@ -106,7 +106,7 @@ async def test_two_orphans_are_cancelled_and_what_they_had_done_is_used_or_count
         told, totals = stage.told, stage.totals
         assert (len(told["batches"]), told["calls"]["cancel"]) == (3, 2)
         assert (stage.answers(), told["live"]) == (echoed(30), 0)
-        assert (totals.cost_again > 0) == (told["batch_completions"] > 30)
+        assert (totals.cost_retries > 0) == (told["batch_completions"] > 30)
         assert sum("one call made several batches" in each.message for each in story.of(Notice)) == 2
         adds_up(stage)
 
@@ -354,7 +354,7 @@ async def test_of_an_expired_batch_what_is_done_counts_and_the_rest_is_sent_agai
         assert story.ending.exit_code is ExitCode.OK
         assert (stage.answers(), stage.paid) == (echoed(100), 100)
         assert sorted(stage.told["batches"].values()) == ["completed", "expired"]
-        assert stage.totals.maybe_paid == 0
+        assert stage.totals.possibly_billed == 0
         assert {record.attempts for record in stage.records} == {1, 2}
 
 
@@ -402,7 +402,7 @@ async def test_missing_repeated_and_foreign_lines_change_no_other_row(tmp_path: 
         story = await stage.go_on(during=mend)
         assert story.ending.exit_code is ExitCode.OK
         assert stage.answers() == echoed(9)
-        assert (stage.paid, stage.totals.maybe_paid) == (10, 1)
+        assert (stage.paid, stage.totals.possibly_billed) == (10, 1)
         said = " ".join(each.message for each in story.of(Notice))
         assert "1 lines of others and 1 repeated lines" in said
         assert "no line of the results names 1 row" in said

@@ -125,7 +125,7 @@ class Sessions:
             self.surprise = named not in self.seen and self.is_confirmed
             self.seen.add(named)
         charge = self.guard.settle(reservation, judged)
-        end = End(judged.answer.status, 0.1, maybe_paid=judged.answer.maybe_paid, usage=judged.usage)
+        end = End(judged.answer.status, 0.1, possibly_billed=judged.answer.possibly_billed, usage=judged.usage)
         end = end._replace(cost=charge.cost, charged_tokens=charge.tokens, bill=charge.bill)
         await self.journal.end(row, 1, end, "{}" if judged.reply else None)
 

@@ -175,9 +175,9 @@ async def test_attempts_without_an_answer_are_charged_in_full_and_shown_apart(tm
     heard: list[Event] = []
     await session(journal, plan, provider, heard)
     ended = [event for event in heard if isinstance(event, AttemptEnded)]
-    maybe = [event.cost or 0 for event in ended if event.maybe_paid]
+    maybe = [event.cost or 0 for event in ended if event.possibly_billed]
     assert maybe
-    assert journal.totals.cost_maybe == sum(maybe)
+    assert journal.totals.cost_possibly_billed == sum(maybe)
     assert journal.totals.cost == sum(event.cost or 0 for event in ended)
     assert all(cost >= picodollars(LIMIT * OUTPUT / 1e6) for cost in maybe)
     journal.close()

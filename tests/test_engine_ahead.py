@@ -76,7 +76,7 @@ async def test_what_was_begun_ahead_is_pending_after_a_stop(tmp_path: Path) -> N
     story = await stopped(stage, provider, drain=30.0, answers=True)
     assert len(story.of(AttemptStarted)) == len(provider.calls) == FULL
     assert (stage.totals.done, stage.totals.unknown, stage.totals.pending) == (FULL, 0, 100 - FULL)
-    assert attempts(stage, "cause = 'stopped before it left' AND NOT counted AND NOT maybe_paid") == AHEAD
+    assert attempts(stage, "cause = 'stopped before it left' AND NOT counted AND NOT possibly_billed") == AHEAD
 
 
 async def test_what_was_begun_ahead_of_a_run_that_is_abandoned_is_pending_too(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ async def test_what_was_begun_ahead_of_a_run_that_is_abandoned_is_pending_too(tm
     assert (stage.totals.done, stage.totals.unknown, stage.totals.pending) == (0, FULL, 100 - FULL)
     again = Provider(usual=ok())
     await stage.play(again)
-    assert stage.totals.maybe_paid == FULL
+    assert stage.totals.possibly_billed == FULL
     assert set(again.counts.values()) == {1}
 
 

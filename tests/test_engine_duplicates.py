@@ -54,11 +54,11 @@ async def test_equal_requests_are_sent_once_and_every_row_is_answered(tmp_path: 
     assert provider.counts == {"a": 1, "b": 1, "c": 1}
     assert outputs(stage) == ["A", "B", "A", "C", "B", "A"]
     totals = stage.totals
-    assert (totals.done, totals.shared, totals.attempts, totals.replies) == (6, 3, 3, 3)
+    assert (totals.done, totals.deduplicated, totals.attempts, totals.replies) == (6, 3, 3, 3)
     assert (totals.saved, totals.saved_tokens, totals.cost) == (3 * EACH, 3 * 10, 3 * EACH)
     finished = story.of(RowFinished)
     assert Counter(event.seq for event in finished) == dict.fromkeys(range(1, 7), 1)
-    assert {event.seq for event in finished if event.shared} == {3, 5, 6}
+    assert {event.seq for event in finished if event.deduplicated} == {3, 5, 6}
     assert sum(event.saved or 0 for event in finished) == totals.saved
 
 
@@ -66,7 +66,7 @@ async def test_equal_requests_are_samples_unless_told_otherwise(tmp_path: Path) 
     stage, provider = Stage(tmp_path, ["a", "a", "a"]), Provider()
     await stage.play(provider)
     assert provider.counts == {"a": 3}
-    assert stage.totals.shared == 0
+    assert stage.totals.deduplicated == 0
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ async def test_a_failure_for_good_is_shared_without_another_call(tmp_path: Path)
     assert stage.states == ["done", "failed", "failed", "failed", "done"]
     causes = {(record.cause, record.message, record.status) for record in stage.records if record.state is State.FAILED}
     assert len(causes) == 1
-    assert (stage.totals.failed, stage.totals.shared) == (3, 1)
+    assert (stage.totals.failed, stage.totals.deduplicated) == (3, 1)
     assert len(story.of(RowFinished)) == 5
 
 
@@ -110,7 +110,7 @@ def killed_after_a_failure(stage: Stage) -> Callable[[Event, Run], None]:
             raise OSError("killed")
 
     def hear(event: Event, _: Run) -> None:
-        if isinstance(event, RowFinished) and event.outcome.state is State.FAILED and event.outcome.final:
+        if isinstance(event, RowFinished) and event.outcome.state is State.FAILED and event.outcome.permanent:
             failed.set()
 
     stage.faults = faults
@@ -135,7 +135,7 @@ async def test_a_failure_that_a_kill_kept_from_the_rows_that_wait_reaches_them_w
     story = await stage.play(provider)
     assert provider.counts == {"x": 1, "bad": 1}
     assert stage.states == ["done", "failed", "failed", "failed"]
-    assert len({(record.cause, record.message, record.final) for record in stage.records[1:]}) == 1
+    assert len({(record.cause, record.message, record.permanent) for record in stage.records[1:]}) == 1
     assert [event.seq for event in story.of(RowFinished)] == [3, 4]
 
 
@@ -181,11 +181,11 @@ async def test_no_row_fails_because_another_failed_for_now(tmp_path: Path) -> No
     await stage.play(provider)
     assert provider.counts == {"x": 1, "a": 4}
     assert stage.states == ["done", "failed", "done", "done"]
-    assert stage.totals.failed_for_now == 1
-    assert stage.totals.shared == 1
+    assert stage.totals.retryable == 1
+    assert stage.totals.deduplicated == 1
 
 
-async def test_going_on_sends_a_leader_that_failed_for_now_no_more_once_a_twin_is_done(tmp_path: Path) -> None:
+async def test_going_on_sends_a_leader_that_failed_for_now_no_more_once_a_duplicate_is_done(tmp_path: Path) -> None:
     stage = Stage(tmp_path, ["x", "a", "a"], dedupe=True, max_attempts=1)
     provider = Provider({"a": [status(500), ok()]})
     await stage.play(provider)
@@ -212,7 +212,7 @@ async def test_a_reply_that_is_asked_again_answers_all_once_it_fits(tmp_path: Pa
     await stage.play(provider)
     assert len(provider.calls) == 2
     assert [record.value for record in stage.records] == ['{"score":1}'] * 3
-    assert stage.totals.shared == 2
+    assert stage.totals.deduplicated == 2
 
 
 async def test_a_reply_that_never_fits_fails_all_alike(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ async def test_replies_are_post_processed_again_for_all_rows_without_a_call(tmp_
     await stage.play(provider, dedupe=False)
     assert stage.states == ["done"] * 3
     assert len(provider.calls) == 2
-    assert stage.totals.shared == 1
+    assert stage.totals.deduplicated == 1
 
 
 def changed(stage: Stage, texts: Sequence[str]) -> None:
@@ -318,7 +318,7 @@ async def test_a_leader_whose_request_changes_leaves_the_others_answered(tmp_pat
     await stage.play(provider)
     assert provider.counts == {"a": 1, "z": 1}
     assert outputs(stage) == ["Z", "A", "A", "A"]
-    assert stage.totals.shared == 3
+    assert stage.totals.deduplicated == 3
 
 
 async def test_one_whose_request_changes_is_sent(tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ async def test_replies_of_another_run_answer_equal_requests_each_once(tmp_path: 
     assert again.counts == {"b": 1, "c": 1, "bad": 1}
     assert outputs(stage) == ["B", "B", "B", "C", "BAD"]
     totals = stage.totals
-    assert (totals.shared, totals.saved, totals.saved_tokens, totals.replies) == (2, 2 * EACH, 20, 3)
+    assert (totals.deduplicated, totals.saved, totals.saved_tokens, totals.replies) == (2, 2 * EACH, 20, 3)
 
 
 async def test_a_reply_of_another_run_answers_all_rows_where_requests_are_sent_once(tmp_path: Path) -> None:
@@ -358,11 +358,11 @@ async def test_a_reply_of_another_run_answers_all_rows_where_requests_are_sent_o
     assert await borrowed(lender, middle, once=True) == 1
     await middle.play(again, dedupe=True)
     assert again.counts == {"c": 1}
-    assert (middle.totals.shared, middle.totals.saved) == (3, 3 * EACH)
+    assert (middle.totals.deduplicated, middle.totals.saved) == (3, 3 * EACH)
     assert await borrowed(middle, stage) == 2
     await stage.play(again)
     assert again.counts == {"c": 2}
-    assert (stage.totals.shared, stage.totals.saved) == (2, EACH)
+    assert (stage.totals.deduplicated, stage.totals.saved) == (2, EACH)
 
 
 TEXTS = st.lists(st.sampled_from("abc"), min_size=1, max_size=8)
@@ -390,7 +390,7 @@ def killed_at(fatal: int, texts: list[str], fates: tuple[str, ...]) -> None:
         again: list[str] = []
 
         def hear(event: Event, _: Run) -> None:
-            if isinstance(event, RowFinished) and event.outcome.final:
+            if isinstance(event, RowFinished) and event.outcome.permanent:
                 told.add(texts[event.seq - 1])
             if isinstance(event, AttemptStarted) and texts[event.seq - 1] in told:
                 again.append(texts[event.seq - 1])

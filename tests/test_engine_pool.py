@@ -126,7 +126,7 @@ async def test_a_lane_that_is_killed_and_restarted_twice_costs_no_row_and_no_att
     assert story.ending.exit_code is ExitCode.OK
     assert stage.totals.done == 300
     assert counted(stage) == {}
-    assert by_lane(stage, "maybe_paid").keys() == {"a"}
+    assert by_lane(stage, "possibly_billed").keys() == {"a"}
     states = [event.state for event in story.of(LaneChanged) if event.lane == "a"]
     assert states == [LaneState.DOWN, LaneState.OPEN] * 2
     assert by_lane(stage, "status = 200")["a"] > 80  # it is used again

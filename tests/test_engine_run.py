@@ -88,7 +88,7 @@ async def test_a_row_that_fails_is_sent_again(tmp_path: Path) -> None:
         "row 1 done",
     ]
     assert story.told[3].endswith(", again")
-    assert stage.totals.maybe_paid == 2
+    assert stage.totals.possibly_billed == 2
     assert stage.totals.attempts == 4
 
 
@@ -97,9 +97,9 @@ async def test_a_row_that_keeps_failing_has_failed_for_now_and_goes_on_later(tmp
     story = await stage.play(provider)
     assert story.ending.exit_code is ExitCode.OK
     assert provider.counts["row 1"] == 5
-    assert (stage.totals.done, stage.totals.failed, stage.totals.failed_for_now) == (1, 1, 1)
+    assert (stage.totals.done, stage.totals.failed, stage.totals.retryable) == (1, 1, 1)
     record = stage.records[0]
-    assert (record.cause, record.final, record.attempts) == ("500", False, 5)
+    assert (record.cause, record.permanent, record.attempts) == ("500", False, 5)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ async def test_a_model_that_never_fits_is_asked_three_times(tmp_path: Path) -> N
     await stage.play(provider)
     assert provider.counts == {"row 1": 3, "row 2": 1}
     assert stage.states == ["failed", "done"]
-    assert stage.records[0].final
+    assert stage.records[0].permanent
 
 
 async def test_a_cut_reply_is_done_and_flagged_or_fails_as_the_user_wants(tmp_path: Path) -> None:
@@ -461,7 +461,7 @@ async def test_what_does_not_come_in_time_is_unknown_and_sent_again(tmp_path: Pa
     again = Provider()
     assert (await stage.play(again)).ending.exit_code is ExitCode.OK
     assert set(again.counts.values()) == {1}
-    assert (stage.totals.done, stage.totals.unknown, stage.totals.maybe_paid) == (30, 0, 4)
+    assert (stage.totals.done, stage.totals.unknown, stage.totals.possibly_billed) == (30, 0, 4)
 
 
 async def test_a_signal_shortens_the_wait_of_a_stop_that_is_under_way(tmp_path: Path) -> None:
@@ -662,7 +662,7 @@ async def test_a_bug_costs_its_row_and_not_the_run(tmp_path: Path, caplog: pytes
     story = await stage.play(Provider({"row 7": [broken]}))
     assert story.ending.exit_code is ExitCode.OK
     assert stage.totals.done == 19
-    assert (stage.totals.failed_for_now, stage.totals.unknown) == (1, 0)
+    assert (stage.totals.retryable, stage.totals.unknown) == (1, 0)
     assert stage.records[6].cause == "internal error"
     assert "a bug" in caplog.text
 

@@ -351,10 +351,10 @@ async def test_resume_sends_what_failed_for_good_only_where_that_is_asked_for() 
     run = prepared()
     journal = run.journal
     journal.start()
-    for seq, final in ((1, True), (2, False)):
+    for seq, permanent in ((1, True), (2, False)):
         await journal.begin(seq, 1)
         await journal.end(seq, 1, End(400, 0.1, "400"))
-        await journal.finish(seq, Outcome(State.FAILED, final, "400", "bad", frozenset(), None))
+        await journal.finish(seq, Outcome(State.FAILED, permanent, "400", "bad", frozenset(), None))
     run.close(3)
     assert pending(prepare_resume("last", {}, failed=False)[0]) == ["r2", "r3", "r4", "r5"]
     assert len(pending(prepare_resume("last", {}, failed=True)[0])) == 5

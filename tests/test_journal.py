@@ -234,7 +234,7 @@ async def test_throttled_and_uncounted_attempts_leave_the_row_its_tries(journal:
     ends = [
         End(429, 0.1, "throttled", throttled=True),
         End(0, 0.1, "connection refused", counted=False),
-        End(0, 600.0, "deadline", deadline=True, maybe_paid=True),
+        End(0, 600.0, "deadline", deadline=True, possibly_billed=True),
         End(503, 0.1, "HTTP 503", "down"),
     ]
     for number, end in enumerate(ends, 1):
@@ -242,7 +242,7 @@ async def test_throttled_and_uncounted_attempts_leave_the_row_its_tries(journal:
         await journal.end(1, number, end)
     (row,) = journal.pending()
     assert row.history == (4, 2, 1, 0, False, None)
-    assert journal.totals == Totals(rows=1, attempts=4, maybe_paid=1, unpriced=1)
+    assert journal.totals == Totals(rows=1, attempts=4, possibly_billed=1, unpriced=1)
 
 
 async def test_a_reply_that_was_not_finished_is_there_to_go_on_from(journal: Journal) -> None:
@@ -301,13 +301,13 @@ async def test_what_was_in_flight_is_unknown_to_the_next_session_and_maybe_paid(
     assert [row.history.open for row in reopened.pending()] == [False, True, False]
     reopened.start()
     await reopened.begin(2, 2)
-    assert (reopened.totals.unknown, reopened.totals.maybe_paid, reopened.totals.attempts) == (1, 1, 2)
+    assert (reopened.totals.unknown, reopened.totals.possibly_billed, reopened.totals.attempts) == (1, 1, 2)
     await reopened.end(2, 2, PAID, "{}")
     await reopened.finish(2, DONE)
     reopened.close()
     with Reader.open(path) as reader:
         lost, paid = reader.attempts(2)
-    assert (lost.cause, lost.maybe_paid, lost.counted) == ("lost", True, False)
+    assert (lost.cause, lost.possibly_billed, lost.counted) == ("lost", True, False)
     assert (paid.cause, paid.ended is not None) == (None, True)
     assert checked(path).done == 1
 
@@ -336,7 +336,7 @@ async def test_failed_rows_are_sent_again_with_fresh_attempts(
         await journal.begin(row, 1)
         await journal.end(row, 1, End(503, 0.1, "HTTP 503"))
         await journal.finish(row, outcome)
-    assert (journal.totals.failed, journal.totals.failed_for_now) == (2, 1)
+    assert (journal.totals.failed, journal.totals.retryable) == (2, 1)
     journal.stop()
     assert journal.reopen(failed_for_good=failed_for_good) == len(expected)
     rows = journal.pending()
@@ -496,7 +496,7 @@ ENDS = {
     "invalid": (PAID._replace(invalid=True, cause="does not fit the schema"), "{}"),
     "failed": (End(500, 0.1, "HTTP 500"), None),
     "throttled": (End(429, 0.1, "throttled", throttled=True), None),
-    "deadline": (End(0, 9.0, "deadline", deadline=True, maybe_paid=True, cost=90, charged_tokens=40), None),
+    "deadline": (End(0, 9.0, "deadline", deadline=True, possibly_billed=True, cost=90, charged_tokens=40), None),
 }
 OUTCOMES = {
     "done": DONE,
@@ -573,10 +573,10 @@ async def test_what_an_open_attempt_may_cost_is_charged_until_its_end_is_known(j
     await journal.begin(1, 1, 900, 50)
     await journal.begin(2, 1, 800, 40)
     await journal.end(2, 1, PAID, "{}")
-    assert (journal.totals.cost, journal.totals.cost_open) == (70, 900)
+    assert (journal.totals.cost, journal.totals.cost_reserved) == (70, 900)
     assert journal.charged[:3] == (970, 65, 2)
     await journal.begin(1, 2, 500, 30)
-    assert (journal.totals.cost, journal.totals.cost_maybe, journal.totals.cost_open) == (970, 900, 500)
+    assert (journal.totals.cost, journal.totals.cost_possibly_billed, journal.totals.cost_reserved) == (970, 900, 500)
     assert journal.charged[:3] == (1470, 95, 3)
 
 
@@ -593,7 +593,7 @@ async def test_a_reply_of_unknown_price_stays_charged_what_was_reserved_for_it(j
     await journal.end(4, 1, End(200, 0.1, "not JSON", charged_tokens=7))
     await journal.reserve(5, 1, 600)
     assert journal.charged == (150 + 230 + 0 + 400 + 600, 15 + 15 + 0 + 7 + 10, 5, 30, {"scale"})
-    assert (journal.totals.cost, journal.totals.cost_open, journal.totals.unpriced) == (230, 600, 2)
+    assert (journal.totals.cost, journal.totals.cost_reserved, journal.totals.unpriced) == (230, 600, 2)
 
 
 async def test_replies_are_counted_by_the_service_tier_that_they_name(journal: Journal, path: Path) -> None:

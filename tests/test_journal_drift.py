@@ -191,7 +191,7 @@ def test_a_changed_row_that_was_in_flight_is_counted_as_maybe_paid_and_starts_an
     journal = Journal.open(path)
     journal.compare(ids([("p", "x"), ("q", "other"), ("r", "z")]))
     journal.apply()
-    assert (journal.totals.unknown, journal.totals.maybe_paid) == (0, 1)
+    assert (journal.totals.unknown, journal.totals.possibly_billed) == (0, 1)
     assert [row.history for row in journal.pending() if row.key == "q"] == [(1, 0, 0, 0, False, None)]
     journal.close()
 

@@ -58,7 +58,7 @@ def _know(connection: sqlite3.Connection, seq: int, state: str) -> None:
     if state not in UNANSWERED:
         outcome = ("done" if state == DONE else "failed", int(state != LATER), int(state == POST), reply)
         connection.execute(
-            "INSERT INTO outcomes (row, state, final, post, reply, attempts, finished) VALUES (?, ?, ?, ?, ?, 1, 1)",
+            "INSERT INTO outcomes (row, state, permanent, post, reply, attempts, finished) VALUES (?, ?, ?, ?, ?, 1, 1)",
             (seq, *outcome),
         )
 
@@ -98,17 +98,17 @@ def test_each_row_is_sent_or_waits_or_is_lent_a_reply(rows: list[Known], limit: 
     answers = {row.request for row in rows if row.state in (DONE, POST)}
     for row in reused:
         assert row.reused is not None
-        source = of(row.reused.twin)
+        source = of(row.reused.representative)
         assert source.request == of(row.seq).request != ""
         assert source.state in (DONE, POST)
         assert (row.reused.body, row.reused.cost) == (
-            f"reply {row.reused.twin}",
-            100 + row.reused.twin,
+            f"reply {row.reused.representative}",
+            100 + row.reused.representative,
         )
-    for leader, group in waiting.items():
-        assert {of(seq).request for seq in (leader, *group)} == {of(leader).request}
-        assert of(leader).request not in answers
-        assert all(wanted(seq) for seq in (leader, *group))
+    for representative, group in waiting.items():
+        assert {of(seq).request for seq in (representative, *group)} == {of(representative).request}
+        assert of(representative).request not in answers
+        assert all(wanted(seq) for seq in (representative, *group))
     calls = [of(row.seq).request for row in sent if wanted(row.seq) and of(row.seq).state != REPLIED]
     for request in ("a", "b"):
         replied = any(of(row.seq) == (request, REPLIED, True) and wanted(row.seq) for row in sent)
@@ -139,7 +139,7 @@ def test_settling_it_again_changes_nothing(rows: list[Known]) -> None:
 def test_who_waits_for_a_row_that_has_failed_for_good_goes_on_waiting(wanted: Callable[[int], bool] | None) -> None:
     rows = [Known("a", FAILED, True), *[Known("a", FRESH, True)] * 3, Known("b", FRESH, True)]
     with closing(journal(rows)) as connection:
-        connection.executemany("INSERT INTO twins (row, twin) VALUES (?, ?)", [(2, 1), (3, 1), (5, 4)])
+        connection.executemany("INSERT INTO duplicates (row, representative) VALUES (?, ?)", [(2, 1), (3, 1), (5, 4)])
         duplicates.pair(connection, dedupe=True, wanted=wanted)
         sent, _, waiting = streams(connection)
         assert [row for row, _ in pending.failed(connection)] == [1]

@@ -160,7 +160,7 @@ async def test_a_file_that_changes_during_the_run_leaves_its_row_pending_and_nam
         Path("pictures/1.png").write_bytes(content)
     ended, events = await finished(prepared, gathered)
     assert (ended.exit_code, ended.totals.done, ended.totals.pending) == (ExitCode.ROWS_FAILED, 2, 1)
-    assert (ended.totals.failed, ended.totals.unknown, ended.totals.maybe_paid, server.stats.calls) == (0, 0, 0, 2)
+    assert (ended.totals.failed, ended.totals.unknown, ended.totals.possibly_billed, server.stats.calls) == (0, 0, 0, 2)
     (note,) = ended.notes
     assert note.startswith("1 row cannot be sent, and stays pending: line 2: ")
     assert len([event for event in events if isinstance(event, AttemptStarted)]) == 2
@@ -173,7 +173,7 @@ async def test_a_file_that_changes_during_the_run_leaves_its_row_pending_and_nam
 async def test_dedupe_compares_contents(server: Server) -> None:
     Path("pictures/copy.png").write_bytes(Path("pictures/0.png").read_bytes())
     ended = await ran(server, dedupe=True)
-    assert (ended.totals.done, ended.totals.shared, server.stats.calls) == (4, 1, 3)
+    assert (ended.totals.done, ended.totals.deduplicated, server.stats.calls) == (4, 1, 3)
 
 
 async def test_encoded_files_count_against_the_bytes_in_flight(server: Server) -> None:

@@ -32,7 +32,7 @@ from batchrun.report.words import lanes_not_open
 DONE = Outcome(State.DONE, True, None, None, frozenset(), None)
 CUT = DONE._replace(flags=frozenset({Flag.TRUNCATED}))
 FOR_NOW = Outcome(State.FAILED, False, "503", "overloaded", frozenset(), None)
-FOR_GOOD = FOR_NOW._replace(final=True)
+FOR_GOOD = FOR_NOW._replace(permanent=True)
 USAGE = Usage(10, 5, 0, 0)
 
 
@@ -82,7 +82,7 @@ def test_a_row_is_pending_then_in_flight_then_done() -> None:
 
 
 def test_earlier_sessions_are_in_the_counts_of_rows() -> None:
-    shown = picture(started(rows=10, done=4, failed=1, failed_for_now=1, skipped=2, truncated=1), finished(9, CUT))
+    shown = picture(started(rows=10, done=4, failed=1, retryable=1, skipped=2, truncated=1), finished(9, CUT))
     assert (shown.done, shown.failed, shown.skipped, shown.truncated, shown.finished_here) == (5, 1, 2, 2, 1)
     assert adds_up(shown)
 
@@ -90,15 +90,15 @@ def test_earlier_sessions_are_in_the_counts_of_rows() -> None:
 def test_failures_are_counted_by_cause_and_retries_apart_from_429s() -> None:
     shown = picture(
         started(),
-        ended_attempt(1, status=503, cause="503", retry=True, paid=False, usage=None, maybe_paid=True),
+        ended_attempt(1, status=503, cause="503", retry=True, paid=False, usage=None, possibly_billed=True),
         ended_attempt(2, status=429, cause="429", throttled=True, retry=True, paid=False, usage=None),
         ended_attempt(3, status=400, cause="400 x", paid=False, usage=None),
         finished(3, FOR_GOOD),
         finished(1, FOR_NOW),
     )
-    assert (shown.retries, shown.throttled, shown.maybe_paid) == (1, 1, 1)
+    assert (shown.retries, shown.throttled, shown.possibly_billed) == (1, 1, 1)
     assert shown.causes == {"503": 1, "429": 1, "400 x": 1}
-    assert (shown.failed, shown.failed_for_now) == (2, 1)
+    assert (shown.failed, shown.retryable) == (2, 1)
 
 
 def test_a_wait_is_shown_until_requests_leave_again() -> None:
@@ -218,7 +218,7 @@ def test_counts_always_add_up_and_nothing_is_negative(story: list[tuple[Event, f
 def test_each_lane_of_a_run_has_its_own_part_of_the_account() -> None:
     begun = replace(started(), lanes=("a", "b"))
     lost = ended_attempt(
-        3, lane="b", status=0, cause="connection lost", paid=False, maybe_paid=True, usage=None, retry=True
+        3, lane="b", status=0, cause="connection lost", paid=False, possibly_billed=True, usage=None, retry=True
     )
     story = (
         begun,
@@ -239,6 +239,6 @@ def test_each_lane_of_a_run_has_its_own_part_of_the_account() -> None:
         1.0,
     )
     assert (b.state, b.reason, b.attempts, b.replies) == (LaneState.DOWN, "the provider is down", 2, 0)
-    assert (b.errors, b.throttled, b.maybe_paid) == (1, 1, 1)
+    assert (b.errors, b.throttled, b.possibly_billed) == (1, 1, 1)
     assert lanes_not_open(picture(*story)) == "lanes: b down"
     assert lanes_not_open(picture(begun)) == ""

@@ -40,7 +40,7 @@ async def test_a_reply_without_an_answer_is_asked_for_once_more_as_it_was(tmp_pa
     assert provider.counts == {"row 1": 2, "row 2": 2, "row 3": 1, "row 4": 1}
     assert stage.states == ["failed", "done", "done", "done"]
     failed = stage.records[0]
-    assert (failed.cause, failed.final, failed.flags) == ("empty", True, frozenset())
+    assert (failed.cause, failed.permanent, failed.flags) == ("empty", True, frozenset())
     assert THOUGHTS in (failed.message or "")
     assert "row 1 got empty, again" in story.told
     assert all(len(body["messages"]) == 1 for body in provider.bodies)
@@ -140,7 +140,7 @@ async def test_finish_reasons_decide_what_becomes_of_a_row(tmp_path: Path) -> No
     assert stage.states == ["done", "done", "failed", "done", "done", "done"]
     assert [sorted(record.flags) for record in stage.records] == [["truncated"], ["filtered"], [], ["odd"], [], []]
     failed = stage.records[2]
-    assert (failed.cause, failed.final) == ("the reply broke off", False)
+    assert (failed.cause, failed.permanent) == ("the reply broke off", False)
     assert (stage.totals.odd, stage.totals.truncated, stage.totals.filtered) == (1, 1, 1)
     assert "1 truncated, 1 filtered, 1 odd" in words.account(stage.totals)
     told = [event.message for event in story.of(Notice) if "flagged odd" in event.message]

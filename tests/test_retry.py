@@ -133,7 +133,7 @@ GIVEN_UP = [
 def test_what_is_about_the_row_fails_it_for_good_after_one_call(answer: Answer, later: bool) -> None:
     given_up = verdict(answer, healthy() if later else Health())
     assert isinstance(given_up, GiveUp)
-    assert given_up.final
+    assert given_up.permanent
     assert given_up.cause
 
 
@@ -158,7 +158,7 @@ def test_a_row_has_so_many_attempts_and_then_has_failed_for_now(answer: Answer) 
     assert isinstance(verdict(answer, tries=Tries(4, 0, 0)), RetryIn)
     last = verdict(answer, tries=Tries(5, 0, 0))
     assert isinstance(last, GiveUp)
-    assert not last.final
+    assert not last.permanent
     assert isinstance(verdict(answer, tries=Tries(2, 0, 0), policy=Policy(max_attempts=2)), GiveUp)
 
 
@@ -404,7 +404,7 @@ def test_a_row_that_alone_is_refused_while_others_are_answered_fails_for_now() -
         health.observe(OK, 8, 1.0)
     last = verdict(THROTTLED, health, seq=7)
     assert isinstance(last, GiveUp)
-    assert not last.final
+    assert not last.permanent
 
 
 @pytest.mark.parametrize(("others", "answered"), [(True, True), (False, False)])
@@ -498,7 +498,7 @@ def test_an_attempt_that_was_lost_in_an_outage_or_with_its_sender_costs_nothing_
     for seq in range(5 * ALIKE):
         health.observe(answer, seq, 5.0)
         assert decide(answer, Tries(9, 9, 0), health, Policy(), 5.0) == RetryIn(0.0, counts=False)
-    assert answer.maybe_paid
+    assert answer.possibly_billed
     assert not health.breaker_open
     assert health.undoubted
 
@@ -531,7 +531,7 @@ def test_the_run_has_a_budget_of_retries_that_grows_with_success() -> None:
     assert all(isinstance(each, RetryIn) for each in found[:-1])
     last = found[-1]
     assert isinstance(last, GiveUp)
-    assert not last.final
+    assert not last.permanent
     assert "budget" in last.message
 
 
@@ -604,7 +604,7 @@ def test_a_reply_without_an_answer_is_asked_for_once_more(answer: Answer, fail_o
     assert isinstance(first, AskAgain)
     assert isinstance(second, kind)
     if isinstance(second, GiveUp):
-        assert (second.cause, second.final) == ("empty", True)
+        assert (second.cause, second.permanent) == ("empty", True)
         assert "900 tokens out, only reasoning_content" in second.message
 
 
@@ -645,7 +645,7 @@ PAID = [
 
 @pytest.mark.parametrize(("answer", "maybe"), PAID)
 def test_what_may_have_been_paid_is_said(answer: Answer, maybe: bool) -> None:
-    assert answer.maybe_paid == maybe
+    assert answer.possibly_billed == maybe
 
 
 def test_the_provider_s_words_are_in_what_is_said() -> None:

@@ -36,7 +36,7 @@ NUMBERS = {
     "rows": 10_000,
     "done": 4_210,
     "failed": 37,
-    "failed_for_now": 12,
+    "retryable": 12,
     "in_flight": 14,
     "truncated": 3,
     "started": 0.0,
@@ -51,11 +51,11 @@ NUMBERS = {
     "eta": 725.0,
     "cached_tokens": 200_000,
     "cost": 5_432_100_000_000,
-    "cost_maybe": 43_000_000_000,
+    "cost_possibly_billed": 43_000_000_000,
     "projected": 12_900_000_000_000,
     "causes": {"503 overloaded": 31, "400 [invalid]": 6},
 }
-TOTALS = Totals(rows=10_000, done=9_963, failed=37, failed_for_now=12)
+TOTALS = Totals(rows=10_000, done=9_963, failed=37, retryable=12)
 
 
 def snapshot(phase: Phase, *, trouble: Trouble | None = None, **changes: Any) -> RunSnapshot:
@@ -113,7 +113,7 @@ RECORD = Record(
     excerpt=None,
     trace=None,
     state=State.DONE,
-    final=True,
+    permanent=True,
     flags=frozenset({"truncated"}),
     post=False,
 )

@@ -220,7 +220,7 @@ def test_a_run_that_has_ended_has_the_rates_of_all_its_time() -> None:
 
 
 def test_what_may_have_been_paid_is_whole_at_any_width() -> None:
-    progress = Progress(causes={}, attempts=12_345, retries=120, throttled=33, maybe_paid=7)
+    progress = Progress(causes={}, attempts=12_345, retries=120, throttled=33, possibly_billed=7)
     snapshot = RunSnapshot(phase=Phase.RUNNING, progress=progress, title="a run")
     for width, height in ((36, 4), (49, 7), (62, 7)):
         lines = limit_lines(snapshot, width, height)

@@ -14,7 +14,7 @@ from batchrun.models import Ticket
 from batchrun.plan.resolve import Access
 from batchrun.registry import RunFile
 
-_FORGOTTEN = End(0, 0.0, "lost in a batch", "forgotten by the user", counted=False, maybe_paid=True)
+_FORGOTTEN = End(0, 0.0, "lost in a batch", "forgotten by the user", counted=False, possibly_billed=True)
 _LOST = frozenset({State.CREATING, State.UNSURE})
 
 

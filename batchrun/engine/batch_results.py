@@ -36,7 +36,7 @@ class Late(Protocol):
 
 NOT_SENT = End(0, 0.0, "not processed", counted=False)
 """The end of an attempt that a batch never got to: nothing was billed."""
-MISSING = End(0, 0.0, "missing in the results", "no line names it", counted=True, maybe_paid=True)
+MISSING = End(0, 0.0, "missing in the results", "no line names it", counted=True, possibly_billed=True)
 _ROOM = 60.0
 """Seconds between tries of a chunk that waits for room."""
 _LIMIT = re.compile(r"[Ll]imit:?\s*([\d,]+)")
@@ -248,8 +248,8 @@ class Ends:
         while leases := await asyncio.to_thread(self._journal.leases, ticket.id, after):
             last = None
             for lease in leases:
-                charged = end._replace(cost=lease.cost, charged_tokens=lease.tokens) if end.maybe_paid else end
-                if not end.maybe_paid:
+                charged = end._replace(cost=lease.cost, charged_tokens=lease.tokens) if end.possibly_billed else end
+                if not end.possibly_billed:
                     self._guard.give_back(lease.cost, lease.tokens)
                 last = self._journal.end(lease.row, lease.number, charged, None, lease)
             count += len(leases)

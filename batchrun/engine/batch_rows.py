@@ -77,7 +77,7 @@ class BatchRows:
             await self._batches.add(state.row.seq, state.number + 1, self._lines.line(request))
         except RefusedError as error:
             said = f"{error.message} {error.hint or ''}".strip()
-            await self._runner.give_up(state, GiveUp("not for batches", said, final=True))
+            await self._runner.give_up(state, GiveUp("not for batches", said, permanent=True))
         except BudgetReached as error:
             self._runner.stop(RunResult(ExitCode.BUDGET, str(error)), drain=self._plan.drain)
             raise GateClosed from error
@@ -199,7 +199,7 @@ class BatchRows:
         """A row that its batch did not answer is pending again, or has failed for now where its attempts are used up."""
         lost = completion.came is Came.LOST
         end = End(
-            0, 0.0, "lost in a batch" if lost else "not processed", completion.said, counted=lost, maybe_paid=lost
+            0, 0.0, "lost in a batch" if lost else "not processed", completion.said, counted=lost, possibly_billed=lost
         )
         if lost:
             end = end._replace(cost=lease.cost, charged_tokens=lease.tokens)
@@ -208,7 +208,7 @@ class BatchRows:
         self._at.journal.end(lease.row, lease.number, end, None, lease)
         tries_left = state.attempts + 1 < self._plan.max_attempts
         if next_step(completion.came, Source.BATCH, lambda _: tries_left) is Step.FAIL:
-            await self._runner.give_up(state, GiveUp("lost in a batch", completion.said, final=False))
+            await self._runner.give_up(state, GiveUp("lost in a batch", completion.said, permanent=False))
         else:
             self.leave_pending(state)
 

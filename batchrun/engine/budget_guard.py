@@ -259,7 +259,7 @@ class BudgetGuard:
         """What an exchange is charged that was reserved so much for."""
         usage, answer = judged.usage, judged.answer
         if usage is None:
-            paid = answer.status == 200 or answer.maybe_paid
+            paid = answer.status == 200 or answer.possibly_billed
             return Charge(cost, tokens) if paid else Charge(None if cost is None else 0, 0)
         if price is not None:
             bill = price.bill(usage, tier, self._clock())

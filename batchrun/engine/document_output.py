@@ -143,7 +143,7 @@ class _Rows:
                         yield str(fields["segment"]), value
                     continue
                 parts.clear()
-                record = record._replace(cause="does not fit the document", message=said, final=True)  # noqa: PLW2901  told as it is
+                record = record._replace(cause="does not fit the document", message=said, permanent=True)  # noqa: PLW2901  told as it is
             elif record.state not in (State.FAILED, State.SKIPPED):
                 continue
             self.failed += 1

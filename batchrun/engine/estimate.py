@@ -75,7 +75,7 @@ def _pages(prepared: Prepared) -> Iterator[list[Pending]]:
 def _charged(run: RunFile) -> int:
     with Reader.open(run.path) as reader:
         totals = reader.totals
-    return totals.cost + totals.cost_open
+    return totals.cost + totals.cost_reserved
 
 
 class Prediction(NamedTuple):
@@ -97,4 +97,4 @@ def prediction(run: RunFile) -> Prediction | None:
     after = sessions[said["sessions"] :]
     seconds = sum(session.ended - session.started for session in after if session.ended is not None)
     cost, time = said["cost"], said["seconds"]
-    return Prediction(cost and tuple(cost), usd(totals.cost + totals.cost_open), time and tuple(time), seconds)
+    return Prediction(cost and tuple(cost), usd(totals.cost + totals.cost_reserved), time and tuple(time), seconds)

@@ -193,7 +193,7 @@ def _batches_left(prepared: Prepared) -> tuple[str, ...]:
     left = [ticket for ticket in prepared.journal.tickets if ticket.state in OPEN]
     ids = ", ".join(printable(ticket.remote or f"chunk {ticket.chunk} ({ticket.state})", 80) for ticket in left[:5])
     more = f" and {len(left) - 5} more" if len(left) > 5 else ""
-    money = f", up to ${usd(totals.cost_open):,.4f} in flight" if totals.cost_open else ""
+    money = f", up to ${usd(totals.cost_reserved):,.4f} in flight" if totals.cost_reserved else ""
     reference = prepared.run.reference
     return (
         f"{counted(totals.in_batches)} in {len(left)} batch{'es' if len(left) > 1 else ''} at the provider: {ids}{more}{money}",

@@ -240,7 +240,7 @@ def error_line(plan: Plan, record: Record) -> str:
         "message": record.message,
         "line": record.line,
         "attempts": record.attempts,
-        "permanent": record.final,
+        "permanent": record.permanent,
     }
     if record.post:
         reason["stage"] = "post-processing"

@@ -183,7 +183,7 @@ def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict, mask: Mas
         counted=verdict.counts if isinstance(verdict, retry.RetryIn) else not isinstance(verdict, retry.StopRun),
         deadline=answer.fault is Fault.DEADLINE,
         invalid=answer.complaint is not None or isinstance(verdict, retry.AskAgain),
-        maybe_paid=answer.maybe_paid,
+        possibly_billed=answer.possibly_billed,
         usage=judged.usage,
         request_id=request_id,
         excerpt=None if answer.accepted else mask(exchange.body[:EXCERPT].decode("utf-8", "backslashreplace")),
@@ -207,4 +207,4 @@ def counted(attempts: int, deadlines: int, asks: int, answer: Answer) -> Tries:
 
 def failure(verdict: retry.GiveUp) -> Outcome:
     """The outcome of a row that is given up."""
-    return Outcome(State.FAILED, verdict.final, verdict.cause, verdict.message, frozenset(), None)
+    return Outcome(State.FAILED, verdict.permanent, verdict.cause, verdict.message, frozenset(), None)

@@ -62,14 +62,14 @@ def group_verdict(outcome: Outcome) -> GroupVerdict:
     """What the outcome of a row means for those of equal requests that wait for it."""
     if outcome.state is State.DONE or outcome.post:
         return GroupVerdict.SHARE
-    return GroupVerdict.FAIL_ALIKE if outcome.final else GroupVerdict.SEND_NEXT
+    return GroupVerdict.FAIL_ALIKE if outcome.permanent else GroupVerdict.SEND_NEXT
 
 
 @dataclass(frozen=True, slots=True)
 class Followers:
-    """Rows of equal requests on their way: those behind the row `after` that wait for the row `leader`.
+    """Rows of equal requests on their way: those behind the row `after` that wait for the row `representative`.
 
-    `source` was sent for them and ended with `outcome`. Without a leader: the rows that share replies from the
+    `source` was sent for them and ended with `outcome`. Without one: the rows that share replies from the
     start. Where it `reduces`: reduce rows whose parts are done, the row `target` or, for none, all.
     """
 
@@ -420,7 +420,7 @@ class PendingQueue:
 
 
 def _decide(states: list[RowState], representative: int, outcome: Outcome, after: int | None) -> int | None:
-    """Give the rows of a group what their leader's outcome means for them; where to go on behind, None at the end."""
+    """Give the rows of a group what their representative's outcome means for them; where to go on behind, None at the end."""
     match group_verdict(outcome):
         case GroupVerdict.SHARE:
             return after

@@ -260,7 +260,7 @@ class Pool:
     def can_fall_back(self, state: RowState, verdict: GiveUp) -> bool:
         """Whether a row that failed for its own reason is sent once more, to the fallback."""
         known = state.first_request is not None or state.request is not None
-        return verdict.final and state.gave_up is None and known and self.has_fallback
+        return verdict.permanent and state.gave_up is None and known and self.has_fallback
 
     def fall_back(self, state: RowState, verdict: GiveUp) -> None:
         """The row begins anew, at the fallback; it fails with this verdict where that fails too."""

@@ -114,7 +114,7 @@ class RowRunner:
             else:
                 if state.attempt is not None:
                     state.attempt.cancel(said)
-                await self._finish(state, failure(GiveUp("internal error", said, final=False)))
+                await self._finish(state, failure(GiveUp("internal error", said, permanent=False)))
 
     def rendered(self, state: RowState) -> Request | None:
         """The request of a row, None for one that is left blank. The journal keeps the row and not the body, since
@@ -156,7 +156,7 @@ class RowRunner:
         try:
             sent = await attempt.depart(spelled)
         except NeverFits as error:
-            await self._unsent(state, Unsent.TOO_LARGE, GiveUp("request too large", str(error), final=True))
+            await self._unsent(state, Unsent.TOO_LARGE, GiveUp("request too large", str(error), permanent=True))
             return
         except BudgetReached as error:
             await self._unsent(state, Unsent.NO_BUDGET, StopRun(str(error), None))

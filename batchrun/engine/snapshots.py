@@ -30,7 +30,7 @@ def attempt_ended(state: RowState, judged: Judged, end: End, verdict: retry.Verd
         end.throttled,
         isinstance(verdict, retry.RetryIn | retry.AskAgain),
         judged.reply is not None,
-        end.maybe_paid,
+        end.possibly_billed,
         end.seconds,
         end.usage,
         end.cost,

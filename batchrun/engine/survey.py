@@ -66,7 +66,7 @@ class Survey:
     """What was found. `rows` are valid ones, segments of so many `documents` where the input is documents, `settled` of them need no request any more; the rest is about the
     `lengths.rows` requests that would be sent.
 
-    `reused` of them are answered by replies of the run `reuse`. `twins` are the lengths of those that are equal to an
+    `reused` of them are answered by replies of the run `reuse`. `duplicates` are the lengths of those that are equal to an
     earlier one; with `--dedupe` they are not sent. `ceiling` is what all cost at most and `floor` their prompts alone,
     in picodollars, None where a price or a limit of output tokens is not known. `too_long` requests do not fit into the
     context window with the output that they ask for; `lines` names some. `batches` are those that they go in, with `--batch`.
@@ -78,7 +78,7 @@ class Survey:
     documents: int = 0
     settled: int = 0
     lengths: Lengths = field(default_factory=Lengths)
-    twins: Lengths = field(default_factory=Lengths)
+    duplicates: Lengths = field(default_factory=Lengths)
     floor: float | None = 0.0
     ceiling: float | None = 0.0
     output_limit: int | None = 0
@@ -229,7 +229,7 @@ class _Counted:
             found.reused += 1
             return
         if again:
-            found.twins.add(request.weight)
+            found.duplicates.add(request.weight)
             if found.plan.dedupe:
                 return
         found.lengths.add(request.weight)
@@ -310,7 +310,7 @@ def seen_in(run: RunFile, renderer: Renderer) -> list[Seen]:
 class Forecast:
     """What sending the surveyed requests will use, cost and take; None where nothing tells.
 
-    `cost` is in picodollars and includes the `charged` of what was sent before; `twins` is the part of it for requests
+    `cost` is in picodollars and includes the `charged` of what was sent before; `duplicates` is the part of it for requests
     that are equal to an earlier one. `measured` is how many answered rows it rests on; with none, `cost` is None unless
     the output is none.
     """
@@ -320,7 +320,7 @@ class Forecast:
     input_tokens: Range
     output_tokens: Range | None
     cost: Range | None
-    twins: Range | None
+    duplicates: Range | None
     charged: int
     time: Duration | None
 
@@ -328,14 +328,14 @@ class Forecast:
 def forecast(found: Survey, seen: Sequence[Seen], throughput: Throughput, charged: int) -> Forecast:
     """What is to be expected of what the survey found."""
     lengths, sums = found.lengths, input_tokens(found.lengths, seen)
-    output = cost = twins = None
+    output = cost = duplicates = None
     attempts = 1.0
     if seen:
         output = total(lengths, [(row.size, row.output_tokens) for row in seen])
         attempts = sum(row.attempts for row in seen) / len(seen)
         costs = [(row.size, row.cost) for row in seen if row.cost is not None]
         if len(costs) == len(seen):
-            cost, twins = total(lengths, costs), total(found.twins, costs)
+            cost, duplicates = total(lengths, costs), total(found.duplicates, costs)
     elif found.output_limit == 0:
         output = Range(0, 0, 0)
         cost = None if found.floor is None else Range(found.floor * 0.75, found.floor, found.floor * 1.25)
@@ -346,7 +346,7 @@ def forecast(found: Survey, seen: Sequence[Seen], throughput: Throughput, charge
         input_tokens=sums,
         output_tokens=output,
         cost=None if cost is None else cost.plus(charged),
-        twins=twins,
+        duplicates=duplicates,
         charged=charged,
         time=duration(lengths.rows * attempts, tokens, throughput),
     )

@@ -60,6 +60,6 @@ def _escaped(text: str) -> str:
 
 
 def _line(row: Any) -> Line:
-    seq, position, line, key, state, final, cause, message, flags, *rest = row
+    seq, position, line, key, state, permanent, cause, message, flags, *rest = row
     known = _NO_FLAGS if flags is None else frozenset(flags.split(","))
-    return Line(seq, position, line, key, _STATES[state], final == 1, cause, message, known, *rest)
+    return Line(seq, position, line, key, _STATES[state], permanent == 1, cause, message, known, *rest)

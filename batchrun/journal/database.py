@@ -23,7 +23,7 @@ from batchrun.errors import DamagedError, RefusedError, StorageError
 from batchrun.journal.lock import lock
 
 APPLICATION_ID = 0x42524A4C  # "BRJL", shown by file(1) and by PRAGMA application_id
-SCHEMA_VERSION = 12
+SCHEMA_VERSION = 13
 OLDEST_VERSION = 3
 """The oldest schema that can be migrated."""
 

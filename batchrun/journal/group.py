@@ -62,7 +62,7 @@ class Last(NamedTuple):
 
 NEVER = Last(0, None, None, None, None)
 _NO_USAGE = (None, None, None, None, None)
-_ACCEPTED = End(200, 0.0)[2:9]  # from `cause` to `maybe_paid`
+_ACCEPTED = End(200, 0.0)[2:9]  # from `cause` to `possibly_billed`
 
 
 def storable(text: str | None) -> str | None:
@@ -107,7 +107,7 @@ class Group:
             else:
                 self.in_tier.append((*paid, storable(tier)))
             return
-        flags = (end.throttled, end.counted and not end.throttled, end.deadline, end.invalid, end.maybe_paid)
+        flags = (end.throttled, end.counted and not end.throttled, end.deadline, end.invalid, end.possibly_billed)
         texts = (storable(end.cause), storable(end.message), _cut(end.excerpt))
         self.ended.append((*paid, storable(tier), *flags, *texts))
 
@@ -117,10 +117,10 @@ class Group:
         if reused is None and outcome == JUST_DONE:
             self.done.append(done)
             return
-        state, final, cause, message, flags, value, added, post, trace = outcome
+        state, permanent, cause, message, flags, value, added, post, trace = outcome
         texts = (storable(cause), storable(message), ",".join(sorted(flags)) or None, storable(value), storable(added))
-        twin, saved = (None, None) if reused is None else (reused.twin, reused.cost)
-        self.finished.append((*done, state, final, *texts, post, storable(trace), twin, saved))
+        representative, saved = (None, None) if reused is None else (reused.representative, reused.cost)
+        self.finished.append((*done, state, permanent, *texts, post, storable(trace), representative, saved))
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Put everything into the present transaction."""

@@ -54,19 +54,19 @@ def answered(connection: sqlite3.Connection, after: int, limit: int) -> Page:
         Pending(
             *(seq, position, line, key, text),
             known.get(seq, FRESH),
-            SharedReply(twin, number, reply, used_in, used_out, cost, bodies.get(reply, "")),
+            SharedReply(representative, number, reply, used_in, used_out, cost, bodies.get(reply, "")),
             bool(awaited),
             target,
             files=files,
         )
-        for seq, position, line, key, text, files, target, awaited, twin, number, used_in, used_out, cost, reply in whole
+        for seq, position, line, key, text, files, target, awaited, representative, number, used_in, used_out, cost, reply in whole
     ]
     return Page(found, full=full or len(rows) == limit or len(whole) < len(rows))
 
 
-def following(connection: sqlite3.Connection, leader: int, source: int, after: int, limit: int) -> Page:
-    """A page of rows with a seq over `after` that wait for `leader`, at most `limit`, with what the row `source` got."""
-    rows, full = page(connection.execute(_FOLLOWING, (leader, after, limit)), _length)
+def following(connection: sqlite3.Connection, representative: int, source: int, after: int, limit: int) -> Page:
+    """A page of rows with a seq over `after` that wait for `representative`, at most `limit`, with what the row `source` got."""
+    rows, full = page(connection.execute(_FOLLOWING, (representative, after, limit)), _length)
     known, count = _histories(connection, [row[0] for row in rows])
     given = connection.execute(_REUSED, (source,)).fetchone()
     reused = None if given is None else SharedReply(*given)
@@ -98,9 +98,9 @@ def parts(connection: sqlite3.Connection, row: int) -> Parts | None:
     """What a reduce row puts together; None where the row is none. Its failure is that of the first part that failed."""
     failed = connection.execute(sql("failed_part"), (row,)).fetchone()
     if failed is not None:
-        final, cause, message = failed
+        permanent, cause, message = failed
         said = f"{_PART_FAILED}{(message or cause or '').removeprefix(_PART_FAILED)}"
-        return Parts((), Outcome(State.FAILED, bool(final), cause, said, frozenset(), None))
+        return Parts((), Outcome(State.FAILED, bool(permanent), cause, said, frozenset(), None))
     found: list[tuple[int, str | None, str | None]] = connection.execute(sql("parts_of_row"), (row,)).fetchall()
     awaited = sum(missing for missing, _, _ in found)
     return Parts(tuple((value, body) for _, value, body in found), awaited=awaited) if found else None

@@ -24,10 +24,10 @@ ifnull(o.state, CASE WHEN {in_a_batch} THEN 'in a batch' WHEN {left_open} THEN '
 -- name: beside_text
 o.value, replies.body, o.added, o.cause, o.message,
        ifnull(o.attempts, 0), o.finished, o.seconds, o.input_tokens, o.output_tokens, a.status, a.request_id, a.excerpt,
-       o.trace, {state_of_row}, o.final, o.flags, o.post, rows.files,
+       o.trace, {state_of_row}, o.permanent, o.flags, o.post, rows.files,
        (SELECT json_array(base_url, key_name, model) FROM lanes WHERE lanes.id = a.lane)
 FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.reply
-LEFT JOIN attempts AS a ON a.row = ifnull(o.twin, o.row) AND a.number = o.attempts
+LEFT JOIN attempts AS a ON a.row = ifnull(o.representative, o.row) AND a.number = o.attempts
 
 -- name: records
 SELECT rows.seq, rows.position, rows.line, rows.key, rows.text, {beside_text}
@@ -63,7 +63,7 @@ FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON repli
 WHERE rows.position > ? AND NOT {is_part} ORDER BY rows.position LIMIT ?
 
 -- name: entries
-SELECT rows.seq, rows.position, rows.line, rows.key, {state_of_row} AS shown, ifnull(o.final, 0), o.cause, o.message,
+SELECT rows.seq, rows.position, rows.line, rows.key, {state_of_row} AS shown, ifnull(o.permanent, 0), o.cause, o.message,
        o.flags, ifnull(o.attempts, 0), o.finished, o.seconds, o.input_tokens, o.output_tokens
 FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq
 
@@ -76,14 +76,14 @@ WHERE rows.position > ?1 AND (?3 IS NULL OR shown = ?3) AND (?4 IS NULL OR o.cau
 WHERE o.seconds IS NOT NULL AND rows.position IS NOT NULL ORDER BY o.seconds DESC LIMIT ?
 
 -- name: attempts_of_row
-SELECT a.number, session, began, ended, seconds, status, cause, message, throttled, counted, invalid, maybe_paid, spent,
+SELECT a.number, session, began, ended, seconds, status, cause, message, throttled, counted, invalid, possibly_billed, spent,
        input_tokens, output_tokens, request_id, excerpt, body
 FROM attempts AS a LEFT JOIN replies ON replies.id = a.reply WHERE a.row = ? ORDER BY a.number
 
 -- name: settled_requests
 SELECT rows.seq, request FROM rows LEFT JOIN outcomes ON outcomes.row = rows.seq
-WHERE rows.seq > ? AND position IS NOT NULL AND request <> '' AND (state = 'done' OR (state = 'failed' AND final)
-OR EXISTS (SELECT 1 FROM twins WHERE twins.row = rows.seq AND twins.reply IS NOT NULL)) ORDER BY rows.seq LIMIT ?
+WHERE rows.seq > ? AND position IS NOT NULL AND request <> '' AND (state = 'done' OR (state = 'failed' AND permanent)
+OR EXISTS (SELECT 1 FROM duplicates WHERE duplicates.row = rows.seq AND duplicates.reply IS NOT NULL)) ORDER BY rows.seq LIMIT ?
 
 -- name: offered_requests
 SELECT rows.seq, request FROM rows JOIN outcomes AS o ON o.row = rows.seq
@@ -97,7 +97,7 @@ WHERE o.row % ? = 0 AND o.row > ? AND o.attempts > 0 AND o.reply IS NOT NULL AND
 GROUP BY o.row ORDER BY o.row LIMIT ?
 
 -- name: failures_by_cause
-SELECT ifnull(cause, ''), count(*), ifnull(min(message), ''), min(row), sum(final = 0)
+SELECT ifnull(cause, ''), count(*), ifnull(min(message), ''), min(row), sum(permanent = 0)
 FROM outcomes JOIN rows ON rows.seq = outcomes.row
 WHERE state = 'failed' AND position IS NOT NULL GROUP BY cause ORDER BY count(*) DESC LIMIT ?
 
@@ -111,7 +111,7 @@ SELECT cause, sum(found) FROM (
 ) GROUP BY cause HAVING sum(found) > 0 ORDER BY sum(found) DESC LIMIT ?
 
 -- name: failed_attempts
-SELECT cause, count(*), total(maybe_paid)
+SELECT cause, count(*), total(possibly_billed)
 FROM attempts WHERE cause IS NOT NULL GROUP BY cause ORDER BY count(*) DESC LIMIT ?
 
 -- name: replies_by_tier
@@ -120,13 +120,13 @@ FROM attempts JOIN rows ON rows.seq = attempts.row
 WHERE attempts.reply IS NOT NULL AND position IS NOT NULL GROUP BY tier ORDER BY count(*) DESC
 
 -- name: shares_by_lane
-SELECT lanes.id, base_url, key_name, model, count(*), count(reply), sum(throttled), count(cause) - sum(throttled), sum(maybe_paid),
+SELECT lanes.id, base_url, key_name, model, count(*), count(reply), sum(throttled), count(cause) - sum(throttled), sum(possibly_billed),
 ifnull(sum(input_tokens), 0), ifnull(sum(output_tokens), 0), ifnull(sum(cost), 0), avg(CASE WHEN reply IS NOT NULL THEN seconds END)
 FROM lanes JOIN attempts ON attempts.lane = lanes.id GROUP BY lanes.id ORDER BY lanes.id
 
 -- name: lines_of_cause
 SELECT DISTINCT line FROM outcomes JOIN rows ON rows.seq = outcomes.row
-WHERE state = 'failed' AND final IN (0, 1) AND cause IS ? AND position IS NOT NULL LIMIT 5
+WHERE state = 'failed' AND permanent IN (0, 1) AND cause IS ? AND position IS NOT NULL LIMIT 5
 
 -- name: added_members
 SELECT row, added FROM outcomes
@@ -169,7 +169,7 @@ CASE WHEN o.value IS NOT NULL THEN o.value WHEN json_valid(body) THEN coalesce(
   json_extract(body, '$.choices[0].text'), substr(body, 1, 400)) ELSE body END
 
 -- name: listed_rows
-SELECT rows.seq, rows.position, rows.line, rows.key, {state_of_row} AS shown, ifnull(o.final, 0), o.cause, o.message, o.flags,
+SELECT rows.seq, rows.position, rows.line, rows.key, {state_of_row} AS shown, ifnull(o.permanent, 0), o.cause, o.message, o.flags,
        ifnull(o.attempts, 0), o.seconds, o.input_tokens, o.output_tokens, substr(rows.text, 1, 400), substr({reply_text}, 1, 400)
 FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.reply
 
@@ -211,7 +211,7 @@ WHERE {wanted_rows} AND {wanted_text} AND rows.position IS NOT NULL ORDER BY {wa
 -- name: positions_of_failures
 -- By the index of failures.
 SELECT rows.position FROM outcomes AS o CROSS JOIN rows ON rows.seq = o.row
-WHERE o.state = 'failed' AND o.final IN (0, 1) AND (:cause IS NULL OR o.cause = :cause) AND rows.position IS NOT NULL
+WHERE o.state = 'failed' AND o.permanent IN (0, 1) AND (:cause IS NULL OR o.cause = :cause) AND rows.position IS NOT NULL
 ORDER BY {wanted_order}
 
 
@@ -222,9 +222,9 @@ rows.seq, position, line, key, text, files, (SELECT target FROM reductions WHERE
 
 -- name: pending_rows
 -- Rows in a batch that has not ended are in `tickets` alone: they are never sent otherwise. Nor are reduce rows here.
-SELECT {pending_columns}, EXISTS (SELECT 1 FROM twins WHERE twins.twin = rows.seq AND reply IS NULL) FROM rows
+SELECT {pending_columns}, EXISTS (SELECT 1 FROM duplicates WHERE duplicates.representative = rows.seq AND reply IS NULL) FROM rows
 WHERE position > ? AND position <= ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
-AND NOT EXISTS (SELECT 1 FROM twins WHERE twins.row = rows.seq) AND NOT {in_a_batch} AND NOT {is_reduced} AND NOT {is_cut}
+AND NOT EXISTS (SELECT 1 FROM duplicates WHERE duplicates.row = rows.seq) AND NOT {in_a_batch} AND NOT {is_reduced} AND NOT {is_cut}
 ORDER BY position LIMIT ?
 
 -- name: reduce_rows
@@ -244,8 +244,8 @@ LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.
 WHERE reductions.target = ? ORDER BY rows.position
 
 -- name: failed_part
-SELECT final, cause, message FROM reductions JOIN rows ON rows.seq = reductions.row JOIN outcomes AS o ON o.row = rows.seq
-WHERE reductions.target = ? AND state <> 'done' ORDER BY final DESC, rows.position LIMIT 1
+SELECT permanent, cause, message FROM reductions JOIN rows ON rows.seq = reductions.row JOIN outcomes AS o ON o.row = rows.seq
+WHERE reductions.target = ? AND state <> 'done' ORDER BY permanent DESC, rows.position LIMIT 1
 
 -- name: pending_reductions
 SELECT line, key, text, (SELECT count(*) FROM reductions WHERE target = rows.seq) FROM rows
@@ -260,7 +260,7 @@ SELECT position FROM rows JOIN wanted USING (seq) WHERE position IS NOT NULL
 
 -- name: rows_in_batch
 SELECT rows.seq, position, line, rows.key, text, files, (SELECT target FROM reductions WHERE reductions.row = rows.seq),
-       EXISTS (SELECT 1 FROM twins WHERE twins.twin = rows.seq AND twins.reply IS NULL), {is_reduced},
+       EXISTS (SELECT 1 FROM duplicates WHERE duplicates.representative = rows.seq AND duplicates.reply IS NULL), {is_reduced},
        EXISTS (SELECT 1 FROM attempts AS other WHERE other.row = rows.seq AND other.number <> a.number), a.number, a.cost, a.charged_tokens
 FROM json_each(?) AS wanted CROSS JOIN rows ON rows.seq = wanted.value
 CROSS JOIN attempts AS a ON a.row = rows.seq AND a.ended IS NULL AND a.ticket = ifnull(?, a.ticket)
@@ -285,10 +285,10 @@ SELECT a.row, a.number, a.cost, a.charged_tokens,
        AND NOT EXISTS (SELECT 1 FROM attempts AS other WHERE other.row = a.row AND NOT other.spent
                        AND (other.reply IS NOT NULL OR (other.ended IS NULL AND other.ticket IS NOT NULL)))
 FROM json_each(?) AS wanted CROSS JOIN attempts AS a ON a.row = wanted.value AND a.ticket = ?
-WHERE a.maybe_paid AND a.reply IS NULL AND NOT a.spent
+WHERE a.possibly_billed AND a.reply IS NULL AND NOT a.spent
 
 -- name: fail_no_more
-DELETE FROM outcomes WHERE row = ? AND state = 'failed' RETURNING final
+DELETE FROM outcomes WHERE row = ? AND state = 'failed' RETURNING permanent
 
 -- name: make_last
 -- The answer to an attempt came after those to later ones.
@@ -297,34 +297,34 @@ WHERE row = ?1 AND number = ?2 AND EXISTS (SELECT 1 FROM attempts AS other WHERE
 RETURNING number
 
 -- name: lost_attempt
-SELECT cost FROM attempts WHERE row = ? AND number = ? AND maybe_paid AND reply IS NULL
+SELECT cost FROM attempts WHERE row = ? AND number = ? AND possibly_billed AND reply IS NULL
 
 -- name: worst_of_ticket
 SELECT sum(cost) FROM attempts INDEXED BY attempts_in_batches WHERE ticket = ? AND ended IS NULL
 
 -- name: answered_rows
-SELECT {pending_columns}, EXISTS (SELECT 1 FROM twins AS other WHERE other.twin = rows.seq AND other.reply IS NULL),
-       twins.twin, number, input_tokens, output_tokens, cost, reply
-FROM twins JOIN rows ON rows.seq = twins.row
-WHERE twins.row > ? AND reply IS NOT NULL AND position IS NOT NULL
-AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = twins.row)
-ORDER BY twins.row LIMIT ?
+SELECT {pending_columns}, EXISTS (SELECT 1 FROM duplicates AS other WHERE other.representative = rows.seq AND other.reply IS NULL),
+       duplicates.representative, number, input_tokens, output_tokens, cost, reply
+FROM duplicates JOIN rows ON rows.seq = duplicates.row
+WHERE duplicates.row > ? AND reply IS NOT NULL AND position IS NOT NULL
+AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = duplicates.row)
+ORDER BY duplicates.row LIMIT ?
 
 -- name: following_rows
-SELECT {pending_columns} FROM twins JOIN rows ON rows.seq = twins.row
-WHERE twins.twin = ? AND twins.row > ? AND reply IS NULL AND position IS NOT NULL
-AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = twins.row)
-ORDER BY twins.row LIMIT ?
+SELECT {pending_columns} FROM duplicates JOIN rows ON rows.seq = duplicates.row
+WHERE duplicates.representative = ? AND duplicates.row > ? AND reply IS NULL AND position IS NOT NULL
+AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = duplicates.row)
+ORDER BY duplicates.row LIMIT ?
 
 -- name: shared_reply
-SELECT ifnull(o.twin, o.row), o.attempts, o.reply, o.input_tokens, o.output_tokens, iif(o.twin IS NULL, a.cost, o.saved),
+SELECT ifnull(o.representative, o.row), o.attempts, o.reply, o.input_tokens, o.output_tokens, iif(o.representative IS NULL, a.cost, o.saved),
        ifnull(body, '')
 FROM outcomes AS o LEFT JOIN attempts AS a ON a.row = o.row AND a.number = o.attempts
 LEFT JOIN replies ON replies.id = o.reply WHERE o.row = ?
 
 -- name: failed_representatives
 SELECT row, cause, message FROM outcomes
-WHERE row IN (SELECT twin FROM twins WHERE reply IS NULL) ORDER BY row
+WHERE row IN (SELECT representative FROM duplicates WHERE reply IS NULL) ORDER BY row
 
 -- name: pending_positions
 SELECT position FROM rows
@@ -416,7 +416,7 @@ AND NOT EXISTS (SELECT 1 FROM temp.stage
                 WHERE stage.key = rows.key AND stage.occurrence = rows.occurrence AND stage.request = rows.request)
 
 -- name: lose_changed
-UPDATE attempts SET ended = began, seconds = 0, status = 0, cause = 'lost', counted = 0, maybe_paid = 1, cost_other = cost
+UPDATE attempts SET ended = began, seconds = 0, status = 0, cause = 'lost', counted = 0, possibly_billed = 1, cost_other = cost
 WHERE ended IS NULL AND row IN temp.changed
 
 -- name: spend_changed
@@ -426,7 +426,7 @@ UPDATE attempts SET spent = 1 WHERE spent = 0 AND row IN temp.changed
 DELETE FROM outcomes WHERE row IN temp.changed
 
 -- name: delete_changed_shared
-DELETE FROM twins WHERE row IN temp.changed
+DELETE FROM duplicates WHERE row IN temp.changed
 
 -- name: mark_absent
 UPDATE rows SET position = NULL WHERE {absent}
@@ -450,7 +450,7 @@ DROP TABLE IF EXISTS temp.changed
 DROP TABLE IF EXISTS temp.stage
 
 -- name: skip_new_row
-INSERT INTO outcomes (row, state, final, cause, message, attempts, finished)
+INSERT INTO outcomes (row, state, permanent, cause, message, attempts, finished)
 SELECT seq, 'skipped', 1, 'invalid line', ?, 0, ? FROM rows
 WHERE position = ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE row = seq)
 
@@ -461,55 +461,55 @@ WHERE position = ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE row = seq)
 o.reply IS NOT NULL AND (o.state = 'done' OR o.post)
 
 -- name: has_reply
-(twins.reply IS NOT NULL
+(duplicates.reply IS NOT NULL
  OR (SELECT reply FROM attempts WHERE attempts.row = rows.seq AND NOT spent ORDER BY number DESC LIMIT 1) IS NOT NULL)
 
 -- name: forget_followers
-DELETE FROM twins WHERE reply IS NULL
+DELETE FROM duplicates WHERE reply IS NULL
 
 -- name: is_final_failure
-state = 'failed' AND final = 1 AND NOT post
+state = 'failed' AND permanent = 1 AND NOT post
 
 -- name: follow_the_failed
 -- A row that failed permanently may itself have waited for one that failed and can be retried.
-UPDATE twins SET twin = source FROM (
-    SELECT ifnull(twins.twin, o.row) AS leader, max(o.row) AS source
-    FROM outcomes AS o LEFT JOIN twins ON twins.row = o.row AND twins.reply IS NULL WHERE {is_final_failure} GROUP BY 1
-) WHERE twin = leader AND reply IS NULL
+UPDATE duplicates SET representative = source FROM (
+    SELECT ifnull(duplicates.representative, o.row) AS first, max(o.row) AS source
+    FROM outcomes AS o LEFT JOIN duplicates ON duplicates.row = o.row AND duplicates.reply IS NULL WHERE {is_final_failure} GROUP BY 1
+) WHERE representative = first AND reply IS NULL
 
 -- name: keep_followers_of_the_failed
-DELETE FROM twins WHERE reply IS NULL AND (EXISTS (SELECT 1 FROM outcomes AS o WHERE o.row = twins.row)
-OR NOT EXISTS (SELECT 1 FROM outcomes AS o WHERE o.row = twins.twin AND {is_final_failure}))
+DELETE FROM duplicates WHERE reply IS NULL AND (EXISTS (SELECT 1 FROM outcomes AS o WHERE o.row = duplicates.row)
+OR NOT EXISTS (SELECT 1 FROM outcomes AS o WHERE o.row = duplicates.representative AND {is_final_failure}))
 
 -- name: any_follower
-SELECT 1 FROM twins WHERE reply IS NULL LIMIT 1
+SELECT 1 FROM duplicates WHERE reply IS NULL LIMIT 1
 
 -- name: pair_rows
 -- `wanted(position)` is whether the row is to be sent.
 WITH known AS (
   SELECT rows.seq, request, position, CASE WHEN o.row IS NOT NULL THEN 0 WHEN {has_reply} THEN 1 ELSE 2 END AS rank
-  FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN twins ON twins.row = rows.seq
+  FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN duplicates ON duplicates.row = rows.seq
   WHERE request <> '' AND NOT {is_reduced} AND NOT {is_cut} AND CASE WHEN o.row IS NOT NULL THEN {is_answer} WHEN position IS NULL THEN 0
-                               WHEN twins.row IS NOT NULL AND twins.reply IS NULL THEN 0 ELSE wanted(position) END
+                               WHEN duplicates.row IS NOT NULL AND duplicates.reply IS NULL THEN 0 ELSE wanted(position) END
 ), equal AS (
-  SELECT seq, rank, first_value(seq) OVER (PARTITION BY request ORDER BY rank, position) AS leader FROM known
+  SELECT seq, rank, first_value(seq) OVER (PARTITION BY request ORDER BY rank, position) AS first FROM known
 )
-INSERT INTO twins (row, twin, reply, number, input_tokens, output_tokens, cost)
-SELECT seq, ifnull(o.twin, leader), o.reply, ifnull(o.attempts, 0), o.input_tokens, o.output_tokens,
-       iif(o.twin IS NULL, a.cost, o.saved)
-FROM equal LEFT JOIN outcomes AS o ON o.row = leader LEFT JOIN attempts AS a ON a.row = o.row AND a.number = o.attempts
-WHERE rank = 2 AND seq <> leader
+INSERT INTO duplicates (row, representative, reply, number, input_tokens, output_tokens, cost)
+SELECT seq, ifnull(o.representative, first), o.reply, ifnull(o.attempts, 0), o.input_tokens, o.output_tokens,
+       iif(o.representative IS NULL, a.cost, o.saved)
+FROM equal LEFT JOIN outcomes AS o ON o.row = first LEFT JOIN attempts AS a ON a.row = o.row AND a.number = o.attempts
+WHERE rank = 2 AND seq <> first
 
 -- name: keep_shared
 -- A reply that is shared stays shared where the outcome that rests on it is about to be deleted.
-INSERT OR REPLACE INTO twins (row, twin, reply, number, input_tokens, output_tokens, cost)
-SELECT row, twin, reply, attempts, input_tokens, output_tokens, saved FROM outcomes
-WHERE twin IS NOT NULL AND reply IS NOT NULL AND (state = 'done' OR post)
+INSERT OR REPLACE INTO duplicates (row, representative, reply, number, input_tokens, output_tokens, cost)
+SELECT row, representative, reply, attempts, input_tokens, output_tokens, saved FROM outcomes
+WHERE representative IS NOT NULL AND reply IS NOT NULL AND (state = 'done' OR post)
 
 -- name: create_offered
 CREATE TEMP TABLE offered AS
 SELECT request, row_number() OVER (PARTITION BY request ORDER BY position IS NULL, position) AS turn, o.reply,
-       o.input_tokens, o.output_tokens, iif(o.twin IS NULL, a.cost, o.saved) AS cost
+       o.input_tokens, o.output_tokens, iif(o.representative IS NULL, a.cost, o.saved) AS cost
 FROM other.outcomes AS o JOIN other.rows ON rows.seq = o.row
 LEFT JOIN other.attempts AS a ON a.row = o.row AND a.number = o.attempts
 WHERE o.reply IS NOT NULL AND (o.state = 'done' OR o.post)
@@ -518,7 +518,7 @@ WHERE o.reply IS NOT NULL AND (o.state = 'done' OR o.post)
 CREATE TEMP TABLE asked AS
 SELECT rows.seq, request, row_number() OVER (PARTITION BY request ORDER BY (:once AND NOT asks), position) AS turn, asks
 FROM (SELECT rows.seq, request, position, o.row IS NULL AND NOT {has_reply} AS asks
-      FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN twins ON twins.row = rows.seq
+      FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN duplicates ON duplicates.row = rows.seq
       WHERE position IS NOT NULL AND request IN (SELECT request FROM temp.offered) AND NOT {is_reduced} AND NOT {is_cut}) AS rows
 
 -- name: create_taken
@@ -539,7 +539,7 @@ SELECT taken.id, seq, 0, body FROM temp.taken JOIN other.replies ON replies.id =
 WHERE taken.rowid > ? AND taken.rowid <= ?
 
 -- name: copy_shared
-INSERT OR REPLACE INTO twins (row, twin, reply, input_tokens, output_tokens, cost)
+INSERT OR REPLACE INTO duplicates (row, representative, reply, input_tokens, output_tokens, cost)
 SELECT seq, 0, id, input_tokens, output_tokens, cost FROM temp.taken WHERE taken.rowid > ? AND taken.rowid <= ?
 
 -- name: drop_offered
@@ -555,21 +555,21 @@ DROP TABLE IF EXISTS temp.taken
 -- What a run does before and after it sends (store.py)
 
 -- name: reopened
-state = 'failed' AND final IN (0, :good) AND (:cause IS NULL OR cause = :cause) AND (:positions IS NULL
+state = 'failed' AND permanent IN (0, :good) AND (:cause IS NULL OR cause = :cause) AND (:positions IS NULL
 OR row IN (SELECT seq FROM rows WHERE position IN (SELECT value FROM json_each(:positions))))
 
 -- name: count_reopened
-SELECT count(*), total(NOT final), total(post) FROM outcomes JOIN rows ON rows.seq = outcomes.row
+SELECT count(*), total(NOT permanent), total(post) FROM outcomes JOIN rows ON rows.seq = outcomes.row
 WHERE {reopened} AND position IS NOT NULL
 
 -- name: spend_reopened
 -- A reply that only post-processing failed on is not spent: it is post-processed again, and nothing is sent. Nor is an attempt
 -- in a batch that was given up: a late reply may answer it.
 UPDATE attempts SET spent = 1 WHERE spent = 0 AND row IN (SELECT row FROM outcomes WHERE {reopened} AND NOT post)
-AND NOT (maybe_paid AND reply IS NULL AND ifnull(ticket, 0) IN (SELECT id FROM tickets WHERE tickets.state = 'forgotten'))
+AND NOT (possibly_billed AND reply IS NULL AND ifnull(ticket, 0) IN (SELECT id FROM tickets WHERE tickets.state = 'forgotten'))
 
 -- name: forget_reopened
-DELETE FROM twins WHERE row IN (SELECT row FROM outcomes WHERE {reopened} AND NOT post)
+DELETE FROM duplicates WHERE row IN (SELECT row FROM outcomes WHERE {reopened} AND NOT post)
 
 -- name: keep_reopened
 {keep_shared} AND {reopened}
@@ -584,7 +584,7 @@ state = 'done' AND row IN (SELECT seq FROM rows WHERE position IN (SELECT value 
 UPDATE attempts SET spent = 1 WHERE spent = 0 AND row IN (SELECT row FROM outcomes WHERE {is_done_there})
 
 -- name: forget_done
-DELETE FROM twins WHERE row IN (SELECT row FROM outcomes WHERE {is_done_there})
+DELETE FROM duplicates WHERE row IN (SELECT row FROM outcomes WHERE {is_done_there})
 
 -- name: delete_done
 DELETE FROM outcomes WHERE {is_done_there}
@@ -619,7 +619,7 @@ WHERE ended IS NULL
 
 -- name: charged
 -- A reply of unknown price is charged what was reserved for it.
-SELECT total(ifnull(cost, iif(status = 200 OR reply IS NOT NULL OR maybe_paid, reserved, 0))),
+SELECT total(ifnull(cost, iif(status = 200 OR reply IS NOT NULL OR possibly_billed, reserved, 0))),
        total(charged_tokens), count(*), max(0, ifnull(max(cost - reserved), 0)),
        json_group_array(DISTINCT tier) FILTER (WHERE tier IS NOT NULL)
 FROM attempts WHERE cause IS NOT 'stopped before it left'
@@ -703,7 +703,7 @@ SELECT key, line, text, request FROM temp.stage
 WHERE key IN (SELECT key FROM temp.stage GROUP BY key HAVING count(*) > 1) ORDER BY key, position
 
 -- name: skip_row
-INSERT INTO outcomes (row, state, final, cause, message, attempts, finished)
+INSERT INTO outcomes (row, state, permanent, cause, message, attempts, finished)
 VALUES (?, 'skipped', 1, 'invalid line', ?, 0, ?)
 
 
@@ -726,7 +726,7 @@ cost_cached = excluded.cost_cached, cost_cache_write = excluded.cost_cache_write
 cost_other = excluded.cost_other, request_id = excluded.request_id, reply = excluded.reply,
 began = iif(excluded.seconds > 0, excluded.began, began), cause = excluded.cause, message = excluded.message,
 tier = excluded.tier, throttled = excluded.throttled, counted = excluded.counted, deadline = excluded.deadline,
-invalid = excluded.invalid, maybe_paid = excluded.maybe_paid, excerpt = excluded.excerpt
+invalid = excluded.invalid, possibly_billed = excluded.possibly_billed, excerpt = excluded.excerpt
 
 -- name: end_paid_attempt
 INSERT INTO attempts (row, number, session, began, {ended_columns})
@@ -740,17 +740,17 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: end_attempt
 INSERT INTO attempts (row, number, session, began, {ended_columns},
-tier, throttled, counted, deadline, invalid, maybe_paid, cause, message, excerpt)
+tier, throttled, counted, deadline, invalid, possibly_billed, cause, message, excerpt)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 {set_ended}
 
 -- name: finish_done
-INSERT INTO outcomes (row, finished, attempts, reply, seconds, input_tokens, output_tokens, state, final)
+INSERT INTO outcomes (row, finished, attempts, reply, seconds, input_tokens, output_tokens, state, permanent)
 VALUES (?, ?, ?, ?, ?, ?, ?, 'done', 1)
 
 -- name: finish
 INSERT INTO outcomes (row, finished, attempts, reply, seconds, input_tokens, output_tokens,
-state, final, cause, message, flags, value, added, post, trace, twin, saved)
+state, permanent, cause, message, flags, value, added, post, trace, representative, saved)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: insert_reply
@@ -792,7 +792,7 @@ SELECT * FROM totals
 SELECT count(*) AS rows,
        total(state = 'done') AS done,
        total(state = 'failed') AS failed,
-       total(state = 'failed' AND NOT final) AS failed_for_now,
+       total(state = 'failed' AND NOT permanent) AS retryable,
        total(state = 'failed' AND post) AS failed_post,
        total(state = 'skipped') AS skipped,
        total(state = 'done' AND flags LIKE '%truncated%') AS truncated,
@@ -801,8 +801,8 @@ SELECT count(*) AS rows,
        total(state = 'done' AND flags LIKE '%odd%') AS odd,
        total(state = 'done' AND flags LIKE '%empty%') AS empty,
        total(state = 'done' AND flags LIKE '%numbers%') AS numbers,
-       total(state = 'done' AND twin IS NOT NULL) AS shared,
-       total(iif(state = 'done' AND twin IS NOT NULL, ifnull(input_tokens, 0) + ifnull(output_tokens, 0), 0)) AS saved_tokens,
+       total(state = 'done' AND representative IS NOT NULL) AS deduplicated,
+       total(iif(state = 'done' AND representative IS NOT NULL, ifnull(input_tokens, 0) + ifnull(output_tokens, 0), 0)) AS saved_tokens,
        total(iif(state = 'done', saved, 0)) AS saved
 FROM rows LEFT JOIN outcomes ON outcomes.row = rows.seq
 WHERE rows.position IS NOT NULL
@@ -813,7 +813,7 @@ SELECT total(attempts.ended IS NULL AND ticket IS NULL
        total(attempts.ended IS NULL AND ticket IS NOT NULL) AS in_batches,
        count(*) AS attempts,
        count(reply) AS replies,
-       total(maybe_paid) AS maybe_paid,
+       total(possibly_billed) AS possibly_billed,
        total(input_tokens) AS input_tokens,
        total(output_tokens) AS output_tokens,
        total(cached_tokens) AS cached_tokens,
@@ -825,10 +825,10 @@ SELECT total(attempts.ended IS NULL AND ticket IS NULL
        total(cost_cache_write) AS cost_cache_write,
        total(cost_output) AS cost_output,
        total(cost_other) AS cost_other,
-       total(iif(invalid, cost, 0)) AS cost_again,
-       total(iif(maybe_paid, cost, 0)) AS cost_maybe,
-       total(iif(ended IS NULL, cost, 0)) AS cost_open,
-       total(cost IS NULL AND (status = 200 OR reply IS NOT NULL OR maybe_paid)) AS unpriced
+       total(iif(invalid, cost, 0)) AS cost_retries,
+       total(iif(possibly_billed, cost, 0)) AS cost_possibly_billed,
+       total(iif(ended IS NULL, cost, 0)) AS cost_reserved,
+       total(cost IS NULL AND (status = 200 OR reply IS NOT NULL OR possibly_billed)) AS unpriced
 FROM attempts JOIN rows ON rows.seq = attempts.row
 WHERE rows.position IS NOT NULL
 

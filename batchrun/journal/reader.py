@@ -64,9 +64,9 @@ def _flags(text: str | None) -> frozenset[str]:
 
 
 def _record(row: Sequence[Any]) -> Record:
-    *rest, state, final, flags, post, files, lane = row
+    *rest, state, permanent, flags, post, files, lane = row
     _check_texts(*rest[4:8])
-    return Record._make((*rest, _STATES[state], final == 1, _flags(flags), post == 1, files, lane))
+    return Record._make((*rest, _STATES[state], permanent == 1, _flags(flags), post == 1, files, lane))
 
 
 def _result(row: Sequence[Any]) -> Result:
@@ -100,8 +100,8 @@ _TEXTS = sql("texts_page")
 
 
 def _entry(row: Sequence[Any]) -> Entry:
-    seq, position, line, key, state, final, cause, message, flags, *rest = row
-    return Entry(seq, position, line, key, _STATES[state], final == 1, cause, message, _flags(flags), *rest)
+    seq, position, line, key, state, permanent, cause, message, flags, *rest = row
+    return Entry(seq, position, line, key, _STATES[state], permanent == 1, cause, message, _flags(flags), *rest)
 
 
 def read_meta(connection: sqlite3.Connection) -> Meta:

@@ -72,7 +72,7 @@ class End(NamedTuple):
     reply that is accepted, else a short stable phrase with `message` as its detail. `throttled` is a 429, which
     never counts; `counted` False keeps others (a request that never left, a probe) from counting against the
     row's attempts. `deadline`: ended by the deadline. `invalid`: a reply that does not match the schema.
-    `maybe_paid`: no answer, though the request may have been billed. `excerpt` of a body that is not a reply is
+    `possibly_billed`: no answer, though the request may have been billed. `excerpt` of a body that is not a reply is
     cut to 2 kB. `cost` is what it is charged, in picodollars, None where the price is not known, and `bill` the same by
     kind, None where no kinds are known; `charged_tokens` is charged to a cap of tokens.
     """
@@ -85,7 +85,7 @@ class End(NamedTuple):
     counted: bool = True
     deadline: bool = False
     invalid: bool = False
-    maybe_paid: bool = False
+    possibly_billed: bool = False
     usage: Usage | None = None
     request_id: str | None = None
     excerpt: str | None = None
@@ -123,7 +123,7 @@ class Record(NamedTuple):
     excerpt: str | None
     trace: str | None
     state: State
-    final: bool
+    permanent: bool
     flags: frozenset[str]
     post: bool
     files: str = ""
@@ -147,7 +147,7 @@ class Entry(NamedTuple):
     line: int
     key: str
     state: State
-    final: bool
+    permanent: bool
     cause: str | None
     message: str | None
     flags: frozenset[str]
@@ -166,7 +166,7 @@ class Line(NamedTuple):
     line: int
     key: str
     state: State
-    final: bool
+    permanent: bool
     cause: str | None
     message: str | None
     flags: frozenset[str]
@@ -214,7 +214,7 @@ class Attempt(NamedTuple):
     throttled: bool
     counted: bool
     invalid: bool
-    maybe_paid: bool
+    possibly_billed: bool
     spent: bool
     input_tokens: int | None
     output_tokens: int | None
@@ -241,7 +241,7 @@ class Miss(NamedTuple):
 
     cause: str
     attempts: int
-    maybe_paid: int
+    possibly_billed: int
 
 
 class Session(NamedTuple):
@@ -349,7 +349,7 @@ class LaneShare(NamedTuple):
     replies: int
     throttled: int
     errors: int
-    maybe_paid: int
+    possibly_billed: int
     input_tokens: int
     output_tokens: int
     cost: int

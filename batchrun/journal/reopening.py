@@ -27,7 +27,7 @@ def failed(
         connection.execute(sql(name), which)
     account = sums.read(connection)
     account.failed -= rows
-    account.failed_for_now -= for_now
+    account.retryable -= for_now
     account.failed_post -= post
     sums.write(account, connection)
     return rows, account

@@ -42,7 +42,7 @@ CREATE TABLE attempts (                 -- one HTTP exchange each, written befor
     counted         INTEGER NOT NULL DEFAULT 1,     -- counts against the attempts of the row
     deadline        INTEGER NOT NULL DEFAULT 0,     -- ended by the deadline
     invalid         INTEGER NOT NULL DEFAULT 0,     -- a reply that was asked again: it does not match the schema, has no answer or was cut
-    maybe_paid      INTEGER NOT NULL DEFAULT 0,     -- no answer, but the provider may have charged for it
+    possibly_billed INTEGER NOT NULL DEFAULT 0,     -- no answer, but the provider may have charged for it
     spent           INTEGER NOT NULL DEFAULT 0,     -- belongs to an earlier outcome or request of the row
     input_tokens    INTEGER,                        -- NULL where the provider stated none
     output_tokens   INTEGER,
@@ -78,11 +78,11 @@ CREATE TABLE replies (                  -- bodies that came back and were paid f
 CREATE TABLE outcomes (                 -- how rows ended; a row without one is pending or unknown
     row             INTEGER PRIMARY KEY,            -- rows.seq
     state           TEXT NOT NULL,                  -- done, failed, skipped
-    final           INTEGER NOT NULL,               -- 0: failed for now, going on sends it again
+    permanent       INTEGER NOT NULL,               -- 0: failed and retryable: resuming sends it again
     cause           TEXT,
     message         TEXT,
     flags           TEXT,                           -- of truncated, refused, filtered, odd (ended for a reason that is not known), empty (no answer), numbers (others than its source); with commas
-    attempts        INTEGER NOT NULL,               -- the number of the attempt it rests on, its own or that of its twin
+    attempts        INTEGER NOT NULL,               -- the number of the attempt it rests on, its own or that of its representative
     value           TEXT,                           -- JSON of the output where it is not simply what the reply says
     added           TEXT,                           -- JSON object of members that post-processing merges into the output row
     post            INTEGER NOT NULL DEFAULT 0,     -- failed in post-processing: its reply is safe
@@ -92,23 +92,23 @@ CREATE TABLE outcomes (                 -- how rows ended; a row without one is 
     seconds         REAL,                           -- how long the last exchange took
     input_tokens    INTEGER,                        -- of the last exchange
     output_tokens   INTEGER,
-    twin            INTEGER,                        -- rows.seq of the row of an equal request that was sent for it; 0: in another run; NULL: it was sent itself
+    representative  INTEGER,                        -- rows.seq of the row of an equal request that was sent for it; 0: in another run; NULL: it was sent itself
     saved           INTEGER                         -- what that exchange was charged, and this row was not, in picodollars; NULL: not known
 ) STRICT;
 
-CREATE INDEX outcomes_failed ON outcomes (final, cause) WHERE state = 'failed';
+CREATE INDEX outcomes_failed ON outcomes (permanent, cause) WHERE state = 'failed';
 
-CREATE TABLE twins (                    -- rows that are not sent, since the reply to an equal request answers them
+CREATE TABLE duplicates (               -- rows that are not sent, since the reply to an equal request answers them
     row             INTEGER PRIMARY KEY,            -- rows.seq
-    twin            INTEGER NOT NULL,               -- as outcomes.twin
-    reply           INTEGER,                        -- replies.id; NULL: in this session the row waits for its twin
+    representative  INTEGER NOT NULL,               -- as outcomes.representative
+    reply           INTEGER,                        -- replies.id; NULL: in this session the row waits for its representative
     number          INTEGER NOT NULL DEFAULT 0,     -- attempts.number of the exchange that brought it; 0: in another run
     input_tokens    INTEGER,                        -- of that exchange
     output_tokens   INTEGER,
     cost            INTEGER                         -- likewise, in picodollars; NULL: not known
 ) STRICT;
 
-CREATE INDEX twins_waiting ON twins (twin, row) WHERE reply IS NULL;
+CREATE INDEX duplicates_waiting ON duplicates (representative, row) WHERE reply IS NULL;
 
 CREATE TABLE reductions (               -- rows whose reply is a part of what another row is made of, which waits for all of them
     row             INTEGER PRIMARY KEY,            -- rows.seq
@@ -123,28 +123,28 @@ CREATE TABLE totals (                   -- one line: the sums over all rows that
     rows            INTEGER NOT NULL DEFAULT 0,
     done            INTEGER NOT NULL DEFAULT 0,
     failed          INTEGER NOT NULL DEFAULT 0,
-    failed_for_now  INTEGER NOT NULL DEFAULT 0,     -- part of failed
+    retryable       INTEGER NOT NULL DEFAULT 0,     -- part of failed
     failed_post     INTEGER NOT NULL DEFAULT 0,     -- part of failed: in post-processing
     skipped         INTEGER NOT NULL DEFAULT 0,
     unknown         INTEGER NOT NULL DEFAULT 0,     -- without an outcome, and the last attempt is open
     truncated       INTEGER NOT NULL DEFAULT 0,     -- part of done, like the next two, odd and empty
     refused         INTEGER NOT NULL DEFAULT 0,
     filtered        INTEGER NOT NULL DEFAULT 0,
-    shared          INTEGER NOT NULL DEFAULT 0,     -- part of done: by the reply to an equal request
+    deduplicated    INTEGER NOT NULL DEFAULT 0,     -- part of done: by the reply to an equal request
     saved_tokens    INTEGER NOT NULL DEFAULT 0,     -- what these rows would have used, in and out
     saved           INTEGER NOT NULL DEFAULT 0,     -- what these rows would have cost, in picodollars
     attempts        INTEGER NOT NULL DEFAULT 0,     -- all that ever left, like everything below
     replies         INTEGER NOT NULL DEFAULT 0,
-    maybe_paid      INTEGER NOT NULL DEFAULT 0,
+    possibly_billed INTEGER NOT NULL DEFAULT 0,
     input_tokens    INTEGER NOT NULL DEFAULT 0,
     output_tokens   INTEGER NOT NULL DEFAULT 0,
     cached_tokens   INTEGER NOT NULL DEFAULT 0,
     reasoning_tokens INTEGER NOT NULL DEFAULT 0,
     without_usage   INTEGER NOT NULL DEFAULT 0,     -- replies that state no tokens
     cost            INTEGER NOT NULL DEFAULT 0,     -- charged for attempts that ended, in picodollars (1e-12 USD)
-    cost_again      INTEGER NOT NULL DEFAULT 0,     -- part of it: replies that did not match the schema
-    cost_maybe      INTEGER NOT NULL DEFAULT 0,     -- part of it: attempts without an answer, in full
-    cost_open       INTEGER NOT NULL DEFAULT 0,     -- not part of it: the worst that open attempts may cost
+    cost_retries    INTEGER NOT NULL DEFAULT 0,     -- part of it: replies that did not match the schema
+    cost_possibly_billed INTEGER NOT NULL DEFAULT 0,     -- part of it: attempts without an answer, in full
+    cost_reserved   INTEGER NOT NULL DEFAULT 0,     -- not part of it: the worst that open attempts may cost
     unpriced        INTEGER NOT NULL DEFAULT 0,     -- attempts that were or may have been paid, at a price that is not known
     cache_write_tokens INTEGER NOT NULL DEFAULT 0,
     cost_cached     INTEGER NOT NULL DEFAULT 0,     -- part of cost, by kind, like the next three; the rest is input

@@ -199,7 +199,7 @@ class Journal:
         return count
 
     def pair(self, *, dedupe: bool, wanted: Callable[[int], bool] | None = None) -> None:
-        """Settle for the next session which rows of equal requests are sent, and which wait for them (`twins`). Blocks.
+        """Settle for the next session which rows of equal requests are sent, and which wait for them (`duplicates`). Blocks.
 
         `wanted` is whether the row at a position is to be sent, None for all; without `dedupe` nobody waits.
         """
@@ -221,10 +221,10 @@ class Journal:
         with self._window_guard, database.translated(self.path):
             return pending.answered(self._reading(), after, limit)
 
-    def following(self, leader: int, source: int, after: int = 0, limit: int = 1000) -> Page:
-        """Rows that wait for the row `leader`, behind the row `after`, by seq; the shared reply is what the row `source` got."""
+    def following(self, representative: int, source: int, after: int = 0, limit: int = 1000) -> Page:
+        """Rows that wait for the row `representative`, behind the row `after`, by seq; the shared reply is what the row `source` got."""
         with self._window_guard, database.translated(self.path):
-            return pending.following(self._reading(), leader, source, after, limit)
+            return pending.following(self._reading(), representative, source, after, limit)
 
     def reducible(self, target: int | None = None, after: int = 0, limit: int = 100) -> Page:
         """Reduce rows (`target`, or all) without an outcome whose parts are done or cannot be, behind the row `after`."""

@@ -97,7 +97,7 @@ class Writer:
             self._open[row] = Left(number, cost, tokens)
             self.sums.attempts += 1
             self.sums.unknown += 1
-            self.sums.cost_open += cost or 0
+            self.sums.cost_reserved += cost or 0
 
         return self._put(apply)
 
@@ -108,7 +108,7 @@ class Writer:
             left = self._open.get(row)
             if left is not None and left.number == number:
                 self._open[row] = left._replace(cost=cost)
-                self.sums.cost_open += cost - (left.cost or 0)
+                self.sums.cost_reserved += cost - (left.cost or 0)
                 group.reserved.append((cost, row, number))
 
         return self._put(apply)
@@ -122,7 +122,7 @@ class Writer:
                 self._close_open(group, lease.row, now)
                 handed = lease.row, lease.number, self._session, now, lease.cost, lease.tokens
                 group.batched.append((*handed, ticket.id, ticket.lane))
-                self.sums.cost_open += lease.cost or 0
+                self.sums.cost_reserved += lease.cost or 0
             self.sums.attempts += len(leases)
             self.sums.in_batches += len(leases)
             self._put_ticket(group, ticket)
@@ -157,7 +157,7 @@ class Writer:
                 group.finish(row, now, _last_of(number, end, reply), outcome, None)
             account, found = self.sums, Sum.of([answer.end for answer in answers])
             account.in_batches -= len(answers)
-            account.cost_open -= sum(answer.lease.cost or 0 for answer in answers)
+            account.cost_reserved -= sum(answer.lease.cost or 0 for answer in answers)
             account.replies += len(answers)
             account.done += len(answers)
             account.without_usage += len(answers) - found.stated
@@ -175,11 +175,11 @@ class Writer:
         left = self._open.get(row)
         if lease is not None:
             self.sums.in_batches -= 1
-            self.sums.cost_open -= lease.cost or 0
+            self.sums.cost_reserved -= lease.cost or 0
         elif left is not None and left.number == number:
             del self._open[row]
             self.sums.unknown -= 1
-            self.sums.cost_open -= left.cost or 0
+            self.sums.cost_reserved -= left.cost or 0
         reply = None if body is None else self._add_reply(group, row, number, body)
         group.end((row, number, self._session), now, end, reply)
         self._count(end, paid=reply is not None)
@@ -206,11 +206,11 @@ class Writer:
             if found is None:
                 return
             account, cost = self.sums, found[0]
-            account.maybe_paid -= 1
+            account.possibly_billed -= 1
             account.unpriced -= cost is None
             account.cost -= cost or 0
             account.cost_other -= cost or 0
-            account.cost_maybe -= cost or 0
+            account.cost_possibly_billed -= cost or 0
             at = number if body is None else self._answered_late(row, number)
             reply = None if body is None else self._add_reply(group, row, at, body)
             group.end((row, at, self._session), now, end, reply)
@@ -224,7 +224,7 @@ class Writer:
         failure = self._connection.execute(sql("fail_no_more"), (row,)).fetchone()
         if failure is not None:
             self.sums.failed -= 1
-            self.sums.failed_for_now -= not failure[0]
+            self.sums.retryable -= not failure[0]
         moved = self._connection.execute(sql("make_last"), (row, number)).fetchone()
         return number if moved is None else moved[0]
 
@@ -285,11 +285,11 @@ class Writer:
         if left is None:
             return
         charged: Any = {"cost": left.cost, "charged_tokens": left.tokens}
-        lost = End(0, 0.0, "lost", "no answer is known", counted=False, maybe_paid=True, **charged)
+        lost = End(0, 0.0, "lost", "no answer is known", counted=False, possibly_billed=True, **charged)
         group.end((row, left.number, self._session), now, lost, None)
         self._last[row] = Last(left.number, None, None, None, None)
         self.sums.unknown -= 1
-        self.sums.cost_open -= left.cost or 0
+        self.sums.cost_reserved -= left.cost or 0
         self._count(lost, paid=False)
 
     def _add_reply(self, group: Group, row: int, number: int, body: str) -> int:
@@ -304,7 +304,7 @@ class Writer:
 
     def _count(self, end: End, *, paid: bool) -> None:
         stated = end.status, end.usage, end.cost, end.bill
-        count_attempt(self.sums, *stated, paid=paid, invalid=end.invalid, maybe_paid=end.maybe_paid)
+        count_attempt(self.sums, *stated, paid=paid, invalid=end.invalid, possibly_billed=end.possibly_billed)
 
     def _count_outcome(self, outcome: Outcome, reused: SharedReply | None) -> None:
         count_outcome(self.sums, outcome, None if reused is None else (reused.tokens, reused.cost))

@@ -40,11 +40,11 @@ def values(found: Estimate) -> dict[str, Any]:
         "skipped": survey.skipped,
         "with_outcome": survey.settled,
         "requests": expected.requests,
-        "duplicates": survey.twins.rows,
+        "duplicates": survey.duplicates.rows,
         "dedupe": survey.plan.dedupe,
         "reuse": None if survey.reuse is None else survey.reuse.id,
         "reused": survey.reused,
-        "cost_of_duplicates": _range(expected.twins, 1e-12),
+        "cost_of_duplicates": _range(expected.duplicates, 1e-12),
         "body_bytes": survey.lengths.size,
         "measured": expected.measured,
         "input_tokens": _range(expected.input_tokens),
@@ -130,8 +130,8 @@ def lines(found: Estimate) -> Iterable[str]:
     yield f"rows      {survey.rows:,}{f', segments of {documents}' if survey.documents else ''}{skipped}"
     settled = f"; {counted(survey.settled)} with an outcome already" if survey.settled else ""
     yield f"requests  {expected.requests:,} to send{settled}"
-    if survey.twins.rows:
-        yield f"equal     {_twins(found)}"
+    if survey.duplicates.rows:
+        yield f"equal     {_duplicates(found)}"
     if survey.reuse is not None:
         yield f"reuse     {taken_over(survey.reused, survey.reuse.id)}"
     yield f"to        {printable(survey.plan.base_url or survey.plan.profile)}, model {printable(survey.plan.model or '-')}"
@@ -151,12 +151,12 @@ def lines(found: Estimate) -> Iterable[str]:
         yield f"too long  {survey.too_long:,} requests for the window of {survey.window:,} tokens (line {named} …)"
 
 
-def _twins(found: Estimate) -> str:
-    survey, cost = found.survey, found.forecast.twins
+def _duplicates(found: Estimate) -> str:
+    survey, cost = found.survey, found.forecast.duplicates
     worth = "" if cost is None else f", about {words.money(int(cost.expected))}"
     if survey.plan.dedupe:
-        return f"{survey.twins.rows:,} more rows get the reply of an equal request{worth} saved by --dedupe"
-    return f"{survey.twins.rows:,} of the requests are equal to another; --dedupe would save them{worth}"
+        return f"{survey.duplicates.rows:,} more rows get the reply of an equal request{worth} saved by --dedupe"
+    return f"{survey.duplicates.rows:,} of the requests are equal to another; --dedupe would save them{worth}"
 
 
 def _tokens(amount: Range) -> str:

@@ -63,7 +63,7 @@ def _attempt(event: AttemptStarted | AttemptEnded) -> tuple[int, str]:
         said += f", {event.usage.input} tokens in, {event.usage.output} out"
     if event.cause is None:
         return logging.DEBUG, said
-    paid = ", may have been billed" if event.maybe_paid else ""
+    paid = ", may have been billed" if event.possibly_billed else ""
     said += f" from {event.lane}" if event.lane else ""
     return logging.INFO, f"{said}: {event.cause}{paid}{', to be sent again' if event.retry else ''}"
 
@@ -82,7 +82,7 @@ def _row(event: RowFinished | RowLost | RowDivided | RowsAnswered) -> tuple[int,
         return logging.DEBUG, said
     return (
         logging.WARNING,
-        f"{said}, {'permanent' if outcome.final else 'retryable'}: {outcome.cause}: {outcome.message}",
+        f"{said}, {'permanent' if outcome.permanent else 'retryable'}: {outcome.cause}: {outcome.message}",
     )
 
 

@@ -43,7 +43,7 @@ def _line(name: str, share: LaneShare) -> str:
         f"{share.seconds:.2f} s each" if share.seconds is not None else "",
         f"{share.throttled:,} × 429" if share.throttled else "",
         counted(share.errors, "error") if share.errors else "",
-        f"{share.maybe_paid:,} may have been billed" if share.maybe_paid else "",
+        f"{share.possibly_billed:,} may have been billed" if share.possibly_billed else "",
         words.money(share.cost) if share.cost else "",
     ]
     return ", ".join(part for part in said if part)

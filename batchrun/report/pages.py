@@ -21,7 +21,7 @@ from batchrun.plan import plan_from_json
 from batchrun.pricing import usd
 from batchrun.registry import RunFile, Summary
 from batchrun.report import batch_table, lanes, words
-from batchrun.report.values import plain, public
+from batchrun.report.values import plain
 
 if TYPE_CHECKING:
     from batchrun.engine.dry_run import DryRun
@@ -158,7 +158,7 @@ def _slow_values(entry: Any) -> dict[str, Any]:
 def history(samples: list[tuple[float, dict[str, Any]]], points: int = 12) -> list[dict[str, Any]]:
     """Samples thinned to a few points, each with its Unix time."""
     step = max(1, len(samples) // points)
-    return [{"at": at, **public(state)} for at, state in samples[::step]]
+    return [{"at": at, **state} for at, state in samples[::step]]
 
 
 def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
@@ -178,7 +178,7 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     yield (
         f"tokens   {totals.input_tokens:,} in ({totals.cached_tokens:,} from a cache, "
         f"{totals.cache_write_tokens:,} written to one), {totals.output_tokens:,} out "
-        f"({totals.reasoning_tokens:,} reasoning); {totals.attempts:,} attempts, {totals.maybe_paid:,} may have been billed"
+        f"({totals.reasoning_tokens:,} reasoning); {totals.attempts:,} attempts, {totals.possibly_billed:,} may have been billed"
     )
     if said := words.bill(totals, simulated=run.meta.simulated):
         yield f"cost     {said}"
@@ -234,7 +234,7 @@ def _show_failed(run: RunFile, out: TextIO) -> None:
     with Reader.open(run.path) as reader:
         for record in reader.export_rows():
             if record.state is State.FAILED:
-                when = "permanent" if record.final else "retryable"
+                when = "permanent" if record.permanent else "retryable"
                 said = printable(f"{record.cause}: {record.message}", 300)
                 print(f"line {record.line} ({printable(record.key, 60)}), {when}: {said}", file=out)
 

@@ -68,7 +68,7 @@ def _attempt(attempt: Attempt) -> str:
         return f"{began:%Y-%m-%d %H:%M:%S}: no answer recorded"
     status = f"status {attempt.status}" if attempt.status else "incomplete answer"
     cause = f", {attempt.cause}: {attempt.message}" if attempt.cause else ""
-    paid = ", may have been billed" if attempt.maybe_paid else ""
+    paid = ", may have been billed" if attempt.possibly_billed else ""
     return f"{began:%Y-%m-%d %H:%M:%S}, {words.duration(attempt.seconds or 0.0)}: {status}{cause}{paid}"
 
 

@@ -13,13 +13,6 @@ MONEY = frozenset((*account.MONEY, "charged"))
 """Members that are counted in picodollars."""
 
 NAMES = {
-    "cost_again": "cost_retries",
-    "cost_maybe": "cost_possibly_billed",
-    "cost_open": "cost_reserved",
-    "maybe_paid": "possibly_billed",
-    "failed_for_now": "retryable",
-    "final": "permanent",
-    "shared": "deduplicated",
     "held": "blocked_by",
     "requests_fill": "requests_available",
     "tokens_fill": "tokens_available",

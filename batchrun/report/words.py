@@ -33,13 +33,13 @@ def account(totals: Totals, *, running: bool = False) -> str:
     failed = f"{totals.failed:,} failed"
     kinds = [
         f"{count:,} {name}"
-        for name, count in (("retryable", totals.failed_for_now), ("in post-processing", totals.failed_post))
+        for name, count in (("retryable", totals.retryable), ("in post-processing", totals.failed_post))
         if count
     ]
     if kinds:
         failed += f" ({', '.join(kinds)})"
     flagged = [(f"{flag}", getattr(totals, flag)) for flag in Flag]
-    flags = [f"{count:,} {name}" for name, count in (("from equal requests", totals.shared), *flagged) if count]
+    flags = [f"{count:,} {name}" for name, count in (("from equal requests", totals.deduplicated), *flagged) if count]
     done = f"{totals.done:,} done" + (f" ({', '.join(flags)})" if flags else "")
     return (
         f"{done} + {failed} + {totals.skipped:,} skipped + {open_rows} + {totals.pending:,} pending"
@@ -52,7 +52,7 @@ def resume_command(totals: Totals, reference: str, runs_dir: str | None = None) 
     command = f"batchrun resume {_quoted(reference)}"
     if runs_dir is not None:
         command += f" --runs-dir {_quoted(runs_dir)}"
-    if totals.pending or totals.unknown or totals.in_batches or totals.failed_for_now:
+    if totals.pending or totals.unknown or totals.in_batches or totals.retryable:
         return command
     return f"{command} --failed" if totals.failed else None
 
@@ -154,13 +154,13 @@ def spending(progress: Progress) -> str:
 
 def bill(totals: Totals, *, simulated: bool = False) -> str:
     """What a run was charged, and for what; nothing where no price was known. A simulated run was charged nothing."""
-    cost = totals.cost + totals.cost_open
+    cost = totals.cost + totals.cost_reserved
     unpriced = f"{totals.unpriced:,} attempts of unknown price" if totals.unpriced else ""
     if not cost:
         return f"unknown ({unpriced})" if unpriced and not simulated else ""
-    maybe = totals.cost_maybe + totals.cost_open
+    maybe = totals.cost_possibly_billed + totals.cost_reserved
     parts = [
-        f"{money(totals.cost_again)} for replies that were requested again" if totals.cost_again else "",
+        f"{money(totals.cost_retries)} for replies that were requested again" if totals.cost_retries else "",
         f"up to {money(maybe)} for attempts that may have been billed" if maybe else "",
         unpriced and f"without {unpriced}",
         "simulated: nothing was paid" if simulated else "",
@@ -245,10 +245,10 @@ def read_from_cache(totals: Totals) -> str:
 
 def savings(totals: Totals) -> str:
     """What rows that were answered by the reply to an equal request saved; empty where there are none."""
-    if not totals.shared:
+    if not totals.deduplicated:
         return ""
     tokens = f", {counted(totals.saved_tokens, 'token')}" if totals.saved_tokens else ""
-    return f"{counted(totals.shared, 'request')}{tokens}{f', {money(totals.saved)}' if totals.saved else ''}"
+    return f"{counted(totals.deduplicated, 'request')}{tokens}{f', {money(totals.saved)}' if totals.saved else ''}"
 
 
 def tokens(progress: Progress) -> str:

@@ -84,7 +84,7 @@ class Answer(NamedTuple):
         )
 
     @property
-    def maybe_paid(self) -> bool:
+    def possibly_billed(self) -> bool:
         """The request was sent, no reply came, and nothing says that it was turned away."""
         if (
             self.disguised

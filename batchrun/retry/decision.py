@@ -67,14 +67,14 @@ def decide(answer: Answer, tries: Tries, health: Health, policy: Policy, now: fl
         said, hint = _STOPPED[answer.meaning]
         return StopRun(_said(answer, said), hint)
     if answer.meaning is Meaning.NEVER_FITS:
-        return GiveUp(answer.cause, _said(answer, "the request is larger than the limit"), final=True)
+        return GiveUp(answer.cause, _said(answer, "the request is larger than the limit"), permanent=True)
     for rule in _RULES:
         verdict = rule(answer, tries, health, policy, now)
         if verdict is not None:
             return verdict
     hint = _option(answer)
     said = _said(answer, "the provider refused the request")
-    return GiveUp(answer.cause, f"{said}; {hint}" if hint else said, final=True)
+    return GiveUp(answer.cause, f"{said}; {hint}" if hint else said, permanent=True)
 
 
 def _judge_reply(answer: Answer, tries: Tries, health: Health, policy: Policy) -> Verdict:
@@ -87,7 +87,7 @@ def _judge_reply(answer: Answer, tries: Tries, health: Health, policy: Policy) -
     if Flag.EMPTY in flags:
         return _without_answer(answer, tries, health, policy)
     if failing := sorted(flags & policy.fail_on):
-        return GiveUp(failing[0], f"the reply is {failing[0]}, which --fail-on makes a failure", final=True)
+        return GiveUp(failing[0], f"the reply is {failing[0]}, which --fail-on makes a failure", permanent=True)
     return Done() if complaint is None else _misfit(answer, complaint, tries, health, policy)
 
 
@@ -95,7 +95,7 @@ def _misfit(answer: Answer, complaint: str, tries: Tries, health: Health, policy
     """A reply that does not fit the schema or fails a check. Without --schema-retries the user has said what becomes of such rows."""
     if unlikely := sorted(answer.flags & {Flag.TRUNCATED, Flag.REFUSED, Flag.FILTERED}):
         said = f"the reply is {unlikely[0]} and does not fit the schema: {complaint}"
-        return GiveUp(unlikely[0], said, final=True)
+        return GiveUp(unlikely[0], said, permanent=True)
     if health.none_fits and policy.schema_retries and answer.check is not None:
         return StopRun(
             f"the replies to {len(health.misfits)} rows fail checks, and none passes: {complaint}",
@@ -108,7 +108,7 @@ def _misfit(answer: Answer, complaint: str, tries: Tries, health: Health, policy
             "for it (--param 'response_format={…}'); with --schema-retries 0 such rows fail and the run continues",
         )
     if tries.asks > policy.schema_retries:
-        return GiveUp(answer.cause, complaint, final=True)
+        return GiveUp(answer.cause, complaint, permanent=True)
     return AskAgain(complaint)
 
 
@@ -124,7 +124,7 @@ def _without_answer(answer: Answer, tries: Tries, health: Health, policy: Policy
     if Flag.EMPTY not in policy.fail_on and not answer.checked:
         return Done()
     hint = "" if answer.checked else "; --fail-on -empty takes such rows for done"
-    return GiveUp(answer.cause, f"a reply without an answer, twice: {answer.complaint}{hint}", final=True)
+    return GiveUp(answer.cause, f"a reply without an answer, twice: {answer.complaint}{hint}", permanent=True)
 
 
 def _refused_json(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
@@ -172,7 +172,7 @@ def _throttled(answer: Answer, tries: Tries, health: Health, policy: Policy, now
         return StopRun(_said(answer, said), hint)
     if health.lonely[1] >= LONELY:
         return GiveUp(
-            answer.cause, _said(answer, f"{LONELY} times refused while other rows were answered"), final=False
+            answer.cause, _said(answer, f"{LONELY} times refused while other rows were answered"), permanent=False
         )
     if refused >= THROTTLED_FOR:
         return StopRun(
@@ -273,9 +273,11 @@ def _may_pass(answer: Answer, tries: Tries, health: Health, policy: Policy, now:
         return _given_up(answer, health, policy, now) or RetryIn(wait, counts=False)
     if _used_up(answer, tries, policy):
         hint = f"; {_WEB_PAGE}" if answer.html and garbage and not health.succeeded else ""
-        return GiveUp(answer.cause, _said(answer, f"{answer.cause} after {tries.attempts} attempts{hint}"), final=False)
+        return GiveUp(
+            answer.cause, _said(answer, f"{answer.cause} after {tries.attempts} attempts{hint}"), permanent=False
+        )
     if not health.spend():
-        return GiveUp(answer.cause, f"{answer.cause}; the run's retry budget is spent", final=False)
+        return GiveUp(answer.cause, f"{answer.cause}; the run's retry budget is spent", permanent=False)
     return RetryIn(wait, counts=True)
 
 

@@ -51,11 +51,11 @@ class AskAgain(NamedTuple):
 
 
 class GiveUp(NamedTuple):
-    """The row has failed; `final` is for good, else only for now."""
+    """The row has failed; `permanent` is for good, else only for now."""
 
     cause: str
     message: str
-    final: bool
+    permanent: bool
 
 
 class StopRun(NamedTuple):

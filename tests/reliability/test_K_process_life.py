@@ -98,7 +98,7 @@ async def test_K1_equal_requests_that_are_sent_once_stay_so_wherever_the_program
         assert len(server.prompts) == DISTINCT
         assert len(server.calls) <= DISTINCT + kills * IN_FLIGHT
     assert len(program.done()) == DISTINCT * TIMES
-    assert program.ask("SELECT done, shared FROM totals") == [(DISTINCT * TIMES, DISTINCT * (TIMES - 1))]
+    assert program.ask("SELECT done, deduplicated FROM totals") == [(DISTINCT * TIMES, DISTINCT * (TIMES - 1))]
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ async def test_K3_a_row_that_was_answered_but_not_committed_is_sent_once_more_an
         assert len(server.calls) == 2
     assert ran.code == 0, ran.err
     assert program.account() == {"done": 1}
-    assert program.ask("SELECT maybe_paid FROM attempts ORDER BY number") == [(1,), (0,)]
+    assert program.ask("SELECT possibly_billed FROM attempts ORDER BY number") == [(1,), (0,)]
     shown = json.loads((await program.run("show", "--json")).out)
     assert shown["possibly_billed"] == 1
 
@@ -313,7 +313,7 @@ async def test_K11_a_server_that_is_stopped_for_a_while_is_waited_for(program: P
     account = program.account()
     assert process.returncode in (0, 3), err
     assert account["done"] + account.get("failed", 0) == rows
-    assert program.ask("SELECT count(*) FROM outcomes WHERE state = 'failed' AND final") == [(0,)]
+    assert program.ask("SELECT count(*) FROM outcomes WHERE state = 'failed' AND permanent") == [(0,)]
 
 
 def _listener(base_url: str) -> int:

@@ -228,10 +228,10 @@ async def test_S13_S20_a_broken_answer_is_tried_to_the_limit_and_may_have_been_p
     assert 2 <= met.calls[name] <= ATTEMPTS
     assert met.failed[name]["permanent"] is False
     row = "SELECT seq FROM rows WHERE text LIKE ?"
-    query = f"SELECT status, maybe_paid FROM attempts WHERE row = ({row})"
+    query = f"SELECT status, possibly_billed FROM attempts WHERE row = ({row})"
     ends = met.program.ask(query, f'%"text": "{name}"%')
     assert ends
-    assert all(maybe_paid for status, maybe_paid in ends if status == 0)
+    assert all(possibly_billed for status, possibly_billed in ends if status == 0)
 
 
 async def test_S15_S16_a_refused_filtered_or_cut_reply_is_done_and_flagged(met: Met) -> None:

@@ -195,7 +195,7 @@ async def test_S29_an_answer_after_the_deadline_is_lost_and_the_row_has_one_outc
         assert server.prompts["late"] == 2
     assert ran.code == 0, ran.err
     assert program.done() == {"r1": "second", "r2": "second"}
-    assert program.ask("SELECT count(*), sum(maybe_paid) FROM attempts") == [(3, 1)]
+    assert program.ask("SELECT count(*), sum(possibly_billed) FROM attempts") == [(3, 1)]
 
 
 async def bad_request(peer: Peer) -> None:

@@ -213,8 +213,8 @@ class RunScreen(ListingScreen):
             options.append((f"row:{line.position}", f"this row (line {line.line:,}): {cause}"))
             options.append((f"cause:{line.cause}", f"all rows that failed for this cause: {cause}"))
         progress = snapshot.progress
-        left = progress.pending + progress.unknown + progress.failed_for_now
-        whole = left + progress.failed - progress.failed_for_now
+        left = progress.pending + progress.unknown + progress.retryable
+        whole = left + progress.failed - progress.retryable
         options += [("left", f"pending and retryable rows: {left:,}")] if left else []
         options += [("failed", f"pending rows and all failed rows: {whole:,}")] if whole > left else []
         if not options:

@@ -129,9 +129,9 @@ def account(progress: Progress, *, narrow: bool) -> Content:
             parts += [(f"{sign} {said}", f"{f'bold {colour}' if found[name] else DIM}{click}")]
             parts += [(f" {name}", f"{DIM}{click}"), "  "]
     flags = [f"{count:,} {flag}" for flag in Flag if (count := getattr(progress, flag))]
-    if progress.shared and not narrow:
+    if progress.deduplicated and not narrow:
         saved = f", {words.money(progress.saved)} saved" if progress.saved else ""
-        parts.append((f"({progress.shared:,} from equal requests{saved})  ", DIM))
+        parts.append((f"({progress.deduplicated:,} from equal requests{saved})  ", DIM))
     if flags and not narrow:
         parts.append((f"({', '.join(flags)})  ", "$warning"))
     parts.append((f"of {words.count(progress.rows) if narrow else counted(progress.rows)}", DIM))
@@ -206,7 +206,7 @@ def cost_lines(progress: Progress) -> list[Content]:
     first: list[Part] = [(f"{'cost':<10}", DIM), (f"{words.money(progress.cost):>7}", "bold")]
     first += [("  of about ", DIM), (words.money(ahead), "bold")] if ahead is not None else []
     first += [("  simulated", "$warning")] if progress.simulated else []
-    apart = (("retries", progress.cost_again), ("maybe billed", progress.cost_maybe))
+    apart = (("retries", progress.cost_retries), ("maybe billed", progress.cost_possibly_billed))
     second: list[Part] = [f"{name} {words.money(amount)}  " for name, amount in apart if amount]
     second += [f"{progress.unpriced:,} unpriced"] if progress.unpriced else []
     kinds = (
@@ -277,8 +277,8 @@ def _tries(progress: Progress, width: int, height: int) -> list[Content]:
     attempts, retries = words.count(progress.attempts), words.count(progress.retries)
     throttled: Part = (words.count(progress.throttled), "bold $warning" if progress.throttled else "bold")
     paid: list[Part] = []
-    if progress.maybe_paid:
-        paid = [("  maybe billed ", DIM), (words.count(progress.maybe_paid), "bold $warning")]
+    if progress.possibly_billed:
+        paid = [("  maybe billed ", DIM), (words.count(progress.possibly_billed), "bold $warning")]
     aligned: list[Part] = [(f"{'attempts':<10}", DIM), (f"{attempts:>9}", "bold")]
     close: list[Part] = [("attempts ", DIM), (attempts, "bold")]
     again: list[Part] = [("  retries ", DIM), (retries, "bold")]
@@ -373,8 +373,8 @@ def mending_lines(snapshot: RunSnapshot, room: int) -> list[Content]:
     now = progress if ended is None else ended.totals
     kinds = (
         (now.pending + now.unknown, "sends pending rows", "pending"),
-        (now.failed_for_now, "retries what is retryable", "retryable"),
-        (now.failed - now.failed_for_now, "retries what failed permanently", "failed permanently"),
+        (now.retryable, "retries what is retryable", "retryable"),
+        (now.failed - now.retryable, "retries what failed permanently", "failed permanently"),
     )
     found = [(rows, does, short) for rows, does, short in kinds if rows]
     key = ("r ", "bold $accent")
