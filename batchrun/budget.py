@@ -66,17 +66,17 @@ class Budget:
         self._cost, self._tokens, self._requests = charged
         self._held_cost = self._held_tokens = self._in_flight = 0
 
-    def ask(self, cost: int, tokens: int) -> Held | Later | Reached:
-        """Reserve for one request that may cost and use so much at worst."""
+    def ask(self, cost: int, tokens: int, requests: int = 1) -> Held | Later | Reached:
+        """Reserve for one request, or so many, that may cost and use so much at worst."""
         caps = self._caps
-        if caps.requests is not None and self._requests + 1 > caps.requests:
+        if caps.requests is not None and self._requests + requests > caps.requests:
             return Reached("requests")
         if caps.cost is not None and self._cost + self._held_cost + cost > caps.cost:
             return self._no("cost")
         if caps.tokens is not None and self._tokens + self._held_tokens + tokens > caps.tokens:
             return self._no("tokens")
-        self._requests += 1
-        self._in_flight += 1
+        self._requests += requests
+        self._in_flight += requests
         self._held_cost += cost
         self._held_tokens += tokens
         return Held(cost, tokens)

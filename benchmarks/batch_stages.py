@@ -177,7 +177,7 @@ async def engine(folder: Path, rows: int, clock: Clock) -> None:
     lane = journal.lane(PLAN.base_url, None, PLAN.model)
     journal.start()
     ended = [0.0, 0.0]
-    planned = [0.0, 0.0]
+    planned, left, in_batches = [0.0, 0.0], [rows], asyncio.Event()
     plan = journal.plan
 
     def timed(ticket: Ticket, leases: Any) -> Any:
@@ -187,6 +187,9 @@ async def engine(folder: Path, rows: int, clock: Clock) -> None:
         def over(_: Any) -> None:
             planned[0] += time.process_time() - began[0]
             planned[1] += time.perf_counter() - began[1]
+            left[0] -= len(leases)
+            if not left[0]:
+                in_batches.set()
 
         done.add_done_callback(over)
         return done
@@ -205,9 +208,7 @@ async def engine(folder: Path, rows: int, clock: Clock) -> None:
         )
         began = time.process_time(), time.perf_counter()
         running = asyncio.ensure_future(run.run())
-        while journal.totals.in_batches < rows and not running.done():  # noqa: ASYNC110  of commits there is no event
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0)
+        await asyncio.wait([running, asyncio.ensure_future(in_batches.wait())], return_when=asyncio.FIRST_COMPLETED)
         cpu, wall = time.process_time() - began[0], time.perf_counter() - began[1]
         clock.add("rendered and hashed", cpu - planned[0], wall - planned[1])
         clock.add("tickets and attempts committed", *planned)

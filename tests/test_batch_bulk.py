@@ -1,20 +1,27 @@
 """Many rows of a batch at once: lines of results, the journal and the picture say the same as row by row."""
 
 import json
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from engine import Stage
+from engine import PLAN, Stage
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrun.engine.batches import Batches, Batching
+from batchrun.engine.budget_guard import BudgetGuard
 from batchrun.engine.snapshots import rows_answered
+from batchrun.engine.tickets import Tickets
+from batchrun.errors import RefusedError
 from batchrun.events import AttemptEnded, RowFinished, RunStarted, single
 from batchrun.journal import Answered, End, Journal, Lease, Record
+from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.shapes import SHAPES, object_of, vendor
-from batchrun.models import JUST_DONE, Bill, History, Pending, Ticket, Totals, Usage
+from batchrun.models import JUST_DONE, Bill, Endpoint, History, Pending, Request, Ticket, Totals, Usage
 from batchrun.progress import Fold
 
 BODY = (
@@ -142,3 +149,56 @@ def test_rows_that_are_answered_together_look_as_one_by_one(first: int) -> None:
         alone(each)
     assert together.snapshot(3.0) == alone.snapshot(3.0)
     assert together.snapshot(3.0).done == 3 - first
+
+
+async def chunk_files(directory: Path, *, together: bool) -> tuple[list[bytes], list[tuple[Any, ...]], Totals]:
+    """Files, tickets and totals of rows of two models that were put into chunks of at most three rows."""
+    directory.mkdir()
+    stage, vendor_of = Stage(directory, 12), vendor("openai")
+    journal = Journal.open(stage.path, clock=lambda: 1000.0)
+    journal.start()
+    executor = BatchExecutor(vendor_of, None, run="r1", folder=directory / "batches", clock=lambda: 1000.0)
+    batching = Batching(executor=executor, run="r1", lane=1, folder=directory / "batches", first=2, lines=3)
+    guard = BudgetGuard(replace(PLAN, max_requests=10), journal, expected=lambda: 5)
+    batches = Batches(batching, journal, guard, emit=lambda _: None, stop=lambda _: None)
+    made = [(n, 1, Request(Endpoint.CHAT, b'{"model":"m%d","n":%d}' % (n % 2, n), 7)) for n in range(1, 11)]
+    made.insert(4, (12, 1, Request(Endpoint.TRANSCRIPTIONS, b'{"model":"m0"}', 0)))  # which no batch takes
+    if together:
+        assert await batches.add_all(made) == set(range(1, 11))
+    else:
+        for seq, number, request in made:
+            with suppress(RefusedError):
+                await batches.add(seq, number, request)
+    await batches.close_chunks()
+    found = [(each.id, each.chunk, each.model, each.rows, each.bytes, each.sha256) for each in batches.open]
+    files = [executor.path(each, "requests").read_bytes() for each in batches.open]
+    journal.close(0)
+    return files, found, stage.totals
+
+
+async def test_requests_that_are_put_into_chunks_together_make_the_same_files_as_one_by_one(tmp_path: Path) -> None:
+    together = await chunk_files(tmp_path / "together", together=True)
+    assert together == await chunk_files(tmp_path / "alone", together=False)
+    files, tickets, totals = together
+    assert sum(len(file.splitlines()) for file in files) == totals.in_batches == 10
+    assert [rows for *_, rows, _, _ in tickets] == [2, 3, 3, 2]
+
+
+async def test_of_requests_together_the_first_ones_that_fit_into_the_budget_are_reserved_for(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, 1)
+    with closing(Journal.open(stage.path)) as journal:
+        guard = BudgetGuard(replace(PLAN, max_total_tokens=100), journal, expected=lambda: 5)
+        requests = [Request(Endpoint.CHAT, b'{"model":"m"}', 30)] * 3
+        assert guard.all_now(requests) == [(None, 43), (None, 43)]
+        assert guard.all_now(requests) == []
+
+
+async def test_a_ticket_that_is_not_committed_yet_has_its_number_alone(tmp_path: Path) -> None:
+    """A batch that the provider made twice may get its ticket while the file of another chunk is written."""
+    stage = Stage(tmp_path, 1)
+    with closing(Journal.open(stage.path)) as journal:
+        executor = BatchExecutor(vendor("openai"), None, run="r1", folder=tmp_path)
+        tickets = Tickets(executor, journal, lambda _: None, 10)
+        assert [tickets.new_id(), tickets.new_id(), tickets.new_chunk(), tickets.new_chunk()] == [1, 2, 1, 2]
+        tickets.show(Ticket(id=7, lane=1, state="submitted", chunk=5))
+        assert (tickets.new_id(), tickets.new_chunk()) == (8, 6)

@@ -31,6 +31,8 @@ class BatchLines:
             kept = self._fixed and self._caching.is_kept(len(self._fixed))
             key = "" if self._caching.key is None or not kept else prompts.key_member(self._caching.key, self._fixed)
             self._members = ",".join(filter(None, (key, self._caching.options)))
+            if not (self._members or (kept and self._caching.mark)):
+                self._caching = None  # nothing is added to any line
 
     def line(self, request: Request) -> Request:
         """The request as a line has it."""

@@ -1,7 +1,7 @@
 """Rows that go by batches: into a chunk, and on with what came back. What an answer means is decided as for live rows."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from batchrun import retry
 from batchrun.engine.attempt import Attempt, RowServices
@@ -28,6 +28,9 @@ from batchrun.plan import Plan
 from batchrun.plan.reducing import Reduction
 from batchrun.retry import Done, GiveUp, Next
 
+TOGETHER = 256
+"""Rows that go into a chunk at once, at most."""
+
 
 class BatchRows:
     """Between a run's rows and its batches. On the loop of the run."""
@@ -48,25 +51,39 @@ class BatchRows:
         """Whether rows go into batches now; else they are sent live."""
         return self._batches.sending
 
+    async def put_all(self, rows: list[Pending]) -> list[Pending]:
+        """Rows into chunks, without a step of their own where there is nothing else to them; the others."""
+        if not self.sending:
+            return rows
+        left: list[Pending] = []
+        for start in range(0, len(rows), TOGETHER):
+            some = rows[start : start + TOGETHER]
+            put = await self._batches.add_all(self._requests(some))
+            left += [row for row in some if row.seq not in put]
+        return left
+
+    def _requests(self, rows: list[Pending]) -> Iterator[tuple[int, int, Request]]:
+        """Rows, the numbers of their attempts and their requests as lines have them, of those that are sent as they are."""
+        for row in rows:
+            if row.reused is not None or row.parts is not None or retry.go_on(row.history) is not Next.SEND:
+                continue
+            try:
+                request = self._runner.rendered(row)
+            except Exception:  # noqa: BLE001, S112  its own way meets it again, and says so
+                continue
+            if request is not None:
+                yield row.seq, row.history.number + 1, self._lines.line(request)
+
     async def send_all(self, states: list[RowState]) -> None:
-        """Rows into chunks, without a step of their own where there is nothing else to them; the others go their way."""
+        """Rows that were handed out, likewise; what `put_all` leaves goes its own way."""
+        first = [state.row for state in states if state.request is None and state.number == state.row.history.number]
+        put = {row.seq for row in first} - {row.seq for row in await self.put_all(first)}
         others: list[RowState] = []
         for state in states:
-            if state.request is None and state.given is None and state.row.reused is None and state.row.parts is None:
-                try:
-                    request = self._runner.rendered(state)
-                    sends = self.sending and retry.go_on(state.row.history) is Next.SEND
-                    if (
-                        request is not None
-                        and sends
-                        and self._batches.put(state.row.seq, state.number + 1, self._lines.line(request))
-                    ):
-                        self._at.queue.finished(state)
-                        continue
-                except Exception:  # noqa: BLE001  its own way meets it again, and says so
-                    others.append(state)
-                    continue
-            others.append(state)
+            if state.row.seq in put:
+                self._at.queue.finished(state)
+            else:
+                others.append(state)
         ended = await asyncio.gather(*map(self._runner.go, others), return_exceptions=True)
         for error in filter(None, ended):
             raise error

@@ -10,14 +10,15 @@ an answer is that of live rows (`way`).
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
 
 from batchrun.engine.batch_results import NOT_SENT, Ends
 from batchrun.engine.budget_guard import BATCH, BudgetGuard, BudgetReached, Reservation
-from batchrun.engine.chunks import SHARE, Chunk
+from batchrun.engine.chunks import SHARE, Chunk, Size
 from batchrun.engine.result_files import Part
 from batchrun.engine.row_files import with_content
 from batchrun.engine.run_result import RunResult
@@ -156,38 +157,55 @@ class Batches:
         async with self._adding:
             await self._append(seq, number, request, line)
 
-    def put(self, seq: int, number: int, request: Request) -> bool:
-        """The same where nothing has to be waited for, else False: its chunk has room, and the budget. Raises RefusedError."""
-        chunk = self._chunks.get((request.endpoint, self._guard.named(request).model or ""))
-        if chunk is None or request.files or self._adding.locked():
-            return False
-        line = self._executor.shape.line(self._executor.wire_id(seq, number), request)
-        tokens = self.tokens.of(request.weight)
-        if not self._fits(chunk, len(line), tokens) or (reservation := self._guard.now(request, BATCH)) is None:
-            return False
-        chunk.add(line, request.weight, tokens, Lease(seq, number, reservation.cost, reservation.tokens))
-        return True
+    async def add_all(self, requests: Iterable[tuple[int, int, Request]]) -> set[int]:
+        """The same for many rows, each with the number of its attempt, as far as nothing has to be waited for but a new chunk;
+        the rows that are in one now."""
+        vendor, shape, wire_id = self._executor.vendor, self._executor.shape, self._executor.wire_id
+        sent: list[tuple[int, int, Request, bytes]] = []
+        for seq, number, request in requests:
+            if request.files or request.endpoint not in vendor.endpoints:
+                continue
+            with suppress(RefusedError):  # `add` says so
+                line = shape.line(wire_id(seq, number), request)
+                if len(line) <= vendor.bytes * SHARE:
+                    sent.append((seq, number, request, line))
+        async with self._adding:
+            worst = self._guard.all_now([request for _, _, request, _ in sent])
+            held = zip(sent, worst, strict=False)
+            await self._put((request, line, Lease(seq, number, *each)) for (seq, number, request, line), each in held)
+        return {seq for seq, *_ in sent[: len(worst)]}
 
     async def _append(self, seq: int, number: int, request: Request, line: bytes) -> None:
         reservation = await self._reserved(request)
-        key = request.endpoint, self._guard.named(request).model or ""
-        chunk, tokens = self._chunks.get(key), self.tokens.of(request.weight)
-        if chunk is not None and not self._fits(chunk, len(line), tokens):
-            await self._close_chunk(key)
-            chunk = None
-        if chunk is None:
-            if len(self._chunks) >= MOST_CHUNKS:
-                await self._close_chunk(max(self._chunks, key=lambda each: len(self._chunks[each].leases)))
-            self._made += 1
-            chunk = await asyncio.to_thread(Chunk, self._with.folder, self._made, self._executor.shape, *key)
-            self._chunks[key] = chunk
-        chunk.add(line, request.weight, tokens, Lease(seq, number, reservation.cost, reservation.tokens))
+        await self._put([(request, line, Lease(seq, number, reservation.cost, reservation.tokens))])
 
-    def _fits(self, chunk: Chunk, size: int, tokens: float) -> bool:
-        most = self._tickets.most
-        if not self._tickets.any and not self._executor.shape.inline:
-            most = min(most, self._with.first)
-        return chunk.size.rows < most and chunk.size.has_room(self._executor.vendor, size, tokens)
+    async def _put(self, requests: Iterable[tuple[Request, bytes, Lease]]) -> None:
+        """Requests that were reserved for, into new chunks where the present ones are full."""
+        most = self._most
+        for request, line, lease in requests:
+            weight = request.weight
+            key, tokens = (request.endpoint, self._guard.named(request).model or ""), self.tokens.of(weight)
+            chunk = self._chunks.get(key)
+            if chunk is None or not chunk.size.has_room(most, len(line), tokens):
+                chunk = await self._new_chunk(key)
+                most = self._most
+            chunk.add(line, weight, tokens, lease)
+
+    async def _new_chunk(self, key: tuple[Endpoint, str]) -> Chunk:
+        if key in self._chunks:
+            await self._close_chunk(key)
+        elif len(self._chunks) >= MOST_CHUNKS:
+            await self._close_chunk(max(self._chunks, key=lambda each: len(self._chunks[each].leases)))
+        self._made += 1
+        chunk = await asyncio.to_thread(Chunk, self._with.folder, self._made, self._executor.shape, *key)
+        self._chunks[key] = chunk
+        return chunk
+
+    @property
+    def _most(self) -> Size:
+        """What a chunk may have; the first one is small."""
+        most, first = Size.most(self._executor.vendor), not self._tickets.any and not self._executor.shape.inline
+        return replace(most, rows=min(most.rows, self._tickets.most, self._with.first if first else most.rows))
 
     async def _reserved(self, request: Request) -> Reservation:
         """What the request may cost in a batch. Where it does not fit now, results that come in may give back enough."""
@@ -213,9 +231,9 @@ class Batches:
     async def _close_chunk(self, key: tuple[Endpoint, str]) -> None:
         """Its file is on the disk before the ticket and the attempts are committed."""
         chunk = self._chunks.pop(key)
-        number = self._tickets.next_chunk
+        number = self._tickets.new_chunk()
         ticket = Ticket(
-            id=self._tickets.next_id,
+            id=self._tickets.new_id(),
             lane=self._with.lane,
             state=State.PLANNED,
             chunk=number,
@@ -349,7 +367,8 @@ class Batches:
     def _duplicates(self, ticket: Ticket, also: Sequence[str]) -> list[Ticket]:
         """Other batches of the same call: they are asked to end, and what they answered all the same is paid."""
         others: list[Ticket] = []
-        for number, remote in enumerate(also, self._tickets.next_id):
+        for remote in also:
+            number = self._tickets.new_id()
             detail = f'{{"of": {ticket.id}}}'
             note = f"made by the same call as {ticket.remote}"
             other = replace(ticket, id=number, state=State.DUPLICATE, remote=remote, rows=0, note=note, detail=detail)

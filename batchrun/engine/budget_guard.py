@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from jiter import from_json
@@ -127,6 +128,16 @@ class Prices:
         cost = self.worst(price, size, limit, tier, served)
         return Reservation(cost, size + limit, price, tier, Held(cost or 0, size + limit), size)
 
+    def all_at_worst(self, requests: Sequence[Request], served: Served) -> list[tuple[int | None, int]]:
+        """The same of requests that go into batches: cost and tokens of each."""
+        expected, found = self._expected(), list[tuple[int | None, int]]()
+        for request in requests:
+            price = self.tariff.of(self.named(request).model)
+            size = len(request.body) + request.file_tokens
+            limit = expected if request.output_limit is None else request.output_limit
+            found.append((self.worst(price, size, limit, BATCH, served), size + limit))
+        return found
+
     def worst(self, price: Price | None, size: int, limit: int, tier: str | None, served: Served) -> int | None:
         """Picodollars that a request of so many bytes and output tokens may cost; None where that is not known."""
         if price is None:
@@ -168,6 +179,16 @@ class BudgetGuard:
         """Reserve for the request, None where it does not fit into the budget now; `tier` as for `at_once`."""
         reservation = (prices or self._prices).at_worst(request, tier, self._before)
         return reservation if isinstance(self._budget.ask(*reservation.held), Held) else None
+
+    def all_now(self, requests: Sequence[Request]) -> list[tuple[int | None, int]]:
+        """Reserve for requests that go into batches: for the first ones of them that fit into the budget now, with the cost
+        and the tokens of each at worst."""
+        asked = self._prices.all_at_worst(requests, self._before)
+        if isinstance(
+            self._budget.ask(sum(cost or 0 for cost, _ in asked), sum(tokens for _, tokens in asked), len(asked)), Held
+        ):
+            return asked
+        return list(takewhile(lambda each: isinstance(self._budget.ask(each[0] or 0, each[1]), Held), asked))
 
     async def reserve(
         self, request: Request, attempt: tuple[int, int], tier: str | None = None, prices: Prices | None = None

@@ -1,6 +1,7 @@
 """The file of one chunk of requests while it is written."""
 
 import hashlib
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +27,21 @@ class Size:
     bytes: int = 0
     tokens: float = 0.0
 
-    def has_room(self, vendor: Vendor, size: int, tokens: float) -> bool:
-        """Whether one more request of that size is within what a batch of this vendor takes."""
-        fits = self.rows < max(1, int(vendor.lines * SHARE)) and self.bytes + size <= vendor.bytes * SHARE
-        return fits and (vendor.tokens is None or self.tokens + tokens <= vendor.tokens * SHARE)
+    def has_room(self, most: "Size", size: int, tokens: float) -> bool:
+        """Whether there may be one more request of that size."""
+        return self.rows < most.rows and self.bytes + size <= most.bytes and (self.tokens + tokens <= most.tokens)
 
     def add(self, size: int, tokens: float) -> None:
         """One more request."""
-        self.rows, self.bytes, self.tokens = self.rows + 1, self.bytes + size, self.tokens + tokens
+        self.rows += 1
+        self.bytes += size
+        self.tokens += tokens
+
+    @classmethod
+    def most(cls, vendor: Vendor) -> "Size":
+        """What a batch of this vendor may have."""
+        tokens = math.inf if vendor.tokens is None else vendor.tokens * SHARE
+        return cls(max(1, int(vendor.lines * SHARE)), int(vendor.bytes * SHARE), tokens)
 
 
 class Tokens:
@@ -87,8 +95,8 @@ class Chunk:
         if self.leases and self._shape.separator:
             self._lines.append(self._shape.separator)
         self._lines.append(line)
-        self.size.add(len(line), tokens)
         self.leases.append(lease)
+        self.size.add(len(line), tokens)
         if len(self._lines) >= _TOGETHER or len(line) >= _LONG:
             self._write()
 

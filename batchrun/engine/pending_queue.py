@@ -184,6 +184,8 @@ class PendingQueue:
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._out = 0
         self._after: int | None = 0
+        self.direct: Callable[[list[Pending]], Awaitable[list[Pending]]] | None = None
+        """Takes fresh rows that need not be handed out, and gives back the others."""
         self._closed = False
         self._fetching: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -364,8 +366,7 @@ class PendingQueue:
             if self._groups_due:
                 await self._take_followers(self._groups_due[0])
             elif self._after is not None:
-                rows, self._after = await self._fetch(self._after)
-                states = [RowState.of(row) for row in rows if row.seq not in self._early]
+                states = [RowState.of(row) for row in await self._next_fresh(self._after) if row.seq not in self._early]
                 self._fresh_bytes += sum(state.size for state in states)
                 self._fresh.extend(
                     states if self._groups is None else await asyncio.to_thread(self._groups.arranged, states)
@@ -373,6 +374,17 @@ class PendingQueue:
             self._fetching = None
         finally:
             self._wake(len(self._waiters))
+
+    async def _next_fresh(self, after: int) -> list[Pending]:
+        """The next rows that are to be handed out, none at the end or where others come first."""
+        while True:
+            rows, last = await self._fetch(after)
+            if self.direct is not None:
+                rows = await self.direct(rows)
+            self._after = last
+            if rows or last is None or self._groups_due:
+                return rows
+            after = last
 
     async def _take_followers(self, followers: Followers) -> None:
         """The next rows of a group of followers, which come before rows that would be sent."""

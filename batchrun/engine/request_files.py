@@ -88,6 +88,7 @@ class _Files:
         self._lines = BatchLines(plan)
         self._run = run
         self._folder = folder
+        self._most = Size.most(self._vendor)
         self._open: dict[tuple[str, str], _Open] = {}
         self.written: list[Written] = []
 
@@ -102,7 +103,7 @@ class _Files:
         key = str(request.endpoint), named_in(request.body).model or ""
         tokens = Tokens().of(request.weight)
         found = self._open.get(key)
-        if found is not None and not found.size.has_room(self._vendor, len(line), tokens):
+        if found is not None and not found.size.has_room(self._most, len(line), tokens):
             self._finish(key)
             found = None
         if found is None:

@@ -87,7 +87,7 @@ class RowRunner:
         state.handed_on = False
         try:
             step, request = first_step(state, reduces=self._plan.reduce is not None), state.request
-            if request is None and step in (Step.SEND, Step.JUDGE) and (request := self.rendered(state)) is None:
+            if request is None and step in (Step.SEND, Step.JUDGE) and (request := self.rendered(state.row)) is None:
                 step = Step.FINISH_BLANK
             match step:
                 case Step.SEND if request is not None:
@@ -116,13 +116,13 @@ class RowRunner:
                     state.attempt.cancel(said)
                 await self._finish(state, failure(GiveUp("internal error", said, permanent=False)))
 
-    def rendered(self, state: RowState) -> Request | None:
+    def rendered(self, row: Pending) -> Request | None:
         """The request of a row, None for one that is left blank. The journal keeps the row and not the body, since
         rendering is deterministic."""
-        found = restored(state.row, self._folder)
+        found = restored(row, self._folder)
         if self._blanks.columns and self._blanks.is_blank(found.fields):
             return None
-        return self._at.renderer.render(self._reduction.filled(found, state.row.parts))
+        return self._at.renderer.render(found if row.parts is None else self._reduction.filled(found, row.parts))
 
     async def _put_together(self, state: RowState, parts: Parts) -> None:
         """A text that was divided is done without a request once its pieces are."""

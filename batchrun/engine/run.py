@@ -16,7 +16,7 @@ from itertools import islice
 from batchrun import retry
 from batchrun.engine.assignment import Policy
 from batchrun.engine.attempt import RowServices
-from batchrun.engine.batch_rows import BatchRows
+from batchrun.engine.batch_rows import TOGETHER, BatchRows
 from batchrun.engine.batches import Batches, Batching, Wish
 from batchrun.engine.budget_guard import BudgetGuard
 from batchrun.engine.finish_by import FinishBy
@@ -44,8 +44,6 @@ log = logging.getLogger(__name__)
 
 TICK = 0.25
 """Seconds between looks at the gate for the faces."""
-TOGETHER = 256
-"""Rows that go into batches at once, at most."""
 SAMPLE_EVERY = 5.0
 """Seconds between samples of the run's state in the journal."""
 EARLY = frozenset({ExitCode.INTERRUPTED, ExitCode.BUDGET})
@@ -100,6 +98,7 @@ class Run:
                 batching, journal, self._guard, emit=emit, stop=lambda ending: self.stop(ending, drain=plan.drain)
             )
             rows = self._runner.batch_rows = BatchRows(plan, services, self._runner, self._batches, emit=emit)
+            self._queue.direct = rows.put_all if groups is None else None
             ends = self._batches.ends
             ends.take, ends.told, ends.again, ends.late = rows.take, rows.told, rows.again, rows.late
         self._hub = members[0].hub

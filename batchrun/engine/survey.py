@@ -200,7 +200,7 @@ class _Counted:
         self._tiers = tuple(tier.priced or STANDARD for tier in tiers_of(plan).values())
         if plan.batch:
             self._tiers = ("batch",)
-        self._vendor = vendor(plan.dialect, plan.batches)
+        self._most = Size.most(vendor(plan.dialect, plan.batches))
         self._chunks: dict[tuple[str, str | None], Size] = {}
         self._met, self._settled, self._offered = Digests(), Digests(), Digests()
         if run is not None:
@@ -244,7 +244,7 @@ class _Counted:
         size, tokens = request.size + _NAMES, request.weight / BYTES_PER_TOKEN
         chunk = self._chunks.get(key)
         is_first = chunk is not None and found.batches == 1 and chunk.rows >= found.plan.batch_first
-        if chunk is None or is_first or not chunk.has_room(self._vendor, size, tokens):
+        if chunk is None or is_first or not chunk.has_room(self._most, size, tokens):
             chunk = self._chunks[key] = Size()
             found.batches += 1
         chunk.add(size, tokens)

@@ -27,6 +27,7 @@ class Tickets:
         self._loop = asyncio.get_running_loop()
         self._all = {ticket.id: executor.reclaimed(ticket) for ticket in journal.tickets}
         self.tokens = Tokens(learned_of(self._all.values()))
+        self._last_id = self._last_chunk = 0
         self._told = set[tuple[int, str]]()
         self.changed = asyncio.Event()
         self.moved_on = asyncio.Event()
@@ -48,15 +49,15 @@ class Tickets:
         """Whether there ever was one."""
         return bool(self._all)
 
-    @property
-    def next_id(self) -> int:
-        """The number of the next one."""
-        return max(self._all, default=0) + 1
+    def new_id(self) -> int:
+        """The number of a new one: nobody else gets it, also before it is committed."""
+        self._last_id = max([self._last_id, *self._all]) + 1
+        return self._last_id
 
-    @property
-    def next_chunk(self) -> int:
-        """The number of the next chunk of rows."""
-        return max((ticket.chunk for ticket in self._all.values()), default=0) + 1
+    def new_chunk(self) -> int:
+        """The number of a new chunk of rows, likewise."""
+        self._last_chunk = max([self._last_chunk, *(ticket.chunk for ticket in self._all.values())]) + 1
+        return self._last_chunk
 
     def get(self, number: int) -> Ticket:
         """The ticket as it is now."""

@@ -20,6 +20,7 @@ _REUSED = sql("shared_reply")
 _FAILED = sql("failed_representatives")
 _POSITIONS = sql("pending_positions")
 _HISTORY = sql("histories")
+_TRIED = sql("any_attempt")
 _BODIES = sql("reply_bodies")
 
 _PART_FAILED = "a part of the text failed: "
@@ -36,9 +37,7 @@ def pending(connection: sqlite3.Connection, after: int, limit: int, until: int |
     rows, full = page(connection.execute(_PENDING, (after, last, limit)), _length)
     known, count = _histories(connection, [row[0] for row in rows])
     found = [
-        Pending(
-            seq, position, line, key, text, known.get(seq, FRESH), awaited=bool(awaited), target=target, files=files
-        )
+        Pending(seq, position, line, key, text, known.get(seq, FRESH), None, bool(awaited), target, None, files)
         for seq, position, line, key, text, files, target, awaited in rows[:count]
     ]
     return Page(found, full=full or len(rows) == limit or count < len(rows))
@@ -171,6 +170,8 @@ def _length(row: Found) -> int:
 
 def _histories(connection: sqlite3.Connection, rows: Sequence[int]) -> tuple[dict[int, History], int]:
     """What is known of the first of these rows, and how many they are: all of them, or those whose replies have room."""
+    if not rows or connection.execute(_TRIED, (min(rows), max(rows))).fetchone() is None:
+        return {}, len(rows)
     found: list[Found] = connection.execute(_HISTORY, (dumps(rows),)).fetchall()
     replies = {row: reply for row, *_, reply in found if reply is not None}
     bodies, cut = _bodies(connection, [replies[row] for row in rows if row in replies])

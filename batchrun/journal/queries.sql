@@ -338,6 +338,9 @@ SELECT attempts.row, max(number),
 FROM json_each(?) AS wanted CROSS JOIN attempts ON attempts.row = wanted.value
 GROUP BY attempts.row
 
+-- name: any_attempt
+SELECT 1 FROM attempts WHERE row BETWEEN ? AND ? LIMIT 1
+
 -- name: reply_bodies
 SELECT replies.id, body FROM json_each(?) AS wanted CROSS JOIN replies ON replies.id = wanted.value
 

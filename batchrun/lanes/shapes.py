@@ -16,7 +16,7 @@ from batchrun import providers
 from batchrun.errors import RefusedError
 from batchrun.lanes.executor import Came, Completion
 from batchrun.lanes.messages import as_chat, as_message, status_of
-from batchrun.models import Request
+from batchrun.models import Endpoint, Request
 
 TAG = "batchrun"
 """The member of a batch's metadata that holds its tag."""
@@ -154,12 +154,16 @@ class OpenAIShape:
 
     def __init__(self, vendor: Vendor) -> None:
         self.vendor = vendor
+        self._behind = dict[Endpoint, bytes]()
         self._tail: tuple[bytes, bytes | None, bytes | None] | None = None
 
     def line(self, custom_id: str, request: Request) -> bytes:
         """The line of one request; the body is the very bytes that would be sent live."""
-        head = f'{{"custom_id": {_string(custom_id)}, "method": "POST", "url": "{request.endpoint.value}","body":'
-        return b"%b%b}\n" % (head.encode(), request.body)
+        behind = self._behind.get(request.endpoint)
+        if behind is None:
+            behind = f', "method": "POST", "url": "{request.endpoint.value}","body":'.encode()
+            self._behind[request.endpoint] = behind
+        return b'{"custom_id": %b%b%b}\n' % (_string(custom_id).encode(), behind, request.body)
 
     def create(self, file: str, endpoint: str, model: str, tag: str) -> Calling:
         """The call that makes a batch of a file. `model` is for vendors that want it there."""
