@@ -178,7 +178,7 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Going:
+class Resumed:
     """Requests leave again."""
 
     at: float
@@ -305,7 +305,7 @@ Event = (
     | RowLost
     | RowDivided
     | Waiting
-    | Going
+    | Resumed
     | LimitsChanged
     | PostChanged
     | Draining
@@ -332,13 +332,13 @@ __all__ = [
     "Draining",
     "Emit",
     "Event",
-    "Going",
     "IntakeProgress",
     "LaneChanged",
     "LaneState",
     "LimitsChanged",
     "Notice",
     "PostChanged",
+    "Resumed",
     "RowDivided",
     "RowFinished",
     "RowLost",

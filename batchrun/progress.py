@@ -15,11 +15,11 @@ from batchrun.events import (
     BatchChanged,
     Draining,
     Event,
-    Going,
     LaneChanged,
     LaneState,
     LimitsChanged,
     PostChanged,
+    Resumed,
     RowDivided,
     RowFinished,
     RowLost,
@@ -350,7 +350,7 @@ class Fold:
     def _on_batch(self, event: BatchChanged) -> None:
         self._in_batches = event.in_batches
 
-    def _on_waiting(self, event: Waiting | Going) -> None:
+    def _on_waiting(self, event: Waiting | Resumed) -> None:
         self._waiting = event if isinstance(event, Waiting) else None
 
     def _on_limits(self, event: LimitsChanged) -> None:
@@ -386,7 +386,7 @@ class Fold:
         RowDivided: _on_divided,
         BatchChanged: _on_batch,
         Waiting: _on_waiting,
-        Going: _on_waiting,
+        Resumed: _on_waiting,
         LimitsChanged: _on_limits,
         PostChanged: _on_post,
         Draining: _on_draining,

@@ -14,7 +14,7 @@ from typing import Any
 from engine import Stage, Story
 
 from batchrun.client import Client
-from batchrun.engine.batches import Batching, Wish
+from batchrun.engine.batches import Batching, BatchMode
 from batchrun.engine.run import Run
 from batchrun.events import Event
 from batchrun.journal import Reader
@@ -52,7 +52,7 @@ class Night(Stage):
         key: str = "one",
         lines: int | None = None,
         own: dict[str, Any] | None = None,
-        wish: Wish = Wish.GO_ON,
+        batch_mode: BatchMode = BatchMode.RESUME,
         during: Callable[[Run], Awaitable[None]] | None = None,
         hear: Callable[[Event, Run], None] | None = None,
         **plan: Any,
@@ -74,7 +74,7 @@ class Night(Stage):
                 sending=sending,
                 first=first,
                 lines=lines,
-                wish=wish,
+                batch_mode=batch_mode,
             )
             return await self.play(client, batching=batching, during=during, hear=hear, **plan)
 

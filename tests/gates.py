@@ -5,7 +5,7 @@ import random
 from collections.abc import Coroutine
 from typing import Any
 
-from batchrun.events import Going, Waiting
+from batchrun.events import Resumed, Waiting
 from batchrun.limits import Feedback, Gate, Hints, Limits, Permit, Stated, Throttle
 
 OK = Feedback(200)
@@ -21,7 +21,7 @@ class Scene:
 
     def __init__(self, limits: Limits | None = None) -> None:
         asyncio.get_running_loop().set_debug(False)  # else a traceback is taken for every step of thousands of requests
-        self.told: list[Waiting | Going] = []
+        self.told: list[Waiting | Resumed] = []
         self.gate = Gate(limits or Limits(fixed=True), listen=self.told.append, random=random.Random(3))
         self.left: list[float] = []
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from batches import echoed, night
 
-from batchrun.engine.batches import Wish
+from batchrun.engine.batches import BatchMode
 from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode
 from batchrun.events import Notice
@@ -100,7 +100,7 @@ async def test_finish_live_ends_the_batches_first(tmp_path: Path) -> None:
             if type(event).__name__ == "AttemptStarted" and not sent:
                 sent.extend(stage.told["batches"].values())
 
-        story = await stage.go_on(wish=Wish.FINISH_LIVE, hear=hear)
+        story = await stage.go_on(batch_mode=BatchMode.FINISH_LIVE, hear=hear)
         assert story.ending.exit_code is ExitCode.OK
         assert (sent, stage.paid, stage.totals.done) == (["cancelled"], 400, 400)
         assert 100 < stage.told["live"] < 130

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from batches import Night, adds_up, echoed, night, until
 
-from batchrun.engine.batches import Wish
+from batchrun.engine.batches import BatchMode
 from batchrun.engine.run import Run
 from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode
@@ -377,11 +377,11 @@ async def test_of_a_cancelled_batch_no_row_is_lost(tmp_path: Path) -> None:
 async def test_batches_that_are_asked_to_end_are_waited_for_whatever_the_run_was_told(tmp_path: Path) -> None:
     async with night(tmp_path, rows=100) as stage:
         assert (await stage.go_on(batch_detach=True)).ending.exit_code is ExitCode.WAITING
-        story = await stage.go_on(batch_detach=True, wish=Wish.CANCEL)
+        story = await stage.go_on(batch_detach=True, batch_mode=BatchMode.CANCEL)
         assert story.ending.exit_code is not ExitCode.WAITING
         assert (list(stage.told["batches"].values()), stage.totals.in_batches) == (["cancelled"], 0)
         assert stage.totals.done + stage.totals.pending == 100
-        story = await stage.go_on(batch_detach=True, wish=Wish.FINISH_LIVE, batch=False)
+        story = await stage.go_on(batch_detach=True, batch_mode=BatchMode.FINISH_LIVE, batch=False)
         assert (story.ending.exit_code, stage.totals.done, stage.paid) == (ExitCode.OK, 100, 100)
 
 

@@ -12,7 +12,7 @@ from engine import Provider, Stage, exchange, reply_body, status
 
 from batchrun.engine.tiers import in_danger, tier_of
 from batchrun.errors import ExitCode
-from batchrun.events import Going, Waiting, WaitReason
+from batchrun.events import Resumed, Waiting, WaitReason
 from batchrun.journal import Reader
 from batchrun.models import Exchange, Request
 
@@ -104,7 +104,7 @@ async def test_no_capacity_is_a_wait_that_costs_no_attempt(refusal: Callable[[st
     waits = [event.reason for event in story.of(Waiting)]
     assert WaitReason.CAPACITY in waits
     assert WaitReason.THROTTLED not in waits
-    assert len(story.of(Going)) >= 1
+    assert len(story.of(Resumed)) >= 1
 
 
 async def test_rows_fall_back_when_their_patience_is_over_and_the_account_says_so(tmp_path: Path) -> None:

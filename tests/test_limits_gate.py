@@ -9,7 +9,7 @@ from gates import OK, Provider, Scene, now, refusal, requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.events import Going, Waiting, WaitReason
+from batchrun.events import Resumed, Waiting, WaitReason
 from batchrun.limits import Feedback, Gate, GateClosed, Hints, Limits, NeverFits, Permit, Stated
 
 pytestmark = pytest.mark.looptime(noop_cycles=0)  # nothing comes from outside: time need not wait for it
@@ -233,7 +233,7 @@ async def test_pause_and_resume() -> None:
     assert scene.gate.view().reason is WaitReason.PAUSED
     scene.gate.resume()
     await waiter
-    assert [type(event) for event in scene.told] == [Waiting, Going]
+    assert [type(event) for event in scene.told] == [Waiting, Resumed]
 
 
 @pytest.mark.parametrize("reason", [WaitReason.DOWN, WaitReason.LOADING, WaitReason.DOUBT])
@@ -279,7 +279,7 @@ async def test_a_standstill_is_told_once_with_its_reason_and_its_end() -> None:
     scene = Scene(Limits(fixed=True, rpm=600))
     scene.gate.settle(await scene.send(), refusal(seconds=10))
     await asyncio.gather(*(scene.exchange() for _ in range(50)))
-    assert [type(event) for event in scene.told] == [Waiting, Going]
+    assert [type(event) for event in scene.told] == [Waiting, Resumed]
     waiting = scene.told[0]
     assert isinstance(waiting, Waiting)
     assert waiting.reason is WaitReason.THROTTLED
@@ -301,7 +301,7 @@ async def test_a_full_window_is_told_after_a_second() -> None:
     assert [event.reason for event in scene.told if isinstance(event, Waiting)] == [WaitReason.CONCURRENCY]
     scene.gate.settle(permit, OK)
     await waiter
-    assert isinstance(scene.told[-1], Going)
+    assert isinstance(scene.told[-1], Resumed)
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.floats(0, 3), st.booleans()), max_size=40), st.integers(1, 4))

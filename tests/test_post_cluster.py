@@ -295,7 +295,7 @@ async def test_a_stop_is_not_kept_waiting_by_a_cluster_that_does_not_answer(monk
     outlet = Outlet(made, monkeypatch)
     joining = asyncio.create_task(outlet.queue.join())
     await asyncio.sleep(1)
-    outlet.queue.hurry()
+    outlet.queue.end_soon()
     await joining
     assert asyncio.get_running_loop().time() < 2
 

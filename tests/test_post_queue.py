@@ -328,12 +328,12 @@ async def test_a_stage_in_a_hurry_lets_nobody_wait_and_ends_soon(
 
     stage = PostQueue(Choices(specs=(f"{functions}:hangs",), workers=2), deliver, environ=dict(os.environ))
     if early:
-        stage.hurry()
+        stage.end_soon()
     async with asyncio.timeout(10):
         for number in range(500 if early else 20):
             await stage.put(number, Item("a", json.dumps({"n": number})))
         if not early:
-            asyncio.get_running_loop().call_later(0.5, stage.hurry)
+            asyncio.get_running_loop().call_later(0.5, stage.end_soon)
         await stage.drain()
     await stage.close()
     assert 7 not in came
@@ -346,7 +346,7 @@ async def test_a_hurry_counts_the_rows_that_wait_outside_too(functions: Path) ->
     stage = PostQueue(Choices(specs=(f"{functions}:hangs",), workers=1), deliver, environ=dict(os.environ))
     puts = [asyncio.create_task(stage.put(n, Item("a", '{"n": 7}'))) for n in range(100)]
     await asyncio.sleep(0)
-    assert stage.inside < stage.hurry() == 100
+    assert stage.inside < stage.end_soon() == 100
     await asyncio.gather(*puts)
     await stage.close()
 

@@ -13,10 +13,10 @@ from batchrun.events import (
     AttemptStarted,
     Draining,
     Event,
-    Going,
     LaneChanged,
     LaneState,
     LimitsChanged,
+    Resumed,
     RowFinished,
     RowLost,
     RunEnded,
@@ -104,7 +104,7 @@ def test_failures_are_counted_by_cause_and_retries_apart_from_429s() -> None:
 def test_a_wait_is_shown_until_requests_leave_again() -> None:
     wait = Waiting(WaitReason.THROTTLED, 30.0, 1.0)
     assert picture(started(), wait).waiting is wait
-    assert picture(started(), wait, Going(2.0)).waiting is None
+    assert picture(started(), wait, Resumed(2.0)).waiting is None
 
 
 def test_what_is_lost_is_unknown() -> None:
@@ -143,7 +143,7 @@ def test_there_is_no_eta_where_nothing_leaves_and_no_end_is_known(wait: Waiting,
         fold.snapshot(float(second))
     fold(wait)
     assert fold.snapshot(5.0).eta == eta
-    fold(Going(5.0))
+    fold(Resumed(5.0))
     assert fold.snapshot(5.0).eta == 5.0
 
 

@@ -15,10 +15,10 @@ from batchrun.errors import ExitCode
 from batchrun.events import (
     AttemptStarted,
     Draining,
-    Going,
     IntakeProgress,
     LimitsChanged,
     Notice,
+    Resumed,
     RowFinished,
     RunEnded,
     RunStarted,
@@ -86,7 +86,7 @@ def test_an_event_is_plain_json() -> None:
         AttemptStarted(1, 2, 1, 0.5),
         RowFinished(1, 2, 1, "k\u2028", 1.0, DONE),
         LIMITS,
-        Going(1.0),
+        Resumed(1.0),
     ):
         face.hear(event)
     face.paint(picture())
@@ -107,7 +107,7 @@ def test_that_events_can_be_written_no_more_is_told_once(error: OSError) -> None
     told: list[OSError] = []
     face = JsonLines(Gone(), told.append)
     face.hear(STARTED)
-    face.hear(Going(1.0))
+    face.hear(Resumed(1.0))
     assert told == [error]
 
 

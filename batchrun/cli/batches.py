@@ -62,13 +62,13 @@ def batches(ctx: click.Context, ref: str, action: str | None, what: str | None, 
     flags: dict[str, Any] = {"runs_dir": runs_dir} if runs_dir else {}
     if action == "adopt":
         return batch_pages.adopt(ref, flags, str(what), admit=admission(ctx))
-    from batchrun.engine.batches import Wish  # noqa: PLC0415  the engine: not for --help
+    from batchrun.engine.batches import BatchMode  # noqa: PLC0415  the engine: not for --help
     from batchrun.report import headless  # noqa: PLC0415  likewise
 
-    wish = Wish.CANCEL if action == "cancel" else Wish.FINISH_LIVE
+    batch_mode = BatchMode.CANCEL if action == "cancel" else BatchMode.FINISH_LIVE
     if options["json"]:
         flags["as_json"] = True
-    return headless.go_on(ref, flags, failed=False, admit=admission(ctx), wish=wish)
+    return headless.go_on(ref, flags, failed=False, admit=admission(ctx), batch_mode=batch_mode)
 
 
 _OF_IMPORT = frozenset(

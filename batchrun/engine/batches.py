@@ -41,11 +41,11 @@ FIRST_LOOK = 10.0
 """Seconds after its submission within which a batch was not looked at since."""
 
 
-class Wish(Enum):
+class BatchMode(Enum):
     """What a session is for: to go on; to end all batches and send nothing; to end them and send live what is left; to
     take in results that were brought."""
 
-    GO_ON = auto()
+    RESUME = auto()
     CANCEL = auto()
     FINISH_LIVE = auto()
     IMPORT = auto()
@@ -56,7 +56,7 @@ class Batching:
     """What batches are made with: the executor, the run and its lane, the folder of files on their way.
 
     `sending` is whether rows are put into batches, else open ones are only carried on; `first` are the rows of the first
-    chunk, `lines` the most of any; `wish` is what becomes of open ones; `parts` are results that were brought.
+    chunk, `lines` the most of any; `batch_mode` is what becomes of open ones; `parts` are results that were brought.
     """
 
     executor: BatchExecutor
@@ -66,7 +66,7 @@ class Batching:
     sending: bool = True
     first: int = 100
     lines: int | None = None
-    wish: Wish = Wish.GO_ON
+    batch_mode: BatchMode = BatchMode.RESUME
     parts: Sequence[Part] = ()
 
 
@@ -92,12 +92,12 @@ class Batches:
         self._asked: dict[int, int] = {}
         self._turn = 0
         most = batching.lines or int(self._executor.vendor.lines * SHARE)
-        carried = frozenset({State.FETCHED}) if batching.wish is Wish.IMPORT else OPEN
+        carried = frozenset({State.FETCHED}) if batching.batch_mode is BatchMode.IMPORT else OPEN
         self._tickets = Tickets(batching.executor, journal, emit, most, carried)
         self.tokens = self._tickets.tokens
         self.ends = Ends(self._tickets, batching.executor, journal, guard, self._stop)
         self.sending = batching.sending
-        self.wish = batching.wish
+        self.batch_mode = batching.batch_mode
 
     @property
     def open(self) -> list[Ticket]:
@@ -260,7 +260,7 @@ class Batches:
     async def read_late(self) -> None:
         """Read what batches that were given up have brought after all, before anything is sent."""
         for ticket in self._tickets.all:
-            if is_unread(ticket) and self.wish is not Wish.IMPORT:
+            if is_unread(ticket) and self.batch_mode is not BatchMode.IMPORT:
                 await self.ends.read_late(ticket)
 
     async def carry(self) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from batchrun.client import Client
 from batchrun.display import counted, printable
-from batchrun.engine.batches import Batching, Wish
+from batchrun.engine.batches import Batching, BatchMode
 from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.connect import connected
 from batchrun.engine.export import Exported, write_output
@@ -123,7 +123,7 @@ async def _sent(
     prepared: Prepared, access: Access | None, emit: Emit, at_hand: Callable[[Run], None], stream: BinaryIO | None
 ) -> tuple[RunResult, Run]:
     async with connected(prepared.plan, access, simulator_of(prepared)) as members:
-        sending = access is not None or prepared.wish is Wish.IMPORT
+        sending = access is not None or prepared.batch_mode is BatchMode.IMPORT
         await asyncio.to_thread(_paired, prepared, sending=sending)
         client = members[0].client
         records = [
@@ -216,7 +216,7 @@ def _started(
     clients = [member.client for member in members if member.client is not None]
     host = "the simulated provider" if plan.simulated else ", ".join(str(client.describe()) for client in clients)
     if not clients:
-        host = IMPORT_ONLY if prepared.wish is Wish.IMPORT else POST_ONLY
+        host = IMPORT_ONLY if prepared.batch_mode is BatchMode.IMPORT else POST_ONLY
     own = [(member.name, tariff_of(member.plan).of(member.plan.model)) for member in members if member.plan.model]
     tier = "batch" if plan.batch else STANDARD
     texts = [f"{name}: " * bool(name) + price.text_of(tier) for name, price in own if price is not None]
@@ -245,7 +245,7 @@ def batching_of(prepared: Prepared, client: Client | None, lane: int) -> Batchin
     """What the run's batches are made with; None where it has none and makes none. Without a client, results that were
     brought are taken in."""
     plan = prepared.plan
-    if client is None and prepared.wish is not Wish.IMPORT:
+    if client is None and prepared.batch_mode is not BatchMode.IMPORT:
         return None
     if not plan.batch and not any(ticket.state in OPEN or is_unread(ticket) for ticket in prepared.journal.tickets):
         return None
@@ -263,9 +263,9 @@ def batching_of(prepared: Prepared, client: Client | None, lane: int) -> Batchin
         run=prepared.run.id,
         lane=lane,
         folder=folder,
-        sending=plan.batch and prepared.wish is not Wish.IMPORT,
+        sending=plan.batch and prepared.batch_mode is not BatchMode.IMPORT,
         first=plan.batch_first,
-        wish=prepared.wish,
+        batch_mode=prepared.batch_mode,
         parts=prepared.parts,
     )
 
@@ -274,12 +274,12 @@ def _settled(ending: RunResult, totals: Totals, prepared: Prepared, *, sending: 
     """The ending with the account in view: failed rows, and the check that nothing has vanished."""
     if ending.exit_code is not ExitCode.OK:
         return ending
-    if prepared.wish is Wish.IMPORT and something_pending(totals):
+    if prepared.batch_mode is BatchMode.IMPORT and something_pending(totals):
         left = totals.pending + totals.unknown + totals.in_batches
         return RunResult(ExitCode.WAITING, f"{counted(left)} without a result yet", notes=ending.notes)
     plan = prepared.plan
     whole = plan.limit is None and plan.sample is None and prepared.only is None and sending
-    whole = whole and prepared.wish is not Wish.CANCEL and not prepared.left_out
+    whole = whole and prepared.batch_mode is not BatchMode.CANCEL and not prepared.left_out
     if totals.pending < 0 or (whole and something_pending(totals)):
         return RunResult(
             ExitCode.UNEXPECTED,

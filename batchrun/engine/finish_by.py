@@ -9,7 +9,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from batchrun.display import counted
-from batchrun.engine.batches import Batches, Wish
+from batchrun.engine.batches import Batches, BatchMode
 from batchrun.engine.budget_guard import named_in, tariff_of
 from batchrun.engine.forecast import Range, Throughput, duration
 from batchrun.engine.row_files import restored
@@ -90,7 +90,7 @@ class FinishBy:
 
     async def tell_price(self) -> None:
         """Say what the rows that go live now will cost, where any do."""
-        sends = self._batches.wish in (Wish.GO_ON, Wish.FINISH_LIVE) and not self._batches.sending
+        sends = self._batches.batch_mode in (BatchMode.RESUME, BatchMode.FINISH_LIVE) and not self._batches.sending
         if not sends or not self._journal.totals.pending:
             return
         said = await asyncio.to_thread(self._price)

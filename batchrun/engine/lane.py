@@ -22,7 +22,7 @@ from batchrun.engine.prompt_truncation import FEWEST, Cuts
 from batchrun.engine.queue_watch import QueueWatch
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.sending import Sending
-from batchrun.events import Emit, Going, LaneState, Notice, Waiting, WaitReason
+from batchrun.events import Emit, LaneState, Notice, Resumed, Waiting, WaitReason
 from batchrun.journal import Lane as Record
 from batchrun.limits import Gate, Permit
 from batchrun.models import Exchange, Fault, Flag, Request
@@ -298,7 +298,7 @@ class Lane:
     def _notice(self, said: str) -> None:
         self._emit(Notice(f"{self.name}: {said}" if self.name else said, self._loop.time()))
 
-    def explained(self, event: Waiting | Going) -> Waiting | Going:
+    def explained(self, event: Waiting | Resumed) -> Waiting | Resumed:
         """What its gate tells, with the sentence of the provider where that is why it holds requests back."""
         if isinstance(event, Waiting) and event.reason in _SAID_BY_THE_PROVIDER:
             return replace(event, said=self.said)

@@ -19,7 +19,7 @@ from batchrun.engine.pending_queue import RowState
 from batchrun.engine.prefixes import Prefix
 from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode
-from batchrun.events import Emit, Going, LaneChanged, LaneState, Waiting, WaitReason
+from batchrun.events import Emit, LaneChanged, LaneState, Resumed, Waiting, WaitReason
 from batchrun.journal import Journal
 from batchrun.limits import Gate, GateClosed, GateView, HandedBack, Limits
 from batchrun.models import Fault
@@ -378,7 +378,7 @@ class Pool:
                 if lane.record is not None and (learned := lane.news()) is not None:
                     self._journal.learn(lane.record.id, learned)
 
-    def _tell(self, lane: Lane, event: Waiting | Going) -> None:
+    def _tell(self, lane: Lane, event: Waiting | Resumed) -> None:
         """What a gate tells: that nothing leaves only where that is so at all lanes that are open."""
         lane.waits = event if isinstance(event, Waiting) else None
         if self.only is not None:
@@ -392,7 +392,7 @@ class Pool:
             self._emit(first)
         elif self._told:
             self._told = False
-            self._emit(Going(self._loop.time()))
+            self._emit(Resumed(self._loop.time()))
 
 
 def _sum(rates: list[float | None]) -> float | None:

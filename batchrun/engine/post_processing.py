@@ -18,7 +18,7 @@ from batchrun.engine.judge import Judged
 from batchrun.engine.pending_queue import PendingQueue, RowState
 from batchrun.engine.snapshots import row_finished
 from batchrun.errors import BatchrunError, RefusedError
-from batchrun.events import Event, Going, PostChanged, Waiting, WaitReason
+from batchrun.events import Event, PostChanged, Resumed, Waiting, WaitReason
 from batchrun.journal import Journal
 from batchrun.models import Kind, Outcome, State
 from batchrun.plan import Plan
@@ -91,9 +91,9 @@ class PostProcessing:
         if self._post_queue is not None:
             await self._post_queue.drain()
 
-    def hurry(self) -> int:
+    def end_soon(self) -> int:
         """Come to an end soon: what is not done by then is done by going on. Returns the rows that this concerns."""
-        return 0 if self._post_queue is None else self._post_queue.hurry()
+        return 0 if self._post_queue is None else self._post_queue.end_soon()
 
     def abandon(self) -> None:
         """Let go of what is in the queue; it is not awaited any more."""
@@ -141,7 +141,7 @@ class PostProcessing:
 
     def _tell_busy(self, busy: bool) -> None:
         now = self._loop.time()
-        self._emit(Waiting(WaitReason.POST, None, now) if busy else Going(now))
+        self._emit(Waiting(WaitReason.POST, None, now) if busy else Resumed(now))
 
 
 def choices_of(plan: Plan, secrets: tuple[str, ...]) -> "post.Choices":

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from batchrun import post, registry, rows
-from batchrun.engine.batches import Wish
+from batchrun.engine.batches import BatchMode
 from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.heap import keep_what_rows_take
 from batchrun.engine.named_rows import cause_of, positions_of
@@ -125,7 +125,7 @@ def prepare_import(reference: str, flags: dict[str, Any], files: Sequence[str]) 
     with ExitStack() as undo:
         prepared, gathered = _opened(reference, flags, undo)
         prepared.plan = replace(prepared.plan, batch=True)
-        prepared.wish = Wish.IMPORT
+        prepared.batch_mode = BatchMode.IMPORT
         brought = bring(prepared.run, prepared.journal, files)
         prepared.parts, prepared.news = brought.parts, brought.news
         tariff_of(prepared.plan).of(prepared.plan.model)

@@ -17,7 +17,7 @@ from batchrun import retry
 from batchrun.engine.assignment import Policy
 from batchrun.engine.attempt import RowServices
 from batchrun.engine.batch_rows import TOGETHER, BatchRows
-from batchrun.engine.batches import Batches, Batching, Wish
+from batchrun.engine.batches import Batches, Batching, BatchMode
 from batchrun.engine.budget_guard import BudgetGuard
 from batchrun.engine.finish_by import FinishBy
 from batchrun.engine.lane import Member
@@ -31,7 +31,7 @@ from batchrun.engine.selection import at_places, selection
 from batchrun.engine.sending import groups_of
 from batchrun.engine.snapshots import Session, limits_event, sample_of
 from batchrun.errors import BatchrunError, ExitCode, StorageError
-from batchrun.events import Draining, Emit, Going, Notice, Waiting, WaitReason
+from batchrun.events import Draining, Emit, Notice, Resumed, Waiting, WaitReason
 from batchrun.journal import Journal
 from batchrun.limits import GateClosed, GateView, Limits
 from batchrun.models import Pending
@@ -105,7 +105,7 @@ class Run:
         self._ending: RunResult | None = None
         self._drained = math.inf
         self._crew: set[asyncio.Task[None]] = set()
-        self._manned, self._waits, self.paused = 0, False, False
+        self._working, self._waits, self.paused = 0, False, False
         self._view: GateView | None = None
         self._quotas_told: set[str] = set()
 
@@ -163,7 +163,7 @@ class Run:
         """
         more = True
         while more:
-            self._man()
+            self._start_workers()
             while self._crew:
                 await asyncio.gather(*self._crew, return_exceptions=True)
             if self._ending is not None:
@@ -179,9 +179,9 @@ class Run:
         await batches.bring()
         await batches.read_late()
         carrying = self._loop.create_task(batches.carry())
-        sends = batches.wish is not Wish.CANCEL
-        detaches = self._plan.batch_detach and batches.wish is Wish.GO_ON
-        if batches.wish in (Wish.CANCEL, Wish.FINISH_LIVE):
+        sends = batches.batch_mode is not BatchMode.CANCEL
+        detaches = self._plan.batch_detach and batches.batch_mode is BatchMode.RESUME
+        if batches.batch_mode in (BatchMode.CANCEL, BatchMode.FINISH_LIVE):
             await batches.end_early()
         if detaches:
             batches.look_now()
@@ -253,7 +253,7 @@ class Run:
             return
         self._drained = now + drain
         in_flight = self._runner.in_flight
-        post = self._post.hurry() if ending.exit_code in SIGNALLED else 0
+        post = self._post.end_soon() if ending.exit_code in SIGNALLED else 0
         if in_flight or post:
             said = ending.message or ending.exit_code.name.lower()
             self._emit(Draining(in_flight, self._drained, said, now, post))
@@ -289,7 +289,7 @@ class Run:
     def change(self, limits: Limits) -> None:
         """Reservation the run to other limits from now on."""
         self._pool.change(limits)
-        self._man()
+        self._start_workers()
 
     @property
     def view(self) -> GateView:
@@ -311,10 +311,10 @@ class Run:
         """The limits that the user has set."""
         return self._pool.limits
 
-    def _man(self) -> None:
-        """Bring the crew up to its size."""
-        while self._manned < self._pool.workers:
-            self._manned += 1
+    def _start_workers(self) -> None:
+        """Start workers until there are as many as the pool wants."""
+        while self._working < self._pool.workers:
+            self._working += 1
             worker = self._loop.create_task(self._work())
             self._crew.add(worker)
             worker.add_done_callback(self._crew.discard)
@@ -352,7 +352,7 @@ class Run:
     async def _work(self) -> None:
         """One worker of the crew. It goes home when the rows are done or the crew has become too large."""
         try:
-            while self._manned <= self._pool.workers and (state := await self._queue.next()) is not None:
+            while self._working <= self._pool.workers and (state := await self._queue.next()) is not None:
                 states = [state]
                 if (rows := self._runner.batch_rows) is not None and rows.sending:
                     states += islice(iter(self._queue.take, None), TOGETHER)
@@ -371,7 +371,7 @@ class Run:
             said = f"internal error: {type(error).__name__}: {error}"
             self.stop(RunResult(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"), drain=self._plan.drain)
         finally:
-            self._manned -= 1
+            self._working -= 1
 
     async def _watch(self) -> None:
         """What changes without an event of its own: the gate, waits for retries, and the samples in the journal.
@@ -383,7 +383,7 @@ class Run:
             now, view = self._loop.time(), self._pool.view()
             self._pool.turn()
             if self._pool.count_workers():
-                self._man()
+                self._start_workers()
             if view != self._view:
                 self._view = view
                 self._emit(limits_event(view, now))
@@ -431,7 +431,7 @@ class Run:
             self._emit(Waiting(WaitReason.SENDERS if senders else WaitReason.BYTES, None, now))
         elif self._waits:
             self._waits = False
-            self._emit(Going(now))
+            self._emit(Resumed(now))
 
     def _time_is_up(self) -> None:
         self.stop(RunResult(ExitCode.BUDGET, "the time of --stop-after is over"), drain=self._plan.drain)

@@ -15,7 +15,7 @@ from batchrun import journal as journals
 from batchrun import post, prompts, registry, rows
 from batchrun.display import counted
 from batchrun.engine import document_output
-from batchrun.engine.batches import Wish
+from batchrun.engine.batches import BatchMode
 from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.export import reserved
 from batchrun.engine.heap import keep_what_rows_take
@@ -59,7 +59,7 @@ class Prepared:
     where none is used. `only`
     are the positions of the rows to send where it is not all of them, `left_out` how many are not sent for want of their
     files; a run that is `tried` writes no output. `made` is
-    whether this command made the journal, `news` what the faces have not been told of the preparation, `wish` what is to
+    whether this command made the journal, `news` what the faces have not been told of the preparation, `batch_mode` what is to
     become of batches that are open, `parts` are results that were brought.
     """
 
@@ -75,7 +75,7 @@ class Prepared:
     tried: bool = False
     left_out: int = 0
     news: str | None = None
-    wish: Wish = Wish.GO_ON
+    batch_mode: BatchMode = BatchMode.RESUME
     parts: Sequence[Part] = ()
 
     def close(self, exit_code: int | None = None) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from batchrun import replies
 from batchrun.engine.pending_queue import RowState
-from batchrun.events import Emit, Going, Notice, Waiting, WaitReason
+from batchrun.events import Emit, Notice, Resumed, Waiting, WaitReason
 from batchrun.limits import GateClosed
 from batchrun.plan import Plan
 from batchrun.prompts.request import to_json
@@ -236,4 +236,4 @@ class Tiers:
         """Requests leave again, in this tier or in the next one."""
         if self._waits:
             self._waits = False
-            self._emit(Going(self._loop.time()))
+            self._emit(Resumed(self._loop.time()))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from batchrun.events import Going, Waiting, WaitReason
+from batchrun.events import Resumed, Waiting, WaitReason
 from batchrun.limits.concurrency import ConcurrencyLimiter
 from batchrun.limits.cooldown import CoolDown
 from batchrun.limits.headers import NO_HINTS
@@ -38,7 +38,7 @@ class Gate:
         self,
         limits: Limits,
         *,
-        listen: Callable[[Waiting | Going], None],
+        listen: Callable[[Waiting | Resumed], None],
         clock: Callable[[], float] | None = None,
         random: Random | None = None,
     ) -> None:
@@ -296,7 +296,7 @@ class Gate:
             self._reporter.sending(now)
 
     def _ready_next(self) -> None:
-        """Let the next few get ready, but nobody where a rate may be what holds them back, or where all hurry."""
+        """Let the next few get ready, but nobody where a rate may be what holds them back, or where all end_soon."""
         if self._rates.limited or self._in_flight > self._took * _HURRIED:
             return
         self._queue.get_ready(int(self._window.size * _READY))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from batchrun.events import Going, Waiting, WaitReason
+from batchrun.events import Resumed, Waiting, WaitReason
 
 WORTH_TELLING = 1.0
 """Seconds without a departure that a user may take for a standstill."""
@@ -26,11 +26,11 @@ class Wait(NamedTuple):
 
 
 class WaitReporter:
-    """Turns what holds the gate back into `Waiting` and `Going`, at most one a change."""
+    """Turns what holds the gate back into `Waiting` and `Resumed`, at most one a change."""
 
     __slots__ = ("_listen", "_told", "_until")
 
-    def __init__(self, listen: Callable[[Waiting | Going], None]) -> None:
+    def __init__(self, listen: Callable[[Waiting | Resumed], None]) -> None:
         self._listen = listen
         self._told: WaitReason | None = None
         self._until: float | None = None
@@ -39,7 +39,7 @@ class WaitReporter:
         """Requests leave, or nobody waits."""
         if self._told is not None:
             self._told = None
-            self._listen(Going(now))
+            self._listen(Resumed(now))
 
     def held(self, wait: Wait, last: float, now: float) -> float | None:
         """The next request is held back; the last one was admitted at `last`.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from batchrun.documents.checks import NAMES
 from batchrun.errors import InputError, RefusedError
 from batchrun.models import Endpoint, Flag, Kind
+from batchrun.plan import post_settings
 from batchrun.plan.address import check_base_url, check_secrecy, is_loopback
 from batchrun.plan.keys import Key, find_key
 from batchrun.plan.lanes import LIMITS, headers_of, lanes_of, pooled
@@ -23,7 +24,6 @@ from batchrun.plan.outputs import (
 )
 from batchrun.plan.patterns import DOCUMENT, is_document, target_language
 from batchrun.plan.pools import JOINED
-from batchrun.plan.posting import posting, posting_again
 from batchrun.plan.profiles import PRICES, Profile
 from batchrun.plan.record import Plan
 from batchrun.plan.settings import NO_CHECK, Settings
@@ -143,7 +143,7 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
         timeout_chosen="timeout" in gathered.sources,
         concurrency_chosen="concurrency" in gathered.sources,
         target_language=target_language(settings.target_language, settings.variables) if rows else None,
-        **posting(settings),
+        **post_settings.chosen(settings),
     )
 
     def model_of(member: Profile) -> str | None:
@@ -388,7 +388,7 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
         changes["timeout_chosen"] = True
     if "concurrency" in typed | brought:
         changes["concurrency_chosen"] = True
-    changes |= posting_again(plan, gathered.settings, typed)
+    changes |= post_settings.again(plan, gathered.settings, typed)
     changes["api_key_env"] = gathered.profile.api_key_env
     if moved or "base_url" in typed:
         changes |= {"profile": gathered.profile.name, "base_url": _base_url(gathered)}

@@ -40,7 +40,7 @@ from batchrun.post.worker import Setup
 log = logging.getLogger(__name__)
 
 LINGER = 4.0
-"""Seconds that the queue goes on for when it is told to hurry and no more rows come: what is left can be done later,
+"""Seconds that the queue goes on for when it is told to end_soon and no more rows come: what is left can be done later,
 from the journal, and costs nothing."""
 CLUSTER_SHARD = 0.25
 """Seconds of work in a shard for a cluster: the way there costs the driver a millisecond."""
@@ -161,7 +161,7 @@ class PostQueue:
             self._queue.append(task)
             self._soon()
 
-    def hurry(self) -> int:
+    def end_soon(self) -> int:
         """Let nobody wait to put a row in any more, and `drain` end after `LINGER` at the latest. Returns the rows that
         this concerns now."""
         self._hurried = True

@@ -9,12 +9,12 @@ from batchrun.events import (
     BatchChanged,
     Draining,
     Event,
-    Going,
     IntakeProgress,
     LaneChanged,
     LimitsChanged,
     Notice,
     PostChanged,
+    Resumed,
     RowDivided,
     RowFinished,
     RowLost,
@@ -47,7 +47,7 @@ def told(event: Event) -> tuple[int, str]:
         case SendersChanged():
             counts = f"{event.ready} ready, {event.starting} starting, {event.suspect} suspect, {event.lost} lost"
             return logging.WARNING if event.lost else logging.INFO, f"senders: {counts}{event.why and f': {event.why}'}"
-        case Waiting() | Going() | LimitsChanged() | PostChanged():
+        case Waiting() | Resumed() | LimitsChanged() | PostChanged():
             return _speed(event)
         case _:
             return _run(event)
@@ -86,11 +86,11 @@ def _row(event: RowFinished | RowLost | RowDivided | RowsAnswered) -> tuple[int,
     )
 
 
-def _speed(event: Waiting | Going | LimitsChanged | PostChanged) -> tuple[int, str]:
+def _speed(event: Waiting | Resumed | LimitsChanged | PostChanged) -> tuple[int, str]:
     if isinstance(event, Waiting):
         wait = "" if event.until is None else f" {max(0.0, event.until - event.at):.1f} s"
         return logging.INFO, f"waiting{wait}: {event.reason}{f': {event.said}' if event.said else ''}"
-    if isinstance(event, Going):
+    if isinstance(event, Resumed):
         return logging.INFO, "resumed"
     if isinstance(event, PostChanged):
         none = "waiting for a worker of the cluster" if event.on_cluster else "in a thread"

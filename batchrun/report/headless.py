@@ -14,7 +14,7 @@ from typing import Any, Self, TextIO
 import click
 
 from batchrun.display import coloured, counted, printable
-from batchrun.engine.batches import Wish
+from batchrun.engine.batches import BatchMode
 from batchrun.engine.dry_run import dry_run
 from batchrun.engine.estimate import Prediction, estimate, estimate_after, prediction
 from batchrun.engine.execute import execute, pilot
@@ -90,15 +90,15 @@ def go_on(  # noqa: PLR0913  what is to be sent again, each by name
     cause: str | None = None,
     chosen: str | None = None,
     done: bool = False,
-    wish: Wish = Wish.GO_ON,
+    batch_mode: BatchMode = BatchMode.RESUME,
 ) -> ExitCode:
-    """Everything of a journaled run that is not done, or of it what is asked for as in `prepare_resume`; `wish` is what
+    """Everything of a journaled run that is not done, or of it what is asked for as in `prepare_resume`; `batch_mode` is what
     becomes of its open batches.
 
     `admit` finds the key for the plan. Raises BatchrunError.
     """
     prepared, gathered = prepare_resume(reference, flags, failed=failed, cause=cause, chosen=chosen, done=done)
-    prepared.wish = wish
+    prepared.batch_mode = batch_mode
     try:
         access = admit(prepared.plan, gathered)
         headless = Headless(gathered.settings)

@@ -9,7 +9,7 @@ from batchrun.plan.settings import RAY, Settings
 from batchrun.plan.signature import check_signature, sign
 
 
-def posting(settings: Settings) -> dict[str, Any]:
+def chosen(settings: Settings) -> dict[str, Any]:
     """The members of the plan: `workers`, `ray` and `post_seal`. Raises RefusedError for a cluster without use."""
     workers, ray = _employed(settings, None)
     if settings.ray is not None and ray is None:
@@ -17,7 +17,7 @@ def posting(settings: Settings) -> dict[str, Any]:
     return {"workers": workers, "ray": ray, "post_seal": sign(settings.post, ray)}
 
 
-def posting_again(plan: Plan, settings: Settings, typed: Collection[str]) -> dict[str, Any]:
+def again(plan: Plan, settings: Settings, typed: Collection[str]) -> dict[str, Any]:
     """What the typed flags change of the plan of a journal. Raises RefusedError for functions, or a cluster, that were
     named elsewhere."""
     workers, ray = plan.workers, plan.ray
