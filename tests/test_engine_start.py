@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from batchrun import registry, rows
-from batchrun.engine.dry_run import dry_run
 from batchrun.engine.export import export
+from batchrun.engine.request_stats import dry_run
 from batchrun.engine.resume import prepare_resume
 from batchrun.engine.start import Prepared, prepare
 from batchrun.errors import BatchrunError, BusyError, InputError, RefusedError, StorageError

@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchrun.engine.forecast import BYTES_PER_TOKEN
 from batchrun.journal import Lease
 from batchrun.lanes.shapes import OpenAIShape, Vendor
 from batchrun.models import Endpoint
+from batchrun.prompts.caching import BYTES_PER_TOKEN
 
 _TOGETHER = 256
 """Lines that are hashed and written together, at most."""

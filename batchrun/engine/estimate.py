@@ -1,38 +1,122 @@
-"""The estimate of a run before it is paid for: what would be sent, what is expected of it, and afterwards how far off
-that was. A pilot's forecast is kept in the journal, so that the run's end can be held against it."""
+"""The estimate of a run before it is paid for: what would be sent, what it will cost and take, and what a prompt cache and
+the lanes of a pool make of that; afterwards how far off it was.
+
+What answered rows of the same run used, a pilot's above all, turns lengths into tokens, cost and time (`forecast`). A pilot's
+forecast is kept in the journal, so that the run's end can be held against it.
+"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from batchrun.engine.forecast import Throughput
+from batchrun.engine.budget_guard import tariff_of
+from batchrun.engine.forecast import Duration, Range, Seen, Throughput, duration, input_tokens, total
+from batchrun.engine.request_stats import EXAMPLES, RequestStats, measure, measure_pending
 from batchrun.engine.start import Prepared, renderer_of
-from batchrun.engine.survey import (
-    EXAMPLES,
-    Forecast,
-    Survey,
-    forecast,
-    seen_in,
-    stated_limits,
-    survey,
-    survey_pending,
-    throughput_of,
-)
+from batchrun.engine.tiers import tiers_of
 from batchrun.events import Emit
 from batchrun.journal import Reader
 from batchrun.models import Pending
-from batchrun.plan.rendering import prompt_of
+from batchrun.plan import Plan
+from batchrun.plan.pools import lane_plans
+from batchrun.plan.rendering import prompt_of, sharing_of
 from batchrun.plan.sources import Gathered
-from batchrun.pricing import usd
+from batchrun.pricing import STANDARD, Price, usd
+from batchrun.prompts import Renderer, RenderError, request_digest
+from batchrun.prompts.caching import BYTES_PER_TOKEN
 from batchrun.registry import RunFile
+from batchrun.rows import restore
 
 _NOTE = "forecast"
+
+
+def seen_in(run: RunFile, renderer: Renderer) -> list[Seen]:
+    """What answered rows of a run did, those whose request is still the same: of another model, or another prompt, the
+    tokens, cost and time say nothing."""
+    seen: list[Seen] = []
+    with Reader.open(run.path) as reader:
+        for row in reader.spent():
+            try:
+                request = renderer.render(restore(row.line, row.key, row.text))
+            except RenderError:  # a prompt that asks for a column which the rows had not then
+                continue
+            if request_digest(request) == row.request:
+                cost = None if row.cost is None else int(row.cost)
+                tokens = int(row.input_tokens), int(row.output_tokens)
+                seen.append(Seen(request.weight, *tokens, cost, row.seconds or 0.0, max(1, int(row.attempts))))
+    return seen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What sending the requests will use, cost and take; None where nothing tells.
+
+    `cost` is in picodollars and includes the `charged` of what was sent before; `duplicates` is the part of it for requests
+    that are equal to an earlier one. `measured` is how many answered rows it rests on; with none, `cost` is None unless
+    the output is none.
+    """
+
+    requests: int
+    measured: int
+    input_tokens: Range
+    output_tokens: Range | None
+    cost: Range | None
+    duplicates: Range | None
+    charged: int
+    time: Duration | None
+
+
+def forecast(found: RequestStats, seen: Sequence[Seen], throughput: Throughput, charged: int) -> Forecast:
+    """What is to be expected of the requests."""
+    lengths, sums = found.lengths, input_tokens(found.lengths, seen)
+    output = cost = duplicates = None
+    attempts = 1.0
+    if seen:
+        output = total(lengths, [(row.size, row.output_tokens) for row in seen])
+        attempts = sum(row.attempts for row in seen) / len(seen)
+        costs = [(row.size, row.cost) for row in seen if row.cost is not None]
+        if len(costs) == len(seen):
+            cost, duplicates = total(lengths, costs), total(found.duplicates, costs)
+    elif found.output_limit == 0:
+        output = Range(0, 0, 0)
+        cost = None if found.floor is None else Range(found.floor * 0.75, found.floor, found.floor * 1.25)
+    tokens = sums if output is None else Range(*(one + other for one, other in zip(sums, output, strict=True)))
+    return Forecast(
+        requests=lengths.rows,
+        measured=len(seen),
+        input_tokens=sums,
+        output_tokens=output,
+        cost=None if cost is None else cost.plus(charged),
+        duplicates=duplicates,
+        charged=charged,
+        time=duration(lengths.rows * attempts, tokens, throughput),
+    )
+
+
+def throughput_of(plan: Plan, seen: Sequence[Seen], rpm: float | None, tpm: float | None) -> Throughput:
+    """What bounds the speed: the user's limits, and those that a provider has stated."""
+    seconds = sum(row.seconds for row in seen) / len(seen) if seen else None
+    return Throughput(_lower(plan.rpm, rpm), _lower(plan.tpm, tpm), plan.concurrency, seconds)
+
+
+def _lower(one: float | None, other: float | None) -> float | None:
+    known = [rate for rate in (one, other) if rate is not None]
+    return min(known, default=None)
+
+
+def stated_limits(run: RunFile) -> tuple[float | None, float | None]:
+    """The requests and tokens per minute that were in force when the run was last at work."""
+    with Reader.open(run.path) as reader:
+        states = [sample.state for sample in reader.samples()[-20:]]
+    rates = {name: [state[name] for state in states if state.get(name)] for name in ("rpm", "tpm")}
+    return max(rates["rpm"], default=None), max(rates["tpm"], default=None)
 
 
 class Estimate(NamedTuple):
     """What would be sent, and what is expected of it."""
 
-    survey: Survey
+    stats: RequestStats
     forecast: Forecast
     throughput: Throughput
 
@@ -42,7 +126,7 @@ def estimate(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> Estimate:
 
     So many requests are kept as examples. Raises RefusedError as the run would.
     """
-    found = survey(gathered, emit, keep)
+    found = measure(gathered, emit, keep)
     if found.run is None:
         throughput = throughput_of(found.plan, [], None, None)
         return Estimate(found, forecast(found, [], throughput, 0), throughput)
@@ -53,7 +137,7 @@ def estimate(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> Estimate:
 
 def estimate_after(prepared: Prepared, rpm: float | None, tpm: float | None) -> Estimate:
     """The estimate of what a pilot has left; `rpm` and `tpm` are the limits that it met. Noted in the journal."""
-    found = survey_pending(prepared.plan, prepared.run, prepared.renderer, _pages(prepared))
+    found = measure_pending(prepared.plan, prepared.run, prepared.renderer, _pages(prepared))
     seen = seen_in(prepared.run, prepared.renderer)
     throughput = throughput_of(prepared.plan, seen, rpm, tpm)
     expected = forecast(found, seen, throughput, _charged(prepared.run))
@@ -98,3 +182,76 @@ def prediction(run: RunFile) -> Prediction | None:
     seconds = sum(session.ended - session.started for session in after if session.ended is not None)
     cost, time = said["cost"], said["seconds"]
     return Prediction(cost and tuple(cost), usd(totals.cost + totals.cost_reserved), time and tuple(time), seconds)
+
+
+class LaneCost(NamedTuple):
+    """Picodollars, None where the price or a limit of output tokens is not known: `prompts` for the prompts alone, `most` with
+    all output that is allowed. `price` is what tokens cost, in words."""
+
+    name: str
+    model: str | None
+    prompts: float | None
+    most: float | None
+    price: str | None
+
+
+def lane_costs(found: RequestStats) -> list[LaneCost]:
+    """The costs by lane; none for a run with one place."""
+    if not found.plan.lanes:
+        return []
+    size, limit, rows = found.lengths.size, found.output_limit, found.lengths.rows
+    costs: list[LaneCost] = []
+    for name, plan, _, fallback in lane_plans(found.plan):
+        if fallback:
+            continue
+        price = tariff_of(plan).of(plan.model)
+        prompts = most = None
+        if price is not None:
+            fees = price.standard.request * max(0, rows - 1)
+            prompts = size / BYTES_PER_TOKEN * price.standard.input.base + price.standard.request * rows
+            worst = None if limit is None else price.worst(size, limit)
+            most = None if worst is None else worst + fees
+        costs.append(LaneCost(name, plan.model, prompts, most, None if price is None else price.text))
+    return costs
+
+
+AT_FIRST = 16
+"""Requests that have left when the first reply comes: with which a run begins."""
+
+
+class Saving(NamedTuple):
+    """`tokens` of the fixed part of a prompt, by its length; `minimum` is what a provider keeps at least. `saved` is in
+    picodollars, below 0 where caching costs, None where prices are not known or the part is too short. `marked` is whether
+    requests mark the part, else the provider finds it itself."""
+
+    tokens: int
+    minimum: int
+    saved: int | None
+    marked: bool
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the fixed part is long enough."""
+        return self.tokens >= self.minimum
+
+
+def saving_of(plan: Plan, price: Price | None, requests: int) -> Saving | None:
+    """What the cache does to so many requests; None where none is used, or nothing is known of one.
+
+    One request writes the fixed part, those that are sent before its reply pay it in full, all others read it.
+    """
+    found = sharing_of(plan, prompt_of(plan))
+    if found is None or not found[1].names or not found[0].fixed:
+        return None
+    renderer, caching = found
+    tokens, minimum = len(renderer.fixed) // BYTES_PER_TOKEN, caching.minimum
+    if price is None or tokens < minimum or not requests:
+        return Saving(tokens, minimum, None, bool(caching.mark))
+    tier = next((tier.priced for tier in tiers_of(plan).values()), None)
+    rates = price.rates.get(tier or STANDARD, price.standard)
+    plain = rates.input.at(tokens)
+    read = plain if rates.cached is None else rates.cached.at(tokens)
+    written = plain if rates.written is None or not caching.mark else rates.written.at(tokens)
+    readers = max(0, requests - min(AT_FIRST, plan.concurrency))
+    writes = 1 if requests > 1 else 0
+    return Saving(tokens, minimum, tokens * (readers * (plain - read) - writes * (written - plain)), bool(caching.mark))

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from statistics import fmean, variance
 from typing import NamedTuple
 
-BYTES_PER_TOKEN = 4.0
-"""What a token is taken for until replies tell better; rules of thumb for English differ by a fifth around it."""
+from batchrun.prompts.caching import BYTES_PER_TOKEN
+
 GUESS = 0.25
-"""How far off that may be."""
+"""How far off `BYTES_PER_TOKEN` may be while no reply tells better: rules of thumb for English differ by a fifth."""
 CLASSES = 5
 _STEPS = 16
 """Classes of length in each doubling of it, in the histogram."""

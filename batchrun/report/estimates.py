@@ -5,12 +5,10 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from batchrun.display import counted, printable
-from batchrun.engine.estimate import Estimate, Prediction
+from batchrun.engine.estimate import Estimate, LaneCost, Prediction, Saving, lane_costs, saving_of
 from batchrun.engine.forecast import Range
-from batchrun.engine.lane_costs import LaneCost, lane_costs
+from batchrun.engine.request_stats import EXAMPLES, RequestStats
 from batchrun.engine.reuse import taken_over
-from batchrun.engine.savings import Saving, saving_of
-from batchrun.engine.survey import EXAMPLES, Survey
 from batchrun.lanes.shapes import Vendor, vendor
 from batchrun.plan import Plan
 from batchrun.pricing import STANDARD, usd
@@ -27,53 +25,53 @@ def show(found: Estimate, *, as_json: bool, requests: int = 0) -> None:
     if as_json:
         print(json.dumps(values(found)))
         return
-    for line in (*lines(found), *_examples(found.survey, requests)):
+    for line in (*lines(found), *_examples(found.stats, requests)):
         print(line)
 
 
 def values(found: Estimate) -> dict[str, Any]:
     """The estimate as JSON values: money in US dollars, times in seconds, ranges as low, expected and high."""
-    survey, expected, throughput = found
+    stats, expected, throughput = found
     return {
-        "rows": survey.rows,
-        "documents": survey.documents,
-        "skipped": survey.skipped,
-        "with_outcome": survey.settled,
+        "rows": stats.rows,
+        "documents": stats.documents,
+        "skipped": stats.skipped,
+        "with_outcome": stats.settled,
         "requests": expected.requests,
-        "duplicates": survey.duplicates.rows,
-        "dedupe": survey.plan.dedupe,
-        "reuse": None if survey.reuse is None else survey.reuse.id,
-        "reused": survey.reused,
+        "duplicates": stats.duplicates.rows,
+        "dedupe": stats.plan.dedupe,
+        "reuse": None if stats.reuse is None else stats.reuse.id,
+        "reused": stats.reused,
         "cost_of_duplicates": _range(expected.duplicates, 1e-12),
-        "body_bytes": survey.lengths.size,
+        "body_bytes": stats.lengths.size,
         "measured": expected.measured,
         "input_tokens": _range(expected.input_tokens),
         "output_tokens": _range(expected.output_tokens),
-        "output_limit": survey.output_limit,
+        "output_limit": stats.output_limit,
         "cost": _range(expected.cost, 1e-12),
         "charged": usd(expected.charged),
-        "cost_of_prompts": None if survey.floor is None else usd(int(survey.floor)),
-        "cost_at_most": None if survey.ceiling is None else usd(int(survey.ceiling)),
-        "cache": _cache_values(saving_of(survey.plan, survey.price, expected.requests)),
-        "price": _price(survey),
-        "batch": _batch_values(survey),
-        "unpriced": sorted(survey.unpriced),
-        "lanes": [_lane_values(cost) for cost in lane_costs(survey)],
+        "cost_of_prompts": None if stats.floor is None else usd(int(stats.floor)),
+        "cost_at_most": None if stats.ceiling is None else usd(int(stats.ceiling)),
+        "cache": _cache_values(saving_of(stats.plan, stats.price, expected.requests)),
+        "price": _price(stats),
+        "batch": _batch_values(stats),
+        "unpriced": sorted(stats.unpriced),
+        "lanes": [_lane_values(cost) for cost in lane_costs(stats)],
         "seconds": None if expected.time is None else _range(expected.time.seconds),
         "binding": None if expected.time is None else expected.time.binding,
         "rpm": throughput.rpm,
         "tpm": throughput.tpm,
         "concurrency": throughput.concurrency,
-        "context_window": survey.window,
-        "too_long": survey.too_long,
-        "too_long_lines": survey.lines,
-        "model": survey.plan.model,
-        "profile": survey.plan.profile,
-        "base_url": survey.plan.base_url,
-        "simulated": survey.plan.simulated,
-        "output": survey.plan.output,
-        "run": None if survey.run is None else survey.run.id,
-        "examples": [{"line": line, "body": json.loads(request.body)} for line, request in survey.examples],
+        "context_window": stats.window,
+        "too_long": stats.too_long,
+        "too_long_lines": stats.lines,
+        "model": stats.plan.model,
+        "profile": stats.plan.profile,
+        "base_url": stats.plan.base_url,
+        "simulated": stats.plan.simulated,
+        "output": stats.plan.output,
+        "run": None if stats.run is None else stats.run.id,
+        "examples": [{"line": line, "body": json.loads(request.body)} for line, request in stats.examples],
     }
 
 
@@ -102,17 +100,17 @@ def _range(amount: Range | None, unit: float = 1.0) -> dict[str, float] | None:
 
 def brief(found: Estimate) -> str:
     """The estimate in one line: requests, tokens, cost and time, and which of these are not known yet."""
-    survey, expected = found.survey, found.forecast
+    stats, expected = found.stats, found.forecast
     parts = [counted(expected.requests, "request"), f"≈ {words.count(round(expected.input_tokens.expected))} tokens in"]
     unknown: list[str] = []
     if expected.output_tokens is not None:
         parts.append(f"≈ {words.count(round(expected.output_tokens.expected))} out")
-    if expected.cost is not None and not survey.unpriced:
+    if expected.cost is not None and not stats.unpriced:
         parts.append(f"≈ {words.money(int(expected.cost.expected))}")
-    elif survey.ceiling is not None and not survey.unpriced:
-        parts.append(f"at most {words.money(survey_ceiling(survey))}")
-    elif survey.floor and not survey.unpriced:
-        parts.append(f"≈ {words.money(int(survey.floor))} for the prompts")
+    elif stats.ceiling is not None and not stats.unpriced:
+        parts.append(f"at most {words.money(cost_ceiling(stats))}")
+    elif stats.floor and not stats.unpriced:
+        parts.append(f"≈ {words.money(int(stats.floor))} for the prompts")
     else:
         unknown.append("cost")
     if expected.time is not None:
@@ -124,39 +122,39 @@ def brief(found: Estimate) -> str:
 
 def lines(found: Estimate) -> Iterable[str]:
     """The estimate for people."""
-    survey, expected, _ = found
-    skipped = f", {survey.skipped:,} invalid lines skipped" if survey.skipped else ""
-    documents = "1 document" if survey.documents == 1 else f"{survey.documents:,} documents"
-    yield f"rows      {survey.rows:,}{f', segments of {documents}' if survey.documents else ''}{skipped}"
-    settled = f"; {counted(survey.settled)} with an outcome already" if survey.settled else ""
+    stats, expected, _ = found
+    skipped = f", {stats.skipped:,} invalid lines skipped" if stats.skipped else ""
+    documents = "1 document" if stats.documents == 1 else f"{stats.documents:,} documents"
+    yield f"rows      {stats.rows:,}{f', segments of {documents}' if stats.documents else ''}{skipped}"
+    settled = f"; {counted(stats.settled)} with an outcome already" if stats.settled else ""
     yield f"requests  {expected.requests:,} to send{settled}"
-    if survey.duplicates.rows:
+    if stats.duplicates.rows:
         yield f"equal     {_duplicates(found)}"
-    if survey.reuse is not None:
-        yield f"reuse     {taken_over(survey.reused, survey.reuse.id)}"
-    yield f"to        {printable(survey.plan.base_url or survey.plan.profile)}, model {printable(survey.plan.model or '-')}"
-    yield f"output    {printable(survey.plan.output)}"
+    if stats.reuse is not None:
+        yield f"reuse     {taken_over(stats.reused, stats.reuse.id)}"
+    yield f"to        {printable(stats.plan.base_url or stats.plan.profile)}, model {printable(stats.plan.model or '-')}"
+    yield f"output    {printable(stats.plan.output)}"
     yield f"in        {_tokens(expected.input_tokens)}, {_basis(found)}"
     yield f"out       {_output(found)}"
     yield f"cost      {_cost(found)}"
-    if costs := lane_costs(survey):
+    if costs := lane_costs(stats):
         yield f"          if all went to one lane: {'; '.join(map(_lane_line, costs))}"
-    if said := _cache(saving_of(survey.plan, survey.price, expected.requests)):
+    if said := _cache(saving_of(stats.plan, stats.price, expected.requests)):
         yield f"cache     {said}"
-    if survey.plan.batch:
-        yield f"batches   {_batches(survey)}"
+    if stats.plan.batch:
+        yield f"batches   {_batches(stats)}"
     yield f"time      {_time(found)}"
-    if survey.too_long:
-        named = ", ".join(map(str, survey.lines))
-        yield f"too long  {survey.too_long:,} requests for the window of {survey.window:,} tokens (line {named} …)"
+    if stats.too_long:
+        named = ", ".join(map(str, stats.lines))
+        yield f"too long  {stats.too_long:,} requests for the window of {stats.window:,} tokens (line {named} …)"
 
 
 def _duplicates(found: Estimate) -> str:
-    survey, cost = found.survey, found.forecast.duplicates
+    stats, cost = found.stats, found.forecast.duplicates
     worth = "" if cost is None else f", about {words.money(int(cost.expected))}"
-    if survey.plan.dedupe:
-        return f"{survey.duplicates.rows:,} more rows get the reply of an equal request{worth} saved by --dedupe"
-    return f"{survey.duplicates.rows:,} of the requests are equal to another; --dedupe would save them{worth}"
+    if stats.plan.dedupe:
+        return f"{stats.duplicates.rows:,} more rows get the reply of an equal request{worth} saved by --dedupe"
+    return f"{stats.duplicates.rows:,} of the requests are equal to another; --dedupe would save them{worth}"
 
 
 def _tokens(amount: Range) -> str:
@@ -171,7 +169,7 @@ def _basis(found: Estimate) -> str:
 
 
 def _output(found: Estimate) -> str:
-    expected, limit = found.forecast.output_tokens, found.survey.output_limit
+    expected, limit = found.forecast.output_tokens, found.stats.output_limit
     if expected is not None:
         return _tokens(expected)
     most = "no limit is set" if limit is None else f"at most {words.count(limit)} tokens"
@@ -179,17 +177,17 @@ def _output(found: Estimate) -> str:
 
 
 def _cost(found: Estimate) -> str:
-    survey, expected = found.survey, found.forecast
-    if survey.unpriced:
-        named = ", ".join(printable(name or "-", 60) for name in sorted(survey.unpriced)[:3])
+    stats, expected = found.stats, found.forecast
+    if stats.unpriced:
+        named = ", ".join(printable(name or "-", 60) for name in sorted(stats.unpriced)[:3])
         return f"not known: no price of {named} here; state input_price and output_price in the profile"
     before = f", {words.money(expected.charged)} of it charged already" if expected.charged else ""
     if expected.cost is not None:
         low, middle, high = (words.money(int(amount)) for amount in expected.cost)
         return f"about {middle} ({low} to {high}){before}"
-    at_least = "" if survey.floor is None else f"about {words.money(int(survey.floor))} for the prompts"
-    at_most = "" if survey.ceiling is None else f", at most {words.money(survey_ceiling(survey))} with the replies"
-    priced = "" if survey.price is None else f"; {_price(survey)}"
+    at_least = "" if stats.floor is None else f"about {words.money(int(stats.floor))} for the prompts"
+    at_most = "" if stats.ceiling is None else f", at most {words.money(cost_ceiling(stats))} with the replies"
+    priced = "" if stats.price is None else f"; {_price(stats)}"
     return f"{at_least}{at_most}{priced}"
 
 
@@ -207,8 +205,8 @@ def _cache(saving: Saving | None) -> str:
     return f"{part} {how}, which {does} about {words.money(abs(saving.saved))}"
 
 
-def _price(survey: Survey) -> str | None:
-    return None if survey.price is None else survey.price.text_of("batch" if survey.plan.batch else STANDARD)
+def _price(stats: RequestStats) -> str | None:
+    return None if stats.price is None else stats.price.text_of("batch" if stats.plan.batch else STANDARD)
 
 
 def vendor_of(plan: Plan) -> Vendor:
@@ -216,11 +214,11 @@ def vendor_of(plan: Plan) -> Vendor:
     return vendor(plan.dialect, plan.batches)
 
 
-def _batch_values(survey: Survey) -> dict[str, Any] | None:
+def _batch_values(stats: RequestStats) -> dict[str, Any] | None:
     """How the rows go by batches; None where they do not."""
-    if not survey.plan.batch:
+    if not stats.plan.batch:
         return None
-    found = vendor_of(survey.plan)
+    found = vendor_of(stats.plan)
     most = {
         "lines": found.lines,
         "bytes": found.bytes,
@@ -228,29 +226,29 @@ def _batch_values(survey: Survey) -> dict[str, Any] | None:
         "window": found.window,
         "days": found.days,
     }
-    return {"batches": survey.batches, **most}
+    return {"batches": stats.batches, **most}
 
 
-def _batches(survey: Survey) -> str:
+def _batches(stats: RequestStats) -> str:
     """How the rows go by batches, for people."""
-    found, first = vendor_of(survey.plan), survey.plan.batch_first
+    found, first = vendor_of(stats.plan), stats.plan.batch_first
     tokens = "" if found.tokens is None else f", {found.tokens:,} tokens"
-    split = f"; the first has {first:,} rows" if survey.batches > 1 and found.shape != "anthropic" else ""
+    split = f"; the first has {first:,} rows" if stats.batches > 1 and found.shape != "anthropic" else ""
     limits = f"at most {found.lines:,} rows, {found.bytes / 1e6:,.0f} MB{tokens} each"
-    return f"about {survey.batches:,}, {limits}{split}; each within {found.window}, results kept {found.days} days"
+    return f"about {stats.batches:,}, {limits}{split}; each within {found.window}, results kept {found.days} days"
 
 
-def survey_ceiling(survey: Survey) -> int:
+def cost_ceiling(stats: RequestStats) -> int:
     """The most that the requests can cost, in picodollars."""
-    return int(survey.ceiling or 0)
+    return int(stats.ceiling or 0)
 
 
 def _time(found: Estimate) -> str:
     time, throughput = found.forecast.time, found.throughput
     if not found.forecast.requests:
         return "none: nothing is left to send"
-    if found.survey.plan.batch:
-        return f"the provider's own, up to {vendor_of(found.survey.plan).window} a batch; --finish-by ends them sooner"
+    if found.stats.plan.batch:
+        return f"the provider's own, up to {vendor_of(found.stats.plan).window} a batch; --finish-by ends them sooner"
     if time is None:
         return "not known: no limit is set, and no reply was measured; --pilot 50 measures it"
     low, expected, high = (words.duration(seconds) for seconds in time.seconds)
@@ -264,8 +262,8 @@ def _time(found: Estimate) -> str:
     return f"about {expected} ({low} to {high}), bound by {bound}"
 
 
-def _examples(survey: Survey, requests: int) -> Iterable[str]:
-    found = survey.examples
+def _examples(stats: RequestStats, requests: int) -> Iterable[str]:
+    found = stats.examples
     names = {0: "first", len(found) - 2: "longest", len(found) - 1: "last"} if len(found) >= EXAMPLES else {}
     for place, (line, request) in enumerate(found[:requests]):
         name = names.get(place, "next")

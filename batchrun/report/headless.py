@@ -15,11 +15,11 @@ import click
 
 from batchrun.display import coloured, counted, printable
 from batchrun.engine.batches import BatchMode
-from batchrun.engine.dry_run import dry_run
 from batchrun.engine.estimate import Prediction, estimate, estimate_after, prediction
 from batchrun.engine.execute import execute, pilot
 from batchrun.engine.loop import run_coroutine
 from batchrun.engine.pipe import UnreadError
+from batchrun.engine.request_stats import dry_run
 from batchrun.engine.resume import prepare_import, prepare_post, prepare_resume
 from batchrun.engine.run import Run
 from batchrun.engine.run_result import HASTY, RunResult

@@ -24,7 +24,7 @@ from batchrun.report import batch_table, lanes, words
 from batchrun.report.values import plain
 
 if TYPE_CHECKING:
-    from batchrun.engine.dry_run import DryRun
+    from batchrun.engine.request_stats import DryRun
 
 FOLLOW_EVERY = 2.0
 

@@ -1,7 +1,6 @@
-"""What a run would send, measured on every row without a call; and what it will cost and take, as far as that is known.
+"""What a run would send, measured on every row without a journal of its own and without a call.
 
-`survey` reads the input as a run would, `survey_pending` the rows of a journal that are not answered. What answered
-rows of the same run used, a pilot's above all, turns lengths into tokens, cost and time (`forecast`).
+`measure` reads the input as a run would, `measure_pending` the rows of a journal that are not answered, `dry_run` only checks.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,17 +12,7 @@ from batchrun import registry
 from batchrun.engine.budget_guard import named_in, tariff_of
 from batchrun.engine.chunks import Size
 from batchrun.engine.export import reserved
-from batchrun.engine.forecast import (
-    BYTES_PER_TOKEN,
-    Duration,
-    Lengths,
-    Range,
-    Seen,
-    Throughput,
-    duration,
-    input_tokens,
-    total,
-)
+from batchrun.engine.forecast import Lengths
 from batchrun.engine.hash_counts import Digests
 from batchrun.engine.ingest import BLANK_ROW, Ids, Problems, checked, tell_rows
 from batchrun.engine.reuse import lender
@@ -42,7 +31,8 @@ from batchrun.plan.rendering import prompt_of
 from batchrun.plan.segments import DocumentInput
 from batchrun.plan.sources import Gathered
 from batchrun.pricing import STANDARD, Price
-from batchrun.prompts import Renderer, RenderError, request_digest
+from batchrun.prompts import Renderer, request_digest
+from batchrun.prompts.caching import BYTES_PER_TOKEN
 from batchrun.registry import STREAM, RunFile
 from batchrun.rows import restore
 
@@ -51,7 +41,7 @@ _NAMES = 110
 NAMED = 5
 """Lines that are too long which are named."""
 EXAMPLES = 3
-"""Requests that a survey keeps at least: the first, the longest, the last."""
+"""Requests that are kept at least: the first, the longest, the last."""
 
 
 class Example(NamedTuple):
@@ -62,7 +52,7 @@ class Example(NamedTuple):
 
 
 @dataclass(slots=True)
-class Survey:
+class RequestStats:
     """What was found. `rows` are valid ones, segments of so many `documents` where the input is documents, `settled` of them need no request any more; the rest is about the
     `lengths.rows` requests that would be sent.
 
@@ -94,42 +84,28 @@ class Survey:
     reused: int = 0
 
 
-def survey(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> Survey:
+def measure(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> RequestStats:
     """Open, check and render the whole input as a run would, and keep so many requests as examples.
 
     Raises as `prepare`; makes no journal and no call.
     """
-    source, plan, inner = opened(gathered, emit)
-    problems = Problems(source.where)
-    renderer = _Last(inner)
+    reading = _Reading(gathered, emit)
+    plan, source = reading.plan, reading.source
     counted = _Counted(plan, _run_of(plan, gathered), reuse=lender(gathered.settings, plan), keep=keep)
     total = sum(1 for _ in source) if plan.sample is not None else 0
-    blanks = blanks_of(plan, prompt_of(plan))
-    reduction = Reduction.of(plan)
-    ids = Ids()
-
-    def read(problems: Problems) -> Iterator[IntakeRow]:
-        return checked(source, renderer, problems, reserved(plan), blanks=blanks, reduction=reduction)
-
-    for position, row in enumerate(read(problems), 1):
-        ids.add(row)
+    for position, row in enumerate(reading, 1):
         if row.skipped is None and not row.request:
-            counted.survey.rows += 1  # answered without a request
+            counted.stats.rows += 1  # answered without a request
         elif row.skipped is BLANK_ROW:
-            counted.survey.skipped += 1
-        elif row.skipped is None and renderer.request is not None:
-            counted.add(row.line, row.request, renderer.request, wanted=_wanted(plan, position, total))
-        if position % 10_000 == 0:
-            emit(IntakeProgress(position))
-    problems.refuse(source.name, skip_invalid=gathered.settings.skip_invalid)
-    ids.refuse(read(Problems(source.where)))
-    counted.survey.skipped += problems.count
-    counted.survey.documents = len(source.sources) if isinstance(source, DocumentInput) else 0
-    tell_rows(source, problems, emit)
-    return counted.survey
+            counted.stats.skipped += 1
+        elif row.skipped is None and reading.request is not None:
+            counted.add(row.line, row.request, reading.request, wanted=_wanted(plan, position, total))
+    counted.stats.skipped += reading.problems.count
+    counted.stats.documents = len(source.sources) if isinstance(source, DocumentInput) else 0
+    return counted.stats
 
 
-def survey_pending(plan: Plan, run: RunFile, renderer: Renderer, pages: Iterable[Sequence[Any]]) -> Survey:
+def measure_pending(plan: Plan, run: RunFile, renderer: Renderer, pages: Iterable[Sequence[Any]]) -> RequestStats:
     """The same for the rows of a journal without an outcome, page by page."""
     counted, blanks = _Counted(plan, run, pending=True), copied(plan)
     for page in pages:
@@ -143,7 +119,7 @@ def survey_pending(plan: Plan, run: RunFile, renderer: Renderer, pages: Iterable
         for line, key, text, parts in reader.reductions() if plan.reduce is not None else ():
             request = Reduction(plan).expected(restore(line, key, text), parts, renderer)
             counted.add(line, request_digest(request), request)
-    found = counted.survey
+    found = counted.stats
     found.rows, found.skipped, found.settled = totals.rows - totals.skipped, totals.skipped, totals.done + totals.failed
     return found
 
@@ -165,21 +141,49 @@ def _run_of(plan: Plan, gathered: Gathered) -> RunFile | None:
     return found
 
 
-class _Last:
-    """A renderer that remembers its last request."""
+class _Reading:
+    """The whole input opened, checked and rendered as a run would: its rows, with what was rendered for the present one.
 
-    def __init__(self, renderer: Renderer) -> None:
-        self._renderer = renderer
+    `request` is None where a row was not rendered; `rendered`, `body_bytes` and `first` are the sums of all that were.
+    Raises as `prepare`, for what only the end of the input shows after the last row.
+    """
+
+    def __init__(self, gathered: Gathered, emit: Emit) -> None:
+        self.source, self.plan, self._renderer = opened(gathered, emit)
+        self.problems = Problems(self.source.where)
         self.request: Request | None = None
+        self.first: Request | None = None
+        self.rendered = self.body_bytes = 0
+        self._skip_invalid, self._emit = gathered.settings.skip_invalid, emit
 
     def render(self, row: Row) -> Request:
         self.request = None
-        self.request = self._renderer.render(row)
-        return self.request
+        request = self.request = self._renderer.render(row)
+        self.first = self.first or request
+        self.rendered += 1
+        self.body_bytes += len(request.body)
+        return request
+
+    def __iter__(self) -> Iterator[IntakeRow]:
+        ids, blanks, reduction = Ids(), blanks_of(self.plan, prompt_of(self.plan)), Reduction.of(self.plan)
+
+        def read(problems: Problems) -> Iterator[IntakeRow]:
+            return checked(self.source, self, problems, reserved(self.plan), blanks=blanks, reduction=reduction)
+
+        for count, row in enumerate(read(self.problems), 1):
+            ids.add(row)
+            yield row
+            if count % 10_000 == 0:
+                self._emit(IntakeProgress(count))
+        self.problems.refuse(self.source.name, skip_invalid=self._skip_invalid)
+        totals = self.rendered, self.body_bytes
+        ids.refuse(read(Problems(self.source.where)))
+        self.rendered, self.body_bytes = totals  # that may read the input again
+        tell_rows(self.source, self.problems, self._emit)
 
 
 class _Counted:
-    """Counts requests into a survey."""
+    """Counts requests into the statistics."""
 
     def __init__(
         self,
@@ -192,7 +196,7 @@ class _Counted:
     ) -> None:
         """`pending`: only rows without an outcome will come, so that none of them is settled."""
         self._keep = max(EXAMPLES, keep)
-        self.survey = Survey(plan, run=run, reuse=reuse)
+        self.stats = RequestStats(plan, run=run, reuse=reuse)
         self._tariff = tariff_of(plan)
         self._one_model = plan.kind is Kind.ROWS
         self._model: str | None = None
@@ -216,7 +220,7 @@ class _Counted:
 
     def add(self, line: int, digest: str, request: Request, *, wanted: bool = True) -> None:
         """One valid row; `wanted` ones would be sent if they are not settled."""
-        found, short = self.survey, _short(digest)
+        found, short = self.stats, _short(digest)
         found.rows += 1
         offered = self._offered.take(short)  # in turn, as `journal.duplicates` has it: also by rows that need none
         if not wanted:
@@ -240,7 +244,7 @@ class _Counted:
 
     def _into_batch(self, request: Request) -> None:
         """Count the batches that are filled as the run fills them; their lines have names beside the body."""
-        found, key = self.survey, (str(request.endpoint), self._model)
+        found, key = self.stats, (str(request.endpoint), self._model)
         size, tokens = request.size + _NAMES, request.weight / BYTES_PER_TOKEN
         chunk = self._chunks.get(key)
         is_first = chunk is not None and found.batches == 1 and chunk.rows >= found.plan.batch_first
@@ -251,7 +255,7 @@ class _Counted:
 
     def _show(self, line: int, request: Request) -> None:
         """The first requests are examples, and at the end the longest of the others and the last one."""
-        examples = self.survey.examples
+        examples = self.stats.examples
         example = Example(line, request)
         if len(examples) < self._keep:
             examples.append(example)
@@ -261,7 +265,7 @@ class _Counted:
         examples[-1] = example
 
     def _price(self, line: int, request: Request) -> None:
-        found, limit = self.survey, request.output_limit
+        found, limit = self.stats, request.output_limit
         if self._model is None or not self._one_model:
             self._model, self._tier = named_in(request.body)
             if found.plan.lanes:
@@ -289,83 +293,20 @@ def _short(digest: str) -> int:
     return int(digest[:16], 16)
 
 
-def seen_in(run: RunFile, renderer: Renderer) -> list[Seen]:
-    """What answered rows of a run did, those whose request is still the same: of another model, or another prompt, the
-    tokens, cost and time say nothing."""
-    seen: list[Seen] = []
-    with Reader.open(run.path) as reader:
-        for row in reader.spent():
-            try:
-                request = renderer.render(restore(row.line, row.key, row.text))
-            except RenderError:  # a prompt that asks for a column which the rows had not then
-                continue
-            if request_digest(request) == row.request:
-                cost = None if row.cost is None else int(row.cost)
-                tokens = int(row.input_tokens), int(row.output_tokens)
-                seen.append(Seen(request.weight, *tokens, cost, row.seconds or 0.0, max(1, int(row.attempts))))
-    return seen
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a run would send, found without a journal and without a call; `body_bytes` sums all bodies."""
+
+    plan: Plan
+    rows: int
+    skipped: int
+    body_bytes: int
+    first: Request | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast:
-    """What sending the surveyed requests will use, cost and take; None where nothing tells.
-
-    `cost` is in picodollars and includes the `charged` of what was sent before; `duplicates` is the part of it for requests
-    that are equal to an earlier one. `measured` is how many answered rows it rests on; with none, `cost` is None unless
-    the output is none.
-    """
-
-    requests: int
-    measured: int
-    input_tokens: Range
-    output_tokens: Range | None
-    cost: Range | None
-    duplicates: Range | None
-    charged: int
-    time: Duration | None
-
-
-def forecast(found: Survey, seen: Sequence[Seen], throughput: Throughput, charged: int) -> Forecast:
-    """What is to be expected of what the survey found."""
-    lengths, sums = found.lengths, input_tokens(found.lengths, seen)
-    output = cost = duplicates = None
-    attempts = 1.0
-    if seen:
-        output = total(lengths, [(row.size, row.output_tokens) for row in seen])
-        attempts = sum(row.attempts for row in seen) / len(seen)
-        costs = [(row.size, row.cost) for row in seen if row.cost is not None]
-        if len(costs) == len(seen):
-            cost, duplicates = total(lengths, costs), total(found.duplicates, costs)
-    elif found.output_limit == 0:
-        output = Range(0, 0, 0)
-        cost = None if found.floor is None else Range(found.floor * 0.75, found.floor, found.floor * 1.25)
-    tokens = sums if output is None else Range(*(one + other for one, other in zip(sums, output, strict=True)))
-    return Forecast(
-        requests=lengths.rows,
-        measured=len(seen),
-        input_tokens=sums,
-        output_tokens=output,
-        cost=None if cost is None else cost.plus(charged),
-        duplicates=duplicates,
-        charged=charged,
-        time=duration(lengths.rows * attempts, tokens, throughput),
-    )
-
-
-def throughput_of(plan: Plan, seen: Sequence[Seen], rpm: float | None, tpm: float | None) -> Throughput:
-    """What bounds the speed: the user's limits, and those that a provider has stated."""
-    seconds = sum(row.seconds for row in seen) / len(seen) if seen else None
-    return Throughput(_lower(plan.rpm, rpm), _lower(plan.tpm, tpm), plan.concurrency, seconds)
-
-
-def _lower(one: float | None, other: float | None) -> float | None:
-    known = [rate for rate in (one, other) if rate is not None]
-    return min(known, default=None)
-
-
-def stated_limits(run: RunFile) -> tuple[float | None, float | None]:
-    """The requests and tokens per minute that were in force when the run was last at work."""
-    with Reader.open(run.path) as reader:
-        states = [sample.state for sample in reader.samples()[-20:]]
-    rates = {name: [state[name] for state in states if state.get(name)] for name in ("rpm", "tpm")}
-    return max(rates["rpm"], default=None), max(rates["tpm"], default=None)
+def dry_run(gathered: Gathered, emit: Emit) -> DryRun:
+    """Open, check and render the whole input as a run would. Raises as `prepare`."""
+    reading = _Reading(gathered, emit)
+    for _ in reading:
+        pass
+    return DryRun(reading.plan, reading.rendered, reading.problems.count, reading.body_bytes, reading.first)
