@@ -1,5 +1,6 @@
 """Keys that once lost something: a screen, an edited prompt, the form."""
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -8,8 +9,9 @@ import pytest
 import tui
 from textual.widgets import Input, Static
 
-from batchrun.journal import Reader
+from batchrun.journal import Line, Reader
 from batchrun.models import State
+from batchrun.tui.journal_rows import JournalRows
 from batchrun.tui.screens.ask import Choose, Confirm
 from batchrun.tui.screens.help import Help, key_groups
 from batchrun.tui.screens.row import RowScreen
@@ -46,12 +48,22 @@ async def test_a_row_is_sent_again_from_its_view_and_every_screen_is_still_there
             await tui.until(pilot, lambda screen=screen: isinstance(pilot.app.screen, screen))
 
 
-async def test_a_done_row_is_sent_again_after_a_question_and_its_earlier_reply_stays(tmp_path: Path) -> None:
+async def test_a_done_row_is_sent_again_after_a_question_and_its_earlier_reply_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, may = JournalRows.page, asyncio.Event()
+
+    async def page(rows: JournalRows, first: int, count: int) -> list[Line]:
+        await may.wait()
+        return await read(rows, first, count)
+
+    may.set()
+    monkeypatch.setattr(JournalRows, "page", page)
     tui.place(tmp_path, tui.rows(3))
     async with tui.app().run_test(size=WIDE) as pilot:
         await tui.started(pilot)
         await tui.until(pilot, lambda: "● 3 done" in tui.shown(pilot) and not pilot.app.busy)
-        await tui.until(pilot, lambda: pilot.app.screen.query_one(Outcomes).current is not None)
+        await tui.read(pilot)
         for key in ("escape", "enter"):
             await pilot.press("enter")
             await tui.until(
@@ -59,6 +71,8 @@ async def test_a_done_row_is_sent_again_after_a_question_and_its_earlier_reply_s
             )
             await pilot.press("r")
             await tui.asked(pilot, Confirm)
+            if key == "enter":
+                may.clear()  # the rows that are listed stay until they are read again
             await pilot.press(key)
             await tui.until(pilot, lambda key=key: isinstance(pilot.app.screen, (RowScreen, RunScreen)))
             await pilot.press("escape") if key == "escape" else None
@@ -67,6 +81,7 @@ async def test_a_done_row_is_sent_again_after_a_question_and_its_earlier_reply_s
         await tui.until(pilot, lambda: "● 3 done" in tui.shown(pilot))
         await pilot.press("enter")
         await tui.until(pilot, lambda: "attempts · 2" in tui.shown(pilot) and "earlier reply" in tui.shown(pilot))
+        may.set()
     with Reader.open(tui.journal()) as reader:
         assert reader.totals.done == 3
         assert [attempt.body is not None for attempt in reader.attempts(1)] == [True, True]

@@ -1,7 +1,9 @@
 """The row view and the deletion of a run, over a journal that is not there: what a key does."""
 
+import asyncio
 import base64
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -121,6 +123,26 @@ async def test_a_failed_row_is_sent_again_alone_and_one_that_is_done_is_not() ->
         await tui.until(pilot, lambda: pilot.app.tasks == [Again(reference="out.jsonl", flags={}, only=(4,))])
 
 
+async def test_keys_that_come_before_the_row_was_read_act_once_it_has_been() -> None:
+    may = asyncio.Event()
+
+    class Slow(JournalRows):
+        async def record(self, _: int) -> Any:
+            await may.wait()
+            return await super().record(_)
+
+    async with Asked().run_test() as pilot:
+        seen = still.Still(replace(still.STATES["done"], reference="out.jsonl"))
+        pilot.app.push_screen(RowScreen(Slow(state=State.FAILED), 4, seen))
+        await tui.until(pilot, lambda: isinstance(pilot.app.screen, RowScreen) and pilot.app.screen.is_mounted)
+        await pilot.press("c", "r", "e")
+        assert (tui.told(pilot), pilot.app.tasks, pilot.app.edited) == ("", [], [])
+        may.set()
+        await tui.until(pilot, lambda: bool(pilot.app.edited))
+        assert tui.told(pilot) == "the reply is copied"
+        assert pilot.app.tasks == [Again(reference="out.jsonl", flags={}, only=(4,))]
+
+
 async def test_the_prompt_of_a_row_is_edited_to_try_that_row() -> None:
     async with Asked().run_test() as pilot:
         await _shown(pilot)
@@ -130,7 +152,11 @@ async def test_the_prompt_of_a_row_is_edited_to_try_that_row() -> None:
 
 async def test_everything_that_failed_for_one_cause_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     line = still.RECORD._replace(state=State.FAILED, cause="503 overloaded")
-    monkeypatch.setattr(Outcomes, "current", line)
+
+    async def reached(_: Outcomes) -> Any:
+        return line
+
+    monkeypatch.setattr(Outcomes, "reached", reached)
     async with Asked().run_test() as pilot:
         pilot.app.show_run(still.Still(replace(still.STATES["failing"], reference="out.jsonl")))
         await tui.until(pilot, lambda: isinstance(pilot.app.screen, RunScreen) and "rows/s" in tui.shown(pilot))
@@ -139,6 +165,26 @@ async def test_everything_that_failed_for_one_cause_is_sent_again(monkeypatch: p
         await pilot.press("down", "enter")
         await tui.until(pilot, lambda: bool(pilot.app.tasks))
         assert pilot.app.tasks == [Again(reference="out.jsonl", flags={}, cause="503 overloaded")]
+
+
+async def test_a_key_that_comes_before_the_runs_were_read_acts_once_they_have_been(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may, shown = threading.Event(), list[object]()
+
+    def slow(directory: object) -> Any:
+        may.wait(60)
+        return still.summaries(directory)
+
+    monkeypatch.setattr(runs, "listed", slow)
+    async with Asked().run_test() as pilot:
+        monkeypatch.setattr(pilot.app, "show_run", shown.append)
+        pilot.app.action_show("runs")
+        await tui.until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen) and pilot.app.focused is not None)
+        await pilot.press("enter", "f")
+        assert (shown, pilot.app.tasks) == ([], [])
+        may.set()
+        await tui.until(pilot, lambda: len(shown) == 1 and "Enter looks on" in tui.told(pilot))
 
 
 async def test_a_run_is_deleted_after_a_question_and_not_without(monkeypatch: pytest.MonkeyPatch) -> None:

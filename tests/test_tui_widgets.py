@@ -17,6 +17,7 @@ from textual.app import App, ComposeResult
 from textual.content import Content
 from textual.widgets import Input
 
+from batchrun.errors import StorageError
 from batchrun.events import Waiting, WaitReason
 from batchrun.journal import Line, Meta, Wanted
 from batchrun.models import Endpoint, Kind, State, Totals
@@ -181,13 +182,56 @@ class SlowLook:
 
     def __init__(self) -> None:
         self.total, self.listed, self.row, self.may = 1, Wanted(), 1, asyncio.Event()
-        self.read = 0
+        self.read, self.counted = 0, True
 
     async def page(self, first: int, count: int) -> list[Line]:
         row = self.row
         self.read += 1
         await self.may.wait()
         return [_line(row)]
+
+
+async def test_enter_on_a_row_that_is_still_being_read_opens_it_once_it_has_been_read() -> None:
+    opened: list[Line] = []
+
+    class Wall(App[None]):
+        def compose(self) -> ComposeResult:
+            yield Outcomes()
+
+        def on_outcomes_opened(self, event: Outcomes.Opened) -> None:
+            opened.append(event.line)
+
+    async with Wall().run_test() as pilot:
+        outcomes, journal_rows = pilot.app.query_one(Outcomes), SlowLook()
+        outcomes.focus()
+        journal_rows.total, journal_rows.counted = 0, False
+        outcomes.show(cast("JournalRows", journal_rows))
+        await pilot.press("enter")
+        journal_rows.total, journal_rows.counted = 1, True
+        outcomes.found()
+        await tui.until(pilot, lambda: journal_rows.read > 0)
+        assert not opened
+        journal_rows.may.set()
+        await tui.until(pilot, lambda: opened == [_line(1)])
+
+
+async def test_enter_opens_nothing_where_no_row_is_listed_or_none_can_be_read() -> None:
+    class Unreadable(SlowLook):
+        async def page(self, first: int, count: int) -> list[Line]:
+            raise StorageError("the disk is gone")
+
+    class Wall(App[None]):
+        def compose(self) -> ComposeResult:
+            yield Outcomes()
+
+    async with Wall().run_test() as pilot:
+        outcomes, journal_rows = pilot.app.query_one(Outcomes), Unreadable()
+        assert await outcomes.reached() is None
+        outcomes.show(cast("JournalRows", journal_rows))
+        assert await outcomes.reached() is None
+        journal_rows.total = 0
+        outcomes.show(cast("JournalRows", journal_rows))
+        assert await outcomes.reached() is None
 
 
 async def test_no_row_of_an_earlier_list_stands_in_the_list_that_was_found() -> None:

@@ -12,10 +12,11 @@ from textual.screen import Screen
 from waiting import PATIENCE
 
 from batchrun.engine.attempt import NEVER_LEFT
-from batchrun.journal import Reader
+from batchrun.journal import Line, Reader
 from batchrun.tui.app import BatchrunApp
 from batchrun.tui.screens.run import RunScreen
 from batchrun.tui.screens.setup import SetupScreen
+from batchrun.tui.widgets.outcomes import Outcomes
 
 PROMPT = """---
 name: Echo
@@ -60,6 +61,15 @@ async def until(pilot: Pilot[Any], seen: Callable[[], bool], seconds: float = PA
             return
         await pilot.pause(0.05)
     raise AssertionError(f"never seen: {seen}\n{shown(pilot)}")
+
+
+async def read(pilot: Pilot[Any], also: Callable[[Line], bool] = lambda _: True) -> Line:
+    """The rows of the run screen have been read, and the one under the cursor is `also` so; that row."""
+    outcomes = pilot.app.screen.query_one(Outcomes)
+    await until(pilot, lambda: outcomes.current is not None and also(outcomes.current))
+    line = outcomes.current
+    assert line is not None
+    return line
 
 
 async def asked(pilot: Pilot[Any], kind: type[Screen[Any]]) -> None:

@@ -58,14 +58,15 @@ class _Thread:
 class JournalRows:
     """The rows that are wanted, by number from 0: `total` of them so far, `finding` while more may come.
 
-    `listed` is what the numbers mean now: until the first rows of a new wish are found, still the wish before.
+    `listed` is what the numbers mean now: until the first rows of a new wish are found, still the wish before. `counted`
+    says whether they mean what is wanted, and `total` has been read for it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.wanted = self.listed = Wanted()
         self.total = 0
-        self.finding = False
+        self.finding = self.counted = False
         self.trouble: str | None = None
         self._positions: array[int] | None = None
         self._pages = _Thread(path)
@@ -77,6 +78,7 @@ class JournalRows:
         self._wish += 1
         self._finder.interrupt()
         self.wanted, self.trouble = wanted, None
+        self.counted = self.counted and wanted == self.listed
         if wanted.everything:
             self._positions, self.listed = None, wanted
             await self.recount()
@@ -91,6 +93,7 @@ class JournalRows:
                 self.total = await self._pages.ask(_rows)
             except StorageError as error:
                 self.trouble = error.message
+            self.counted = self.wanted == self.listed
 
     async def _find(self, wanted: Wanted, wish: int, told: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
@@ -101,7 +104,7 @@ class JournalRows:
             if wish == self._wish:
                 found.extend(positions)
                 self._positions, self.total, self.finding = found, len(found), not last
-                self.listed = wanted
+                self.listed, self.counted = wanted, last or bool(found)
                 told()
 
         def find(reader: Reader) -> None:
@@ -115,7 +118,7 @@ class JournalRows:
             await self._finder.ask(find)
         except StorageError as error:
             if wish == self._wish:
-                self.trouble, self.finding = error.message, False
+                self.trouble, self.finding, self.counted = error.message, False, True
                 told()
 
     async def page(self, first: int, count: int) -> list[Line]:

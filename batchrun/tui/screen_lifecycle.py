@@ -11,7 +11,7 @@ widget meanwhile, ours or Textual's own, fails with a traceback. Here
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import ClassVar, cast
 
@@ -69,7 +69,27 @@ def _stands(node: DOMNode) -> bool:
 
 
 class LifecycleScreen(Screen[None]):
-    """A screen whose work ends before its widgets go, also when it alone is closed."""
+    """A screen whose work ends before its widgets go, also when it alone is closed.
+
+    One that reads in the background what its keys act on sets `known` once it is read, and acts through `once_known`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known = asyncio.Event()
+
+    def once_known(self, act: Callable[[], None]) -> None:
+        """Do what a key asks for: at once, or as soon as what it acts on has been read, in the order of the keys."""
+        if self.known.is_set():
+            act()
+            return
+
+        async def later() -> None:
+            await self.known.wait()
+            if self.is_current:
+                act()
+
+        self.run_worker(later(), group="once-known")
 
     async def _message_loop_exit(self) -> None:
         self.workers.cancel_node(self)  # pyright: ignore[reportUnknownMemberType]  Textual leaves results open

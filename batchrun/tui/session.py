@@ -64,7 +64,7 @@ class Session:
         self._drain: float | None = None
         self._notices: deque[str] = deque(maxlen=3)
         self._history: deque[Point] = deque(maxlen=HISTORY)
-        self._where: dict[str, Any] = {}
+        self._where: dict[str, Any] = {"reference": task.reference} if isinstance(task, Again) else {}
 
     def start(self) -> asyncio.Task[None]:
         """Begin; the task ends with the run and raises nothing but defects."""

@@ -121,6 +121,8 @@ class ListingScreen(LifecycleScreen):
         """Open the journal once there is one."""
         outcomes = self.query_one(Outcomes)
         outcomes.live = snapshot.phase in (Phase.RUNNING, Phase.PAUSED, Phase.STOPPING)
+        if self._journal_rows is not None and snapshot.journal not in (None, self._journal_rows.path):
+            self.drop_rows()
         if snapshot.journal is not None and self._journal_rows is None:
             self._journal_rows = JournalRows(snapshot.journal)
             outcomes.show(self._journal_rows)
@@ -170,13 +172,14 @@ class ListingScreen(LifecycleScreen):
         order = "" if wanted.order is Order.ROW else f" · by {wanted.order}, most first"
         return Content.assemble((shown, "bold"), (f"{total}{order}{more}", "$foreground-muted"), (trouble, "$error"))
 
-    def found_again(self) -> None:
-        """Rows have changed: show those of the list as they are now."""
+    def found_again(self, *, ended: bool) -> None:
+        """Rows have changed, for the last time where the run has `ended`: show those of the list as they are now."""
         outcomes = self.query_one(Outcomes)
         now = services(self).time
         if self._wanted.everything:
             outcomes.found()
-        elif now - self._found_at > FIND_EVERY:
+        elif ended or now - self._found_at > FIND_EVERY:
+            self._found_at = now
             self._find()
         outcomes.reread()
 
@@ -195,6 +198,8 @@ class ListingScreen(LifecycleScreen):
     def want(self, wanted: Wanted) -> None:
         """List other rows."""
         self._wanted = wanted
+        if self._journal_rows is not None:
+            self._journal_rows.counted = False
         outcomes = self.query_one(Outcomes)
         outcomes.order = wanted.order
         outcomes.forget()
@@ -249,6 +254,7 @@ class ListingScreen(LifecycleScreen):
     async def action_export(self) -> None:
         """Write the rows that are listed to a file beside the output."""
         if self._journal_rows is None:
+            self.notify("no rows yet: the run is being checked", severity="warning")
             return
         try:
             said = await services(self).export_rows(self._journal_rows.path, self._wanted)
@@ -259,7 +265,9 @@ class ListingScreen(LifecycleScreen):
 
     def action_batches(self) -> None:
         """The batches of the run."""
-        if self._journal_rows is not None:
+        if self._journal_rows is None:
+            self.notify("no batches yet: the run is being checked", severity="warning")
+        else:
             app_of(self).push_screen(BatchesScreen(self._journal_rows.path, self._journal_rows.path.stem))
 
     def action_sort(self) -> None:
@@ -297,7 +305,7 @@ class ListingScreen(LifecycleScreen):
         """Show the row whole."""
         if self._journal_rows is not None and self._watched is not None:
             app_of(self).push_screen(
-                RowScreen(self._journal_rows, event.line.seq, self._watched, self.query_one(Outcomes).stepped)
+                RowScreen(self._journal_rows, event.line.seq, self._watched, self.query_one(Outcomes))
             )
 
 

@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual import work
@@ -18,7 +18,7 @@ from textual.widgets import Footer, Static
 from batchrun import replies
 from batchrun.display import printable
 from batchrun.errors import BatchrunError
-from batchrun.journal import Attempt, Line, Reader, Record
+from batchrun.journal import Attempt, Reader, Record
 from batchrun.models import State
 from batchrun.plan import plan_from_json
 from batchrun.report import requests
@@ -29,10 +29,8 @@ from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.services import Again, Watched, app_of, services
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.columns import source_fields
+from batchrun.tui.widgets.outcomes import Outcomes
 from batchrun.tui.widgets.preview import CUT, reply_text, source_text
-
-Step = Callable[[int], Awaitable[Line | None]]
-"""Moves the cursor of the list by so many rows; the row that it is on then."""
 
 
 class RowScreen(LifecycleScreen):
@@ -51,10 +49,10 @@ class RowScreen(LifecycleScreen):
         Binding("e", "edit", "Edit", id="row.edit", tooltip="Edit the prompt in the setup, and try this row"),
     ]  # fmt: skip
 
-    def __init__(self, journal_rows: JournalRows, seq: int, watched: Watched, step: Step | None = None) -> None:
-        """`step` moves through the list that the row is from; None for a single row."""
+    def __init__(self, journal_rows: JournalRows, seq: int, watched: Watched, listed: Outcomes | None = None) -> None:
+        """`listed` is the list that the row is from; None for a single row."""
         super().__init__()
-        self._step = step
+        self._listed = listed
         self._journal_rows = journal_rows
         self._seq = seq
         self._watched = watched
@@ -78,10 +76,13 @@ class RowScreen(LifecycleScreen):
         """Read the row."""
         for name in ("source", "reply", "request", "attempts"):
             self.query_one(f"#{name}").border_title = name
-        self._read()
+        self._read(None)
 
     @work(exclusive=True)
-    async def _read(self) -> None:
+    async def _read(self, listed: Outcomes | None) -> None:
+        """Read and show the row, or the one that the cursor of the list is on."""
+        line = None if listed is None else await listed.reached()
+        self._seq = self._seq if line is None else line.seq
         try:
             record, attempts = await self._journal_rows.record(self._seq)
             rendered, fields = (
@@ -90,9 +91,10 @@ class RowScreen(LifecycleScreen):
         except BatchrunError as error:
             self.notify(printable(error.message, 300), severity="error", markup=False)
             return
+        self._record = record
         if record is not None:
-            self._record = record
             self._show(record, attempts, rendered, fields)
+        self.known.set()
 
     def _show(self, record: Record, attempts: list[Attempt], rendered: str, fields: Sequence[str]) -> None:
         self._texts = {
@@ -111,31 +113,36 @@ class RowScreen(LifecycleScreen):
         self.query_one("#attempts-text", Static).update(Content("\n").join(attempt_lines(attempts)))
         self.query_one("#attempts").border_title = f"attempts · {len(attempts)}"
 
-    @work(exclusive=True, group="step")
-    async def action_step(self, by: int) -> None:
+    def action_step(self, by: int) -> None:
         """The next row of the list, or the one before."""
-        line = None if self._step is None else await self._step(by)
-        if line is not None and line.seq != self._seq:
-            self._seq = line.seq
-            self._read()
+        if self._listed is not None:
+            self._listed.action_move(by)
+            self.known.clear()
+            self._read(self._listed)
 
     def action_copy(self) -> None:
         """The reply to the clipboard, by OSC 52."""
-        app_of(self).copy_to_clipboard(self._texts.get("reply", ""))
-        self.notify("the reply is copied", timeout=2)
+        self.once_known(lambda: self._copy("reply"))
 
     def action_copy_request(self) -> None:
         """The request to the clipboard."""
-        app_of(self).copy_to_clipboard(self._texts.get("request", ""))
-        self.notify("the request is copied", timeout=2)
+        self.once_known(lambda: self._copy("request"))
+
+    def _copy(self, name: str) -> None:
+        app_of(self).copy_to_clipboard(self._texts.get(name, ""))
+        self.notify(f"the {name} is copied", timeout=2)
 
     @work(exclusive=True, group="pager")
     async def action_pager(self) -> None:
         """Open all texts of the row in $PAGER; the run continues."""
+        await self.known.wait()
         await show_in_pager(self, "\n\n".join(f"=== {name} ===\n{text}" for name, text in self._texts.items()))
 
     def action_retry(self) -> None:
         """Send this row again."""
+        self.once_known(self._retry)
+
+    def _retry(self) -> None:
         record, reference = self._record, self._watched.snapshot().reference
         if record is None or record.position is None or reference is None:
             return
@@ -159,6 +166,9 @@ class RowScreen(LifecycleScreen):
 
     def action_edit(self) -> None:
         """The setup with this run's prompt, and this row to try."""
+        self.once_known(self._edit)
+
+    def _edit(self) -> None:
         if self._record is not None and self._record.position is not None:
             services(self).edit_again(self._journal_rows.path, self._record.position)
 

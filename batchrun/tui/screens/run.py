@@ -93,11 +93,13 @@ class RunScreen(ListingScreen):
         self._reread()
 
     def watch_run(self, watched: Watched | None) -> None:
-        """Show another run."""
-        self._watched, self._snapshot = watched, None
+        """Show another run; where it sends more rows of the one that is shown, its rows stay."""
+        before, self._watched, self._snapshot = self._watched, watched, None
         self._changing = True
         self._read_at = None
-        self.drop_rows()
+        reference = None if watched is None else watched.snapshot().reference
+        if reference is None or before is None or before.snapshot().reference != reference:
+            self.drop_rows()
         if self.is_mounted:
             self._paint()
             self._reread()
@@ -139,7 +141,7 @@ class RunScreen(ListingScreen):
             return
         self._read_at = mark
         await rows.recount()
-        self.found_again()
+        self.found_again(ended=progress.ended is not None)
 
     async def _looked(self, watched: Watched) -> bool:
         return await asyncio.to_thread(watched.read_again)
@@ -199,11 +201,13 @@ class RunScreen(ListingScreen):
         if (steered := self._steer()) is not None:
             steered.abandon()
 
-    def action_retry(self) -> None:
-        """Choose what to send again."""
-        if self._watched is None:
+    @work(exclusive=True, group="retry")
+    async def action_retry(self) -> None:
+        """Choose what to send again, as soon as the row under the cursor has been read."""
+        line = await self.query_one(Outcomes).reached()
+        if self._watched is None or not self.is_current:
             return
-        snapshot, line = self._watched.snapshot(), self.query_one(Outcomes).current
+        snapshot = self._watched.snapshot()
         if snapshot.foreign is not None:
             self.notify("another process works on this run: retry when it has ended", severity="warning")
             return

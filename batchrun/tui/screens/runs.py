@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from rich.text import Text
 from textual import work
@@ -53,6 +53,14 @@ _GAP = 2
 """Cells beside what a column shows."""
 
 
+class RunTable(RowTable):
+    """The runs; Enter opens one as soon as they have been read."""
+
+    def action_select_cursor(self) -> None:
+        """Open the run under the cursor."""
+        cast("RunsScreen", self.screen).once_known(super().action_select_cursor)
+
+
 class RunsScreen(LifecycleScreen):
     """The run registry."""
 
@@ -77,7 +85,7 @@ class RunsScreen(LifecycleScreen):
         yield TitleBar("runs")
         yield Static("", id="heading")
         yield Static(_NONE, id="none")
-        yield RowTable(id="runs", cursor_type="row", zebra_stripes=False)
+        yield RunTable(id="runs", cursor_type="row", zebra_stripes=False)
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -108,6 +116,7 @@ class RunsScreen(LifecycleScreen):
     def _take(self, found: list[Summary]) -> None:
         """Show these runs in the chosen order; the cursor stays on its run."""
         found = sorted(found, key=_SORTED[self._by])
+        self.known.set()
         if found == self._found:
             return
         seen, row = self._current, self._table.cursor_row
@@ -173,11 +182,11 @@ class RunsScreen(LifecycleScreen):
 
     def action_resume(self) -> None:
         """Everything that is not done."""
-        self._again(failed=False)
+        self.once_known(lambda: self._again(failed=False))
 
     def action_retry(self) -> None:
         """Everything that failed, too."""
-        self._again(failed=True)
+        self.once_known(lambda: self._again(failed=True))
 
     def _again(self, *, failed: bool) -> None:
         found = self._current
@@ -190,6 +199,7 @@ class RunsScreen(LifecycleScreen):
     @work(exclusive=True, group="export")
     async def action_export(self) -> None:
         """The output again, from the journal."""
+        await self.known.wait()
         found = self._current
         if found is None:
             return
@@ -202,6 +212,9 @@ class RunsScreen(LifecycleScreen):
 
     def action_delete(self) -> None:
         """Delete a journal, after a question."""
+        self.once_known(self._ask_to_delete)
+
+    def _ask_to_delete(self) -> None:
         found = self._current
         if found is None:
             return

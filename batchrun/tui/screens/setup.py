@@ -192,7 +192,7 @@ class SetupScreen(TryingScreen):
 
         Where the screen has just opened it stays where nothing is missing but a key.
         """
-        await self._read(None)
+        await self.read(None)
         missing = gap(self._items)
         if not begun and (missing is None or missing.field == "profile"):
             return
@@ -394,7 +394,7 @@ class SetupScreen(TryingScreen):
     @work(exclusive=True, group="start")
     async def action_start(self) -> None:
         """Run all rows; where something is missing, stay, say what, and go to its field."""
-        await self._read(2.0)  # then it starts, and the run waits for the input where it can be stopped
+        await self.read(self.patience)
         draft = self._draft
         assert draft is not None
         row = None if self.form.more.get("skip_invalid") else self.query_one(HeadTable).current
@@ -411,10 +411,10 @@ class SetupScreen(TryingScreen):
         missing = gap(self._items)
         self.go_to_field("profile" if missing is None else missing.field)
 
-    async def _read(self, patience: float | None) -> None:
+    async def read(self, patience: float | None) -> None:
         """Wait until the prompt and the input that are named are read, and with them what is missing is known.
 
-        At most `patience` seconds: an input may stay silent, such as a pipe.
+        At most `patience` seconds, or without end.
         """
         await self._opened.wait()
         with contextlib.suppress(TimeoutError):

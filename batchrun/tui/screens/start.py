@@ -2,7 +2,7 @@
 
 import asyncio
 import importlib
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import work
 from textual.app import ComposeResult
@@ -30,6 +30,14 @@ _EMPTY = {
 }
 
 
+class StartList(OptionList):
+    """The list; Enter chooses as soon as it has been read."""
+
+    def action_select(self) -> None:
+        """Choose what is under the cursor."""
+        cast("StartScreen", self.screen).once_known(super().action_select)
+
+
 class StartScreen(LifecycleScreen):
     """What there is to begin with."""
 
@@ -52,7 +60,6 @@ class StartScreen(LifecycleScreen):
     def __init__(self) -> None:
         super().__init__()
         self._found: Overview | None = None
-        self._wanted: str | None = None
 
     def compose(self) -> ComposeResult:
         """A line of what this is, and the list."""
@@ -62,7 +69,7 @@ class StartScreen(LifecycleScreen):
             ("Enter opens what is under the cursor.", "$foreground-muted"),
         )
         yield Static(line, id="heading")
-        yield OptionList(id="list", compact=True)
+        yield StartList(id="list", compact=True)
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -80,6 +87,7 @@ class StartScreen(LifecycleScreen):
         if found != self._found:
             self._found = found
             self._fill(found)
+        self.known.set()
 
     def _fill(self, found: "Overview") -> None:
         listed = self.query_one(OptionList)
@@ -100,8 +108,6 @@ class StartScreen(LifecycleScreen):
             if not items:
                 listed.add_option(Option(Content.styled(_EMPTY[kind], "$foreground-muted"), disabled=True))
         listed.highlighted = 0
-        if self._wanted is not None:
-            self.action_go(self._wanted)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Open a run, or the setup with a prompt or an input."""
@@ -121,6 +127,9 @@ class StartScreen(LifecycleScreen):
 
     def action_try(self) -> None:
         """The simulated provider, with the prompt or the input under the cursor, else the first of each."""
+        self.once_known(self._try)
+
+    def _try(self) -> None:
         found, option = self._found, self.query_one(OptionList).highlighted_option
         if found is None:
             return
@@ -134,10 +143,10 @@ class StartScreen(LifecycleScreen):
 
     def action_go(self, kind: str) -> None:
         """The cursor to a section; as soon as there is one where the list is still being read."""
+        self.once_known(lambda: self._go(kind))
+
+    def _go(self, kind: str) -> None:
         listed = self.query_one(OptionList)
-        self._wanted = kind if self._found is None else None
-        if self._found is None:
-            return
         if getattr(self._found, kind):
             listed.highlighted = listed.get_option_index(f"{kind}:0")
         else:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from batchrun.tui.draft import Draft
 
 
+PATIENCE = 2.0
+"""Seconds that a key waits for an input that may stay silent, such as a pipe."""
+
+
 class TryingScreen(PanedScreen):
     """A screen with a form, a table of rows, and a pane of answers."""
 
@@ -35,6 +39,16 @@ class TryingScreen(PanedScreen):
 
     def say(self, problem: BatchrunError | str | None) -> None:
         """Show what is wrong, or that nothing is."""
+
+    async def read(self, patience: float | None) -> None:
+        """Wait until the prompt and the input that are named are read, at most `patience` seconds."""
+
+    @property
+    def patience(self) -> float | None:
+        """How long a start waits for the input; then the run waits for it, where it can be stopped. None for a file."""
+        name = self.form.typed("input")
+        path = Path(name)
+        return PATIENCE if name == "-" or (path.exists() and not path.is_file()) else None
 
     def draft_changed(self) -> None:
         """The prompt is saved."""
@@ -169,8 +183,10 @@ class TryingScreen(PanedScreen):
         count = len(self.query_one(HeadTable).marked)
         self.query_one("#rows").border_title = f"rows · {count} selected to try" if count else "rows"
 
-    def action_try(self) -> None:
-        """Send the marked rows alone."""
+    @work(exclusive=True, group="try")
+    async def action_try(self) -> None:
+        """Send the marked rows alone, as soon as prompt and input have been read."""
+        await self.read(None)
         chosen = self.query_one(HeadTable).chosen
         if not chosen:
             self.notify("choose an input first; Space marks rows to try", severity="warning")
@@ -178,8 +194,10 @@ class TryingScreen(PanedScreen):
             self._trying, self._piloting = chosen, False
             self.show_pane("answers")
 
-    def action_pilot(self) -> None:
+    @work(exclusive=True, group="try")
+    async def action_pilot(self) -> None:
         """Send a few rows from all over the input, so that the plan rests on their replies."""
+        await self.read(self.patience)
         if not self.form.typed("input"):
             self.notify("choose an input first", severity="warning")
         elif self.saved_first() and services(self).begin(Fresh(flags=self.form.flags, pilot=PILOT)):

@@ -26,8 +26,6 @@ PAGE = 200
 """Rows that are read at a time."""
 PAGES = 16
 """Pages that are kept."""
-LOOKS = 250
-"""Looks for a row that is being read, 0.02 s apart."""
 _SIGNS = {
     State.DONE: ("●", "outcomes--done"),
     State.FAILED: ("✗", "outcomes--failed"),
@@ -100,6 +98,7 @@ class Outcomes(ScrollView, can_focus=True):
         self._old: dict[int, list[Line]] = {}
         self._asked: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._news = asyncio.Event()
 
     def show(self, journal_rows: JournalRows | None) -> None:
         """List these rows from now on."""
@@ -117,7 +116,13 @@ class Outcomes(ScrollView, can_focus=True):
         total = self.total
         self.virtual_size = Size(self.size.width, total + 1)
         self.cursor = min(self.cursor, max(0, total - 1))
+        self._tell()
         self.refresh()
+
+    def _tell(self) -> None:
+        """Wake who waits for a row."""
+        self._news.set()
+        self._news = asyncio.Event()
 
     def reread(self) -> None:
         """Read what is on the screen again; until then the old lines stay, unless they are those of another list."""
@@ -143,6 +148,19 @@ class Outcomes(ScrollView, can_focus=True):
     def current(self) -> Line | None:
         """The row under the cursor, where it has been read."""
         return self._at(self.cursor)
+
+    async def reached(self) -> Line | None:
+        """The row under the cursor, once the list that is wanted and the row have been read; None where there is none."""
+        rows = self._journal_rows
+        while rows is not None and rows is self._journal_rows:
+            if rows.counted and ((line := self.current) is not None or not self._reading):
+                return line
+            await self._news.wait()
+        return None
+
+    @property
+    def _reading(self) -> bool:
+        return self.cursor < self.total and self.cursor // PAGE not in self._pages
 
     def _at(self, number: int) -> Line | None:
         page, place = divmod(number, PAGE)
@@ -171,6 +189,7 @@ class Outcomes(ScrollView, can_focus=True):
         if journal_rows is not self._journal_rows:
             return
         if listed != journal_rows.listed:
+            self._tell()
             self.refresh()
             return
         self._pages[page] = lines
@@ -179,6 +198,7 @@ class Outcomes(ScrollView, can_focus=True):
             self._pages.popitem(last=False)
         if self.cursor // PAGE == page:
             self.post_message(self.Moved())
+        self._tell()
         self.refresh()
 
     def on_resize(self, event: events.Resize) -> None:
@@ -232,15 +252,6 @@ class Outcomes(ScrollView, can_focus=True):
         """The cursor some rows on."""
         self.action_move_to(self.cursor + by)
 
-    async def stepped(self, by: int) -> Line | None:
-        """The row that the cursor is on after so many rows; None where it cannot be read."""
-        self.action_move(by)
-        for _ in range(LOOKS):
-            if (line := self.current) is not None or not self.total:
-                return line
-            await asyncio.sleep(0.02)
-        return None
-
     def action_turn(self, by: int) -> None:
         """The cursor some pages on."""
         self.action_move(by * max(1, self.size.height - 2))
@@ -259,8 +270,11 @@ class Outcomes(ScrollView, can_focus=True):
             self.scroll_to(y=self.cursor - room + 1, animate=False, force=True)
 
     def action_open(self) -> None:
-        """Show the row whole."""
-        if (line := self.current) is not None:
+        """Show the row whole, as soon as it has been read."""
+        self.run_worker(self._open(), group="open", exclusive=True)
+
+    async def _open(self) -> None:
+        if (line := await self.reached()) is not None and self.screen.is_current:
             self.post_message(self.Opened(line))
 
     def on_click(self, event: events.Click) -> None:
