@@ -35,11 +35,12 @@ async def test_a_row_is_sent_again_from_its_view_and_every_screen_is_still_there
     async with tui.app().run_test(size=WIDE) as pilot:
         await tui.started(pilot)
         await tui.until(pilot, lambda: "some rows failed" in tui.shown(pilot))
-        outcomes = pilot.app.screen.query_one(Outcomes)
-        await tui.until(pilot, lambda: outcomes.current is not None and outcomes.current.state is State.FAILED)
         for times in (1, 2):
+            await tui.read(pilot, lambda line: line.state is State.FAILED)
             await pilot.press("enter")
-            await tui.until(pilot, lambda: isinstance(pilot.app.screen, RowScreen) and "Row 1" in tui.shown(pilot))
+            await tui.until(
+                pilot, lambda: isinstance(pilot.app.screen, RowScreen) and "attempts · " in tui.shown(pilot)
+            )
             await pilot.press("r")
             await tui.until(pilot, lambda times=times: tui.attempts() == 8 + times and not pilot.app.busy)
             await tui.until(pilot, lambda: isinstance(pilot.app.screen, RunScreen))

@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undisturbed", "alone")]
 async def click(pilot: Pilot[Any], said: str, times: int = 1) -> None:
     """Click the first place of the screen where this is written."""
     await tui.until(pilot, lambda: said in tui.shown(pilot))
+    await tui.until(pilot, lambda: said in tui.shown(pilot))
     y, line = next((y, line) for y, line in enumerate(tui.shown(pilot).split("\n")) if said in line)
     await pilot.click(offset=(line.index(said) + 1, y), times=times)
 
@@ -57,6 +58,7 @@ async def test_rows_titles_causes_states_and_runs_are_clicked(tmp_path: Path) ->
     async with tui.app().run_test(size=(200, 36)) as pilot:
         screen = await tui.started(pilot)
         await tui.until(pilot, lambda: "✗ 1 failed" in tui.shown(pilot) and not pilot.app.busy)
+        await tui.read(pilot)
         outcomes = screen.query_one(Outcomes)
         await click(pilot, "Row 5 says")
         await tui.until(pilot, lambda: outcomes.cursor == 4)
@@ -64,6 +66,7 @@ async def test_rows_titles_causes_states_and_runs_are_clicked(tmp_path: Path) ->
         await tui.until(pilot, lambda: isinstance(pilot.app.screen, RowScreen))
         await tui.until(pilot, lambda: "source · line 3" in tui.shown(pilot))
         await pilot.press("escape")
+        await tui.until(pilot, lambda: pilot.app.screen is screen)
         await click(pilot, "latency ")
         await tui.until(pilot, lambda: "by latency, most first" in tui.shown(pilot) and "▼latency" in tui.shown(pilot))
         await click(pilot, " line ")
@@ -76,6 +79,7 @@ async def test_rows_titles_causes_states_and_runs_are_clicked(tmp_path: Path) ->
         await click(pilot, "state ")
         await tui.until(pilot, lambda: "60  all rows" in tui.shown(pilot))
         await pilot.press("escape")
+        await tui.until(pilot, lambda: pilot.app.screen is screen)
         preview = screen.query_one(RowPreview)
         assert preview.region.x > outcomes.region.x
         width = preview.size.width
