@@ -98,10 +98,10 @@ def test_a_run_by_hand_from_the_command_line() -> None:
     first = results("first.jsonl", [*lines[:2], {"custom_id": "somebody-1-1", "response": None}, '{"custom_id": "cut'])
     said = ran("import", "out.jsonl", first)
     assert (said.code, Path("out.jsonl").exists()) == (7, False)
-    assert "results of 2 rows taken in; 1 line of others passed over; 1 line not whole, passed over" in said.err
+    assert "results of 2 rows imported; 1 line of other runs ignored; 1 line incomplete, ignored" in said.err
     assert outputs("out.jsonl.partial") == {"r5": "SAY T5", "r6": "SAY T6"}
     said = ran("import", "out.jsonl", results("rest.jsonl", lines[1:]), first)
-    assert (said.code, "results of 4 rows taken in; 3 lines taken in before" in said.err) == (0, True)
+    assert (said.code, "results of 4 rows imported; 3 lines imported before" in said.err) == (0, True)
     assert list(outputs().items()) == [(f"r{n}", f"SAY T{n}") for n in range(1, 7)]
 
 
@@ -115,7 +115,7 @@ def test_a_second_import_changes_nothing(here: Callable[..., Said]) -> None:
     assert here("import", "last", name).code == 7
     before = journaled()
     said = here("import", "last", name)
-    assert (said.code, "nothing new; 4 lines taken in before" in said.err) == (7, True)
+    assert (said.code, "nothing new; 4 lines imported before" in said.err) == (7, True)
     assert journaled() == before
     assert (before[0].done, before[0].failed, before[0].pending) == (1, 1, 2)
 
@@ -126,9 +126,9 @@ def test_a_row_that_is_answered_twice_counts_once_and_says_so(here: Callable[...
     asked = requests()
     lines: list[Result | str] = [answered(asked[0], "ONE"), answered(asked[0], "TWO"), answered(asked[1])]
     said = here("import", "last", results("all.jsonl", lines))
-    assert (said.code, "1 line for rows that have an answer already" in said.err) == (0, True)
+    assert (said.code, "1 line for rows that have a reply already" in said.err) == (0, True)
     said = here("import", "last", results("again.jsonl", [answered(asked[1], "LATE")]))
-    assert (said.code, "1 line for rows that have an answer already" in said.err) == (0, True)
+    assert (said.code, "1 line for rows that have a reply already" in said.err) == (0, True)
     assert outputs() == {"r1": "ONE", "r2": "SAY T2"}
 
 

@@ -418,7 +418,7 @@ def test_a_network_file_system_is_refused(tmp_path: Path, kind: str) -> None:
 
 
 # An intake that is killed when it is to give its n-th row, each as long as a page. Pages leave the cache at once, so
-# that the file has half a transaction. A reader looks on.
+# that the file has half a transaction. A reader follows.
 INTAKE = """
 import os, signal, sys
 from pathlib import Path

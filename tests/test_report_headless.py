@@ -126,7 +126,7 @@ def test_a_log_tells_every_attempt_and_why_it_is_sent_again() -> None:
 
 
 TOLD: list[tuple[Event, int, str]] = [
-    (IntakeProgress(5), logging.INFO, "5 rows taken in"),
+    (IntakeProgress(5), logging.INFO, "5 rows read"),
     (
         AttemptEnded(7, 8, 2, 9.0, 0, "timeout", False, True, False, True, 1.5, None),
         logging.INFO,
@@ -143,7 +143,7 @@ TOLD: list[tuple[Event, int, str]] = [
         "line 8 (id k): failed, retryable: 503: busy",
     ),
     (RowDivided(7, 8, 2, 9.0), logging.INFO, "line 8: its reply was cut off: the text is sent in 2 pieces"),
-    (RowLost(7, 8, 9.0), logging.WARNING, "line 8: given up in flight, it may have been billed"),
+    (RowLost(7, 8, 9.0), logging.WARNING, "line 8: abandoned in flight, it may have been billed"),
     (Waiting(Reason.THROTTLED, 12.0, 9.0), logging.INFO, "waiting 3.0 s: the provider said 429"),
     (Waiting(Reason.PAUSED, None, 9.0), logging.INFO, "waiting: paused"),
     (Resumed(9.0), logging.INFO, "resumed"),

@@ -15,7 +15,7 @@ from batchrun.rows.check import RefusedRowError, parse
 from batchrun.rows.jsons import read_array, read_jsonl
 from batchrun.rows.remarks import Remarks
 
-NO_ID = "not text or a whole number; --id-column none tells rows by their content"
+NO_ID = "not text or a whole number; --id-column none identifies rows by their content"
 OBJECT = ': a row is an object, such as {"text": "…"}'
 
 

@@ -188,7 +188,7 @@ def test_a_wrapped_list_is_the_list_over_pieces_of_any_size(items: list[dict[str
         (
             "a.txt",
             "It was a bright\nday in April.\n\nThe clocks were\nstriking one.\n",
-            "go on from line to line",
+            "continue on the next line",
             "--yes",
         ),
         ("a.jsonl", '{"a":1}\n'.encode("utf-16"), "UTF-16", "--encoding utf-16"),

@@ -184,7 +184,7 @@ async def test_a_key_that_comes_before_the_runs_were_read_acts_once_they_have_be
         await pilot.press("enter", "f")
         assert (shown, pilot.app.tasks) == ([], [])
         may.set()
-        await tui.until(pilot, lambda: len(shown) == 1 and "Enter looks on" in tui.told(pilot))
+        await tui.until(pilot, lambda: len(shown) == 1 and "Enter shows it" in tui.told(pilot))
 
 
 async def test_a_run_is_deleted_after_a_question_and_not_without(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ _EXAMPLES = (
 )
 @click.pass_context
 def app(ctx: click.Context, **_: Any) -> int:
-    """Load a prompt, see what it will do, run it, steer it, mend it.
+    """Set up a run, start it, steer it, read its results.
 
     Options fill in what the setup screen shows. Keys are at the bottom of each screen; F1 lists them all.
     """

@@ -37,10 +37,10 @@ _ACTIONS = ("cancel", "adopt", "forget", "finish-live")
 )  # fmt: skip
 @click.pass_context
 def batches(ctx: click.Context, ref: str, action: str | None, what: str | None, **options: Any) -> int:
-    """Show the batches of a run, or say what becomes of them.
+    """Show the batches of a run, or cancel, adopt or forget them.
 
     RUN is a run id, a unique beginning of one, an output file, or last. cancel and finish-live wait until the provider
-    has ended them, at most some ten minutes, and take in what they answered.
+    has ended them, at most some ten minutes, and read the results.
     """
     from batchrun import registry  # noqa: PLC0415  only for this command
     from batchrun.report import batch_pages  # noqa: PLC0415  only for this command
@@ -51,7 +51,7 @@ def batches(ctx: click.Context, ref: str, action: str | None, what: str | None, 
     if action in needs and what is None:
         raise RefusedError(f"{action} needs {needs[action]}", "`batchrun batches RUN` lists them")
     if action not in needs and what is not None:
-        raise RefusedError(f"{what!r} is one too many", "batchrun batches --help")
+        raise RefusedError(f"unexpected argument: {what!r}", "batchrun batches --help")
     runs_dir = options["runs_dir"] or configured_runs_dir()
     found = registry.find(ref, runs_dir)
     if action is None:
@@ -94,12 +94,12 @@ _OF_IMPORT = frozenset(
 )  # fmt: skip
 @click.pass_context
 def import_results(ctx: click.Context, ref: str, files: tuple[str, ...], **_: Any) -> int:
-    """Take in the results of requests that `export --batch-requests` wrote, and write the output. No call is made.
+    """Import the results of requests that `export --batch-requests` wrote, and write the output. No call is made.
 
     RUN is a run id, a unique beginning of one, an output file, or last. Each FILE has lines of OpenAI's results
     (custom_id, response, error), in any order and in parts; Anthropic's are read too. They are judged and post-processed
-    as live replies are, and charged at the prices of a batch. Lines that were taken in before change nothing; of two
-    answers to a row the first counts; lines of others are passed over and counted.
+    as live replies are, and charged at the prices of a batch. Lines that were imported before change nothing; of two
+    answers to a row the first counts; lines of other runs are ignored and counted.
 
     Exit codes: 0 every row done, 3 some failed, 7 rows are still without a result.
     """

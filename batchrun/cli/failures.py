@@ -82,7 +82,7 @@ class ErrorBoundary:
 
             logging.getLogger("batchrun").error("unexpected", exc_info=error)
         hint = "the log has the traceback" if self.keeps_log else "add --verbose or --log-file FILE for the traceback"
-        self.say(f"{type(error).__name__}: {error}", f"this is a defect of batchrun; {hint}", label="unexpected error")
+        self.say(f"{type(error).__name__}: {error}", f"this is a bug in batchrun; {hint}", label="unexpected error")
         return ExitCode.UNEXPECTED
 
 

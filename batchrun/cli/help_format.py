@@ -17,12 +17,12 @@ HELP_NAMES: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_conten
 _FIRST = frozenset({"-h", "--help", "--version"})
 _EXIT_CODES = (
     (ExitCode.OK, "every row is done"),
-    (ExitCode.UNEXPECTED, "unexpected: a defect of batchrun"),
+    (ExitCode.UNEXPECTED, "unexpected: a bug in batchrun"),
     (ExitCode.REFUSED, "refused before any call: usage, configuration, input, host"),
     (ExitCode.ROWS_FAILED, "finished, some rows failed"),
-    (ExitCode.STOPPED, "stopped by a fatal answer: key, quota, model, everything failing, gave up"),
+    (ExitCode.STOPPED, "fatal provider error: key, quota, model, all rows failing, provider down"),
     (ExitCode.STORAGE, "the journal or the output cannot be written"),
-    (ExitCode.BUDGET, "a budget is reached"),
+    (ExitCode.BUDGET, "budget used up"),
     (ExitCode.WAITING, "the provider works on batches; resume collects them"),
     (ExitCode.BUSY, "run locked by another process"),
     (ExitCode.HANGUP, "after HUP"),

@@ -12,7 +12,12 @@ _LIMITS, _ANSWERS, _BATCHES, _SERVER = "Limits", "Answers", "Batches", "Server"
 _TEXTS = frozenset({"cache", "dialect", "reply", "latency", "faults", "retry_after", "charge", "state"})
 
 _OPTIONS = (
-    value(_LIMITS, "--dialect dialect", "NAME", "Whose limits, headers and refusals it has [default: openai]."),
+    value(
+        _LIMITS,
+        "--dialect dialect",
+        "NAME",
+        "The provider whose limits, headers and errors it imitates [default: openai].",
+    ),
     value(_LIMITS, "--rpm rpm", "N", "Requests a minute [default: the dialect's; openai: no limit]."),
     value(_LIMITS, "--tpm tpm", "N", "Tokens a minute [default: as --rpm]."),
     value(_LIMITS, "--rpd rpd", "N", "Requests a day, where the dialect has such a limit."),
@@ -44,7 +49,7 @@ _OPTIONS = (
     value(_SERVER, "--port port", "N", "The port on loopback [default: a free one]."),
     flag(_SERVER, "--require-key require_key", "Refuse requests without a key."),
     flag(_SERVER, "--record record", "Keep a log of every call."),
-    flag(_SERVER, "--json json", "Say when ready as a line of JSON."),
+    flag(_SERVER, "--json json", "Print a line of JSON when ready."),
 )
 
 

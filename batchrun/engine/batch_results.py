@@ -171,7 +171,7 @@ class Ends:
         if pages.foreign or pages.repeated:
             self._tickets.tell(
                 f"chunk {ticket.chunk}: {pages.foreign:,} lines of others and {pages.repeated:,} repeated lines in the "
-                "results were passed over",
+                "results were ignored",
                 ticket,
             )
         batch = self._executor.batch_of(ticket)

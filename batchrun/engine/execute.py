@@ -283,7 +283,7 @@ def _settled(ending: RunResult, totals: Totals, prepared: Prepared, *, sending: 
     if totals.pending < 0 or (whole and something_pending(totals)):
         return RunResult(
             ExitCode.UNEXPECTED,
-            f"the account does not add up: {counted(totals.pending + totals.unknown)} without an outcome",
+            f"the row counts do not add up: {counted(totals.pending + totals.unknown)} without an outcome",
             "this is a bug in batchrun; nothing is lost: the journal has every reply",
         )
     return ending._replace(exit_code=ExitCode.ROWS_FAILED) if totals.failed or prepared.left_out else ending
@@ -327,7 +327,7 @@ async def _written(prepared: Prepared, target: Path, output: Path, run: Run | No
         except UnreadError:
             return patience.ending
         except BrokenPipeError:
-            return RunResult(ExitCode.BROKEN_PIPE, "the reader of the output has gone away")
+            return RunResult(ExitCode.BROKEN_PIPE, "the program that reads the output has ended")
 
 
 async def _until_read(fifo: Path, run: Run | None, emit: Emit, held: contextlib.ExitStack) -> RunResult | None:

@@ -106,7 +106,7 @@ class RowsOut:
             ending = self._patience.ending
             return ending._replace(hint=ending.hint or self._hint)
         except BrokenPipeError:
-            return RunResult(ExitCode.BROKEN_PIPE, "the reader of the output has gone away")
+            return RunResult(ExitCode.BROKEN_PIPE, "the program that reads the output has ended")
         except OSError as error:
             return RunResult(ExitCode.STORAGE, f"the output cannot be written: {error.strerror}")
         return None

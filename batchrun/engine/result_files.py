@@ -60,15 +60,15 @@ class Brought:
     @property
     def news(self) -> str:
         """The counts in a sentence."""
-        said = [f"results of {counted(self.taken)} taken in" if self.taken else "nothing new"]
+        said = [f"results of {counted(self.taken)} imported" if self.taken else "nothing new"]
         if self.known:
-            said.append(f"{counted(self.known, 'line')} taken in before")
+            said.append(f"{counted(self.known, 'line')} imported before")
         if self.late:
-            said.append(f"{counted(self.late, 'line')} for rows that have an answer already, which counts")
+            said.append(f"{counted(self.late, 'line')} for rows that have a reply already, ignored")
         if self.foreign:
-            said.append(f"{counted(self.foreign, 'line')} of others passed over")
+            said.append(f"{counted(self.foreign, 'line')} of other runs ignored")
         if self.cut:
-            said.append(f"{counted(self.cut, 'line')} not whole, passed over")
+            said.append(f"{counted(self.cut, 'line')} incomplete, ignored")
         return "; ".join(said)
 
 

@@ -142,7 +142,7 @@ def create(path: Path, meta: dict[str, str | None], *, long_rows: bool = False) 
     """Make an empty journal, with pages of 32 KiB for long rows, which take half the CPU to write. Raises RefusedError where the directory cannot be written or the name is taken."""
     prepare(path.parent)
     if os.path.lexists(path):
-        raise RefusedError(f"{path}: there is a journal already.", "Go on with it, or use --fresh.")
+        raise RefusedError(f"{path}: there is a journal already.", "Resume it, or use --fresh.")
     building = path.with_suffix(".new")
     try:
         _make_private(building)

@@ -109,7 +109,7 @@ def _counted(context: Context, value: Any) -> Iterator[Any]:
     for item in value:
         left.steps -= 1
         if left.steps < 0:
-            raise TypeError(f"the loops turn more than {MAX_STEPS:,} times")
+            raise TypeError(f"the loops have more than {MAX_STEPS:,} iterations")
         yield item
 
 

@@ -74,7 +74,7 @@ def _row(event: RowFinished | RowLost | RowDivided | RowsAnswered) -> tuple[int,
     if isinstance(event, RowDivided):
         return logging.INFO, f"line {event.line}: its reply was cut off: the text is sent in {event.pieces} pieces"
     if isinstance(event, RowLost):
-        return logging.WARNING, f"line {event.line}: given up in flight, it may have been billed"
+        return logging.WARNING, f"line {event.line}: abandoned in flight, it may have been billed"
     outcome = event.outcome
     flags = f" ({', '.join(sorted(outcome.flags))})" if outcome.flags else ""
     said = f"line {event.line} (id {event.key}): {outcome.state.value}{flags}"
@@ -105,9 +105,9 @@ def _run(
 ) -> tuple[int, str]:
     match event:
         case IntakeProgress(rows):
-            return logging.INFO, f"{counted(rows)} taken in"
+            return logging.INFO, f"{counted(rows)} read"
         case RunStarted():
-            return logging.INFO, f"run {event.run} begins: {counted(event.totals.rows)}, host {event.host}"
+            return logging.INFO, f"run {event.run} started: {counted(event.totals.rows)}, host {event.host}"
         case BatchChanged():
             status = f", {event.status}" if event.status else ""
             note = f": {event.note}" if event.note else ""

@@ -262,7 +262,7 @@ class Headless:
             return
         ending = RunResult(ExitCode.STORAGE, f"the events cannot be written: {error.strerror}")
         if isinstance(error, BrokenPipeError):
-            ending = RunResult(ExitCode.BROKEN_PIPE, "the reader of the events has gone away")
+            ending = RunResult(ExitCode.BROKEN_PIPE, "the program that reads the events has ended")
         self._unheard = ending
         if self._run is not None:
             self._run.stop(ending, drain=self._drain)

@@ -115,7 +115,7 @@ def _show_progress(run: RunFile, out: TextIO) -> None:
     with Reader.open(run.path) as reader:
         totals, samples = reader.totals, reader.samples(time.time() - 30)
     state: dict[str, Any] = samples[-1].state if samples else {}
-    wait = f", waits: {state['waiting']}" if state.get("waiting") else ""
+    wait = f", waiting: {state['waiting']}" if state.get("waiting") else ""
     flying = f", {state.get('in_flight', 0)}/{state.get('allowed', 0)} in flight" if state else ""
     finished = totals.done + totals.failed + totals.skipped
     print(f"{finished:,}/{counted(totals.rows)}, {totals.failed:,} failed{flying}{wait}", file=out, flush=True)

@@ -66,7 +66,7 @@ def _metrics(progress: Progress, now: float) -> Iterator[Metric]:
     """Counters count the whole run where the picture does, attempts and tokens those of this session."""
     limits, ended = progress.limits, progress.ended
     about = {"model": progress.model, "host": progress.host, "simulated": str(progress.simulated).lower()}
-    yield Metric("batchrun_run_info", "gauge", "What runs where.", ((about, 1),))
+    yield Metric("batchrun_run_info", "gauge", "Provider and model of the run.", ((about, 1),))
     yield Metric("batchrun_running", "gauge", "1 while the run is under way.", (({}, float(ended is None)),))
     yield Metric(
         "batchrun_exit_code", "gauge", "The exit code, once it has ended.", (({}, ended and float(ended.exit_code)),)

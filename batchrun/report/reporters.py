@@ -360,7 +360,7 @@ def started(event: RunStarted) -> str:
     left = totals.pending + totals.unknown if event.to_send is None else event.to_send
     rows = f"{left:,} of {counted(totals.rows)}" if left != totals.rows else counted(left)
     if event.host == IMPORT_ONLY:
-        return printable(f"run {event.run}: taking results in; no requests", 500)
+        return printable(f"run {event.run}: importing results; no requests", 500)
     if event.host == POST_ONLY:
         return printable(f"run {event.run}: post-processing {rows}; no requests", 500)
     model = f", model {event.model}" if event.model and event.model != "simulated" else ""

@@ -354,7 +354,7 @@ def _refuse_structured(source: Source, format: str, head: bytes, reading: Readin
     found = reading.structured(source.path.name if source.suffix else "", head[: 64 * 1024])
     if found is None and format == "text" and is_wrapped(head.decode(errors="replace")):
         found = Refusal(
-            "text in paragraphs whose sentences go on from line to line",
+            "text in paragraphs whose sentences continue on the next line",
             "With an output of its kind (-o NAME.txt) each paragraph is a row, and the text comes back whole.",
         )
     if found is not None:

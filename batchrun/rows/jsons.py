@@ -156,7 +156,7 @@ def _refuse_rest(buffer: str, line: int, name: str) -> NoReturn:
         reason = "something that is no object follows"
     except RefusedRowError as error:
         reason = str(error)
-    raise InputError(f"{name}: the object that begins in line {line}: {reason}.", "Mend it there; nothing was sent.")
+    raise InputError(f"{name}: the object that begins in line {line}: {reason}.", "Fix it there; nothing was sent.")
 
 
 def _grown(pieces: Iterable[str], waiting: Sized) -> Iterator[str]:

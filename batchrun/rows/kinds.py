@@ -121,7 +121,7 @@ def _key(fields: dict[str, Any], column: str) -> str:
         raise RefusedRowError(f'the id column "{shown}" is {"empty" if column in fields else "missing"}')
     raise RefusedRowError(
         f'the id in column "{shown}" is {_shown(value)}, not text or a whole number; '
-        "--id-column none tells rows by their content"
+        "--id-column none identifies rows by their content"
     )
 
 

@@ -165,7 +165,7 @@ class ListingScreen(LifecycleScreen):
         what += [f"with “{printable(wanted.text, 40)}”"] if wanted.text else []
         shown = ", ".join(what) or "all rows"
         total = "" if rows is None else f" · {rows.total:,}"
-        more = " · looking …" if rows is not None and rows.finding else ""
+        more = " · searching …" if rows is not None and rows.finding else ""
         if what and rows is not None and not rows.total and not rows.finding:
             more = ": none; Escape lists all rows"
         trouble = f" · {printable(rows.trouble, 120)}" if rows is not None and rows.trouble else ""

@@ -191,7 +191,7 @@ class RunsScreen(LifecycleScreen):
     def _again(self, *, failed: bool) -> None:
         found = self._current
         if found is not None and found.running is not None:
-            self.notify("a process works on this run; Enter looks on", severity="warning")
+            self.notify("another process works on this run; Enter shows it", severity="warning")
         elif found is not None:
             flags = {"runs_dir": services(self).runs_dir} if services(self).runs_dir else {}
             services(self).begin(Again(reference=found.run.reference, flags=flags, failed=failed))

@@ -189,7 +189,7 @@ class TryingScreen(PanedScreen):
         await self.read(None)
         chosen = self.query_one(HeadTable).chosen
         if not chosen:
-            self.notify("choose an input first; Space marks rows to try", severity="warning")
+            self.notify("choose an input first; Space selects rows to try", severity="warning")
         elif self.saved_first() and services(self).begin(Fresh(flags=self.form.flags, only=chosen)):
             self._trying, self._piloting = chosen, False
             self.show_pane("answers")

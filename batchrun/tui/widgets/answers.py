@@ -32,7 +32,7 @@ class HeadTable(RowTable):
 
     DEFAULT_CSS = "HeadTable { height: 1fr; background: $background; }"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("space", "mark", "Mark", id="setup.mark", tooltip="Mark the row to try it, or not any more")
+        Binding("space", "mark", "Select", id="setup.mark", tooltip="Select the row to try it, or unselect it")
     ]
 
     class Marked(Message):

@@ -37,8 +37,8 @@ class Editor(TextArea):
     Editor .text-area--cursor-gutter { color: $foreground; background: $surface; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+z,super+z", "undo", "Undo", show=False, id="editor.undo", tooltip="Take the last change back"),
-        Binding("ctrl+y,super+y", "redo", "Redo", show=False, id="editor.redo", tooltip="Make the change again"),
+        Binding("ctrl+z,super+z", "undo", "Undo", show=False, id="editor.undo", tooltip="Undo the last change"),
+        Binding("ctrl+y,super+y", "redo", "Redo", show=False, id="editor.redo", tooltip="Redo the change"),
         Binding("ctrl+home", "start", "First line", show=False, id="editor.start", tooltip="Go to the first line"),
         Binding("ctrl+end", "end", "Last line", show=False, id="editor.end", tooltip="Go to the last line"),
     ]
