@@ -283,7 +283,7 @@ async def test_an_answer_that_came_while_the_process_stood_still_is_read_after_i
     client._wire = Waiting()
     with here, there:
         loop = asyncio.get_running_loop()
-        loop.add_reader(here, lambda: loop.remove_reader(here) and came.set_result(Answer(200, {}, b"{}")))
+        loop.add_reader(here, lambda: loop.remove_reader(here) and came.set_result((200, {}, b"{}")))
         task = asyncio.create_task(client.send(ASK, timeout=2.0))
         await asyncio.sleep(0)
         there.send(b"x")

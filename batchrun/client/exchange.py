@@ -247,10 +247,10 @@ class _Deadline:
     def __init__(self, task: asyncio.Task[Any], seconds: float, due: float, left: float) -> None:
         self._task = task
         self._before = task.cancelling()
-        self.fault: Fault | None = None
         self.seconds = seconds
         self.due = due
         self.left = left
+        self.fault: Fault | None = None
         self.spared = False
 
     def fire(self, fault: Fault) -> None:

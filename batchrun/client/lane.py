@@ -14,7 +14,10 @@ from typing import Any
 
 import aiohttp
 import orjson
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.helpers import EMPTY_BODY_STATUS_CODES
 from aiohttp.http_exceptions import ContentEncodingError, DecompressSizeError
+from aiohttp.streams import EMPTY_PAYLOAD
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -35,6 +38,40 @@ KEEP_ALIVE_SECONDS = 4.0
 
 PIECE = 256 * 1024
 """Bytes of a body that are written at once."""
+
+
+class Protocol(ResponseHandler):
+    """Hands data to the parser without what only web sockets, and time-outs between two pieces, need."""
+
+    def data_received(self, data: bytes) -> None:
+        """What the parser makes of the data goes to the one that waits for it; everything unusual goes aiohttp's way."""
+        parser: Any = self._parser
+        if parser is None or self._upgraded or self._read_timeout or self._payload_parser is not None:
+            super().data_received(data)
+            return
+        try:
+            messages, self._upgraded, tail = parser.feed_data(data)
+        except BaseException as error:  # noqa: BLE001  aiohttp knows what each of them means
+            self._parser = _Failing(error)
+            super().data_received(data)
+            self._parser = parser
+            return
+        for message, payload in messages:
+            self._should_close |= message.should_close
+            self._payload = payload
+            self.feed_data((message, EMPTY_PAYLOAD if message.code in EMPTY_BODY_STATUS_CODES else payload), 0)
+        if tail:
+            super().data_received(tail)
+
+
+class _Failing:
+    """A parser that fails as another one did."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def feed_data(self, _: bytes) -> Any:
+        raise self._error
 
 
 class Lane:
@@ -63,34 +100,60 @@ class Lane:
         )
         self._head = _head(self._request)
         self._max = max_reply_bytes
-        self._reading = {**sizes, "read_until_eof": True}
+        self._reading: dict[str, Any] = {**sizes, "read_until_eof": True}
         self._idle: deque[tuple[Any, float]] = deque()  # connections, and since when: the first is idle longest
         self._renewed = 0
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def post(self, body: bytes) -> Answer:
         """One exchange; the connection is kept only after a whole answer to a whole request."""
-        connection: Any = self._take()
-        renewed = self._renewed
-        if connection is None:
-            try:
-                connection = await self._connector.connect(self._request, [], self._timeout)
-            except TimeoutError as error:
-                raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {self._request.url}") from error
+        connection, renewed = self._take() or await self._connected(), self._renewed
+        protocol, writing = connection.protocol, None
+        transport = protocol.transport
         try:
-            answer = await self._exchange(connection, body)
+            if transport is None or transport.is_closing():
+                raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+            if len(body) <= PIECE:
+                transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+            else:
+                transport.write(b"%b%d\r\n\r\n" % (self._head, len(body)))
+                writing = asyncio.get_running_loop().create_task(_write(protocol, transport, body))
+            message, content = await protocol.read()
+            while 100 <= message.code < 200 and message.code != _SWITCHING:
+                message, content = await protocol.read()
+            body = whole(content, self._max) or await read_whole(content, self._max)
         except BaseException:
+            if writing is not None:
+                writing.cancel()
             connection.close()
             raise
-        transport, protocol = connection.transport, connection.protocol
-        unfinished = transport is None or transport.get_write_buffer_size() or protocol.should_close
-        if unfinished or answer.status == GIVEN_UP or renewed != self._renewed:
-            connection.close()
-        else:
+        done = not (message.should_close or message.upgrade or message.code == GIVEN_UP)
+        if writing is not None and not writing.done():
+            writing.cancel()  # the server answers before it has the whole request: nothing else can follow on it
+            done = False
+        if (
+            done
+            and renewed == self._renewed
+            and content.exception() is None
+            and protocol.transport is not None
+            and not transport.get_write_buffer_size()
+        ):
             self._idle.append((connection, monotonic()))
             if self._sweeping is None:
                 self._sweeping = asyncio.get_running_loop().call_later(KEEP_ALIVE_SECONDS, self._sweep)
-        return answer
+        else:
+            connection.close()
+        return message.code, message.headers, body
+
+    async def _connected(self) -> Any:
+        """A new connection, whose parser reads one answer after the other."""
+        try:
+            connection = await self._connector.connect(self._request, [], self._timeout)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {self._request.url}") from error
+        if connection.protocol is not None:
+            connection.protocol.set_response_params(**self._reading)
+        return connection
 
     def renew(self) -> None:
         """Use no connection again that was in use before: behind it may be a server that is gone."""
@@ -128,31 +191,6 @@ class Lane:
             due = self._idle[0][1] + KEEP_ALIVE_SECONDS - now
             self._sweeping = asyncio.get_running_loop().call_later(due, self._sweep)
 
-    async def _exchange(self, connection: Any, body: bytes) -> Answer:
-        protocol = connection.protocol
-        transport = protocol.transport
-        if transport is None or transport.is_closing():
-            raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
-        protocol.set_response_params(**self._reading)
-        writing = None
-        if len(body) <= PIECE:
-            transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
-        else:
-            transport.write(b"%b%d\r\n\r\n" % (self._head, len(body)))
-            writing = asyncio.get_running_loop().create_task(_write(protocol, transport, body))
-        try:
-            message, content = await protocol.read()
-            while 100 <= message.code < 200 and message.code != _SWITCHING:
-                message, content = await protocol.read()
-            body = await read_whole(content, self._max)
-        finally:
-            if writing is not None and not writing.done():
-                writing.cancel()  # the server answers before it has the whole request: nothing else can follow on it
-                connection.close()
-        if content.exception() is not None:
-            connection.close()
-        return Answer(message.code, message.headers, body)
-
 
 async def _write(protocol: Any, transport: Any, body: bytes) -> None:
     """Write a large body a piece at a time, no faster than the connection takes it; one that is lost fails the reading."""
@@ -165,6 +203,22 @@ async def _write(protocol: Any, transport: Any, body: bytes) -> None:
                 await protocol._drain_helper()  # the public way, `StreamWriter.drain`, needs a request object
             except (aiohttp.ClientConnectionError, OSError):
                 return
+
+
+def whole(content: aiohttp.StreamReader, most: int) -> bytes | None:
+    """The body where all of it is there: taken at once, which spares the way through the reader. None where it is not, is
+    empty, or is no body that is read without a word.
+
+    Raises TooLargeError.
+    """
+    if not content.is_eof() or content.at_eof() or content.exception() is not None:
+        return None
+    chunks: deque[bytes] = content._buffer  # pyright: ignore[reportPrivateUsage] - what has come
+    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    chunks.clear()
+    if len(body) > most:
+        raise TooLargeError(f"the reply is larger than {most // (1024 * 1024)} MB")
+    return body
 
 
 async def read_whole(content: aiohttp.StreamReader, most: int) -> bytes:

@@ -73,12 +73,13 @@ class SdkWire:
             response = await self._client.post(sdk_path(endpoint), content=body, cast_to=httpx2.Response)
         except APIStatusError as error:
             response = error.response
-        return Answer(response.status_code, response.headers, response.content)
+        return response.status_code, response.headers, response.content
 
     async def _carry(self, request: httpx2.Request) -> httpx2.Response:
         sent = ((name, value) for name, value in request.headers.multi_items() if belongs(name, request.url.host))
         headers = CIMultiDict([*sent, ("accept-encoding", "identity")])
         headers.update(headers_of(request.content))  # the SDK sends forms that it makes itself alone
-        answer = await self._session.carry(URL(str(request.url), encoded=True), headers, request.content)
-        kept = [(name, value) for name, value in answer.headers.items() if name.lower() not in _DONE_WITH]
-        return httpx2.Response(answer.status, headers=kept, content=answer.body)
+        url = URL(str(request.url), encoded=True)
+        status, answered, body = await self._session.carry(url, headers, request.content)
+        kept = [(name, value) for name, value in answered.items() if name.lower() not in _DONE_WITH]
+        return httpx2.Response(status, headers=kept, content=body)

@@ -4,6 +4,7 @@ import asyncio
 import io
 import ssl
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Self
 from weakref import WeakSet
 
@@ -12,7 +13,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from batchrun.client import lane
-from batchrun.client.lane import GIVEN_UP, KEEP_ALIVE_SECONDS, Lane, read_whole
+from batchrun.client.lane import GIVEN_UP, KEEP_ALIVE_SECONDS, Lane, Protocol, read_whole
 from batchrun.client.wire import MAX_REPLY_BYTES, UNSENT, Answer, Recipe, TooLargeError
 from batchrun.models import Endpoint
 
@@ -30,6 +31,8 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] - aiohttp leaves a type open
+        if aiohttp.__version__.startswith(lane.TRIED):
+            self._factory = partial(Protocol, loop=self._loop)
         self._used: WeakSet[asyncio.BaseProtocol] = WeakSet()
         self._stale: WeakSet[asyncio.BaseProtocol] = WeakSet()
 
@@ -144,7 +147,7 @@ class SessionWire:
         data = body if len(body) < _LARGE_BODY_BYTES else io.BytesIO(body)
         async with self._session.post(url, data=data, headers=headers, allow_redirects=False) as response:
             try:
-                return Answer(response.status, response.headers, await read_whole(response.content, self._max))
+                return response.status, response.headers, await read_whole(response.content, self._max)
             except TooLargeError:
                 response.close()
                 raise

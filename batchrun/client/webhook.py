@@ -28,11 +28,11 @@ async def deliver(address: str, body: bytes, *, ca_file: str | None) -> str | No
     wire = SessionWire(Recipe({}, headers), tls=tls, proxy=proxy, max_reply_bytes=_MAX_ANSWER_BYTES)
     try:
         await wire.open()
-        answer = await wire.carry(url, None, body)
+        status, _, _ = await wire.carry(url, None, body)
     except TooLargeError:
         return None  # it was taken
     except (aiohttp.ClientError, OSError) as error:
         return type(error).__name__
     finally:
         await wire.close()
-    return None if 200 <= answer.status < 300 else f"status {answer.status}"
+    return None if 200 <= status < 300 else f"status {status}"

@@ -17,12 +17,8 @@ Token = Callable[[], Awaitable[str]]
 """Gives a token that is valid now; asked before every request, so it keeps the token while it can."""
 
 
-class Answer(NamedTuple):
-    """A whole HTTP answer. `headers` are looked up without regard to case; `body` is decompressed."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
+Answer = tuple[int, Mapping[str, str], bytes]
+"""A whole HTTP answer: its status, headers that are looked up without regard to case, and the body, decompressed."""
 
 
 class Recipe(NamedTuple):
