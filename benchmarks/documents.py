@@ -15,6 +15,7 @@ from typing import Any
 
 from measure import Bench
 
+from batchrun.digests import BLAKE3
 from batchrun.documents import Document
 from batchrun.engine.ingest import Problems, checked
 from batchrun.models import Endpoint
@@ -160,6 +161,7 @@ def intake(format: str) -> float:
                     render,
                     Problems(source.where),
                     ("output",),
+                    digest=BLAKE3,
                     blanks=Blanks(("text",), None),
                 )
                 assert sum(1 for _ in taken) == SEGMENTS

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchrun.digests import digest_of
 from batchrun.errors import InputError, RefusedError, StorageError
-from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, TierShare, delete, fingerprint, ingest
+from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, TierShare, delete, ingest
 from batchrun.models import Bill, Flag, Outcome, State, Totals, Usage
 
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a property test makes thousands of commits
@@ -113,7 +114,7 @@ def test_rows_are_pending_in_input_order(journal: Journal) -> None:
 
 def test_equal_rows_without_an_id_stay_separate_rows(journal: Journal) -> None:
     journal.ingest([IntakeRow(line, None, "r", '{"a": 1}') for line in (1, 2, 3)])
-    assert [row.key for row in journal.pending()] == [fingerprint('{"a": 1}')] * 3
+    assert [row.key for row in journal.pending()] == [digest_of(META.digest)(b'{"a": 1}')] * 3
 
 
 def test_a_duplicate_id_is_refused_naming_both_lines(journal: Journal) -> None:
@@ -161,7 +162,7 @@ def test_an_intake_that_failed_half_way_starts_over(journal: Journal, monkeypatc
 
 def test_long_rows_are_taken_in_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest, "ROOM", 20)
-    feed = ingest.Feed(numbered(7))
+    feed = ingest.Feed(numbered(7), META.digest)
     sizes = [len(batch) for batch in iter(lambda: feed.take(4), [])]
     assert sizes == [3, 3, 1]
     assert feed.position == 7

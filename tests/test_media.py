@@ -13,6 +13,7 @@ from pictures import MP3, PDF, WAV, folder, gif, jpeg, png, webp
 
 from batchrun import media, prompts
 from batchrun.client.session import headers_of
+from batchrun.digests import BLAKE3
 from batchrun.errors import PromptError, RefusedError
 from batchrun.filetypes import pixels, type_of
 from batchrun.lanes.messages import as_message
@@ -186,7 +187,8 @@ def test_a_picture_is_a_part_between_texts(endpoint: Endpoint, kinds: str, pictu
 def test_the_hash_of_a_request_is_about_contents_and_detail() -> None:
     moved = FILE._replace(path="/elsewhere/b.png", modified=9.0)
     digests = [
-        request_digest(rendered(files=(file,), text="x")) for file in (FILE, moved, FILE._replace(sha256="cd" * 32))
+        request_digest(rendered(files=(file,), text="x"), BLAKE3)
+        for file in (FILE, moved, FILE._replace(sha256="cd" * 32))
     ]
     assert digests[0] == digests[1] != digests[2]
 

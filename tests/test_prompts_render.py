@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchrun.digests import BLAKE3
 from batchrun.errors import PromptError
 from batchrun.models import Endpoint, Request, Row
 from batchrun.prompts import (
@@ -304,10 +305,10 @@ class TestAskAgain:
 
 def test_the_digest_tells_endpoint_and_body_apart():
     requests = [Request(endpoint, body, None) for endpoint in Endpoint for body in (b"{}", b"{ }")]
-    digests = {request_digest(request) for request in requests}
+    digests = {request_digest(request, BLAKE3) for request in requests}
     assert len(digests) == len(requests)
     assert all(len(digest) == 32 for digest in digests)
-    assert request_digest(requests[0]) == request_digest(requests[0]._replace(output_limit=9))
+    assert request_digest(requests[0], BLAKE3) == request_digest(requests[0]._replace(output_limit=9), BLAKE3)
 
 
 class TestShippedPrompts:

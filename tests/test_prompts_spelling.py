@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from batchrun import prompts
+from batchrun.digests import BLAKE2B
 from batchrun.models import Endpoint, Request, Row
 from batchrun.prompts import Prompt, check_takes, request_digest, spelling_of
 from batchrun.providers import table
@@ -102,7 +103,7 @@ def test_a_limit_that_the_prompt_spells_as_a_provider_does_stays() -> None:
 
 def test_the_hash_of_a_row_is_that_of_builds_that_respelled_nothing() -> None:
     """Made by 0.1.0: a finished run of it sends nothing again, whatever is respelled on the way."""
-    assert request_digest(rendered(prompt_of(MOOD), {})) == "d43d42f53d1b8184aec42ec6e3687c42"
+    assert request_digest(rendered(prompt_of(MOOD), {}), BLAKE2B) == "d43d42f53d1b8184aec42ec6e3687c42"
 
 
 @pytest.mark.parametrize(

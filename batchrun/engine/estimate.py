@@ -41,7 +41,7 @@ def seen_in(run: RunFile, renderer: Renderer) -> list[Seen]:
                 request = renderer.render(restore(row.line, row.key, row.text))
             except RenderError:  # a prompt that asks for a column which the rows had not then
                 continue
-            if request_digest(request) == row.request:
+            if request_digest(request, run.meta.digest) == row.request:
                 cost = None if row.cost is None else int(row.cost)
                 tokens = int(row.input_tokens), int(row.output_tokens)
                 seen.append(Seen(request.weight, *tokens, cost, row.seconds or 0.0, max(1, int(row.attempts))))

@@ -118,13 +118,14 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
     problems: Problems,
     added: Sequence[str],
     *,
+    digest: str,
     blanks: Blanks,
     reduction: Reduction | None = None,
     folder: Path = _HERE,
 ) -> Iterator[IntakeRow]:
     """Each row with the hash of its request; a row that cannot be sent is skipped and noted in `problems`.
 
-    `added` are the columns of the output that no row may have already, `blanks` what becomes of rows without text: what
+    `added` are the columns of the output that no row may have already, `digest` the kind of the hashes, `blanks` what becomes of rows without text: what
     they are is noted among the remarks of the input. A text that `reduction` finds too long is several rows.
     `folder` is that of the journal, which paths of files are noted from.
     """
@@ -146,17 +147,17 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
                         continue
                 if reduction is not None and (pieces := reduction.pieces(item)):
                     source.remarks.add(reduction.said, line - source.remarks.offset)
-                    yield from reduction.rows(item, pieces, renderer, problems.add)
+                    yield from reduction.rows(item, pieces, renderer, problems.add, digest)
                     continue
                 request = render(item)
-                digest = request_digest(request)
+                hashed = request_digest(request, digest)
             except RenderError as error:
                 problems.add(line, error.message, missing=bool(error.missing))
                 yield IntakeRow(line, None, "", text, error.message)
             else:
                 files = media.to_json(request.files, folder) if request.files else ""
                 del item, fields, request  # may be as large as the next ones
-                yield IntakeRow(line, key, digest, text, None, 0, files)
+                yield IntakeRow(line, key, hashed, text, None, 0, files)
         else:
             problems.add(item.line, item.reason, item.text, mixed=isinstance(item, Mixed))
             yield IntakeRow(item.line, None, "", line_text(item.text), item.reason)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from batchrun import media
+from batchrun.digests import BLAKE3
 from batchrun.engine.atomic_files import replaced, storing
 from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.budget_guard import named_in
@@ -63,7 +64,7 @@ def _pending(plan: Plan, reader: Reader) -> Iterator[tuple[Pending, Request]]:
             if blanks.is_blank(found.fields):
                 continue
             request = renderer.render(found)
-            if not (plan.dedupe and met.add(int(request_digest(request)[:16], 16))):
+            if not (plan.dedupe and met.add(int(request_digest(request, BLAKE3)[:16], 16))):
                 yield row, request
         after = page[-1].position
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchrun import registry
+from batchrun.digests import BLAKE3
 from batchrun.engine.budget_guard import named_in, tariff_of
 from batchrun.engine.chunks import Size
 from batchrun.engine.export import reserved
@@ -91,7 +92,10 @@ def measure(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> RequestStat
     """
     reading = _Reading(gathered, emit)
     plan, source = reading.plan, reading.source
-    counted = _Counted(plan, _run_of(plan, gathered), reuse=lender(gathered.settings, plan), keep=keep)
+    run, reuse = _run_of(plan, gathered), lender(gathered.settings, plan)
+    if (known := run or reuse) is not None:
+        reading.digest = known.meta.digest
+    counted = _Counted(plan, run, reuse=reuse, keep=keep)
     total = sum(1 for _ in source) if plan.sample is not None else 0
     for position, row in enumerate(reading, 1):
         if row.skipped is None and not row.request:
@@ -113,12 +117,12 @@ def measure_pending(plan: Plan, run: RunFile, renderer: Renderer, pages: Iterabl
             found = restored(row, run.path.parent)
             if not blanks.is_blank(found.fields):
                 request = renderer.render(found)
-                counted.add(row.line, request_digest(request), request)
+                counted.add(row.line, request_digest(request, run.meta.digest), request)
     with Reader.open(run.path) as reader:
         totals = reader.totals
         for line, key, text, parts in reader.reductions() if plan.reduce is not None else ():
             request = Reduction(plan).expected(restore(line, key, text), parts, renderer)
-            counted.add(line, request_digest(request), request)
+            counted.add(line, request_digest(request, run.meta.digest), request)
     found = counted.stats
     found.rows, found.skipped, found.settled = totals.rows - totals.skipped, totals.skipped, totals.done + totals.failed
     return found
@@ -144,13 +148,14 @@ def _run_of(plan: Plan, gathered: Gathered) -> RunFile | None:
 class _Reading:
     """The whole input opened, checked and rendered as a run would: its rows, with what was rendered for the present one.
 
-    `request` is None where a row was not rendered; `rendered`, `body_bytes` and `first` are the sums of all that were.
+    `digest` is the kind of its hashes; `request` is None where a row was not rendered; `rendered`, `body_bytes` and `first` are the sums of all that were.
     Raises as `prepare`, for what only the end of the input shows after the last row.
     """
 
     def __init__(self, gathered: Gathered, emit: Emit) -> None:
         self.source, self.plan, self._renderer = opened(gathered, emit)
         self.problems = Problems(self.source.where)
+        self.digest = BLAKE3
         self.request: Request | None = None
         self.first: Request | None = None
         self.rendered = self.body_bytes = 0
@@ -168,7 +173,8 @@ class _Reading:
         ids, blanks, reduction = Ids(), blanks_of(self.plan, prompt_of(self.plan)), Reduction.of(self.plan)
 
         def read(problems: Problems) -> Iterator[IntakeRow]:
-            return checked(self.source, self, problems, reserved(self.plan), blanks=blanks, reduction=reduction)
+            taken = reserved(self.plan)
+            return checked(self.source, self, problems, taken, digest=self.digest, blanks=blanks, reduction=reduction)
 
         for count, row in enumerate(read(self.problems), 1):
             ids.add(row)

@@ -57,12 +57,19 @@ def _check(other: RunFile, plan: Plan, otherwise: str) -> None:
 
 
 def borrow(journal: Journal, other: RunFile | None, plan: Plan) -> str | None:
-    """Lend pending rows the replies of that run, and say how many; nothing where it is this very run. Blocks."""
+    """Lend pending rows the replies of that run, and say how many; nothing where it is this very run. Blocks. Raises
+    RefusedError where their digests cannot be compared."""
     if other is None:
         return None
     if other.path.resolve() == journal.path.resolve():
         journal.to_borrow(None)
         return None
+    if other.meta.digest != journal.meta.digest:
+        raise RefusedError(
+            f"--reuse: run {other.id} and this one, of which one is of an earlier version, keep different hashes of long "
+            "requests, so that equal ones cannot be found",
+            "name the other run when this one is begun (--fresh), or leave --reuse out",
+        )
     count = journal.borrow(other.path, once=plan.dedupe)
     return taken_over(count, other.id)
 

@@ -281,7 +281,9 @@ class RowRunner:
 
     def _pieces(self, state: RowState) -> list[IntakeRow]:
         """The text of a row in pieces that can be sent, none where it is not to be divided."""
-        return pieces_of(self._plan, self._at.renderer, state.row) if self._at.pool.first.client is not None else []
+        if self._at.pool.first.client is None:
+            return []
+        return pieces_of(self._plan, self._at.renderer, state.row, self._at.journal.meta.digest)
 
     async def _perform(  # noqa: PLR0913, PLR0917  what came, what follows, and what is stored of it
         self,

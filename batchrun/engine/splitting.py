@@ -17,14 +17,14 @@ from batchrun.retry import Answer
 from batchrun.rows import restore
 
 
-def pieces_of(plan: Plan, renderer: Renderer, row: Pending) -> list[IntakeRow]:
-    """The rows of a text in pieces; none where it is not divided: it is a piece already, or must stay whole."""
+def pieces_of(plan: Plan, renderer: Renderer, row: Pending, digest: str) -> list[IntakeRow]:
+    """The rows of a text in pieces, with digests of that kind; none where it is not divided: it is a piece already, or must stay whole."""
     if plan.split is None or plan.output_fields or row.target is not None:
         return []
     pieces: list[IntakeRow] = []
     for number, text in enumerate(divided(row.text), 1):
         request = renderer.render(restore(row.line, row.key, text))
-        pieces.append(IntakeRow(row.line, f"{row.key}~piece-{number}", request_digest(request), text))
+        pieces.append(IntakeRow(row.line, f"{row.key}~piece-{number}", request_digest(request, digest), text))
     return pieces
 
 

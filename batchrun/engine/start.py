@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchrun import journal as journals
 from batchrun import post, prompts, registry, rows
+from batchrun.digests import BLAKE3
 from batchrun.display import counted
 from batchrun.engine import document_output
 from batchrun.engine.batches import BatchMode
@@ -119,7 +120,7 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
         targets = source.check_targets(plan.output) if isinstance(source, DocumentInput) else ()
         journals.prepare(registry.directory_for(plan.output, settings.runs_dir))
         other = lender(settings, plan)
-        prepared = _claimed(plan, source, gathered, undo, targets)
+        prepared = _claimed(plan, source, gathered, undo, targets, other)
         if other is not None and not prepared.journal.taken_in:
             prepared.journal.to_borrow(other.path)
         _fill(prepared, source, gathered, emit)
@@ -249,8 +250,15 @@ def checker_of(plan: Plan, prompt: Prompt | None) -> Checker | RowChecks | None:
     return row_checks(plan, None if prompt is None or prompt.outputs is None else checker(prompt.outputs))
 
 
-def _claimed(plan: Plan, source: Input, gathered: Gathered, undo: ExitStack, targets: tuple[Path, ...]) -> Prepared:
-    """The run that belongs to the output, or a new one; locked."""
+def _claimed(  # noqa: PLR0913, PLR0917  what decides which run it is
+    plan: Plan,
+    source: Input,
+    gathered: Gathered,
+    undo: ExitStack,
+    targets: tuple[Path, ...],
+    other: RunFile | None,
+) -> Prepared:
+    """The run that belongs to the output, or a new one, whose digests compare with those of `other`; locked."""
     settings = gathered.settings
     directory = registry.directory_for(plan.output, settings.runs_dir)
     prompt = prompt_of(plan)
@@ -269,7 +277,8 @@ def _claimed(plan: Plan, source: Input, gathered: Gathered, undo: ExitStack, tar
             return Prepared(found, plan, journal, lock, renderer, check, simulator_of(plan, gathered))
         if found is None and not settings.fresh:
             _check_overwrite(plan, directory, targets)
-        run, journal, lock = _created(plan, directory, undo, long_rows=source.row_size >= LONG_ROWS)
+        digest = BLAKE3 if other is None else other.meta.digest
+        run, journal, lock = _created(plan, directory, digest, undo, long_rows=source.row_size >= LONG_ROWS)
         return Prepared(run, plan, journal, lock, renderer, check, simulator_of(plan, gathered), made=True)
 
 
@@ -301,9 +310,11 @@ def _check_overwrite(plan: Plan, directory: Path, targets: tuple[Path, ...]) -> 
             )
 
 
-def _created(plan: Plan, directory: Path, undo: ExitStack, *, long_rows: bool) -> tuple[RunFile, Journal, Lock]:
+def _created(
+    plan: Plan, directory: Path, digest: str, undo: ExitStack, *, long_rows: bool
+) -> tuple[RunFile, Journal, Lock]:
     now = time.time()
-    meta = _meta(plan, registry.new_id(now), now, directory)
+    meta = _meta(plan, registry.new_id(now), now, directory, digest)
     path = directory / f"{meta.run}.db"
     lock = journals.lock(path)
     undo.callback(lock.remove)
@@ -313,7 +324,7 @@ def _created(plan: Plan, directory: Path, undo: ExitStack, *, long_rows: bool) -
     return RunFile(path, meta), journal, lock
 
 
-def _meta(plan: Plan, run: str, created: float, directory: Path) -> Meta:
+def _meta(plan: Plan, run: str, created: float, directory: Path, digest: str) -> Meta:
     return Meta(
         run=run,
         created=created,
@@ -321,6 +332,7 @@ def _meta(plan: Plan, run: str, created: float, directory: Path) -> Meta:
         prompt=plan.prompt_source,
         simulated=plan.simulated,
         output=registry.relative_output(plan.output, directory),
+        digest=digest,
     )
 
 
@@ -330,7 +342,8 @@ def _fill(prepared: Prepared, source: Input, gathered: Gathered, emit: Emit) -> 
     blanks = blanks_of(prepared.plan, prompt_of(prepared.plan))
     reduction = Reduction.of(prepared.plan)
     parts, folder = (source, prepared.renderer, problems, reserved(prepared.plan)), prepared.run.path.parent
-    found = checked(*parts, blanks=blanks, reduction=reduction, folder=folder)
+    digest = prepared.run.meta.digest
+    found = checked(*parts, digest=digest, blanks=blanks, reduction=reduction, folder=folder)
     journal = prepared.journal
     if journal.doubt is not None:
         emit(Notice(journal.doubt, time.monotonic()))

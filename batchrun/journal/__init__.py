@@ -15,7 +15,7 @@ Copies of a journal in use are made with `Reader.copy`: the file alone lacks wha
 """
 
 from batchrun.journal.database import prepare
-from batchrun.journal.ingest import duplicate_id, fingerprint
+from batchrun.journal.ingest import duplicate_id
 from batchrun.journal.lock import Lock, lock
 from batchrun.journal.pages import PAGE_BYTES, Page
 from batchrun.journal.reader import Reader
@@ -79,7 +79,6 @@ __all__ = [
     "Wanted",
     "delete",
     "duplicate_id",
-    "fingerprint",
     "lock",
     "prepare",
 ]

@@ -39,10 +39,10 @@ class Comparison:
         self._parts: list[tuple[int, int]] = []
         self._staged = False
 
-    def run(self, rows: Iterable[IntakeRow], progress: Callable[[int], None]) -> Drift:
-        """Read all rows and count the differences. Raises InputError for duplicate ids."""
+    def run(self, rows: Iterable[IntakeRow], digest: str, progress: Callable[[int], None]) -> Drift:
+        """Read all rows and count the differences; `digest` is the kind of the journal's digests. Raises InputError for duplicate ids."""
         self.discard()
-        feed = Feed(rows)
+        feed = Feed(rows, digest)
         more = True
         while more:
             before = feed.position
@@ -52,11 +52,13 @@ class Comparison:
             same = all(starmap(eq, zip_longest(batch, known)))  # a row at a time: those of the journal may be longer
             known.close()
             if not same:
-                return self._compare(feed, before, batch, progress)
+                return self._compare(feed, before, batch, digest, progress)
             progress(feed.position)
         return Drift(rows=feed.position)
 
-    def _compare(self, feed: Feed, same: int, batch: list[Params], progress: Callable[[int], None]) -> Drift:
+    def _compare(
+        self, feed: Feed, same: int, batch: list[Params], digest: str, progress: Callable[[int], None]
+    ) -> Drift:
         connection = self._connection
         connection.execute(sql("create_stage"))
         self._staged = True
@@ -66,7 +68,7 @@ class Comparison:
         for params in chain([batch], rest):
             connection.executemany(_STAGE_ROW, params)
             progress(feed.position)
-        identify(connection, STAGED, keyed=feed.keyed)
+        identify(connection, STAGED, digest, keyed=feed.keyed)
         connection.execute("COMMIT")
         self._skipped, self._parts = feed.skipped, feed.parts
         return self._count(feed.position)

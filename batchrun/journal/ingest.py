@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from hashlib import blake2b
 from itertools import islice
 from typing import NamedTuple
 
+from batchrun.digests import digest_of
 from batchrun.errors import InputError
 from batchrun.journal import sums
 from batchrun.journal.group import Insert
@@ -40,16 +40,14 @@ _INSERT = Insert("insert_row", sizes=(4096, 512, 64, 8, 1))
 _SKIP = sql("skip_row")
 
 
-def fingerprint(text: str) -> str:
-    """The identity of a row that has no id: BLAKE2b-128 of its text, in hexadecimal."""
-    return blake2b(text.encode(), digest_size=16).hexdigest()
-
-
 class Feed:
-    """Rows on their way into a table: numbered from 1, with their identity; remembers what SQL cannot see."""
+    """Rows on their way into a table: numbered from 1, with their identity; remembers what SQL cannot see.
 
-    def __init__(self, rows: Iterable[IntakeRow], first: int = 1) -> None:
-        self.position = first - 1
+    That of a row without an id is the digest of its text, of the kind `digest`.
+    """
+
+    def __init__(self, rows: Iterable[IntakeRow], digest: str) -> None:
+        self.position = 0
         self.keyed = False
         self.size = 0
         """Characters of the rows that were taken last."""
@@ -57,20 +55,21 @@ class Feed:
         self.parts: list[tuple[int, int]] = []
         """The positions of rows, each with that of the reduce row it is a part of; taken like `skipped`."""
         self._rows = iter(rows)
+        self._digest = digest_of(digest)
 
     def take(self, count: int) -> list[Params]:
         """The next rows, at most `count`, as parameters; none at the end."""
         taken: list[Params] = []
-        position, room = self.position, ROOM
+        position, room, digest = self.position, ROOM, self._digest
         for line, key, request, text, skipped, ahead, files in islice(self._rows, count):
             position += 1
             if ahead:
                 self.parts.append((position, position + ahead))
             if skipped is not None:
                 self.skipped.append((position, skipped))
-                taken.append((position, line, fingerprint(text), "", text, ""))
+                taken.append((position, line, digest(text.encode()), "", text, ""))
             elif key is None:
-                taken.append((position, line, fingerprint(text), request, text, files))
+                taken.append((position, line, digest(text.encode()), request, text, files))
             else:
                 self.keyed = True
                 taken.append((position, line, key, request, text, files))
@@ -124,17 +123,21 @@ def written_once(connection: sqlite3.Connection) -> Generator[None]:
 
 
 class FirstIntake:
-    """The first load of a journal. `now` stamps the skipped rows, `before_commit` is the seam for faults."""
+    """The first load of a journal whose digests are of the kind `digest`. `now` stamps the skipped rows, `before_commit`
+    is the seam for faults."""
 
-    def __init__(self, connection: sqlite3.Connection, now: float, before_commit: Callable[[], None]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, now: float, before_commit: Callable[[], None], digest: str
+    ) -> None:
         self._connection = connection
+        self._digest = digest
         self._now = now
         self._before_commit = before_commit
         self._written = 0
 
     def run(self, rows: Iterable[IntakeRow], progress: Callable[[int], None]) -> None:
         """Take all rows in and say after each batch how many there are. Raises InputError for duplicate ids."""
-        feed = Feed(rows)
+        feed = Feed(rows, self._digest)
         with written_once(self._connection):
             self._clear()
             with self._transaction():
@@ -197,7 +200,7 @@ class FirstIntake:
 
     def _index(self, feed: Feed, skipped: int) -> None:
         with self._transaction():
-            identify(self._connection, ROWS, keyed=feed.keyed)
+            identify(self._connection, ROWS, self._digest, keyed=feed.keyed)
             self._connection.execute(sql("put_meta"), ("intake", "done"))
             sums.write(sums.first(feed.position, skipped), self._connection)
 
@@ -214,14 +217,14 @@ ROWS = Identified("index_rows", "number_equal_rows", "equal_rows")
 STAGED = Identified("index_stage", "number_equal_staged", "equal_staged")
 
 
-def identify(connection: sqlite3.Connection, table: Identified, *, keyed: bool) -> None:
-    """Number equal rows and index the identity. Raises InputError for a duplicate id, naming both lines."""
+def identify(connection: sqlite3.Connection, table: Identified, digest: str, *, keyed: bool) -> None:
+    """Number equal rows and index the identity; `digest` is the kind of the journal's digests. Raises InputError for a duplicate id, naming both lines."""
     index = sql(table.index_identity)
     try:
         connection.execute(index)
     except sqlite3.IntegrityError:
         if keyed:
-            _refuse_duplicate_ids(connection, table)
+            _refuse_duplicate_ids(connection, table, digest)
         connection.execute(sql(table.number_equal))
         connection.execute(index)
 
@@ -234,11 +237,11 @@ def duplicate_id(key: str, first: int, line: int) -> InputError:
     )
 
 
-def _refuse_duplicate_ids(connection: sqlite3.Connection, table: Identified) -> None:
+def _refuse_duplicate_ids(connection: sqlite3.Connection, table: Identified, digest: str) -> None:
     """Rows without an id may be equal; two rows with the same id may not."""
-    last, first = None, 0
+    last, first, digest_of_text = None, 0, digest_of(digest)
     for key, line, text, request in connection.execute(sql(table.find_equal)):
-        if request == "" or fingerprint(text) == key:
+        if request == "" or digest_of_text(text.encode()) == key:
             continue
         if key == last:
             raise duplicate_id(key, first, line)

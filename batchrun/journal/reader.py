@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from batchrun.digests import BLAKE2B, KINDS
 from batchrun.errors import DamagedError, StorageError
 from batchrun.journal import browse, database, pending, sums
 from batchrun.journal.pages import Found, page
@@ -111,6 +112,8 @@ def read_meta(connection: sqlite3.Connection) -> Meta:
     )
     if not all(isinstance(value, _TEXT) for value in known.values()):
         raise TypeError("no text where text belongs")
+    if (digest := known.get("digest", BLAKE2B)) not in KINDS:
+        raise ValueError(f"{digest!r} is no kind of digest")
     return Meta(
         run=known.get("run") or "",
         created=float(known.get("created") or 0),
@@ -118,6 +121,7 @@ def read_meta(connection: sqlite3.Connection) -> Meta:
         prompt=known.get("prompt"),
         simulated=known.get("simulated") == "1",
         output=known.get("output") or "",
+        digest=digest,
     )
 
 

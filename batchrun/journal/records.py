@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from batchrun.digests import BLAKE2B
 from batchrun.models import Bill, Outcome, State, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meta:
-    """What a run is. `plan` is JSON, `prompt` the source text, `output` a path relative to the journal's directory."""
+    """What a run is. `plan` is JSON, `prompt` the source text, `output` a path relative to the journal's directory, `digest`
+    the kind of its digests (`digests.KINDS`)."""
 
     run: str
     created: float
@@ -18,6 +20,7 @@ class Meta:
     prompt: str | None
     simulated: bool
     output: str
+    digest: str = BLAKE2B
 
 
 class IntakeRow(NamedTuple):

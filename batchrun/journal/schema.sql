@@ -3,7 +3,7 @@
 -- Tables are STRICT, so that PRAGMA integrity_check finds a damaged value of another kind.
 
 CREATE TABLE meta (                     -- facts about the run, one a line
-    name            TEXT PRIMARY KEY,   -- batchrun (the version that made it), run, created, plan (JSON), prompt (source), simulated, output (path relative to this file), intake, borrowing (the journal that replies are still to be taken from, relative to this file), note.*
+    name            TEXT PRIMARY KEY,   -- batchrun (the version that made it), run, created, plan (JSON), prompt (source), simulated, output (path relative to this file), digest (the kind of hashes: blake3, or where it is missing blake2b), intake, borrowing (the journal that replies are still to be taken from, relative to this file), note.*
     value           TEXT
 ) STRICT, WITHOUT ROWID;
 
@@ -11,9 +11,9 @@ CREATE TABLE rows (                     -- the input
     seq             INTEGER PRIMARY KEY,            -- the lasting number of the row in this journal
     position        INTEGER,                        -- its place in the input, from 1; NULL: absent from the present input, outside output and sums
     line            INTEGER NOT NULL,               -- the line, element, record or file of the input that messages name
-    key             TEXT NOT NULL,                  -- identity: the value of the id column, or the BLAKE2b-128 of the text in hexadecimal
+    key             TEXT NOT NULL,                  -- identity: the value of the id column, or the hash of the text
     occurrence      INTEGER NOT NULL DEFAULT 0,     -- tells rows of the same content apart: 0, 1, 2 in the order of the input
-    request         TEXT NOT NULL,                  -- hash of the effective request; empty for a skipped row
+    request         TEXT NOT NULL,                  -- hash of the effective request: 128 bits in hexadecimal, BLAKE2b, or from 8,192 bytes on BLAKE3 where meta says so; empty for a skipped row
     text            TEXT NOT NULL,                  -- the row as JSON; of a skipped line that is no row, all of it as a JSON string
     files           TEXT NOT NULL DEFAULT ''        -- JSON: the files that its request has, as the view files shows them; empty: none
 ) STRICT;

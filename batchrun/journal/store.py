@@ -126,13 +126,14 @@ class Journal:
         a kill, `taken_in` is False and the next call starts over.
         """
         with self._writing():
-            FirstIntake(self._connection, self._clock(), self._before_commit).run(rows, progress)
+            first = FirstIntake(self._connection, self._clock(), self._before_commit, self.meta.digest)
+            first.run(rows, progress)
             self._totals = sums.read(self._connection).totals()
 
     def compare(self, rows: Iterable[IntakeRow], progress: Callable[[int], None] = lambda _: None) -> Drift:
         """Read the input again and say how it differs; changes nothing until `apply`. Blocks, raises as `ingest`."""
         with self._writing():
-            return self._comparison.run(rows, progress)
+            return self._comparison.run(rows, self.meta.digest, progress)
 
     def apply(self, meta: Meta | None = None) -> None:
         """Make the journal follow the input that was compared last, and `meta` with it, in one transaction.
@@ -323,8 +324,7 @@ class Journal:
     def leases(self, ticket: int, after: int = 0, limit: int = 1000) -> list[Lease]:
         """The open attempts in a ticket, behind the row `after`, by row."""
         with self._window_guard, database.translated(self.path):
-            found = self._reading().execute(sql("leases_of_ticket"), (ticket, after, limit)).fetchall()
-            return [Lease(*lease) for lease in found]
+            return [Lease(*found) for found in self._reading().execute(sql("leases_of_ticket"), (ticket, after, limit))]
 
     def end(self, row: int, number: int, end: End, body: str | None = None, lease: Lease | None = None) -> Done:
         """Record how an attempt ended; `body` is the exact text of a reply, None where none came.
@@ -441,6 +441,7 @@ def _values(meta: Meta) -> dict[str, str | None]:
         "prompt": meta.prompt,
         "simulated": "1" if meta.simulated else "0",
         "output": meta.output,
+        "digest": meta.digest,
     }
 
 

@@ -103,9 +103,9 @@ class Reduction:
         return [piece.text for piece in found] if len(found) > 1 else []
 
     def rows(
-        self, row: Row, pieces: list[str], renderer: Renderer, complain: Callable[[int, str], None]
+        self, row: Row, pieces: list[str], renderer: Renderer, complain: Callable[[int, str], None], kind: str
     ) -> Iterator[IntakeRow]:
-        """The rows of a text in pieces. Each is yielded right after its request was rendered. Raises RenderError before
+        """The rows of a text in pieces, their digests of that kind. Each is yielded right after its request was rendered. Raises RenderError before
         the first; one that cannot be rendered after that is complained of once, and the rows after it are skipped."""
         digests: list[str] = []
         nodes: list[Node] = []
@@ -117,16 +117,16 @@ class Reduction:
                 request = renderer.render(item)
                 expected = self._expected(request.output_limit)
                 nodes = tree(len(pieces), max(2, (self.tokens or 0) // expected))
-                digest = request_digest(request)
+                digest = request_digest(request, kind)
             else:
-                digest, failed = ("", failed) if failed else _rendered(renderer, item)
+                digest, failed = ("", failed) if failed else _rendered(renderer, item, kind)
             digests.append(digest)
             yield IntakeRow(row.line, None, digest, item.text, failed or None, nodes[number].ahead)
         for parts, ahead in nodes[len(pieces) :]:
             below = [digests[part] for part in parts]
             text = self.standing_in(below, expected)
             item = self.reduced(row, text, len(parts))
-            digest, failed = ("", failed) if failed else _rendered(renderer, item)
+            digest, failed = ("", failed) if failed else _rendered(renderer, item, kind)
             digests.append(digest)
             if ahead:
                 rest = {name: value for name, value in row.fields.items() if name != self.column}
@@ -178,9 +178,9 @@ def _json(fields: dict[str, Any]) -> str:
         return json.dumps(fields)
 
 
-def _rendered(renderer: Renderer, row: Row) -> tuple[str, str]:
+def _rendered(renderer: Renderer, row: Row, kind: str) -> tuple[str, str]:
     """The hash of the row's request, or why it has none."""
     try:
-        return request_digest(renderer.render(row)), ""
+        return request_digest(renderer.render(row), kind), ""
     except RenderError as error:
         return "", error.message

@@ -8,10 +8,11 @@ reply format, which the Responses endpoint has under other names
 
 import json
 import re
-from collections.abc import Mapping
-from hashlib import blake2b
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, cast
 
+from batchrun.digests import digest_of
 from batchrun.errors import PromptError
 from batchrun.models import Endpoint, Request
 from batchrun.prompts.definition import Prompt
@@ -48,7 +49,6 @@ _SINGLE = (Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS, Endpoint.TRANSCRIPTIONS)
 """Endpoints that take no conversation."""
 _TRANSCRIPTS = ("json", "verbose_json", "diarized_json")
 """Formats of a transcription that are JSON, as replies are read."""
-_BEGUN = {endpoint: blake2b(endpoint.encode() + b"\0", digest_size=16) for endpoint in Endpoint}
 
 
 def members(prompt: Prompt, endpoint: Endpoint, model: str | None, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,11 +140,14 @@ def more_room(request: Request, doublings: int = 1) -> Request:
     return request._replace(body=to_json(body).encode("utf-8", "replace"), output_limit=factor * request.output_limit)
 
 
-def request_digest(request: Request) -> str:
-    """32 hexadecimal characters that tell whether a row's effective request has changed."""
-    digest = _BEGUN[request.endpoint].copy()
-    digest.update(request.body)
-    return digest.hexdigest()
+def request_digest(request: Request, kind: str) -> str:
+    """32 hexadecimal characters that tell whether a row's effective request has changed; `kind` is that of `digests`."""
+    return _digest(request.endpoint, kind)(request.body)
+
+
+@cache
+def _digest(endpoint: Endpoint, kind: str) -> Callable[[bytes], str]:
+    return digest_of(kind, endpoint.encode() + b"\0")
 
 
 def to_json(value: Any) -> str:
