@@ -15,8 +15,6 @@ from batchrun.models import Bill, Outcome, State, Totals, Usage
 
 NAMES = tuple(field.name for field in fields(Totals))
 TOKENS = tuple(name for name in NAMES if name.endswith("_tokens") and name != "saved_tokens")
-KINDS = ("cost_input", "cost_cached", "cost_cache_write", "cost_output", "cost_other")
-"""The parts of `cost`, in the order of `models.Bill`; the first is what the others leave."""
 MONEY = (*(name for name in NAMES if name.startswith("cost") or name == "saved"), "cost_input", "projected")
 """Counters of picodollars, and what is made of them."""
 SHOWN = tuple(name for name in NAMES if name not in ("replies", "without_usage", "cost_reserved"))

@@ -31,7 +31,8 @@ def printable(text: str, limit: int | None = None) -> str:
     """
     cut = text if limit is None else text[: limit + 1]
     if not (cut.isascii() and cut.isprintable()):
-        cut = _bounded_marks(cut.translate(_PICTURES))
+        # Combining marks are never ASCII, so only the other stretches are looked at.
+        cut = _NOT_ASCII.sub(lambda match: _bounded_stretch(match.group()), cut.translate(_PICTURES))
     if limit is not None and (len(cut) > limit or len(text) > limit + 1):
         return cut[: max(limit - 1, 0)] + "…" * (limit > 0)
     return cut
@@ -59,11 +60,6 @@ def _picture(code: int) -> str:
 
 
 _PICTURES = _Pictures()
-
-
-def _bounded_marks(text: str) -> str:
-    """Combining marks are never ASCII, so only the other stretches are looked at."""
-    return _NOT_ASCII.sub(lambda match: _bounded_stretch(match.group()), text)
 
 
 def _bounded_stretch(stretch: str) -> str:

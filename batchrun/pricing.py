@@ -305,7 +305,9 @@ def _own_rates(terms: Terms) -> dict[str, Any]:
         "cached": terms.cached_price,
         "written": terms.cache_write_price,
     }
-    own: dict[str, Any] = {kind: _own_rate(price) for kind, price in stated.items() if price is not None}
+    own: dict[str, Any] = {
+        kind: Rate(math.ceil(Decimal(str(price)) * PER_MILLION)) for kind, price in stated.items() if price is not None
+    }
     if terms.request_price is not None:
         own["request"] = picodollars(terms.request_price)
     return own
@@ -319,10 +321,6 @@ def usd(picodollars: int) -> float:
 def picodollars(dollars: float) -> int:
     """The same in whole picodollars, rounded down, as the decimal number that the user wrote."""
     return int(Decimal(str(dollars)) * USD)
-
-
-def _own_rate(price: float) -> Rate:
-    return Rate(math.ceil(Decimal(str(price)) * PER_MILLION))
 
 
 @cache

@@ -68,17 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         if instruction := os.environ.get(_COMPLETE):
-            return _complete(instruction)
+            from click.shell_completion import shell_complete  # noqa: PLC0415  loaded only to complete
+
+            from batchrun.cli import powershell  # noqa: PLC0415  likewise
+
+            powershell.register()
+            return shell_complete(program, {}, "batchrun", _COMPLETE, instruction)
         with program.make_context("batchrun", args, obj=border) as ctx:
             return int(program.invoke(ctx) or 0)
 
     return int(border.run(command))
-
-
-def _complete(instruction: str) -> int:
-    from click.shell_completion import shell_complete  # noqa: PLC0415  loaded only to complete
-
-    from batchrun.cli import powershell  # noqa: PLC0415  likewise
-
-    powershell.register()
-    return shell_complete(program, {}, "batchrun", _COMPLETE, instruction)

@@ -36,7 +36,9 @@ class ErrorBoundary:
             self.say(error.message, error.hint)
             code = error.exit_code
         except click.ClickException as error:
-            self.say(_usage_text(error), _usage_hint(error))
+            text = error.format_message().strip().rstrip(".")
+            hint = f"{error.ctx.command_path} --help" if isinstance(error, click.UsageError) and error.ctx else None
+            self.say(text[:1].lower() + text[1:], hint)
             code = ExitCode.REFUSED
         except click.exceptions.Exit as error:
             code = error.exit_code
@@ -84,17 +86,6 @@ class ErrorBoundary:
         hint = "the log has the traceback" if self.keeps_log else "add --verbose or --log-file FILE for the traceback"
         self.say(f"{type(error).__name__}: {error}", f"this is a bug in batchrun; {hint}", label="unexpected error")
         return ExitCode.UNEXPECTED
-
-
-def _usage_text(error: click.ClickException) -> str:
-    text = error.format_message().strip().rstrip(".")
-    return text[:1].lower() + text[1:]
-
-
-def _usage_hint(error: click.ClickException) -> str | None:
-    if isinstance(error, click.UsageError) and error.ctx:
-        return f"{error.ctx.command_path} --help"
-    return None
 
 
 def _without_environment(line: str) -> str:

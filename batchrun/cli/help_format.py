@@ -137,7 +137,9 @@ def no_such_option(error: click.NoSuchOption, params: Sequence[click.Parameter])
             f"{name} does not exist: others on this machine can read a command line, and the shell keeps it",
             "set OPENAI_API_KEY or the variable the profile names, or api_key_file or api_key_command in batchrun.toml",
         )
-    if error.ctx is not None and name in _options_of_run(error.ctx):
+    root = error.ctx.find_root().command if error.ctx else None
+    run = root.commands.get("run") if isinstance(root, click.Group) else None
+    if error.ctx is not None and run is not None and any(name in param.opts for param in run.params):
         return RefusedError(
             f"{name} is an option of run, not of {error.ctx.command.name}",
             "the run's own command, given again, takes it",
@@ -146,12 +148,6 @@ def no_such_option(error: click.NoSuchOption, params: Sequence[click.Parameter])
     if nearest(name, known) is None:
         return RefusedError(f"unknown option: {name}", f"{error.ctx.command_path} --help" if error.ctx else None)
     return unknown("option", name, known)
-
-
-def _options_of_run(ctx: click.Context) -> set[str]:
-    door = ctx.find_root().command
-    run = door.commands.get("run") if isinstance(door, click.Group) else None
-    return {option for param in run.params for option in param.opts} if run is not None else set()
 
 
 def no_such_command(name: str, commands: Sequence[str]) -> RefusedError:

@@ -43,7 +43,11 @@ def post(ctx: click.Context, ref: str, list: bool, **_: Any) -> int:
     JSON value becomes the output column, None keeps the text.
     """
     if list:
-        return _list()
+        from batchrun.post import described  # noqa: PLC0415  only for this list
+
+        for name, what in described().items():
+            click.echo(f"{name:<10}{what}")
+        return ExitCode.OK
     from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
 
     flags = {name: value for name, value in typed(ctx).items() if name not in ("ref", "list")}
@@ -55,11 +59,3 @@ def post(ctx: click.Context, ref: str, list: bool, **_: Any) -> int:
 
     ctx.ensure_object(ErrorBoundary)
     return headless.post(ref, flags, prepare_log)
-
-
-def _list() -> int:
-    from batchrun.post import described  # noqa: PLC0415  only for this list
-
-    for name, what in described().items():
-        click.echo(f"{name:<10}{what}")
-    return ExitCode.OK

@@ -42,7 +42,10 @@ async def _dial(url: URL, *, is_proxy: bool) -> tuple[asyncio.StreamReader, asyn
     try:
         return await asyncio.open_connection(url.host, url.port)
     except socket.gaierror as error:
-        raise HostError(f"{who} {url.host} is not found: {error.strerror}.", _name_hint(is_proxy)) from error
+        raise HostError(
+            f"{who} {url.host} is not found: {error.strerror}.",
+            "Check HTTPS_PROXY." if is_proxy else "Check the spelling of base_url, and the network.",
+        ) from error
     except OSError as error:
         raise HostError(f"{who} {authority(url)} cannot be reached: {_reason(error)}.", _dial_hint(url)) from error
 
@@ -54,10 +57,6 @@ def _reason(error: OSError) -> str:
     if error.errno is None and str(error).count(f"[Errno {errno.ECONNREFUSED}]") > 1:
         return "connection refused"
     return (error.strerror or str(error)).lower()
-
-
-def _name_hint(is_proxy: bool) -> str:
-    return "Check HTTPS_PROXY." if is_proxy else "Check the spelling of base_url, and the network."
 
 
 _LOCAL_SERVERS = {11434: "ollama serve", 8000: "vllm serve MODEL", 8080: "llama-server -m MODEL"}

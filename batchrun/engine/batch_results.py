@@ -101,7 +101,13 @@ class Ends:
             # These rows fail for it; the others go into another batch.
             places = await asyncio.to_thread(self._executor.places, ticket, set(lines))
             fails = [
-                Completion(seq, number, Came.FAILURE, 400, _error(lines[line]))
+                Completion(
+                    seq,
+                    number,
+                    Came.FAILURE,
+                    400,
+                    json.dumps({"error": {"message": lines[line], "code": "invalid_batch_line"}}).encode(),
+                )
                 for line, (seq, number) in places.items()
             ]
             if await self._hand_over(ticket, fails):
@@ -270,7 +276,3 @@ class Ends:
 
 def _is_about_room(said: str) -> bool:
     return "token_limit_exceeded" in said or "nqueued token limit" in said
-
-
-def _error(message: str) -> bytes:
-    return json.dumps({"error": {"message": message, "code": "invalid_batch_line"}}).encode()

@@ -338,16 +338,13 @@ class BudgetGuard:
             worst = _amount(cap, getattr(self._asked, cap))
             return message, f"the next request may take up to {worst}; resume with a higher --max-{OPTIONS[cap]}"
         more = -(-spent * left // finished)
-        also = self._also(cap, charged, left, finished)
+        also = ""
+        if cap != "cost" and charged.cost:
+            also = f", about {_amount('cost', charged.cost * left // finished)}"
         return (
             f"{message}; the {counted(left)} left would take about {_amount(cap, more)} more{also}",
             f"resume with a higher cap, such as --max-{OPTIONS[cap]} {_plain(cap, spent + more + more // 10 + getattr(self._asked, cap))}",
         )
-
-    def _also(self, cap: str, charged: Sum, left: int, finished: int) -> str:
-        if cap == "cost" or not charged.cost:
-            return ""
-        return f", about {_amount('cost', charged.cost * left // finished)}"
 
     def _reach(self, cap: str) -> None:
         self.reached = self.reached or cap

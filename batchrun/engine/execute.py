@@ -79,7 +79,10 @@ async def execute(
         prepared.journal.stop(ending.exit_code)
         ending, exported = await _output(prepared, ending, run, emit, sending=access is not None)
         closing.exit_code = ending.exit_code
-        ended = _ended(ending, prepared.journal.totals, exported, loop.time())
+        written = () if exported is None else (exported.output, exported.errors)
+        files = tuple(str(path) for path in written if path)
+        said = ending.message, ending.hint
+        ended = RunEnded(ending.exit_code, prepared.journal.totals, *said, files, loop.time(), ending.notes)
     emit(ended)
     return ended
 
@@ -361,8 +364,3 @@ def _cut_short(prepared: Prepared, output: Path) -> bool:
         ends = [s.ended for s in reader.sessions if s.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED) and s.ended]
         before = [sample for sample in reader.samples() if ends and sample.at <= ends[-1]]
     return bool(before) and before[-1].state.get("pending", 0) > 0
-
-
-def _ended(ending: RunResult, totals: Totals, exported: Exported | None, now: float) -> RunEnded:
-    files = () if exported is None else tuple(str(path) for path in (exported.output, exported.errors) if path)
-    return RunEnded(ending.exit_code, totals, ending.message, ending.hint, files, now, ending.notes)

@@ -190,7 +190,11 @@ def _lane_name(plan: Plan, lane: str | None) -> str | None:
 
 def _output(plan: Plan, record: Result | Record) -> dict[str, str]:
     if record.value is None:
-        return {plan.output_column: _reply_value(plan, record.body or "")}
+        return {
+            plan.output_column: orjson.dumps(
+                replies.value_of(plan.endpoint, record.body or "", keep_thinking=plan.keep_thinking)
+            ).decode()
+        }
     if not plan.output_fields or not record.value.startswith("{"):
         return {plan.output_column: record.value}
     found = _members(record.value)
@@ -215,10 +219,6 @@ def _members(text: str) -> dict[str, str]:
     members: dict[str, Any] = json.loads(text)
     escaped = "\\u" in text  # a lone surrogate, which no file can hold but as an escape
     return {name: json.dumps(value, ensure_ascii=escaped) for name, value in members.items()}
-
-
-def _reply_value(plan: Plan, body: str) -> str:
-    return orjson.dumps(replies.value_of(plan.endpoint, body, keep_thinking=plan.keep_thinking)).decode()
 
 
 def batch_result(record: Record, column: str = "output") -> str:

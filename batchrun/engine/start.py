@@ -264,7 +264,7 @@ def _claimed(  # noqa: PLR0913, PLR0917  what decides which run it is
     prompt = prompt_of(plan)
     renderer, check = renderer_of(plan, prompt), checker_of(plan, prompt)
     with registry.choosing(directory):
-        found = _existing(plan, directory)
+        found = None if plan.output == STREAM else registry.of_output(Path(plan.output), directory)
         if found is not None and settings.fresh:
             registry.held(found.path).release()  # a run that is under way keeps its output
             registry.refuse_in_batches(found)
@@ -280,10 +280,6 @@ def _claimed(  # noqa: PLR0913, PLR0917  what decides which run it is
         digest = BLAKE3 if other is None else other.meta.digest
         run, journal, lock = _created(plan, directory, digest, undo, long_rows=source.row_size >= LONG_ROWS)
         return Prepared(run, plan, journal, lock, renderer, check, simulator_of(plan, gathered), made=True)
-
-
-def _existing(plan: Plan, directory: Path) -> RunFile | None:
-    return None if plan.output == STREAM else registry.of_output(Path(plan.output), directory)
 
 
 def check_same_world(found: RunFile, plan: Plan) -> None:
@@ -314,7 +310,15 @@ def _created(
     plan: Plan, directory: Path, digest: str, undo: ExitStack, *, long_rows: bool
 ) -> tuple[RunFile, Journal, Lock]:
     now = time.time()
-    meta = _meta(plan, registry.new_id(now), now, directory, digest)
+    meta = Meta(
+        run=registry.new_id(now),
+        created=now,
+        plan=plan_to_json(plan),
+        prompt=plan.prompt_source,
+        simulated=plan.simulated,
+        output=registry.relative_output(plan.output, directory),
+        digest=digest,
+    )
     path = directory / f"{meta.run}.db"
     lock = journals.lock(path)
     undo.callback(lock.remove)
@@ -322,18 +326,6 @@ def _created(
     undo.callback(journals.delete, path)
     undo.callback(journal.close)
     return RunFile(path, meta), journal, lock
-
-
-def _meta(plan: Plan, run: str, created: float, directory: Path, digest: str) -> Meta:
-    return Meta(
-        run=run,
-        created=created,
-        plan=plan_to_json(plan),
-        prompt=plan.prompt_source,
-        simulated=plan.simulated,
-        output=registry.relative_output(plan.output, directory),
-        digest=digest,
-    )
 
 
 def _fill(prepared: Prepared, source: Input, gathered: Gathered, emit: Emit) -> None:

@@ -203,11 +203,6 @@ class Tiers:
             status.trying = None
             self._wake()
 
-    def is_off(self, name: str | None) -> bool:
-        """Whether the model is not offered in that tier."""
-        status = self._statuses.get(name or "")
-        return status is not None and status.off
-
     def _is_last(self, name: str) -> bool:
         """Whether there is no tier behind this one that a row could take."""
         names = list(self._statuses)

@@ -255,7 +255,9 @@ class Journal:
     def start(self) -> None:
         """Begin a session: from here on the running loop's writer thread has the database."""
         with self._writing():
-            self._session = self._begin_session()
+            with transaction(self._connection, self._before_commit):
+                values = (self._clock(), os.getpid(), socket.gethostname())
+                self._session = self._connection.execute(sql("begin_session"), values).fetchone()[0]
             # In the file itself, so that a log that was lost after a kill can be noticed.
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._writer = Writer(
@@ -419,11 +421,6 @@ class Journal:
 
     def _put_meta(self, meta: Meta) -> None:
         self._connection.executemany(sql("put_meta"), _values(meta).items())
-
-    def _begin_session(self) -> int:
-        with transaction(self._connection, self._before_commit):
-            values = (self._clock(), os.getpid(), socket.gethostname())
-            return self._connection.execute(sql("begin_session"), values).fetchone()[0]
 
     def _end_session(self, exit_code: int | None) -> None:
         try:

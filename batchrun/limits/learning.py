@@ -304,7 +304,7 @@ class LearnedRate:
         """429s go on although the rate is much lower: chance, or a limit that is lower still."""
         as_fast = sum(spaced >= self._refused_at for spaced in self._answered_at)
         if self._stalled or self._share > _CHANCE_AT_MOST or as_fast <= self._refused:
-            self._new_level(self._admitted_of(self.rate), now)
+            self._new_level(self.rate * max(0.5, 1 - self._share), now)
             return
         self._random_429s.known(self._share, sure=False)
         self._start_again(now)
@@ -313,9 +313,6 @@ class LearnedRate:
     def _share(self) -> float:
         """The share of 429s in what was counted; one more than there were, since few say little."""
         return (self._refused + 1) / (self._answered + self._refused + 1)
-
-    def _admitted_of(self, rate: float) -> float:
-        return rate * max(0.5, 1 - self._share)
 
     def _count_anew(self) -> None:
         self._answered = self._refused = 0

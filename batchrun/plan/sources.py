@@ -78,7 +78,12 @@ def gather(flags: Mapping[str, Any], folder: Path | None = None) -> Gathered:
     pool = merged.get("pool")
     members = () if not pool else members_of(str(pool), pools, tables)
     profile = members[0] if members else find_profile(str(merged.get("profile", DEFAULT)), tables)
-    layers.append(Layer(f"profile {profile.name}", {**profile.defaults, **_address(profile)}))
+    layers.append(
+        Layer(
+            f"profile {profile.name}",
+            {**profile.defaults, **({} if profile.base_url is None else {"base_url": profile.base_url})},
+        )
+    )
     settled = settle(layers)
     merged, sources = merge(settled)
     answers = tuple(line for file in files for line in file.answers)
@@ -134,10 +139,6 @@ def _file_layer(file: ConfigFile) -> Layer:
     return Layer(str(file.path), file.options)
 
 
-def _address(profile: Profile) -> dict[str, str]:
-    return {} if profile.base_url is None else {"base_url": profile.base_url}
-
-
 _EXCLUDE = (
     ("pool", "profile"),
     ("pool", "base_url"),
@@ -159,7 +160,11 @@ def settle(layers: Iterable[Layer]) -> list[Layer]:
     chosen: set[str] = set()
     named_profile = False
     for layer in layers:
-        active = {option for option, value in layer.values.items() if _active(option, value)}
+        active = {
+            option
+            for option, value in layer.values.items()
+            if (value == "-" if option == "output" else str(value).strip().lower() not in _OFF)
+        }
         dropped = {option for pair in _EXCLUDE for option in _loser(pair, active, chosen, layer)}
         if named_profile and not layer.source.startswith("profile "):
             dropped.add("base_url")
@@ -169,10 +174,6 @@ def settle(layers: Iterable[Layer]) -> list[Layer]:
         chosen |= active - dropped
         named_profile = named_profile or "profile" in layer.values
     return settled
-
-
-def _active(option: str, value: Any) -> bool:
-    return value == "-" if option == "output" else str(value).strip().lower() not in _OFF
 
 
 def _loser(pair: tuple[str, str], active: set[str], chosen: set[str], layer: Layer) -> list[str]:

@@ -67,7 +67,12 @@ def _loaded(spec: str) -> Function:
         if target is None:
             raise _no_such_name(spec, module, where, name)
     _check_call(spec, target)
-    return Function(_short(where, name), target, inspect.isclass(target), _is_coroutine(target))
+    return Function(
+        f"{Path(where).name if where.endswith('.py') else where}:{name}",
+        target,
+        inspect.isclass(target),
+        _is_coroutine(target),
+    )
 
 
 def _built_in(name: str) -> Function:
@@ -76,10 +81,6 @@ def _built_in(name: str) -> Function:
     near = difflib.get_close_matches(name, BUILT_IN, 1)
     hint = f"did you mean {near[0]}?" if near else f"write {_FORMS}"
     raise RefusedError(f"--post {name}: there is no built-in post-processing of this name", hint)
-
-
-def _short(where: str, name: str) -> str:
-    return f"{Path(where).name if where.endswith('.py') else where}:{name}"
 
 
 def _imported(spec: str, where: str) -> ModuleType:

@@ -169,21 +169,16 @@ def _complaint(item: dict[str, Any]) -> str:
     return f"{place}: {_sentence(item['msg'])}" if place else _sentence(item["msg"])
 
 
+_TITLE = re.compile(r"<(title|h1)\b[^>]*>([^<]{1,500})", re.IGNORECASE)
+
+
 def _from_text(headers: Mapping[str, str], body: bytes | str) -> str:
     start = body[:_LARGEST_TEXT]
     text = start.decode("utf-8", "replace") if isinstance(start, bytes) else start
     if "html" in headers.get("content-type", "") or text.lstrip().startswith("<"):
-        return _html_title(text)
+        found = _TITLE.search(text)  # the title of a proxy's page says as much as the page does
+        return " ".join(html.unescape(found[2]).split()) if found else "an HTML page without a title"
     return text
-
-
-_TITLE = re.compile(r"<(title|h1)\b[^>]*>([^<]{1,500})", re.IGNORECASE)
-
-
-def _html_title(page: str) -> str:
-    """The title of a proxy's page, which says as much as the page does."""
-    found = _TITLE.search(page)
-    return " ".join(html.unescape(found[2]).split()) if found else "an HTML page without a title"
 
 
 def _in_words(status: int) -> str:

@@ -55,11 +55,18 @@ def chart(title: str, series: dict[str, Series], span: tuple[float, float] | Non
         return HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * value / most
 
     lines = tuple(
-        Line(name, _path((x(at), None if value is None else y(value)) for at, value in points), _last(points))
+        Line(
+            name,
+            _path((x(at), None if value is None else y(value)) for at, value in points),
+            next((_label(value) for _, value in reversed(points) if value is not None), ""),
+        )
         for name, points in drawn.items()
     )
     rows = tuple(Tick(y(most * part), _label(most * part)) for part in (0, 0.5, 1))
-    columns = tuple(Tick(x(at), _clock(at)) for at in (start, (start + end) / 2, end))
+    columns = tuple(
+        Tick(x(at), f"{datetime.datetime.fromtimestamp(at).astimezone():%H:%M:%S}")
+        for at in (start, (start + end) / 2, end)
+    )
     return Chart(title, lines, rows, columns)
 
 
@@ -85,11 +92,3 @@ def _label(value: float) -> str:
     if value >= 100_000:
         return words.count(value)
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.3g}"
-
-
-def _last(points: Series) -> str:
-    return next((_label(value) for _, value in reversed(points) if value is not None), "")
-
-
-def _clock(at: float) -> str:
-    return f"{datetime.datetime.fromtimestamp(at).astimezone():%H:%M:%S}"

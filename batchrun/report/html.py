@@ -77,7 +77,7 @@ def report_page(run: RunFile) -> str:
         savings=words.savings(totals),
         from_cache=words.read_from_cache(totals),
         money=_money(values),
-        prediction=_verdict(run),
+        prediction=None if (found := prediction(run)) is None else estimates.verdict(found),
         shares=_shares(values),
         charts=_drawn(values["charts"]),
         width=WIDTH,
@@ -99,11 +99,6 @@ def _drawn(titled: dict[str, dict[str, list[list[Any]]]]) -> list[Chart]:
         for title, lines in titled.items()
     )
     return [found for found in charts if found is not None]
-
-
-def _verdict(run: RunFile) -> str | None:
-    found = prediction(run)
-    return None if found is None else estimates.verdict(found)
 
 
 class Share(NamedTuple):

@@ -143,16 +143,15 @@ def run_values(run: RunFile) -> dict[str, Any]:
             "lanes": lanes.values(lanes.shares(reader, plan)),
             "plan": json.loads(reader.meta.plan),
             "errors": [plain(cause) for cause in reader.errors_by_cause()],
-            "slowest": [_slow_values(entry) for entry in reader.slowest(5)],
+            "slowest": [
+                {"line": entry.line, "id": entry.key, "seconds": entry.seconds, "output_tokens": entry.output_tokens}
+                for entry in reader.slowest(5)
+            ],
             "sessions": [plain(session) for session in reader.sessions],
             "batches": batch_table.batches(reader, plan),
             "history": history([(sample.at, sample.state) for sample in reader.samples()]),
             "kind": plan.kind.value,
         }
-
-
-def _slow_values(entry: Any) -> dict[str, Any]:
-    return {"line": entry.line, "id": entry.key, "seconds": entry.seconds, "output_tokens": entry.output_tokens}
 
 
 def history(samples: list[tuple[float, dict[str, Any]]], points: int = 12) -> list[dict[str, Any]]:

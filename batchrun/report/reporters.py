@@ -347,11 +347,7 @@ def choose(
         return Lines(sys.stderr, status=False)
     if settings.verbose or not sys.stderr.isatty() or environ.get("TERM") == "dumb":
         return Lines(sys.stderr)
-    return Bar(sys.stderr, ascii_only=not _speaks_unicode())
-
-
-def _speaks_unicode() -> bool:
-    return (sys.stderr.encoding or "").lower().replace("-", "") == "utf8"
+    return Bar(sys.stderr, ascii_only=(sys.stderr.encoding or "").lower().replace("-", "") != "utf8")
 
 
 def started(event: RunStarted) -> str:

@@ -87,16 +87,16 @@ def kind_of(fields: dict[str, Any], *, has_prompt: bool, json: bool) -> Kind:
     """A table has no request bodies: its cells are text."""
     if not json:
         return _ROWS
-    if "body" in fields and "custom_id" in fields and _is_request(fields):
+    # A `body` that is text and stands alone is an ordinary column, of letters for instance.
+    if (
+        "body" in fields
+        and "custom_id" in fields
+        and (type(fields["body"]) is dict or "url" in fields or "method" in fields)
+    ):
         return _BATCH
     if not has_prompt and ("messages" in fields or "input" in fields):
         return _BODIES
     return _ROWS
-
-
-def _is_request(fields: dict[str, Any]) -> bool:
-    """A `body` that is text and stands alone is an ordinary column, of letters for instance."""
-    return type(fields["body"]) is dict or "url" in fields or "method" in fields
 
 
 def is_note(fields: dict[str, Any]) -> bool:

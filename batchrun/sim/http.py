@@ -168,7 +168,7 @@ class Connection(asyncio.Protocol):
             self._head = take_head(self._buffer)
             if self._head is None:
                 return None
-            self._keep = _keeps(self._head.headers)
+            self._keep = self._head.headers.get("connection", "").lower() != "close"
             if self._head.headers.get("expect", "").lower() == "100-continue" and not self._buffer:
                 self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
         head = self._head
@@ -269,10 +269,6 @@ def _number(text: str, base: int) -> int:
     if number < 0:
         raise MalformedError(text[:100])
     return number
-
-
-def _keeps(headers: dict[str, str]) -> bool:
-    return headers.get("connection", "").lower() != "close"
 
 
 def _status_line(status: int) -> str:

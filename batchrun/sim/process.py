@@ -103,7 +103,11 @@ def _ready(process: subprocess.Popen[str], settings: Settings, errors: IO[bytes]
 
 async def _serve_until_told(settings: Settings, *, as_json: bool, child: bool) -> None:
     loop = asyncio.get_running_loop()
-    task = loop.create_task(serve(settings, ready=lambda url: _announce(url, as_json=as_json)))
+
+    def announce(url: str) -> None:
+        print(json.dumps({"base_url": url, "pid": os.getpid()}) if as_json else f"listening on {url}", flush=True)
+
+    task = loop.create_task(serve(settings, ready=announce))
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # Windows has none
             loop.add_signal_handler(number, task.cancel)
@@ -111,10 +115,6 @@ async def _serve_until_told(settings: Settings, *, as_json: bool, child: bool) -
         threading.Thread(target=_wait_for_end_of_input, args=(loop, task), daemon=True).start()
         _watch_parent(loop, task, os.getppid())
     await task
-
-
-def _announce(url: str, *, as_json: bool) -> None:
-    print(json.dumps({"base_url": url, "pid": os.getpid()}) if as_json else f"listening on {url}", flush=True)
 
 
 def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]") -> None:

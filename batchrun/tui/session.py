@@ -22,7 +22,7 @@ from batchrun.engine.run import Run
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.start import DriftError, Prepared, prepare
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
-from batchrun.events import Event, IntakeProgress, Notice, RunEnded
+from batchrun.events import Event, IntakeProgress, Notice
 from batchrun.journal import Reader, Wanted
 from batchrun.limits import Limits
 from batchrun.plan import plan_from_json
@@ -106,7 +106,9 @@ class Session:
         except BatchrunError as error:
             self._fail(error, error.exit_code)
         else:
-            self._end(ended)
+            self.exit_code = ended.exit_code
+            if ended.message and ended.exit_code not in (ExitCode.OK, ExitCode.ROWS_FAILED):
+                self._trouble = Trouble(self._masked(ended.message), ended.hint)
 
     async def _predict(self, prepared: Prepared, access: Access, rows: int) -> None:
         """Send a pilot and note in the journal what it predicts."""
@@ -121,11 +123,6 @@ class Session:
         self.exit_code = ending.exit_code
         if ending.exit_code is not ExitCode.OK:
             self._trouble = Trouble(self._masked(ending.message or ending.exit_code.name.lower()), ending.hint)
-
-    def _end(self, ended: RunEnded) -> None:
-        self.exit_code = ended.exit_code
-        if ended.message and ended.exit_code not in (ExitCode.OK, ExitCode.ROWS_FAILED):
-            self._trouble = Trouble(self._masked(ended.message), ended.hint)
 
     def _fail(self, error: BatchrunError, exit_code: ExitCode) -> None:
         self.exit_code = exit_code
@@ -179,13 +176,7 @@ class Session:
         """What is to be seen now; once the run has ended, the same snapshot again."""
         if self._ended_as is not None:
             return self._ended_as
-        seen = self._seen()
-        if self.done is not None and self.done.done():
-            self._ended_as = seen
-        return seen
-
-    def _seen(self) -> RunSnapshot:
-        return RunSnapshot(
+        seen = RunSnapshot(
             phase=self._phase(),
             progress=self._progress(),
             title=self._title(),
@@ -197,6 +188,9 @@ class Session:
             tried=isinstance(self.task, Fresh) and not self.task.whole,
             **self._where,
         )
+        if self.done is not None and self.done.done():
+            self._ended_as = seen
+        return seen
 
     def _progress(self) -> Progress:
         """The picture of this moment, or of the end."""

@@ -15,7 +15,7 @@ from typing import Any, cast
 from batchrun.client.event_loop import faster
 from batchrun.client.exchange import Client
 from batchrun.client.senders.frames import BUG, ENDPOINTS, SLICE, Frame, Frames, Kind, boot_time, divided, encoded
-from batchrun.models import Exchange, Fault, Request
+from batchrun.models import Fault, Request
 
 _EARLY = 0.0005
 """Seconds by which a request may leave before its time: timers are no more exact."""
@@ -131,9 +131,6 @@ class Sender(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001  told to the driver, to which it is a bug of a row as it is there
             self._complete(lease, [0, BUG, True, 0.0, 0.0, f"{type(error).__name__}: {error}", {}, 0], b"")
             return
-        self._completed_by(lease, exchange)
-
-    def _completed_by(self, lease: int, exchange: Exchange) -> None:
         status, headers, body, left, ended, fault, detail, sent = exchange
         kept = {str(name.lower()): value for name, value in headers.items()}
         self._complete(lease, [status, _FAULTS[fault], sent, left, ended, detail, kept, len(body)], body)

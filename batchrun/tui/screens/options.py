@@ -145,7 +145,11 @@ class OptionsScreen(ModalScreen[dict[str, Any] | None]):
 
     def __init__(self, flags: Mapping[str, Any]) -> None:
         super().__init__()
-        self._other = {name: value for name, value in flags.items() if name in ELSEWHERE or not _known(name)}
+        self._other = {
+            name: value
+            for name, value in flags.items()
+            if name in ELSEWHERE or not any(option.name == name for option in OPTIONS)
+        }
         self._texts = texts_of({name: value for name, value in flags.items() if name not in self._other})
 
     def compose(self) -> ComposeResult:
@@ -196,10 +200,6 @@ class OptionsScreen(ModalScreen[dict[str, Any] | None]):
             self.dismiss({**self._other, **self._typed()})
         except ValueError as error:
             self.query_one("#wrong", Static).update(Content(f"a quotation does not end: {error}"))
-
-
-def _known(name: str) -> bool:
-    return any(option.name == name for option in OPTIONS)
 
 
 def _refused(flags: Mapping[str, Any]) -> str | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -323,12 +323,12 @@ class SetupScreen(TryingScreen):
             self._note_plan(error.message)
             return
         if found is not None:
-            self._show_plan(*found)
-
-    def _show_plan(self, brief: str, lines: Sequence[str]) -> None:
-        self.query_one("#brief", Static).update(Content.assemble(("plan  ", "bold $primary"), printable(brief, 400)))
-        self.form.show_plan(lines)
-        self.say(None)
+            brief, lines = found
+            self.query_one("#brief", Static).update(
+                Content.assemble(("plan  ", "bold $primary"), printable(brief, 400))
+            )
+            self.form.show_plan(lines)
+            self.say(None)
 
     def _note_plan(self, note: str) -> None:
         """Why there is no plan."""
