@@ -17,6 +17,7 @@ from browser import CHROMIUM
 from hypothesis import HealthCheck, settings
 from looptime import LoopTimeEventLoop
 
+from batchrun.engine import outage
 from batchrun.journal.writer import Writer
 
 # looptime asks for the current event loop around synchronous tests as well. Before any was ever set, asyncio would
@@ -99,10 +100,9 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back-offs and the trickle of a provider that is down take milliseconds, and no rate is felt for."""
     monkeypatch.setattr("batchrun.retry.decision._backoff", lambda _: 0.002)
     monkeypatch.setattr("batchrun.limits.learning._FIRST_PACE", 10_000.0)
-    from batchrun.engine import probing  # noqa: PLC0415  not for tests that need no engine
 
     for name in ("_DOWN", "_LOADING", "_DOUBT"):
-        monkeypatch.setattr(probing, name, dataclasses.replace(getattr(probing, name), every=0.002))
+        monkeypatch.setattr(outage, name, dataclasses.replace(getattr(outage, name), every=0.002))
 
 
 @pytest.fixture

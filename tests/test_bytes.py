@@ -22,7 +22,7 @@ from batchrun.events import Waiting, WaitReason
 from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, ingest
 from batchrun.journal.pending import FRESH
 from batchrun.models import Exchange, Outcome, Pending, Request, State
-from batchrun.plan.sizes import parse_size
+from batchrun.plan.durations import parse_size
 from batchrun.tui.draft import read_head
 
 META = Meta(run="r1", created=1.5, plan="{}", prompt=None, simulated=True, output="../out.jsonl")

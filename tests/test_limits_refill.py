@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.limits import Limits, Throttle
-from batchrun.limits.refill import Refill
+from batchrun.limits.rates import Refill
 
 
 def _most(burst: tuple[int, float], count: int, seconds: float, pace: float) -> float:

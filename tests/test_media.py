@@ -19,7 +19,7 @@ from batchrun.filetypes import pixels, type_of
 from batchrun.lanes.messages import as_message
 from batchrun.models import Endpoint, File, Row
 from batchrun.prompts import RenderError, request_digest
-from batchrun.sim.media import form_of
+from batchrun.sim.requests import form_of
 
 TAKES: dict[str, Any] = {"image": ["image/png", "image/jpeg"], "audio": ["audio/wav"], "file": ["application/pdf"]}
 PROMPT = """---

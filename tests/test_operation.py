@@ -19,7 +19,7 @@ from waiting import PATIENCE
 
 from batchrun import progress
 from batchrun.events import Waiting, WaitReason
-from batchrun.report import notify, prometheus
+from batchrun.report import observers, prometheus
 
 SAMPLE = re.compile(r'([a-z_]+)\{((?:[a-z_]+="(?:[^"\\]|\\.)*",?)+)\} (-?[0-9.e+]+)')
 moment = threading.Event().wait
@@ -111,10 +111,10 @@ def test_a_command_without_an_end_is_killed_with_its_children(monkeypatch: pytes
 @pytest.mark.looptime
 async def test_a_notification_has_a_time_limit():
     async def endless() -> str | None:
-        await notify.asyncio.sleep(10_000)
+        await observers.asyncio.sleep(10_000)
         return None
 
-    assert await notify._within(30.0, endless(), lambda: False) == "no end after 30 s"
+    assert await observers._within(30.0, endless(), lambda: False) == "no end after 30 s"
 
 
 class Hook(BaseHTTPRequestHandler):

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from waiting import PATIENCE
 
-from batchrun.report.charts import chart
-from batchrun.report.html import excerpt, series
+from batchrun.report.html import chart, excerpt, series
 
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>\u202e\x1b[31m{{ 7*7 }}'
 LOADS = {"src", "href", "srcset", "data", "action", "poster", "background"}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from batchrun.errors import InputError
 from batchrun.models import Invalid, Row
-from batchrun.rows import Input, Reading, open_input, times
+from batchrun.rows import Input, Reading, columnar, open_input
 
 pyarrow: Any = importlib.import_module("pyarrow")
 parquet: Any = importlib.import_module("pyarrow.parquet")
@@ -84,22 +84,22 @@ def test_times_are_text_at_any_depth(tmp_path: Path, type: Any, value: int, text
 @given(st.datetimes(datetime.datetime(1, 1, 2), datetime.datetime(9999, 12, 30)))
 def test_a_moment_is_the_one_that_python_writes(moment: datetime.datetime) -> None:
     micros = (moment - datetime.datetime(1970, 1, 1)) // datetime.timedelta(microseconds=1)
-    assert times.timestamp(micros, "us", None) == moment.isoformat()
-    assert times.day(micros // 86_400_000_000) == moment.date().isoformat()
+    assert columnar.timestamp(micros, "us", None) == moment.isoformat()
+    assert columnar.day(micros // 86_400_000_000) == moment.date().isoformat()
 
 
 @given(st.integers(-5_000_000, 5_000_000))
 def test_days_beyond_python_s_years_follow_each_other(day: int) -> None:
     """400 years later is the same day of the calendar."""
-    early, late = times.day(day), times.day(day + 146_097)
+    early, late = columnar.day(day), columnar.day(day + 146_097)
     assert early[-5:] == late[-5:]
     assert int(late[:-6]) - int(early[:-6]) == 400
 
 
 def test_an_interval_of_parquet_is_a_period(tmp_path: Path) -> None:
     value = (14).to_bytes(4, "little") + (3).to_bytes(4, "little") + (4_500).to_bytes(4, "little")
-    assert times.parquet_interval(value) == "P14M3DT4.5S"
-    assert times.parquet_interval(bytes(12)) == "PT0S"
+    assert columnar.parquet_interval(value) == "P14M3DT4.5S"
+    assert columnar.parquet_interval(bytes(12)) == "PT0S"
     table = pyarrow.table({"i": pyarrow.array([pyarrow.MonthDayNano([1, 0, 0])])})
     with pyarrow.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, pyarrow.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)

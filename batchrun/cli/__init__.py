@@ -14,7 +14,7 @@ from typing import cast
 import click
 
 from batchrun import __version__
-from batchrun.cli import app, batches, plan, post, report, run, runs, sim, steer, streams, tools
+from batchrun.cli import app, batches, plan, post, run, runs, sim, steer, streams, tools
 from batchrun.cli.failures import ErrorBoundary
 from batchrun.cli.help_format import RootGroup
 from batchrun.errors import ExitCode
@@ -46,7 +46,7 @@ def program(ctx: click.Context) -> int:
 
 for _command in (
     *(app.app, run.run, run.resume, batches.batches, batches.import_results, plan.plan),
-    *(runs.runs, runs.show, steer.steer, runs.export, report.report, post.post, runs.check, runs.rm),
+    *(runs.runs, runs.show, steer.steer, runs.export, runs.report, post.post, runs.check, runs.rm),
 ):
     program.add_command(_command)
 for _command in (sim.sim, tools.prompts, tools.profiles, tools.completion):

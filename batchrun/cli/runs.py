@@ -1,4 +1,4 @@
-"""`runs`, `show`, `export`, `rm`: the run registry."""
+"""`runs`, `show`, `export`, `report`, `rm`: the run registry."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ import click
 
 from batchrun.cli import complete
 from batchrun.cli.help_format import HelpCommand
-from batchrun.cli.options import configured_runs_dir, flag, value
+from batchrun.cli.options import configured_runs_dir, flag, talk, value
 from batchrun.errors import ExitCode
 
 _RUN = "RUN is a run id, a unique beginning of one, an output file, or last."
@@ -108,7 +108,7 @@ def show(ref: str, json: bool, runs_dir: str | None, **what: Any) -> int:
 def export(**options: Any) -> int:
     from batchrun import registry  # noqa: PLC0415  only for this command
     from batchrun.errors import DamagedError  # noqa: PLC0415  only for this command
-    from batchrun.report import exports, salvage  # noqa: PLC0415  only for this command
+    from batchrun.report import exports  # noqa: PLC0415  only for this command
 
     try:
         found = registry.find(options.pop("ref"), options.pop("runs_dir") or configured_runs_dir())
@@ -119,7 +119,7 @@ def export(**options: Any) -> int:
     except DamagedError as error:
         if options["failed"] or options["journal"]:
             raise
-        return salvage.export_readable(error, options["output"])
+        return exports.export_readable(error, options["output"])
     return ExitCode.OK
 
 
@@ -133,9 +133,9 @@ def export(**options: Any) -> int:
 )
 def check(ref: str, runs_dir: str | None) -> int:
     from batchrun import registry  # noqa: PLC0415  only for this command
-    from batchrun.report import salvage  # noqa: PLC0415  only for this command
+    from batchrun.report import exports  # noqa: PLC0415  only for this command
 
-    salvage.check(registry.journal_of(ref, runs_dir or configured_runs_dir()))
+    exports.check(registry.journal_of(ref, runs_dir or configured_runs_dir()))
     return ExitCode.OK
 
 
@@ -184,3 +184,44 @@ def _age(text: str) -> float:
         return parse_duration(text)
     except ValueError as error:
         raise RefusedError(f"--older-than {error}", "such as 12h or 30d") from error
+
+
+_EXAMPLES = (
+    "batchrun report                              the last run, into RUN.html",
+    "batchrun report reviews.translate.jsonl -o report.html",
+    "batchrun report last --json | jq .cost",
+)
+
+
+@click.command(
+    "report",
+    cls=HelpCommand,
+    short_help="Write a page about one run.",
+    params=[
+        click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
+        value("Options", "-o --output output", "FILE", "Where the page goes, or - [default: RUN.html].", completer=complete.files),
+        flag("Options", "--json json", "One JSON object on standard output."),
+        *talk("runs_dir"),
+    ],
+    examples=_EXAMPLES,
+)  # fmt: skip
+def report(ref: str, output: str | None, json: bool, runs_dir: str | None) -> int:
+    """Write one HTML page about a run: account, cost, speed, limits, failures, some rows.
+
+    The page is a single file that loads nothing. RUN is a run id, a unique beginning of one, an output file, or last.
+    """
+    from json import dumps  # noqa: PLC0415  `json` is the option here
+
+    from batchrun import registry  # noqa: PLC0415  only for this command
+    from batchrun.report import exports, html  # noqa: PLC0415  the same
+
+    run = registry.find(ref, runs_dir or configured_runs_dir())
+    if json:
+        click.echo(dumps(html.report_values(run)))
+        return ExitCode.OK
+    page = html.report_page(run).encode("utf-8", "replace")
+    if output == "-":
+        sys.stdout.buffer.write(page)
+        return ExitCode.OK
+    exports.write_page(page, output or f"{run.id}.html")
+    return ExitCode.OK

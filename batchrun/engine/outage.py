@@ -1,4 +1,5 @@
-"""An outage in the middle of a run: how it is seen when nothing answers any more, and what becomes of what was in flight.
+"""An outage in the middle of a run: how it is seen when nothing answers any more, what becomes of what was in flight, and how
+often single requests leave meanwhile.
 
 A server that is restarted may leave the connections to its old process open, with no process that answers. So when nothing
 has come for much longer than replies take, a connection is opened once a second, and closed without a word: where that
@@ -9,10 +10,13 @@ ended: a slow model is no outage.
 """
 
 import asyncio
+from dataclasses import dataclass
 from typing import Protocol
 
 from batchrun.client import Client
+from batchrun.events import WaitReason
 from batchrun.limits import Gate
+from batchrun.retry import DOUBTED_FOR, Health
 
 EVERY = 1.0
 """Seconds between two looks."""
@@ -72,3 +76,32 @@ class Outage:
 
     async def _reachable(self) -> bool:
         return await self._client.reachable(seconds=_CONNECT_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Probing:
+    """Why only one request leaves `every` so many seconds."""
+
+    every: float
+    reason: WaitReason
+    said: str
+
+
+_DOWN = Probing(1.0, WaitReason.DOWN, "the provider is down: one try a second")
+_LOADING = Probing(1.0, WaitReason.LOADING, "the server is loading its model: one try a second")
+_DOUBT = Probing(
+    1.0, WaitReason.DOUBT, f"{WaitReason.DOUBT}: six single tries, later and later, within {DOUBTED_FOR:.0f} seconds"
+)
+
+
+def probing_of(health: Health) -> Probing | None:
+    """Why only single requests are to leave, None where that is not so.
+
+    Where a quota may be used up the pauses double: a limit of a second is seen after one, and that of a minute is over
+    after the sixth, when 63 have passed.
+    """
+    if health.doubt is not None:
+        return Probing(_DOUBT.every * 2**health.doubt_tries, _DOUBT.reason, _DOUBT.said)
+    if health.loading_since is not None:
+        return _LOADING
+    return _DOWN if health.breaker_open else None

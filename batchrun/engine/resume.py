@@ -13,12 +13,11 @@ from batchrun import post, registry, rows
 from batchrun.engine.batches import BatchMode
 from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.heap import keep_what_rows_take
-from batchrun.engine.named_rows import cause_of, positions_of
 from batchrun.engine.output_cap import check_pending
 from batchrun.engine.result_files import bring
 from batchrun.engine.reuse import borrow, lender, unfinished
 from batchrun.engine.row_files import LeftOut, changed, pending_positions
-from batchrun.engine.selection import selection
+from batchrun.engine.selection import cause_of, positions_of, selection
 from batchrun.engine.start import Prepared, check_batched, checker_of, renderer_of, restrict, simulator_of
 from batchrun.errors import RefusedError
 from batchrun.journal import Journal, Reader

@@ -19,9 +19,9 @@ from typing import Any, Protocol
 from batchrun.display import printable
 from batchrun.errors import StopError
 from batchrun.lanes import results, search
-from batchrun.lanes.answers import body_of, retry_after, said
 from batchrun.lanes.executor import Reclaim, Stepped
 from batchrun.lanes.results import Results
+from batchrun.lanes.search import body_of, retry_after, said
 from batchrun.lanes.shapes import (
     SHAPES,
     Batch,

@@ -1,11 +1,45 @@
-"""The search of a provider's list for batches whose create call has no known answer."""
+"""What answers to calls about batches say, and the search of a provider's list for batches whose create call has no known answer."""
 
+import email.utils
+import json
+import time
 from collections.abc import Awaitable, Callable, Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from batchrun.lanes.answers import body_of
-from batchrun.lanes.shapes import Batch, Calling, OpenAIShape
+from batchrun.lanes.shapes import Batch, Calling, OpenAIShape, json_object
 from batchrun.models import Exchange, Ticket
+
+_LONGEST = 3600.0
+
+
+def body_of(answer: Exchange) -> dict[str, Any]:
+    """The JSON object of an answer, an empty one where it is none."""
+    try:
+        return json_object(json.loads(answer.body))
+    except ValueError:
+        return {}
+
+
+def said(answer: Exchange) -> str:
+    """What an answer says, for people: its error's message, else its beginning, else why there is none."""
+    error = body_of(answer).get("error")
+    message = json_object(error).get("message") if isinstance(error, dict) else error
+    text = str(message or answer.body[:300].decode("utf-8", "replace") or answer.detail or answer.fault or "no answer")
+    return f"{answer.status}: {text}" if answer.status else text
+
+
+def retry_after(answer: Exchange) -> float:
+    """The seconds that an answer asks to wait, as a number or a date (RFC 9110, 10.2.3), at most an hour; 0 for none."""
+    given = str(answer.headers.get("retry-after") or "")
+    try:
+        seconds = float(given)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(given).timestamp() - time.time()
+        except ValueError:
+            return 0.0
+    return min(_LONGEST, seconds) if seconds > 0 else 0.0
+
 
 BEFORE = 600.0
 """Seconds by which a batch may seem older than the call that made it: clocks differ."""

@@ -6,11 +6,9 @@ types and of providers' limits is in `providers/media.toml`.
 """
 
 from batchrun.filetypes import is_known, known_types
-from batchrun.media.notes import encoded_size, from_json, to_json
 from batchrun.media.sending import ChangedError, content, filled, form, why_changed
-from batchrun.media.takes import check_takes
-from batchrun.media.tokens import Formula, formula_of
-from batchrun.media.values import MediaError, is_address, look
+from batchrun.media.tokens import Formula, check_takes, formula_of
+from batchrun.media.values import MediaError, encoded_size, from_json, is_address, look, to_json
 
 __all__ = [
     "ChangedError",

@@ -1,4 +1,4 @@
-"""Durations as people write them: `90`, `90s`, `10m`, `2h`, `1h30m`, `500ms`, `1d`."""
+"""Durations (`90`, `90s`, `10m`, `2h`, `1h30m`, `500ms`, `1d`) and sizes (`48MB`, `64MiB`) as people write them."""
 
 import contextlib
 import datetime
@@ -7,6 +7,8 @@ import re
 _UNITS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 _PLAIN = re.compile(_NUMBER)
+_BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)")
 _PARTS = re.compile("".join(rf"(?:{_NUMBER}{unit})?" for unit in _UNITS))
 _CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}")
 _LONGEST = 10 * 365 * _UNITS["d"]
@@ -58,3 +60,13 @@ def _parse(text: str) -> float | None:
 
 def _expected(value: object) -> str:
     return f"must be a finite duration such as 90s, 10m or 1h30m, not {value!r}"
+
+
+def parse_size(value: object) -> int:
+    """Bytes of a size, one at least. Raises ValueError with a text that says what is expected."""
+    found = _SIZE.fullmatch(str(value).strip().lower()) if isinstance(value, int | float | str) else None
+    unit = None if found is None or isinstance(value, bool) else _BYTES.get(found[2])
+    size = 0 if found is None or unit is None else int(float(found[1]) * unit)
+    if size < 1:
+        raise ValueError(f"must be a size such as 48MB, 500kB or 1GB, not {value!r}")
+    return size

@@ -14,11 +14,10 @@ from batchrun.documents.checks import NAMES
 from batchrun.documents.plurals import code_of
 from batchrun.documents.segment import Existing
 from batchrun.models import Blank, Endpoint, Flag
-from batchrun.plan.durations import parse_duration, parse_moment
+from batchrun.plan.durations import parse_duration, parse_moment, parse_size
 from batchrun.plan.pools import POLICIES
 from batchrun.plan.profiles import DEFAULT
 from batchrun.plan.record import fail_on
-from batchrun.plan.sizes import parse_size
 
 PREFIX = "BATCHRUN_"
 FORMATS = ("jsonl", "csv", "tsv", "parquet", "xlsx", "rows")

@@ -2,7 +2,8 @@
 
 A reply has an answer in it: text, tool calls, a refusal, vectors. A message without any is a reply too, flagged
 `empty`: it was paid for. Everything else is a `Defect`, however well-formed. What the model thought before its answer is
-no part of the answer, wherever a server puts it. Shapes: https://platform.openai.com/docs/api-reference
+no part of the answer, wherever a server puts it. Why the model stopped is looked up in `providers/finish.toml`.
+Shapes: https://platform.openai.com/docs/api-reference
 """
 
 import re
@@ -15,11 +16,36 @@ import orjson
 from batchrun import extraction
 from batchrun.extraction import THINKING_ENDS, THINKING_STARTS
 from batchrun.models import Defect, Endpoint, Flag, Reply
-from batchrun.replies.finish import FLAGS, flags_of
+from batchrun.providers import table
 from batchrun.replies.json_types import is_array, is_object
 from batchrun.replies.repaired import repaired
 from batchrun.replies.usage import usage_of
 from batchrun.replies.wrapping import is_stream, unwrapped
+
+_NONE: frozenset[Flag] = frozenset()
+_MEANINGS: dict[str, frozenset[Flag] | None] = {
+    "whole": _NONE,
+    "cut": frozenset({Flag.TRUNCATED}),
+    "filtered": frozenset({Flag.FILTERED}),
+    "refused": frozenset({Flag.REFUSED}),
+    "broken": None,
+}
+_ODD = frozenset({Flag.ODD})
+
+FLAGS: dict[str | None, frozenset[Flag] | None] = {
+    None: _NONE,
+    **{word: _MEANINGS[meaning] for meaning, words in table("finish").items() for word in words},
+}
+"""The flags of a reply by the word with which it ended, None where it broke off; words are spelled as in the table."""
+
+
+def flags_of(word: str | None) -> frozenset[Flag] | None:
+    """The same for a word in any spelling; `odd` for one that is not known."""
+    if word in FLAGS:
+        return FLAGS[word]
+    plain = str(word).partition(":")[0].strip().lower().replace("-", "_").replace(" ", "_")
+    return FLAGS.get(plain or None, _ODD)
+
 
 _NO_FLAGS: frozenset[Flag] = frozenset()
 _REFUSED = frozenset({Flag.REFUSED})

@@ -34,7 +34,7 @@ from batchrun.plan.settings import Settings
 from batchrun.plan.sources import Gathered
 from batchrun.progress import Fold
 from batchrun.registry import RunFile
-from batchrun.report import estimates, event_log, lanes, pages, words
+from batchrun.report import estimates, event_log, pages, words
 from batchrun.report.observers import Observers
 from batchrun.report.reporters import JsonLines, choose, plain
 from batchrun.report.values import public
@@ -334,7 +334,7 @@ def _parts(ended: RunEnded, prepared: Prepared) -> list[str]:
         if plan.tier and (tiers := words.bill_by_tier(reader.tiers(), chosen=True)):
             said.append(f"tiers: {tiers}")
         if plan.lanes:
-            said += lanes.lines(lanes.shares(reader, plan))
+            said += words.lane_lines(words.lane_shares(reader, plan))
     return said
 
 

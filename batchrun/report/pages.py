@@ -20,7 +20,7 @@ from batchrun.models import State
 from batchrun.plan import plan_from_json
 from batchrun.pricing import usd
 from batchrun.registry import RunFile, Summary
-from batchrun.report import batch_table, lanes, words
+from batchrun.report import batch_table, words
 from batchrun.report.values import plain
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def run_values(run: RunFile) -> dict[str, Any]:
             **summary_values(registry.summary(run)),
             "cost_by_kind": {kind: usd(cost) for kind, cost in words.kinds(totals).items()} or None,
             "cost_by_tier": [plain(share) for share in reader.tiers()],
-            "lanes": lanes.values(lanes.shares(reader, plan)),
+            "lanes": words.lane_values(words.lane_shares(reader, plan)),
             "plan": json.loads(reader.meta.plan),
             "errors": [plain(cause) for cause in reader.errors_by_cause()],
             "slowest": [
@@ -164,7 +164,7 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     """The page of one run for people."""
     with Reader.open(run.path) as reader:
         plan, totals, causes = plan_from_json(reader.meta.plan), reader.totals, reader.errors_by_cause()
-        tiers, of_lanes = reader.tiers(), lanes.shares(reader, plan)
+        tiers, of_lanes = reader.tiers(), words.lane_shares(reader, plan)
     yield f"run      {run.id} ({values['state']}{', SIMULATED replies' if run.meta.simulated else ''})"
     yield f"input    {printable(plan.input, 100)} ({plan.input_format}, {plan.kind})"
     yield f"prompt   {printable(plan.prompt_name or '-', 100)}"
@@ -188,7 +188,7 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
         yield f"saved    {said}"
     yield from _session_lines(values["sessions"], running=values["state"] == "running")
     yield from _section("batches", batch_table.lines(values["batches"], time.time()))
-    yield from _section("lanes", lanes.lines(of_lanes))
+    yield from _section("lanes", words.lane_lines(of_lanes))
     yield from _section("errors by cause", [words.cause(cause) for cause in causes])
     yield from _section("slowest rows", [_slow_line(entry) for entry in values["slowest"]])
     yield from _section("history", [_history_line(point) for point in values["history"]])

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 from batchrun import replies
 from batchrun.display import printable
-from batchrun.engine.named_rows import record_of
+from batchrun.engine.selection import record_of
 from batchrun.journal import Attempt, Reader, Record
 from batchrun.models import Parts
 from batchrun.plan import Plan, plan_from_json

@@ -15,6 +15,12 @@ if TYPE_CHECKING:  # SQLite: not before the app's first frame
     from batchrun.journal import Cause, TierShare
     from batchrun.registry import Summary
 
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from batchrun.journal import LaneShare, Reader
+from batchrun.plan import Plan
+from batchrun.report.values import plain
 
 LONGEST_SAID = 160
 """Characters of the provider's own sentence that are shown while a run waits."""
@@ -315,3 +321,42 @@ def status(progress: Progress) -> str:
         f"stopping: {progress.in_flight} in flight" if progress.draining is not None else "",
     ]
     return ", ".join(part for part in parts if part)
+
+
+class NamedShare(NamedTuple):
+    """What came of a lane, under the name that the run has for it; a lane that is no member any more has its address."""
+
+    name: str
+    share: LaneShare
+
+
+def lane_shares(reader: Reader, plan: Plan) -> list[NamedShare]:
+    """The lanes of a run that were sent to, where there are several; reads all attempts."""
+    names = {(lane["base_url"], lane["api_key_env"], lane["model"]): str(lane["name"]) for lane in plan.lanes}
+    return [
+        NamedShare(names.get((share.base_url, share.key_name, share.model), share.base_url), share)
+        for share in reader.lanes()
+    ]
+
+
+def lane_values(found: Iterable[NamedShare]) -> list[dict[str, Any]]:
+    """The lanes as JSON values."""
+    return [{"name": lane.name, **plain(lane.share)} for lane in found]
+
+
+def lane_lines(found: Iterable[NamedShare]) -> list[str]:
+    """`gpu-1: 1,540 replies in 0.58 s each, 12 × 429, 3 errors, 2 may have been billed, $0.0300`, one a lane."""
+    return [_lane_line(lane.name, lane.share) for lane in found]
+
+
+def _lane_line(name: str, share: LaneShare) -> str:
+    replies = "1 reply" if share.replies == 1 else f"{share.replies:,} replies"
+    said = [
+        f"{printable(name, 60)}: {replies}",
+        f"{share.seconds:.2f} s each" if share.seconds is not None else "",
+        f"{share.throttled:,} × 429" if share.throttled else "",
+        counted(share.errors, "error") if share.errors else "",
+        f"{share.possibly_billed:,} may have been billed" if share.possibly_billed else "",
+        money(share.cost) if share.cost else "",
+    ]
+    return ", ".join(part for part in said if part)
