@@ -43,6 +43,8 @@ class Rate(NamedTuple):
 
     def at(self, input_tokens: int) -> int:
         """The rate of a request with so many input tokens."""
+        if not self.tiers:
+            return self.base
         return next((rate for start, rate in reversed(self.tiers) if input_tokens > start), self.base)
 
     def times(self, factor: Decimal) -> "Rate":
@@ -86,6 +88,9 @@ class Rates(NamedTuple):
             return None
         size = usage.input
         whole = self.input.at(size)
+        if usage[2:10] == _NO_KINDS:  # nearly every one
+            output = 0 if self.output is None else usage.output * self.output.at(size)
+            return Bill(size * whole, 0, 0, output, self.request)
         written = whole if self.written is None else self.written.at(size)
         long = written if self.written_long is None else self.written_long.at(size)
         kept = usage.written_long
@@ -124,6 +129,10 @@ class Rates(NamedTuple):
         )
 
 
+_NO_KINDS = (0,) * 8
+"""Of a usage, from `cached` to `output_image`."""
+
+
 def _at(rate: Rate | None, input_tokens: int, otherwise: int) -> int:
     return otherwise if rate is None else rate.at(input_tokens)
 
@@ -155,11 +164,12 @@ class Price:
 
         `asked` is the tier that the request named, `at` the Unix time, None for the highest price of the day.
         """
-        if usage.charged is not None:
-            return Bill(other=usage.charged)
+        return billed(self.at(usage.tier or asked or STANDARD, at), usage)
+
+    def at(self, tier: str, at: float | None = None) -> Rates | None:
+        """The rates of a service tier at a Unix time, None for the highest of the day; None where they are not known."""
         known = self.slots[int(at // SLOT) % len(self.slots)] if self.slots and at is not None else self.rates
-        rates = _of_tier(known, usage.tier or asked or STANDARD)
-        return None if rates is None else rates.bill(usage)
+        return _of_tier(known, tier)
 
     def worst(self, input_tokens: int, output_tokens: int, tiers: Iterable[str] = (STANDARD,)) -> int | None:
         """Picodollars that a request with at most so many tokens of text cannot exceed in any of these tiers, whatever it
@@ -199,6 +209,13 @@ class Price:
         fee = f" and ${rates.request / USD:.10g} a request" if rates.request else ""
         by = "" if tier == STANDARD else f" by {tier}"
         return f"{', '.join([f'{_rate_text(rates.input)} in', *parts])} per million tokens{fee}{by} ({self.source})"
+
+
+def billed(rates: Rates | None, usage: Usage) -> Bill | None:
+    """What a reply is charged at these rates, or what the provider says it charged; None where neither is known."""
+    if usage.charged is not None:
+        return Bill(other=usage.charged)
+    return None if rates is None else rates.bill(usage)
 
 
 def _of_tier(rates: Mapping[str, Rates], tier: str) -> Rates | None:

@@ -28,24 +28,23 @@ from measure import PROMPT, text
 
 from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.batches import Batching
-from batchrun.engine.budget_guard import BATCH, BudgetGuard, served
+from batchrun.engine.budget_guard import BATCH, BudgetGuard
 from batchrun.engine.chunks import Chunk
-from batchrun.engine.judge import end_of, judge_body
+from batchrun.engine.judge import accepted
 from batchrun.engine.lane import Member
 from batchrun.engine.row_files import restored
 from batchrun.engine.run import Run
 from batchrun.engine.snapshots import rows_answered
 from batchrun.engine.start import renderer_of
-from batchrun.journal import Answered, IntakeRow, Journal, Lease, Meta
+from batchrun.journal import Answered, IntakeRow, Journal, Lease, Meta, Sum
 from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.executor import Came, Completion
 from batchrun.lanes.results import Results, count_lines
 from batchrun.lanes.shapes import vendor, wire_id
-from batchrun.models import JUST_DONE, Endpoint, Exchange, Kind, Ticket
+from batchrun.models import Endpoint, Exchange, Kind, Ticket
 from batchrun.plan import Plan, plan_to_json
 from batchrun.plan.rendering import prompt_of
 from batchrun.progress import Fold
-from batchrun.retry import Done
 
 RUN = "20261129-053000-abcd"
 REPLY = {
@@ -85,7 +84,7 @@ VALUES (?, 1, 1, ?, 1000, 400, 1, 1)"""
 REPLIED = "INSERT INTO replies VALUES (?, ?, 1, ?)"
 ENDED = """UPDATE attempts SET ended = ?, seconds = 0, status = 200, input_tokens = 70, output_tokens = 3, cached_tokens = 0,
 cost = 1000, reply = ?, tier = 'batch' WHERE row = ? AND number = 1"""
-OUTCOME = """INSERT INTO outcomes (row, finished, attempts, reply, seconds, input_tokens, output_tokens, state, final)
+OUTCOME = """INSERT INTO outcomes (row, finished, attempts, reply, seconds, input_tokens, output_tokens, state, permanent)
 VALUES (?, ?, 1, ?, 0, 70, 3, 'done', 1)"""
 
 
@@ -256,11 +255,11 @@ async def stages(folder: Path, rows: int, out: Clock, back: Clock) -> None:
         with out.taking("rows parsed and rendered"):
             made = [renderer.render(restored(row, folder)) for row in page]
         with out.taking("reserved"):
-            held = [guard.now(request, BATCH) for request in made]
+            held = guard.all_now(made)
         with out.taking("spelled, as a line"):
             named = [wire_id(RUN, row.seq, 1) for row in page]
             sent = [executor.shape.line(*each) for each in zip(named, map(lines.line, made), strict=True)]
-        leases = [Lease(row.seq, 1, one.cost, one.tokens) for row, one in zip(page, held, strict=True) if one]
+        leases = [Lease(row.seq, 1, *each) for row, each in zip(page, held, strict=True)]
         with out.taking("hashed and written"):
             for line, request, lease in zip(sent, made, leases, strict=True):
                 chunk.add(line, request.weight, 70.0, lease)
@@ -271,27 +270,26 @@ async def stages(folder: Path, rows: int, out: Clock, back: Clock) -> None:
         await journal.plan(ticket, chunk.leases)
     guard.hand_over(chunk.leases)
     answered(executor.path(ticket, "requests"), executor.path(ticket, "output"))
-    exchange, fold = Exchange(200, {}, b"", 0.0, 0.0, None, "", True), Fold()
-    pages, came = Results([executor.path(ticket, "output")], executor.shape, RUN), [Completion(0, 0, Came.REPLY)]
+    fold, pages = Fold(), Results([executor.path(ticket, "output")], executor.shape, RUN)
+    came = [Completion(0, 0, Came.REPLY)]
     while came:
         with back.taking("lines parsed"):
             came = pages.page()
-        with back.taking("their rows read"):
-            brought, _ = journal.in_batch(1, [each.seq for each in came])
+        with back.taking("their rows found"):
+            leased = journal.leased(1, [each.seq for each in came])
         with back.taking("judged"):
-            judged = [judge_body(made[0], each.body, None, data=each.data) for each in came]
-            judged = [served(one, BATCH) for one in judged]
+            said = [accepted(made[0], each.body, None, each.data) or (None, None) for each in came]
         with back.taking("charged"):
-            charges = guard.settle_all([lease for _, lease in brought], judged, model)
-            ends = [end_of(one, exchange, Done(), str, charge) for one, charge in zip(judged, charges, strict=True)]
-        answers = [
-            Answered(lease, end, each.body.decode(), JUST_DONE)
-            for (_, lease), end, each in zip(brought, ends, came, strict=True)
-        ]
+            charges = guard.settle_all(leased, [usage for usage, _ in said], model)
+            answers = [
+                Answered(lease, usage, *charge, each.body.decode(), value, BATCH)
+                for lease, (usage, value), charge, each in zip(leased, said, charges, came, strict=True)
+            ]
+            found = Sum.of(answers)
         with back.taking("written and committed"):
-            await journal.answer(answers)
+            await journal.answer(answers, found)
         with back.taking("told"):
-            fold(rows_answered(list(zip([row for row, _ in brought], answers, strict=True)), 0.0))
+            fold(rows_answered(answers, found, 0.0))
     journal.close(0)
 
 

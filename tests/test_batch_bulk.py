@@ -4,26 +4,33 @@ import json
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
-from engine import PLAN, Stage
+from engine import PLAN, WITH_SCHEMA, Stage
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.engine.batches import Batches, Batching
-from batchrun.engine.budget_guard import BudgetGuard
+from batchrun.engine.budget_guard import BATCH, BudgetGuard, served
+from batchrun.engine.judge import accepted, judge_body
+from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.snapshots import rows_answered
+from batchrun.engine.start import checker_of
 from batchrun.engine.tickets import Tickets
 from batchrun.errors import RefusedError
 from batchrun.events import AttemptEnded, RowFinished, RunStarted, single
-from batchrun.journal import Answered, End, Journal, Lease, Record
+from batchrun.journal import Answered, End, Journal, Lease, Leased, Record, Sum
 from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.shapes import SHAPES, object_of, vendor
-from batchrun.models import JUST_DONE, Bill, Endpoint, History, Pending, Request, Ticket, Totals, Usage
+from batchrun.models import JUST_DONE, Bill, Endpoint, Request, Ticket, Totals, Usage
+from batchrun.plan.rendering import prompt_of
 from batchrun.progress import Fold
 
+WITH_SCORES = replace(PLAN, prompt_source=WITH_SCHEMA, prompt_path="p.prompty")
+NO_JOURNAL = cast("Journal", None)
+"""Where there is no cap, a budget asks none."""
 BODY = (
     '{"id": "c", "choices": [{"message": {"content": "}}, \\"error\\": null}"}}], "usage": {"n": 12345678901234567890}}'
 )
@@ -107,19 +114,33 @@ BODIES = ['{"n": 1}', '{"n": 2}', '{"n": "\\u00e9"}']
 OUTCOMES = [JUST_DONE, JUST_DONE._replace(value='{"score": 1}'), JUST_DONE]
 
 
+LEASED = [Leased(n, 1, 500, 100, n, n, f"id-{n}", waits=False) for n in (1, 2, 3)]
+
+
+def answers_of(leased: list[Leased]) -> list[Answered]:
+    """Replies to these that end as `ENDS` and `OUTCOMES` say."""
+    stated = [end.usage and end.usage._replace(tier="default") for end in ENDS]
+    paid = [(end.cost, end.charged_tokens, end.bill) for end in ENDS]
+    values = [outcome.value for outcome in OUTCOMES]
+    found = zip(leased, stated, paid, BODIES, values, strict=True)
+    return [Answered(each, usage, *charge, body, value, "batch") for each, usage, charge, body, value in found]
+
+
 async def answered(directory: Path, *, together: bool) -> tuple[Totals, list[Record]]:
     """What a journal has of three rows of a batch that were answered."""
     directory.mkdir()
     stage = Stage(directory, 3)
     leases = [Lease(row, 1, 500, 100) for row in (1, 2, 3)]
-    answers = list(map(Answered, leases, ENDS, BODIES, OUTCOMES))
     journal = Journal.open(stage.path, clock=lambda: 1000.0)
     journal.start()
     await journal.plan(Ticket(id=1, lane=1, state="fetched", chunk=1, rows=3), leases)
     if together:
-        await journal.answer(answers)
+        found = journal.leased(1, [3, 1, 2, 4])
+        assert sorted(found) == LEASED
+        answers = answers_of(sorted(found))
+        await journal.answer(answers, Sum.of(answers))
     else:
-        for lease, end, body, outcome in answers:
+        for lease, end, body, outcome in zip(leases, ENDS, BODIES, OUTCOMES, strict=True):
             journal.end(lease.row, lease.number, end, body, lease)
             await journal.finish(lease.row, outcome)
     journal.close(0)
@@ -135,10 +156,9 @@ async def test_rows_that_are_answered_together_are_in_the_journal_as_one_by_one(
 
 @pytest.mark.parametrize("first", [0, 1, 2])
 def test_rows_that_are_answered_together_look_as_one_by_one(first: int) -> None:
-    rows = [Pending(n, n, n, f"id-{n}", "", History(0, 0, 0, 0, False, None)) for n in (1, 2, 3)]
-    leases = [Lease(row.seq, 1, 500, 100) for row in rows]
-    answers = list(zip(rows, map(Answered, leases, ENDS, BODIES, OUTCOMES), strict=True))[first:]
-    event = rows_answered(answers, 2.0)
+    answers = answers_of(LEASED)[first:]
+    assert [answer.end for answer in answers] == ENDS[first:]
+    event = rows_answered(answers, Sum.of(answers), 2.0)
     started = RunStarted("r1", Totals(rows=10, in_batches=3), "host", "m", False, 0.0, price="$1")
     together, alone = Fold(), Fold()
     for fold in (together, alone):
@@ -149,6 +169,59 @@ def test_rows_that_are_answered_together_look_as_one_by_one(first: int) -> None:
         alone(each)
     assert together.snapshot(3.0) == alone.snapshot(3.0)
     assert together.snapshot(3.0).done == 3 - first
+
+
+USAGES = st.none() | st.fixed_dictionaries(
+    {"prompt_tokens": st.integers(-1, 50), "completion_tokens": st.integers(0, 9) | st.just("7")},
+    optional={
+        "total_tokens": st.integers(0, 60),
+        "prompt_tokens_details": st.fixed_dictionaries({"cached_tokens": st.integers(0, 60)}),
+        "cost": st.just(0.25),
+    },
+)
+MESSAGES = st.fixed_dictionaries(
+    {
+        "content": st.sampled_from(
+            ["yes", "", None, "<think>hm</think>yes", '{"score": 1}', '{"score": "1"}', ["a"], {"type": 1}]
+        )
+    },
+    optional={"tool_calls": st.sampled_from([[], [{"id": "c"}]]), "refusal": st.sampled_from([None, "no"])},
+)
+CHOICES = st.fixed_dictionaries(
+    {"message": MESSAGES | st.none()},
+    optional={"finish_reason": st.sampled_from(["stop", "length", "content_filter", "error", "new", None, 1])},
+)
+REPLIES = st.fixed_dictionaries(
+    {"choices": st.lists(CHOICES, max_size=2), "usage": USAGES},
+    optional={
+        "error": st.sampled_from([None, {"message": "busy"}]),
+        "service_tier": st.sampled_from(["default", "flex"]),
+    },
+)
+
+
+@given(body=REPLIES, limit=st.sampled_from([None, 5]), with_schema=st.booleans())
+def test_what_is_accepted_together_is_what_judging_accepts_without_a_flag(
+    body: dict[str, Any], limit: int | None, with_schema: bool
+) -> None:
+    checker = checker_of(WITH_SCORES, prompt_of(WITH_SCORES)) if with_schema else None
+    assert not isinstance(checker, RowChecks)
+    request, data = Request(Endpoint.CHAT, b"{}", limit), json.dumps(body).encode()
+    judged = judge_body(request, data, checker)
+    plain = judged.answer.accepted and not judged.answer.flags and judged.answer.complaint is None
+    assert accepted(request, data, checker, body) == ((judged.usage, judged.value) if plain else None)
+
+
+@given(body=REPLIES)
+def test_replies_are_charged_together_what_they_are_charged_one_by_one(body: dict[str, Any]) -> None:
+    plan = replace(PLAN, model="m", input_price=2.0, output_price=4.0, cached_price=1.0, reserve=0.001)
+    judged = judge_body(Request(Endpoint.CHAT, b"{}", None), json.dumps(body).encode(), None)
+    if judged.reply is None:
+        return
+    usage = judged.usage
+    alone, together = (BudgetGuard(plan, NO_JOURNAL, expected=lambda: 5, clock=lambda: 0.0) for _ in range(2))
+    charge = alone.settle(alone.adopt(500, 100, "m", BATCH), served(judged, BATCH))
+    assert together.settle_all([Lease(1, 1, 500, 100)], [usage], "m") == [charge]
 
 
 async def chunk_files(directory: Path, *, together: bool) -> tuple[list[bytes], list[tuple[Any, ...]], Totals]:

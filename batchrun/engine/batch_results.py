@@ -15,7 +15,7 @@ from batchrun.engine.tickets import Tickets
 from batchrun.errors import ExitCode
 from batchrun.journal import End, Journal, Lease
 from batchrun.lanes.batch import BatchExecutor
-from batchrun.lanes.executor import Came, Completion
+from batchrun.lanes.executor import Came, Completion, Read
 from batchrun.lanes.states import State, detailed, is_brought, main_of, tokens_of
 from batchrun.models import Pending, Ticket
 
@@ -24,6 +24,8 @@ Brought = tuple[Pending, Lease, Completion]
 Take = Callable[[Ticket, Sequence[Brought]], Awaitable[None]]
 """Takes what the batch of a ticket brought for some of its rows; what is accepted as it is may still be on its way into the
 journal."""
+Accept = Callable[[Ticket, int | None, Sequence[Completion]], Awaitable[set[int]]]
+"""Takes replies that are accepted as they are; the rows that they answer."""
 Again = Callable[[int, Ticket, Completion], Awaitable[None]]
 """Takes a reply that was paid for though its row (`seq`) had one: of another batch of the same call."""
 
@@ -61,6 +63,8 @@ class Ends:
         self._guard = guard
         self._stop = stop
         self._taken_in = set[int]()
+        self.reader: Callable[[Ticket], Awaitable[Read | None]] | None = None
+        self.accept: Accept | None = None
         self.take: Take | None = None
         self.told: Callable[[], Awaitable[None]] | None = None
         self.again: Again | None = None
@@ -164,7 +168,8 @@ class Ends:
     async def _take_in(self, ticket: Ticket) -> bool:
         """Give each line to its row. False for a batch without a label whose lines are all of others: then it is another's,
         and is given back."""
-        pages, lines = self._executor.results(ticket), 0
+        assert self.reader is not None
+        pages, lines = self._executor.results(ticket, await self.reader(ticket)), 0
         while page := await asyncio.to_thread(pages.page):
             lines += len(page)
             await self._hand_over(ticket, page)
@@ -231,9 +236,11 @@ class Ends:
     async def _hand_over(self, ticket: Ticket, page: list[Completion]) -> set[int]:
         """Give completions to their rows; those rows that are still in this ticket."""
         where = None if is_brought(ticket) else ticket.id
+        assert self.accept is not None
         assert self.take is not None
-        taken = set[int]()
-        left, more = page, True
+        taken = await self.accept(ticket, where, page)
+        left = [each for each in page if each.seq not in taken]
+        more = bool(left)
         while more:
             found, more = await asyncio.to_thread(self._journal.in_batch, where, [each.seq for each in left])
             known = {lease.row: (row, lease) for row, lease in found}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from batchrun import retry
 from batchrun.engine.attempt import Attempt, RowServices
@@ -9,7 +10,7 @@ from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.batch_results import Brought
 from batchrun.engine.batches import Batches
 from batchrun.engine.budget_guard import BATCH, BudgetReached, named_in, served
-from batchrun.engine.judge import Judged, end_of, judge, judge_body
+from batchrun.engine.judge import Judged, accepted, judge, judge_body
 from batchrun.engine.pending_queue import RowState
 from batchrun.engine.row import RowRunner
 from batchrun.engine.row_files import restored
@@ -19,17 +20,22 @@ from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.snapshots import rows_answered
 from batchrun.errors import ExitCode, RefusedError
 from batchrun.events import Emit, RowsAnswered
-from batchrun.journal import Answered, End, Lease
-from batchrun.lanes.executor import Came, Completion
+from batchrun.journal import Answered, End, Lease, Leased, Sum
+from batchrun.lanes.executor import Came, Completion, Read
 from batchrun.lanes.states import weight_of
 from batchrun.limits import GateClosed
-from batchrun.models import JUST_DONE, Endpoint, Exchange, Kind, Pending, Request, Ticket
+from batchrun.models import Endpoint, Exchange, Kind, Pending, Request, Ticket, Usage
 from batchrun.plan import Plan
 from batchrun.plan.reducing import Reduction
-from batchrun.retry import Done, GiveUp, Next
+from batchrun.retry import GiveUp, Next
 
 TOGETHER = 256
 """Rows that go into a chunk at once, at most."""
+
+
+Said = tuple[Usage | None, str | None]
+"""Of a reply that is accepted as it is: its usage, and its value where a schema gives it one."""
+_Taken = tuple[Leased, Usage | None, str | None, bytes]
 
 
 class BatchRows:
@@ -101,48 +107,76 @@ class BatchRows:
         else:
             self._at.queue.finished(state)
 
-    async def take(self, ticket: Ticket, came: Sequence[Brought]) -> None:
-        """What a batch brought for its rows: decided as the answers to requests of their own are.
+    async def reader(self, ticket: Ticket) -> Read | None:
+        """What is made of replies as they are read, for `accept`; None where what they are worth depends on the text of their
+        rows, or something waits for them."""
+        plan, checker, journal = self._plan, self._at.checker, self._at.journal
+        if plan.kind is not Kind.ROWS or plan.post or isinstance(checker, RowChecks) or not ticket.model:
+            return None
+        if self._request is None:  # all rows of a prompt have the same limits
+            leases = await asyncio.to_thread(journal.leases, ticket.id, 0, 1)
+            rows, _ = await asyncio.to_thread(journal.in_batch, ticket.id, [lease.row for lease in leases])
+            if not rows:
+                return None
+            self._request = self._at.renderer.render(restored(rows[0][0], journal.path.parent))
+        request = self._request
 
-        Replies that are accepted as they are, nearly all, go into the journal together; `told` waits for them.
+        def read(body: bytes, data: Any) -> Said | None:
+            try:
+                return accepted(request, body, checker, data)
+            except Exception:  # noqa: BLE001  its own way meets it again, and says so
+                return None
+
+        return read
+
+    async def accept(self, ticket: Ticket, where: int | None, page: Sequence[Completion]) -> set[int]:
+        """Replies that answer their rows as they are, as `reader` has found, nearly all; which rows those are. `where` is the
+        ticket that rows must be in, None for any.
+
+        They go into the journal together; `told` waits for them.
         """
+        came = {each.seq: each for each in page if each.read is not None}
+        if not came:
+            return set()
+        leased = await asyncio.to_thread(self._at.journal.leased, where, list(came))
+        taken: list[_Taken] = []
+        for each in leased:
+            completion = came[each.row]
+            if each.number == completion.number and not each.waits:
+                taken.append((each, *completion.read, completion.body))
+        await self._store(ticket, taken)
+        return {each.row for each, *_ in taken}
+
+    async def take(self, ticket: Ticket, came: Sequence[Brought]) -> None:
+        """What else a batch brought for its rows: decided as the answers to requests of their own are."""
         others: list[Brought] = []
-        rows: list[Pending] = []
-        leases: list[Lease] = []
-        bodies: list[str] = []
-        judged: list[Judged] = []
+        taken: list[_Taken] = []
         for row, lease, completion in came:
-            accepted = self._accepted(ticket, row, completion)
-            if accepted is None:
+            said = self._accepted(ticket, row, completion)
+            if said is None:
                 others.append((row, lease, completion))
-                continue
-            rows.append(row)
-            leases.append(lease)
-            bodies.append(completion.body.decode())
-            judged.append(served(accepted, BATCH))
-        if rows:
-            answers = self._answered(leases, bodies, judged, ticket)
-            stored = self._at.journal.answer(answers)
-            await self.told()
-            self._stored = stored, rows_answered(list(zip(rows, answers, strict=True)), self._loop.time())
+            else:
+                taken.append((Leased(*lease, row.position, row.line, row.key, False), *said, completion.body))
+        await self._store(ticket, taken)
         # Together, so that their outcomes share commits.
         await asyncio.gather(*(self._take(*each) for each in others))
 
-    def _answered(self, leases: list[Lease], bodies: list[str], judged: list[Judged], ticket: Ticket) -> list[Answered]:
-        """Replies that are accepted as they are, and what they are charged; their tokens tell those of later requests."""
-        charges = self._at.guard.settle_all(leases, judged, ticket.model)
-        stated = [one.usage.input for one in judged if one.usage is not None and not one.usage.cached]
+    async def _store(self, ticket: Ticket, taken: list[_Taken]) -> None:
+        """Replies that are accepted as they are, with what they are charged; their tokens tell those of later requests."""
+        if not taken:
+            return
+        usages = [usage for _, usage, _, _ in taken]
+        charges = self._at.guard.settle_all([leased for leased, *_ in taken], usages, ticket.model)
+        stated = [usage.input for usage in usages if usage is not None and not usage.cached]
         self._batches.tokens.learn(round(weight_of(ticket) * len(stated) / max(1, ticket.rows)), sum(stated))
-        exchange, mask = Exchange(200, {}, b"", 0.0, 0.0, None, "", True), self._at.pool.first.mask
-        return [
-            Answered(
-                lease,
-                end_of(one, exchange, Done(), mask, charge),
-                body,
-                JUST_DONE if one.value is None else JUST_DONE._replace(value=one.value),
-            )
-            for lease, body, one, charge in zip(leases, bodies, judged, charges, strict=True)
+        answers = [
+            Answered(leased, usage, *charge, body.decode(), value, BATCH)
+            for (leased, usage, value, body), charge in zip(taken, charges, strict=True)
         ]
+        found = Sum.of(answers)
+        stored = self._at.journal.answer(answers, found)
+        await self.told()
+        self._stored = stored, rows_answered(answers, found, self._loop.time())
 
     async def told(self) -> None:
         """Wait until replies that were taken together are committed, and tell of them."""
@@ -151,21 +185,19 @@ class BatchRows:
             await stored
             self._emit(event)
 
-    def _accepted(self, ticket: Ticket, row: Pending, completion: Completion) -> Judged | None:
-        """A reply that answers its row as it is, and nothing else waits for the row; None where there is more to decide."""
+    def _accepted(self, ticket: Ticket, row: Pending, completion: Completion) -> Said | None:
+        """What `accept` tells by the text of the row; None where there is more to decide."""
         waits = row.awaited or row.target is not None or row.parts is not None or bool(self._plan.post)
         if completion.data is None or waits or not ticket.model:
             return None
         try:
-            if self._plan.kind is not Kind.ROWS or self._request is None:  # all rows of a prompt have the same limits
+            if self._plan.kind is not Kind.ROWS or self._request is None:
                 self._request = self._at.renderer.render(restored(row, self._at.journal.path.parent))
             checker = self._at.checker
             checker = checker.of(row) if isinstance(checker, RowChecks) else checker
-            judged = judge_body(self._request, completion.body, checker, data=completion.data)
+            return accepted(self._request, completion.body, checker, completion.data)
         except Exception:  # noqa: BLE001  its own way meets it again, and says so
             return None
-        answer = judged.answer
-        return judged if answer.accepted and not answer.flags and answer.complaint is None else None
 
     async def _take(self, row: Pending, lease: Lease, completion: Completion) -> None:
         """What a batch brought for a row by itself."""

@@ -19,12 +19,12 @@ from batchrun import replies
 from batchrun.budget import Budget, Caps, Held, Reached, Sum
 from batchrun.display import counted
 from batchrun.engine.judge import Charge, Judged
-from batchrun.journal import Charged, Journal, Lease
+from batchrun.journal import Charged, Journal, Lease, Leased
 from batchrun.lanes.shapes import vendor
 from batchrun.limits import GateClosed
-from batchrun.models import Bill, Kind, Request, Totals, Usage
+from batchrun.models import Kind, Request, Totals, Usage
 from batchrun.plan import Plan
-from batchrun.pricing import STANDARD, Price, Served, Tariff, Terms, picodollars, usd
+from batchrun.pricing import STANDARD, Price, Rates, Served, Tariff, Terms, billed, picodollars, usd
 
 
 @dataclass(slots=True, eq=False)
@@ -257,35 +257,36 @@ class BudgetGuard:
         What `--reserve` stands for is in no usage, so it stays charged.
         """
         usage, price = judged.usage, reservation.price
-        charge = self._charge_of(judged, price, reservation.tier, reservation.cost, reservation.tokens)
+        if usage is None:
+            paid = judged.answer.status == 200 or judged.answer.possibly_billed
+            unpaid = Charge(None if reservation.cost is None else 0, 0)
+            charge = Charge(reservation.cost, reservation.tokens) if paid else unpaid
+        else:
+            tier = usage.tier or reservation.tier or STANDARD
+            charge = self._charge_of(usage, None if price is None else price.at(tier, self._clock()))
         self._charge(reservation, charge)
         if usage is not None and reservation.prices is not None:
             self._learn(reservation, reservation.prices, charge, usage.tier or STANDARD)
         return charge
 
-    def settle_all(self, leases: Sequence[Lease], judged: Iterable[Judged], model: str) -> list[Charge]:
-        """The same for requests for one model that went into batches, which were charged in full (`hand_over`)."""
+    def settle_all(self, leases: Sequence[Lease | Leased], usages: Iterable[Usage | None], model: str) -> list[Charge]:
+        """The same for replies to requests for one model that went into batches, which were charged in full (`hand_over`):
+        a batch is one whatever service tier its replies name."""
         price = self._prices.tariff.of(model)
-        pairs = list(zip(leases, judged, strict=True))
-        charges = [self._charge_of(one, price, BATCH, lease.cost, lease.tokens) for lease, one in pairs]
+        rates = None if price is None else price.at(BATCH, self._clock())
+        charges = [
+            Charge(lease.cost, lease.tokens) if usage is None else self._charge_of(usage, rates)
+            for lease, usage in zip(leases, usages, strict=True)
+        ]
         known = zip(leases, charges, strict=True)
         cost = sum((lease.cost or 0) if charge.cost is None else charge.cost for lease, charge in known)
         self._budget.settle(_held(leases), cost, sum(charge.tokens for charge in charges))
         self._wake()
         return charges
 
-    def _charge_of(
-        self, judged: Judged, price: Price | None, tier: str | None, cost: int | None, tokens: int
-    ) -> Charge:
-        """What an exchange is charged that was reserved so much for."""
-        usage, answer = judged.usage, judged.answer
-        if usage is None:
-            paid = answer.status == 200 or answer.possibly_billed
-            return Charge(cost, tokens) if paid else Charge(None if cost is None else 0, 0)
-        if price is not None:
-            bill = price.bill(usage, tier, self._clock())
-        else:  # what the provider says it charged
-            bill = None if usage.charged is None else Bill(other=usage.charged)
+    def _charge_of(self, usage: Usage, rates: Rates | None) -> Charge:
+        """What a reply is charged that states a usage."""
+        bill = billed(rates, usage)
         if bill is not None and self._extra:
             bill = bill._replace(other=bill.other + self._extra)
         return Charge(None if bill is None else bill.total, usage.input + usage.output, bill)
@@ -377,7 +378,7 @@ class BudgetGuard:
                 return
 
 
-def _held(leases: Sequence[Lease]) -> Held:
+def _held(leases: Sequence[Lease | Leased]) -> Held:
     """What is reserved for leases together."""
     return Held(sum(lease.cost or 0 for lease in leases), sum(lease.tokens for lease in leases))
 

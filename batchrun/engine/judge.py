@@ -75,8 +75,7 @@ def judge_body(  # noqa: PLR0913  a body, and what is known around it
 ) -> Judged:
     """The same for the body of a 200: one that just came, or one that the journal kept; `data` is its JSON, where that is
     parsed already."""
-    inputs = prompts_in(from_json(request.body)) if request.endpoint is Endpoint.COMPLETIONS and request.body else 1
-    reply = replies.read(request.endpoint, body, request.output_limit, inputs, data)
+    reply = replies.read(request.endpoint, body, request.output_limit, _inputs(request), data)
     if isinstance(reply, Defect):
         reason, _, detail = reply.reason.partition(": ")  # a detail may be another one each time
         html = reason == replies.HTML
@@ -98,6 +97,24 @@ def judge_body(  # noqa: PLR0913  a body, and what is known around it
     checked, limited = checker is not None, bool(request.output_limit)
     said = Answer(200, complaint=complaint, check=check, flags=reply.flags, left=left, checked=checked, limited=limited)
     return Judged(said, reply, reply.usage, hints, value)
+
+
+def accepted(
+    request: Request, body: bytes, checker: ReplyChecker | None, data: Any
+) -> tuple[Usage | None, str | None] | None:
+    """The usage and the `value` of what `judge_body` accepts without a flag; None for anything else, which it tells of."""
+    reply = replies.read(request.endpoint, body, request.output_limit, _inputs(request), data)
+    if isinstance(reply, Defect) or reply.flags:
+        return None
+    if checker is None:
+        return reply.usage, None
+    complaint, _, value = _check(reply, checker)
+    return None if complaint is not None or checker.flags else (reply.usage, value)
+
+
+def _inputs(request: Request) -> int:
+    """How many prompts a request has."""
+    return prompts_in(from_json(request.body)) if request.endpoint is Endpoint.COMPLETIONS and request.body else 1
 
 
 def _paid(reply: Reply) -> str:

@@ -100,7 +100,8 @@ class Run:
             rows = self._runner.batch_rows = BatchRows(plan, services, self._runner, self._batches, emit=emit)
             self._queue.direct = rows.put_all if groups is None else None
             ends = self._batches.ends
-            ends.take, ends.told, ends.again, ends.late = rows.take, rows.told, rows.again, rows.late
+            ends.reader, ends.accept, ends.take, ends.told = rows.reader, rows.accept, rows.take, rows.told
+            ends.again, ends.late = rows.again, rows.late
         self._hub = members[0].hub
         self._ending: RunResult | None = None
         self._drained = math.inf

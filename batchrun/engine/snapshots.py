@@ -14,7 +14,7 @@ from batchrun.engine.pending_queue import RowState
 from batchrun.events import AttemptEnded, LimitsChanged, RowFinished, RowsAnswered
 from batchrun.journal import Answered, End, Journal, Sum
 from batchrun.limits import GateView
-from batchrun.models import Outcome, Pending, State
+from batchrun.models import Outcome, State
 from batchrun.pricing import usd
 
 
@@ -47,33 +47,31 @@ def row_finished(state: RowState, outcome: Outcome, now: float) -> RowFinished:
     return RowFinished(row.seq, row.line, row.position, row.key, now, outcome, True, reused.tokens, reused.cost)
 
 
-def rows_answered(answers: Sequence[tuple[Pending, Answered]], now: float) -> RowsAnswered:
-    """Rows of a batch that were answered together, for the faces."""
-    ends = [answer.end for _, answer in answers]
-    found = Sum.of(ends)
+def rows_answered(answers: Sequence[Answered], found: Sum, now: float) -> RowsAnswered:
+    """Rows of a batch that were answered together, and their sum, for the faces."""
     tiers: dict[str, tuple[int, int]] = {}
-    for tier, cost in ((end.usage.tier, end.cost or 0) for end in ends if end.usage is not None):
-        if tier is not None and tier != "default":
-            replies, paid = tiers.get(tier, (0, 0))
-            tiers[tier] = replies + 1, paid + cost
+    if found.stated:
+        paid = sum(each.cost or 0 for each in answers if each.usage is not None)
+        tiers[answers[0].tier] = found.stated, paid
     return RowsAnswered(
-        rows=len(ends),
+        rows=len(answers),
         at=now,
         usage=found.usage,
         tiers=tiers,
         cost=found.cost,
         bill=found.bill,
-        unpriced=len(ends) - found.priced,
-        without_usage=len(ends) - found.stated,
+        unpriced=len(answers) - found.priced,
+        without_usage=len(answers) - found.stated,
         each=partial(_each, answers, now),
     )
 
 
-def _each(answers: Sequence[tuple[Pending, Answered]], now: float) -> Iterator[AttemptEnded | RowFinished]:
-    for row, (lease, end, _, outcome) in answers:
-        ended = row.seq, row.line, lease.number, now, end.status, end.cause
+def _each(answers: Sequence[Answered], now: float) -> Iterator[AttemptEnded | RowFinished]:
+    for answer in answers:
+        (row, number, _, _, position, line, key, _), end = answer.leased, answer.end
+        ended = row, line, number, now, end.status, end.cause
         yield AttemptEnded(*ended, False, False, True, False, end.seconds, end.usage, end.cost, end.bill)
-        yield RowFinished(row.seq, row.line, row.position, row.key, now, outcome)
+        yield RowFinished(row, line, position, key, now, answer.outcome)
 
 
 def limits_event(view: GateView, now: float) -> LimitsChanged:

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from batchrun.journal.queries import sql
-from batchrun.journal.records import End
+from batchrun.journal.records import Answered, End
 from batchrun.models import JUST_DONE, Outcome, SharedReply
 
 EXCERPT = 2048  # bytes kept of a body that is not a reply
@@ -22,14 +22,14 @@ _VALUES = re.compile(r"VALUES (\(.*?\))", re.DOTALL)
 
 
 class Insert:
-    """An INSERT for many rows at once: the statement of that name with its one row of values repeated, in a few sizes."""
+    """A statement for many rows at once: the one of that name with its one row of values repeated, in a few sizes."""
 
     def __init__(self, name: str, *, sizes: Sequence[int] = (64, 8, 1)) -> None:
         head, one, tail = _VALUES.split(sql(name))
         self._sizes = [(size, f"{head}VALUES {', '.join([one] * size)}{tail}") for size in sizes]
 
     def run(self, connection: sqlite3.Connection, rows: list[Params]) -> None:
-        """Insert all rows."""
+        """Carry it out for all rows."""
         start, count = 0, len(rows)
         for size, statement in self._sizes:
             while count - start >= size:
@@ -45,6 +45,7 @@ _END_PAID = Insert("end_paid_attempt")
 _END_IN_TIER = Insert("end_attempt_in_tier")
 _FINISH = Insert("finish")
 _FINISH_DONE = Insert("finish_done")
+_ANSWERED = Insert("end_answered", sizes=(200, 20, 1))
 _BEGIN_BATCHED = Insert("begin_batched")
 _REPLY = Insert("insert_reply")
 _SAMPLE = Insert("insert_sample")
@@ -84,6 +85,7 @@ class Group:
         self.reserved: list[Params] = []
         self.replies: list[Params] = []
         self.ended: list[Params] = []
+        self.answered: list[Params] = []
         self.paid: list[Params] = []
         self.in_tier: list[Params] = []
         self.notes: list[Params] = []
@@ -122,6 +124,21 @@ class Group:
         representative, saved = (None, None) if reused is None else (reused.representative, reused.cost)
         self.finished.append((*done, state, permanent, *texts, post, storable(trace), representative, saved))
 
+    def answer(self, now: float, reply: int, answers: Sequence[Answered]) -> None:
+        """Attempts that were in a batch have ended, each with a reply that is accepted as it is, and so have their rows; the
+        replies have the numbers behind `reply`."""
+        for (row, number, *_), usage, cost, tokens, bill, body, value, tier in answers:
+            reply += 1
+            self.replies.append((reply, row, number, body))
+            used = _NO_USAGE if usage is None else usage[:5]
+            _, *kinds = bill or (0, 0, 0, 0, cost or 0)
+            named = None if usage is None else tier
+            self.answered.append((row, number, now, reply, *used, cost, tokens, *kinds, named))
+            if value is None:
+                self.done.append((row, now, number, reply, 0.0, used[0], used[1]))
+            else:
+                self.finish(row, now, Last(number, reply, 0.0, used[0], used[1]), JUST_DONE._replace(value=value), None)
+
     def write(self, connection: sqlite3.Connection) -> None:
         """Put everything into the present transaction."""
         _BEGIN.run(connection, self.begun)
@@ -131,6 +148,7 @@ class Group:
         if self.tickets:
             connection.executemany(sql("put_ticket"), self.tickets)
         _REPLY.run(connection, self.replies)
+        _ANSWERED.run(connection, self.answered)
         _END_PAID.run(connection, self.paid)
         _END_IN_TIER.run(connection, self.in_tier)
         _END.run(connection, self.ended)

@@ -7,9 +7,11 @@ from itertools import takewhile
 from json import dumps
 from typing import Any
 
+import orjson
+
 from batchrun.journal.pages import Found, Page, page
 from batchrun.journal.queries import sql
-from batchrun.journal.records import Lease, Standing
+from batchrun.journal.records import Lease, Leased, Standing
 from batchrun.models import History, Outcome, Parts, Pending, SharedReply, State, Ticket
 
 _PENDING = sql("pending_rows")
@@ -131,6 +133,12 @@ def rows_in_batch(
         for seq, position, line, key, text, files, target, awaited, reduced, _, number, cost, tokens in found[:most]
     ]
     return leased, full or most < len(found)
+
+
+def leased(connection: sqlite3.Connection, ticket: int | None, rows: Iterable[int]) -> list[Leased]:
+    """Those of these rows whose open attempt is in this ticket, or in any, without their texts."""
+    (found,) = connection.execute(sql("leased_rows"), (dumps(list(rows)), ticket)).fetchone()
+    return [Leased(*row, bool(waits)) for *row, waits in orjson.loads(found)]
 
 
 def standings(connection: sqlite3.Connection, rows: Iterable[int]) -> dict[int, Standing]:

@@ -266,6 +266,14 @@ FROM json_each(?) AS wanted CROSS JOIN rows ON rows.seq = wanted.value
 CROSS JOIN attempts AS a ON a.row = rows.seq AND a.ended IS NULL AND a.ticket = ifnull(?, a.ticket)
 WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
 
+-- name: leased_rows
+-- As one JSON text: a step for each row would give the interpreter's lock away a thousand times a page.
+SELECT json_group_array(json_array(rows.seq, a.number, a.cost, a.charged_tokens, position, line, rows.key,
+       EXISTS (SELECT 1 FROM duplicates WHERE duplicates.representative = rows.seq AND duplicates.reply IS NULL) OR {is_reduced}
+       OR EXISTS (SELECT 1 FROM reductions WHERE reductions.row = rows.seq)))
+FROM json_each(?) AS wanted CROSS JOIN attempts AS a ON a.row = wanted.value AND a.ended IS NULL AND a.ticket = ifnull(?, a.ticket)
+CROSS JOIN rows ON rows.seq = a.row WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = a.row)
+
 -- name: standings
 SELECT rows.seq, position, {state_of_row}, ifnull((SELECT max(number) FROM attempts WHERE attempts.row = rows.seq), 0)
 FROM json_each(?) AS wanted CROSS JOIN rows ON rows.seq = wanted.value LEFT JOIN outcomes AS o ON o.row = rows.seq
@@ -735,6 +743,15 @@ invalid = excluded.invalid, possibly_billed = excluded.possibly_billed, excerpt 
 INSERT INTO attempts (row, number, session, began, {ended_columns})
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 {set_ended}
+
+-- name: end_answered
+-- Of attempts that were in a batch; what else an attempt has of its end is what an open one has.
+UPDATE attempts SET reserved = cost, status = 200, seconds = 0, ended = found.column3, reply = found.column4,
+input_tokens = found.column5, output_tokens = found.column6, cached_tokens = found.column7, reasoning_tokens = found.column8,
+cache_write_tokens = found.column9, cost = found.column10, charged_tokens = found.column11, cost_cached = found.column12,
+cost_cache_write = found.column13, cost_output = found.column14, cost_other = found.column15, tier = found.column16
+FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) AS found
+WHERE attempts.row = found.column1 AND attempts.number = found.column2
 
 -- name: end_attempt_in_tier
 INSERT INTO attempts (row, number, session, began, {ended_columns}, tier)

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from batchrun.digests import BLAKE2B
-from batchrun.models import Bill, Outcome, State, Usage
+from batchrun.models import JUST_DONE, Bill, Outcome, State, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,14 +271,43 @@ class Lease(NamedTuple):
     tokens: int
 
 
-class Answered(NamedTuple):
-    """The reply to a row that was in a batch, accepted as it is: how its attempt ended, the exact text of the body, and how the
-    row is done."""
+class Leased(NamedTuple):
+    """An attempt that is in a batch, as `Lease` has it, with the place of its row in the input; `waits` is whether there are
+    rows that wait for what it gets, or it is a part of a reduce row or one itself."""
 
-    lease: Lease
-    end: End
+    row: int
+    number: int
+    cost: int | None
+    tokens: int
+    position: int
+    line: int
+    key: str
+    waits: bool
+
+
+class Answered(NamedTuple):
+    """The reply to a row that was in a batch, accepted as it is: what it states that it used, what it is charged, the exact text
+    of the body, and `value` as in `models.Outcome`. `tier` is the service tier that it is charged at."""
+
+    leased: Leased
+    usage: Usage | None
+    cost: int | None
+    tokens: int
+    bill: Bill | None
     body: str
-    outcome: Outcome
+    value: str | None
+    tier: str
+
+    @property
+    def end(self) -> End:
+        """How the attempt ended."""
+        usage = None if self.usage is None else self.usage._replace(tier=self.tier)
+        return End(200, 0.0, usage=usage, cost=self.cost, charged_tokens=self.tokens, bill=self.bill)
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the row is done."""
+        return JUST_DONE if self.value is None else JUST_DONE._replace(value=self.value)
 
 
 class Sum(NamedTuple):
@@ -291,12 +320,12 @@ class Sum(NamedTuple):
     bill: Bill
 
     @classmethod
-    def of(cls, ends: Sequence[End]) -> "Sum":
+    def of(cls, answers: Sequence[Answered]) -> "Sum":
         """The sum of these."""
-        usages = [end.usage for end in ends if end.usage is not None]
+        usages = [each.usage for each in answers if each.usage is not None]
         tokens = [sum(counts) for counts in zip(*(usage[:5] for usage in usages), strict=True)] or [0] * 5
-        priced = [end for end in ends if end.cost is not None]
-        bills = [end.bill or Bill(other=end.cost or 0) for end in priced]
+        priced = [each for each in answers if each.cost is not None]
+        bills = [each.bill or Bill(other=each.cost or 0) for each in priced]
         kinds = [sum(parts) for parts in zip(*bills, strict=True)]
         return cls(len(usages), Usage(*tokens[:4], written=tokens[4]), len(priced), sum(kinds), Bill(*kinds))
 

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -18,7 +19,7 @@ from batchrun.journal.ingest import FirstIntake, transaction
 from batchrun.journal.pages import Page
 from batchrun.journal.queries import sql
 from batchrun.journal.reader import Reader, read_meta
-from batchrun.journal.records import Answered, Charged, Drift, End, IntakeRow, Lane, Lease, Meta, Standing
+from batchrun.journal.records import Answered, Charged, Drift, End, IntakeRow, Lane, Lease, Leased, Meta, Standing, Sum
 from batchrun.journal.writer import Done, Writer
 from batchrun.models import Outcome, Pending, SharedReply, Ticket, Totals
 
@@ -255,8 +256,8 @@ class Journal:
     def start(self) -> None:
         """Begin a session: from here on the running loop's writer thread has the database."""
         with self._writing():
+            values = (self._clock(), os.getpid(), socket.gethostname())
             with transaction(self._connection, self._before_commit):
-                values = (self._clock(), os.getpid(), socket.gethostname())
                 self._session = self._connection.execute(sql("begin_session"), values).fetchone()[0]
             # In the file itself, so that a log that was lost after a kill can be noticed.
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -318,6 +319,11 @@ class Journal:
         with self._window_guard, database.translated(self.path):
             return pending.rows_in_batch(self._reading(), ticket, rows)
 
+    def leased(self, ticket: int | None, rows: Sequence[int]) -> list[Leased]:
+        """Those of these rows whose open attempt is in this ticket, or in any, without their texts."""
+        with self._window_guard, database.translated(self.path):
+            return pending.leased(self._reading(), ticket, rows)
+
     def standings(self, rows: Sequence[int]) -> dict[int, Standing]:
         """Where these rows stand, those that there are."""
         with self._window_guard, database.translated(self.path):
@@ -335,9 +341,9 @@ class Journal:
         """
         return self._running.end(row, number, end, body, lease)
 
-    def answer(self, answers: Sequence[Answered]) -> Done:
-        """Record replies to rows that were in a batch, and how these rows ended, in one commit."""
-        return self._running.answer(answers)
+    def answer(self, answers: Sequence[Answered], found: Sum) -> Done:
+        """Record replies to rows that were in a batch, and how these rows ended, in one commit; `found` is their sum."""
+        return self._running.answer(answers, found)
 
     def paid_again(self, row: int, ticket: int, end: End) -> Done:
         """Record a reply to a row that has one: it came in another batch of the same call, the one of this ticket."""
@@ -377,7 +383,9 @@ class Journal:
         writer.stop()
         self._writer, self._totals = None, writer.totals
         if writer.failure is None:
-            self._end_session(exit_code)
+            # Everything that matters is committed; a session without an end looks like a kill.
+            with suppress(sqlite3.Error, OSError), transaction(self._connection, self._before_commit):
+                self._connection.execute(sql("end_session"), (self._clock(), exit_code, self._session))
 
     def close(self, exit_code: int | None = None) -> None:
         """`stop`, fold the write-ahead log into the file, and let go of it. Closing twice does nothing."""
@@ -421,13 +429,6 @@ class Journal:
 
     def _put_meta(self, meta: Meta) -> None:
         self._connection.executemany(sql("put_meta"), _values(meta).items())
-
-    def _end_session(self, exit_code: int | None) -> None:
-        try:
-            with transaction(self._connection, self._before_commit):
-                self._connection.execute(sql("end_session"), (self._clock(), exit_code, self._session))
-        except (sqlite3.Error, OSError):
-            return  # everything that matters is committed; a session without an end looks like a kill
 
 
 def _values(meta: Meta) -> dict[str, str | None]:

@@ -146,18 +146,16 @@ class Writer:
 
         return self._put(apply)
 
-    def answer(self, answers: Sequence[Answered]) -> Done:
-        """Replies to rows that were in a batch, and how these rows ended."""
+    def answer(self, answers: Sequence[Answered], found: Sum) -> Done:
+        """Replies to rows that were in a batch, how these rows ended, and their sum."""
         now = self._clock()
 
         def apply(group: Group) -> None:
-            for (row, number, _, _), end, body, outcome in answers:
-                reply = self._add_reply(group, row, number, body)
-                group.end((row, number, self._session), now, end, reply)
-                group.finish(row, now, _last_of(number, end, reply), outcome, None)
-            account, found = self.sums, Sum.of([answer.end for answer in answers])
+            group.answer(now, self._reply, answers)
+            self._reply += len(answers)
+            account = self.sums
             account.in_batches -= len(answers)
-            account.cost_reserved -= sum(answer.lease.cost or 0 for answer in answers)
+            account.cost_reserved -= sum(each.leased.cost or 0 for each in answers)
             account.replies += len(answers)
             account.done += len(answers)
             account.without_usage += len(answers) - found.stated
@@ -183,7 +181,8 @@ class Writer:
         reply = None if body is None else self._add_reply(group, row, number, body)
         group.end((row, number, self._session), now, end, reply)
         self._count(end, paid=reply is not None)
-        return _last_of(number, end, reply)
+        usage = end.usage
+        return Last(number, reply, end.seconds, usage.input if usage else None, usage.output if usage else None)
 
     def paid_again(self, row: int, ticket: int, end: End) -> Done:
         """A reply to a row that has one, of another batch of the same call; known from then on, so counted once."""
@@ -355,12 +354,6 @@ class Writer:
             self._loop.call_soon_threadsafe(_resolve, futures, self.failure)
         except RuntimeError:
             return  # the loop is closed: nobody waits any more
-
-
-def _last_of(number: int, end: End, reply: int | None) -> Last:
-    """What an outcome takes over from an attempt that ended."""
-    usage = end.usage
-    return Last(number, reply, end.seconds, usage.input if usage else None, usage.output if usage else None)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

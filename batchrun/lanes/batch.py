@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from batchrun.display import printable
 from batchrun.errors import StopError
 from batchrun.lanes import results, search
-from batchrun.lanes.executor import Reclaim, Stepped
+from batchrun.lanes.executor import Read, Reclaim, Stepped
 from batchrun.lanes.results import Results
 from batchrun.lanes.search import body_of, retry_after, said
 from batchrun.lanes.shapes import (
@@ -430,10 +430,10 @@ class BatchExecutor:
         """Where a file of a ticket is: `requests`, `output` or `error`."""
         return self._folder / f"{ticket.id}.{kind}.jsonl"
 
-    def results(self, ticket: Ticket) -> Results:
+    def results(self, ticket: Ticket, read: Read | None = None) -> Results:
         """What the lines of both files say."""
         shape = OpenAIShape(self.vendor) if is_brought(ticket) else self.shape
-        return Results([self.path(ticket, "output"), self.path(ticket, "error")], shape, self._run)
+        return Results([self.path(ticket, "output"), self.path(ticket, "error")], shape, self._run, read)
 
     def clean(self, ticket: Ticket, *kinds: str) -> None:
         """Remove the files of a ticket that is settled, or those of these kinds."""

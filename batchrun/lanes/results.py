@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from batchrun.lanes.executor import Came, Completion
+from batchrun.lanes.executor import Came, Completion, Read
 from batchrun.lanes.shapes import SHAPES, OpenAIShape, json_object, object_of, parse_wire_id, vendor
 
 LINES = 1000
@@ -24,10 +24,11 @@ ROOM = 4_000_000
 class Results:
     """The completions of some files, each row's first one: repeated lines and those of other runs are only counted."""
 
-    def __init__(self, files: Sequence[Path], shape: OpenAIShape, run: str) -> None:
+    def __init__(self, files: Sequence[Path], shape: OpenAIShape, run: str, read: Read | None = None) -> None:
         self._shape = shape
         self._run = run
         self._lines = _lines(files)
+        self._read = read
         self._met = set[tuple[int, int]]()
         self.repeated = 0
         self.foreign = 0
@@ -49,8 +50,10 @@ class Results:
                 self._met.add(place)
                 if reply is None:
                     page.append(self._shape.completion(line, *place))
+                elif self._read is None:
+                    page.append(Completion(*place, Came.REPLY, 200, reply[1], "", reply[2]))
                 else:
-                    page.append(Completion(*place, Came.REPLY, 200, reply[1], data=reply[2]))
+                    page.append(Completion(*place, Came.REPLY, 200, reply[1], "", None, self._read(*reply[1:])))
                 room -= len(page[-1].body)
                 if len(page) == LINES or room <= 0:
                     break

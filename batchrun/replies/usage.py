@@ -57,7 +57,7 @@ def usage_of(body: dict[str, Any], inputs: int = 1) -> Usage | None:
     given, made = usage[shape.input], usage.get(shape.output)
     if made is None:
         made = _rest(usage, shape, given)
-    if not (_is_count(given) and _is_count(made)):
+    if not (type(given) is int and 0 <= given <= _MOST_TOKENS and type(made) is int and 0 <= made <= _MOST_TOKENS):
         return None
     kinds = _kinds(usage, shape) if shape.members else {}
     if kinds and shape.beside:
