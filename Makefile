@@ -90,8 +90,9 @@ public-servers: setup ## run live and by batches against a server that others wr
 faults: setup ## every fault of the simulated provider at once, with five seeds
 	$(BIN)/python tests/reliability/campaign_faults.py
 
-scale-faults: setup ## kill, freeze and interrupt senders of `--processes`, workers and nodes of `--workers ray` (about 15 minutes)
-	$(BIN)/python tests/reliability/campaign_scale.py
+scale-faults: setup ## kill, freeze and interrupt senders of `--processes` and `--senders`, workers of `--workers ray`, and nodes (about 40 minutes)
+	$(BIN)/python tests/reliability/campaign_scale.py processes
+	$(BIN)/python tests/reliability/campaign_scale.py ray
 	$(BIN)/python tests/reliability/campaign_ray.py
 
 soak: setup ## 100,000 rows in one run, and 10,000 of 100 kB: memory, descriptors, threads and throughput

@@ -101,7 +101,7 @@ class Progress(Totals):
     `left_out` are the rows that this command does not send: `--limit`, `--sample`. `eta` is in seconds, None while nothing
     supports one. `post` rows are in post-processing now, in `post_workers` processes. `tiers` are the replies by service
     tier, but the standard one: how many, and their picodollars; of earlier sessions too where tiers are chosen. `lanes` are
-    the places of a run that has several, `senders` the processes of `--processes`.
+    the places of a run that has several, `senders` the processes of `--processes` or `--senders`.
     """
 
     run: str = ""

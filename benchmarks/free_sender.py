@@ -42,7 +42,7 @@ class Sender(asyncio.Protocol):
             if frame.kind == Kind.LEASES:
                 self._loop.call_later(LATENCY, self._answer, [lease[0] for lease in frame.head[2:]], self._loop.time())
             elif frame.kind == Kind.OPEN:
-                self._transport.write(encoded(Kind.OPENED, frame.head[0]))
+                self._transport.write(encoded(Kind.OPENED, frame.head[1]))
             elif frame.kind == Kind.PING:
                 self._transport.write(encoded(Kind.PONG, None))
 

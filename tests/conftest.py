@@ -37,7 +37,7 @@ settings.load_profile("steady")
 
 collect_ignore = [] if CHROMIUM else ["test_report_browser.py"]
 if importlib.util.find_spec("ray") is None:  # an extra, which not every system has
-    collect_ignore += ["test_post_ray.py"]
+    collect_ignore += ["test_ray.py"]
 if sys.platform == "win32":  # no pseudo-terminals
     collect_ignore += ["test_tui_browser.py", "test_tui_program.py", "test_tui_terminal.py"]
     collect_ignore += ["test_senders_run.py"]  # no sockets that a process inherits

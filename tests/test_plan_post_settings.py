@@ -119,8 +119,8 @@ def test_a_journal_from_elsewhere_is_used_with_a_cluster_that_is_typed(
     assert post_settings.again(found, Settings(**typed), typed)["ray"] == "auto"
 
 
-@pytest.mark.parametrize("line", ['ray = "10.0.0.1:6379"', 'workers = "ray"', 'workers = "Ray:2"'])
+@pytest.mark.parametrize("line", ['ray = "10.0.0.1:6379"', 'workers = "ray"', 'workers = "Ray:2"', "senders = 2"])
 def test_a_directory_may_not_say_where_replies_go(line: str, tmp_path: Path) -> None:
     (tmp_path / "batchrun.toml").write_text(line + "\n", encoding="utf-8")
-    with pytest.raises(RefusedError, match="a directory may not say where replies go"):
+    with pytest.raises(RefusedError, match="a directory may not say where requests and replies go"):
         read_files(OPTIONS)

@@ -1,5 +1,5 @@
 """Post-processing on a cluster, with a driver that is made up: who is given what, and what becomes of rows whose actor is
-lost. `test_post_ray.py` has the real one."""
+lost. `test_ray.py` has the real one."""
 
 import asyncio
 import os

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from batchrun.client import UnsentError
 from batchrun.client.senders.frames import SLICE, Frame, Frames, Kind, boot_time, divided, encoded
-from batchrun.client.senders.hub import Hears, Hub, Kept
+from batchrun.client.senders.hub import Hub, Kept
 from batchrun.client.senders.sender import VALID, Sender
 from batchrun.client.senders.states import Beat, State, passed, pause, stands
+from batchrun.client.senders.transport import Hears
 from batchrun.errors import ExitCode, RefusedError
 from batchrun.events import Notice, SendersChanged, Waiting, WaitReason
 from batchrun.models import Endpoint, Exchange, Fault, Request
@@ -92,7 +93,7 @@ class Wire:
         for one in self._reader.feed(frame):
             self.frames.append(one)
             if one.kind == Kind.OPEN and self.opens:
-                self.says(Kind.OPENED, one.head[0])
+                self.says(Kind.OPENED, one.head[1])
 
     def says(self, kind: Kind, head: Any, *bodies: bytes) -> None:
         self.hears.received(encoded(kind, head, bodies))
@@ -282,7 +283,7 @@ async def test_a_sender_keeps_a_reply_until_it_is_in_the_journal() -> None:
         cursors = []
         for stored in (lambda: second.stored(None), lambda: first.stored(None), lambda: None):
             await scene.lives(1)
-            cursors.append(wire.frames[-1].head)
+            cursors.append(wire.frames[-1].head[1])
             stored()
         assert cursors == [1, 1, 3]
         tasks[2].cancel()
@@ -380,29 +381,30 @@ async def test_a_run_without_a_sender_says_so_and_stops_after_the_time_of_a_prov
     assert story.of(SendersChanged)[-1].suspect == 1
 
 
-class Driver(asyncio.Transport):
+class Driver:
     """The driver of a sender whose client is a `Provider`: what it says, and what it hears."""
 
     def __init__(self, provider: Provider) -> None:
-        super().__init__()
         self.provider = provider
         self.heard: list[Frame] = []
         self._reader = Frames()
-        self.sender = Sender()
-        self.sender.connection_made(self)
+        self.sender = Sender(self.write)
         self.sender.clients[0] = provider  # type: ignore[assignment]
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.heard += self._reader.feed(bytes(data))
+    def write(self, data: bytes) -> None:
+        self.heard += self._reader.feed(data)
 
     def gives(self, batch: int, *leases: int, ago: float = 0.0, ahead: float = 0.0) -> None:
         body = orjson.dumps({"messages": [{"content": "x"}]})
         depart = asyncio.get_running_loop().time() + ahead if ahead else 0.0
         said = [[lease, 0, 0, 60.0, depart, len(body)] for lease in leases]
-        self.says(Kind.LEASES, [batch, boot_time() - ago, *said], *[body] * len(leases))
+        self.says(Kind.LEASES, [self.times(ago), batch, *said], *[body] * len(leases))
+
+    def times(self, ago: float = 0.0) -> tuple[float, float]:
+        return asyncio.get_running_loop().time(), boot_time() - ago
 
     def says(self, kind: Kind, head: Any, *bodies: bytes) -> None:
-        self.sender.data_received(encoded(kind, head, bodies))
+        self.sender.received(encoded(kind, head, bodies))
 
     @property
     def completed(self) -> list[list[int]]:
@@ -420,7 +422,7 @@ async def test_a_batch_that_comes_again_is_answered_and_not_sent_again() -> None
     await asyncio.sleep(0.1)
     driver.gives(1, 1, 2)
     assert driver.completed == [[1, 2], [1, 2]]
-    driver.says(Kind.PING, 2)
+    driver.says(Kind.PING, [driver.times(), 2])
     driver.gives(1, 1, 2)
     assert driver.completed[-1] == [2], "the first is in the journal"
     assert len(driver.provider.calls) == 2
@@ -429,6 +431,7 @@ async def test_a_batch_that_comes_again_is_answered_and_not_sent_again() -> None
 @pytest.mark.looptime
 async def test_a_batch_that_a_frozen_sender_reads_late_goes_back_unsent() -> None:
     driver = Driver(Provider())
+    driver.says(Kind.PING, [driver.times(), 1])
     driver.gives(1, 1, 2, ago=VALID + 0.1)
     driver.gives(2, 3, ago=VALID - 0.5)
     await asyncio.sleep(0.1)

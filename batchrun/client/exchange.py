@@ -25,7 +25,7 @@ from batchrun.models import Exchange, Fault, Request
 from batchrun.secrecy import Mask
 
 _NO_HEADERS: Mapping[str, str] = CIMultiDict()
-_PREFLIGHT_SECONDS = 20.0
+PREFLIGHT_SECONDS = 20.0
 
 LATE = 0.25
 """Seconds by which a deadline fires late where the process stood still; a busy loop is late by hundredths."""
@@ -125,17 +125,17 @@ class Client:
         assert self._wire is not None, "the client was entered"
         await self._wire.close()
 
-    async def preflight(self) -> None:
+    async def preflight(self, *, seconds: float = PREFLIGHT_SECONDS) -> None:
         """Connect to the host, through the proxy if there is one, and hang up: nothing is asked and nothing billed.
 
         Raises HostError that names the cause: name, connection, proxy, certificate, or HTTP where TLS was expected.
         """
-        await reach(self._url, self._proxy, self._tls, seconds=_PREFLIGHT_SECONDS)
+        await reach(self._url, self._proxy, self._tls, seconds=seconds)
 
     async def reachable(self, *, seconds: float) -> bool:
         """Whether the host accepts a connection now, through the proxy if there is one; nothing is asked."""
         try:
-            await reach(self._url, self._proxy, self._tls, seconds=seconds)
+            await self.preflight(seconds=seconds)
         except HostError:
             return False
         return True

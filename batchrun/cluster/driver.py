@@ -68,7 +68,8 @@ class DriverProcess:
         self._number = 0
         self._orders: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
-        self._ended = False
+        self.ended = False
+        """Whether the process is no more."""
 
     async def join(self, address: str) -> None:
         """Start the process and have it join. Raises OSError, or RuntimeError with what Ray says."""
@@ -106,8 +107,8 @@ class DriverProcess:
                 self._loop.call_soon_threadsafe(self._end)
 
     def _take(self, number: int, error: str | None, value: Any) -> None:
-        answer = self._answers.pop(number)
-        if answer.done():
+        answer = self._answers.pop(number, None)
+        if answer is None or answer.done():
             return
         if error is None:
             answer.set_result(value)
@@ -118,7 +119,7 @@ class DriverProcess:
             answer.set_exception(RuntimeError(f"{error}: {value}"))
 
     def _end(self) -> None:
-        self._ended = True
+        self.ended = True
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(DriverLostError())
@@ -127,7 +128,7 @@ class DriverProcess:
     async def _call(self, operation: str, *arguments: Any) -> Any:
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._number += 1
-        if self._ended:
+        if self.ended:
             raise DriverLostError
         self._answers[self._number] = answer
         self._orders.put((self._number, operation, arguments))
@@ -153,7 +154,6 @@ class DriverProcess:
     def kill(self, number: int) -> None:
         """End an actor, whatever it is doing; nobody waits for it."""
         self._number += 1
-        self._answers[self._number] = self._loop.create_future()
         self._orders.put((self._number, "kill", (number,)))
 
     async def close(self) -> None:

@@ -61,9 +61,9 @@ class Operations:
             "enable_task_events": False,
             "scheduling_strategy": _strategies.NodeAffinitySchedulingStrategy(node, soft=False),
         }
-        made = _ray.remote(getattr(importlib.import_module(module), name))
-        actor = self._actors[number] = made.options(**options).remote()
+        made = _ray.remote(getattr(importlib.import_module(module), name)).options(**options)
         self._nodes[number] = node
+        actor = self._actors[number] = await asyncio.to_thread(made.remote)
         return await actor.load.remote(*arguments)
 
     async def call(self, number: int, method: str, *arguments: Any) -> Any:
@@ -83,7 +83,7 @@ class Operations:
         actor = self._actors.pop(number, None)
         self._nodes.pop(number, None)
         if actor is not None:
-            _ray.kill(actor)
+            await asyncio.to_thread(_ray.kill, actor)  # it waits for the node, also for one that is not there any more
 
     async def is_gone(self, number: int) -> bool:
         """Whether the node of this actor has left the cluster."""

@@ -9,15 +9,20 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from batchrun.child_processes import without_secrets
 from batchrun.client import Client
+from batchrun.cluster.address import AUTO
+from batchrun.cluster.driver import driver_environ
 from batchrun.engine.lane import Member
 from batchrun.errors import HostError
 from batchrun.plan import Plan
 from batchrun.plan.pools import LanePlan, lane_plans
 from batchrun.plan.resolve import Access
+from batchrun.plan.settings import NODE
 
 if TYPE_CHECKING:
     from batchrun import sim
+    from batchrun.client.senders.hub import Hub
 
 
 @contextlib.asynccontextmanager
@@ -38,16 +43,11 @@ async def connected(
             from batchrun import sim  # noqa: PLC0415  only a simulated run pays for it
 
             base_url = await asyncio.to_thread(stack.enter_context, sim.spawn(simulator))
-        hub, made = None, Client
-        if plan.processes > 1 and hasattr(os, "fork"):  # the journal may be from another system
-            from batchrun.client.senders.children import Children  # noqa: PLC0415  only such a run pays for it
-            from batchrun.client.senders.hub import Hub  # noqa: PLC0415  the same
-            from batchrun.client.senders.remote import RemoteClient  # noqa: PLC0415  the same
+        hub, made = await _senders(plan, access, stack), Client
+        if hub is not None:
+            from batchrun.client.senders.remote import RemoteClient  # noqa: PLC0415  only such a run pays for it
 
-            # Nothing that holds a secret is in the environment of a child.
-            open_ = {name: value for name, value in os.environ.items() if access.mask.text(value) == value}
-            hub = await stack.enter_async_context(Hub(Children(open_).start, plan.processes))
-            made = partial(RemoteClient, hub)
+            made = partial(RemoteClient, hub, elsewhere=plan.senders is not None)
         members: list[Member] = []
         for lane, own in zip(lane_plans(plan), access.lanes or (access,), strict=True):
             client = made(
@@ -66,6 +66,29 @@ async def connected(
         if hub is not None:
             await hub.ready()
         yield tuple(replace(member, ill=error and error.message) for member, error in zip(members, errors, strict=True))
+
+
+async def _senders(plan: Plan, access: Access, stack: contextlib.AsyncExitStack) -> "Hub | None":
+    """The processes that make the requests, where it is not this one; they end with `stack`. Raises RefusedError."""
+    if plan.senders is None and (
+        plan.processes == 1 or not hasattr(os, "fork")
+    ):  # the journal may be from another system
+        return None
+    from batchrun.client.senders import actors, children, hub  # noqa: PLC0415  only such a run pays for it
+
+    visible = {name: value for name, value in os.environ.items() if access.mask.text(value) == value}
+    environ = without_secrets(visible)
+    if plan.senders is None:
+        made = hub.Hub(
+            children.Children(environ).start, plan.processes, hint="leave --processes out, or look at the log"
+        )
+        return await stack.enter_async_context(made)
+    count = None if plan.senders == NODE else int(plan.senders)
+    cluster = actors.Actors(plan.senders_ray or AUTO, count, driver_environ(environ, os.environ))
+    await stack.enter_async_context(cluster)
+    made = hub.Hub(cluster.start, cluster.count, beat=actors.BEAT, pace=actors.PACE, hint=actors.HINT)
+    cluster.watch(made.resize)
+    return await stack.enter_async_context(made)
 
 
 async def _error(member: Member) -> HostError | None:

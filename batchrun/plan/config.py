@@ -110,10 +110,11 @@ def _read(path: Path, known: frozenset[str] | None, *, trusted: bool) -> ConfigF
             f"notify in {path}: a directory may not say which commands run",
             f"type --notify, or set it in {user_file()}",
         )
-    if not trusted and ("ray" in options or str(options.get("workers", "")).strip().lower().startswith("ray")):
+    on_cluster = str(options.get("workers", "")).strip().lower().startswith("ray") or "senders" in options
+    if not trusted and ("ray" in options or on_cluster):
         raise RefusedError(
-            f"ray in {path}: a directory may not say where replies go",
-            f"type --workers ray --ray HOST:PORT, or set them in {user_file()}",
+            f"ray in {path}: a directory may not say where requests and replies go",
+            f"type --workers ray or --senders, and --ray HOST:PORT, or set them in {user_file()}",
         )
     if "post" in options:
         options["post"] = _functions(options["post"], path, trusted=trusted)

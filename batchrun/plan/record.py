@@ -26,7 +26,7 @@ class Plan:
     `reserve` (for each request) are USD. `tier` are service tiers, the preferred one first, `finish_by` is in Unix seconds,
     `timeout_chosen` and `concurrency_chosen` are whether the user has chosen `timeout` and `concurrency`; `queue_gauges` is whether
     a server is asked for its queue: on, off, or auto for servers of one's own. `post` are the functions that replies go through, files with their absolute
-    path; `workers` is None for auto, with `ray`, the address of a cluster, for all of it; `post_seal` shows who named them. `lanes` are the members of a pool: what each has of its own, by
+    path; `workers` is None for auto, with `ray`, the address of a cluster, for all of it; `post_seal` shows who named them. `senders` on the cluster `senders_ray`, so many or `node` for one on each node, make the requests; `senders_seal` shows who named it. `lanes` are the members of a pool: what each has of its own, by
     the name of the field, with `name` and `quota`; the fields themselves are those of the first, and `model` names all models. `lane_column` of the output
     says which lane answered.
     """
@@ -77,6 +77,9 @@ class Plan:
     concurrency_fixed: bool = False
     max_bytes_in_flight: int = 48_000_000
     processes: int = 1
+    senders: int | str | None = None
+    senders_ray: str | None = None
+    senders_seal: str | None = None
     rpm: float | None = None
     tpm: float | None = None
     max_attempts: int = 5

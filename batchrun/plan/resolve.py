@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from batchrun.documents.checks import NAMES
 from batchrun.errors import InputError, RefusedError
 from batchrun.models import Endpoint, Flag, Kind
-from batchrun.plan import post_settings
+from batchrun.plan import post_settings, sender_settings
 from batchrun.plan.address import check_base_url, check_secrecy, is_loopback
 from batchrun.plan.keys import Key, find_key
 from batchrun.plan.lanes import LIMITS, headers_of, lanes_of, pooled
@@ -144,6 +144,7 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
         concurrency_chosen="concurrency" in gathered.sources,
         target_language=target_language(settings.target_language, settings.variables) if rows else None,
         **post_settings.chosen(settings),
+        **sender_settings.chosen(settings),
     )
 
     def model_of(member: Profile) -> str | None:
@@ -389,6 +390,7 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
     if "concurrency" in typed | brought:
         changes["concurrency_chosen"] = True
     changes |= post_settings.again(plan, gathered.settings, typed)
+    changes |= sender_settings.again(plan, gathered.settings, typed)
     changes["api_key_env"] = gathered.profile.api_key_env
     if moved or "base_url" in typed:
         changes |= {"profile": gathered.profile.name, "base_url": _base_url(gathered)}

@@ -25,6 +25,8 @@ NO_CHECK = "none"
 """What switches the checks off that documents have otherwise."""
 RAY = "ray"
 """What `workers` is on a cluster, alone or with a number: `ray:8`."""
+NODE = "node"
+"""What `senders` is for one on each node of the cluster."""
 AUTO_SPLIT = 2000
 """Tokens of the source to which `auto` splits: the translation fits in 4,096, the smallest limit of output in use."""
 AUTO_REDUCE = 8000
@@ -234,6 +236,19 @@ def _processes(value: object) -> int:
     return number
 
 
+def _senders(value: object) -> int | str | None:
+    """A number, or `node`."""
+    text = str(value).strip().lower()
+    if value is None:
+        return None
+    try:
+        return text if text == NODE else _count(1)(value)
+    except ValueError:
+        raise ValueError(
+            f"must be a whole number, or node for one on each node of the cluster, not {value!r}"
+        ) from None
+
+
 def _filled(value: object) -> object:
     if isinstance(value, str) and (not value.strip() or "\0" in value):
         raise ValueError("must not be empty")
@@ -305,6 +320,7 @@ class Settings(BaseSettings):
     queue_gauges: Annotated[str, BeforeValidator(_one_of("auto", "on", "off"))] = "auto"
     max_bytes_in_flight: Annotated[int, BeforeValidator(parse_size)] = 48_000_000
     processes: Annotated[int, BeforeValidator(_processes)] = 1
+    senders: Annotated[int | str | None, NoDecode, BeforeValidator(_senders)] = None
     rpm: Rate | None = None
     tpm: Rate | None = None
     max_attempts: Annotated[int, BeforeValidator(_count(1))] = 5

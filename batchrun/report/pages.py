@@ -172,6 +172,9 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     yield f"model    {printable(plan.model or '-', 100)} with profile {plan.profile} {where}"
     if plan.processes > 1:
         yield f"senders  {plan.processes} processes"
+    if plan.senders is not None:
+        many = "one on each node" if plan.senders == "node" else str(plan.senders)
+        yield f"senders  {many} of the Ray cluster {printable(plan.senders_ray or '', 100)}"
     yield f"output   {printable(str(run.output or 'stdout'), 200)}"
     yield f"rows     {words.account(totals, running=values['state'] == 'running')}"
     yield (

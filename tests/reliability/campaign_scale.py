@@ -1,11 +1,15 @@
-"""The campaign of `--processes`: senders and the driver are killed, frozen and interrupted, and no row is lost.
+"""The campaign of `--processes` and of `--senders`: senders, nodes and the driver are killed, frozen and interrupted, and no row
+is lost.
 
-    python tests/reliability/campaign_scale.py [FAULTS [ROWS [SEED]]]     the figures, and exit code 1 if one is bad
+    python tests/reliability/campaign_scale.py processes|ray [FAULTS [ROWS [SEED]]]
 
-First each fault alone, then FAULTS random ones over ROWS rows. The simulated provider is a process of its own; its count of
+It prints the figures, and its exit code is 1 if one is bad. With `ray` senders are on two nodes on this machine, each a raylet
+with processes of its own; a node that is killed or frozen is replaced. First each fault alone, then FAULTS random ones over
+ROWS rows. The simulated provider is a process of its own; its count of
 calls is the ground truth, and the output is held against that of a run without faults, byte by byte. It reads /proc.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -23,9 +27,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from ray_cluster import Cluster, cluster, family, processes
+
 from batchrun import sim
 
 PROCESSES, IN_FLIGHT = 2, 64
+SENDER = "ray::SenderActor"
 KILLED_BACK, FROZEN_BACK, NO_NEW_LEASES, LEFT_BEHIND = 3.0, 35.0, 6.0, 5.0
 """Seconds: until rows are sent again after a sender was killed, or frozen; after which a frozen one is given no row; and
 until nothing is left after the end."""
@@ -53,8 +60,7 @@ class Session:
         self.lost: list[tuple[int, float, float]] = []
         """Rows whose sender was lost: when the attempt had left, and when that was told."""
         self.again: dict[int, float] = {}
-        self.finished = 0
-        self.faults = 0
+        self.finished = self.ready = 0
         self.down: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -79,15 +85,12 @@ class Session:
                     self.again.pop(event["seq"], None)
             case "row":
                 self.finished += 1
+            case "senders":
+                self.ready = event["ready"]
             case "waiting" if event["reason"] == "the provider is down":
-                self.down.append(event["reason"])
+                self.down.append(f"{event} at {time.monotonic():.3f}")
             case _:
                 pass
-
-    @property
-    def senders(self) -> list[int]:
-        """The processes of its senders."""
-        return [pid for pid in marked() if pid != self.process.pid and "senders" in _words(pid)]
 
     def until(self, holds: Callable[[], bool], seconds: float = 120.0) -> bool:
         """Wait for something while the run is under way; whether it came."""
@@ -123,6 +126,62 @@ def _words(pid: int) -> str:
         return ""
 
 
+class Children:
+    """Senders that are child processes."""
+
+    words = ("--processes", str(PROCESSES))
+    faults: tuple[str, ...] = ("kill", "freeze", "driver", "interrupt")
+    weights = (8, 2, 5, 5)
+
+    def all(self) -> list[int]:
+        """Their processes, without those that are frozen."""
+        return [pid for pid in marked() if "senders" in _words(pid) and not _is_frozen(pid)]
+
+    def hit(self, victim: int, number: int) -> None:
+        """Do that to the sender that is this process."""
+        os.kill(victim, number)
+
+    def replace(self) -> None:
+        """Put in the place of a node that was hit another one."""
+
+
+class Actors(Children):
+    """Senders that are actors on the nodes of a cluster."""
+
+    faults = (*Children.faults, "kill node", "freeze node")
+    weights = (5, 1, 4, 4, 4, 2)
+
+    def __init__(self, at: Cluster) -> None:
+        self._cluster = at
+        self._hit = False
+        self.words = ("--senders", str(PROCESSES), "--ray", at.address)
+
+    def all(self) -> list[int]:
+        return [pid for pid in processes(SENDER) if not _is_frozen(pid)]
+
+    def hit_node(self, number: int) -> None:
+        """Do that to all processes of the last node."""
+        self._hit = True
+        for pid in sorted(family(self._cluster.nodes[-1].pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def replace(self) -> None:
+        if self._hit:
+            self._hit = False
+            self.hit_node(signal.SIGKILL)
+            self._hit = False
+            self._cluster.nodes[-1].wait()
+            self._cluster.add(1)
+
+
+def _is_frozen(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return True
+
+
 @dataclass
 class Figures:
     """What was found; `bad` says what must not be."""
@@ -141,11 +200,11 @@ class Figures:
 class Run:
     """A run over rows that is hurt on its way, with the same command or `resume` until it is whole."""
 
-    def __init__(self, folder: Path, url: str, figures: Figures) -> None:
-        self.folder, self.figures = folder, figures
+    def __init__(self, folder: Path, url: str, senders: Children, figures: Figures) -> None:
+        self.folder, self.senders, self.figures = folder, senders, figures
         self._words = (
             *("run", "-i", "rows.jsonl", "-p", "{{ text }}", "-m", "m", "--base-url", url, "-o", "out.jsonl"),
-            *("--processes", str(PROCESSES), "--concurrency", str(IN_FLIGHT), "--concurrency-fixed"),
+            *(*senders.words, "--concurrency", str(IN_FLIGHT), "--concurrency-fixed"),
         )
         self.session = Session(folder, *self._words)
 
@@ -157,33 +216,37 @@ class Run:
         """One fault in the middle of a session, and what becomes of it."""
         session, figures = self.session, self.figures
         start = session.finished
-        if not session.until(lambda: session.finished > start + 100 and len(session.senders) == PROCESSES):
+        senders = self.senders
+        if not session.until(lambda: session.finished > start + 100 and session.ready == PROCESSES):
             return
-        victim = chance.choice(session.senders)
+        victim = chance.choice(senders.all())
         lost, now = len(session.lost), time.monotonic()
         in_flight = len(session.began)
         if fault == "driver":
             session.process.kill()
         elif fault == "interrupt":
             os.killpg(session.process.pid, signal.SIGINT)
+        elif isinstance(senders, Actors) and fault.endswith("node"):
+            senders.hit_node(signal.SIGKILL if fault.startswith("kill") else signal.SIGSTOP)
         else:
-            os.kill(victim, signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
+            senders.hit(victim, signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
         if fault in ("driver", "interrupt"):
             code = session.ends()
             figures.holds(f"exit code {code} after {fault}", right=code in (-signal.SIGKILL, INTERRUPTED))
-            figures.holds(f"{fault}: senders were left behind", right=not _left_after(LEFT_BEHIND))
+            figures.holds(f"{fault}: senders were left behind", right=not _left_after(LEFT_BEHIND, senders))
             figures.in_flight += max(in_flight, self._open())  # the journal knows more than what was told
             self.restart()
             return
         figures.in_flight += in_flight
-        limit = KILLED_BACK if fault == "kill" else FROZEN_BACK
+        killed = fault.startswith("kill")
+        limit = KILLED_BACK if killed else FROZEN_BACK
         session.until(lambda: len(session.lost) > lost, limit + 5)
         session.until(lambda: all(seq in session.again for seq, *_ in session.lost[lost:]), limit)
         rows = session.lost[lost:]
         back = [session.again.get(seq, float("inf")) - now for seq, *_ in rows]
         if rows:  # at the end of a run a sender may have nothing in flight
-            (figures.killed_back if fault == "kill" else figures.frozen_back).append(max(back))
-        if fault == "freeze":
+            (figures.killed_back if killed else figures.frozen_back).append(max(back))
+        if not killed:
             figures.new_after = max(figures.new_after, *(left - now for _, left, _ in rows), 0.0)
 
     def _open(self) -> int:
@@ -196,17 +259,19 @@ class Run:
         """Go on until it is whole."""
         code = self.session.ends()
         self.figures.holds(f"the run ended with {code}", right=code == 0)
-        self.figures.holds("the provider was taken for down", right=not self.session.down)
+        self.figures.holds(f"the provider was taken for down: {self.session.down}", right=not self.session.down)
 
 
-def _left_after(seconds: float) -> list[int]:
+def _left_after(seconds: float, senders: Children) -> list[int]:
     end = time.monotonic() + seconds
-    while (left := list(marked())) and time.monotonic() < end:
+    while (left := [*marked(), *(processes(SENDER) if isinstance(senders, Actors) else ())]) and time.monotonic() < end:
         _PAUSE.wait(0.05)
     return left
 
 
-def hurt(rows: int, faults: list[str], chance: random.Random, expected: bytes | None) -> tuple[Figures, bytes]:
+def hurt(
+    senders: Children, rows: int, faults: list[str], chance: random.Random, expected: bytes | None
+) -> tuple[Figures, bytes]:
     """A run with these faults: the figures, and its output."""
     figures = Figures()
     with tempfile.TemporaryDirectory(prefix="scale-") as name:
@@ -214,12 +279,13 @@ def hurt(rows: int, faults: list[str], chance: random.Random, expected: bytes | 
         with (folder / "rows.jsonl").open("w") as out:
             out.writelines(json.dumps({"id": f"r{n}", "text": f"row {n} of many"}) + "\n" for n in range(rows))
         with sim.spawn(sim.from_json({"latency": "0.1-0.3", "reply": "echo"})) as url:
-            run = Run(folder, url, figures)
+            run = Run(folder, url, senders, figures)
             for fault in faults:
                 run.hurt(fault, chance)
+                senders.replace()
             run.ends()
             seen = sim.stats(url)
-        figures.holds("processes were left behind", right=not _left_after(LEFT_BEHIND))
+        figures.holds("processes were left behind", right=not _left_after(LEFT_BEHIND, senders))
         output = (folder / "out.jsonl").read_bytes()
         second = seen["calls"] - rows
         figures.holds(f"{second} second calls, {figures.in_flight} in flight", right=0 <= second <= figures.in_flight)
@@ -237,16 +303,27 @@ def hurt(rows: int, faults: list[str], chance: random.Random, expected: bytes | 
     return figures, output
 
 
+def campaign(senders: Children, faults: int, rows: int, seed: int) -> int:
+    """All of it; the exit code."""
+    chance = random.Random(seed)
+    _, few = hurt(senders, 4000, [], chance, None)
+    bad = [hurt(senders, 4000, [fault], chance, few)[0].bad for fault in senders.faults]
+    _, many = hurt(senders, rows, [], chance, None)
+    drawn = chance.choices(senders.faults, senders.weights, k=faults)
+    bad.append(hurt(senders, rows, drawn, chance, many)[0].bad)
+    return int(any(bad))
+
+
 def main(words: list[str]) -> int:
     """The campaign; the exit code."""
-    faults, rows, seed = (int(word) for word in (*words, *("20", "20000", "1")[len(words) :]))
-    chance = random.Random(seed)
-    _, few = hurt(4000, [], chance, None)
-    bad = [hurt(4000, [fault], chance, few)[0].bad for fault in ("kill", "freeze", "driver", "interrupt")]
-    _, many = hurt(rows, [], chance, None)
-    drawn = chance.choices(("kill", "freeze", "driver", "interrupt"), (8, 2, 5, 5), k=faults)
-    bad.append(hurt(rows, drawn, chance, many)[0].bad)
-    return int(any(bad))
+    where, *numbers = words
+    faults, rows, seed = (int(word) for word in (*numbers, *("20", "20000", "1")[len(numbers) :]))
+    if where == "processes":
+        return campaign(Children(), faults, rows, seed)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the cluster ends with it
+    with cluster(1) as at:
+        at.add(1)
+        return campaign(Actors(at), faults, rows, seed)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, cast
 
-from batchrun.client.senders.hub import Hears
+from batchrun.client.senders.transport import Hears
 
 PROGRAM = ("-m", "batchrun.client.senders")
 """What a child runs; its last argument is the descriptor of its socket."""

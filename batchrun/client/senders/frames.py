@@ -2,23 +2,25 @@
 
     frame = length of the rest (4 bytes, big-endian) · kind (1 byte) · length of the head (4 bytes) · head (JSON) · bodies
 
-Bodies stand one after the other, as the head gives their lengths. Times are seconds: `depart`, `left`, `ended` and
-`before` of the clock that driver and sender share (`time.monotonic`, on one machine), `written` of the one that goes on
-while a machine sleeps (`boot_time`).
+Bodies stand one after the other, as the head gives their lengths. Times are seconds of the driver's clock
+(`time.monotonic`), from which a sender knows its own to differ by the smallest delay that it has seen lately: `now` is
+what that says, and `boot_time`, the clock that goes on while a machine sleeps, when a frame is written.
 
 | kind | from | head |
 |---|---|---|
-| OPEN | driver | place, {address, key, headers … of a client} |
+| OPEN | driver | now, place, {address, key, headers … of a client} |
 | OPENED | sender | place |
-| LEASES | driver | batch, written, [lease, place, endpoint, timeout, depart, length of its body] … |
+| LEASES | driver | now, batch, [lease, place, endpoint, timeout, depart, length of its body] … |
 | CANCEL | driver | [lease …]: nobody waits for these any more |
 | COMPLETIONS | sender | number of the first, [lease, status, fault, sent, left, ended, detail, headers, length of its body] … |
 | UNSENT | sender | [lease …]: these never left |
 | HOLD | driver | null: what was to leave later comes back as UNSENT |
 | RENEW | driver | place: use no connection again that was in use before |
 | END | driver | place, before: end what left before that moment |
-| PING | driver | cursor: the number of the first completion that is still to be kept |
+| PING | driver | now, cursor: the number of the first completion that is still to be kept |
 | PONG | sender | null |
+| REACH | driver | number, place, seconds: whether the address can be reached from there |
+| REACHED | sender | number, what is wrong and what to do; null and null where nothing is |
 
 Batches and completions are numbered from 1 for each sender. A batch that comes again by its number is not sent again: what
 the sender has of its completions is answered once more. It keeps each until a PING has a cursor beyond it, which the driver
@@ -63,6 +65,8 @@ class Kind(IntEnum):
     PING = 9
     PONG = 10
     HOLD = 11
+    REACH = 12
+    REACHED = 13
 
 
 class Frame(NamedTuple):

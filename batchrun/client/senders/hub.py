@@ -4,57 +4,26 @@ A lease is one attempt that the journal has: its body and deadline. It goes to t
 of one turn of the loop in one frame. What a sender had when it is LOST comes back as `Fault.LOST`, which may have been paid;
 what it certainly never got, or gave back, raises UnsentError. While no sender is READY, leases wait here.
 
-The hub does not know what carries its frames: a `Transport` does (`children`).
+The hub does not know what carries its frames: a `Transport` does (`children`, `actors`).
 """
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from batchrun.client.senders.frames import BUG, ENDPOINTS, SLICE, Frame, Frames, Kind, boot_time, divided, encoded
+from batchrun.client.senders.frames import BUG, ENDPOINTS, Frame, Frames, Kind, boot_time, divided, encoded
 from batchrun.client.senders.states import BEAT, Beat, State, passed, pause, stands
+from batchrun.client.senders.transport import PACE, Pace, Start, Transport
 from batchrun.client.wire import UnsentError
-from batchrun.errors import RefusedError
+from batchrun.errors import HostError, RefusedError
 from batchrun.events import SendersChanged
 from batchrun.models import Exchange, Fault, Request
 
 MOST_KEPT = 4 * 1024 * 1024
 """Bytes of replies after which a sender is told at once what it need not keep."""
 _NUMBERS = {endpoint: number for number, endpoint in enumerate(ENDPOINTS)}
-
-
-class Transport(Protocol):
-    """Carries frames to one sender, in order. What it hears goes to its `Hears`, whose `gone` is its last word."""
-
-    def write(self, frame: bytes) -> None:
-        """Send a frame; one to a sender that is gone is dropped."""
-        ...
-
-    def kill(self) -> None:
-        """End the sender at once, whatever it does; `gone` follows."""
-        ...
-
-    async def close(self) -> None:
-        """End it and wait until nothing of it is left."""
-        ...
-
-
-class Hears(Protocol):
-    """Hears a transport."""
-
-    def received(self, data: bytes) -> None:
-        """Bytes have come."""
-        ...
-
-    def gone(self, why: str) -> None:
-        """The sender is gone, and nothing more will come."""
-        ...
-
-
-Start = Callable[[Hears], Awaitable[Transport]]
-"""Starts a sender. Raises OSError where it cannot."""
 Listen = Callable[[SendersChanged], None]
 
 
@@ -72,6 +41,22 @@ class _Lease:
         self.endpoint, self.body = _NUMBERS[request.endpoint], request.body
         self.left = self.depart = 0.0
         self.sender: _Sender | None = None
+
+
+class _Asked:
+    """A question that so many senders have not answered yet."""
+
+    def __init__(self, answer: asyncio.Future[None], left: int) -> None:
+        self.answer, self.left = answer, left
+
+    def heard(self, message: str | None, hint: str | None) -> None:
+        self.left -= 1
+        if self.answer.done():
+            return
+        if message is None:
+            self.answer.set_result(None)
+        elif self.left <= 0:
+            self.answer.set_exception(HostError(message, hint))
 
 
 class _Sender:
@@ -97,10 +82,14 @@ class _Sender:
         if self.transport is not None:
             self.transport.write(encoded(kind, head, bodies))
 
+    def open(self, number: int, place: Mapping[str, Any]) -> None:
+        """Have it open a place."""
+        self.write(Kind.OPEN, [self._hub.times(), number, place])
+
     def ping(self) -> None:
         """Ask whether it is there, and tell what it need not keep any more."""
         self.kept_bytes = 0
-        self.write(Kind.PING, min(self.unstored, default=self.completed + 1))
+        self.write(Kind.PING, [self._hub.times(), min(self.unstored, default=self.completed + 1)])
 
     def stored(self, number: int, _: object = None) -> None:
         """A completion is in the journal."""
@@ -122,29 +111,34 @@ def _load(sender: _Sender) -> int:
 
 
 class Hub:
-    """So many senders, started with `start`. An async context manager on the loop of the run."""
+    """So many senders, started with `start`; where none can be, `hint` says what to do. An async context manager on the loop
+    of the run."""
 
-    def __init__(self, start: Start, count: int, *, beat: Beat = BEAT) -> None:
+    def __init__(
+        self, start: Start, count: int, *, beat: Beat = BEAT, pace: Pace = PACE, hint: str = "look at the log"
+    ) -> None:
         self._start = start
         self._count = count
         self._beat = beat
+        self._pace = pace
+        self._hint = hint
         self._listen: Listen = lambda _: None
         self._loop = asyncio.get_running_loop()
         self._senders: list[_Sender] = []
         self._places: list[Mapping[str, Any]] = []
         self._waiting: deque[_Lease] = deque()
-        self._leases = self._hired = self._failed = self._lost = 0
+        self._leases = self._hired = self._failed = self._lost = self._asked = 0
+        self._asks: dict[int, _Asked] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._looked = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._flushes = self._closed = False
-        self._flushed = -SLICE
+        self._flushed = -pace.slice
         self._first: asyncio.Future[None] = self._loop.create_future()
         self._none_since: float | None = self._loop.time()
 
     async def __aenter__(self) -> "Hub":
-        for _ in range(self._count):
-            self._hire()
+        self.resize(self._count)
         self._timer = self._loop.call_later(self._beat.every, self._watch)
         return self
 
@@ -159,12 +153,18 @@ class Hub:
         ended = [sender.transport.close() for sender in self._senders if sender.transport is not None]
         await asyncio.gather(*ended, return_exceptions=True)
 
+    def resize(self, count: int) -> None:
+        """Have so many senders from now on. One too many stays, but is not replaced."""
+        self._count = count
+        for _ in range(count - len(self._senders)):
+            self._hire()
+
     def add(self, place: Mapping[str, Any]) -> int:
         """Another place that requests can be sent to, as the head of OPEN has it; its number."""
         self._places.append(place)
         number = len(self._places) - 1
         for sender in self._senders:
-            sender.write(Kind.OPEN, [number, place])
+            sender.open(number, place)
             self.look(sender)
         return number
 
@@ -193,7 +193,7 @@ class Hub:
         """
         self._leases += 1
         lease = _Lease(self._leases, place, request, timeout, self._loop.create_future())
-        lease.depart = self._loop.time() + SLICE if spaced else 0.0
+        lease.depart = self._loop.time() + self._pace.ahead if spaced else 0.0
         self._waiting.append(lease)
         self._flush_soon()
         try:
@@ -225,12 +225,32 @@ class Hub:
         for sender in self._senders:
             sender.write(Kind.RENEW, place)
 
+    async def reach(self, place: int, seconds: float) -> None:
+        """See whether a READY sender can reach that place; waits for the first one. Raises HostError where none of them
+        can, and TimeoutError where none says."""
+        await self.ready()
+        ready = [sender for sender in self._senders if sender.state is State.READY]
+        self._asked += 1
+        number, answer = self._asked, self._loop.create_future()
+        self._asks[number] = _Asked(answer, len(ready))
+        for sender in ready:
+            sender.write(Kind.REACH, [number, place, seconds])
+        try:
+            async with asyncio.timeout(seconds + self._beat.suspect):
+                await answer
+        finally:
+            del self._asks[number]
+
     def end(self, place: int, before: float) -> int:
         """Have the senders end what left for that place before that moment; how many there are."""
         for sender in self._senders:
             sender.write(Kind.END, [place, before])
         leases = [lease for sender in self._senders for lease in sender.leases.values()]
         return sum(lease.place == place and lease.left < before for lease in leases)
+
+    def times(self) -> tuple[float, float]:
+        """What the driver's clocks say, as a sender is told: `time.monotonic`, and the one that goes on in sleep."""
+        return self._loop.time(), boot_time()
 
     def heard(self, sender: _Sender, frame: Frame) -> None:
         """What a sender says."""
@@ -258,6 +278,10 @@ class Hub:
         elif frame.kind == Kind.UNSENT:
             for number in frame.head:
                 self._return(sender.leases.pop(number, None))
+        elif frame.kind == Kind.REACHED:
+            number, *said = frame.head
+            if (asked := self._asks.get(number)) is not None:
+                asked.heard(*said)
         elif frame.kind == Kind.OPENED:
             sender.opened += 1
             self.look(sender)
@@ -306,14 +330,12 @@ class Hub:
         self._tell(why)
         self._failed = 0 if sender.completed else self._failed + 1
         if not (started or self._first.done()):
-            self._first.set_exception(
-                RefusedError(f"The sender processes do not start: {why}", "leave --processes out, or look at the log")
-            )
+            self._first.set_exception(RefusedError(f"The senders do not start: {why}", self._hint))
             return
         self._loop.call_later(pause(self._failed), self._hire)
 
     def _hire(self) -> None:
-        if self._closed:
+        if self._closed or len(self._senders) >= self._count:
             return
         self._hired += 1
         sender = _Sender(self._hired, self)
@@ -330,7 +352,7 @@ class Hub:
             self.lose(sender, str(error))
             return
         for number, place in enumerate(self._places):
-            sender.write(Kind.OPEN, [number, place])
+            sender.open(number, place)
 
     def _watch(self) -> None:
         """Ask whether the senders are there, and see who has been silent."""
@@ -352,7 +374,7 @@ class Hub:
     def _flush_soon(self) -> None:
         if not self._flushes and self._waiting:
             self._flushes = True
-            self._loop.call_at(self._flushed + SLICE, self._flush)
+            self._loop.call_at(self._flushed + self._pace.slice, self._flush)
 
     def _flush(self) -> None:
         """Hand out what has gathered: a frame for each sender that gets something."""
@@ -375,7 +397,7 @@ class Hub:
                 sender.batch += 1
                 leases = [[one.number, one.place, one.endpoint, one.timeout, one.depart, len(one.body)] for one in out]
                 bodies = [one.body for one in out]
-                sender.write(Kind.LEASES, [sender.batch, boot_time(), *leases], bodies)
+                sender.write(Kind.LEASES, [self.times(), sender.batch, *leases], bodies)
                 for one in out:
                     one.body = b""
 

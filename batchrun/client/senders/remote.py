@@ -4,17 +4,20 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from batchrun.client.exchange import Client
+from batchrun.client.exchange import PREFLIGHT_SECONDS, Client
 from batchrun.client.senders.hub import Hub
+from batchrun.errors import HostError
 from batchrun.models import Exchange, Request
 
 
 class RemoteClient(Client):
-    """As `Client`, but that `send` has a sender of `hub` make the exchange. The hub outlives it."""
+    """As `Client`, but that `send` has a sender of `hub` make the exchange. The hub outlives it. `elsewhere` is whether senders
+    are on other machines, which may reach what this one does not."""
 
-    def __init__(self, hub: Hub, **options: Any) -> None:
+    def __init__(self, hub: Hub, *, elsewhere: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self._hub = hub
+        self._elsewhere = elsewhere
         self._ca_file: str | None = options.get("ca_file")
         self._place = -1
         self._spaced: Callable[[], bool] = lambda: False
@@ -43,6 +46,33 @@ class RemoteClient(Client):
     async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109  the sender keeps it
         """As `Client.send`. Raises UnsentError where the request never left."""
         return await self._hub.send(self._place, request, timeout, spaced=self._spaced())
+
+    async def preflight(self, *, seconds: float = PREFLIGHT_SECONDS) -> None:
+        """As `Client.preflight`, from where requests are sent."""
+        if not self._elsewhere:
+            await super().preflight(seconds=seconds)
+            return
+        try:
+            await self._hub.reach(self._place, seconds)
+        except TimeoutError as error:
+            raise HostError("No sender says whether the address can be reached.", "Look at the log.") from error
+
+    async def reachable(self, *, seconds: float) -> bool:
+        """As `Client.reachable`, from where requests are sent; that no sender says so is not the provider's."""
+        if not self._elsewhere:
+            return await super().reachable(seconds=seconds)
+        try:
+            await self._hub.reach(self._place, seconds)
+        except TimeoutError:
+            return True
+        except HostError:
+            return False
+        return True
+
+    @property
+    def is_own_server(self) -> bool:
+        """As `Client.is_own_server`; the server of another machine is none that is asked from here."""
+        return not self._elsewhere and super().is_own_server
 
     def renew(self) -> None:
         """From now on use no connection that was in use before."""

@@ -1,6 +1,6 @@
-"""A sender: a process that makes HTTP exchanges for a driver and knows nothing else of the run. It ends when the driver does.
+"""A sender: it makes HTTP exchanges for a driver and knows nothing else of the run.
 
-It loads the client alone, and nothing of the engine, so that it is small and there soon.
+As a process it ends when the driver does. It loads the client alone, and nothing of the engine, so that it is small and there soon.
 """
 
 import asyncio
@@ -9,12 +9,14 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, cast
 
 from batchrun.client.event_loop import faster
 from batchrun.client.exchange import Client
 from batchrun.client.senders.frames import BUG, ENDPOINTS, SLICE, Frame, Frames, Kind, boot_time, divided, encoded
+from batchrun.client.senders.states import Offset
+from batchrun.errors import HostError
 from batchrun.models import Fault, Request
 
 _EARLY = 0.0005
@@ -25,16 +27,18 @@ process or the machine stood still, goes back."""
 _FAULTS = {fault: fault.value for fault in Fault} | {None: ""}
 
 
-class Sender(asyncio.Protocol):
-    """Performs what the frames of its driver say."""
+class Sender:
+    """Performs what the frames of its driver say, and writes its own to `write`; two with completions are `pause` seconds apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[bytes], object], pause: float = SLICE) -> None:
+        self._to_driver = write
         self._loop = asyncio.get_running_loop()
+        self._pause = pause
+        self._clock, self._boot = Offset(), Offset()
         self._frames = Frames()
         self.clients: dict[int, Client] = {}
         self._exchanges: dict[int, asyncio.Task[None]] = {}
-        self._opening: set[asyncio.Task[None]] = set()
-        self._transport: asyncio.WriteTransport | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._batch = 0
         self._completed = 0
         self._flushed = 0.0
@@ -42,13 +46,8 @@ class Sender(asyncio.Protocol):
         self._planned: deque[tuple[float, int, int, Request, float]] = deque()
         self._kept: deque[tuple[int, list[Any], bytes]] = deque()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.WriteTransport", transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        os._exit(0)  # the driver is gone: nobody waits for anything that is still under way
-
-    def data_received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
+        """Bytes of the driver have come."""
         for frame in self._frames.feed(data):
             self._perform(frame)
 
@@ -58,7 +57,9 @@ class Sender(asyncio.Protocol):
             case Kind.LEASES:
                 self._send(head, frame.bodies)
             case Kind.PING:
-                while self._kept and self._kept[0][0] < head:
+                times, cursor = head
+                self._hears(times)
+                while self._kept and self._kept[0][0] < cursor:
                     self._kept.popleft()
                 self._write(Kind.PONG, None)
             case Kind.HOLD:
@@ -70,14 +71,30 @@ class Sender(asyncio.Protocol):
                     if (task := self._exchanges.pop(lease, None)) is not None:
                         task.cancel()
             case Kind.OPEN:
-                task = self._loop.create_task(self._open(*head))
-                self._opening.add(task)
+                times, place, how = head
+                self._hears(times)
+                self._does(self._open(place, how))
+            case Kind.REACH:
+                self._does(self._reach(*head))
             case Kind.RENEW:
                 self.clients[head].renew()
             case Kind.END:
-                self.clients[head[0]].end(before=head[1])
+                self.clients[head[0]].end(before=head[1] + self._clock.seconds)
             case _:
                 raise ValueError(f"a frame of kind {frame.kind}")
+
+    def _does(self, what: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(what)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reach(self, number: int, place: int, seconds: float) -> None:
+        try:
+            await self.clients[place].preflight(seconds=seconds)
+        except HostError as error:
+            self._write(Kind.REACHED, [number, error.message, error.hint])
+        else:
+            self._write(Kind.REACHED, [number, None, None])
 
     async def _open(self, place: int, how: Mapping[str, Any]) -> None:
         client = Client(
@@ -91,15 +108,24 @@ class Sender(asyncio.Protocol):
         self.clients[place] = await client.__aenter__()
         self._write(Kind.OPENED, place)
 
+    def _hears(self, times: list[float]) -> float:
+        """What the driver's clocks said when it wrote a frame; its age in seconds."""
+        now, boot = times
+        here, booted = self._loop.time(), boot_time()
+        self._clock.heard(here - now, here)
+        self._boot.heard(booted - boot, here)
+        return booted - boot - self._boot.seconds
+
     def _send(self, head: list[Any], bodies: bytes) -> None:
-        batch, written, *leases = head
+        times, batch, *leases = head
+        age = self._hears(times)
         if batch <= self._batch:
             again = {lease[0] for lease in leases}
             kept = [(said, body) for _, said, body in self._kept if said[0] in again]
             self._write(Kind.COMPLETIONS, [0, *(said for said, _ in kept)], [body for _, body in kept])
             return
         self._batch = batch
-        if boot_time() - written > VALID:
+        if age > VALID:
             self._write(Kind.UNSENT, [lease[0] for lease in leases])
             return
         now = self._loop.time()
@@ -107,7 +133,7 @@ class Sender(asyncio.Protocol):
             leases, divided(bodies, (lease[-1] for lease in leases)), strict=True
         ):
             request = Request(ENDPOINTS[endpoint], body, None)
-            if depart > now:
+            if depart and (depart := depart + self._clock.seconds) > now:
                 if not self._planned:
                     self._loop.call_at(depart, self._depart)
                 self._planned.append((depart, lease, place, request, timeout))
@@ -133,13 +159,15 @@ class Sender(asyncio.Protocol):
             return
         status, headers, body, left, ended, fault, detail, sent = exchange
         kept = {str(name.lower()): value for name, value in headers.items()}
-        self._complete(lease, [status, _FAULTS[fault], sent, left, ended, detail, kept, len(body)], body)
+        offset = self._clock.seconds
+        said = [status, _FAULTS[fault], sent, left - offset, ended - offset, detail, kept, len(body)]
+        self._complete(lease, said, body)
 
     def _complete(self, lease: int, said: list[Any], body: bytes) -> None:
         if self._exchanges.pop(lease, None) is None:
             return
         if not self._out:
-            self._loop.call_at(self._flushed + SLICE, self._flush)
+            self._loop.call_at(self._flushed + self._pause, self._flush)
         self._out.append(([lease, *said], body))
 
     def _flush(self) -> None:
@@ -151,8 +179,22 @@ class Sender(asyncio.Protocol):
         self._write(Kind.COMPLETIONS, [first, *(said for said, _ in out)], [body for _, body in out])
 
     def _write(self, kind: Kind, head: Any, bodies: list[bytes] | tuple[()] = ()) -> None:
-        assert self._transport is not None, "the driver is there"
-        self._transport.write(encoded(kind, head, bodies))
+        self._to_driver(encoded(kind, head, bodies))
+
+
+class _Connection(asyncio.Protocol):
+    """A sender at the end of a socket."""
+
+    _sender: Sender
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._sender = Sender(cast("asyncio.WriteTransport", transport).write)
+
+    def data_received(self, data: bytes) -> None:
+        self._sender.received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        os._exit(0)  # the driver is gone: nobody waits for anything that is still under way
 
 
 async def serve(driver: int) -> None:
@@ -160,7 +202,7 @@ async def serve(driver: int) -> None:
     ours = socket.socket(fileno=driver)
     ours.setblocking(False)
     loop = asyncio.get_running_loop()
-    await loop.create_unix_connection(Sender, sock=ours)
+    await loop.create_unix_connection(_Connection, sock=ours)
     await loop.create_future()
 
 

@@ -1,6 +1,7 @@
 """How a sender stands. Pure."""
 
 from enum import StrEnum
+from math import inf
 from typing import NamedTuple
 
 
@@ -45,3 +46,22 @@ def stands(state: State, silent: float, *, opened: bool, beat: Beat) -> State:
 def pause(failed: int) -> float:
     """Seconds until another sender is started in the place of a lost one; `failed` in succession had completed nothing."""
     return 0.0 if failed == 0 else min(30.0, 2.0 ** (failed - 1))
+
+
+class Offset:
+    """How far a clock here is from one elsewhere: the smallest delay of what was said there lately, which is all there is of it
+    where the two are one. As clocks drift, what is older than two `_WINDOW`s is forgotten."""
+
+    _WINDOW = 60.0
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._now = self._before = inf
+        self._since = -inf
+
+    def heard(self, delay: float, now: float) -> None:
+        """Something that was said there has come: `delay` is the time here less the time that it bears."""
+        if now - self._since > self._WINDOW:
+            self._before, self._now, self._since = self._now, delay, now
+        self._now = min(self._now, delay)
+        self.seconds = min(self._now, self._before)

@@ -1,4 +1,4 @@
-"""The whole program with functions on a real Ray cluster on this machine, which a fixture starts and ends."""
+"""The whole program with functions, or senders, on a real Ray cluster on this machine, which a fixture starts and ends."""
 
 import contextlib
 import json
@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import cast
 
 import pytest
-from ray_cluster import Cluster, cluster, processes, wait_for
+from ray_cluster import Cluster, cluster, family, processes, wait_for
 from waiting import PATIENCE
 
 pytestmark = pytest.mark.slow  # a cluster takes seconds to start, and each test waits for a run of the whole program
@@ -133,3 +136,92 @@ def test_sigterm_is_batchruns_own(head: Cluster, calls: Path) -> None:
     assert all(line.startswith("batchrun:") for line in stderr.splitlines()), stderr
     assert "batchrun export" in stderr
     wait_for(lambda: not processes("batchrun.cluster.ray_main"))
+
+
+class Held(ThreadingHTTPServer):
+    """A provider that answers when it is told to, from then on at once."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.go = threading.Event()
+        self.calls = 0
+        self.keys = set[str | None]()
+
+    def __enter__(self) -> "Held":
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.go.set()
+        self.shutdown()
+        self.server_close()
+
+
+class _Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        server = cast("Held", self.server)
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        server.calls += 1
+        server.keys.add(self.headers["authorization"])
+        server.go.wait()
+        message = {"role": "assistant", "content": asked["messages"][-1]["content"]}
+        said = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_senders_on_a_cluster_send_every_row_also_when_one_is_killed(head: Cluster, tmp_path: Path) -> None:
+    with Held() as server:
+        words = [
+            "-i",
+            "in.jsonl",
+            "-p",
+            "say.prompty",
+            "-m",
+            "m",
+            "--base-url",
+            f"http://127.0.0.1:{server.server_port}",
+        ]
+        words += ["-o", "out.jsonl", "--senders", "2", "--ray", head.address, "--json", "--log-file", "log.txt"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "batchrun", *words, "--concurrency", "8", "--concurrency-fixed"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as run:  # fmt: skip
+            assert run.stdout is not None
+            events = map(json.loads, run.stdout)
+            assert any(event["event"] == "senders" and event["ready"] == 2 for event in events)
+            wait_for(lambda: server.calls >= 8)
+            victims = [pid for pid, command in processes("ray::SenderActor").items() if pid in family_of(head)]
+            assert len(victims) == 2
+            os.kill(victims[0], signal.SIGKILL)
+            assert any(event["event"] == "senders" and event["lost"] == 1 for event in events)
+            server.go.set()
+            last = list(events)[-1]
+            _, stderr = run.communicate(timeout=PATIENCE)
+        assert run.returncode == 0, stderr
+        assert last["totals"]["done"] == ROWS
+        written = [json.loads(line) for line in Path("out.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert [row["output"] for row in written] == [f"Say {row['text']}." for row in written]
+        assert ROWS <= server.calls <= ROWS + 8
+        assert server.keys == {f"Bearer {KEY}"}
+    assert all(line.startswith("batchrun:") for line in stderr.splitlines()), stderr
+    # the key is in no file, environment or argument of the cluster, and nothing is left of the run
+    assert [path for path in head.folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()] == []
+    for pid in family_of(head):
+        with contextlib.suppress(OSError):
+            assert KEY.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
+    assert KEY not in "".join(processes("ray").values()) + Path("log.txt").read_text()
+    wait_for(lambda: not processes("batchrun.cluster.ray_main") and not processes("ray::SenderActor"))
+
+
+def family_of(head: Cluster) -> set[int]:
+    return {pid for node in head.nodes for pid in family(node.pid)}

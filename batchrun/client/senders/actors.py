@@ -1,0 +1,234 @@
+"""Senders that are actors of a Ray cluster: one transport, and what joins the cluster and places them.
+
+An actor is never restarted by Ray, and none of its calls is repeated by it: what may have been sent is for the hub to judge.
+The key goes to an actor as an argument of a call, from memory to memory; the process that is Ray's driver has an environment
+without secrets.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import tempfile
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from batchrun.client.senders.states import Beat
+from batchrun.client.senders.transport import Hears, Pace
+from batchrun.cluster import bundle
+from batchrun.cluster.address import JOIN, check_address, found, refusal_of
+from batchrun.cluster.driver import ActorLostError, DriverProcess
+from batchrun.cluster.messages import pieces
+from batchrun.display import printable
+from batchrun.errors import RefusedError
+
+PACE = Pace(slice=0.01, ahead=0.01)
+"""A call costs as much as many rows."""
+BEAT = Beat(start=60.0)
+"""A process on a node takes its time to start, the first of a run with the code that it is sent."""
+LOOK = 5.0
+"""Seconds between looks at the nodes of the cluster."""
+HINT = "install batchrun on every node of the cluster, under the same Python; nothing was sent"
+_ACTOR = "batchrun.client.senders.actor:SenderActor"
+_MOST_BYTES = 1_000_000
+"""Of one call."""
+_AGAIN = 0.2
+"""Seconds until a call is made again whose actor cannot be reached."""
+UNREACHABLE = 1.0
+"""Seconds for which no call gets through, one after the other being refused, after which a sender is gone: its node is, long
+before the cluster says so. One that does not answer at all is for the hub to judge."""
+
+
+class ActorTransport:
+    """The transport to one actor: calls of `exchange`, at most two at a time, one of which waits for what the actor says."""
+
+    def __init__(self, driver: DriverProcess, number: int, hears: Hears, ended: Callable[[int], object]) -> None:
+        """`ended` hears the number when the actor is no more."""
+        self._driver = driver
+        self._number = number
+        self._hears = hears
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._unsent: deque[bytes] = deque()
+        self._given: deque[tuple[int, bytes]] = deque()
+        """What the actor was given and has not said to have, with the offset of its first byte."""
+        self._offset = self._heard = self._calls = 0
+        self._called = -PACE.slice
+        self._refused_since = 0.0
+        self._again = self._is_gone = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._soon()
+
+    def write(self, frame: bytes) -> None:
+        """Send a frame; one to a sender that is gone is dropped."""
+        self._unsent.append(frame)
+        self._soon()
+
+    def kill(self) -> None:
+        """End the actor at once, whatever it does; `gone` follows."""
+        self._driver.kill(self._number)
+
+    async def close(self) -> None:
+        """End it; what is left of it goes with the driver."""
+        self._end()
+        self.kill()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _soon(self) -> None:
+        """Have another call made where one is due: none is under way, or there is something to send."""
+        if self._is_gone or self._timer is not None:
+            return
+        if self._again:
+            if not self._calls:
+                self._timer = self._loop.call_later(_AGAIN, self._begin)
+        elif not self._calls or (self._unsent and self._calls < 2):
+            self._timer = self._loop.call_at(self._called + PACE.slice, self._begin)
+
+    def _begin(self) -> None:
+        self._timer, self._called = None, self._loop.time()
+        self._calls += 1
+        again, self._again = self._again, False
+        new, size = list[bytes](), 0
+        while self._unsent and size < _MOST_BYTES:
+            new.append(self._unsent.popleft())
+            size += len(new[-1])
+        first, data = self._offset, b"".join(new)
+        if data:
+            self._given.append((first, data))
+            self._offset += size
+        if again and self._given:
+            first, data = self._given[0][0], b"".join(each for _, each in self._given)
+        task = self._loop.create_task(self._call(again, first, data))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _call(self, again: bool, first: int, data: bytes) -> None:
+        try:
+            taken, start, said = await self._driver.call(
+                self._number, "exchange", first, self._heard, again, *pieces(data)
+            )
+        except ActorLostError as lost:
+            self._again = True
+            now = self._loop.time()
+            self._refused_since = self._refused_since or now
+            if not lost.unavailable:
+                self._gone(str(lost))
+            elif now - self._refused_since > UNREACHABLE:
+                self.kill()
+                self._gone("its node cannot be reached")
+        except RuntimeError as error:
+            self._gone(str(error))
+        else:
+            self._refused_since = 0.0
+            while self._given and self._given[0][0] + len(self._given[0][1]) <= taken:
+                self._given.popleft()
+            if start > self._heard:
+                self._again = True  # what stands before it went with a call that failed
+            elif (new := said[self._heard - start :]) and not self._is_gone:
+                self._heard += len(new)
+                self._hears.received(new)
+        finally:
+            self._calls -= 1
+        self._soon()
+
+    def _gone(self, why: str) -> None:
+        if not self._is_gone:
+            self._end()
+            self._hears.gone(printable(why, 300))
+
+    def _end(self) -> None:
+        self._is_gone = True
+        self._ended(self._number)
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class Actors:
+    """A member of the cluster at an address, which has senders on its nodes: so many, or with None one on each.
+
+    `environ` must be without secrets. An async context manager, which joins. Raises RefusedError where there is no cluster that
+    can be joined.
+    """
+
+    def __init__(self, address: str, count: int | None, environ: Mapping[str, str]) -> None:
+        self._address = address
+        self._on_each = count is None
+        self._environ = environ
+        self._numbers = itertools.count(1)
+        self._places: dict[int, str] = {}
+        """The node of each sender."""
+        self._driver: DriverProcess | None = None
+        self._joining = asyncio.Lock()
+        self._watching: asyncio.Task[None] | None = None
+        self.count = count or 0
+        """How many senders there are to be."""
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(check_address, self._address)
+        driver = await self._join()
+        if self._on_each:
+            self.count = max(1, len(await driver.nodes()))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        if self._driver is not None:
+            await self._driver.close()
+
+    def watch(self, resize: Callable[[int], None]) -> None:
+        """Tell how many senders there are to be whenever that changes: with one on each node."""
+        if self._on_each:
+            self._watching = asyncio.get_running_loop().create_task(self._watch(resize))
+
+    async def _watch(self, resize: Callable[[int], None]) -> None:
+        while True:
+            await asyncio.sleep(LOOK)
+            if self._driver is not None:
+                with contextlib.suppress(ActorLostError, RuntimeError):  # it is joined again with the next sender
+                    resize(max(1, len(await self._driver.nodes())))
+
+    async def start(self, hears: Hears) -> ActorTransport:
+        """Another sender, on the node with the fewest. Raises OSError."""
+        number, refusal = next(self._numbers), None
+        try:
+            async with self._joining:
+                driver = self._driver if self._driver is not None and not self._driver.ended else await self._join()
+                have = Counter(self._places.values())
+                nodes = [node.id for node in await driver.nodes()]
+                self._places[number] = min(sorted(nodes), key=have.__getitem__)
+            refusal = await driver.make(number, self._places[number], _ACTOR, 0, (PACE.slice,))
+        except (RefusedError, ActorLostError, RuntimeError, ValueError) as error:
+            refusal = str(error)
+            raise OSError(printable(refusal, 300)) from error
+        finally:
+            if refusal is not None:
+                self._places.pop(number, None)
+        if refusal is not None:
+            driver.kill(number)
+            raise OSError(printable(refusal, 300))
+        return ActorTransport(driver, number, hears, lambda number: self._places.pop(number, None))
+
+    async def _join(self) -> DriverProcess:
+        """A driver that is a member of the cluster."""
+        loop, folder = asyncio.get_running_loop(), Path(tempfile.mkdtemp(prefix="batchrun-ray-"))
+        driver = DriverProcess(folder, self._environ, loop)
+        try:
+            await asyncio.to_thread(bundle.fill, folder, ())
+            async with asyncio.timeout(JOIN):
+                await driver.join(found(self._address))
+        except BaseException as error:
+            await driver.close()
+            if isinstance(error, TimeoutError | OSError | RuntimeError | ActorLostError):
+                raise refusal_of(self._address, error) from error
+            raise
+        self._driver = driver
+        return driver
