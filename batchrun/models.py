@@ -8,7 +8,7 @@ made once per row or per attempt are named tuples: they are immutable and cost a
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 
 class State(StrEnum):
@@ -82,6 +82,17 @@ class File(NamedTuple):
     def encoded(self) -> int:
         """Bytes of the file in a body: base64 has four for three."""
         return 4 * ((self.size + 2) // 3)
+
+
+_Record = TypeVar("_Record")
+
+
+class _Make(Protocol):
+    def __call__(self, cls: type[_Record], values: tuple[Any, ...], /) -> _Record: ...
+
+
+made = cast("_Make", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]  it is generic
+"""Makes a named tuple of all its values in half the time that calling its class takes: for what there is a million of."""
 
 
 class Row(NamedTuple):

@@ -12,6 +12,7 @@ from lxml import etree
 from translate.storage import aresource, poxliff, resx, tmx, ts2, xliff
 
 from batchrun.documents import Document, DocumentError, Status, xml_text
+from batchrun.documents.window import Window
 
 ANDROID = r"""<?xml version="1.0" encoding="utf-8"?>
 <!-- resources -->
@@ -377,8 +378,8 @@ def elements(draw: st.DrawFn, depth: int = 2) -> str:
 
 
 @settings(max_examples=50)
-@given(elements())
-def test_elements_stand_where_expat_sees_them(text: str):
+@given(elements(), st.integers(1, 40))
+def test_elements_stand_where_expat_sees_them(text: str, size: int):
     data = f"<root>{text}</root>".encode()
     seen: list[tuple[str, dict[str, str], int]] = []
     ends: list[int] = []
@@ -387,7 +388,8 @@ def test_elements_stand_where_expat_sees_them(text: str):
     parser.EndElementHandler = lambda _: ends.append(parser.CurrentByteIndex)
     parser.Parse(data, True)
     content = data.decode("latin-1")
-    ((root, within),) = xml_text.units(content, frozenset({"root"}))
+    window = Window((content[at : at + size] for at in range(0, len(content), size)), lambda: [data])
+    ((root, within),) = xml_text.units(window, frozenset({"root"}))
     assert within == ()
     found = list(nodes(root))
     assert [

@@ -5,7 +5,7 @@ what replaces them; nothing else of the file is ever written anew. This package 
 nothing of rows, prompts or the journal.
 
     detect, refusal   which format a file is; why a structured file is not read
-    Document          bytes of one format: its segments under lasting names, and the bytes with some of them replaced
+    Document          bytes of one format, read bit by bit: its segments under lasting names, and the bytes with some of them replaced
     code_of           the code of a language given by name
     NAMES, failed     checks of a translation against its source
     split             a long text in pieces that joined are the text again
@@ -20,9 +20,11 @@ from batchrun.documents.identification import is_installed, is_told
 from batchrun.documents.plurals import code_of
 from batchrun.documents.segment import DocumentError, Existing, Kind, Plural, Segment, Status, Value
 from batchrun.documents.splitting import Piece, split
+from batchrun.documents.window import CHUNK
 
 __all__ = [
     "CHECKS",
+    "CHUNK",
     "FORMATS",
     "LANGUAGE",
     "NAMES",

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator
 
 from batchrun.documents import plurals, xml_text
-from batchrun.documents.segment import Edit, Kind, Plural, Segment, Value, newline_of, text_hash
+from batchrun.documents.segment import Edit, Kind, Plural, Segment, Value, text_hash
+from batchrun.documents.window import Window
 from batchrun.documents.xml_text import Node, Piece, Spelling
 
 _UNITS = frozenset({"string", "plurals", "string-array"})
@@ -23,14 +24,18 @@ _RESOURCE = re.compile(r"[@?](?:\+|\w+:)?[\w.]+/[\w.]+|@null")
 class AndroidStrings:
     """The strings of one resource file."""
 
-    def __init__(self, content: str, language: str | None) -> None:
-        self._content = content
-        self._newline = newline_of(content)
+    def __init__(self, window: Window, language: str | None) -> None:
+        self._window = window
+        self._newline = window.newline
         self._language = language
+
+    @property
+    def _content(self) -> str:
+        return self._window.text
 
     def segments(self) -> Iterator[Segment]:
         """Strings in their order, by name. Raises DocumentError."""
-        for node, within in xml_text.units(self._content, _UNITS):
+        for node, within in xml_text.units(self._window, _UNITS):
             if any(each.attributes.get("translatable") == "false" for each in (node, *within)):
                 continue
             name = node.attributes.get("name", "")

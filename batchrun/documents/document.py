@@ -3,24 +3,26 @@
 import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
+from itertools import chain
 from typing import NamedTuple, cast
 
 from batchrun.documents.fit import misfit
-from batchrun.documents.segment import (
-    DocumentError,
-    Edit,
-    Existing,
-    Format,
-    Segment,
-    Status,
-    Value,
-    splice,
-    text_hash,
-    wanted,
-)
+from batchrun.documents.names import Names
+from batchrun.documents.segment import DocumentError, Existing, Format, Segment, Status, Value, text_hash, wanted
+from batchrun.documents.window import CHUNK, Splicer, Window
+from batchrun.models import made
+
+Chunks = Callable[[], Iterable[bytes]]
+"""Gives the bytes of a file from its beginning, each time anew."""
 
 _XML = frozenset({"android", "xliff", "ts", "resx", "tmx"})
+_WINDOWED = _XML | {"po", "json", "arb"}
+"""Formats that are read bit by bit where they are UTF-8; of the others the whole content is held."""
+_HEAD = 1 << 16
+"""Bytes at the beginning in which a file says what its encoding is."""
+_PIECE = 1 << 16
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z][\w.-]*)""")
 _WITHOUT_MARK = {"utf-16": "utf-16-le", "utf-32": "utf-32-le", "utf-8-sig": "utf-8"}
 """Codecs that would take a byte order mark for their own."""
@@ -48,31 +50,36 @@ class Entry(NamedTuple):
 
 
 class Document:
-    """The bytes of one file read as a format. `language` is the code of the target.
+    """One file read as a format: its bytes, or what gives them. `language` is the code of the target.
 
     `existing` says which translations that are there already are made again; `encoding` is that of the file where it
-    says none itself and it is not UTF-8. Raises DocumentError where the bytes are
-    no text in the encoding of the format.
+    says none itself and it is not UTF-8. Raises DocumentError where the bytes are no text in the encoding of the format,
+    at the latest when they are read.
     """
 
     def __init__(
         self,
         format: str,
-        data: bytes,
+        data: bytes | Chunks,
         *,
         language: str | None = None,
         existing: Existing = Existing.KEEP,
         encoding: str | None = None,
     ) -> None:
+        chunks = _chunks_of(data) if isinstance(data, bytes) else data
+        head = _head(chunks)
         self.format = format
+        self._language = language
         self._existing = existing
-        self._encoding = encoding_of(format, data, encoding)
+        self._encoding = encoding_of(format, b"".join(chunks()) if format == "properties" else head, encoding)
         self._xml = format in _XML
-        content = _decoded(data, self._encoding)
-        if self._xml and not content.isascii():
-            content = (data if self._encoding == "utf-8" else content.encode()).decode("latin-1")
-        self._content = content
-        self._reader = _reader(format)(self._content, language)
+        self._chunks = chunks
+        self._whole = None
+        if self._encoding != "utf-8" or format not in _WINDOWED:
+            content = _decoded(b"".join(chunks()), self._encoding)
+            if self._xml:
+                content = content.encode().decode("latin-1")
+            self._whole = content
 
     def entries(self) -> Iterator[Entry]:
         """The segments to translate, each under a name of its own, in the order of the document.
@@ -80,23 +87,41 @@ class Document:
         The name is the format's own id; where that is only a position it is a hash of the source text. Equal ones get
         an occurrence number. Raises DocumentError.
         """
-        seen: dict[str, int] = {}
-        line, at, count = 1, 0, self._content.count
+        window = self._window()
+        return cast("Iterator[Entry]", self._entries(window, self._reader(window)))
+
+    def _window(self) -> Window:
+        """The content from its beginning: bit by bit where its reader can, else the whole."""
+        whole = self._whole
+        if whole is None:
+            return Window(_parts(self._chunks(), xml=self._xml), self._chunks)
+        data = partial(whole.encode, "latin-1" if self._xml else "utf-8", "surrogatepass")
+        return Window((whole,), lambda: (data(),))
+
+    def _reader(self, window: Window) -> Format:
+        """What reads the format; only what is needed is loaded."""
+        module, _, name = _READERS[self.format].partition(":")
+        found = getattr(import_module(f"batchrun.documents.{module}"), name)
+        return found(window if self.format in _WINDOWED else window.text, self._language)
+
+    def _entries(self, window: Window, reader: Format, *, steps: bool = False) -> Iterator[Entry | None]:
+        """The entries; with `steps` also None wherever the window has moved on."""
+        distinct = Names().distinct
+        line, at, text = 1, 0, window.text
         existing, empty = self._existing, Status.EMPTY
-        for segment in self._reader.segments():
-            text, start, name = segment.text, segment.start, segment.id
-            if (segment.status is not empty and not wanted(segment, existing)) or not text or text.isspace():
+        for segment in reader.segments():
+            if text is not window.text:
+                text, line, at = window.text, window.line(0), 0
+                if steps:
+                    yield None
+            source, start, name = segment.text, segment.start, segment.id
+            if (segment.status is not empty and not wanted(segment, existing)) or not source or source.isspace():
                 continue
+            line += text.count("\n", at, start)
+            at = start
             if name is None or len(name) > _LONGEST_ID:
                 name = name_of(segment)
-            if name in seen:
-                seen[name] += 1
-                name = f"{name}#{seen[name]}"
-            else:
-                seen[name] = 1
-            line += count("\n", at, start)
-            at = start
-            yield Entry(name, segment, line)
+            yield made(Entry, (distinct(name), segment, line))
 
     @property
     def encoding(self) -> str | None:
@@ -112,7 +137,7 @@ class Document:
 
         A segment without a value stays as it is. With `trimmed` the blanks around each source text are put back. Raises DocumentError for a name that the document does not have.
         """
-        pieces = splice(self._content, self._edits(values, trimmed=trimmed))
+        pieces = self._spliced(iter(values), trimmed=trimmed)
         if not self._xml:
             encoder = codecs.getincrementalencoder(self._encoding)()
             yield from map(encoder.encode, pieces)
@@ -124,25 +149,27 @@ class Document:
             texts = (decoder.decode(piece.encode("latin-1")) for piece in pieces)
             yield from (text.encode(self._encoding, "xmlcharrefreplace") for text in texts)
 
-    def _edits(self, values: Iterable[tuple[str, Value]], *, trimmed: bool) -> Iterator[Edit]:
-        entries = self.entries()
-        entry = next(entries, None)
-        opened = False
-        for name, value in values:
-            while entry is not None and entry.name != name:
-                entry = next(entries, None)
-            if entry is None:
-                raise DocumentError(f"the document has no segment {name!r} in this order")
-            if not opened:
-                opened = True
-                yield from self._reader.opening()
-            yield from self._reader.edits(entry.segment, entry.around(value) if trimmed else value)
-
-
-def _reader(format: str) -> Callable[[str, str | None], Format]:
-    """The class that reads a format; only what is needed is loaded."""
-    module, _, name = _READERS[format].partition(":")
-    return cast("Callable[[str, str | None], Format]", getattr(import_module(f"batchrun.documents.{module}"), name))
+    def _spliced(self, values: Iterator[tuple[str, Value]], *, trimmed: bool) -> Iterator[str]:
+        """The content with the edits that the values make."""
+        window = self._window()
+        reader = self._reader(window)
+        splicer = Splicer(window)
+        following = next(values, None)
+        if following is not None:
+            splicer.opening = reader.opening
+        for entry in self._entries(window, reader, steps=True):
+            if following is not None and entry is not None and entry.name == following[0]:
+                value = following[1]
+                splicer.replace(reader.edits(entry.segment, entry.around(value) if trimmed else value))
+                following = next(values, None)
+            if splicer.held >= _PIECE:
+                yield splicer.taken()
+            if following is None:
+                break
+        if following is not None:
+            raise DocumentError(f"the document has no segment {following[0]!r} in this order")
+        yield splicer.taken()
+        yield from window.rest(splicer.at)
 
 
 def name_of(segment: Segment) -> str:
@@ -189,6 +216,33 @@ def _is_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _chunks_of(data: bytes) -> Chunks:
+    return lambda: (data[at : at + CHUNK] for at in range(0, len(data), CHUNK))
+
+
+def _head(chunks: Chunks) -> bytes:
+    head = b""
+    for chunk in chunks():
+        head += chunk
+        if len(head) >= _HEAD:
+            break
+    return head
+
+
+def _parts(chunks: Iterable[bytes], *, xml: bool) -> Iterator[str]:
+    """The content of a file in UTF-8; of XML each byte is a character. Raises DocumentError."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    lines = 1
+    for chunk in chain(chunks, [b""]):
+        try:
+            text = decoder.decode(chunk, not chunk)
+        except UnicodeDecodeError as error:
+            lines += error.object.count(b"\n", 0, error.start)
+            raise DocumentError(f"line {lines}: not text in UTF-8") from None
+        lines += chunk.count(b"\n")
+        yield chunk.decode("latin-1") if xml else text
 
 
 def _decoded(data: bytes, encoding: str) -> str:

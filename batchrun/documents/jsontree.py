@@ -8,12 +8,14 @@ is identified by its text. i18next spells plural forms as keys with the endings 
 
 import json
 import re
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property, partial
 from typing import Any, NamedTuple, cast
 
 from batchrun.documents import plurals
-from batchrun.documents.segment import DocumentError, Edit, Plural, Segment, Value, line_of, text_hash
+from batchrun.documents.segment import DocumentError, Edit, Plural, Segment, Value, text_hash
+from batchrun.documents.window import Window
+from batchrun.models import made
 
 _STRING = r'"([^"\\\n]*+(?:\\.[^"\\\n]*+)*+)"'
 _TOKEN = re.compile(rf"[ \t\r\n]*(?:{_STRING}|([\[\]{{}},:])|([-+.\w]+))")
@@ -23,6 +25,8 @@ _KEY = re.compile(rf"[ \t\r\n]*{_STRING}[ \t\r\n]*:")
 _OPENED = {"}": "{", "]": "["}
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _CATEGORIES = ("zero", "one", "two", "few", "many", "other")
+_PLAIN = Segment("", "", 0, 0)[4:]
+"""What a segment has beside its text and place: nothing."""
 _decode = json.JSONDecoder(strict=False).decode
 
 
@@ -39,6 +43,11 @@ class _Form(NamedTuple):
     named: int
     segment: Segment
 
+    def moved(self, by: int) -> "_Form":
+        """The same where the window has let go of `by` characters."""
+        segment = self.segment._replace(start=self.segment.start - by, end=self.segment.end - by)
+        return self._replace(named=self.named - by, segment=segment)
+
 
 class JsonTree:
     """The texts of one JSON object."""
@@ -46,15 +55,27 @@ class JsonTree:
     _arb = False
     """Whether keys that begin with `@` are about other keys."""
 
-    def __init__(self, content: str, language: str | None) -> None:
-        self._content = content
+    def __init__(self, window: Window, language: str | None) -> None:
+        self._window = window
         self._forms = plurals.cldr(language) if language else None
-        self._encode = partial(json.dumps, ensure_ascii=content.isascii() and "\\u" in content)
+        self._waiting: list[_Form] = []
+        self._gone = 0
+
+    @cached_property
+    def _encode(self) -> Callable[[str], str]:
+        """How a text is spelled: with escapes for all characters beyond ASCII where the document does so."""
+        escapes, last = False, b""
+        for chunk in self._window.chunks():
+            if not chunk.isascii():
+                escapes = False
+                break
+            escapes = escapes or b"\\u" in last[-1:] + chunk
+            last = chunk
+        return partial(json.dumps, ensure_ascii=escapes)
 
     def segments(self) -> Iterator[Segment]:
         """The texts in their order. Raises DocumentError naming the line where this is no JSON."""
         notes = self._notes() if self._arb else {}
-        waiting: list[_Form] = []
         for parent, key, named, segment in self._leaves():
             if self._arb:
                 if not (parent or key is None or key.startswith("@")):
@@ -63,25 +84,26 @@ class JsonTree:
             form = None
             if key is not None and key.endswith(_CATEGORIES):
                 form = _form(parent, key, named, segment)
-            if waiting and (form is None or form.unit != waiting[-1].unit):
-                yield from self._flushed(waiting)
-                waiting.clear()
+            if self._waiting and (form is None or form.unit != self._waiting[-1].unit):
+                yield from self._flushed()
             if form is not None:
-                waiting.append(form)
+                self._waiting.append(form)
             else:
                 yield segment
-        yield from self._flushed(waiting)
+        yield from self._flushed()
 
-    def _flushed(self, forms: list[_Form]) -> Iterator[Segment]:
+    def _flushed(self) -> Iterator[Segment]:
         """Consecutive forms of a unit are one segment where `other` is among them, else one each."""
+        forms, self._waiting = self._waiting, []
         sources = {form.category: form.segment.text for form in forms}
         if len(forms) == 1 or "other" not in sources:
             yield from (form.segment for form in forms)
             return
         first, second, *_ = forms
-        literal = _TOKEN.match(self._content, first.named)
-        colon = self._content[literal.end() if literal else first.named : first.segment.start]
-        style = first.base, colon, self._content[first.segment.end : second.named]
+        content = self._window.text
+        literal = _TOKEN.match(content, first.named)
+        colon = content[literal.end() if literal else first.named : first.segment.start]
+        style = first.base, colon, content[first.segment.end : second.named]
         uses = self._forms.uses if self._forms is not None else {name: f"as in {name}" for name in sources}
         if "zero" in sources:
             uses = {"zero": "for 0", **uses}  # i18next has it in every language
@@ -90,7 +112,7 @@ class JsonTree:
 
     def _notes(self) -> dict[str, str]:
         try:
-            read = _decode(self._content.removeprefix("\ufeff"))
+            read = _decode(b"".join(self._window.chunks()).decode().removeprefix("\ufeff"))
         except (ValueError, RecursionError) as error:
             raise DocumentError(f"not JSON: {error}") from None
         found: dict[str, str] = {}
@@ -101,7 +123,7 @@ class JsonTree:
 
     def _leaves(self) -> Iterator[_Leaf]:  # noqa: PLR0912  one scan with all its cases
         """Every string that is a value, found by a scan with a stack of the brackets that are open."""
-        content, member = self._content, _MEMBER.match
+        content, member = self._window.text, _MEMBER.match
         at = 1 if content.startswith("\ufeff") else 0
         parent, bracket, positional = "", "", False
         stack: list[tuple[str, str, bool]] = []
@@ -113,11 +135,15 @@ class JsonTree:
                     name, text = text_of(name), text_of(text)
                 id = _id(parent, name, text, positional=positional)
                 start, end = found.span(2)
-                yield parent, None if positional else name, found.start(1) - 1, Segment(id, text, start - 1, end + 1)
-            key, named = None, at
+                segment = made(Segment, (id, text, start - 1, end + 1, *_PLAIN))
+                yield parent, None if positional else name, found.start(1) - 1, segment
+            key, named, before = None, at, at
             if bracket == "{" and (found := _KEY.match(content, at)) is not None:
                 key, named, at = text_of(found[1]), found.start(1) - 1, found.end()
-            if (found := _TOKEN.match(content, at)) is None:
+            if ((found := _TOKEN.match(content, at)) is None or found.end() == len(content)) and self._more(before):
+                content, at = self._window.text, before - self._gone
+                continue
+            if found is None:
                 raise self._wrong(at)
             at, string, sign = found.end(), found[1], found[2]
             if string is not None:
@@ -137,12 +163,26 @@ class JsonTree:
                 parent, bracket, positional = stack.pop()
                 if not stack:
                     break
-        end = _BLANKS.match(content, at)
-        if end is not None and end.end() < len(content):
-            raise self._wrong(end.end())
+        while True:
+            end = _BLANKS.match(content, at)
+            at = end.end() if end is not None else at
+            if at < len(content):
+                raise self._wrong(at)
+            if not self._more(at):
+                break
+            content, at = self._window.text, at - self._gone
+
+    def _more(self, at: int) -> bool:
+        """Have more of the document, from a place on and from the forms on that wait; `_gone` is how far places moved."""
+        gone = self._waiting[0].named if self._waiting else at
+        if not self._window.more(gone):
+            return False
+        self._gone = gone
+        self._waiting = [form.moved(gone) for form in self._waiting]
+        return True
 
     def _wrong(self, at: int) -> DocumentError:
-        return DocumentError(f"line {line_of(self._content, at)}: not JSON")
+        return DocumentError(f"line {self._window.line(at)}: not JSON")
 
     def opening(self) -> tuple[Edit, ...]:
         """Nothing."""

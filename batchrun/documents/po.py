@@ -7,15 +7,16 @@ Format: https://www.gnu.org/software/gettext/manual/html_node/PO-Files.html
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from batchrun.documents import plurals
-from batchrun.documents.segment import DocumentError, Edit, Kind, Plural, Segment, Status, Value, line_of, newline_of
+from batchrun.documents.segment import DocumentError, Edit, Kind, Plural, Segment, Status, Value
+from batchrun.documents.window import Window
+from batchrun.models import made
 
 _LITERAL = r'"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+"'
 _STRING = rf"{_LITERAL}(?:[ \t\r]*\n[ \t]*{_LITERAL})*+"
 _ENTRY = re.compile(
-    rf"(?P<comments>(?:[ \t\r\f]*(?:#[^\n]*)?\n)*+)[ \t]*"
+    rf"(?P<comments>(?:[ \t\r\f]*(?:#(?:\.(?P<note>[^\n]*)|[^\n]*))?\n)*+)[ \t]*"
     rf"(?:msgctxt\s*(?P<context>{_STRING})\s*)?"
     rf"msgid\s*(?P<id>{_STRING})\s*"
     rf"(?:msgid_plural\s*(?P<plural>{_STRING})\s*"
@@ -36,72 +37,86 @@ _EXTRACTED = re.compile(r"^[ \t\r\f]*#\.([^\n]*)", re.MULTILINE)
 """What is extracted from the source code for translators."""
 _FLAGS = re.compile(r"^[ \t]*#,[^\n]*\n?", re.MULTILINE)
 _PREVIOUS = re.compile(r"^[ \t]*#\|[^\n]*\n", re.MULTILINE)
+_COMMENTS, _PLURAL, _TARGET = (_ENTRY.groupindex[name] for name in ("comments", "forms", "target"))
+_EMPTY, _KIND = Status.EMPTY, Kind.TEXT  # names for what most units are: to look them up in an enum takes longer
 _ID_SEPARATOR = "\x04"
 """Between context and text, as in compiled catalogs."""
-
-
-class _Place(NamedTuple):
-    """What has to be written anew with a unit: its comments where they say fuzzy, and whether it has plural forms."""
-
-    comments: int
-    fuzzy: bool
-    forms: bool
 
 
 class Catalog:
     """The units of one catalog. `language` is the code of the target, None where only the header tells."""
 
-    def __init__(self, content: str, language: str | None) -> None:
-        self._content = content
-        self._newline = newline_of(content)
+    def __init__(self, window: Window, language: str | None) -> None:
+        self._window = window
+        self._newline = window.newline
         self._language = language
-        self._header: tuple[int, str] | None = None
+        self._header: str | None = None
+        self._template: int | None = None
         self._forms: plurals.Forms | None = None
 
     def segments(self) -> Iterator[Segment]:
-        """A segment for each unit but the header. Raises DocumentError naming the line that is no part of a unit."""
-        content, at = self._content, len(self._content) - len(self._content.removeprefix("\ufeff"))
-        match = _ENTRY.match
-        while (found := match(content, at)) is not None:
-            at = found.end()
-            source, context = _text(found["id"]), found["context"]
-            if not source and context is None:
-                self._header = found.start("target"), _text(found["target"] or '""')
-                self._forms = None
+        """A segment for each unit but the header. Raises DocumentError naming the line that is no part of a unit.
+
+        How far a unit goes is certain when the next one has been found, or the document is at its end.
+        """
+        window, match = self._window, _ENTRY.match
+        at = len(window.text) - len(window.text.removeprefix("\ufeff"))
+        while True:
+            content, last = window.text, None
+            while (found := match(content, at)) is not None:
+                at = found.end()
+                if last is not None and (segment := self._unit(last)) is not None:
+                    yield segment
+                last = found
+            from_here = at if last is None else last.start()
+            if window.more(from_here):
+                at = 0
                 continue
-            yield self._segment(found, source, None if context is None else _text(context))
+            if last is not None and (segment := self._unit(last)) is not None:
+                yield segment
+            break
         rest = _REST.match(content, at)
         end = rest.end() if rest else at
         if end < len(content):
-            raise DocumentError(f"line {line_of(content, end)}: not an entry of a PO file")
+            raise DocumentError(f"line {window.line(end)}: not an entry of a PO file")
 
-    def _segment(self, found: re.Match[str], source: str, context: str | None) -> Segment:
-        comments = found["comments"]
+    def _unit(self, found: re.Match[str]) -> Segment | None:
+        """The segment of a unit; of the header none, but what it says is noted."""
+        comments, note, context, literal, plural, forms, target = found.groups()
+        source = literal[1:-1] if "\\" not in literal and "\n" not in literal else _text(literal)
+        if context is not None:
+            context = _text(context)
+        elif not source:
+            self._header, self._forms = _text(target or '""'), None
+            at = self._window.text.find(_TEMPLATE, *found.span("target"))
+            self._template = at if at >= 0 else None
+            return None
         fuzzy = "fuzzy" in comments and any(
             "fuzzy" in map(str.strip, line.lstrip(" \t#").split(",")) for line in _FLAGS.findall(comments)
         )
-        group = "target" if found["forms"] is None else "forms"
-        place = _Place(found.start("comments"), fuzzy, group == "forms")
-        plural = None
-        if group == "target":
-            filled = found["target"] != '""' and _text(found["target"]) != ""
+        text, uses = source, None
+        if target is not None:
+            start, end = found.span(_TARGET)
+            filled = target != '""' and _text(target) != ""
         else:
-            written = [_text(text) for _, text in _FORM.findall(found["forms"])]
-            filled = all(written)
-            fuzzy = fuzzy and any(written)
-            plural = Plural({"one": source, "other": _text(found["plural"])}, self.forms.uses)
-        note = "\n".join(map(str.strip, _EXTRACTED.findall(comments))) if "#." in comments else ""
-        status = Status.EMPTY if not filled else Status.FUZZY if fuzzy else Status.TRANSLATED
+            start, end = found.span(_PLURAL)
+            written = [_text(form) for _, form in _FORM.findall(forms)]
+            filled, fuzzy = all(written), fuzzy and any(written)
+            text = _text(plural)
+            uses = Plural({"one": source, "other": text}, self.forms.uses)
+        if note is not None:
+            several = comments.count("#.") > 1
+            note = "\n".join(map(str.strip, _EXTRACTED.findall(comments))) if several else note.strip()
+        status = _EMPTY if not filled else Status.FUZZY if fuzzy else Status.TRANSLATED
         id = source if context is None else f"{context}{_ID_SEPARATOR}{source}"
-        text = source if plural is None else plural.sources["other"]
-        start, end = found.span(group)
-        return Segment(id, text, start, end, place, Kind.TEXT, status, context or "", note, None, plural)
+        place = found.start(_COMMENTS) if fuzzy else None
+        return made(Segment, (id, text, start, end, place, _KIND, status, context or "", note or "", None, uses))
 
     @property
     def forms(self) -> plurals.Forms:
         """The plural forms of the target: those of the header, else those of the language."""
         if self._forms is None:
-            stated = _NPLURALS.search(self._header[1]) if self._header else None
+            stated = _NPLURALS.search(self._header) if self._header else None
             if stated is not None:
                 self._forms = plurals.stated(int(stated[1]), stated[2])
             else:
@@ -110,19 +125,17 @@ class Catalog:
 
     def opening(self) -> Iterator[Edit]:
         """The plural forms in place of the placeholder that a template has in its header."""
-        if self._header is None or self._language is None:
+        if self._template is None or self._language is None:
             return
-        start, text = self._header
-        at = self._content.find(_TEMPLATE, start)
+        at, self._template = self._template, None
         header = plurals.gettext(self._language).header
-        if header is not None and _TEMPLATE in text and at >= 0:
+        if header is not None:
             yield Edit(at, at + len(_TEMPLATE), header)
 
     def edits(self, segment: Segment, value: Value) -> Iterator[Edit]:
         """The new strings; a unit that was fuzzy loses the flag and its previous text."""
-        place: _Place = segment.style
-        if place.fuzzy:
-            yield from self._without_fuzzy(place.comments, segment.start)
+        if segment.style is not None:
+            yield from self._without_fuzzy(segment.style, segment.start)
         if isinstance(value, str):
             text = self._spelled(value)
         else:
@@ -131,7 +144,7 @@ class Catalog:
         yield Edit(segment.start, segment.end, text)
 
     def _without_fuzzy(self, start: int, end: int) -> Iterator[Edit]:
-        comments = self._content[start:end]
+        comments = self._window.text[start:end]
         lines = sorted([*_FLAGS.finditer(comments), *_PREVIOUS.finditer(comments)], key=lambda line: line.start())
         for line in lines:
             text = line.group()

@@ -1,7 +1,7 @@
 """A segment: one text of a document, where it stands, and what its format knows of it. Ranges become edits here.
 
 A document's content is text, decoded with a codec that gives the same bytes back, so that a range of the content is a
-range of the file's bytes. In XML, whose parser counts bytes, a character of the content stands for one byte of UTF-8.
+range of the file's bytes; where a window is read, places are those in it. In XML, whose parser counts bytes, a character of the content stands for one byte of UTF-8.
 """
 
 import hashlib
@@ -104,24 +104,6 @@ def wanted(segment: Segment, existing: Existing) -> bool:
     if segment.status is Status.EMPTY or existing is Existing.ALL:
         return True
     return segment.status is Status.FUZZY and existing is Existing.FUZZY
-
-
-def splice(content: str, edits: Iterable[Edit], size: int = 1 << 16) -> Iterator[str]:
-    """The content with its ranges replaced, in pieces of about `size`. Edits are in order and do not overlap."""
-    parts: list[str] = []
-    at = held = 0
-    for start, end, text in edits:
-        if start < at or end < start:
-            raise ValueError(f"an edit of {start} to {end} comes after {at}")
-        parts += content[at:start], text
-        held += start - at + len(text)
-        at = end
-        if held >= size:
-            yield "".join(parts)
-            parts.clear()
-            held = 0
-    yield "".join(parts)
-    yield content[at:]
 
 
 def text_hash(text: str) -> str:

@@ -5,40 +5,67 @@ https://docs.oasis-open.org/xliff/xliff-core/v2.1/xliff-core-v2.1.html. `transla
 states another; a `state` that says that a target is not finished becomes `translated` where it is filled.
 """
 
+import re
 from collections.abc import Iterator
 from typing import cast
 
 from batchrun.documents import xml_text
-from batchrun.documents.segment import Edit, Segment, Status, Value, newline_of
-from batchrun.documents.xml_text import Node, Spelling
+from batchrun.documents.segment import Edit, Kind, Segment, Status, Value
+from batchrun.documents.window import Window
+from batchrun.documents.xml_text import ATTRIBUTES, Node, Spelling
+from batchrun.models import made
 
 _UNITS = frozenset({"trans-unit", "unit"})
 _UNWRITTEN = frozenset({"new", "needs-translation", "initial"})
-_EMPTY = Status.EMPTY
+_EMPTY, _KIND, _AS_TEXT = Status.EMPTY, Kind.XML, Spelling.PLAIN  # looking them up in an enum takes longer
 
 
-_Place = tuple[Spelling, Node, Node, Node | None]
-"""How the source is spelled, its unit (in version 2 its segment), the source, and the target where there is one."""
+_PLAIN = re.compile(
+    rf"""\s*+<trans-unit\s++id="(?P<id>[^"&\s]*+)"(?P<rest>{ATTRIBUTES})>
+    \s*+(?P<before>)<source(?:\s{ATTRIBUTES})?+>(?P<source>[^<]*+)</source\s*+>(?P<behind>)
+    \s*+(?P<target><target(?:\s{ATTRIBUTES})?+(?:/>|>[^<]*+</target\s*+>)\s*+)?+
+    (?P<notes>(?:<note(?:\s{ATTRIBUTES})?+>[^<]*+</note\s*+>\s*+)*+)</trans-unit\s*+>""",
+    re.VERBOSE | re.ASCII,
+)
+"""A unit of version 1.2 with nothing but text in its source, its target and its notes, as most are."""
+_BEFORE, _SOURCE, _BEHIND, _TARGET, _NOTES = (
+    _PLAIN.groupindex[name] for name in ("before", "source", "behind", "target", "notes")
+)
+_NOTE = re.compile(rf"<note(?:\s{ATTRIBUTES})?+>([^<]*+)")
+
+
+_Place = tuple[Spelling, str, int | None, bool, Node | None]
+"""How the source is spelled, the prefix of its tag with the colon, where it begins if a target is to be made, whether the
+target is an empty tag, and the element that states the state."""
+_NONE: dict[str, str] = {}
 
 
 class Xliff:
     """The units of one file."""
 
-    def __init__(self, content: str, _language: str | None) -> None:
-        self._content = content
-        self._newline = newline_of(content)
+    def __init__(self, window: Window, _language: str | None) -> None:
+        self._window = window
+        self._newline = window.newline
+
+    @property
+    def _content(self) -> str:
+        return self._window.text
 
     def segments(self) -> Iterator[Segment]:
         """Units in their order, by file and id. Raises DocumentError."""
         known: tuple[Node, ...] | None = None
         inherited, file = "yes", ""
-        for node, within in xml_text.units(self._content, _UNITS):
+        for node, within in xml_text.units(self._window, _UNITS, _PLAIN):
             if within is not known:
                 known = within
                 stated = [each.attributes["translate"] for each in within if "translate" in each.attributes]
                 inherited = stated[-1] if stated else "yes"
                 named = next((each.attributes for each in within if each.name == "file"), dict[str, str]())
                 file = named.get("original") or named.get("id", "")
+            if isinstance(node, re.Match):
+                if (segment := self._plain(node, file, inherited)) is not None:
+                    yield segment
+                continue
             attributes = node.attributes
             if attributes.get("translate", inherited) == "no":
                 continue
@@ -54,6 +81,32 @@ class Xliff:
                 own = id if len(parts) == 1 else f"{id}/{part.attributes.get('id', number)}"
                 yield from self._segment(own, part, part.firsts(), note, None)
 
+    def _plain(self, unit: re.Match[str], file: str, inherited: str) -> Segment | None:
+        """The segment of a unit that has nothing but text in it."""
+        content = self._window.text
+        id, rest, _, text, _, target, notes = unit.groups()
+        attributes = xml_text.attributes_of(rest) if rest else _NONE
+        if attributes.get("translate", inherited) == "no":
+            return None
+        spelling, kind = _AS_TEXT, _KIND
+        if "&" in text or "\r" in text or not text.isascii():
+            text, _, _, spelling, kind = xml_text.piece(content, *unit.span(_SOURCE))
+        if target is None:
+            start = end = unit.start(_BEHIND)
+            status, place = _EMPTY, (spelling, "", unit.start(_BEFORE), False, None)
+        else:
+            written = xml_text.plain_node(content, unit.start(_TARGET))
+            start, end, status = self._target(written, written, approved=attributes.get("approved") == "yes")
+            place = (spelling, "", None, written.empty_tag, written)
+        longest, note = None, ""
+        if attributes:
+            longest = _longest(attributes)
+        if notes:
+            found = _NOTE.finditer(content, *unit.span(_NOTES))
+            note = "\n".join([xml_text.piece(content, *each.span(1)).text for each in found])
+        id = f"{file}/{id if id.isascii() else xml_text.decoded(id)}"
+        return made(Segment, (id, text, start, end, place, kind, status, "", note, longest, None))
+
     def _note(self, node: Node) -> str:
         return "\n".join(xml_text.piece_of(self._content, each).text for each in node.all("note"))
 
@@ -65,22 +118,24 @@ class Xliff:
         if source is None:
             return ()
         text, _, _, spelling, kind = xml_text.piece_of(self._content, source)
+        stated = part if part.name == "segment" else target
         if target is None:
             start = end = inside.get("seg-source", source).after
-            status = _EMPTY
+            status, place = _EMPTY, (spelling, source.prefix, source.start, False, stated)
         else:
-            start, end, status = self._target(part, target)
-        place: _Place = (spelling, part, source, target)
+            approved = part.attributes.get("approved") == "yes"
+            start, end, status = self._target(stated or target, target, approved=approved)
+            place = (spelling, source.prefix, None, target.empty_tag, stated)
         return (Segment(id, text, start, end, place, kind, status, "", note, longest),)
 
-    def _target(self, part: Node, target: Node) -> tuple[int, int, Status]:
+    def _target(self, stated: Node, target: Node, *, approved: bool) -> tuple[int, int, Status]:
         """The range of the text of a target, and what it is."""
         if target.empty_tag:
             return target.slash, target.after, _EMPTY
-        state = (part if part.name == "segment" else target).attributes.get("state")
+        state = stated.attributes.get("state")
         if not self._content[target.inner : target.end].strip():
             status = _EMPTY
-        elif state is None or part.attributes.get("approved") == "yes":
+        elif state is None or approved:
             status = Status.TRANSLATED
         elif state in _UNWRITTEN:
             status = _EMPTY
@@ -94,17 +149,16 @@ class Xliff:
 
     def edits(self, segment: Segment, value: Value) -> Iterator[Edit]:
         """The new target, and its state where it has one that says it is not finished."""
-        spelling, part, source, target = cast("_Place", segment.style)
-        stated = part if part.name == "segment" else target
+        spelling, prefix, source, empty, stated = cast("_Place", segment.style)
         if stated is not None and segment.status is not Status.TRANSLATED and (state := stated.attribute("state")):
             yield Edit(*state, "translated")
         text = xml_text.spelled(str(value), spelling, self._newline)
         if spelling is Spelling.CDATA:
             text = f"<![CDATA[{text}]]>"
-        tag = f"{source.prefix}target"
-        if target is None:
-            text = f"{xml_text.indentation(self._content, source.start)}<{tag}>{text}</{tag}>"
-        elif target.empty_tag:
+        tag = f"{prefix}target"
+        if source is not None:
+            text = f"{xml_text.indentation(self._content, source)}<{tag}>{text}</{tag}>"
+        elif empty:
             text = f">{text}</{tag}>"
         yield Edit(segment.start, segment.end, text)
 

@@ -1,29 +1,31 @@
 """XML by place: units of a document with the ranges of their elements, and how texts in them are spelled.
 
 expat says whether a document is well-formed; then one regular expression finds its tags, three times as fast as expat
-calls handlers. The content is UTF-8 of which each byte is one character (`latin-1`), so that places are those of bytes.
+calls handlers, in a window of the document. The content is UTF-8 of which each byte is one character (`latin-1`), so that places are those of bytes.
 Nothing is written anew; what a document holds beside its units (comments, processing instructions, a DTD) is passed over.
 """
 
 import re
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, overload
 from xml.parsers import expat
 
 from batchrun.documents.segment import DocumentError, Kind
+from batchrun.documents.window import Window
 
-_CHUNK = 1 << 16
 _MARKUP = re.compile(
     r"""<(?:(?P<ends>/)[^>]*+>
     |(?P<name>[^\s/>!?]++)(?P<attributes>[^/>"']*+(?:"[^"]*+"[^/>"']*+|'[^']*+'[^/>"']*+)*+)  # a start tag,
      (?:(?P<empty>/)>|>(?:(?P<text>[^<]*+)</(?P=name)\s*+>)?)                    # or all if only text is between
-    |!--.*?-->|!\[CDATA\[.*?\]\]>|\?.*?\?>)""",
+    |!--.*?-->|!\[CDATA\[.*?\]\]>|\?.*?\?>
+    |(?P<cut>))                                                                  # its end is not in the window yet""",
     re.VERBOSE | re.DOTALL | re.ASCII,
 )
 """What begins with < behind the DTD of a well-formed document."""
-_END, _NAME, _START, _WHOLE = (_MARKUP.groupindex[name] for name in ("ends", "name", "attributes", "text"))
-"""Its groups; the last one tells an end tag, a start tag, and an element with nothing but text in it."""
+_END, _NAME, _START, _WHOLE, _CUT = (_MARKUP.groupindex[name] for name in ("ends", "name", "attributes", "text", "cut"))
+"""Its groups; the last one tells an end tag, a start tag, an element with nothing but text in it, and what is cut."""
+ATTRIBUTES = r"""[^/<>"']*+(?:"[^"]*+"[^/<>"']*+|'[^']*+'[^/<>"']*+)*+"""
 _ATTRIBUTE = re.compile(r"""([^\s=]++)\s*+=\s*+["']((?<=")[^"]*+|(?<=')[^']*+)["']""", re.ASCII)
 _CDATA = re.compile(r"\s*<!\[CDATA\[((?:(?!\]\]>).)*)\]\]>\s*", re.DOTALL)
 _REFERENCE = re.compile(r"&(#x[0-9A-Fa-f]+|#[0-9]+|\w+);")
@@ -32,7 +34,8 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _SPELLED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _TAGS = re.compile(r"(<!\[CDATA\[.*?\]\]>|<!--.*?-->|<[^\s\d=<>][^>]*>)", re.DOTALL)
 _COMMENT = re.compile(r"<!--((?:(?!-->).)*)-->\s*\Z", re.DOTALL)
-_COMMENT_REACH = 1000
+_REACH = 1000
+"""Characters before an element in which its comment and its indentation are looked for."""
 
 
 class Node:
@@ -67,10 +70,7 @@ class Node:
     def attributes(self) -> dict[str, str]:
         """The values of its attributes as a reader of XML has them."""
         if self._values is None:
-            rest = self._rest
-            self._values = dict(_ATTRIBUTE.findall(rest))
-            if "&" in rest or not (rest.isascii() and rest.isprintable()):
-                self._values = {decoded(name): _normalized(value) for name, value in self._values.items()}
+            self._values = attributes_of(self._rest)
         return self._values
 
     def attribute(self, name: str) -> tuple[int, int] | None:
@@ -97,10 +97,6 @@ class Node:
         return [child for child in self.children if child.name == name]
 
 
-Unit = tuple[Node, tuple[Node, ...]]
-"""An element that was asked for, and those it is in, the outermost first."""
-
-
 class Spelling(StrEnum):
     """How a text is written: with its special characters escaped, in a CDATA section, or with tags of its own."""
 
@@ -122,37 +118,69 @@ class Piece(NamedTuple):
     kind: Kind = Kind.XML
 
 
-def units(content: str, names: frozenset[str]) -> Iterator[Unit]:
-    """The outermost elements of these names, each when it is closed. Raises DocumentError naming the line."""
+@overload
+def units(window: Window, names: frozenset[str]) -> Iterator[tuple[Node, tuple[Node, ...]]]: ...
+
+
+@overload
+def units(
+    window: Window, names: frozenset[str], plain: re.Pattern[str]
+) -> Iterator[tuple[Node | re.Match[str], tuple[Node, ...]]]: ...
+
+
+def units(  # noqa: PLR0912  one scan with all its cases
+    window: Window, names: frozenset[str], plain: re.Pattern[str] | None = None
+) -> Iterator[tuple[Node | re.Match[str], tuple[Node, ...]]]:
+    """The outermost elements of these names, each when it is closed, and those it is in, the outermost first.
+
+    For an element that `plain` matches, with the blanks before it, the match is given: nodes take longer than all the
+    rest. Raises DocumentError naming the line.
+    """
     opened: list[Node] = []
-    unit: Node | None = None
-    within: tuple[Node, ...] | None = None
-    for tag in _MARKUP.finditer(content, _root(content)):
-        kind = tag.lastindex
-        if kind == _END:
-            node = opened.pop()
-            node.end, node.after = tag.span()
-            if unit is None:
-                within = None
-        elif kind is not None:
-            node = Node(tag)
-            if unit is not None:
-                opened[-1].children.append(node)
-            elif node.name in names:
-                unit, within = node, within or tuple(opened)
-            else:
-                within = None
-            if kind == _START:
-                opened.append(node)
+    within: tuple[Node, ...] = ()
+    at = _root(window)
+    while True:
+        while plain is not None and (found := plain.match(window.text, at)) is not None:
+            at = found.end()
+            yield found, within
+        unit, again = None, False
+        for tag in _MARKUP.finditer(window.text, at):
+            if (kind := tag.lastindex) == _CUT:
+                break
+            at = tag.end()
+            if kind is None:
                 continue
-        else:
+            if kind == _END:
+                node = opened.pop()
+                node.end, node.after = tag.span()
+            else:
+                node = Node(tag)
+                if unit is not None:
+                    opened[-1].children.append(node)
+                elif node.name in names:
+                    unit = node
+                if kind == _START:
+                    opened.append(node)
+            if unit is None:
+                within = tuple(opened)
+            elif node is unit and kind != _START:
+                yield node, within
+                unit = None
+            else:
+                continue
+            if again := plain is not None:
+                break
+        if again:
             continue
-        if node is unit:
-            yield node, within or ()
-            unit = None
+        begin = at if unit is None else unit.start  # a unit that is cut is read again in what the window holds then
+        del opened[len(within) :]
+        kept = max(0, begin - _REACH)
+        if not window.more(kept):
+            return
+        at = begin - kept
 
 
-def _root(content: str) -> int:
+def _root(window: Window) -> int:
     """The place of the first start tag of a document. Raises DocumentError where it is not well-formed."""
     parser = expat.ParserCreate("utf-8")
     at = 0
@@ -164,26 +192,51 @@ def _root(content: str) -> int:
 
     parser.StartElementHandler = first
     try:
-        for start in range(0, len(content), _CHUNK):
-            parser.Parse(content[start : start + _CHUNK].encode("latin-1"), False)
+        for chunk in window.chunks():
+            parser.Parse(chunk, False)
         parser.Parse(b"", True)
     except expat.ExpatError as error:
         raise DocumentError(f"line {error.lineno}: not XML: {expat.ErrorString(error.code)}") from None
+    while at >= len(window.text):
+        held = len(window.text)
+        window.more(held)
+        at -= held
     return at
+
+
+def attributes_of(tag: str) -> dict[str, str]:
+    """The attributes in a tag, as a reader of XML has them."""
+    found = dict(_ATTRIBUTE.findall(tag))
+    if "&" in tag or not (tag.isascii() and tag.isprintable()):
+        return {decoded(name): _normalized(value) for name, value in found.items()}
+    return found
+
+
+def plain_node(content: str, start: int) -> Node:
+    """The element without others in it that begins at a place. Raises ValueError where there is none."""
+    tag = _MARKUP.match(content, start)
+    if tag is None or tag.lastindex in (None, _END, _CUT):
+        raise ValueError(f"no element at {start}")
+    return Node(tag)
 
 
 def piece_of(content: str, node: Node) -> Piece:
     """The text of an element."""
-    raw = content[node.inner : node.end]
+    return piece(content, node.inner, node.end)
+
+
+def piece(content: str, start: int, end: int) -> Piece:
+    """The text of an element whose inside is given."""
+    raw = content[start:end]
     if "<" not in raw:
         if "&" not in raw:
-            return Piece(decoded(raw), node.inner, node.end, _PLAIN)
+            return Piece(decoded(raw), start, end, _PLAIN)
         if all(name[0] == "#" or name in _NAMED for name in _REFERENCE.findall(raw)):
-            return Piece(_REFERENCE.sub(_resolved, decoded(raw)), node.inner, node.end, Spelling.PLAIN)
+            return Piece(_REFERENCE.sub(_resolved, decoded(raw)), start, end, Spelling.PLAIN)
     elif (section := _CDATA.fullmatch(raw)) is not None:
-        start, end = section.span(1)
-        return Piece(decoded(section[1]), node.inner + start, node.inner + end, Spelling.CDATA)
-    return Piece(decoded(raw), node.inner, node.end, Spelling.MARKUP, Kind.MARKUP)
+        before, behind = section.span(1)
+        return Piece(decoded(section[1]), start + before, start + behind, Spelling.CDATA)
+    return Piece(decoded(raw), start, end, Spelling.MARKUP, Kind.MARKUP)
 
 
 def decoded(raw: str) -> str:
@@ -228,7 +281,7 @@ def text_parts(raw: str) -> list[str]:
 
 def comment_before(content: str, at: int) -> str:
     """The comment that stands directly before a place."""
-    reach = content[max(0, at - _COMMENT_REACH) : at]
+    reach = content[max(0, at - _REACH) : at]
     found = _COMMENT.search(reach, reach.rfind("<!--")) if "<!--" in reach else None
     return decoded(found[1]).strip() if found else ""
 

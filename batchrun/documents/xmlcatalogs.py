@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from batchrun.documents import plurals, xml_text
-from batchrun.documents.segment import DocumentError, Edit, Plural, Segment, Status, Value, newline_of
+from batchrun.documents.segment import DocumentError, Edit, Plural, Segment, Status, Value
+from batchrun.documents.window import Window
 from batchrun.documents.xml_text import Node, Spelling
 
 _UNFINISHED = re.compile(r"""\s+type\s*=\s*(?:"unfinished"|'unfinished')""")
@@ -29,10 +30,14 @@ class _Place(NamedTuple):
 class _Catalog:
     """What the three formats share: a text between two tags."""
 
-    def __init__(self, content: str, language: str | None) -> None:
-        self._content = content
-        self._newline = newline_of(content)
+    def __init__(self, window: Window, language: str | None) -> None:
+        self._window = window
+        self._newline = window.newline
         self._language = language
+
+    @property
+    def _content(self) -> str:
+        return self._window.text
 
     def _text(self, node: Node | None) -> str:
         return "" if node is None else xml_text.piece_of(self._content, node).text
@@ -57,7 +62,7 @@ class QtTranslations(_Catalog):
 
     def segments(self) -> Iterator[Segment]:
         """Messages by context, source text and comment, or by their id. Raises DocumentError."""
-        for node, within in xml_text.units(self._content, frozenset({"context"})):
+        for node, within in xml_text.units(self._window, frozenset({"context"})):
             context = self._text(node.child("name"))
             for message in node.all("message"):
                 yield from self._message(message, context, within[0].attributes.get("language"))
@@ -115,7 +120,7 @@ class Resx(_Catalog):
 
     def segments(self) -> Iterator[Segment]:
         """Strings by their name. Raises DocumentError."""
-        for node, _ in xml_text.units(self._content, frozenset({"data"})):
+        for node, _ in xml_text.units(self._window, frozenset({"data"})):
             value, name = node.child("value"), node.attributes.get("name", "")
             if value is None or "type" in node.attributes or "mimetype" in node.attributes or name.startswith(">>"):
                 continue
@@ -128,8 +133,8 @@ class Resx(_Catalog):
 class TranslationMemory(_Catalog):
     """The units of one .tmx file that have no text in the target's language."""
 
-    def __init__(self, content: str, language: str | None) -> None:
-        super().__init__(content, language)
+    def __init__(self, window: Window, language: str | None) -> None:
+        super().__init__(window, language)
         if language is None:
             raise DocumentError("a TMX file holds many languages: name the one to translate into")
         self._target = language.replace("_", "-")
@@ -137,7 +142,7 @@ class TranslationMemory(_Catalog):
     def segments(self) -> Iterator[Segment]:
         """Units by `tuid`, else by text. Raises DocumentError."""
         srclang = None
-        for node, _ in xml_text.units(self._content, frozenset({"header", "tu"})):
+        for node, _ in xml_text.units(self._window, frozenset({"header", "tu"})):
             if node.name == "header":
                 srclang = node.attributes.get("srclang")
                 continue

@@ -9,13 +9,14 @@ import base64
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from itertools import groupby
+from functools import partial
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import orjson
 
-from batchrun.documents import Document, DocumentError, Existing, Value
+from batchrun.documents import CHUNK, Document, DocumentError, Existing, Value
 from batchrun.engine.atomic_files import replaced
 from batchrun.engine.segment_checks import unfit
 from batchrun.errors import StorageError
@@ -26,6 +27,8 @@ from batchrun.plan.outputs import partial_path
 from batchrun.plan.segments import DocumentInput
 
 _SOURCES = "documents"
+_PIECE = 1 << 20
+"""Bytes of a document in one note, compressed."""
 
 
 class Written(NamedTuple):
@@ -38,15 +41,39 @@ class Written(NamedTuple):
 def keep(journal: Journal, source: DocumentInput) -> None:
     """Keep the bytes of the documents in the journal, so that they can be written without their files.
 
-    Raises StorageError where a file is not the one any more whose segments were taken in.
+    Raises InputError where a file is not the one any more whose segments were taken in.
     """
+    for each in source.sources:
+        packer, held, number = zlib.compressobj(), bytearray(), 0
+        for chunk in source.chunks(each):
+            held += packer.compress(chunk)
+            if len(held) >= _PIECE:
+                journal.note(_piece(each.path, number), base64.b64encode(held).decode())
+                held.clear()
+                number += 1
+        held += packer.flush()
+        journal.note(_piece(each.path, number), base64.b64encode(held).decode())
     known = ((each.path, each.format, source.digests.get(each.path, "")) for each in source.sources)
     listed = [[*each, source.encoding or ""] for each in known]
-    for each in source.sources:
-        data = source.read(each)
-        source.refuse_change(each, data)
-        journal.note(f"{_SOURCES}/{each.path}", base64.b64encode(zlib.compress(data, 6)).decode())
     journal.note(_SOURCES, json.dumps(listed, ensure_ascii=False))
+
+
+def _piece(path: str, number: int) -> str:
+    """The name of a piece of a document in the journal, counted from 0."""
+    return f"{_SOURCES}+{number}/{path}" if number else f"{_SOURCES}/{path}"
+
+
+def _kept(reader: Reader, path: str) -> Iterator[bytes]:
+    """The bytes of a document that the journal kept, in chunks."""
+    unpacker = zlib.decompressobj()
+    for number in count():
+        if unpacker.eof or (piece := reader.note(_piece(path, number))) is None:
+            break
+        packed = base64.b64decode(piece)
+        while packed and not unpacker.eof:
+            yield unpacker.decompress(packed, CHUNK)
+            packed = unpacker.unconsumed_tail
+    yield unpacker.flush()
 
 
 def write_documents(  # noqa: PLR0913  where each part goes
@@ -72,12 +99,12 @@ def write_documents(  # noqa: PLR0913  where each part goes
     open_paths = _unfinished(reader) if patterns.is_pattern(output) else set[str]()
     groups = groupby(_rows(reader), key=lambda row: row[0])
     group = next(groups, None)
-    count = failed = 0
+    done = failed = 0
     for path, format, _, encoding in listed:
         rows = _Rows(plan, errors, line_of, value_of)
         if group is not None and group[0] == path:
             rows.source = iter(group[1])
-        data = zlib.decompress(base64.b64decode(reader.note(f"{_SOURCES}/{path}") or ""))
+        data = partial(_kept, reader, path)
         existing = Existing(plan.existing)
         try:
             document = Document(
@@ -91,10 +118,10 @@ def write_documents(  # noqa: PLR0913  where each part goes
                 pass
             if rows.done or not rows.failed:
                 raise StorageError(f"{path}: the document cannot be written: {error}") from error
-        count, failed = count + rows.done, failed + rows.failed
+        done, failed = done + rows.done, failed + rows.failed
         if group is not None and group[0] == path:
             group = next(groups, None)
-    return Written(count, failed)
+    return Written(done, failed)
 
 
 def _target(output: Path, path: str, unfinished: set[str]) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from batchrun.models import Blank, Kind
+from batchrun.plan.patterns import is_document
 from batchrun.plan.record import Plan
 from batchrun.plan.rendering import prompt_of
 from batchrun.prompts import ABSENT, Prompt, cell
@@ -47,11 +48,14 @@ class Blanks(NamedTuple):
 
 
 def blanks_of(plan: Plan, prompt: Prompt | None) -> Blanks:
-    """Those of a plan; no columns where its requests are not made from rows."""
+    """Those of a plan; no columns where its requests are not made from rows, or from the texts of segments, none of which
+    is blank."""
     if prompt is None or plan.kind is not Kind.ROWS:
         return Blanks((), plan.blank)
     names = prompt.variables - plan.variables.keys()
     columns = {plan.columns.get(name, name) for name in names} - {plan.id_column}
+    if is_document(plan.input_format) and "text" in columns:
+        return Blanks((), plan.blank)
     return Blanks(tuple(sorted(columns)), plan.blank)
 
 

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +21,9 @@ import orjson
 
 from batchrun import documents
 from batchrun.display import printable
-from batchrun.documents import Document, DocumentError, Entry, Kind
+from batchrun.documents import CHUNK, Document, DocumentError, Entry, Kind
 from batchrun.errors import InputError, RefusedError
-from batchrun.models import Invalid, Row
+from batchrun.models import Invalid, Row, made
 from batchrun.models import Kind as InputKind
 from batchrun.plan import patterns
 from batchrun.plan.outputs import ROW_SUFFIXES, STREAM
@@ -35,6 +36,7 @@ _LARGEST = 256 * 1024 * 1024
 _CONTEXT = 200
 """Characters of the piece before that a piece has as its context."""
 _TEXTS = (".txt", ".text")
+_dumps = orjson.dumps
 COLUMNS = ("path", "segment", "text", "context", "note", "max")
 
 
@@ -72,10 +74,13 @@ class DocumentInput(Input):
     def __iter__(self) -> Iterator[Row | Invalid]:
         for source in self.sources:
             try:
-                data = self.read(source)
-                self.digests[source.path] = hashlib.sha256(data).hexdigest()
+                self.digests.pop(source.path, None)
                 document = Document(
-                    source.format, data, language=self._language, existing=self._existing, encoding=self.encoding
+                    source.format,
+                    partial(self.chunks, source),
+                    language=self._language,
+                    existing=self._existing,
+                    encoding=self.encoding,
                 )
                 encoding = document.encoding
                 for entry in document.entries():
@@ -104,18 +109,22 @@ class DocumentInput(Input):
             yield _row(path, part, encoding, {"part": number, "parts": len(pieces), "gap": piece.gap})
             before = piece.text[-_CONTEXT:]
 
-    def read(self, source: Found) -> bytes:
-        """The bytes of a document. Raises InputError."""
+    def chunks(self, source: Found) -> Iterator[bytes]:
+        """The bytes of a document, anew each time; `digests` says what they were when all of them were read.
+
+        Raises InputError, also where they are not the ones any more that were read before.
+        """
+        digest = hashlib.sha256()
         try:
             if source.file.stat().st_size > _LARGEST:
                 raise InputError(f"{printable(source.path)} is larger than {_LARGEST // 1024**2} MiB.")
-            return source.file.read_bytes()
+            with source.file.open("rb") as file:
+                while chunk := file.read(CHUNK):
+                    digest.update(chunk)
+                    yield chunk
         except OSError as error:
             raise InputError(f"Cannot read {printable(source.path)}: {error.strerror}.") from error
-
-    def refuse_change(self, source: Found, data: bytes) -> None:
-        """Raises InputError where these are not the bytes whose segments were read."""
-        if self.digests.get(source.path) not in (None, hashlib.sha256(data).hexdigest()):
+        if self.digests.setdefault(source.path, digest.hexdigest()) != digest.hexdigest():
             raise InputError(f"{printable(source.path)} changed while it was read.", "Wait until it is complete.")
 
     def check_targets(self, output: str) -> tuple[Path, ...]:
@@ -154,7 +163,7 @@ class DocumentInput(Input):
 
     def _hint(self, error: DocumentError) -> str | None:
         if "not text in" in str(error) and self.encoding is None:
-            return f"Name its encoding: --encoding {encoding_hint(self.read(self.sources[0])[:_HEAD])}, perhaps."
+            return f"Name its encoding: --encoding {encoding_hint(_head(self.sources[0].file))}, perhaps."
         if "name the one" in str(error):
             return "add --target-language CODE, such as --target-language de"
         return None
@@ -231,27 +240,27 @@ def _head(path: Path) -> bytes:
 
 def _row(path: str, entry: Entry, encoding: str | None, more: Mapping[str, Any] | None = None) -> Row | Invalid:
     name, segment, line = entry
+    _, text, _, _, _, kind, _, context, note, longest, plural = segment
     fields: dict[str, Any] = {
         "path": path,
         "segment": name,
-        "text": segment.text.strip(),
-        "context": segment.context,
-        "note": segment.note,
-        "max": segment.max,
-        "kind": segment.kind,
+        "text": text.strip(),
+        "context": context,
+        "note": note,
+        "max": longest,
+        "kind": kind,
     }
     if more is not None:
         fields |= more
     if encoding is not None:
         fields["encoding"] = encoding
-    if segment.plural is not None:
-        sources = {name: text.strip() for name, text in segment.plural.sources.items()}
-        fields |= {"text": json.dumps(sources, ensure_ascii=False), "plural": sources, "forms": segment.plural.forms}
+    if plural is not None:
+        sources = {name: text.strip() for name, text in plural.sources.items()}
+        fields |= {"text": json.dumps(sources, ensure_ascii=False), "plural": sources, "forms": plural.forms}
     try:
-        text = orjson.dumps(fields).decode()
+        return made(Row, (line, f"{path}#{name}", _dumps(fields).decode(), fields, None))
     except TypeError:
-        return Invalid(line, printable(segment.text), "a lone surrogate, which cannot be sent")
-    return Row(line, f"{path}#{name}", text, fields)
+        return Invalid(line, printable(text), "a lone surrogate, which cannot be sent")
 
 
 def divided(text: str) -> list[str]:

@@ -1,0 +1,49 @@
+"""Names that are told apart: which was met before, in 12 to 24 bytes a name, where a dict of them takes 150."""
+
+from array import array
+
+_FEW, _MANY = 1 << 10, 1 << 18
+"""Slots of a table at first, and when it grows for the first time; after that it doubles when two thirds are taken."""
+
+
+class Names:
+    """Gives each name an occurrence number from the second time on.
+
+    A name is kept as its hash of 64 bits, by open addressing with linear probing (Knuth, The Art of Computer Programming,
+    6.4, algorithm L); that two of a million have the same one happens in one of 37 million files.
+    """
+
+    def __init__(self) -> None:
+        self._again: dict[str, int] = {}
+        self._make(_FEW)
+
+    def distinct(self, name: str) -> str:
+        """The name, with its occurrence number where it was met before."""
+        table, mask = self._table, self._mask
+        key = hash(name) or 1
+        place = key & mask
+        while there := table[place]:
+            if there == key:
+                self._again[name] = number = self._again.get(name, 1) + 1
+                return f"{name}#{number}"
+            place = (place + 1) & mask
+        table[place] = key
+        self._free -= 1
+        if not self._free:
+            self._grow()
+        return name
+
+    def _make(self, slots: int) -> None:
+        self._mask, self._free = slots - 1, slots * 2 // 3
+        self._table = array("q", [0]) * slots
+
+    def _grow(self) -> None:
+        keys = self._table
+        self._make(max(2 * len(keys), _MANY))
+        table, mask = self._table, self._mask
+        for key in filter(None, keys):
+            place = key & mask
+            while table[place]:
+                place = (place + 1) & mask
+            table[place] = key
+            self._free -= 1
