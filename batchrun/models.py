@@ -102,7 +102,7 @@ class Row(NamedTuple):
     or the 1-based file of a directory: what an error message names. `key` is the value of the id column as text,
     None where rows are identified by their content. `text` is the record as one JSON object, for JSONL and JSON
     arrays the very characters of the input; `fields` is the same, parsed. `files` are those of its request as the journal
-    names them, None where nobody has looked for them yet.
+    names them, None where nobody has looked for them yet. `encoded` is the text as UTF-8 where it was parsed from that.
     """
 
     line: int
@@ -110,6 +110,7 @@ class Row(NamedTuple):
     text: str
     fields: dict[str, Any]
     files: tuple[File, ...] | None = None
+    encoded: bytes | None = None
 
 
 class Invalid(NamedTuple):
@@ -128,7 +129,8 @@ class Request(NamedTuple):
 
     `output_limit` is the body's own limit of output tokens (all choices), None where it states none. The body names its
     `files` by their digests, and they are put in when it is sent (`media.filled`); `file_tokens` are the tokens that the
-    vendor counts for them, as far as its formula is known.
+    vendor counts for them, as far as its formula is known. `named` are `model` and `service_tier` as the body has them, None
+    where they are still to be looked for in it.
     """
 
     endpoint: Endpoint
@@ -136,6 +138,7 @@ class Request(NamedTuple):
     output_limit: int | None
     files: tuple[File, ...] = ()
     file_tokens: int = 0
+    named: tuple[Any, Any] | None = None
 
     @property
     def size(self) -> int:

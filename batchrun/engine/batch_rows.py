@@ -214,7 +214,7 @@ class BatchRows:
         lane = self._at.pool.first
         state.attempt = Attempt(self._at, state, lane, lease, exchange)
         judged = self._lines.heard(judge(request, exchange, self._runner.checker(state), lane.meanings, lane.mask))
-        state.attempt.reservation = self._at.guard.adopt(lease.cost, lease.tokens, named_in(request.body).model, BATCH)
+        state.attempt.reservation = self._at.guard.adopt(lease.cost, lease.tokens, named_in(request).model, BATCH)
         judged = served(judged, BATCH)
         if judged.usage is not None and not judged.usage.cached:
             self._batches.tokens.learn(request.weight, judged.usage.input)

@@ -86,11 +86,14 @@ class Named(NamedTuple):
     tier: str | None
 
 
-def named_in(body: bytes) -> Named:
-    """The model and the service tier that a body names."""
-    given: dict[str, Any] = from_json(body)
-    model = given.get("model")
-    return Named(model if isinstance(model, str) else None, replies.tier_named(given.get("service_tier")))
+def named_in(request: Request) -> Named:
+    """The model and the service tier that a request names."""
+    if request.named is None:
+        given: dict[str, Any] = from_json(request.body)
+        model, tier = given.get("model"), given.get("service_tier")
+    else:
+        model, tier = request.named
+    return Named(model if isinstance(model, str) else None, replies.tier_named(tier))
 
 
 class Prices:
@@ -115,7 +118,7 @@ class Prices:
     def named(self, request: Request) -> Named:
         """The model and the tier that a request names: all of a prompt name the same."""
         if self._named is None or not self._one_model:
-            self._named = named_in(request.body)
+            self._named = named_in(request)
         return self._named
 
     def at_worst(self, request: Request, tier: str | None, served: Served) -> Reservation:

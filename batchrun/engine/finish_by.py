@@ -106,7 +106,7 @@ class FinishBy:
             for row in self._chosen(page):
                 found = reduction.filled(restored(row, self._journal.path.parent), row.parts)
                 request = self._renderer.render(found)
-                price, limit = tariff.of(named_in(request.body).model), request.output_limit
+                price, limit = tariff.of(named_in(request).model), request.output_limit
                 rows += 1
                 priced = priced and price is not None
                 if price is not None and totals.replies:

@@ -132,7 +132,7 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
     taken, render = frozenset(added), renderer.render
     for item in source:
         if isinstance(item, Row):
-            line, key, text, fields, _ = item
+            line, key, text, fields, *_ = item
             try:
                 if taken and not taken.isdisjoint(fields):
                     raise _clash(item, added)

@@ -147,7 +147,7 @@ class Lane:
         if self._instead is None or not request.body.startswith(self._instead[0]):
             return request
         before, here = self._instead
-        return request._replace(body=here + request.body[len(before) :])
+        return request._replace(body=here + request.body[len(before) :], named=None)
 
     def send(self, state: RowState, sent: Request) -> Coroutine[Any, Any, Exchange]:
         """What comes back for a request that is as it is sent here."""

@@ -113,7 +113,7 @@ class _Bounded:
         if not self._capped:
             return
         body: dict[str, Any] = orjson.loads(request.body)
-        named = named_in(request.body)
+        named = named_in(request)
         for tariff, model in self._places:
             asked = named if model is None else named._replace(model=model)
             price = tariff.of(asked.model)

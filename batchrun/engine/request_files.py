@@ -101,7 +101,7 @@ class _Files:
             except media.ChangedError as error:
                 raise RefusedError(f"line {row.line}: {error}", "put the file back as it was") from None
         line = self._shape.line(wire_id(self._run, row.seq, row.history.number + 1), request)
-        key = str(request.endpoint), named_in(request.body).model or ""
+        key = str(request.endpoint), named_in(request).model or ""
         tokens = Tokens().of(request.weight)
         found = self._open.get(key)
         if found is not None and not found.size.has_room(self._most, len(line), tokens):

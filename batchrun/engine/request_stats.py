@@ -273,7 +273,7 @@ class _Counted:
     def _price(self, line: int, request: Request) -> None:
         found, limit = self.stats, request.output_limit
         if self._model is None or not self._one_model:
-            self._model, self._tier = named_in(request.body)
+            self._model, self._tier = named_in(request)
             if found.plan.lanes:
                 self._model = found.plan.lanes[0]["model"] or self._model
             found.price = self._tariff.of(self._model)

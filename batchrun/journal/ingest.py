@@ -37,6 +37,8 @@ Params = tuple[int, int, str, str, str, str]
 
 # SQLite works without the interpreter's lock, but to win it back from the thread that reads takes up to 5 ms each time.
 _INSERT = Insert("insert_row", sizes=(4096, 512, 64, 8, 1))
+# Long rows, of which few are handed over at once, are copied less if they are written one by one.
+_INSERT_LONG, _FEW = Insert("insert_row", sizes=(1,)), 64
 _SKIP = sql("skip_row")
 
 
@@ -188,7 +190,7 @@ class FirstIntake:
         progress: Callable[[int], None],
     ) -> None:
         """A fresh journal numbers its rows as they come: seq and position are the same."""
-        _INSERT.run(self._connection, batch)
+        (_INSERT if len(batch) >= _FEW else _INSERT_LONG).run(self._connection, batch)
         self._connection.executemany(_SKIP, [(position, why, self._now) for position, why in skipped])
         self._connection.executemany(sql("insert_reduction"), parts)
         self._written += 1

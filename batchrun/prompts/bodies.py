@@ -63,11 +63,16 @@ class _BatchRenderer:
             raise RenderError(f"`method` is {fields['method']!r}, and only POST is sent")
         if given.get("stream"):
             raise _streamed()
-        try:
-            sent = _body_text(text).encode()
-        except UnicodeEncodeError:
-            raise RenderError("the body is not Unicode text (a lone surrogate)") from None
-        return Request(endpoint, sent, output_limit(endpoint, given))
+        start, end = _place_of_body(text)
+        encoded = row.encoded
+        if encoded is not None and len(encoded) == len(text):  # all ASCII: the places are the same
+            sent = encoded[start:end]
+        else:
+            try:
+                sent = text[start:end].encode()
+            except UnicodeEncodeError:
+                raise RenderError("the body is not Unicode text (a lone surrogate)") from None
+        return Request(endpoint, sent, output_limit(endpoint, given), named=_named(given))
 
 
 class _BodyRenderer:
@@ -101,54 +106,60 @@ class _BodyRenderer:
             sent = to_json(body).encode()
         except (ValueError, RecursionError) as error:
             raise RenderError(f"the body cannot be sent as JSON: {error}") from None
-        return Request(endpoint, sent, output_limit(endpoint, body))
+        return Request(endpoint, sent, output_limit(endpoint, body), named=_named(body))
 
 
-def _body_text(text: str) -> str:
-    """The characters of the value of `body`.
+def _named(body: Mapping[str, Any]) -> tuple[Any, Any]:
+    return body.get("model"), body.get("service_tier")
+
+
+def _place_of_body(text: str) -> tuple[int, int]:
+    """Where the value of `body` begins and ends.
 
     Nearly always it is the last member, and nothing before it is an object. Then the first `"body":` is its name, since
     names are only in objects, and its value is all that follows up to the last brace, if that is one JSON value.
     """
     name = text.find('"body":')
     if name > 0 and text[name - 1] != "\\" and text.count("{", 0, name) == 1:
-        found = text[name + len('"body":') : text.rindex("}")].strip(_BLANKS)
-        if _is_one_value(found):
-            return found
-    return _body_by_scan(text)
+        start, end = _skip(text, name + len('"body":')), text.rindex("}")
+        while text[end - 1] in _BLANKS:
+            end -= 1
+        if _is_one_value(text, start, end):
+            return start, end
+    return _place_by_scan(text)
 
 
-def _is_one_value(found: str) -> bool:
-    """Whether nothing follows the value that the text begins with: a further member would, after a brace and a comma."""
-    if found[0] == "{" and not _is_followed(found):
+def _is_one_value(text: str, start: int, end: int) -> bool:
+    """Whether nothing follows the value that begins there: a further member would, after a brace and a comma."""
+    if text[start] == "{" and not _is_followed(text, start, end):
         return True
     try:
-        from_json(found.encode())
+        from_json(text[start:end].encode())
     except ValueError:
         return False
     return True
 
 
-def _is_followed(found: str) -> bool:
+def _is_followed(text: str, start: int, end: int) -> bool:
     """Whether anything in an object looks as if a further member followed it."""
-    at = -1
+    at = start - 1
     for _ in range(_FEW):
-        if (at := found.find("}", at + 1)) < 0:
+        if (at := text.find("}", at + 1, end)) < 0:
             return False
-        if _FURTHER.match(found, at):
+        if _FURTHER.match(text, at, end):
             return True
-    return _FURTHER.search(found, at) is not None
+    return _FURTHER.search(text, at, end) is not None
 
 
-def _body_by_scan(text: str) -> str:
+def _place_by_scan(text: str) -> tuple[int, int]:
     """The same, member by member; of several bodies the last one, as a parser would have it."""
-    index, found = _skip(text, text.index("{") + 1), ""
+    index, found = _skip(text, text.index("{") + 1), (0, 0)
     while text[index] == '"':
         key, index = _scan(text, index)
         start = _skip(text, _skip(text, index) + 1)
         _, index = _scan(text, start)
         if key == "body":
-            found = text[start:index]
+            found = start, index
         index = _skip(text, index)
         if text[index] != ",":
             break

@@ -118,7 +118,7 @@ class Input:
         """The first n rows and invalid records; fewer where these have more than `room` characters, but one."""
         found: list[Row | Invalid] = []
         for row in islice(self, n):
-            found.append(row)
+            found.append(row._replace(encoded=None) if isinstance(row, Row) else row)
             room -= len(row.text)
             if room <= 0:
                 break

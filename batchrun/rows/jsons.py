@@ -44,7 +44,8 @@ def read_jsonl(chunks: Iterable[bytes], remarks: Remarks) -> Iterator[Record | I
                 yield line
                 continue
             try:
-                fields = parse(line, double)
+                encoded = line.encode()
+                fields = parse(line, double, encoded)
             except RefusedRowError as error:
                 if (record := strings.record(number, line)) is not None:
                     yield record
@@ -52,8 +53,8 @@ def read_jsonl(chunks: Iterable[bytes], remarks: Remarks) -> Iterator[Record | I
                     yield invalid(number, line, str(error))
                 continue
             strings.over = True
-            yield number, line, fields
-            del fields  # may be as large as the next ones
+            yield number, line, fields, encoded
+            del fields, encoded  # may be as large as the next ones
 
 
 def read_sequence(chunks: Iterable[bytes], name: str, remarks: Remarks) -> Iterator[Record | Invalid]:

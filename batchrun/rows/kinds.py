@@ -49,11 +49,14 @@ class Identity(NamedTuple):
 
     def row(self, record: Record) -> Row | Invalid | None:
         """The row of a record; None for the note of an invalid line, which an errors file holds."""
-        line, text, fields = record
+        if len(record) == 4:
+            line, text, fields, encoded = record
+        else:
+            (line, text, fields), encoded = record, None
         if RESERVED in fields:
             if is_note(fields):
                 return None
-            text, fields = stripped(text, fields)
+            (text, fields), encoded = stripped(text, fields), None
         kind = self.kind
         if (found := kind_of(fields, has_prompt=self.has_prompt, json=self.json)) is not kind:
             return Mixed(line, text, f"{_SAID[found]}, but line {self.line} is {_SAID[kind]}")
@@ -65,14 +68,14 @@ class Identity(NamedTuple):
             elif kind is _BODIES and self.remarks is not None and _is_answered(fields):
                 self.remarks.add(_ANSWERED, line - self.remarks.offset)
             column = self.id_column
-            return Row(line, None if column is None else _key(fields, column), text, fields)
+            return Row(line, None if column is None else _key(fields, column), text, fields, None, encoded)
         except RefusedRowError as error:
             return invalid(line, text, str(error))
 
 
 def identity_of(record: Record, id_column: str | None, *, has_prompt: bool, json: bool) -> Identity:
     """What this record decides, being the first valid one. Raises InputError if it is a result and not an input."""
-    line, _, fields = record
+    line, _, fields, *_ = record
     if not has_prompt and _is_result(fields):
         raise InputError(f"Line {line} is {_RESULT}.", "Take the file of the requests as input.")
     kind = kind_of(fields, has_prompt=has_prompt, json=json)

@@ -44,8 +44,9 @@ def line_text(line: str) -> str:
 
 def restore(line: int, key: str | None, text: str) -> Row:
     """The row of a text that has been read before, as the journal keeps it. Raises ValueError if it is none."""
+    encoded = text.encode()
     try:
-        return Row(line, key, text, parse(text))
+        return Row(line, key, text, parse(text, None, encoded), None, encoded)
     except RefusedRowError as error:
         raise ValueError(str(error)) from error
 
