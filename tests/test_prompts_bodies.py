@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchrun.engine.budget_guard import named_in
 from batchrun.errors import PromptError
-from batchrun.models import Endpoint, Row
+from batchrun.models import Endpoint, Request, Row
 from batchrun.prompts import RenderError, batch_renderer, body_renderer
 
 CHAT = '{"messages":[{"role":"user","content":"hi"}],"max_tokens":4,"n":2}'
@@ -109,8 +110,27 @@ def test_wherever_the_body_stands_its_text_is_found(
     written = [*members, sole, *after]
     text = blank + "{" + ",".join(f"{spelled(key)}:{spelled(value)}" for key, value in written) + "}" + blank
     fields = json.loads(text) | {"url": None, "method": "POST"}
-    sent = batch_renderer().render(Row(1, None, text, fields)).body.decode()
-    assert sent == spelled(sole[1]).strip()
+    row = Row(1, None, text, fields)
+    request = batch_renderer().render(row)
+    assert request.body.decode() == spelled(sole[1]).strip()
+    assert batch_renderer().render(row._replace(encoded=text.encode())) == request
+    given = json.loads(request.body)
+    assert request.named == (given.get("model"), given.get("service_tier"))
+
+
+def test_a_body_beyond_ascii_is_cut_out_by_characters_and_not_by_bytes() -> None:
+    text = '{"custom_id":"ä","body":{"messages":[{"content":"“é”"}]},"n":1}'
+    row = Row(1, None, text, json.loads(text), None, text.encode())
+    assert batch_renderer().render(row).body.decode() == '{"messages":[{"content":"“é”"}]}'
+
+
+@pytest.mark.parametrize(
+    ("named", "model"), [(None, "in the body"), (("told", None), "told"), ((None, None), None), (([], 1), None)]
+)
+def test_what_a_request_names_is_looked_for_only_where_it_is_not_known(named: Any, model: str | None) -> None:
+    request = Request(Endpoint.CHAT, b'{"model":"in the body","service_tier":"flex"}', None, named=named)
+    assert named_in(request).model == model
+    assert named_in(request).tier == ("flex" if named is None else None)
 
 
 class TestBareBodies:
