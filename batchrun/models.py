@@ -286,7 +286,8 @@ class History(NamedTuple):
     `number` is the number of the row's last attempt ever (0: none), `attempts` how many count against
     `--max-attempts`, `deadlines` how many of them ended by the deadline, `asks` how many replies were found invalid
     against the schema, `open` whether the last attempt left and no answer is known, `reply` the body of the last
-    attempt's reply where one was recorded.
+    attempt's reply where one was recorded. `gave_up` are the cause and message for which a row was handed to a fallback
+    lane: then only the attempts made there count.
     """
 
     number: int
@@ -295,6 +296,7 @@ class History(NamedTuple):
     asks: int
     open: bool
     reply: str | None
+    gave_up: tuple[str, str] | None = None
 
 
 class SharedReply(NamedTuple):

@@ -49,6 +49,16 @@ async def test_every_row_comes_once_and_in_order(total: int) -> None:
     assert source.reads == total // AHEAD + 1
 
 
+async def test_what_goes_wrong_with_the_last_rows_is_not_lost() -> None:
+    """There is nothing more to fetch then, and nobody may take that for the end."""
+
+    async def fetch(_: int) -> tuple[list[Pending], int | None]:
+        return [row(1)._replace(history=None)], None  # type: ignore[arg-type]
+
+    with pytest.raises(AttributeError):
+        await taken(PendingQueue(fetch, no_followers))
+
+
 @pytest.mark.looptime
 async def test_no_more_rows_wait_for_their_retry_than_memory_should_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrun.engine.pending_queue.MOST_DUE", 5)

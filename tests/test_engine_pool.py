@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine import WITH_SCHEMA, Answer, Provider, Stage, fault, ok, status
+from engine import WITH_SCHEMA, Answer, Provider, Stage, fault, ok, status, until
 
+from batchrun.engine.run import Run
+from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode
-from batchrun.events import AttemptEnded, LaneChanged, LaneState, Notice
+from batchrun.events import AttemptEnded, Event, LaneChanged, LaneState, Notice
 from batchrun.models import Exchange, Fault, Request
 
 pytestmark = pytest.mark.looptime(noop_cycles=0)
@@ -280,3 +282,56 @@ async def test_a_fallback_is_asked_what_was_asked_first(tmp_path: Path) -> None:
     assert stage.totals.done == 6
     assert [len(body["messages"]) for body in last.bodies] == [1]
     assert by_lane(stage, "row = 3") == {"a": 3, "z": 1}
+
+
+FITS = ok('{"score": 1}')
+
+
+@pytest.mark.parametrize(
+    ("there", "done", "calls"),
+    [
+        ([FITS], 6, 1),
+        ([ok("no"), FITS], 6, 2),  # asked there as often as if nothing had been asked before
+        ([TOO_LONG], 5, 1),  # it fails for the cause that it had first
+    ],
+)
+async def test_a_row_that_was_with_the_fallback_when_a_run_ended_goes_on_there(
+    tmp_path: Path, there: Sequence[Answer], done: int, calls: int
+) -> None:
+    stage = Stage(tmp_path, 6, prompt_source=WITH_SCHEMA, output_fields=("score",), lanes=with_fallback())
+    first = Server(scripts={"row 3": [ok("no")]}, usual=FITS)
+    last = Server(hold=asyncio.Event())
+
+    async def ends(run: Run) -> None:
+        await until(lambda: bool(last.calls))
+        run.stop(RunResult(ExitCode.TERMINATED), drain=0.0)
+
+    await stage.play({"a": first, "z": last}, during=ends)
+    assert (stage.totals.done, stage.totals.unknown) == (5, 1)
+    assert first.counts["row 3"] == 3
+    again = Server(scripts={"row 3": there})
+    await stage.play({"a": first, "z": again})
+    assert (stage.totals.done, stage.totals.failed) == (done, 6 - done)
+    assert first.counts["row 3"] == 3
+    assert len(again.calls) == calls
+    assert len(again.bodies[0]["messages"]) == 1
+    assert {record.cause for record in stage.records} - {None} == ({"does not fit the schema"} if done < 6 else set())
+
+
+async def test_a_row_that_had_failed_for_the_fallback_when_a_run_ended_goes_there(tmp_path: Path) -> None:
+    stage = Stage(
+        tmp_path, 6, prompt_source=WITH_SCHEMA, output_fields=("score",), schema_retries=0, lanes=with_fallback()
+    )
+    first, last = Server(scripts={"row 3": [ok("no")]}, usual=FITS, slots=1), Server(usual=FITS)
+
+    def ends(event: Event, run: Run) -> None:
+        if isinstance(event, AttemptEnded) and event.seq == 3:
+            run.stop(RunResult(ExitCode.TERMINATED), drain=0.0)
+
+    await stage.play({"a": first, "z": last}, hear=ends)
+    assert not last.calls
+    assert stage.totals.replies == stage.totals.done + 1
+    await stage.play({"a": first, "z": last})
+    assert stage.totals.done == 6
+    assert first.counts["row 3"] == 1
+    assert [len(body["messages"]) for body in last.bodies] == [1]

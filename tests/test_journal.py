@@ -242,7 +242,7 @@ async def test_throttled_and_uncounted_attempts_leave_the_row_its_tries(journal:
         await journal.begin(1, number)
         await journal.end(1, number, end)
     (row,) = journal.pending()
-    assert row.history == (4, 2, 1, 0, False, None)
+    assert row.history == (4, 2, 1, 0, False, None, None)
     assert journal.totals == Totals(rows=1, attempts=4, possibly_billed=1, unpriced=1)
 
 
@@ -254,7 +254,7 @@ async def test_a_reply_that_was_not_finished_is_there_to_go_on_from(journal: Jou
     await journal.end(1, 1, invalid, '{"bad": 1}')
     await journal.begin(1, 2)
     await journal.end(1, 2, PAID._replace(usage=None), '{"good": 2}')
-    assert journal.pending()[0].history == (2, 2, 0, 1, False, '{"good": 2}')
+    assert journal.pending()[0].history == (2, 2, 0, 1, False, '{"good": 2}', None)
     assert journal.totals.without_usage == 1
 
 
@@ -298,7 +298,7 @@ async def test_what_was_in_flight_is_unknown_to_the_next_session_and_maybe_paid(
 
     reopened = Journal.open(path)
     assert reopened.totals.unknown == 1
-    assert [row.history for row in reopened.pending()][1] == (1, 0, 0, 0, True, None)
+    assert [row.history for row in reopened.pending()][1] == (1, 0, 0, 0, True, None, None)
     assert [row.history.open for row in reopened.pending()] == [False, True, False]
     reopened.start()
     await reopened.begin(2, 2)
@@ -342,7 +342,7 @@ async def test_failed_rows_are_sent_again_with_fresh_attempts(
     assert journal.reopen(failed_for_good=failed_for_good) == len(expected)
     rows = journal.pending()
     assert [row.seq for row in rows] == expected
-    assert rows[0].history == (1, 0, 0, 0, False, None)
+    assert rows[0].history == (1, 0, 0, 0, False, None, None)
     assert checked(path) == journal.totals
 
 

@@ -147,7 +147,8 @@ class RowState:
         size += (0 if row.parts is None else row.parts.size) + (encoded_size(row.files) if row.files else 0)
         given = None if row.parts is None else row.parts.failed
         tries = history.number, history.attempts, history.deadlines, history.asks
-        return cls(row, *tries, given=given, represents=row.seq if row.awaited else None, size=size)
+        gave_up = None if history.gave_up is None else GiveUp(*history.gave_up, permanent=True)
+        return cls(row, *tries, given=given, represents=row.seq if row.awaited else None, size=size, gave_up=gave_up)
 
 
 class PendingQueue:
@@ -354,12 +355,13 @@ class PendingQueue:
         return self.bytes.has_room(size)
 
     def _fetch_ahead(self) -> None:
-        if self._closed or not (self._groups_due or self._after is not None):
+        if self._closed:
             return
-        if self._fetching is None:
+        if self._fetching is not None:
+            if self._fetching.done():
+                self._fetching.result()  # it failed, also where nothing is left to be fetched
+        elif self._groups_due or self._after is not None:
             self._fetching = self._loop.create_task(self._fetch_more())
-        elif self._fetching.done():
-            self._fetching.result()
 
     async def _fetch_more(self) -> None:
         try:

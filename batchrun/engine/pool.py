@@ -78,6 +78,7 @@ class Pool:
         self.only = self.first if len(self.lanes) == 1 else None
         """The lane of a run with one: there nothing is chosen, and its gate is the queue."""
         self._fallbacks = [lane for lane in self.lanes if lane.fallback]
+        journal.fallbacks = frozenset(lane.id for lane in self._fallbacks if lane.record is not None)
         self._line: deque[_Waiter] = deque()
         self._homes: WeakKeyDictionary[Prefix, frozenset[int]] = WeakKeyDictionary()
         self._due: asyncio.Handle | None = None
@@ -181,7 +182,7 @@ class Pool:
         bound = state.lane if state.elsewhere else None
         only = frozenset({bound.number}) if bound is not None and bound.closed is None else None
         if only is None and self._fallbacks:
-            only = frozenset(lane.number for lane in self._lanes_for(state))
+            only = frozenset(lane.number for lane in self.lanes_for(state))
         return RowView(state.failed_at, only, cached)
 
     def _view(self, lane: Lane, now: float) -> LaneView:
@@ -241,7 +242,7 @@ class Pool:
                 first = FIRST_PAUSE if answer.status else FIRST_PAUSE_AWAY
                 pause = first if closed is None else min(LONGEST_PAUSE, max(first, 2 * closed.pause))
                 lane.close(RunResult(ExitCode.STOPPED, *stops), pause)
-            left = any(other.closed is None for other in self._lanes_for(state))
+            left = any(other.closed is None for other in self.lanes_for(state))
             if not left and state.gave_up is not None:
                 return state.gave_up
             return RetryIn(0.0, counts=False) if left else StopRun(self._reasons, stops.hint)
@@ -253,7 +254,7 @@ class Pool:
             return RetryIn(0.0, counts=False)
         return verdict
 
-    def _lanes_for(self, state: RowState) -> Sequence[Lane]:
+    def lanes_for(self, state: RowState) -> Sequence[Lane]:
         """Those that a row may go to: the fallback where it has failed for its own reason, else all others."""
         return self._fallbacks if state.gave_up is not None else [lane for lane in self.lanes if not lane.fallback]
 
@@ -284,7 +285,7 @@ class Pool:
         """Whether the row can go to another lane at which it has not failed."""
         return any(
             other is not lane and other.state is LaneState.OPEN and other.number not in state.failed_at
-            for other in self._lanes_for(state)
+            for other in self.lanes_for(state)
         )
 
     def _changed(self, lane: Lane) -> None:

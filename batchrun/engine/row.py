@@ -136,7 +136,7 @@ class RowRunner:
         body = row.history.reply if row.reused is None else row.reused.body
         judged = judge_body(request, body or "", self.checker(state))
         history = row.history._replace(reply=None)  # judged once; from here on it is sent
-        state.row, state.reused = row._replace(history=history, reused=None), row.reused
+        state.row, state.reused, state.request = row._replace(history=history, reused=None), row.reused, request
         await self.conclude(state, request, judged, None)
 
     async def _send(self, state: RowState, request: Request) -> None:
@@ -195,8 +195,8 @@ class RowRunner:
             self._put_back(state, 0.0)
 
     def _lane_of(self, state: RowState) -> Lane:
-        """Where the row was sent; for one that was not, the first lane stands."""
-        return state.lane or self._at.pool.first
+        """Where the row was sent; for one that was not, the first lane that it may go to stands."""
+        return state.lane or self._at.pool.lanes_for(state)[0]
 
     def checker(self, state: RowState) -> ReplyChecker | None:
         """What the reply of a row is checked against."""

@@ -23,21 +23,29 @@ _FAILED = sql("failed_representatives")
 _POSITIONS = sql("pending_positions")
 _HISTORY = sql("histories")
 _TRIED = sql("any_attempt")
+_AT_FALLBACKS = sql("histories_at_fallbacks")
+_CAUSES = sql("causes_before_fallbacks")
 _BODIES = sql("reply_bodies")
 
 _PART_FAILED = "a part of the text failed: "
 FRESH = History(0, 0, 0, 0, open=False, reply=None)
 EVERYTHING = (1 << 63) - 1
+Fallbacks = frozenset[int]
+"""The lanes (lanes.id) that take rows which have failed elsewhere."""
+_FAILED_ELSEWHERE = "failed before the fallback", "it could not be sent there"
+"""Of a row that no attempt was made for before it was handed to a fallback."""
 
 
-def pending(connection: sqlite3.Connection, after: int, limit: int, until: int | None) -> Page:
+def pending(
+    connection: sqlite3.Connection, after: int, limit: int, until: int | None, fallbacks: Fallbacks = frozenset()
+) -> Page:
     """A page of rows without an outcome whose position is over `after` and not over `until`, at most `limit`.
 
     Rows that the reply to an equal request answers, or will answer, are not among them.
     """
     last = EVERYTHING if until is None else until
     rows, full = page(connection.execute(_PENDING, (after, last, limit)), _length)
-    known, count = _histories(connection, [row[0] for row in rows])
+    known, count = _histories(connection, [row[0] for row in rows], fallbacks)
     found = [
         Pending(seq, position, line, key, text, known.get(seq, FRESH), None, bool(awaited), target, None, files)
         for seq, position, line, key, text, files, target, awaited in rows[:count]
@@ -45,10 +53,10 @@ def pending(connection: sqlite3.Connection, after: int, limit: int, until: int |
     return Page(found, full=full or len(rows) == limit or count < len(rows))
 
 
-def answered(connection: sqlite3.Connection, after: int, limit: int) -> Page:
+def answered(connection: sqlite3.Connection, after: int, limit: int, fallbacks: Fallbacks) -> Page:
     """A page of rows with a seq over `after` and no outcome that the reply to an equal request answers, at most `limit`."""
     rows, full = page(connection.execute(_ANSWERED, (after, limit)), _length)
-    known, count = _histories(connection, [row[0] for row in rows])
+    known, count = _histories(connection, [row[0] for row in rows], fallbacks)
     bodies, cut = _bodies(connection, dict.fromkeys(reply for *_, reply in rows[:count]))
     whole = list(takewhile(lambda row: row[-1] in bodies, rows[:count])) if cut else rows[:count]
     found = [
@@ -65,10 +73,12 @@ def answered(connection: sqlite3.Connection, after: int, limit: int) -> Page:
     return Page(found, full=full or len(rows) == limit or len(whole) < len(rows))
 
 
-def following(connection: sqlite3.Connection, representative: int, source: int, after: int, limit: int) -> Page:
+def following(  # noqa: PLR0913, PLR0917  a page of one group
+    connection: sqlite3.Connection, representative: int, source: int, after: int, limit: int, fallbacks: Fallbacks
+) -> Page:
     """A page of rows with a seq over `after` that wait for `representative`, at most `limit`, with what the row `source` got."""
     rows, full = page(connection.execute(_FOLLOWING, (representative, after, limit)), _length)
-    known, count = _histories(connection, [row[0] for row in rows])
+    known, count = _histories(connection, [row[0] for row in rows], fallbacks)
     given = connection.execute(_REUSED, (source,)).fetchone()
     reused = None if given is None else SharedReply(*given)
     found = [
@@ -78,11 +88,11 @@ def following(connection: sqlite3.Connection, representative: int, source: int, 
     return Page(found, full=full or len(rows) == limit or count < len(rows))
 
 
-def reducible(connection: sqlite3.Connection, target: int | None, after: int, limit: int) -> Page:
+def reducible(connection: sqlite3.Connection, target: int | None, after: int, limit: int, fallbacks: Fallbacks) -> Page:
     """A page of reduce rows (one, or all) with a seq over `after` and no outcome, whose parts are done or cannot be."""
     wanted = {"target": target, "after": after, "limit": limit}
     rows, full = page(connection.execute(_REDUCIBLE, wanted), _length)
-    known, count = _histories(connection, [row[0] for row in rows])
+    known, count = _histories(connection, [row[0] for row in rows], fallbacks)
     found = [
         Pending(
             *(seq, position, line, key, text),
@@ -176,20 +186,37 @@ def _length(row: Found) -> int:
     return len(row[4])
 
 
-def _histories(connection: sqlite3.Connection, rows: Sequence[int]) -> tuple[dict[int, History], int]:
+def _histories(
+    connection: sqlite3.Connection, rows: Sequence[int], fallbacks: Fallbacks = frozenset()
+) -> tuple[dict[int, History], int]:
     """What is known of the first of these rows, and how many they are: all of them, or those whose replies have room."""
-    if not rows or connection.execute(_TRIED, (min(rows), max(rows))).fetchone() is None:
-        return {}, len(rows)
     found: list[Found] = connection.execute(_HISTORY, (dumps(rows),)).fetchall()
-    replies = {row: reply for row, *_, reply in found if reply is not None}
+    replies = {row: reply for row, *_, reply, _ in found if reply is not None}
     bodies, cut = _bodies(connection, [replies[row] for row in rows if row in replies])
     missing = (at for at, row in enumerate(rows) if cut and row in replies and replies[row] not in bodies)
     count = next(missing, len(rows))
     known = {
         row: History(number, attempts, deadlines, asks, bool(left), bodies.get(reply))
-        for row, number, attempts, deadlines, asks, left, reply in found
+        for row, number, attempts, deadlines, asks, left, reply, _ in found
     }
-    return known, count
+    handed = [row for row, *_, lane in found if lane in fallbacks]
+    return known | _at_fallbacks(connection, known, handed, fallbacks), count
+
+
+def _at_fallbacks(
+    connection: sqlite3.Connection, known: dict[int, History], rows: Sequence[int], fallbacks: Fallbacks
+) -> dict[int, History]:
+    """The histories of rows that were handed to a fallback lane: what they used up there, and why they were."""
+    if not rows:
+        return {}
+    wanted = {"rows": dumps(rows), "fallbacks": dumps(sorted(fallbacks))}
+    causes = {row: (cause, message) for row, _, cause, message in connection.execute(_CAUSES, wanted)}
+    return {
+        row: known[row]._replace(
+            attempts=attempts, deadlines=deadlines, asks=asks, gave_up=causes.get(row) or _FAILED_ELSEWHERE
+        )
+        for row, attempts, deadlines, asks in connection.execute(_AT_FALLBACKS, wanted)
+    }
 
 
 def _bodies(connection: sqlite3.Connection, wanted: Iterable[int]) -> tuple[dict[int, str], bool]:

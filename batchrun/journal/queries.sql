@@ -339,11 +339,23 @@ SELECT position FROM rows
 WHERE position <= ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq) AND NOT {in_a_batch}
 
 -- name: histories
--- The two columns outside of an aggregate are those of the attempt with max(number): sqlite.org/lang_select.html
+-- The columns outside of an aggregate are those of the attempt with max(number): sqlite.org/lang_select.html
 SELECT attempts.row, max(number),
        sum(counted AND NOT spent AND ended IS NOT NULL), sum(deadline AND counted AND NOT spent), sum(invalid AND NOT spent),
-       ended IS NULL, CASE WHEN spent THEN NULL ELSE reply END
+       ended IS NULL, CASE WHEN spent THEN NULL ELSE reply END, CASE WHEN spent THEN 0 ELSE lane END
 FROM json_each(?) AS wanted CROSS JOIN attempts ON attempts.row = wanted.value
+GROUP BY attempts.row
+
+-- name: histories_at_fallbacks
+SELECT attempts.row, sum(counted AND ended IS NOT NULL), sum(deadline AND counted), sum(invalid)
+FROM json_each(:rows) AS wanted CROSS JOIN attempts ON attempts.row = wanted.value
+WHERE NOT spent AND lane IN (SELECT value FROM json_each(:fallbacks))
+GROUP BY attempts.row
+
+-- name: causes_before_fallbacks
+SELECT attempts.row, max(number), cause, message
+FROM json_each(:rows) AS wanted CROSS JOIN attempts ON attempts.row = wanted.value
+WHERE NOT spent AND ended IS NOT NULL AND lane NOT IN (SELECT value FROM json_each(:fallbacks))
 GROUP BY attempts.row
 
 -- name: any_attempt

@@ -49,6 +49,8 @@ class Journal:
         had_log = database.has_log(path)
         self._connection: sqlite3.Connection = database.connect(path, write=True)
         self._identity = database.identity(path)
+        self.fallbacks: pending.Fallbacks = frozenset()
+        """Lanes of this session that take rows which have failed elsewhere: a row whose last attempt went there goes on there."""
         self._window: sqlite3.Connection | None = None
         self._window_guard = threading.Lock()  # a caller that was cancelled may have left a thread in `pending`
         self._writer: Writer | None = None
@@ -216,22 +218,22 @@ class Journal:
         Those that the reply to an equal request answers are in `answered` or `following` instead.
         """
         with self._window_guard, database.translated(self.path):
-            return pending.pending(self._reading(), after, limit, until)
+            return pending.pending(self._reading(), after, limit, until, self.fallbacks)
 
     def answered(self, after: int = 0, limit: int = 1000) -> Page:
         """Rows without an outcome that share a reply, behind the row `after`, by seq."""
         with self._window_guard, database.translated(self.path):
-            return pending.answered(self._reading(), after, limit)
+            return pending.answered(self._reading(), after, limit, self.fallbacks)
 
     def following(self, representative: int, source: int, after: int = 0, limit: int = 1000) -> Page:
         """Rows that wait for the row `representative`, behind the row `after`, by seq; the shared reply is what the row `source` got."""
         with self._window_guard, database.translated(self.path):
-            return pending.following(self._reading(), representative, source, after, limit)
+            return pending.following(self._reading(), representative, source, after, limit, self.fallbacks)
 
     def reducible(self, target: int | None = None, after: int = 0, limit: int = 100) -> Page:
         """Reduce rows (`target`, or all) without an outcome whose parts are done or cannot be, behind the row `after`."""
         with self._window_guard, database.translated(self.path):
-            return pending.reducible(self._reading(), target, after, limit)
+            return pending.reducible(self._reading(), target, after, limit, self.fallbacks)
 
     def failed(self) -> list[tuple[int, Outcome]]:
         """Rows that failed for good in an earlier session, before those that wait for them had heard of it."""
