@@ -9,6 +9,7 @@ from gates import OK, Scene, now, refusal
 
 from batchrun.limits import Feedback, Limits, Throttle
 from batchrun.limits.concurrency import START, ConcurrencyLimiter
+from batchrun.limits.records import Permit
 
 pytestmark = pytest.mark.looptime(noop_cycles=0)  # nothing comes from outside: time need not wait for it
 
@@ -93,6 +94,7 @@ def test_a_window_that_has_outgrown_the_size_that_was_refused_doubles_again() ->
     assert window.size == 13
     while window.size < 256:
         seconds += 1
-        for flying in range(int(window.size)):
-            window.answered(flying, seconds - 1.0, seconds, used=True, bound=True)
+        for _ in range(int(window.size)):
+            permit = Permit(1, 1.0, 1.0, full=True, now=seconds - 1.0)
+            window.answered(permit, 1, seconds, used=True, bound=True)
     assert seconds <= 26

@@ -14,6 +14,11 @@ from batchrun.limits.random_429s import Random429Detector
 pytestmark = pytest.mark.looptime(noop_cycles=0)  # nothing comes from outside: time need not wait for it
 
 
+def of_rates() -> Random429Detector:
+    """A detector as the learnt rate has it."""
+    return Random429Detector(certain=0.0, clear=0.98, depth=(2.0, 0.05), strays_at_most=0.1)
+
+
 @pytest.mark.parametrize("share", [0.03, 0.1])
 @pytest.mark.parametrize("seconds", [None, 0.2])
 async def test_429s_at_random_do_not_slow_the_run_down_more_and_more(share: float, seconds: float | None) -> None:
@@ -71,7 +76,7 @@ async def test_a_limit_that_only_429s_show_is_not_taken_for_chance(seconds: floa
 
 @given(st.floats(1, 1_000), st.lists(st.floats(0.1, 2.0), max_size=400))
 def test_a_limit_that_refuses_all_above_it_and_nothing_below_is_never_chance(limit: float, parts: list[float]) -> None:
-    detector = Random429Detector(certain=0.0, clear=0.98, depth=(2.0, 0.05))
+    detector = of_rates()
     for left, part in enumerate(parts):
         if part <= 1.0:
             detector.answered(part * limit, left)
@@ -82,7 +87,7 @@ def test_a_limit_that_refuses_all_above_it_and_nothing_below_is_never_chance(lim
 
 @given(st.floats(0.001, 0.3), st.lists(st.booleans(), max_size=200))
 def test_a_dozen_429s_in_a_row_are_never_chance(share: float, answers: list[bool]) -> None:
-    detector = Random429Detector(certain=0.0, clear=0.98, depth=(2.0, 0.05))
+    detector = of_rates()
     detector.known(share, sure=True)
     for left, answered in enumerate(answers):
         if answered:
@@ -94,7 +99,7 @@ def test_a_dozen_429s_in_a_row_are_never_chance(share: float, answers: list[bool
 
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.05])
 def test_429s_that_go_on_at_a_smaller_size_are_chance_by_the_third(share: float) -> None:
-    detector, source = Random429Detector(certain=0.0, clear=0.98, depth=(2.0, 0.05)), random.Random(1)
+    detector, source = of_rates(), random.Random(1)
     for left in range(300):
         detector.answered(100.0, left)
     for left in range(300, 800 + int(8 / share)):
@@ -107,9 +112,17 @@ def test_429s_that_go_on_at_a_smaller_size_are_chance_by_the_third(share: float)
 
 def test_what_a_window_let_through_after_it_was_used_up_proves_no_rate() -> None:
     """Nothing for twenty seconds, then 200 at 90 a second: those refused at half of that are refused by a limit."""
-    detector = Random429Detector(certain=0.0, clear=0.98, depth=(2.0, 0.05))
+    detector = of_rates()
     detector.believe(20.0)
     for left in range(200):
         detector.answered(90.0, left)
     assert not any(detector.refused(45.0, 200) for _ in range(4))
     assert not detector.share
+
+
+@pytest.mark.parametrize("seconds", [None, 1.0])
+async def test_one_refusal_in_ten_that_names_concurrency_does_not_close_the_window(seconds: float | None) -> None:
+    """A number that was let through is no limit: a few refusals beside fewer show chance before all are sent one by one."""
+    scene = Scene(Limits(cap=64))
+    done = await rows_refused_at_random(scene, 6_400, 0.1, refusal(Throttle.CONCURRENCY, seconds), seed=3)
+    assert done[-1] < 55.0

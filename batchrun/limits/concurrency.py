@@ -23,6 +23,7 @@ from enum import Enum
 
 from batchrun.limits.queue import Queue
 from batchrun.limits.random_429s import Random429Detector
+from batchrun.limits.records import Permit
 
 START = 16
 """Requests in flight at first."""
@@ -58,6 +59,8 @@ _SPARE = 1 / 8
 """Share of what a server works on, and one at least, that waits there: a slot is taken when it gets free."""
 _ROOM = 1.25
 """What the window grows to at each look at which nothing waits at the server."""
+_STRAYS_AT_MOST = 0.15
+"""Share of requests that may be refused by chance: a number that was let through is known exactly."""
 _CLEARLY = 0.9
 """Share of a proven number in flight under which no limit explains a 429: the provider counts a little otherwise."""
 
@@ -87,7 +90,9 @@ class ConcurrencyLimiter:
         self._most = most or cap
         self._queued = False
         self.size: float = cap if fixed else min(cap, START)
-        self._random_429s = Random429Detector(certain=_ONE, clear=_CLEARLY, depth=(0.0, 0.0))
+        self._random_429s = Random429Detector(
+            certain=_ONE, clear=_CLEARLY, depth=(0.0, 0.0), strays_at_most=_STRAYS_AT_MOST
+        )
         self._stage = _Stage.START
         self._rate = 0.0
         self._best = 0.0
@@ -127,13 +132,14 @@ class ConcurrencyLimiter:
         if not self.fixed:
             self._start(min(self.cap, START), now)
 
-    def answered(self, flying: int, left: float, now: float, used: bool, bound: bool) -> None:
-        """One request was answered that left then, when so many were in flight.
+    def answered(self, permit: Permit, together: int, now: float, used: bool, bound: bool) -> None:
+        """A request was answered; at least so many were let through together, itself included.
 
         `used` is whether half the window was in use, which slow start asks for; `bound` whether the window was what
         held requests back, without which a round measures nothing.
         """
-        self._random_429s.answered(flying, left)
+        self._random_429s.answered(permit.flying, permit.left)
+        self._random_429s.proves(together)
         if self.fixed:
             return
         if self._since < 0:
@@ -148,7 +154,7 @@ class ConcurrencyLimiter:
             return
         self._count += 1
         self._bound += bound
-        self._time(flying, now - left)
+        self._time(permit.flying, now - permit.left)
         if self._stage is _Stage.START:
             if self._count < _PAYS_IN_START * self._rate * (now - self._since):
                 self._withheld += 1  # this round completes no more a second than the last one, so far

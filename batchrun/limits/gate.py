@@ -446,4 +446,4 @@ class Gate:
         together = self.flights.replied(permit, now)
         self._let_through(together, now)
         used = waited is not None and self._in_flight + 1 >= self._window.size / 2
-        self._window.answered(permit.flying, permit.left, now, used, waited is WaitReason.CONCURRENCY)
+        self._window.answered(permit, together, now, used, waited is WaitReason.CONCURRENCY)

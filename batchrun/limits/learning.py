@@ -82,6 +82,8 @@ _CHANCE_AT_MOST = 0.3
 """A larger share of 429s that no slowing down cures is a limit."""
 _CLEARLY = 0.98
 """Share of a proven rate under which no limit explains a 429; what is proven is already reckoned carefully."""
+_STRAYS_AT_MOST = 0.1
+"""Share of requests that may be refused by chance."""
 _DEPTH = (2.0, 0.05)
 """Requests, or seconds of the rate, that a provider's bucket is taken to hold."""
 _SETTLED = 8
@@ -99,7 +101,7 @@ class LearnedRate:
 
     def __init__(self, *, start: bool) -> None:
         self.rate = _FIRST_PACE if start else math.inf
-        self._random_429s = Random429Detector(certain=0.0, clear=_CLEARLY, depth=_DEPTH)
+        self._random_429s = Random429Detector(certain=0.0, clear=_CLEARLY, depth=_DEPTH, strays_at_most=_STRAYS_AT_MOST)
         self._stage = "start"
         self._first_pace = _FIRST_PACE
         self._admitted: deque[float] = deque(maxlen=_REMEMBERED)

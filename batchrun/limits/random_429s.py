@@ -9,9 +9,10 @@ kept, with the *size* at which each request left (requests a second, or how many
   requests; a limit that is overstepped by a quarter, 25 % refused, passes it within some dozens.
 * What is *proven* is the largest size that every limit admits: that of a block of requests that was answered, less what
   the depth of a bucket lets through; or, where one was refused, that of those beside it, times the share answered, for
-  a limit that has just refused holds nothing in reserve. No limit explains a 429 to a clearly smaller request.
+  a limit that has just refused holds nothing in reserve; or, in flight, as many as were let through together, which is
+  exact. No limit explains a 429 to a clearly smaller request.
 
-Three such *strays*, at most a tenth of what was sent meanwhile, are chance, and their share is the usual one from then
+Three such *strays*, at most a tenth or so of what was sent meanwhile, are chance, and their share is the usual one from then
 on. Until then a 429 that a limit explains is believed, and what was learnt from it is unlearnt then. An alarm is always
 believed, and what was proven before it is not any more, for the limit may be lower now.
 
@@ -28,7 +29,6 @@ _ALARM = 7.0
 _LEAST, _MOST = 0.001, 0.3
 """Bounds of the known share. At the least two 429s close together alarm, so it need not be forgotten."""
 _STRAYS = 3
-_STRAYS_AT_MOST = 0.1
 _WEIGHT = 1 / 400
 """Of one request in the known share."""
 _BLOCK = 64
@@ -48,18 +48,20 @@ class Random429Detector:
 
     __slots__ = (
         "_adds", "_alarmed", "_all", "_believed", "_beside", "_block", "_certain", "_clear", "_depth", "_lasts", "_mean", "_most",
-        "_proven", "_refused", "_refused_beside", "_refused_of_block", "_score", "_since", "_strays", "_subtracts", "_watched",
-        "admitted", "share",
+        "_proven", "_refused", "_refused_beside", "_refused_of_block", "_score", "_since", "_strays", "_strays_at_most",
+        "_subtracts", "_watched", "admitted", "share",
     )  # fmt: skip
 
-    def __init__(self, *, certain: float, clear: float, depth: tuple[float, float]) -> None:
+    def __init__(self, *, certain: float, clear: float, depth: tuple[float, float], strays_at_most: float) -> None:
         """Every limit admits the size `certain`; a size under `clear` times the proven one is clearly smaller.
 
-        `depth` is what a bucket may let through beyond its limit: so much, or so much of the size.
+        `depth` is what a bucket may let through beyond its limit: so much, or so much of the size. Strays are chance while
+        no larger share than `strays_at_most` of what was sent meanwhile was refused.
         """
         self._certain = certain
         self._clear = clear
         self._depth = depth
+        self._strays_at_most = strays_at_most
         self._most = _MOST
         self.share = 0.0
         """The known share of random 429s; 0 while none is known."""
@@ -113,6 +115,16 @@ class Random429Detector:
             self._stray()
         return self.share > 0 or not explained
 
+    def proves(self, size: float) -> None:
+        """Every limit admits this size; what was believed of smaller ones was chance."""
+        if size <= self._proven:
+            return
+        self._proven = size
+        if not self.share:
+            explained = [refused for refused in self._believed if self.explains(refused)]
+            self._strays += len(self._believed) - len(explained)
+            self._believed = deque(explained, _REMEMBERED)
+
     def known(self, share: float, *, sure: bool) -> None:
         """So large a share of 429s has turned out to be chance; an alarm with many more unsays what is not sure."""
         self.share = min(_MOST, max(_LEAST, share))
@@ -165,18 +177,8 @@ class Random429Detector:
             self._all = self._refused = 1
         self._strays += 1
         share = self._refused / self._all
-        if self._strays >= _STRAYS and share <= _STRAYS_AT_MOST:
+        if self._strays >= _STRAYS and share <= self._strays_at_most:
             self.known(share, sure=True)
-
-    def _proves(self, size: float) -> None:
-        """Every limit admits this size; what was believed of smaller ones was chance."""
-        if size <= self._proven:
-            return
-        self._proven = size
-        if not self.share:
-            explained = [refused for refused in self._believed if self.explains(refused)]
-            self._strays += len(self._believed) - len(explained)
-            self._believed = deque(explained, _REMEMBERED)
 
     def _watch(self, size: float, left: float) -> None:
         self._watched, self._since = size, left
@@ -187,12 +189,12 @@ class Random429Detector:
         self._beside += 1
         if self._beside >= _BESIDE:
             share = self._beside / (self._beside + self._refused_beside + 1)
-            self._proves(_ALIKE * self._watched * share)
+            self.proves(_ALIKE * self._watched * share)
 
     def _prove_block(self) -> None:
         if self._refused_of_block <= (self.share or _SPOILT) * self._block:
             depth = max(self._depth[0], self._depth[1] * self._mean)
-            self._proves(self._mean * (1 - depth / self._block))
+            self.proves(self._mean * (1 - depth / self._block))
         self._begin_block()
 
     def _begin_block(self) -> None:
