@@ -1,7 +1,7 @@
 """The account of a run: one list of counters, `models.Totals`, and the rules by which they are counted.
 
 A counter is a field of `Totals`. Everything else follows from that list: what the journal keeps with each commit (`Account`), the
-picture that every face draws (`progress.Progress` is a `Totals` with more), samples, JSON, metrics. A new one takes its
+picture that every user interface draws (`progress.Progress` is a `Totals` with more), samples, JSON, metrics. A new one takes its
 field, a line here that counts it, its column with a migration, and its line in the statement `recount`, which counts the same from
 the rows and attempts themselves; a property test holds the two together.
 

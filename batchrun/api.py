@@ -169,7 +169,7 @@ def open(
 
 
 class Run:
-    """A run that goes on: iterate over it for the outcomes in the order in which rows end; then `result` has the whole."""
+    """A run under way: iterate over it for the outcomes in the order in which rows end; then `result` has the whole."""
 
     def __init__(self, call: "_Call") -> None:
         self._call = call
@@ -205,7 +205,7 @@ class Run:
         return await self._task
 
     def stop(self) -> None:
-        """Send nothing new; what is in flight is awaited."""
+        """Send nothing new and wait for what is in flight."""
         self._call.stop()
 
 
@@ -289,7 +289,7 @@ class _Call:
         return await asyncio.to_thread(self._result, prepared, ended)
 
     def stop(self) -> None:
-        """Send nothing new; what is in flight is awaited, what is left stays pending."""
+        """Send nothing new and wait for what is in flight; what is left stays pending."""
         self._stopped = True
         if self._run is not None and self._prepared is not None:
             self._run.stop(RunResult(ExitCode.INTERRUPTED, "stopped"), drain=self._prepared.plan.drain)

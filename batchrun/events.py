@@ -1,4 +1,4 @@
-"""What happened, as data. The engine emits events in order; faces only ever learn of a run through them.
+"""What happened, as data. The engine emits events in order; everything that shows a run learns of it through them alone.
 
 A fact is in the journal before its event is emitted. All times are monotonic seconds of the engine's clock unless
 they say otherwise.
@@ -150,7 +150,7 @@ class RowsAnswered(NamedTuple):
 
 
 class RowLost(NamedTuple):
-    """An attempt was given up with no answer known; the row is unknown until the run goes on. `cost`: at worst."""
+    """An attempt was given up with no answer known; the row is unknown until the run is resumed. `cost`: at worst."""
 
     seq: int
     line: int
@@ -216,9 +216,9 @@ class PostChanged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """No new request leaves; those in flight are awaited until `until`.
+    """No new request is sent; the run waits for those in flight until `until`.
 
-    `post` rows are in post-processing, which ends soon after the last reply, done or not: going on does the rest.
+    `post` rows are in post-processing, which ends soon after the last reply, done or not: resuming does the rest.
     """
 
     in_flight: int
@@ -281,7 +281,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The run is over; `totals` is the journal's account, which faces show as the final word. `files` were written.
+    """The run is over; `totals` is the journal's account, which is shown as the final one. `files` were written.
 
     `notes` are facts about the whole run that its summary names, a sentence each.
     """

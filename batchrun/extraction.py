@@ -1,6 +1,6 @@
 """The answer in a model's text: what it thought before, the fences and words around it, the JSON values in it.
 
-One order for everybody who looks for JSON (`candidates`): the text as it is, without the thinking before it, the last
+One order wherever JSON is looked for (`candidates`): the text as it is, without the thinking before it, the last
 fenced block, the last whole values. Pure, and linear in the length of the text.
 """
 

@@ -102,7 +102,7 @@ class Row(NamedTuple):
     or the 1-based file of a directory: what an error message names. `key` is the value of the id column as text,
     None where rows are identified by their content. `text` is the record as one JSON object, for JSONL and JSON
     arrays the very characters of the input; `fields` is the same, parsed. `files` are those of its request as the journal
-    names them, None where nobody has looked for them yet. `encoded` is the text as UTF-8 where it was parsed from that.
+    names them, None where they were not looked for yet. `encoded` is the text as UTF-8 where it was parsed from that.
     """
 
     line: int
@@ -247,7 +247,7 @@ class Reply(NamedTuple):
 class Defect(NamedTuple):
     """Why a 200 body is not a reply; `usage` where it states one all the same, since it may have been billed.
 
-    `unreadable` marks a body that is whole and that nobody here can read: the next one will be alike.
+    `unreadable` marks a body that is whole and of no known format: the next one will be alike.
     """
 
     reason: str
@@ -258,7 +258,7 @@ class Defect(NamedTuple):
 class Outcome(NamedTuple):
     """How a row ended.
 
-    `permanent` is False for a failure that only holds for now: going on sends the row again. `cause` is a short stable
+    `permanent` is False for a retryable failure: resuming sends the row again. `cause` is a short stable
     phrase to group by, `message` the detail. `value` is the JSON text of the output where it is not simply the
     value of the reply, else None. `added` is a JSON object whose members post-processing merges into the output row.
     `post` marks a failure of post-processing, whose reply is safe and need not be paid for again; `trace` is its

@@ -32,7 +32,7 @@ _HOSTS = {"api.together.ai": "together"}
 
 
 _LOCAL = re.compile(r"https?://(localhost|127\.|\[::1\])")
-"""Nobody sells tokens here."""
+"""No tokens are sold here."""
 
 
 class Rate(NamedTuple):

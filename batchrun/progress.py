@@ -1,4 +1,4 @@
-"""One picture of a run, folded from its events; every face draws this and counts nothing itself.
+"""One picture of a run, folded from its events; every user interface draws this and counts nothing itself.
 
 `Fold` is fed every event in order and costs about a microsecond each; `snapshot` gives the picture of the moment.
 """
@@ -95,7 +95,7 @@ class Progress(Totals):
     Counters are of the whole run, earlier sessions included, but those of attempts, replies and tokens (`account.OF_ATTEMPTS`),
     which are of this session, as are `finished_here`, `retries`, which were sent again after a failure, and `throttled`,
     which met a 429. `cost` and its parts include what open attempts may cost at worst (`cost_possibly_billed`); `projected` is what the
-    whole run will have cost if it goes on like this; without a known price, and nothing charged, money is not known
+    whole run will have cost at this rate; without a known price, and nothing charged, money is not known
     (`priced`).
 
     `left_out` are the rows that this command does not send: `--limit`, `--sample`. `eta` is in seconds, None while nothing

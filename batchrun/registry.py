@@ -251,7 +251,7 @@ def batch_folder(run: RunFile) -> Path:
 
 
 def refuse_in_batches(run: RunFile) -> None:
-    """Raises RefusedError where a run has rows in batches: nobody could collect what is paid for them."""
+    """Raises RefusedError where a run has rows in batches: what is paid for them could not be collected any more."""
     count = summary(run).totals.in_batches
     if count:
         raise RefusedError(
@@ -262,7 +262,7 @@ def refuse_in_batches(run: RunFile) -> None:
 
 @contextmanager
 def choosing(directory: Path) -> Generator[None]:
-    """Nobody else looks for, or makes, a run in this directory meanwhile: two commands must not make two runs."""
+    """No other process looks for, or makes, a run in this directory meanwhile: two commands must not make two runs."""
     choice = _locked_soon(directory / "registry.db", _PATIENCE)
     try:
         yield

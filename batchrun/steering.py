@@ -3,7 +3,7 @@
 `RUN.sock` is made with mode 0600 when the run begins to send and removed when it ends. One JSON object a line each way:
 a request names a `command` of COMMANDS, for `limits` with any of `concurrency`, `rpm`, `tpm`; the answer has `error`
 (null or a sentence) and `status`. A file that a killed process left behind is replaced by the next one that holds the
-run's lock. Where the system has no such sockets, or the file system takes none, the run goes on without one.
+run's lock. Where the system has no such sockets, or the file system takes none, the run has none.
 
 `sun_path` has 108 bytes on Linux and 104 elsewhere, with a zero at the end (unix(7)); a longer path is spelled relative
 to the current directory, else through `/proc/self/fd` of its directory.
@@ -109,7 +109,7 @@ class Server:
             address = self._held.enter_context(_address(self._path))
             listening = self._held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             listening.bind(address)
-            self._path.chmod(stat.S_IRUSR | stat.S_IWUSR)  # before it listens: nobody connects earlier
+            self._path.chmod(stat.S_IRUSR | stat.S_IWUSR)  # before it listens: no connection is possible earlier
             found = self._path.stat()
             self._node = found.st_dev, found.st_ino
             listening.setblocking(False)

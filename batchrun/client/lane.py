@@ -33,7 +33,7 @@ that one next: such a connection is not used again."""
 _SWITCHING = 101
 
 # Below the five seconds after which uvicorn and Node close an idle connection: a request that meets the closing
-# is lost, and nobody knows whether it was paid for.
+# is lost, and may have been billed.
 KEEP_ALIVE_SECONDS = 4.0
 
 PIECE = 256 * 1024

@@ -99,7 +99,7 @@ class DriverProcess:
                 messages.write(pipe, order)
 
     def _read(self, pipe: BinaryIO) -> None:
-        with contextlib.suppress(RuntimeError), pipe:  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError), pipe:  # the loop is closed: no future is left to resolve
             try:
                 while True:
                     self._loop.call_soon_threadsafe(self._take, *messages.read(pipe))
@@ -152,7 +152,7 @@ class DriverProcess:
         return await self._call("run", number, data)
 
     def kill(self, number: int) -> None:
-        """End an actor, whatever it is doing; nobody waits for it."""
+        """End an actor, whatever it is doing, without waiting for it."""
         self._number += 1
         self._orders.put((self._number, "kill", (number,)))
 

@@ -36,7 +36,7 @@ def unpack(data: bytes) -> Any:
 
 
 def write(pipe: BinaryIO, message: Any) -> None:
-    """Write one message, its length in eight bytes first. Raises OSError where nobody reads any more."""
+    """Write one message, its length in eight bytes first. Raises OSError where the reading end is closed."""
     data = pack(message)
     pipe.write(_LENGTH.pack(len(data)))
     pipe.write(data)

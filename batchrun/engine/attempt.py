@@ -7,7 +7,7 @@ journal, which is committed before the first byte leaves. They are taken by `dep
 
     WAITS      at its lane            what it has so far is given back; its line in the journal says that it never left
     ADMITTED   has a slot             the same
-    LEFT       is awaited             the slot is free; the worst case stays charged, for it may have been billed, and the
+    LEFT       is in flight           the slot is free; the worst case stays charged, for it may have been billed, and the
                                       journal has it as lost
     ANSWERED   came back, not judged  the slot is free, what it cost at worst or is known to have cost stays charged, and the
                                       journal keeps the reply, as one that failed

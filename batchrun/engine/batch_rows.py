@@ -245,7 +245,7 @@ class BatchRows:
         return judged, end._replace(bill=charge.bill)
 
     async def _without_answer(self, state: RowState, lease: Lease, completion: Completion) -> None:
-        """A row that its batch did not answer is pending again, or has failed for now where its attempts are used up."""
+        """A row that its batch did not answer is pending again, or has failed, retryable, where its attempts are used up."""
         lost = completion.came is Came.LOST
         end = End(
             0, 0.0, "lost in a batch" if lost else "not processed", completion.said, counted=lost, possibly_billed=lost

@@ -97,7 +97,7 @@ def named_in(request: Request) -> Named:
 
 
 class Prices:
-    """What the requests of a lane may cost at worst; `expected` tells the output tokens of one without a limit of its own."""
+    """What the requests of a lane may cost at worst; `expected` tells the output tokens of one that sets no limit."""
 
     def __init__(self, plan: Plan, *, expected: Callable[[], int]) -> None:
         self.tariff = tariff_of(plan)
@@ -172,7 +172,7 @@ class BudgetGuard:
         self._asked = Sum(requests=1)
 
     def at_once(self, request: Request, tier: str | None = None, prices: Prices | None = None) -> Reservation | None:
-        """The hold of a request where there is no cap, so that nobody else has to do without what it reserves.
+        """The reservation of a request where no cap is set: it takes nothing from others.
 
         `tier` is the service tier that it gets when it is sent, None for the one that it names itself.
         """
@@ -244,7 +244,7 @@ class BudgetGuard:
         self.reached = self.reached or ("cost" if over else "tokens" if caps.tokens is not None else "requests")
 
     def adopt(self, cost: int | None, tokens: int, model: str | None, tier: str) -> Reservation:
-        """A hold for an attempt that was charged in full when its process handed it over."""
+        """A reservation for an attempt that was charged in full when its process handed it over."""
         self._budget.adopt(cost or 0, tokens)
         return Reservation(cost, tokens, self._prices.tariff.of(model), tier, Held(cost or 0, tokens))
 
@@ -255,7 +255,7 @@ class BudgetGuard:
         self._wake()
 
     def settle(self, reservation: Reservation, judged: Judged) -> Charge:
-        """The exchange is over: charge what the reply states, or the whole where it may have been billed and nobody says.
+        """The exchange is over: charge what the reply states, or the whole reservation where it may have been billed and no usage is known.
 
         What `--reserve` stands for is in no usage, so it stays charged.
         """
@@ -310,17 +310,17 @@ class BudgetGuard:
                 self._journal.reserve(*other.attempt, worst)
 
     def lose(self, reservation: Reservation) -> None:
-        """The request left and its answer is not awaited: it stays charged in full."""
+        """The request was sent and is abandoned: it stays charged in full."""
         self._charge(reservation, Charge(reservation.cost, reservation.tokens))
 
     def cancel(self, reservation: Reservation) -> None:
-        """The request never left."""
+        """The request was not sent: give the reservation back."""
         self._in_flight.discard(reservation)
         self._budget.cancel(reservation.held)
         self._wake()
 
     def close(self) -> None:
-        """Grant nothing more; everybody who waits gets GateClosed."""
+        """Grant nothing more; all waiting requests get GateClosed."""
         self._closed = True
         for waiter in self._queue:
             if not waiter.done():
@@ -328,7 +328,7 @@ class BudgetGuard:
         self._queue.clear()
 
     def last_word(self, totals: Totals) -> tuple[str, str]:
-        """What is said at the end when a cap was reached: the message, and what going on would take."""
+        """The message at the end when a cap was reached, and what the remaining rows would take."""
         cap = self.reached or "requests"
         charged, capped = self._budget.charged, self._caps
         spent: int = getattr(charged, cap)

@@ -2,7 +2,7 @@
 
 Rows are handed out while there is room for what they are likely to hold. Beyond that a request leaves only when there is room
 for the reply that it may bring, which is taken to be as long as the last ones were: what is in flight cannot be stopped, and a
-reply stays until it is committed and post-processed. One row always goes on, however large it is.
+reply stays until it is committed and post-processed. One row always passes, however large it is.
 """
 
 import asyncio

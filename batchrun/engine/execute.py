@@ -1,4 +1,4 @@
-"""A prepared run from its first request to its output, for whichever face looks on."""
+"""A prepared run from its first request to its output, whatever shows it."""
 
 import asyncio
 import contextlib
@@ -340,7 +340,7 @@ async def _until_read(fifo: Path, run: Run | None, emit: Emit, held: contextlib.
     """
     told = False
     while run is None or run.ending is None:
-        with contextlib.suppress(OSError):  # nobody reads it (ENXIO); anything else is met again by who writes
+        with contextlib.suppress(OSError):  # no reader (ENXIO); any other error is met again when it is written
             held.callback(os.close, os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
             return None
         if not told:

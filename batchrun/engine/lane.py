@@ -232,7 +232,7 @@ class Lane:
             self._notice(f"a reply ended for a reason that is not known, {word[:60]!r}: such replies are flagged odd")
 
     def mind_the_breaker(self) -> None:
-        """Send single requests while the provider is down, loads its model, or may have refused for good."""
+        """Send single requests while the provider is down, loads its model, or may have refused permanently."""
         health = self.health
         well = health.doubt is None and health.loading_since is None and health.opened_at is None
         if well and self._probing is None:

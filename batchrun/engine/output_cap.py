@@ -22,7 +22,7 @@ from batchrun.prompts import Renderer, RenderError
 from batchrun.prompts.request import output_limit
 
 _OWN_NAMES = ("openai.com", "azure.com")
-"""Hosts whose newer models refuse `max_tokens`; everybody else takes it, and some take nothing else."""
+"""Hosts whose newer models refuse `max_tokens`; all others take it, and some take nothing else."""
 _TEXT = frozenset({"text", "input_text", "output_text", "refusal"})
 _COUNTED = _TEXT | {"image_url", "input_image"}
 _DEAR = ("tools", "functions", "audio", "web_search_options", "plugins")

@@ -1,4 +1,4 @@
-"""Rows to a stream (`-o -`) while the run goes on, and how long a reader is waited for who reads no further."""
+"""Rows to a stream (`-o -`) while the run is under way, and how long to wait for a reader that has stopped reading."""
 
 import asyncio
 import contextlib
@@ -60,7 +60,7 @@ class Patience:
 
 
 class RowsOut:
-    """Writes rows to a stream while the run goes on; a reader that has gone away stops the run."""
+    """Writes rows to a stream while the run is under way; a closed pipe stops the run."""
 
     def __init__(self, prepared: Prepared, stream: BinaryIO, run: Run | None) -> None:
         self.news = asyncio.Event()

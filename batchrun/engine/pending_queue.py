@@ -2,7 +2,7 @@
 
 Workers ask for the next row and put rows back with the time they are due; no worker sleeps for a row. Memory is
 bounded whatever the length of the input and of its rows: what is fetched ahead by rows and by bytes, what has been
-handed out and has no outcome by the crew and by `--max-bytes-in-flight`. A row that does not fit waits until others
+handed out and has no outcome by the number of workers and by `--max-bytes-in-flight`. A row that does not fit waits until others
 have ended, but one always passes, however large. What a row takes beside its text is known only later: the longer body
 that its prompt makes of it, and its reply. So it counts from the start what rows took on average lately.
 
@@ -12,8 +12,8 @@ before anything is sent, those that wait for a row when that has its outcome. Wh
 | the row that was sent                       | those that wait for it                                          |
 |---|---|
 | is done, or failed in post-processing only  | share its reply, and judge and post-process it as their own  |
-| failed for good                             | have failed alike                                               |
-| failed for now                              | the first of them is sent, the others wait for that one         |
+| failed permanently                          | have failed alike                                               |
+| failed, retryable                           | the first of them is sent, the others wait for that one         |
 | has no outcome: the run ends                | stay as they are                                                |
 """
 

@@ -21,11 +21,11 @@ LOOK_EVERY = 0.1
 
 
 class UnreadError(OSError):
-    """The output was not read, and is not awaited any more."""
+    """The output was not read in time."""
 
 
 def waited_for() -> bool:
-    """Nobody has given up."""
+    """Never gives up."""
     return False
 
 

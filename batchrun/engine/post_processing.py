@@ -1,7 +1,7 @@
 """Where replies leave the loop: each goes through the post-processing queue before its outcome is written.
 
-The reply is committed before a function sees it, and the outcome before a face hears of it. What is still in the queue
-when a run is abandoned has no outcome; going on finds the reply in the journal and takes it from there.
+The reply is committed before a function sees it, and the outcome before its event. What is still in the queue
+when a run is abandoned has no outcome; resuming finds the reply in the journal and post-processes it.
 """
 
 import asyncio
@@ -92,11 +92,11 @@ class PostProcessing:
             await self._post_queue.drain()
 
     def end_soon(self) -> int:
-        """Come to an end soon: what is not done by then is done by going on. Returns the rows that this concerns."""
+        """End soon after the last reply: what is not done by then is left to resuming. Returns how many rows are in the queue."""
         return 0 if self._post_queue is None else self._post_queue.end_soon()
 
     def abandon(self) -> None:
-        """Let go of what is in the queue; it is not awaited any more."""
+        """Drop what is in the queue."""
         if self._post_queue is not None:
             self._post_queue.abandon()
 

@@ -39,7 +39,7 @@ def prepare_resume(  # noqa: PLR0913  what is to be sent again, each by name
 ) -> tuple[Prepared, Gathered]:
     """A journaled run, locked, with what failed made pending again.
 
-    With `failed` the rows that failed for good as well, with `cause` those of this cause; with `only` the rows at
+    With `failed` the rows that failed permanently as well, with `cause` those of this cause; with `only` the rows at
     these positions are sent and no others, with `chosen` those that a user names (`engine.chosen`); with `done` also those
     of them that are done, whose replies so far stay with their attempts. Raises RefusedError for anything the user can
     fix, BusyError, StorageError.
@@ -101,7 +101,7 @@ def _leave_out_changed(prepared: Prepared) -> None:
 def prepare_post(reference: str, flags: dict[str, Any]) -> tuple[Prepared, Gathered]:
     """A journaled run, locked, whose replies are to go through the functions of `flags`; nothing will be sent.
 
-    The plan in the journal names the functions from here on, so that `resume` goes on with the same ones. Raises as
+    The plan in the journal names the functions from here on, so that `resume` uses the same ones. Raises as
     `prepare_resume`, and RefusedError where no function is named.
     """
     with ExitStack() as undo:

@@ -57,7 +57,7 @@ def _check(other: RunFile, plan: Plan, otherwise: str) -> None:
 
 
 def borrow(journal: Journal, other: RunFile | None, plan: Plan) -> str | None:
-    """Lend pending rows the replies of that run, and say how many; nothing where it is this very run. Blocks. Raises
+    """Copy the replies of that run to equal pending rows, and say how many; nothing where it is this very run. Blocks. Raises
     RefusedError where their digests cannot be compared."""
     if other is None:
         return None

@@ -45,7 +45,7 @@ MOST_HELD = 1000
 
 
 class Stop(Protocol):
-    """Ends the run: nothing new leaves, and what is in flight is awaited for `drain` seconds."""
+    """Ends the run: nothing new is sent, and it waits for what is in flight for `drain` seconds."""
 
     def __call__(self, ending: RunResult, *, drain: float) -> None: ...
 
@@ -78,7 +78,7 @@ class RowRunner:
         self._needs_text = bool(plan.post) or isinstance(services.checker, RowChecks)
         self._blank_value = "{}" if plan.output_fields else '""'
         self.in_flight = 0
-        """Requests that have left and whose answer is awaited; the gate also counts those that are about to leave."""
+        """Requests in flight; the gate also counts those that are about to be sent."""
         self.throttled = self.retries = 0
 
     async def go(self, state: RowState) -> None:

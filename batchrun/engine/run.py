@@ -1,9 +1,9 @@
-"""The run: a bounded crew of workers takes rows from the window, and each is taken through `row`.
+"""The run: a bounded pool of workers takes rows from the queue and performs the steps of each (`row`).
 
 There is never a task per input row, and no worker sleeps for a retry.
 
-Ends: every row handled; a fatal verdict, the user, or the clock stops the run (no new request leaves, those in flight
-are awaited up to a limit); or the journal fails (everything is abandoned at once).
+Ends: every row handled; a fatal verdict, the user, or the clock stops the run (no new request is sent, it waits for those in
+flight up to a limit); or the journal fails (everything is abandoned at once).
 """
 
 import asyncio
@@ -43,7 +43,7 @@ from batchrun.retry import Next
 log = logging.getLogger(__name__)
 
 TICK = 0.25
-"""Seconds between looks at the gate for the faces."""
+"""Seconds between looks at the gate for events."""
 SAMPLE_EVERY = 5.0
 """Seconds between samples of the run's state in the journal."""
 EARLY = frozenset({ExitCode.INTERRUPTED, ExitCode.BUDGET})
@@ -160,7 +160,7 @@ class Run:
     async def _send_all(self) -> None:
         """Until nothing is left to hand out. Failures that were held back may have rows of equal requests behind them.
 
-        In a run that ends before its time they stay pending: nobody knows yet whether they are everybody's.
+        In a run that ends early they stay pending: whether all rows fail alike is not known yet.
         """
         more = True
         while more:
@@ -223,7 +223,7 @@ class Run:
         return self._plan.batch_tail == "live" and self._journal.totals.pending < self._plan.batch_min
 
     def _explained(self, ending: RunResult) -> RunResult:
-        """The ending, with what is known when all is over."""
+        """The result, with what is known at the end."""
         left = self._runner.left_out
         ending = ending._replace(notes=(*self._post.notes, *left.notes), left_out=len(left))
         if ending.exit_code is not ExitCode.BUDGET or self._guard.reached is None:
@@ -232,7 +232,7 @@ class Run:
         return ending._replace(message=message, hint=hint)
 
     def _close(self) -> None:
-        """Let nothing more leave, but for what has its part of a budget that is used up by now."""
+        """Send nothing more, but for requests that have their reservation of a budget that is used up by now."""
         self._queue.close()
         if self._batches is not None:
             self._batches.halt()
@@ -242,7 +242,7 @@ class Run:
             self._hub.recall()
 
     def stop(self, ending: RunResult, *, drain: float) -> None:
-        """Send nothing new; await what is in flight for `drain` seconds, then abandon it.
+        """Send nothing new; wait for what is in flight for `drain` seconds, then abandon it.
 
         The first ending stands; a signal that comes later can only shorten the wait.
         """
@@ -261,7 +261,7 @@ class Run:
         self._loop.call_later(drain, self.abandon)
 
     def abandon(self) -> None:
-        """Give up what is in flight: its rows become unknown, and going on sends them again."""
+        """Abandon what is in flight: its rows become unknown, and resuming sends them again."""
         for worker in self._crew:
             worker.cancel()
         self._post.abandon()
@@ -278,17 +278,17 @@ class Run:
         return self._ending
 
     def pause(self) -> None:
-        """Let nothing leave until `resume`."""
+        """Send nothing until `resume`."""
         self.paused = True
         self._pool.pause()
 
     def resume(self) -> None:
-        """Let requests leave again."""
+        """Send requests again."""
         self.paused = False
         self._pool.resume()
 
     def change(self, limits: Limits) -> None:
-        """Reservation the run to other limits from now on."""
+        """Set other limits from now on."""
         self._pool.change(limits)
         self._start_workers()
 
@@ -351,7 +351,7 @@ class Run:
         return rows if wanted is None else [row for row in rows if wanted(row.position)]
 
     async def _work(self) -> None:
-        """One worker of the crew. It goes home when the rows are done or the crew has become too large."""
+        """One worker. Returns when the queue is drained or the pool was shrunk."""
         try:
             while self._working <= self._pool.workers and (state := await self._queue.next()) is not None:
                 states = [state]
@@ -377,7 +377,7 @@ class Run:
     async def _watch(self) -> None:
         """What changes without an event of its own: the gate, waits for retries, and the samples in the journal.
 
-        And a journal that cannot be written any more: nobody may be waiting for what it was to write.
+        Also notices a journal that cannot be written any more while nothing waits for a write.
         """
         next_sample = self._loop.time()
         while self._journal.failure is None:
@@ -401,7 +401,7 @@ class Run:
         self._fail(self._journal.failure)
 
     def _sample(self, view: GateView) -> None:
-        """Keep how the run stands, and what the gate has learned, for the next session."""
+        """Write a sample of the run's state, and what the gate has learned, into the journal."""
         session = Session(self._runner.in_flight, self._runner.throttled, self._runner.retries)
         self._journal.sample(sample_of(view, self._journal, session))
         self._pool.keep_learned()
@@ -420,7 +420,7 @@ class Run:
             self.stop(ending, drain=self._plan.drain)
 
     def _tell_waiting(self, view: GateView, now: float) -> None:
-        """What holds rows back before they come to the gate: the time of their retry, or the bytes of others."""
+        """Emit why rows wait before the gate: for the time of their retry, or for bytes held by others."""
         due = self._queue.next_due if not view.in_flight else None
         if due is not None and due > now:
             self._waits = True
@@ -438,7 +438,7 @@ class Run:
         self.stop(RunResult(ExitCode.BUDGET, "the time of --stop-after is over"), drain=self._plan.drain)
 
     def _fail(self, error: BatchrunError) -> None:
-        """The journal cannot be written: nothing that comes back could be kept, so nothing more is awaited."""
+        """The journal cannot be written: no reply could be kept, so what is in flight is abandoned."""
         self._ending = RunResult(error.exit_code, error.message, error.hint)
         self._close()
         self.abandon()

@@ -1,5 +1,5 @@
 """What a request gets when it is sent, and is never part of its row: the provider's spelling, marks for a prompt cache, and
-the service tier. What an answer says of these is heard here too.
+the service tier. What an answer says of these is handled here too.
 
 A member that was added and is refused by its name is left out for the rest of the run, and the row is sent again at once.
 """
@@ -90,7 +90,7 @@ class Sending:
             () if state.asks or not self._as_rendered else state.shared
         )  # what is asked again is written anew, and may have them elsewhere
         of_all = () if self._prefix is None else (self._prefix,)
-        more = self._rows_left() > 0  # nothing is written that nobody is to read
+        more = self._rows_left() > 0  # no cache is written that no later row can read
         state.marks = tuple(prefix for prefix in (*of_all, *shared) if prefix.is_for(state, now, more=more))
         for prefix in state.marks:
             prefix.marked(state, now)
@@ -118,7 +118,7 @@ class Sending:
         return max(self._plan.timeout, tier.timeout)
 
     def heard(self, state: RowState, judged: Judged, seconds: float) -> Judged:
-        """What came back, as far as it is about what was added: then its meaning says so. It took `seconds`."""
+        """Handle an answer that is about what was added, which its meaning then says. It took `seconds`."""
         answer = judged.answer
         for prefix in state.marks:
             prefix.ended(state, self._loop.time(), answered=answer.accepted)
@@ -148,5 +148,5 @@ class Sending:
         self._emit(Notice(said, self._loop.time()))
 
     def close(self) -> None:
-        """Let nobody wait for a tier any more."""
+        """Wake all rows that wait for a tier."""
         self.tiers.close()

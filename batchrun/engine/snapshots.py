@@ -1,4 +1,4 @@
-"""The state of a run at one moment: as an event for faces, and as the JSON of a sample in the journal."""
+"""The state of a run at one moment: as an event, and as the JSON of a sample in the journal."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -19,7 +19,7 @@ from batchrun.pricing import usd
 
 
 def attempt_ended(state: RowState, judged: Judged, end: End, verdict: retry.Verdict, now: float) -> AttemptEnded:
-    """The attempt's end for the faces."""
+    """The event of an attempt's end."""
     return AttemptEnded(
         state.row.seq,
         state.row.line,
@@ -40,7 +40,7 @@ def attempt_ended(state: RowState, judged: Judged, end: End, verdict: retry.Verd
 
 
 def row_finished(state: RowState, outcome: Outcome, now: float) -> RowFinished:
-    """The row's outcome for the faces."""
+    """The event of a row's outcome."""
     row, reused = state.row, state.reused
     if reused is None or outcome.state is not State.DONE:
         return RowFinished(row.seq, row.line, row.position, row.key, now, outcome)
@@ -48,7 +48,7 @@ def row_finished(state: RowState, outcome: Outcome, now: float) -> RowFinished:
 
 
 def rows_answered(answers: Sequence[Answered], found: Sum, now: float) -> RowsAnswered:
-    """Rows of a batch that were answered together, and their sum, for the faces."""
+    """Rows of a batch that were answered together, and their sum, as an event."""
     tiers: dict[str, tuple[int, int]] = {}
     if found.stated:
         paid = sum(each.cost or 0 for each in answers if each.usage is not None)
@@ -75,7 +75,7 @@ def _each(answers: Sequence[Answered], now: float) -> Iterator[AttemptEnded | Ro
 
 
 def limits_event(view: GateView, now: float) -> LimitsChanged:
-    """The gate as faces see it."""
+    """The event of what the gate allows."""
     fills = (view.requests_fill, view.tokens_fill)
     rates = (view.rpm, view.tpm)
     return LimitsChanged(view.in_flight, view.allowed, view.cap, *rates, *fills, view.reason, now, view.basis)

@@ -54,13 +54,11 @@ LONG_ROWS = 64_000
 
 @dataclass(slots=True)
 class Prepared:
-    """A run that can begin; the holder closes it.
+    """A run that can begin; `close` it at the end.
 
-    `renderer` and `checker` are those of the plan; `simulator` is what the embedded provider is told to be, None
-    where none is used. `only`
-    are the positions of the rows to send where it is not all of them, `left_out` how many are not sent for want of their
-    files; a run that is `tried` writes no output. `made` is
-    whether this command made the journal, `news` what the faces have not been told of the preparation, `batch_mode` what is to
+    `renderer` and `checker` are those of the plan; `simulator` are the settings of the embedded provider, None
+    where none is used. `only` are the positions of the rows to send where it is not all of them, `left_out` how many are
+    not sent since files of theirs are missing; a run that is `tried` writes no output. `made` is whether this command made the journal, `news` what the preparation found that no event has told yet, `batch_mode` what is to
     become of batches that are open, `parts` are results that were brought.
     """
 
@@ -80,12 +78,12 @@ class Prepared:
     parts: Sequence[Part] = ()
 
     def close(self, exit_code: int | None = None) -> None:
-        """Let go of the journal and the run."""
+        """Close the journal and unlock the run."""
         self.journal.close(exit_code)
         self.lock.release()
 
     def forget(self) -> None:
-        """Let go of a run that never began: a journal that this command made leaves nothing behind."""
+        """Close a run that never began; delete the journal where this command made it."""
         self.journal.close()
         if self.made:
             journals.delete(self.run.path)
@@ -138,7 +136,7 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
 
 
 def opened(gathered: Gathered, emit: Emit) -> tuple[Input, Plan, Renderer]:
-    """What a run would read, follow and send, for a look that makes no journal. Raises as `prepare`."""
+    """The input, the plan and the renderer of a run, without a journal. Raises as `prepare`."""
     settings = gathered.settings
     prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
     source = open_documents(settings) or _open_rows(settings, settings.input or STREAM, prompt)
@@ -371,9 +369,9 @@ def _amended(prepared: Prepared) -> Meta:
 
 
 def _check_drift(prepared: Prepared, drift: Drift, *, update: bool) -> None:
-    """Paid replies are never replaced by the way, nor does another file take the place of one of which no row is left
-    (`a/rows.csv` and `b/rows.csv` have one default output). Rows that nothing was paid for follow the new request; what is
-    in a batch follows nothing."""
+    """Refuses to replace paid replies, and another file in the place of one of which no row is left
+    (`a/rows.csv` and `b/rows.csv` have one default output). Rows that nothing was paid for get the new request; those
+    in a batch keep theirs."""
     if drift.in_batches:
         reference = prepared.run.reference
         raise RefusedError(

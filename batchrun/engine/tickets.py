@@ -1,4 +1,4 @@
-"""The tickets of a run while it has batches: what the journal says of them, told to faces and to those who wait."""
+"""The tickets of a run while it has batches: what the journal says of them, as events, and waking what waits for them."""
 
 import asyncio
 from dataclasses import replace
@@ -46,11 +46,11 @@ class Tickets:
 
     @property
     def any(self) -> bool:
-        """Whether there ever was one."""
+        """Whether there is or was one."""
         return bool(self._all)
 
     def new_id(self) -> int:
-        """The number of a new one: nobody else gets it, also before it is committed."""
+        """The number of a new one, reserved before it is committed."""
         self._last_id = max([self._last_id, *self._all]) + 1
         return self._last_id
 
@@ -68,14 +68,14 @@ class Tickets:
         return [other for other in self.open if main_of(other) == ticket.id]
 
     async def put(self, *tickets: Ticket) -> None:
-        """Commit them together, and tell."""
+        """Commit them together, and emit their events."""
         for done in [self._journal.put_ticket(ticket) for ticket in tickets]:
             await done
         for ticket in tickets:
             self.show(ticket)
 
     def show(self, ticket: Ticket) -> None:
-        """Take note of a ticket that is committed, and tell."""
+        """Take note of a ticket that is committed, and emit its event."""
         self._all[ticket.id] = ticket
         batch = self._executor.batch_of(ticket)
         done, failed = (0, 0) if batch is None else (batch.done, batch.failed)
@@ -92,7 +92,7 @@ class Tickets:
         self.wake()
 
     def wake(self) -> None:
-        """Let everybody who waits for tickets look again."""
+        """Wake all that wait for a ticket."""
         self.changed.set()
         self.moved_on.set()
 
@@ -103,11 +103,11 @@ class Tickets:
         self.wake()
 
     def hold(self, ticket: Ticket, until: float) -> None:
-        """Step it not before `until`; this process alone knows."""
+        """Step it not before `until`; not kept in the journal."""
         self._all[ticket.id] = replace(ticket, next=until)
 
     def tell(self, message: str, ticket: Ticket | None = None) -> None:
-        """Say something; of a ticket once."""
+        """Emit a notice; once for each ticket."""
         key = (0, message) if ticket is None else (ticket.id, message)
         if ticket is None or key not in self._told:
             self._told.add(key)

@@ -142,7 +142,7 @@ class Tiers:
         return min(known, default=math.inf) + self._plan.tier_patience
 
     async def _wait(self, state: RowState, status: _Status, *, last: bool) -> None:
-        """Until the tier may be tried or the row's patience is over; told once as long as nobody can leave."""
+        """Until the tier may be tried or the row's patience is over; one event while no request can be sent."""
         now = self._loop.time()
         if state.tier_since is None:
             state.tier_since = now
@@ -218,12 +218,12 @@ class Tiers:
         self._emit(Notice(said, self._loop.time()))
 
     def close(self) -> None:
-        """Let nobody wait any more."""
+        """Wake all waiting rows: the run stops."""
         self._closed = True
         self._wake()
 
     def _wake(self) -> None:
-        """Everybody who waits looks again; whoever waits later waits for the next change."""
+        """Wake all waiting rows to look again."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 

@@ -2,8 +2,8 @@
 
 Theory. A row is in one of three places: without attempt and outcome (pending), with an attempt that has not ended
 (in flight, or unknown after a kill), or with an outcome. Every step from one to the next is one commit, and the next
-step of the world waits for it: `begin` is committed before the first byte leaves, a reply before anybody judges it,
-an outcome before anybody is told. So a kill at any moment loses at most the answers of attempts that are open, and
+step of the world waits for it: `begin` is committed before the first byte leaves, a reply before it is judged,
+an outcome before its event. So a kill at any moment loses at most the answers of attempts that are open, and
 those are named.
 
     Journal      one run's journal, open for writing by the holder of its Lock

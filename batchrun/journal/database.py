@@ -54,7 +54,7 @@ def translated(path: Path, doing: str = "read") -> Generator[None]:
 
 
 class GoneError(OSError):
-    """The file that is written is not the one at its path any more: SQLite would go on writing what nobody can find."""
+    """The file that is written is not the one at its path any more: SQLite would write on into a file without a name."""
 
 
 def identity(path: Path) -> tuple[int, int]:
@@ -259,7 +259,7 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
         connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
     except sqlite3.Error as error:
         connection.close()
-        # On a medium where the side files of WAL cannot be made, nobody can be writing either.
+        # On a medium where the side files of WAL cannot be made, no process can be writing either.
         unfinished = has_log(path) or _beside(path, "-journal").exists()
         if not isinstance(error, sqlite3.OperationalError) or os.access(path.parent, os.W_OK) or unfinished:
             raise

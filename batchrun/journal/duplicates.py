@@ -1,7 +1,7 @@
 """Rows of equal requests: which of them is sent, and which are answered by its reply (`--dedupe`, `--reuse`).
 
 Theory. Requests are equal when their hashes are: endpoint and body, to the byte. `pair` settles, at the beginning of a
-session and by SQL alone, who sends and who waits, so that each row belongs to exactly one of three streams:
+session and by SQL alone, which rows are sent and which wait, so that each row belongs to exactly one of three streams:
 
 1.  A row whose request was answered already, in this journal, *shares* that reply and never sent.
 2.  Of equal rows that nothing has answered, the first is sent; one whose own reply is here but was not concluded goes
@@ -9,8 +9,8 @@ session and by SQL alone, who sends and who waits, so that each row belongs to e
 3.  All other rows are sent as they are.
 
 Only rows that the session is to send take part: a row outside of `--limit` or `--sample` neither leads nor waits. What
-is shared is kept, as a reply is; who waits is settled anew by the next session from what the journal has then, but for
-rows that waited for one that has failed for good: they go on waiting for it, and are handed out with its failure
+is shared is kept, as a reply is; which rows wait is settled anew by the next session from what the journal has then, but for
+rows that waited for one that has failed permanently: they still wait for it, and are handed out with its failure
 (`Journal.failed`) before anything is sent. So nothing that a kill can leave behind needs mending.
 
 `borrow` copies replies to equal requests out of the journal of another run. Each of them answers one row, so that rows
@@ -31,7 +31,7 @@ def anybody_waits(connection: sqlite3.Connection) -> bool:
 
 
 def pair(connection: sqlite3.Connection, *, dedupe: bool, wanted: Callable[[int], bool] | None) -> None:
-    """Settle who waits for whom in this session, in the present transaction; without `dedupe` nobody does.
+    """Settle which rows wait for which representative in this session, in the present transaction; without `dedupe` none do.
 
     `wanted` is whether the row at a position is to be sent, None for all. Reads all rows.
     """
@@ -51,7 +51,7 @@ def _any(_: int) -> bool:
 
 
 def borrow(connection: sqlite3.Connection, other: Path, *, once: bool, before_commit: Callable[[], None]) -> int:
-    """Lend rows the replies to equal requests in the journal `other`, in transactions of some thousand rows. Returns
+    """Copy to rows the replies to equal requests in the journal `other`, in transactions of some thousand rows. Returns
     how many.
 
     With `once` a request is answered once, with the first reply to it. No reply is shared twice: rows of a request take

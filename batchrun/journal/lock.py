@@ -2,7 +2,7 @@
 
 The lock is the kernel's (`flock`), so that it ends with its process however that dies, and it is never on the
 database itself, whose own locks SQLite drops when any descriptor of the file is closed. The content of the file,
-process id and host, is only there to be named. The file is not unlinked while anybody may wait for it, except by
+process id and host, is only there to be named. The file is not unlinked while a process may wait for it, except by
 `Lock.remove` in the hands of the holder.
 """
 
@@ -125,7 +125,7 @@ def _is_current(path: Path, descriptor: int) -> bool:
 
 
 def _sign(descriptor: int) -> None:
-    """Name the holder; a full disk must not keep anybody from the lock."""
+    """Name the holder; a full disk must not prevent locking."""
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())

@@ -170,7 +170,7 @@ def tickets(connection: sqlite3.Connection) -> list[Ticket]:
 
 
 def failed(connection: sqlite3.Connection) -> list[tuple[int, Outcome]]:
-    """The rows that others wait for though they have failed for good, with their outcomes."""
+    """The rows that others wait for though they have failed permanently, with their outcomes."""
     found: list[tuple[Any, ...]] = connection.execute(_FAILED).fetchall()
     return [(row, Outcome(State.FAILED, True, cause, message, frozenset(), None)) for row, cause, message in found]
 

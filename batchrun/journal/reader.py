@@ -188,7 +188,7 @@ class Reader:
         return self._each(lambda row: Session(*row), sql("sessions"))
 
     def settled(self) -> Iterator[str]:
-        """The hashes of the requests that going on would not send again: done, failed for good, or shares one."""
+        """The hashes of the requests that resuming would not send again: done, failed permanently, or deduplicated."""
         return self._requests(_SETTLED)
 
     def offered(self) -> Iterator[str]:

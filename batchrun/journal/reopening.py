@@ -20,7 +20,7 @@ _DONE = ("spend_done", "forget_done", "delete_done")
 def failed(
     connection: sqlite3.Connection, *, good: bool, cause: str | None, positions: Sequence[int] | None
 ) -> tuple[int, Account]:
-    """Failed rows, with fresh attempts: those that failed for now, with `good` all; of one cause, at these positions."""
+    """Failed rows, with fresh attempts: those that are retryable, with `good` all; of one cause, at these positions."""
     which = {"good": int(good), "cause": cause, "positions": None if positions is None else json.dumps(list(positions))}
     rows, for_now, post = map(int, connection.execute(sql("count_reopened"), which).fetchone())
     for name in _FAILED:

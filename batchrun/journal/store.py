@@ -155,7 +155,7 @@ class Journal:
     def reopen(
         self, *, failed_for_good: bool = False, cause: str | None = None, positions: Sequence[int] | None = None
     ) -> int:
-        """Make failed rows pending again, with fresh attempts: those that failed for now, or all. Returns how many.
+        """Make failed rows pending again, with fresh attempts: those that are retryable, or all. Returns how many.
 
         With `cause` only those of this cause, with `positions` only those at these places of the input.
         """
@@ -205,7 +205,7 @@ class Journal:
     def pair(self, *, dedupe: bool, wanted: Callable[[int], bool] | None = None) -> None:
         """Settle for the next session which rows of equal requests are sent, and which wait for them (`duplicates`). Blocks.
 
-        `wanted` is whether the row at a position is to be sent, None for all; without `dedupe` nobody waits.
+        `wanted` is whether the row at a position is to be sent, None for all; without `dedupe` none waits.
         """
         with self._writing():
             if dedupe or duplicates.anybody_waits(self._connection):
@@ -236,7 +236,7 @@ class Journal:
             return pending.reducible(self._reading(), target, after, limit, self.fallbacks)
 
     def failed(self) -> list[tuple[int, Outcome]]:
-        """Rows that failed for good in an earlier session, before those that wait for them had heard of it."""
+        """Rows that failed permanently in an earlier session whose followers have no outcome yet."""
         with self._window_guard, database.translated(self.path):
             return pending.failed(self._reading())
 

@@ -5,7 +5,7 @@ wake the thread and make it fight for the interpreter. The thread takes what has
 it in one transaction and resolves the futures after its COMMIT, with one wake-up of the loop for all of them. While a
 commit waits for the disk the next group gathers, so that commits grow with the load.
 
-A commit that fails ends the writer for good: the group is rolled back, and every waiting and every later future fails
+A commit that fails ends the writer: the group is rolled back, and every waiting and every later future fails
 with StorageError, in turn, so that whatever was committed before is heard of first.
 """
 
@@ -353,7 +353,7 @@ class Writer:
         try:
             self._loop.call_soon_threadsafe(_resolve, futures, self.failure)
         except RuntimeError:
-            return  # the loop is closed: nobody waits any more
+            return  # the loop is closed: no future is left to resolve
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
@@ -376,6 +376,6 @@ def _resolve(futures: list[Done], failure: StorageError | None) -> None:
 
 
 def _fail(future: Done, failure: StorageError) -> None:
-    """Fail a future that perhaps nobody awaits."""
+    """Fail a future that may never be awaited."""
     future.set_exception(StorageError(failure.message, failure.hint))
     future.exception()

@@ -108,7 +108,7 @@ class BatchExecutor:
                 return Reclaim.RUNNING
 
     def reclaimed(self, ticket: Ticket) -> Ticket:
-        """The ticket as this process goes on with it: a call that was under way has no known answer."""
+        """The ticket as this process takes it over: a call that was under way has no known answer."""
         if ticket.remote is not None:
             self._known.add(ticket.remote)
         self._known.update(json_object(json.loads(ticket.detail)).get("not_ours") or ())
@@ -163,7 +163,7 @@ class BatchExecutor:
         return self._again(ticket, answer, f"the upload of chunk {ticket.chunk}", hint)
 
     async def _ready(self, ticket: Ticket) -> Stepped:
-        """Where a file must be processed first, wait for that; then the wish to create is committed before the call."""
+        """Where a file must be processed first, wait for that; then the state CREATING is committed before the call."""
         if self.vendor.ready and ticket.file is not None:
             answer = await self._call(Calling("GET", f"files/{ticket.file}"))
             status = str(body_of(answer).get("status") or "")
@@ -401,7 +401,7 @@ class BatchExecutor:
         bodies = {str(item["id"]): item for item in json_objects(body_of(answer).get("data")) if item.get("id")}
         found = {each.id: self.seen(each, bodies[each.remote]) for each in tickets if each.remote in bodies}
         strangers = [self.shape.batch(body) for name, body in bodies.items() if name not in self._known]
-        if not self.shape.inline:  # what has no label may be anybody's
+        if not self.shape.inline:  # what has no label may be of another run
             for each in tickets:
                 also = tuple(self._also(batch) for batch in strangers if search.is_of(self.shape, each, batch))
                 if each.id in found and also:

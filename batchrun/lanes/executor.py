@@ -5,7 +5,7 @@ The engine makes a ticket of leases (rows, each with the number of its attempt) 
 the next step; calls that only look may be several. So after a kill the journal says how far a ticket is at least, and
 `reclaim` what to do with it:
 
-    RUNNING   it goes on by itself: step again
+    RUNNING   it is under way: step again
     READY     its results can be fetched
     UNSURE    a call that may have been carried out has no known answer: search, never send
     GONE      nothing of it is left: its rows are sent again, counted as possibly billed

@@ -179,7 +179,7 @@ class OpenAIShape:
         return Calling("GET", f"batches/{batch}")
 
     def cancel(self, batch: str) -> Calling:
-        """The wish that a batch ends."""
+        """The call that cancels a batch."""
         return Calling("POST", f"batches/{batch}/cancel")
 
     def content(self, file: str) -> str:

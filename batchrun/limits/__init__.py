@@ -8,10 +8,10 @@ All requests of a run to one limit scope (host, key, model) pass one `Gate`, fir
                                                       └─► cancel
 
 The first in the queue may leave when nothing of this list holds it back; the first thing that does is the reason
-that every face shows:
+that every user interface shows:
 
 1. *Paused* by the user.
-2. *Closed* after a 429 (`closing`): until Retry-After, or a jittered back-off, for everybody.
+2. *Closed* after a 429 (`closing`): until Retry-After, or a jittered back-off, for all requests.
 3. *Trickle*: single requests, while the provider is down, loads its model or speaks of a used up quota.
 4. *Concurrency* (`concurrency`): a window under the cap, from 16 upwards while a larger one completes more, or as the
    server's own queue says (`queue`).
@@ -22,7 +22,7 @@ that every face shows:
    figures move (`inference`), never assumed; one that is not understood holds nothing back but by what remains. A limit
    for an hour or longer is a budget: it gives no pace.
 
-Nobody polls: a request that cannot be admitted is a future in a queue, and one timer wakes the first. `leave` exists
+There is no polling: a request that cannot be admitted is a future in a queue, and one timer wakes the first. `leave` exists
 because the journal's commit lies between admission and departure: the gate may have closed meanwhile, a slow commit
 lets many go at once, and what the provider counts is when a request arrives.
 

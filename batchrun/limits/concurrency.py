@@ -42,7 +42,7 @@ _SAMPLE = 32
 _FEW = 2.0
 """So many at once drown no provider: trying fewer would cost more than it could show."""
 _ALONE = 4
-"""Requests that leave first, whose time tells what an exchange takes where nobody else is served."""
+"""Requests that leave first, whose time tells what an exchange takes on an idle server."""
 _HOLD_SECONDS = 10.0
 _LONGEST_HOLD = 600.0
 """Seconds until what was tried in vain is tried again, twice as long each time."""

@@ -1,4 +1,4 @@
-"""The time after a 429: closed for everybody, then spaced at half the rate, which returns over some clean seconds."""
+"""The time after a 429: closed for all requests, then spaced at half the rate, which returns over some clean seconds."""
 
 import math
 import random
@@ -88,7 +88,7 @@ class CoolDown:
             self._first = now
 
     def noticed(self, now: float) -> None:
-        """A 429 has come; by itself, as one that is chance, it holds nobody back."""
+        """A 429 has come; a random one by itself closes nothing."""
         if self.since is None:
             self.since = now
 

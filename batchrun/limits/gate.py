@@ -200,7 +200,7 @@ class Gate:
         return self._window.cap
 
     def close(self, *, recall: bool = True) -> None:
-        """Admit nothing more; everybody who waits gets GateClosed, with `recall` also who was admitted and has not
+        """Admit nothing more; all waiting requests get GateClosed, with `recall` also who was admitted and has not
         left.
         """
         self._closed = True
@@ -211,12 +211,12 @@ class Gate:
             self._timer = None
 
     def hand_back(self) -> None:
-        """Everybody who waits gets HandedBack."""
+        """All waiting requests get HandedBack."""
         self._queue.dissolve(HandedBack)
 
     @property
     def stated(self) -> tuple[float | None, float | None]:
-        """The requests and the tokens per minute that the user or the provider has stated, None where nobody has."""
+        """The requests and the tokens per minute that the user or the provider has stated, None where none is."""
         return self._rates.stated
 
     def learned(self) -> dict[str, Any]:
@@ -232,7 +232,7 @@ class Gate:
         self._tune(now)
 
     def view(self) -> GateView:
-        """The gate now, for a face."""
+        """The state of the gate now."""
         rates, waiting = self._rates, self._queue.waiting
         size, cap = self._in_flight, self._window.cap
         allowed = cap if self._trickle is not None else int(self._window.size)
@@ -296,7 +296,7 @@ class Gate:
             self._reporter.sending(now)
 
     def _ready_next(self) -> None:
-        """Let the next few get ready, but nobody where a rate may be what holds them back, or where all end_soon."""
+        """Let the next few get ready, but not where a rate may be what holds them back, or above that many replies a second."""
         if self._rates.limited or self._in_flight > self._took * _HURRIED:
             return
         self._queue.get_ready(int(self._window.size * _READY))

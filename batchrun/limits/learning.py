@@ -19,7 +19,7 @@ none where several single requests in a row were refused with pauses between the
 A limit that holds a burst is overstepped by far before it refuses. What it lets through afterwards is the most that its rate
 can be (`refill`), and is the level where it is much less than the pace.
 
-A provider whose headers show room for more in every answer of some seconds refuses nobody at this pace: others who
+A provider whose headers show room for more in every answer of some seconds refuses nothing at this pace: others who
 used the key have gone. Then the search begins again from here, each time after twice as long, for some headers lie.
 It also begins again where 429s were frequent although the rate fell, and then so many answers came without one that
 this would be chance in one case of twenty: whatever refused is over. Each time it takes twice as many.

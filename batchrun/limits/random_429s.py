@@ -1,7 +1,7 @@
 """Telling 429s that come at random from those of a limit.
 
 An overloaded provider or a flaky gateway refuses some requests whatever we do. A limit is different in two ways: it
-refuses nobody below it, and the further it is overstepped the larger is the share that it refuses. So two measures are
+refuses nothing below it, and the further it is overstepped the larger is the share that it refuses. So two measures are
 kept, with the *size* at which each request left (requests a second, or how many were in flight):
 
 * The *score* is Page's CUSUM [1]: every 429 adds, and every answer subtracts, the logarithm of how much likelier it is

@@ -100,7 +100,7 @@ class Quota(NamedTuple):
 class GateView:
     """The gate at one moment. Rates are per minute, None where none is known; fills are 0..1 of what is left.
 
-    `reason` is what holds the next request back, None when nothing does or nobody waits; `until` is the gate's
+    `reason` is what holds the next request back, None when nothing does or no request waits; `until` is the gate's
     clock. `refused_since` is when the present unbroken row of 429s began, None after any other answer. `basis` is what
     the rate in force rests on: "stated", "inferred" from how stated figures move, or "learned" from 429s.
     """
@@ -125,7 +125,7 @@ class HandedBack(Exception):  # noqa: N818  # a state that waiters are told of, 
 
 
 class GateClosed(Exception):  # noqa: N818  # a state that waiters are told of, not a fault
-    """The gate was closed for good; nothing more is admitted."""
+    """The gate was closed; nothing more is admitted."""
 
 
 class NeverFits(Exception):  # noqa: N818  # a verdict about one request

@@ -72,7 +72,7 @@ class WaitQueue:
                 waiter.ready()
 
     def dissolve(self, why: type[GateClosed | HandedBack]) -> None:
-        """Everybody who waits gets that exception."""
+        """All waiting requests get that exception."""
         for waiter in self.waiters:
             if not waiter.future.done():
                 waiter.future.set_exception(why())

@@ -36,7 +36,7 @@ class WaitReporter:
         self._until: float | None = None
 
     def sending(self, now: float) -> None:
-        """Requests leave, or nobody waits."""
+        """Requests are sent, or none waits."""
         if self._told is not None:
             self._told = None
             self._listen(Resumed(now))

@@ -1,4 +1,4 @@
-"""From what the user said to one frozen plan, resolved once; after that nobody reads the environment.
+"""From what the user said to one frozen plan, resolved once; after that the environment is not read any more.
 
     settings.gather      flags, BATCHRUN_* variables, batchrun.toml, profile  →  Gathered (Settings, Profile, sources)
     keys.find_key        the API key: environment, file or command            →  Key, which never shows itself

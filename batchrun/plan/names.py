@@ -18,7 +18,7 @@ def _plain(name: str) -> str:
 
 
 def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> RefusedError:
-    """The refusal of a name nobody knows: `unknown profile: grok`, and `did you mean groq?`."""
+    """The refusal of an unknown name: `unknown profile: grok`, and `did you mean groq?`."""
     names = sorted(known)
     guess = nearest(name, names)
     hint = f"did you mean {guess}?" if guess else f"known: {', '.join(names)}" if names else None

@@ -10,7 +10,7 @@ from batchrun.plan.signature import is_signed, sign
 
 
 def check_signature(functions: Sequence[str], found: str | None, ray: str | None = None) -> None:
-    """Raises RefusedError for functions that nobody has named on this machine, or a cluster for them."""
+    """Raises RefusedError for functions, or a cluster for them, that were not named on this machine."""
     if ray is None and not any(":" in name for name in functions):
         return  # the built-in ones are batchrun's own
     if not is_signed(functions, found, ray):

@@ -1,4 +1,4 @@
-"""From a plan to what its requests are made with, so that every face can show a request before it is sent.
+"""From a plan to what its requests are made with, so that a request can be shown before it is sent.
 
 It is pure but for inputs of a prompt that name files: those are looked at, unless the row says what they are.
 """

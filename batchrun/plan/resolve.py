@@ -353,7 +353,7 @@ def _access(gathered: Gathered, profile: Profile, base_url: str, headers: Mappin
 
 
 def gather_again(plan: Plan, flags: Mapping[str, Any]) -> Gathered:
-    """The settings for going on with a journaled plan: its profile or its pool holds unless another is typed.
+    """The settings for resuming a journaled plan: its profile or its pool holds unless another is typed.
 
     The key is found by this machine's profile of that name, never by anything the journal says.
     """
@@ -370,7 +370,7 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
     """The journaled plan with the typed flags of `resume`; nothing else of today's settings changes it.
 
     How far the earlier command was to go does not hold: to go on means all that is not done. Another profile brings its
-    address, limits and prices along, and headers are sent to nobody but whom they were meant for. Raises RefusedError
+    address, limits and prices along, and headers are sent only to the host they were meant for. Raises RefusedError
     where simulated and real replies would meet in one output, and for functions of `post` that were named elsewhere.
     """
     if gathered.profile.simulated != plan.simulated:

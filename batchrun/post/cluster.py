@@ -35,7 +35,7 @@ LOOK = 5.0
 """Seconds between looks at the nodes of the cluster."""
 TRIP = 2.0
 """Seconds beyond its time after which a shard is given up: the way there and back is no work."""
-NOBODY = 600.0
+NO_WORKER = 600.0
 """Seconds without any actor after which rows fail."""
 _RETRY, _LONGEST_RETRY = 1.0, 30.0
 """Seconds before another actor is made where one could not be, at first and at most."""
@@ -215,8 +215,8 @@ class Cluster:
                 await self._join_again()
             now = self._loop.time()
             self._since = math.inf if self.actors else min(self._since, now)
-            if now - self._since > NOBODY:
-                self._fail(Failure("post: no workers", f"the Ray cluster has had no worker for {NOBODY:.0f} s"))
+            if now - self._since > NO_WORKER:
+                self._fail(Failure("post: no workers", f"the Ray cluster has had no worker for {NO_WORKER:.0f} s"))
             await asyncio.sleep(LOOK)
 
     async def _join_again(self) -> None:
@@ -275,7 +275,7 @@ class Cluster:
             while True:
                 order = await orders.get()
                 if order.answer.done():
-                    continue  # nobody waits for it
+                    continue  # it was given up
                 self._busy.add(slot)
                 try:
                     async with asyncio.timeout(order.seconds + order.grace + TRIP):
@@ -284,7 +284,7 @@ class Cluster:
                     order.lose(timed_out(order.seconds), by_node=False)
                     return
                 except DriverLostError:
-                    orders.put_nowait(order)  # it is nobody's loss: another driver takes its place
+                    orders.put_nowait(order)  # nothing is lost: another driver takes its place
                     return
                 except (ActorLostError, RuntimeError) as lost:
                     by_node = isinstance(lost, ActorLostError) and lost.by_node

@@ -86,7 +86,7 @@ class Inline:
         try:
             self._loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:
-            return  # the loop is closed: nobody waits any more
+            return  # the loop is closed: no future is left to resolve
 
 
 def _resolve(future: asyncio.Future[Done], result: Done) -> None:
@@ -113,7 +113,7 @@ class Diversion:
         self._threads.add(threading.get_ident())
 
     def close(self) -> None:
-        """Put the streams back, where nobody else has replaced them since."""
+        """Put the streams back, where nothing else has replaced them since."""
         if sys.stdout is self._now[0]:
             sys.stdout = self._before[0]
         if sys.stderr is self._now[1]:

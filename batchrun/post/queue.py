@@ -40,7 +40,7 @@ from batchrun.post.worker import Setup
 log = logging.getLogger(__name__)
 
 LINGER = 4.0
-"""Seconds that the queue goes on for when it is told to end_soon and no more rows come: what is left can be done later,
+"""Seconds that the queue works on for after `end_soon` when no more rows come: what is left can be done later,
 from the journal, and costs nothing."""
 CLUSTER_SHARD = 0.25
 """Seconds of work in a shard for a cluster: the way there costs the driver a millisecond."""
@@ -162,7 +162,7 @@ class PostQueue:
             self._soon()
 
     def end_soon(self) -> int:
-        """Let nobody wait to put a row in any more, and `drain` end after `LINGER` at the latest. Returns the rows that
+        """No `put` waits any more, and `drain` end after `LINGER` at the latest. Returns the rows that
         this concerns now."""
         self._hurried = True
         if self._cluster is not None:
@@ -434,7 +434,7 @@ class PostQueue:
                 self._busy(False)
 
     def _wake(self) -> None:
-        """Everybody looks again; they are as many as the crew at most."""
+        """Wake all waiting `put`s to look again: as many as workers at most."""
         for waiter in islice(tuple(self._waiters), None):
             if not waiter.done():
                 waiter.set_result(None)

@@ -62,7 +62,7 @@ class Parts:
 
 
 def known_keys(node: dict[str, Any], known: list[str], path: str, where: str) -> None:
-    """Refuses a key that nobody reads; `x-…` is free for own notes."""
+    """Refuses an unknown key; `x-…` is free for own notes."""
     for key in node:
         if key not in known and not key.startswith(("x-", "x_")):
             raise PromptError(

@@ -1,6 +1,6 @@
 """Where in a prompt file a complaint belongs: the path, and the line of the key that it is about."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 from batchrun.errors import PromptError
 
@@ -35,5 +35,6 @@ class Place(NamedTuple):
 
     def _members(self) -> list[tuple[Any, Any]]:
         """Pairs of key and value; elements of a list have no key."""
-        listed: list[Any] = self.node.value if self.node is not None and isinstance(self.node.value, list) else []
+        value: Any = None if self.node is None else self.node.value
+        listed = cast("list[Any]", value) if isinstance(value, list) else []
         return [pair if isinstance(pair, tuple) else (None, pair) for pair in listed]

@@ -68,7 +68,7 @@ class _Said(NamedTuple):
 
 
 class _Unreadable(str):
-    """Why a body is no reply that nobody here can read."""
+    """Why a body of an unknown format is no reply."""
 
     __slots__ = ()
 

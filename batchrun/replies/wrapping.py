@@ -1,6 +1,6 @@
 """A whole reply in a body that is not one JSON object, though it holds one.
 
-An event stream that nobody asked for (https://html.spec.whatwg.org/multipage/server-sent-events.html), with the pieces
+An event stream that was not asked for (https://html.spec.whatwg.org/multipage/server-sent-events.html), with the pieces
 of the endpoint's own streams; one event; comments or blank lines before the object, as gateways send them to keep a
 connection open; `data: [DONE]` behind it. Such a body was paid for, and asking again would be paid again.
 """

@@ -375,7 +375,7 @@ def last_word(  # noqa: PLR0913  how it ended, and what is said of it
 
 
 def _resume_command(ended: RunEnded, run: RunFile) -> str | None:
-    """The command that goes on; None where nothing is left, or the journal is gone, with its directory perhaps."""
+    """The command that resumes; None where nothing is left, or the journal is gone, with its directory perhaps."""
     return words.resume_command(ended.totals, run.reference, run.runs_dir) if run.path.exists() else None
 
 

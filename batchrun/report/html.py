@@ -120,7 +120,7 @@ EXCERPT = 600
 STRETCHES = 60
 """Points of the lines that are made from attempts."""
 _GAP = 60.0
-"""Seconds without a sample after which a line is broken: nobody was at work."""
+"""Seconds without a sample after which a line is broken: no process was at work."""
 
 
 def report_values(run: RunFile) -> dict[str, Any]:

@@ -149,7 +149,7 @@ class Observers:
             self._telemetry = telemetry.Telemetry()
         self._fold = Fold()
         self.listen = self._file is not None or self._telemetry is not None
-        """Whether anybody is to hear of events."""
+        """Whether events are wanted."""
         self._run = ""
         self._writing: asyncio.Task[None] | None = None
         self._trouble: str | None = None

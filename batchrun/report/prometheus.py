@@ -35,7 +35,7 @@ def check_place(path: Path) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace the file, readable for everybody whom the umask lets: the exporter is another user. Raises OSError."""
+    """Replace the file, readable as the umask lets: the exporter is another user. Raises OSError."""
     building = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         building.write_text(text, encoding="utf-8")

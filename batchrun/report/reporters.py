@@ -1,6 +1,6 @@
-"""The headless faces of a run that is under way: a bar on a terminal, plain lines elsewhere, JSON events, silence.
+"""The headless reporters of a run that is under way: a bar on a terminal, plain lines elsewhere, JSON events, silence.
 
-A face takes events and is asked to paint now and then; it never holds the engine up and never fails it: a terminal
+A reporter takes events and is asked to paint now and then; it never blocks the engine and never fails it: a terminal
 that has gone away is no reason to lose a run.
 """
 
@@ -129,7 +129,7 @@ class Lines:
 
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _BAR_STANDING = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
-"""The same while nothing leaves and nobody knows for how long."""
+"""The same while no request can be sent and until when is unknown."""
 
 
 class Bar:
@@ -335,7 +335,7 @@ def choose(
     gone: Callable[[OSError], None],
     given_up: Callable[[], bool] = waited_for,
 ) -> Reporter:
-    """The face that fits where the command runs; no bar where the lines of a log would tear it.
+    """The reporter that fits where the command runs; no bar where the lines of a log would tear it.
 
     A reader of events who reads no further holds the run up, until he is `given_up`.
     """

@@ -1,4 +1,4 @@
-"""Sentences about a run that every headless face shares: the account, the wait, durations, rates."""
+"""Sentences about a run that every user interface shares: the account, the wait, durations, rates, lanes."""
 
 import math
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def account(totals: Totals, *, running: bool = False) -> str:
 
 
 def resume_command(totals: Totals, reference: str, runs_dir: str | None = None) -> str | None:
-    """The command that goes on, where anything is left that going on would send."""
+    """The command that resumes, where anything is left that resuming would send."""
     command = f"batchrun resume {_quoted(reference)}"
     if runs_dir is not None:
         command += f" --runs-dir {_quoted(runs_dir)}"

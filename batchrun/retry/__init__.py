@@ -12,8 +12,8 @@ Theory. An attempt's answer is judged in this order, first match wins:
     run stops. A 401 after a success is confirmed by one more call. Later, 403 and 404 are about their row.
 5.  Answers that may pass (408, 409, 425, 499, 5xx, a 4xx whose words say so, a lost connection, the deadline, a 200 that
     is no reply): retried with full jitter [1], within the row's attempts and the run's budget [2]; then the row has
-    failed *for now*.
-6.  Everything else is about the row: it has failed *for good*, after one call.
+    failed, *retryable*.
+6.  Everything else is about the row: it has failed *permanently*, after one call.
 
 Two rules look at more than one row. When 20 rows one after another failed alike, for a cause that is not the row's own
 (too long, too large, filtered), no request that left since the first of them succeeded, and a row from elsewhere in the
@@ -24,9 +24,9 @@ which a provider is down.
 When 20 connection or server failures follow each other after a success, or the host accepts no connection while nothing
 comes, the provider is down: a breaker opens and the engine tries once a second, on fresh connections, until an answer
 below 500 to a request that left since then closes it. An attempt that hangs since before is ended when new connections
-are accepted again (`engine/outage`); its row loses nothing. While such failures come from 20 rows or more, nobody
+are accepted again (`engine/outage`); its row loses nothing. While such failures come from 20 rows or more, no row
 loses attempts. A row that failed while others were answered is itself suspect: its further failures say nothing about
-the provider, or the last rows of a run, all poisonous, would look like an outage.
+the provider, or the last rows of a run, all of them failing, would look like an outage.
 
 `health` folds the answers into what these rules ask; `decision` is a pure function of an `answer`, the row's tries, the
 health and the policy to a `verdict`; `resume` is the same for a row that an earlier process left. Waits and stops are

@@ -24,7 +24,7 @@ class Answer(NamedTuple):
 
     `status` is 0 without a whole answer, then `fault` says why; `type`, `code` and `message` are the error body's. Of an
     error inside a 200 it is the status that the error's own code is.
-    `defect` is why a 200 body is no reply, `unreadable` that nobody here could read any like it; `complaint` why a reply
+    `defect` is why a 200 body is no reply, `unreadable` that it is of no known format; `complaint` why a reply
     does not fit the schema or, with its name in `check`, a check, or what was paid for one without an answer; `html`
     marks an HTML body.
     `meaning` is what the table of answers says of a refusal, `param` the parameter that it names, `endpoint` is where

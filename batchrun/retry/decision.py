@@ -291,7 +291,7 @@ def _given_up(answer: Answer, health: Health, policy: Policy, now: float) -> Sto
 
 
 def _is_the_providers(answer: Answer, health: Health) -> bool:
-    """Whether the failure says nothing about the row: nothing left for it, or the provider fails everybody."""
+    """Whether the failure says nothing about the row: nothing was sent for it, or the provider fails all requests."""
     return answer.down and health.succeeded and (not answer.sent or health.ailing)
 
 

@@ -31,7 +31,7 @@ class Health:
     was on its way says nothing), `alike_rows` the rows that met it, `confirmed` whether a row from elsewhere in the input
     met it as well, or none is left to try. `fitted` is whether any reply had an answer that fitted the schema, `misfits`
     are the rows whose replies had not, as long as none had. `loading_since` is when the server
-    began to say that it loads its model. `doubt` is what the provider says that may be for good, and may be a limit of a
+    began to say that it loads its model. `doubt` is what the provider says that may be permanent, and may be a limit of a
     minute, `doubt_since` when it began to, `doubt_tries` how many that left since met it; `passed` are such meanings
     after which a request was answered: they are limits that pass, from then on.
     `opened_at` is when the breaker opened: only what left since then closes it. Times are monotonic seconds.
@@ -127,7 +127,7 @@ class Health:
             self.down_since = now if self.down_since is None else self.down_since
 
     def doubts(self, answer: Answer) -> bool:
-        """Whether a refusal may be for good: of a meaning that has not passed yet, and without a wait that may help."""
+        """Whether a refusal may be permanent: of a meaning that has not passed yet, and without a wait that may help."""
         return (
             answer.meaning in _DOUBTFUL
             and answer.meaning not in self.passed

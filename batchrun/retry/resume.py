@@ -1,4 +1,4 @@
-"""What a journaled row still needs when a run goes on."""
+"""What a journaled row still needs when a run is resumed."""
 
 from enum import Enum, auto
 
@@ -6,7 +6,7 @@ from batchrun.models import History
 
 
 class Next(Enum):
-    """What a row of the journal needs when a run goes on."""
+    """What a row of the journal needs when a run is resumed."""
 
     SEND = auto()
     JUDGE = auto()
@@ -17,13 +17,13 @@ def go_on(history: History, *, reused: bool = False) -> Next:
 
     | the journal says                              | the row is                                                      |
     |---|---|
-    | a reply is recorded or lent, no outcome       | judged: post-processing and outcome, no call; `decide` asks it  |
+    | a reply is recorded or shared, no outcome     | judged: post-processing and outcome, no call; `decide` asks it  |
     |                                               | again where it does not fit the schema and tries are left       |
     | an attempt left and no answer is known        | sent again, the lost attempt counted as maybe paid              |
     | no attempt, attempts without a reply, or      | sent                                                            |
-    | failed for now                                |                                                                 |
+    | failed, retryable                             |                                                                 |
 
-    Rows that are done, skipped, or failed for good are not asked about: the journal's window leaves them out. A row
+    Rows that are done, skipped, or failed permanently are not asked about: `journal.pending` leaves them out. A row
     whose request has changed is drift and is settled before the run begins.
     """
     if reused:

@@ -51,7 +51,7 @@ class AskAgain(NamedTuple):
 
 
 class GiveUp(NamedTuple):
-    """The row has failed; `permanent` is for good, else only for now."""
+    """The row has failed; it is retryable where it is not `permanent`."""
 
     cause: str
     message: str

@@ -24,7 +24,7 @@ class Bucket:
         return self._level
 
     def wait(self, need: float, now: float) -> float:
-        """Seconds until `need` is met if nobody else takes from it; 0 when it is met now."""
+        """Seconds until `need` is met if nothing else takes from it; 0 when it is met now."""
         short = min(need, self.depth) - self.level(now)
         # The sum of many small refills is off by some 1e-13.
         return short / self.rate if short > 1e-9 else 0.0
@@ -62,7 +62,7 @@ class Window:
         return self.depth - self._used
 
     def wait(self, need: float, now: float) -> float:
-        """Seconds until `need` is met if nobody else takes from it; 0 when it is met now."""
+        """Seconds until `need` is met if nothing else takes from it; 0 when it is met now."""
         return 0.0 if min(need, self.depth) <= self.level(now) + 1e-9 else self._end - now
 
     def take(self, need: float, now: float) -> None:

@@ -1,6 +1,6 @@
 """The rows of a journal as a list of any length: found and read in threads, each with its own reader, never on the loop.
 
-One thread finds (it may take a second for a million rows, and a new wish interrupts it), another reads pages, so that
+One thread finds (it may take a second for a million rows, and a new query interrupts it), another reads pages, so that
 scrolling goes on meanwhile.
 """
 
@@ -58,7 +58,7 @@ class _Thread:
 class JournalRows:
     """The rows that are wanted, by number from 0: `total` of them so far, `finding` while more may come.
 
-    `listed` is what the numbers mean now: until the first rows of a new wish are found, still the wish before. `counted`
+    `listed` is what the numbers mean now: until the first rows of a new query are found, still the query before. `counted`
     says whether they mean what is wanted, and `total` has been read for it.
     """
 
@@ -71,11 +71,11 @@ class JournalRows:
         self._positions: array[int] | None = None
         self._pages = _Thread(path)
         self._finder = _Thread(path)
-        self._wish = 0
+        self._query = 0
 
     async def choose(self, wanted: Wanted, told: Callable[[], None]) -> None:
-        """List other rows; `told` is called on the loop as they are found. A later wish ends an earlier one."""
-        self._wish += 1
+        """List other rows; `told` is called on the loop as they are found. A later query ends an earlier one."""
+        self._query += 1
         self._finder.interrupt()
         self.wanted, self.trouble = wanted, None
         self.counted = self.counted and wanted == self.listed
@@ -84,7 +84,7 @@ class JournalRows:
             await self.recount()
             told()
             return
-        await self._find(wanted, self._wish, told)
+        await self._find(wanted, self._query, told)
 
     async def recount(self) -> None:
         """How many rows the whole list has by now."""
@@ -95,13 +95,13 @@ class JournalRows:
                 self.trouble = error.message
             self.counted = self.wanted == self.listed
 
-    async def _find(self, wanted: Wanted, wish: int, told: Callable[[], None]) -> None:
+    async def _find(self, wanted: Wanted, query: int, told: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         found: array[int] = array("q")
         self.finding = True
 
         def taken(positions: list[int], *, last: bool) -> None:
-            if wish == self._wish:
+            if query == self._query:
                 found.extend(positions)
                 self._positions, self.total, self.finding = found, len(found), not last
                 self.listed, self.counted = wanted, last or bool(found)
@@ -109,7 +109,7 @@ class JournalRows:
 
         def find(reader: Reader) -> None:
             for positions in reader.positions(wanted):
-                if wish != self._wish:
+                if query != self._query:
                     return
                 loop.call_soon_threadsafe(partial(taken, positions, last=False))
             loop.call_soon_threadsafe(partial(taken, [], last=True))
@@ -117,7 +117,7 @@ class JournalRows:
         try:
             await self._finder.ask(find)
         except StorageError as error:
-            if wish == self._wish:
+            if query == self._query:
                 self.trouble, self.finding, self.counted = error.message, False, True
                 told()
 
@@ -138,7 +138,7 @@ class JournalRows:
 
     def close(self) -> None:
         """Let go of the journal."""
-        self._wish += 1
+        self._query += 1
         self._finder.close()
         self._pages.close()
 

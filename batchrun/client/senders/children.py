@@ -1,4 +1,4 @@
-"""Senders that are child processes: a socket pair each, whose end the child sees when the driver is gone.
+"""Senders that are child processes: a socket pair each, which the child finds closed when the driver has ended.
 
 A child is in a session of its own, so that Ctrl-C reaches the driver alone. It gets the key over the socket; what holds a
 secret is left out of its environment, and its arguments name nothing but the socket.
@@ -35,7 +35,7 @@ class Child(asyncio.Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether the process is no more."""
+        """Whether the process has ended."""
         return self._process.poll() is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -56,11 +56,11 @@ class Child(asyncio.Protocol):
             self._transport.write(frame)
 
     def kill(self) -> None:
-        """End it at once, also where it stands still (SIGSTOP)."""
+        """Kill it, also where it is suspended (SIGSTOP)."""
         self._process.kill()
 
     async def close(self) -> None:
-        """The end of the socket ends it; one that does not hear is killed."""
+        """Close the socket, which ends it; kill it where it does not end."""
         if self._transport is not None:
             self._transport.abort()
         await asyncio.to_thread(self._end)

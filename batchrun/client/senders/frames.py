@@ -11,7 +11,7 @@ what that says, and `boot_time`, the clock that goes on while a machine sleeps, 
 | OPEN | driver | now, place, {address, key, headers … of a client} |
 | OPENED | sender | place |
 | LEASES | driver | now, batch, [lease, place, endpoint, timeout, depart, length of its body] … |
-| CANCEL | driver | [lease …]: nobody waits for these any more |
+| CANCEL | driver | [lease …]: their answers are not needed any more |
 | COMPLETIONS | sender | number of the first, [lease, status, fault, sent, left, ended, detail, headers, length of its body] … |
 | UNSENT | sender | [lease …]: these never left |
 | HOLD | driver | null: what was to leave later comes back as UNSENT |

@@ -1,4 +1,4 @@
-"""The driver's side of the senders: hands out leases, hears completions, and sees when a sender is gone. One loop, no threads.
+"""The driver's side of the senders: hands out leases, takes completions, and detects lost senders. One loop, no threads.
 
 A lease is one attempt that the journal has: its body and deadline. It goes to the READY sender with the fewest, all leases
 of one turn of the loop in one frame. What a sender had when it is LOST comes back as `Fault.LOST`, which may have been paid;
@@ -87,7 +87,7 @@ class _Sender:
         self.write(Kind.OPEN, [self._hub.times(), number, place])
 
     def ping(self) -> None:
-        """Ask whether it is there, and tell what it need not keep any more."""
+        """Send a ping, with the numbers of completions that it need not keep any more."""
         self.kept_bytes = 0
         self.write(Kind.PING, [self._hub.times(), min(self.unstored, default=self.completed + 1)])
 
@@ -174,7 +174,7 @@ class Hub:
 
     @property
     def view(self) -> SendersChanged:
-        """How the senders stand now."""
+        """The states of the senders now."""
         counts = Counter(sender.state for sender in self._senders)
         alive = counts[State.STARTING], counts[State.READY], counts[State.SUSPECT]
         return SendersChanged(*alive, self._lost, "", self._loop.time())
@@ -204,7 +204,7 @@ class Hub:
             raise
 
     def tell(self, listen: Listen) -> None:
-        """Say how the senders stand, now and whenever one stands otherwise."""
+        """Emit the states of the senders, now and whenever one changes."""
         self._listen = listen
         listen(self.view)
 
@@ -213,7 +213,7 @@ class Hub:
         return 0.0 if self._none_since is None else now - self._none_since
 
     def recall(self) -> None:
-        """What waits here for a sender, and what one was told to send later, comes back."""
+        """Take back the leases that wait here for a sender and those that are planned for later."""
         waiting, self._waiting = self._waiting, deque()
         for lease in waiting:
             self._return(lease)
@@ -253,7 +253,7 @@ class Hub:
         return self._loop.time(), boot_time()
 
     def heard(self, sender: _Sender, frame: Frame) -> None:
-        """What a sender says."""
+        """Handle one frame of a sender."""
         if frame.kind == Kind.COMPLETIONS:
             _, *completions = frame.head
             bodies = divided(frame.bodies, (completion[-1] for completion in completions))
@@ -264,7 +264,7 @@ class Hub:
                 sender.kept_bytes += len(body)
                 self._failed = 0
                 if lease is None or lease.future.done():
-                    continue  # nobody waits for it any more
+                    continue  # it was cancelled
                 if fault == BUG:
                     lease.future.set_exception(RuntimeError(f"in sender {sender.number}: {detail}"))
                     continue
@@ -287,7 +287,7 @@ class Hub:
             self.look(sender)
 
     def look(self, sender: _Sender) -> None:
-        """See how a sender stands now, and tell where that is another way."""
+        """Update the state of a sender; emit a change."""
         before = sender.state
         opened = sender.transport is not None and sender.opened == len(self._places) > 0
         sender.state = stands(before, sender.silent, opened=opened, beat=self._beat)
@@ -304,8 +304,8 @@ class Hub:
             self._flush_soon()
 
     def _end(self, sender: _Sender) -> None:
-        """End a sender that is silent for too long. What it had comes back once it is gone, and what it has said until then
-        is heard first: no answer of it can come later."""
+        """End a sender that is silent for too long. Its leases come back once its process has ended, after the frames that it had
+        sent: no answer of it can come later."""
         if sender.transport is None or (sender.ended and sender.silent >= self._beat.lost + self._beat.suspect):
             self.lose(sender, f"said nothing for {sender.silent:.0f} s")
         elif not sender.ended:
@@ -313,7 +313,7 @@ class Hub:
             sender.transport.kill()
 
     def lose(self, sender: _Sender, why: str) -> None:
-        """A sender is gone for good: what it had may have been paid, and another one takes its place."""
+        """A sender is lost: its open requests may have been billed, and another sender is started."""
         if sender.state is State.LOST or self._closed:
             return
         started, sender.state = sender.state is not State.STARTING, State.LOST
@@ -355,7 +355,7 @@ class Hub:
             sender.open(number, place)
 
     def _watch(self) -> None:
-        """Ask whether the senders are there, and see who has been silent."""
+        """Ping the senders, and find those that have been silent."""
         now = self._loop.time()
         silence, self._looked = passed(now - self._looked, self._beat), now
         for sender in tuple(self._senders):

@@ -1,6 +1,6 @@
 """A sender: it makes HTTP exchanges for a driver and knows nothing else of the run.
 
-As a process it ends when the driver does. It loads the client alone, and nothing of the engine, so that it is small and there soon.
+As a process it ends when the driver does. It loads the client alone, and nothing of the engine, so that it is small and starts soon.
 """
 
 import asyncio
@@ -141,7 +141,7 @@ class Sender:
                 self._exchanges[lease] = self._loop.create_task(self._exchange(lease, place, request, timeout))
 
     def _depart(self) -> None:
-        """Let leave what is due by now."""
+        """Send what is due by now."""
         soon = self._loop.time() + _EARLY
         while self._planned and self._planned[0][0] <= soon:
             _, lease, place, request, timeout = self._planned.popleft()
@@ -194,7 +194,7 @@ class _Connection(asyncio.Protocol):
         self._sender.received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        os._exit(0)  # the driver is gone: nobody waits for anything that is still under way
+        os._exit(0)  # the driver is gone: no answer can be delivered any more
 
 
 async def serve(driver: int) -> None:

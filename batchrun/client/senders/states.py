@@ -1,4 +1,4 @@
-"""How a sender stands. Pure."""
+"""The states of a sender. Pure."""
 
 from enum import StrEnum
 from math import inf
@@ -16,7 +16,7 @@ class State(StrEnum):
 
 
 class Beat(NamedTuple):
-    """Seconds: between two questions whether a sender is there, of silence until it is suspect, and lost, and that it may
+    """Seconds: between two pings, of silence until it is suspect, and lost, and that it may
     take to start."""
 
     every: float = 1.0
@@ -30,12 +30,12 @@ BEAT = Beat()
 
 def passed(seconds: float, beat: Beat) -> float:
     """The part of the time between two looks that counts as silence: where the driver itself stood still for longer, the
-    senders had nobody to talk to."""
+    senders had no driver to write to."""
     return min(seconds, 2 * beat.every)
 
 
 def stands(state: State, silent: float, *, opened: bool, beat: Beat) -> State:
-    """How a sender stands that has said nothing for `silent` seconds; one that is LOST does not come back."""
+    """The state of a sender that has said nothing for `silent` seconds; one that is LOST does not come back."""
     if state is State.LOST or silent >= (beat.lost if opened else beat.start):
         return State.LOST
     if not opened:

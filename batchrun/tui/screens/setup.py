@@ -73,7 +73,7 @@ class SetupScreen(TryingScreen):
         self._known: dict[str, str | None] = {"prompt": None, "input": None}
         self._news = asyncio.Event()
         self._wanted_row = 0
-        self._estimate_wish: object = None
+        self._estimated_for: object = None
         self._items: tuple[Item, ...] = ()
         self._missing: tuple[str, ...] = ()
         self._refusal: BatchrunError | None = None
@@ -302,13 +302,13 @@ class SetupScreen(TryingScreen):
         if not counted:
             note = "the prompt is edited: once saved, it is counted with every row"
             self._note_plan(note if edited and problem is None else "")
-        wish = flags, counted, None if draft is None else draft.path
-        if wish != self._estimate_wish:
-            self._estimate_wish = wish
-            self._estimate_plan(wish, counted=counted)
+        shown = flags, counted, None if draft is None else draft.path
+        if shown != self._estimated_for:
+            self._estimated_for = shown
+            self._estimate_plan(shown, counted=counted)
 
     @work(exclusive=True, group="plan")
-    async def _estimate_plan(self, wish: object, *, counted: bool) -> None:
+    async def _estimate_plan(self, shown: object, *, counted: bool) -> None:
         """Whether it would be refused, and where every row can be `counted` what it would send, cost and take."""
         await asyncio.sleep(QUIET)
         if services(self).busy:
@@ -318,7 +318,7 @@ class SetupScreen(TryingScreen):
         if not counted:
             return
         try:
-            found = await services(self).estimate(self.form.flags, lambda: self._estimate_wish is wish)
+            found = await services(self).estimate(self.form.flags, lambda: self._estimated_for is shown)
         except BatchrunError as error:
             self._note_plan(error.message)
             return
@@ -344,7 +344,7 @@ class SetupScreen(TryingScreen):
 
     def count_again(self) -> None:
         """Rows have been sent: the plan is another one."""
-        self._estimate_wish = None
+        self._estimated_for = None
         self._refresh_preview()
 
     def _problem(self, draft: "Draft", shown: "Preview") -> BatchrunError | str | None:
