@@ -194,6 +194,27 @@ template:
     def test_a_slip_is_named(self, front: str, said: str):
         assert said in refusal(front)
 
+    @pytest.mark.parametrize(
+        ("front", "line"),
+        [
+            ("name: x\nnmae: y", 3),
+            ("name: x\ninputs:\n  tone:\n    kidn: string", 5),
+            ("inputs:\n  - name: a\n  - kind: string", 4),
+            ("inputs:\n  a:\n    default: ${env:KEY}", 4),
+            ("outputs:\n  - name: mood\n    kind: colour", 4),
+            ("outputs:\n  where:\n    kind: object\n    properties:\n      town: {kidn: string}", 6),
+            ("\nmodel:\n  options: 3", 4),
+            ("model:\n  apiType: fax", 3),
+            ("checks: {a: 1}", 2),
+            ("tools: [x]", 2),
+        ],
+    )
+    def test_a_slip_in_a_key_is_named_with_its_line(self, front: str, line: int):
+        with pytest.raises(PromptError) as caught:
+            prompty(front)
+        assert caught.value.line == line
+        assert caught.value.message.startswith(f"mine.prompty:{line}: ")
+
     def test_an_end_that_is_missing_is_named(self):
         with pytest.raises(PromptError, match="the front matter has no end"):
             parse("---\nname: x\nuser:\nhi", path="p.prompty")

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from batchrun.errors import PromptError
 from batchrun.models import Endpoint
 from batchrun.prompts.definition import InputField, Message, did_you_mean
+from batchrun.prompts.place import Place
 
 _INPUT_KEYS = [
     "name",
@@ -61,45 +61,46 @@ class Parts:
     messages: tuple[Message, ...] = ()
 
 
-def known_keys(node: dict[str, Any], known: list[str], path: str, where: str) -> None:
+def known_keys(node: dict[str, Any], known: list[str], place: Place, where: str) -> None:
     """Refuses an unknown key; `x-…` is free for own notes."""
-    for key in node:
+    for key in map(str, node):
         if key not in known and not key.startswith(("x-", "x_")):
-            raise PromptError(
-                f"{path}: `{key}` is not known in {where}{did_you_mean(key, known)}",
+            raise place.error(
+                f"`{key}` is not known in {where}{did_you_mean(key, known)}",
                 f"Known: {', '.join(known)}. Own notes can go into `metadata` or a key that starts with `x-`.",
+                key=key,
             )
 
 
-def text_of(node: dict[str, Any], key: str, path: str) -> str:
+def text_of(node: dict[str, Any], key: str, place: Place) -> str:
     """The text under `key`, empty where there is none. Numbers are taken as they are written."""
     value = node.get(key)
     if value is None:
         return ""
     if isinstance(value, dict | list | bool):
-        raise PromptError(f"{path}: `{key}` must be a text")
+        raise place.error(f"`{key}` must be a text", key=key)
     return str(value).strip()
 
 
-def mapping_of(node: dict[str, Any], key: str, path: str) -> dict[str, Any]:
+def mapping_of(node: dict[str, Any], key: str, place: Place) -> dict[str, Any]:
     """The mapping under `key`, empty where there is none."""
     value = node.get(key)
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise PromptError(f"{path}: `{key}` must be a mapping of `name: value` lines")
+        raise place.error(f"`{key}` must be a mapping of `name: value` lines", key=key)
     return {str(name): item for name, item in cast("dict[Any, Any]", value).items()}
 
 
-def unresolved(value: Any, what: str, path: str) -> None:
+def unresolved(value: Any, what: str, place: Place) -> None:
     """Refuses `${env:…}` and `${file:…}`, which would let a prompt file read this machine."""
     if isinstance(value, str) and value.startswith(("${env:", "${file:")):
-        raise PromptError(
-            f"{path}: {what} is {value!r}, which is not resolved", "Write the value, or give it on the command line."
+        raise place.error(
+            f"{what} is {value!r}, which is not resolved", "Write the value, or give it on the command line."
         )
 
 
-def inputs_of(inputs: Any, path: str, *, samples: bool) -> dict[str, InputField]:
+def inputs_of(inputs: Any, place: Place, *, samples: bool) -> dict[str, InputField]:
     """The declared variables: a list of properties or a mapping of names.
 
     A bare value in the mapping is a default, as Prompty 2.x has it; with `samples` the file is spelled as 1.x, where it
@@ -108,43 +109,44 @@ def inputs_of(inputs: Any, path: str, *, samples: bool) -> dict[str, InputField]
     if inputs is None:
         return {}
     if isinstance(inputs, dict):
-        named = [(str(name), value) for name, value in cast("dict[Any, Any]", inputs).items()]
+        named = [(str(name), value, place.under(str(name))) for name, value in cast("dict[Any, Any]", inputs).items()]
     elif isinstance(inputs, list):
-        named = [(_name_of(value, path), value) for value in cast("list[Any]", inputs)]
+        listed = [(value, place.under(number)) for number, value in enumerate(cast("list[Any]", inputs))]
+        named = [(_name_of(value, at), value, at) for value, at in listed]
     else:
-        raise PromptError(f"{path}: `inputs` must be a mapping or a list")
-    if len({name for name, _ in named}) < len(named):
-        raise PromptError(f"{path}: an input appears twice in `inputs`")
-    return {name: _input(name, value, path, samples) for name, value in named}
+        raise place.error("`inputs` must be a mapping or a list")
+    if len({name for name, _, _ in named}) < len(named):
+        raise place.error("an input appears twice in `inputs`")
+    return {name: _input(name, value, at, samples) for name, value, at in named}
 
 
-def _name_of(value: Any, path: str) -> str:
+def _name_of(value: Any, place: Place) -> str:
     if isinstance(value, str):
         return value
     name = cast("dict[str, Any]", value).get("name") if isinstance(value, dict) else None
     if not isinstance(name, str) or not name:
-        raise PromptError(f"{path}: each of `inputs` needs a `name`")
+        raise place.error("each of `inputs` needs a `name`")
     return name
 
 
-def _input(name: str, value: Any, path: str, samples: bool) -> InputField:
+def _input(name: str, value: Any, place: Place, samples: bool) -> InputField:
     if value is None:
         return InputField()
     if isinstance(value, str) and value in _TYPES:
         return InputField(kind=value)
     if not isinstance(value, dict):
-        unresolved(value, f"the input `{name}`", path)
+        unresolved(value, f"the input `{name}`", place)
         return InputField() if samples else InputField(has_default=True, default=value)
-    return _declared(name, cast("dict[str, Any]", value), path)
+    return _declared(name, cast("dict[str, Any]", value), place)
 
 
-def _declared(name: str, value: dict[str, Any], path: str) -> InputField:
-    known_keys({str(key): item for key, item in value.items()}, _INPUT_KEYS, path, f"the input `{name}`")
+def _declared(name: str, value: dict[str, Any], place: Place) -> InputField:
+    known_keys(value, _INPUT_KEYS, place, f"the input `{name}`")
     kind, description = value.get("kind", value.get("type")), value.get("description")
     if kind == "thread":
-        raise PromptError(f"{path}: the input `{name}` is of kind `{kind}`; inputs are text, JSON values and files")
+        raise place.error(f"the input `{name}` is of kind `{kind}`; inputs are text, JSON values and files")
     default = value.get("default")
-    unresolved(default, f"the default of `{name}`", path)
+    unresolved(default, f"the default of `{name}`", place.under("default"))
     return InputField(
         kind=kind if isinstance(kind, str) else None,
         description=str(description).strip() if description is not None else None,

@@ -15,6 +15,7 @@ from batchrun.errors import PromptError
 from batchrun.models import Endpoint
 from batchrun.prompts.definition import Message, Prompt
 from batchrun.prompts.fields import FILE_KINDS, Parts, inputs_of, known_keys, mapping_of, text_of, unresolved
+from batchrun.prompts.place import Place
 from batchrun.prompts.schema import output_schema
 
 MAX_SOURCE = 1_000_000
@@ -148,28 +149,29 @@ def _prompty(text: str, path: str) -> Parts:
     from batchrun.prompts.yaml_text import read_mapping  # noqa: PLC0415  YAML
 
     head, body, body_line = _front_matter(text, path)
-    front, _ = read_mapping(head, path=path, first_line=2) if head is not None else ({}, None)
-    known_keys(front, _KEYS, path, "the front matter")
-    _refuse_unsupported(front, path)
-    model = _model(front, path)
+    front, node = read_mapping(head, path=path, first_line=2) if head is not None else ({}, None)
+    place = Place(path, node, first_line=2)
+    known_keys(front, _KEYS, place, "the front matter")
+    _refuse_unsupported(front, place)
+    model = _model(front, place)
     return Parts(
-        title=text_of(front, "displayName", path) or text_of(front, "name", path),
-        description=text_of(front, "description", path),
+        title=text_of(front, "displayName", place) or text_of(front, "name", place),
+        description=text_of(front, "description", place),
         model=model.id,
         endpoint=model.endpoint,
         options=model.options,
-        inputs=inputs_of(front.get("inputs"), path, samples=model.old or "sample" in front),
-        outputs=output_schema(front.get("outputs"), path),
-        checks=_checks(front.get("checks"), path),
+        inputs=inputs_of(front.get("inputs"), place.under("inputs"), samples=model.old or "sample" in front),
+        outputs=output_schema(front.get("outputs"), place.under("outputs")),
+        checks=_checks(front.get("checks"), place.under("checks")),
         messages=split_roles(body, body_line, path),
     )
 
 
-def _checks(value: Any, path: str) -> tuple[str, ...]:
+def _checks(value: Any, place: Place) -> tuple[str, ...]:
     """The names of checks: a list, or a text with commas. Whether there are such checks is for the plan to say."""
     names = value.split(",") if isinstance(value, str) else [] if value is None else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in cast("list[Any]", names)):
-        raise PromptError(f"{path}: `checks` must be names of checks", "For example: checks: [placeholders, numbers]")
+        raise place.error("`checks` must be names of checks", "For example: checks: [placeholders, numbers]")
     return tuple(name.strip() for name in cast("list[str]", names))
 
 
@@ -218,62 +220,63 @@ def _message(role: str, lines: list[str], first_line: int) -> Message | None:
     return Message(role, "\n".join(lines[start:end]), first_line + start) if start < end else None
 
 
-def _refuse_unsupported(front: dict[str, Any], path: str) -> None:
+def _refuse_unsupported(front: dict[str, Any], place: Place) -> None:
     if front.get("tools"):
-        raise PromptError(
-            f"{path}: `tools` are not supported", "To let the model answer with tool calls: --param tools=JSON."
-        )
+        hint = "To let the model answer with tool calls: --param tools=JSON."
+        raise place.error("`tools` are not supported", hint, key="tools")
     template = front.get("template")
     if template is None:
         return
     if isinstance(template, dict):
         node = cast("dict[str, Any]", template)
-        known_keys(node, ["format", "parser", "type"], path, "`template`")
+        known_keys(node, ["format", "parser", "type"], place.under("template"), "`template`")
         template = node.get("format", node.get("type", "jinja2"))
     if isinstance(template, dict):
         template = cast("dict[str, Any]", template).get("kind", "jinja2")
     if template != "jinja2":
-        raise PromptError(f"{path}: template format {template!r} is not supported", "Use `format: jinja2`.")
+        raise place.error(f"template format {template!r} is not supported", "Use `format: jinja2`.", key="template")
 
 
-def _model(front: dict[str, Any], path: str) -> _Model:
+def _model(front: dict[str, Any], place: Place) -> _Model:
     model = front.get("model")
-    parameters = mapping_of(front, "parameters", path)
+    parameters = mapping_of(front, "parameters", place)
+    place = place.under("model")
     if model is None or isinstance(model, str):
-        return _Model(_identifier(model, path), None, _options(parameters, path), False)
+        return _Model(_identifier(model, place), None, _options(parameters, place), False)
     if not isinstance(model, dict):
-        raise PromptError(f"{path}: `model` must be a name or a mapping with `id`")
+        raise place.error("`model` must be a name or a mapping with `id`")
     node = cast("dict[str, Any]", model)
-    known_keys(node, _MODEL_KEYS, path, "`model`")
-    options = parameters | mapping_of(node, "parameters", path) | mapping_of(node, "options", path)
-    configuration = mapping_of(node, "configuration", path)
+    known_keys(node, _MODEL_KEYS, place, "`model`")
+    options = parameters | mapping_of(node, "parameters", place) | mapping_of(node, "options", place)
+    configuration = mapping_of(node, "configuration", place)
     name = node.get("id") or configuration.get("model") or configuration.get("azure_deployment")
     old = any(key in node for key in ("api", "configuration", "parameters", "response"))
-    return _Model(_identifier(name, path), _endpoint(node, path), _options(options, path), old)
+    return _Model(_identifier(name, place), _endpoint(node, place), _options(options, place), old)
 
 
-def _identifier(name: Any, path: str) -> str | None:
+def _identifier(name: Any, place: Place) -> str | None:
     if name is None or (isinstance(name, str) and "${" in name):
         return None
     if not isinstance(name, str):
-        raise PromptError(f"{path}: the model must be a text, not {name!r}")
+        raise place.error(f"the model must be a text, not {name!r}")
     return name.strip() or None
 
 
-def _endpoint(node: dict[str, Any], path: str) -> Endpoint | None:
+def _endpoint(node: dict[str, Any], place: Place) -> Endpoint | None:
     api = node.get("apiType", node.get("api"))
     if api is None:
         return None
     if not isinstance(api, str) or api.lower() not in _ENDPOINTS:
-        raise PromptError(f"{path}: the API {api!r} is not supported", f"Known: {', '.join(_ENDPOINTS)}.")
+        key = "apiType" if "apiType" in node else "api"
+        raise place.error(f"the API {api!r} is not supported", f"Known: {', '.join(_ENDPOINTS)}.", key=key)
     return _ENDPOINTS[api.lower()]
 
 
-def _options(options: dict[str, Any], path: str) -> dict[str, Any]:
+def _options(options: dict[str, Any], place: Place) -> dict[str, Any]:
     options = dict(options)
     more = options.pop("additionalProperties", None)
     if isinstance(more, dict):
         options |= {str(key): value for key, value in cast("dict[Any, Any]", more).items()}
     for name, value in options.items():
-        unresolved(value, f"the option `{name}`", path)
+        unresolved(value, f"the option `{name}`", place)
     return options

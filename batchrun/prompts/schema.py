@@ -9,8 +9,8 @@ property required; an optional property is therefore one that may be null
 from collections.abc import Mapping
 from typing import Any, cast
 
-from batchrun.errors import PromptError
 from batchrun.prompts.definition import did_you_mean
+from batchrun.prompts.place import Place
 
 _KINDS = {
     "string": "string",
@@ -34,13 +34,13 @@ _PROPERTY_KEYS = (
 )
 
 
-def output_schema(outputs: Any, path: str) -> dict[str, Any] | None:
+def output_schema(outputs: Any, place: Place) -> dict[str, Any] | None:
     """The JSON schema of the reply, None where the prompt wants plain text. Raises PromptError."""
     if outputs is None or outputs in ({}, []):
         return None
     if _is_schema(outputs):
-        return _rooted(outputs, path)
-    return _object(_properties(outputs, path), path)
+        return _rooted(outputs, place)
+    return _object(_properties(outputs, place))
 
 
 def forms_schema(forms: Mapping[str, str]) -> dict[str, Any]:
@@ -77,68 +77,73 @@ def _is_schema(outputs: Any) -> bool:
     return isinstance(node.get("type"), str) and (isinstance(node.get("properties"), dict) or set(node) == {"type"})
 
 
-def _rooted(schema: dict[str, Any], path: str) -> dict[str, Any]:
+def _rooted(schema: dict[str, Any], place: Place) -> dict[str, Any]:
     if "type" in schema and schema["type"] != "object":
-        raise PromptError(
-            f"{path}: `outputs` is a schema of type {schema['type']!r}; a reply is one object",
+        raise place.error(
+            f"`outputs` is a schema of type {schema['type']!r}; a reply is one object",
             "Write `type: object` and put the value into a property.",
+            key="type",
         )
     return schema
 
 
-def _properties(outputs: Any, path: str) -> list[tuple[str, Any]]:
+def _properties(outputs: Any, place: Place) -> list[tuple[str, Any, Place]]:
     if isinstance(outputs, dict):
-        return [(str(name), field) for name, field in cast("dict[Any, Any]", outputs).items()]
+        fields = cast("dict[Any, Any]", outputs).items()
+        return [(str(name), field, place.under(str(name))) for name, field in fields]
     if not isinstance(outputs, list):
-        raise PromptError(f"{path}: `outputs` must be a JSON schema, a list of properties or a mapping of them")
-    named: list[tuple[str, Any]] = []
-    for field in cast("list[Any]", outputs):
+        raise place.error("`outputs` must be a JSON schema, a list of properties or a mapping of them")
+    named: list[tuple[str, Any, Place]] = []
+    for number, field in enumerate(cast("list[Any]", outputs)):
+        at = place.under(number)
         given = cast("dict[str, Any]", field) if isinstance(field, dict) else {}
         name = given.get("name")
         if not isinstance(name, str) or not name:
-            raise PromptError(f"{path}: each property of `outputs` needs a `name`")
-        if any(name == other for other, _ in named):
-            raise PromptError(f"{path}: the output `{name}` appears twice")
-        named.append((name, given))
+            raise at.error("each property of `outputs` needs a `name`")
+        if any(name == other for other, _, _ in named):
+            raise at.error(f"the output `{name}` appears twice")
+        named.append((name, given, at))
     return named
 
 
-def _object(properties: list[tuple[str, Any]], path: str) -> dict[str, Any]:
+def _object(properties: list[tuple[str, Any, Place]]) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": {name: _property(name, field, path) for name, field in properties},
-        "required": [name for name, _ in properties],
+        "properties": {name: _property(name, field, place) for name, field, place in properties},
+        "required": [name for name, _, _ in properties],
         "additionalProperties": False,
     }
 
 
-def _property(name: str, field: Any, path: str) -> dict[str, Any]:
+def _property(name: str, field: Any, place: Place) -> dict[str, Any]:
     if isinstance(field, str):
         field = {"kind": field}
     if not isinstance(field, Mapping):
-        raise PromptError(f"{path}: the output `{name}` must be a type or a mapping with `kind`")
+        raise place.error(f"the output `{name}` must be a type or a mapping with `kind`")
     given = cast("Mapping[str, Any]", field)
     for key in given:
         if key not in _PROPERTY_KEYS:
             near = did_you_mean(str(key), _PROPERTY_KEYS)
-            raise PromptError(f"{path}: `{key}` is not known in the output `{name}`{near}")
-    schema = _typed(name, given, path)
+            raise place.error(f"`{key}` is not known in the output `{name}`{near}", key=str(key))
+    schema = _typed(name, given, place)
     if isinstance(given.get("description"), str):
         schema["description"] = given["description"]
     return schema
 
 
-def _typed(name: str, given: Mapping[str, Any], path: str) -> dict[str, Any]:
+def _typed(name: str, given: Mapping[str, Any], place: Place) -> dict[str, Any]:
     kind = given.get("kind", given.get("type", "string"))
     if not isinstance(kind, str) or kind not in _KINDS:
         near = did_you_mean(str(kind), _KINDS)
-        raise PromptError(f"{path}: {kind!r} is not a kind of output (`{name}`){near}")
+        raise place.error(
+            f"{kind!r} is not a kind of output (`{name}`){near}", key="kind" if "kind" in given else "type"
+        )
     schema: dict[str, Any] = {"type": _KINDS[kind]}
     if schema["type"] == "object":
         inner = given.get("properties")
-        schema = _object(_properties([] if inner is None else inner, path), path)
+        schema = _object(_properties([] if inner is None else inner, place.under("properties")))
     elif schema["type"] == "array":
-        schema["items"] = _property(f"{name} items", given.get("items", "string"), path)
+        schema["items"] = _property(f"{name} items", given.get("items", "string"), place.under("items"))
     values = given.get("enumValues", given.get("enum"))
     if isinstance(values, list):
         schema["enum"] = values
