@@ -116,7 +116,7 @@ def test_with_a_limit_of_output_the_most_is_known(folder: Path) -> None:
 def test_a_price_that_is_not_known_is_said(folder: Path) -> None:
     (folder / "batchrun.toml").write_text("")
     assert planned(folder)["unpriced"] == ["simulated"]
-    assert "not known: no price of simulated here" in batchrun(folder, "plan", *SAME).stdout
+    assert "nothing: replies are simulated" in batchrun(folder, "plan", *SAME).stdout
 
 
 def test_rows_too_long_for_the_context_window_are_named(folder: Path) -> None:

@@ -111,6 +111,8 @@ def brief(found: Estimate) -> str:
         parts.append(f"at most {words.money(cost_ceiling(stats))}")
     elif stats.floor and not stats.unpriced:
         parts.append(f"≈ {words.money(int(stats.floor))} for the prompts")
+    elif stats.plan.simulated:
+        parts.append("no cost (simulated)")
     else:
         unknown.append("cost")
     if expected.time is not None:
@@ -178,6 +180,8 @@ def _output(found: Estimate) -> str:
 
 def _cost(found: Estimate) -> str:
     stats, expected = found.stats, found.forecast
+    if stats.unpriced and stats.plan.simulated:
+        return "nothing: replies are simulated; --model NAME shows what a model would cost"
     if stats.unpriced:
         named = ", ".join(printable(name or "-", 60) for name in sorted(stats.unpriced)[:3])
         return f"not known: no price of {named} here; state input_price and output_price in the profile"

@@ -116,6 +116,14 @@ class Draft:
         return self._source.path
 
     @property
+    def shown_path(self) -> str:
+        """Its path where it is below the current directory, else its name: it has to fit into a title."""
+        path = self._source.path or Path()
+        if path.is_absolute():
+            return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+        return str(path)
+
+    @property
     def edited(self) -> bool:
         """Whether the editor's text is not what the file has."""
         return self.path is not None and self._text != self._source.text

@@ -178,7 +178,7 @@ class ListingScreen(LifecycleScreen):
         now = services(self).time
         if self._wanted.everything:
             outcomes.found()
-        elif ended or now - self._found_at > FIND_EVERY:
+        elif ended or (now - self._found_at > FIND_EVERY and self._journal_rows and not self._journal_rows.finding):
             self._found_at = now
             self._find()
         outcomes.reread()

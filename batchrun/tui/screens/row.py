@@ -216,21 +216,22 @@ def heading(record: Record) -> Content:
 
 
 def attempt_lines(attempts: list[Attempt]) -> list[Content]:
-    """One line an attempt, with the wait before it, and the text of an error below."""
+    """One line an attempt, with the wait before it; the cause and the text of an error below."""
     lines: list[Content] = []
     before: float | None = None
     for attempt in attempts:
-        waited = "" if before is None else f"after {max(0.0, attempt.began - before):.1f} s"
+        waited = "" if before is None else f"  after a wait of {max(0.0, attempt.began - before):.1f} s"
         good = attempt.cause is None and attempt.ended is not None
         status = "no answer recorded" if attempt.ended is None else str(attempt.status or "no answer")
         parts: list[paint.Part] = [(f"{attempt.number:>3}  ", paint.DIM), (f"{paint.clock(attempt.began)}  ", "")]
-        parts += [(f"{waited:<12}", paint.DIM), (f"{status:<10}", "$success" if good else "$error")]
-        parts.append((f"{attempt.seconds or 0.0:>7.2f} s  ", "bold"))
+        parts.append((f"{status:<4}", "$success" if good else "$error"))
+        parts.append((f"{attempt.seconds or 0.0:>6.2f} s", "bold"))
         if attempt.input_tokens is not None:
-            parts.append((f"{attempt.input_tokens:,}+{attempt.output_tokens or 0:,} tokens  ", paint.DIM))
+            parts.append((f"  {attempt.input_tokens:,}+{attempt.output_tokens or 0:,} tokens", paint.DIM))
+        lines.append(paint.joined([*parts, (waited, paint.DIM)]))
         if attempt.cause:
-            parts.append((f"{printable(attempt.cause, 60)} {printable(attempt.message or '', 300)}", "$error"))
-        lines.append(paint.joined(parts))
+            said = f"{printable(attempt.cause, 60)}: {printable(attempt.message or '', 300)}".removesuffix(": ")
+            lines.append(paint.joined([(f"     {said}", "$error")]))
         if attempt.spent and attempt.body is not None:
             lines.append(paint.joined([("     earlier reply", "bold $accent")]))
             lines.append(safe_text.shown(requests.body_text(attempt.body), CUT))

@@ -9,6 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Footer, Static
+from textual.worker import Worker
 
 from batchrun.display import printable
 from batchrun.models import State
@@ -62,6 +63,7 @@ class RunScreen(ListingScreen):
         super().__init__()
         self._changing = True
         self._read_at: tuple[int, int, bool] | None = None
+        self._rereading: Worker[None] | None = None
         self._snapshot: RunSnapshot | None = None
 
     def compose(self) -> ComposeResult:
@@ -84,7 +86,7 @@ class RunScreen(ListingScreen):
         self.query_one("#rows").border_title = "results"
         self.query_one("#search").display = False
         self.set_interval(PAINT_EVERY, self._paint)
-        self.set_interval(REREAD_EVERY, self._reread)
+        self.set_interval(REREAD_EVERY, self._reread_later)
         self.query_one(Outcomes).focus()
 
     def on_screen_resume(self) -> None:
@@ -126,8 +128,16 @@ class RunScreen(ListingScreen):
             return (*STEERING, *listing.NEED_ROWS, "run.retry")
         return ("run.retry",) if self._snapshot.steerable else STEERING
 
+    def _reread_later(self) -> None:
+        """Read again, where the last time is over: a slow disk must not have each reading end the one before."""
+        if self._rereading is None or self._rereading.is_finished:
+            self._reread()
+
+    def _reread(self) -> None:
+        self._rereading = self._read_rows()
+
     @work(exclusive=True, group="reread")
-    async def _reread(self) -> None:
+    async def _read_rows(self) -> None:
         """Read the journal again: of an old or foreign run, and the rows of the list while they finish."""
         watched, rows = self._watched, self._journal_rows
         if watched is None or not self.is_current:

@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widgets import DataTable, Footer, Static
+from textual.worker import Worker
 
 from batchrun import registry
 from batchrun.display import counted, printable
@@ -34,7 +35,7 @@ F9  start page: prompts, input files, a way to try it without a key"""
 _COLOURS = {"running": "success", "finished": "foreground", "killed": "error", "damaged": "error"}
 _TITLES = (
     *(Text("state"), Text("output"), *(Text(name, justify="right") for name in ("rows", "done", "failed", "left"))),
-    *(Text("began"), Text("tokens", justify="right"), Text("run")),
+    *(Text("started"), Text("tokens", justify="right"), Text("run")),
 )
 """The columns, the more needful first."""
 _SORTED: Mapping[str, Callable[[Summary], Any]] = {
@@ -44,7 +45,7 @@ _SORTED: Mapping[str, Callable[[Summary], Any]] = {
     "done": lambda found: -found.totals.done,
     "failed": lambda found: -found.totals.failed,
     "left": lambda found: -(found.totals.pending + found.totals.unknown),
-    "began": lambda found: -found.run.meta.created,
+    "started": lambda found: -found.run.meta.created,
     "tokens": lambda found: -(found.totals.input_tokens + found.totals.output_tokens),
     "run": lambda found: found.run.id,
 }
@@ -78,7 +79,8 @@ class RunsScreen(LifecycleScreen):
     def __init__(self) -> None:
         super().__init__()
         self._found: list[Summary] = []
-        self._by = "began"
+        self._by = "started"
+        self._reading: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
         """The list."""
@@ -106,11 +108,14 @@ class RunsScreen(LifecycleScreen):
         return self.query_one("#runs", RowTable)
 
     def _read_if_seen(self) -> None:
-        if self.is_current:
+        if self.is_current and (self._reading is None or self._reading.is_finished):
             self._read()
 
+    def _read(self) -> None:
+        self._reading = self._read_runs()
+
     @work(exclusive=True)
-    async def _read(self) -> None:
+    async def _read_runs(self) -> None:
         self._take(await asyncio.to_thread(listed, services(self).runs_dir))
 
     def _take(self, found: list[Summary]) -> None:

@@ -268,7 +268,7 @@ class SetupScreen(TryingScreen):
         said = "" if draft.prompt is None else draft.prompt.description
         self.query_one("#prompt-info", Static).update(Content(printable(said, 200)))
         mark = " ● edited" if draft.edited else ""
-        title = "prompt" if draft.path is None else f"prompt{mark} · {printable(str(draft.path), 60)}"
+        title = "prompt" if draft.path is None else f"prompt{mark} · {printable(draft.shown_path, 60)}"
         self.query_one("#prompt-pane").border_title = Content(title).markup
         self.query_one("#tab-prompt-pane", Tab).label = f"prompt{mark}"
         if draft.prompt is not None or not self.form.typed("prompt"):

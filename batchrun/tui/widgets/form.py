@@ -30,7 +30,7 @@ from batchrun.tui.widgets.variables import Variables
 if TYPE_CHECKING:
     from batchrun.prompts import Prompt
 
-_PLAIN = {"model": "model (default: that of the prompt or the provider)", "output": "INPUT.PROMPT.jsonl"}
+_PLAIN = {"model": "model", "output": "INPUT.PROMPT.jsonl"}
 NO_COLUMN = "none"
 NO_KEY = "no key"
 _FIELDS = (*_PLAIN, "prompt", "input", "profile", "set", "columns")
@@ -62,6 +62,7 @@ class Form(Vertical, can_focus=False):
         self._given = dict(flags)
         self.more = {name: value for name, value in flags.items() if name not in _FIELDS}
         self._default = DEFAULT
+        self._prompts_model: str | None = None
 
     def compose(self) -> ComposeResult:
         """Titles, fields, and a line of facts below what has any; the plan is below the part that scrolls."""
@@ -192,6 +193,8 @@ class Form(Vertical, can_focus=False):
 
     def ask_variables(self, prompt: "Prompt | None", columns: tuple[str, ...] | None) -> None:
         """Show the variables of this prompt, over an input with these columns, None for one that is not read yet."""
+        self._prompts_model = None if prompt is None else prompt.model
+        self.show_profile()
         names = sorted(prompt.variables) if prompt is not None else []
         self.query_one("#variables-title").display = bool(names)
         form = self.query_one(Variables)
@@ -215,7 +218,8 @@ class Form(Vertical, can_focus=False):
         return setup_flags.guess(prompt, name, columns or ())
 
     def show_profile(self) -> None:
-        """The line of facts below the provider."""
+        """The line of facts below the provider, and the model that is used where none is typed."""
+        model = self._prompts_model
         try:
             profile = one_profile(self.profile)
         except BatchrunError as error:
@@ -227,7 +231,10 @@ class Form(Vertical, can_focus=False):
                 if profile.simulated
                 else profile.base_url or "no address yet"
             )
-            said = f"{profile.model or 'no default model'} · {where} · {key}"
+            said = f"{where} · {key}"
+            model = model or profile.model
+        default = f"model (default: {printable(model, 40)})" if model else "model: there is no default"
+        self.query_one("#model", Input).placeholder = default
         self.query_one("#profile-info", Static).update(Content(printable(said, 200)))
 
 

@@ -36,6 +36,10 @@ class Origins(Static, can_focus=True):
         self.post_message(self.Asked())
 
 
+_BESIDE = 14 + 18 + 1
+"""Cells beside the typed value: name and origin, as the style has them."""
+
+
 class VariableField(Horizontal):
     """One variable: its name, its origin, and its value where it is typed."""
 
@@ -65,6 +69,7 @@ class VariableField(Horizontal):
         self._value = Field(origin.text if origin.kind == FROM_VALUE else "")
         self._columns: Sequence[str] = ()
         self._default = False
+        self._hint = ""
 
     def compose(self) -> ComposeResult:
         """Name, origin, value."""
@@ -77,8 +82,14 @@ class VariableField(Horizontal):
         """What there is to choose from, and what the prompt says of the variable."""
         self._columns = columns
         self._default = default
-        self._value.placeholder = printable(hint, 60)
-        self.tooltip = Content(printable(hint, 300)) if hint else None
+        self._hint = printable(hint, 300)
+        self.tooltip = Content(self._hint) if hint else None
+        self.on_resize()
+
+    def on_resize(self) -> None:
+        """What the prompt says of the variable is shown in the empty field where it has room there."""
+        room = self.content_size.width - _BESIDE
+        self._value.placeholder = self._hint if 0 < len(self._hint) < room else "type a value"
 
     @property
     def origin(self) -> Origin:
