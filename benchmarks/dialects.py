@@ -29,8 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchrun import providers, sim
-from batchrun.sim.dialects import Limiter
-from batchrun.sim.limits import Bucket
+from batchrun.sim.dialects import Bucket, Limiter
 from batchrun.sim.settings import Settings
 
 HERE = Path(__file__).parent

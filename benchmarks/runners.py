@@ -64,7 +64,7 @@ def bare_aiohttp(base_url: str, rows: Iterator[bytes], output: TextIO, in_flight
 def journaled(base_url: str, rows: Iterator[bytes], output: TextIO, in_flight: int) -> None:
     """The floor of whoever keeps the rows: each is hashed and in SQLite, on the disk, before the first is sent.
 
-    Memory is kept for the next rows as batchrun keeps it (`engine/heap.py`), or a copy would cost ten times as much.
+    Memory is kept for the next rows as batchrun keeps it (`engine/bytes_held.py`), or a copy would cost ten times as much.
     """
     with contextlib.suppress(AttributeError, OSError):
         library = ctypes.CDLL(None)

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from batchrun import providers
 from batchrun.sim import Settings
-from batchrun.sim.dialects import Cost, Limiter, Refused
+from batchrun.sim.dialects import Bucket, Cost, Limiter, Refused, Window
 from batchrun.sim.formats import go_duration, http_date
-from batchrun.sim.limits import Bucket, Window
 
 
 def admit(limiter: Limiter, tokens: int, now: float) -> Refused | None:

@@ -1,4 +1,4 @@
-"""The command line: `main` is the door, `program` the tree of commands.
+"""The command line: `main` is the entry point, `program` the tree of commands.
 
 Commands parse, gather settings and call the engine, the registry or the report; no feature begins here. At the top
 of these modules stand click and the standard library only; a command imports what it needs when it runs.
@@ -14,10 +14,26 @@ from typing import cast
 import click
 
 from batchrun import __version__
-from batchrun.cli import app, batches, plan, post, run, runs, sim, steer, streams, tools
+from batchrun.cli import app, batches, run, runs, sim, steer, tools
 from batchrun.cli.failures import ErrorBoundary
 from batchrun.cli.help_format import RootGroup
 from batchrun.errors import ExitCode
+
+_MODES = {"stdin": ("r", os.O_RDONLY), "stdout": ("w", os.O_RDONLY), "stderr": ("w", os.O_WRONLY)}
+"""How each is opened, and what stands in its place: standard output is one that refuses to be written."""
+
+
+def fill() -> None:
+    """Put something in the place of streams that are closed, so that no file which is opened takes their number.
+
+    What is said on standard error goes nowhere then; data for standard output is an error, as it must not be lost.
+    """
+    for number, (name, (mode, flags)) in enumerate(_MODES.items()):
+        if getattr(sys, name) is not None:
+            continue
+        if os.open(os.devnull, flags) == number:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115  for the whole process
+
 
 _COMPLETE = "_BATCHRUN_COMPLETE"
 _EXAMPLES = (
@@ -45,8 +61,8 @@ def program(ctx: click.Context) -> int:
 
 
 for _command in (
-    *(app.app, run.run, run.resume, batches.batches, batches.import_results, plan.plan),
-    *(runs.runs, runs.show, steer.steer, runs.export, runs.report, post.post, runs.check, runs.rm),
+    *(app.app, run.run, run.resume, batches.batches, batches.import_results, run.plan),
+    *(runs.runs, runs.show, steer.steer, runs.export, runs.report, run.post, runs.check, runs.rm),
 ):
     program.add_command(_command)
 for _command in (sim.sim, tools.prompts, tools.profiles, tools.completion):
@@ -58,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Modules and rows on their way are many objects and hardly a cycle: looking for cycles less often takes a twentieth
     # off the start of every command and off an export.
     gc.set_threshold(20_000, 20, 100)
-    streams.fill()
+    fill()
     if isinstance(sys.stdout, io.TextIOWrapper):
         cast("io.TextIOWrapper", sys.stdout).reconfigure(
             errors="backslashreplace"

@@ -1,4 +1,4 @@
-"""`run` and `resume`: from typed flags to the engine."""
+"""`run`, `resume`, `plan` and `post`: from typed flags to the engine."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +8,7 @@ from batchrun.cli import complete
 from batchrun.cli.failures import ErrorBoundary
 from batchrun.cli.help_format import HelpCommand, typed
 from batchrun.cli.options import RESUME, RUN, configured_runs_dir, flag, value
-from batchrun.errors import RefusedError
+from batchrun.errors import ExitCode, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,3 +132,101 @@ def admission(ctx: click.Context) -> "Callable[[Plan, Gathered], Access]":
         return access
 
     return admit
+
+
+_EXAMPLES = (
+    "batchrun plan --input reviews.csv --prompt summarize                 what it would send; no call is made",
+    "batchrun plan --input reviews.csv --prompt summarize --pilot 50      measured on 50 rows; their replies are kept",
+    "batchrun plan --input reviews.csv --prompt summarize --show 3       the first, the longest and the last request",
+    "batchrun plan --input reviews.csv --prompt summarize --json | jq .cost",
+)
+_NOT_PLANNED = {"dry_run", "update", "json"}
+
+
+@click.command(
+    "plan",
+    cls=HelpCommand,
+    short_help="Estimate the requests, cost and time of a run.",
+    params=[
+        value("This command", "--pilot pilot", "N", "Run N rows from all over the input, and predict from them."),
+        value("This command", "--show show", "N", "Print N requests: the first ones, the longest, the last."),
+        flag("This command", "--json json", "One JSON object on standard output."),
+        *(option for option in RUN if option.name not in _NOT_PLANNED),
+    ],
+    examples=_EXAMPLES,
+)
+@click.pass_context
+def plan(ctx: click.Context, pilot: str | None, show: str | None, **_: Any) -> int:
+    """Estimate the requests, cost and time of a run.
+
+    The options are those of run. Every row is read and rendered, and no call is made. With --pilot N, N rows are sent
+    as a run would send them; their replies are kept, and the run that follows does not pay for them again.
+    """
+    from batchrun.plan.resolve import check_input, check_provider  # noqa: PLC0415  pydantic: not for --help
+    from batchrun.plan.sources import gather  # noqa: PLC0415  pydantic: not for --help
+    from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
+
+    gathered = gather({name: given for name, given in typed(ctx).items() if name not in ("pilot", "show")})
+    prepare(ctx, gathered)
+    check_input(gathered.settings)
+    rows = None if pilot is None else _whole("--pilot", pilot)
+    access = None
+    if rows is not None:
+        if gathered.settings.output == "-":
+            raise RefusedError("a pilot's replies are kept in a run that is resumed later", "name an --output file")
+        access = check_provider(gathered)
+        ctx.ensure_object(ErrorBoundary).mask = access.mask.text
+    return headless.plan(gathered, access, pilot=rows, show=0 if show is None else _whole("--show", show))
+
+
+def _whole(name: str, text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) < 1 or len(text) > 9:
+        raise RefusedError(f"{name} must be a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+_OPTIONS = {
+    *("post", "workers", "ray", "post_timeout", "post_concurrency"),
+    *("json", "quiet", "no_progress", "verbose", "log_file", "runs_dir", "drain"),
+}
+
+
+@click.command(
+    "post",
+    cls=HelpCommand,
+    short_help="Post-process the replies of a run again.",
+    params=[
+        click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
+        flag("Post-processing", "--list list", "List the built-in functions."),
+        *(option for option in RUN if option.name in _OPTIONS),
+    ],
+    examples=(
+        "batchrun post last --post check.py:numbers     check existing replies again; no request is sent",
+        "batchrun post reviews.translate.jsonl --post strip --post json",
+        "batchrun post --list",
+    ),
+)
+@click.pass_context
+def post(ctx: click.Context, ref: str, list: bool, **_: Any) -> int:
+    """Put the replies of a run through functions again, and write its output again. No call is made.
+
+    RUN is a run id, a unique beginning of one, an output file, or last. Without --post the functions of the run are
+    applied once more. A function takes a reply and returns a value: a dict is merged into the output row, any other
+    JSON value becomes the output column, None keeps the text.
+    """
+    if list:
+        from batchrun.post import described  # noqa: PLC0415  only for this list
+
+        for name, what in described().items():
+            click.echo(f"{name:<10}{what}")
+        return ExitCode.OK
+    from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
+
+    flags = {name: value for name, value in typed(ctx).items() if name not in ("ref", "list")}
+
+    def prepare_log(gathered: "Gathered") -> None:
+
+        prepare(ctx, gathered)
+
+    ctx.ensure_object(ErrorBoundary)
+    return headless.post(ref, flags, prepare_log)

@@ -12,7 +12,7 @@ from batchrun.engine.atomic_files import replaced, storing
 from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.budget_guard import named_in
 from batchrun.engine.chunks import Size, Tokens
-from batchrun.engine.hash_counts import Digests
+from batchrun.engine.ingest import Digests
 from batchrun.engine.row_files import restored
 from batchrun.engine.start import renderer_of
 from batchrun.errors import RefusedError

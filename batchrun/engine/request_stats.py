@@ -14,8 +14,7 @@ from batchrun.engine.budget_guard import named_in, tariff_of
 from batchrun.engine.chunks import Size
 from batchrun.engine.export import reserved
 from batchrun.engine.forecast import Lengths
-from batchrun.engine.hash_counts import Digests
-from batchrun.engine.ingest import BLANK_ROW, Ids, Problems, checked, tell_rows
+from batchrun.engine.ingest import BLANK_ROW, Digests, Ids, Problems, checked, tell_rows
 from batchrun.engine.reuse import lender
 from batchrun.engine.row_files import restored
 from batchrun.engine.selection import in_sample

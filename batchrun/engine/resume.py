@@ -12,7 +12,7 @@ from typing import Any
 from batchrun import post, registry, rows
 from batchrun.engine.batches import BatchMode
 from batchrun.engine.budget_guard import tariff_of
-from batchrun.engine.heap import keep_what_rows_take
+from batchrun.engine.bytes_held import keep_what_rows_take
 from batchrun.engine.output_cap import check_pending
 from batchrun.engine.result_files import bring
 from batchrun.engine.reuse import borrow, lender, unfinished

@@ -18,8 +18,8 @@ from batchrun.display import counted
 from batchrun.engine import document_output
 from batchrun.engine.batches import BatchMode
 from batchrun.engine.budget_guard import tariff_of
+from batchrun.engine.bytes_held import keep_what_rows_take
 from batchrun.engine.export import reserved
-from batchrun.engine.heap import keep_what_rows_take
 from batchrun.engine.ingest import Problems, checked, tell_rows, tell_whole
 from batchrun.engine.output_cap import with_known_worst_case
 from batchrun.engine.result_files import Part

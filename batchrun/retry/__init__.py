@@ -29,7 +29,7 @@ loses attempts. A row that failed while others were answered is itself suspect: 
 the provider, or the last rows of a run, all of them failing, would look like an outage.
 
 `health` folds the answers into what these rules ask; `decision` is a pure function of an `answer`, the row's tries, the
-health and the policy to a `verdict`; `resume` is the same for a row that an earlier process left. Waits and stops are
+health and the policy to a `verdict`; `go_on` is the same for a row that an earlier process left. Waits and stops are
 tenacity's objects; nothing here sleeps.
 
 [1] https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
@@ -37,10 +37,9 @@ tenacity's objects; nothing here sleeps.
 """
 
 from batchrun.retry.answer import Answer
-from batchrun.retry.decision import DEADLINES, GARBAGE_TRIES, THROTTLED_FOR, decide
+from batchrun.retry.decision import DEADLINES, GARBAGE_TRIES, THROTTLED_FOR, Next, decide, go_on
 from batchrun.retry.health import ALIKE, BUDGET_PER_SUCCESS, BUDGET_START, DOUBTED_FOR, LONELY, SUSPECTS, Health
 from batchrun.retry.meaning import Meaning, Meanings, Refusal, compiled
-from batchrun.retry.resume import Next, go_on
 from batchrun.retry.verdict import AskAgain, Done, GiveUp, Policy, RetryIn, StopRun, Tries, Verdict
 
 __all__ = [

@@ -1,10 +1,11 @@
-"""The table: the verdict on an answer, first match wins."""
+"""The table: the verdict on an answer, first match wins; and what a row needs that an earlier process left."""
 
 from collections.abc import Callable
+from enum import Enum, auto
 
 from tenacity import RetryCallState, stop_after_attempt, wait_random_exponential
 
-from batchrun.models import Fault, Flag
+from batchrun.models import Fault, Flag, History
 from batchrun.retry.answer import Answer
 from batchrun.retry.health import ALIKE, DOUBTED_FOR, LONELY, Health
 from batchrun.retry.meaning import OF_WHAT_WAS_ADDED, Meaning, option_for
@@ -328,3 +329,29 @@ _RULES: tuple[_Rule, ...] = (
     _refused_json,
     _may_pass,
 )
+
+
+class Next(Enum):
+    """What a row of the journal needs when a run is resumed."""
+
+    SEND = auto()
+    JUDGE = auto()
+
+
+def go_on(history: History, *, reused: bool = False) -> Next:
+    """What an unfinished row needs, from the journal alone; `reused` is whether the reply to an equal request answers it.
+
+    | the journal says                              | the row is                                                      |
+    |---|---|
+    | a reply is recorded or shared, no outcome     | judged: post-processing and outcome, no call; `decide` asks it  |
+    |                                               | again where it does not fit the schema and tries are left       |
+    | an attempt left and no answer is known        | sent again, the lost attempt counted as maybe paid              |
+    | no attempt, attempts without a reply, or      | sent                                                            |
+    | failed, retryable                             |                                                                 |
+
+    Rows that are done, skipped, or failed permanently are not asked about: `journal.pending` leaves them out. A row
+    whose request has changed is drift and is settled before the run begins.
+    """
+    if reused:
+        return Next.JUDGE
+    return Next.SEND if history.reply is None or history.open else Next.JUDGE

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.engine.hash_counts import Digests
+from batchrun.engine.ingest import Digests
 
 DIGESTS = st.one_of(st.integers(2, 9), st.integers(1, 2**64 - 1), st.integers(1, 50).map(lambda number: number << 40))
 """Some equal, some anywhere, some that all want the same place."""
