@@ -188,7 +188,7 @@ class Resumed:
 class LimitsChanged:
     """What the gate allows now. Rates are per minute, None where no limit is known; `fill` is 0..1 of the bucket left.
 
-    `held` is what holds the next request back at this moment, be it for a millisecond: what bounds the speed. `basis` is
+    `blocked_by` is what holds the next request back at this moment, be it for a millisecond: what bounds the speed. `basis` is
     what the rate in force rests on: "stated", "inferred" from how stated figures move, or "learned" from 429s.
     """
 
@@ -197,9 +197,9 @@ class LimitsChanged:
     cap: int
     rpm: float | None
     tpm: float | None
-    requests_fill: float | None
-    tokens_fill: float | None
-    held: WaitReason | None
+    requests_available: float | None
+    tokens_available: float | None
+    blocked_by: WaitReason | None
     at: float
     basis: str = ""
 

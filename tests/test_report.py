@@ -30,7 +30,6 @@ from batchrun.plan.settings import Settings
 from batchrun.progress import Fold, Progress
 from batchrun.report import words
 from batchrun.report.reporters import JSON_EVENTS, Bar, JsonLines, Lines, Quiet, choose, plain, postfix, progress_values
-from batchrun.report.values import NAMES
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "events.md"
 STARTED = RunStarted("r1", Totals(rows=1000, done=100), "api.example.com", "m", False, 0.0)
@@ -63,17 +62,17 @@ def named(section: str) -> set[str]:
 
 @pytest.mark.parametrize(("kind", "name"), JSON_EVENTS.items(), ids=JSON_EVENTS.values())
 def test_every_event_is_described_with_every_member(kind: type, name: str) -> None:
-    assert named(sections()[name]) == {NAMES.get(member, member) for member in members(kind)}
+    assert named(sections()[name]) == members(kind)
 
 
 def test_the_picture_and_the_end_are_described() -> None:
     assert named(sections()["progress"]) == set(progress_values(picture()))
     outcome = next(line for line in sections()["row"].splitlines() if line.startswith("| `outcome`"))
-    assert {NAMES.get(member, member) for member in members(Outcome)} <= set(re.findall(r"`(\w+)`", outcome))
+    assert members(Outcome) <= set(re.findall(r"`(\w+)`", outcome))
     assert named(sections()["ended"]) == members(RunEnded) | {"resume", "prediction"}
     assert set(sections()) == {*JSON_EVENTS.values(), "progress", "ended"}
     account = DOCUMENT.read_text(encoding="utf-8").split("## The account")[1].split("## Other commands")[0]
-    assert {NAMES.get(member, member) for member in members(Totals)} <= set(re.findall(r"`(\w+)`", account))
+    assert members(Totals) <= set(re.findall(r"`(\w+)`", account))
     for reason in WaitReason:
         assert f"`{reason}`" in sections()["waiting"]
 

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from batchrun.engine.pipe import UnreadError, outlet, waited_for
 from batchrun.errors import StorageError
+from batchrun.journal.database import sync_directory
 from batchrun.plan.outputs import is_device
 
 
@@ -57,7 +58,7 @@ def replaced(
             temporary.unlink()
         else:
             temporary.replace(path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -70,14 +71,3 @@ def _mode_for(path: Path) -> int:
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename durable. Windows cannot open directories, and needs it not."""
-    if os.name == "nt":
-        return
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

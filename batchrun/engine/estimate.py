@@ -165,10 +165,10 @@ def _charged(run: RunFile) -> int:
 class Prediction(NamedTuple):
     """What a pilot predicted, and the actual figures: US dollars and seconds; None where nothing was predicted."""
 
-    dollars: tuple[float, float, float] | None
-    dollars_were: float
+    cost: tuple[float, float, float] | None
+    actual_cost: float
     seconds: tuple[float, float, float] | None
-    seconds_were: float
+    actual_seconds: float
 
 
 def prediction(run: RunFile) -> Prediction | None:

@@ -292,13 +292,13 @@ def _shortened(value: Any) -> Any:
 def verdict(found: Prediction) -> str:
     """How far off the pilot was, in one line."""
     parts: list[str] = []
-    if found.dollars is not None:
-        low, expected, high = (words.money(int(amount * 1e12)) for amount in found.dollars)
-        was = words.money(int(found.dollars_were * 1e12))
-        parts.append(f"{expected} ({low} to {high}), and it is {was}{_off(found.dollars_were, found.dollars[1])}")
+    if found.cost is not None:
+        low, expected, high = (words.money(int(amount * 1e12)) for amount in found.cost)
+        was = words.money(int(found.actual_cost * 1e12))
+        parts.append(f"{expected} ({low} to {high}), and it is {was}{_off(found.actual_cost, found.cost[1])}")
     if found.seconds is not None:
-        expected, was = words.duration(found.seconds[1]), words.duration(found.seconds_were)
-        parts.append(f"{expected} for the rest, and it took {was}{_off(found.seconds_were, found.seconds[1])}")
+        expected, was = words.duration(found.seconds[1]), words.duration(found.actual_seconds)
+        parts.append(f"{expected} for the rest, and it took {was}{_off(found.actual_seconds, found.seconds[1])}")
     return "the pilot predicted " + "; ".join(parts)
 
 

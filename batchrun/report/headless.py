@@ -37,7 +37,6 @@ from batchrun.registry import RunFile
 from batchrun.report import estimates, event_log, pages, words
 from batchrun.report.observers import Observers
 from batchrun.report.reporters import JsonLines, choose, plain
-from batchrun.report.values import public
 
 PAINT_EVERY = 0.2
 JSON_EVERY = 1.0
@@ -395,5 +394,5 @@ def end_event(ended: RunEnded, run: RunFile) -> dict[str, object]:
         "event": "ended",
         **plain(ended),
         "resume": command,
-        "prediction": None if found is None else public(found._asdict()),
+        "prediction": None if found is None else found._asdict(),
     }

@@ -26,7 +26,7 @@ from batchrun.plan import Plan, plan_from_json
 from batchrun.registry import RunFile
 from batchrun.replies import read
 from batchrun.report import estimates, pages, words
-from batchrun.report.values import plain, public
+from batchrun.report.values import plain
 
 WIDTH, HEIGHT = 720, 180
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 10, 24
@@ -140,7 +140,7 @@ def report_values(run: RunFile) -> dict[str, Any]:
         },
         "waiting": {reason: round(count / len(samples), 3) for reason, count in waits.most_common()},
         "failed_attempts": [plain(miss) for miss in misses],
-        "prediction": None if said is None else public(said._asdict()),
+        "prediction": None if said is None else said._asdict(),
         "sample": shown,
     }
 

@@ -41,7 +41,7 @@ from batchrun.plan.settings import Settings
 from batchrun.pricing import usd
 from batchrun.progress import Progress
 from batchrun.report import words
-from batchrun.report.values import plain, public
+from batchrun.report.values import plain
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -325,7 +325,7 @@ def progress_values(progress: Progress) -> dict[str, Any]:
     values["lanes"] = [plain(lane) for lane in progress.lanes]
     values["senders"] = progress.senders and plain(progress.senders)
     values["waiting"] = None if progress.waiting is None else str(progress.waiting.reason)
-    return public(values)
+    return values
 
 
 def choose(

@@ -1,7 +1,6 @@
 """Records and events as JSON values."""
 
 import dataclasses
-from collections.abc import Mapping
 from enum import Enum
 from typing import Any, cast
 
@@ -12,28 +11,13 @@ from batchrun.pricing import usd
 MONEY = frozenset((*account.MONEY, "charged"))
 """Members that are counted in picodollars."""
 
-NAMES = {
-    "held": "blocked_by",
-    "requests_fill": "requests_available",
-    "tokens_fill": "tokens_available",
-    "dollars": "cost",
-    "dollars_were": "actual_cost",
-    "seconds_were": "actual_seconds",
-}
-"""Members that have another name in JSON than in the code; the names in JSON stay as they are (docs/events.md)."""
-
-
-def public(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values by their names in JSON."""
-    return {NAMES.get(name, name): value for name, value in values.items()}
-
 
 def plain(event: Any) -> dict[str, Any]:
     """An event as JSON values; nested records become objects, sets sorted lists, enums their names."""
     if dataclasses.is_dataclass(event):
         names = [item.name for item in dataclasses.fields(event)]
-        return public({name: _named(name, getattr(event, name)) for name in names})
-    return public({name: _named(name, value) for name, value in zip(event._fields, event, strict=True)})
+        return {name: _named(name, getattr(event, name)) for name in names}
+    return {name: _named(name, value) for name, value in zip(event._fields, event, strict=True)}
 
 
 def _named(name: str, value: Any) -> Any:

@@ -274,11 +274,11 @@ def waiting(wait: Waiting, now: float) -> str:
 
 def bound(limits: LimitsChanged | None) -> str:
     """What bounds the speed while requests leave: the provider's rate, where it does."""
-    if limits is None or limits.held not in (WaitReason.REQUESTS, WaitReason.TOKENS):
+    if limits is None or limits.blocked_by not in (WaitReason.REQUESTS, WaitReason.TOKENS):
         return ""
-    rate = limits.rpm if limits.held is WaitReason.REQUESTS else limits.tpm
+    rate = limits.rpm if limits.blocked_by is WaitReason.REQUESTS else limits.tpm
     basis = f" ({limits.basis})" if limits.basis in ("inferred", "learned") else ""
-    return f"limit: {count(rate)} {limits.held}{basis}" if rate is not None else ""
+    return f"limit: {count(rate)} {limits.blocked_by}{basis}" if rate is not None else ""
 
 
 def holding(progress: Progress) -> str:

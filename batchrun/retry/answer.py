@@ -70,32 +70,25 @@ class Answer(NamedTuple):
         return self.status == 429 or self.disguised or self.meaning in WAITS
 
     @property
+    def _turned_away(self) -> bool:
+        """The provider answered that it does not take the request now, or not with what was added to it."""
+        if self.disguised or self.meaning in WAITS or self.meaning is Meaning.LOADING:
+            return True
+        return self.meaning in OF_WHAT_WAS_ADDED
+
+    @property
     def down(self) -> bool:
         """The provider did not answer, or answered for its own failure."""
-        if (
-            self.disguised
-            or self.meaning in WAITS
-            or self.meaning is Meaning.LOADING
-            or self.meaning in OF_WHAT_WAS_ADDED
-        ):
-            return False
-        return (self.status >= 500 and self.status != _NOT_IMPLEMENTED) or (
-            self.fault is not None and self.fault not in _CAME
-        )
+        failed = self.status >= 500 and self.status != _NOT_IMPLEMENTED
+        lost = self.fault is not None and self.fault not in _CAME
+        return (failed or lost) and not self._turned_away
 
     @property
     def possibly_billed(self) -> bool:
         """The request was sent, no reply came, and nothing says that it was turned away."""
-        if (
-            self.disguised
-            or self.meaning in WAITS
-            or self.meaning is Meaning.LOADING
-            or self.meaning in OF_WHAT_WAS_ADDED
-        ):
+        if not self.sent or self.status == _NOT_IMPLEMENTED or self._turned_away:
             return False
-        if self.status == _NOT_IMPLEMENTED:
-            return False
-        return self.sent and (self.status in (0, 408, 409, 424, 499) or self.status >= 500)
+        return self.status in (0, 408, 409, 424, 499) or self.status >= 500
 
     @property
     def misfit(self) -> bool:

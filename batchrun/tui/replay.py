@@ -190,4 +190,4 @@ def _limits(state: dict[str, Any], now: float) -> LimitsChanged | None:
         return None
     allowed = int(state["allowed"])
     rates = state.get("rpm"), state.get("tpm")
-    return LimitsChanged(int(state.get("in_flight", 0)), allowed, allowed, *rates, None, None, held=None, at=now)
+    return LimitsChanged(int(state.get("in_flight", 0)), allowed, allowed, *rates, None, None, blocked_by=None, at=now)
