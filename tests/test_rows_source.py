@@ -1,10 +1,13 @@
 """Where an input may come from, what is found by content, and what is refused before anything is read."""
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import stat
 import sys
+import tarfile
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,10 +112,27 @@ def test_an_empty_file_is_refused_in_one_line(tmp_path: Path, data: bytes) -> No
     assert refused.value.message == f"{tmp_path}/a.jsonl has no rows: it is empty."
 
 
+def tarred(name: str, data: bytes) -> bytes:
+    """A tar archive with one file."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("data", "what"),
     [
         (b"\xd0\xcf\x11\xe0\xa1\xb1", ".xls"),
+        (bz2.compress(b"a,b\n"), "a bzip2 file"),
+        (lzma.compress(b"a,b\n"), "an xz file"),
+        (b"7z\xbc\xaf\x27\x1c\0\4", "a 7z archive"),
+        (b"Rar!\x1a\x07\1\0", "a RAR archive"),
+        (tarred("in.csv", b"a,b\n"), "a tar archive"),
+        (gzip.compress(tarred("in.csv", b"a,b\n")), "a tar archive"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "image/png"),
         (b"SQLite format 3\0", "SQLite"),
         (b"\x7fELF\x02\x01\x01" + b"\0" * 60, "binary"),
         (gzip.compress(b"PAR1 and so on", mtime=0), "inside an archive"),

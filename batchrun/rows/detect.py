@@ -14,6 +14,7 @@ from json import JSONDecodeError, JSONDecoder
 from typing import NamedTuple
 
 from batchrun.errors import InputError
+from batchrun.filetypes import type_of
 from batchrun.rows.check import RefusedRowError, parse
 from batchrun.rows.dialect import DELIMITERS, widths
 from batchrun.rows.source import BOM, Source
@@ -34,12 +35,19 @@ _COLUMN = re.compile(r"[^\W\d][\w.-]*( [\w.-]+){0,3}")
 _HTML = re.compile(r"\s*<(!doctype html|html)\b", re.IGNORECASE)
 _HTML_SUFFIXES = (".html", ".htm", ".xhtml")
 _UTF16 = "Read it with --encoding utf-16, or save it as UTF-8."
+_UNPACK = "Unpack it, and name a file or the directory."
 _UNREADABLE = (
-    (b"\xff\xfe", "UTF-16", _UTF16),
-    (b"\xfe\xff", "UTF-16", _UTF16),
-    (b"\xd0\xcf\x11\xe0", "an Excel workbook or Word document of the old kind (.xls, .doc)", "Save it as .xlsx or CSV, .docx or text."),
-    (b"SQLite format 3\0", "an SQLite database", "Export the table as CSV or JSONL first."),
+    (0, b"\xff\xfe", "UTF-16", _UTF16),
+    (0, b"\xfe\xff", "UTF-16", _UTF16),
+    (0, b"\xd0\xcf\x11\xe0", "an Excel workbook or Word document of the old kind (.xls, .doc)", "Save it as .xlsx or CSV, .docx or text."),
+    (0, b"SQLite format 3\0", "an SQLite database", "Export the table as CSV or JSONL first."),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
+    (0, b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
+    (0, b"\xfd7zXZ\0", "an xz file", "Unpack it; gzip and zstd are read as they are."),
+    (4, b"1AY&SY", "a bzip2 file", "Unpack it; gzip and zstd are read as they are."),
+    (257, b"ustar", "a tar archive", _UNPACK),
 )  # fmt: skip
+"""What a file has at a byte, what it is then, and what to do (file(1), magic/Magdir/archive and compress)."""
 _PACKED = ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"\xff\xff\xff\xff", "arrow"), (b"%PDF-", "pdf"))
 _NAMES = {"parquet": "a Parquet file", "arrow": "an Arrow file", "pdf": "a PDF file", "excel": "an Excel workbook"}
 _SENTENCE_END = re.compile(r"[.!?…:。！？][\"'”’»)\]]*$")
@@ -121,9 +129,13 @@ def _kinds() -> list[dict[str, str]]:
 
 
 def _refuse_unreadable(data: bytes, name: str) -> None:
-    for magic, what, hint in _UNREADABLE:
-        if data.startswith(magic):
+    for at, magic, what, hint in _UNREADABLE:
+        if data.startswith(magic, at):
             raise InputError(f"{name} is {what}, which cannot be read.", hint)
+    media = type_of(data)
+    if media is not None and b"\0" in data:  # a text may begin like one
+        hint = f"A prompt that has an input of the kind {media.kind} sends it: docs/media.md."
+        raise InputError(f"{name} is no text: its content is {media.type}.", hint)
     start = data[:64].removeprefix(BOM)
     if len(start) > 3 and (start[1::2].count(0) * 4 > len(start) or start[::2].count(0) * 4 > len(start)):
         raise InputError(f"{name} looks like UTF-16 or a binary file, not like text.", _UTF16)
