@@ -27,6 +27,10 @@ _exceptions: Any = exceptions
 _strategies: Any = scheduling_strategies
 _LEAVE = 2.0
 """Seconds for taking leave of the cluster."""
+_CONNECT = 0.5
+"""Seconds for a connection to a node."""
+_BY_ACTOR = ("run", "call")
+"""Operations whose first argument is an actor that is at work."""
 
 
 class Operations:
@@ -86,19 +90,37 @@ class Operations:
             await asyncio.to_thread(_ray.kill, actor)  # it waits for the node, also for one that is not there any more
 
     async def is_gone(self, number: int) -> bool:
-        """Whether the node of this actor has left the cluster."""
-        return self._nodes.get(number) not in [node for node, _ in await self.nodes()]
+        """Whether the node of this actor has left the cluster, or accepts no connection: the cluster itself notices the death of
+        a node after a quarter of a minute only."""
+        found = await asyncio.to_thread(_ray.nodes)
+        for node in found:
+            if node["NodeID"] == self._nodes.get(number) and node["Alive"]:
+                return await _refuses(node["NodeManagerAddress"], node["NodeManagerPort"])
+        return True
+
+
+async def _refuses(host: str, port: int) -> bool:
+    """Whether nobody listens there any more; one that does not answer in time may only be slow."""
+    try:
+        async with asyncio.timeout(_CONNECT):
+            _, writer = await asyncio.open_connection(host, port)
+    except ConnectionRefusedError:
+        return True
+    except OSError:  # a time-out as well
+        return False
+    writer.close()
+    return False
 
 
 async def _answered(operations: Operations, operation: str, arguments: tuple[Any, ...]) -> tuple[str | None, Any]:
     """What an operation comes to: the name of an error and its text, or None and the value."""
     try:
         return None, await getattr(operations, operation)(*arguments)
-    except _exceptions.ActorUnavailableError as error:
-        return "unavailable", _reason(error)  # what the death of a node looks like at first
-    except _exceptions.ActorDiedError as error:
-        gone = operation in ("run", "call") and await operations.is_gone(arguments[0])
-        return "node" if gone else "died", _reason(error)
+    except (_exceptions.ActorUnavailableError, _exceptions.ActorDiedError) as error:
+        if operation in _BY_ACTOR and await operations.is_gone(arguments[0]):
+            return "node", _reason(error)
+        unavailable = isinstance(error, _exceptions.ActorUnavailableError)
+        return "unavailable" if unavailable else "died", _reason(error)
     except Exception as error:  # noqa: BLE001  whatever Ray raises is the answer
         return type(error).__name__, str(error)
 
