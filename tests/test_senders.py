@@ -16,7 +16,7 @@ from batchrun.client.senders.frames import SLICE, Frame, Frames, Kind, boot_time
 from batchrun.client.senders.hub import Hub, Kept
 from batchrun.client.senders.sender import VALID, Sender
 from batchrun.client.senders.states import Beat, State, passed, pause, stands
-from batchrun.client.senders.transport import Hears
+from batchrun.client.senders.transport import PACE, Hears
 from batchrun.errors import ExitCode, RefusedError
 from batchrun.events import Notice, SendersChanged, Waiting, WaitReason
 from batchrun.models import Endpoint, Exchange, Fault, Request
@@ -300,7 +300,7 @@ async def test_requests_of_a_rate_leave_their_sender_at_the_distance_that_the_ga
         began = loop.time() - 3 * SLICE / 4
         await asyncio.sleep(2 * SLICE)
         departs = [lease[4] for frame in scene.wires[0].frames if frame.kind == Kind.LEASES for lease in frame.head[2:]]
-        assert departs == pytest.approx([began + SLICE + n * SLICE / 4 for n in range(3)])
+        assert departs == pytest.approx([began + PACE.ahead + n * SLICE / 4 for n in range(3)])
         for task in tasks:
             task.cancel()
 

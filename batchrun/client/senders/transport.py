@@ -43,7 +43,7 @@ class Pace(NamedTuple):
     a request with a distance to others may leave until it does, to be there in time."""
 
     slice: float = SLICE
-    ahead: float = SLICE
+    ahead: float = 0.01
 
 
 PACE = Pace()
