@@ -2,8 +2,9 @@
 
 A counter is a field of `Totals`. Everything else follows from that list: what the journal keeps with each commit (`Account`), the
 picture that every user interface draws (`progress.Progress` is a `Totals` with more), samples, JSON, metrics. A new one takes its
-field, a line here that counts it, its column with a migration, and its line in the statement `recount`, which counts the same from
-the rows and attempts themselves; a property test holds the two together.
+field, a line here that counts it, a migration with its column, and its line in the statement `recount` of queries.sql, which
+counts the same from the rows and attempts themselves (a property test holds the two together): four files, and its words in
+docs/events.md.
 
 The journal's writer counts what it commits by these rules, the fold what events tell.
 """

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from waiting import PATIENCE
 
 from batchrun.errors import BusyError, DamagedError
-from batchrun.journal import Journal, Lane, Meta, Reader, lock
+from batchrun.journal import Journal, Lane, Meta, Reader, database, lock
 from batchrun.journal.database import OLDEST_VERSION, SCHEMA_VERSION
 from batchrun.models import State
 
@@ -142,6 +143,25 @@ def test_a_kill_leaves_the_old_or_the_new_schema_whole(tmp_path: Path) -> None:
     else:
         pytest.fail("the migration took more steps than were tried")
     assert seen == {OLDEST_VERSION, SCHEMA_VERSION}
+
+
+def test_a_step_makes_a_counter_of_new_and_of_old_journals_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = tmp_path / "migrations"
+    shutil.copytree(str(database._STEPS), steps)
+    step = f"{SCHEMA_VERSION + 1:04}.sql"
+    (steps / step).write_text("ALTER TABLE totals ADD COLUMN another INTEGER NOT NULL DEFAULT 7;\n")
+    monkeypatch.setattr(database, "_STEPS", steps)
+    monkeypatch.setattr(database, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    old, new = _unpack(JOURNALS[0], tmp_path), Journal.create(tmp_path / "new.db", META)
+    new.close()
+    with lock(old):
+        Journal.open(old).close()
+    for path in (old, new.path):
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT another FROM totals").fetchone() == (7,)
+            assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION + 1,)
 
 
 def test_a_migration_that_cannot_be_written_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

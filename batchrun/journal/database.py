@@ -1,7 +1,8 @@
 """The file: made, opened, migrated and checked; and whose fault it is when it cannot be.
 
-`schema.sql` is the present schema, `migrations/000N.sql` the step from schema N-1 to N. An older journal is brought up
-to date by all its steps in one transaction, so that a kill leaves the old or the new schema whole.
+`migrations/000N.sql` is the step from schema N-1 to N, and the last of them the present schema. `schema.sql` is a whole
+schema and states which; a new journal is built by it and by the steps behind it. An older journal is brought up to date by
+all its steps in one transaction, so that a kill leaves the old or the new schema whole.
 
 WAL with `synchronous=FULL`, during the first intake a rollback journal: what was committed survives a kill and a power
 cut. A new journal is built under another name and renamed, so that no kill leaves half a schema. Never open the database
@@ -23,7 +24,8 @@ from batchrun.errors import DamagedError, RefusedError, StorageError
 from batchrun.journal.lock import lock
 
 APPLICATION_ID = 0x42524A4C  # "BRJL", shown by file(1) and by PRAGMA application_id
-SCHEMA_VERSION = 13
+_STEPS = resources.files("batchrun.journal") / "migrations"
+SCHEMA_VERSION = max(int(step.name[:4]) for step in _STEPS.iterdir() if step.name.endswith(".sql"))
 OLDEST_VERSION = 3
 """The oldest schema that can be migrated."""
 
@@ -170,8 +172,8 @@ def _build(path: Path, meta: dict[str, str | None], page_size: int) -> None:
         connection.execute(f"PRAGMA page_size = {page_size}")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.executescript(f"BEGIN; {schema} COMMIT;")
+        _migrate(connection, connection.execute("PRAGMA user_version").fetchone()[0])
         connection.executemany("INSERT INTO meta (name, value) VALUES (?, ?)", meta.items())
         connection.execute("PRAGMA journal_mode = WAL")
 
@@ -243,8 +245,7 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
     """Bring the schema from `version` to the present one, in one transaction. Raises sqlite3.Error and changes nothing."""
     if version == SCHEMA_VERSION:
         return
-    steps = resources.files("batchrun.journal") / "migrations"
-    texts = [(steps / f"{number:04}.sql").read_text("utf-8") for number in range(version + 1, SCHEMA_VERSION + 1)]
+    texts = [(_STEPS / f"{number:04}.sql").read_text("utf-8") for number in range(version + 1, SCHEMA_VERSION + 1)]
     try:
         connection.executescript(f"BEGIN IMMEDIATE; {''.join(texts)} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
     except BaseException:

@@ -2,6 +2,8 @@
 -- Times are seconds since 1970 (UTC), durations seconds, flags 0 or 1; there is nothing in here but text, numbers and JSON.
 -- Tables are STRICT, so that PRAGMA integrity_check finds a damaged value of another kind.
 
+PRAGMA user_version = 13;               -- the migration up to which this schema has everything
+
 CREATE TABLE meta (                     -- facts about the run, one a line
     name            TEXT PRIMARY KEY,   -- batchrun (the version that made it), run, created, plan (JSON), prompt (source), simulated, output (path relative to this file), digest (the kind of hashes: blake3, or where it is missing blake2b), intake, borrowing (the journal that replies are still to be taken from, relative to this file), note.*
     value           TEXT
