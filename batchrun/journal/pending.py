@@ -148,7 +148,7 @@ def rows_in_batch(
 def leased(connection: sqlite3.Connection, ticket: int | None, rows: Iterable[int]) -> list[Leased]:
     """Those of these rows whose open attempt is in this ticket, or in any, without their texts."""
     (found,) = connection.execute(sql("leased_rows"), (dumps(list(rows)), ticket)).fetchone()
-    return [Leased(*row, bool(waits)) for *row, waits in orjson.loads(found)]
+    return [Leased._make((*row, bool(waits))) for *row, waits in orjson.loads(found)]
 
 
 def standings(connection: sqlite3.Connection, rows: Iterable[int]) -> dict[int, Standing]:
