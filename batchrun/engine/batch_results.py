@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from batchrun.display import counted, printable
+from batchrun.engine import result_reader
 from batchrun.engine.budget_guard import BudgetGuard
 from batchrun.engine.chunks import SHARE
+from batchrun.engine.result_reader import ProcessPages, ReaderProcess
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.tickets import Tickets
 from batchrun.errors import ExitCode
@@ -17,7 +20,7 @@ from batchrun.journal import End, Journal, Lease
 from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.executor import Came, Completion, Read
 from batchrun.lanes.states import State, detailed, is_brought, main_of, tokens_of
-from batchrun.models import Pending, Ticket
+from batchrun.models import Pending, Request, Ticket
 
 Brought = tuple[Pending, Lease, Completion]
 """What a batch brought for a row that is in it."""
@@ -63,7 +66,8 @@ class Ends:
         self._guard = guard
         self._stop = stop
         self._taken_in = set[int]()
-        self.reader: Callable[[Ticket], Awaitable[Read | None]] | None = None
+        self._process = ReaderProcess()
+        self.reader: Callable[[Ticket], Awaitable[tuple[Read | None, Request | None]]] | None = None
         self.accept: Accept | None = None
         self.take: Take | None = None
         self.told: Callable[[], Awaitable[None]] | None = None
@@ -71,6 +75,10 @@ class Ends:
         self.late: Late | None = None
         self.left_pending = False
         self.stops: RunResult | None = None
+
+    def close(self) -> None:
+        """No results are read for now."""
+        self._process.end()
 
     async def refused(self, ticket: Ticket) -> None:
         """The provider said a clear no: nothing was made, and the rows stay in the chunk or are pending again."""
@@ -169,10 +177,22 @@ class Ends:
         """Give each line to its row. False for a batch without a label whose lines are all of others: then it is another's,
         and is given back."""
         assert self.reader is not None
-        pages, lines = self._executor.results(ticket, await self.reader(ticket)), 0
-        while page := await asyncio.to_thread(pages.page):
-            lines += len(page)
-            await self._hand_over(ticket, page)
+        read, request = await self.reader(ticket)
+        pages, lines = self._executor.results(ticket, read), 0
+        if request is not None and ticket.rows >= result_reader.LARGE and (os.cpu_count() or 1) > 1:
+            pages = await asyncio.to_thread(ProcessPages, self._process, pages, request)
+        coming = asyncio.ensure_future(asyncio.to_thread(pages.page))
+        try:
+            while page := await coming:
+                # The next one is read while this one is written.
+                coming = asyncio.ensure_future(asyncio.to_thread(pages.page))
+                lines += len(page)
+                await self._hand_over(ticket, page)
+        finally:
+            coming.cancel()
+            await asyncio.to_thread(pages.close)
+            if all(each.state != State.ENDED for each in self._tickets.open):
+                self.close()
         await self._all_told()
         if pages.foreign and not lines and self._executor.shape.inline:
             self._tickets.tell(f"batch {ticket.remote} is another's: its results name no row of chunk {ticket.chunk}")

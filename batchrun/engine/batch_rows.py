@@ -107,17 +107,17 @@ class BatchRows:
         else:
             self._at.queue.finished(state)
 
-    async def reader(self, ticket: Ticket) -> Read | None:
+    async def reader(self, ticket: Ticket) -> tuple[Read | None, Request | None]:
         """What is made of replies as they are read, for `accept`; None where what they are worth depends on the text of their
-        rows, or something waits for them."""
+        rows, or something waits for them. And a request, where nothing else is needed for that."""
         plan, checker, journal = self._plan, self._at.checker, self._at.journal
         if plan.kind is not Kind.ROWS or plan.post or isinstance(checker, RowChecks) or not ticket.model:
-            return None
+            return None, None
         if self._request is None:  # all rows of a prompt have the same limits
             leases = await asyncio.to_thread(journal.leases, ticket.id, 0, 1)
             rows, _ = await asyncio.to_thread(journal.in_batch, ticket.id, [lease.row for lease in leases])
             if not rows:
-                return None
+                return None, None
             self._request = self._at.renderer.render(restored(rows[0][0], journal.path.parent))
         request = self._request
 
@@ -127,7 +127,7 @@ class BatchRows:
             except Exception:  # noqa: BLE001  its own way meets it again, and says so
                 return None
 
-        return read
+        return read, request if checker is None else None
 
     async def accept(self, ticket: Ticket, where: int | None, page: Sequence[Completion]) -> set[int]:
         """Replies that answer their rows as they are, as `reader` has found, nearly all; which rows those are. `where` is the

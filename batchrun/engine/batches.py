@@ -425,6 +425,7 @@ class Batches:
     def close(self) -> None:
         """Carry nothing on, and leave what is in the present chunks pending."""
         self.halt()
+        self.ends.close()
         for chunk in self._chunks.values():
             chunk.discard()
             self._guard.take_back(chunk.leases)

@@ -80,6 +80,10 @@ class Pages(Protocol):
         """The next ones, none at the end. Blocks."""
         ...
 
+    def close(self) -> None:
+        """Read no further."""
+        ...
+
 
 class Executor(Protocol):
     """Carries out tickets. Nothing here decides what a reply is worth, or writes to the journal."""

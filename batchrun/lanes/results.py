@@ -25,23 +25,27 @@ class Results:
     """The completions of some files, each row's first one: repeated lines and those of other runs are only counted."""
 
     def __init__(self, files: Sequence[Path], shape: OpenAIShape, run: str, read: Read | None = None) -> None:
-        self._shape = shape
-        self._run = run
+        self.files = files
+        self.shape = shape
+        self.run = run
         self._lines = _lines(files)
         self._read = read
         self._met = set[tuple[int, int]]()
         self.repeated = 0
         self.foreign = 0
 
+    def close(self) -> None:
+        """Nothing is to be ended."""
+
     def page(self) -> list[Completion]:
         """The next completions, none at the end. Raises ValueError for a line that is no JSON object."""
         page: list[Completion] = []
         room = ROOM
         for text in self._lines:
-            reply, line = self._shape.reply(text), dict[str, Any]()
+            reply, line = self.shape.reply(text), dict[str, Any]()
             if reply is None:
                 line = object_of(text)
-            place = parse_wire_id(self._run, line.get("custom_id") if reply is None else reply[0])
+            place = parse_wire_id(self.run, line.get("custom_id") if reply is None else reply[0])
             if place is None:
                 self.foreign += 1
             elif place in self._met:
@@ -49,7 +53,7 @@ class Results:
             else:
                 self._met.add(place)
                 if reply is None:
-                    page.append(self._shape.completion(line, *place))
+                    page.append(self.shape.completion(line, *place))
                 elif self._read is None:
                     page.append(Completion(*place, Came.REPLY, 200, reply[1], "", reply[2]))
                 else:
