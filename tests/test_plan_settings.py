@@ -393,3 +393,25 @@ def test_a_time_to_finish_by_is_a_clock_a_date_or_from_now(text: str, seconds: f
 def test_what_is_no_time_to_finish_by_is_refused(text: str | None) -> None:
     with pytest.raises(ValueError, match="must be a time such as 07:00"):
         parse_moment(text)
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ({"prompt": "S\udce4g"}, "--prompt"),
+        ({"input": "\udcfc.jsonl"}, "--input"),
+        ({"output": Path("\udcfc.jsonl")}, "--output"),
+        ({"set": ["language=\udcfc"]}, "--set"),
+        ({"columns": {"\udcfc": "text"}}, "--column"),
+        ({"base_url": ["http://127.0.0.1/v1", "http://127.0.0.1/\udcfc"]}, "--base-url"),
+    ],
+)
+def test_bytes_that_are_no_utf8_are_refused_with_their_option(flags: dict[str, Any], name: str) -> None:
+    said = refusal(**flags)
+    assert said.startswith(f"{name} is not UTF-8: ")
+    said.encode()
+
+
+def test_a_variable_that_is_no_utf8_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHRUN_MODEL", "\udcfc")
+    assert refusal().startswith("BATCHRUN_MODEL is not UTF-8: \\udcfc")

@@ -9,7 +9,7 @@ stronger source wins; from one source they are refused.
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource
 
+from batchrun.display import printable
 from batchrun.errors import RefusedError
 from batchrun.plan.catalogue import profile_tables
 from batchrun.plan.config import ONLY_FLAGS, TABLES, ConfigFile, read_files
@@ -72,6 +73,7 @@ def gather(flags: Mapping[str, Any], folder: Path | None = None) -> Gathered:
     `folder` is the directory whose `batchrun.toml` counts, the current one by default. Raises RefusedError.
     """
     layers = [flag_layer(flags), environment_layer(), *map(_file_layer, files := read_files(OPTIONS, folder))]
+    _refuse_undecoded(layers)
     merged, _ = merge(settle(layers))
     tables = profile_tables(files)
     pools = {name: pool for file in reversed(files) for name, pool in file.pools.items()}
@@ -94,6 +96,33 @@ def gather(flags: Mapping[str, Any], folder: Path | None = None) -> Gathered:
     gathered = Gathered(settings, profile, sources, answers, batches, members, policy, fallback)
     _check(gathered, settled)
     return gathered
+
+
+def _refuse_undecoded(layers: Iterable[Layer]) -> None:
+    """Raises RefusedError for an option with bytes that are not UTF-8, which Python keeps as lone surrogates (PEP 383):
+    neither a request nor the journal can hold them."""
+    for layer in layers:
+        for option, value in layer.values.items():
+            for text in _texts(value):
+                try:
+                    text.encode()
+                except UnicodeEncodeError:
+                    raise RefusedError(
+                        f"{layer.name_of(option)} is not UTF-8: {printable(text, 80)}",
+                        "write it in UTF-8; rename a file, or name it from within its directory",
+                    ) from None
+
+
+def _texts(value: object) -> Iterator[str]:
+    """The strings in a value, those in lists and tables included."""
+    if isinstance(value, str | Path):
+        yield str(value)
+    elif isinstance(value, Mapping):
+        for pair in cast("Mapping[object, object]", value).items():
+            yield from _texts(pair)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for each in cast("Iterable[object]", value):
+            yield from _texts(each)
 
 
 def flag_layer(flags: Mapping[str, Any]) -> Layer:
