@@ -1,6 +1,7 @@
 """The conventions of the house, kept by running them."""
 
 import ast
+import importlib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -218,6 +219,23 @@ def test_the_version_is_the_same_everywhere():
         ROOT / "README.md"
     ).read_text("utf-8")
     assert f"## [{batchrun.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_named_tuples_that_are_made_of_their_values_have_all_of_them():
+    """`models.made` counts no values, for speed: with one too few, reading the last member fails far away."""
+    offenders: list[str] = []
+    for path in PACKAGE:
+        for node in ast.walk(tree_of(path)):
+            if not (isinstance(node, ast.Call) and dotted(node.func) == "made" and len(node.args) == 2):
+                continue
+            made, values = node.args
+            module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+            assert isinstance(values, ast.Tuple), place(path, node.lineno)
+            starred = [each.value for each in values.elts if isinstance(each, ast.Starred)]
+            count = len(values.elts) - len(starred) + sum(len(getattr(module, dotted(each))) for each in starred)
+            if count != len(getattr(module, dotted(made))._fields):
+                offenders.append(place(path, node.lineno))
+    assert lines(offenders) == ""
 
 
 def test_nothing_is_installed_by_the_name_of_another_program():

@@ -258,7 +258,7 @@ def _row(path: str, entry: Entry, encoding: str | None, more: Mapping[str, Any] 
         sources = {name: text.strip() for name, text in plural.sources.items()}
         fields |= {"text": json.dumps(sources, ensure_ascii=False), "plural": sources, "forms": plural.forms}
     try:
-        return made(Row, (line, f"{path}#{name}", _dumps(fields).decode(), fields, None))
+        return made(Row, (line, f"{path}#{name}", _dumps(fields).decode(), fields, None, None))
     except TypeError:
         return Invalid(line, printable(text), "a lone surrogate, which cannot be sent")
 
