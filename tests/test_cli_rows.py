@@ -102,10 +102,12 @@ def test_runs_name_prompt_and_model_and_old_ones_are_deleted() -> None:
     with closing(sqlite3.connect(journal)) as connection:
         connection.execute("UPDATE sessions SET started = started - 864000, ended = ended - 864000")
         connection.commit()
-    assert batchrun("rm", "--older-than", "30d", "--yes").returncode == 0
+    said = batchrun("rm", "--older-than", "30d", "--yes")
+    assert (said.returncode, "no run here ended more than 30d ago" in said.stderr) == (0, True)
     assert len(batchrun("runs").stdout.splitlines()) == 2
     assert batchrun("rm", "--older-than", "9d").returncode == 2  # nobody to ask
-    assert batchrun("rm", "--older-than", "9d", "--yes").returncode == 0
+    said = batchrun("rm", "--older-than", "9d", "--yes")
+    assert (said.returncode, "batchrun: deleted " in said.stderr) == (0, True)
     (left,) = batchrun("runs").stdout.splitlines()
     assert "second.jsonl" in left
     assert batchrun("rm").returncode == 2

@@ -173,6 +173,9 @@ def rm(refs: tuple[str, ...], older_than: str | None, yes: bool, runs_dir: str |
     for run in found:
         if yes or click.confirm(f"Delete {pages.title(run)}?", err=True):
             registry.remove(run)
+            click.echo(f"batchrun: deleted {run.id}", err=True)
+    if not found:
+        click.echo(f"batchrun: nothing deleted: no run here ended more than {older_than} ago", err=True)
     return ExitCode.OK
 
 

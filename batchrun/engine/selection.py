@@ -56,9 +56,7 @@ def record_of(reader: Reader, name: str) -> Record:
     if found is None and name.isascii() and name.isdecimal() and len(name) < 16:
         found = reader.row(line=int(name))
     if found is None or found.position is None:
-        raise RefusedError(
-            f"no row has the id {name!r}, and none is at such a line", "`batchrun show RUN` has examples"
-        )
+        raise RefusedError(f"no row has the id or the line {name!r}", "`batchrun show RUN` has examples")
     return found
 
 

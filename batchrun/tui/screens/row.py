@@ -223,9 +223,9 @@ def attempt_lines(attempts: list[Attempt]) -> list[Content]:
         waited = "" if before is None else f"  after a wait of {max(0.0, attempt.began - before):.1f} s"
         good = attempt.cause is None and attempt.ended is not None
         status = "no answer recorded" if attempt.ended is None else str(attempt.status or "no answer")
-        parts: list[paint.Part] = [(f"{attempt.number:>3}  ", paint.DIM), (f"{paint.clock(attempt.began)}  ", "")]
-        parts.append((f"{status:<4}", "$success" if good else "$error"))
-        parts.append((f"{attempt.seconds or 0.0:>6.2f} s", "bold"))
+        parts: list[paint.Part] = [(f"{attempt.number:>2} ", paint.DIM), (f"{paint.clock(attempt.began)} ", "")]
+        parts.append((f"{status} ", "$success" if good else "$error"))
+        parts.append((f"{attempt.seconds or 0.0:>5.2f} s", "bold"))
         if attempt.input_tokens is not None:
             parts.append((f"  {attempt.input_tokens:,}+{attempt.output_tokens or 0:,} tokens", paint.DIM))
         lines.append(paint.joined([*parts, (waited, paint.DIM)]))
