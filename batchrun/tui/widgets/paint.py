@@ -201,7 +201,7 @@ def _tokens(progress: Progress, cached: int, reasoning: int) -> Content:
 def cost_lines(progress: Progress) -> list[Content]:
     """What the run has cost and will have cost; below it what of that went into asking again, or into the unknown."""
     if not progress.priced:
-        return [_pair("cost", "–", "no price known", "")]
+        return [_pair("cost", "–", "simulated: no cost" if progress.simulated else "no price known", "")]
     ahead = progress.projected if progress.ended is None else None
     first: list[Part] = [(f"{'cost':<10}", DIM), (f"{words.money(progress.cost):>7}", "bold")]
     first += [("  of about ", DIM), (words.money(ahead), "bold")] if ahead is not None else []
