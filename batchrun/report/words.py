@@ -1,26 +1,21 @@
 """Sentences about a run that every user interface shares: the account, the wait, durations, rates, lanes."""
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchrun.display import counted, printable
 from batchrun.errors import ExitCode
 from batchrun.events import BatchChanged, LaneState, LimitsChanged, Notice, SendersChanged, Waiting, WaitReason
 from batchrun.models import Flag, Totals
+from batchrun.plan import Plan
 from batchrun.pricing import usd
 from batchrun.progress import Progress
+from batchrun.report.values import plain
 
 if TYPE_CHECKING:  # SQLite: not before the app's first frame
-    from batchrun.journal import Cause, TierShare
+    from batchrun.journal import Cause, LaneShare, Reader, TierShare
     from batchrun.registry import Summary
-
-from collections.abc import Iterable
-from typing import Any, NamedTuple
-
-from batchrun.journal import LaneShare, Reader
-from batchrun.plan import Plan
-from batchrun.report.values import plain
 
 LONGEST_SAID = 160
 """Characters of the provider's own sentence that are shown while a run waits."""
@@ -327,10 +322,10 @@ class NamedShare(NamedTuple):
     """What came of a lane, under the name that the run has for it; a lane that is no member any more has its address."""
 
     name: str
-    share: LaneShare
+    share: "LaneShare"
 
 
-def lane_shares(reader: Reader, plan: Plan) -> list[NamedShare]:
+def lane_shares(reader: "Reader", plan: Plan) -> list[NamedShare]:
     """The lanes of a run that were sent to, where there are several; reads all attempts."""
     names = {(lane["base_url"], lane["api_key_env"], lane["model"]): str(lane["name"]) for lane in plan.lanes}
     return [
@@ -349,7 +344,7 @@ def lane_lines(found: Iterable[NamedShare]) -> list[str]:
     return [_lane_line(lane.name, lane.share) for lane in found]
 
 
-def _lane_line(name: str, share: LaneShare) -> str:
+def _lane_line(name: str, share: "LaneShare") -> str:
     replies = "1 reply" if share.replies == 1 else f"{share.replies:,} replies"
     said = [
         f"{printable(name, 60)}: {replies}",
