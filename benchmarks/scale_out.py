@@ -1,6 +1,6 @@
 """One process beside several (`--processes`), and beside one process of an earlier revision, in alternating rounds.
 
-    python benchmarks/scale_out.py [--than REVISION] [--rounds N] [--rows N] [--only short large free limits start …]
+    python benchmarks/scale_out.py [--than REVISION] [--rounds N] [--rows N] [--only short large free ray limits …]
 
 The provider is `mock.c` on the same cores. A rate is that of the requests between a fifth and nine tenths of them, as the
 provider counts them; a ratio is the median of the rounds' ratios, which a busy machine hardly moves, where the rates
@@ -25,6 +25,10 @@ import limits
 import mockserver
 from measure import HERE, Bench, Table, median
 from versus import unpack
+
+sys.path.append(str(HERE.parent / "tests" / "reliability"))
+
+from ray_cluster import cluster  # the same clusters as in the tests
 
 PROCESSES = 2
 FEW = 2_000
@@ -58,7 +62,7 @@ def main() -> None:
     words.add_argument("--rounds", type=int, default=5)
     words.add_argument("--rows", type=int, default=22_000)
     words.add_argument("--in-flight", type=int, default=256)
-    words.add_argument("--only", nargs="+", default=["short", "large", "free", "limits"])
+    words.add_argument("--only", nargs="+", default=["short", "large", "free", "ray", "limits"])
     asked = words.parse_args()
     with tempfile.TemporaryDirectory(prefix="batchrun-out-") as name:
         folder = Path(name)
@@ -95,6 +99,18 @@ def main() -> None:
                 f"{cpu:.0f} µs, {ratio:.2f} × {then.name}",
                 "≤ 0.30 ×",
                 ratio <= 0.30,
+            )
+        if "ray" in asked.only:
+            fixed = ("--concurrency", str(asked.in_flight), "--concurrency-fixed", "-p", "prompt.txt", "-m", "mock")
+            with cluster(1) as at:
+                at.add(1)
+                there = Way(f"{PROCESSES} Ray senders", now, ("--senders", str(PROCESSES), "--ray", at.address))
+                pair = (ways[1], there)
+                of = compared(bench, pair, asked.rounds, (bench.rows(FEW), bench.rows(asked.rows)), fixed)
+            rates = [[seen.rate for seen in of[way.name]] for way in pair]
+            share = median([after / before for before, after in zip(*rates, strict=True)])
+            bench.table.row(
+                "18.7", there.name, f"{median(rates[1]):,.0f}/s, {share:.2f} × 1 process", "≥ 0.95 ×", share >= 0.95
             )
         if "limits" in asked.only:
             for rate in RATES:

@@ -135,7 +135,11 @@ class Children:
 
     def all(self) -> list[int]:
         """Their processes, without those that are frozen."""
-        return [pid for pid in marked() if "senders" in _words(pid) and not _is_frozen(pid)]
+        return [pid for pid in self.left() if "senders" in _words(pid) and not _is_frozen(pid)]
+
+    def left(self) -> list[int]:
+        """What is there of runs of this campaign, and their senders."""
+        return list(marked())
 
     def hit(self, victim: int, number: int) -> None:
         """Do that to the sender that is this process."""
@@ -157,7 +161,14 @@ class Actors(Children):
         self.words = ("--senders", str(PROCESSES), "--ray", at.address)
 
     def all(self) -> list[int]:
-        return [pid for pid in processes(SENDER) if not _is_frozen(pid)]
+        return [pid for pid in self._there() if not _is_frozen(pid)]
+
+    def left(self) -> list[int]:
+        return [*super().left(), *self._there()]
+
+    def _there(self) -> list[int]:
+        mine = {pid for node in self._cluster.nodes for pid in family(node.pid)}
+        return [pid for pid in processes(SENDER) if pid in mine]
 
     def hit_node(self, number: int) -> None:
         """Do that to all processes of the last node."""
@@ -264,7 +275,7 @@ class Run:
 
 def _left_after(seconds: float, senders: Children) -> list[int]:
     end = time.monotonic() + seconds
-    while (left := [*marked(), *(processes(SENDER) if isinstance(senders, Actors) else ())]) and time.monotonic() < end:
+    while (left := senders.left()) and time.monotonic() < end:
         _PAUSE.wait(0.05)
     return left
 
