@@ -1,22 +1,22 @@
 """How fast documents are cut into segments and written, beside polib and translate-toolkit, and what memory that takes.
 
-python benchmarks/documents.py FORMAT SEGMENTS WHAT      one measurement in this process, as JSON: own, polib or toolkit
+python benchmarks/documents.py FORMAT FILE WHAT      one measurement in this process, as JSON: own, polib or toolkit
 """
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from measure import Bench
 
 from batchrun.digests import BLAKE3
-from batchrun.documents import Document
+from batchrun.documents import CHUNK, Document
 from batchrun.engine.ingest import Problems, checked
 from batchrun.models import Endpoint
 from batchrun.plan.blanks import Blanks
@@ -66,8 +66,11 @@ FILES: dict[str, Callable[[int], str]] = {"json": json_file, "po": po_file, "xli
 def run(bench: Bench) -> None:
     """The lines of the table about documents; processor time, the best of three processes each."""
     for format, least in LEAST.items():
-        own = best(format, SEGMENTS, "own")
-        others = {what: best(format, SEGMENTS, what) for what in ("polib", "toolkit") if what in readers(format)}
+        paths = [bench.folder / f"{count}.{format}" for count in (SEGMENTS, 4 * SEGMENTS)]
+        for path, count in zip(paths, (SEGMENTS, 4 * SEGMENTS), strict=True):
+            path.write_text(FILES[format](count), encoding="utf-8")
+        own = best(format, paths[0], "own")
+        others = {what: best(format, paths[0], what) for what in ("polib", "toolkit") if what in readers(format)}
         name = format.upper()
         bench.table.row(
             "documents", f"{name}: segments found a second", f"{own['read']:,.0f}", f"{least:,}", own["read"] >= least
@@ -79,17 +82,35 @@ def run(bench: Bench) -> None:
         said = ", ".join(f"{what} {other['read']:,.0f}" for what, other in others.items())
         figure = f"{own['read'] / fastest:.1f} × ({said})"
         bench.table.row("documents", f"{name}: beside the faster library", figure, "2 ×", own["read"] >= 2 * fastest)
-        large = best(format, 4 * SEGMENTS, "own", runs=1)
+        large = best(format, paths[1], "own", runs=1)
         growth = (large["memory"] - own["memory"]) / (large["bytes"] - own["bytes"])
-        bench.table.row("documents", f"{name}: memory for each further byte of the file", f"{growth:.1f} bytes")
-        ratio = intake(format)
-        what = f"{name}: the whole intake beside JSONL rows of the same texts"
-        bench.table.row("documents", what, f"{ratio:.2f} ×", "1.5 ×", ratio <= 1.5)
+        what = f"{name}: memory for each further byte of the file"
+        bench.table.row("documents", what, f"{growth:.2f} bytes", "0.3 bytes", growth <= 0.3)
+        for taken, ratio in (("the intake", intake(format)), ("the command with `--limit 0`", command(bench, paths[0]))):
+            what = f"{name}: {taken} beside JSONL rows of the same members"
+            bench.table.row("documents", what, f"{ratio:.2f} ×", "1.5 ×", ratio <= 1.5)
 
 
-def best(format: str, count: int, what: str, runs: int = RUNS) -> dict[str, float]:
+def command(bench: Bench, path: Path) -> float:
+    """The time of a command that takes a document in and sends nothing, beside one that takes in rows with the same members."""
+    (bench.folder / "prompt.txt").write_text(PROMPT)
+    rows = bench.folder / f"{path.name}.jsonl"
+    found = open_documents(Settings(input=str(path), output=f"{bench.folder}/out/{PATH}"))
+    assert found is not None
+    with rows.open("w", encoding="utf-8") as file:
+        file.writelines(f"{row.text}\n" for row in found)
+    more = ("-p", "prompt.txt", "-m", "mock", "--base-url", "http://127.0.0.1:9/v1", "--limit", "0", "--fresh", "-q")
+    spent: dict[Path, list[float]] = {path: [], rows: []}
+    for _ in range(RUNS):
+        for each, times in spent.items():
+            output = f"out-{each.name}"
+            times.append(bench.run([sys.executable, "-m", "batchrun", "run", "-i", str(each), "-o", output, *more]).cpu)
+    return min(spent[path]) / min(spent[rows])
+
+
+def best(format: str, path: Path, what: str, runs: int = RUNS) -> dict[str, float]:
     """The fastest of some processes."""
-    command = [sys.executable, __file__, format, str(count), what]
+    command = [sys.executable, __file__, format, path, what]
     found = [
         json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(runs)
     ]
@@ -115,34 +136,37 @@ def strings(unit: Any) -> tuple[Any, Any, Any]:
     return unit.getid(), str(unit.source), str(unit.target)
 
 
-def measured(format: str, count: int, what: str) -> dict[str, float]:
-    """Segments a second read and written by this process, its memory and the size of the file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"a.{format}")
-        path.write_text(FILES[format](count), encoding="utf-8")
-        size = path.stat().st_size
-        if what != "own":
-            read = readers(format)[what]
-            began = time.process_time()
-            assert sum(1 for unit in read(path) if strings(unit) is not None) >= count
-            return {"read": count / (time.process_time() - began), "write": 0.0, "memory": 0, "bytes": size}
-        began = time.process_time()
-        found = sum(1 for _ in Document(format, path.read_bytes()).entries())
-        read_in = time.process_time() - began
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        assert found == count
-        document = Document(format, path.read_bytes())
-        values = [(entry.name, entry.segment.text) for entry in document.entries()]
-        began = time.process_time()
-        with Path(folder, "out").open("wb") as file:
-            for piece in document.written(values):
-                file.write(piece)
-        spent = time.process_time() - began - read_in  # which finds the segments again
+def chunks(path: Path) -> Iterator[bytes]:
+    """A file as a document is read."""
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def measured(format: str, path: Path, what: str) -> dict[str, float]:
+    """Segments a second read and written by this process, its memory after the reading and the size of the file."""
+    size = path.stat().st_size
+    began = time.process_time()
+    if what != "own":
+        count = sum(1 for unit in readers(format)[what](path) if strings(unit) is not None)
+        return {"read": count / (time.process_time() - began), "write": 0.0, "memory": 0, "bytes": size}
+    document = Document(format, partial(chunks, path))
+    count = sum(1 for _ in document.entries())
+    read_in = time.process_time() - began
+    with open("/proc/self/status") as status:  # `ru_maxrss` has the memory of the process that began this one, too
+        memory = next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    values = [(entry.name, entry.segment.text) for entry in document.entries()]
+    began = time.process_time()
+    with path.with_suffix(".out").open("wb") as file:
+        for piece in document.written(values):
+            file.write(piece)
+    spent = time.process_time() - began - read_in  # which finds the segments again
     return {"read": count / read_in, "write": count / spent, "memory": memory, "bytes": size}
 
 
 def intake(format: str) -> float:
-    """The time of an intake of segments beside that of rows with the same members, rendered and hashed alike."""
+    """The time of an intake of segments in this process beside that of rows with the same members: rendered and hashed
+    alike; of rows it is seen whether they are blank, as segments never are."""
     prompt = parse(PROMPT, path="prompt.md")
     render = renderer(prompt, endpoint=Endpoint.CHAT, model="m", params={}, variables={}, columns={})
     with tempfile.TemporaryDirectory() as folder:
@@ -162,7 +186,7 @@ def intake(format: str) -> float:
                     Problems(source.where),
                     ("output",),
                     digest=BLAKE3,
-                    blanks=Blanks(("text",), None),
+                    blanks=Blanks(() if name == "document" else ("text",), None),
                 )
                 assert sum(1 for _ in taken) == SEGMENTS
                 spent.append(time.process_time() - began)
@@ -170,4 +194,4 @@ def intake(format: str) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measured(sys.argv[1], int(sys.argv[2]), sys.argv[3])))
+    print(json.dumps(measured(sys.argv[1], Path(sys.argv[2]), sys.argv[3])))

@@ -124,7 +124,7 @@ def test_a_damaged_document_in_bits_is_the_same_or_refused_alike(format: str, da
 
 def test_names_that_come_again_are_numbered():
     names = Names()
-    many = [f"name {number}" for number in range(3000)]
+    many = [f"name {number}" for number in range(180_000)]  # the table grows twice
     assert [names.distinct(name) for name in many] == many
     assert [names.distinct("name 7"), names.distinct("name 2999"), names.distinct("name 7")] == [
         "name 7#2",
@@ -132,6 +132,8 @@ def test_names_that_come_again_are_numbered():
         "name 7#3",
     ]
     assert names.distinct("another") == "another"
+    assert all(names.distinct(name) == f"{name}#2" for name in many[10:2999])
+    assert all(names.distinct(name) == f"{name}#2" for name in many[3000:])
 
 
 def test_a_document_is_kept_in_the_journal_in_pieces(alone: None, monkeypatch: pytest.MonkeyPatch):

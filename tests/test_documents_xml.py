@@ -356,6 +356,33 @@ def test_a_target_of_one_tag_is_opened_with_its_attributes():
     assert rewritten("xliff", data.format(old).encode(), lambda _: "b") == data.format(new).encode()
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('<target><mrk mtype="seg" mid="0"></mrk></target>', '<target><mrk mtype="seg" mid="0">b</mrk></target>'),
+        ('<target><mrk mid="0" mtype="seg" /></target>', '<target><mrk mid="0" mtype="seg">b</mrk></target>'),
+        ('<target state="new"> <mrk mid="0"/> </target>', '<target state="translated"> <mrk mid="0">b</mrk> </target>'),
+        ('<target><mrk mid="0"/> <mrk mid="1"></mrk></target>', "<target>b</target>"),
+    ],
+)
+def test_a_target_of_empty_segments_is_not_translated(old: str, new: str):
+    """As translate-toolkit has it; the text goes into the segment where there is one."""
+    unit = '<trans-unit id="1"><source>a</source><seg-source><mrk mid="0">a</mrk></seg-source>{}</trans-unit>'
+    data = XLIFF12.replace("<body>", f"<body>{unit}")
+    (read,) = [each for each in xliff.xlifffile(data.format(old).encode()).units if each.getid().endswith("1")][:1]
+    assert not read.istranslated()
+    assert segments("xliff", data.format(old).encode())[0].text == "a"
+    assert (
+        rewritten("xliff", data.format(old).encode(), lambda _: "b")
+        .decode()
+        .startswith(data.format(new).partition("</trans-unit>")[0])
+    )
+    filled = '<target><mrk mid="0">x</mrk><mrk mid="1"/></target>'
+    assert segments("xliff", data.format(filled).encode())[0].text != "a"
+    code = '<target><x id="1"/></target>'
+    assert segments("xliff", data.format(code).encode())[0].text != "a"
+
+
 _BLANKS = st.sampled_from(["", " ", "\n", "\t "])
 _INSIDE = st.sampled_from(["ä", "x", ">", "/", "=", " ", "\n", "&amp;", "&#228;"])
 _BESIDE = st.sampled_from(["a", "ä", "]", ">", "'", "&lt;", "<!-- <a> -->", "<![CDATA[<a>]]]>", "<?a b='>'?>", "\n"])

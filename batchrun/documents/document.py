@@ -114,8 +114,8 @@ class Document:
                 text, line, at = window.text, window.line(0), 0
                 if steps:
                     yield None
-            source, start, name = segment.text, segment.start, segment.id
-            if (segment.status is not empty and not wanted(segment, existing)) or not source or source.isspace():
+            name, source, start, _, _, _, status, _, _, _, _ = segment
+            if (status is not empty and not wanted(segment, existing)) or not source or source.isspace():
                 continue
             line += text.count("\n", at, start)
             at = start

@@ -1,9 +1,11 @@
-"""Names that are told apart: which was met before, in 12 to 24 bytes a name, where a dict of them takes 150."""
+"""Names that are told apart: which was met before, in 12 to 24 bytes for each, where a dict of them takes 150."""
 
 from array import array
 
 _FEW, _MANY = 1 << 10, 1 << 18
 """Slots of a table at first, and when it grows for the first time; after that it doubles when two thirds are taken."""
+
+_FREE = array("q", [0]) * _FEW
 
 
 class Names:
@@ -15,7 +17,8 @@ class Names:
 
     def __init__(self) -> None:
         self._again: dict[str, int] = {}
-        self._make(_FEW)
+        self._table = array("q", _FREE)
+        self._mask, self._free = _FEW - 1, _FEW * 2 // 3
 
     def distinct(self, name: str) -> str:
         """The name, with its occurrence number where it was met before."""
@@ -33,17 +36,19 @@ class Names:
             self._grow()
         return name
 
-    def _make(self, slots: int) -> None:
-        self._mask, self._free = slots - 1, slots * 2 // 3
-        self._table = array("q", [0]) * slots
-
     def _grow(self) -> None:
-        keys = self._table
-        self._make(max(2 * len(keys), _MANY))
-        table, mask = self._table, self._mask
-        for key in filter(None, keys):
-            place = key & mask
-            while table[place]:
-                place = (place + 1) & mask
-            table[place] = key
-            self._free -= 1
+        """Move the keys within a longer table, beginning behind a free slot: what was probed past before is moved before."""
+        table, before = self._table, self._mask
+        slots = max(2 * len(table), _MANY)
+        for _ in range(len(table), slots, _FEW):
+            table.extend(_FREE)
+        self._mask = mask = slots - 1
+        self._free += (slots - before - 1) * 2 // 3
+        begin = table.index(0)
+        for number in range(begin, begin + before + 1):
+            if key := table[number & before]:
+                table[number & before] = 0
+                place = key & mask
+                while table[place]:
+                    place = (place + 1) & mask
+                table[place] = key

@@ -62,12 +62,12 @@ class Catalog:
         window, match = self._window, _ENTRY.match
         at = len(window.text) - len(window.text.removeprefix("\ufeff"))
         while True:
-            content, last = window.text, None
-            while (found := match(content, at)) is not None:
-                at = found.end()
-                if last is not None and (segment := self._unit(last)) is not None:
+            content, last = window.text, match(window.text, at)
+            while last is not None and (found := match(content, last.end())) is not None:
+                if (segment := self._unit(last)) is not None:
                     yield segment
                 last = found
+            at = at if last is None else last.end()
             from_here = at if last is None else last.start()
             if window.more(from_here):
                 at = 0

@@ -31,12 +31,14 @@ _PLAIN = re.compile(
 _BEFORE, _SOURCE, _BEHIND, _TARGET, _NOTES = (
     _PLAIN.groupindex[name] for name in ("before", "source", "behind", "target", "notes")
 )
+_SEGMENT_MARK = re.compile(r"</?(?:[\w.-]+:)?mrk\b[^>]*+>", re.ASCII)
+"""What tools leave in the target of a unit that they divided into segments: a target with nothing else is empty."""
 _NOTE = re.compile(rf"<note(?:\s{ATTRIBUTES})?+>([^<]*+)")
 
 
 _Place = tuple[Spelling, str, int | None, bool, Node | None]
-"""How the source is spelled, the prefix of its tag with the colon, where it begins if a target is to be made, whether the
-target is an empty tag, and the element that states the state."""
+"""How the source is spelled, the tag that is filled, where the source begins if a target is to be made, whether what is
+filled is an empty tag, and the element that states the state."""
 _NONE: dict[str, str] = {}
 
 
@@ -93,11 +95,11 @@ class Xliff:
             text, _, _, spelling, kind = xml_text.piece(content, *unit.span(_SOURCE))
         if target is None:
             start = end = unit.start(_BEHIND)
-            status, place = _EMPTY, (spelling, "", unit.start(_BEFORE), False, None)
+            status, place = _EMPTY, (spelling, "target", unit.start(_BEFORE), False, None)
         else:
             written = xml_text.plain_node(content, unit.start(_TARGET))
             start, end, status = self._target(written, written, approved=attributes.get("approved") == "yes")
-            place = (spelling, "", None, written.empty_tag, written)
+            place = (spelling, written.tag, None, written.empty_tag, written)
         longest, note = None, ""
         if attributes:
             longest = _longest(attributes)
@@ -121,11 +123,20 @@ class Xliff:
         stated = part if part.name == "segment" else target
         if target is None:
             start = end = inside.get("seg-source", source).after
-            status, place = _EMPTY, (spelling, source.prefix, source.start, False, stated)
+            status, place = _EMPTY, (spelling, f"{source.prefix}target", source.start, False, stated)
         else:
             approved = part.attributes.get("approved") == "yes"
             start, end, status = self._target(stated or target, target, approved=approved)
-            place = (spelling, source.prefix, None, target.empty_tag, stated)
+            filled = target
+            if (
+                status is _EMPTY
+                and len(target.children) == 1
+                and target.children[0].name == "mrk"
+                and "mrk" not in text
+            ):
+                filled = target.children[0]
+                start, end = (filled.slash, filled.after) if filled.empty_tag else (filled.inner, filled.end)
+            place = (spelling, filled.tag, None, filled.empty_tag, stated)
         return (Segment(id, text, start, end, place, kind, status, "", note, longest),)
 
     def _target(self, stated: Node, target: Node, *, approved: bool) -> tuple[int, int, Status]:
@@ -133,7 +144,7 @@ class Xliff:
         if target.empty_tag:
             return target.slash, target.after, _EMPTY
         state = stated.attributes.get("state")
-        if not self._content[target.inner : target.end].strip():
+        if not _SEGMENT_MARK.sub("", self._content[target.inner : target.end]).strip():
             status = _EMPTY
         elif state is None or approved:
             status = Status.TRANSLATED
@@ -149,13 +160,12 @@ class Xliff:
 
     def edits(self, segment: Segment, value: Value) -> Iterator[Edit]:
         """The new target, and its state where it has one that says it is not finished."""
-        spelling, prefix, source, empty, stated = cast("_Place", segment.style)
+        spelling, tag, source, empty, stated = cast("_Place", segment.style)
         if stated is not None and segment.status is not Status.TRANSLATED and (state := stated.attribute("state")):
             yield Edit(*state, "translated")
         text = xml_text.spelled(str(value), spelling, self._newline)
         if spelling is Spelling.CDATA:
             text = f"<![CDATA[{text}]]>"
-        tag = f"{prefix}target"
         if source is not None:
             text = f"{xml_text.indentation(self._content, source)}<{tag}>{text}</{tag}>"
         elif empty:

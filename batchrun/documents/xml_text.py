@@ -57,6 +57,11 @@ class Node:
         return self._name.removesuffix(self.name)
 
     @property
+    def tag(self) -> str:
+        """Its name as it is written, with the prefix of its namespace."""
+        return self._name
+
+    @property
     def empty_tag(self) -> bool:
         """Whether it is written as one tag, `<a/>`."""
         return self.after == self.inner
