@@ -86,7 +86,10 @@ def run(bench: Bench) -> None:
         growth = (large["memory"] - own["memory"]) / (large["bytes"] - own["bytes"])
         what = f"{name}: memory for each further byte of the file"
         bench.table.row("documents", what, f"{growth:.2f} bytes", "0.3 bytes", growth <= 0.3)
-        for taken, ratio in (("the intake", intake(format)), ("the command with `--limit 0`", command(bench, paths[0]))):
+        for taken, ratio in (
+            ("the intake", intake(format)),
+            ("the command with `--limit 0`", command(bench, paths[0])),
+        ):
             what = f"{name}: {taken} beside JSONL rows of the same members"
             bench.table.row("documents", what, f"{ratio:.2f} ×", "1.5 ×", ratio <= 1.5)
 
