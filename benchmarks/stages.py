@@ -32,8 +32,8 @@ STAGES = {
     "batchrun/rows/": "rows and prompts: parsing, rendering",
     "batchrun/retry/": "engine: window, verdicts, worker",
     "batchrun/engine/": "engine: window, verdicts, worker",
-    "batchrun/progress.py": "progress and faces",
-    "batchrun/report/": "progress and faces",
+    "batchrun/progress.py": "progress and reporters",
+    "batchrun/report/": "progress and reporters",
     "/asyncio/": "asyncio: the event loop and its socket calls",
     "selectors.py": "asyncio: the event loop and its socket calls",
 }
