@@ -153,6 +153,11 @@ class Ends:
         )
         await self._tickets.put(replace(again, next=self._executor.clock() + wait * self._executor.scale))
 
+    async def prepare(self, ticket: Ticket) -> None:
+        """The results of a batch are about to be downloaded: the process that is to read them starts meanwhile."""
+        if _is_large(ticket) and self.reader is not None and (await self.reader(ticket))[1] is not None:
+            await asyncio.to_thread(self._process.start)
+
     async def fetched(self, ticket: Ticket) -> None:
         """The results of a batch are here. Those of other batches of the same call are taken in behind the ticket's own."""
         main = main_of(ticket)
@@ -179,7 +184,7 @@ class Ends:
         assert self.reader is not None
         read, request = await self.reader(ticket)
         pages, lines = self._executor.results(ticket, read), 0
-        if request is not None and ticket.rows >= result_reader.LARGE and (os.cpu_count() or 1) > 1:
+        if request is not None and _is_large(ticket):
             pages = await asyncio.to_thread(ProcessPages, self._process, pages, request)
         coming = asyncio.ensure_future(asyncio.to_thread(pages.page))
         try:
@@ -299,6 +304,11 @@ class Ends:
         detail = detailed(ticket, learned=self._tickets.tokens.learned)
         await self._tickets.put(replace(ticket, state=state, next=None, detail=detail))
         await asyncio.to_thread(self._executor.clean, ticket)
+
+
+def _is_large(ticket: Ticket) -> bool:
+    """Whether a second process is worth its start."""
+    return ticket.rows >= result_reader.LARGE and (os.cpu_count() or 1) > 1
 
 
 def _is_about_room(said: str) -> bool:

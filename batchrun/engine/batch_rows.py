@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from batchrun import retry
@@ -116,9 +117,10 @@ class BatchRows:
         if self._request is None:  # all rows of a prompt have the same limits
             leases = await asyncio.to_thread(journal.leases, ticket.id, 0, 1)
             rows, _ = await asyncio.to_thread(journal.in_batch, ticket.id, [lease.row for lease in leases])
-            if not rows:
+            with suppress(Exception):  # its own way meets it again, and says so
+                self._request = self._runner.rendered(rows[0][0])
+            if self._request is None:
                 return None, None
-            self._request = self._at.renderer.render(restored(rows[0][0], journal.path.parent))
         request = self._request
 
         def read(body: bytes, data: Any) -> Said | None:

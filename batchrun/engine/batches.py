@@ -345,6 +345,8 @@ class Batches:
         if ticket.state == State.ENDED and ticket.status == "failed":
             await self.ends.failed(ticket)
             return
+        if ticket.state == State.ENDED:
+            await self.ends.prepare(ticket)
         try:
             stepped = await self._executor.step(ticket)
         except StopError as error:
