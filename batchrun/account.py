@@ -12,7 +12,7 @@ The journal's writer counts what it commits by these rules, the fold what events
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from batchrun.models import Bill, Outcome, State, Totals, Usage
+from batchrun.models import JUST_DONE, Bill, Outcome, State, Totals, Usage
 
 NAMES = tuple(field.name for field in fields(Totals))
 TOKENS = tuple(name for name in NAMES if name.endswith("_tokens") and name != "saved_tokens")
@@ -58,7 +58,8 @@ def count_attempt(  # noqa: PLR0913  what counts of an attempt
 ) -> None:
     """An attempt has ended: `paid` with a reply, which is asked again where it is `invalid`; `possibly_billed` without an
     answer, though it may be billed. `cost` is picodollars, None where that is not known, `bill` the same by kind."""
-    account.possibly_billed += possibly_billed
+    if possibly_billed:
+        account.possibly_billed += 1
     account.replies += paid
     if usage is None:
         account.without_usage += paid
@@ -74,11 +75,13 @@ def count_attempt(  # noqa: PLR0913  what counts of an attempt
 
 def count_usage(account: Account, usage: Usage) -> None:
     """Tokens that a reply states, or several in sum."""
-    account.input_tokens += usage.input
-    account.output_tokens += usage.output
-    account.cached_tokens += usage.cached
-    account.cache_write_tokens += usage.written
-    account.reasoning_tokens += usage.reasoning
+    given, made, cached, reasoning, written, *_ = usage
+    account.input_tokens += given
+    account.output_tokens += made
+    if cached or reasoning or written:
+        account.cached_tokens += cached
+        account.cache_write_tokens += written
+        account.reasoning_tokens += reasoning
 
 
 def count_cost(account: Account, cost: int, bill: Bill | tuple[int, int, int, int, int]) -> None:
@@ -94,7 +97,7 @@ def count_cost(account: Account, cost: int, bill: Bill | tuple[int, int, int, in
 def count_outcome(account: Account, outcome: Outcome, shared: tuple[int, int | None] | None) -> None:
     """A row has ended; `shared` are the tokens and the cost that it has not used, where the reply to an equal request
     has answered it."""
-    if outcome.state is State.DONE:
+    if outcome is JUST_DONE or outcome.state is State.DONE:
         account.done += 1
         if shared is not None:
             account.deduplicated += 1

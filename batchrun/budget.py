@@ -18,6 +18,8 @@ When a reservation does not fit, something in flight may still give back a part 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from batchrun.models import made
+
 
 class Sum(NamedTuple):
     """Money in picodollars, tokens, and requests."""
@@ -79,7 +81,7 @@ class Budget:
         self._in_flight += requests
         self._held_cost += cost
         self._held_tokens += tokens
-        return Held(cost, tokens)
+        return made(Held, (cost, tokens))
 
     def raised(self, held: Held, cost: int) -> Held:
         """Reserve another cost for a request in flight, also where that exceeds the cap."""
@@ -88,7 +90,9 @@ class Budget:
 
     def charge(self, held: Held, cost: int, tokens: int, requests: int = 1) -> None:
         """The request has ended, or so many have; this is what they are charged instead of their reservation."""
-        self._free(held, requests)
+        self._in_flight -= requests
+        self._held_cost -= held[0]
+        self._held_tokens -= held[1]
         self._cost += cost
         self._tokens += tokens
 
@@ -107,7 +111,9 @@ class Budget:
 
     def cancel(self, held: Held, requests: int = 1) -> None:
         """The request never left, or so many."""
-        self._free(held, requests)
+        self._in_flight -= requests
+        self._held_cost -= held.cost
+        self._held_tokens -= held.tokens
         self._requests -= requests
 
     @property
@@ -122,8 +128,3 @@ class Budget:
 
     def _no(self, cap: str) -> Later | Reached:
         return Later() if self._in_flight else Reached(cap)
-
-    def _free(self, held: Held, requests: int = 1) -> None:
-        self._in_flight -= requests
-        self._held_cost -= held.cost
-        self._held_tokens -= held.tokens

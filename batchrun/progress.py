@@ -297,21 +297,24 @@ class Fold:
         self._open.add(event.seq)
 
     def _on_attempt_end(self, event: AttemptEnded) -> None:
-        if event.seq not in self._open and self._in_batches:
+        seq, _, _, _, status, cause, throttled, retry, paid, billed, _, usage, cost, bill, lane = event
+        if seq in self._open:
+            self._open.remove(seq)
+        elif self._in_batches:
             self._in_batches -= 1  # it was in a batch, and was never sent by itself
-        self._open.discard(event.seq)
-        self._throttled += event.throttled
-        self._retries += event.retry and not event.throttled
-        if event.cause is not None:
-            self._causes[event.cause] += 1
-        usage, invalid = event.usage, event.paid and event.retry
-        stated = event.status, usage, event.cost, event.bill
-        count_attempt(self._here, *stated, paid=event.paid, invalid=invalid, possibly_billed=event.possibly_billed)
+        if throttled:
+            self._throttled += 1
+        elif retry:
+            self._retries += 1
+        if cause is not None:
+            self._causes[cause] += 1
+        invalid = paid and retry
+        count_attempt(self._here, status, usage, cost, bill, paid=paid, invalid=invalid, possibly_billed=billed)
         if usage is not None and usage.tier is not None and usage.tier != "default":
-            replies, paid = self._tiers.get(usage.tier, (0, 0))
-            self._tiers[usage.tier] = replies + 1, paid + (event.cost or 0)
-        if event.lane in self._lanes:
-            self._lanes[event.lane].add(event)
+            replies, charged = self._tiers.get(usage.tier, (0, 0))
+            self._tiers[usage.tier] = replies + 1, charged + (cost or 0)
+        if lane in self._lanes:
+            self._lanes[lane].add(event)
 
     def _on_row(self, event: RowFinished) -> None:
         self._finished += 1

@@ -33,6 +33,7 @@ from batchrun.retry import (
     Verdict,
     decide,
     go_on,
+    plain,
 )
 
 FIRST = Tries(1, 0, 0)
@@ -55,6 +56,10 @@ TOO_LONG = Answer(400, code="context_length_exceeded", message="too long")
 
 
 _MEANINGS = Meanings("openai")
+
+
+def test_a_plain_answer_is_a_reply_and_no_more():
+    assert plain(2.5) == Answer(200, left=2.5)
 
 
 def understood(answer: Answer) -> Answer:

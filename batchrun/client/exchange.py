@@ -21,7 +21,7 @@ from batchrun.client.session import SessionWire
 from batchrun.client.trust import Target
 from batchrun.client.wire import MAX_REPLY_BYTES, NO_RECIPE, UNSENT, Recipe, Token, Wire
 from batchrun.errors import HostError, RefusedError
-from batchrun.models import Exchange, Fault, Request
+from batchrun.models import Exchange, Fault, Request, made
 from batchrun.secrecy import Mask
 
 _NO_HEADERS: Mapping[str, str] = CIMultiDict()
@@ -218,7 +218,7 @@ class Client:
             self._deadlines.end(deadline)
         if body[:1] in COMPRESSED:
             body = undone(body, self._max_reply_bytes)
-        return Exchange(status, headers, body, left, self._clock(), None, "", True)
+        return made(Exchange, (status, headers, body, left, self._clock(), None, "", True))
 
     def _without_answer(self, error: BaseException, deadline: "_Deadline", left: float) -> Exchange:
         if deadline.passed(error):

@@ -99,20 +99,26 @@ class Attempt:
         state, lane, guard = self.state, self.lane, self._at.guard
         gate, sending = lane.gate, lane.sending
         try:
-            state.tier = await sending.tiers.chosen(state) if sending.tiers.known else None
+            tier = state.tier = None
+            if sending.tiers.known:
+                state.tier = await sending.tiers.chosen(state)
+                tier = sending.priced(state)
             self.number = state.number = state.number + 1
-            tier = sending.priced(state)
-            self.reservation = guard.at_once(request, tier, lane.prices)
+            reserved = self.reservation = guard.at_once(request, tier, lane.prices)
             demand = partial(gate.estimate, request.weight, request.output_limit)
-            ready = None if self.reservation is None else self._begin
+            ready = None if reserved is None else self._begin
             self.permit = await gate.admit(demand, ready=ready, first=state.elsewhere)
             self.phase = Phase.ADMITTED
-            self._at.pool.admitted(lane)
-            await self._at.queue.bytes.leave(state)
-            if self.reservation is None:
+            pool, held = self._at.pool, self._at.queue.bytes
+            if pool.only is None:
+                pool.admitted(lane)
+            if not held.leaves(state):
+                await held.leave(state)
+            if reserved is None:
                 self.reservation = await guard.reserve(request, (state.row.seq, self.number), tier, lane.prices)
             await (self._begun or self._begin())
-            self.permit = await gate.leave(self.permit)
+            if not gate.leaves(self.permit):
+                self.permit = await gate.leave(self.permit)
             sent = sending.sent(state, request)
             sent = await with_content(sent) if sent.files else sent
         except BaseException:
@@ -135,7 +141,8 @@ class Attempt:
     def answered(self, exchange: Exchange) -> None:
         """Its answer has come."""
         self.phase, self.exchange = Phase.ANSWERED, exchange
-        self._at.pool.answered(self.lane)
+        if self._at.pool.only is None:
+            self._at.pool.answered(self.lane)
 
     def settle(self, judged: Judged) -> None:
         """Charge what the answer says in the place of what was reserved."""

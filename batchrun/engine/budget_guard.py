@@ -22,7 +22,7 @@ from batchrun.engine.judge import Charge, Judged
 from batchrun.journal import Charged, Journal, Lease, Leased
 from batchrun.lanes.shapes import vendor
 from batchrun.limits import GateClosed
-from batchrun.models import Kind, Request, Totals, Usage
+from batchrun.models import Kind, Request, Totals, Usage, made
 from batchrun.plan import Plan
 from batchrun.pricing import STANDARD, Price, Rates, Served, Tariff, Terms, billed, picodollars, usd
 
@@ -124,12 +124,14 @@ class Prices:
     def at_worst(self, request: Request, tier: str | None, served: Served) -> Reservation:
         """What a request may cost and use at worst; nothing is reserved yet. `tier` is the service tier that it gets where
         it names none itself; a batch is one in any case."""
-        named = self.named(request)
-        size, price = len(request.body) + request.file_tokens, self.tariff.of(named.model)
+        named = self._named if self._one_model else None
+        model, in_body = named or self.named(request)
+        size, price = len(request.body) + request.file_tokens, self.tariff.of(model)
         limit = request.output_limit if request.output_limit is not None else self._expected()
-        tier = tier if tier == BATCH else named.tier or tier
-        cost = self.worst(price, size, limit, tier, served)
-        return Reservation(cost, size + limit, price, tier, Held(cost or 0, size + limit), size)
+        tier = tier if tier == BATCH else in_body or tier
+        cost = None if price is None else self.worst(price, size, limit, tier, served)
+        tokens = size + limit
+        return Reservation(cost, tokens, price, tier, made(Held, (cost or 0, tokens)), size)
 
     def all_at_worst(self, requests: Sequence[Request], served: Served) -> list[tuple[int | None, int]]:
         """The same of requests that go into batches: cost and tokens of each."""
@@ -159,7 +161,8 @@ class BudgetGuard:
         self._clock = clock
         self._journal = journal
         self._caps = caps_of(plan)
-        charged = journal.charged if self._caps.any else Charged(0, 0, 0)
+        self._capped = self._caps.any
+        charged = journal.charged if self._capped else Charged(0, 0, 0)
         self._budget = Budget(self._caps, Sum(charged.cost, charged.tokens, charged.requests))
         self._prices = Prices(plan, expected=expected)
         self._before = Served(other=charged.tiers, excess=charged.excess)
@@ -176,7 +179,7 @@ class BudgetGuard:
 
         `tier` is the service tier that it gets when it is sent, None for the one that it names itself.
         """
-        return None if self._caps.any else self.now(request, tier, prices)
+        return None if self._capped else self.now(request, tier, prices)
 
     def now(self, request: Request, tier: str | None, prices: Prices | None = None) -> Reservation | None:
         """Reserve for the request, None where it does not fit into the budget now; `tier` as for `at_once`."""
@@ -292,7 +295,8 @@ class BudgetGuard:
         bill = billed(rates, usage)
         if bill is not None and self._extra:
             bill = bill._replace(other=bill.other + self._extra)
-        return Charge(None if bill is None else bill.total, usage.input + usage.output, bill)
+        given, output = usage[:2]
+        return made(Charge, (None if bill is None else bill.total, given + output, bill))
 
     def _learn(self, reservation: Reservation, prices: Prices, charge: Charge, named: str) -> None:
         """Reserve for requests in flight and for later ones what a reply shows that they may cost: the prices of a tier that
@@ -367,9 +371,12 @@ class BudgetGuard:
             raise
 
     def _charge(self, reservation: Reservation, charge: Charge) -> None:
-        self._in_flight.discard(reservation)
-        cost = reservation.held.cost if charge.cost is None else charge.cost  # a price that is not known is not nothing
-        self._budget.charge(reservation.held, cost, charge.tokens)
+        held, (cost, tokens, _) = reservation.held, charge
+        if self._in_flight:
+            self._in_flight.discard(reservation)
+        self._budget.charge(
+            held, held.cost if cost is None else cost, tokens
+        )  # a price that is not known is not nothing
         if self._queue:
             self._wake()
 

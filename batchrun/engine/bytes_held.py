@@ -57,29 +57,38 @@ class BytesHeld:
         size = len(state.row.text) + body + _COPIES * reply
         state.held = max(state.held, size)
         if size > state.counted:
-            self.count(state, size)
+            self._total += size - state.counted
+            state.counted = size
         if reply and state.left:
             held = _COPIES * reply
             self._usual += (held - self._usual) * (_SLOWLY if self._usual else 1.0)
             self._replies += held - state.reply
             state.reply = held
 
-    async def leave(self, state: "RowState") -> None:
-        """Wait until there is room for the reply to the request of this row, which leaves then."""
-        while self._left and self._replies + self._usual > self._most and not self._closed:
-            waiter = asyncio.get_running_loop().create_future()
-            self._leaving.append(waiter)
-            await waiter
+    def leaves(self, state: "RowState") -> bool:
+        """Whether there is room for the reply to the request of this row, which leaves then."""
+        if self._left and self._replies + self._usual > self._most and not self._closed:
+            return False
         self._left += 1
         state.left, state.reply = True, int(self._usual)
         self._replies += state.reply
         if self._leaving:
             self._wake()
+        return True
+
+    async def leave(self, state: "RowState") -> None:
+        """The same, once there is room."""
+        while not self.leaves(state):
+            waiter = asyncio.get_running_loop().create_future()
+            self._leaving.append(waiter)
+            await waiter
 
     def over(self, state: "RowState", size: int) -> None:
         """The row has its outcome, or goes out again, and counts for so many bytes from now on."""
-        self.beside += (max(0, state.held - state.size) - self.beside) * _SLOWLY
-        self.count(state, size)
+        beside = state.held - state.size
+        self.beside += ((beside if beside > 0 else 0) - self.beside) * _SLOWLY
+        self._total += size - state.counted
+        state.counted = size
         if state.left:
             self._left -= 1
             self._replies -= state.reply

@@ -9,7 +9,7 @@ from jiter import from_json
 from batchrun import limits, replies, retry
 from batchrun.journal import End
 from batchrun.limits import Feedback, Hints, Throttle
-from batchrun.models import Bill, Defect, Endpoint, Exchange, Fault, Flag, Outcome, Reply, Request, State, Usage
+from batchrun.models import Bill, Defect, Endpoint, Exchange, Fault, Flag, Outcome, Reply, Request, State, Usage, made
 from batchrun.prompts.request import prompts_in
 from batchrun.replies import Complaint, ReplyChecker
 from batchrun.retry import Answer, Meaning, Meanings, Refusal, Tries
@@ -46,8 +46,9 @@ def judge(request: Request, exchange: Exchange, checker: ReplyChecker | None, me
 
     Any 2xx may carry a reply. An error in its place is judged as the status that its code is, and by its words.
     """
-    hints = limits.hints(exchange.headers, exchange.status, exchange.body)
-    if not 200 <= exchange.status < 300:
+    status = exchange.status
+    hints = limits.hints(exchange.headers, status, exchange.body)
+    if not 200 <= status < 300:
         answer = _failed(request, exchange, hints, meanings, mask)
         if answer.meaning is Meaning.NEVER_FITS:  # of no other request either is anything refused
             hints = hints._replace(looks_like_429=False)
@@ -83,7 +84,7 @@ def judge_body(  # noqa: PLR0913  a body, and what is known around it
         return Judged(answer, None, reply.usage, hints, None)
     if not reply.flags:  # nearly every reply
         if checker is None:
-            return Judged(Answer(200, left=left), reply, reply.usage, hints, None)
+            return made(Judged, (retry.plain(left), reply, reply.usage, hints, None))
         complaint, check, value = _check(reply, checker)
         flags = checker.flags if complaint is None else frozenset[Flag]()
         said = Answer(200, complaint=complaint, check=check, flags=flags, left=left)
@@ -158,17 +159,13 @@ def _failed(request: Request, exchange: Exchange, hints: Hints, meanings: Meanin
 
 def feedback(judged: Judged, body_bytes: int) -> Feedback:
     """What the gate learns from the exchange of a request of `body_bytes`."""
-    answer, usage = judged.answer, judged.usage
-    return Feedback(
-        answer.status,
-        judged.hints,
-        None if answer.accepted or not answer.throttled else throttle_of(answer),
-        usage.input + usage.output if usage else None,
-        not answer.accepted and answer.down,
-        body_bytes,
-        usage.input if usage else None,
-        usage.output if usage else None,
-    )
+    answer, _, usage, hints, _ = judged
+    good = answer.accepted
+    throttle = None if good or not answer.throttled else throttle_of(answer)
+    given, output = (None, None) if usage is None else usage[:2]
+    total = None if given is None or output is None else given + output
+    failed = not good and answer.down
+    return made(Feedback, (answer.status, hints, throttle, total, failed, body_bytes, given, output))
 
 
 def throttle_of(answer: Answer) -> Throttle:
@@ -188,9 +185,12 @@ def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict, mask: Mas
     answer, seconds = judged.answer, exchange.ended - exchange.left
     request_id, (cost, tokens, bill) = exchange.headers.get("x-request-id"), charge
     accepted = isinstance(verdict, retry.Done)
-    if accepted and answer.accepted and answer.complaint is None and not answer.message:  # nearly every one
-        paid = judged.usage, request_id, None, cost, tokens, bill
-        return End(200, seconds, None, None, False, True, False, False, False, *paid)
+    if accepted and answer.complaint is None and not answer.message and answer.accepted:  # nearly every one
+        usage = judged.usage
+        return made(
+            End,
+            (200, seconds, None, None, False, True, False, False, False, usage, request_id, None, cost, tokens, bill),
+        )
     return End(
         answer.status,
         seconds,
@@ -214,7 +214,7 @@ def counted(attempts: int, deadlines: int, asks: int, answer: Answer) -> Tries:
     """What the row has used up with this answer, after what it had used before."""
     asked = answer.complaint is not None or Flag.TRUNCATED in answer.flags
     if answer.accepted:
-        return Tries(attempts + 1, deadlines, asks + asked)
+        return made(Tries, (attempts + 1, deadlines, asks + asked))
     return Tries(
         attempts + (not answer.throttled and answer.meaning not in _UNCOUNTED),
         deadlines + (answer.fault is Fault.DEADLINE),

@@ -181,22 +181,26 @@ class Lane:
         judged = judge(request, exchange, checker, self.meanings, self.mask)
         if reservation is not None and reservation.tier is not None:
             judged = served(judged, reservation.tier)
-        judged = self.sending.heard(state, judged, exchange.ended - exchange.left)
-        if judged.answer.accepted:
+        ended = exchange.ended
+        seconds = ended - exchange.left
+        accepted = judged.answer.accepted
+        if not accepted or state.tier is not None or state.marks:
+            judged = self.sending.heard(state, judged, seconds)
+        if accepted:
             state.refusals = 0
-            seconds = exchange.ended - exchange.left
             self.took += (seconds - self.took) * (1 / 16 if self.took else 1)
-            self._answered.append(exchange.ended)
+            self._answered.append(ended)
         else:
             judged = self._refused(state, permit, judged)
-            if judged.answer.throttled or judged.answer.down or judged.answer.meaning is Meaning.LOADING:
-                self.said = judged.answer.message
-        answer, usage = judged.answer, judged.usage
+            answer = judged.answer
+            if answer.throttled or answer.down or answer.meaning is Meaning.LOADING:
+                self.said = answer.message
+            if answer.meaning is Meaning.NO_CAPACITY or answer.fault is Fault.LOST:
+                self.gate.cancel(permit)  # it says nothing of other tiers, or of the provider
+                return judged, 0.0
+        usage = judged.usage
         if usage is not None and usage.input >= FEWEST and (cut := self._cuts.look(sent, usage.input)) is not None:
             self._notice(cut)
-        if answer.meaning is Meaning.NO_CAPACITY or answer.fault is Fault.LOST:
-            self.gate.cancel(permit)  # it says nothing of other tiers, or of the provider
-            return judged, 0.0
         return judged, self.gate.settle(permit, feedback(judged, request.weight))
 
     def _refused(self, state: RowState, permit: Permit, judged: Judged) -> Judged:
@@ -221,7 +225,12 @@ class Lane:
     def observe(self, state: RowState, answer: Answer) -> None:
         """What the answer to a live request says of the provider."""
         self.health.observe(answer, state.row.seq, self._loop.time(), elsewhere=state.elsewhere)
-        if answer.fault is Fault.REFUSED and self.health.succeeded and self.outage is not None:
+        if (
+            answer.fault is not None
+            and answer.fault is Fault.REFUSED
+            and self.health.succeeded
+            and self.outage is not None
+        ):
             self.outage.refused()
 
     def tell_of_odd(self, judged: Judged) -> None:

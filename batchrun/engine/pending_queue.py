@@ -197,10 +197,7 @@ class PendingQueue:
         Raises StorageError where the journal cannot be read.
         """
         while not self._closed:
-            state = self.take()
-            if state is not None:
-                if self._waiters and self._at_hand and self._has_room:
-                    self._wake(1)
+            if (state := self.take()) is not None:
                 return state
             if not self.more:
                 self._wake(len(self._waiters))
@@ -251,7 +248,7 @@ class PendingQueue:
     @property
     def lacks_bytes(self) -> bool:
         """Whether rows are at hand that wait until others, which hold too many bytes, have their outcomes."""
-        return self.bytes.lacking or bool(self._at_hand and self._waiters and not self._has_room)
+        return self.bytes.lacking or bool(self._at_hand and self._waiters and not self._has_room())
 
     def restart(self) -> None:
         """Hand out what is pending once more, from the first row; nothing may be on its way."""
@@ -261,11 +258,12 @@ class PendingQueue:
             if self._reduces:
                 self.reduce()
 
-    def released(self, state: RowState) -> None:
-        """The request of a row is over: those that waited for what it wrote into a cache are next."""
-        if self._groups is not None and (states := tuple(self._groups.released(state))):
-            self._fresh.extendleft(reversed(states))
-            self._wake(len(states))
+    def released(self, *states: RowState) -> None:
+        """The requests of rows are over: those that waited for what they wrote into a cache are next."""
+        if self._groups is not None:
+            due = [found for state in states for found in self._groups.released(state)]
+            self._fresh.extendleft(reversed(due))
+            self._wake(len(due))
 
     def put_back(self, state: RowState, seconds: float) -> None:
         """The row goes out again after `seconds`."""
@@ -280,15 +278,16 @@ class PendingQueue:
         self.bytes.over(state, 0)
         if not self._out and not self.more:
             self._wake(len(self._waiters))
-        elif self._waiters and self._at_hand and self._has_room:
+        elif self._waiters and self._at_hand and self._has_room():
             self._wake(1)
 
     def ended(self, state: RowState, outcome: Outcome) -> None:
         """A row has its outcome: those that wait for it are next, and what it is a part of if it was the last part."""
-        if state.row.seq in self._reducing:
-            self._reduced.add(state.row.seq)
-        if state.row.target is not None:
-            self.reduce(state.row.target)
+        row = state.row
+        if self._reducing and row.seq in self._reducing:
+            self._reduced.add(row.seq)
+        if row.target is not None:
+            self.reduce(row.target)
         if state.represents is not None:
             self._groups_due.append(
                 Followers(
@@ -326,29 +325,31 @@ class PendingQueue:
 
     def take(self) -> RowState | None:
         """The next row where none has to be waited for, else None."""
-        if self._due and self._due[0][0] <= self._loop.time():
-            state = heapq.heappop(self._due)[2]
+        state = None if self._closed else self._take()
+        if state is not None and self._waiters and self._at_hand and self._has_room():
+            self._wake(1)
+        return state
+
+    def _take(self) -> RowState | None:
+        fresh, groups, due = self._fresh, self._groups, self._due
+        if due and due[0][0] <= self._loop.time():
             self._out += 1
-            if len(self._due) == MOST_DUE - 1:
+            if len(due) == MOST_DUE:
                 self._wake(len(self._waiters))  # there is room again
-            return state
-        if len(self._due) >= MOST_DUE:
+            return heapq.heappop(due)[2]
+        if len(due) >= MOST_DUE:
             return None
-        if self._at_hand < AHEAD // 2 and self._fresh_bytes < PAGE_BYTES // 2:
+        if self._fresh_bytes < PAGE_BYTES // 2 and (len(fresh) if groups is None else self._at_hand) < AHEAD // 2:
             self._fetch_ahead()
-        if not self._has_room:
+        if not self._has_room():
             return None
-        if self._groups is not None:
-            state = self._groups.next_of(self._fresh, self._loop.time())
-        else:
-            state = self._fresh.popleft() if self._fresh else None
+        state = (fresh.popleft() if fresh else None) if groups is None else groups.next_of(fresh, self._loop.time())
         if state is not None:
             self._out += 1
             self._fresh_bytes -= state.size
             self.bytes.count(state, state.size + int(self.bytes.beside))
         return state
 
-    @property
     def _has_room(self) -> bool:
         """Whether the next row at hand does not hold too much beside those that were handed out."""
         size = self._fresh[0].size if self._fresh else self._fresh_bytes // (self._at_hand or 1)

@@ -27,7 +27,7 @@ from batchrun.events import AttemptStarted, Emit, RowDivided, RowLost
 from batchrun.journal import IntakeRow
 from batchrun.limits import GateClosed, HandedBack, NeverFits
 from batchrun.media import ChangedError
-from batchrun.models import JUST_DONE, Exchange, Flag, Outcome, Parts, Pending, Request, State
+from batchrun.models import JUST_DONE, Exchange, Flag, Outcome, Parts, Pending, Request, State, made
 from batchrun.plan import Plan
 from batchrun.plan.blanks import copied
 from batchrun.plan.reducing import Reduction
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from batchrun.engine.batch_rows import BatchRows
 
 log = logging.getLogger(__name__)
+_LIVE = Source.LIVE
 
 MOST_HELD = 1000
 """Failures that are held back at most: so many that are not alike are about their rows."""
@@ -142,15 +143,18 @@ class RowRunner:
     async def _send(self, state: RowState, request: Request) -> None:
         state.reused, state.request = None, request
         if not self._needs_text and state.row.text:
-            state.row = Pending(*state.row[:4], "", *state.row[5:])  # a third of the time of `_replace`
-        self._at.queue.bytes.holds(state, request.size)
+            seq, position, line, key, _, history, reused, awaited, target, parts, files = state.row
+            state.row = made(Pending, (seq, position, line, key, "", history, reused, awaited, target, parts, files))
+        held, pool = self._at.queue.bytes, self._at.pool
+        size = request.size if request.files else len(request.body)
+        held.holds(state, size)
         if self.batch_rows is not None and self.batch_rows.sending:
             await self.batch_rows.send(state, request)
             return
-        if state.gave_up is not None and not self._at.pool.has_fallback:
+        if state.gave_up is not None and not pool.has_fallback:
             await self._finish(state, failure(state.gave_up))
             return
-        lane = state.lane = self._at.pool.only or await self._at.pool.lane_for(state)
+        lane = state.lane = pool.only or await pool.lane_for(state)
         spelled, attempt = lane.spelled(request), Attempt(self._at, state, lane)
         state.attempt = attempt
         try:
@@ -161,14 +165,15 @@ class RowRunner:
         except BudgetReached as error:
             await self._unsent(state, Unsent.NO_BUDGET, StopRun(str(error), None))
             raise GateClosed from error
-        self._emit(AttemptStarted(state.row.seq, state.row.line, attempt.number, self._loop.time()))
+        row = state.row
+        self._emit(made(AttemptStarted, (row.seq, row.line, attempt.number, self._loop.time())))
         self.in_flight += 1
         try:
             exchange = await lane.send(state, sent)
         except asyncio.CancelledError:
             attempt.cancel()
             reserved = None if attempt.reservation is None else attempt.reservation.cost
-            self._emit(RowLost(state.row.seq, state.row.line, self._loop.time(), reserved))
+            self._emit(RowLost(row.seq, row.line, self._loop.time(), reserved))
             raise
         except UnsentError as error:
             attempt.unsent()
@@ -176,7 +181,7 @@ class RowRunner:
         finally:
             self.in_flight -= 1
         attempt.answered(exchange)
-        self._at.queue.bytes.holds(state, request.size, len(exchange.body))
+        held.holds(state, size, len(exchange.body))
         judged, alone = lane.heard(state, sent, exchange, self.checker(state))
         attempt.settle(judged)
         await self.conclude(state, request, judged, exchange, alone)
@@ -201,7 +206,7 @@ class RowRunner:
     def checker(self, state: RowState) -> ReplyChecker | None:
         """What the reply of a row is checked against."""
         checker = self._at.checker
-        return checker.of(state.row) if isinstance(checker, RowChecks) else checker
+        return checker.of(state.row) if checker is not None and isinstance(checker, RowChecks) else checker
 
     async def conclude(
         self, state: RowState, request: Request, judged: Judged, exchange: Exchange | None, alone: float = 0.0
@@ -210,29 +215,31 @@ class RowRunner:
 
         `alone` is the wait in seconds that a 429 has announced and that the gate leaves to this row.
         """
-        answer, lane = judged.answer, self._lane_of(state)
+        answer, lane, pool = judged.answer, state.lane or self._at.pool.first, self._at.pool
+        health, live = lane.health, False
         if exchange is None:
-            source = Source.KEPT if self._at.pool.first.client is not None else Source.UNSENDING
-        else:
-            source = Source.BATCH if state.from_batch else Source.LIVE
-        # All lines of a batch are there at once, and no call is spared by doubting them.
-        health = lane.health if source is not Source.BATCH else Health(fitted=True)
-        if exchange is None:
+            source = Source.KEPT if pool.first.client is not None else Source.UNSENDING
             tries = Tries(state.attempts, state.deadlines, state.asks)
         else:
             tries = counted(state.attempts, state.deadlines, state.asks, answer)
-        if source is Source.LIVE:
-            lane.observe(state, answer)
-            if state.elsewhere or lane.health.doubtful:
-                await self._look_elsewhere(state, lane)
+            if live := not state.from_batch:
+                source = _LIVE
+                lane.observe(state, answer)
+                if state.elsewhere or (health.alike_rows and health.doubtful):
+                    await self._look_elsewhere(state, lane)
+            else:  # all lines of a batch are there at once, and no call is spared by doubting them
+                source, health = Source.BATCH, Health(fitted=True)
         verdict = retry.decide(answer, tries, health, self._policy, self._loop.time())
         if isinstance(verdict, RetryIn):
             verdict = verdict._replace(seconds=max(verdict.seconds, alone))
-        if self._at.pool.only is None and source is Source.LIVE:
-            verdict = self._at.pool.judged(state, lane, answer, verdict)
+        if live and pool.only is None:
+            verdict = pool.judged(state, lane, answer, verdict)
             self._take_back(lane)
         stored = None if exchange is None else self._record(state, lane, judged, exchange, verdict)
-        await self._perform(state, source, request, judged, verdict, stored)
+        if type(verdict) is Done:
+            await self._done(state, source, judged, stored)
+        else:
+            await self._perform(state, source, request, judged, verdict, stored)
 
     async def _look_elsewhere(self, state: RowState, lane: Lane) -> None:
         """Where rows fail alike, have one tried that is likely to be different; one at a time."""
@@ -257,8 +264,10 @@ class RowRunner:
             state.deadlines += end.deadline
         state.asks += end.invalid
         event = attempt_ended(state, judged, end, verdict, self._loop.time())
-        self.throttled += event.throttled
-        self.retries += event.retry and not event.throttled
+        if event.throttled:
+            self.throttled += 1
+        elif event.retry:
+            self.retries += 1
         self._emit(event)
         lane.mind_the_breaker()
         return stored
@@ -296,8 +305,6 @@ class RowRunner:
     ) -> None:
         step = next_step(type(verdict), source, lambda guard: self._holds(guard, state, verdict))
         match verdict:
-            case Done():
-                await self._done(state, step, judged, stored)
             case RetryIn(seconds=seconds) if step is Step.PUT_BACK:
                 self._put_back(state, seconds)
             case AskAgain(complaint=complaint, more_room=more) if step is Step.ASK:
@@ -308,7 +315,7 @@ class RowRunner:
                     request = ask_again(request, said, complaint, check=judged.answer.check)
                 state.first_request, state.request = state.first_request or state.request, request
                 self._put_back(state, 0.0)
-            case RetryIn() | AskAgain():
+            case RetryIn() | AskAgain() | Done():
                 self.leave(state, step)
             case GiveUp():
                 await self._fail(state, step, verdict)
@@ -320,7 +327,10 @@ class RowRunner:
                     self._held.clear()
                     self.stop(ending, drain=self._plan.drain)
 
-    async def _done(self, state: RowState, step: Step, judged: Judged, stored: "asyncio.Future[None] | None") -> None:
+    async def _done(
+        self, state: RowState, source: Source, judged: Judged, stored: "asyncio.Future[None] | None"
+    ) -> None:
+        step = next_step(Done, source, lambda guard: self._holds(guard, state, None))
         answer = judged.answer
         if answer.flags:
             self._lane_of(state).tell_of_odd(judged)

@@ -353,16 +353,16 @@ class Run:
     async def _work(self) -> None:
         """One worker. Returns when the queue is drained or the pool was shrunk."""
         try:
-            while self._working <= self._pool.workers and (state := await self._queue.next()) is not None:
-                states = [state]
-                if (rows := self._runner.batch_rows) is not None and rows.sending:
-                    states += islice(iter(self._queue.take, None), TOGETHER)
-                    await rows.send_all(states)
+            queue, runner = self._queue, self._runner
+            while self._working <= self._pool.workers and (state := queue.take() or await queue.next()) is not None:
+                if (rows := runner.batch_rows) is not None and rows.sending:
+                    await rows.send_all(states := [state, *islice(iter(queue.take, None), TOGETHER)])
+                    queue.released(*states)
+                    del states
                 else:
-                    await self._runner.go(state)
-                for state in states:
-                    self._queue.released(state)
-                del state, states  # their bodies must not live until the next row comes
+                    await runner.go(state)
+                    queue.released(state)
+                del state  # its bodies must not live until the next row comes
         except GateClosed:
             pass
         except StorageError as error:

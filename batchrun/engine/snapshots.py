@@ -14,28 +14,36 @@ from batchrun.engine.pending_queue import RowState
 from batchrun.events import AttemptEnded, LimitsChanged, RowFinished, RowsAnswered
 from batchrun.journal import Answered, End, Journal, Sum
 from batchrun.limits import GateView
-from batchrun.models import Outcome, State
+from batchrun.models import Outcome, State, made
 from batchrun.pricing import usd
+
+_AGAIN = (retry.RetryIn, retry.AskAgain)
 
 
 def attempt_ended(state: RowState, judged: Judged, end: End, verdict: retry.Verdict, now: float) -> AttemptEnded:
     """The event of an attempt's end."""
-    return AttemptEnded(
-        state.row.seq,
-        state.row.line,
-        state.number,
-        now,
-        end.status,
-        end.cause,
-        end.throttled,
-        isinstance(verdict, retry.RetryIn | retry.AskAgain),
-        judged.reply is not None,
-        end.possibly_billed,
-        end.seconds,
-        end.usage,
-        end.cost,
-        end.bill,
-        "" if state.lane is None else state.lane.name,
+    row, again, lane = state.row, isinstance(verdict, _AGAIN), state.lane
+    status, seconds, cause, _, throttled, _, _, _, billed, usage, _, _, cost, _, bill = end
+    name, paid, number = "" if lane is None else lane.name, judged.reply is not None, state.number
+    return made(
+        AttemptEnded,
+        (
+            row.seq,
+            row.line,
+            number,
+            now,
+            status,
+            cause,
+            throttled,
+            again,
+            paid,
+            billed,
+            seconds,
+            usage,
+            cost,
+            bill,
+            name,
+        ),
     )
 
 
@@ -43,7 +51,7 @@ def row_finished(state: RowState, outcome: Outcome, now: float) -> RowFinished:
     """The event of a row's outcome."""
     row, reused = state.row, state.reused
     if reused is None or outcome.state is not State.DONE:
-        return RowFinished(row.seq, row.line, row.position, row.key, now, outcome)
+        return made(RowFinished, (row.seq, row.line, row.position, row.key, now, outcome, False, 0, None))
     return RowFinished(row.seq, row.line, row.position, row.key, now, outcome, True, reused.tokens, reused.cost)
 
 

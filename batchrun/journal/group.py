@@ -98,12 +98,12 @@ class Group:
 
     def end(self, begun: Params, now: float, end: End, reply: int | None) -> None:
         """An attempt ended. `begun` is its row, number and session."""
-        first = (*begun, now - end.seconds, now, end.seconds, end.status)
-        usage, tier = _NO_USAGE if end.usage is None else end.usage[:5], end.usage and end.usage.tier
+        status, seconds, *_, usage, request_id, excerpt, cost, tokens, bill = end
+        used, tier = (_NO_USAGE, None) if usage is None else (usage[:5], usage.tier)
         tier = None if tier == "default" else tier
-        _, *kinds = end.bill or (0, 0, 0, 0, end.cost or 0)
-        paid = (*first, *usage, end.cost, end.charged_tokens, *kinds, storable(end.request_id), reply)
-        if end[2:9] == _ACCEPTED and end.excerpt is None:
+        kinds = (0, 0, 0, cost or 0) if bill is None else bill[1:]
+        paid = (*begun, now - seconds, now, seconds, status, *used, cost, tokens, *kinds, storable(request_id), reply)
+        if excerpt is None and end[2:9] == _ACCEPTED:
             if tier is None:
                 self.paid.append(paid)
             else:
@@ -116,7 +116,7 @@ class Group:
     def finish(self, row: int, now: float, last: Last, outcome: Outcome, reused: SharedReply | None) -> None:
         """A row ended with the attempt `last`, its own or that of the row whose reply is `reused` for it."""
         done = (row, now, *last)
-        if reused is None and outcome == JUST_DONE:
+        if reused is None and (outcome is JUST_DONE or outcome == JUST_DONE):
             self.done.append(done)
             return
         state, permanent, cause, message, flags, value, added, post, trace = outcome

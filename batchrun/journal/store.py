@@ -295,7 +295,7 @@ class Journal:
         This and the calls below return a future that is resolved after the COMMIT and need not be awaited; it fails
         with StorageError when the journal cannot be written.
         """
-        return self._running.begin(row, number, cost, tokens, lane)
+        return (self._writer or self._running).begin(row, number, cost, tokens, lane)
 
     def reserve(self, row: int, number: int, cost: int) -> Done:
         """Record that an open attempt may cost more at worst than was known when it began."""
@@ -341,7 +341,7 @@ class Journal:
 
         `lease` is given for an attempt that was in a batch.
         """
-        return self._running.end(row, number, end, body, lease)
+        return (self._writer or self._running).end(row, number, end, body, lease)
 
     def answer(self, answers: Sequence[Answered], found: Sum) -> Done:
         """Record replies to rows that were in a batch, and how these rows ended, in one commit; `found` is their sum."""
@@ -367,7 +367,7 @@ class Journal:
 
     def finish(self, row: int, outcome: Outcome, reused: SharedReply | None = None) -> Done:
         """Record how a row ended; it rests on its last attempt and its reply, or on those of the row whose reply is `reused`."""
-        return self._running.finish(row, outcome, reused)
+        return (self._writer or self._running).finish(row, outcome, reused)
 
     def divide(self, row: int, pieces: Sequence[IntakeRow]) -> Done:
         """Take in the text of a row in pieces, which it waits for from here on (`reducible`)."""

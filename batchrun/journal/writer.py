@@ -25,7 +25,7 @@ from batchrun.journal.database import storage_error
 from batchrun.journal.group import NEVER, Group, Last, storable
 from batchrun.journal.queries import sql
 from batchrun.journal.records import Answered, End, IntakeRow, Lease, Sum
-from batchrun.models import Outcome, SharedReply, Ticket, Totals
+from batchrun.models import Outcome, SharedReply, Ticket, Totals, made
 
 GROUP = 512
 
@@ -36,6 +36,7 @@ Turn = list[tuple[Done, Apply]]
 
 _OPEN = sql("open_attempts")
 _LAST = sql("last_attempt")
+_NO_TOKENS = (None, None)
 
 
 class Left(NamedTuple):
@@ -92,9 +93,10 @@ class Writer:
         now = self._clock()
 
         def apply(group: Group) -> None:
-            self._close_open(group, row, now)
+            if row in self._open:
+                self._close_open(group, row, now)
             group.begun.append((row, number, self._session, now, cost, tokens, lane))
-            self._open[row] = Left(number, cost, tokens)
+            self._open[row] = made(Left, (number, cost, tokens))
             self.sums.attempts += 1
             self.sums.unknown += 1
             self.sums.cost_reserved += cost or 0
@@ -181,8 +183,8 @@ class Writer:
         reply = None if body is None else self._add_reply(group, row, number, body)
         group.end((row, number, self._session), now, end, reply)
         self._count(end, paid=reply is not None)
-        usage = end.usage
-        return Last(number, reply, end.seconds, usage.input if usage else None, usage.output if usage else None)
+        given, output = _NO_TOKENS if end.usage is None else end.usage[:2]
+        return made(Last, (number, reply, end.seconds, given, output))
 
     def paid_again(self, row: int, ticket: int, end: End) -> Done:
         """A reply to a row that has one, of another batch of the same call; known from then on, so counted once."""
@@ -236,7 +238,8 @@ class Writer:
         now = self._clock()
 
         def apply(group: Group) -> None:
-            self._close_open(group, row, now)
+            if row in self._open:
+                self._close_open(group, row, now)
             last = self._last.pop(row, None)
             if reused is not None:
                 last = Last(reused.number, reused.reply, None, reused.input_tokens, reused.output_tokens)

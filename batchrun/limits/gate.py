@@ -16,10 +16,11 @@ from batchrun.limits.queue import Queue
 from batchrun.limits.rates import Rates
 from batchrun.limits.records import Feedback, GateClosed, GateView, HandedBack, Limits, NeverFits, Permit, Throttle
 from batchrun.limits.refusals import Cause, Unnamed
-from batchrun.limits.wait_queue import Demand, WaitQueue, tokens_of
+from batchrun.limits.wait_queue import Alarm, Demand, WaitQueue, tokens_of
 from batchrun.limits.wait_reporter import Wait, WaitReporter
 
 _SCARCE = frozenset({WaitReason.CONCURRENCY, WaitReason.REQUESTS, WaitReason.TOKENS})
+_FULL = Wait(WaitReason.CONCURRENCY, None)
 _LOOK_AGAIN = 1.0
 """Seconds after which a slow rate is looked at again: it may have grown."""
 _READY = 1 / 32
@@ -27,8 +28,6 @@ _READY = 1 / 32
 and little to be in doubt about after a kill."""
 _HURRIED = 1_500.0
 """Replies per second from which on the loop has much to do and no idle slot: requests cost it less in groups."""
-_SHORTEST, _SHORTEST_OF_UVLOOP = 1e-4, 1e-3
-"""Seconds; a timer for less could fire before its time by the clock's own resolution, again and again: uvloop's is 1 ms."""
 
 
 class Gate:
@@ -55,8 +54,7 @@ class Gate:
         self._reporter = WaitReporter(listen)
         self._queue = WaitQueue()
         self._took = math.inf  # seconds of an exchange, on average
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf
+        self._alarm = Alarm(self._wake)
         self._in_flight = 0
         self.flights = InFlight()
         self._paused = self._closed = self._recalled = False
@@ -90,6 +88,15 @@ class Gate:
             return await self._waited(self._queue.join_first(tokens_of(demand)))
         return await self._waited(self._queue.join(demand, ready))
 
+    def leaves(self, permit: Permit) -> bool:
+        """Whether the request leaves now, which it does where nothing spaces requests and no 429 has closed the gate."""
+        now, rates = self._clock(), self._rates
+        if rates.spacing.rate != math.inf or self._recalled or now < self._cooldown.until:
+            return False
+        rates.left(permit, now)
+        self.flights.left(permit)
+        return True
+
     async def leave(self, permit: Permit) -> Permit:
         """The request leaves when this returns: called between the journal's commit and the first byte.
 
@@ -120,7 +127,7 @@ class Gate:
         a 429 announces that came at random; any other closes the gate, for this request as for all others."""
         if not permit.open:
             return 0.0
-        hints, throttle = feedback.hints, feedback.throttle
+        _, hints, throttle, tokens, _, size, given, made = feedback
         refused = throttle is not None or hints.looks_like_429
         beside, now = self.flights.beside(permit) if refused else 0, self._clock()
         self._end(permit, now)
@@ -129,10 +136,10 @@ class Gate:
         waited = self._reason if self._queue.waiters else None
         if throttle is not None:
             self._rates.settle(permit, 0)
-        elif feedback.tokens is not None:
-            self._rates.settle(permit, feedback.tokens)
-        if feedback.input_tokens is not None and feedback.output_tokens is not None:
-            self._estimate.learn(feedback.body_bytes, feedback.input_tokens, feedback.output_tokens)
+        elif tokens is not None:
+            self._rates.settle(permit, tokens)
+        if given is not None and made is not None:
+            self._estimate.learn(size, given, made)
         if hints is not NO_HINTS:
             self._rates.hear(permit, hints, now)
         alone = self._refused(permit, feedback, beside, now) if refused else 0.0
@@ -200,15 +207,11 @@ class Gate:
         return self._window.cap
 
     def close(self, *, recall: bool = True) -> None:
-        """Admit nothing more; all waiting requests get GateClosed, with `recall` also who was admitted and has not
-        left.
-        """
+        """Admit nothing more; waiting requests get GateClosed, with `recall` also those admitted that have not left."""
         self._closed = True
         self._recalled |= recall
         self._queue.dissolve(GateClosed)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.cancel()
 
     def hand_back(self) -> None:
         """All waiting requests get HandedBack."""
@@ -297,18 +300,20 @@ class Gate:
 
     def _ready_next(self) -> None:
         """Let the next few get ready, but not where a rate may be what holds them back, or above that many replies a second."""
-        if self._rates.limited or self._in_flight > self._took * _HURRIED:
+        if self._in_flight > self._took * _HURRIED or self._rates.limited:
             return
         self._queue.get_ready(int(self._window.size * _READY))
 
     def _grant(self, now: float, tokens: int) -> Permit:
         self._in_flight += 1
-        self._rates.take(tokens, now)
-        self._cooldown.granted(now)
-        self._last, self._reason = now, None
-        self._window.first_left(now)
+        rates, self._last, self._reason = self._rates, now, None
+        rates.take(tokens, now)
+        if self._cooldown.until > -math.inf:
+            self._cooldown.granted(now)
+        if self._in_flight == 1:
+            self._window.first_left(now)
         full = self._scarce is WaitReason.CONCURRENCY and self._in_flight >= 0.8 * self._window.size
-        return Permit(tokens, self._rates.whole, self._rates.spacing.rate, full, now)
+        return Permit(tokens, rates.spacing.rate / rates.share, rates.spacing.rate, full, now)
 
     def _may_leave(self, now: float, demand: Demand) -> int | Wait:
         """The tokens of a request that may leave now, or why it has to wait. Writes no state.
@@ -333,12 +338,16 @@ class Gate:
         if self._trickle is not None and now < self._last + self._trickle:
             return Wait(self._trickle_reason, self._last + self._trickle)
         if self._in_flight >= (self._window.cap if self._trickle is not None else int(self._window.size)):
-            suspected = self._unnamed.suspected is not None
-            return Wait(WaitReason.CONCURRENCY, now + self._cooldown.patience if suspected else None)
+            suspected = self._unnamed.bursts and self._unnamed.suspected is not None
+            return Wait(WaitReason.CONCURRENCY, now + self._cooldown.patience) if suspected else _FULL
         return None
 
     def _hold(self, wait: Wait, now: float) -> None:
         """The first in the queue is held back: keep why, tell it, and wake up when that may have changed."""
+        if wait is _FULL and self._alarm.is_set and self._reporter.told is None:
+            self._reason, self._scarce, self._until = wait.reason, wait.reason, None  # nothing to tell of a full window
+            self._ready_next()
+            return
         reason, self._until = wait.reason, wait.until
         self._reason = reason
         if reason in _SCARCE:
@@ -349,19 +358,9 @@ class Gate:
             self._ready_next()
         at = look if self._until is None else self._until
         if at is not None:
-            self._arm(min(at, now + _LOOK_AGAIN) if reason is WaitReason.REQUESTS else at, now)
-
-    def _arm(self, at: float, now: float) -> None:
-        if self._timer is not None:
-            if self._timer_at <= at:
-                return
-            self._timer.cancel()
-        self._timer_at, loop = at, asyncio.get_running_loop()
-        shortest = _SHORTEST if isinstance(loop, asyncio.BaseEventLoop) else _SHORTEST_OF_UVLOOP
-        self._timer = loop.call_later(max(shortest, at - now), self._wake)
+            self._alarm.set(min(at, now + _LOOK_AGAIN) if reason is WaitReason.REQUESTS else at, now)
 
     def _wake(self) -> None:
-        self._timer = None
         now = self._clock()
         if self._unnamed.suspected is not None:
             self._let_through(self.flights.standing(now - self._cooldown.patience), now)
@@ -442,8 +441,10 @@ class Gate:
         if feedback.failed:
             self._window.failed(now)
             return
-        self._cooldown.answered(permit.left)
+        if self._cooldown.since is not None or self._cooldown.bursts:
+            self._cooldown.answered(permit.left)
         together = self.flights.replied(permit, now)
-        self._let_through(together, now)
+        if self._unnamed.bursts:
+            self._let_through(together, now)
         used = waited is not None and self._in_flight + 1 >= self._window.size / 2
         self._window.answered(permit, together, now, used, waited is WaitReason.CONCURRENCY)

@@ -377,7 +377,7 @@ class Estimate:
     def learn(self, body_bytes: int, input_tokens: int, output_tokens: int) -> None:
         """Take in what one reply used."""
         self._count += 1
-        weight = max(0.02, 1 / self._count)
+        weight = 0.02 if self._count >= 50 else 1 / self._count
         if body_bytes > 0:
             ratio = min(100.0, input_tokens * self.BYTES_PER_TOKEN / body_bytes)
             self._ratio += weight * (ratio - self._ratio)

@@ -88,7 +88,7 @@ class Rates:
         self._heard, self._heard_at = -1, -math.inf
         self._leaving, self._left_at = 0.0, now
         self._tuned = -math.inf
-        self._share = 1.0
+        self.share = 1.0
         self.basis = self._basis = STATED
         """What the rate in force rests on."""
         self.testing: float | None = None
@@ -154,7 +154,7 @@ class Rates:
                     requests, basis = pace, limit.basis
             else:
                 tokens = min(tokens, pace / self._share_of(kind))
-        self._share, self._request_pace, self._tokens_stated = share, requests, tokens
+        self.share, self._request_pace, self._tokens_stated = share, requests, tokens
         learnt = self.pace.refresh(now, self._binding and self.pace.rate <= requests)
         if self.testing is not None:
             learnt, share = max(learnt, self.testing), 1.0
@@ -170,17 +170,12 @@ class Rates:
         """Let so many a second leave, whatever was learnt: something else may be what refuses; None ends it."""
         if (rate is None) != (self.testing is None):
             self.testing = rate
-            self.tune(now, self._share)
+            self.tune(now, self.share)
 
     def forget(self, now: float) -> None:
         """What was learnt of the rate was learnt of something else."""
         self.pace = LearnedRate(start=False)
-        self.tune(now, self._share)
-
-    @property
-    def whole(self) -> float:
-        """The rate of requests, had there been no 429 just now."""
-        return self.spacing.rate / self._share
+        self.tune(now, self.share)
 
     def wait(self, tokens: int, now: float) -> Wait | None:
         """What holds a request of so many tokens back; None where no rate does. Changes nothing but the fill of the buckets,
@@ -212,8 +207,9 @@ class Rates:
 
     def take(self, tokens: int, now: float) -> None:
         """A request of so many tokens is admitted."""
-        self.spacing.take()
-        self.bucket.take(tokens)
+        self.spacing.pending += 1
+        if self.bucket.rate < math.inf:
+            self.bucket.take(tokens)
         for limit in self._stated.values():
             kind = limit.inference.said.kind
             limit.take(1.0 if kind == "requests" else tokens * self._share_of(kind), now)
@@ -228,12 +224,14 @@ class Rates:
 
     def left(self, permit: Permit, now: float) -> None:
         """The request leaves now."""
-        permit.left = now
-        faded = math.exp(min(0.0, self._left_at - now) / _METERED)
-        self._leaving = self._leaving * faded + 1 / _METERED
+        permit.left, spaced = now, permit.spaced
+        leaving = self._leaving
+        if now > self._left_at:
+            leaving *= math.exp((self._left_at - now) / _METERED)
+        self._leaving = leaving = leaving + 1 / _METERED
         self._left_at = now
-        permit.rate = min(permit.spaced, self._leaving)
-        permit.most = permit.spaced if permit.spaced < math.inf else self._leaving
+        permit.rate = spaced if spaced < leaving else leaving
+        permit.most = spaced if spaced < math.inf else leaving
         permit.sent_before = self._sent
         if self._refill.closed:
             self._refill.opened(self._sent - self._refused, permit.pace, now)
@@ -276,7 +274,8 @@ class Rates:
 
     def settle(self, permit: Permit, tokens: int) -> None:
         """The request has used so many tokens."""
-        self.bucket.give(permit.tokens - tokens)
+        if self.bucket.rate < math.inf:
+            self.bucket.give(permit.tokens - tokens)
         if permit.sent_before >= 0:
             self._sent_tokens += tokens - permit.tokens
 
@@ -296,8 +295,10 @@ class Rates:
 
     def answered(self, permit: Permit) -> None:
         """Something other than a 429 came back."""
-        self.pace.answered(permit.left, permit.rate, permit.spaced)
-        self._token_pace.answered(permit.left, permit.rate, permit.spaced)
+        left, rate, spaced = permit.left, permit.rate, permit.spaced
+        self.pace.answered(left, rate, spaced)
+        if self._tokens_stated < math.inf:  # else no 429 is about them
+            self._token_pace.answered(left, rate, spaced)
 
     def refused(self, permit: Permit, throttle: Throttle, again: bool, now: float) -> bool:
         """Slow down what was refused, unless what the provider states explains it; whether it was but noise.
@@ -382,7 +383,7 @@ class Rates:
                 limit.refused(permit.most * amount, now)
             else:
                 explained = True
-        self.tune(now, self._share)
+        self.tune(now, self.share)
         return explained
 
     def _share_of(self, kind: str) -> float:

@@ -66,17 +66,17 @@ class Cause(Enum):
 class Unnamed:
     """The counts beside refusals that do not name their cause, and what they show. Times are the gate's."""
 
-    __slots__ = ("_bursts", "_next", "_since", "_until", "cause")
+    __slots__ = ("_next", "_since", "_until", "bursts", "cause")
 
     def __init__(self) -> None:
         self.cause = Cause.OPEN
-        self._bursts: list[int] = []  # the least number beside a refused one, a burst each
+        self.bursts: list[int] = []  # the least number beside a refused one, a burst each
         self._next = self._since = self._until = -math.inf
 
     @property
     def suspected(self) -> int | None:
         """The number that may be the limit, None where nothing is suspected."""
-        return self._bursts[0] if self._bursts and self.cause is Cause.OPEN else None
+        return self.bursts[0] if self.bursts and self.cause is Cause.OPEN else None
 
     def refused(self, permit: Permit, beside: int, oldest: float, now: float) -> Cause:
         """A request was refused beside so many, the first of which left at `oldest`.
@@ -87,23 +87,23 @@ class Unnamed:
         if self.cause is Cause.RATE:
             return self.cause
         if self.cause is Cause.CONCURRENCY:
-            if beside >= self._bursts[0] - _slack(self._bursts[0]):
+            if beside >= self.bursts[0] - _slack(self.bursts[0]):
                 return self.cause
-            self.cause, self._bursts = Cause.OPEN, []  # the limit is lower now, or it is something else
-        if not self._bursts:
+            self.cause, self.bursts = Cause.OPEN, []  # the limit is lower now, or it is something else
+        if not self.bursts:
             self._since, self._until = now, math.inf
-        if permit.left >= self._next or not self._bursts:
-            self._bursts.append(beside)
+        if permit.left >= self._next or not self.bursts:
+            self.bursts.append(beside)
             self._next = now + max(0.0, now - oldest) / max(1, beside) * (_slack(beside) + 2)
         else:
-            self._bursts[-1] = min(self._bursts[-1], beside)
-        low = min(self._bursts)
-        high = max(self._bursts[:-1], default=low)
+            self.bursts[-1] = min(self.bursts[-1], beside)
+        low = min(self.bursts)
+        high = max(self.bursts[:-1], default=low)
         if low < 1 or high - low > _slack(high):
             self._known(Cause.RATE, now)
-        elif len(self._bursts) >= _BURSTS and self._bursts[-1] - low <= _slack(low):
+        elif len(self.bursts) >= _BURSTS and self.bursts[-1] - low <= _slack(low):
             self._known(Cause.CONCURRENCY, now)
-            self._bursts = [low]
+            self.bursts = [low]
         return self.cause
 
     def tested(self, permit: Permit) -> bool:

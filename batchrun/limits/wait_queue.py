@@ -1,11 +1,13 @@
 """Who waits at a gate: first in, first out, and the next few may get ready before it is their turn."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
 from batchrun.limits.records import GateClosed, HandedBack, Permit
+from batchrun.models import made
 
 Demand = int | Callable[[], int]
 """How many tokens a request wants; a function is asked when the request is first in the line, since estimates improve."""
@@ -14,6 +16,44 @@ Demand = int | Callable[[], int]
 def tokens_of(demand: Demand) -> int:
     """The tokens that a request wants now."""
     return demand if isinstance(demand, int) else demand()
+
+
+_SHORTEST, _SHORTEST_OF_UVLOOP = 1e-4, 1e-3
+"""Seconds; a timer for less could fire before its time by the clock's own resolution, again and again: uvloop's is 1 ms."""
+
+
+class Alarm:
+    """One timer for all who wait: it calls `wake` at the earliest time that it was set to."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._timer: asyncio.TimerHandle | None = None
+        self._at = math.inf
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it will call."""
+        return self._timer is not None
+
+    def set(self, at: float, now: float) -> None:
+        """Call at that time, or before."""
+        if self._timer is not None:
+            if self._at <= at:
+                return
+            self._timer.cancel()
+        self._at, loop = at, asyncio.get_running_loop()
+        shortest = _SHORTEST if isinstance(loop, asyncio.BaseEventLoop) else _SHORTEST_OF_UVLOOP
+        self._timer = loop.call_later(max(shortest, at - now), self._call)
+
+    def cancel(self) -> None:
+        """Call no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _call(self) -> None:
+        self._timer = None
+        self._wake()
 
 
 class Waiter(NamedTuple):
@@ -40,21 +80,17 @@ class WaitQueue:
 
     def join(self, demand: Demand, ready: Callable[[], object] | None) -> asyncio.Future[Permit]:
         """Wait behind all others."""
-        future = self._future()
-        self.waiters.append(Waiter(future, demand, ready))
+        loop = self._loop or asyncio.get_running_loop()
+        self._loop, future = loop, loop.create_future()
+        self.waiters.append(made(Waiter, (future, demand, ready)))
         return future
 
     def join_first(self, tokens: int) -> asyncio.Future[Permit]:
         """Wait again, before all others: what there is to be done before is done."""
-        future = self._future()
+        future = asyncio.get_running_loop().create_future()
         self.waiters.appendleft(Waiter(future, tokens, None))
         self._ready += 1
         return future
-
-    def _future(self) -> asyncio.Future[Permit]:
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        return self._loop.create_future()
 
     def next(self) -> None:
         """The first is served."""

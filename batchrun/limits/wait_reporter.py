@@ -28,17 +28,17 @@ class Wait(NamedTuple):
 class WaitReporter:
     """Turns what holds the gate back into `Waiting` and `Resumed`, at most one a change."""
 
-    __slots__ = ("_listen", "_told", "_until")
+    __slots__ = ("_listen", "_until", "told")
 
     def __init__(self, listen: Callable[[Waiting | Resumed], None]) -> None:
         self._listen = listen
-        self._told: WaitReason | None = None
+        self.told: WaitReason | None = None
         self._until: float | None = None
 
     def sending(self, now: float) -> None:
         """Requests are sent, or none waits."""
-        if self._told is not None:
-            self._told = None
+        if self.told is not None:
+            self.told = None
             self._listen(Resumed(now))
 
     def held(self, wait: Wait, last: float, now: float) -> float | None:
@@ -52,16 +52,16 @@ class WaitReporter:
             self.sending(now)
             return None
         if until is None and now - last < WORTH_TELLING - 1e-6 and reason not in _AT_ONCE:
-            if self._told is not None:
+            if self.told is not None:
                 self.sending(now)
             return last + WORTH_TELLING
         self._tell(reason, until, now)
         return None
 
     def _tell(self, reason: WaitReason, until: float | None, now: float) -> None:
-        if reason is self._told and not _moved(self._until, until):
+        if reason is self.told and not _moved(self._until, until):
             return
-        self._told, self._until = reason, until
+        self.told, self._until = reason, until
         self._listen(Waiting(reason, until, now))
 
 

@@ -15,7 +15,7 @@ import orjson
 
 from batchrun import extraction
 from batchrun.extraction import THINKING_ENDS, THINKING_STARTS
-from batchrun.models import Defect, Endpoint, Flag, Reply
+from batchrun.models import Defect, Endpoint, Flag, Reply, made
 from batchrun.providers import table
 from batchrun.replies.json_types import is_array, is_object
 from batchrun.replies.repaired import repaired
@@ -91,7 +91,7 @@ def read(
     if limit and usage is not None and usage.output >= limit and finish in _SAYS_NOTHING:
         flags = flags - _EMPTY | {Flag.TRUNCATED}
     model = data.get("model")
-    return Reply(value, text, finish, flags, usage, model if type(model) is str else None, thinking)
+    return made(Reply, (value, text, finish, flags, usage, model if type(model) is str else None, thinking))
 
 
 # Where the tokens have to tell: the responses endpoint of llama.cpp and transformers says `completed` of a cut reply.
@@ -216,7 +216,7 @@ def _chat_choice(choice: dict[str, Any]) -> _Said | str:
     refusal = message.get("refusal")
     if type(content) is str and content and not calls and not refusal:
         if not content.startswith(THINKING_STARTS) and (">" not in content or THINKING_ENDS not in content):
-            return _Said(content, content, finish, flags)
+            return made(_Said, (content, content, finish, flags, None))
         return _said(content, None, None, finish=finish, flags=flags, message=message)
     if is_array(content):
         content, refused = _parts(content)

@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 from typing import Any, NamedTuple, TypeGuard, cast
 
 from batchrun import providers
-from batchrun.models import PICODOLLARS, Usage
+from batchrun.models import PICODOLLARS, Usage, made
 from batchrun.replies.json_types import is_object
 
 _MOST_TOKENS = 10**12
@@ -49,31 +49,31 @@ class _Cost(NamedTuple):
 def usage_of(body: dict[str, Any], inputs: int = 1) -> Usage | None:
     """The usage that a body states, None where it states none that can be believed. The request had so many `inputs`."""
     usage = body.get("usage")
-    if not is_object(usage):
+    if not is_object(usage) or (shape := _shape_of(tuple(usage))) is None:
         return None
-    shape = _shape_of(tuple(usage))
-    if shape is None:
+    given, output = usage[shape.input], usage.get(shape.output)
+    if output is None:
+        output = _rest(usage, shape, given)
+    if not (type(given) is int and 0 <= given <= _MOST_TOKENS and type(output) is int and 0 <= output <= _MOST_TOKENS):
         return None
-    given, made = usage[shape.input], usage.get(shape.output)
-    if made is None:
-        made = _rest(usage, shape, given)
-    if not (type(given) is int and 0 <= given <= _MOST_TOKENS and type(made) is int and 0 <= made <= _MOST_TOKENS):
-        return None
-    kinds = _kinds(usage, shape) if shape.members else {}
+    kinds = _kinds(usage, shape) if shape.members else None
     if kinds and shape.beside:
         given += sum(kinds.get(kind, 0) for kind in ("cached", "written") if kind in shape.beside)
-        made += kinds.get("reasoning", 0) if "reasoning" in shape.beside else 0
+        output += kinds.get("reasoning", 0) if "reasoning" in shape.beside else 0
     total = usage.get(shape.total)
-    if total != given + made and _is_count(total) and total > given + made:
-        made = total - given
-    parts = kinds and {kind: count for kind, count in kinds.items() if count <= (given if kind in _OF_INPUT else made)}
+    if total != given + output and _is_count(total) and total > given + output:
+        output = total - given
     cost = _cost(usage) if shape.priced else None
     named = "service_tier" in body or "service_tier" in usage or "speed" in usage
     tier = _tier(body, usage) if named else None
-    if not parts and cost is None:
-        stated = Usage(given, made, 0, 0, 0, 0, 0, 0, 0, 0, tier)
+    if not kinds and cost is None:
+        stated = made(Usage, (given, output, 0, 0, 0, 0, 0, 0, 0, 0, tier, None))
     else:
-        stated = Usage(given, made, parts.pop("cached", 0), parts.pop("reasoning", 0), tier=tier, **parts, charged=cost)
+        most = {kind: given if kind in _OF_INPUT else output for kind in kinds or ()}
+        parts = {kind: count for kind, count in (kinds or {}).items() if count <= most[kind]}
+        stated = Usage(
+            given, output, parts.pop("cached", 0), parts.pop("reasoning", 0), tier=tier, **parts, charged=cost
+        )
     choices = body.get("choices")
     return stated if not isinstance(choices, list) or len(choices) < 2 else _of_all(stated, choices, inputs)  # pyright: ignore[reportUnknownArgumentType]  # JSON
 
@@ -88,8 +88,7 @@ def _kinds(usage: dict[str, Any], shape: _Shape) -> dict[str, int]:
         inside: Any = usage.get(parent) if parent else usage
         if is_object(inside):
             for name, count in inside.items():
-                kind = members.get(name)
-                if kind is not None and _is_count(count) and count > found.get(kind, 0):
+                if count and (kind := members.get(name)) and _is_count(count) and count > found.get(kind, 0):
                     found[kind] = count
     return found
 
@@ -134,7 +133,7 @@ def _number(usage: dict[str, Any], path: Path) -> Decimal | None:
 
 
 def _of_all(usage: Usage, choices: list[Any], inputs: int) -> Usage:
-    """The usage of all inputs and choices where it only counts one, which no tokenizer could have made all of them of.
+    """The usage of all inputs and choices where it only counts one, which no tokenizer could have output all of them of.
 
     Seen of llama.cpp's server with `n` = 3 and with several prompts (xllamacpp 2026.10).
     """

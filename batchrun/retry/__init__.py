@@ -36,7 +36,7 @@ tenacity's objects; nothing here sleeps.
 [2] https://sre.google/sre-book/handling-overload/ ("retry budget")
 """
 
-from batchrun.retry.answer import Answer
+from batchrun.retry.answer import Answer, plain
 from batchrun.retry.decision import DEADLINES, GARBAGE_TRIES, THROTTLED_FOR, Next, decide, go_on
 from batchrun.retry.health import ALIKE, BUDGET_PER_SUCCESS, BUDGET_START, DOUBTED_FOR, LONELY, SUSPECTS, Health
 from batchrun.retry.meaning import Meaning, Meanings, Refusal, compiled
@@ -69,4 +69,5 @@ __all__ = [
     "compiled",
     "decide",
     "go_on",
+    "plain",
 ]

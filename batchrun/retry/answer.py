@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from batchrun.models import Fault, Flag
+from batchrun.models import Fault, Flag, made
 from batchrun.retry.meaning import OF_THE_ROW, OF_WHAT_WAS_ADDED, STOPS, WAITS, Meaning
 
 _UNNAMED = frozenset({Meaning.KEY, Meaning.PARAMETER, Meaning.PASSES, Meaning.OVERLOADED, *WAITS}) - {Meaning.QUOTA}
@@ -120,6 +120,16 @@ class Answer(NamedTuple):
         if self.fault is not None:
             return str(self.fault)
         return _named(self)
+
+
+_PLAIN = Answer(200)
+_LEFT = Answer._fields.index("left")
+_BEFORE, _BEHIND = _PLAIN[:_LEFT], _PLAIN[_LEFT + 1 :]
+
+
+def plain(left: float) -> Answer:
+    """The answer that is a reply and no more, to a request that left then: nearly every one."""
+    return made(Answer, (*_BEFORE, left, *_BEHIND))
 
 
 def _named(answer: Answer) -> str:

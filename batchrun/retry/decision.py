@@ -57,6 +57,7 @@ _LATER = {
 """What to do about rows that are refused alike after others were answered: by a web page, and as if not there."""
 _WEB_PAGE = "the answer is a web page: is the base URL right, with its /v1?"
 
+_DONE = Done()
 _backoff = wait_random_exponential(multiplier=0.5, max=60)
 
 
@@ -81,7 +82,7 @@ def decide(answer: Answer, tries: Tries, health: Health, policy: Policy, now: fl
 def _judge_reply(answer: Answer, tries: Tries, health: Health, policy: Policy) -> Verdict:
     flags, complaint = answer.flags, answer.complaint
     if not flags:
-        return Done() if complaint is None else _misfit(answer, complaint, tries, health, policy)
+        return _DONE if complaint is None else _misfit(answer, complaint, tries, health, policy)
     room = answer.limited and policy.retry_truncated and tries.asks <= policy.retry_truncated
     if room and Flag.TRUNCATED in flags:
         return AskAgain("the reply is truncated", more_room=True)
@@ -89,7 +90,7 @@ def _judge_reply(answer: Answer, tries: Tries, health: Health, policy: Policy) -
         return _without_answer(answer, tries, health, policy)
     if failing := sorted(flags & policy.fail_on):
         return GiveUp(failing[0], f"the reply is {failing[0]}, which --fail-on makes a failure", permanent=True)
-    return Done() if complaint is None else _misfit(answer, complaint, tries, health, policy)
+    return _DONE if complaint is None else _misfit(answer, complaint, tries, health, policy)
 
 
 def _misfit(answer: Answer, complaint: str, tries: Tries, health: Health, policy: Policy) -> Verdict:
@@ -123,7 +124,7 @@ def _without_answer(answer: Answer, tries: Tries, health: Health, policy: Policy
     if tries.asks <= EMPTY_ASKS:
         return AskAgain(f"no answer: {answer.complaint}")
     if Flag.EMPTY not in policy.fail_on and not answer.checked:
-        return Done()
+        return _DONE
     hint = "" if answer.checked else "; --fail-on -empty takes such rows for done"
     return GiveUp(answer.cause, f"a reply without an answer, twice: {answer.complaint}{hint}", permanent=True)
 

@@ -15,6 +15,8 @@ SUSPECTS = 10_000
 DOUBTED_FOR = 60.0
 """Seconds of refusals that may be an empty account or a day's quota, after which they are taken for that, unless they
 announce a wait that is longer: limits of a minute are over by then."""
+_UNSEEN = frozenset({Fault.OUTAGE, Fault.LOST})
+"""Ends of an exchange that say nothing of the provider, as others have shown."""
 _DOUBTFUL = frozenset({Meaning.UNCLEAR, Meaning.QUOTA})
 _NO_FIT = frozenset({Flag.EMPTY, Flag.ODD})
 """Flags of replies that say as much of the run as of their row."""
@@ -62,13 +64,14 @@ class Health:
 
     def observe(self, answer: Answer, seq: int, now: float, *, elsewhere: bool = False) -> None:
         """Fold one answer of the row `seq`; `elsewhere` marks a row that was taken from far ahead in the input."""
-        if answer.fault in (Fault.OUTAGE, Fault.LOST):
+        if answer.fault is not None and answer.fault in _UNSEEN:
             return
-        if answer.meaning in OF_WHAT_WAS_ADDED:
+        if answer.meaning is not None and answer.meaning in OF_WHAT_WAS_ADDED:
             self._note_answer(answer)
             return
         if answer.accepted:
-            self.suspects.pop(seq, None)
+            if self.suspects:
+                self.suspects.pop(seq, None)
             self._note_success(answer)
             self._note_fit(answer, seq)
             self.loading_since = None
@@ -181,7 +184,8 @@ class Health:
     def _note_fit(self, answer: Answer, seq: int) -> None:
         if answer.complaint is None:
             self.fitted = True
-            self.misfits.clear()
+            if self.misfits:
+                self.misfits.clear()
         elif not self.fitted and answer.flags <= _NO_FIT:
             self.misfits.add(seq)
 
