@@ -61,6 +61,9 @@ class Phase(IntEnum):
     OVER = auto()
 
 
+_WAITS, _ADMITTED, _LEFT, _ANSWERED, _OVER = Phase
+
+
 class Attempt:
     """The attempt that a row is sent with next, or one that a batch has answered, with its lease and the answer as `exchange`.
     On the loop of the run."""
@@ -82,7 +85,7 @@ class Attempt:
         self.lane = lane
         self.lease = lease
         self.number = 0 if lease is None else lease.number
-        self.phase = Phase.WAITS if exchange is None else Phase.ANSWERED
+        self.phase = _WAITS if exchange is None else _ANSWERED
         self.reservation: Reservation | None = None
         self.charge = UNCHARGED
         self.exchange = exchange
@@ -108,7 +111,7 @@ class Attempt:
             demand = partial(gate.estimate, request.weight, request.output_limit)
             ready = None if reserved is None else self._begin
             self.permit = await gate.admit(demand, ready=ready, first=state.elsewhere)
-            self.phase = Phase.ADMITTED
+            self.phase = _ADMITTED
             pool, held = self._at.pool, self._at.queue.bytes
             if pool.only is None:
                 pool.admitted(lane)
@@ -124,7 +127,7 @@ class Attempt:
         except BaseException:
             self.cancel()
             raise
-        self.phase = Phase.LEFT
+        self.phase = _LEFT
         return sent
 
     def _begin(self) -> "asyncio.Future[None]":
@@ -135,12 +138,12 @@ class Attempt:
 
     def unsent(self) -> None:
         """It turned out that nothing has left after all."""
-        self.phase = Phase.ADMITTED
+        self.phase = _ADMITTED
         self.cancel()
 
     def answered(self, exchange: Exchange) -> None:
         """Its answer has come."""
-        self.phase, self.exchange = Phase.ANSWERED, exchange
+        self.phase, self.exchange = _ANSWERED, exchange
         if self._at.pool.only is None:
             self._at.pool.answered(self.lane)
 
@@ -151,7 +154,7 @@ class Attempt:
 
     def end(self, end: End, body: str | None) -> "asyncio.Future[None]":
         """Into the journal; it is over. A sender keeps its answer until that is committed."""
-        self.phase = Phase.OVER
+        self.phase = _OVER
         stored = self._at.journal.end(self.state.row.seq, self.number, end, body, self.lease)
         if isinstance(self.exchange, Kept):
             stored.add_done_callback(self.exchange.stored)
@@ -160,23 +163,23 @@ class Attempt:
     def cancel(self, said: str = "abandoned while it was in flight") -> None:
         """Give up what it has, as the table above says."""
         at, lane, seq, phase = self._at, self.lane, self.state.row.seq, self.phase
-        if phase is Phase.OVER:
+        if phase is _OVER:
             return
-        self.phase = Phase.OVER
-        if phase is Phase.WAITS:
+        self.phase = _OVER
+        if phase is _WAITS:
             at.pool.admitted(lane)
-        if phase < Phase.ANSWERED:
+        if phase < _ANSWERED:
             at.pool.answered(lane)
         lane.sending.tiers.released(self.state)
         if self.permit is not None:
             lane.gate.cancel(self.permit)
         if self.reservation is not None:
-            if phase < Phase.LEFT:
+            if phase < _LEFT:
                 at.guard.cancel(self.reservation)
             else:
                 at.guard.lose(self.reservation)
                 self.charge = Charge(self.reservation.cost, self.reservation.tokens)
-        if phase is Phase.LEFT:
+        if phase is _LEFT:
             at.journal.lose(seq, self.number, said)
         elif self.exchange is not None:
             status, seconds = self.exchange.status, self.exchange.ended - self.exchange.left
