@@ -7,8 +7,6 @@ from itertools import takewhile
 from json import dumps
 from typing import Any
 
-import orjson
-
 from batchrun.journal.pages import Found, Page, page
 from batchrun.journal.queries import sql
 from batchrun.journal.records import Lease, Leased, Standing
@@ -147,6 +145,8 @@ def rows_in_batch(
 
 def leased(connection: sqlite3.Connection, ticket: int | None, rows: Iterable[int]) -> list[Leased]:
     """Those of these rows whose open attempt is in this ticket, or in any, without their texts."""
+    import orjson  # noqa: PLC0415  only batches need it; listing runs does not
+
     (found,) = connection.execute(sql("leased_rows"), (dumps(list(rows)), ticket)).fetchone()
     return [Leased._make((*row, bool(waits))) for *row, waits in orjson.loads(found)]
 
