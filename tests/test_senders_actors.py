@@ -12,6 +12,7 @@ import pytest
 from batchrun.client.senders.actor import SenderActor
 from batchrun.client.senders.actors import UNREACHABLE, Actors, ActorTransport
 from batchrun.client.senders.states import Offset
+from batchrun.cluster import messages
 from batchrun.cluster.driver import ActorLostError, Node
 from batchrun.cluster.messages import PIECE
 from batchrun.errors import RefusedError
@@ -97,6 +98,18 @@ async def test_frames_arrive_once_and_in_order_whichever_calls_fail(seed: int) -
     assert made.echo.heard == sent
     assert heard.data == sent
     assert made.largest <= PIECE
+
+
+async def test_messages_of_rays_driver_are_read_whole_until_the_end() -> None:
+    stream = asyncio.StreamReader()
+    said = [(1, None, b"x" * 70_000), (2, "died", "why"), (3, None, [("node", 2)])]
+    data = b"".join(map(messages.packed, said))
+    for start in range(0, len(data), 999):
+        stream.feed_data(data[start : start + 999])
+    stream.feed_eof()
+    assert [await messages.received(stream) for _ in said] == [*said[:2], (3, None, (("node", 2),))]
+    with pytest.raises(EOFError):
+        await messages.received(stream)
 
 
 @pytest.mark.looptime

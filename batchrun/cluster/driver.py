@@ -1,9 +1,7 @@
 """The process with Ray's driver (`ray_main`), as batchrun sees it: operations that are awaited."""
 
 import asyncio
-import contextlib
 import os
-import queue
 import shutil
 import subprocess
 import sys
@@ -66,18 +64,24 @@ class DriverProcess:
         self._loop = loop
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._number = 0
-        self._orders: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
+        self._orders: asyncio.WriteTransport | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.ended = False
         """Whether the process is no more."""
 
     async def join(self, address: str) -> None:
         """Start the process and have it join. Raises OSError, or RuntimeError with what Ray says."""
-        await asyncio.to_thread(self._start)
+        process = self._process = await asyncio.to_thread(self._start)
+        threading.Thread(target=_log, args=(process.stderr,), name="ray output", daemon=True).start()
+        self._orders, _ = await self._loop.connect_write_pipe(asyncio.Protocol, process.stdin)
+        answers = asyncio.StreamReader()
+        await self._loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(answers), process.stdout)
+        self._reading = self._loop.create_task(self._read(answers))
         await self._call("join", address, str(self._folder))
 
-    def _start(self) -> None:
-        process = self._process = subprocess.Popen(
+    def _start(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
             [sys.executable, "-m", "batchrun.cluster.ray_main"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -86,25 +90,13 @@ class DriverProcess:
             cwd=self._folder,
             start_new_session=True,  # Ctrl-C is for batchrun
         )
-        for name, work, pipe in (
-            ("orders", self._write, process.stdin),
-            ("answers", self._read, process.stdout),
-            ("output", _log, process.stderr),
-        ):
-            threading.Thread(target=work, args=(pipe,), name=f"ray {name}", daemon=True).start()
 
-    def _write(self, pipe: BinaryIO) -> None:
-        with contextlib.suppress(OSError), pipe:  # it has ended, which the reader of its answers notices
-            while (order := self._orders.get()) is not None:
-                messages.write(pipe, order)
-
-    def _read(self, pipe: BinaryIO) -> None:
-        with contextlib.suppress(RuntimeError), pipe:  # the loop is closed: no future is left to resolve
-            try:
-                while True:
-                    self._loop.call_soon_threadsafe(self._take, *messages.read(pipe))
-            except (EOFError, OSError):
-                self._loop.call_soon_threadsafe(self._end)
+    async def _read(self, answers: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                self._take(*await messages.received(answers))
+        except (EOFError, OSError):
+            self._end()
 
     def _take(self, number: int, error: str | None, value: Any) -> None:
         answer = self._answers.pop(number, None)
@@ -131,8 +123,12 @@ class DriverProcess:
         if self.ended:
             raise DriverLostError
         self._answers[self._number] = answer
-        self._orders.put((self._number, operation, arguments))
+        self._order(operation, arguments)
         return await answer
+
+    def _order(self, operation: str, arguments: tuple[Any, ...]) -> None:
+        if self._orders is not None and not self._orders.is_closing():  # else it has ended, as its answers tell
+            self._orders.write(messages.packed((self._number, operation, arguments)))
 
     async def nodes(self) -> list[Node]:
         """The nodes that are there."""
@@ -154,12 +150,15 @@ class DriverProcess:
     def kill(self, number: int) -> None:
         """End an actor, whatever it is doing, without waiting for it."""
         self._number += 1
-        self._orders.put((self._number, "kill", (number,)))
+        self._order("kill", (number,))
 
     async def close(self) -> None:
         """Leave the cluster, within `LEAVE` seconds; its actors end."""
-        self._orders.put(None)
+        if self._orders is not None:
+            self._orders.close()
         await asyncio.to_thread(self._stopped, self._process)
+        if self._reading is not None:
+            await self._reading
 
     def _stopped(self, process: "subprocess.Popen[bytes] | None") -> None:
         if process is not None:

@@ -3,6 +3,7 @@
 In the form of msgpack, which Ray needs as well, so that it is on every node; JSON takes ten times as long for texts.
 """
 
+import asyncio
 import importlib
 import struct
 from functools import cache
@@ -35,11 +36,15 @@ def unpack(data: bytes) -> Any:
     return _msgpack().unpackb(data, use_list=False, unicode_errors="surrogatepass", strict_map_key=False)
 
 
-def write(pipe: BinaryIO, message: Any) -> None:
-    """Write one message, its length in eight bytes first. Raises OSError where the reading end is closed."""
+def packed(message: Any) -> bytes:
+    """One message as it is written, its length in eight bytes first."""
     data = pack(message)
-    pipe.write(_LENGTH.pack(len(data)))
-    pipe.write(data)
+    return _LENGTH.pack(len(data)) + data
+
+
+def write(pipe: BinaryIO, message: Any) -> None:
+    """Write one message. Raises OSError where nobody reads any more."""
+    pipe.write(packed(message))
     pipe.flush()
 
 
@@ -50,3 +55,9 @@ def read(pipe: BinaryIO) -> Any:
     if not data:
         raise EOFError
     return unpack(data)
+
+
+async def received(stream: asyncio.StreamReader) -> Any:
+    """The next message, on an event loop. Raises EOFError at the end."""
+    header = await stream.readexactly(_LENGTH.size)
+    return unpack(await stream.readexactly(_LENGTH.unpack(header)[0]))
