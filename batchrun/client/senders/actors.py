@@ -218,7 +218,9 @@ class Actors:
         return ActorTransport(driver, number, hears, lambda number: self._places.pop(number, None))
 
     async def _join(self) -> DriverProcess:
-        """A driver that is a member of the cluster."""
+        """A driver that is a member of the cluster, in the place of one that has ended."""
+        if self._driver is not None:
+            await self._driver.close()
         loop, folder = asyncio.get_running_loop(), Path(tempfile.mkdtemp(prefix="batchrun-ray-"))
         driver = DriverProcess(folder, self._environ, loop)
         try:
