@@ -356,6 +356,18 @@ def test_a_target_of_one_tag_is_opened_with_its_attributes():
     assert rewritten("xliff", data.format(old).encode(), lambda _: "b") == data.format(new).encode()
 
 
+def test_messages_are_named_by_the_context_that_they_are_in():
+    message = '<message><source>{}</source><translation type="unfinished"/></message>'
+    contexts = (
+        f"<context><name>A</name>{message.format('one')}</context>",
+        f"<context>{message.format('two')}</context>",
+        f"<context><name>B</name>{message.format('three')}{message.format('four')}</context>",
+    )
+    found = segments("ts", f'<TS version="2.1" language="pl">{"".join(contexts)}</TS>'.encode())
+    assert [segment.id for segment in found] == ["A\x04one", "\x04two", "B\x04three", "B\x04four"]
+    assert [segment.context for segment in found] == ["A", "", "B", "B"]
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -62,10 +62,16 @@ class QtTranslations(_Catalog):
 
     def segments(self) -> Iterator[Segment]:
         """Messages by context, source text and comment, or by their id. Raises DocumentError."""
-        for node, within in xml_text.units(self._window, frozenset({"context"})):
-            context = self._text(node.child("name"))
-            for message in node.all("message"):
-                yield from self._message(message, context, within[0].attributes.get("language"))
+        known, context = None, ""
+        for node, within in xml_text.units(self._window, frozenset({"name", "message"})):
+            if [each.name for each in within[1:]] != ["context"]:
+                continue
+            if within[1] is not known:
+                known, context = within[1], ""
+            if node.name == "name":
+                context = self._text(node)
+            else:
+                yield from self._message(node, context, within[0].attributes.get("language"))
 
     def _message(self, message: Node, context: str, language: str | None) -> Iterator[Segment]:
         source, translation = message.child("source"), message.child("translation")
