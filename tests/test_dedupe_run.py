@@ -117,7 +117,7 @@ async def test_the_same_command_takes_the_rest_over_though_it_names_no_other_run
     told: Told = []
     run = prepared("here.jsonl", told)
     assert reused(run) == 4
-    assert run.journal.borrowing is None
+    assert run.journal.reusing is None
     assert [event.message for event in told if isinstance(event, Notice)] == [
         f"{4 - batches} rows get their replies from run {there}, without a call"
     ]
@@ -142,7 +142,7 @@ async def test_a_kill_before_the_first_reply_is_taken_over_does_not_forget_it(mo
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr("batchrun.engine.start.borrow", killed)
+        patched.setattr("batchrun.engine.start.take_replies", killed)
         with pytest.raises(Killed):
             prepared("here.jsonl", reuse=there)
     shutil.rmtree(".batchrun")
@@ -162,7 +162,7 @@ async def test_a_run_whose_other_run_is_gone_says_how_to_go_on(monkeypatch: pyte
             again()
         assert f"--reuse {run}" in (refused.value.hint or "")
     resumed, _ = prepare_resume("here.jsonl", {"reuse": run, **HERE}, failed=False)
-    assert (reused(resumed), resumed.journal.borrowing) == (1, None)
+    assert (reused(resumed), resumed.journal.reusing) == (1, None)
     resumed.close()
 
 

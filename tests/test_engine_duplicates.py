@@ -330,19 +330,19 @@ async def test_one_whose_request_changes_is_sent(tmp_path: Path) -> None:
     assert outputs(stage) == ["A", "Z"]
 
 
-async def borrowed(lender: Stage, stage: Stage, *, once: bool = False) -> int:
+async def taken_from(source: Stage, stage: Stage, *, once: bool = False) -> int:
     with closing(Journal.open(stage.path)) as journal:
-        count = journal.borrow(lender.path, once=once)
-        assert not journal.borrowing
+        count = journal.take_replies(source.path, once=once)
+        assert not journal.reusing
         return count
 
 
 async def test_replies_of_another_run_answer_equal_requests_each_once(tmp_path: Path) -> None:
-    lender, provider = Stage(tmp_path, ["a", "b", "b", "bad"], **PRICED), Provider({"bad": [BAD]})
-    await lender.play(provider)
+    source, provider = Stage(tmp_path, ["a", "b", "b", "bad"], **PRICED), Provider({"bad": [BAD]})
+    await source.play(provider)
     stage, again = Stage(tmp_path, ["b", "b", "b", "c", "bad"], run="r2"), Provider()
-    assert await borrowed(lender, stage) == 2
-    assert await borrowed(lender, stage) == 0
+    assert await taken_from(source, stage) == 2
+    assert await taken_from(source, stage) == 0
     await stage.play(again)
     assert again.counts == {"b": 1, "c": 1, "bad": 1}
     assert outputs(stage) == ["B", "B", "B", "C", "BAD"]
@@ -351,15 +351,15 @@ async def test_replies_of_another_run_answer_equal_requests_each_once(tmp_path: 
 
 
 async def test_a_reply_of_another_run_answers_all_rows_where_requests_are_sent_once(tmp_path: Path) -> None:
-    lender, provider = Stage(tmp_path, ["b", "b", "a"], **PRICED), Provider()
-    await lender.play(provider)
+    source, provider = Stage(tmp_path, ["b", "b", "a"], **PRICED), Provider()
+    await source.play(provider)
     middle, stage = Stage(tmp_path, ["b", "b", "b", "c"], run="r2"), Stage(tmp_path, ["b", "c", "c"], run="r3")
     again = Provider()
-    assert await borrowed(lender, middle, once=True) == 1
+    assert await taken_from(source, middle, once=True) == 1
     await middle.play(again, dedupe=True)
     assert again.counts == {"c": 1}
     assert (middle.totals.deduplicated, middle.totals.saved) == (3, 3 * EACH)
-    assert await borrowed(middle, stage) == 2
+    assert await taken_from(middle, stage) == 2
     await stage.play(again)
     assert again.counts == {"c": 2}
     assert (stage.totals.deduplicated, stage.totals.saved) == (2, EACH)

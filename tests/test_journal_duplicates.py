@@ -1,4 +1,4 @@
-"""Which rows of equal requests are sent, which wait, and which are lent a reply: the rules of `journal.duplicates`, over SQL
+"""Which rows of equal requests are sent, which wait, and which share a reply: the rules of `journal.duplicates`, over SQL
 alone.
 """
 

@@ -15,7 +15,7 @@ from batchrun.engine.chunks import Size
 from batchrun.engine.export import reserved
 from batchrun.engine.forecast import Lengths
 from batchrun.engine.ingest import BLANK_ROW, Digests, Ids, Problems, checked, tell_rows
-from batchrun.engine.reuse import lender
+from batchrun.engine.reuse import reused_run
 from batchrun.engine.row_files import restored
 from batchrun.engine.selection import in_sample
 from batchrun.engine.start import check_same_world, opened
@@ -91,7 +91,7 @@ def measure(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> RequestStat
     """
     reading = _Reading(gathered, emit)
     plan, source = reading.plan, reading.source
-    run, reuse = _run_of(plan, gathered), lender(gathered.settings, plan)
+    run, reuse = _run_of(plan, gathered), reused_run(gathered.settings, plan)
     if (known := run or reuse) is not None:
         reading.digest = known.meta.digest
     counted = _Counted(plan, run, reuse=reuse, keep=keep)

@@ -15,7 +15,7 @@ from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.bytes_held import keep_what_rows_take
 from batchrun.engine.output_cap import check_pending
 from batchrun.engine.result_files import bring
-from batchrun.engine.reuse import borrow, lender, unfinished
+from batchrun.engine.reuse import reused_run, take_replies, unfinished
 from batchrun.engine.row_files import LeftOut, changed, pending_positions
 from batchrun.engine.selection import cause_of, positions_of, selection
 from batchrun.engine.start import Prepared, check_batched, checker_of, renderer_of, restrict, simulator_of
@@ -65,8 +65,8 @@ def prepare_resume(  # noqa: PLR0913  what is to be sent again, each by name
         if done and named is not None:
             journal.reopen_replies(named)
         _leave_out_changed(prepared)
-        other = lender(gathered.settings, plan) if "reuse" in flags else unfinished(prepared.run, journal, plan)
-        prepared.news = "; ".join(filter(None, (prepared.news, borrow(journal, other, plan)))) or None
+        other = reused_run(gathered.settings, plan) if "reuse" in flags else unfinished(prepared.run, journal, plan)
+        prepared.news = "; ".join(filter(None, (prepared.news, take_replies(journal, other, plan)))) or None
         check_pending(plan, journal, prepared.renderer)
         tariff_of(plan).of(plan.model)  # now, since the first look takes long
         undo.pop_all()

@@ -11,7 +11,7 @@ from batchrun.plan.settings import Settings
 from batchrun.registry import RunFile
 
 
-def lender(settings: Settings, plan: Plan) -> RunFile | None:
+def reused_run(settings: Settings, plan: Plan) -> RunFile | None:
     """The run that the settings name, None where they name none.
 
     Raises RefusedError for a run whose replies are not what this plan would get, and StorageError.
@@ -24,8 +24,8 @@ def lender(settings: Settings, plan: Plan) -> RunFile | None:
 
 
 def unfinished(run: RunFile, journal: Journal, plan: Plan) -> RunFile | None:
-    """The run that an earlier session was to take replies from, None where it has. Raises as `lender`."""
-    path = journal.borrowing
+    """The run that an earlier session was to take replies from, None where it has. Raises as `reused_run`."""
+    path = journal.reusing
     if path is None:
         return None
     without = f"resume without the rest of them: --reuse {run.id}"
@@ -56,13 +56,13 @@ def _check(other: RunFile, plan: Plan, otherwise: str) -> None:
         )
 
 
-def borrow(journal: Journal, other: RunFile | None, plan: Plan) -> str | None:
+def take_replies(journal: Journal, other: RunFile | None, plan: Plan) -> str | None:
     """Copy the replies of that run to equal pending rows, and say how many; nothing where it is this very run. Blocks. Raises
     RefusedError where their digests cannot be compared."""
     if other is None:
         return None
     if other.path.resolve() == journal.path.resolve():
-        journal.to_borrow(None)
+        journal.note_reuse(None)
         return None
     if other.meta.digest != journal.meta.digest:
         raise RefusedError(
@@ -70,7 +70,7 @@ def borrow(journal: Journal, other: RunFile | None, plan: Plan) -> str | None:
             "requests, so that equal ones cannot be found",
             "name the other run when this one is begun (--fresh), or leave --reuse out",
         )
-    count = journal.borrow(other.path, once=plan.dedupe)
+    count = journal.take_replies(other.path, once=plan.dedupe)
     return taken_over(count, other.id)
 
 

@@ -23,7 +23,7 @@ from batchrun.engine.export import reserved
 from batchrun.engine.ingest import Problems, checked, tell_rows, tell_whole
 from batchrun.engine.output_cap import with_known_worst_case
 from batchrun.engine.result_files import Part
-from batchrun.engine.reuse import borrow, lender, unfinished
+from batchrun.engine.reuse import reused_run, take_replies, unfinished
 from batchrun.engine.segment_checks import RowChecks, check_named, row_checks
 from batchrun.errors import RefusedError
 from batchrun.events import Emit, IntakeProgress, Notice
@@ -117,15 +117,15 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
         plan = planned(gathered, source, prompt, emit)
         targets = source.check_targets(plan.output) if isinstance(source, DocumentInput) else ()
         journals.prepare(registry.directory_for(plan.output, settings.runs_dir))
-        other = lender(settings, plan)
+        other = reused_run(settings, plan)
         prepared = _claimed(plan, source, gathered, undo, targets, other)
         if other is not None and not prepared.journal.taken_in:
-            prepared.journal.to_borrow(other.path)
+            prepared.journal.note_reuse(other.path)
         _fill(prepared, source, gathered, emit)
         if isinstance(source, DocumentInput):
             document_output.keep(prepared.journal, source)
         other = other or unfinished(prepared.run, prepared.journal, plan)
-        if (said := borrow(prepared.journal, other, plan)) is not None:
+        if (said := take_replies(prepared.journal, other, plan)) is not None:
             emit(Notice(said, time.monotonic()))
         tariff_of(plan).of(plan.model)  # now, since the first look takes long
         only = () if plan.limit == 0 else only

@@ -13,7 +13,7 @@ is shared is kept, as a reply is; which rows wait is settled anew by the next se
 rows that waited for one that has failed permanently: they still wait for it, and are handed out with its failure
 (`Journal.failed`) before anything is sent. So nothing that a kill can leave behind needs mending.
 
-`borrow` copies replies to equal requests out of the journal of another run. Each of them answers one row, so that rows
+`take_replies` copies replies to equal requests out of the journal of another run. Each of them answers one row, so that rows
 that were repeated to get several replies get several; under `--dedupe` `pair` gives it to all rows of its request.
 """
 
@@ -50,7 +50,7 @@ def _any(_: int) -> bool:
     return True
 
 
-def borrow(connection: sqlite3.Connection, other: Path, *, once: bool, before_commit: Callable[[], None]) -> int:
+def take_replies(connection: sqlite3.Connection, other: Path, *, once: bool, before_commit: Callable[[], None]) -> int:
     """Copy to rows the replies to equal requests in the journal `other`, in transactions of some thousand rows. Returns
     how many.
 

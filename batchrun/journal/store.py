@@ -175,14 +175,14 @@ class Journal:
         return rows
 
     @property
-    def borrowing(self) -> Path | None:
+    def reusing(self) -> Path | None:
         """The journal whose replies are still to be shared with rows of this one, also after a kill; None where none are."""
         with database.translated(self.path):
             found = self._reading().execute(sql("find_meta"), ("borrowing",)).fetchone()
             return None if found is None else Path(os.path.normpath(self.path.parent / found[0]))
 
-    def to_borrow(self, other: Path | None) -> None:
-        """Remember that `borrow` is to come, None: that it is not."""
+    def note_reuse(self, other: Path | None) -> None:
+        """Remember that `take_replies` is to come, None: that it is not."""
         with self._writing():
             if other is None:
                 self._connection.execute(sql("forget_meta"), ("borrowing",))
@@ -190,16 +190,16 @@ class Journal:
             place = os.path.relpath(other, self.path.parent)
             self._connection.execute(sql("put_meta"), ("borrowing", place))
 
-    def borrow(self, other: Path, *, once: bool) -> int:
+    def take_replies(self, other: Path, *, once: bool) -> int:
         """Lend pending rows the replies to equal requests in the journal `other`; returns how many. Blocks.
 
         Each reply goes to one row; with `once` each request gets one reply. Raises StorageError.
         """
         Reader.open(other).close()  # whether it is a whole journal
-        self.to_borrow(other)
+        self.note_reuse(other)
         with self._writing():
-            count = duplicates.borrow(self._connection, other, once=once, before_commit=self._before_commit)
-        self.to_borrow(None)
+            count = duplicates.take_replies(self._connection, other, once=once, before_commit=self._before_commit)
+        self.note_reuse(None)
         return count
 
     def pair(self, *, dedupe: bool, wanted: Callable[[int], bool] | None = None) -> None:
