@@ -67,11 +67,11 @@ def streams(connection: sqlite3.Connection) -> tuple[list[Pending], list[Pending
     """The rows that are sent, those that share a reply, and those that wait for each row."""
     sent = pending.pending(connection, 0, 100, None)
     waiting = {
-        row.seq: [other.seq for other in pending.following(connection, row.seq, row.seq, 0, 100)]
+        row.seq: [other.seq for other in pending.following(connection, row.seq, row.seq, 0, 100, frozenset())]
         for row in sent
         if row.awaited
     }
-    return sent, pending.answered(connection, 0, 100), waiting
+    return sent, pending.answered(connection, 0, 100, frozenset()), waiting
 
 
 KNOWN = st.lists(
@@ -143,5 +143,5 @@ def test_who_waits_for_a_row_that_has_failed_for_good_goes_on_waiting(wanted: Ca
         duplicates.pair(connection, dedupe=True, wanted=wanted)
         sent, _, waiting = streams(connection)
         assert [row for row, _ in pending.failed(connection)] == [1]
-        assert [row.seq for row in pending.following(connection, 1, 1, 0, 100)] == [2, 3]
+        assert [row.seq for row in pending.following(connection, 1, 1, 0, 100, frozenset())] == [2, 3]
         assert ([row.seq for row in sent], waiting) == ([4, 5], {})
