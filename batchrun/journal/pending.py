@@ -10,7 +10,7 @@ from typing import Any
 from batchrun.journal.pages import Found, Page, page
 from batchrun.journal.queries import sql
 from batchrun.journal.records import Lease, Leased, Standing
-from batchrun.models import History, Outcome, Parts, Pending, SharedReply, State, Ticket
+from batchrun.models import History, Outcome, Parts, Pending, SharedReply, State, Ticket, made
 
 _PENDING = sql("pending_rows")
 _ANSWERED = sql("answered_rows")
@@ -45,7 +45,7 @@ def pending(
     rows, full = page(connection.execute(_PENDING, (after, last, limit)), _length)
     known, count = _histories(connection, [row[0] for row in rows], fallbacks)
     found = [
-        Pending(seq, position, line, key, text, known.get(seq, FRESH), None, bool(awaited), target, None, files)
+        made(Pending, (seq, position, line, key, text, known.get(seq, FRESH), None, awaited == 1, target, None, files))
         for seq, position, line, key, text, files, target, awaited in rows[:count]
     ]
     return Page(found, full=full or len(rows) == limit or count < len(rows))

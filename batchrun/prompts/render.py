@@ -17,7 +17,7 @@ from typing import Any, NoReturn, cast
 import orjson
 from jinja2 import TemplateError, UndefinedError
 
-from batchrun.models import Endpoint, File, Request, Row
+from batchrun.models import Endpoint, File, Request, Row, made
 from batchrun.prompts import sandbox
 from batchrun.prompts.definition import Message, Prompt, RenderError
 from batchrun.prompts.filters import MAX_OUTPUT, TooLargeError
@@ -321,7 +321,7 @@ class PromptRenderer:
         sent = b"".join(self._pieces(row))
         if len(sent) > self._maximum:
             raise RenderError(str(TooLargeError()))
-        return Request(self._endpoint, sent, self._limit, row.files or ())
+        return made(Request, (self._endpoint, sent, self._limit, row.files or (), 0, None))
 
     def _pieces(self, row: Row) -> list[bytes]:
         fields = row.fields

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from batchrun.display import printable
 from batchrun.errors import InputError
-from batchrun.models import Endpoint, Invalid, Kind, Row
+from batchrun.models import Endpoint, Invalid, Kind, Row, made
 from batchrun.rows.check import RESERVED, Record, RefusedRowError, invalid, without_reserved
 from batchrun.rows.remarks import Remarks
 
@@ -68,7 +68,7 @@ class Identity(NamedTuple):
             elif kind is _BODIES and self.remarks is not None and _is_answered(fields):
                 self.remarks.add(_ANSWERED, line - self.remarks.offset)
             column = self.id_column
-            return Row(line, None if column is None else _key(fields, column), text, fields, None, encoded)
+            return made(Row, (line, None if column is None else _key(fields, column), text, fields, None, encoded))
         except RefusedRowError as error:
             return invalid(line, text, str(error))
 

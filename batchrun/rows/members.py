@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from batchrun.models import Invalid, Row
+from batchrun.models import Invalid, Row, made
 from batchrun.rows.check import RESERVED, RefusedRowError, encode, one_line, parse, string
 
 
@@ -46,7 +46,7 @@ def restore(line: int, key: str | None, text: str) -> Row:
     """The row of a text that has been read before, as the journal keeps it. Raises ValueError if it is none."""
     encoded = text.encode()
     try:
-        return Row(line, key, text, parse(text, None, encoded), None, encoded)
+        return made(Row, (line, key, text, parse(text, None, encoded), None, encoded))
     except RefusedRowError as error:
         raise ValueError(str(error)) from error
 
