@@ -63,6 +63,12 @@ class Protocol(ResponseHandler):
         if tail:
             super().data_received(tail)
 
+    def is_free(self) -> bool:
+        """Whether the next request can go here, after a whole answer: the same as that it is connected and not to close."""
+        transport = self.transport
+        used = self._buffer or self._should_close or self._tail or self._upgraded or self._exception is not None
+        return not used and transport is not None and not transport.is_closing()
+
 
 class _Failing:
     """A parser that fails as another one did."""
@@ -177,7 +183,7 @@ class Lane:
         while self._idle:
             connection, since = self._idle.popleft()
             protocol = connection.protocol
-            if now - since <= KEEP_ALIVE_SECONDS and protocol.is_connected() and not protocol.should_close:
+            if now - since <= KEEP_ALIVE_SECONDS and protocol.is_free():
                 return connection
             connection.close()
         return None
