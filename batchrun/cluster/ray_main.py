@@ -11,9 +11,11 @@ name of an error, value) on what was standard output. It ends when its input doe
 import asyncio
 import importlib
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import ray  # pyright: ignore[reportMissingImports]  an extra, which not every system has in its environment
@@ -164,6 +166,7 @@ def main() -> NoReturn:
     orders, answers = sys.stdin.buffer, open(os.dup(1), "wb")  # noqa: SIM115  it is open as long as the process
     os.dup2(2, 1)
     asyncio.run(_serve(orders, answers))
+    shutil.rmtree(Path.cwd(), ignore_errors=True)  # the folder made for it; batchrun may be gone and remove nothing
     _ray.shutdown()
     os._exit(0)  # pyright: ignore[reportPrivateUsage]  the function has no other name
 
