@@ -14,7 +14,6 @@ import json
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -66,6 +65,8 @@ def journaled(base_url: str, rows: Iterator[bytes], output: TextIO, in_flight: i
 
     Memory is kept for the next rows as batchrun keeps it (`engine/bytes_held.py`), or a copy would cost ten times as much.
     """
+    from blake3 import blake3  # noqa: PLC0415  each runner pays for its own imports
+
     with contextlib.suppress(AttributeError, OSError):
         library = ctypes.CDLL(None)
         library.mallopt(-3, 8 * 1024 * 1024)
@@ -82,7 +83,7 @@ def journaled(base_url: str, rows: Iterator[bytes], output: TextIO, in_flight: i
                     journal.execute("COMMIT")
                 journal.execute("BEGIN")
                 room = TOGETHER
-            digest = blake2b(row, digest_size=16).hexdigest()
+            digest = blake3(row).hexdigest(16)
             journal.execute("INSERT INTO rows (request, text) VALUES (?, ?)", (digest, row.decode()))
             room -= len(row)
         journal.execute("COMMIT")

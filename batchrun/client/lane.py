@@ -38,6 +38,8 @@ KEEP_ALIVE_SECONDS = 4.0
 
 PIECE = 256 * 1024
 """Bytes of a body that are written at once."""
+SMALL = 16 * 1024
+"""Bytes of a body that is copied behind its head: that takes less than handing two pieces over."""
 
 
 class Protocol(ResponseHandler):
@@ -119,8 +121,10 @@ class Lane:
         try:
             if transport is None or transport.is_closing():
                 raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
-            if len(body) <= PIECE:
+            if len(body) <= SMALL:
                 transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+            elif len(body) <= PIECE:
+                transport.writelines((b"%b%d\r\n\r\n" % (self._head, len(body)), body))
             else:
                 transport.write(b"%b%d\r\n\r\n" % (self._head, len(body)))
                 writing = asyncio.get_running_loop().create_task(_write(protocol, transport, body))

@@ -1,7 +1,7 @@
 """Taking the input in: the first time, and again.
 
 A row is told by its key and, among rows of the same content, by its occurrence. The first intake loads in transactions
-of some ten thousand rows or 16 MB, straight into the file (`written_once`), makes the index of identities at the end, and
+of some ten thousand rows or 64 MB, straight into the file (`written_once`), makes the index of identities at the end, and
 is complete only when `meta` says so; one that was killed starts over. While a thread of its own writes some rows, the next
 are read, checked and hashed.
 An input that is read again is compared by identity: nothing is trusted but the identity and the request's hash.
@@ -28,8 +28,8 @@ ROOM = 4_000_000
 """Characters after which a batch ends, so that memory does not grow with the length of rows."""
 AHEAD = 5
 """Batches of `ROOM` that wait while one is written, so that reading goes on during a commit."""
-TOGETHER = 4
-"""Batches in one transaction: each commit waits for the disk several times."""
+TOGETHER = 16
+"""Batches in one transaction: each commit waits for the disk several times, and nothing is written meanwhile."""
 CACHE = 8_000
 """KiB of pages: from when it is full until the commit readers are locked out; the sort needs few passes."""
 
