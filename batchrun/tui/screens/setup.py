@@ -192,7 +192,7 @@ class SetupScreen(TryingScreen):
 
         Where the screen has just opened it stays where nothing is missing but a key.
         """
-        await self.read(None)
+        await self.read()
         missing = gap(self._items)
         if not begun and (missing is None or missing.field == "profile"):
             return
@@ -394,7 +394,7 @@ class SetupScreen(TryingScreen):
     @work(exclusive=True, group="start")
     async def action_start(self) -> None:
         """Run all rows; where something is missing, stay, say what, and go to its field."""
-        await self.read(self.patience)
+        await self.read(begins=True)
         draft = self._draft
         assert draft is not None
         row = None if self.form.more.get("skip_invalid") else self.query_one(HeadTable).current
@@ -411,14 +411,11 @@ class SetupScreen(TryingScreen):
         missing = gap(self._items)
         self.go_to_field("profile" if missing is None else missing.field)
 
-    async def read(self, patience: float | None) -> None:
-        """Wait until the prompt and the input that are named are read, and with them what is missing is known.
-
-        At most `patience` seconds, or without end.
-        """
+    async def read(self, *, begins: bool = False) -> None:
+        """Wait until the prompt and the input that are named are read, and with them what is missing is known."""
         await self._opened.wait()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(self.patience if begins else None):
                 while any(self.form.typed(name) != known for name, known in self._known.items()):
                     self._news.clear()
                     await self._news.wait()

@@ -40,8 +40,8 @@ class TryingScreen(PanedScreen):
     def say(self, problem: BatchrunError | str | None) -> None:
         """Show what is wrong, or that nothing is."""
 
-    async def read(self, patience: float | None) -> None:
-        """Wait until the prompt and the input that are named are read, at most `patience` seconds."""
+    async def read(self, *, begins: bool = False) -> None:
+        """Wait until the prompt and the input that are named are read; where a run `begins`, not for a silent input."""
 
     @property
     def patience(self) -> float | None:
@@ -186,7 +186,7 @@ class TryingScreen(PanedScreen):
     @work(exclusive=True, group="try")
     async def action_try(self) -> None:
         """Send the marked rows alone, as soon as prompt and input have been read."""
-        await self.read(None)
+        await self.read()
         chosen = self.query_one(HeadTable).chosen
         if not chosen:
             self.notify("choose an input first; Space selects rows to try", severity="warning")
@@ -197,7 +197,7 @@ class TryingScreen(PanedScreen):
     @work(exclusive=True, group="try")
     async def action_pilot(self) -> None:
         """Send a few rows from all over the input, so that the plan rests on their replies."""
-        await self.read(self.patience)
+        await self.read(begins=True)
         if not self.form.typed("input"):
             self.notify("choose an input first", severity="warning")
         elif self.saved_first() and services(self).begin(Fresh(flags=self.form.flags, pilot=PILOT)):
