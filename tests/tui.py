@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from textual import events
+from textual.app import App
 from textual.pilot import Pilot
 from textual.screen import Screen
 from waiting import PATIENCE
@@ -98,9 +99,21 @@ def shown(pilot: Pilot[Any]) -> str:
     return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in update)
 
 
+_notify = App.notify
+
+
+def _noted(app: App[Any], message: str, **options: Any) -> None:
+    """Keep what a note says: the note itself is gone after some seconds, and on a busy machine before a test looks."""
+    vars(app).setdefault("noted", []).append(message)
+    _notify(app, message, **options)
+
+
+App.notify = _noted  # type: ignore[method-assign]
+
+
 def told(pilot: Pilot[Any]) -> str:
-    """What the notes in the corner say."""
-    return "\n".join(note.message for note in pilot.app._notifications)
+    """What the notes in the corner have said so far."""
+    return "\n".join(vars(pilot.app).get("noted", []))
 
 
 def setup(pilot: Pilot[Any]) -> SetupScreen:
