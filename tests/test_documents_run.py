@@ -345,6 +345,18 @@ def test_a_file_of_a_tree_that_cannot_be_read_is_named_and_can_be_left_out(
     assert "b.po" in Path("pl/documents.errors.jsonl").read_text(encoding="utf-8")
 
 
+def test_a_file_of_a_tree_that_is_damaged_further_down_is_left_out_as_a_whole(provider: Translator):
+    Path("docs").mkdir()
+    Path("docs/whole.json").write_text('{"one": "First text"}')
+    Path("docs/cut.json").write_text('{"two": "Second text", "three": ')
+    Path("docs/cut.po").write_text('msgid "fourth"\nmsgstr ""\n\nmsgid "fif\n')
+    assert translate(provider, "docs", "pl/{path}", "--skip-invalid") in (0, 3)
+    assert json.loads(Path("pl/whole.json").read_text()) == {"one": "FIRST TEXT"}
+    assert not Path("pl/cut.json").exists()
+    assert not Path("pl/cut.po").exists()
+    assert provider.calls == ["First text"]
+
+
 @pytest.mark.parametrize(
     ("source", "output", "said"),
     [

@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import count, groupby
+from itertools import chain, count, groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -103,10 +103,11 @@ def write_documents(  # noqa: PLR0913  where each part goes
     for path, format, _, encoding in listed:
         rows = _Rows(plan, errors, line_of, value_of)
         if group is not None and group[0] == path:
-            rows.source = iter(group[1])
+            rows.take(group[1])
         data = partial(_kept, reader, path)
         existing = Existing(plan.existing)
         try:
+            rows.check()
             document = Document(
                 format, data, language=plan.target_language, existing=existing, encoding=encoding or None
             )
@@ -149,6 +150,18 @@ class _Rows:
         self._plan, self._errors, self._line_of, self._value_of = plan, errors, line_of, value_of
         self.source: Iterator[tuple[str, dict[str, Any], Record]] = iter(())
         self.done = self.failed = 0
+        self._unread = False
+
+    def take(self, rows: Iterator[tuple[str, dict[str, Any], Record]]) -> None:
+        """These are the rows, one at least."""
+        first = next(rows)
+        self._unread = "segment" not in first[1]
+        self.source = chain([first], rows)
+
+    def check(self) -> None:
+        """Raises DocumentError where the document could not be read and was left out as a whole."""
+        if self._unread:
+            raise DocumentError("it could not be read")
 
     def values(self) -> Iterator[tuple[str, Value]]:
         """Names and values in the order of the document. A text in pieces is one value, if all of them are done."""

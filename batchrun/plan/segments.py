@@ -11,6 +11,7 @@ import glob
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from functools import partial
@@ -70,6 +71,7 @@ class DocumentInput(Input):
         self._existing = settings.existing
         self._most = None if settings.split is None else settings.split * BYTES_PER_TOKEN
         self.encoding = settings.encoding
+        self._leaves_out = len(sources) > 1 and settings.skip_invalid
 
     def __iter__(self) -> Iterator[Row | Invalid]:
         for source in self.sources:
@@ -83,6 +85,8 @@ class DocumentInput(Input):
                     encoding=self.encoding,
                 )
                 encoding = document.encoding
+                if self._leaves_out:  # a file that is damaged further down must not have its first part sent
+                    deque(document.entries(), maxlen=0)
                 for entry in document.entries():
                     if self._most is None:
                         yield _row(source.path, entry, encoding)
