@@ -143,7 +143,8 @@ class RowRunner:
     async def _send(self, state: RowState, request: Request) -> None:
         state.reused, state.request = None, request
         if not self._needs_text and state.row.text:
-            seq, position, line, key, _, history, reused, awaited, target, parts, files = state.row
+            seq, position, line, key, _text, history, reused, awaited, target, parts, files = state.row
+            del _text
             state.row = made(Pending, (seq, position, line, key, "", history, reused, awaited, target, parts, files))
         held, pool = self._at.queue.bytes, self._at.pool
         size = request.size if request.files else len(request.body)
