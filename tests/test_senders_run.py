@@ -86,12 +86,13 @@ async def test_a_deadline_is_the_childs_and_a_refused_connection_never_left() ->
         await peer.reader.read()
 
     async with (
-        FaultServer(never) as server,
+        FaultServer(whole(), never) as server,
         Hub(Started(), 1) as hub,
         RemoteClient(hub, base_url=server.base_url) as client,
         RemoteClient(hub, base_url="http://127.0.0.1:1/v1") as nobody,
     ):
         await hub.ready()
+        await client.send(REQUEST, timeout=60)  # the connection is there
         late = await client.send(REQUEST, timeout=0.2)
         refused = await nobody.send(REQUEST, timeout=60)
     assert (late.fault, late.sent) == (Fault.DEADLINE, True)
