@@ -829,6 +829,17 @@ def test_a_limit_leaves_the_rest_pending_and_says_how_to_go_on(provider: Provide
     assert ran(*provider.args()).account["done"] == 20
 
 
+def test_a_run_that_stops_early_after_a_limit_leaves_no_older_output_beside_its_own(provider: Provider) -> None:
+    given(20)
+    ran(*provider.args("--limit", "5"))
+    (output,) = Path().glob("out*")
+    assert len(output.read_text().splitlines()) == 5
+    stopped = ran(*provider.args("--max-requests", "12"))
+    assert (stopped.code, stopped.account["done"]) == (ExitCode.BUDGET, 12)
+    assert list(Path().glob("out*")) == [output]
+    assert len(output.read_text().splitlines()) == 12
+
+
 def test_quiet_says_to_whom_rows_go_and_the_account_alone(provider: Provider) -> None:
     given(3)
     done = ran(*provider.args("--quiet"))
