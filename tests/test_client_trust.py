@@ -255,14 +255,13 @@ async def test_preflight_asks_nothing():
     assert (server.connections, server.calls) == (1, [])
 
 
-async def test_preflight_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("batchrun.client.exchange._PREFLIGHT_SECONDS", 0.1)
+async def test_preflight_does_not_wait_for_ever():
     async with (
         FaultServer(on_connect=hang) as server,
         Client(base_url=f"https://localhost:{server.port}", environ={}) as client,
     ):
         with pytest.raises(HostError, match=r"does not answer within 0\.1 s"):
-            await client.preflight()
+            await client.preflight(seconds=0.1)
 
 
 BASIC = "Basic bWU6aHVudGVyMi1odW50ZXIy"
