@@ -278,7 +278,7 @@ def test_F7_no_flip_and_no_cut_of_a_journal_is_a_crash(program: Program) -> None
     journal, lots = program.journal, random.Random(7)
     data = journal.read_bytes()
     seen: dict[tuple[str, int], int] = {}
-    for name in ("pages", "exports", "salvage", "headless", "html"):
+    for name in ("pages", "exports", "headless", "html"):
         importlib.import_module(f"batchrun.report.{name}")
     for number in range(100):
         harmed = bytearray(data)
