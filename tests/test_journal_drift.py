@@ -192,7 +192,7 @@ def test_a_changed_row_that_was_in_flight_is_counted_as_maybe_paid_and_starts_an
     journal.compare(ids([("p", "x"), ("q", "other"), ("r", "z")]))
     journal.apply()
     assert (journal.totals.unknown, journal.totals.possibly_billed) == (0, 1)
-    assert [row.history for row in journal.pending() if row.key == "q"] == [(1, 0, 0, 0, False, None)]
+    assert [row.history for row in journal.pending() if row.key == "q"] == [(1, 0, 0, 0, False, None, None)]
     journal.close()
 
 
@@ -201,7 +201,7 @@ def test_a_changed_row_that_was_done_starts_anew_and_keeps_its_history(path: Pat
     journal = Journal.open(path)
     journal.compare(ids([("p", "x"), ("q", "other"), ("r", "z")]))
     journal.apply()
-    assert [row.history for row in journal.pending() if row.key == "q"] == [(1, 0, 0, 0, False, None)]
+    assert [row.history for row in journal.pending() if row.key == "q"] == [(1, 0, 0, 0, False, None, None)]
     assert (journal.totals.done, journal.totals.replies) == (0, 1)
     journal.close()
     with Reader.open(path) as reader:
