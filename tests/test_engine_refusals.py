@@ -1,12 +1,15 @@
 """Refusals that are about the run, and those that are about a row: what stops a run, and which rows stay pending."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 from engine import PLAN, WITH_SCHEMA, Provider, Stage, ok, status
 
+from batchrun.engine.pending_queue import PendingQueue
 from batchrun.errors import ExitCode
 from batchrun.events import Waiting, WaitReason
 from batchrun.models import Exchange
@@ -70,6 +73,23 @@ async def test_what_is_refused_to_all_rows_from_some_time_on_stops_the_run_and_t
     assert "said" in (story.ending.message or "")
     assert len(provider.calls) <= 30 + ALIKE + 1 + 3 * IN_FLIGHT
     assert (stage.totals.done, stage.totals.failed, stage.totals.pending) == (30, 0, rows - 30)
+
+
+async def test_no_more_rows_follow_while_one_from_elsewhere_is_read_from_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = PendingQueue.take_elsewhere
+
+    async def slowly(self: PendingQueue, lane: Any) -> bool:
+        for _ in range(300):
+            await asyncio.sleep(0)
+        return await read(self, lane)
+
+    monkeypatch.setattr(PendingQueue, "take_elsewhere", slowly)
+    stage, provider = Stage(tmp_path, 2500), Provider(usual=later(30, status(400, "no_db")))
+    story = await stage.play(provider)
+    assert story.ending.exit_code is ExitCode.STOPPED
+    assert len(provider.calls) <= 30 + ALIKE + 1 + 3 * IN_FLIGHT
 
 
 @pytest.mark.parametrize(("first", "rows"), [(1, 200), (101, 200), (101, 2500)])

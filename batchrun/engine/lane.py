@@ -106,6 +106,7 @@ class Lane:
         self.said = ""
         """By the provider, when it last refused for want of a rate or failed."""
         self.looks_elsewhere = False
+        self.looking = asyncio.Lock()
         self.bound = self.given = 0
         """Rows that were given to it and have no slot yet; those that were given and are not answered."""
         self.took = 0.0

@@ -246,10 +246,13 @@ class RowRunner:
         """Where rows fail alike, have one tried that is likely to be different; one at a time."""
         if state.elsewhere:
             state.elsewhere = lane.looks_elsewhere = False
-        if lane.health.doubtful and not lane.looks_elsewhere:
-            lane.looks_elsewhere = True
-            if not await self._at.queue.take_elsewhere(lane):
-                lane.looks_elsewhere, lane.health.confirmed = False, True
+        async with (
+            lane.looking
+        ):  # until it is found, those that fail meanwhile wait: they would only be followed by more
+            if lane.health.doubtful and not lane.looks_elsewhere:
+                lane.looks_elsewhere = True
+                if not await self._at.queue.take_elsewhere(lane):
+                    lane.looks_elsewhere, lane.health.confirmed = False, True
 
     def _record(
         self, state: RowState, lane: Lane, judged: Judged, exchange: Exchange, verdict: Verdict
