@@ -43,7 +43,7 @@ def packed(message: Any) -> bytes:
 
 
 def write(pipe: BinaryIO, message: Any) -> None:
-    """Write one message. Raises OSError where nobody reads any more."""
+    """Write one message. Raises OSError where the other end is closed."""
     pipe.write(packed(message))
     pipe.flush()
 

@@ -30,7 +30,7 @@ A 429 is news only once: requests that left before the gate closed belong to the
 window again. 429s at random, which come whatever the rate or the window (`chance`), are no news at all: the gate stays
 open, no rate is lowered and no window cut, and the wait that such a 429 announces is kept by its own request alone
 (`settle` returns it). Headers are news only when they answer a later request than the last ones used, and `remaining`
-is believed less what has left since that request left. Everything is reckoned in the loop's monotonic time; a machine
+is believed less what has left since that request left. All times are of the loop's monotonic time; a machine
 that was suspended finds every bucket filled once, not more.
 """
 

@@ -426,7 +426,7 @@ class Gate:
                 self._window.clear(now)
 
     def _at_random(self, permit: Permit, throttle: Throttle, beside: int, again: bool, now: float) -> bool:
-        """Whether the 429 is chance; if not, the rate is told of one that may be about it."""
+        """Whether the 429 is chance; if not, the rate learns from one that may be about it."""
         if throttle is Throttle.CONCURRENCY:
             return self._window.at_random(beside + 1, permit.left, now) and not again
         known, random = self._rates.noisy, self._rates.refused(permit, throttle, again, now)

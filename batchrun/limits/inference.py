@@ -15,7 +15,7 @@ rounding of every figure:
 A hypothesis that answers contradict is out until the limit changes. One that is left alone is believed; while two are
 left, and where none is, the limit is not understood: it holds nothing back, but for `remaining` itself.
 
-What is sent is reckoned in the unit of the limit. Times are seconds of the gate's clock.
+What is sent is counted in the unit of the limit. Times are seconds of the gate's clock.
 """
 
 import math

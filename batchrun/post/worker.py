@@ -1,4 +1,4 @@
-"""What runs in a worker process: it is set up once, then runs shards until it is told to stop or its parent is gone."""
+"""What runs in a worker process: it is set up once, then runs shards until its parent stops it or is gone."""
 
 import contextlib
 import multiprocessing

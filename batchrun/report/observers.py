@@ -207,7 +207,7 @@ class Observers:
             await asyncio.sleep(WRITE_EVERY)
 
     async def _write(self, path: Path) -> None:
-        """A file that cannot be written now is tried again; the last trouble is told at the end."""
+        """A file that cannot be written now is tried again; the last error is printed at the end."""
         text = prometheus.text_of(self._fold.snapshot(asyncio.get_running_loop().time()), self._run)
         try:
             await asyncio.to_thread(prometheus.write, path, text)

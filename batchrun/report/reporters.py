@@ -251,7 +251,7 @@ def notable(event: Event, batches: dict[int, str]) -> str | None:
 
 
 class JsonLines:
-    """One event a line on stdout; docs/events.md describes them. `gone` is told why they can be written no more."""
+    """One event a line on stdout; docs/events.md describes them. `gone` gets the reason why they can be written no more."""
 
     def __init__(self, stream: TextIO, gone: Callable[[OSError], None]) -> None:
         self._stream = stream

@@ -65,7 +65,7 @@ _encode_string = json.encoder.encode_basestring
 def parse(text: str, doubled: Callable[[str], None] | None = None, encoded: bytes | None = None) -> dict[str, Any]:
     """The fields of a row's text. Raises RefusedRowError with the reason; about 1 µs for 400 characters.
 
-    `doubled` is told the name of a member that appears twice in one object; `encoded` is the text as UTF-8 where that is there.
+    `doubled` gets the name of a member that appears twice in one object; `encoded` is the text as UTF-8 where that is there.
     """
     try:
         encoded = text.encode() if encoded is None else encoded

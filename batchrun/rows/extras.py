@@ -55,7 +55,7 @@ def library(format: str) -> Any:
 
 
 def plain(value: object, encoded: Callable[[], None] | None = None) -> Any:
-    """The value in types that JSON has; `encoded` is told of bytes that became base64."""
+    """The value in types that JSON has; `encoded` is called for bytes that became base64."""
     if type(value) in _AS_IT_IS:
         return value
     if isinstance(value, float):

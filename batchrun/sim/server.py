@@ -162,7 +162,7 @@ async def running(settings: Settings, *, clock: Callable[[], float] | None = Non
 
 
 async def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
-    """Serve until cancelled; `ready` is told the base URL. Raises RefusedError where the port is taken."""
+    """Serve until cancelled; `ready` gets the base URL. Raises RefusedError where the port is taken."""
     async with running(settings) as server:
         ready(server.base_url)
         with contextlib.suppress(asyncio.CancelledError):
