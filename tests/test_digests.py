@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_dedupe_run import answered
 
 from batchrun.digests import BLAKE2B, BLAKE3, LONG, digest_of
 from batchrun.engine.start import Prepared, prepare
 from batchrun.errors import RefusedError
 from batchrun.events import Event
-from batchrun.journal import End, Journal, Meta
-from batchrun.models import Outcome, State
+from batchrun.journal import Journal, Meta
 from batchrun.plan.sources import gather
 
 OWN = {"profile": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}
@@ -64,17 +64,6 @@ def _alone(alone: None) -> None:
 def prepared(source: str, output: str = "out.jsonl", **flags: Any) -> Prepared:
     told: list[Event] = []
     return prepare(gather({"input": source, "prompt": "p.md", "output": output, **OWN, **flags}), told.append)
-
-
-async def answered(run: Prepared) -> str:
-    """Every row is done; the run's id."""
-    run.journal.start()
-    for row in run.journal.pending():
-        run.journal.begin(row.seq, 1)
-        run.journal.end(row.seq, 1, End(200, 0.1), '{"choices":[]}')
-        await run.journal.finish(row.seq, Outcome(State.DONE, True, None, None, frozenset(), None))
-    run.close(0)
-    return run.run.id
 
 
 def as_earlier_builds_wrote_it(run: str) -> None:
