@@ -104,13 +104,14 @@ def listing(directory: Path) -> list[RunFile]:
 
 
 def unreadable(directory: Path) -> dict[Path, StorageError]:
-    """The journals of a directory that cannot be read, and why."""
+    """The journals of a directory that cannot be read, and why; not those that another process deletes meanwhile."""
     found: dict[Path, StorageError] = {}
     for path in sorted(directory.glob("*.db")):
         try:
             _opened(path)
         except StorageError as error:
-            found[path] = error
+            if os.path.lexists(path):
+                found[path] = error
     return found
 
 
@@ -191,7 +192,7 @@ def journal_of(reference: str, runs_dir: str | None) -> Path:
 def _raise_for_damaged_since(run: str, directory: Path) -> None:
     """Ids begin with the time, so a damaged journal with a later one is the last run."""
     for path, error in unreadable(directory).items():
-        if path.stem > run and path.exists():
+        if path.stem > run:
             raise error
 
 
@@ -210,10 +211,19 @@ def summary(run: RunFile) -> Summary:
         return Summary(run, Totals(), [], None, error.message)
 
 
+def summaries(directory: Path) -> list[Summary]:
+    """The runs of a directory, newest first, without those that another process deletes meanwhile."""
+    found = map(summary, listing(directory))
+    return [each for each in found if each.damage is None or os.path.lexists(each.run.path)]
+
+
 def ended_before(moment: float, directory: Path) -> list[RunFile]:
     """The runs that no process works on and whose last session ended, or began, before this Unix time."""
-    found = (summary(run) for run in listing(directory))
-    return [each.run for each in found if each.running is None and each.damage is None and _last(each) < moment]
+    return [
+        each.run
+        for each in summaries(directory)
+        if each.running is None and each.damage is None and _last(each) < moment
+    ]
 
 
 def _last(found: Summary) -> float:

@@ -8,7 +8,7 @@ import pytest
 
 from batchrun import journal, registry
 from batchrun.errors import BusyError, RefusedError, StorageError
-from batchrun.journal import IntakeRow, Journal, Meta
+from batchrun.journal import IntakeRow, Journal, Meta, Reader
 
 
 @pytest.fixture(autouse=True)
@@ -152,3 +152,38 @@ def test_who_only_asks_whether_a_run_is_held_keeps_nobody_from_deleting_it() -> 
     registry.remove(run)
     assert not path.exists()
     assert not path.with_suffix(".lock").exists()
+
+
+def test_a_journal_that_another_process_deletes_is_nobody_s_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is left at any moment of a deletion, a second run in the same directory goes on."""
+    directory, output = Path(".batchrun"), Path("out.jsonl")
+    held = Journal.open(made("20260101-000000-aaaa"))  # keeps the log beside the journal
+    unlink, deleted = Path.unlink, list[str]()
+
+    def looked_at(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok=missing_ok)
+        deleted.append(path.suffix)
+        assert registry.unreadable(directory) == {}, path
+        assert registry.summaries(directory) == [], path
+        registry.refuse_damaged(output, directory)
+
+    assert registry.of_output(output, directory) is not None
+    monkeypatch.setattr(Path, "unlink", looked_at)
+    journal.delete(Path(".batchrun/20260101-000000-aaaa.db"))
+    assert deleted[:3] == [".db", ".db-wal", ".db-shm"]
+    monkeypatch.undo()
+    held.close()
+
+
+def test_a_journal_deleted_while_it_is_opened_is_said_to_be_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened = made("20260101-000000-aaaa"), Path.absolute
+
+    def then_gone(found: Path) -> Path:
+        absolute = opened(found)
+        found.unlink(missing_ok=True)
+        return absolute
+
+    monkeypatch.setattr(Path, "absolute", then_gone)
+    with pytest.raises(StorageError, match="deleted or moved while it was read"):
+        Reader.open(path)
+    assert registry.unreadable(Path(".batchrun")) == {}

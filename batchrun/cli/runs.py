@@ -44,7 +44,7 @@ def runs(json: bool, runs_dir: str | None) -> int:
     directory = registry.directory_for("-", runs_dir or configured_runs_dir())
     for error in registry.unreadable(directory).values():
         click.echo(f"batchrun: {printable(error.message)}", err=True)
-    pages.runs_table([registry.summary(run) for run in registry.listing(directory)], as_json=json)
+    pages.runs_table(registry.summaries(directory), as_json=json)
     return ExitCode.OK
 
 

@@ -72,6 +72,10 @@ def storage_error(path: Path, error: Exception, doing: str) -> StorageError:
             f"{path}: the journal was deleted, moved or replaced while the run wrote it.",
             "Nothing more is sent. If it was moved, put it back with its -wal file and give the same command again.",
         )
+    if doing == "read" and not path.exists():
+        return StorageError(
+            f"{path}: the journal was deleted or moved while it was read.", "`batchrun runs` lists what there is."
+        )
     code = getattr(error, "sqlite_errorcode", None)
     no_text = code is None and "decode" in str(error)
     if no_text or (code is not None and code & 0xFF in _DAMAGE):
@@ -344,11 +348,14 @@ def _writer(connection: sqlite3.Connection) -> str | None:
 
 
 def remove(path: Path) -> None:
-    """Remove a journal and what SQLite keeps beside it; the caller holds the lock."""
+    """Remove a journal and what SQLite keeps beside it; the caller holds the lock.
+
+    The journal goes first: no process ever finds one without its log, and one that fails to read it finds it gone.
+    """
     with translated(path, "write"):
+        path.unlink(missing_ok=True)
         for suffix in ("-wal", "-shm", "-journal"):
             _beside(path, suffix).unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
         path.with_suffix(".new").unlink(missing_ok=True)
 
 

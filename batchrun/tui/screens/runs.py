@@ -243,7 +243,7 @@ class RunsScreen(LifecycleScreen):
 
 def listed(runs_dir: str | None) -> list[Summary]:
     """The runs of the directory with their accounts, the latest first."""
-    return [registry.summary(run) for run in registry.listing(registry.directory_for(registry.STREAM, runs_dir))]
+    return registry.summaries(registry.directory_for(registry.STREAM, runs_dir))
 
 
 def fitting(widths: Sequence[int], room: int) -> list[int]:
