@@ -54,6 +54,15 @@ def test_an_output_that_cannot_be_written_here_is_refused_before_anything_is_sen
         prepare_resume("out.parquet", {}, failed=False)
 
 
+def test_a_cluster_that_is_not_there_is_refused_before_a_run_goes_on() -> None:
+    prepared().close()
+    cluster = {"post": ("strip",), "workers": "ray", "ray": "127.0.0.1:1"}
+    for again in (lambda: prepare_resume("last", cluster, failed=False), lambda: prepared(**cluster)):
+        with pytest.raises(RefusedError, match=r"no Ray cluster at 127\.0\.0\.1:1"):
+            again()
+    prepared().close()
+
+
 def refused(**flags: Any) -> BatchrunError:
     with pytest.raises(BatchrunError) as caught:
         prepared(**flags).close()

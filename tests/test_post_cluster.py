@@ -2,13 +2,16 @@
 lost. `test_ray.py` has the real one."""
 
 import asyncio
+import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE
 
 from batchrun.cluster import address
 from batchrun.cluster.address import check_address, found, refusal_of
@@ -391,6 +394,33 @@ def test_nobody_at_the_address_is_refused_at_once() -> None:
         held.bind(("127.0.0.1", 0))
         with pytest.raises(RefusedError, match=r"no Ray cluster at 127\.0\.0\.1:\d+: Connection refused"):
             check_address(f"127.0.0.1:{held.getsockname()[1]}")
+
+
+@contextlib.contextmanager
+def listening(says: bytes) -> Iterator[str]:
+    """The address of something that says this to whoever comes first."""
+
+    def answer(listener: socket.socket) -> None:
+        with listener.accept()[0] as came:
+            came.sendall(says)
+            while came.recv(100):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as beside:
+        beside.submit(answer, listener)
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("says", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_what_listens_there_and_is_no_ray_is_refused_at_once(says: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address, "CONNECT", 0.2 if not says else PATIENCE)
+    with listening(says) as at, pytest.raises(RefusedError, match=r"no Ray cluster at 127.*: (timed out|what listens)"):
+        check_address(at)
+
+
+def test_what_speaks_as_a_head_does_is_taken_for_one() -> None:
+    with listening(bytes([0, 0, 6, 4, 0, 0, 0, 0, 0]) + bytes(6)) as at:  # SETTINGS, as a server of gRPC begins
+        check_address(at)
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

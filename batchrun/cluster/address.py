@@ -1,5 +1,6 @@
 """Where a Ray cluster is, and why it cannot be joined, in words for the user."""
 
+import errno
 import importlib.util
 import os
 import re
@@ -14,7 +15,11 @@ AUTO = "auto"
 JOIN = 30.0
 """Seconds that joining may take, once something listens at the address."""
 CONNECT = 3.0
-"""Seconds for a first connection to the address."""
+"""Seconds for a first connection to the address, and again for its first words."""
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""What a client of HTTP/2, and so of gRPC, says first: its preface and empty SETTINGS (RFC 9113, section 3.4)."""
+_SETTINGS = 4
+"""The type of the frame that such a server begins with; the fourth byte of a frame is its type (section 4.1)."""
 _CURRENT = Path("/tmp/ray/ray_current_cluster")  # noqa: S108  where Ray keeps it
 _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 
@@ -35,8 +40,8 @@ def found(address: str) -> str:
 
 
 def check_address(address: str) -> None:
-    """Raises RefusedError where Ray is not installed, or nothing listens at the address. Ray itself would try for many
-    minutes."""
+    """Raises RefusedError where Ray is not installed, or no head of a cluster listens at the address: one speaks gRPC. Ray
+    itself would try for many minutes where nothing listens, and for half of one where it is something else."""
     if importlib.util.find_spec("ray") is None:
         raise RefusedError(
             'a Ray cluster needs ray (the extra "ray"), which is not installed.',
@@ -45,7 +50,13 @@ def check_address(address: str) -> None:
     address = found(address)
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT).close()
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):
+                return
+            connection.settimeout(CONNECT)
+            connection.sendall(_PREFACE)
+            if connection.makefile("rb").read(9)[3:4] != bytes([_SETTINGS]):
+                raise OSError(errno.EPROTO, "what listens there is no Ray")
     except (OSError, ValueError, OverflowError) as error:
         said = "it is not HOST:PORT" if isinstance(error, ValueError | OverflowError) else error.strerror or error
         raise RefusedError(
