@@ -27,6 +27,7 @@ TOTALS = {  # rows, done, failed, unknown, attempts, replies
     "duplicates": (12, 12, 0, 0, 4, 4),
     "post": (12, 11, 1, 0, 12, 12),
     "killed": (12, 0, 0, 12, 12, 0),
+    "batch": (12, 0, 0, 0, 12, 0),
 }
 OLD = pytest.mark.parametrize("packed", JOURNALS, ids=lambda path: f"{path.parent.name}-{path.name.split('.')[0]}")
 META = Meta(run="r1", created=1.0, plan="{}", prompt=None, simulated=False, output="../out.jsonl")

@@ -2,7 +2,7 @@
 -- Times are seconds since 1970 (UTC), durations seconds, flags 0 or 1; there is nothing in here but text, numbers and JSON.
 -- Tables are STRICT, so that PRAGMA integrity_check finds a damaged value of another kind.
 
-PRAGMA user_version = 13;               -- the migration up to which this schema has everything
+PRAGMA user_version = 14;               -- the migration up to which this schema has everything
 
 CREATE TABLE meta (                     -- facts about the run, one a line
     name            TEXT PRIMARY KEY,   -- batchrun (the version that made it), run, created, plan (JSON), prompt (source), simulated, output (path relative to this file), digest (the kind of hashes: blake3, or where it is missing blake2b), intake, borrowing (the journal that replies are still to be taken from, relative to this file), note.*
@@ -68,7 +68,7 @@ CREATE TABLE attempts (                 -- one HTTP exchange each, written befor
     PRIMARY KEY (row, number)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX attempts_open ON attempts (row) WHERE ended IS NULL;
+CREATE INDEX attempts_open ON attempts (row) WHERE ended IS NULL AND ticket IS NULL;
 
 CREATE TABLE replies (                  -- bodies that came back and were paid for, to the byte
     id              INTEGER PRIMARY KEY,
