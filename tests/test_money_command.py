@@ -69,6 +69,18 @@ def test_a_provider_that_does_not_know_the_marks_gets_none_and_no_row_is_lost(fo
     assert "without marks for its prompt cache" in said
 
 
+def test_a_variable_with_the_same_value_in_every_row_is_part_of_what_is_fixed(folder: Path) -> None:
+    prompt = f"---\nname: p\ninputs:\n  tone: {{default: friendly}}\n---\nsystem:\nBe {{{{ tone }}}}. {FIXED}\nuser:\n{{{{ text }}}}\n"
+    (folder / "p.prompty").write_text(prompt)
+    planned = json.loads(batchrun(folder, "plan", *SAME, "--json").stdout)["cache"]
+    assert planned["tokens"] == pytest.approx(len(FIXED) / 4, abs=40)
+    assert planned["saved"] > 0
+    batchrun(folder, "run", *SAME)
+    found = shown(folder)
+    assert found["cache_write_tokens"] == pytest.approx(len(FIXED) / 4, abs=40)
+    assert found["cached_tokens"] > 0.5 * found["input_tokens"]
+
+
 def test_the_plan_says_what_the_cache_saves(folder: Path) -> None:
     found = json.loads(batchrun(folder, "plan", *SAME, "--json").stdout)["cache"]
     assert found["kept"]

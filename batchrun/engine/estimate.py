@@ -235,16 +235,19 @@ class Saving(NamedTuple):
         return self.tokens >= self.minimum
 
 
-def saving_of(plan: Plan, price: Price | None, requests: int) -> Saving | None:
+def saving_of(stats: RequestStats, requests: int) -> Saving | None:
     """What the cache does to so many requests; None where none is used, or nothing is known of one.
 
     One request writes the fixed part, those that are sent before its reply pay it in full, all others read it.
     """
+    plan, price = stats.plan, stats.price
     found = sharing_of(plan, prompt_of(plan))
     if found is None or not found[1].names or not found[0].fixed:
         return None
     renderer, caching = found
-    tokens, minimum = len(renderer.fixed) // BYTES_PER_TOKEN, caching.minimum
+    # Variables that have the same value in every row, a default for one, are part of what is fixed.
+    shared = stats.shared if stats.shared and stats.lengths.rows > 1 else b""
+    tokens, minimum = max(len(renderer.fixed), len(shared)) // BYTES_PER_TOKEN, caching.minimum
     if price is None or tokens < minimum or not requests:
         return Saving(tokens, minimum, None, bool(caching.mark))
     tier = next((tier.priced for tier in tiers_of(plan).values()), None)

@@ -3,6 +3,7 @@
 `measure` reads the input as a run would, `measure_pending` the rows of a journal that are not answered, `dry_run` only checks.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,7 @@ class RequestStats:
     earlier one; with `--dedupe` they are not sent. `ceiling` is what all cost at most and `floor` their prompts alone,
     in picodollars, None where a price or a limit of output tokens is not known. `too_long` requests do not fit into the
     context window with the output that they ask for; `lines` names some. `batches` are those that they go in, with `--batch`.
+    `shared` is what the bodies of all begin with, None before the first.
     """
 
     plan: Plan
@@ -79,6 +81,7 @@ class RequestStats:
     lines: list[int] = field(default_factory=list[int])
     examples: list[Example] = field(default_factory=list[Example])
     batches: int = 0
+    shared: bytes | None = None
     run: RunFile | None = None
     reuse: RunFile | None = None
     reused: int = 0
@@ -242,6 +245,10 @@ class _Counted:
             if found.plan.dedupe:
                 return
         found.lengths.add(request.weight)
+        if found.shared is None:
+            found.shared = request.body
+        elif not request.body.startswith(found.shared):
+            found.shared = os.path.commonprefix([found.shared, request.body]) or b""
         self._show(line, request)
         self._price(line, request)
         if found.plan.batch:

@@ -52,7 +52,7 @@ def values(found: Estimate) -> dict[str, Any]:
         "charged": usd(expected.charged),
         "cost_of_prompts": None if stats.floor is None else usd(int(stats.floor)),
         "cost_at_most": None if stats.ceiling is None else usd(int(stats.ceiling)),
-        "cache": _cache_values(saving_of(stats.plan, stats.price, expected.requests)),
+        "cache": _cache_values(saving_of(stats, expected.requests)),
         "price": _price(stats),
         "batch": _batch_values(stats),
         "unpriced": sorted(stats.unpriced),
@@ -141,7 +141,7 @@ def lines(found: Estimate) -> Iterable[str]:
     yield f"cost      {_cost(found)}"
     if costs := lane_costs(stats):
         yield f"          if all went to one lane: {'; '.join(map(_lane_line, costs))}"
-    if said := _cache(saving_of(stats.plan, stats.price, expected.requests)):
+    if said := _cache(saving_of(stats, expected.requests)):
         yield f"cache     {said}"
     if stats.plan.batch:
         yield f"batches   {_batches(stats)}"
