@@ -22,7 +22,7 @@ from batchrun.plan import Plan
 from batchrun.plan.pools import lane_plans
 from batchrun.plan.rendering import prompt_of, sharing_of
 from batchrun.plan.sources import Gathered
-from batchrun.pricing import STANDARD, Price, usd
+from batchrun.pricing import STANDARD, usd
 from batchrun.prompts import Renderer, RenderError, request_digest
 from batchrun.prompts.caching import BYTES_PER_TOKEN
 from batchrun.registry import RunFile

@@ -3,9 +3,9 @@
 `measure` reads the input as a run would, `measure_pending` the rows of a journal that are not answered, `dry_run` only checks.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -248,7 +248,8 @@ class _Counted:
         if found.shared is None:
             found.shared = request.body
         elif not request.body.startswith(found.shared):
-            found.shared = os.path.commonprefix([found.shared, request.body]) or b""
+            same = takewhile(lambda pair: pair[0] == pair[1], zip(found.shared, request.body, strict=False))
+            found.shared = bytes(one for one, _ in same)
         self._show(line, request)
         self._price(line, request)
         if found.plan.batch:
