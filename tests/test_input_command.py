@@ -71,6 +71,21 @@ def test_a_table_of_text_comes_back_as_one() -> None:
     assert len(list(open_input("out.xlsx", has_prompt=True))) == 2
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_csv_output_is_written_as_its_input_is(mark: str) -> None:
+    Path("in.csv").write_text(f'{mark}id;text\r\n1;"a; b, c"\r\n2;d\r\n', newline="")
+    Path("more.csv").write_text("id|text\n3|e\n")
+    ran("-i", "in.csv")
+    found = Path("in.p.csv").read_bytes().decode()
+    assert found == f'{mark}id;text;output\r\n1;"a; b, c";"[simulated] Say a; b, c"\r\n2;d;[simulated] Say d\r\n'
+    assert "wrote again.csv" in batchrun("export", "last", "-o", "again.csv").stderr
+    assert Path("again.csv").read_bytes().decode() == found
+    ran("-i", "more.csv")
+    assert Path("more.p.csv").read_text().splitlines()[0] == "id|text|output"
+    ran("-i", "in.csv", "-o", "out.tsv")
+    assert Path("out.tsv").read_text().splitlines()[2] == "2\td\t[simulated] Say d"
+
+
 def test_a_run_under_the_earlier_default_name_goes_on_and_pays_nothing_again() -> None:
     Path("in.csv").write_text("id,text\n1,a\n2,b\n")
     ran("-i", "in.csv", "-o", "in.p.jsonl", "--limit", "1")

@@ -137,7 +137,10 @@ class RecordWriter:
         self._stream = stream
         self._batch = plan.kind is Kind.BATCH
         exact = rows.Exact.OWN if plan.input_format in ("csv", "tsv") else rows.Exact.NOTHING
-        self._rows = None if self._batch else rows.writer(plan.output_format, stream, columns=columns, exact=exact)
+        table = rows.Table(plan.csv_delimiter, plan.csv_marked)
+        self._rows = (
+            None if self._batch else rows.writer(plan.output_format, stream, columns=columns, exact=exact, table=table)
+        )
 
     def write(self, record: Result | Record) -> None:
         """One done row, a whole record for an OpenAI Batch file."""

@@ -21,7 +21,7 @@ class Plan:
     `existing`, `target_language` and `check` are about documents and translations (docs/documents.md).
     `input_format` and `output_format` are names such as `jsonl`, `csv`, `parquet`. `output_fields` are the members
     that an output schema adds, one column each; where it is empty the reply's value goes whole into
-    `output_column`. `base_url` is empty for the embedded simulator. `dialect` is how the provider answers, `answers`
+    `output_column`; `csv_delimiter` and `csv_marked` (a byte order mark) are those of a CSV input. `base_url` is empty for the embedded simulator. `dialect` is how the provider answers, `answers`
     are the user's lines of the table of answers (`providers/answers.toml`), `requests` is what it takes of a request and `media` of its files. Prices are those of the profile; `max_cost` and
     `reserve` (for each request) are USD. `tier` are service tiers, the preferred one first, `finish_by` is in Unix seconds,
     `timeout_chosen` and `concurrency_chosen` are whether the user has chosen `timeout` and `concurrency`; `queue_gauges` is whether
@@ -48,6 +48,8 @@ class Plan:
     output_format: str
     output_column: str
     output_fields: tuple[str, ...] = ()
+    csv_delimiter: str = ","
+    csv_marked: bool = False
 
     profile: str
     base_url: str

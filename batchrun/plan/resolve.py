@@ -29,6 +29,7 @@ from batchrun.plan.record import Plan
 from batchrun.plan.settings import NO_CHECK, Settings
 from batchrun.plan.sources import FLAGS, Gathered, gather
 from batchrun.plan.tables import expand_headers, secrets_of
+from batchrun.rows.dialect import COMMAS, Table
 from batchrun.secrecy import Mask
 
 if TYPE_CHECKING:  # Jinja2 and the readers of tables: not to refuse a wrong key
@@ -91,6 +92,7 @@ class Facts:
     format: str
     columns: tuple[str, ...] = ()
     id_column: str | None = None
+    table: Table = COMMAS
 
 
 def facts_of(source: str, rows: "Input") -> Facts:
@@ -102,6 +104,7 @@ def facts_of(source: str, rows: "Input") -> Facts:
         format=rows.format,
         columns=rows.columns,
         id_column=rows.id_column,
+        table=rows.table,
     )
 
 
@@ -232,6 +235,8 @@ def _output(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> dict[s
         "output_format": output_format(output, settings.format, facts.kind),
         "output_column": column,
         "output_fields": members,
+        "csv_delimiter": facts.table.delimiter,
+        "csv_marked": facts.table.marked,
     }
 
 

@@ -6,6 +6,7 @@ its line and its reason; neither is ever dropped. This package knows nothing of 
 """
 
 from batchrun.rows.check import NOT_UTF8, RESERVED
+from batchrun.rows.dialect import Table
 from batchrun.rows.files import files_of
 from batchrun.rows.guess import encoding_hint
 from batchrun.rows.input import Input, Reading, Refusal, open_input
@@ -33,6 +34,7 @@ __all__ = [
     "Refusal",
     "Remarks",
     "RowWriter",
+    "Table",
     "batch_error_line",
     "batch_line",
     "check_format",

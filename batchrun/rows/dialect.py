@@ -10,10 +10,11 @@ import csv
 import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from batchrun.errors import InputError
 from batchrun.rows.lines import raw_lines
+from batchrun.rows.source import BOM
 
 if TYPE_CHECKING:
     import _csv
@@ -36,6 +37,23 @@ class Dialect(NamedTuple):
     backslash: bool = False
     spaces: bool = False
     skip: int = 0
+
+
+class Table(NamedTuple):
+    """How a CSV output is written, as its input is: its delimiter, and whether it begins with a byte order mark, without
+    which Excel takes UTF-8 for the system's encoding."""
+
+    delimiter: str = ","
+    marked: bool = False
+
+    @classmethod
+    def of(cls, dialect: Dialect, head: bytes) -> Self:
+        """That of a table which begins with `head`."""
+        delimiter = dialect.delimiter if dialect.delimiter in (",", ";", "|") else ","
+        return cls(delimiter, head.startswith(BOM))
+
+
+COMMAS = Table()
 
 
 def csv_dialect(head: str, name: str, delimiter: str | None = None) -> Dialect:

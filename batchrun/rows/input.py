@@ -16,7 +16,7 @@ from batchrun.rows import files
 from batchrun.rows.check import RESERVED, Record
 from batchrun.rows.columnar import read_arrow, read_parquet
 from batchrun.rows.detect import BY_SUFFIX, DOCUMENTS, format_of, is_wrapped
-from batchrun.rows.dialect import csv_dialect, tsv_dialect
+from batchrun.rows.dialect import COMMAS, Table, csv_dialect, tsv_dialect
 from batchrun.rows.extras import library
 from batchrun.rows.jsons import read_array, read_jsonl, read_sequence
 from batchrun.rows.kinds import NO_COLUMN, Identity, identity_of, is_note, list_in, pandas_orient
@@ -69,6 +69,7 @@ class Place(NamedTuple):
     stem: str
     size: int | None
     where: Callable[[int], str]
+    table: Table = COMMAS
 
 
 class Input:
@@ -98,6 +99,7 @@ class Input:
         self.stem = place.stem
         self.size = place.size
         self.where = place.where
+        self.table = place.table
         self.columns = tuple(look.columns)
         self.wrapped = look.wrapped
         self.row_size = look.size // look.seen
@@ -232,7 +234,8 @@ def _files(
         formats = {place.format for place, _ in opened}
         if len(formats) == 1 and formats.isdisjoint(("text", "files", "objects")) and not _documents(shards, formats):
             together = _Together(opened, remarks)
-            return Place(opened[0][0].format, name, stem or "files", None, together.where), together.records
+            first = opened[0][0]
+            return Place(first.format, name, stem or "files", None, together.where, first.table), together.records
     elif not reading.lines and (mixed := files.among_others(found)) is not None:
         one, other = (printable(label, 60) for label in mixed)
         raise InputError(
@@ -311,22 +314,22 @@ def _file(source: Source, file_name: str, reading: Reading, remarks: Remarks) ->
             library("pdf")
         records = partial(files.read_files, [(source.name, source.path)], reading.encoding)
         return Place("files", source.name, stem, source.size, partial(_only_file, source.name)), records
-    place = Place(format, source.name, stem, source.size, "line {}".format)
-    return place, _reader(source, format, reading, remarks)
+    table, records = _reader(source, format, reading, remarks)
+    return Place(format, source.name, stem, source.size, "line {}".format, table), records
 
 
 def _only_file(name: str, _line: int) -> str:
     return name
 
 
-def _reader(source: Source, format: str, reading: Reading, remarks: Remarks) -> Records:
-    """How the records of a format are read from a source."""
+def _reader(source: Source, format: str, reading: Reading, remarks: Remarks) -> tuple[Table, Records]:
+    """How the records of a format are read from a source, and how it is written where it is CSV."""
     if format in ("parquet", "arrow", "excel"):
         library(format)
         if format == "excel":
-            return lambda: read_excel(source, reading.sheet, remarks)
+            return COMMAS, lambda: read_excel(source, reading.sheet, remarks)
         read_columns = read_parquet if format == "parquet" else read_arrow
-        return lambda: read_columns(source, remarks)
+        return COMMAS, lambda: read_columns(source, remarks)
 
     def chunks() -> Iterator[bytes]:
         data = recoded(source.chunks(), reading.encoding, source.name) if reading.encoding else source.chunks()
@@ -339,12 +342,12 @@ def _reader(source: Source, format: str, reading: Reading, remarks: Remarks) -> 
         dialect = csv_dialect(head.decode(errors="replace"), source.name, "\t" if format == "tsv" else None)
         if dialect.delimiter == "\t":
             dialect = tsv_dialect(chunks, source.name, dialect.skip)
-        return lambda: read_table(chunks(), dialect, source.name, remarks)
+        return Table.of(dialect, head), lambda: read_table(chunks(), dialect, source.name, remarks)
     if format == "json":
-        return lambda: read_array(chunks(), source.name, reading.path, remarks)
+        return COMMAS, lambda: read_array(chunks(), source.name, reading.path, remarks)
     if format == "objects":
-        return lambda: read_sequence(chunks(), source.name, remarks)
-    return (lambda: read_jsonl(chunks(), remarks)) if format == "jsonl" else (lambda: read_text(chunks()))
+        return COMMAS, lambda: read_sequence(chunks(), source.name, remarks)
+    return COMMAS, (lambda: read_jsonl(chunks(), remarks)) if format == "jsonl" else (lambda: read_text(chunks()))
 
 
 def _refuse_structured(source: Source, format: str, head: bytes, reading: Reading) -> None:

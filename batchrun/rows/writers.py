@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, NoReturn, Protocol
 from batchrun.display import printable
 from batchrun.errors import StorageError
 from batchrun.rows.check import members, one_line
+from batchrun.rows.dialect import COMMAS, Table
 from batchrun.rows.extras import library
 from batchrun.rows.members import insert_members
 
@@ -62,17 +63,24 @@ class Exact(Enum):
     ALL = 2
 
 
-def writer(format: str, stream: BinaryIO, *, columns: Sequence[str] = (), exact: Exact = Exact.NOTHING) -> RowWriter:
+def writer(
+    format: str,
+    stream: BinaryIO,
+    *,
+    columns: Sequence[str] = (),
+    exact: Exact = Exact.NOTHING,
+    table: Table = COMMAS,
+) -> RowWriter:
     """The writer of a format: jsonl, csv, tsv, parquet or xlsx.
 
     `columns` are those of a CSV or TSV table if they are known, the new ones included; else the first row
-    decides. `exact` is about CSV; TSV, which programs read, has all cells as they are. Raises RefusedError if the
+    decides. `exact` and `table` are about CSV; TSV, which programs read, has all cells as they are. Raises RefusedError if the
     format needs an extra that is missing.
     """
     if format == "jsonl":
         return JsonlWriter(stream)
     if format in ("csv", "tsv"):
-        return CsvWriter(stream, columns, *((",", exact) if format == "csv" else ("\t", Exact.ALL)))
+        return CsvWriter(stream, columns, *((table, exact) if format == "csv" else (Table("\t"), Exact.ALL)))
     if format == "parquet":
         return ParquetWriter(stream)
     if format == "xlsx":
@@ -97,13 +105,16 @@ class JsonlWriter:
 class CsvWriter:
     """RFC 4180 in UTF-8, with a header and CRLF; TSV with a tab in the place of the comma, and LF."""
 
-    def __init__(self, stream: BinaryIO, columns: Sequence[str], delimiter: str, exact: Exact) -> None:
+    def __init__(self, stream: BinaryIO, columns: Sequence[str], table: Table, exact: Exact) -> None:
         self._stream = stream
         self._columns = dict.fromkeys(columns)
         self._own = _as_it_is if exact is not Exact.NOTHING else neutral
         self._new = _as_it_is if exact is Exact.ALL else neutral
         self._buffer = io.StringIO(newline="")
-        self._csv = csv.writer(self._buffer, delimiter=delimiter, lineterminator="\r\n" if delimiter == "," else "\n")
+        end = "\n" if table.delimiter == "\t" else "\r\n"
+        self._csv = csv.writer(self._buffer, delimiter=table.delimiter, lineterminator=end)
+        if table.marked:
+            self._buffer.write("\ufeff")
         if columns:
             self._put([self._own(name) for name in columns])
 
