@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from waiting import PATIENCE
 
+from batchrun.engine.estimate import Prediction
+from batchrun.report.estimates import verdict
+
 pytestmark = pytest.mark.slow  # each test waits for runs of the whole program
 
 SETTINGS = """
@@ -151,6 +154,18 @@ def test_a_pilot_is_kept_and_foretells_the_rest(folder: Path) -> None:
 def test_the_end_of_the_run_says_how_far_off_the_pilot_was(folder: Path) -> None:
     batchrun(folder, "plan", *SAME, "--pilot", "20")
     assert "the pilot predicted $0.0" in batchrun(folder, "run", *SAME).stderr
+
+
+@pytest.mark.parametrize(
+    ("cost", "seconds", "said"),
+    [
+        (None, (0.01, 0.02, 0.03), ""),
+        (None, (8.0, 10.0, 12.0), "the pilot predicted 10 s for the rest, and it took 11 s (+10 %)"),
+        ((1.0, 2.0, 3.0), (0.01, 0.02, 0.03), "the pilot predicted $2.00 ($1.00 to $3.00), and it is $1.00 (-50 %)"),
+    ],
+)
+def test_a_time_too_short_to_compare_is_left_out(cost: Any, seconds: Any, said: str) -> None:
+    assert verdict(Prediction(cost, 1.0, seconds, 11.0)) == said
 
 
 def test_a_pilot_for_a_stream_is_refused(folder: Path) -> None:

@@ -14,6 +14,8 @@ from batchrun.plan import Plan
 from batchrun.pricing import STANDARD, usd
 from batchrun.report import words
 
+_MEASURABLE = 1.0
+"""Seconds: of a shorter forecast most is the start of the program, which is no part of it."""
 _SHOWN = 4000
 """Characters of an example that are shown."""
 _BEGINNING, _END = 240, 80
@@ -290,16 +292,16 @@ def _shortened(value: Any) -> Any:
 
 
 def verdict(found: Prediction) -> str:
-    """How far off the pilot was, in one line."""
+    """How far off the pilot was, in one line; empty where it predicted nothing that can be compared."""
     parts: list[str] = []
     if found.cost is not None:
         low, expected, high = (words.money(int(amount * 1e12)) for amount in found.cost)
         was = words.money(int(found.actual_cost * 1e12))
         parts.append(f"{expected} ({low} to {high}), and it is {was}{_off(found.actual_cost, found.cost[1])}")
-    if found.seconds is not None:
+    if found.seconds is not None and found.seconds[1] >= _MEASURABLE:
         expected, was = words.duration(found.seconds[1]), words.duration(found.actual_seconds)
         parts.append(f"{expected} for the rest, and it took {was}{_off(found.actual_seconds, found.seconds[1])}")
-    return "the pilot predicted " + "; ".join(parts)
+    return "the pilot predicted " + "; ".join(parts) if parts else ""
 
 
 def _off(was: float, expected: float) -> str:

@@ -362,8 +362,8 @@ def last_word(  # noqa: PLR0913  how it ended, and what is said of it
         lines.append(f"cache: {said}")
     if not quiet and (said := words.savings(ended.totals)):
         lines.append(f"saved: {said}")
-    if not quiet and (found := _prediction(run)) is not None:
-        lines.append(estimates.verdict(found))
+    if not quiet and (found := _prediction(run)) is not None and (said := estimates.verdict(found)):
+        lines.append(said)
     lines.append(words.account(ended.totals))
     command = _resume_command(ended, run)
     if command is not None:

@@ -165,7 +165,7 @@ def report_page(run: RunFile) -> str:
         savings=words.savings(totals),
         from_cache=words.read_from_cache(totals),
         money=_money(values),
-        prediction=None if (found := prediction(run)) is None else estimates.verdict(found),
+        prediction=None if (found := prediction(run)) is None else estimates.verdict(found) or None,
         shares=_shares(values),
         charts=_drawn(values["charts"]),
         width=WIDTH,
