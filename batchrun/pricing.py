@@ -77,6 +77,14 @@ class Rates(NamedTuple):
     reasoning: Rate | None = None
     request: int = 0
 
+    @classmethod
+    def from_json(cls, found: Sequence[list[Any] | int | None]) -> "Rates":
+        """The rates that are written as JSON: a list for each `Rate`."""
+        return cls._make(
+            Rate(each[0], tuple((start, rate) for start, rate in each[1])) if isinstance(each, list) else each
+            for each in found
+        )
+
     def times(self, factor: Decimal) -> "Rates":
         """All rates times a factor, rounded up; fees stay."""
         kinds = {kind: rate.times(factor) for kind, rate in self._asdict().items() if isinstance(rate, Rate)}
@@ -211,11 +219,13 @@ class Price:
         return f"{', '.join([f'{_rate_text(rates.input)} in', *parts])} per million tokens{fee}{by} ({self.source})"
 
 
-def billed(rates: Rates | None, usage: Usage) -> Bill | None:
-    """What a reply is charged at these rates, or what the provider says it charged; None where neither is known."""
+def billed(rates: Rates | None, usage: Usage, extra: int = 0) -> Bill | None:
+    """What a reply is charged at these rates, or what the provider says it charged, and `extra` picodollars; None where neither is
+    known."""
     if usage.charged is not None:
-        return Bill(other=usage.charged)
-    return None if rates is None else rates.bill(usage)
+        return Bill(other=usage.charged + extra)
+    bill = None if rates is None else rates.bill(usage)
+    return bill if bill is None or not extra else bill._replace(other=bill.other + extra)
 
 
 def _of_tier(rates: Mapping[str, Rates], tier: str) -> Rates | None:

@@ -32,15 +32,14 @@ from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.batches import Batching
 from batchrun.engine.budget_guard import BATCH, BudgetGuard
 from batchrun.engine.chunks import Chunk
-from batchrun.engine.judge import accepted
 from batchrun.engine.lane import Member
+from batchrun.engine.result_reader import ReplyReader
 from batchrun.engine.row_files import restored
 from batchrun.engine.run import Run
 from batchrun.engine.snapshots import rows_answered
 from batchrun.engine.start import renderer_of
-from batchrun.journal import Answered, IntakeRow, Journal, Lease, Meta, Sum
+from batchrun.journal import Answers, IntakeRow, Journal, Lease, Meta, Sum, columns
 from batchrun.lanes.batch import BatchExecutor
-from batchrun.lanes.executor import Came, Completion
 from batchrun.lanes.results import Results, count_lines
 from batchrun.lanes.shapes import vendor, wire_id
 from batchrun.models import Endpoint, Exchange, Kind, Ticket
@@ -278,26 +277,24 @@ async def stages(folder: Path, rows: int, out: Clock, back: Clock) -> None:
         await journal.plan(ticket, chunk.leases)
     guard.hand_over(chunk.leases)
     answered(executor.path(ticket, "requests"), executor.path(ticket, "output"))
-    fold, pages = Fold(), Results([executor.path(ticket, "output")], executor.shape, RUN)
-    came = [Completion(0, 0, Came.REPLY)]
-    while came:
-        with back.taking("lines parsed"):
-            came = pages.page()
+    fold = Fold()
+    reader = ReplyReader(made[0], None, *guard.batch_rates(model))
+    pages = Results([executor.path(ticket, "output")], executor.shape, RUN, reader)
+    while True:
+        with back.taking("lines parsed, judged and priced"):
+            page = pages.page()
+            if page is None:
+                break
+            answers = columns(Answers, page.read)
         with back.taking("their rows found"):
-            leased = journal.leased(1, [each.seq for each in came])
-        with back.taking("judged"):
-            said = [accepted(made[0], each.body, None, each.data) or (None, None) for each in came]
-        with back.taking("charged"):
-            charges = guard.settle_all(leased, [usage for usage, _ in said], model)
-            answers = [
-                Answered(lease, usage, *charge, each.body.decode(), value, BATCH)
-                for lease, (usage, value), charge, each in zip(leased, said, charges, came, strict=True)
-            ]
+            leased = journal.leased(1, answers.rows)
+        with back.taking("charged, summed"):
+            answers = guard.settle_all(leased, answers)
             found = Sum.of(answers)
         with back.taking("written and committed"):
-            await journal.answer(answers, found)
+            await journal.answer(answers, found, sum(filter(None, leased.costs)), BATCH)
         with back.taking("told"):
-            fold(rows_answered(answers, found, 0.0))
+            fold(rows_answered(leased, answers, found, 0.0))
     journal.close(0)
 
 

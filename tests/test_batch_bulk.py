@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from batchrun.engine.batches import Batches, Batching
 from batchrun.engine.budget_guard import BATCH, BudgetGuard, served
 from batchrun.engine.judge import accepted, judge_body
+from batchrun.engine.result_reader import ReplyReader
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.snapshots import rows_answered
 from batchrun.engine.start import checker_of
 from batchrun.engine.tickets import Tickets
 from batchrun.errors import RefusedError
 from batchrun.events import AttemptEnded, RowFinished, RunStarted, single
-from batchrun.journal import Answered, End, Journal, Lease, Leased, Record, Sum
+from batchrun.journal import Answers, End, Journal, Lease, Leased, Record, Sum, chosen, columns
 from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.shapes import SHAPES, object_of, vendor
 from batchrun.models import JUST_DONE, Bill, Endpoint, Request, Ticket, Totals, Usage
@@ -114,16 +115,18 @@ BODIES = ['{"n": 1}', '{"n": 2}', '{"n": "\\u00e9"}']
 OUTCOMES = [JUST_DONE, JUST_DONE._replace(value='{"score": 1}'), JUST_DONE]
 
 
-LEASED = [Leased(n, 1, 500, 100, n, n, f"id-{n}", waits=False) for n in (1, 2, 3)]
+LEASED = columns(Leased, [(n, 1, 500, 100, n, n, f"id-{n}", 0) for n in (1, 2, 3)])
 
 
-def answers_of(leased: list[Leased]) -> list[Answered]:
-    """Replies to these that end as `ENDS` and `OUTCOMES` say."""
-    stated = [end.usage and end.usage._replace(tier="default") for end in ENDS]
-    paid = [(end.cost, end.charged_tokens, end.bill) for end in ENDS]
-    values = [outcome.value for outcome in OUTCOMES]
-    found = zip(leased, stated, paid, BODIES, values, strict=True)
-    return [Answered(each, usage, *charge, body, value, "batch") for each, usage, charge, body, value in found]
+def answers_of(ends: list[End], first: int = 0) -> Answers:
+    """Replies to the rows behind the first ones that end like this and as `OUTCOMES` says."""
+    lines: list[tuple[Any, ...]] = []
+    for row, end in enumerate(ends[first:], first + 1):
+        kinds = end.bill or Bill(other=end.cost or 0)
+        usage = (None,) * 5 if end.usage is None else end.usage[:5]
+        body, value = BODIES[row - 1], OUTCOMES[row - 1].value
+        lines.append((row, 1, body, value, *usage, end.cost, end.charged_tokens, *kinds[1:]))
+    return columns(Answers, lines)
 
 
 async def answered(directory: Path, *, together: bool) -> tuple[Totals, list[Record]]:
@@ -135,10 +138,9 @@ async def answered(directory: Path, *, together: bool) -> tuple[Totals, list[Rec
     journal.start()
     await journal.plan(Ticket(id=1, lane=1, state="fetched", chunk=1, rows=3), leases)
     if together:
-        found = journal.leased(1, [3, 1, 2, 4])
-        assert sorted(found) == LEASED
-        answers = answers_of(sorted(found))
-        await journal.answer(answers, Sum.of(answers))
+        assert journal.leased(1, [3, 1, 2, 4]) == chosen(LEASED, [2, 0, 1])
+        answers = answers_of(ENDS)
+        await journal.answer(answers, Sum.of(answers), 1500, BATCH)
     else:
         for lease, end, body, outcome in zip(leases, ENDS, BODIES, OUTCOMES, strict=True):
             journal.end(lease.row, lease.number, end, body, lease)
@@ -156,9 +158,8 @@ async def test_rows_that_are_answered_together_are_in_the_journal_as_one_by_one(
 
 @pytest.mark.parametrize("first", [0, 1, 2])
 def test_rows_that_are_answered_together_look_as_one_by_one(first: int) -> None:
-    answers = answers_of(LEASED)[first:]
-    assert [answer.end for answer in answers] == ENDS[first:]
-    event = rows_answered(answers, Sum.of(answers), 2.0)
+    answers = answers_of(ENDS, first)
+    event = rows_answered(chosen(LEASED, range(first, 3)), answers, Sum.of(answers), 2.0)
     started = RunStarted("r1", Totals(rows=10, in_batches=3), "host", "m", False, 0.0, price="$1")
     together, alone = Fold(), Fold()
     for fold in (together, alone):
@@ -215,13 +216,16 @@ def test_what_is_accepted_together_is_what_judging_accepts_without_a_flag(
 @given(body=REPLIES)
 def test_replies_are_charged_together_what_they_are_charged_one_by_one(body: dict[str, Any]) -> None:
     plan = replace(PLAN, model="m", input_price=2.0, output_price=4.0, cached_price=1.0, reserve=0.001)
-    judged = judge_body(Request(Endpoint.CHAT, b"{}", None), json.dumps(body).encode(), None)
-    if judged.reply is None:
-        return
-    usage = judged.usage
+    request, data = Request(Endpoint.CHAT, b"{}", None), json.dumps(body).encode()
     alone, together = (BudgetGuard(plan, NO_JOURNAL, expected=lambda: 5, clock=lambda: 0.0) for _ in range(2))
-    charge = alone.settle(alone.adopt(500, 100, "m", BATCH), served(judged, BATCH))
-    assert together.settle_all([Lease(1, 1, 500, 100)], [usage], "m") == [charge]
+    answer = ReplyReader(request, None, *together.batch_rates("m"))(1, 1, data, body)
+    if answer is None:
+        return
+    leased = columns(Leased, [(1, 1, 500, 100, 1, 1, "id-1", 0)])
+    charged = together.settle_all(leased, columns(Answers, [answer]))
+    charge = alone.settle(alone.adopt(500, 100, "m", BATCH), served(judge_body(request, data, None), BATCH))
+    kinds = Bill(other=500) if charge.bill is None else charge.bill
+    assert [column[0] for column in charged[-6:]] == [charge.cost, charge.tokens, *kinds[1:]]
 
 
 async def chunk_files(directory: Path, *, together: bool) -> tuple[list[bytes], list[tuple[Any, ...]], Totals]:

@@ -12,23 +12,23 @@ from batchrun.display import counted, printable
 from batchrun.engine import result_reader
 from batchrun.engine.budget_guard import BudgetGuard
 from batchrun.engine.chunks import SHARE
-from batchrun.engine.result_reader import ProcessPages, ReaderProcess
+from batchrun.engine.result_reader import ReaderProcess, ReplyReader, ResultPages
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.tickets import Tickets
 from batchrun.errors import ExitCode
-from batchrun.journal import End, Journal, Lease
+from batchrun.journal import Answers, End, Journal, Lease
 from batchrun.lanes.batch import BatchExecutor
-from batchrun.lanes.executor import Came, Completion, Read
+from batchrun.lanes.executor import Came, Completion
 from batchrun.lanes.states import State, detailed, is_brought, main_of, tokens_of
-from batchrun.models import Pending, Request, Ticket
+from batchrun.models import Pending, Ticket
 
 Brought = tuple[Pending, Lease, Completion]
 """What a batch brought for a row that is in it."""
 Take = Callable[[Ticket, Sequence[Brought]], Awaitable[None]]
 """Takes what the batch of a ticket brought for some of its rows; what is accepted as it is may still be on its way into the
 journal."""
-Accept = Callable[[Ticket, int | None, Sequence[Completion]], Awaitable[set[int]]]
-"""Takes replies that are accepted as they are; the rows that they answer."""
+Accept = Callable[[Ticket, int | None, Answers], Awaitable[list[Completion]]]
+"""Takes replies that are accepted as they are; those that are not for it."""
 Again = Callable[[int, Ticket, Completion], Awaitable[None]]
 """Takes a reply that was paid for though its row (`seq`) had one: of another batch of the same call."""
 
@@ -67,7 +67,7 @@ class Ends:
         self._stop = stop
         self._taken_in = set[int]()
         self._process = ReaderProcess()
-        self.reader: Callable[[Ticket], Awaitable[tuple[Read | None, Request | None]]] | None = None
+        self.reader: Callable[[Ticket], Awaitable[ReplyReader | None]] | None = None
         self.accept: Accept | None = None
         self.take: Take | None = None
         self.told: Callable[[], Awaitable[None]] | None = None
@@ -155,7 +155,7 @@ class Ends:
 
     async def prepare(self, ticket: Ticket) -> None:
         """The results of a batch are about to be downloaded: the process that is to read them starts meanwhile."""
-        if _is_large(ticket) and self.reader is not None and (await self.reader(ticket))[1] is not None:
+        if self.reader is not None and _is_for_process(ticket, await self.reader(ticket)):
             await asyncio.to_thread(self._process.start)
 
     async def fetched(self, ticket: Ticket) -> None:
@@ -182,17 +182,19 @@ class Ends:
         """Give each line to its row. False for a batch without a label whose lines are all of others: then it is another's,
         and is given back."""
         assert self.reader is not None
-        read, request = await self.reader(ticket)
-        pages, lines = self._executor.results(ticket, read), 0
-        if request is not None and _is_large(ticket):
-            pages = await asyncio.to_thread(ProcessPages, self._process, pages, request)
+        assert self.accept is not None
+        reader, lines, where = await self.reader(ticket), 0, None if is_brought(ticket) else ticket.id
+        results = self._executor.results(ticket, reader)
+        elsewhere = reader if _is_for_process(ticket, reader) else None
+        pages = await asyncio.to_thread(ResultPages, results, self._process, elsewhere)
         coming = asyncio.ensure_future(asyncio.to_thread(pages.page))
         try:
-            while page := await coming:
+            while (page := await coming) is not None:
                 # The next one is read while this one is written.
                 coming = asyncio.ensure_future(asyncio.to_thread(pages.page))
-                lines += len(page)
-                await self._hand_over(ticket, page)
+                lines += len(page.read.rows) + len(page.others)
+                left = await self.accept(ticket, where, page.read)
+                await self._hand_over(ticket, [*page.others, *left])
         finally:
             coming.cancel()
             await asyncio.to_thread(pages.close)
@@ -221,7 +223,7 @@ class Ends:
         for the rest."""
         pages = self._executor.results(other)
         while page := await asyncio.to_thread(pages.page):
-            replies = [each for each in page if each.came is Came.REPLY]
+            replies = [each for each in page.others if each.came is Came.REPLY]
             used = await self._hand_over(own, replies)
             await self._all_told()
             for completion in replies:
@@ -238,7 +240,7 @@ class Ends:
         assert self.late is not None
         pages, counts = self._executor.results(found), {True: 0, False: 0}
         while page := await asyncio.to_thread(pages.page):
-            replies = {each.seq: each for each in page if each.came is Came.REPLY}
+            replies = {each.seq: each for each in page.others if each.came is Came.REPLY}
             for lease, wanted in await asyncio.to_thread(self._journal.lost_in, ticket.id, list(replies)):
                 counts[wanted] += await self.late(ticket, lease, replies[lease.row], wanted=wanted)
         said = f"batch {ticket.remote}, which was given up, has ended: its replies answer {counted(counts[True])}"
@@ -261,11 +263,8 @@ class Ends:
     async def _hand_over(self, ticket: Ticket, page: list[Completion]) -> set[int]:
         """Give completions to their rows; those rows that are still in this ticket."""
         where = None if is_brought(ticket) else ticket.id
-        assert self.accept is not None
         assert self.take is not None
-        taken = await self.accept(ticket, where, page)
-        left = [each for each in page if each.seq not in taken]
-        more = bool(left)
+        taken, left, more = set[int](), page, bool(page)
         while more:
             found, more = await asyncio.to_thread(self._journal.in_batch, where, [each.seq for each in left])
             known = {lease.row: (row, lease) for row, lease in found}
@@ -306,8 +305,10 @@ class Ends:
         await asyncio.to_thread(self._executor.clean, ticket)
 
 
-def _is_large(ticket: Ticket) -> bool:
-    """Whether a second process is worth its start."""
+def _is_for_process(ticket: Ticket, reader: ReplyReader | None) -> bool:
+    """Whether another process can read the results, and is worth its start."""
+    if reader is None or reader.checker is not None:
+        return False
     return ticket.rows >= result_reader.LARGE and (os.cpu_count() or 1) > 1
 
 

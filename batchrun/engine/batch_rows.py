@@ -11,8 +11,9 @@ from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.batch_results import Brought
 from batchrun.engine.batches import Batches
 from batchrun.engine.budget_guard import BATCH, BudgetReached, named_in, served
-from batchrun.engine.judge import Judged, accepted, judge, judge_body
+from batchrun.engine.judge import Judged, judge, judge_body
 from batchrun.engine.pending_queue import RowState
+from batchrun.engine.result_reader import ReplyReader
 from batchrun.engine.row import RowRunner
 from batchrun.engine.row_files import restored
 from batchrun.engine.row_path import Source, Step, next_step
@@ -21,22 +22,17 @@ from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.snapshots import rows_answered
 from batchrun.errors import ExitCode, RefusedError
 from batchrun.events import Emit, RowsAnswered
-from batchrun.journal import Answered, End, Lease, Leased, Sum
-from batchrun.lanes.executor import Came, Completion, Read
+from batchrun.journal import Answers, End, Lease, Leased, Sum, chosen, columns
+from batchrun.lanes.executor import Came, Completion
 from batchrun.lanes.states import weight_of
 from batchrun.limits import GateClosed
-from batchrun.models import Endpoint, Exchange, Kind, Pending, Request, Ticket, Usage
+from batchrun.models import Endpoint, Exchange, Kind, Pending, Request, Ticket
 from batchrun.plan import Plan
 from batchrun.plan.reducing import Reduction
 from batchrun.retry import GiveUp, Next
 
 TOGETHER = 256
 """Rows that go into a chunk at once, at most."""
-
-
-Said = tuple[Usage | None, str | None]
-"""Of a reply that is accepted as it is: its usage, and its value where a schema gives it one."""
-_Taken = tuple[Leased, Usage | None, str | None, bytes]
 
 
 class BatchRows:
@@ -108,77 +104,61 @@ class BatchRows:
         else:
             self._at.queue.finished(state)
 
-    async def reader(self, ticket: Ticket) -> tuple[Read | None, Request | None]:
-        """What is made of replies as they are read, for `accept`; None where what they are worth depends on the text of their
-        rows, or something waits for them. And a request, where nothing else is needed for that."""
+    async def reader(self, ticket: Ticket) -> ReplyReader | None:
+        """What reads replies for `accept`; None where what they are worth depends on the text of their rows, or something waits for
+        them."""
         plan, checker, journal = self._plan, self._at.checker, self._at.journal
         if plan.kind is not Kind.ROWS or plan.post or isinstance(checker, RowChecks) or not ticket.model:
-            return None, None
+            return None
         if self._request is None:  # all rows of a prompt have the same limits
             leases = await asyncio.to_thread(journal.leases, ticket.id, 0, 1)
             rows, _ = await asyncio.to_thread(journal.in_batch, ticket.id, [lease.row for lease in leases])
             with suppress(Exception):  # its own way meets it again, and says so
                 self._request = self._runner.rendered(rows[0][0])
-            if self._request is None:
-                return None, None
-        request = self._request
+        found = self._request
+        return None if found is None else ReplyReader(found, checker, *self._at.guard.batch_rates(ticket.model))
 
-        def read(body: bytes, data: Any) -> Said | None:
-            try:
-                return accepted(request, body, checker, data)
-            except Exception:  # noqa: BLE001  its own way meets it again, and says so
-                return None
-
-        return read, request if checker is None else None
-
-    async def accept(self, ticket: Ticket, where: int | None, page: Sequence[Completion]) -> set[int]:
-        """Replies that answer their rows as they are, as `reader` has found, nearly all; which rows those are. `where` is the
-        ticket that rows must be in, None for any.
+    async def accept(self, ticket: Ticket, where: int | None, answers: Answers) -> list[Completion]:
+        """Replies that answer their rows as they are, as `reader` has found, nearly all; those for which there is more to decide.
+        `where` is the ticket that rows must be in, None for any.
 
         They go into the journal together; `told` waits for them.
         """
-        came = {each.seq: each for each in page if each.read is not None}
-        if not came:
-            return set()
-        leased = await asyncio.to_thread(self._at.journal.leased, where, list(came))
-        taken: list[_Taken] = []
-        for each in leased:
-            completion = came[each.row]
-            if each.number == completion.number and not each.waits:
-                taken.append((each, *completion.read, completion.body))
-        await self._store(ticket, taken)
-        return {each.row for each, *_ in taken}
+        if not answers.rows:
+            return []
+        leased, left = await asyncio.to_thread(self._at.journal.leased, where, answers.rows), list[Completion]()
+        if any(leased.waits) or (leased.rows, leased.numbers) != (answers.rows, answers.numbers):
+            leased, answers, left = _matched(leased, answers)
+        await self._store(ticket, leased, answers)
+        return left
 
     async def take(self, ticket: Ticket, came: Sequence[Brought]) -> None:
         """What else a batch brought for its rows: decided as the answers to requests of their own are."""
         others: list[Brought] = []
-        taken: list[_Taken] = []
+        leased, answers = list[tuple[Any, ...]](), list[tuple[Any, ...]]()
         for row, lease, completion in came:
-            said = self._accepted(ticket, row, completion)
-            if said is None:
+            answer = self._accepted(ticket, row, completion)
+            if answer is None:
                 others.append((row, lease, completion))
             else:
-                taken.append((Leased(*lease, row.position, row.line, row.key, False), *said, completion.body))
-        await self._store(ticket, taken)
+                leased.append((*lease, row.position, row.line, row.key, 0))
+                answers.append(answer)
+        await self._store(ticket, columns(Leased, leased), columns(Answers, answers))
         # Together, so that their outcomes share commits.
         await asyncio.gather(*(self._take(*each) for each in others))
 
-    async def _store(self, ticket: Ticket, taken: list[_Taken]) -> None:
-        """Replies that are accepted as they are, with what they are charged; their tokens tell those of later requests."""
-        if not taken:
+    async def _store(self, ticket: Ticket, leased: Leased, answers: Answers) -> None:
+        """Replies that are accepted as they are, of these attempts; their tokens tell those of later requests."""
+        if not answers.rows:
             return
-        usages = [usage for _, usage, _, _ in taken]
-        charges = self._at.guard.settle_all([leased for leased, *_ in taken], usages, ticket.model)
-        stated = [usage.input for usage in usages if usage is not None and not usage.cached]
+        answers = self._at.guard.settle_all(leased, answers)
+        tokens = zip(answers.input_tokens, answers.cached_tokens, strict=True)
+        stated = [given for given, cached in tokens if given is not None and not cached]
         self._batches.tokens.learn(round(weight_of(ticket) * len(stated) / max(1, ticket.rows)), sum(stated))
-        answers = [
-            Answered(leased, usage, *charge, body.decode(), value, BATCH)
-            for (leased, usage, value, body), charge in zip(taken, charges, strict=True)
-        ]
         found = Sum.of(answers)
-        stored = self._at.journal.answer(answers, found)
+        stored = self._at.journal.answer(answers, found, sum(filter(None, leased.costs)), BATCH)
         await self.told()
-        self._stored = stored, rows_answered(answers, found, self._loop.time())
+        self._stored = stored, rows_answered(leased, answers, found, self._loop.time())
 
     async def told(self) -> None:
         """Wait until replies that were taken together are committed, and tell of them."""
@@ -187,8 +167,8 @@ class BatchRows:
             await stored
             self._emit(event)
 
-    def _accepted(self, ticket: Ticket, row: Pending, completion: Completion) -> Said | None:
-        """What `accept` tells by the text of the row; None where there is more to decide."""
+    def _accepted(self, ticket: Ticket, row: Pending, completion: Completion) -> tuple[Any, ...] | None:
+        """The line of `Answers` that the reply to a row is, by the text of the row; None where there is more to decide."""
         waits = row.awaited or row.target is not None or row.parts is not None or bool(self._plan.post)
         if completion.data is None or waits or not ticket.model:
             return None
@@ -197,9 +177,10 @@ class BatchRows:
                 self._request = self._at.renderer.render(restored(row, self._at.journal.path.parent))
             checker = self._at.checker
             checker = checker.of(row) if isinstance(checker, RowChecks) else checker
-            return accepted(self._request, completion.body, checker, completion.data)
         except Exception:  # noqa: BLE001  its own way meets it again, and says so
             return None
+        read = ReplyReader(self._request, checker, *self._at.guard.batch_rates(ticket.model))
+        return read(completion.seq, completion.number, completion.body, completion.data)
 
     async def _take(self, row: Pending, lease: Lease, completion: Completion) -> None:
         """What a batch brought for a row by itself."""
@@ -272,6 +253,19 @@ class BatchRows:
         """The row stays pending in the journal, and is handed out again from there."""
         self._at.queue.finished(state)
         self._batches.ends.left_pending = True
+
+
+def _matched(leased: Leased, answers: Answers) -> tuple[Leased, Answers, list[Completion]]:
+    """The attempts that are answered where nothing waits for their rows, their answers, and the other answers."""
+    attempts = zip(leased.rows, leased.numbers, leased.waits, strict=True)
+    places = {(row, number): place for place, (row, number, waits) in enumerate(attempts) if not waits}
+    found = [places.get(each) for each in zip(answers.rows, answers.numbers, strict=True)]
+    replies = zip(answers.rows, answers.numbers, answers.bodies, found, strict=True)
+    others = [
+        Completion(row, number, Came.REPLY, 200, body.encode()) for row, number, body, place in replies if place is None
+    ]
+    mine = [at for at, place in enumerate(found) if place is not None]
+    return chosen(leased, [place for place in found if place is not None]), chosen(answers, mine), others
 
 
 def _paid_again(ticket: Ticket, end: End) -> End:

@@ -7,7 +7,7 @@ turn, since each of those gives back what it did not use; one that does not fit 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import takewhile
@@ -19,7 +19,7 @@ from batchrun import replies
 from batchrun.budget import Budget, Caps, Held, Reached, Sum
 from batchrun.display import counted
 from batchrun.engine.judge import Charge, Judged
-from batchrun.journal import Charged, Journal, Lease, Leased
+from batchrun.journal import Answers, Charged, Journal, Lease, Leased
 from batchrun.lanes.shapes import vendor
 from batchrun.limits import GateClosed
 from batchrun.models import Kind, Request, Totals, Usage, made
@@ -275,26 +275,35 @@ class BudgetGuard:
             self._learn(reservation, reservation.prices, charge, usage.tier or STANDARD)
         return charge
 
-    def settle_all(self, leases: Sequence[Lease | Leased], usages: Iterable[Usage | None], model: str) -> list[Charge]:
-        """The same for replies to requests for one model that went into batches, which were charged in full (`hand_over`):
-        a batch is one whatever service tier its replies name."""
+    def batch_rates(self, model: str) -> tuple[Rates | None, int]:
+        """What replies of batches cost now, whatever service tier they name, and what is charged on top of each (picodollars)."""
         price = self._prices.tariff.of(model)
-        rates = None if price is None else price.at(BATCH, self._clock())
-        charges = [
-            Charge(lease.cost, lease.tokens) if usage is None else self._charge_of(usage, rates)
-            for lease, usage in zip(leases, usages, strict=True)
-        ]
-        known = zip(leases, charges, strict=True)
-        cost = sum((lease.cost or 0) if charge.cost is None else charge.cost for lease, charge in known)
-        self._budget.settle(_held(leases), cost, sum(charge.tokens for charge in charges))
+        return None if price is None else price.at(BATCH, self._clock()), self._extra
+
+    def settle_all(self, leased: Leased, answers: Answers) -> Answers:
+        """Charge replies to these requests of batches, which were charged in full (`hand_over`); the answers with what they are
+        charged: where one states no usage, that is what was reserved for it."""
+        reserved = [cost or 0 for cost in leased.costs]
+        if None in answers.input_tokens:
+            stated = [tokens is not None for tokens in answers.input_tokens]
+            costs, tokens, other = (
+                [own if known else whole for known, own, whole in zip(stated, *pair, strict=True)]
+                for pair in (
+                    (answers.costs, leased.costs),
+                    (answers.charged_tokens, leased.tokens),
+                    (answers.costs_other, reserved),
+                )
+            )
+            answers = answers._replace(costs=costs, charged_tokens=tokens, costs_other=other)
+        charged = zip(answers.costs, reserved, strict=True)
+        cost = sum(held if cost is None else cost for cost, held in charged)
+        self._budget.settle(Held(sum(reserved), sum(leased.tokens)), cost, sum(answers.charged_tokens))
         self._wake()
-        return charges
+        return answers
 
     def _charge_of(self, usage: Usage, rates: Rates | None) -> Charge:
         """What a reply is charged that states a usage."""
-        bill = billed(rates, usage)
-        if bill is not None and self._extra:
-            bill = bill._replace(other=bill.other + self._extra)
+        bill = billed(rates, usage, self._extra)
         given, output = usage[:2]
         return made(Charge, (None if bill is None else bill.total, given + output, bill))
 
@@ -388,7 +397,7 @@ class BudgetGuard:
                 return
 
 
-def _held(leases: Sequence[Lease | Leased]) -> Held:
+def _held(leases: Sequence[Lease]) -> Held:
     """What is reserved for leases together."""
     return Held(sum(lease.cost or 0 for lease in leases), sum(lease.tokens for lease in leases))
 

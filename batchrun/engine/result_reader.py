@@ -1,33 +1,90 @@
 """Large results are read and judged by a process of their own, while this one writes what was read before: two cores instead of
 one.
 
-`python -m batchrun.engine.result_reader` gets its work as lines of JSON, writes pages of completions to its standard output and
-ends with its parent. It has no key, no settings and no journal; what becomes of a completion is decided in the parent. Where it
-cannot be started, or ends before its work is done, the parent reads the rest itself.
+`python -m batchrun.engine.result_reader` gets its work as lines of JSON, writes pages to its standard output and ends with its
+parent. It has no key, no settings and no journal; whether a reply is taken is decided in the parent. Where it cannot be started,
+or ends before its work is done, the parent reads the rest itself.
 """
 
 import contextlib
 import gc
+import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from batchrun.engine.judge import accepted
-from batchrun.lanes.executor import Came, Completion
+from batchrun.journal import Answers, columns
+from batchrun.lanes.executor import Came, Completion, Page
 from batchrun.lanes.results import Results
 from batchrun.lanes.shapes import SHAPES, vendor
-from batchrun.models import Endpoint, Request, Usage
+from batchrun.models import Endpoint, Request
+from batchrun.pricing import Rates, billed
+from batchrun.replies import ReplyChecker
 
 LARGE = 10_000
 """Rows of a batch whose results are worth the process."""
 _LENGTH = 8
-"""Bytes of each of the two numbers before a page: how long its JSON is, and the bodies behind that, one after the other."""
+"""Bytes of each of the two numbers before a page: how long its JSON is, and the bodies of replies behind that, one after the
+other."""
 _MOST = 2**63
 """Picodollars that JSON has room for."""
+_UNKNOWN = (None,) * 6 + (0,) * 5
+"""What a reply states and is charged that states no usage: what was reserved for it, which the journal knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyReader:
+    """Reads replies that are accepted as they are: makes a line of `journal.Answers` of each.
+
+    All their requests have the endpoint and the limit of `request`. They are charged at `rates` and `extra` picodollars on top.
+    """
+
+    request: Request
+    checker: ReplyChecker | None
+    rates: Rates | None
+    extra: int
+
+    @property
+    def work(self) -> dict[str, Any]:
+        """What another process needs to read as this one does where there is no checker."""
+        return {
+            "endpoint": self.request.endpoint.value,
+            "limit": self.request.output_limit,
+            "rates": self.rates,
+            "extra": self.extra,
+        }
+
+    @classmethod
+    def of(cls, work: dict[str, Any]) -> "ReplyReader":
+        """The reader of such work."""
+        rates = None if work["rates"] is None else Rates.from_json(work["rates"])
+        return cls(Request(Endpoint(work["endpoint"]), b"", work["limit"]), None, rates, work["extra"])
+
+    def __call__(self, seq: int, number: int, body: bytes, data: Any) -> tuple[Any, ...] | None:
+        """The line of a reply with this body and its JSON; None for one that its own way meets again."""
+        try:
+            found = accepted(self.request, body, self.checker, data)
+        except Exception:  # noqa: BLE001  its own way meets it again, and says so
+            return None
+        if found is None:
+            return None
+        usage, value = found
+        text = body.decode()
+        if usage is None:
+            return (seq, number, text, value, *_UNKNOWN)
+        bill = billed(self.rates, usage, self.extra)
+        total = None if bill is None else bill.total
+        if total is not None and total >= _MOST:
+            return None
+        kinds = (0, 0, 0, 0) if bill is None else bill[1:]
+        return (seq, number, text, value, *usage[:5], total, usage.input + usage.output, *kinds)
 
 
 class ReaderProcess:
@@ -54,7 +111,7 @@ class ReaderProcess:
         self.start()
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
-                self._process.stdin.write(orjson.dumps(work) + b"\n")
+                self._process.stdin.write(json.dumps(work).encode() + b"\n")
                 self._process.stdin.flush()
 
     def next(self) -> tuple[Any, bytes] | None:
@@ -79,89 +136,82 @@ class ReaderProcess:
                     stream.close()
 
 
-class ProcessPages:
-    """The completions of `alone`, read by the process, with what `accepted` says of replies to requests like this one, which have
-    no schema; `alone` goes on where the process ends too early. Its calls block."""
+class ResultPages:
+    """What some results bring, with the replies that a `ReplyReader` takes as columns: read by the process where a `reader` for it
+    is given, here where none is or the process ends too early. Its calls block."""
 
-    def __init__(self, process: ReaderProcess, alone: Results, request: Request) -> None:
+    def __init__(self, results: Results, process: ReaderProcess, reader: ReplyReader | None) -> None:
         self._process = process
-        self._alone = alone
+        self._results = results
         self._given = 0
-        self._is_alone = self._closed = self._done = False
+        self._is_here = self._done = reader is None
+        self._closed = False
         self.repeated = self.foreign = 0
-        shape = next(name for name, kind in SHAPES.items() if type(alone.shape) is kind)
-        work = {"files": list(map(str, alone.files)), "shape": shape, "run": alone.run}
-        process.ask(work | {"endpoint": request.endpoint.value, "limit": request.output_limit})
+        if reader is not None:
+            shape = next(name for name, kind in SHAPES.items() if type(results.shape) is kind)
+            process.ask({"files": list(map(str, results.files)), "shape": shape, "run": results.run} | reader.work)
 
-    def page(self) -> list[Completion]:
-        """The next ones, none at the end. Raises ValueError for a line that is no JSON object."""
-        found = None if self._is_alone else self._process.next()
+    def page(self) -> Page[Answers] | None:
+        """The next ones, None at the end. Raises ValueError for a line that is no JSON object."""
+        found = None if self._is_here else self._process.next()
         if found is None:
-            return self._page_alone()
-        (lines, self.repeated, self.foreign, error), bodies = found
-        self._done = not lines
+            return self._page_here()
+        (lengths, answers, others, self.repeated, self.foreign, error), bodies = found
+        self._done = not lengths and not others
         if error:
             raise ValueError(error)
-        self._given += len(lines)
-        page: list[Completion] = []
-        start = 0
-        for seq, number, came, status, length, said, read in lines:
-            body, start = bodies[start : start + length], start + length
-            if read is None:
-                page.append(Completion(seq, number, Came(came), status, body, said))
-            else:
-                usage, value = read
-                page.append(Completion(seq, number, Came.REPLY, 200, body, "", None, (usage and Usage(*usage), value)))
-        return page
+        if self._done:
+            return None
+        self._given += 1
+        text = bodies.decode()
+        cuts = pairwise(accumulate(lengths, initial=0))
+        return Page(
+            Answers(*answers)._replace(bodies=[text[start:end] for start, end in cuts]),
+            [
+                Completion(seq, number, Came(came), status, body.encode(), said)
+                for seq, number, came, status, body, said in others
+            ],
+        )
 
-    def _page_alone(self) -> list[Completion]:
+    def _page_here(self) -> Page[Answers] | None:
         """The same without the process; what it has brought is passed over."""
-        self._is_alone = True
-        while not self._closed:
-            page = self._alone.page()
-            passed, self._given = min(self._given, len(page)), max(0, self._given - len(page))
-            self.repeated, self.foreign = self._alone.repeated, self._alone.foreign
-            if not page or page[passed:]:
-                return page[passed:]
-        return []
+        self._is_here = True
+        while self._given and not self._closed:
+            self._results.page()
+            self._given -= 1
+        page = None if self._closed else self._results.page()
+        self.repeated, self.foreign = self._results.repeated, self._results.foreign
+        return None if page is None else Page(columns(Answers, page.read), page.others)
 
     def close(self) -> None:
         """Read no further: a process with work left is ended."""
         self._closed = True
-        if self._is_alone or not self._done:
+        if not self._done:
             self._process.end()
 
 
 def write_pages(work: dict[str, Any]) -> None:
     """What the process does for one line of its input; an empty page ends it."""
-    request = Request(Endpoint(work["endpoint"]), b"", work["limit"])
-
-    def read(body: bytes, data: Any) -> tuple[Any, str | None] | None:
-        try:
-            found = accepted(request, body, None, data)
-        except Exception:  # noqa: BLE001  its own way meets it again, and says so
-            return None
-        if found is None or (found[0] is not None and (found[0].charged or 0) >= _MOST):
-            return None
-        return found[0] and tuple(found[0]), found[1]
-
-    pages = Results(list(map(Path, work["files"])), SHAPES[work["shape"]](vendor("any")), work["run"], read)
+    files, shape = list(map(Path, work["files"])), SHAPES[work["shape"]](vendor("any"))
+    pages = Results(files, shape, work["run"], ReplyReader.of(work))
     more = True
     while more:
-        page, error = list[Completion](), ""
+        page, error = None, ""
         try:
             page = pages.page()
         except ValueError as failure:
             error = str(failure) or "a line of the results cannot be read"
-        lines = [
-            (seq, number, came.value, status, len(body), said, found)
-            for seq, number, came, status, body, said, _, found in page
+        more = page is not None
+        read, left = page or ([], [])
+        answers = columns(Answers, read)
+        others = [
+            (seq, number, came.value, status, body.decode(), said) for seq, number, came, status, body, said, _ in left
         ]
-        data = orjson.dumps((lines, pages.repeated, pages.foreign, error))
-        bodies = b"".join([each.body for each in page])
+        lengths, bodies = list(map(len, answers.bodies)), "".join(answers.bodies).encode()
+        said = lengths, list(answers._replace(bodies=[])), others, pages.repeated, pages.foreign, error
+        data = orjson.dumps(said)
         sys.stdout.buffer.writelines([len(data).to_bytes(_LENGTH), len(bodies).to_bytes(_LENGTH), data, bodies])
         sys.stdout.buffer.flush()
-        more = bool(page)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The state of a run at one moment: as an event, and as the JSON of a sample in the journal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from typing import NamedTuple
@@ -9,12 +9,13 @@ import orjson
 
 from batchrun import retry
 from batchrun.account import MONEY
+from batchrun.engine.budget_guard import BATCH
 from batchrun.engine.judge import Judged
 from batchrun.engine.pending_queue import RowState
 from batchrun.events import AttemptEnded, LimitsChanged, RowFinished, RowsAnswered
-from batchrun.journal import Answered, End, Journal, Sum
+from batchrun.journal import Answers, End, Journal, Leased, Sum
 from batchrun.limits import GateView
-from batchrun.models import Outcome, State, made
+from batchrun.models import JUST_DONE, Bill, Outcome, State, Usage, made
 from batchrun.pricing import usd
 
 _AGAIN = (retry.RetryIn, retry.AskAgain)
@@ -55,31 +56,36 @@ def row_finished(state: RowState, outcome: Outcome, now: float) -> RowFinished:
     return RowFinished(row.seq, row.line, row.position, row.key, now, outcome, True, reused.tokens, reused.cost)
 
 
-def rows_answered(answers: Sequence[Answered], found: Sum, now: float) -> RowsAnswered:
+def rows_answered(leased: Leased, answers: Answers, found: Sum, now: float) -> RowsAnswered:
     """Rows of a batch that were answered together, and their sum, as an event."""
-    tiers: dict[str, tuple[int, int]] = {}
+    rows, tiers = len(answers.rows), dict[str, tuple[int, int]]()
     if found.stated:
-        paid = sum(each.cost or 0 for each in answers if each.usage is not None)
-        tiers[answers[0].tier] = found.stated, paid
+        paid = sum(
+            cost or 0 for cost, given in zip(answers.costs, answers.input_tokens, strict=True) if given is not None
+        )
+        tiers[BATCH] = found.stated, paid
     return RowsAnswered(
-        rows=len(answers),
+        rows=rows,
         at=now,
         usage=found.usage,
         tiers=tiers,
         cost=found.cost,
         bill=found.bill,
-        unpriced=len(answers) - found.priced,
-        without_usage=len(answers) - found.stated,
-        each=partial(_each, answers, now),
+        unpriced=rows - found.priced,
+        without_usage=rows - found.stated,
+        each=partial(_each, leased, answers, now),
     )
 
 
-def _each(answers: Sequence[Answered], now: float) -> Iterator[AttemptEnded | RowFinished]:
-    for answer in answers:
-        (row, number, _, _, position, line, key, _), end = answer.leased, answer.end
-        ended = row, line, number, now, end.status, end.cause
-        yield AttemptEnded(*ended, False, False, True, False, end.seconds, end.usage, end.cost, end.bill)
-        yield RowFinished(row, line, position, key, now, answer.outcome)
+def _each(leased: Leased, answers: Answers, now: float) -> Iterator[AttemptEnded | RowFinished]:
+    places = zip(leased.positions, leased.lines, leased.keys, strict=True)
+    for answer, (position, line, key) in zip(zip(*answers, strict=True), places, strict=True):
+        row, number, _, value, given, output, cached, reasoning, written, cost, _, *kinds = answer
+        usage = None if given is None else Usage(given, output, cached, reasoning, written, tier=BATCH)
+        bill = None if cost is None else Bill(cost - sum(kinds), *kinds)
+        yield AttemptEnded(row, line, number, now, 200, None, False, False, True, False, 0.0, usage, cost, bill)
+        outcome = JUST_DONE if value is None else JUST_DONE._replace(value=value)
+        yield RowFinished(row, line, position, key, now, outcome)
 
 
 def limits_event(view: GateView, now: float) -> LimitsChanged:

@@ -20,7 +20,7 @@ from batchrun.journal.lock import Lock, lock
 from batchrun.journal.pages import PAGE_BYTES, Page
 from batchrun.journal.reader import Reader
 from batchrun.journal.records import (
-    Answered,
+    Answers,
     Attempt,
     Cause,
     Charged,
@@ -45,12 +45,14 @@ from batchrun.journal.records import (
     Sum,
     TierShare,
     Wanted,
+    chosen,
+    columns,
 )
 from batchrun.journal.store import Journal, delete
 
 __all__ = [
     "PAGE_BYTES",
-    "Answered",
+    "Answers",
     "Attempt",
     "Cause",
     "Charged",
@@ -79,6 +81,8 @@ __all__ = [
     "Sum",
     "TierShare",
     "Wanted",
+    "chosen",
+    "columns",
     "delete",
     "duplicate_id",
     "lock",

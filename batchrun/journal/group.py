@@ -7,11 +7,11 @@ begun before it ends, and ends before its row is finished, so the order of kinds
 import re
 import sqlite3
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, NamedTuple
 
 from batchrun.journal.queries import sql
-from batchrun.journal.records import Answered, End
+from batchrun.journal.records import Answers, End
 from batchrun.models import JUST_DONE, Outcome, SharedReply
 
 EXCERPT = 2048  # bytes kept of a body that is not a reply
@@ -124,20 +124,21 @@ class Group:
         representative, saved = (None, None) if reused is None else (reused.representative, reused.cost)
         self.finished.append((*done, state, permanent, *texts, post, storable(trace), representative, saved))
 
-    def answer(self, now: float, reply: int, answers: Sequence[Answered]) -> None:
+    def answer(self, now: float, reply: int, answers: Answers, tier: str) -> None:
         """Attempts that were in a batch have ended, each with a reply that is accepted as it is, and so have their rows; the
-        replies have the numbers behind `reply`."""
-        for (row, number, *_), usage, cost, tokens, bill, body, value, tier in answers:
-            reply += 1
-            self.replies.append((reply, row, number, body))
-            used = _NO_USAGE if usage is None else usage[:5]
-            _, *kinds = bill or (0, 0, 0, 0, cost or 0)
-            named = None if usage is None else tier
-            self.answered.append((row, number, now, reply, *used, cost, tokens, *kinds, named))
-            if value is None:
-                self.done.append((row, now, number, reply, 0.0, used[0], used[1]))
-            else:
-                self.finish(row, now, Last(number, reply, 0.0, used[0], used[1]), JUST_DONE._replace(value=value), None)
+        replies have the numbers behind `reply`, those that state a usage are of this service tier."""
+        rows, numbers, bodies, values, *columns = answers
+        given, output, *_ = columns
+        replies = range(reply + 1, reply + 1 + len(rows))
+        self.replies += zip(replies, rows, numbers, bodies, strict=True)
+        tiers = [None if tokens is None else tier for tokens in given]
+        self.answered += zip(rows, numbers, repeat(now), replies, *columns, tiers)
+        ends = zip(rows, repeat(now), numbers, replies, repeat(0.0), given, output)
+        if not any(values):  # nearly always
+            self.done += ends
+            return
+        for (row, _, *last), value in zip(ends, values, strict=True):
+            self.finish(row, now, Last(*last), JUST_DONE._replace(value=value), None)
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Put everything into the present transaction."""

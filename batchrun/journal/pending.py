@@ -143,12 +143,12 @@ def rows_in_batch(
     return leased, full or most < len(found)
 
 
-def leased(connection: sqlite3.Connection, ticket: int | None, rows: Iterable[int]) -> list[Leased]:
-    """Those of these rows whose open attempt is in this ticket, or in any, without their texts."""
+def leased(connection: sqlite3.Connection, ticket: int | None, rows: Iterable[int]) -> Leased:
+    """Those of these rows whose open attempt is in this ticket, or in any, without their texts, in the same order."""
     import orjson  # noqa: PLC0415  only batches need it; listing runs does not
 
     (found,) = connection.execute(sql("leased_rows"), (dumps(list(rows)), ticket)).fetchone()
-    return [Leased._make((*row, bool(waits))) for *row, waits in orjson.loads(found)]
+    return Leased(*orjson.loads(found))
 
 
 def standings(connection: sqlite3.Connection, rows: Iterable[int]) -> dict[int, Standing]:

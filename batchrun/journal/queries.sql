@@ -267,10 +267,13 @@ CROSS JOIN attempts AS a ON a.row = rows.seq AND a.ended IS NULL AND a.ticket = 
 WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
 
 -- name: leased_rows
--- As one JSON text: a step for each row would give the interpreter's lock away a thousand times a page.
-SELECT json_group_array(json_array(rows.seq, a.number, a.cost, a.charged_tokens, position, line, rows.key,
-       EXISTS (SELECT 1 FROM duplicates WHERE duplicates.representative = rows.seq AND duplicates.reply IS NULL) OR {is_reduced}
-       OR EXISTS (SELECT 1 FROM reductions WHERE reductions.row = rows.seq)))
+-- As one JSON text, a list of each column: a step for each row would give the interpreter's lock away a thousand times a page.
+SELECT json_array(json_group_array(a.row), json_group_array(a.number), json_group_array(a.cost), json_group_array(a.charged_tokens),
+       json_group_array(position), json_group_array(line), json_group_array(rows.key),
+       json_group_array((EXISTS (SELECT 1 FROM duplicates)
+                         AND EXISTS (SELECT 1 FROM duplicates WHERE duplicates.representative = rows.seq AND duplicates.reply IS NULL))
+                        OR (EXISTS (SELECT 1 FROM reductions)
+                            AND ({is_reduced} OR EXISTS (SELECT 1 FROM reductions WHERE reductions.row = rows.seq)))))
 FROM json_each(?) AS wanted CROSS JOIN attempts AS a ON a.row = wanted.value AND a.ended IS NULL AND a.ticket = ifnull(?, a.ticket)
 CROSS JOIN rows ON rows.seq = a.row WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = a.row)
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from batchrun.digests import BLAKE2B
-from batchrun.models import JUST_DONE, Bill, Outcome, State, Usage
+from batchrun.models import Bill, State, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,42 +272,54 @@ class Lease(NamedTuple):
 
 
 class Leased(NamedTuple):
-    """An attempt that is in a batch, as `Lease` has it, with the place of its row in the input; `waits` is whether there are
-    rows that wait for what it gets, or it is a part of a reduce row or one itself."""
+    """Attempts that are in a batch, as `Lease` has them, with the places of their rows in the input, a list of each; `waits` are
+    whether there are rows that wait for what one gets, or it is a part of a reduce row or one itself."""
 
-    row: int
-    number: int
-    cost: int | None
-    tokens: int
-    position: int
-    line: int
-    key: str
-    waits: bool
+    rows: list[int]
+    numbers: list[int]
+    costs: list[int | None]
+    tokens: list[int]
+    positions: list[int]
+    lines: list[int]
+    keys: list[str]
+    waits: list[int]
 
 
-class Answered(NamedTuple):
-    """The reply to a row that was in a batch, accepted as it is: what it states that it used, what it is charged, the exact text
-    of the body, and `value` as in `models.Outcome`. `tier` is the service tier that it is charged at."""
+class Answers(NamedTuple):
+    """Replies to rows that were in a batch, accepted as they are, a list of each column: so no step of Python is needed for a row.
 
-    leased: Leased
-    usage: Usage | None
-    cost: int | None
-    tokens: int
-    bill: Bill | None
-    body: str
-    value: str | None
-    tier: str
+    `bodies` are exact, `values` those of `models.Outcome`. The tokens are None where a reply states no usage; `costs` are
+    picodollars, None where the price is not known, and the last four are parts of them (the rest is input).
+    """
 
-    @property
-    def end(self) -> End:
-        """How the attempt ended."""
-        usage = None if self.usage is None else self.usage._replace(tier=self.tier)
-        return End(200, 0.0, usage=usage, cost=self.cost, charged_tokens=self.tokens, bill=self.bill)
+    rows: list[int]
+    numbers: list[int]
+    bodies: list[str]
+    values: list[str | None]
+    input_tokens: list[int | None]
+    output_tokens: list[int | None]
+    cached_tokens: list[int | None]
+    reasoning_tokens: list[int | None]
+    cache_write_tokens: list[int | None]
+    costs: list[int | None]
+    charged_tokens: list[int]
+    costs_cached: list[int]
+    costs_cache_write: list[int]
+    costs_output: list[int]
+    costs_other: list[int]
 
-    @property
-    def outcome(self) -> Outcome:
-        """How the row is done."""
-        return JUST_DONE if self.value is None else JUST_DONE._replace(value=self.value)
+
+Columns = TypeVar("Columns", Leased, Answers)
+
+
+def columns(kind: type[Columns], lines: Sequence[tuple[Any, ...]]) -> Columns:
+    """Lines, each with a value for every column, as columns."""
+    return kind._make(map(list, zip(*lines, strict=True)) if lines else ([] for _ in kind._fields))
+
+
+def chosen(found: Columns, places: Sequence[int]) -> Columns:
+    """The lines at these places."""
+    return found._make([column[place] for place in places] for column in found)
 
 
 class Sum(NamedTuple):
@@ -320,14 +332,13 @@ class Sum(NamedTuple):
     bill: Bill
 
     @classmethod
-    def of(cls, answers: Sequence[Answered]) -> "Sum":
+    def of(cls, answers: Answers) -> "Sum":
         """The sum of these."""
-        usages = [each.usage for each in answers if each.usage is not None]
-        tokens = [sum(counts) for counts in zip(*(usage[:5] for usage in usages), strict=True)] or [0] * 5
-        priced = [each for each in answers if each.cost is not None]
-        bills = [each.bill or Bill(other=each.cost or 0) for each in priced]
-        kinds = [sum(parts) for parts in zip(*bills, strict=True)]
-        return cls(len(usages), Usage(*tokens[:4], written=tokens[4]), len(priced), sum(kinds), Bill(*kinds))
+        count, costs = len(answers.rows), answers.costs
+        given, made, cached, reasoning, written, cost, _, *kinds = (sum(filter(None, each)) for each in answers[4:])
+        usage = Usage(given, made, cached, reasoning, written)
+        stated, priced = count - answers.input_tokens.count(None), count - costs.count(None)
+        return cls(stated, usage, priced, cost, Bill(cost - sum(kinds), *kinds))
 
 
 class Standing(NamedTuple):

@@ -19,7 +19,7 @@ from batchrun.journal.ingest import FirstIntake, transaction
 from batchrun.journal.pages import Page
 from batchrun.journal.queries import sql
 from batchrun.journal.reader import Reader, read_meta
-from batchrun.journal.records import Answered, Charged, Drift, End, IntakeRow, Lane, Lease, Leased, Meta, Standing, Sum
+from batchrun.journal.records import Answers, Charged, Drift, End, IntakeRow, Lane, Lease, Leased, Meta, Standing, Sum
 from batchrun.journal.writer import Done, Writer
 from batchrun.models import Outcome, Pending, SharedReply, Ticket, Totals
 
@@ -321,8 +321,8 @@ class Journal:
         with self._window_guard, database.translated(self.path):
             return pending.rows_in_batch(self._reading(), ticket, rows)
 
-    def leased(self, ticket: int | None, rows: Sequence[int]) -> list[Leased]:
-        """Those of these rows whose open attempt is in this ticket, or in any, without their texts."""
+    def leased(self, ticket: int | None, rows: Sequence[int]) -> Leased:
+        """Those of these rows whose open attempt is in this ticket, or in any, without their texts, in the same order."""
         with self._window_guard, database.translated(self.path):
             return pending.leased(self._reading(), ticket, rows)
 
@@ -343,9 +343,9 @@ class Journal:
         """
         return (self._writer or self._running).end(row, number, end, body, lease)
 
-    def answer(self, answers: Sequence[Answered], found: Sum) -> Done:
-        """Record replies to rows that were in a batch, and how these rows ended, in one commit; `found` is their sum."""
-        return self._running.answer(answers, found)
+    def answer(self, answers: Answers, found: Sum, reserved: int, tier: str) -> Done:
+        """Record replies to rows of a batch and their outcomes, in one commit: their sum, picodollars that were reserved, and tier."""
+        return self._running.answer(answers, found, reserved, tier)
 
     def paid_again(self, row: int, ticket: int, end: End) -> Done:
         """Record a reply to a row that has one: it came in another batch of the same call, the one of this ticket."""

@@ -24,7 +24,7 @@ from batchrun.journal import sums
 from batchrun.journal.database import storage_error
 from batchrun.journal.group import NEVER, Group, Last, storable
 from batchrun.journal.queries import sql
-from batchrun.journal.records import Answered, End, IntakeRow, Lease, Sum
+from batchrun.journal.records import Answers, End, IntakeRow, Lease, Sum
 from batchrun.models import Outcome, SharedReply, Ticket, Totals, made
 
 GROUP = 512
@@ -148,20 +148,20 @@ class Writer:
 
         return self._put(apply)
 
-    def answer(self, answers: Sequence[Answered], found: Sum) -> Done:
-        """Replies to rows that were in a batch, how these rows ended, and their sum."""
-        now = self._clock()
+    def answer(self, answers: Answers, found: Sum, reserved: int, tier: str) -> Done:
+        """Replies to rows that were in a batch, and how these rows ended; their sum, and what was reserved for them."""
+        now, count = self._clock(), len(answers.rows)
 
         def apply(group: Group) -> None:
-            group.answer(now, self._reply, answers)
-            self._reply += len(answers)
+            group.answer(now, self._reply, answers, tier)
+            self._reply += count
             account = self.sums
-            account.in_batches -= len(answers)
-            account.cost_reserved -= sum(each.leased.cost or 0 for each in answers)
-            account.replies += len(answers)
-            account.done += len(answers)
-            account.without_usage += len(answers) - found.stated
-            account.unpriced += len(answers) - found.priced
+            account.in_batches -= count
+            account.cost_reserved -= reserved
+            account.replies += count
+            account.done += count
+            account.without_usage += count - found.stated
+            account.unpriced += count - found.priced
             count_usage(self.sums, found.usage)
             count_cost(self.sums, found.cost, found.bill)
 

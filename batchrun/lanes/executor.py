@@ -15,7 +15,7 @@ Requests that are sent live need no ticket: their attempt in the journal is all 
 
 from collections.abc import Callable
 from enum import Enum, StrEnum, auto
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from batchrun.models import Ticket
 
@@ -39,9 +39,9 @@ class Came(StrEnum):
     GONE = "gone"
 
 
-Read = Callable[[bytes, Any], Any]
-"""Makes something of a reply's body and its JSON at once, in the thread that reads the results: a thousand bodies as JSON take
-memory, and twice the time."""
+Read = Callable[[int, int, bytes, Any], Any]
+"""Makes something of a reply at once, given its row, attempt, body and the JSON of that, in the thread that reads the results: a
+thousand bodies as JSON take memory, and twice the time. None leaves it a `Completion`."""
 
 
 class Completion(NamedTuple):
@@ -49,7 +49,7 @@ class Completion(NamedTuple):
 
     A reply or a failure is an HTTP answer of `status` and `body`. *Unsent*: nothing left, there was no attempt. *Lost*:
     no answer, and it may have been billed. *Gone*: no answer, and nothing was billed. `data` is the JSON of the body
-    where it was parsed already, `read` what a `Read` has made of the two, which takes the place of `data`.
+    where it was parsed already.
     """
 
     seq: int
@@ -59,7 +59,16 @@ class Completion(NamedTuple):
     body: bytes = b""
     said: str = ""
     data: Any = None
-    read: Any = None
+
+
+MadeOf = TypeVar("MadeOf")
+
+
+class Page(NamedTuple, Generic[MadeOf]):
+    """What is handed over together: what a `Read` has made of replies, and the other completions."""
+
+    read: MadeOf
+    others: list[Completion]
 
 
 class Stepped(NamedTuple):
@@ -76,8 +85,8 @@ class Pages(Protocol):
     repeated: int
     foreign: int
 
-    def page(self) -> list[Completion]:
-        """The next ones, none at the end. Blocks."""
+    def page(self) -> Page[list[Any]] | None:
+        """The next ones, None at the end. Blocks."""
         ...
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from batchrun.lanes.executor import Came, Completion, Read
+from batchrun.lanes.executor import Came, Completion, Page, Read
 from batchrun.lanes.shapes import SHAPES, OpenAIShape, json_object, object_of, parse_wire_id, vendor
 
 LINES = 1000
@@ -37,10 +37,10 @@ class Results:
     def close(self) -> None:
         """Nothing is to be ended."""
 
-    def page(self) -> list[Completion]:
-        """The next completions, none at the end. Raises ValueError for a line that is no JSON object."""
-        page: list[Completion] = []
-        room = ROOM
+    def page(self) -> Page[list[Any]] | None:
+        """The next completions, None at the end. Raises ValueError for a line that is no JSON object."""
+        read, page = self._read, Page[list[Any]]([], [])
+        left, room = LINES, ROOM
         for text in self._lines:
             reply, line = self.shape.reply(text), dict[str, Any]()
             if reply is None:
@@ -48,20 +48,25 @@ class Results:
             place = parse_wire_id(self.run, line.get("custom_id") if reply is None else reply[0])
             if place is None:
                 self.foreign += 1
-            elif place in self._met:
+                continue
+            if place in self._met:
                 self.repeated += 1
+                continue
+            self._met.add(place)
+            if reply is not None and read is not None and (made := read(*place, *reply[1:])) is not None:
+                page.read.append(made)
+                room -= len(reply[1])
             else:
-                self._met.add(place)
                 if reply is None:
-                    page.append(self.shape.completion(line, *place))
-                elif self._read is None:
-                    page.append(Completion(*place, Came.REPLY, 200, reply[1], "", reply[2]))
+                    other = self.shape.completion(line, *place)
                 else:
-                    page.append(Completion(*place, Came.REPLY, 200, reply[1], "", None, self._read(*reply[1:])))
-                room -= len(page[-1].body)
-                if len(page) == LINES or room <= 0:
-                    break
-        return page
+                    other = Completion(*place, Came.REPLY, 200, reply[1], "", None if read else reply[2])
+                page.others.append(other)
+                room -= len(other.body)
+            left -= 1
+            if not left or room <= 0:
+                break
+        return page if left < LINES else None
 
 
 def _lines(files: Sequence[Path]) -> Iterator[bytes]:
