@@ -396,6 +396,22 @@ async def test_a_later_session_knows_the_limits_and_the_sizes_of_an_earlier_one(
     assert later.gate.estimate(400, None) == pytest.approx(earlier.gate.estimate(400, None), abs=1)
 
 
+async def test_a_limit_that_the_provider_states_no_more_ends_soon_in_a_later_session() -> None:
+    earlier, later, unchanged = Scene(Limits()), Scene(Limits()), Scene(Limits())
+    named = Stated("requests", "requests", 600, None, None, 60.0)
+    await earlier.exchange(feedback=Feedback(200, Hints(limits=(named,))), seconds=0.01)
+    for scene in (later, unchanged):
+        scene.gate.go_on(json.loads(json.dumps(earlier.gate.learned())))
+        assert scene.gate.view().rpm == pytest.approx(600, rel=0.01)
+    for _ in range(40):
+        await later.exchange(feedback=OK, seconds=0.01)
+        await unchanged.exchange(feedback=Feedback(200, Hints(limits=(named,))), seconds=0.01)
+    assert unchanged.gate.view().rpm == pytest.approx(600, rel=0.01)
+    began = now()
+    await asyncio.gather(*(later.exchange(feedback=OK, seconds=0.01) for _ in range(100)))
+    assert now() - began < 100 / 10 / 4
+
+
 async def test_a_limit_for_a_day_is_a_quota_and_no_pace() -> None:
     scene = Scene()
     said = Feedback(200, Hints(limits=(Stated("day", "requests", 400, 150, 3000.0, 86_400.0),)))

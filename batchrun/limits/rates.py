@@ -67,6 +67,8 @@ _PRESSED = 5.0
 _RECENTLY = 15.0
 """Seconds for which a shortage of tokens explains a 429 that does not say what it is about."""
 _FASTER = 1.05
+_UNCONFIRMED = 32
+"""Answers after which a limit of an earlier session counts no more, where none of them has stated it."""
 
 
 STATED, LEARNED = "stated", "learned"
@@ -82,6 +84,7 @@ class Rates:
         self._token_pace = LearnedRate(start=False)
         self._refill = Refill()
         self._stated: dict[str, StatedLimit] = {}
+        self._unconfirmed, self._answers = set[str](), 0
         self._estimate = estimate
         self._own = limits
         self._sent, self._sent_tokens, self._refused = 0, 0.0, 0
@@ -253,6 +256,7 @@ class Rates:
         self._heard, self._heard_at = permit.sent_before, now
         pending, tokens = self.spacing.pending, self._estimate.tokens
         for stated in said.limits:
+            self._unconfirmed.discard(stated.key)
             limit = self._stated.get(stated.key)
             if limit is None:
                 limit = self._stated[stated.key] = StatedLimit(stated, now)
@@ -295,6 +299,13 @@ class Rates:
 
     def answered(self, permit: Permit) -> None:
         """Something other than a 429 came back."""
+        if self._unconfirmed:
+            self._answers += 1
+            if self._answers >= _UNCONFIRMED:
+                for key in self._unconfirmed:
+                    del self._stated[key]
+                self._unconfirmed.clear()
+                self._tuned = -math.inf
         left, rate, spaced = permit.left, permit.rate, permit.spaced
         self.pace.answered(left, rate, spaced)
         if self._tokens_stated < math.inf:  # else no 429 is about them
@@ -367,6 +378,7 @@ class Rates:
             limit = self._stated[kept["stated"]["key"]] = StatedLimit(Stated(**kept["stated"]), now)
             limit.inference.go_on(Meaning(kept["meaning"]), kept["rate"])
             limit.spaced = kept["spaced"]
+            self._unconfirmed.add(kept["stated"]["key"])
         if self.pace.rate < math.inf:
             self.pace.go_on(learned["pace"], now, learnt=learned["learnt"])
         self._tuned = -math.inf
