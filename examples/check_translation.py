@@ -1,7 +1,7 @@
 """Checks of a translation, for `--post examples/check_translation.py:check`.
 
-A translation that drops a number, a placeholder or half of the text reads well and is wrong. `check` adds columns
-that say so, and `strict` fails the row instead, so that it stands in the errors file.
+A translation can read well and still lack a number, a placeholder or half of the text. `check` adds columns that show
+this. `strict` fails the row instead, so it is written to the errors file.
 """
 
 import re
@@ -17,13 +17,13 @@ SOURCE = "text"
 
 
 def numbers(text: str) -> Counter[str]:
-    """The numbers in a text, without the signs that group or divide digits, which differ between languages."""
+    """The numbers in a text, without separators, which differ between languages."""
     plain = PLACEHOLDER.sub(" ", text)
     return Counter(re.sub(r"\D", "", number) for number in NUMBER.findall(plain))
 
 
 def check(reply: Reply) -> dict[str, Any]:
-    """What is missing of numbers and placeholders, and how long the translation is beside its source."""
+    """The missing numbers and placeholders, and the length of the translation divided by that of its source."""
     source = str(reply.fields[SOURCE])
     lost_numbers = numbers(source) - numbers(reply.text)
     lost_placeholders = Counter(PLACEHOLDER.findall(source)) - Counter(PLACEHOLDER.findall(reply.text))
@@ -36,7 +36,7 @@ def check(reply: Reply) -> dict[str, Any]:
 
 
 def strict(reply: Reply) -> dict[str, Any]:
-    """The same, but a translation that is not complete fails its row."""
+    """As `check`, but an incomplete translation fails its row."""
     found = check(reply)
     if not found["complete"]:
         raise ValueError(f"missing: {found['missing']}, length ratio {found['length_ratio']}, finish {reply.finish}")

@@ -1,6 +1,6 @@
-"""Classify the reviews beside this file and count what came out, with the simulated provider: no key, no cost.
+"""Classify the reviews beside this file and count the results, with the simulated provider: no key, no cost.
 
-For a real provider, set its key and take another profile: profile="openai", model="gpt-5.4-mini", max_cost=1.
+For a real provider, set its key and use another profile: profile="openai", model="gpt-5.4-mini", max_cost=1.
 """
 
 import csv

@@ -1,6 +1,6 @@
-"""Write a book of about 100,000 words as plain text, made of the passages: `make_book.py FILE`.
+"""Write a book of about 100,000 words from the passages, as plain text: `make_book.py FILE`.
 
-Each chapter is a passage, every other one as a single paragraph. Translate it with `--split`, summarise it with `--reduce`.
+Each chapter is a passage; every second one is a single paragraph. Translate it with `--split`, summarise it with `--reduce`.
 """
 
 import json
@@ -11,7 +11,7 @@ PASSAGES = Path(__file__).parent / "passages.jsonl"
 
 
 def book(words: int = 100_000) -> str:
-    """Chapters until there are so many words; a blank line stands between paragraphs."""
+    """Chapters up to this number of words, with a blank line between paragraphs."""
     texts = [json.loads(line)["text"] for line in PASSAGES.read_text(encoding="utf-8").splitlines()]
     parts: list[str] = []
     count = chapter = 0

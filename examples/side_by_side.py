@@ -1,4 +1,4 @@
-"""Print a member of the first rows of a JSONL file beside their output: `side_by_side.py FILE`."""
+"""Print the first rows of a JSONL output beside their source texts: `side_by_side.py FILE`."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from itertools import islice, zip_longest
 
 
 def main(path: str, rows: int = 3, member: str = "text", lines: int = 6) -> None:
-    """Two columns as wide as the terminal; of longer texts the first lines."""
+    """Two columns as wide as the terminal, each with at most `lines` lines of a text."""
     width = (min(shutil.get_terminal_size((100, 24)).columns, 160) - 3) // 2
     with open(path, encoding="utf-8") as file:
         for line in islice(file, rows):

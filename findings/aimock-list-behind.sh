@@ -1,6 +1,6 @@
 #!/bin/sh
-# In aimock's list of batches a batch never ends: only asking for that batch by itself moves it on, and two lists in between
-# show it as it was made. A client that watches many batches by the list, one call for all, waits for ever.
+# In aimock's list of batches a batch never ends. Only retrieving that batch by its id updates its state; two lists in
+# between show the state at creation. A client that polls many batches with the list, one call for all, waits forever.
 # Exits 0 while that is so, 1 if it has changed. Needs node and npm.
 set -eu
 dir=$(mktemp -d)

@@ -1,8 +1,9 @@
 #!/bin/sh
-# CLD3 marks a language as reliable although it is another one: short labels of a screen, correctly spelled and without
-# any markup, are taken for Serbian, Romanian, Danish, Galician and more, one of them with a probability of 0.995.
-# `is_reliable` says only that the probability passed 0.7 (github.com/google/cld3, nnet_language_identifier.cc), so a check
-# of translated labels needs a floor of length besides. Exits 0 while that is so, 1 if it has changed.
+# CLD3 marks a wrong language as reliable: short, correctly spelled labels without markup are detected as Serbian,
+# Romanian, Danish, Galician and others, one with a probability of 0.995. `is_reliable` means only that the probability
+# is above 0.7 (github.com/google/cld3, nnet_language_identifier.cc), so a check of translated labels also needs a minimum
+# length.
+# Exits 0 while that is so, 1 if it has changed.
 set -eu
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

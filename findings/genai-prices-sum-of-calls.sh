@@ -1,7 +1,8 @@
 #!/bin/sh
-# genai-prices takes one Usage for one call: a price that depends on the length of the prompt is applied to all tokens of a
-# sum of calls. Four hundred calls of 1,000 tokens each cost twice as much when their usage is added up first, and no
-# warning is given, so the cost of a run has to be added up call by call. Exits 0 while that is so, 1 if it has changed.
+# genai-prices treats one Usage as one call: a price that depends on the length of the prompt is applied to all tokens of
+# a sum of calls. Four hundred calls of 1,000 tokens cost twice as much if their usage is added up first, without a
+# warning. So the cost of a run must be added up call by call.
+# Exits 0 while that is so, 1 if it has changed.
 set -eu
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

@@ -1,7 +1,7 @@
 #!/bin/sh
-# looptime stands still for work that was given to `run_in_executor`, but not for a thread that the program started
-# itself and that reports through `call_soon_threadsafe`: for the loop nothing is under way, so the clock jumps to the
-# next timer, and a time-out of 30 s ends a wait for work that takes 0.2 s.
+# looptime waits for work in `run_in_executor`, but not for a thread that the program started itself and that reports
+# through `call_soon_threadsafe`. The clock jumps to the next timer, so a timeout of 30 s ends a wait for work that takes
+# 0.2 s.
 # Exits 0 while that is so, 1 if it has changed.
 set -eu
 dir=$(mktemp -d)

@@ -1,6 +1,7 @@
 #!/bin/sh
-# polib drops the previous text (`#~| msgid`) of an obsolete entry when a catalog is read and written without a change.
-# GNU gettext writes such lines since 0.16 (msgmerge --previous). Exits 0 while that is so, 1 if it has changed.
+# polib drops the previous text (`#~| msgid`) of an obsolete entry when a catalog is read and written unchanged. GNU
+# gettext has written such lines since 0.16 (msgmerge --previous).
+# Exits 0 while that is so, 1 if it has changed.
 set -eu
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

@@ -1,6 +1,7 @@
 #!/bin/sh
-# With a byte order mark in front, the marks of PyYAML's C loader are one character short of those of its Python loader:
-# text[mark.index] is another character for the same event. Exits 0 while that is so, 1 if it has changed.
+# With a byte order mark at the start, the marks of PyYAML's C loader are one character smaller than those of its Python
+# loader: text[mark.index] is another character for the same event.
+# Exits 0 while that is so, 1 if it has changed.
 set -eu
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

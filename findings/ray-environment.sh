@@ -1,6 +1,6 @@
 #!/bin/sh
-# ray.init changes the environment of the process that calls it, and ray.shutdown does not change it back: what the process
-# starts afterwards inherits Ray's settings, and a later ray.init is told by those of the first.
+# ray.init changes the environment of the process, and ray.shutdown does not restore it: child processes that are started
+# later inherit Ray's settings, and a later ray.init uses the settings of the first.
 # Exits 0 while that is so, 1 if it has changed.
 set -eu
 dir=$(mktemp -d /tmp/rayXXXX)

@@ -1,7 +1,7 @@
 #!/bin/sh
-# With log_to_driver=False Ray writes "(raylet) A worker died …", in colour, to the driver's standard output when an actor ends
-# its process; the option is documented as deciding whether output of workers is directed to the driver. A program whose
-# standard output is data needs a process of its own for Ray.
+# With log_to_driver=False, Ray writes "(raylet) A worker died …" in colour to the driver's standard output when an actor
+# ends its process. The documentation says that the option determines whether output of workers is sent to the driver. A
+# program whose standard output is data must run Ray in a process of its own.
 # Exits 0 while that is so, 1 if it has changed.
 set -eu
 dir=$(mktemp -d /tmp/rayXXXX)

@@ -1,7 +1,7 @@
 #!/bin/sh
-# translate-toolkit lists the strings and plurals of an Android resource file, but none of a <string-array>, which holds
-# texts for users as well (https://developer.android.com/guide/topics/resources/string-resource#StringArray): a file that is
-# translated through its units keeps those texts in the source language, and nothing says so.
+# translate-toolkit lists the strings and plurals of an Android resource file, but not the items of a <string-array>, which
+# are texts for users, too (https://developer.android.com/guide/topics/resources/string-resource#StringArray). A file
+# translated through its units keeps these texts in the source language, without a warning.
 # Exits 0 while that is so, 1 if it has changed.
 set -eu
 dir=$(mktemp -d)

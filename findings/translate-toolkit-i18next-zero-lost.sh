@@ -1,6 +1,6 @@
 #!/bin/sh
-# translate-toolkit reads an i18next file (JSON v4) and writes it back without the key `item_zero`, which i18next shows for
-# a count of 0 in every language (https://www.i18next.com/translation-function/plurals): a text is lost, and nothing says so.
+# translate-toolkit reads an i18next file (JSON v4) and writes it without the key `item_zero`, which i18next uses for a count
+# of 0 in every language (https://www.i18next.com/translation-function/plurals). The text is lost without a warning.
 # Exits 0 while that is so, 1 if it has changed.
 set -eu
 dir=$(mktemp -d)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# translate-toolkit writes entries of a .properties file anew that nobody has changed: continued lines are joined, the
-# blanks around separators are dropped, so a file of ten thousand lines has a diff of thousands after one translation.
+# translate-toolkit rewrites entries of a .properties file that were not changed: continued lines are joined, and blanks
+# around separators are dropped. After one translation, a file of ten thousand lines has a diff of thousands.
 # Exits 0 while that is so, 1 if it has changed.
 set -eu
 dir=$(mktemp -d)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# uvloop rounds timers to whole milliseconds, down as well as up: a sleep of 0.4 ms ends before 0.4 ms have passed, where
-# asyncio's own loop never wakes a timer before its time. A rate limiter that goes by its timers alone sends too early.
+# uvloop rounds timers to whole milliseconds, also down: a sleep of 0.4 ms ends before 0.4 ms have passed. asyncio's own loop
+# never ends a timer early. A rate limiter that relies on its timers alone sends too early.
 # Exits 0 while that is so, 1 if it has changed.
 set -eu
 dir=$(mktemp -d)

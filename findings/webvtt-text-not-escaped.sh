@@ -1,6 +1,6 @@
 #!/bin/sh
-# webvtt-py takes the text of a caption as plain text and writes it as the markup of WebVTT without escaping `<` and `&`:
-# read again, what stands between `<` and `>` is a tag and gone; and an `&amp;` of a file is read as `&amp;`, not as `&`.
+# webvtt-py treats the text of a caption as plain text and writes it as WebVTT markup without escaping `<` and `&`. When the
+# file is read again, text between `<` and `>` is a tag and lost, and `&amp;` is read as `&amp;`, not as `&`.
 # Exits 0 while that is so, 1 if it has changed.
 set -eu
 dir=$(mktemp -d)

@@ -13,7 +13,7 @@ from batchrun.errors import RefusedError
 
 _NOT_SHOWN = {"input", "prompt", "json", "quiet", "no_progress", "yes", "dry_run", "verbose", "log_file"}
 _EXAMPLES = (
-    "batchrun                              the app, empty",
+    "batchrun                              the start page",
     "batchrun app translate reviews.csv    filled in",
     "batchrun app translate reviews.csv --profile sim --set language=Japanese",
     "batchrun app --profile sim             simulated: no key, no cost",
@@ -33,9 +33,9 @@ _EXAMPLES = (
 )
 @click.pass_context
 def app(ctx: click.Context, **_: Any) -> int:
-    """Set up a run, start it, steer it, read its results.
+    """Set up a run, start it, control it, read its results.
 
-    Options fill in what the setup screen shows. Keys are at the bottom of each screen; F1 lists them all.
+    Options fill in the setup screen. The footer shows the keys of a screen; F1 lists them all.
     """
     return open_app(typed(ctx))
 

@@ -24,23 +24,23 @@ _ACTIONS = ("cancel", "adopt", "forget", "finish-live")
         click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
         click.Argument(["action"], metavar="[cancel|adopt ID|forget CHUNK|finish-live]", required=False, shell_complete=complete.one_of(*_ACTIONS)),
         click.Argument(["what"], metavar="", required=False),
-        flag("Options", "--json json", "One JSON object a line."),
-        value("Options", "--runs-dir runs_dir", "DIR", "Where journals are kept [default: .batchrun here].", completer=complete.files),
+        flag("Options", "--json json", "Print one JSON object per line."),
+        value("Options", "--runs-dir runs_dir", "DIR", "The directory of journals [default: .batchrun here].", completer=complete.files),
     ],
     examples=(
-        "batchrun batches                       those of the last run",
-        "batchrun batches last cancel           end them, keep what is done; the other rows stay pending",
-        "batchrun batches last finish-live      end them, then send what is left live",
-        "batchrun batches last adopt batch_abc  the batch whose creation got no answer",
-        "batchrun batches last forget 3         send the rows of chunk 3 again (they may have been billed)",
+        "batchrun batches                       lists the batches of the last run",
+        "batchrun batches last cancel           ends them, keeps their results; the other rows stay pending",
+        "batchrun batches last finish-live      ends them, then sends the rest live",
+        "batchrun batches last adopt batch_abc  uses this batch for the submission without an answer",
+        "batchrun batches last forget 3         sends the rows of chunk 3 again (they may have been billed)",
     ),
 )  # fmt: skip
 @click.pass_context
 def batches(ctx: click.Context, ref: str, action: str | None, what: str | None, **options: Any) -> int:
-    """Show the batches of a run, or cancel, adopt or forget them.
+    """Show the batches of a run; cancel, adopt, forget or finish them.
 
-    RUN is a run id, a unique beginning of one, an output file, or last. cancel and finish-live wait until the provider
-    has ended them, at most some ten minutes, and read the results.
+    RUN is a run id, a unique beginning of one, an output file, or last. cancel and finish-live wait about ten minutes at
+    most until the provider has ended the batches, then read their results.
     """
     from batchrun import registry  # noqa: PLC0415  only for this command
     from batchrun.report import batch_pages  # noqa: PLC0415  only for this command
@@ -86,22 +86,22 @@ _OF_IMPORT = frozenset(
         *(option for option in RUN if option.name in _OF_IMPORT),
     ],
     examples=(
-        "batchrun export last --batch-requests out        the requests of the rows that are pending, as files",
+        "batchrun export last --batch-requests out        writes the requests of pending rows as files",
         "vllm run-batch -i out/RUN-001.jsonl -o 001.jsonl --model MODEL",
-        "batchrun import last 001.jsonl                   its results; the rows are judged, and the output is written",
-        "batchrun import last part2.jsonl errors.jsonl    more of them, in any order",
+        "batchrun import last 001.jsonl                   imports its results and writes the output",
+        "batchrun import last part2.jsonl errors.jsonl    more results, in any order",
     ),
 )  # fmt: skip
 @click.pass_context
 def import_results(ctx: click.Context, ref: str, files: tuple[str, ...], **_: Any) -> int:
-    """Import the results of requests that `export --batch-requests` wrote, and write the output. No call is made.
+    """Import the results of requests that export --batch-requests wrote, and write the output. No request is sent.
 
     RUN is a run id, a unique beginning of one, an output file, or last. Each FILE has lines of OpenAI's results
-    (custom_id, response, error), in any order and in parts; Anthropic's are read too. They are judged and post-processed
-    as live replies are, and charged at the prices of a batch. Lines that were imported before change nothing; of two
-    answers to a row the first counts; lines of other runs are ignored and counted.
+    (custom_id, response, error) or of Anthropic's, in any order and in parts. They are validated and post-processed like
+    live replies, and charged at batch prices. Lines that were imported before are ignored; if a row has two answers, the
+    first is used; lines of other runs are ignored and counted.
 
-    Exit codes: 0 every row done, 3 some failed, 7 rows are still without a result.
+    Exit codes: 0 every row done, 3 some failed, 7 some rows have no result yet.
     """
     from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
 

@@ -17,18 +17,18 @@ HELP_NAMES: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_conten
 _FIRST = frozenset({"-h", "--help", "--version"})
 _EXIT_CODES = (
     (ExitCode.OK, "every row is done"),
-    (ExitCode.UNEXPECTED, "unexpected: a bug in batchrun"),
-    (ExitCode.REFUSED, "refused before any call: usage, configuration, input, host"),
-    (ExitCode.ROWS_FAILED, "finished, some rows failed"),
+    (ExitCode.UNEXPECTED, "internal error: a bug in batchrun"),
+    (ExitCode.REFUSED, "refused before any request: usage, configuration, input, host"),
+    (ExitCode.ROWS_FAILED, "some rows failed"),
     (ExitCode.STOPPED, "fatal provider error: key, quota, model, all rows failing, provider down"),
-    (ExitCode.STORAGE, "the journal or the output cannot be written"),
+    (ExitCode.STORAGE, "disk or output error"),
     (ExitCode.BUDGET, "budget used up"),
-    (ExitCode.WAITING, "the provider works on batches; resume collects them"),
+    (ExitCode.WAITING, "waiting for batches; resume collects them"),
     (ExitCode.BUSY, "run locked by another process"),
-    (ExitCode.HANGUP, "after HUP"),
-    (ExitCode.INTERRUPTED, "after Ctrl-C"),
-    (ExitCode.BROKEN_PIPE, "the reader of standard output is gone"),
-    (ExitCode.TERMINATED, "after TERM"),
+    (ExitCode.HANGUP, "stopped by SIGHUP"),
+    (ExitCode.INTERRUPTED, "stopped by Ctrl-C"),
+    (ExitCode.BROKEN_PIPE, "the reader of standard output closed it"),
+    (ExitCode.TERMINATED, "stopped by SIGTERM"),
 )
 
 

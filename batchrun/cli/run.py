@@ -28,8 +28,8 @@ _RESUME_EXAMPLES = (
     "batchrun resume                          the last run here: everything that is not done",
     "batchrun resume reviews.translate.jsonl  the run that belongs to this output",
     "batchrun resume last --failed            also the rows that failed permanently",
-    "batchrun resume last --cause deadline    also those that failed for this cause",
-    "batchrun resume last --rows r17,r23      these rows alone",
+    "batchrun resume last --cause empty       also those that failed permanently for this cause",
+    "batchrun resume last --rows r17,r23      only these rows",
     "batchrun resume last --concurrency 8",
 )
 
@@ -40,7 +40,7 @@ def run(ctx: click.Context, **_: Any) -> int:
     """Run a prompt over the rows of an input.
 
     The same command again continues the run that belongs to its output: rows that are done are not sent again.
-    Every option can also stand in batchrun.toml or in a BATCHRUN_* variable. TIME is written 90s, 10m or 1h30m.
+    Every option can also be set in batchrun.toml or in a BATCHRUN_* variable. TIME is written 90s, 10m or 1h30m.
     """
     from batchrun.plan.resolve import check_input, check_provider  # noqa: PLC0415  pydantic: not for --help
     from batchrun.plan.sources import gather  # noqa: PLC0415  pydantic: not for --help
@@ -60,8 +60,8 @@ def run(ctx: click.Context, **_: Any) -> int:
         click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
         flag("This command", "--failed failed", "Also send the rows that failed permanently."),
         value("This command", "--cause cause", "CAUSE", "Also send the rows that failed permanently for this cause.", completer=complete.causes),
-        value("This command", "--rows rows", "IDS|FILE", "Send these rows alone: ids or lines with commas, or a file with one a line, such as an errors file.", completer=complete.files),
-        flag("This command", "--done done", "With --rows: also those that are done; the replies so far stay in the journal."),
+        value("This command", "--rows rows", "IDS|FILE", "Send only these rows: ids or line numbers separated by commas, or a file with one per line, such as an errors file.", completer=complete.files),
+        flag("This command", "--done done", "With --rows: also rows that are done; their earlier replies stay in the journal."),
         flag("This command", "--tui tui", "Resume in the app."),
         *RESUME,
     ],
@@ -72,7 +72,7 @@ def resume(ctx: click.Context, ref: str, failed: bool, tui: bool, **given: Any) 
     """Resume a run: everything that is not done.
 
     RUN is a run id, a unique beginning of one, an output file, or last. The rows, the prompt and the plan come from
-    the journal; neither the input nor the prompt file is read. Options change the plan from here on.
+    the journal; neither the input nor the prompt file is read. Options change the plan from now on.
     """
     own = ("ref", "failed", "cause", "rows", "done", "tui")
     flags = {name: value for name, value in typed(ctx).items() if name not in own}
@@ -135,9 +135,9 @@ def admission(ctx: click.Context) -> "Callable[[Plan, Gathered], Access]":
 
 
 _EXAMPLES = (
-    "batchrun plan --input reviews.csv --prompt summarize                 what it would send; no call is made",
-    "batchrun plan --input reviews.csv --prompt summarize --pilot 50      measured on 50 rows; their replies are kept",
-    "batchrun plan --input reviews.csv --prompt summarize --show 3       the first, the longest and the last request",
+    "batchrun plan --input reviews.csv --prompt summarize                 sends nothing",
+    "batchrun plan --input reviews.csv --prompt summarize --pilot 50      sends 50 rows and keeps their replies",
+    "batchrun plan --input reviews.csv --prompt summarize --show 3        the first, the longest and the last request",
     "batchrun plan --input reviews.csv --prompt summarize --json | jq .cost",
 )
 _NOT_PLANNED = {"dry_run", "update", "json"}
@@ -148,7 +148,7 @@ _NOT_PLANNED = {"dry_run", "update", "json"}
     cls=HelpCommand,
     short_help="Estimate the requests, cost and time of a run.",
     params=[
-        value("This command", "--pilot pilot", "N", "Run N rows from all over the input, and predict from them."),
+        value("This command", "--pilot pilot", "N", "Send N rows sampled from the whole input and predict from their replies."),
         value("This command", "--show show", "N", "Print N requests: the first ones, the longest, the last."),
         flag("This command", "--json json", "One JSON object on standard output."),
         *(option for option in RUN if option.name not in _NOT_PLANNED),
@@ -159,8 +159,8 @@ _NOT_PLANNED = {"dry_run", "update", "json"}
 def plan(ctx: click.Context, pilot: str | None, show: str | None, **_: Any) -> int:
     """Estimate the requests, cost and time of a run.
 
-    The options are those of run. Every row is read and rendered, and no call is made. With --pilot N, N rows are sent
-    as a run would send them; their replies are kept, and the run that follows does not pay for them again.
+    The options are those of run. Every row is read and rendered, and nothing is sent. With --pilot N, N rows are sent;
+    their replies are kept, and the run that follows does not send them again.
     """
     from batchrun.plan.resolve import check_input, check_provider  # noqa: PLC0415  pydantic: not for --help
     from batchrun.plan.sources import gather  # noqa: PLC0415  pydantic: not for --help
@@ -208,11 +208,11 @@ _OPTIONS = {
 )
 @click.pass_context
 def post(ctx: click.Context, ref: str, list: bool, **_: Any) -> int:
-    """Put the replies of a run through functions again, and write its output again. No call is made.
+    """Pass the replies of a run through functions again, and write its output again. No request is sent.
 
     RUN is a run id, a unique beginning of one, an output file, or last. Without --post the functions of the run are
-    applied once more. A function takes a reply and returns a value: a dict is merged into the output row, any other
-    JSON value becomes the output column, None keeps the text.
+    used again. A function takes a reply and returns a value: a dict is merged into the output row, any other JSON
+    value replaces the reply, None keeps it.
     """
     if list:
         from batchrun.post import described  # noqa: PLC0415  only for this list

@@ -16,10 +16,10 @@ _DIR = value(
     "Options",
     "--runs-dir runs_dir",
     "DIR",
-    "Where journals are kept [default: .batchrun here].",
+    "The directory of journals [default: .batchrun here].",
     completer=complete.files,
 )
-_JSON = flag("Options", "--json json", "One JSON object a line.")
+_JSON = flag("Options", "--json json", "Print one JSON object per line.")
 
 
 def _ref(*, required: bool = False) -> click.Argument:
@@ -56,7 +56,7 @@ def runs(json: bool, runs_dir: str | None) -> int:
         _ref(),
         flag("Options", "-f --follow follow", "Follow a run that another terminal started."),
         flag("Options", "--failed failed", "List the rows that failed, and why."),
-        value("Options", "--row row", "ID|LINE", "One row: request, reply, thinking, every attempt."),
+        value("Options", "--row row", "ID|LINE", "Show one row: request, reply, thinking, every attempt."),
         _JSON,
         _DIR,
     ],
@@ -88,22 +88,22 @@ def show(ref: str, json: bool, runs_dir: str | None, **what: Any) -> int:
     short_help="Write the output of a run again.",
     params=[
         _ref(),
-        value("Options", "-o --output output", "FILE", "Write there instead; - is standard output.", completer=complete.files),
+        value("Options", "-o --output output", "FILE", "Write to this file instead; -: standard output.", completer=complete.files),
         value("Options", "--format format", "FORMAT", "jsonl, csv, tsv, parquet or xlsx.", completer=complete.one_of("jsonl", "csv", "tsv", "parquet", "xlsx")),
-        flag("Options", "--failed failed", "Only the rows that failed, as input for another run."),
-        value("Options", "--journal journal", "FILE", "A copy of the journal, to take elsewhere.", completer=complete.files),
-        value("Options", "--batch-requests batch_requests", "DIR", "Files of the requests of the rows that are pending, to run by hand.", completer=complete.files),
-        flag("Options", "--with-files with_files", "With --journal: also the pictures, audio and documents of its rows."),
+        flag("Options", "--failed failed", "Write only the failed rows, as input for another run."),
+        value("Options", "--journal journal", "FILE", "Write a copy of the journal, for another directory.", completer=complete.files),
+        value("Options", "--batch-requests batch_requests", "DIR", "Write the requests of pending rows as batch files, to run by hand.", completer=complete.files),
+        flag("Options", "--with-files with_files", "With --journal: also copy the pictures, audio and documents of its rows."),
         _DIR,
     ],
     examples=(
-        "batchrun export last                          its output again, from the journal; no call is made",
+        "batchrun export last                          the output again; no request is sent",
         "batchrun export last --output all.csv",
         "batchrun export last --failed --output again.jsonl",
         "batchrun export last --journal backup.db --with-files",
-        "batchrun export last --batch-requests out     requests for a console or `vllm run-batch`; `import` takes results in",
+        "batchrun export last --batch-requests out     requests for a console or vllm run-batch",
     ),
-    help=f"Write the output of a run again, at any time, also while it runs.\n\n{_RUN}",
+    help=f"Write the output of a run again from its journal, also while the run is under way.\n\n{_RUN}",
 )  # fmt: skip
 def export(**options: Any) -> int:
     from batchrun import registry  # noqa: PLC0415  only for this command
@@ -149,9 +149,9 @@ def check(ref: str, runs_dir: str | None) -> int:
             "Options",
             "--older-than older_than",
             "TIME",
-            "All runs that ended longer ago, such as 30d; not one that is running.",
+            "All runs that ended longer ago than this, such as 30d.",
         ),
-        flag("Options", "-y --yes yes", "Do not ask."),
+        flag("Options", "-y --yes yes", "Delete without asking."),
         _DIR,
     ],
     examples=("batchrun rm 20261121-1430", "batchrun rm last --yes", "batchrun rm --older-than 30d"),
@@ -202,8 +202,8 @@ _EXAMPLES = (
     short_help="Write a page about one run.",
     params=[
         click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
-        value("Options", "-o --output output", "FILE", "Where the page goes, or - [default: RUN.html].", completer=complete.files),
-        flag("Options", "--json json", "One JSON object on standard output."),
+        value("Options", "-o --output output", "FILE", "The file of the page; -: standard output [default: RUN.html].", completer=complete.files),
+        flag("Options", "--json json", "Print one JSON object instead."),
         *talk("runs_dir"),
     ],
     examples=_EXAMPLES,
@@ -211,7 +211,7 @@ _EXAMPLES = (
 def report(ref: str, output: str | None, json: bool, runs_dir: str | None) -> int:
     """Write one HTML page about a run: account, cost, speed, limits, failures, some rows.
 
-    The page is a single file that loads nothing. RUN is a run id, a unique beginning of one, an output file, or last.
+    The page is a single file without external resources. RUN is a run id, a unique beginning of one, an output file, or last.
     """
     from json import dumps  # noqa: PLC0415  `json` is the option here
 

@@ -16,40 +16,40 @@ _OPTIONS = (
         _LIMITS,
         "--dialect dialect",
         "NAME",
-        "The provider whose limits, headers and errors it imitates [default: openai].",
+        "The provider whose limits, headers and errors are imitated [default: openai].",
     ),
-    value(_LIMITS, "--rpm rpm", "N", "Requests a minute [default: the dialect's; openai: no limit]."),
-    value(_LIMITS, "--tpm tpm", "N", "Tokens a minute [default: as --rpm]."),
-    value(_LIMITS, "--rpd rpd", "N", "Requests a day, where the dialect has such a limit."),
+    value(_LIMITS, "--rpm rpm", "N", "Requests per minute [default: the dialect's; openai: no limit]."),
+    value(_LIMITS, "--tpm tpm", "N", "Tokens per minute [default: as --rpm]."),
+    value(_LIMITS, "--rpd rpd", "N", "Requests per day, if the dialect has such a limit."),
     value(_LIMITS, "--concurrency concurrency", "N", "Requests served at once [default: no limit]."),
     flag(_LIMITS, "--queue queue", "Let requests over --concurrency wait instead of refusing them."),
     value(_LIMITS, "--request-depth request_depth", "N", "Depth of the bucket of requests."),
     value(_LIMITS, "--token-depth token_depth", "N", "Depth of the bucket of tokens."),
-    value(_LIMITS, "--charge charge", "usage|stated", "What a request takes from the bucket of tokens."),
+    value(_LIMITS, "--charge charge", "usage|stated", "What a request takes from a token limit."),
     flag(_LIMITS, "--no-headers no_headers", "Send no headers about limits."),
-    value(_LIMITS, "--retry-after retry_after", "HOW", "How a refusal names its wait, or =VALUE for that very header."),
+    value(_LIMITS, "--retry-after retry_after", "HOW", "How a refusal states its wait; =VALUE: this header value."),
     value(_ANSWERS, "--latency latency", "TIME", "Seconds: 0.5, 0.3-0.8, lognormal:0.5:0.4, +0.02/token."),
     value(_ANSWERS, "--fault faults", "NAME=WHEN", "503=0.1, reset=first, hang=text:WORD, 500=10-20.", many=True),
-    value(_ANSWERS, "--reply reply", "MODE", "What replies say: auto, echo, translate, summarize or broken."),
-    value(_ANSWERS, "--reply-tokens reply_tokens", "N", "The longest reply where a request states no limit."),
-    value(_ANSWERS, "--reasoning reasoning", "N", "Reasoning tokens of every reply."),
+    value(_ANSWERS, "--reply reply", "MODE", "The text of replies: auto, echo, translate, summarize or broken."),
+    value(_ANSWERS, "--reply-tokens reply_tokens", "N", "Longest reply if a request states no limit."),
+    value(_ANSWERS, "--reasoning reasoning", "N", "Reasoning tokens per reply."),
     value(_ANSWERS, "--cached cached", "SHARE", "Share of the input tokens that count as cached."),
     value(_ANSWERS, "--cache cache", "MODE", "Cache of prompt prefixes: none, automatic, explicit or implicit."),
     value(
-        _ANSWERS, "--cache-minimum cache_minimum", "N", "Tokens of the shortest prefix that is cached [default: 1024]."
+        _ANSWERS, "--cache-minimum cache_minimum", "N", "Smallest number of tokens of a cached prefix [default: 1024]."
     ),
     value(_ANSWERS, "--drip drip", "SECONDS", "Time between the pieces of a slow body."),
-    value(_ANSWERS, "--seed seed", "N", "Varies what is drawn."),
-    value(_BATCHES, "--time-scale time_scale", "N", "How many times faster than stated batches go."),
-    value(_BATCHES, "--batch-validation batch_validation", "SECONDS", "How long a batch is validated [default: 2]."),
-    value(_BATCHES, "--batch-seconds batch_seconds", "SECONDS", "How long its rows take [default: 10]."),
-    value(_BATCHES, "--batch-expire batch_expire", "SHARE", "Share of the rows at which a batch expires."),
-    value(_BATCHES, "--enqueued-tokens enqueued_tokens", "N", "Tokens of all batches that have not ended."),
-    value(_BATCHES, "--state state", "DIR", "Keep files and batches there, also over a restart."),
+    value(_ANSWERS, "--seed seed", "N", "Seed of the random numbers."),
+    value(_BATCHES, "--time-scale time_scale", "N", "Divide all times of batches by N."),
+    value(_BATCHES, "--batch-validation batch_validation", "SECONDS", "Time to validate a batch [default: 2]."),
+    value(_BATCHES, "--batch-seconds batch_seconds", "SECONDS", "Time to process its rows [default: 10]."),
+    value(_BATCHES, "--batch-expire batch_expire", "SHARE", "Share of its rows after which a batch expires."),
+    value(_BATCHES, "--enqueued-tokens enqueued_tokens", "N", "Most tokens in open batches."),
+    value(_BATCHES, "--state state", "DIR", "Keep files and batches in this directory, also after a restart."),
     value(_SERVER, "--port port", "N", "The port on loopback [default: a free one]."),
     flag(_SERVER, "--require-key require_key", "Refuse requests without a key."),
     flag(_SERVER, "--record record", "Keep a log of every call."),
-    flag(_SERVER, "--json json", "Print a line of JSON when ready."),
+    flag(_SERVER, "--json json", "Print a JSON object when ready."),
 )
 
 
@@ -69,8 +69,8 @@ _OPTIONS = (
 def sim(ctx: click.Context, **_: Any) -> int:
     """Start the simulated provider as a server on loopback, until Ctrl-C.
 
-    It speaks HTTP as OpenAI does, with limits, headers and errors; only its replies are not a model's, and each says
-    so. --profile sim needs no server of its own.
+    It answers as OpenAI does, with limits, headers and errors. Each reply says that it is simulated. --profile sim starts
+    its own server.
     """
     from batchrun import sim as simulator  # noqa: PLC0415  only for this command
 

@@ -16,27 +16,27 @@ _AUTO = "auto"
 @click.command(
     "steer",
     cls=HelpCommand,
-    short_help="Steer a run that is running in another terminal.",
+    short_help="Pause, resume or stop a run in another terminal, or change its limits.",
     params=[
         click.Argument(["ref"], metavar="RUN", shell_complete=complete.runs),
         click.Argument(["action"], metavar="[ACTION]", required=False, shell_complete=complete.one_of(*_ACTIONS)),
         value("Options", "--concurrency concurrency", "N", "At most N requests in flight from now on."),
-        value("Options", "--rpm rpm", "N|auto", "At most N requests a minute from now on; auto: what the provider says."),
-        value("Options", "--tpm tpm", "N|auto", "At most N tokens a minute from now on; auto: what the provider says."),
-        flag("Options", "--json json", "The status as a JSON object."),
-        value("Options", "--runs-dir runs_dir", "DIR", "Where journals are kept [default: .batchrun here].", completer=complete.files),
+        value("Options", "--rpm rpm", "N|auto", "At most N requests per minute from now on; auto: from the provider."),
+        value("Options", "--tpm tpm", "N|auto", "At most N tokens per minute from now on; auto: from the provider."),
+        flag("Options", "--json json", "Print the status as a JSON object."),
+        value("Options", "--runs-dir runs_dir", "DIR", "The directory of journals [default: .batchrun here].", completer=complete.files),
     ],
     examples=(
-        "batchrun steer last                      its status",
+        "batchrun steer last                      prints the status",
         "batchrun steer last pause",
         "batchrun steer last resume --concurrency 8",
         "batchrun steer reviews.translate.jsonl --rpm 500 --tpm auto",
-        "batchrun steer last stop                 as Ctrl-C there; stop-now as a second one",
+        "batchrun steer last stop                 as Ctrl-C there; stop-now: as a second Ctrl-C",
     ),
 )  # fmt: skip
 @click.pass_context
 def steer(ctx: click.Context, ref: str, action: str | None, json: bool, runs_dir: str | None, **_: Any) -> int:
-    """Steer a run that another process is sending: pause, resume, stop, other limits; without an ACTION its status.
+    """Pause, resume or stop a run in another terminal, or change its limits. Without ACTION, print its status.
 
     ACTION is status, pause, resume, stop (send nothing new and wait for requests in flight) or stop-now (do not wait,
     write no output). RUN is a run id, a unique beginning of one, an output file, or last. Only the user who started the

@@ -12,7 +12,7 @@ from batchrun.errors import ExitCode
 if TYPE_CHECKING:
     from batchrun.plan.profiles import Profile
 
-_JSON = flag("Options", "--json json", "One JSON object a line.")
+_JSON = flag("Options", "--json json", "Print one JSON object per line.")
 
 
 @click.group(
@@ -25,7 +25,7 @@ _JSON = flag("Options", "--json json", "One JSON object a line.")
 )
 @click.pass_context
 def prompts(ctx: click.Context, json: bool) -> int:
-    """List the prompts that are installed, or show one."""
+    """List the installed prompts, or show one."""
     if ctx.invoked_subcommand is None:
         from batchrun.prompts import available, default_places  # noqa: PLC0415  only for this command
 
@@ -53,7 +53,7 @@ def prompts(ctx: click.Context, json: bool) -> int:
     examples=("batchrun prompts show translate > mine.prompty",),
 )
 def prompts_show(name: str) -> int:
-    """Print a prompt as it stands in its file."""
+    """Print the file of a prompt."""
     from batchrun.prompts import load  # noqa: PLC0415  only for this command
 
     click.echo(load(name).source.encode(), nl=False)
@@ -70,7 +70,7 @@ def prompts_show(name: str) -> int:
 )
 @click.pass_context
 def profiles(ctx: click.Context, json: bool) -> int:
-    """List the providers that can be named with --profile, or show one."""
+    """List the profiles for --profile, or show one."""
     if ctx.invoked_subcommand is None:
         from batchrun.plan.catalogue import every_profile  # noqa: PLC0415  only for this command
 
