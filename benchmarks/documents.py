@@ -81,7 +81,9 @@ def run(bench: Bench) -> None:
         fastest = max(other["read"] for other in others.values())
         said = ", ".join(f"{what} {other['read']:,.0f}" for what, other in others.items())
         figure = f"{own['read'] / fastest:.1f} × ({said})"
-        bench.table.row("documents", f"{name}: beside the faster library", figure, "2 ×", own["read"] >= 2 * fastest)
+        bench.table.row(
+            "documents", f"{name}: compared with the faster library", figure, "2 ×", own["read"] >= 2 * fastest
+        )
         large = best(format, paths[1], "own", runs=1)
         growth = (large["memory"] - own["memory"]) / (large["bytes"] - own["bytes"])
         what = f"{name}: memory for each further byte of the file"
@@ -90,7 +92,7 @@ def run(bench: Bench) -> None:
             ("the intake", intake(format)),
             ("the command with `--limit 0`", command(bench, paths[0])),
         ):
-            what = f"{name}: {taken} beside JSONL rows of the same members"
+            what = f"{name}: {taken} compared with JSONL rows of the same members"
             bench.table.row("documents", what, f"{ratio:.2f} ×", "1.5 ×", ratio <= 1.5)
 
 

@@ -161,9 +161,9 @@ def _payload(journal: Path) -> int:
 
 
 def _resume(bench: Bench, mock: Mock, size: int) -> None:
-    """Resumed on where one row in a hundred is left: here and there, and all of them at the end."""
+    """Resumed on where one row in a hundred is left: spread evenly, and all of them at the end."""
     journal = _journal(bench.folder / "out")
-    for where, left in (("here and there", "row % 100 = 50"), ("at the end", f"row > {size - size // 100}")):
+    for where, left in (("spread evenly", "row % 100 = 50"), ("at the end", f"row > {size - size // 100}")):
         _forget(journal, size // 100, left)
         first, rows, memory = _resumed(bench, mock, journal)
         what = f"resume of {size:,} rows, {rows:,} left {where}"
