@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 WORDS = ["river", "stone", "evening", "a", "of", "the", "weather", "signal", "under", "morning", "it", "measure"]
 SHARE = 0.85
-"""Of the runs, how many must cost what was foretold: 34 of 40."""
+"""Of the runs, how many must cost what was predicted: 34 of 40."""
 WIDEST = 0.25
 TIME = 0.15
 
@@ -38,7 +38,7 @@ class Result(NamedTuple):
     expected: float
     high: float
     cost: float
-    foretold_seconds: float
+    predicted_seconds: float
     seconds: float
     binding: str
 
@@ -60,18 +60,18 @@ class Result(NamedTuple):
     @property
     def time_off(self) -> float:
         """The same for the time."""
-        return self.seconds / self.foretold_seconds - 1
+        return self.seconds / self.predicted_seconds - 1
 
     @property
     def line(self) -> str:
         """The line of the table."""
         return (
             f"{self.seed:4}  {self.kind:26} ${self.expected:.4f}  ±{self.width:5.1%}  ${self.cost:.4f}  {self.off:+6.1%}  "
-            f"{'yes' if self.inside else 'NO ':4} {self.foretold_seconds:6.1f} s {self.seconds:6.1f} s  {self.time_off:+6.1%}  {self.binding}"
+            f"{'yes' if self.inside else 'NO ':4} {self.predicted_seconds:6.1f} s {self.seconds:6.1f} s  {self.time_off:+6.1%}  {self.binding}"
         )
 
 
-HEAD = "seed  rows, replies              foretold  range   cost     off     in it? foretold   took     off     bound by"
+HEAD = "seed  rows, replies              predicted range   cost     off     in it? predicted  took     off     bound by"
 
 
 def sentences(random: Random, words: int) -> str:
@@ -137,15 +137,15 @@ def trial(seed: int, rows: int, pilot: int) -> Result:
         same = ("-i", "in.jsonl", *prompt, "-P", "sim", "-o", "out.jsonl")
         (said,) = batchrun(folder, "plan", *same, "--pilot", str(pilot), "--json", "--quiet")
         *_, ended = batchrun(folder, "run", *same, "--json")
-    foretold, seconds = ended["prediction"], said["seconds"]["expected"]
+    predicted, seconds = ended["prediction"], said["seconds"]["expected"]
     replies = "replies apart" if own_limits else "replies follow"
     return Result(
         seed,
         f"{kind}, {replies}",
-        *foretold["cost"],
-        foretold["actual_cost"],
+        *predicted["cost"],
+        predicted["actual_cost"],
         seconds,
-        foretold["actual_seconds"],
+        predicted["actual_seconds"],
         said["binding"],
     )
 
@@ -176,7 +176,7 @@ def kept(path: Path | None) -> dict[int, Result]:
 
 
 def main() -> None:
-    """Run them all and say how many were as foretold."""
+    """Run them all and say how many were as predicted."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     for name, default in (("runs", 40), ("rows", 2000), ("pilot", 50), ("first", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)

@@ -369,7 +369,7 @@ async def test_resume_sends_what_failed_for_good_only_where_that_is_asked_for() 
     assert len(pending(prepare_resume("last", {}, failed=True)[0])) == 5
 
 
-def test_a_rehearsal_makes_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_makes_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     found = dry_run(gather({"input": "in.jsonl", "prompt": "p.md", "profile": "sim", "dry_run": True}), [].append)
     assert (found.rows, found.skipped) == (5, 0)
     assert found.first is not None

@@ -324,7 +324,7 @@ def test_simulated_and_real_replies_never_meet() -> None:
         override(PLAN, gather_again(PLAN, {"profile": "sim"}))
 
 
-def test_a_rehearsal_needs_no_key_and_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_simulated_run_needs_no_key_and_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     gathered = gather({"profile": "sim"})
     assert check_provider(gathered).key is None

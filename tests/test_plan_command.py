@@ -134,7 +134,7 @@ def test_limits_tell_the_time_and_what_binds(folder: Path) -> None:
     assert (found["seconds"]["expected"], found["binding"]) == (pytest.approx(120), "requests per minute")
 
 
-def test_a_pilot_is_kept_and_foretells_the_rest(folder: Path) -> None:
+def test_a_pilot_is_kept_and_predicts_the_rest(folder: Path) -> None:
     found = planned(folder, "--pilot", "20", "--quiet")
     assert (found["requests"], found["measured"]) == (100, 20)
     assert found["cost"]["low"] <= found["cost"]["expected"] <= found["cost"]["high"]

@@ -107,7 +107,7 @@ def test_dashes_and_underscores_are_the_same_in_files(here: Path) -> None:
     assert found.log_file == str(here / "x.log")
 
 
-def test_the_rehearsal_is_configured_by_the_simulators_own_names(here: Path) -> None:
+def test_a_simulated_run_is_configured_by_the_simulators_own_names(here: Path) -> None:
     (here / "batchrun.toml").write_text('[sim]\nlatency = "0.3-0.8"\nrpm = 60\n')
     assert gather({"profile": "sim"}).settings.sim == {"latency": "0.3-0.8", "rpm": 60}
     (here / "batchrun.toml").write_text("[sim]\nlatncy = 1\n")
@@ -263,7 +263,7 @@ def test_of_two_that_exclude_each_other_the_stronger_source_wins(
     assert merged == kept
 
 
-def test_a_rehearsal_never_goes_to_the_configured_gateway(here: Path) -> None:
+def test_a_simulated_run_never_goes_to_the_configured_gateway(here: Path) -> None:
     (here / "batchrun.toml").write_text('base_url = "https://gateway/v1"\n')
     assert gather({}).settings.base_url == "https://gateway/v1"
     assert gather({"profile": "sim"}).settings.base_url == ""

@@ -53,7 +53,7 @@ def test_the_models_of_the_built_in_profiles_have_prices(base_url: str, model: s
     assert price.standard.output is not None
 
 
-def test_a_rehearsal_knows_the_price_of_the_model_that_it_plays() -> None:
+def test_a_simulated_run_knows_the_price_of_the_model_that_it_names() -> None:
     assert Tariff("").of("gpt-5.4-mini") == Tariff(OPENAI).of("gpt-5.4-mini")
 
 

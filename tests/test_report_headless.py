@@ -167,7 +167,7 @@ def test_a_run_that_stops_short_counts_towards_what_it_sends() -> None:
     assert "3 of 6 rows to" in batchrun("--sample", "3", "-o", "sample.jsonl").stderr
 
 
-def test_a_rehearsal_is_not_billed() -> None:
+def test_a_simulated_run_is_not_billed() -> None:
     assert "cost" not in batchrun("--limit", "1").stderr
     told = batchrun("--limit", "1", "--model", "gpt-4.1-mini", "-o", "priced.jsonl").stderr
     assert "cost: $0.0" in told

@@ -4,7 +4,7 @@ twice.
     python tests/reliability/campaign_crash.py [KILLS [WRITES [ROWS [C]]]]   the figures, and exit code 1 if one is bad
 
 Each program is forked from this process, which has imported everything, so that a kill costs little more than the run
-itself. The simulated provider is a process of its own; its count of calls per request is the ground truth, and the
+itself. The simulated provider is a process of its own; its count of calls per request is the reference, and the
 journal is read by an independent SQLite connection after each kill.
 """
 

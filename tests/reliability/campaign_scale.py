@@ -6,7 +6,7 @@ is lost.
 It prints the figures, and its exit code is 1 if one is bad. With `ray` senders are on two nodes on this machine, each a raylet
 with processes of its own; a node that is killed or frozen is replaced. First each fault alone, then FAULTS random ones over
 ROWS rows. The simulated provider is a process of its own; its count of
-calls is the ground truth, and the output is held against that of a run without faults, byte by byte. It reads /proc.
+calls is the reference, and the output is compared with that of a run without faults, byte by byte. It reads /proc.
 """
 
 import contextlib
