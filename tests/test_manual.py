@@ -100,7 +100,7 @@ def test_every_key_of_the_configuration_in_the_documents_exists() -> None:
     }
     assert keys <= set(OPTIONS)
     profile = first_cells(section("docs/configuration.md", "A file"))
-    assert profile == set(OF_PROFILES) - {"tokens"}
+    assert profile == set(OF_PROFILES)
 
 
 def test_the_app_has_the_keys_that_its_page_names() -> None:
@@ -139,3 +139,20 @@ def test_the_map_of_the_architecture_has_every_module() -> None:
     engine = re.search(r"^engine (.*?)^progress", "\n".join(lines), re.DOTALL | re.MULTILINE)
     assert engine
     assert set(re.findall(r"\w+", engine[1])) == {path.stem for path in (package / "engine").glob("[a-z]*.py")}
+
+
+def test_links_to_a_heading_find_it() -> None:
+    def slug(title: str) -> str:
+        return re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-")
+
+    headings = {
+        path: {slug(title) for title in re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)}
+        for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
+    }
+    broken = {
+        f"{path.name}: {name}#{heading}"
+        for path in headings
+        for name, heading in re.findall(r"\]\(([\w./-]*)#([\w-]+)\)", path.read_text(encoding="utf-8"))
+        if heading not in headings.get((path.parent / name).resolve() if name else path, set())
+    }
+    assert broken == set()
