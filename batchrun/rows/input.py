@@ -88,6 +88,8 @@ class Input:
 
     row_size = 0
     """Characters of a record, on average of those at its beginning; 0 where that is not known."""
+    table = COMMAS
+    """How a CSV output of the rows is written: the delimiter and byte order mark of a CSV input."""
 
     def __init__(self, records: Records, look: "_Look", place: Place, remarks: Remarks) -> None:
         self._records = records
