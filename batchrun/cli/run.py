@@ -148,7 +148,9 @@ _NOT_PLANNED = {"dry_run", "update", "json"}
     cls=HelpCommand,
     short_help="Estimate the requests, cost and time of a run.",
     params=[
-        value("This command", "--pilot pilot", "N", "Send N rows sampled from the whole input and predict from their replies."),
+        value(
+            "This command", "--pilot pilot", "N", "Send N rows sampled from the input and predict from their replies."
+        ),
         value("This command", "--show show", "N", "Print N requests: the first ones, the longest, the last."),
         flag("This command", "--json json", "One JSON object on standard output."),
         *(option for option in RUN if option.name not in _NOT_PLANNED),
