@@ -71,7 +71,14 @@ def time_stands_still_while_the_journal_writes(monkeypatch: pytest.MonkeyPatch) 
             loop._LoopTimeEventLoop__sync_futures.add(future)  # type: ignore[attr-defined]
         return future
 
+    complete = Writer.complete
+
+    def known_complete(writer: Writer, *values: Any) -> None:
+        complete(writer, *values)
+        known(writer, lambda _: None)  # committed and told with it
+
     monkeypatch.setattr(Writer, "_put", known)
+    monkeypatch.setattr(Writer, "complete", known_complete)
 
 
 @pytest.fixture

@@ -19,10 +19,12 @@ def now() -> float:
 class Scene:
     """A gate, what it tells, and when each request left."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, *, senders: bool = False) -> None:
         asyncio.get_running_loop().set_debug(False)  # else a traceback is taken for every step of thousands of requests
         self.told: list[Waiting | Resumed] = []
-        self.gate = Gate(limits or Limits(fixed=True), listen=self.told.append, random=random.Random(3))
+
+        limits = limits or Limits(fixed=True)
+        self.gate = Gate(limits, listen=self.told.append, random=random.Random(3), senders=senders)
         self.left: list[float] = []
 
     async def send(self, tokens: int = 100) -> Permit:

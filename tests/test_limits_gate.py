@@ -131,8 +131,8 @@ async def test_an_abandoned_request_frees_its_slot_but_has_used_its_turn() -> No
 class Queue:
     """A gate that is full, ten that wait for a slot, and which of them were told to get ready."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.scene = Scene(limits)
+    def __init__(self, limits: Limits, *, senders: bool = False) -> None:
+        self.scene = Scene(limits, senders=senders)
         self.told: list[int] = []
 
     async def form(self, full: int) -> list[Permit]:
@@ -173,6 +173,16 @@ async def test_nobody_gets_ready_where_replies_come_thick_and_fast() -> None:
         queue.scene.gate.settle(permit, OK)
     await asyncio.wait(queue.waiters)
     assert queue.told == [0, 1]
+
+
+async def test_with_senders_many_get_ready_where_replies_come_thick_and_fast() -> None:
+    queue = Queue(Limits(cap=64, fixed=True), senders=True)
+    permits = await queue.form(64)
+    assert queue.told == [0, 1]
+    await asyncio.sleep(0.03)
+    queue.scene.gate.settle(permits[0], OK)
+    await queue.waiters[0]
+    assert queue.told == list(range(10))
 
 
 async def test_nobody_gets_ready_during_a_pause() -> None:

@@ -15,6 +15,7 @@ journal, which is committed before the first byte leaves. They are taken by `dep
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, auto
 from functools import partial
@@ -30,7 +31,7 @@ from batchrun.engine.row_files import with_content
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.journal import End, Journal, Lease
 from batchrun.limits import Permit
-from batchrun.models import Exchange, Request
+from batchrun.models import Exchange, Outcome, Request
 from batchrun.prompts import Renderer
 from batchrun.replies import Checker
 
@@ -159,6 +160,13 @@ class Attempt:
         if isinstance(self.exchange, Kept):
             stored.add_done_callback(self.exchange.stored)
         return stored
+
+    def complete(self, end: End, outcome: Outcome, told: Callable[[], None]) -> None:
+        """Into the journal, with the outcome of its row; it is over. `told` is called once that is committed."""
+        self.phase = _OVER
+        assert self.exchange is not None, "it is answered"
+        reply = end, self.exchange.body.decode()
+        self._at.journal.complete(self.state.row.seq, self.number, reply, outcome, told)
 
     def cancel(self, said: str = "abandoned while it was in flight") -> None:
         """Give up what it has, as the table above says."""

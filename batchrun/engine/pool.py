@@ -89,10 +89,11 @@ class Pool:
 
     def _lane(self, number: int, member: Member) -> Lane:
         shared = self._gates.get(member.quota or "")
-        gate = shared or Gate(limits_of(member), listen=lambda event: self._tell(lane, event))
+        senders = member.hub is not None
+        gate = shared or Gate(limits_of(member), listen=lambda event: self._tell(lane, event), senders=senders)
         if member.quota:
             self._gates[member.quota] = gate
-        if member.client is not None and member.hub is not None:
+        if member.client is not None and senders:
             member.client.space(lambda: gate.stated != (None, None))
         lane = Lane(
             member,

@@ -7,10 +7,12 @@ costs a row.
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from batchrun import retry
 from batchrun.client import UnsentError
+from batchrun.client.senders.hub import Kept
 from batchrun.engine.attempt import Attempt, RowServices
 from batchrun.engine.budget_guard import BudgetReached
 from batchrun.engine.judge import Judged, counted, end_of, failure, judge_body
@@ -63,14 +65,8 @@ class RowRunner:
         self._emit = emit
         self.stop = stop
         self._loop = asyncio.get_running_loop()
-        self._policy = Policy(
-            plan.max_attempts,
-            plan.schema_retries,
-            plan.give_up_after,
-            plan.max_wait,
-            plan.fail_on,
-            plan.retry_truncated,
-        )
+        tries = plan.max_attempts, plan.schema_retries, plan.give_up_after, plan.max_wait
+        self._policy = Policy(*tries, plan.fail_on, plan.retry_truncated)
         self._held: list[tuple[RowState, GiveUp]] = []
         self.batch_rows: BatchRows | None = None
         self.left_out = LeftOut()
@@ -80,6 +76,8 @@ class RowRunner:
         self._blank_value = "{}" if plan.output_fields else '""'
         self.in_flight = 0
         """Requests in flight; the gate also counts those that are about to be sent."""
+        self.completing = 0
+        """Rows whose reply and outcome are handed over and not committed yet."""
         self.throttled = self.retries = 0
 
     async def go(self, state: RowState) -> None:
@@ -111,7 +109,7 @@ class RowRunner:
             log.exception("line %s: internal error", state.row.line)
             said = f"internal error: {type(error).__name__}: {error}"
             if state.handed_on:
-                self.stop(RunResult(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"), drain=self._plan.drain)
+                self._stop_for(said)
             else:
                 if state.attempt is not None:
                     state.attempt.cancel(said)
@@ -236,10 +234,10 @@ class RowRunner:
         if live and pool.only is None:
             verdict = pool.judged(state, lane, answer, verdict)
             self._take_back(lane)
-        stored = None if exchange is None else self._record(state, lane, judged, exchange, verdict)
         if type(verdict) is Done:
-            await self._done(state, source, judged, stored)
+            await self._done(state, source, lane, judged, verdict, exchange)
         else:
+            stored = None if exchange is None else self._record(state, lane, judged, exchange, verdict)
             await self._perform(state, source, request, judged, verdict, stored)
 
     async def _look_elsewhere(self, state: RowState, lane: Lane) -> None:
@@ -254,14 +252,26 @@ class RowRunner:
                 if not await self._at.queue.take_elsewhere(lane):
                     lane.looks_elsewhere, lane.health.confirmed = False, True
 
-    def _record(
-        self, state: RowState, lane: Lane, judged: Judged, exchange: Exchange, verdict: Verdict
-    ) -> "asyncio.Future[None]":
-        """Into the journal's queue first, then told; the outcome that follows is committed after it."""
-        attempt = state.attempt
+    def _record(  # noqa: PLR0913, PLR0917  what came, and what it means
+        self,
+        state: RowState,
+        lane: Lane,
+        judged: Judged,
+        exchange: Exchange,
+        verdict: Verdict,
+        outcome: Outcome | None = None,
+    ) -> "asyncio.Future[None] | None":
+        """Into the journal's queue first, then told. With its `outcome` the row has ended once that is committed; any other
+        that follows is committed after it."""
+        attempt, stored = state.attempt, None
         assert attempt is not None
         end = end_of(judged, exchange, verdict, lane.mask, attempt.charge)
-        stored = attempt.end(end, exchange.body.decode() if judged.reply is not None else None)
+        if outcome is not None:
+            state.handed_on = True
+            self.completing += 1
+            attempt.complete(end, outcome, partial(self._completed, state, outcome, exchange))
+        else:
+            stored = attempt.end(end, exchange.body.decode() if judged.reply is not None else None)
         state.attempt = None
         if end.counted and not end.throttled:
             state.attempts += 1
@@ -331,18 +341,22 @@ class RowRunner:
                     self._held.clear()
                     self.stop(ending, drain=self._plan.drain)
 
-    async def _done(
-        self, state: RowState, source: Source, judged: Judged, stored: "asyncio.Future[None] | None"
+    async def _done(  # noqa: PLR0913, PLR0917  what came, and what it means
+        self, state: RowState, source: Source, lane: Lane, judged: Judged, verdict: Done, exchange: Exchange | None
     ) -> None:
         step = next_step(Done, source, lambda guard: self._holds(guard, state, None))
         answer = judged.answer
-        if answer.flags:
-            self._lane_of(state).tell_of_odd(judged)
         plain = not answer.flags and judged.value is None
         outcome = JUST_DONE if plain else Outcome(State.DONE, True, None, None, answer.flags, judged.value)
-        if step is Step.FINISH or not await self._at.post.put(state, judged, outcome, stored):
-            await self._finish(state, outcome)
-        if self._held and self._lane_of(state).health.undoubted:
+        if step is Step.FINISH and source is Source.LIVE and exchange is not None:
+            self._record(state, lane, judged, exchange, verdict, outcome)
+        else:
+            stored = None if exchange is None else self._record(state, lane, judged, exchange, verdict)
+            if step is Step.FINISH or not await self._at.post.put(state, judged, outcome, stored):
+                await self._finish(state, outcome)
+        if answer.flags:
+            lane.tell_of_odd(judged)
+        if self._held and lane.health.undoubted:
             await self.flush_held()
 
     def leave(self, state: RowState, step: Step) -> None:
@@ -405,6 +419,22 @@ class RowRunner:
         self._at.queue.ended(state, outcome)
         if out:
             self._at.queue.finished(state)
+
+    def _completed(self, state: RowState, outcome: Outcome, exchange: Exchange) -> None:
+        """The reply and the outcome of a row are committed."""
+        self.completing -= 1
+        try:
+            if isinstance(exchange, Kept):
+                exchange.stored()
+            self._emit(row_finished(state, outcome, self._loop.time()))
+            self._at.queue.ended(state, outcome)
+            self._at.queue.finished(state)
+        except Exception as error:
+            log.exception("line %s: internal error", state.row.line)
+            self._stop_for(f"internal error: {type(error).__name__}: {error}")
+
+    def _stop_for(self, bug: str) -> None:
+        self.stop(RunResult(ExitCode.UNEXPECTED, bug, "this is a bug in batchrun"), drain=self._plan.drain)
 
     async def flush_held(self) -> None:
         """Failures that might have been the run's stand after all."""

@@ -111,11 +111,8 @@ class Run:
         self._quotas_told: set[str] = set()
 
     async def run(self) -> RunResult:
-        """Send until every row has its outcome or something ends the run.
-
-        What is there before the first request lives as long as the run: spared by full garbage collections, each of
-        which would hold everything up for 50 ms.
-        """
+        """Send until every row has its outcome or something ends the run. What is there before the first request lives as
+        long as it: spared by full garbage collections, each of which would hold everything up for 50 ms."""
         gc.freeze()
         beside = [each for lane in self._pool.lanes for each in (lane.outage, lane.queue) if each is not None]
         side = [self._loop.create_task(work) for work in (self._watch(), *(each.watch() for each in beside))]
@@ -132,6 +129,8 @@ class Run:
                 self._queue.reduce()
             await (self._send_all() if self._batches is None else self._send_with_batches(self._batches))
             await self._post.drain()
+            if self._runner.completing:
+                await self._journal.flush()
             self._sample(self._pool.view())  # how it stood in the end
         except StorageError as error:
             self._fail(error)

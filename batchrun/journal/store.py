@@ -20,7 +20,7 @@ from batchrun.journal.pages import Page
 from batchrun.journal.queries import sql
 from batchrun.journal.reader import Reader, read_meta
 from batchrun.journal.records import Answers, Charged, Drift, End, IntakeRow, Lane, Lease, Leased, Meta, Standing, Sum
-from batchrun.journal.writer import Done, Writer
+from batchrun.journal.writer import Done, Told, Writer
 from batchrun.models import Outcome, Pending, SharedReply, Ticket, Totals
 
 
@@ -83,12 +83,8 @@ class Journal:
         faults: Callable[[int], None] | None = None,
         long_rows: bool = False,
     ) -> Self:
-        """Make a journal at `path`, which must not exist, in a directory that is made for it; with large pages for
-        `long_rows`.
-
-        Raises RefusedError for a network file system or a directory that cannot be written, StorageError for a
-        full disk.
-        """
+        """Make a journal at `path`, which must not exist, and its directory; with large pages for `long_rows`. Raises
+        RefusedError for a network file system or a directory that cannot be written, StorageError for a full disk."""
         database.create(path, _values(meta) | {"batchrun": __version__, "intake": "begun"}, long_rows=long_rows)
         return cls(path, clock=clock, faults=faults)
 
@@ -204,9 +200,7 @@ class Journal:
 
     def pair(self, *, dedupe: bool, wanted: Callable[[int], bool] | None = None) -> None:
         """Settle for the next session which rows of equal requests are sent, and which wait for them (`duplicates`). Blocks.
-
-        `wanted` is whether the row at a position is to be sent, None for all; without `dedupe` none waits.
-        """
+        `wanted` is whether the row at a position is to be sent, None for all; without `dedupe` none waits."""
         with self._writing():
             if dedupe or duplicates.anybody_waits(self._connection):
                 with transaction(self._connection, self._before_commit):
@@ -287,12 +281,10 @@ class Journal:
         return self._running.learn(lane, learned)
 
     def begin(self, row: int, number: int, cost: int | None = None, tokens: int = 0, lane: int = 1) -> Done:
-        """Record that an attempt is about to leave. An earlier one that is still open is closed as lost, maybe paid.
+        """Record that an attempt is about to leave. An earlier one that is still open is closed as lost, maybe paid. `cost`
+        (picodollars, None: not known) and `tokens` are the worst that it is charged without an answer; `lane` is where it goes.
 
-        `cost` (picodollars, None: not known) and `tokens` are the worst that it is charged should no answer come; `lane`
-        is where it is sent.
-
-        This and the calls below return a future that is resolved after the COMMIT and need not be awaited; it fails
+        This and most calls below return a future that is resolved after the COMMIT and need not be awaited; it fails
         with StorageError when the journal cannot be written.
         """
         return (self._writer or self._running).begin(row, number, cost, tokens, lane)
@@ -342,6 +334,14 @@ class Journal:
         `lease` is given for an attempt that was in a batch.
         """
         return (self._writer or self._running).end(row, number, end, body, lease)
+
+    def complete(self, row: int, number: int, reply: tuple[End, str], outcome: Outcome, told: Told) -> None:
+        """`end` and `finish` in one, for a row that ends with this reply; `told` is called once that is committed."""
+        self._running.complete(row, number, reply, outcome, told)
+
+    def flush(self) -> Done:
+        """Resolved once all that was handed over before is committed, and told."""
+        return self._running.flush()
 
     def answer(self, answers: Answers, found: Sum, reserved: int, tier: str) -> Done:
         """Record replies to rows of a batch and their outcomes, in one commit: their sum, picodollars that were reserved, and tier."""

@@ -30,8 +30,10 @@ from batchrun.models import Outcome, SharedReply, Ticket, Totals, made
 GROUP = 512
 
 Done = asyncio.Future[None]
+Told = Callable[[], None]
+"""Called on the loop once something is committed, and not at all where it could not be; raises nothing."""
 Apply = Callable[[Group], None]
-Turn = list[tuple[Done, Apply]]
+Turn = list[tuple[Done | Told, Apply]]
 """What one turn of the loop hands over."""
 
 _OPEN = sql("open_attempts")
@@ -147,6 +149,24 @@ class Writer:
             self._last[row] = self._end(group, now, (row, number), end, body=body, lease=lease)
 
         return self._put(apply)
+
+    def complete(self, row: int, number: int, reply: tuple[End, str], outcome: Outcome, told: Told) -> None:
+        """The attempt ended with a reply, and so did the row."""
+        now, (end, body) = self._clock(), reply
+
+        def apply(group: Group) -> None:
+            self._last.pop(row, None)
+            last = self._end(group, now, (row, number), end, body=body, lease=None)
+            group.finish(row, now, last, outcome, None)
+            self._count_outcome(outcome, None)
+
+        if not self._turn:
+            self._loop.call_soon(self._hand_over)
+        self._turn.append((told, apply))
+
+    def flush(self) -> Done:
+        """Everything that was handed over is committed, and told."""
+        return self._put(lambda _: None)
 
     def answer(self, answers: Answers, found: Sum, reserved: int, tier: str) -> Done:
         """Replies to rows that were in a batch, and how these rows ended; their sum, and what was reserved for them."""
@@ -350,7 +370,7 @@ class Writer:
             self.failure = storage_error(self._path, error, "write")
             _roll_back(connection)
 
-    def _tell(self, futures: list[Done]) -> None:
+    def _tell(self, futures: list[Done | Told]) -> None:
         if not futures:
             return
         try:
@@ -368,11 +388,14 @@ def _roll_back(connection: sqlite3.Connection) -> None:
         return  # SQLite rolls back when the file is opened again
 
 
-def _resolve(futures: list[Done], failure: StorageError | None) -> None:
+def _resolve(futures: list[Done | Told], failure: StorageError | None) -> None:
     for future in futures:
-        if future.done():
+        if not isinstance(future, asyncio.Future):
+            if failure is None:
+                future()
+        elif future.done():
             continue  # who waited was cancelled
-        if failure is None:
+        elif failure is None:
             future.set_result(None)
         else:
             _fail(future, failure)

@@ -23,11 +23,11 @@ _SCARCE = frozenset({WaitReason.CONCURRENCY, WaitReason.REQUESTS, WaitReason.TOK
 _FULL = Wait(WaitReason.CONCURRENCY, None)
 _LOOK_AGAIN = 1.0
 """Seconds after which a slow rate is looked at again: it may have grown."""
-_READY = 1 / 32
-"""Share of the window that gets ready before it has a slot: enough for what comes back while a commit takes its time,
-and little to be in doubt about after a kill."""
+_READY, _READY_FOR_SENDERS = 1 / 32, 1 / 2
+"""Share of the window that gets ready before it has a slot: enough for what comes back while a commit takes its time, and
+little to be in doubt about after a kill; the latter with senders in a hurry, which bring replies in pages."""
 _HURRIED = 1_500.0
-"""Replies per second from which on the loop has much to do and no idle slot: requests cost it less in groups."""
+"""Replies per second from which on the loop has no idle slot, and requests cost it less in groups; senders have idle ones."""
 
 
 class Gate:
@@ -40,9 +40,10 @@ class Gate:
         listen: Callable[[Waiting | Resumed], None],
         clock: Callable[[], float] | None = None,
         random: Random | None = None,
+        senders: bool = False,
     ) -> None:
-        """`clock` gives monotonic seconds, by default the running loop's; `random` draws the jitter."""
-        self._limits = limits
+        """`clock` gives monotonic seconds, by default the loop's; `random` draws jitter; `senders` make the exchanges elsewhere."""
+        self._senders, self._limits = senders, limits
         self._clock = clock or asyncio.get_running_loop().time
         now = self._clock()
         self._estimate = Estimate()
@@ -299,10 +300,10 @@ class Gate:
             self._reporter.sending(now)
 
     def _ready_next(self) -> None:
-        """Let the next few get ready, but not where a rate may be what holds them back, or above that many replies a second."""
-        if self._in_flight > self._took * _HURRIED or self._rates.limited:
-            return
-        self._queue.get_ready(int(self._window.size * _READY))
+        """Let the next few get ready, but not where a rate may hold them back, or where this process has no idle slot."""
+        hurried = self._in_flight > self._took * _HURRIED
+        if not self._rates.limited and (self._senders or not hurried):
+            self._queue.get_ready(int(self._window.size * (_READY_FOR_SENDERS if hurried else _READY)))
 
     def _grant(self, now: float, tokens: int) -> Permit:
         self._in_flight += 1

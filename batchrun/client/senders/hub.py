@@ -30,7 +30,7 @@ Listen = Callable[[SendersChanged], None]
 class Kept(Exchange):
     """An exchange that its sender keeps until `stored` is called."""
 
-    stored: Callable[[object], None]
+    stored: Callable[..., None]
 
 
 class _Lease:
@@ -91,7 +91,7 @@ class _Sender:
         self.kept_bytes = 0
         self.write(Kind.PING, [self._hub.times(), min(self.unstored, default=self.completed + 1)])
 
-    def stored(self, number: int, _: object = None) -> None:
+    def stored(self, number: int, *_: object) -> None:
         """A completion is in the journal."""
         self.unstored.discard(number)
 
