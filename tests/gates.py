@@ -22,7 +22,6 @@ class Scene:
     def __init__(self, limits: Limits | None = None, *, senders: bool = False) -> None:
         asyncio.get_running_loop().set_debug(False)  # else a traceback is taken for every step of thousands of requests
         self.told: list[Waiting | Resumed] = []
-
         limits = limits or Limits(fixed=True)
         self.gate = Gate(limits, listen=self.told.append, random=random.Random(3), senders=senders)
         self.left: list[float] = []

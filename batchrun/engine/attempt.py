@@ -15,7 +15,6 @@ journal, which is committed before the first byte leaves. They are taken by `dep
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, auto
 from functools import partial
@@ -161,7 +160,7 @@ class Attempt:
             stored.add_done_callback(self.exchange.stored)
         return stored
 
-    def complete(self, end: End, outcome: Outcome, told: Callable[[], None]) -> None:
+    def complete(self, end: End, outcome: Outcome, told: partial[None]) -> None:
         """Into the journal, with the outcome of its row; it is over. `told` is called once that is committed."""
         self.phase = _OVER
         assert self.exchange is not None, "it is answered"

@@ -14,6 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ from batchrun.models import Outcome, SharedReply, Ticket, Totals, made
 GROUP = 512
 
 Done = asyncio.Future[None]
-Told = Callable[[], None]
+Told = partial[None]
 """Called on the loop once something is committed, and not at all where it could not be; raises nothing."""
 Apply = Callable[[Group], None]
 Turn = list[tuple[Done | Told, Apply]]
@@ -390,7 +391,7 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 def _resolve(futures: list[Done | Told], failure: StorageError | None) -> None:
     for future in futures:
-        if not isinstance(future, asyncio.Future):
+        if isinstance(future, partial):
             if failure is None:
                 future()
         elif future.done():

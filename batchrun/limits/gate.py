@@ -42,8 +42,8 @@ class Gate:
         random: Random | None = None,
         senders: bool = False,
     ) -> None:
-        """`clock` gives monotonic seconds, by default the loop's; `random` draws jitter; `senders` make the exchanges elsewhere."""
-        self._senders, self._limits = senders, limits
+        """`clock` gives monotonic seconds, by default the loop's; `random` draws jitter; `senders`: others make the exchanges."""
+        self._limits, self._senders = limits, senders
         self._clock = clock or asyncio.get_running_loop().time
         now = self._clock()
         self._estimate = Estimate()
@@ -56,8 +56,7 @@ class Gate:
         self._queue = WaitQueue()
         self._took = math.inf  # seconds of an exchange, on average
         self._alarm = Alarm(self._wake)
-        self._in_flight = 0
-        self.flights = InFlight()
+        self._in_flight, self.flights = 0, InFlight()
         self._paused = self._closed = self._recalled = False
         self._trickle: float | None = None
         self._trickle_reason = WaitReason.DOWN
@@ -301,9 +300,9 @@ class Gate:
 
     def _ready_next(self) -> None:
         """Let the next few get ready, but not where a rate may hold them back, or where this process has no idle slot."""
-        hurried = self._in_flight > self._took * _HURRIED
-        if not self._rates.limited and (self._senders or not hurried):
-            self._queue.get_ready(int(self._window.size * (_READY_FOR_SENDERS if hurried else _READY)))
+        share = _READY if self._in_flight <= self._took * _HURRIED else _READY_FOR_SENDERS * self._senders
+        if share and not self._rates.limited:
+            self._queue.get_ready(int(self._window.size * share))
 
     def _grant(self, now: float, tokens: int) -> Permit:
         self._in_flight += 1
