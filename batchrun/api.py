@@ -38,10 +38,14 @@ from batchrun.journal import prepare as prepare_directory
 from batchrun.models import State, Totals
 from batchrun.plan import Plan
 from batchrun.plan.resolve import check_input, check_provider
+from batchrun.plan.settings import Settings
 from batchrun.plan.sources import gather
 from batchrun.progress import Fold
+from batchrun.prompts.definition import did_you_mean
 from batchrun.report.headless import end_event
 from batchrun.report.observers import Observers
+from batchrun.report.words import account
+from batchrun.rows.extras import plain
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +77,7 @@ class Outcome(NamedTuple):
     seconds: float | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class Result:
     """What a run came to.
 
@@ -84,8 +88,8 @@ class Result:
     written, `run` the run's id.
     """
 
-    rows: Any = dataclasses.field(repr=False)
-    outcomes: list[Outcome] = dataclasses.field(repr=False)
+    rows: Any
+    outcomes: list[Outcome]
     totals: Totals
     exit_code: ExitCode
     message: str | None
@@ -93,6 +97,11 @@ class Result:
     cost: float | None
     output: Path
     run: str
+
+    def __repr__(self) -> str:
+        ended = "" if self.message is None else f", {self.message}"
+        cost = "" if self.cost is None else f", ${self.cost:.4f}"
+        return f"<batchrun.Result {self.run}: {account(self.totals)}{ended}{cost}, {self.output}>"
 
     @property
     def ok(self) -> bool:
@@ -216,6 +225,12 @@ class _Call:
         self._rows = rows
         self._kind = _frame_kind(rows)
         chosen = {name: value for name, value in options.items() if value is not None}
+        known = {*Settings.model_fields, "variables"}
+        for name in chosen.keys() - known:
+            raise RefusedError(
+                f"there is no option {name}{did_you_mean(name, tuple(known))}",
+                "docs/configuration.md lists the options",
+            )
         if "variables" in chosen:
             chosen["set"] = {name: str(value) for name, value in chosen.pop("variables").items()}
         if "params" in chosen:
@@ -355,16 +370,17 @@ def _frame_kind(rows: Rows) -> Callable[[list[dict[str, Any]]], Any] | None:
 
 
 def _records(rows: Rows) -> Iterable[dict[str, Any]]:
-    """The rows as dictionaries. Raises RefusedError naming the first that cannot be one."""
+    """The rows as dictionaries of values that JSON has. Raises RefusedError for none, or naming the first that cannot be one."""
     if hasattr(rows, "to_dicts"):
         rows = rows.to_dicts()
     elif hasattr(rows, "to_dict") and hasattr(rows, "columns"):
         rows = rows.to_dict("records")
+    number = 0
     for number, row in enumerate(cast("Iterable[Any]", rows), 1):
         if isinstance(row, Mapping):
-            yield dict(cast("Mapping[str, Any]", row))
+            yield plain(cast("Mapping[str, Any]", row))
         elif dataclasses.is_dataclass(row) and not isinstance(row, type):
-            yield dataclasses.asdict(row)
+            yield plain(dataclasses.asdict(row))
         elif isinstance(row, str):
             yield {"text": row}
         else:
@@ -372,6 +388,8 @@ def _records(rows: Rows) -> Iterable[dict[str, Any]]:
                 f"row {number} is a {type(row).__name__}, and no mapping, dataclass or text",
                 "give dictionaries, dataclasses, texts, or a data frame of pandas or Polars",
             )
+    if not number:
+        raise RefusedError("there are no rows", "give at least one")
 
 
 class _Bar:

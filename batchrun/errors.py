@@ -45,6 +45,8 @@ class BatchrunError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # what a traceback shows, of a script or a notebook
 
 
 class RefusedError(BatchrunError):

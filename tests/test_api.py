@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
@@ -125,6 +127,39 @@ def test_dataclasses_texts_and_frames_are_rows(monkeypatch: pytest.MonkeyPatch) 
     assert result.rows.rows == [{"id": 1, "text": "a", "output": "[simulated] Say: a"}]
 
 
+class Number:
+    """A number of numpy, which is none of Python's."""
+
+    def tolist(self) -> int:
+        return 3
+
+
+class NaTType(datetime):
+    """The missing time of pandas, which is a time by its type."""
+
+
+def test_values_that_json_has_no_type_for_are_rows_as_well() -> None:
+    day = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    row = {
+        "text": "a",
+        "n": Number(),
+        "gap": float("nan"),
+        "day": day,
+        "none": NaTType(2026, 1, 1),
+        "sum": Decimal("1.10"),
+    }
+    result = batchrun.run([row], prompt="Say: {{ text }}", output="d.jsonl", **SIM)
+    kept = {"n": 3, "gap": None, "day": "2026-01-02T03:04:00+00:00", "none": None, "sum": "1.10"}
+    assert result.rows == [{"text": "a", **kept, "output": "[simulated] Say: a"}]
+    assert repr(result).startswith(f"<batchrun.Result {result.run}: 1 done + 0 failed")
+
+
+def test_a_traceback_shows_what_to_do_next() -> None:
+    with pytest.raises(batchrun.RefusedError) as refused:
+        batchrun.run([{"a": 1}], prompt="Say: {{ text }}", **SIM)
+    assert refused.value.__notes__ == [f"hint: {refused.value.hint}"]
+
+
 def test_a_path_is_the_input_of_the_command() -> None:
     Path("r.csv").write_text("id,text\n1,a\n2,b\n", "utf-8")
     result = batchrun.run(Path("r.csv"), prompt="Say: {{ text }}", **SIM)
@@ -134,7 +169,7 @@ def test_a_path_is_the_input_of_the_command() -> None:
 
 REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     ([1], {}, "row 1 is a int"),
-    (ROWS, {"concurency": 3}, "concurency"),
+    (ROWS, {"concurency": 3}, "no option concurency; did you mean `concurrency`?"),
     (ROWS, {"profile": "nowhere"}, "nowhere"),
     ([], {}, "no rows"),
 ]

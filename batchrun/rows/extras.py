@@ -1,7 +1,7 @@
 """What needs an extra: the libraries, which are imported only when used, and their values as JSON.
 
 What JSON has no type for becomes: dates and times ISO 8601 text, decimals their digits as text, durations seconds,
-bytes their text if they are UTF-8 and else base64, NaN and infinity null.
+bytes their text if they are UTF-8 and else base64, NaN, infinity and missing values of pandas null.
 """
 
 import base64
@@ -21,6 +21,8 @@ from batchrun.rows.check import Record, encodable, encode, invalid
 from batchrun.rows.source import translated
 
 _AS_IT_IS = frozenset({str, int, bool, type(None)})
+_MISSING = frozenset({"NAType", "NaTType"})
+"""The types of what pandas has for a missing value, beside NaN."""
 _FOREIGN = (
     ValueError,
     LookupError,
@@ -64,7 +66,9 @@ def plain(value: object, encoded: Callable[[], None] | None = None) -> Any:
         return {str(name): plain(inner, encoded) for name, inner in cast("Mapping[object, object]", value).items()}
     if isinstance(value, list | tuple):
         return [plain(inner, encoded) for inner in cast("Sequence[object]", value)]
-    return _scalar(value, encoded)
+    if (listed := getattr(value, "tolist", None)) is not None:  # numbers and arrays of numpy
+        return plain(listed(), encoded)
+    return None if type(value).__name__ in _MISSING else _scalar(value, encoded)
 
 
 def _scalar(value: object, encoded: Callable[[], None] | None) -> str | float:
