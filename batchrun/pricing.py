@@ -16,7 +16,7 @@ from functools import cache
 from importlib import metadata
 from typing import Any, NamedTuple
 
-from batchrun.models import PICODOLLARS, Bill, Usage
+from batchrun.models import PICODOLLARS, Bill, Usage, made
 
 USD = PICODOLLARS
 PER_MILLION = USD // 10**6
@@ -98,7 +98,7 @@ class Rates(NamedTuple):
         whole = self.input.at(size)
         if usage[2:10] == _NO_KINDS:  # nearly every one
             output = 0 if self.output is None else usage.output * self.output.at(size)
-            return Bill(size * whole, 0, 0, output, self.request)
+            return made(Bill, (size * whole, 0, 0, output, self.request))
         written = whole if self.written is None else self.written.at(size)
         long = written if self.written_long is None else self.written_long.at(size)
         kept = usage.written_long

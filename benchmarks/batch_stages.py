@@ -278,7 +278,8 @@ async def stages(folder: Path, rows: int, out: Clock, back: Clock) -> None:
     guard.hand_over(chunk.leases)
     answered(executor.path(ticket, "requests"), executor.path(ticket, "output"))
     fold = Fold()
-    reader = ReplyReader(made[0], None, *guard.batch_rates(model))
+    alike = made[0].endpoint, made[0].output_limit, 1
+    reader = ReplyReader(*alike, None, *guard.batch_rates(model))
     pages = Results([executor.path(ticket, "output")], executor.shape, RUN, reader)
     while True:
         with back.taking("lines parsed, judged and priced"):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from batchrun.engine.batches import Batches, Batching
 from batchrun.engine.budget_guard import BATCH, BudgetGuard, served
-from batchrun.engine.judge import accepted, judge_body
+from batchrun.engine.judge import judge_body
 from batchrun.engine.result_reader import ReplyReader
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.snapshots import rows_answered
@@ -125,7 +125,7 @@ def answers_of(ends: list[End], first: int = 0) -> Answers:
         kinds = end.bill or Bill(other=end.cost or 0)
         usage = (None,) * 5 if end.usage is None else end.usage[:5]
         body, value = BODIES[row - 1], OUTCOMES[row - 1].value
-        lines.append((row, 1, body, value, *usage, end.cost, end.charged_tokens, *kinds[1:]))
+        lines.append((row, 1, value, *usage, end.cost, end.charged_tokens, *kinds[1:], body))
     return columns(Answers, lines)
 
 
@@ -210,7 +210,9 @@ def test_what_is_accepted_together_is_what_judging_accepts_without_a_flag(
     request, data = Request(Endpoint.CHAT, b"{}", limit), json.dumps(body).encode()
     judged = judge_body(request, data, checker)
     plain = judged.answer.accepted and not judged.answer.flags and judged.answer.complaint is None
-    assert accepted(request, data, checker, body) == ((judged.usage, judged.value) if plain else None)
+    answer = ReplyReader(Endpoint.CHAT, limit, 1, checker, None, 0)(7, 2, data, body)
+    usage = (None,) * 5 if judged.usage is None else judged.usage[:5]
+    assert (answer and (*answer[:8], answer[-1])) == ((7, 2, judged.value, *usage, data.decode()) if plain else None)
 
 
 @given(body=REPLIES)
@@ -218,14 +220,14 @@ def test_replies_are_charged_together_what_they_are_charged_one_by_one(body: dic
     plan = replace(PLAN, model="m", input_price=2.0, output_price=4.0, cached_price=1.0, reserve=0.001)
     request, data = Request(Endpoint.CHAT, b"{}", None), json.dumps(body).encode()
     alone, together = (BudgetGuard(plan, NO_JOURNAL, expected=lambda: 5, clock=lambda: 0.0) for _ in range(2))
-    answer = ReplyReader(request, None, *together.batch_rates("m"))(1, 1, data, body)
+    answer = ReplyReader(Endpoint.CHAT, None, 1, None, *together.batch_rates("m"))(1, 1, data, body)
     if answer is None:
         return
     leased = columns(Leased, [(1, 1, 500, 100, 1, 1, "id-1", 0)])
     charged = together.settle_all(leased, columns(Answers, [answer]))
     charge = alone.settle(alone.adopt(500, 100, "m", BATCH), served(judge_body(request, data, None), BATCH))
     kinds = Bill(other=500) if charge.bill is None else charge.bill
-    assert [column[0] for column in charged[-6:]] == [charge.cost, charge.tokens, *kinds[1:]]
+    assert [column[0] for column in charged[-7:-1]] == [charge.cost, charge.tokens, *kinds[1:]]
 
 
 async def chunk_files(directory: Path, *, together: bool) -> tuple[list[bytes], list[tuple[Any, ...]], Totals]:

@@ -9,18 +9,19 @@ from typing import Any, NamedTuple
 import pytest
 from batches import adds_up, echoed, night
 
-from batchrun.engine import result_reader
-from batchrun.engine.result_reader import ReaderProcess, ReplyReader, ResultPages
+from batchrun.engine import result_pages
+from batchrun.engine.result_pages import ReaderProcess, ResultPages
+from batchrun.engine.result_reader import ReplyReader
 from batchrun.errors import ExitCode
 from batchrun.journal import Answers
 from batchrun.lanes.executor import Completion, Page
 from batchrun.lanes.results import Results
 from batchrun.lanes.shapes import SHAPES, vendor, wire_id
-from batchrun.models import Endpoint, Request
+from batchrun.models import Endpoint
 from batchrun.pricing import Rate, Rates
 
 RATES = Rates(Rate(2, ((5, 3),)), Rate(7), request=4)
-READER = ReplyReader(Request(Endpoint.CHAT, b"", 5), None, RATES, 11)
+READER = ReplyReader(Endpoint.CHAT, 5, 1, None, RATES, 11)
 BODY = '{"choices": [{"message": {"content": "%s"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 7, "completion_tokens": %d}}'
 LINE = '{"custom_id": "%s", "response": {"status_code": %d, "body": %s}, "error": null}\n'
 GONE = '{"custom_id": "%s", "response": null, "error": {"code": "batch_expired"}}\n'
@@ -124,7 +125,7 @@ def test_what_is_closed_reads_no_further(tmp_path: Path, process: ReaderProcess)
 @pytest.mark.looptime
 @pytest.mark.usefixtures("seldom")
 async def test_a_run_whose_results_a_process_reads_ends_as_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(result_reader, "LARGE", 1)
+    monkeypatch.setattr(result_pages, "LARGE", 1)
     pages: list[Any] = []
     following = ReaderProcess.next
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import Protocol
 
 from batchrun.display import counted, printable
-from batchrun.engine import result_reader
+from batchrun.engine import result_pages
 from batchrun.engine.budget_guard import BudgetGuard
 from batchrun.engine.chunks import SHARE
-from batchrun.engine.result_reader import ReaderProcess, ReplyReader, ResultPages
+from batchrun.engine.result_pages import ReaderProcess, ResultPages
+from batchrun.engine.result_reader import ReplyReader
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.tickets import Tickets
 from batchrun.errors import ExitCode
@@ -309,7 +310,7 @@ def _is_for_process(ticket: Ticket, reader: ReplyReader | None) -> bool:
     """Whether another process can read the results, and is worth its start."""
     if reader is None or reader.checker is not None:
         return False
-    return ticket.rows >= result_reader.LARGE and (os.cpu_count() or 1) > 1
+    return ticket.rows >= result_pages.LARGE and (os.cpu_count() or 1) > 1
 
 
 def _is_about_room(said: str) -> bool:

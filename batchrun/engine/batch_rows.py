@@ -11,9 +11,9 @@ from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.batch_results import Brought
 from batchrun.engine.batches import Batches
 from batchrun.engine.budget_guard import BATCH, BudgetReached, named_in, served
-from batchrun.engine.judge import Judged, judge, judge_body
+from batchrun.engine.judge import Judged, inputs_of, judge, judge_body
 from batchrun.engine.pending_queue import RowState
-from batchrun.engine.result_reader import ReplyReader
+from batchrun.engine.result_reader import Line, ReplyReader
 from batchrun.engine.row import RowRunner
 from batchrun.engine.row_files import restored
 from batchrun.engine.row_path import Source, Step, next_step
@@ -29,6 +29,7 @@ from batchrun.limits import GateClosed
 from batchrun.models import Endpoint, Exchange, Kind, Pending, Request, Ticket
 from batchrun.plan import Plan
 from batchrun.plan.reducing import Reduction
+from batchrun.replies import ReplyChecker
 from batchrun.retry import GiveUp, Next
 
 TOGETHER = 256
@@ -115,8 +116,11 @@ class BatchRows:
             rows, _ = await asyncio.to_thread(journal.in_batch, ticket.id, [lease.row for lease in leases])
             with suppress(Exception):  # its own way meets it again, and says so
                 self._request = self._runner.rendered(rows[0][0])
-        found = self._request
-        return None if found is None else ReplyReader(found, checker, *self._at.guard.batch_rates(ticket.model))
+        return None if self._request is None else self._reader_of(self._request, checker, ticket.model)
+
+    def _reader_of(self, request: Request, checker: ReplyChecker | None, model: str) -> ReplyReader:
+        alike = request.endpoint, request.output_limit, inputs_of(request)
+        return ReplyReader(*alike, checker, *self._at.guard.batch_rates(model))
 
     async def accept(self, ticket: Ticket, where: int | None, answers: Answers) -> list[Completion]:
         """Replies that answer their rows as they are, as `reader` has found, nearly all; those for which there is more to decide.
@@ -135,7 +139,7 @@ class BatchRows:
     async def take(self, ticket: Ticket, came: Sequence[Brought]) -> None:
         """What else a batch brought for its rows: decided as the answers to requests of their own are."""
         others: list[Brought] = []
-        leased, answers = list[tuple[Any, ...]](), list[tuple[Any, ...]]()
+        leased, answers = list[tuple[Any, ...]](), list[Line]()
         for row, lease, completion in came:
             answer = self._accepted(ticket, row, completion)
             if answer is None:
@@ -167,7 +171,7 @@ class BatchRows:
             await stored
             self._emit(event)
 
-    def _accepted(self, ticket: Ticket, row: Pending, completion: Completion) -> tuple[Any, ...] | None:
+    def _accepted(self, ticket: Ticket, row: Pending, completion: Completion) -> Line | None:
         """The line of `Answers` that the reply to a row is, by the text of the row; None where there is more to decide."""
         waits = row.awaited or row.target is not None or row.parts is not None or bool(self._plan.post)
         if completion.data is None or waits or not ticket.model:
@@ -179,7 +183,7 @@ class BatchRows:
             checker = checker.of(row) if isinstance(checker, RowChecks) else checker
         except Exception:  # noqa: BLE001  its own way meets it again, and says so
             return None
-        read = ReplyReader(self._request, checker, *self._at.guard.batch_rates(ticket.model))
+        read = self._reader_of(self._request, checker, ticket.model)
         return read(completion.seq, completion.number, completion.body, completion.data)
 
     async def _take(self, row: Pending, lease: Lease, completion: Completion) -> None:

@@ -1,6 +1,5 @@
 """What one exchange says, in the terms of the gate, of `retry.decide` and of the journal. Pure."""
 
-import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from batchrun.journal import End
 from batchrun.limits import Feedback, Hints, Throttle
 from batchrun.models import Bill, Defect, Endpoint, Exchange, Fault, Flag, Outcome, Reply, Request, State, Usage, made
 from batchrun.prompts.request import prompts_in
-from batchrun.replies import Complaint, ReplyChecker
+from batchrun.replies import ReplyChecker
 from batchrun.retry import Answer, Meaning, Meanings, Refusal, Tries
 
 Mask = Callable[[str], str]
@@ -20,7 +19,6 @@ _UNCOUNTED = frozenset({Meaning.LOADING, Meaning.NO_CAPACITY, Meaning.ADDED})
 """Meanings of answers that use up none of a row's attempts, beside 429s."""
 EXCERPT = 2000
 """Characters of a body that is no reply that are kept."""
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Charge(NamedTuple):
@@ -76,7 +74,7 @@ def judge_body(  # noqa: PLR0913  a body, and what is known around it
 ) -> Judged:
     """The same for the body of a 200: one that just came, or one that the journal kept; `data` is its JSON, where that is
     parsed already."""
-    reply = replies.read(request.endpoint, body, request.output_limit, _inputs(request), data)
+    reply = replies.read(request.endpoint, body, request.output_limit, inputs_of(request), data)
     if isinstance(reply, Defect):
         reason, _, detail = reply.reason.partition(": ")  # a detail may be another one each time
         html = reason == replies.HTML
@@ -85,7 +83,7 @@ def judge_body(  # noqa: PLR0913  a body, and what is known around it
     if not reply.flags:  # nearly every reply
         if checker is None:
             return made(Judged, (retry.plain(left), reply, reply.usage, hints, None))
-        complaint, check, value = _check(reply, checker)
+        complaint, check, value = replies.checked(checker, reply.text or "")
         flags = checker.flags if complaint is None else frozenset[Flag]()
         said = Answer(200, complaint=complaint, check=check, flags=flags, left=left)
         return Judged(said, reply, reply.usage, hints, value)
@@ -94,26 +92,13 @@ def judge_body(  # noqa: PLR0913  a body, and what is known around it
     if empty:
         complaint = _paid(reply)
     elif checker is not None:
-        complaint, check, value = _check(reply, checker)
+        complaint, check, value = replies.checked(checker, reply.text or "")
     checked, limited = checker is not None, bool(request.output_limit)
     said = Answer(200, complaint=complaint, check=check, flags=reply.flags, left=left, checked=checked, limited=limited)
     return Judged(said, reply, reply.usage, hints, value)
 
 
-def accepted(
-    request: Request, body: bytes, checker: ReplyChecker | None, data: Any
-) -> tuple[Usage | None, str | None] | None:
-    """The usage and the `value` of what `judge_body` accepts without a flag; None for anything else, which it tells of."""
-    reply = replies.read(request.endpoint, body, request.output_limit, _inputs(request), data)
-    if isinstance(reply, Defect) or reply.flags:
-        return None
-    if checker is None:
-        return reply.usage, None
-    complaint, _, value = _check(reply, checker)
-    return None if complaint is not None or checker.flags else (reply.usage, value)
-
-
-def _inputs(request: Request) -> int:
+def inputs_of(request: Request) -> int:
     """How many prompts a request has."""
     return prompts_in(from_json(request.body)) if request.endpoint is Endpoint.COMPLETIONS and request.body else 1
 
@@ -122,15 +107,6 @@ def _paid(reply: Reply) -> str:
     """What was paid for a reply without an answer."""
     tokens = "no tokens stated" if reply.usage is None else f"{reply.usage.output:,} tokens out"
     return f"{tokens}, only {reply.thinking}" if reply.thinking else f"{tokens}, no text"
-
-
-def _check(reply: Reply, checker: ReplyChecker) -> tuple[str | None, str | None, str | None]:
-    """What is wrong with a reply, the named check that says so, and the JSON of its value where that is not its text."""
-    text = reply.text or ""
-    checked = checker.check(text)
-    if isinstance(checked, Complaint):
-        return checked.message, checked.check, None
-    return None, None, None if checked is text else _encode(checked)
 
 
 def _failed(request: Request, exchange: Exchange, hints: Hints, meanings: Meanings, mask: Mask) -> Answer:

@@ -80,7 +80,7 @@ def rows_answered(leased: Leased, answers: Answers, found: Sum, now: float) -> R
 def _each(leased: Leased, answers: Answers, now: float) -> Iterator[AttemptEnded | RowFinished]:
     places = zip(leased.positions, leased.lines, leased.keys, strict=True)
     for answer, (position, line, key) in zip(zip(*answers, strict=True), places, strict=True):
-        row, number, _, value, given, output, cached, reasoning, written, cost, _, *kinds = answer
+        row, number, value, given, output, cached, reasoning, written, cost, _, *kinds, _ = answer
         usage = None if given is None else Usage(given, output, cached, reasoning, written, tier=BATCH)
         bill = None if cost is None else Bill(cost - sum(kinds), *kinds)
         yield AttemptEnded(row, line, number, now, 200, None, False, False, True, False, 0.0, usage, cost, bill)

@@ -127,7 +127,7 @@ class Group:
     def answer(self, now: float, reply: int, answers: Answers, tier: str) -> None:
         """Attempts that were in a batch have ended, each with a reply that is accepted as it is, and so have their rows; the
         replies have the numbers behind `reply`, those that state a usage are of this service tier."""
-        rows, numbers, bodies, values, *columns = answers
+        rows, numbers, values, *columns, bodies = answers
         given, output, *_ = columns
         replies = range(reply + 1, reply + 1 + len(rows))
         self.replies += zip(replies, rows, numbers, bodies, strict=True)

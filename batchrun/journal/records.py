@@ -289,12 +289,11 @@ class Answers(NamedTuple):
     """Replies to rows that were in a batch, accepted as they are, a list of each column: so no step of Python is needed for a row.
 
     `bodies` are exact, `values` those of `models.Outcome`. The tokens are None where a reply states no usage; `costs` are
-    picodollars, None where the price is not known, and the last four are parts of them (the rest is input).
+    picodollars, None where the price is not known, and the next four are parts of them (the rest is input).
     """
 
     rows: list[int]
     numbers: list[int]
-    bodies: list[str]
     values: list[str | None]
     input_tokens: list[int | None]
     output_tokens: list[int | None]
@@ -307,6 +306,7 @@ class Answers(NamedTuple):
     costs_cache_write: list[int]
     costs_output: list[int]
     costs_other: list[int]
+    bodies: list[str]
 
 
 Columns = TypeVar("Columns", Leased, Answers)
@@ -335,7 +335,7 @@ class Sum(NamedTuple):
     def of(cls, answers: Answers) -> "Sum":
         """The sum of these."""
         count, costs = len(answers.rows), answers.costs
-        given, made, cached, reasoning, written, cost, _, *kinds = (sum(filter(None, each)) for each in answers[4:])
+        given, made, cached, reasoning, written, cost, _, *kinds = (sum(filter(None, each)) for each in answers[3:-1])
         usage = Usage(given, made, cached, reasoning, written)
         stated, priced = count - answers.input_tokens.count(None), count - costs.count(None)
         return cls(stated, usage, priced, cost, Bill(cost - sum(kinds), *kinds))

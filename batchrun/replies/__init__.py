@@ -7,7 +7,7 @@ what to do about it: that is for `retry`.
 from batchrun.replies.bodies import ERROR, HTML, read, thinking_of, value_of
 from batchrun.replies.failures import ErrorInfo, error_of, error_within
 from batchrun.replies.repaired import valid
-from batchrun.replies.schema import Checker, Complaint, ReplyChecker, checker
+from batchrun.replies.schema import Checker, Complaint, ReplyChecker, checked, checker
 from batchrun.replies.usage import tier_named
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Complaint",
     "ErrorInfo",
     "ReplyChecker",
+    "checked",
     "checker",
     "error_of",
     "error_within",

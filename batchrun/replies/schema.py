@@ -42,6 +42,17 @@ class ReplyChecker(Protocol):
         ...
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def checked(checker: ReplyChecker, text: str) -> tuple[str | None, str | None, str | None]:
+    """What is wrong with the text of a reply, the named check that says so, and the JSON of its value where that is not the text."""
+    found = checker.check(text)
+    if isinstance(found, Complaint):
+        return found.message, found.check, None
+    return None, None, None if found is text else _encode(found)
+
+
 class Checker:
     """A compiled schema (draft 2020-12 unless it names another one of json-schema.org)."""
 
