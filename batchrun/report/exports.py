@@ -152,12 +152,12 @@ def _export_failed(run: RunFile, plan: Plan, target: str | None) -> None:
 
 
 def check(path: Path) -> None:
-    """Read all of a journal and say that it is whole. Raises DamagedError with what is wrong, StorageError."""
+    """Read all of a journal and say that it is intact. Raises DamagedError with what is wrong, StorageError."""
     with Reader.open(path) as reader:
         found = reader.check()
         if found:
             raise reader.damaged("\n  ".join(["it does not pass its check", *found]))
-        print(f"{printable(str(path))} is whole: {words.account(reader.totals)}")
+        print(f"{printable(str(path))} is intact: {words.account(reader.totals)}")
 
 
 def export_readable(error: DamagedError, output: str | None) -> ExitCode:

@@ -41,7 +41,7 @@ _DOUBTED = {
     ),
     Meaning.QUOTA: (
         "the quota of the day is used up, and the provider announces no wait that helps",
-        "resume with the command below when the quota is whole again",
+        "resume with the command below when the quota is available again",
     ),
 }
 _ANOTHER = "a web page answers in the provider's place: look at the firewall or proxy in between, then resume"

@@ -247,12 +247,12 @@ async def test_F7_a_damaged_journal_is_told_and_never_taken_for_a_new_run(progra
     assert "refused" in fresh.err
 
 
-def test_F7_check_says_that_a_journal_is_whole(program: Program) -> None:
+def test_F7_check_says_that_a_journal_is_intact(program: Program) -> None:
     program.rows(PLENTY[:5])
     assert program("--input", "in.jsonl", "--prompt", "say.txt", "--profile", "sim", "--output", "o.jsonl").code == 0
     ran = program("check", "last")
     assert ran.code == 0, ran.err
-    assert "is whole: 5 done" in ran.out
+    assert "is intact: 5 done" in ran.out
     assert program("check", "nosuch").code == 2
 
 
