@@ -145,7 +145,7 @@ class _Bringing:
         parts = self.found.parts
         if self._stream is None or parts[-1].lines >= MOST:
             self.close()
-            note = f"brought by hand: {printable(path.name, 100)}"
+            note = f"imported by hand: {printable(path.name, 100)}"
             ticket = Ticket(
                 id=self._next, lane=0, state=TicketState.FETCHED, chunk=self._chunk, note=note, detail='{"brought": 1}'
             )

@@ -83,7 +83,7 @@ def export_requests(run: RunFile, folder: str, **others: object) -> None:
         print("batchrun: nothing to write: no row is pending", file=sys.stderr)
         return
     print(
-        f"batchrun: the rows stay pending, and `batchrun resume` would send them too; take the results in with: "
+        f"batchrun: the rows stay pending, and `batchrun resume` would send them too; import the results with: "
         f"batchrun import {run.reference} FILE…",
         file=sys.stderr,
     )
