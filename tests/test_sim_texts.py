@@ -14,7 +14,7 @@ from batchrun.models import Endpoint
 from batchrun.sim import Settings
 from batchrun.sim.replies import make
 from batchrun.sim.requests import Request, parse_request
-from batchrun.sim.texts import MARK, broken, say, source, translated
+from batchrun.sim.texts import MARK, broken, reply_text, source, translated
 
 KEPT = [
     "{name}", "{{ count }}", "{% if a %}", "{% endif %}", "${total}", "{count, plural, one {# file} other {# files}}",
@@ -72,7 +72,9 @@ def test_a_broken_reply_has_each_defect_for_some_request_and_never_none() -> Non
 
 
 def test_a_summary_is_the_leading_sentences_on_one_line() -> None:
-    assert say("summarize", "One is\nhere. Two is here. Three is not.", 42, 0) == f"{MARK}One is here. Two is here."
+    assert (
+        reply_text("summarize", "One is\nhere. Two is here. Three is not.", 42, 0) == f"{MARK}One is here. Two is here."
+    )
 
 
 def test_only_a_text_that_is_all_in_one_pair_of_tags_is_taken_out_of_them() -> None:

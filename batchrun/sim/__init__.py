@@ -1,7 +1,6 @@
-"""The simulated provider: an OpenAI-compatible server on loopback that is real in everything but the model.
+"""The simulated provider: an OpenAI-compatible server on loopback; described in docs/sim.md.
 
-`spawn` runs it in a process of its own for the length of a context, `run` in this process until a signal, `running`
-on this event loop. docs/sim.md has its limits, faults and control endpoints.
+`spawn` runs it in a process of its own, `run` in this process until a signal, `running` on this event loop.
 """
 
 from batchrun.sim.faults import NAMED, Fault, parse_fault

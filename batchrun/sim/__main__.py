@@ -1,4 +1,4 @@
-"""`python -m batchrun.sim`: the process behind `spawn`. Settings as one line of JSON on stdin, held open."""
+"""The process behind `spawn`: settings as one line of JSON on stdin, which stays open."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from batchrun.sim.settings import from_json
 
 
 def main() -> int:
-    """Serve until stdin is closed; 2 with the reason as JSON on stdout where that is refused."""
+    """Serve until stdin is closed; returns 2, with the reason as JSON on stdout, if refused."""
     try:
         run_as_child(from_json(json.loads(_line())))
     except RefusedError as refused:
@@ -20,7 +20,7 @@ def main() -> int:
 
 
 def _line() -> bytes:
-    """The first line of stdin, unbuffered: the rest is waited for in a thread that Python must not join."""
+    """The first line of stdin, unbuffered: a thread reads the rest, and Python must not join it."""
     line = b""
     while not line.endswith(b"\n") and (more := os.read(0, 65_536)):
         line += more

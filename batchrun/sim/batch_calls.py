@@ -1,10 +1,8 @@
-"""Files and batches over HTTP, in OpenAI's shape and in that of Anthropic's Message Batches.
+"""Files and batches over HTTP, as OpenAI (API reference of 2026-08) and Anthropic (2026-09) have them.
 
-    /v1/files                    upload (multipart), list; /ID retrieve, delete; /ID/content
-    /v1/batches                  create, list; /ID retrieve; /ID/cancel
-    /v1/messages/batches         create with the requests in it, list; /ID retrieve, delete; /ID/cancel; /ID/results
-
-Sources: OpenAI's API reference of 2026-08, Anthropic's of 2026-09, and recorded answers of both.
+/v1/files                    upload (multipart), list; /ID retrieve, delete; /ID/content
+/v1/batches                  create, list; /ID retrieve; /ID/cancel
+/v1/messages/batches         create with the requests in it, list; /ID retrieve, delete; /ID/cancel; /ID/results
 """
 
 import json
@@ -33,24 +31,20 @@ from batchrun.sim.replies import dump
 from batchrun.sim.settings import Settings
 
 _DAY = 86_400.0
-_FOR_EVER = 1e12
+_NEVER = 1e12
 _ENDPOINTS = {str(endpoint) for endpoint in Endpoint}
 Complete = Callable[[str, dict[str, Any], str], Row]
-"""Answers one row of a batch: endpoint, body, custom id."""
+"""Answers one row: endpoint, body, custom id."""
 
 
 class RefusedCallError(Exception):
-    """A call that cannot be done: an HTTP status and a sentence."""
-
     def __init__(self, status: int, message: str, code: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
 
 
-class _Asked(NamedTuple):
-    """A call about files or batches: what it does, the shape of its answer, the steps of its path, and whose key it has."""
-
+class _BatchCall(NamedTuple):
     kind: str
     shape: str
     steps: list[str]
@@ -60,8 +54,7 @@ class _Asked(NamedTuple):
 
 
 class BatchCalls:
-    """The files and batches of one provider. `epoch` gives the present; `complete` answers a row; while `stuck`, a
-    batch that is created never ends."""
+    """`epoch` gives the Unix time; `complete` answers a row; a batch created while `stuck` never ends."""
 
     def __init__(self, store: Store, epoch: Callable[[], float], complete: Complete) -> None:
         self._store = store
@@ -72,7 +65,7 @@ class BatchCalls:
         self._host = ""
 
     def kind(self, call: Call) -> str | None:
-        """What a call does, as faults name it (`upload`, `create`, …); None for a call that is none of these."""
+        """The kind of a call as faults name it; None for other calls."""
         path = urlsplit(call.path).path.rstrip("/")
         steps = path.removeprefix("/v1/").removeprefix("messages/").split("/")
         if not path.startswith("/v1/") or steps[0] not in ("files", "batches") or len(steps) > 3:
@@ -85,7 +78,6 @@ class BatchCalls:
         return kinds.get((call.method, len(steps)))
 
     def do(self, kind: str, call: Call) -> Answer:
-        """Do what a call asks for."""
         url = urlsplit(call.path)
         query = {name: values[-1] for name, values in parse_qs(url.query).items()}
         steps = url.path.rstrip("/").removeprefix("/v1/").split("/")
@@ -94,84 +86,85 @@ class BatchCalls:
         owner = digest(call.headers.get("x-api-key") or call.headers.get("authorization", ""))
         self._host = call.headers.get("host", "")
         try:
-            told = self._done(_Asked(kind, shape, steps, query, owner, call))
+            value = self._done(_BatchCall(kind, shape, steps, query, owner, call))
         except RefusedCallError as refused:
             kind = "not_found_error" if refused.status == 404 else "invalid_request_error"
             inner: dict[str, Any] = {"message": str(refused), "type": kind}
             if shape == "anthropic":
                 return Answer(refused.status, orjson.dumps({"type": "error", "error": inner}))
             return Answer(refused.status, orjson.dumps({"error": {**inner, "param": None, "code": refused.code}}))
-        if isinstance(told, bytes):
-            return Answer(200, told, kind="application/x-jsonl" if shape == "anthropic" else "application/octet-stream")
-        return Answer(200, dump(told))
+        if isinstance(value, bytes):
+            return Answer(
+                200, value, kind="application/x-jsonl" if shape == "anthropic" else "application/octet-stream"
+            )
+        return Answer(200, dump(value))
 
     def paid(self) -> int:
-        """Completions of batches that were done so far and are paid for."""
+        """Rows of batches that are done and paid for."""
         self._settle_all()
         now = self._epoch()
         return sum(batch.succeeded if batch.settled else batch.done(now) for batch in self._store.batches.values())
 
     def view(self) -> dict[str, Any]:
-        """The batches and files there are, as JSON values."""
         paid, now = self.paid(), self._epoch()
         statuses = {batch.id: batch.status(now) for batch in self._store.batches.values()}
         uploads = sum(file.purpose != "batch_output" for file in self._store.files.values())
         return {"batch_completions": paid, "batches": statuses, "uploads": uploads}
 
-    def _done(self, asked: _Asked) -> Any:
+    def _done(self, request: _BatchCall) -> Any:
         self._settle_all()
         now = self._epoch()
-        if asked.steps[0] == "files":
-            return self._files(asked)
-        if asked.kind == "create":
-            create = self._create_messages if asked.shape == "anthropic" else self._create
-            return self._told(create(_json(asked.call.body), asked.owner))
-        if asked.kind == "list":
+        if request.steps[0] == "files":
+            return self._files(request)
+        if request.kind == "create":
+            create = self._create_messages if request.shape == "anthropic" else self._create
+            return self._object_of(create(_json(request.call.body), request.owner))
+        if request.kind == "list":
             mine = (
                 batch for batch in self._store.batches.values()
-                if batch.owner == asked.owner and batch.shape == asked.shape and batch.listed <= now
+                if batch.owner == request.owner and batch.shape == request.shape and batch.listed <= now
             )  # fmt: skip
             batches, more = page(
-                mine, asked.query.get("after") or asked.query.get("after_id"), _limit(asked.query, 1000)
+                mine, request.query.get("after") or request.query.get("after_id"), _limit(request.query, 1000)
             )
-            return paged([self._told(batch) for batch in batches], more, asked.shape)
-        batch = self._store.batches.get(asked.steps[1])
-        if batch is None or batch.owner != asked.owner or batch.shape != asked.shape or batch.found > now:
-            raise RefusedCallError(404, f"No batch found with id '{asked.steps[1]}'.")
-        if asked.kind == "cancel":
+            return paged([self._object_of(batch) for batch in batches], more, request.shape)
+        batch = self._store.batches.get(request.steps[1])
+        if batch is None or batch.owner != request.owner or batch.shape != request.shape or batch.found > now:
+            raise RefusedCallError(404, f"No batch found with id '{request.steps[1]}'.")
+        if request.kind == "cancel":
             if batch.status(now) in ENDED:
-                status = 400 if asked.shape == "anthropic" else 409
+                status = 400 if request.shape == "anthropic" else 409
                 raise RefusedCallError(status, f"Cannot cancel a batch with status '{batch.status(now)}'.")
             if batch.cancel is None:
                 batch.cancel = now
                 self._store.put(batch)
             self._settle_all()
-        elif asked.kind == "content":
+        elif request.kind == "content":
             if not batch.settled:
                 raise RefusedCallError(404, f"The results of {batch.id} are not available yet.")
             return self._store.content(batch.output) if batch.output else b""
-        elif asked.kind == "delete":
+        elif request.kind == "delete":
             self._store.delete(batch)
             return {"id": batch.id, "type": "message_batch_deleted"}
-        return self._told(batch)
+        return self._object_of(batch)
 
-    def _files(self, asked: _Asked) -> Any:
-        if asked.kind == "upload":
-            return file_object(self._upload(asked.call, asked.owner))
-        if asked.kind == "list":
-            purpose = asked.query.get("purpose")
+    def _files(self, request: _BatchCall) -> Any:
+        if request.kind == "upload":
+            return file_object(self._upload(request.call, request.owner))
+        if request.kind == "list":
+            purpose = request.query.get("purpose")
             mine = (
                 file for file in self._store.files.values()
-                if file.owner == asked.owner and purpose in (None, file.purpose)
+                if file.owner == request.owner and purpose in (None, file.purpose)
             )  # fmt: skip
-            files, more = page(mine, asked.query.get("after"), _limit(asked.query, 10_000))
+            files, more = page(mine, request.query.get("after"), _limit(request.query, 10_000))
             return paged([file_object(each) for each in files], more, "openai")
-        file = self._store.files.get(asked.steps[1])
-        if file is None or file.owner != asked.owner or (file.expires or math.inf) <= self._epoch():
-            raise RefusedCallError(404, f"No such File object: {asked.steps[1]}")
-        if asked.kind == "content":
+        file = self._store.files.get(request.steps[1])
+        if file is None or file.owner != request.owner or (file.expires or math.inf) <= self._epoch():
+            raise RefusedCallError(404, f"No such File object: {request.steps[1]}")
+        if request.kind == "content":
             return self._store.content(file.id)
-        if asked.kind == "delete":
+        if request.kind == "delete":
             self._store.delete(file)
             return {"id": file.id, "object": "file", "deleted": True}
         return file_object(file)
@@ -194,11 +187,11 @@ class BatchCalls:
         self._store.put(file, content)
         return file
 
-    def _create(self, asked: dict[str, Any], owner: str) -> Batch:
-        endpoint, identifier = str(asked.get("endpoint")), str(asked.get("input_file_id"))
+    def _create(self, params: dict[str, Any], owner: str) -> Batch:
+        endpoint, identifier = str(params.get("endpoint")), str(params.get("input_file_id"))
         if endpoint not in _ENDPOINTS:
             raise RefusedCallError(400, f"Invalid value: '{endpoint}'. Supported values are: {', '.join(_ENDPOINTS)}.")
-        if not str(asked.get("completion_window") or "").endswith("h"):
+        if not str(params.get("completion_window") or "").endswith("h"):
             raise RefusedCallError(400, "Invalid value for 'completion_window'. Supported values are: '24h'.")
         file = self._store.files.get(identifier)
         if file is None or file.owner != owner:
@@ -210,11 +203,11 @@ class BatchCalls:
         tokens = sum(-(-len(orjson.dumps(request["body"])) // 4) for request in requests)
         return self._new(
             "openai", owner, len(requests), errors=errors, tokens=tokens, file=identifier, endpoint=endpoint,
-            metadata=asked.get("metadata"), model=requests[0]["body"].get("model", "") if requests else "",
+            metadata=params.get("metadata"), model=requests[0]["body"].get("model", "") if requests else "",
         )  # fmt: skip
 
-    def _create_messages(self, asked: dict[str, Any], owner: str) -> Batch:
-        requests: Any = asked.get("requests")
+    def _create_messages(self, params: dict[str, Any], owner: str) -> Batch:
+        requests: Any = params.get("requests")
         if not isinstance(requests, list) or not requests:
             raise RefusedCallError(400, "requests: at least one request is needed")
         names = [str(request.get("custom_id")) for request in requests]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportUnknownArgumentType]  # foreign JSON
@@ -251,7 +244,7 @@ class BatchCalls:
         elif ends > expires:
             ends, share = expires, (expires - started) / (ends - started)
         if self.stuck:
-            ends, share = started + _FOR_EVER, 1.0
+            ends, share = started + _NEVER, 1.0
         batch = Batch(
             id=self._store.new_id("batch_" if shape == "openai" else "msgbatch_"),
             shape=shape, owner=owner, rows=rows, tokens=tokens, errors=list(errors), created=now, started=started,
@@ -296,7 +289,7 @@ class BatchCalls:
         return [(str(line["custom_id"]), line["body"]) for line in map(orjson.loads, lines)]
 
     def _made(self, batch: Batch, what: str, lines: list[bytes]) -> str | None:
-        """The id of a result file; for one without lines what the setting `empty_files` says."""
+        """The id of a result file; without lines the placeholder of `empty_files`."""
         if not lines and (self.settings.empty_files != "file" or batch.errors):
             return "" if self.settings.empty_files == "text" else None
         file = File(id=self._store.new_id("file-"), owner=batch.owner, name=f"{batch.id}_{what}.jsonl",
@@ -304,7 +297,7 @@ class BatchCalls:
         self._store.put(file, b"".join(line + b"\n" for line in lines))
         return file.id
 
-    def _told(self, batch: Batch) -> dict[str, Any]:
+    def _object_of(self, batch: Batch) -> dict[str, Any]:
         now = self._epoch()
         return message_batch(batch, now, self._host) if batch.shape == "anthropic" else openai_batch(batch, now)
 
@@ -318,16 +311,16 @@ def _limit(query: dict[str, str], most: int) -> int:
 
 def _json(body: bytes) -> dict[str, Any]:
     try:
-        asked: Any = json.loads(body)
+        params: Any = json.loads(body)
     except (ValueError, RecursionError):
-        asked = None
-    if not isinstance(asked, dict):
+        params = None
+    if not isinstance(params, dict):
         raise RefusedCallError(400, "We could not parse the JSON body of your request.")
-    return asked  # pyright: ignore[reportUnknownVariableType]  # foreign JSON
+    return params  # pyright: ignore[reportUnknownVariableType]  # foreign JSON
 
 
 def _form(call: Call) -> dict[str, tuple[str, bytes]]:
-    """The fields of a multipart body by name, as file name and content (RFC 7578)."""
+    """The fields of a multipart body as file name and content (RFC 7578)."""
     kind = Message()
     kind["content-type"] = call.headers.get("content-type", "")
     boundary = kind.get_param("boundary")

@@ -1,4 +1,4 @@
-"""The objects and result lines of files and batches, as OpenAI and Anthropic write them."""
+"""Objects and result lines of files and batches in the formats of OpenAI and Anthropic."""
 
 import math
 import time
@@ -12,12 +12,10 @@ from batchrun.sim.replies import dump
 
 
 class Row(dict[str, Any]):
-    """How a row ended: `status`, `body`, and `copies` lines about it; `text` puts the body as text into the line,
-    `error` takes the place of the response."""
+    """`status`, `body`, `copies`; with `text` the body is JSON in a string, `error` replaces the response."""
 
 
 def openai_batch(batch: Batch, now: float) -> dict[str, Any]:
-    """The batch object of OpenAI."""
     status, end = batch.status(now), batch.end()
     over = int(end) if now >= end else None
     finalizing = batch.ends - 0.1 * (batch.ends - batch.started)
@@ -26,7 +24,7 @@ def openai_batch(batch: Batch, now: float) -> dict[str, Any]:
         counts |= {"completed": batch.succeeded, "failed": batch.errored}
     if status == "validating" or batch.errors:
         counts = {"total": 0, "completed": 0, "failed": 0}
-    told: dict[str, Any] = {
+    values: dict[str, Any] = {
         "id": batch.id,
         "object": "batch",
         "endpoint": batch.endpoint,
@@ -45,15 +43,15 @@ def openai_batch(batch: Batch, now: float) -> dict[str, Any]:
         "request_counts": counts,
         "metadata": batch.metadata,
     }
-    told |= {f"{name}_at": over if status == name else None for name in sorted(ENDED)}
+    values |= {f"{name}_at": over if status == name else None for name in sorted(ENDED)}
     if batch.settled and batch.usage:
         given, made = batch.usage.get("input_tokens", 0), batch.usage.get("output_tokens", 0)
-        told["usage"] = {"input_tokens": given, "output_tokens": made, "total_tokens": given + made}
-    return told
+        values["usage"] = {"input_tokens": given, "output_tokens": made, "total_tokens": given + made}
+    return values
 
 
 def openai_lines(name: str, row: Row | None, status: str) -> list[bytes]:
-    """The lines of one row in a result file; none for a row that a cancelled batch did not reach."""
+    """None for a row that a cancelled batch did not reach."""
     line: dict[str, Any] = {"id": f"batch_req_{digest(name)}", "custom_id": name, "response": None, "error": None}
     if row is None:
         if status == "cancelled":
@@ -71,7 +69,6 @@ def openai_lines(name: str, row: Row | None, status: str) -> list[bytes]:
 
 
 def message_batch(batch: Batch, now: float, host: str) -> dict[str, Any]:
-    """The message batch of Anthropic."""
     status, ended = batch.status(now), batch.settled
     left = batch.rows - batch.succeeded - batch.errored
     counts = {"processing": batch.rows, "succeeded": 0, "errored": 0, "canceled": 0, "expired": 0}
@@ -98,7 +95,6 @@ def message_batch(batch: Batch, now: float, host: str) -> dict[str, Any]:
 
 
 def message_lines(name: str, row: Row | None, status: str) -> list[bytes]:
-    """The lines of one row in Anthropic's results."""
     if row is None:
         result: dict[str, Any] = {"type": "canceled" if status == "cancelled" else "expired"}
     elif row["status"] == 200:
@@ -111,14 +107,12 @@ def message_lines(name: str, row: Row | None, status: str) -> list[bytes]:
 
 
 def chat_of(params: dict[str, Any]) -> dict[str, Any]:
-    """The chat completion that asks for the same as a request of Anthropic's Messages."""
     system: Any = params.get("system")
     first = [{"role": "system", "content": system}] if system else []
     return {**params, "messages": [*first, *(params.get("messages") or [])]}
 
 
 def message_of(completion: dict[str, Any]) -> dict[str, Any]:
-    """A chat completion as a message of Anthropic."""
     choices: list[dict[str, Any]] = completion.get("choices") or [{"message": {}, "finish_reason": "stop"}]
     text, reason = choices[0]["message"].get("content"), str(choices[0]["finish_reason"])
     usage: dict[str, int] = completion.get("usage") or {}

@@ -1,7 +1,6 @@
-"""The state of simulated files and batches: a function of what was asked for and of the time.
+"""Simulated files and batches. Times are Unix seconds.
 
-A batch keeps the moments of its life and its rows; whatever is asked about it is computed from them, so a server that
-is started again on the same directory goes on as if it had never stopped. Times are seconds since 1970.
+A batch stores the times of its phases and its rows; its status is computed from them, so a restarted server continues.
 
     created ─ validation ─► started ─ the rows, one after the other, in an arbitrary order ─► ends
                   failed        └ cancelled at any time, expired at a share of the rows
@@ -26,7 +25,7 @@ ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 
 @dataclass(kw_only=True)
 class File:
-    """A file that was uploaded or made; `owner` is the digest of the key that may see it."""
+    """`owner` is the digest of the key that may see it."""
 
     id: str
     owner: str
@@ -39,11 +38,10 @@ class File:
 
 @dataclass(kw_only=True)
 class Batch:
-    """A batch; `shape` is `openai` or `anthropic`, `rows` their number, `errors` why its validation failed.
+    """`shape` is `openai` or `anthropic`, `errors` why its validation failed.
 
-    `tokens` are those that count while it is enqueued. `share` is the part of the rows that is done when it expires,
-    1 for a batch that completes. `output` and `error` are ids of files, or what stands in the
-    place of one; `usage` sums what its rows were paid for.
+    `tokens` count while it is enqueued. `share` is the part of the rows that is done when it expires, else 1. `output`
+    and `error` are ids of files or their placeholder.
     """
 
     id: str
@@ -73,7 +71,7 @@ class Batch:
     usage: dict[str, int] = field(default_factory=dict)
 
     def done(self, now: float) -> int:
-        """Rows that are done: paid for, and in the results once the batch has ended."""
+        """Rows that are paid for, and in the results once it has ended."""
         until = min(now, self.cancel if self.cancel is not None else now)
         if self.errors or until < self.started:
             return 0
@@ -81,13 +79,12 @@ class Batch:
         return math.floor(whole if until >= self.ends else whole * (until - self.started) / (self.ends - self.started))
 
     def end(self) -> float:
-        """When it ends."""
         if self.cancel is not None:
             return min(self.ends, self.cancel + (self.cancelling if self.cancel >= self.started else 0.0))
         return self.started if self.errors else self.ends
 
     def status(self, now: float) -> str:
-        """Its status in OpenAI's words."""
+        """Its status in OpenAI's terms."""
         if self.cancel is not None and self.cancel < self.ends:
             return "cancelled" if now >= self.end() else "cancelling"
         if now < self.started:
@@ -100,10 +97,8 @@ class Batch:
 
 
 class Store:
-    """Files, batches and the contents of both, in memory and, where a directory is given, also there.
-
-    A record is written to a temporary name and renamed, so a server that is killed leaves whole ones.
-    """
+    """In memory and, with a directory, also there; records are written and renamed, so a killed server leaves whole
+    ones."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -119,12 +114,12 @@ class Store:
         self._number = max((int(name[-8:]) for name in (*self.files, *self.batches)), default=0)
 
     def new_id(self, prefix: str) -> str:
-        """An id that no other record has; ids of one kind sort by age."""
+        """A new id; ids of one kind sort by age."""
         self._number += 1
         return f"{prefix}sim_{self._number:08d}"
 
     def put(self, record: File | Batch, content: bytes | None = None) -> None:
-        """Keep a record as it is now; `content` are the bytes of a file, or the requests of a batch."""
+        """`content` is the bytes of a file, or the requests of a batch."""
         if isinstance(record, File):
             self.files[record.id] = record
         else:
@@ -139,13 +134,11 @@ class Store:
                     os.replace(path.with_suffix(".new"), path)
 
     def content(self, identifier: str) -> bytes:
-        """The bytes that belong to a record."""
         if identifier not in self._contents and self._folder is not None:
             self._contents[identifier] = (self._folder / f"{identifier}.data").read_bytes()
         return self._contents[identifier]
 
     def delete(self, record: File | Batch) -> None:
-        """Forget a record and its content."""
         self.files.pop(record.id, None)
         self.batches.pop(record.id, None)
         self._contents.pop(record.id, None)
@@ -155,7 +148,7 @@ class Store:
 
 
 def checked(content: bytes, endpoint: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The requests of an input file, and OpenAI's errors of its validation with their line numbers."""
+    """The requests of an input file, and OpenAI's validation errors."""
     requests: list[dict[str, Any]] = []
     errors: list[dict[str, Any]] = []
     seen: set[str] = set()
@@ -168,7 +161,7 @@ def checked(content: bytes, endpoint: str) -> tuple[list[dict[str, Any]], list[d
         try:
             request: Any = orjson.loads(text)
             name, url, body = request["custom_id"], request["url"], request["body"]
-            name, asked = str(name), body.get("model")
+            name, named = str(name), body.get("model")
         except (ValueError, KeyError, TypeError, AttributeError):
             wrong(
                 line,
@@ -176,16 +169,16 @@ def checked(content: bytes, endpoint: str) -> tuple[list[dict[str, Any]], list[d
                 "This line is not parseable as valid JSON with custom_id, method, url and body.",
             )
             continue
-        model = model or asked
+        model = model or named
         if name in seen:
             wrong(line, "duplicate_custom_id", f"The custom_id '{name}' was already used in this file.", "custom_id")
         if url != endpoint:
             wrong(line, "mismatched_url", f"The URL '{url}' does not match the batch endpoint '{endpoint}'.", "url")
-        if asked != model:
+        if named != model:
             wrong(
                 line,
                 "mismatched_model",
-                f"The model '{asked}' is not that of the other lines, '{model}'.",
+                f"The model '{named}' is not that of the other lines, '{model}'.",
                 "body.model",
             )
         seen.add(name)
@@ -199,14 +192,14 @@ def checked(content: bytes, endpoint: str) -> tuple[list[dict[str, Any]], list[d
 
 
 def shuffled(rows: Iterable[tuple[str, dict[str, Any]]], seed: str) -> list[tuple[str, dict[str, Any]]]:
-    """Rows by custom id in the arbitrary, repeatable order in which a batch does them."""
+    """Rows by custom id in an arbitrary, repeatable order."""
     return sorted(
         rows, key=lambda row: blake2b(f"{seed}\0{row[0]}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     )
 
 
 def page(records: Iterator[Batch] | Iterator[File], after: str | None, limit: int) -> tuple[list[Any], bool]:
-    """The records behind the cursor `after`, newest first, and whether there are more."""
+    """The records after the cursor, newest first, and whether there are more."""
     newest = sorted(records, key=lambda record: record.id, reverse=True)
     rest = [record for record in newest if after is None or record.id < after]
     return rest[:limit], len(rest) > limit

@@ -1,15 +1,13 @@
-"""A provider's cache of prompt prefixes: which input tokens of a request are read from it, and which are written.
-
-Modes, after OpenAI's guide to prompt caching (2026-09) and its models:
+"""A provider's cache of prompt prefixes, after OpenAI's guide to prompt caching (2026-09):
 
 automatic   before GPT-5.6: the longest prefix shared with an earlier request, in steps of 128 tokens from the minimum
-            on; writing costs nothing, and a marked breakpoint is a field that is not known
+            on; writing is free, and a marked breakpoint is an unknown field
 explicit    only prefixes that end at a marked block (`prompt_cache_breakpoint`, or `cache_control`)
-implicit    GPT-5.6 and later: as explicit, and beside them one breakpoint of the provider's at the end of the last
-            message, unless `prompt_cache_options` has the mode explicit
+implicit    GPT-5.6 and later: as explicit, with one more breakpoint at the end of the last message, unless
+            `prompt_cache_options` has the mode explicit
 
-A prefix is kept for five minutes after its last use, for one `prompt_cache_key` and model alone, and can be read once
-the reply to the request that wrote it is made. Below the minimum nothing is cached.
+A prefix is kept for five minutes after its last use, for one `prompt_cache_key` and model, and is readable once the
+reply to the request that wrote it is made.
 """
 
 from collections.abc import Iterator
@@ -28,7 +26,7 @@ _MARKERS = ("prompt_cache_breakpoint", "cache_control")
 
 
 class Lookup(NamedTuple):
-    """Input tokens read from the cache and written to it by one request, and the prefixes it leaves there."""
+    """Input tokens read and written by one request, and the prefixes it leaves."""
 
     read: int = 0
     write: int = 0
@@ -36,13 +34,13 @@ class Lookup(NamedTuple):
 
 
 class PrefixCache:
-    """The prefixes that are kept, by digest, with the time at which each ends."""
+    """Cached prefixes by digest, with the time at which each expires."""
 
     def __init__(self) -> None:
         self._ends: dict[bytes, float] = {}
 
     def look(self, mode: str, minimum: int, request: Request, now: float) -> Lookup | Problem:
-        """What of the request's input is read and written; a Problem where it marks what the mode does not know."""
+        """A Problem if the request has a field that the mode does not take."""
         if mode == "none":
             return Lookup()
         blocks = list(_blocks(request.body))
@@ -94,7 +92,7 @@ def _seeded(request: Request) -> Any:
 
 
 def _blocks(body: dict[str, Any]) -> Iterator[tuple[str, str, bool]]:
-    """Every block of a prompt as role, text, and whether a breakpoint is marked at its end."""
+    """Role, text, and whether a breakpoint is marked at its end."""
     if instructions := body.get("instructions"):
         yield "system", instructions, False
     given: Any = body.get("messages") or body.get("input") or ()

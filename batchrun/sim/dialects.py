@@ -1,7 +1,4 @@
-"""What the simulated provider admits, states and says, as the table of its dialect has it.
-
-`batchrun/providers/simulated.toml` has the dialects and explains their members. No code here knows a provider.
-"""
+"""Limits, headers and errors of a simulated provider, from its dialect in batchrun/providers/simulated.toml."""
 
 import json
 import time
@@ -20,8 +17,7 @@ from batchrun.sim.settings import Settings
 class Bucket:
     """Holds up to `depth`, refills by `rate` a second, starts full.
 
-    A need over the depth is met when the bucket is full, and leaves it in debt; so the long-term rate is exact for
-    needs of every size.
+    A full bucket meets a need over its depth and goes into debt, so the long-term rate is exact.
     """
 
     __slots__ = ("_at", "_level", "depth", "rate")
@@ -33,32 +29,31 @@ class Bucket:
         self._at = now
 
     def level(self, now: float) -> float:
-        """What it holds now; below 0 is debt."""
+        """The current level; below 0 is debt."""
         if now > self._at:
             self._level = min(self.depth, self._level + (now - self._at) * self.rate)
             self._at = now
         return self._level
 
     def wait(self, need: float, now: float) -> float:
-        """Seconds until `need` is met if nothing else takes from it; 0 when it is met now."""
+        """Seconds until `need` is met; 0 if it is met now."""
         short = min(need, self.depth) - self.level(now)
         # The sum of many small refills is off by some 1e-13.
         return short / self.rate if short > 1e-9 else 0.0
 
     def take(self, need: float, now: float) -> None:
-        """Take `need`, into debt if it must be."""
         self._level = self.level(now) - need
 
     def reset(self, now: float) -> float:
-        """Seconds until it is full again."""
+        """Seconds until it is full."""
         return (self.depth - self.level(now)) / self.rate
 
 
 class Window:
     """Admits up to `depth` in each window of `span` seconds.
 
-    A window begins with the first request after the last one ended; with `offset`, the seconds since 1970 at time 0,
-    windows are those of the wall clock. A need over the depth is met in a window that nothing was taken from.
+    A window begins with the first request after the last one; with `offset`, the Unix time at 0, it follows the wall
+    clock. An unused window meets a need over the depth.
     """
 
     __slots__ = ("_end", "_offset", "_used", "depth", "span")
@@ -71,23 +66,20 @@ class Window:
         self._end = float("-inf")
 
     def level(self, now: float) -> float:
-        """What is left of the window; below 0 where one need was larger than all of it."""
         if now >= self._end:
             self._used = 0.0
             self._end = now + self.span - (0.0 if self._offset is None else (now + self._offset) % self.span)
         return self.depth - self._used
 
     def wait(self, need: float, now: float) -> float:
-        """Seconds until `need` is met if nothing else takes from it; 0 when it is met now."""
+        """Seconds until `need` is met; 0 if it is met now."""
         return 0.0 if min(need, self.depth) <= self.level(now) + 1e-9 else self._end - now
 
     def take(self, need: float, now: float) -> None:
-        """Take `need`."""
         self.level(now)
         self._used += need
 
     def reset(self, now: float) -> float:
-        """Seconds until the window ends."""
         self.level(now)
         return self._end - now
 
@@ -100,13 +92,10 @@ _RETRY_AFTER: dict[str, dict[str, str]] = {
     "gateway": {"llm_provider-retry-after": "{wait:s}"},
     "none": {},
 }
-"""The ways a refusal can be told to name its wait, in the place of the dialect's own."""
 _OPTION_PER = {"rpm": 60, "tpm": 60, "rpd": 86_400}
 
 
 class Cost(NamedTuple):
-    """What one request takes from the limits."""
-
     tokens: int
     input: int
     output: int
@@ -114,7 +103,7 @@ class Cost(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Why a limit does not admit a request: the unit of the limit, and the seconds to wait, None where no wait helps."""
+    """`kind` is the limit's unit; `wait` is in seconds, None if no wait helps."""
 
     kind: str
     wait: float | None
@@ -122,7 +111,7 @@ class Refused(NamedTuple):
 
 
 class _Limit:
-    """One limit of a dialect: `figure` for `per` seconds; `enforced` is what admits, `stated` what headers tell of."""
+    """`figure` for `per` seconds; `enforced` admits, `stated` fills the headers."""
 
     def __init__(self, rule: Mapping[str, Any], figure: float, depth: float | None, now: float, epoch: float) -> None:
         self.unit: str = rule["unit"]
@@ -151,7 +140,6 @@ class _Limit:
             self.stated.take(need, now)
 
     def facts(self, now: float, epoch: float) -> dict[str, Any]:
-        """What templates may name."""
         return {
             "limit": f"{self.figure:.0f}",
             "remaining": max(0, int(self.stated.level(now) + 1e-9)),
@@ -167,10 +155,7 @@ class _Limit:
 
 
 class Limiter:
-    """The limits of one provider in a dialect. Times are monotonic seconds, given by the caller.
-
-    `epoch` is seconds since 1970 at time 0, by default that of this machine's clock.
-    """
+    """Times are monotonic seconds; `epoch` is the Unix time at 0, by default from the clock."""
 
     def __init__(self, settings: Settings, now: float, *, epoch: float | None = None) -> None:
         self.dialect = settings.dialect
@@ -189,7 +174,7 @@ class Limiter:
         self._constant = _lines(_table(settings.dialect).get("headers", {}), {})
 
     def admit(self, cost: Cost, model: str, now: float) -> Refused | None:
-        """Take one request and its tokens from every limit, or say which refuses and take nothing."""
+        """Take one request from every limit; or take nothing and return the refusal with the longest wait."""
         refused: tuple[float, _Limit] | None = None
         for limit in self.limits:
             need = getattr(cost, limit.unit)
@@ -211,21 +196,16 @@ class Limiter:
         return None
 
     def headers(self, now: float) -> str:
-        """The header lines of every answer, each with its end."""
-        told = [limit.template.format_map(limit.facts(now, self._epoch)) for limit in self.limits if limit.template]
-        return "".join(told) + self._constant if told else self._constant
+        lines = [limit.template.format_map(limit.facts(now, self._epoch)) for limit in self.limits if limit.template]
+        return "".join(lines) + self._constant if lines else self._constant
 
     def keep(self, older: "Limiter") -> None:
-        """Go on with the state of the older limiter's limits that are still the same."""
+        """Take over the state of unchanged limits."""
         if older.dialect == self.dialect:
             self.limits = [next((old for old in older.limits if old.same(new)), new) for new in self.limits]
 
     def answer(self, name: str, now: float = 0.0, wait: float = 1.0, /, **facts: Any) -> Answer:
-        """An answer of the dialect filled in; `name` is a limit's refusal, a fault or a status.
-
-        What the dialect does not have is taken from the default one, a status from its class there. An answer that
-        names a wait names it in the way of the setting `retry_after`.
-        """
+        """An answer of the dialect, else of the default one; `name` is a limit's refusal, a fault or a status."""
         found = _answer(self.dialect, name)
         status = found.get("status") or int(name)
         facts |= {"status": status, "wait": Span(wait, now + self._epoch)}
@@ -259,7 +239,7 @@ def _table(dialect: str) -> dict[str, Any]:
 
 
 def _depth(unit: str, rate: float, seconds: float | None) -> float:
-    """How deep an enforced bucket is: so many seconds of its rate, else two requests or 50 ms, else one second."""
+    """`seconds` of the rate; else two requests or 50 ms, or one second of tokens."""
     return max(1.0, rate * seconds if seconds is not None else max(2.0, 0.05 * rate) if unit == "requests" else rate)
 
 

@@ -1,18 +1,12 @@
-"""Which faults the simulated provider injects, and when.
+"""The faults that the simulated provider injects, spelled NAME=WHEN: NAME a status or one of `NAMED`, WHEN one of
 
-A fault is spelled NAME=WHEN, NAME a status or one of `NAMED`, and WHEN one of
-
-    0.1             this share of the requests, drawn from the seed, the prompt and the number of its attempt, so
-                    that a run repeated meets the same faults
+    0.1             this share of the requests, drawn from seed, prompt and attempt number: the same in every run
     first, first:3  the first attempt (the first three) of every prompt
     text:POISON     every request whose body contains the text
-    10-20, 10-      every request from the 10th to the 20th second after the start (or from then on)
+    10-20, 10-      every request from the 10th to the 20th second after the start (or from the 10th on)
 
-and the shares of several faults add up: 503=0.1 with reset=0.1 leaves 80 % whole.
-
-NAME@CALL=WHEN strikes calls about files and batches, CALL one of `CALLS`, instead of completions; `first` then are the
-first calls of that kind, and `row` is the answer to a row of a batch. A status from 400 to 499 refuses the call; every
-other fault lets it be done, and its answer is lost.
+The shares of several faults add up. NAME@CALL=WHEN applies to calls about files and batches, CALL one of `CALLS`: a 4xx
+status refuses the call, any other fault performs it and loses its answer.
 """
 
 from collections.abc import Sequence
@@ -26,21 +20,21 @@ from batchrun.sim.formats import plain
 
 
 class Moment(Enum):
-    """When a fault strikes."""
+    """When a fault applies."""
 
     BEFORE_LIMITS = "before the limits: nothing is taken from them"
-    REPLY = "in the place of the reply, after its latency"
+    REPLY = "instead of the reply, after its latency"
     OUTAGE = "the port does not listen"
 
 
 NAMED: dict[str, str] = {
-    "reset": "the connection is reset (RST) in the place of an answer",
+    "reset": "the connection is reset (RST) instead of an answer",
     "reset-late": "the connection is reset after the headers and half of the body",
     "close": "the connection is closed (FIN) without an answer",
-    "hang": "no answer ever comes",
+    "hang": "no answer",
     "truncate": "the connection is closed in the middle of the body",
     "cut": "a whole answer whose JSON is cut in the middle",
-    "slow": "the body comes in drips, `drip` seconds apart",
+    "slow": "the body is sent in pieces, `drip` seconds apart",
     "garbage": "bytes that are not HTTP",
     "html": "a 200 with an HTML page",
     "html404": "a 404 with an HTML page",
@@ -56,37 +50,37 @@ NAMED: dict[str, str] = {
     "filter": "a reply cut by the content filter",
     "broken": "a reply that fails a check: a placeholder lost, a number changed, not translated, blank, …",
     "invalid": "a reply whose text is no valid JSON",
-    "throttle": "a 429 about requests, naming a wait of 1 s in the way of `retry_after`",
+    "throttle": "a 429 about requests with a wait of 1 s, in the form that `retry_after` sets",
     "concurrency": "a 429 about requests at once",
     "context": "400 context_length_exceeded",
     "model": "404 model_not_found",
     "key": "401 invalid_api_key, echoing the key masked",
     "quota": "the account is empty: 429 insufficient_quota, or what the dialect says",
-    "flex": "no capacity for service_tier flex; other requests are not struck",
+    "flex": "no capacity for service_tier flex; other requests are served",
     "down": "connections are refused, those that are open are reset; WHEN is 10-20",
 }
 CALLS = ("upload", "create", "list", "retrieve", "cancel", "content", "delete", "row")
 BATCH_FAULTS: dict[str, tuple[tuple[str, ...], str]] = {
     "gateway": (CALLS[:-1], "500 with a plain text, and nothing was done"),
     "thrice": (("upload", "create"), "the call is done three times, the last answer comes"),
-    "stuck": (("create",), "the batch is in progress for ever"),
-    "loop": (("list",), "the page says that there are more, and its cursor leads to itself"),
-    "stale": (("list",), "the batches stand there as they were when they were made"),
-    "crash": (CALLS[:-1], "the server's process ends at once, when the call is done"),
+    "stuck": (("create",), "the batch never ends"),
+    "loop": (("list",), "the page has has_more, and a cursor that leads back to it"),
+    "stale": (("list",), "batches are listed in the state in which they were created"),
+    "crash": (CALLS[:-1], "the server's process ends once the call is done"),
     "status0": (("row",), "a line with status_code 0 and an empty body"),
     "missing": (("row",), "no line, though the row was done and is paid for"),
     "repeat": (("row",), "the line comes twice"),
-    "foreign": (("row",), "beside the line one with a custom_id that was not asked for"),
+    "foreign": (("row",), "an extra line with an unknown custom_id"),
     "text-body": (("row",), "the body is JSON in a text"),
     "error-text": (("row",), "a line without a response, whose error is a text"),
     "error-object": (("row",), "a line without a response, whose error is an object"),
 }
 _BEFORE_LIMITS = frozenset({"key", "quota", "model", "flex", "401", "402", "403", "404", "html404"})
-_HINT = "say NAME=WHEN, such as 503=0.1, reset=first, 400=text:POISON, quota=10-, down=10-20"
+_HINT = "write NAME=WHEN, such as 503=0.1, reset=first, 400=text:POISON, quota=10-, down=10-20"
 
 
 class Fault(NamedTuple):
-    """One fault and its condition; `start` and `end` are seconds after the start. `str()` gives its spelling."""
+    """`start` and `end` are seconds after the start; `str()` is its spelling."""
 
     name: str
     share: float = 0.0
@@ -98,13 +92,12 @@ class Fault(NamedTuple):
 
     @property
     def moment(self) -> Moment:
-        """When it strikes."""
         if self.name == "down":
             return Moment.OUTAGE
         return Moment.BEFORE_LIMITS if self.name in _BEFORE_LIMITS else Moment.REPLY
 
     def certain(self, number: int, body: bytes, at: float) -> bool:
-        """Whether it strikes attempt `number` (from 1) of a prompt at `at` seconds, whatever is drawn."""
+        """Whether it applies to attempt `number` (from 1) at `at` seconds, independent of the draw."""
         if self.start is not None:
             return self.start <= at < self.end
         return number <= self.tries or bool(self.text and self.text.encode() in body)
@@ -120,7 +113,7 @@ class Fault(NamedTuple):
 
 
 def parse_fault(text: str) -> Fault:
-    """Read NAME=WHEN. Raises RefusedError, with the spellings or the nearest name as its hint."""
+    """Raises RefusedError with the spellings or the nearest name as its hint."""
     name, equals, when = text.partition("=")
     name, when = name.strip().lower(), when.strip()
     if not equals:
@@ -134,13 +127,13 @@ def parse_fault(text: str) -> Fault:
 
 
 def fraction(seed: int, digest: bytes, number: int, what: bytes) -> float:
-    """A random-looking number in 0..1 that depends on the arguments alone."""
+    """A pseudo-random number in 0..1 that depends only on the arguments."""
     drawn = blake2b(b"%d %d %b" % (seed, number, digest), digest_size=7, person=what).digest()
     return int.from_bytes(drawn, "big") / (1 << 56)
 
 
 def draw(faults: Sequence[Fault], lot: float, number: int, body: bytes, at: float) -> Fault | None:
-    """The fault that strikes attempt `number` of a request at `at` seconds, if any; `lot` is its draw in 0..1."""
+    """The fault of attempt `number` at `at` seconds, if any; `lot` is its draw in 0..1."""
     reach = 0.0
     for fault in faults:
         reach += fault.share
@@ -150,7 +143,7 @@ def draw(faults: Sequence[Fault], lot: float, number: int, body: bytes, at: floa
 
 
 def of_call(faults: Sequence[Fault], call: str) -> tuple[Fault, ...]:
-    """The faults that strike calls of this kind, one of CALLS; "" for completions."""
+    """The faults for calls of this kind, one of CALLS; "" for completions."""
     return tuple(fault for fault in faults if fault.call == call)
 
 
@@ -160,7 +153,7 @@ def _check_name(name: str, call: str) -> None:
     if name in BATCH_FAULTS:
         if call not in BATCH_FAULTS[name][0]:
             raise RefusedError(
-                f"The fault {name} does not strike {call or 'completions'}", f"{name}@{BATCH_FAULTS[name][0][0]}=…"
+                f"The fault {name} does not apply to {call or 'completions'}", f"{name}@{BATCH_FAULTS[name][0][0]}=…"
             )
         return
     if name in NAMED or (name.isascii() and name.isdigit() and 400 <= int(name) <= 599):

@@ -1,4 +1,4 @@
-"""How spans of time, dates and texts are written in headers, bodies and settings."""
+"""Formats of time spans, dates and texts."""
 
 import math
 import time
@@ -7,15 +7,11 @@ from typing import Any
 
 
 class Span(float):
-    """Seconds that a template writes in the form it names, such as `{reset:go}`; any other form is that of a float.
-
-    `epoch` is the present in seconds since 1970, for the forms that are a date.
-    """
+    """Seconds that a template writes in a named form, such as `{reset:go}`; `epoch` is the current Unix time."""
 
     __slots__ = ("epoch",)
 
     def __new__(cls, seconds: float, epoch: float) -> "Span":
-        """A span that begins at `epoch`."""
         self = super().__new__(cls, seconds)
         self.epoch = epoch
         return self
@@ -26,7 +22,7 @@ class Span(float):
 
 
 def go_duration(seconds: float) -> str:
-    """Seconds, rounded up to a millisecond, as Go's time.Duration writes them: `12ms`, `1.5s`, `6m0s`, `1h0m0s`."""
+    """Seconds as Go's time.Duration writes them, rounded up to a millisecond: `12ms`, `1.5s`, `6m0s`, `1h0m0s`."""
     millis = rounded_up(seconds * 1000)
     if millis < 1000:
         return f"{millis}ms" if millis > 0 else "0s"
@@ -39,12 +35,12 @@ def go_duration(seconds: float) -> str:
 
 
 def rounded_up(number: float) -> int:
-    """A number rounded up, but for what it is off by: a wait of 0.1 s computed as 0.1000000001 is still 100 ms."""
+    """Rounded up with tolerance: 100.0000001 is 100."""
     return math.ceil(number - 1e-6)
 
 
 def plain(number: float) -> str:
-    """A number without an exponent, to nine places: `0.00001`, where `str` writes `1e-05`."""
+    """To nine places without an exponent: `0.00001`, where `str` writes `1e-05`."""
     return f"{number:.9f}".rstrip("0").rstrip(".")
 
 
@@ -54,7 +50,7 @@ def http_date(epoch: float) -> str:
 
 
 def filled(value: Any, context: Mapping[str, Any]) -> Any:
-    """A JSON value with every text in it filled in as a template of `str.format`; texts without a brace stay."""
+    """A JSON value with its texts filled in by `str.format`."""
     if isinstance(value, str):
         return value.format_map(context) if "{" in value else value
     if isinstance(value, list):

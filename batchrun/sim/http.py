@@ -1,8 +1,4 @@
-"""HTTP/1.1 on one connection: whole calls in, answers or broken answers out.
-
-Speaks what clients send (RFC 9112): content-length and chunked bodies, keep-alive, `Expect: 100-continue`, calls one
-after the other. It knows nothing of what is answered.
-"""
+"""HTTP/1.1 on one connection (RFC 9112): whole calls in, answers or broken answers out."""
 
 import asyncio
 import socket
@@ -20,7 +16,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Answer(NamedTuple):
-    """One HTTP answer: `headers` are whole lines, each with its end; `states` is whether it tells of the limits."""
+    """`headers` are whole lines, each with its end; `states` is whether rate-limit headers are added."""
 
     status: int
     body: bytes
@@ -30,8 +26,6 @@ class Answer(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One HTTP request; header names are lower-case."""
-
     method: str
     path: str
     headers: dict[str, str]
@@ -47,11 +41,11 @@ class _Head(NamedTuple):
 
 
 class MalformedError(ValueError):
-    """Bytes that are no HTTP request."""
+    """Bytes that are not an HTTP request."""
 
 
 class Connection(asyncio.Protocol):
-    """One client. `answer` is called for each whole call; it must lead to one of `send`, `reset`, `close`, `hang`."""
+    """One client; `answer` is called for each whole call, and has to send, reset or close."""
 
     def __init__(self, answer: "Callable[[Connection, Call], None]", live: "set[Connection]") -> None:
         self._answer = answer
@@ -64,62 +58,57 @@ class Connection(asyncio.Protocol):
 
     @property
     def open(self) -> bool:
-        """Whether the client is still there."""
         return self._transport is not None and not self._transport.is_closing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._live.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client went, or was sent away."""
         self._live.discard(self)
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
-        """Collect bytes until a call is whole."""
         self._buffer += data
         if not self._busy:
             self._advance()
 
     def send(self, answer: Answer) -> None:
-        """Answer the call, and be ready for the next."""
         if self._transport is None:
             return
         self._transport.write(whole(answer))
         self._done()
 
     def send_part(self, answer: Answer) -> None:
-        """The head and half of the body, then the end of the connection."""
+        """Send the head and half of the body, then close."""
         self._write(_half(answer))
         self.close()
 
     def send_part_and_reset(self, answer: Answer) -> None:
-        """The head and half of the body, then a reset once that half is away."""
+        """Send the head and half of the body, then reset."""
         self._write(_half(answer))
         asyncio.get_running_loop().call_later(0.02, self.reset)
 
     def send_slowly(self, answer: Answer, pause: float, pieces: int = 20) -> None:
-        """The head at once, the body in pieces, `pause` seconds apart."""
+        """Send the head at once, the body in pieces, `pause` seconds apart."""
         everything = whole(answer)
         start = len(everything) - len(answer.body)
         self._write(everything[:start])
         self._drip(everything[start:], max(1, -(-len(answer.body) // pieces)), pause)
 
     def garbage(self) -> None:
-        """Bytes that are not HTTP, then the end of the connection."""
+        """Send bytes that are not HTTP, then close."""
         self._write(b"\x16\x03\x01\x00\xa5 this is not HTTP \x00\xff\r\n\r\n")
         self.close()
 
     def close(self) -> None:
-        """End the connection in order (FIN)."""
+        """End with FIN."""
         if self._transport is not None:
             self._transport.close()
 
     def reset(self) -> None:
-        """End the connection with a reset (RST)."""
+        """End with RST."""
         if self._transport is None:
             return
         sock: socket.socket | None = self._transport.get_extra_info("socket")
@@ -145,9 +134,9 @@ class Connection(asyncio.Protocol):
         if not self._keep:
             self.close()
         elif self._buffer:
-            asyncio.get_running_loop().call_soon(self._go_on)
+            asyncio.get_running_loop().call_soon(self._next_call)
 
-    def _go_on(self) -> None:
+    def _next_call(self) -> None:
         if not self._busy and self._transport is not None:
             self._advance()
 
@@ -163,7 +152,6 @@ class Connection(asyncio.Protocol):
             self._answer(self, call)
 
     def _take(self) -> Call | None:
-        """The next whole call, taken off the buffer."""
         if self._head is None:
             self._head = take_head(self._buffer)
             if self._head is None:
@@ -180,7 +168,7 @@ class Connection(asyncio.Protocol):
 
 
 def take_head(buffer: bytearray) -> _Head | None:
-    """Take a request line and its headers off the buffer, once they are whole. Raises MalformedError."""
+    """Take a request's head off the buffer; None until it is whole. Raises MalformedError."""
     end = buffer.find(b"\r\n\r\n")
     if end < 0:
         if len(buffer) > _LARGEST_HEAD:
@@ -199,7 +187,7 @@ def take_head(buffer: bytearray) -> _Head | None:
 
 
 def take_sized(buffer: bytearray, size: int) -> bytes | None:
-    """Take a body of a known size off the buffer, once it is whole."""
+    """Take a body of `size` bytes off the buffer; None until it is whole."""
     if len(buffer) < size:
         return None
     if len(buffer) == size:
@@ -212,7 +200,7 @@ def take_sized(buffer: bytearray, size: int) -> bytes | None:
 
 
 def take_chunks(buffer: bytearray) -> bytes | None:
-    """Take a chunked body off the buffer, once it is whole. Raises MalformedError."""
+    """Take a chunked body off the buffer; None until it is whole. Raises MalformedError."""
     chunks: list[bytes] = []
     at = 0
     while (line := buffer.find(b"\r\n", at)) >= 0:
@@ -231,9 +219,9 @@ def take_chunks(buffer: bytearray) -> bytes | None:
 
 
 def whole(answer: Answer) -> bytes:
-    """An answer as its bytes."""
+    status = _LINES.get(answer.status) or f"HTTP/1.1 {answer.status} Unknown\r\n"
     head = (
-        f"{_status_line(answer.status)}Date: {_date()}\r\nServer: batchrun-sim\r\nx-batchrun-sim: 1\r\n"
+        f"{status}Date: {_date()}\r\nServer: batchrun-sim\r\nx-batchrun-sim: 1\r\n"
         f"Content-Type: {answer.kind}\r\nContent-Length: {len(answer.body)}\r\n{answer.headers}\r\n"
     )
     return head.encode("latin-1", "replace") + answer.body
@@ -269,11 +257,6 @@ def _number(text: str, base: int) -> int:
     if number < 0:
         raise MalformedError(text[:100])
     return number
-
-
-def _status_line(status: int) -> str:
-    line = _LINES.get(status)
-    return line or f"HTTP/1.1 {status} Unknown\r\n"
 
 
 _LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}

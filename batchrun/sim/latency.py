@@ -1,4 +1,4 @@
-"""How long the simulated provider takes for a reply: a distribution, drawn from a given random fraction."""
+"""The latency of simulated replies, a distribution."""
 
 import math
 from typing import NamedTuple
@@ -6,14 +6,12 @@ from typing import NamedTuple
 from batchrun.errors import RefusedError
 from batchrun.sim.formats import plain
 
-_HINT = "say 0.5, 0.3-0.8 or lognormal:0.5:0.4 (median and sigma), and +0.02/token for each output token"
+_HINT = "write 0.5, 0.3-0.8 or lognormal:0.5:0.4 (median and sigma), and +0.02/token for each output token"
 
 
 class Latency(NamedTuple):
-    """Seconds until a reply: uniform from `low` to `high`, or log-normal with median `low` and `sigma`.
-
-    `per_token` seconds are added for each output token. `str()` gives the spelling that `parse_latency` reads.
-    """
+    """Seconds until a reply: uniform from `low` to `high`, or log-normal with median `low` and `sigma`; `per_token` is
+    added."""
 
     low: float = 0.0
     high: float = 0.0
@@ -21,7 +19,7 @@ class Latency(NamedTuple):
     per_token: float = 0.0
 
     def seconds(self, fraction: float, output_tokens: int) -> float:
-        """The latency at a quantile, `fraction` in 0..1, of a reply of so many tokens."""
+        """The latency at the quantile `fraction` (0..1)."""
         return self._base(fraction) + self.per_token * output_tokens
 
     def _base(self, fraction: float) -> float:
@@ -40,10 +38,7 @@ class Latency(NamedTuple):
 
 
 def parse_latency(text: str) -> Latency:
-    """Read `0.5`, `0.3-0.8`, `lognormal:MEDIAN:SIGMA`, each with `+SECONDS/token` or alone; seconds.
-
-    Raises RefusedError, with the spellings as its hint.
-    """
+    """Read `0.5`, `0.3-0.8` or `lognormal:MEDIAN:SIGMA`, with or without `+SECONDS/token`. Raises RefusedError."""
     spec = text.strip().lower()
     base, plus, rest = spec.rpartition("+") if spec.endswith("/token") else (spec, "", "")
     if spec.endswith("/token") and not plus:

@@ -1,5 +1,4 @@
-"""The simulated provider as a process of its own, that never outlives the one that started it, and calls of its control
-endpoints."""
+"""The simulated provider as a child process, and calls of its control endpoints."""
 
 import asyncio
 import contextlib
@@ -28,10 +27,9 @@ _PASSED_ON = frozenset(
 
 @contextmanager
 def spawn(settings: Settings) -> Generator[str, None, None]:
-    """A server in a process of its own, for the time of the context; gives its base URL.
+    """Run a server in a child process for the length of the context; gives its base URL.
 
-    It has its own session, so Ctrl-C ends only the run; it ends with the context, and by itself when this process
-    dies. Raises RefusedError where it cannot start.
+    It has its own session, so Ctrl-C ends only the run; it ends when this process dies. Raises RefusedError.
     """
     with tempfile.TemporaryFile() as errors, _started(errors) as process:
         try:
@@ -41,32 +39,32 @@ def spawn(settings: Settings) -> Generator[str, None, None]:
 
 
 def run(settings: Settings, *, as_json: bool = False) -> None:
-    """Serve until SIGINT or SIGTERM; one line on stdout when ready. Raises RefusedError where the port is taken."""
-    asyncio.run(_serve_until_told(settings, as_json=as_json, child=False))
+    """Serve until SIGINT or SIGTERM; prints one line when ready. Raises RefusedError if the port is taken."""
+    asyncio.run(_serve_until_stopped(settings, as_json=as_json, child=False))
 
 
 def run_as_child(settings: Settings) -> None:
-    """Serve until stdin is closed or the parent is gone; one line of JSON on stdout when ready."""
-    asyncio.run(_serve_until_told(settings, as_json=True, child=True))
+    """Serve until stdin is closed or the parent is gone; prints one line of JSON when ready."""
+    asyncio.run(_serve_until_stopped(settings, as_json=True, child=True))
 
 
 def stats(base_url: str, *, prompts: bool = True) -> dict[str, Any]:
-    """What the provider at this base URL has seen; without `prompts` only the sums. Raises OSError."""
+    """The counters of the provider at this base URL; without `prompts` only sums. Raises OSError."""
     return _call(base_url, "GET", "/_sim/stats" if prompts else "/_sim/stats?summary")
 
 
 def log(base_url: str) -> list[dict[str, Any]]:
-    """Every call that has ended, in that order; empty unless `Settings.record` is set. Raises OSError."""
+    """Every ended call in order; empty unless `record` is set. Raises OSError."""
     return _call(base_url, "GET", "/_sim/log")
 
 
 def change(base_url: str, **values: Any) -> None:
-    """Change settings by their names and JSON values. Raises ValueError for what is refused, OSError."""
+    """Raises ValueError for refused settings, OSError."""
     _call(base_url, "POST", "/_sim/settings", values)
 
 
 def down(base_url: str, seconds: float) -> None:
-    """Make it refuse connections for so many seconds. Raises OSError."""
+    """Refuse connections for this many seconds. Raises OSError."""
     _call(base_url, "POST", "/_sim/down", {"seconds": seconds})
 
 
@@ -93,15 +91,15 @@ def _ready(process: subprocess.Popen[str], settings: Settings, errors: IO[bytes]
         process.stdin.write(json.dumps(settings.to_json()) + "\n")
         process.stdin.flush()
     line = process.stdout.readline()
-    told: dict[str, Any] = json.loads(line) if line else {}
-    if "base_url" in told:
-        return told["base_url"]
+    answer: dict[str, Any] = json.loads(line) if line else {}
+    if "base_url" in answer:
+        return answer["base_url"]
     errors.seek(0)
     last = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
-    raise RefusedError(told.get("message") or f"The simulated provider did not start: {last}", told.get("hint"))
+    raise RefusedError(answer.get("message") or f"The simulated provider did not start: {last}", answer.get("hint"))
 
 
-async def _serve_until_told(settings: Settings, *, as_json: bool, child: bool) -> None:
+async def _serve_until_stopped(settings: Settings, *, as_json: bool, child: bool) -> None:
     loop = asyncio.get_running_loop()
 
     def announce(url: str) -> None:
@@ -127,7 +125,7 @@ def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[
 
 
 def _watch_parent(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]", parent: int) -> None:
-    """Stdin stays open where another child of the parent has inherited it, so the parent itself is watched too."""
+    """Stdin stays open if another child of the parent has inherited it."""
     if os.getppid() != parent:
         task.cancel()
     else:
@@ -140,10 +138,10 @@ def _call(base_url: str, method: str, path: str, body: dict[str, Any] | None = N
     connection = HTTPConnection(urlsplit(base_url).netloc, timeout=10)
     try:
         connection.request(method, path, None if body is None else json.dumps(body))
-        answer = connection.getresponse()
-        told = json.loads(answer.read())
+        response = connection.getresponse()
+        answer = json.loads(response.read())
     finally:
         connection.close()
-    if answer.status != 200:
-        raise ValueError(told["error"]["message"])
-    return told
+    if response.status != 200:
+        raise ValueError(answer["error"]["message"])
+    return answer

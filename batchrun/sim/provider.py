@@ -1,9 +1,9 @@
-"""What happens to a call, in this order.
+"""Answers calls, in this order.
 
-before the limits   a key asked for, faults of key, account and model    nothing is taken from a limit
-the body            400 for what cannot be answered                      the same
-the limits          concurrency, then the dialect's limits               a refusal of the dialect
-the service         its latency, at most so many at once
+before the limits   required key, faults of key, account and model    nothing is taken from a limit
+the body            400 if it cannot be answered                      the same
+the limits          concurrency, then the dialect's limits            a refusal of the dialect
+the service         its latency, and the cap on requests at once
 the answer          the reply, or the fault drawn for this attempt
 """
 
@@ -40,7 +40,7 @@ _MODELS = ("sim-small", "sim-large", "sim-embedding")
 
 @dataclass(slots=True, eq=False)
 class _Exchange:
-    """One call of an endpoint: `serial` counts all calls, `number` the attempts of this very request."""
+    """`serial` counts all calls, `number` the attempts of this request."""
 
     connection: Connection
     endpoint: Endpoint
@@ -56,7 +56,7 @@ class _Exchange:
 
 
 class Provider:
-    """Answers calls; sockets are the server's. Times come from `clock`, monotonic seconds."""
+    """Answers calls; times come from `clock`, monotonic seconds."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self.settings = settings
@@ -74,7 +74,7 @@ class Provider:
         self._rows: Counter[bytes] = Counter()
 
     def change(self, settings: Settings) -> None:
-        """Go on with other settings; a limit that stays as it was keeps its state."""
+        """Take other settings; unchanged limits keep their state."""
         limiter = Limiter(settings, self._clock())
         limiter.keep(self._limiter)
         self.settings, self._limiter, self.batches.settings = settings, limiter, settings
@@ -83,11 +83,9 @@ class Provider:
         self._serve_waiting()
 
     def elapsed(self) -> float:
-        """Seconds since the start."""
         return self._clock() - self._started
 
     def handle(self, connection: Connection, call: Call) -> None:
-        """Answer one call, now or later."""
         endpoint = _ENDPOINTS.get(call.path)
         if endpoint is None or call.method != "POST":
             kind = self.batches.kind(call)
@@ -101,8 +99,8 @@ class Provider:
         number = self.stats.arrive(digest, at)
         exchange = _Exchange(connection, endpoint, call, digest, self.stats.calls, number, at)
         if faults := self._faults:
-            lot = fraction(self.settings.seed, digest, number, b"fault")
-            exchange.fault = draw(faults, lot, number, call.body, at)
+            drawn = fraction(self.settings.seed, digest, number, b"fault")
+            exchange.fault = draw(faults, drawn, number, call.body, at)
         refusal = self._before_limits(exchange) or self._read(exchange) or self._limits(exchange)
         if refusal is not None:
             self._end(exchange, refusal)
@@ -168,8 +166,8 @@ class Provider:
     def _serve(self, exchange: _Exchange) -> None:
         assert exchange.reply is not None
         self._serving += 1
-        lot = fraction(self.settings.seed, exchange.digest, exchange.number, b"latency")
-        seconds = self.settings.latency.seconds(lot, exchange.reply.output_tokens)
+        drawn = fraction(self.settings.seed, exchange.digest, exchange.number, b"latency")
+        seconds = self.settings.latency.seconds(drawn, exchange.reply.output_tokens)
         if seconds > 0 or self._queue:
             asyncio.get_running_loop().call_later(seconds, self._served, exchange)
         else:
@@ -186,7 +184,7 @@ class Provider:
             self._serve(self._queue.popleft())
 
     def _answer(self, exchange: _Exchange) -> None:
-        """Send the reply, or what the fault puts in its place: another answer, or an end of the connection."""
+        """Send the reply, or what the fault puts in its place."""
         request, reply, fault = exchange.request, exchange.reply, exchange.fault
         assert request is not None
         assert reply is not None
@@ -219,11 +217,11 @@ class Provider:
         return name + self._limiter.headers(self._clock()) if states and self.settings.headers else name
 
     def _account(self, exchange: _Exchange, label: str, *, whole: bool) -> None:
-        there = exchange.connection.open
+        connected = exchange.connection.open
         reply = exchange.reply
-        label = label if there else "gone"
+        label = label if connected else "gone"
         self.stats.leave(label)
-        if whole and there and reply:
+        if whole and connected and reply:
             self.stats.pay(exchange.digest, reply.input_tokens, reply.output_tokens, exchange.found)
         if self.stats.log is not None:
             entry: dict[str, Any] = {
@@ -242,12 +240,12 @@ class Provider:
         return self._clock() + self._epoch
 
     def _batch_call(self, connection: Connection, kind: str, call: Call) -> None:
-        """Answer a call about files or batches. A fault that is a 4xx refuses it; any other loses the answer."""
+        """Answer a call about files or batches. A 4xx fault refuses it; any other fault loses the answer."""
         self.stats.batch_calls[kind] += 1
         number = self.stats.batch_calls[kind]
         digest = blake2b(f"{kind} {call.path}".encode("latin-1"), digest_size=16).digest()
-        lot = fraction(self.settings.seed, digest, number, b"fault")
-        fault = draw(of_call(self.settings.faults, kind), lot, number, call.body, self.elapsed())
+        drawn = fraction(self.settings.seed, digest, number, b"fault")
+        fault = draw(of_call(self.settings.faults, kind), drawn, number, call.body, self.elapsed())
         name = fault.name if fault else ""
         if fault:
             self.stats.by_fault[f"{name}@{kind}"] += 1
@@ -279,25 +277,24 @@ class Provider:
             connection.send(BODIES[name](answer.body) if name in BODIES else answer)
 
     def _complete(self, endpoint: str, body: dict[str, Any], name: str) -> Row:
-        """The answer to one row of a batch that has ended."""
         messages = endpoint == "messages"
-        asked = chat_of(body) if messages else body
-        request = parse_request(Endpoint.CHAT if messages else Endpoint(endpoint), dump(asked))
+        params = chat_of(body) if messages else body
+        request = parse_request(Endpoint.CHAT if messages else Endpoint(endpoint), dump(params))
         if isinstance(request, Problem):
             return Row(status=request.status, body=orjson.loads(_refusal(request).body))
         digest = blake2b(endpoint.encode() + b"\0" + dump(body), digest_size=16).digest()
         self._rows[digest] += 1
         number = self._rows[digest]
-        lot = fraction(self.settings.seed, digest, number, b"fault")
-        fault = draw(of_call(self.settings.faults, "row"), lot, number, dump(asked), self.elapsed())
+        drawn = fraction(self.settings.seed, digest, number, b"fault")
+        fault = draw(of_call(self.settings.faults, "row"), drawn, number, dump(params), self.elapsed())
         what = fault.name if fault else ""
         if what:
             self.stats.by_fault[f"{what}@row"] += 1
         if what.isdigit() or what in ("context", "quota", "throttle", "concurrency"):
             facts = {"model": request.model, "tokens": request.input_tokens, "limit": request.input_tokens - 1}
             answer = self._limiter.answer(what, self._clock(), **facts)
-            told: Any = orjson.loads(answer.body) if answer.kind == "application/json" else answer.body.decode()
-            return Row(status=answer.status, body=told)
+            refusal: Any = orjson.loads(answer.body) if answer.kind == "application/json" else answer.body.decode()
+            return Row(status=answer.status, body=refusal)
         if what in ("status0", "error-text", "error-object"):
             trouble = {"error-text": _TROUBLE, "error-object": {"code": "server_error", "message": _TROUBLE}}
             return Row(status=0, body={}, error=trouble.get(what))
@@ -318,7 +315,6 @@ class Provider:
         )
 
     def _other_path(self, call: Call) -> Answer:
-        """What is not a call of an endpoint: the models, a wrong method, a wrong address."""
         if not call.path.startswith("/v1/"):
             return self._limiter.answer("html404")
         if call.path in _ENDPOINTS:
@@ -342,7 +338,7 @@ _CONNECTION_FAULTS: dict[str, Callable[[Connection, Answer, float], None]] = {
 
 
 def error(status: int, message: str, code: str | None = None, param: str | None = None) -> Answer:
-    """OpenAI's answer to a request that is refused for its own fault."""
+    """OpenAI's answer to an invalid request."""
     inner = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
     return Answer(status, orjson.dumps({"error": inner}, option=orjson.OPT_APPEND_NEWLINE))
 
@@ -352,7 +348,7 @@ def _refusal(problem: Problem) -> Answer:
 
 
 def wrong_key(authorization: str) -> Answer:
-    """401 invalid_api_key; echoes a part of the key as OpenAI does."""
+    """401 invalid_api_key with a part of the key, as OpenAI sends it."""
     key = authorization.removeprefix("Bearer ").strip()
     if not key:
         hint = "You need to provide your API key in an Authorization header using Bearer auth."
@@ -362,6 +358,5 @@ def wrong_key(authorization: str) -> Answer:
 
 
 def masked(key: str) -> str:
-    """The beginning and the last four characters of a key, stars between; less of a short one."""
     head, tail = (8, 4) if len(key) > 20 else (2, 2) if len(key) > 8 else (0, 0)
     return key[:head] + "*" * (len(key) - head - tail) + key[len(key) - tail :]

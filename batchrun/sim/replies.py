@@ -15,15 +15,13 @@ from batchrun.sim.cache import Lookup
 from batchrun.sim.requests import Request, count
 from batchrun.sim.schema import example
 from batchrun.sim.settings import Settings
-from batchrun.sim.texts import MARK, cut, mode_for, say, source
+from batchrun.sim.texts import MARK, cut, mode_for, reply_text, source
 
 UNCACHED = Lookup()
 FINGERPRINT = "batchrun-sim"
 
 
 class Reply(NamedTuple):
-    """A reply as a JSON value, and the tokens its usage states."""
-
     value: dict[str, Any]
     input_tokens: int
     output_tokens: int
@@ -35,39 +33,35 @@ class _Texts(NamedTuple):
 
 
 def make(request: Request, digest: str, settings: Settings, found: Lookup = UNCACHED, *, broken: bool = False) -> Reply:
-    """The reply to a request; `digest` is 24 hexadecimal digits that name it.
-
-    `found` is what of its input the cache has; without a cache it is the share of the setting `cached`. `broken` is the
-    mode of that name.
-    """
+    """The reply to a request; `digest` is 24 hexadecimal digits, `found` what the prefix cache has."""
     if request.endpoint is Endpoint.EMBEDDINGS:
         return _embeddings(request)
     if request.endpoint is Endpoint.TRANSCRIPTIONS:
         return _transcription(request, settings)
     mode = "broken" if broken else mode_for(settings.reply, request.instructions)
     seed = int(digest[:4] or "0", 16)
-    texts = [_say(request, text, settings, mode, seed) for text in request.texts for _ in range(request.choices)]
-    said = _Texts(texts, sum(count(text) + settings.reasoning for text, _ in texts))
+    texts = [_text_of(request, text, settings, mode, seed) for text in request.texts for _ in range(request.choices)]
+    made_texts = _Texts(texts, sum(count(text) + settings.reasoning for text, _ in texts))
     details = {"cached_tokens": int(request.input_tokens * settings.cached) if settings.cache == "none" else found.read}
     if settings.cache in ("explicit", "implicit"):
         details["cache_write_tokens"] = found.write
-    value = _SHAPES[request.endpoint](request, digest, said)
+    value = _SHAPES[request.endpoint](request, digest, made_texts)
     given, made = ("input", "output") if request.endpoint is Endpoint.RESPONSES else ("prompt", "completion")
     value["usage"] = {
         f"{given}_tokens": request.input_tokens,
         f"{given}_tokens_details": details,
-        f"{made}_tokens": said.output_tokens,
+        f"{made}_tokens": made_texts.output_tokens,
         f"{made}_tokens_details": {"reasoning_tokens": settings.reasoning},
-        "total_tokens": request.input_tokens + said.output_tokens,
+        "total_tokens": request.input_tokens + made_texts.output_tokens,
     }
     value["system_fingerprint"] = FINGERPRINT
     if tier := request.body.get("service_tier"):
         value["service_tier"] = "default" if tier == "auto" else tier
-    return Reply(value, request.input_tokens, said.output_tokens)
+    return Reply(value, request.input_tokens, made_texts.output_tokens)
 
 
 def dump(value: Any) -> bytes:
-    """JSON text; also of lone surrogates, which a request may have brought."""
+    """JSON text; also of lone surrogates."""
     try:
         return orjson.dumps(value)
     except TypeError:
@@ -75,29 +69,29 @@ def dump(value: Any) -> bytes:
 
 
 def unit_vector(text: str, dimensions: int) -> list[float]:
-    """A direction that depends on the text alone; its length is 1."""
+    """A vector of length 1 that depends only on the text."""
     drawn = struct.unpack(f"<{dimensions}h", shake_128(text.encode("utf-8", "surrogatepass")).digest(2 * dimensions))
     length = math.sqrt(sum(each * each for each in drawn)) or 1.0
     return [each / length for each in drawn] if any(drawn) else [1.0] + [0.0] * (dimensions - 1)
 
 
-def _say(request: Request, text: str, settings: Settings, mode: str, seed: int) -> tuple[str, bool]:
-    """The text of one reply, and whether it was cut by the request's limit."""
+def _text_of(request: Request, text: str, settings: Settings, mode: str, seed: int) -> tuple[str, bool]:
+    """The text of one reply, and whether the request's limit cut it."""
     if mode != "echo":
         text = source(text) or text
     if request.schema is None:
-        whole = say(mode, text, 4 * settings.reply_tokens, seed)
+        whole = reply_text(mode, text, 4 * settings.reply_tokens, seed)
     else:
         schema = request.schema or {"type": "object", "properties": {"text": {"type": "string"}}}
         text = _other_form(text)
-        whole = dump(example(schema, say(mode, text, 80 + len(MARK), seed))).decode()
+        whole = dump(example(schema, reply_text(mode, text, 80 + len(MARK), seed))).decode()
     if request.limit is None or count(whole) <= request.limit:
         return whole, False
     return cut(whole, 4 * request.limit), True
 
 
 def _other_form(text: str) -> str:
-    """Of a text that is an object with plural forms the form `other`; any other text as it is."""
+    """The form `other` of an object of plural forms; else the text."""
     try:
         forms = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -106,7 +100,7 @@ def _other_form(text: str) -> str:
     return other if isinstance(other, str) else text
 
 
-def _chat(request: Request, digest: str, said: _Texts) -> dict[str, Any]:
+def _chat(request: Request, digest: str, made_texts: _Texts) -> dict[str, Any]:
     choices = [
         {
             "index": index,
@@ -114,15 +108,15 @@ def _chat(request: Request, digest: str, said: _Texts) -> dict[str, Any]:
             "logprobs": None,
             "finish_reason": "length" if cut else "stop",
         }
-        for index, (text, cut) in enumerate(said.texts)
+        for index, (text, cut) in enumerate(made_texts.texts)
     ]
     return _frame(f"chatcmpl-sim-{digest}", "chat.completion", request.model, choices)
 
 
-def _completions(request: Request, digest: str, said: _Texts) -> dict[str, Any]:
+def _completions(request: Request, digest: str, made_texts: _Texts) -> dict[str, Any]:
     choices = [
         {"index": index, "text": text, "logprobs": None, "finish_reason": "length" if cut else "stop"}
-        for index, (text, cut) in enumerate(said.texts)
+        for index, (text, cut) in enumerate(made_texts.texts)
     ]
     return _frame(f"cmpl-sim-{digest}", "text_completion", request.model, choices)
 
@@ -131,8 +125,8 @@ def _frame(name: str, kind: str, model: str, choices: list[dict[str, Any]]) -> d
     return {"id": name, "object": kind, "created": 0, "model": model, "choices": choices}
 
 
-def _responses(request: Request, digest: str, said: _Texts) -> dict[str, Any]:
-    text, cut = said.texts[0]
+def _responses(request: Request, digest: str, made_texts: _Texts) -> dict[str, Any]:
+    text, cut = made_texts.texts[0]
     status = "incomplete" if cut else "completed"
     message: dict[str, Any] = {
         "type": "message",
@@ -165,7 +159,7 @@ def _embeddings(request: Request) -> Reply:
 
 
 def _transcription(request: Request, settings: Settings) -> Reply:
-    text = say("echo", request.texts[0], 4 * settings.reply_tokens, 0)
+    text = reply_text("echo", request.texts[0], 4 * settings.reply_tokens, 0)
     made = count(text)
     usage = {
         "type": "tokens",

@@ -1,8 +1,4 @@
-"""What a request body asks for: the text to answer, the limit of the answer, and its shape. Pictures, audio and documents
-are answered by what they are.
-
-A token is four bytes of UTF-8, the last one perhaps fewer.
-"""
+"""Reads a request body: the text to answer, the limit and the shape of the answer. A token is four bytes of UTF-8."""
 
 import json
 import re
@@ -21,11 +17,8 @@ _KINDS = {"image_url": "image", "input_image": "image", "input_audio": "audio", 
 _SIMULATED = table("media")["simulated"]
 
 
-def said_of(part: dict[str, Any]) -> tuple[str, int] | None:
-    """What is said of a part of a message that has a file, and its tokens; None for a part that has none.
-
-    Raises ValueError for content that is not base64 or of no known type.
-    """
+def description_of(part: dict[str, Any]) -> tuple[str, int] | None:
+    """The description of the file in a message part, and its tokens; None without a file. Raises ValueError."""
     kind = _KINDS.get(part.get("type") or "")
     if kind is None:
         return None
@@ -33,11 +26,11 @@ def said_of(part: dict[str, Any]) -> tuple[str, int] | None:
     given: str = next(held[name] for name in _MEMBERS if held.get(name))
     if given.startswith("https://"):
         return f"a file at {given}", _SIMULATED[kind]["tokens"]
-    return said_of_data(kind, b64decode(given.partition("base64,")[2] or given, validate=True))
+    return data_description(kind, b64decode(given.partition("base64,")[2] or given, validate=True))
 
 
 def form_of(body: bytes) -> dict[str, Any] | None:
-    """The fields of a form: texts, and bytes for a file (RFC 7578); None where it is none."""
+    """The fields of a multipart form (RFC 7578), a file's as bytes; None if it is no form."""
     divider, line, _ = body.partition(b"\r\n")
     if not line or not divider.startswith(b"--"):
         return None
@@ -56,23 +49,21 @@ _NAME = re.compile(rb' name="([^"]+)"')
 _MEMBERS = ("url", "image_url", "data", "file_data", "file_url")
 
 
-def said_of_data(kind: str, data: bytes) -> tuple[str, int]:
-    """The same of the content of a file. Raises ValueError where its type is not known."""
+def data_description(kind: str, data: bytes) -> tuple[str, int]:
+    """The description of a file's content, and its tokens. Raises ValueError for an unknown type."""
     found = type_of(data)
     if found is None:
         raise ValueError("a file of no known type")
     width, height = pixels(data, found.type)
-    told = _SIMULATED[kind]
+    template = _SIMULATED[kind]
     values = {"type": found.suffix.upper(), "width": width, "height": height, "bytes": len(data)}
-    return told["text"].format_map(values), told["tokens"]
+    return template["text"].format_map(values), template["tokens"]
 
 
 _UNREADABLE = "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP library correctly.)"
 
 
 class Problem(NamedTuple):
-    """Why a request is refused for its own fault."""
-
     status: int
     message: str
     param: str | None = None
@@ -80,12 +71,8 @@ class Problem(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What a request body asks for.
-
-    `instructions` are the first message of the system. `texts` are what is to be answered, one for each reply; `limit` is in tokens for one reply, None where the
-    request states none; `schema` is the JSON schema the reply has to satisfy, `{}` for any JSON object, None for plain
-    text; `dimensions` is the size of an embedding and `base64` its encoding. `body` is all of the body as JSON values.
-    """
+    """`limit` is in tokens a reply; `schema` is `{}` for any JSON object, None for plain text; `texts` has one for each
+    reply."""
 
     endpoint: Endpoint
     model: str
@@ -101,24 +88,22 @@ class Request(NamedTuple):
 
 
 def parse_request(endpoint: Endpoint, body: bytes) -> Request | Problem:
-    """Read a request body, or say what is wrong with it."""
-    asked = form_of(body) if endpoint is Endpoint.TRANSCRIPTIONS else _parsed(body)
-    if not isinstance(asked, dict):
+    parsed = form_of(body) if endpoint is Endpoint.TRANSCRIPTIONS else _parsed(body)
+    if not isinstance(parsed, dict):
         return Problem(400, _UNREADABLE)
-    if asked.get("stream"):  # pyright: ignore[reportUnknownMemberType]  # foreign JSON
+    if parsed.get("stream"):  # pyright: ignore[reportUnknownMemberType]  # foreign JSON
         return Problem(400, "The simulated provider does not stream.", "stream", "unsupported_value")
-    model: Any = asked.get("model")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # foreign JSON
+    model: Any = parsed.get("model")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # foreign JSON
     if not isinstance(model, str) or not model:
         return Problem(400, "you must provide a model parameter")
     try:
-        found = _READERS[endpoint](model, asked)  # pyright: ignore[reportUnknownArgumentType]  # foreign JSON
+        found = _READERS[endpoint](model, parsed)  # pyright: ignore[reportUnknownArgumentType]  # foreign JSON
     except (TypeError, ValueError, AttributeError, KeyError):
         return Problem(400, "Invalid type for a parameter of the request.", None, "invalid_type")
-    return found._replace(body=asked) if isinstance(found, Request) else found  # pyright: ignore[reportUnknownArgumentType]  # foreign JSON
+    return found._replace(body=parsed) if isinstance(found, Request) else found  # pyright: ignore[reportUnknownArgumentType]  # foreign JSON
 
 
 def count(text: str) -> int:
-    """The tokens of a text."""
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
     return -(-size // 4)
 
@@ -135,57 +120,57 @@ def _parsed(body: bytes) -> Any:
         return None
 
 
-def _chat(model: str, asked: dict[str, Any]) -> Request | Problem:
-    messages = asked.get("messages")
+def _chat(model: str, body: dict[str, Any]) -> Request | Problem:
+    messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         return _missing("messages")
-    limit = _limit(asked, "max_completion_tokens", "max_tokens")
-    shape: dict[str, Any] = asked.get("response_format") or {}
+    limit = _limit(body, "max_completion_tokens", "max_tokens")
+    shape: dict[str, Any] = body.get("response_format") or {}
     schema = _schema(shape, shape.get("json_schema") or {})
     text, tokens, system = _dialogue(messages)  # pyright: ignore[reportUnknownArgumentType]  # foreign JSON
-    return Request(Endpoint.CHAT, model, [text], tokens, limit, _choices(asked), schema, instructions=system)
+    return Request(Endpoint.CHAT, model, [text], tokens, limit, _choices(body), schema, instructions=system)
 
 
-def _responses(model: str, asked: dict[str, Any]) -> Request | Problem:
-    given: Any = asked.get("input")
+def _responses(model: str, body: dict[str, Any]) -> Request | Problem:
+    given: Any = body.get("input")
     if not given:
         return _missing("input")
     messages: list[Any] = [{"role": "user", "content": given}] if isinstance(given, str) else given
-    options: dict[str, Any] = asked.get("text") or {}
+    options: dict[str, Any] = body.get("text") or {}
     shape: dict[str, Any] = options.get("format") or {}
     text, tokens, system = _dialogue(messages)
-    system = asked.get("instructions") or system
-    tokens += count(asked.get("instructions") or "")
-    limit = _limit(asked, "max_output_tokens")
+    system = body.get("instructions") or system
+    tokens += count(body.get("instructions") or "")
+    limit = _limit(body, "max_output_tokens")
     return Request(Endpoint.RESPONSES, model, [text], tokens, limit, 1, _schema(shape, shape), instructions=system)
 
 
-def _completions(model: str, asked: dict[str, Any]) -> Request | Problem:
-    texts = _texts(asked.get("prompt"))
+def _completions(model: str, body: dict[str, Any]) -> Request | Problem:
+    texts = _texts(body.get("prompt"))
     if not texts:
         return _missing("prompt")
-    limit = _limit(asked, "max_tokens")
-    return Request(Endpoint.COMPLETIONS, model, texts, sum(map(count, texts)), limit, _choices(asked))
+    limit = _limit(body, "max_tokens")
+    return Request(Endpoint.COMPLETIONS, model, texts, sum(map(count, texts)), limit, _choices(body))
 
 
-def _embeddings(model: str, asked: dict[str, Any]) -> Request | Problem:
-    texts = _texts(asked.get("input"))
+def _embeddings(model: str, body: dict[str, Any]) -> Request | Problem:
+    texts = _texts(body.get("input"))
     if not texts:
         return _missing("input")
-    dimensions = asked.get("dimensions") or 16
+    dimensions = body.get("dimensions") or 16
     if not isinstance(dimensions, int) or not 1 <= dimensions <= 100_000:
         return Problem(400, "Invalid value for 'dimensions'.", "dimensions", "invalid_value")
-    base64 = asked.get("encoding_format") == "base64"
+    base64 = body.get("encoding_format") == "base64"
     tokens = sum(map(count, texts))
     return Request(Endpoint.EMBEDDINGS, model, texts, tokens, dimensions=dimensions, base64=base64)
 
 
-def _transcription(model: str, asked: dict[str, Any]) -> Request | Problem:
-    if not isinstance(asked.get("file"), bytes):
+def _transcription(model: str, body: dict[str, Any]) -> Request | Problem:
+    if not isinstance(body.get("file"), bytes):
         return _missing("file")
-    text, tokens = said_of_data("audio", asked.pop("file"))
-    if asked.get("prompt"):
-        text = f"{text}: {asked['prompt']}"
+    text, tokens = data_description("audio", body.pop("file"))
+    if body.get("prompt"):
+        text = f"{text}: {body['prompt']}"
     return Request(Endpoint.TRANSCRIPTIONS, model, [text], tokens)
 
 
@@ -199,37 +184,35 @@ _READERS: dict[Endpoint, Callable[[str, dict[str, Any]], Request | Problem]] = {
 
 
 def _dialogue(messages: Iterable[Any]) -> tuple[str, int, str]:
-    """What is to be answered, the tokens of all messages, and the instructions.
+    """The text to answer, the tokens of all messages, and the instructions.
 
-    To be answered is the last message of the user that is one text in tags, as the prompts of this package send it (a
-    second question after a reply that was not accepted is not), else the last of the user, else the last.
+    Preferred is the last user message that is one text in tags: a request to repair a reply follows it and has none.
     """
-    last, asked, wrapped, instructions, tokens = "", None, None, "", 0
+    last, of_user, wrapped, instructions, tokens = "", None, None, "", 0
     for message in messages:
         last, more = _content(message.get("content"))
         tokens += count(last) + more
         role = message.get("role")
         if role == "user":
-            asked = last
+            of_user = last
             wrapped = last if source(last) is not None else wrapped
         elif role in ("system", "developer"):
             instructions = instructions or last
-    return next((text for text in (wrapped, asked) if text is not None), last), tokens, instructions
+    return next((text for text in (wrapped, of_user) if text is not None), last), tokens, instructions
 
 
 def _content(content: Any) -> tuple[str, int]:
-    """The text of a message, what is to be said of its files before it, and the tokens of these."""
+    """The text of a message after the descriptions of its files, and the files' tokens."""
     if isinstance(content, str):
         return content, 0
     parts: list[dict[str, Any]] = content or []
     texts = " ".join(part["text"] for part in parts if part.get("text"))
-    files = [found for part in parts if (found := said_of(part)) is not None]
-    said = ", ".join(text for text, _ in files)
-    return f"{said}: {texts}" if files else texts, sum(tokens for _, tokens in files)
+    files = [found for part in parts if (found := description_of(part)) is not None]
+    described = ", ".join(text for text, _ in files)
+    return f"{described}: {texts}" if files else texts, sum(tokens for _, tokens in files)
 
 
 def _texts(given: Any) -> list[str]:
-    """One text, several, one list of token numbers, or several lists."""
     if not given:
         return []
     if isinstance(given, str):
@@ -239,16 +222,16 @@ def _texts(given: Any) -> list[str]:
     return [each if isinstance(each, str) else " ".join(map(str, each)) for each in given]
 
 
-def _choices(asked: dict[str, Any]) -> int:
-    choices = asked.get("n") or 1
+def _choices(body: dict[str, Any]) -> int:
+    choices = body.get("n") or 1
     if not isinstance(choices, int) or not 1 <= choices <= 128:
         raise ValueError(choices)
     return choices
 
 
-def _limit(asked: dict[str, Any], *names: str) -> int | None:
+def _limit(body: dict[str, Any], *names: str) -> int | None:
     for name in names:
-        limit = asked.get(name)
+        limit = body.get(name)
         if limit is not None:
             if not isinstance(limit, int) or limit < 1:
                 raise ValueError(limit)

@@ -1,8 +1,4 @@
-"""A small JSON value that satisfies a JSON schema, with its strings filled from a text.
-
-Covers what structured outputs allow: types, properties, enum and const, items, anyOf, local $ref, and the bounds of
-strings, numbers and arrays. `pattern` and conditional schemas are not looked at.
-"""
+"""A small JSON value that satisfies a JSON schema of structured outputs; `pattern` and conditionals are ignored."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -25,7 +21,7 @@ _Schema = Mapping[str, Any]
 
 
 def example(schema: Any, text: str) -> Any:
-    """A value of the schema; every property is filled, every array has an item, as far as the depth allows."""
+    """A value with every property and an item in every array, as far as the depth allows; strings are the text."""
     return _value(schema, text, schema, 0)
 
 

@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from batchrun.errors import RefusedError
@@ -36,29 +37,27 @@ class Server:
 
     @property
     def base_url(self) -> str:
-        """What a client takes as its base URL."""
+        """The base URL for clients."""
         return f"http://{_LOOPBACK}:{self.port}/v1"
 
     @property
     def stats(self) -> Stats:
-        """What has been seen so far."""
         return self.provider.stats
 
     def change(self, **values: Any) -> None:
-        """Change settings by their names and JSON values while running. Raises RefusedError; see `Settings`."""
+        """Change settings by name and JSON value. Raises RefusedError."""
         settings = self.provider.settings.changed(values)
         self.provider.change(settings)
         self._come_up()
         self._plan_outages(settings.faults)
 
     async def start(self) -> None:
-        """Listen."""
         self._up = True
         await self._listen()
         self._plan_outages(self.provider.settings.faults)
 
     async def stop(self) -> None:
-        """Stop listening and reset whatever is connected."""
+        """Stop listening and reset open connections."""
         self._cancel_outages()
         for task in self._tasks:
             task.cancel()
@@ -70,7 +69,7 @@ class Server:
         await asyncio.sleep(0)
 
     def down(self, seconds: float) -> None:
-        """Refuse connections, and reset the open ones, for so many seconds."""
+        """Refuse connections, and reset the open ones, for this many seconds."""
         self._go_down()
         self._timers.append(asyncio.get_running_loop().call_later(seconds, self._come_up))
 
@@ -110,30 +109,28 @@ class Server:
         async with self._turn:
             if self._listener is None:
                 loop = asyncio.get_running_loop()
-                self._listener = await loop.create_server(self._connection, sock=self._socket, backlog=_BACKLOG)
+                connection = partial(Connection, self._answer, self._connections)
+                self._listener = await loop.create_server(connection, sock=self._socket, backlog=_BACKLOG)
             if not self._up:
                 # An outage has begun meanwhile.
                 self._go_down()
-
-    def _connection(self) -> Connection:
-        return Connection(self._answer, self._connections)
 
     def _answer(self, connection: Connection, call: Call) -> None:
         if not call.path.startswith("/_sim/"):
             self.provider.handle(connection, call)
             return
         try:
-            told = self._control(f"{call.method} {call.path}", call.body)
+            values = self._control(f"{call.method} {call.path}", call.body)
         except (RefusedError, ValueError, TypeError, KeyError) as refused:
             connection.send(error(400, str(refused)))
         else:
-            connection.send(Answer(200, dump(told)))
+            connection.send(Answer(200, dump(values)))
 
-    def _control(self, what: str, body: bytes) -> Any:
-        match what:
+    def _control(self, request: str, body: bytes) -> Any:
+        match request:
             case "GET /_sim/stats" | "GET /_sim/stats?summary":
-                told = self.stats.view(prompts=not what.endswith("summary")) | self.provider.batches.view()
-                return told | {"completions_paid": told["answered"] + told["batch_completions"]}
+                values = self.stats.view(prompts=not request.endswith("summary")) | self.provider.batches.view()
+                return values | {"completions_paid": values["answered"] + values["batch_completions"]}
             case "GET /_sim/log":
                 return self.stats.log or []
             case "POST /_sim/reset":
@@ -146,13 +143,13 @@ class Server:
             case "GET /_sim/settings":
                 pass
             case _:
-                raise ValueError(f"No such control: {what}")
+                raise ValueError(f"No such control: {request}")
         return self.provider.settings.to_json()
 
 
 @asynccontextmanager
 async def running(settings: Settings, *, clock: Callable[[], float] | None = None) -> AsyncGenerator[Server, None]:
-    """A server in this process, on this event loop. Raises RefusedError where the port is taken."""
+    """A server on this event loop. Raises RefusedError if the port is taken."""
     server = Server(settings, clock or asyncio.get_running_loop().time)
     await server.start()
     try:
@@ -162,7 +159,7 @@ async def running(settings: Settings, *, clock: Callable[[], float] | None = Non
 
 
 async def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
-    """Serve until cancelled; `ready` gets the base URL. Raises RefusedError where the port is taken."""
+    """Serve until cancelled; `ready` gets the base URL. Raises RefusedError if the port is taken."""
     async with running(settings) as server:
         ready(server.base_url)
         with contextlib.suppress(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""What the simulated provider is told to be; frozen, and JSON for the process it runs in."""
+"""The settings of the simulated provider, frozen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -20,25 +20,8 @@ AT_ONCE = Latency()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that can be chosen; the defaults make a provider without limits, latency and faults.
-
-    `port` 0 takes a free one. `dialect` is one of docs/sim.md. `rpm` and `tpm` are per minute, `rpd` per day, None for
-    the figures of the dialect (the default one has no limits); `request_depth` and `token_depth` the depths of the
-    buckets, None for the defaults of docs/sim.md; `charge` is "usage" or "stated", what a
-    request takes from the tokens bucket. `concurrency` is how many requests are served at once; those over it get a
-    429, or wait with `queue`. `headers` switches the rate-limit headers, `retry_after` is the way a refusal names its
-    wait: one of RETRY_AFTER, or "=VALUE" for that very header value. `reply` is what replies say, one of MODES. `reply_tokens` is the longest reply where the request states no limit, `reasoning` the
-    reasoning tokens of every reply, `cached` the share of its input tokens that count as cached. `cache` is one
-    of CACHES, a cache of prefixes of `cache_minimum` tokens and more. `drip` is the
-    seconds between the pieces of a slow body. `batch_validation`, `batch_seconds` and `batch_cancelling` are the seconds
-    for which a batch is validated, works and is cancelled, `batch_listed` and `batch_found` those after which it is
-    listed and found, all divided by `time_scale`; `batch_expire` is the share of its rows at which it expires.
-    `enqueued_tokens` bounds the batches of one key, `empty_files` is one of EMPTY_FILES: what stands for a result file
-    without lines. `state` is the directory that keeps files and batches. `record` keeps a log of every call. With `require_key` a request
-    needs some bearer key. `seed` varies what is drawn.
-
-    Raises RefusedError for a value that cannot be meant.
-    """
+    """docs/sim.md describes each; times are seconds, None is the dialect's figure. Raises RefusedError for an invalid
+    value."""
 
     port: int = 0
     dialect: str = "openai"
@@ -114,12 +97,11 @@ class Settings:
             raise RefusedError(f"Unknown retry_after: {self.retry_after!r}", f"one of {', '.join(RETRY_AFTER)}, =VALUE")
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as plain JSON values, latency and faults in their spelling."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return values | {"latency": str(self.latency), "faults": [str(fault) for fault in self.faults]}
 
     def changed(self, values: Mapping[str, Any]) -> "Settings":
-        """These settings with some replaced by JSON values. Raises RefusedError for an unknown name or value."""
+        """These settings with some JSON values replaced. Raises RefusedError for an unknown name or value."""
         return replace(self, **{name: _value(name, value) for name, value in values.items()})
 
 
@@ -127,7 +109,7 @@ _NAMES = tuple(field.name for field in fields(Settings))
 
 
 def from_json(values: Mapping[str, Any]) -> Settings:
-    """The reverse of `Settings.to_json`. Raises RefusedError for an unknown name or a wrong value."""
+    """The reverse of `Settings.to_json`. Raises RefusedError."""
     return Settings().changed(values)
 
 

@@ -1,4 +1,4 @@
-"""What the simulated provider has counted: the truth that a client's own account is compared with."""
+"""The counters of the simulated provider, for comparison with a client's account."""
 
 from array import array
 from collections import Counter
@@ -9,7 +9,7 @@ from batchrun.sim.cache import READ_FACTOR, WRITE_FACTOR, Lookup
 
 
 class Stats:
-    """Counts of the calls to the endpoints; control calls are not counted. Times are seconds since the start."""
+    """Counts calls to the endpoints. Times are seconds since the start."""
 
     def __init__(self, *, record: bool = False) -> None:
         self.calls = 0
@@ -35,12 +35,11 @@ class Stats:
         self.log: list[dict[str, Any]] | None = [] if record else None
 
     def record(self, wanted: bool) -> None:
-        """Keep a log from now on, or no longer."""
         if wanted != (self.log is not None):
             self.log = [] if wanted else None
 
     def arrive(self, digest: bytes, at: float) -> int:
-        """Count a call of a prompt; returns which attempt it is, from 1, those refused by a limit left out."""
+        """Count a call; returns its number of the attempts that no limit refused, from 1."""
         self.calls += 1
         self.at_once += 1
         self.peak = max(self.peak, self.at_once)
@@ -50,16 +49,15 @@ class Stats:
         return number - self.refused[digest] if self.refused else number
 
     def refuse(self, digest: bytes) -> None:
-        """Count a call refused by a limit."""
         self.refused[digest] += 1
 
     def leave(self, label: str) -> None:
-        """Count the end of a call: its status or fault."""
+        """Count the end of a call by its status or fault."""
         self.at_once -= 1
         self.by_status[label] += 1
 
     def pay(self, digest: bytes, input_tokens: int, output_tokens: int, cache: Lookup) -> None:
-        """Count a whole reply that could be delivered, and its tokens."""
+        """Count a whole reply that could be delivered."""
         self.answered += 1
         self.replies[digest] = self.replies.get(digest, 0) + 1
         self.input_tokens += input_tokens
@@ -68,7 +66,7 @@ class Stats:
         self.cache_write_tokens += cache.write
 
     def pay_batch(self, digest: bytes, input_tokens: int, output_tokens: int, cache: Lookup) -> None:
-        """Count the reply to a row of a batch that has ended."""
+        """Count the reply to a row of an ended batch."""
         self.replies[digest] = self.replies.get(digest, 0) + 1
         self.batch_input_tokens += input_tokens
         self.batch_output_tokens += output_tokens
@@ -76,8 +74,8 @@ class Stats:
         self.batch_cache_write_tokens += cache.write
 
     def view(self, *, prompts: bool = True) -> dict[str, Any]:
-        """Everything as JSON values; docs/sim.md has the members."""
-        told: dict[str, Any] = {
+        """JSON values, described in docs/sim.md."""
+        values: dict[str, Any] = {
             "calls": self.calls,
             "answered": self.answered,
             "by_status": dict(self.by_status),
@@ -106,13 +104,13 @@ class Stats:
             "most_replies_to_a_prompt": max(self.replies.values(), default=0),
         }
         if prompts:
-            told["prompts"] = {digest.hex(): calls for digest, calls in self.prompts.items()}
-            told["replies"] = {digest.hex(): calls for digest, calls in self.replies.items()}
-        return told
+            values["prompts"] = {digest.hex(): calls for digest, calls in self.prompts.items()}
+            values["replies"] = {digest.hex(): calls for digest, calls in self.replies.items()}
+        return values
 
 
 def most_within(times: Sequence[float], span: float) -> int:
-    """The most of the ascending times that lie within any `span` seconds, its end not included."""
+    """The most of the ascending `times` within any half-open span."""
     most = start = 0
     for end, time in enumerate(times):
         while times[start] <= time - span:

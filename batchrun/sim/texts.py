@@ -1,7 +1,7 @@
-"""What a simulated reply says to a text: the text itself, a pseudo-translation, its leading sentences, or a defect.
+"""The texts of simulated replies.
 
-A pseudo-translation is readable and visibly changed, and keeps what a check of translations looks at: numbers,
-placeholders, markup, code, addresses, blank edges and the number of lines.
+A pseudo-translation keeps what checks of translations compare: numbers, placeholders, markup, code, addresses, blank
+edges, lines.
 """
 
 import re
@@ -10,10 +10,10 @@ from functools import reduce
 
 MARK = "[simulated] "
 MODES = ("auto", "echo", "translate", "summarize", "broken")
-"""`auto` is `translate` or `summarize` where the instructions ask for it, else `echo`."""
+"""`auto` is `translate` or `summarize` if the instructions ask for it, else `echo`."""
 _SENTENCE = re.compile(r"[.!?](?=\s|$)|[。！？]")
 _WRAPPED = re.compile(r"\A\s*<([A-Za-z][\w-]*)>\n(.*)\n</\1>\s*\Z", re.DOTALL)
-# What a translation keeps to the character; a letter that stands in none of these is translated.
+# What a translation keeps unchanged; all other letters are translated.
 # Braces within braces, five deep: an ICU message has messages within its plural forms, which have placeholders.
 _BRACES = reduce(lambda inner, _: rf"\{{[^{{}}]*+(?:{inner}[^{{}}]*+)*+\}}", range(4), r"\{[^{}]*+\}")
 _PLACEHOLDER = (
@@ -35,13 +35,13 @@ _OPENING = re.compile(r"(?:\s|#{1,6} |[-*+>] |\d+[.)] |<[^<>]*>)*")
 
 
 def source(text: str) -> str | None:
-    """The text within the one pair of tags that is all of a message, such as `<source>`; None for other messages."""
+    """The text within the one pair of tags that is a whole message; else None."""
     found = _WRAPPED.match(text)
     return found[2] if found else None
 
 
 def mode_for(mode: str, instructions: str) -> str:
-    """The mode in which to answer: `auto` by the first word of the instructions that says what is wanted."""
+    """The reply mode; `auto` is decided by the first keyword in the instructions."""
     if mode != "auto":
         return mode
     text = instructions.lower()
@@ -49,8 +49,8 @@ def mode_for(mode: str, instructions: str) -> str:
     return places[min(places)] if places else "echo"
 
 
-def say(mode: str, text: str, size: int, seed: int) -> str:
-    """A reply to a text, marked as simulated; `size` bytes at most for an echo or a summary."""
+def reply_text(mode: str, text: str, size: int, seed: int) -> str:
+    """A reply marked as simulated; an echo or a summary has at most `size` bytes."""
     if mode == "translate":
         return translated(text)
     if mode == "broken":
@@ -61,7 +61,6 @@ def say(mode: str, text: str, size: int, seed: int) -> str:
 
 
 def translated(text: str) -> str:
-    """A pseudo-translation, marked as simulated."""
     parts: list[str] = []
     at = 0
     for kept in _KEPT.finditer(text):
@@ -76,14 +75,14 @@ def translated(text: str) -> str:
 
 
 def broken(text: str, seed: int) -> str:
-    """A pseudo-translation with one defect that a check finds; `seed` chooses among those that the text can have."""
+    """A pseudo-translation with one defect, chosen by `seed`."""
     good = translated(text)
     defects = [bad for change in _DEFECTS if (bad := change(text, good)) is not None and bad != good]
     return defects[seed % len(defects)]
 
 
 def leading(text: str, size: int) -> str:
-    """The leading sentences of a text that fit into `size` bytes, else as many whole words, else what fits."""
+    """The leading sentences that fit into `size` bytes, else words, else characters."""
     text = text.strip()
     fits = cut(text, size)
     if fits == text:
@@ -96,20 +95,19 @@ def leading(text: str, size: int) -> str:
 
 
 def cut(text: str, size: int) -> str:
-    """As much of a text as fits into `size` bytes of UTF-8."""
+    """The longest prefix within `size` bytes of UTF-8."""
     size = max(size, 0)
     if text.isascii():
         return text[:size]
     encoded = text.encode("utf-8", "surrogatepass")
     if len(encoded) > size:
-        # A byte 10xxxxxx goes on with a character, which has to be left out as a whole.
+        # A byte 10xxxxxx continues a character, which is omitted as a whole.
         while size and encoded[size] & 0xC0 == 0x80:
             size -= 1
     return encoded[:size].decode("utf-8", "surrogatepass")
 
 
 def _without(pattern: str) -> Callable[[str, str], str | None]:
-    """The defect that the first match of a pattern is lost."""
     compiled = re.compile(pattern, re.DOTALL)
     return lambda _text, good: compiled.sub("", good, count=1) if compiled.search(good) else None
 
