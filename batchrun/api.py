@@ -276,7 +276,7 @@ class _Call:
 
         def emit(event: Event) -> None:
             fold(event)
-            observers.hear(event)
+            observers.handle(event)
             if bar is not None and isinstance(event, RunStarted):
                 bar.start(event)
             heard(event)

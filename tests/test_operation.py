@@ -114,7 +114,7 @@ async def test_a_notification_has_a_time_limit():
         await observers.asyncio.sleep(10_000)
         return None
 
-    assert await observers._within(30.0, endless(), lambda: False) == "no end after 30 s"
+    assert await observers._within(30.0, endless(), lambda: False) == "did not end within 30 s"
 
 
 class Hook(BaseHTTPRequestHandler):
@@ -189,7 +189,7 @@ def test_nobody_listens_at_the_address():
     [
         (("--notify", "a 'b"), {}, "", "--notify: No closing quotation"),
         (("--notify-url", "https://h/x"), {}, "", "unknown option"),
-        ((), {"BATCHRUN_NOTIFY_URL": f"http://192.0.2.1/{CANARY}"}, "", "notify_url would travel unencrypted"),
+        ((), {"BATCHRUN_NOTIFY_URL": f"http://192.0.2.1/{CANARY}"}, "", "notify_url would be sent unencrypted"),
         ((), {"BATCHRUN_NOTIFY_URL": f"ftp://h/{CANARY}"}, "", "BATCHRUN_NOTIFY_URL: must be an https:// address"),
         ((), {}, 'notify = "mail"\n', "a directory may not say which commands run"),
         (("--metrics-file", "no/such/run.prom"), {}, "", "no such directory: no/such"),

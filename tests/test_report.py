@@ -87,7 +87,7 @@ def test_an_event_is_plain_json() -> None:
         LIMITS,
         Resumed(1.0),
     ):
-        face.hear(event)
+        face.handle(event)
     face.paint(picture())
     face.paint(picture(started=None))
     lines = [json.loads(line) for line in out.getvalue().split("\n") if line]
@@ -105,8 +105,8 @@ def test_that_events_can_be_written_no_more_is_told_once(error: OSError) -> None
 
     told: list[OSError] = []
     face = JsonLines(Gone(), told.append)
-    face.hear(STARTED)
-    face.hear(Resumed(1.0))
+    face.handle(STARTED)
+    face.handle(Resumed(1.0))
     assert told == [error]
 
 
@@ -125,10 +125,10 @@ def test_the_bar_shows_where_the_run_is(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("COLUMNS", "200")
     out = Terminal()
     bar = Bar(out, ascii_only=False)
-    bar.hear(IntakeProgress(10_000))
-    bar.hear(STARTED)
+    bar.handle(IntakeProgress(10_000))
+    bar.handle(STARTED)
     bar.paint(picture(done=250, failed=2, in_flight=7, limits=LIMITS, throttled=3, row_rate=7.5))
-    bar.hear(Notice("the provider is down", 1.0))
+    bar.handle(Notice("the provider is down", 1.0))
     bar.close()
     bar.paint(picture())
     shown = out.getvalue()
@@ -147,10 +147,10 @@ def test_a_terminal_that_has_gone_away_does_not_end_the_run() -> None:
             raise OSError(5, "Input/output error")
 
     for face in (Lines(Hung()), Bar(Hung(), ascii_only=True)):
-        face.hear(IntakeProgress(10_000))
-        face.hear(STARTED)
+        face.handle(IntakeProgress(10_000))
+        face.handle(STARTED)
         face.paint(picture())
-        face.hear(Notice("x", 1.0))
+        face.handle(Notice("x", 1.0))
         face.close()
 
 
@@ -160,7 +160,7 @@ def test_lines_come_every_few_seconds_and_rare_facts_at_once() -> None:
     for now in range(13):
         face.paint(picture(now=float(now)))
         if now == 1:
-            face.hear(Draining(3, 60.0, "interrupted", 1.0))
+            face.handle(Draining(3, 60.0, "interrupted", 1.0))
     shown = out.getvalue().splitlines()
     assert [line.startswith("batchrun: ") for line in shown] == [True] * 3
     assert shown[0] == "batchrun: stopping (interrupted); waiting for 3 requests in flight"
@@ -186,8 +186,8 @@ def test_while_it_waits_the_provider_is_quoted_on_one_line() -> None:
 def test_foreign_text_does_not_act_on_the_terminal() -> None:
     out = io.StringIO()
     face = Lines(out)
-    face.hear(Notice("\x1b]0;owned\x07", 1.0))
-    face.hear(dataclasses.replace(STARTED, model="\x1b[2J", simulated=True))
+    face.handle(Notice("\x1b]0;owned\x07", 1.0))
+    face.handle(dataclasses.replace(STARTED, model="\x1b[2J", simulated=True))
     assert "\x1b" not in out.getvalue()
     assert "SIMULATED" in out.getvalue()
 

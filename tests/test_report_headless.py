@@ -74,7 +74,7 @@ def test_no_progress_leaves_the_facts_and_no_status_lines(*, status: bool) -> No
     face = Lines(heard, status=status)
     for now in (100.0, 101.0, 106.0):
         face.paint(Progress(causes={}, now=now, rows=10, done=4))
-    face.hear(Notice("the provider is down", 107.0))
+    face.handle(Notice("the provider is down", 107.0))
     shown = ["batchrun: 4/10 rows"] * status + ["batchrun: the provider is down"]
     assert [line.partition(",")[0] for line in heard.getvalue().splitlines()] == shown
 
@@ -91,7 +91,7 @@ def test_a_batch_that_is_as_it_was_is_not_spoken_of_again(make: Callable[[io.Str
         look._replace(at=9.0),
         look._replace(note="x"),
     ):
-        face.hear(event)
+        face.handle(event)
     assert heard.getvalue().splitlines() == [
         "batchrun: batch 1: 30 rows unsure: lost",
         "batchrun: batch 2: 30 rows unsure: lost",
@@ -105,8 +105,8 @@ def test_a_batch_that_is_as_it_was_is_not_spoken_of_again(make: Callable[[io.Str
         (Draining(3, 20.0, "interrupted", 9.0), "stopping (interrupted); waiting for 3 requests in flight"),
         (
             Draining(0, 20.0, "interrupted", 9.0, 64),
-            "stopping (interrupted); waiting for 0 requests in flight; 64 in post-processing get a few seconds, "
-            "resume does the rest",
+            "stopping (interrupted); waiting for 0 requests in flight; 64 in post-processing get a few more seconds; "
+            "resume processes the rest",
         ),
     ],
 )

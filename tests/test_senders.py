@@ -464,7 +464,7 @@ async def test_what_is_planned_leaves_at_its_time_unless_it_is_held_or_cancelled
         (
             SendersChanged(1, 1, 0, 1, "process 7: killed by SIGKILL", 1.0),
             "senders: 1 starting, 1 ready, 1 lost",
-            "a sender was lost: process 7: killed by SIGKILL; what it had in flight is sent again",
+            "a sender was lost: process 7: killed by SIGKILL; its requests in flight are sent again",
         ),
     ],
 )

@@ -43,7 +43,7 @@ def test_each_attempt_is_a_span_within_that_of_the_run(monkeypatch: pytest.Monke
         RowFinished(1, 7, 1, "k", 2.0, Outcome(State.DONE, True, None, None, frozenset(), None)),
         RunEnded(ExitCode.OK, Totals(rows=1, done=1), None, None, (), 3.0),
     ):
-        heard.hear(event)
+        heard.handle(event)
     assert heard.close() is None
     failed, done, run = spans.get_finished_spans()
     assert (failed.name, done.name, run.name) == ("chat m", "chat m", "batchrun run")

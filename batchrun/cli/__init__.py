@@ -1,7 +1,7 @@
 """The command line: `main` is the entry point, `program` the tree of commands.
 
-Commands parse, gather settings and call the engine, the registry or the report; no feature begins here. At the top
-of these modules stand click and the standard library only; a command imports what it needs when it runs.
+Commands only parse, gather settings and call other packages. Modules here import click and the standard library at the
+top, the rest where a command runs: `batchrun --help` must be quick.
 """
 
 import gc
@@ -20,13 +20,13 @@ from batchrun.cli.help_format import RootGroup
 from batchrun.errors import ExitCode
 
 _MODES = {"stdin": ("r", os.O_RDONLY), "stdout": ("w", os.O_RDONLY), "stderr": ("w", os.O_WRONLY)}
-"""How each is opened, and what stands in its place: standard output is one that refuses to be written."""
+"""The mode of each stream, and the flags of its replacement: writes to the replaced standard output fail."""
 
 
-def fill() -> None:
-    """Put something in the place of streams that are closed, so that no file which is opened takes their number.
+def replace_closed_streams() -> None:
+    """Replace closed standard streams, so that no opened file takes their number.
 
-    What is said on standard error goes nowhere then; data for standard output is an error, as it must not be lost.
+    Text for standard error is dropped; data for standard output is an error, as it must not be lost.
     """
     for number, (name, (mode, flags)) in enumerate(_MODES.items()):
         if getattr(sys, name) is not None:
@@ -70,15 +70,15 @@ for _command in (sim.sim, tools.prompts, tools.profiles, tools.completion):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command line, `sys.argv` by default, and returns its exit code."""
+    """Run one command line, `sys.argv` by default; returns its exit code."""
     # Modules and rows on their way are many objects and hardly a cycle: looking for cycles less often takes a twentieth
     # off the start of every command and off an export.
     gc.set_threshold(20_000, 20, 100)
-    fill()
+    replace_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         cast("io.TextIOWrapper", sys.stdout).reconfigure(
             errors="backslashreplace"
-        )  # a terminal or a pipe need not speak UTF-8
+        )  # a terminal or a pipe may have another encoding than UTF-8
     border = ErrorBoundary()
     args = list(sys.argv[1:] if argv is None else argv)
 

@@ -1,4 +1,4 @@
-"""`app`: the Textual app; also what `batchrun` alone opens on a terminal."""
+"""`app`: the Textual app; `batchrun` alone on a terminal opens it too."""
 
 import os
 import sys
@@ -41,7 +41,7 @@ def app(ctx: click.Context, **_: Any) -> int:
 
 
 def open_app(flags: dict[str, Any], resume: Any = None) -> int:
-    """The app on this terminal; the exit code. Raises RefusedError where there is no terminal."""
+    """Open the app on this terminal; returns the exit code. Raises RefusedError without a terminal."""
     # textual-serve shows the app in a browser: it names its driver so, and has pipes for a terminal
     served = os.environ.get("TEXTUAL_DRIVER", "").startswith("textual.drivers.web_driver")
     if not (served or (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty())):

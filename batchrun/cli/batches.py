@@ -1,4 +1,4 @@
-"""`batches`: what a run has at the provider, and what to do with it; `import`: results that somebody brings."""
+"""`batches`: a run's batches at the provider; `import`: results of requests that were run by hand."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,7 @@ def batches(ctx: click.Context, ref: str, action: str | None, what: str | None, 
     batch_mode = BatchMode.CANCEL if action == "cancel" else BatchMode.FINISH_LIVE
     if options["json"]:
         flags["as_json"] = True
-    return headless.go_on(ref, flags, failed=False, admit=admission(ctx), batch_mode=batch_mode)
+    return headless.resume(ref, flags, failed=False, admit=admission(ctx), batch_mode=batch_mode)
 
 
 _OF_IMPORT = frozenset(

@@ -1,4 +1,4 @@
-"""What the shell can complete: runs, prompts, profiles, columns. Never raises: no completion is the worst case."""
+"""Shell completion of runs, prompts, profiles and columns. Nothing here raises; the worst case is no completion."""
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -22,7 +22,7 @@ def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> Comple
 
 
 def one_of(*names: str) -> Callable[[click.Context, click.Parameter, str], Completion]:
-    """Completes one of the names, and each one of a comma-separated list."""
+    """Completes one name, or each name of a comma-separated list."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
         before, comma, _ = incomplete.rpartition(",")
@@ -51,7 +51,7 @@ def prompts(ctx: click.Context, param: click.Parameter, incomplete: str) -> Comp
 
 
 def variables(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
-    """The variables of the chosen prompt, for `--set`; nothing after `NAME=`."""
+    """The variables of the chosen prompt for `--set`; nothing after `NAME=`."""
     from batchrun.errors import BatchrunError  # noqa: PLC0415  loaded only to complete
     from batchrun.prompts import load  # noqa: PLC0415  loaded only to complete
 
@@ -62,7 +62,7 @@ def variables(ctx: click.Context, param: click.Parameter, incomplete: str) -> Co
 
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
-    """The models that profiles name, of the chosen one first of all."""
+    """The models of the chosen profile, or of all."""
     from batchrun.errors import BatchrunError  # noqa: PLC0415  loaded only to complete
     from batchrun.plan.catalogue import every_profile  # noqa: PLC0415  loaded only to complete
 
@@ -81,7 +81,6 @@ def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> Complet
 
 
 def causes(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
-    """Why rows of the run failed."""
     from batchrun.errors import BatchrunError  # noqa: PLC0415  loaded only to complete
 
     with suppress(BatchrunError, OSError):
@@ -94,7 +93,7 @@ def causes(ctx: click.Context, param: click.Parameter, incomplete: str) -> Compl
 
 
 def columns(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
-    """The columns of the chosen input's first record; for `--column` after `NAME=`."""
+    """The columns of the input's first record; for `--column` after `NAME=`."""
     import csv  # noqa: PLC0415  loaded only to complete
 
     name, equals, _ = incomplete.rpartition("=")

@@ -1,4 +1,4 @@
-"""How a command fails: one line that says what and where, one that says what to do next, and the exit code."""
+"""How a command fails: an error line, a hint line, and the exit code."""
 
 import errno
 import os
@@ -12,10 +12,10 @@ from batchrun.errors import BatchrunError, ExitCode
 
 
 class ErrorBoundary:
-    """The outer border of every command: turns what is raised into words on stderr and an exit code.
+    """Turns what a command raises into lines on stderr and an exit code.
 
-    `mask` takes secrets out of texts, `keeps_log` is whether a log has the traceback; a command sets both as soon as
-    it knows them. `log` is what has to be closed when the last word is said.
+    A command sets `mask`, which removes secrets from texts, and `keeps_log` as soon as it can; `log` is closed at the
+    end.
     """
 
     def __init__(self) -> None:
@@ -33,12 +33,12 @@ class ErrorBoundary:
             code = command()
             sys.stdout.flush()
         except BatchrunError as error:
-            self.say(error.message, error.hint)
+            self.report(error.message, error.hint)
             code = error.exit_code
         except click.ClickException as error:
             text = error.format_message().strip().rstrip(".")
             hint = f"{error.ctx.command_path} --help" if isinstance(error, click.UsageError) and error.ctx else None
-            self.say(text[:1].lower() + text[1:], hint)
+            self.report(text[:1].lower() + text[1:], hint)
             code = ExitCode.REFUSED
         except click.exceptions.Exit as error:
             code = error.exit_code
@@ -51,19 +51,19 @@ class ErrorBoundary:
         return code
 
     def masked(self, text: str) -> str:
-        """The text without the secrets that are known by now."""
+        """The text without the secrets known so far."""
         return self.mask(_without_environment(text))
 
-    def say(self, message: str, hint: str | None = None, label: str = "error") -> None:
-        """An error and its hint on stderr, safe to show."""
+    def report(self, message: str, hint: str | None = None, label: str = "error") -> None:
+        """Print an error and its hint on stderr, safe to show."""
         from batchrun.display import coloured, printable  # noqa: PLC0415  only on the way to an error
 
         text = f"batchrun: {label}: {message}" + (f"\nhint: {hint}" if hint else "")
         lines = text.replace("\n", "\n  ").split("\n")
         try:
             for place, line in enumerate(lines):
-                said = printable(self.masked(line))
-                click.echo(click.style(said, fg="red") if place == 0 and coloured(sys.stderr) else said, err=True)
+                shown = printable(self.masked(line))
+                click.echo(click.style(shown, fg="red") if place == 0 and coloured(sys.stderr) else shown, err=True)
         except OSError:
             return
 
@@ -71,10 +71,10 @@ class ErrorBoundary:
         if error.errno == errno.EPIPE:
             return ExitCode.BROKEN_PIPE
         if error.errno == errno.EBADF:
-            self.say("standard output is closed, and nothing can be written to it", "open it, or name an --output file")
+            self.report("standard output is closed", "open it, or name an --output file")
             return ExitCode.STORAGE
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
-            self.say(f"cannot write: {error.strerror}", "make room, then give the same command again")
+            self.report(f"cannot write: {error.strerror}", "free some space, then repeat the command")
             return ExitCode.STORAGE
         return self._unexpected(error)
 
@@ -84,12 +84,12 @@ class ErrorBoundary:
 
             logging.getLogger("batchrun").error("unexpected", exc_info=error)
         hint = "the log has the traceback" if self.keeps_log else "add --verbose or --log-file FILE for the traceback"
-        self.say(f"{type(error).__name__}: {error}", f"this is a bug in batchrun; {hint}", label="unexpected error")
+        self.report(f"{type(error).__name__}: {error}", f"this is a bug in batchrun; {hint}", label="unexpected error")
         return ExitCode.UNEXPECTED
 
 
 def _without_environment(line: str) -> str:
-    """The line without the values of variables that are named like secrets, whoever put them there."""
+    """The line without the values of variables whose names look secret."""
     for name, value in os.environ.items():
         if len(value) >= 8 and any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD")):
             line = line.replace(value, f"${name}")
@@ -97,7 +97,7 @@ def _without_environment(line: str) -> str:
 
 
 def _with_closed_pipe(code: int) -> int:
-    """Keeps the interpreter from complaining about a closed or full stdout when it flushes for the last time."""
+    """Keeps the interpreter's last flush from reporting a closed or full stdout."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError) as error:

@@ -1,8 +1,4 @@
-"""How commands look: help that starts with examples, options in sections, unknown names with the nearest one.
-
-Imports click and the standard library only, like every module of `cli` at its top: `batchrun --help` loads nothing
-else.
-"""
+"""The form of help: examples first, options in sections, and the nearest name for an unknown one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,14 +29,14 @@ _EXIT_CODES = (
 
 
 class SectionOption(click.Option):
-    """An option that help shows under a heading of its own."""
+    """An option under a heading of its own."""
 
     def __init__(self, *names: Any, section: str = "Options", **settings: Any) -> None:
         super().__init__(*names, **settings)
         self.section = section
 
     def consume_value(self, ctx: click.Context, opts: Any) -> Any:
-        """Refuses another option in the place of this one's value: `--model --profile sim`."""
+        """Refuses another option in place of the value: `--model --profile sim`."""
         value, source = super().consume_value(ctx, opts)
         known = {name for param in ctx.command.params for name in param.opts}
         for text in value if isinstance(value, list | tuple) else [value]:  # pyright: ignore[reportUnknownVariableType]  click's own value
@@ -52,7 +48,7 @@ class SectionOption(click.Option):
 
 
 class HelpCommand(click.Command):
-    """A command whose help is: usage, what it does, examples, options by section."""
+    """A command whose help has examples and options by section."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **settings: Any) -> None:
         super().__init__(*args, context_settings={**HELP_NAMES, **settings.pop("context_settings", {})}, **settings)
@@ -80,14 +76,14 @@ class HelpCommand(click.Command):
 
 
 class HelpGroup(HelpCommand, click.Group):
-    """A command with commands of its own, which may run without one."""
+    """A command with subcommands, which may run without one."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.format_commands(ctx, formatter)
         HelpCommand.format_options(self, ctx, formatter)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order they were added: the most used first."""
+        """In the order in which they were added."""
         return list(self.commands)
 
     def resolve_command(
@@ -99,7 +95,7 @@ class HelpGroup(HelpCommand, click.Group):
 
 
 class RootGroup(HelpGroup):
-    """The program: options without a command before them belong to `run`."""
+    """The program: options without a command belong to `run`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0].startswith("-") and args[0] not in _FIRST:
@@ -107,7 +103,6 @@ class RootGroup(HelpGroup):
         return super().parse_args(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Commands, and the options of `run`, which need no command before them."""
         found = super().shell_complete(ctx, incomplete)
         if incomplete.startswith("-"):
             run = self.commands["run"]
@@ -128,13 +123,13 @@ def write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> N
 
 
 def no_such_option(error: click.NoSuchOption, params: Sequence[click.Parameter]) -> RefusedError:
-    """The refusal of an unknown flag; for one that looks like a key it says where keys come from."""
+    """The error for an unknown flag; one that looks like a key gets a hint where keys come from."""
     from batchrun.plan.names import nearest, unknown  # noqa: PLC0415  only on the way to an error
 
     name = error.option_name
     if name.strip("-").replace("_", "-") in ("api-key", "apikey", "key", "token", "secret"):
         return RefusedError(
-            f"{name} does not exist: others on this machine can read a command line, and the shell keeps it",
+            f"{name} does not exist: other users can see command lines, and the shell saves them",
             "set OPENAI_API_KEY or the variable the profile names, or api_key_file or api_key_command in batchrun.toml",
         )
     root = error.ctx.find_root().command if error.ctx else None
@@ -142,7 +137,7 @@ def no_such_option(error: click.NoSuchOption, params: Sequence[click.Parameter])
     if error.ctx is not None and run is not None and any(name in param.opts for param in run.params):
         return RefusedError(
             f"{name} is an option of run, not of {error.ctx.command.name}",
-            "the run's own command, given again, takes it",
+            "repeat the command that started the run, with this option",
         )
     known = [option for param in params for option in param.opts if option.startswith("--")]
     if nearest(name, known) is None:
@@ -159,7 +154,7 @@ def no_such_command(name: str, commands: Sequence[str]) -> RefusedError:
 
 
 def typed(ctx: click.Context) -> dict[str, Any]:
-    """The parameters that stand on the command line, by name; not their defaults."""
+    """The parameters on the command line by name, without defaults."""
     return {
         name: value
         for name, value in ctx.params.items()

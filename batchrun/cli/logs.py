@@ -1,4 +1,4 @@
-"""Logging for `--verbose` and `--log-file`: off by default, and never with a secret in it."""
+"""Logging for `--verbose` and `--log-file`: off by default, secrets masked."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class MaskingFormatter(logging.Formatter):
-    """Masks the finished record, so that messages, arguments and tracebacks are all covered."""
+    """Masks the finished record: message, arguments and traceback."""
 
     def __init__(self, mask: Callable[[str], str]) -> None:
         super().__init__(_FORMAT)
@@ -26,8 +26,7 @@ class MaskingFormatter(logging.Formatter):
 
 @contextmanager
 def logging_to(*, verbose: bool, log_file: str | None, mask: Callable[[str], str]) -> Generator[None]:
-    """Sends batchrun's log to stderr, to a file of mode 0600, or both. Raises RefusedError for a file that cannot be
-    opened."""
+    """Log to stderr, to a file of mode 0600, or both. Raises RefusedError if the file cannot be opened."""
     with ExitStack() as stack:
         streams = [sys.stderr] if verbose else []
         if log_file is not None:

@@ -1,6 +1,6 @@
-"""The options of `run` and `resume` as flags, made from the table in `plan.options`. Their forms are checked by `plan`.
+"""The options of `run` and `resume`, made from the table in `plan.options`.
 
-Every value stays text here, so that flags, variables and configuration files are checked and refused by one rule.
+Values stay text here: `plan` checks flags, variables and configuration files by one rule.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,13 @@ Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]
 def value(  # noqa: PLR0913  what a line of help has, by place
     section: str, names: str, metavar: str, text: str, *, many: bool = False, completer: Completer | None = None
 ) -> SectionOption:
-    """An option with a value; `names` are its spellings and, last, the name of the setting."""
+    """An option with a value; `names` are its spellings and, last, the setting's name."""
     return SectionOption(
         names.split(), section=section, metavar=metavar, help=text, multiple=many, shell_complete=completer
     )
 
 
 def flag(section: str, names: str, text: str) -> SectionOption:
-    """An option that is on where it is typed."""
     return SectionOption(names.split(), section=section, is_flag=True, help=text)
 
 
@@ -74,13 +73,13 @@ _NOT_RESUMED = {
 RESUME = tuple(option for option in RUN if option.name not in _NOT_RESUMED)
 
 
-def talk(*names: str) -> list[click.Parameter]:
-    """The options of those names that other commands share with `run`."""
+def shared(*names: str) -> list[click.Parameter]:
+    """The options of those names, for other commands."""
     return [option for option in RUN if option.name in names]
 
 
 def configured_runs_dir() -> str | None:
-    """Where journals are kept if the command line does not say, for commands that look for runs."""
+    """Where journals are kept by default."""
     from batchrun.plan.config import runs_directory  # noqa: PLC0415  not for --help
 
     return runs_directory()

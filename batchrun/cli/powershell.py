@@ -1,4 +1,4 @@
-"""Completion for PowerShell, which click does not have: the script, and what it is answered. Loaded only to complete."""
+"""Completion for PowerShell, which click lacks."""
 
 import os
 from typing import ClassVar
@@ -29,13 +29,12 @@ _SCRIPT = """Register-ArgumentCompleter -Native -CommandName %(prog_name)s -Scri
 
 
 class PowerShell(ShellComplete):
-    """Words come as in fish: the line up to the cursor, and the word that is being typed."""
+    """Gets the line up to the cursor and the current word, as in fish."""
 
     name: ClassVar[str] = NAME
     source_template: ClassVar[str] = _SCRIPT
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """The words before the one that is being typed, and that one."""
         incomplete = os.environ["COMP_CWORD"]
         args = split_arg_string(os.environ["COMP_WORDS"])[1:]
         if incomplete and args and args[-1] == incomplete:
@@ -43,10 +42,9 @@ class PowerShell(ShellComplete):
         return args, incomplete
 
     def format_completion(self, item: CompletionItem) -> str:
-        """One line: `file` where names of files complete it, else `plain`; then the value."""
+        """`file` or `plain`, a comma, and the value."""
         return f"{item.type},{item.value}"
 
 
 def register() -> None:
-    """Let click know it."""
     add_completion_class(PowerShell)

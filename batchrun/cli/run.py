@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchrun.cli import complete
+from batchrun.cli.app import open_app
 from batchrun.cli.failures import ErrorBoundary
 from batchrun.cli.help_format import HelpCommand, typed
 from batchrun.cli.options import RESUME, RUN, configured_runs_dir, flag, value
@@ -44,13 +45,14 @@ def run(ctx: click.Context, **_: Any) -> int:
     """
     from batchrun.plan.resolve import check_input, check_provider  # noqa: PLC0415  pydantic: not for --help
     from batchrun.plan.sources import gather  # noqa: PLC0415  pydantic: not for --help
+    from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
 
     gathered = gather(typed(ctx))
     prepare(ctx, gathered)
     check_input(gathered.settings)
     access = check_provider(gathered)
     ctx.ensure_object(ErrorBoundary).mask = access.mask.text
-    return execute(gathered, access)
+    return headless.run(gathered, access)
 
 
 @click.command(
@@ -80,16 +82,20 @@ def resume(ctx: click.Context, ref: str, failed: bool, tui: bool, **given: Any) 
         flags["runs_dir"] = runs_dir
     cause, rows, done = given["cause"], given["rows"], given["done"]
     if done and not rows:
-        raise RefusedError("--done needs --rows", "name the rows that are to be sent again: --rows r17,r23 --done")
+        raise RefusedError("--done needs --rows", "name the rows to send again: --rows r17,r23 --done")
     if tui and (cause or rows):
         raise RefusedError("--tui does not take --cause or --rows", "in the app, r chooses what to send again")
     if tui:
-        return in_app(ref, failed, flags)
-    return go_on(ctx, ref, flags, failed=failed, cause=cause, chosen=rows, done=done)
+        from batchrun.tui.services import Again  # noqa: PLC0415  Textual: not for --help
+
+        return open_app(flags, Again(reference=ref, flags=flags, failed=failed))
+    from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
+
+    return headless.resume(ref, flags, admit=admission(ctx), failed=failed, cause=cause, chosen=rows, done=done)
 
 
 def prepare(ctx: click.Context, gathered: "Gathered") -> None:
-    """Starts the log that the settings ask for; what the border learns to mask is masked there too."""
+    """Start the log of these settings, masked like error messages."""
     from batchrun.cli.logs import logging_to  # noqa: PLC0415  not for --help
 
     border = ctx.ensure_object(ErrorBoundary)
@@ -99,30 +105,8 @@ def prepare(ctx: click.Context, gathered: "Gathered") -> None:
     border.keeps_log = settings.verbose or settings.log_file is not None
 
 
-def execute(gathered: "Gathered", access: "Access") -> int:
-    """Runs the engine with these settings; the exit code."""
-    from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
-
-    return headless.run(gathered, access)
-
-
-def in_app(ref: str, failed: bool, flags: dict[str, Any]) -> int:
-    """Goes on with a journaled run in the app; the exit code."""
-    from batchrun.cli.app import open_app  # noqa: PLC0415  only for this way
-    from batchrun.tui.services import Again  # noqa: PLC0415  Textual: not for --help
-
-    return open_app(flags, Again(reference=ref, flags=flags, failed=failed))
-
-
-def go_on(ctx: click.Context, ref: str, flags: dict[str, Any], **what: Any) -> int:
-    """Resumes a journaled run, `what` of it as `headless.go_on` takes it; the exit code."""
-    from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
-
-    return headless.go_on(ref, flags, admit=admission(ctx), **what)
-
-
 def admission(ctx: click.Context) -> "Callable[[Plan, Gathered], Access]":
-    """Finds the key for the plan of a journaled run; the log begins, and what is secret is masked from then on."""
+    """The function that finds the key for a journaled run's plan, starts the log and masks secrets."""
     from batchrun.plan import resolve  # noqa: PLC0415  pydantic: not for --help
 
     def admit(plan: "Plan", gathered: "Gathered") -> "Access":
@@ -227,7 +211,6 @@ def post(ctx: click.Context, ref: str, list: bool, **_: Any) -> int:
     flags = {name: value for name, value in typed(ctx).items() if name not in ("ref", "list")}
 
     def prepare_log(gathered: "Gathered") -> None:
-
         prepare(ctx, gathered)
 
     ctx.ensure_object(ErrorBoundary)

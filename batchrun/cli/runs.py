@@ -1,4 +1,4 @@
-"""`runs`, `show`, `export`, `report`, `rm`: the run registry."""
+"""`runs`, `show`, `export`, `check`, `rm`, `report`: the runs of a directory."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ import click
 
 from batchrun.cli import complete
 from batchrun.cli.help_format import HelpCommand
-from batchrun.cli.options import configured_runs_dir, flag, talk, value
+from batchrun.cli.options import configured_runs_dir, flag, shared, value
 from batchrun.errors import ExitCode
 
 _RUN = "RUN is a run id, a unique beginning of one, an output file, or last."

@@ -1,4 +1,4 @@
-"""`steer`: a run that another process is sending."""
+"""`steer`: control a run that another process sends."""
 
 from typing import Any
 

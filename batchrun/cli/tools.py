@@ -1,4 +1,4 @@
-"""`prompts`, `profiles`, `completion`: what is beside runs."""
+"""`prompts`, `profiles`, `completion`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +89,7 @@ def profiles(ctx: click.Context, json: bool) -> int:
     examples=("batchrun profiles show openai",),
 )
 def profiles_show(name: str, json: bool) -> int:
-    """Print one profile: address, where its key comes from, defaults. Never the key."""
+    """Print one profile: address, where its key comes from, defaults. The key is never printed."""
     from batchrun.plan.catalogue import one_profile  # noqa: PLC0415  only for this command
     from batchrun.plan.profiles import PRICES  # noqa: PLC0415  likewise
 
@@ -110,7 +110,7 @@ def _summary(profile: "Profile") -> dict[str, Any]:
 
 
 def _in_words(name: str, base_url: str | None, key: str | None, model: str | None) -> dict[str, str]:
-    """A profile's summary for people; only the simulator has no address because it is started by the run."""
+    """A profile's summary for people; an empty address is the simulator's, which the run starts."""
     address = "started by the run" if base_url == "" else base_url or "(set it)"
     return {"name": name, "base_url": address, "key": key or "none", "model": model or ""}
 
@@ -129,7 +129,7 @@ def _in_words(name: str, base_url: str | None, key: str | None, model: str | Non
 )
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> int:
-    """Print the script that completes commands, options, runs, prompts, profiles and columns in a shell."""
+    """Print the script that completes commands, options, runs, prompts, profiles and columns."""
     from click.shell_completion import get_completion_class  # noqa: PLC0415  only for this command
 
     from batchrun.cli import powershell  # noqa: PLC0415  likewise
@@ -142,7 +142,6 @@ def completion(ctx: click.Context, shell: str) -> int:
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
-    """Aligned columns under no heading."""
     from batchrun.display import printable  # noqa: PLC0415  only where names are shown
 
     cells = [[printable(str(cell), 120) for cell in row.values()] for row in rows]

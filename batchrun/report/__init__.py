@@ -1,1 +1,1 @@
-"""What the headless command says: lines, a bar, JSON events while it runs; tables and pages about journals after it."""
+"""The headless interface: lines, a bar or JSON events during a run; tables and pages about journals."""

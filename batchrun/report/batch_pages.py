@@ -1,4 +1,4 @@
-"""What `batches` says: the batches of a run as a table or as JSON, and what became of a chunk."""
+"""The output of `batches`."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def table(run: RunFile, *, as_json: bool) -> None:
-    """The batches of a run, in order."""
+    """Print the batches of a run."""
     with Reader.open(run.path) as reader:
         found, totals = batches(reader, plan_from_json(reader.meta.plan)), reader.totals
     if as_json:
@@ -38,14 +38,14 @@ def table(run: RunFile, *, as_json: bool) -> None:
 
 
 def forget(run: RunFile, chunk: str) -> ExitCode:
-    """Give up a chunk, and say what that means."""
+    """Forget a chunk and print what follows."""
     from batchrun.engine import batch_commands  # noqa: PLC0415  the engine: not for the table
 
     if not chunk.isascii() or not chunk.isdecimal():
         raise RefusedError(f"forget needs the number of a chunk, not {chunk!r}", "`batchrun batches RUN` lists them")
     rows = batch_commands.forget(run, int(chunk))
     print(
-        f"batchrun: chunk {chunk} is forgotten: {counted(rows)} pending, and counted as maybe billed; "
+        f"batchrun: chunk {chunk} is forgotten: {counted(rows)} pending again, possibly billed; "
         f"resume with: batchrun resume {run.reference}",
         file=sys.stderr,
     )
@@ -53,7 +53,7 @@ def forget(run: RunFile, chunk: str) -> ExitCode:
 
 
 def adopt(ref: str, flags: dict[str, Any], remote: str, *, admit: "Callable[[Plan, Gathered], Access]") -> ExitCode:
-    """Say which batch a chunk is."""
+    """Assign a provider's batch to a chunk."""
     from batchrun.engine import batch_commands  # noqa: PLC0415  the engine: not for the table
     from batchrun.engine.resume import prepare_resume  # noqa: PLC0415  likewise
 

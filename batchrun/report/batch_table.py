@@ -1,4 +1,4 @@
-"""The batches of a run as JSON values and as a table. Loads no engine: the app shows it too."""
+"""The batches of a run as JSON values and as a table. Loads no engine, as the app shows it too."""
 
 import json
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from batchrun.report import words
 if TYPE_CHECKING:
     from batchrun.lanes.shapes import OpenAIShape
 
-_COLUMNS = ("chunk", "rows", "state", "status", "counts", "since", "expires", "worst cost", "next look", "batch")
+_COLUMNS = ("chunk", "rows", "state", "status", "counts", "since", "expires", "cost at most", "next check", "batch")
 
 
 def batches(reader: Reader, plan: Plan) -> list[dict[str, Any]]:
-    """The batches of a run as JSON values, in order; `worst_cost` is what open rows may cost."""
+    """JSON values in order; `worst_cost` is the most that open rows may cost."""
     tickets = reader.tickets
     if not tickets:
         return []
@@ -55,13 +55,13 @@ def _values(ticket: Ticket, worst: int | None, shape: "OpenAIShape") -> dict[str
 
 
 def lines(found: Sequence[dict[str, Any]], now: float) -> list[str]:
-    """The batches as a table with a line of columns, and what is to be said of some; nothing where there are none."""
+    """A table with a header, then notes; empty without batches."""
     if not found:
         return []
     table = [_COLUMNS, *(_cells(values, now) for values in found)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    told = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
-    return told + [f"chunk {each['chunk']}: {printable(each['note'], 300)}" for each in found if each["note"]]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
+    return text + [f"chunk {each['chunk']}: {printable(each['note'], 300)}" for each in found if each["note"]]
 
 
 def _cells(values: dict[str, Any], now: float) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What `batchrun plan` says of an estimate, for people and as JSON; and how far off a pilot was."""
+"""The estimate of `batchrun plan` as text and JSON, and the error of a pilot's prediction."""
 
 import json
 from collections.abc import Iterable
@@ -17,13 +17,13 @@ from batchrun.report import words
 _MEASURABLE = 1.0
 """Seconds: of a shorter forecast most is the start of the program, which is no part of it."""
 _SHOWN = 4000
-"""Characters of an example that are shown."""
+"""Characters shown of an example."""
 _BEGINNING, _END = 240, 80
-"""Characters of a long text in it."""
+"""Characters shown of a long text in it."""
 
 
 def show(found: Estimate, *, as_json: bool, requests: int = 0) -> None:
-    """The estimate on standard output, for people with so many requests behind it."""
+    """Print the estimate; as text with this many requests."""
     if as_json:
         print(json.dumps(values(found)))
         return
@@ -32,7 +32,7 @@ def show(found: Estimate, *, as_json: bool, requests: int = 0) -> None:
 
 
 def values(found: Estimate) -> dict[str, Any]:
-    """The estimate as JSON values: money in US dollars, times in seconds, ranges as low, expected and high."""
+    """JSON values: money in US dollars, times in seconds, ranges as low, expected and high."""
     stats, expected, throughput = found
     return {
         "rows": stats.rows,
@@ -83,7 +83,6 @@ def _lane_values(cost: LaneCost) -> dict[str, Any]:
 
 
 def _lane_line(cost: LaneCost) -> str:
-    """`gpu-1 $0.0100 for the prompts, $0.0900 at most`."""
     if cost.prompts is None:
         return f"{printable(cost.name, 60)} not known"
     most = "" if cost.most is None else f", {words.money(int(cost.most))} at most"
@@ -101,7 +100,7 @@ def _range(amount: Range | None, unit: float = 1.0) -> dict[str, float] | None:
 
 
 def brief(found: Estimate) -> str:
-    """The estimate in one line: requests, tokens, cost and time, and which of these are not known yet."""
+    """The estimate in one line, with what is not known yet."""
     stats, expected = found.stats, found.forecast
     parts = [counted(expected.requests, "request"), f"≈ {words.count(round(expected.input_tokens.expected))} tokens in"]
     unknown: list[str] = []
@@ -125,7 +124,6 @@ def brief(found: Estimate) -> str:
 
 
 def lines(found: Estimate) -> Iterable[str]:
-    """The estimate for people."""
     stats, expected, _ = found
     skipped = f", {stats.skipped:,} invalid lines skipped" if stats.skipped else ""
     documents = "1 document" if stats.documents == 1 else f"{stats.documents:,} documents"
@@ -143,8 +141,8 @@ def lines(found: Estimate) -> Iterable[str]:
     yield f"cost      {_cost(found)}"
     if costs := lane_costs(stats):
         yield f"          if all went to one lane: {'; '.join(map(_lane_line, costs))}"
-    if said := _cache(saving_of(stats, expected.requests)):
-        yield f"cache     {said}"
+    if cache := _cache(saving_of(stats, expected.requests)):
+        yield f"cache     {cache}"
     if stats.plan.batch:
         yield f"batches   {_batches(stats)}"
     yield f"time      {_time(found)}"
@@ -198,7 +196,7 @@ def _cost(found: Estimate) -> str:
 
 
 def _cache(saving: Saving | None) -> str:
-    """What the provider's prompt cache will save or cost; empty where nothing is known of one."""
+    """What the provider's prompt cache will save or cost; empty if unknown."""
     if saving is None:
         return ""
     part = f"the fixed part of the prompt, about {words.count(saving.tokens)} tokens,"
@@ -216,12 +214,10 @@ def _price(stats: RequestStats) -> str | None:
 
 
 def vendor_of(plan: Plan) -> Vendor:
-    """What the provider's Batch API takes."""
     return vendor(plan.dialect, plan.batches)
 
 
 def _batch_values(stats: RequestStats) -> dict[str, Any] | None:
-    """How the rows go by batches; None where they do not."""
     if not stats.plan.batch:
         return None
     found = vendor_of(stats.plan)
@@ -236,7 +232,6 @@ def _batch_values(stats: RequestStats) -> dict[str, Any] | None:
 
 
 def _batches(stats: RequestStats) -> str:
-    """How the rows go by batches, for people."""
     found, first = vendor_of(stats.plan), stats.plan.batch_first
     tokens = "" if found.tokens is None else f", {found.tokens:,} tokens"
     split = f"; the first has {first:,} rows" if stats.batches > 1 and found.shape != "anthropic" else ""
@@ -280,7 +275,7 @@ def _examples(stats: RequestStats, requests: int) -> Iterable[str]:
 
 
 def _shortened(value: Any) -> Any:
-    """The value with the middle of its long texts left out, so that every message is seen."""
+    """The value with the middle of long texts omitted, so that every message is visible."""
     if isinstance(value, str):
         left = len(value) - _BEGINNING - _END
         return value if left <= 0 else f"{value[:_BEGINNING]} … {left:,} characters … {value[-_END:]}"
@@ -292,7 +287,7 @@ def _shortened(value: Any) -> Any:
 
 
 def verdict(found: Prediction) -> str:
-    """How far off the pilot was, in one line; empty where it predicted nothing that can be compared."""
+    """The error of the pilot's prediction, in one line; empty if nothing can be compared."""
     parts: list[str] = []
     if found.cost is not None:
         low, expected, high = (words.money(int(amount * 1e12)) for amount in found.cost)

@@ -1,4 +1,4 @@
-"""What `--verbose` and `--log-file` tell of a run: its events, from bookkeeping (DEBUG) to trouble (WARNING)."""
+"""The log of `--verbose` and `--log-file`: events from DEBUG (attempts) to WARNING (failures)."""
 
 import logging
 
@@ -30,12 +30,12 @@ log = logging.getLogger(__name__)
 
 
 def record(event: Event) -> None:
-    """Log one event. Rows are called by their line in the input, as everywhere."""
-    level, said = told(event)
-    log.log(level, "%s", printable(said, 2000))
+    """Log one event; rows are named by their line in the input."""
+    level, text = level_and_text(event)
+    log.log(level, "%s", printable(text, 2000))
 
 
-def told(event: Event) -> tuple[int, str]:
+def level_and_text(event: Event) -> tuple[int, str]:
     """The level and the text of an event."""
     match event:
         case AttemptStarted() | AttemptEnded():
@@ -58,31 +58,31 @@ def _attempt(event: AttemptStarted | AttemptEnded) -> tuple[int, str]:
     if isinstance(event, AttemptStarted):
         return logging.DEBUG, f"{name}: sent"
     status = f"status {event.status}" if event.status else "no answer"
-    said = f"{name}: {status} after {event.seconds:.3f} s"
+    text = f"{name}: {status} after {event.seconds:.3f} s"
     if event.usage is not None:
-        said += f", {event.usage.input} tokens in, {event.usage.output} out"
+        text += f", {event.usage.input} tokens in, {event.usage.output} out"
     if event.cause is None:
-        return logging.DEBUG, said
+        return logging.DEBUG, text
     paid = ", may have been billed" if event.possibly_billed else ""
-    said += f" from {event.lane}" if event.lane else ""
-    return logging.INFO, f"{said}: {event.cause}{paid}{', to be sent again' if event.retry else ''}"
+    text += f" from {event.lane}" if event.lane else ""
+    return logging.INFO, f"{text}: {event.cause}{paid}{', to be sent again' if event.retry else ''}"
 
 
 def _row(event: RowFinished | RowLost | RowDivided | RowsAnswered) -> tuple[int, str]:
     if isinstance(event, RowsAnswered):
         return logging.DEBUG, f"{counted(event.rows)} of a batch done"
     if isinstance(event, RowDivided):
-        return logging.INFO, f"line {event.line}: its reply was cut off: the text is sent in {event.pieces} pieces"
+        return logging.INFO, f"line {event.line}: its reply was cut off; the text is sent in {event.pieces} pieces"
     if isinstance(event, RowLost):
         return logging.WARNING, f"line {event.line}: abandoned in flight, it may have been billed"
     outcome = event.outcome
     flags = f" ({', '.join(sorted(outcome.flags))})" if outcome.flags else ""
-    said = f"line {event.line} (id {event.key}): {outcome.state.value}{flags}"
+    text = f"line {event.line} (id {event.key}): {outcome.state.value}{flags}"
     if outcome.state is not State.FAILED:
-        return logging.DEBUG, said
+        return logging.DEBUG, text
     return (
         logging.WARNING,
-        f"{said}, {'permanent' if outcome.permanent else 'retryable'}: {outcome.cause}: {outcome.message}",
+        f"{text}, {'permanent' if outcome.permanent else 'retryable'}: {outcome.cause}: {outcome.message}",
     )
 
 
@@ -117,5 +117,5 @@ def _run(
         case Notice(message):
             return logging.WARNING, message
         case RunEnded():
-            said = f": {event.message}" if event.message else ""
-            return logging.INFO, f"ended with exit code {int(event.exit_code)}{said}"
+            text = f": {event.message}" if event.message else ""
+            return logging.INFO, f"ended with exit code {int(event.exit_code)}{text}"

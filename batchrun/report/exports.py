@@ -1,4 +1,4 @@
-"""What `export` and `report` write: the output of a journal again, whole or as a stream, what failed, or a page."""
+"""What `export`, `check` and `report` write: output, failed rows, requests, journal copies, pages."""
 
 import contextlib
 import json
@@ -34,9 +34,9 @@ from batchrun.report import words
 def export_run(  # noqa: PLR0913  what the command takes, each by name
     run: RunFile, *, output: str | None, format: str | None, failed: bool, journal: str | None, with_files: bool = False
 ) -> None:
-    """The output of a run again, or its failed rows, or a copy of its journal, with the files that it names.
+    """Write a run's output, its failed rows, or a copy of its journal.
 
-    Raises RefusedError for what cannot be meant or would overwrite what the run read, StorageError.
+    Raises RefusedError for contradicting options or a target that the run read, StorageError.
     """
     if journal is not None:
         if output or format or failed:
@@ -47,7 +47,7 @@ def export_run(  # noqa: PLR0913  what the command takes, each by name
         _copy_journal(run, Path(journal), with_files=with_files)
         return
     if with_files:
-        raise RefusedError("--with-files takes the files of a copied journal along", "add --journal FILE")
+        raise RefusedError("--with-files copies the files that a copied journal names", "add --journal FILE")
     plan = _plan_for(run, output, format)
     if failed and plan.output_format != "jsonl" and (output or format):
         raise RefusedError("failed rows are written as JSONL", "name the output NAME.jsonl")
@@ -69,7 +69,7 @@ def export_run(  # noqa: PLR0913  what the command takes, each by name
 
 
 def export_requests(run: RunFile, folder: str, **others: object) -> None:
-    """Request files of the rows that are pending, and what to do with them. Raises RefusedError, StorageError."""
+    """Write request files of the pending rows. Raises RefusedError, StorageError."""
     if any(others.values()):
         raise RefusedError("--batch-requests writes requests alone", "leave the other options out")
     written = write_requests(run, Path(folder))
@@ -78,12 +78,12 @@ def export_requests(run: RunFile, folder: str, **others: object) -> None:
     with Reader.open(run.path) as reader:
         totals = reader.totals
     if totals.in_batches:
-        print(f"batchrun: without {counted(totals.in_batches)} in batches at the provider", file=sys.stderr)
+        print(f"batchrun: {counted(totals.in_batches)} in batches at the provider left out", file=sys.stderr)
     if not written:
         print("batchrun: nothing to write: no row is pending", file=sys.stderr)
         return
     print(
-        f"batchrun: the rows stay pending, and `batchrun resume` would send them too; import the results with: "
+        f"batchrun: the rows stay pending, so `batchrun resume` would send them as well; import the results with: "
         f"batchrun import {run.reference} FILE…",
         file=sys.stderr,
     )
@@ -92,8 +92,8 @@ def export_requests(run: RunFile, folder: str, **others: object) -> None:
 def _copy_journal(run: RunFile, target: Path, *, with_files: bool) -> None:
     if with_files:
         left = copy_with_files(run.path, target)
-        for said in left[:NAMED]:
-            print(f"batchrun: not taken along: {said}", file=sys.stderr)
+        for reason in left[:NAMED]:
+            print(f"batchrun: not copied: {reason}", file=sys.stderr)
         if len(left) > NAMED:
             print(f"batchrun: … and {len(left) - NAMED:,} more files", file=sys.stderr)
     else:
@@ -103,7 +103,7 @@ def _copy_journal(run: RunFile, target: Path, *, with_files: bool) -> None:
 
 
 def write_page(page: bytes, output: str) -> None:
-    """A report into its file. Raises RefusedError where that has no directory, StorageError."""
+    """Raises RefusedError if the directory does not exist, StorageError."""
     check_output(output)
     with storing(Path(output)), replaced(Path(output)) as stream:
         stream.write(page)
@@ -132,7 +132,7 @@ def _export_stream(run: RunFile, plan: Plan) -> None:
                 if isinstance(record, Result) or record.state is State.DONE:
                     writer.write(record)
         except (AttributeError, TypeError, ValueError) as error:
-            raise reader.damaged(f"a row of it cannot be understood ({error})") from error
+            raise reader.damaged(f"a row of it cannot be read ({error})") from error
     writer.close()
     sys.stdout.buffer.flush()
 
@@ -152,18 +152,18 @@ def _export_failed(run: RunFile, plan: Plan, target: str | None) -> None:
 
 
 def check(path: Path) -> None:
-    """Read all of a journal and say that it is intact. Raises DamagedError with what is wrong, StorageError."""
+    """Read a whole journal and report that it is intact. Raises DamagedError, StorageError."""
     with Reader.open(path) as reader:
         found = reader.check()
         if found:
-            raise reader.damaged("\n  ".join(["it does not pass its check", *found]))
+            raise reader.damaged("\n  ".join(["it fails its integrity check", *found]))
         print(f"{printable(str(path))} is intact: {words.account(reader.totals)}")
 
 
 def export_readable(error: DamagedError, output: str | None) -> ExitCode:
-    """Write the rows of a damaged journal that can be read to `output`, by default `NAME.partial`.
+    """Write the readable rows of a damaged journal to `output`, by default `NAME.partial`.
 
-    Raises `error` itself where not even the plan can be read, StorageError where the rows cannot be written.
+    Raises `error` if the plan is unreadable, StorageError if the rows cannot be written.
     """
     with _Readable.open(error.journal, damaged=True) as reader:
         plan, target = _plan_and_target(error, reader, output)
@@ -177,23 +177,21 @@ def export_readable(error: DamagedError, output: str | None) -> ExitCode:
 
 
 class _Readable(Reader):
-    """A damaged journal whose rows are those that can be read."""
+    """A damaged journal reduced to its readable rows."""
 
     def export_rows(self, after: int = 0) -> Iterator[Record]:
-        """By their numbers; there is no telling their order."""
+        """By number: their order is lost."""
         return filter(_sound, self.recover_rows())
 
     def exchanges(self, after: int = 0) -> Iterator[Record]:
-        """The same, with their texts."""
         return self.export_rows()
 
     def results(self) -> Iterator[Result | Record]:
-        """The same."""
         return self.export_rows()
 
 
 def _sound(record: Record) -> bool:
-    """Whether a row that was read is what was written: pages that SQLite can follow may still hold anything."""
+    """Whether a row is as it was written: readable pages may still hold wrong data."""
     try:
         json.loads(record.text)
         for text in (record.body, record.value, record.added):

@@ -1,4 +1,4 @@
-"""A run without a screen: signals in, lines out, and the last word at the end."""
+"""A run without the app: signals in, lines out, a summary at the end."""
 
 import asyncio
 import contextlib
@@ -41,9 +41,9 @@ from batchrun.report.reporters import JsonLines, choose, plain
 PAINT_EVERY = 0.2
 JSON_EVERY = 1.0
 CAUSES = 3
-"""How many causes of failed rows are told at the end."""
+"""Causes of failed rows shown at the end."""
 HASTY_DRAIN = 8.0
-"""Seconds that SIGTERM and SIGHUP leave for what is in flight: service managers kill soon after."""
+"""Seconds for requests in flight after SIGTERM and SIGHUP: service managers kill soon after."""
 _SIGNALS = {
     "SIGINT": ExitCode.INTERRUPTED,
     "SIGTERM": ExitCode.TERMINATED,
@@ -52,7 +52,7 @@ _SIGNALS = {
 
 
 def run(gathered: Gathered, access: Access) -> ExitCode:
-    """A run from its settings to its exit code. Raises BatchrunError for what is refused before any call."""
+    """A run from its settings to its exit code. Raises BatchrunError before any request."""
     headless = Headless(gathered.settings)
     if gathered.settings.dry_run:
         pages.show_dry_run(dry_run(gathered, headless.emit), as_json=gathered.settings.as_json)
@@ -61,16 +61,13 @@ def run(gathered: Gathered, access: Access) -> ExitCode:
         try:
             prepared = prepare(gathered, headless.emit)
         except KeyboardInterrupt:
-            headless.say("interrupted while the input was checked; nothing was sent")
+            headless.print_line("interrupted while the input was checked; nothing was sent")
             return ExitCode.INTERRUPTED
         return headless.finish(prepared, access)
 
 
 def plan(gathered: Gathered, access: Access | None, *, pilot: int | None, show: int = 0) -> ExitCode:
-    """What a run would send, cost and take; with a pilot, from what so many of its rows did.
-
-    So many requests are shown. Raises BatchrunError.
-    """
+    """Estimate a run, with a pilot from its rows' replies; print `show` requests. Raises BatchrunError."""
     settings = gathered.settings
     quiet = {"as_json": False, "metrics_file": None, "otel": False, "notify": None, "notify_url": None}
     with Headless(settings.model_copy(update=quiet)) as headless:
@@ -80,7 +77,7 @@ def plan(gathered: Gathered, access: Access | None, *, pilot: int | None, show: 
             return headless.pilot(prepared, pilot, access, as_json=settings.as_json, show=show)
 
 
-def go_on(  # noqa: PLR0913  what is to be sent again, each by name
+def resume(  # noqa: PLR0913  what is to be sent again, each by name
     reference: str,
     flags: dict[str, Any],
     *,
@@ -91,11 +88,7 @@ def go_on(  # noqa: PLR0913  what is to be sent again, each by name
     done: bool = False,
     batch_mode: BatchMode = BatchMode.RESUME,
 ) -> ExitCode:
-    """Everything of a journaled run that is not done, or of it what is asked for as in `prepare_resume`; `batch_mode` is what
-    becomes of its open batches.
-
-    `admit` finds the key for the plan. Raises BatchrunError.
-    """
+    """Resume a journaled run, or what `prepare_resume` selects of it; `admit` finds the key. Raises BatchrunError."""
     prepared, gathered = prepare_resume(reference, flags, failed=failed, cause=cause, chosen=chosen, done=done)
     prepared.batch_mode = batch_mode
     try:
@@ -109,14 +102,14 @@ def go_on(  # noqa: PLR0913  what is to be sent again, each by name
 
 
 def post(reference: str, flags: dict[str, Any], prepare_log: Callable[[Gathered], None]) -> ExitCode:
-    """The replies of a journaled run through other functions, and its output again. Raises BatchrunError."""
+    """Post-process a journaled run's replies again. Raises BatchrunError."""
     return _without_calls(*prepare_post(reference, flags), prepare_log)
 
 
 def import_results(
     reference: str, flags: dict[str, Any], files: Sequence[str], prepare_log: Callable[[Gathered], None]
 ) -> ExitCode:
-    """What result files bring of a journaled run, and its output again. Raises BatchrunError."""
+    """Import result files into a journaled run. Raises BatchrunError."""
     return _without_calls(*prepare_import(reference, flags, files), prepare_log)
 
 
@@ -132,72 +125,70 @@ def _without_calls(prepared: Prepared, gathered: Gathered, prepare_log: Callable
 
 
 class Headless:
-    """One run on stderr and stdout; a context manager that leaves the terminal in order."""
+    """One run on stderr and stdout."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._fold = Fold()
         self._signals: list[int] = []
         hasty = partial(_hasty, self._signals)
-        self._face = choose(settings, environ=os.environ, gone=self._gone, given_up=hasty)
+        self._reporter = choose(settings, environ=os.environ, gone=self._gone, given_up=hasty)
         self._run: Run | None = None
         self._observers = Observers(settings)
         self._drain = settings.drain
-        self._unheard: RunResult | None = None
+        self._events_lost: RunResult | None = None
         self._logs = settings.verbose or settings.log_file is not None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._face.close()
+        self._reporter.close()
 
     def emit(self, event: Event) -> None:
         """Every event passes here, in order."""
         self._fold(event)
         if self._observers.listen:
-            self._observers.hear(event)
+            self._observers.handle(event)
         if self._logs:
             for each in single(event):
                 event_log.record(each)
-        self._face.hear(event)
+        self._reporter.handle(event)
 
-    def say(self, words: str) -> None:
-        """The last word of a command that has nothing to account for."""
-        self._face.close()
-        print(f"batchrun: {words}", file=sys.stderr, flush=True)
+    def print_line(self, text: str) -> None:
+        self._reporter.close()
+        print(f"batchrun: {text}", file=sys.stderr, flush=True)
 
     def finish(self, prepared: Prepared, access: Access | None) -> ExitCode:
-        """Run what is prepared to its end and have the last word."""
+        """Run what is prepared to its end and print the summary."""
         try:
             ended = run_coroutine(self._go(prepared, access))
         except KeyboardInterrupt:  # before there was a run that obeys signals
-            said = "interrupted before anything was sent"
-            ended = RunEnded(ExitCode.INTERRUPTED, prepared.journal.totals, said, None, (), time.monotonic())
-        self._face.close()
-        if isinstance(self._face, JsonLines):
-            self._face.say(end_event(ended, prepared.run))
-        why, parts = _why(ended, prepared.run), _parts(ended, prepared)
-        last_word(ended, prepared.run, sys.stderr, quiet=self._settings.quiet, why=why, parts=parts)
+            text = "interrupted before anything was sent"
+            ended = RunEnded(ExitCode.INTERRUPTED, prepared.journal.totals, text, None, (), time.monotonic())
+        self._reporter.close()
+        if isinstance(self._reporter, JsonLines):
+            self._reporter.write(end_event(ended, prepared.run))
+        failures, shares = _failure_lines(ended, prepared.run), _share_lines(ended, prepared)
+        print_summary(ended, prepared.run, sys.stderr, quiet=self._settings.quiet, failures=failures, shares=shares)
         return ended.exit_code
 
     def plan(self, gathered: Gathered, *, as_json: bool, show: int) -> ExitCode:
-        """Show what a run would send; no call is made."""
         try:
             found = estimate(gathered, self.emit, show)
         except KeyboardInterrupt:
-            self.say("interrupted while the input was checked; nothing was sent")
+            self.print_line("interrupted while the input was checked; nothing was sent")
             return ExitCode.INTERRUPTED
-        self._face.close()
+        self._reporter.close()
         estimates.show(found, as_json=as_json, requests=show)
         return ExitCode.OK
 
     def pilot(self, prepared: Prepared, rows: int, access: Access, *, as_json: bool, show: int) -> ExitCode:
-        """Run so many rows and show what the rest will cost."""
+        """Run this many rows and print the estimate of the rest."""
 
         def at_hand(run: Run) -> None:
             self._run = run
-            obey(run, prepared.plan, self._signals)
+            stop_on_signals(run, prepared.plan, self._signals)
 
         async def go() -> RunResult:
             painting = asyncio.get_running_loop().create_task(self._paint())
@@ -207,14 +198,9 @@ class Headless:
                 painting.cancel()
 
         ending = run_coroutine(go())
-        self._face.close()
+        self._reporter.close()
         if ending.exit_code is not ExitCode.OK:
-            said = (
-                [f"stopped: {ending.message}", f"next: {ending.hint}"]
-                if ending.hint
-                else [f"stopped: {ending.message}"]
-            )
-            for line in said:
+            for line in (f"stopped: {ending.message}", *([f"next: {ending.hint}"] if ending.hint else ())):
                 print(f"batchrun: {printable(line, 2000)}", file=sys.stderr)
         estimates.show(
             estimate_after(prepared, *(self._run.stated if self._run is not None else (None, None))),
@@ -230,9 +216,9 @@ class Headless:
 
         def at_hand(run: Run) -> None:
             self._run = run
-            obey(run, prepared.plan, self._signals)
-            if self._unheard is not None:
-                run.stop(self._unheard, drain=self._drain)
+            stop_on_signals(run, prepared.plan, self._signals)
+            if self._events_lost is not None:
+                run.stop(self._events_lost, drain=self._drain)
 
         try:
             ended = await execute(prepared, access, self.emit, at_hand=at_hand, stream=stream)
@@ -246,31 +232,33 @@ class Headless:
         finally:
             await self._observers.close()
             painting.cancel()
-            self._face.paint(self._fold.snapshot(loop.time()))
+            self._reporter.paint(self._fold.snapshot(loop.time()))
 
     async def _paint(self) -> None:
         loop = asyncio.get_running_loop()
-        every = JSON_EVERY if isinstance(self._face, JsonLines) else PAINT_EVERY
+        every = JSON_EVERY if isinstance(self._reporter, JsonLines) else PAINT_EVERY
         while True:
             await asyncio.sleep(every)
-            self._face.paint(self._fold.snapshot(loop.time()))
+            self._reporter.paint(self._fold.snapshot(loop.time()))
 
     def _gone(self, error: OSError) -> None:
-        """The events cannot be written any more, perhaps before there is a run. After signals it is they that count."""
+        """Stop the run, which may not have begun: its events can no longer be written. Earlier signals take precedence."""
         if isinstance(error, UnreadError):
             return
         ending = RunResult(ExitCode.STORAGE, f"the events cannot be written: {error.strerror}")
         if isinstance(error, BrokenPipeError):
             ending = RunResult(ExitCode.BROKEN_PIPE, "the program that reads the events has ended")
-        self._unheard = ending
+        self._events_lost = ending
         if self._run is not None:
             self._run.stop(ending, drain=self._drain)
 
 
-def obey(run: Run, plan: Plan, met: list[int]) -> None:
-    """Let signals stop the run: the first drains, a second Ctrl-C leaves at once. A signal that was ignored before
-    the start stays ignored, as `nohup` and `cmd &` want it. Signals are `met` at once, also where the loop waits for
-    a reader."""
+def stop_on_signals(run: Run, plan: Plan, met: list[int]) -> None:
+    """Signals stop the run: the first one drains, a second Ctrl-C abandons.
+
+    A signal that was ignored before the start stays ignored, for `nohup` and `cmd &`. Signals are added to `met` at
+    once, even while the loop waits for a reader.
+    """
     loop = asyncio.get_running_loop()
     received: list[ExitCode] = []
     for name, code in _SIGNALS.items():
@@ -303,8 +291,8 @@ def _stop(run: Run, plan: Plan, code: ExitCode, received: list[ExitCode]) -> Non
         run.leave()
 
 
-def _why(ended: RunEnded, run: RunFile) -> list[str]:
-    """Why rows failed: the most frequent causes, each with an example and the command that sends its rows again."""
+def _failure_lines(ended: RunEnded, run: RunFile) -> list[str]:
+    """The most frequent causes of failed rows, each with an example and the command that sends its rows again."""
     if not ended.totals.failed or ended.exit_code in HASTY:
         return []
     with contextlib.suppress(StorageError), Reader.open(run.path) as reader:
@@ -313,7 +301,7 @@ def _why(ended: RunEnded, run: RunFile) -> list[str]:
         for cause in sorted(causes, key=lambda each: each.retryable == 0):
             kind = "retryable" if cause.retryable == cause.rows else "permanent"
             lines.append(f"failed, {kind}: {words.cause(cause)}")
-            command = words.mending(cause, run.reference, ended.totals, simulated=run.meta.simulated)
+            command = words.retry_command(cause, run.reference, ended.totals, simulated=run.meta.simulated)
             lines.append(f"  to send them again: {command}")
         if known > len(causes):
             left = ended.totals.failed - sum(cause.rows for cause in causes)
@@ -324,46 +312,52 @@ def _why(ended: RunEnded, run: RunFile) -> list[str]:
     return []
 
 
-def _parts(ended: RunEnded, prepared: Prepared) -> list[str]:
-    """How many rows went at which price, where a service tier was chosen, and to which lane, where there are several."""
-    plan, said = prepared.plan, list[str]()
+def _share_lines(ended: RunEnded, prepared: Prepared) -> list[str]:
+    """Replies and cost per service tier, if one was chosen, and per lane, if there are several."""
+    plan, lines = prepared.plan, list[str]()
     if not (plan.tier or plan.lanes) or ended.exit_code in HASTY:
-        return said
+        return lines
     with contextlib.suppress(StorageError), Reader.open(prepared.run.path) as reader:
         if plan.tier and (tiers := words.bill_by_tier(reader.tiers(), chosen=True)):
-            said.append(f"tiers: {tiers}")
+            lines.append(f"tiers: {tiers}")
         if plan.lanes:
-            said += words.lane_lines(words.lane_shares(reader, plan))
-    return said
+            lines += words.lane_lines(words.lane_shares(reader, plan))
+    return lines
 
 
-def last_word(  # noqa: PLR0913  how it ended, and what is said of it
-    ended: RunEnded, run: RunFile, stream: TextIO, *, quiet: bool, why: Sequence[str] = (), parts: Sequence[str] = ()
+def print_summary(  # noqa: PLR0913  the lines of the summary, each by name
+    ended: RunEnded,
+    run: RunFile,
+    stream: TextIO,
+    *,
+    quiet: bool,
+    failures: Sequence[str] = (),
+    shares: Sequence[str] = (),
 ) -> None:
-    """How it ended, in one coloured line; why rows failed and what mends that; what was written; last the account."""
-    said, colour = words.outcome(ended.totals, ended.exit_code)
+    """Print the summary: the coloured outcome, causes and commands, files, cost, the account."""
+    text, colour = words.outcome(ended.totals, ended.exit_code)
     stopped = ended.exit_code not in (ExitCode.OK, ExitCode.ROWS_FAILED) and ended.message
     if stopped:
         how = "waiting" if ended.exit_code is ExitCode.WAITING else "stopped"
-        said = f"{how}: {printable(ended.message or '', 2000)}"
-    first = click.style(said, fg=colour, bold=True) if coloured(stream) else said
+        text = f"{how}: {printable(ended.message or '', 2000)}"
+    first = click.style(text, fg=colour, bold=True) if coloured(stream) else text
     lines = [first] if stopped or not quiet else []
     if stopped and ended.hint:
         lines.append(f"next: {printable(ended.hint, 1000)}")
-    lines += why
+    lines += failures
     lines += [printable(note, 500) for note in ended.notes]
     if not quiet:
         lines += [f"wrote {printable(name)}" for name in ended.files]
-    if not quiet and (said := words.bill(ended.totals, simulated=run.meta.simulated)):
-        lines.append(f"cost: {said}")
+    if not quiet and (text := words.bill(ended.totals, simulated=run.meta.simulated)):
+        lines.append(f"cost: {text}")
     if not quiet:
-        lines += parts
-    if not quiet and (said := words.read_from_cache(ended.totals)):
-        lines.append(f"cache: {said}")
-    if not quiet and (said := words.savings(ended.totals)):
-        lines.append(f"saved: {said}")
-    if not quiet and (found := _prediction(run)) is not None and (said := estimates.verdict(found)):
-        lines.append(said)
+        lines += shares
+    if not quiet and (text := words.read_from_cache(ended.totals)):
+        lines.append(f"cache: {text}")
+    if not quiet and (text := words.savings(ended.totals)):
+        lines.append(f"saved: {text}")
+    if not quiet and (found := _prediction(run)) is not None and (text := estimates.verdict(found)):
+        lines.append(text)
     lines.append(words.account(ended.totals))
     command = _resume_command(ended, run)
     if command is not None:
@@ -374,12 +368,12 @@ def last_word(  # noqa: PLR0913  how it ended, and what is said of it
 
 
 def _resume_command(ended: RunEnded, run: RunFile) -> str | None:
-    """The command that resumes; None where nothing is left, or the journal is gone, with its directory perhaps."""
+    """None if nothing is left, or the journal was deleted."""
     return words.resume_command(ended.totals, run.reference, run.runs_dir) if run.path.exists() else None
 
 
 def _prediction(run: RunFile) -> Prediction | None:
-    """How far off a pilot was; a journal that cannot be read is complained of elsewhere."""
+    """An unreadable journal is reported elsewhere."""
     try:
         return prediction(run)
     except StorageError:

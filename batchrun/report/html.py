@@ -1,8 +1,7 @@
-"""The report of one run: a single HTML page that loads nothing, or the same as JSON; and the line charts of that page as the
-numbers that an SVG needs.
+"""The report of one run: an HTML page that loads nothing, or JSON.
 
-Everything that came from outside (rows, replies, names, messages) is made printable and escaped; a Content Security
-Policy in the page forbids scripts and loads, should anything have slipped through.
+Everything from outside is made printable and escaped; the page's Content Security Policy forbids scripts and loads as a
+second defence.
 """
 
 import datetime
@@ -33,14 +32,14 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 10, 24
 
 
 class Tick(NamedTuple):
-    """A label and where it stands."""
+    """A label and its position."""
 
     at: float
     label: str
 
 
 class Line(NamedTuple):
-    """One line of a chart: its name, the `d` of its path, and its last value."""
+    """One line of a chart: its name, the `d` of its SVG path, and its last value."""
 
     name: str
     path: str
@@ -48,8 +47,6 @@ class Line(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A chart, ready to be drawn."""
-
     title: str
     lines: tuple[Line, ...]
     rows: tuple[Tick, ...]
@@ -61,7 +58,7 @@ Series = Sequence[tuple[float, float | None]]
 
 
 def chart(title: str, series: dict[str, Series], span: tuple[float, float] | None = None) -> Chart | None:
-    """The chart of these lines over the `span` of time, else over their own; None where there is nothing to draw."""
+    """A chart of these lines over `span`, else over their own time; None if there is nothing to draw."""
     drawn = {name: points for name, points in series.items() if any(value is not None for _, value in points)}
     times = [at for points in drawn.values() for at, _ in points]
     if len(set(times)) < 2:
@@ -118,20 +115,20 @@ def _label(value: float) -> str:
 SHOWN_ROWS = 20
 EXCERPT = 600
 STRETCHES = 60
-"""Points of the lines that are made from attempts."""
+"""Points of the lines made from attempts."""
 _GAP = 60.0
-"""Seconds without a sample after which a line is broken: no process was at work."""
+"""Seconds without a sample that break a line: no process was running."""
 
 
 def report_values(run: RunFile) -> dict[str, Any]:
-    """The report as JSON values: what `show --json` has, and the lines of its charts as [Unix time, value]."""
+    """JSON values: those of `show --json`, and chart lines as [Unix time, value]."""
     values = pages.run_values(run)
     with Reader.open(run.path) as reader:
         samples = [(sample.at, sample.state) for sample in reader.samples()]
         lines = series(samples, reader.timings())
         plan, misses = plan_from_json(reader.meta.plan), reader.misses()
         shown = [row_values(record, plan) for record in _spread(reader)]
-    said = prediction(run)
+    predicted = prediction(run)
     waits = Counter(str(state["waiting"]) for _, state in samples if state.get("waiting"))
     return {
         **values,
@@ -140,13 +137,12 @@ def report_values(run: RunFile) -> dict[str, Any]:
         },
         "waiting": {reason: round(count / len(samples), 3) for reason, count in waits.most_common()},
         "failed_attempts": [plain(miss) for miss in misses],
-        "prediction": None if said is None else said._asdict(),
+        "prediction": None if predicted is None else predicted._asdict(),
         "sample": shown,
     }
 
 
 def report_page(run: RunFile) -> str:
-    """The report as one HTML page."""
     values = report_values(run)
     with Reader.open(run.path) as reader:
         totals, tiers = reader.totals, reader.tiers()
@@ -175,7 +171,7 @@ def report_page(run: RunFile) -> str:
 
 
 def _drawn(titled: dict[str, dict[str, list[list[Any]]]]) -> list[Chart]:
-    """The charts of all lines, over the same stretch of time."""
+    """All charts over the same time span."""
     times = [at for lines in titled.values() for points in lines.values() for at, _ in points]
     span = (min(times), max(times)) if times else None
     charts = (
@@ -190,7 +186,7 @@ def _drawn(titled: dict[str, dict[str, list[list[Any]]]]) -> list[Chart]:
 
 
 class Share(NamedTuple):
-    """The rows in one state: how many, and their part of the bar of all rows, which is as wide as a chart."""
+    """Rows in one state, and their part of the bar of all rows."""
 
     name: str
     rows: int
@@ -199,7 +195,6 @@ class Share(NamedTuple):
 
 
 def _shares(values: dict[str, Any]) -> list[Share]:
-    """The account as a bar."""
     counted = [(name, int(values[name])) for name in ("done", "failed", "skipped", "unknown", "in_batches", "pending")]
     unit, x, found = WIDTH / max(1, sum(rows for _, rows in counted)), 0.0, list[Share]()
     for name, rows in counted:
@@ -244,7 +239,7 @@ def _plain(samples: list[tuple[float, dict[str, Any]]], name: str) -> Series:
 
 
 def _rate(samples: list[tuple[float, dict[str, Any]]], name: str) -> Series:
-    """What a sum grew by, per minute."""
+    """The growth of a sum per minute."""
     found: list[tuple[float, float | None]] = []
     for (before, old), (at, new) in itertools.pairwise(samples):
         grown = new.get(name, 0) - old.get(name, 0)
@@ -254,7 +249,7 @@ def _rate(samples: list[tuple[float, dict[str, Any]]], name: str) -> Series:
 
 
 def _latency(timings: list[tuple[float, float, int]]) -> dict[str, Series]:
-    """Median and 95th percentile of the exchanges that ended in each stretch of time."""
+    """Median and 95th percentile of the exchanges that ended in each time interval."""
     answered = sorted((ended, seconds) for ended, seconds, status in timings if status == 200)
     if not answered:
         return {}
@@ -271,7 +266,7 @@ def _latency(timings: list[tuple[float, float, int]]) -> dict[str, Series]:
 
 
 def _spread(reader: Reader) -> Iterable[Record]:
-    """Some rows from all over the input."""
+    """A sample of rows, evenly from the input."""
     rows = reader.totals.rows
     for place in range(min(SHOWN_ROWS, rows)):
         found = reader.entries(place * rows // SHOWN_ROWS if rows > SHOWN_ROWS else place, 1)
@@ -281,7 +276,7 @@ def _spread(reader: Reader) -> Iterable[Record]:
 
 
 def row_values(record: Record, plan: Plan) -> dict[str, Any]:
-    """One row as the sample shows it, its texts cut."""
+    """One row for the sample, its texts cut."""
     return {
         "line": record.line,
         "id": printable(record.key, 80),
@@ -297,14 +292,14 @@ def row_values(record: Record, plan: Plan) -> dict[str, Any]:
 
 
 def excerpt(text: str) -> str:
-    """The beginning of a text, on as many lines as it has, safe to show."""
+    """The beginning of a text, line by line safe to show."""
     cut = text[: EXCERPT + 1]
     shown = "\n".join(printable(line) for line in cut.replace("\r\n", "\n").replace("\t", "    ").split("\n"))
     return shown if len(text) <= EXCERPT else f"{shown[:EXCERPT]}…"
 
 
 def _columns(text: str) -> str:
-    """A row as its columns, one a line; what is no object stays as it is written."""
+    """A row as its columns, one per line; other text unchanged."""
     try:
         row = json.loads(text)
     except (ValueError, RecursionError):

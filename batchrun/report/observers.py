@@ -1,20 +1,25 @@
-"""What is told of a run besides its user interface, as the settings say: the metrics file and OpenTelemetry while it runs, and
-at the end a command (the account as JSON on its standard input) or an address (posted to it).
+"""Metrics file and OpenTelemetry during a run; at its end a command or URL that gets the account as JSON.
 
-Every way to run (`headless`, the app) makes one `Observers`, hands it each event, and lets it `finish`; without such
-settings it does nothing. A notification that fails is reported and changes no exit code.
+Headless runs and the app make one `Observers`. A failed notification is reported and changes no exit code.
 """
 
 import asyncio
 import contextlib
+import json
 import os
-from collections.abc import Callable, Mapping
+import shlex
+import signal
+import tempfile
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchrun.display import printable
+from batchrun.engine.run_result import HASTY
+from batchrun.errors import ExitCode, RefusedError
 from batchrun.events import Event, RunEnded, RunStarted, single
+from batchrun.plan.address import is_loopback
 from batchrun.plan.settings import Settings
 from batchrun.progress import Fold
 from batchrun.report import prometheus
@@ -22,35 +27,25 @@ from batchrun.report import prometheus
 if TYPE_CHECKING:
     from batchrun.report.telemetry import Telemetry
 
-import json
-import shlex
-import signal
-import tempfile
-from collections.abc import Coroutine
-
-from batchrun.engine.run_result import HASTY
-from batchrun.errors import ExitCode, RefusedError
-from batchrun.plan.address import is_loopback
-
 SECONDS = 30.0
-"""What a notification may take; SECONDS_HASTY after SIGTERM and SIGHUP, as service managers kill soon."""
+"""Time limit of a notification; SECONDS_HASTY after SIGTERM and SIGHUP, as service managers kill soon."""
 SECONDS_HASTY = 3.0
-_LOOK_EVERY = 0.1
-_SAID = 300
-"""Characters of a command's last error output that are shown."""
+_POLL_EVERY = 0.1
+_SHOWN_ERROR = 300
+"""Characters shown of a command's error output."""
 
 
 def check_notifications(settings: Settings) -> None:
-    """Raises RefusedError for a command that cannot be split into words, and for an address in the clear."""
+    """Raises RefusedError for a command that cannot be split into words, and for an unencrypted address."""
     if settings.notify is not None:
         try:
             shlex.split(settings.notify)
         except ValueError as error:
-            raise RefusedError(f"--notify: {error}", "quote it as a shell would; no shell runs it") from error
+            raise RefusedError(f"--notify: {error}", "quote it as in a shell; it runs without one") from error
     url = settings.notify_url
     if url is not None and url.startswith("http://") and not (is_loopback(url) or settings.insecure_http):
         raise RefusedError(
-            "notify_url would travel unencrypted to another machine",
+            "notify_url would be sent unencrypted to another machine",
             "use an https:// address, or add --insecure-http if this network is yours",
         )
 
@@ -63,18 +58,19 @@ async def notify(
     environ: Mapping[str, str],
     given_up: Callable[[], bool] = lambda: False,
 ) -> list[str]:
-    """Send the account to whom the settings name; what went wrong, a sentence each. Ends early once `given_up`."""
+    """Send the account to the command and the address of the settings; returns an error sentence for each failure. Ends
+    early once `given_up`."""
     body = json.dumps(account).encode() + b"\n"
     targets: dict[str, Coroutine[Any, Any, str | None]] = {}
     if settings.notify is not None:
         targets["--notify"] = _command(shlex.split(settings.notify), body, environ)
     if settings.notify_url is not None:
-        from batchrun.client.webhook import deliver  # noqa: PLC0415  only where an address is to be told
+        from batchrun.client.webhook import deliver  # noqa: PLC0415  only where an address is notified
 
         targets["notify_url"] = deliver(settings.notify_url, body, ca_file=settings.ca_file)
     limit = SECONDS_HASTY if exit_code in HASTY else SECONDS
     found = [(name, await _within(limit, work, given_up)) for name, work in targets.items()]
-    return [f"{name} failed: {printable(trouble, 500)}" for name, trouble in found if trouble is not None]
+    return [f"{name} failed: {printable(failure, 500)}" for name, failure in found if failure is not None]
 
 
 async def _within(limit: float, work: Coroutine[Any, Any, str | None], given_up: Callable[[], bool]) -> str | None:
@@ -85,8 +81,8 @@ async def _within(limit: float, work: Coroutine[Any, Any, str | None], given_up:
             if given_up():
                 return "interrupted"
             if loop.time() >= deadline:
-                return f"no end after {limit:.0f} s"
-            await asyncio.wait({task}, timeout=_LOOK_EVERY)
+                return f"did not end within {limit:.0f} s"
+            await asyncio.wait({task}, timeout=_POLL_EVERY)
         return task.result()
     finally:
         task.cancel()
@@ -95,7 +91,7 @@ async def _within(limit: float, work: Coroutine[Any, Any, str | None], given_up:
 
 
 async def _command(words: list[str], body: bytes, environ: Mapping[str, str]) -> str | None:
-    """Run it, in a process group of its own that is killed where it is given up, and its output nowhere."""
+    """Run it without output, in a process group of its own that is killed on cancellation."""
     with tempfile.TemporaryFile() as errors:
         try:
             process = await asyncio.create_subprocess_exec(
@@ -116,9 +112,9 @@ async def _command(words: list[str], body: bytes, environ: Mapping[str, str]) ->
                 await process.wait()
         if process.returncode == 0:
             return None
-        errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4 * _SAID))
-        said = errors.read().decode("utf-8", "replace").strip()[-_SAID:]
-        return f"exit {process.returncode}" + (f": {said}" if said else "")
+        errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4 * _SHOWN_ERROR))
+        text = errors.read().decode("utf-8", "replace").strip()[-_SHOWN_ERROR:]
+        return f"exit {process.returncode}" + (f": {text}" if text else "")
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
@@ -130,11 +126,11 @@ def _kill(process: asyncio.subprocess.Process) -> None:
 
 
 WRITE_EVERY = 5.0
-"""Seconds between two writes of the metrics file; node exporters are scraped every 15 or 60."""
+"""Seconds between writes of the metrics file; node exporters are scraped every 15 or 60."""
 
 
 class Observers:
-    """Made before anything is sent. Raises RefusedError for what the settings name and cannot be used."""
+    """Made before anything is sent. Raises RefusedError for unusable settings."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -152,19 +148,19 @@ class Observers:
         """Whether events are wanted."""
         self._run = ""
         self._writing: asyncio.Task[None] | None = None
-        self._trouble: str | None = None
+        self._error: str | None = None
 
-    def hear(self, event: Event) -> None:
-        """Every event, in order; from the start of the run on the loop."""
+    def handle(self, event: Event) -> None:
+        """Takes every event in order, from RunStarted on in the loop."""
         if self._telemetry is not None:
             for each in single(event):
-                self._telemetry.hear(each)
+                self._telemetry.handle(each)
         if self._file is None:
             return
         self._fold(event)
         if isinstance(event, RunStarted):
             self._run = event.run
-            self._writing = asyncio.get_running_loop().create_task(self._write_now_and_then(self._file))
+            self._writing = asyncio.get_running_loop().create_task(self._write_periodically(self._file))
 
     async def finish(
         self,
@@ -174,9 +170,9 @@ class Observers:
         secrets: tuple[str, ...] = (),
         given_up: Callable[[], bool] = lambda: False,
     ) -> RunEnded:
-        """Write and tell how it ended; the end with a note for each that failed.
+        """Write and notify how it ended; returns the end with a note for each failure.
 
-        `account` is what is told. A command gets no variable that holds one of the `secrets` or the address to notify.
+        A command gets no variable that contains one of the `secrets` or the address to notify.
         """
         if self._file is not None and self._run:
             await self.close()
@@ -186,31 +182,31 @@ class Observers:
         environ = {
             name: value for name, value in os.environ.items() if not any(each and each in value for each in hidden)
         }
-        troubles = await notify(self._settings, account, ended.exit_code, environ=environ, given_up=given_up)
+        failures = await notify(self._settings, account, ended.exit_code, environ=environ, given_up=given_up)
         if unsent is not None:
-            troubles.insert(0, f"--otel failed: {printable(unsent, 300)}")
-        if self._trouble is not None:
-            troubles.insert(0, self._trouble)
-        return replace(ended, notes=(*ended.notes, *troubles)) if troubles else ended
+            failures.insert(0, f"--otel failed: {printable(unsent, 300)}")
+        if self._error is not None:
+            failures.insert(0, self._error)
+        return replace(ended, notes=(*ended.notes, *failures)) if failures else ended
 
     async def close(self) -> None:
-        """Stop writing now and then; closing twice does nothing."""
+        """Stop periodic writes; closing twice is allowed."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await writing
 
-    async def _write_now_and_then(self, path: Path) -> None:
+    async def _write_periodically(self, path: Path) -> None:
         while True:
             await self._write(path)
             await asyncio.sleep(WRITE_EVERY)
 
     async def _write(self, path: Path) -> None:
-        """A file that cannot be written now is tried again; the last error is printed at the end."""
+        """A failed write is retried later; the last error is reported at the end."""
         text = prometheus.text_of(self._fold.snapshot(asyncio.get_running_loop().time()), self._run)
         try:
             await asyncio.to_thread(prometheus.write, path, text)
-            self._trouble = None
+            self._error = None
         except OSError as error:
-            self._trouble = f"--metrics-file failed: {error.strerror or error}"
+            self._error = f"--metrics-file failed: {error.strerror or error}"

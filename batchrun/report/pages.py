@@ -1,6 +1,6 @@
-"""What `runs`, `show` and a dry run say: tables and pages about journals, for people and as JSON.
+"""The output of `runs`, `show` and a dry run, for people and as JSON.
 
-Looking at runs loads no engine, so that it costs no more than Python and SQLite.
+Loads no engine, so these commands cost no more than Python and SQLite.
 """
 
 import datetime
@@ -30,16 +30,16 @@ FOLLOW_EVERY = 2.0
 
 
 def runs_table(runs: list[Summary], *, as_json: bool, stream: TextIO | None = None) -> None:
-    """One line a run, the latest first."""
+    """One line per run, the latest first."""
     out = stream or sys.stdout
     for found in runs:
         print(json.dumps(summary_values(found)) if as_json else _run_line(found), file=out)
     if not runs and not as_json:
-        print("no runs here; `batchrun --help` shows how to begin one", file=sys.stderr)
+        print("no runs here; `batchrun --help` shows how to start one", file=sys.stderr)
 
 
 def show_status(status: Mapping[str, Any], *, as_json: bool) -> None:
-    """How a run stands that another process is sending, as `batchrun.steering.ask` returns it."""
+    """Print the status of a run in another process, as `batchrun.steering.ask` returns it."""
     if as_json:
         print(json.dumps(status))
         return
@@ -52,13 +52,12 @@ def show_status(status: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def title(run: RunFile) -> str:
-    """A run in a question: its id, its output, how many replies are in it."""
+    """A run in a question: id, output, number of replies."""
     totals = registry.summary(run).totals
     return f"run {run.id} ({printable(run.reference, 60)}, {totals.replies:,} {'reply' if totals.replies == 1 else 'replies'})"
 
 
 def summary_values(found: Summary) -> dict[str, Any]:
-    """A run's listing as JSON values."""
     return {
         "id": found.run.id,
         "created": found.run.meta.created,
@@ -90,14 +89,14 @@ def _run_line(found: Summary) -> str:
 
 
 def _planned(found: Summary) -> dict[str, Any]:
-    """What the plan says, read as it stands: one of another version has what it has, a damaged one nothing."""
+    """The plan as raw JSON: one of another version is readable, a damaged one is empty."""
     with suppress(ValueError, RecursionError):
         return json.loads(found.run.meta.plan)
     return {}
 
 
 def show_run(run: RunFile, *, follow: bool, failed: bool, as_json: bool) -> None:
-    """One run: its plan, its account, errors by cause, the slowest rows, what was learnt of the limits."""
+    """Print one run, with `follow` until it ends."""
     out = sys.stdout
     _show_once(run, failed=failed, as_json=as_json, out=out)
     while follow and registry.summary(run).running is not None:
@@ -133,7 +132,6 @@ def _show_once(run: RunFile, *, failed: bool, as_json: bool, out: TextIO) -> Non
 
 
 def run_values(run: RunFile) -> dict[str, Any]:
-    """A run as JSON values."""
     with Reader.open(run.path) as reader:
         plan, totals = plan_from_json(reader.meta.plan), reader.totals
         return {
@@ -155,13 +153,12 @@ def run_values(run: RunFile) -> dict[str, Any]:
 
 
 def history(samples: list[tuple[float, dict[str, Any]]], points: int = 12) -> list[dict[str, Any]]:
-    """Samples thinned to a few points, each with its Unix time."""
+    """Samples thinned to a few points, with Unix times."""
     step = max(1, len(samples) // points)
     return [{"at": at, **state} for at, state in samples[::step]]
 
 
 def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
-    """The page of one run for people."""
     with Reader.open(run.path) as reader:
         plan, totals, causes = plan_from_json(reader.meta.plan), reader.totals, reader.errors_by_cause()
         tiers, of_lanes = reader.tiers(), words.lane_shares(reader, plan)
@@ -182,13 +179,13 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
         f"{totals.cache_write_tokens:,} written to one), {totals.output_tokens:,} out "
         f"({totals.reasoning_tokens:,} reasoning); {totals.attempts:,} attempts, {totals.possibly_billed:,} may have been billed"
     )
-    if said := words.bill(totals, simulated=run.meta.simulated):
-        yield f"cost     {said}"
-    for said in (words.bill_by_kind(totals), words.bill_by_tier(tiers)):
-        if said:
-            yield f"         {said}"
-    if said := words.savings(totals):
-        yield f"saved    {said}"
+    if text := words.bill(totals, simulated=run.meta.simulated):
+        yield f"cost     {text}"
+    for text in (words.bill_by_kind(totals), words.bill_by_tier(tiers)):
+        if text:
+            yield f"         {text}"
+    if text := words.savings(totals):
+        yield f"saved    {text}"
     yield from _session_lines(values["sessions"], running=values["state"] == "running")
     yield from _section("batches", batch_table.lines(values["batches"], time.time()))
     yield from _section("lanes", words.lane_lines(of_lanes))
@@ -237,12 +234,11 @@ def _show_failed(run: RunFile, out: TextIO) -> None:
         for record in reader.export_rows():
             if record.state is State.FAILED:
                 when = "permanent" if record.permanent else "retryable"
-                said = printable(f"{record.cause}: {record.message}", 300)
-                print(f"line {record.line} ({printable(record.key, 60)}), {when}: {said}", file=out)
+                text = printable(f"{record.cause}: {record.message}", 300)
+                print(f"line {record.line} ({printable(record.key, 60)}), {when}: {text}", file=out)
 
 
 def show_dry_run(found: "DryRun", *, as_json: bool) -> None:
-    """What a dry run found."""
     plan = found.plan
     values = {
         "rows": found.rows,

@@ -1,7 +1,6 @@
-"""The picture of a run in Prometheus' text format, in a file for the textfile collector of a node exporter.
+"""A run's progress in Prometheus' text format, for the textfile collector of a node exporter.
 
-The format: https://prometheus.io/docs/instrumenting/exposition_formats/. The collector reads whole files only, so the
-file is written under another name and renamed; docs/operation.md lists the metrics.
+Format: https://prometheus.io/docs/instrumenting/exposition_formats/. Metrics: docs/operation.md.
 """
 
 import contextlib
@@ -18,7 +17,7 @@ from batchrun.progress import Progress
 
 
 class Metric(NamedTuple):
-    """One metric: its samples are pairs of further labels and a value, None for a value that is not known."""
+    """`samples` are pairs of further labels and a value, None if unknown."""
 
     name: str
     kind: str
@@ -27,7 +26,7 @@ class Metric(NamedTuple):
 
 
 def check_place(path: Path) -> None:
-    """Raises RefusedError where the file cannot be written there."""
+    """Raises RefusedError if the file cannot be written."""
     if not path.parent.is_dir():
         raise RefusedError(f"--metrics-file: no such directory: {path.parent}", "make it, or name another file")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
@@ -35,7 +34,7 @@ def check_place(path: Path) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace the file, readable as the umask lets: the exporter is another user. Raises OSError."""
+    """Replace the file by renaming, as the collector reads whole files; permissions follow the umask. Raises OSError."""
     building = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         building.write_text(text, encoding="utf-8")
@@ -46,15 +45,15 @@ def write(path: Path, text: str) -> None:
 
 
 def text_of(progress: Progress, run: str, *, now: float | None = None) -> str:
-    """The file's text. `now` is Unix time, by default the clock's; `run` is the run's id, a label of every sample."""
+    """The file's text; `now` is Unix time, `run` the run's id, a label of every sample."""
     lines: list[str] = []
     for metric in _metrics(progress, time.time() if now is None else now):
         samples = [(labels, value) for labels, value in metric.samples if value is not None]
         if samples:
             lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
         for labels, value in samples:
-            told = ",".join(f'{name}="{_escaped(label)}"' for name, label in {"run": run, **labels}.items())
-            lines.append(f"{metric.name}{{{told}}} {value:.15g}")
+            pairs = ",".join(f'{name}="{_escaped(label)}"' for name, label in {"run": run, **labels}.items())
+            lines.append(f"{metric.name}{{{pairs}}} {value:.15g}")
     return "\n".join(lines) + "\n"
 
 
@@ -63,11 +62,11 @@ def _escaped(label: str) -> str:
 
 
 def _metrics(progress: Progress, now: float) -> Iterator[Metric]:
-    """Counters count the whole run where the picture does, attempts and tokens those of this session."""
+    """Row counters count the whole run, attempts and tokens this session."""
     limits, ended = progress.limits, progress.ended
     about = {"model": progress.model, "host": progress.host, "simulated": str(progress.simulated).lower()}
     yield Metric("batchrun_run_info", "gauge", "Provider and model of the run.", ((about, 1),))
-    yield Metric("batchrun_running", "gauge", "1 while the run is under way.", (({}, float(ended is None)),))
+    yield Metric("batchrun_running", "gauge", "1 while the run is active.", (({}, float(ended is None)),))
     yield Metric(
         "batchrun_exit_code", "gauge", "The exit code, once it has ended.", (({}, ended and float(ended.exit_code)),)
     )

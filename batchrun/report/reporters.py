@@ -1,7 +1,6 @@
-"""The headless reporters of a run that is under way: a bar on a terminal, plain lines elsewhere, JSON events, silence.
+"""Headless reporters of a run: a bar on a terminal, plain lines elsewhere, JSON events, or nothing.
 
-A reporter takes events and is asked to paint now and then; it never blocks the engine and never fails it: a terminal
-that has gone away is no reason to lose a run.
+A reporter never blocks or fails the engine: a closed terminal must not end a run.
 """
 
 import contextlib
@@ -47,41 +46,38 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 BAR = 12
-"""Columns of the bar at least."""
+"""Minimum columns of the bar."""
 LINE_EVERY = 5.0
 """Seconds between plain status lines."""
 CHECKED_EVERY = 100_000
-"""Rows between plain lines while the input is checked: about a second."""
+"""Rows between plain lines of the input check: about a second."""
 
 
 class Reporter(Protocol):
-    """What looks on while a run is under way."""
-
-    def hear(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Take one event; returns at once."""
         ...
 
     def paint(self, progress: Progress) -> None:
-        """Show the picture of the moment; called a few times a second."""
+        """Show this progress; called a few times a second."""
         ...
 
     def close(self) -> None:
-        """Leave the terminal as a line of text can follow."""
+        """Leave the terminal ready for a line of text."""
         ...
 
 
 _OF_ROWS = frozenset({AttemptStarted, AttemptEnded, RowFinished, RowsAnswered})
-"""What happens to every row, and is only seen in the numbers."""
+"""Events of every row, visible only in the numbers."""
 
 
 class Quiet:
-    """Says to whom the prompts go, and nothing more until the end."""
+    """Prints where requests go, and nothing else."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def hear(self, event: Event) -> None:
-        """Only the start."""
+    def handle(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             with contextlib.suppress(OSError):
                 print(f"batchrun: {started(event)}", file=self._stream, flush=True)
@@ -94,7 +90,7 @@ class Quiet:
 
 
 class Lines:
-    """One plain status line every few seconds unless `status` is off, and a line for each rare fact."""
+    """A line for each rare event, and a status line every few seconds unless `status` is off."""
 
     def __init__(self, stream: TextIO, *, status: bool = True) -> None:
         self._stream = stream
@@ -102,38 +98,36 @@ class Lines:
         self._next = 0.0
         self._batches: dict[int, str] = {}
 
-    def hear(self, event: Event) -> None:
-        """Rare facts at once."""
+    def handle(self, event: Event) -> None:
         if type(event) in _OF_ROWS:
             return
         if self._status and isinstance(event, IntakeProgress) and event.rows % CHECKED_EVERY == 0:
-            self._say(f"{counted(event.rows)} checked")
-        said = notable(event, self._batches)
-        if said is not None:
-            self._say(said)
+            self._print(f"{counted(event.rows)} checked")
+        line = notable(event, self._batches)
+        if line is not None:
+            self._print(line)
 
     def paint(self, progress: Progress) -> None:
-        """A status line when it is time for one."""
         if self._status and progress.now >= self._next:
             if self._next:
-                self._say(words.status(progress))
+                self._print(words.status(progress))
             self._next = progress.now + LINE_EVERY
 
     def close(self) -> None:
-        """Lines need no end."""
+        """Nothing."""
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         with contextlib.suppress(OSError):
             print(f"batchrun: {text}", file=self._stream, flush=True)
 
 
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _BAR_STANDING = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
-"""The same while no request can be sent and until when is unknown."""
+"""The same during a wait of unknown length."""
 
 
 class Bar:
-    """A tqdm bar: rows, rate, tokens, failures, in flight and allowed, the reason it waits, ETA."""
+    """A tqdm bar; rare events are printed above it."""
 
     def __init__(self, stream: TextIO, *, ascii_only: bool) -> None:
         self._stream = stream
@@ -141,8 +135,7 @@ class Bar:
         self._bar: tqdm[Any] | None = None
         self._batches: dict[int, str] = {}
 
-    def hear(self, event: Event) -> None:
-        """The first event with a total opens the bar; rare facts go above it."""
+    def handle(self, event: Event) -> None:
         if type(event) in _OF_ROWS:
             return
         if isinstance(event, RunStarted):
@@ -151,12 +144,11 @@ class Bar:
             self._open(total=event.goal, initial=totals.done + totals.failed + totals.skipped)
         elif isinstance(event, IntakeProgress):
             self._intake(event.rows)
-        said = notable(event, self._batches)
-        if said is not None:
-            self._above(said)
+        line = notable(event, self._batches)
+        if line is not None:
+            self._above(line)
 
     def paint(self, progress: Progress) -> None:
-        """Redraw with the numbers of the moment."""
         bar = self._bar
         if bar is None or progress.started is None:
             return
@@ -166,7 +158,7 @@ class Bar:
             bar.set_postfix_str(postfix(progress, self._room(bar)), refresh=True)
 
     def _room(self, bar: "tqdm[Any]") -> float:
-        """Columns for the numbers behind the bar, so that it stays a bar; endless where the width is not known."""
+        """Columns after the bar, so that the bar keeps its minimum; infinite for an unknown width."""
         columns: int | None = bar.format_dict["ncols"]
         counts, times = 2 * len(str(bar.total)) + 1, 2 * len("0:00:00") + 1
         return math.inf if columns is None else columns - (BAR + counts + times + len("100%|| [, ]"))
@@ -210,11 +202,11 @@ class Bar:
 
 
 def postfix(progress: Progress, room: float = math.inf) -> str:
-    """What stands behind the bar in so many columns: the most wanted first, and only what is there whole."""
+    """The text after the bar in at most `room` columns: the most important parts that fit whole."""
     limits = progress.limits
     allowed = f"/{limits.allowed}" if limits is not None else ""
     parts = [
-        words.holding(progress),
+        words.blocked_by(progress),
         "stopping" if progress.draining is not None else "",
         f"{words.count(progress.row_rate)}/s",
         words.spending(progress),
@@ -234,39 +226,40 @@ def postfix(progress: Progress, room: float = math.inf) -> str:
 
 
 def notable(event: Event, batches: dict[int, str]) -> str | None:
-    """The line for an event that deserves one. `batches` keeps the last line of each, which is not said twice."""
+    """The line for a rare event. `batches` keeps the last line of each batch, which is not repeated."""
     if isinstance(event, Notice | SendersChanged):
         return words.notice(event)
     if isinstance(event, RunStarted):
         return started(event)
     if isinstance(event, BatchChanged):
-        said = words.batch(event)
-        if said is None or batches.get(event.chunk) == said:
+        line = words.batch(event)
+        if line is None or batches.get(event.chunk) == line:
             return None
-        batches[event.chunk] = said
-        return said
+        batches[event.chunk] = line
+        return line
     if isinstance(event, Draining) and (event.in_flight or event.post):
         return f"stopping ({event.why}); {words.awaited(event.in_flight, event.post)}"
     return None
 
 
 class JsonLines:
-    """One event a line on stdout; docs/events.md describes them. `gone` gets the reason why they can be written no more."""
+    """One event per line on stdout, described in docs/events.md; `gone` gets the error when they can no longer be
+    written."""
 
     def __init__(self, stream: TextIO, gone: Callable[[OSError], None]) -> None:
         self._stream = stream
         self._gone = gone
         self._closed = False
 
-    def hear(self, event: Event) -> None:
-        """Write the event, if it is one of those that are documented."""
+    def handle(self, event: Event) -> None:
+        """Write a documented event."""
         for each in single(event):
             name = JSON_EVENTS.get(type(each))
             if name is not None:
-                self.say({"event": name, **plain(each)})
+                self.write({"event": name, **plain(each)})
 
-    def say(self, value: Mapping[str, Any]) -> None:
-        """One line; after one that failed nothing more."""
+    def write(self, value: Mapping[str, Any]) -> None:
+        """Write one line; nothing more after a failure."""
         if self._closed:
             return
         try:
@@ -277,12 +270,11 @@ class JsonLines:
             self._gone(error)
 
     def paint(self, progress: Progress) -> None:
-        """The picture as an event of its own."""
         if progress.started is not None:
-            self.say({"event": "progress", **progress_values(progress)})
+            self.write({"event": "progress", **progress_values(progress)})
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Nothing."""
 
 
 JSON_EVENTS: dict[type, str] = {
@@ -313,7 +305,7 @@ _MONEY = (*(name for name in MONEY if name in SHOWN), "cost_input", "projected")
 
 
 def progress_values(progress: Progress) -> dict[str, Any]:
-    """The picture as JSON values."""
+    """The progress as JSON values."""
     values: dict[str, Any] = {name: getattr(progress, name) for name in _PICTURE}
     for name in ("row_rate", "token_rate", "eta", "elapsed"):
         values[name] = None if values[name] is None else round(values[name], 3)
@@ -335,9 +327,9 @@ def choose(
     gone: Callable[[OSError], None],
     given_up: Callable[[], bool] = waited_for,
 ) -> Reporter:
-    """The reporter that fits where the command runs; no bar where the lines of a log would tear it.
+    """The reporter for this terminal; no bar beside log lines.
 
-    A reader of events who reads no further holds the run up, until he is `given_up`.
+    A reader that stops reading events blocks the run until `given_up`.
     """
     if settings.as_json:
         return JsonLines(text_outlet(sys.stdout, given_up), gone)
@@ -351,7 +343,7 @@ def choose(
 
 
 def started(event: RunStarted) -> str:
-    """Which run begins, with whom, and how much is left of it."""
+    """Which run begins, where it sends, and how much is left."""
     totals = event.totals
     left = totals.pending + totals.unknown if event.to_send is None else event.to_send
     rows = f"{left:,} of {counted(totals.rows)}" if left != totals.rows else counted(left)
@@ -360,13 +352,13 @@ def started(event: RunStarted) -> str:
     if event.host == POST_ONLY:
         return printable(f"run {event.run}: post-processing {rows}; no requests", 500)
     model = f", model {event.model}" if event.model and event.model != "simulated" else ""
-    said = f"run {event.run}: {rows} to {event.host}{model}"
+    line = f"run {event.run}: {rows} to {event.host}{model}"
     if event.price is not None:
-        said += f", {event.price}"
+        line += f", {event.price}"
     elif event.model and not event.simulated:
-        said += ", price not known"
+        line += ", price not known"
     if totals.in_batches:
-        said += f"; {totals.in_batches:,} more in batches"
+        line += f"; {totals.in_batches:,} more in batches"
     if totals.unknown:
-        said += f"; {totals.unknown:,} of them were sent before and may have been billed"
-    return printable(said + (" (SIMULATED replies)" if event.simulated else ""), 500)
+        line += f"; {totals.unknown:,} of them were sent before and may have been billed"
+    return printable(line + (" (SIMULATED replies)" if event.simulated else ""), 500)

@@ -1,4 +1,4 @@
-"""Requests and replies as people read them: pure, and bounded for texts of any length."""
+"""Requests and replies as readable text, of bounded length."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,10 +18,10 @@ from batchrun.rows import restore
 
 
 def of_record(plan: Plan, record: Record, parts: Parts | None) -> str:
-    """The request that a journaled row sends by this plan, a reduce row with the replies of its `parts`; or why it cannot
-    be made."""
+    """The request of a journaled row by this plan, or why there is none; `parts` are the replies that a reduce row
+    joins."""
     if record.state is State.SKIPPED:
-        return f"this line is no row: {record.message}\n\n{record.text}"
+        return f"this line is not a valid row: {record.message}\n\n{record.text}"
     try:
         row = restore(record.line, record.key, record.text)
         if record.files:
@@ -37,7 +37,7 @@ def of_record(plan: Plan, record: Record, parts: Parts | None) -> str:
 
 
 def readable(request: Request) -> str:
-    """A request as text: its messages one after another, then the rest of the body."""
+    """A request's messages one after another, then the rest of its body."""
     body: dict[str, Any] = json.loads(request.body)
     return "\n".join(_parts(body))
 
@@ -67,17 +67,17 @@ def _message(message: Any) -> Iterator[str]:
 
 
 def reply_text(record: Record) -> str:
-    """What came back, as text: the value that a schema gave, else the model's words, else the body."""
+    """The value that a schema gave, else the model's text, else the body, else the error."""
     if record.value is not None:
         return json.dumps(json.loads(record.value), ensure_ascii=False, indent=2)
     if record.body is None:
-        said = f"{record.cause}: {record.message}" if record.cause else "no reply"
-        return said + (f"\n\n{record.excerpt}" if record.excerpt else "")
+        reason = f"{record.cause}: {record.message}" if record.cause else "no reply"
+        return reason + (f"\n\n{record.excerpt}" if record.excerpt else "")
     return body_text(record.body)
 
 
 def body_text(body: str) -> str:
-    """The words of a reply's body, whichever endpoint it came from."""
+    """The text of a reply's body, of any endpoint."""
     for endpoint in Endpoint:
         reply = replies.read(endpoint, body)
         if not isinstance(reply, Defect):
@@ -86,11 +86,11 @@ def body_text(body: str) -> str:
 
 
 def tokens(body_bytes: int) -> int:
-    """About how many tokens a body is, before a provider has counted: a quarter of its bytes."""
+    """The estimated tokens of a body: a quarter of its bytes."""
     return (body_bytes + 3) // 4
 
 
 def title_of(plan: Plan) -> str:
-    """What a run does, for a heading."""
+    """Prompt and input, for a heading."""
     what = plan.prompt_name or ("OpenAI Batch requests" if plan.kind == "batch" else "request bodies")
     return printable(f"{what} · {Path(plan.input).name or plan.input}", 120)

@@ -1,4 +1,4 @@
-"""`show --row`: one row of a run, from what was sent to every attempt and what the model thought."""
+"""`show --row`: one row of a run with its request, attempts, thinking and reply."""
 
 import datetime
 import json
@@ -17,7 +17,7 @@ from batchrun.report.values import plain
 
 
 def show_row(run: RunFile, wanted: str, *, as_json: bool, out: TextIO) -> None:
-    """The row with this id or at this line. Raises RefusedError where there is none, StorageError."""
+    """Print the row with this id or line. Raises RefusedError, StorageError."""
     with Reader.open(run.path) as reader:
         plan, record = plan_from_json(reader.meta.plan), record_of(reader, wanted)
         attempts, parts = reader.attempts(record.seq), reader.parts(record.seq)
@@ -29,7 +29,7 @@ def show_row(run: RunFile, wanted: str, *, as_json: bool, out: TextIO) -> None:
 
 
 def row_values(plan: Plan, record: Record, attempts: Sequence[Attempt], parts: Parts | None) -> dict[str, Any]:
-    """The row as JSON values: `reply` as text, `thinking` or null, `body` as it came, `request` as text."""
+    """JSON values: `reply`, `thinking` and `request` as text, `body` as received."""
     values = {name: value for name, value in plain(record).items() if name not in ("seq", "position", "body")}
     return {
         **values,
@@ -43,7 +43,6 @@ def row_values(plan: Plan, record: Record, attempts: Sequence[Attempt], parts: P
 
 
 def row_lines(plan: Plan, record: Record, attempts: Sequence[Attempt], parts: Parts | None) -> Iterator[str]:
-    """The row for people."""
     yield f"line     {record.line:,}, id {printable(record.key, 100)}"
     flags = f" ({', '.join(sorted(record.flags))})" if record.flags else ""
     cause = f": {record.cause}: {record.message}" if record.cause else ""

@@ -1,9 +1,8 @@
-"""OpenTelemetry: a span for the run, one for each attempt, and metrics; only with the extra `otel` and `--otel`.
+"""OpenTelemetry (`--otel`, extra `otel`): a span for the run, one for each attempt, and metrics.
 
-Names follow the semantic conventions for generative AI where these have one
-(https://opentelemetry.io/docs/specs/semconv/gen-ai/). Nothing of a prompt, a reply or a row is sent. Where the process
-has set up providers of its own they are used; else two are made that send by OTLP over HTTP, as the standard variables
-say (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME and their kin).
+Names follow https://opentelemetry.io/docs/specs/semconv/gen-ai/. No text of a prompt, reply or row is sent. Providers
+that the process has set up are used; else two are made that send OTLP over HTTP, set by the standard variables
+(OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME …).
 """
 
 import logging
@@ -30,23 +29,22 @@ except ImportError as error:
 
 _NANO = 1_000_000_000
 _FLUSH_MS = 5_000
-"""What sending the last spans may take where the collector does not answer."""
+"""Time limit for the last spans if the collector does not answer."""
 
 
 class _Complaints(logging.Handler):
-    """Keeps the last thing that OpenTelemetry logs; without a handler Python would print it."""
+    """Keeps the last message that OpenTelemetry logs; without a handler Python would print it."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.last: str | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Remember it."""
         self.last = record.getMessage()
 
 
 class Telemetry:
-    """Hears every event of one run. `close` sends what is left; blocks."""
+    """Takes every event of one run."""
 
     def __init__(self) -> None:
         self._own: list[Any] = []
@@ -72,8 +70,7 @@ class Telemetry:
         self._within = context.Context()
         self._about: dict[str, str] = {}
 
-    def hear(self, event: Event) -> None:
-        """One event, in order."""
+    def handle(self, event: Event) -> None:
         if isinstance(event, AttemptEnded):
             self._attempt(event)
         elif isinstance(event, RowFinished):
@@ -119,7 +116,7 @@ class Telemetry:
         span.end(now)
 
     def close(self) -> str | None:
-        """Send what is left and let go of the providers that were made here; what could not be sent, if anything."""
+        """Send what is left; returns the last error. Blocks."""
         for provider in self._own:
             provider.force_flush(_FLUSH_MS)
             provider.shutdown()

@@ -9,11 +9,11 @@ from batchrun.models import Bill
 from batchrun.pricing import usd
 
 MONEY = frozenset((*account.MONEY, "charged"))
-"""Members that are counted in picodollars."""
+"""Members counted in picodollars."""
 
 
 def plain(event: Any) -> dict[str, Any]:
-    """An event as JSON values; nested records become objects, sets sorted lists, enums their names."""
+    """JSON values: nested records become objects, sets sorted lists, enums their names, picodollars US dollars."""
     if dataclasses.is_dataclass(event):
         names = [item.name for item in dataclasses.fields(event)]
         return {name: _named(name, getattr(event, name)) for name in names}
@@ -21,7 +21,6 @@ def plain(event: Any) -> dict[str, Any]:
 
 
 def _named(name: str, value: Any) -> Any:
-    """The value of a member; money, which is counted in picodollars, becomes US dollars."""
     return usd(value) if name in MONEY and value is not None else _value(value)
 
 

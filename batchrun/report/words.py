@@ -1,4 +1,4 @@
-"""Sentences about a run that every user interface shares: the account, the wait, durations, rates, lanes."""
+"""Sentences about a run that all user interfaces share."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -17,18 +17,18 @@ if TYPE_CHECKING:  # SQLite: not before the app's first frame
     from batchrun.journal import Cause, LaneShare, Reader, TierShare
     from batchrun.registry import Summary
 
-LONGEST_SAID = 160
-"""Characters of the provider's own sentence that are shown while a run waits."""
+LONGEST_MESSAGE = 160
+"""Characters of the provider's message that are shown during a wait."""
 
 
 MARK = "▌ "
-"""Begins the heading of a message, where a request is shown as text."""
+"""Begins the heading of a message in a request shown as text."""
 
 
 def account(totals: Totals, *, running: bool = False) -> str:
-    """The accounting sentence: every row in exactly one place.
+    """The accounting sentence; every row is counted once.
 
-    While a process works on the run (`running`), rows whose answer is not known yet are in flight.
+    While a process works on the run (`running`), rows without a known answer are in flight.
     """
     open_rows = f"{totals.unknown:,} {'in flight' if running else 'unknown'}"
     failed = f"{totals.failed:,} failed"
@@ -49,7 +49,7 @@ def account(totals: Totals, *, running: bool = False) -> str:
 
 
 def resume_command(totals: Totals, reference: str, runs_dir: str | None = None) -> str | None:
-    """The command that resumes, where anything is left that resuming would send."""
+    """The command that resumes; None if nothing is left to send."""
     command = f"batchrun resume {_quoted(reference)}"
     if runs_dir is not None:
         command += f" --runs-dir {_quoted(runs_dir)}"
@@ -59,13 +59,13 @@ def resume_command(totals: Totals, reference: str, runs_dir: str | None = None) 
 
 
 def cause(found: "Cause") -> str:
-    """Why rows failed, with an example: how many, for what, where, in which words."""
+    """Why rows failed: how many, lines, and an example message."""
     lines = ", ".join(map(str, found.lines))
     return f"{found.rows:,} × {printable(found.cause, 60)} (line {lines}): {printable(found.message, 160)}"
 
 
 def outcome(totals: Totals, code: ExitCode) -> tuple[str, str]:
-    """How a run ended, in one line, and its colour: green, yellow, red."""
+    """How a run ended, in one line, and its colour: green, yellow or red."""
     left = totals.pending + totals.unknown + totals.in_batches
     done = f"{totals.done:,} of {counted(totals.rows)} done"
     failed = f", {totals.failed:,} failed" if totals.failed else ""
@@ -77,24 +77,24 @@ def outcome(totals: Totals, code: ExitCode) -> tuple[str, str]:
     return f"{how}: {done}{failed}{rest}", "red" if bad else "yellow" if failed or left else "green"
 
 
-def again(rows: int, totals: Totals, *, simulated: bool) -> str:
-    """What sending so many rows again will cost, by what rows have cost so far; empty where no price is known."""
+def retry_cost(rows: int, totals: Totals, *, simulated: bool) -> str:
+    """The estimated cost of sending rows again, by the cost so far; empty without a price."""
     finished = totals.done + totals.failed
     if simulated or not totals.cost or not finished:
         return ""
     return f" (about {money(totals.cost * rows // finished)})"
 
 
-def mending(found: "Cause", reference: str, totals: Totals, *, simulated: bool) -> str:
-    """The command that sends the rows of a cause again, and what that will cost."""
+def retry_command(found: "Cause", reference: str, totals: Totals, *, simulated: bool) -> str:
+    """The command that sends the rows of a cause again, and its estimated cost."""
     command = f"batchrun resume {_quoted(reference)}"
     if found.retryable < found.rows:
         command += f" --cause {_quoted(found.cause)}"
-    return f"{command}{again(found.rows, totals, simulated=simulated)}"
+    return f"{command}{retry_cost(found.rows, totals, simulated=simulated)}"
 
 
 def state_of(found: "Summary") -> str:
-    """Whether a run is under way, finished, stopped, was killed, or ended as asked with rows left (`--limit`)."""
+    """The state of a run; `partial` is a run that ended as requested with rows left (`--limit`)."""
     if found.damage is not None:
         return "damaged"
     if found.running is not None:
@@ -128,7 +128,7 @@ def duration(seconds: float) -> str:
 
 
 def count(number: float) -> str:
-    """A number in few characters: 950, 12.3k, 4.1M."""
+    """A short number: 950, 12.3k, 4.1M."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= limit:
             return f"{number / limit:.1f}{unit}"
@@ -136,7 +136,7 @@ def count(number: float) -> str:
 
 
 def money(cost: int) -> str:
-    """Picodollars as an amount to read: $12.35, $0.0123, $0.00001."""
+    """Picodollars as $12.35, $0.0123, $0.00001."""
     dollars = usd(cost)
     if dollars >= 1 or not cost:
         return f"${dollars:,.2f}"
@@ -144,7 +144,7 @@ def money(cost: int) -> str:
 
 
 def spending(progress: Progress) -> str:
-    """What the run has cost so far, and what it will have cost; nothing where no price is known."""
+    """The cost so far and at the end; empty without a price."""
     if not progress.priced:
         return ""
     ahead = progress.projected
@@ -154,7 +154,7 @@ def spending(progress: Progress) -> str:
 
 
 def bill(totals: Totals, *, simulated: bool = False) -> str:
-    """What a run was charged, and for what; nothing where no price was known. A simulated run was charged nothing."""
+    """What a run was charged, and for what; empty without a price."""
     cost = totals.cost + totals.cost_reserved
     unpriced = f"{totals.unpriced:,} attempts of unknown price" if totals.unpriced else ""
     if not cost:
@@ -166,15 +166,15 @@ def bill(totals: Totals, *, simulated: bool = False) -> str:
         unpriced and f"without {unpriced}",
         "simulated: nothing was paid" if simulated else "",
     ]
-    said = ", ".join(part for part in parts if part)
-    return money(cost) + (f" ({said})" if said else "")
+    details = ", ".join(part for part in parts if part)
+    return money(cost) + (f" ({details})" if details else "")
 
 
 _BATCH_NEWS = frozenset({"submitted", "unsure", "refused", "settled", "duplicate"})
 
 
 def batch(event: BatchChanged) -> str | None:
-    """The line for a batch that is at another state; None where that is of no interest."""
+    """The line for a batch in a new state; None for uninteresting states."""
     if event.state not in _BATCH_NEWS or (event.state == "submitted" and event.status not in ("validating", None)):
         return None
     named = f" ({printable(event.remote, 80)})" if event.remote else ""
@@ -184,7 +184,7 @@ def batch(event: BatchChanged) -> str | None:
 
 
 def kinds(totals: Totals) -> dict[str, int]:
-    """What a run was charged, in picodollars by kind of token; empty where nothing was."""
+    """What a run was charged in picodollars by kind of token; empty if nothing."""
     if not totals.cost:
         return {}
     return {kind: getattr(totals, f"cost_{kind}") for kind in ("input", "cached", "cache_write", "output", "other")}
@@ -195,48 +195,48 @@ _KINDS = {
     "cached": "input from a cache",
     "cache_write": "cache writes",
     "output": "output",
-    "other": "fees and what states no usage",
+    "other": "fees and replies without usage",
 }
 
 
 def bill_by_kind(totals: Totals) -> str:
-    """`$1.20 input, $0.03 input from a cache, $4.10 output`; empty where nothing was charged."""
+    """`$1.20 input, $0.03 input from a cache, $4.10 output`; empty if nothing was charged."""
     return ", ".join(f"{money(cost)} {_KINDS[kind]}" for kind, cost in kinds(totals).items() if cost)
 
 
 def bill_by_tier(tiers: "Sequence[TierShare]", *, chosen: bool = False) -> str:
-    """`1,940 replies at flex $1.20, 60 replies at default $0.08`; empty where all were served in the standard tier, unless
-    tiers were `chosen`."""
+    """`1,940 replies at flex $1.20, 60 replies at default $0.08`; empty if all were standard, unless tiers were
+    `chosen`."""
     if not chosen and all(share.tier == "default" for share in tiers):
         return ""
     return ", ".join(f"{share.replies:,} replies at {printable(share.tier, 40)} {money(share.cost)}" for share in tiers)
 
 
 def lanes_not_open(progress: Progress) -> str:
-    """`lanes: gpu-2 down`; empty where all take rows."""
+    """`lanes: gpu-2 down`; empty if all are open."""
     found = [f"{printable(lane.name, 40)} {lane.state}" for lane in progress.lanes if lane.state is not LaneState.OPEN]
     return f"lanes: {', '.join(found)}" if found else ""
 
 
 def notice(event: Notice | SendersChanged) -> str | None:
-    """The line of a rare fact, of senders that one was lost."""
+    """The line of a notice or a lost sender; else None."""
     if isinstance(event, Notice):
         return printable(event.message, 500)
-    said = f"a sender was lost: {printable(event.why, 300)}; what it had in flight is sent again"
-    return said if event.why else None
+    line = f"a sender was lost: {printable(event.why, 300)}; its requests in flight are sent again"
+    return line if event.why else None
 
 
 def senders(progress: Progress) -> str:
-    """`senders: 1 ready, 1 suspect`; empty in a run without, and where all are ready and none was lost."""
-    told = progress.senders
-    if told is None or not (told.starting or told.suspect or told.lost):
+    """`senders: 1 ready, 1 suspect`; empty without senders, or if all are ready."""
+    counts = progress.senders
+    if counts is None or not (counts.starting or counts.suspect or counts.lost):
         return ""
     named = ("starting", "ready", "suspect", "lost")
-    return f"senders: {', '.join(f'{getattr(told, name)} {name}' for name in named if getattr(told, name))}"
+    return f"senders: {', '.join(f'{getattr(counts, name)} {name}' for name in named if getattr(counts, name))}"
 
 
 def read_from_cache(totals: Totals) -> str:
-    """`97 % of 6.1M input tokens were read from a prompt cache, 3.0k written to one`; empty where none was used."""
+    """`97 % of 6.1M input tokens were read from a prompt cache, 3.0k written to one`; empty if none was used."""
     if not (totals.cached_tokens or totals.cache_write_tokens) or not totals.input_tokens:
         return ""
     written = f", {count(totals.cache_write_tokens)} written to one" if totals.cache_write_tokens else ""
@@ -245,7 +245,7 @@ def read_from_cache(totals: Totals) -> str:
 
 
 def savings(totals: Totals) -> str:
-    """What rows that were answered by the reply to an equal request saved; empty where there are none."""
+    """What shared replies of equal requests saved; empty if none."""
     if not totals.deduplicated:
         return ""
     tokens = f", {counted(totals.saved_tokens, 'token')}" if totals.saved_tokens else ""
@@ -253,22 +253,22 @@ def savings(totals: Totals) -> str:
 
 
 def tokens(progress: Progress) -> str:
-    """The tokens of this session, and what of them was cached and spent on reasoning."""
+    """The tokens of this session, with cached and reasoning tokens."""
     cached = f" ({count(progress.cached_tokens)} cached)" if progress.cached_tokens else ""
     reasoning = f" ({count(progress.reasoning_tokens)} reasoning)" if progress.reasoning_tokens else ""
     return f"{count(progress.input_tokens)} tokens in{cached}, {count(progress.output_tokens)} out{reasoning}"
 
 
 def waiting(wait: Waiting, now: float) -> str:
-    """Why nothing leaves, and how long it will take."""
-    said = f": {printable(wait.said, LONGEST_SAID)}" if wait.said else ""
+    """Why no request can be sent, and for how long."""
+    message = f": {printable(wait.said, LONGEST_MESSAGE)}" if wait.said else ""
     if wait.until is None or wait.until <= now:
-        return f"waiting: {wait.reason}{said}"
-    return f"waiting {duration(wait.until - now)}: {wait.reason}{said}"
+        return f"waiting: {wait.reason}{message}"
+    return f"waiting {duration(wait.until - now)}: {wait.reason}{message}"
 
 
 def bound(limits: LimitsChanged | None) -> str:
-    """What bounds the speed while requests leave: the provider's rate, where it does."""
+    """The provider's rate limit that bounds the speed, if any."""
     if limits is None or limits.blocked_by not in (WaitReason.REQUESTS, WaitReason.TOKENS):
         return ""
     rate = limits.rpm if limits.blocked_by is WaitReason.REQUESTS else limits.tpm
@@ -276,13 +276,13 @@ def bound(limits: LimitsChanged | None) -> str:
     return f"limit: {count(rate)} {limits.blocked_by}{basis}" if rate is not None else ""
 
 
-def holding(progress: Progress) -> str:
-    """Why nothing leaves, or what bounds the speed."""
+def blocked_by(progress: Progress) -> str:
+    """Why no request can be sent, or what bounds the speed."""
     return waiting(progress.waiting, progress.now) if progress.waiting is not None else bound(progress.limits)
 
 
 def failed(progress: Progress) -> str:
-    """How many rows failed, and how many of them in post-processing; empty for none."""
+    """How many rows failed, and how many in post-processing; empty if none."""
     if not progress.failed:
         return ""
     post = f" ({progress.failed_post:,} in post-processing)" if progress.failed_post else ""
@@ -290,13 +290,13 @@ def failed(progress: Progress) -> str:
 
 
 def awaited(in_flight: int, post: int) -> str:
-    """What a run that is stopping still waits for."""
-    later = f"; {post:,} in post-processing get a few seconds, resume does the rest" if post else ""
+    """What a stopping run still waits for."""
+    later = f"; {post:,} in post-processing get a few more seconds; resume processes the rest" if post else ""
     return f"waiting for {counted(in_flight, 'request')} in flight{later}"
 
 
 def status(progress: Progress) -> str:
-    """One plain line: where the run is, how fast, what it waits for."""
+    """One plain line: progress, speed, what it waits for."""
     limits = progress.limits
     allowed = f"/{limits.allowed}" if limits is not None else ""
     parts = [
@@ -310,7 +310,7 @@ def status(progress: Progress) -> str:
         f"{progress.retries:,} retries" if progress.retries else "",
         f"{progress.throttled:,} × 429" if progress.throttled else "",
         f"ETA {duration(progress.eta)}" if progress.eta is not None else "",
-        holding(progress),
+        blocked_by(progress),
         lanes_not_open(progress),
         senders(progress),
         f"stopping: {progress.in_flight} in flight" if progress.draining is not None else "",
@@ -319,14 +319,14 @@ def status(progress: Progress) -> str:
 
 
 class NamedShare(NamedTuple):
-    """What came of a lane, under the name that the run has for it; a lane that is no member any more has its address."""
+    """A lane's results under its name in the run; under its address if the lane was removed."""
 
     name: str
     share: "LaneShare"
 
 
 def lane_shares(reader: "Reader", plan: Plan) -> list[NamedShare]:
-    """The lanes of a run that were sent to, where there are several; reads all attempts."""
+    """The lanes that were sent to, if there are several; reads all attempts."""
     names = {(lane["base_url"], lane["api_key_env"], lane["model"]): str(lane["name"]) for lane in plan.lanes}
     return [
         NamedShare(names.get((share.base_url, share.key_name, share.model), share.base_url), share)
@@ -335,18 +335,17 @@ def lane_shares(reader: "Reader", plan: Plan) -> list[NamedShare]:
 
 
 def lane_values(found: Iterable[NamedShare]) -> list[dict[str, Any]]:
-    """The lanes as JSON values."""
     return [{"name": lane.name, **plain(lane.share)} for lane in found]
 
 
 def lane_lines(found: Iterable[NamedShare]) -> list[str]:
-    """`gpu-1: 1,540 replies in 0.58 s each, 12 × 429, 3 errors, 2 may have been billed, $0.0300`, one a lane."""
+    """`gpu-1: 1,540 replies in 0.58 s each, 12 × 429, 3 errors, 2 may have been billed, $0.0300`, one per lane."""
     return [_lane_line(lane.name, lane.share) for lane in found]
 
 
 def _lane_line(name: str, share: "LaneShare") -> str:
     replies = "1 reply" if share.replies == 1 else f"{share.replies:,} replies"
-    said = [
+    parts = [
         f"{printable(name, 60)}: {replies}",
         f"{share.seconds:.2f} s each" if share.seconds is not None else "",
         f"{share.throttled:,} × 429" if share.throttled else "",
@@ -354,4 +353,4 @@ def _lane_line(name: str, share: "LaneShare") -> str:
         f"{share.possibly_billed:,} may have been billed" if share.possibly_billed else "",
         money(share.cost) if share.cost else "",
     ]
-    return ", ".join(part for part in said if part)
+    return ", ".join(part for part in parts if part)

@@ -159,7 +159,7 @@ class Session:
     def _emit(self, event: Event) -> None:
         self._fold(event)
         if self._observers is not None:
-            self._observers.hear(event)
+            self._observers.handle(event)
         if isinstance(event, IntakeProgress):
             self._taken = event.rows
             if self._stop is not None:

@@ -343,7 +343,7 @@ def _connecting(_: RunSnapshot) -> Content:
 def _stopping(snapshot: RunSnapshot) -> Content:
     progress, drain = snapshot.progress, snapshot.progress.draining
     wait = "" if drain is None else f", at most {words.duration(drain.until - progress.now)} more"
-    post = f"; {progress.post:,} in post-processing get a few seconds" if drain is not None and drain.post else ""
+    post = f"; {progress.post:,} in post-processing get a few more seconds" if drain is not None and drain.post else ""
     return joined(
         [("stopping: ", "bold $warning"), f"waiting for {counted(progress.in_flight, 'request')} in flight{wait}{post}"]
     )
@@ -381,7 +381,8 @@ def mending_lines(snapshot: RunSnapshot, room: int) -> list[Content]:
     if len(found) > max(1, room):
         return [joined([key, "sends: " + " · ".join(f"{counted(rows)} {short}" for rows, _, short in found)])]
     costs = [
-        "" if ended is None else words.again(rows, ended.totals, simulated=progress.simulated) for rows, _, _ in found
+        "" if ended is None else words.retry_cost(rows, ended.totals, simulated=progress.simulated)
+        for rows, _, _ in found
     ]
     return [joined([key, f"{does}: {counted(rows)}{cost}"]) for (rows, does, _), cost in zip(found, costs, strict=True)]
 
