@@ -310,7 +310,7 @@ async def test_the_app_shows_the_request_of_a_picture() -> None:
     flags = {"profile": "sim"}
     head = draft.read_head("pictures/*.png", flags, has_prompt=True)
     assert head.columns == ("path", "name")
-    asked = draft.Asked(parse(PROMPT, path="caption.prompty"), head.kind, "m", {}, {}, head.name)
+    asked = draft.RequestParts(parse(PROMPT, path="caption.prompty"), head.kind, "m", {}, {}, head.name)
     shown = draft.preview(asked, next(row for row in head.rows if isinstance(row, Row)))
     assert "data:image/png;base64,sha256:" in shown.text
     assert draft.read_head(".", flags, has_prompt=True).columns == ("path", "name", "text")

@@ -175,7 +175,7 @@ async def test_leaving_asks_awaits_what_is_in_flight_and_keeps_the_journal_whole
     with Reader.open(tui.journal()) as reader:
         assert reader.check() == []
         assert (reader.totals.unknown, tui.left(reader)) == (0, reader.totals.done)
-    assert any("batchrun resume out.jsonl" in line for line in app.last_words())
+    assert any("batchrun resume out.jsonl" in line for line in app.closing_lines())
 
 
 async def test_rows_are_filtered_searched_sorted_and_opened(tmp_path: Path) -> None:
@@ -270,14 +270,14 @@ async def test_nothing_is_offered_to_go_on_with_once_its_journal_is_deleted(tmp_
         await tui.until(pilot, lambda: "◌ 2 in flight" in tui.shown(pilot))
         await pilot.press("X")
         await tui.until(pilot, lambda: "stopped" in tui.shown(pilot))
-        await tui.until(pilot, lambda: any("resume with: batchrun resume" in line for line in app.last_words()))
+        await tui.until(pilot, lambda: any("resume with: batchrun resume" in line for line in app.closing_lines()))
         await pilot.press("f4")
         await tui.until(pilot, lambda: "1 run in" in tui.shown(pilot))
         await pilot.press("d")
         await tui.asked(pilot, Confirm)
         await pilot.press("enter")
         await tui.until(pilot, lambda: "none in" in tui.shown(pilot))
-        assert not any("resume" in line for line in app.last_words())
+        assert not any("resume" in line for line in app.closing_lines())
 
 
 async def test_old_runs_are_listed_opened_and_deleted(tmp_path: Path) -> None:

@@ -92,14 +92,14 @@ async def test_a_screen_takes_no_message_once_its_widgets_are_taken_away(
 async def test_an_app_that_ends_while_a_screen_is_made_ends_in_good_order(name: str) -> None:
     async with BatchrunApp().run_test() as pilot:
         pilot.app.action_show(name)
-        pilot.app.told_to_go(ExitCode.TERMINATED)
+        pilot.app.quit_on_signal(ExitCode.TERMINATED)
         await tui.ended(pilot)
     assert pilot.app.return_code == 143
 
 
 async def test_an_app_that_is_told_to_go_while_it_starts_goes_in_good_order() -> None:
     app = BatchrunApp()
-    app.call_later(app.told_to_go, ExitCode.HANGUP)
+    app.call_later(app.quit_on_signal, ExitCode.HANGUP)
     await app.run_async(headless=True)
     assert app.return_code == 129
 
@@ -124,5 +124,5 @@ async def test_work_that_a_last_message_begins_ends_before_the_widgets_do(monkey
 
 async def test_no_run_begins_in_an_app_that_is_leaving() -> None:
     async with BatchrunApp().run_test() as pilot:
-        pilot.app.told_to_go(ExitCode.TERMINATED)
+        pilot.app.quit_on_signal(ExitCode.TERMINATED)
         assert not pilot.app.begin(Fresh(flags={}))

@@ -134,7 +134,7 @@ class StillLook:
     async def record(self, _: int) -> tuple[Record, list[Attempt]]:
         return RECORD, ATTEMPTS
 
-    async def ask(self, _: object) -> tuple[str, tuple[str, ...]]:
+    async def query(self, _: object) -> tuple[str, tuple[str, ...]]:
         return "▌ system\nTranslate into German.\n\n▌ user\nGood day", ("text",)
 
 
@@ -142,7 +142,7 @@ def _summary(name: str, code: int | None, running: str | None, totals: Totals) -
     meta = Meta(
         run=f"20261120-1015-{name[:4]}",
         created=1_790_000_000.0,
-        plan="{}",
+        plan=json.dumps({"prompt_name": "translate", "model": None if name == "rehearsal" else "gpt-5.4-mini"}),
         prompt=None,
         simulated=name == "rehearsal",
         output=f"../{name}.jsonl",

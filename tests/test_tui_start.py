@@ -138,7 +138,7 @@ async def test_a_pilot_measures_what_the_plan_says_and_the_run_sends_the_rest(tm
     async with tui.app().run_test(size=(120, 40)) as pilot:
         await tui.ready(pilot)
         await pilot.press("ctrl+r")
-        await tui.until(pilot, lambda: "the pilot is done" in tui.shown(pilot))
+        await tui.until(pilot, lambda: "pilot finished" in tui.shown(pilot))
         await tui.until(pilot, lambda: "measured on 50" in " ".join(tui.shown(pilot).split()))
         await tui.until(pilot, lambda: "plan  10 requests" in tui.shown(pilot))
         assert tui.attempts() == 50
@@ -159,7 +159,7 @@ def test_what_is_missing_is_told_in_the_order_in_which_it_is_filled_in() -> None
 
 async def test_an_empty_directory_says_what_to_do(tmp_path: Path) -> None:
     async with _begun().run_test(size=(80, 24)) as pilot:
-        await tui.until(pilot, lambda: "go to a directory with a .jsonl" in tui.shown(pilot))
+        await tui.until(pilot, lambda: "start batchrun in a directory with a .jsonl" in tui.shown(pilot))
         await pilot.press("i")
         await pilot.press("n")
         await tui.until(pilot, lambda: isinstance(pilot.app.screen, SetupScreen))

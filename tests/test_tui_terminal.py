@@ -17,7 +17,7 @@ from test_tui_program import totals
 from waiting import PATIENCE
 
 from batchrun.journal import Reader
-from batchrun.tui.terminal import BEHIND, LAST_WORDS, Output
+from batchrun.tui.terminal import BEHIND, CLOSE_TIMEOUT, Output
 
 pytestmark = pytest.mark.usefixtures("undisturbed", "alone")
 
@@ -211,7 +211,7 @@ def test_a_terminal_that_stands_still_is_not_waited_for_at_the_end() -> None:
     watch.output.write(b"." * BEHIND)
     began = time.monotonic()
     watch.output.close()
-    assert time.monotonic() - began < 10 * LAST_WORDS  # for ever, were it waited for
+    assert time.monotonic() - began < 10 * CLOSE_TIMEOUT  # for ever, were it waited for
     os.close(watch.master)
 
 

@@ -28,6 +28,7 @@ from batchrun.registry import RunFile, Summary
 from batchrun.report.words import status
 from batchrun.tui.draft import Draft, Source
 from batchrun.tui.journal_rows import JournalRows
+from batchrun.tui.screens import runs
 from batchrun.tui.screens.runs import cells, fitting
 from batchrun.tui.services import Phase, RunSnapshot, Trouble
 from batchrun.tui.session import overall
@@ -37,7 +38,7 @@ from batchrun.tui.widgets.columns import columns_of, field, fitted, source_field
 from batchrun.tui.widgets.field import Field
 from batchrun.tui.widgets.form import key_state
 from batchrun.tui.widgets.outcomes import Outcomes
-from batchrun.tui.widgets.paint import account, counts, eta, limit_lines, why_lines
+from batchrun.tui.widgets.paint import account, counts, eta, limit_lines, status_lines
 from batchrun.tui.widgets.panels import Panel
 from batchrun.tui.widgets.variables import Variables
 
@@ -89,6 +90,23 @@ def test_a_wide_name_of_a_run_leaves_room_for_its_numbers(tmp_path: Path) -> Non
     name = cells(run, dict.fromkeys(("success", "error", "warning", "foreground", "foreground-muted"), "red"), 40)[1]
     assert name.cell_len <= 40
     assert name.plain.endswith("…  SIMULATED")
+
+
+@pytest.mark.parametrize(
+    ("plan", "shown"),
+    [
+        ('{"prompt_name": "translate", "model": "gpt-5.4-mini"}', ["translate", "gpt-5.4-mini"]),
+        ('{"prompt_name": null, "model": null}', ["–", "–"]),
+        ('{"prompt_name": "trans', ["–", "–"]),
+    ],
+)
+def test_the_list_of_runs_has_prompt_and_model(plan: str, shown: list[str], tmp_path: Path) -> None:
+    meta = Meta(run="20261120-1015-abcd", created=1.0, plan=plan, prompt=None, simulated=False, output="-")
+    run = Summary(RunFile(tmp_path / "run.db", meta), Totals(rows=3), [], None, None)
+    colours = dict.fromkeys(("success", "error", "warning", "foreground", "foreground-muted"), "red")
+    titles = [title.plain for title in runs.COLUMNS]
+    line = dict(zip(titles, cells(run, colours, 40), strict=True))
+    assert [line["prompt"].plain, line["model"].plain] == shown
 
 
 async def test_a_value_that_was_just_typed_outlives_another_input_and_another_prompt() -> None:
@@ -276,10 +294,10 @@ def test_what_may_have_been_paid_is_whole_at_any_width() -> None:
 def test_why_a_run_was_refused_is_folded_where_there_is_room_and_cut_where_there_is_none() -> None:
     trouble = Trouble("The run is locked by process 4711 of this machine since noon", "wait until it ends, or stop it")
     snapshot = RunSnapshot(phase=Phase.REFUSED, progress=Progress(causes={}), title="a run", trouble=trouble)
-    wide = [line.plain.strip() for line in why_lines(snapshot, 30, 7)]
+    wide = [line.plain.strip() for line in status_lines(snapshot, 30, 7)]
     assert " ".join(wide) == f"nothing was sent {trouble.message} next: {trouble.hint}"
     assert all(len(line) <= 30 for line in wide)
-    assert [line.plain for line in why_lines(snapshot, 30, 2)] == ["nothing was sent", trouble.message]
+    assert [line.plain for line in status_lines(snapshot, 30, 2)] == ["nothing was sent", trouble.message]
 
 
 def test_the_rows_of_the_table_are_told_by_their_values_even_where_they_are_cut() -> None:

@@ -22,8 +22,6 @@ def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> Comple
 
 
 def one_of(*names: str) -> Callable[[click.Context, click.Parameter, str], Completion]:
-    """Completes one name, or each name of a comma-separated list."""
-
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
         before, comma, _ = incomplete.rpartition(",")
         return _starting(names, incomplete, before + comma)
@@ -62,7 +60,6 @@ def variables(ctx: click.Context, param: click.Parameter, incomplete: str) -> Co
 
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
-    """The models of the chosen profile, or of all."""
     from batchrun.errors import BatchrunError  # noqa: PLC0415  loaded only to complete
     from batchrun.plan.catalogue import every_profile  # noqa: PLC0415  loaded only to complete
 

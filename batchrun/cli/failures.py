@@ -51,11 +51,9 @@ class ErrorBoundary:
         return code
 
     def masked(self, text: str) -> str:
-        """The text without the secrets known so far."""
         return self.mask(_without_environment(text))
 
     def report(self, message: str, hint: str | None = None, label: str = "error") -> None:
-        """Print an error and its hint on stderr, safe to show."""
         from batchrun.display import coloured, printable  # noqa: PLC0415  only on the way to an error
 
         text = f"batchrun: {label}: {message}" + (f"\nhint: {hint}" if hint else "")
@@ -89,7 +87,6 @@ class ErrorBoundary:
 
 
 def _without_environment(line: str) -> str:
-    """The line without the values of variables whose names look secret."""
     for name, value in os.environ.items():
         if len(value) >= 8 and any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD")):
             line = line.replace(value, f"${name}")

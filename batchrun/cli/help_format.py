@@ -29,8 +29,6 @@ _EXIT_CODES = (
 
 
 class SectionOption(click.Option):
-    """An option under a heading of its own."""
-
     def __init__(self, *names: Any, section: str = "Options", **settings: Any) -> None:
         super().__init__(*names, **settings)
         self.section = section
@@ -48,8 +46,6 @@ class SectionOption(click.Option):
 
 
 class HelpCommand(click.Command):
-    """A command whose help has examples and options by section."""
-
     def __init__(self, *args: Any, examples: Sequence[str] = (), **settings: Any) -> None:
         super().__init__(*args, context_settings={**HELP_NAMES, **settings.pop("context_settings", {})}, **settings)
         self.examples = examples
@@ -76,14 +72,11 @@ class HelpCommand(click.Command):
 
 
 class HelpGroup(HelpCommand, click.Group):
-    """A command with subcommands, which may run without one."""
-
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.format_commands(ctx, formatter)
         HelpCommand.format_options(self, ctx, formatter)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which they were added."""
         return list(self.commands)
 
     def resolve_command(

@@ -14,7 +14,7 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class MaskingFormatter(logging.Formatter):
-    """Masks the finished record: message, arguments and traceback."""
+    """Masks message, arguments and traceback."""
 
     def __init__(self, mask: Callable[[str], str]) -> None:
         super().__init__(_FORMAT)

@@ -74,12 +74,10 @@ RESUME = tuple(option for option in RUN if option.name not in _NOT_RESUMED)
 
 
 def shared(*names: str) -> list[click.Parameter]:
-    """The options of those names, for other commands."""
     return [option for option in RUN if option.name in names]
 
 
 def configured_runs_dir() -> str | None:
-    """Where journals are kept by default."""
     from batchrun.plan.config import runs_directory  # noqa: PLC0415  not for --help
 
     return runs_directory()

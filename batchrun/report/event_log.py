@@ -30,13 +30,12 @@ log = logging.getLogger(__name__)
 
 
 def record(event: Event) -> None:
-    """Log one event; rows are named by their line in the input."""
+    """Rows are named by their line in the input."""
     level, text = level_and_text(event)
     log.log(level, "%s", printable(text, 2000))
 
 
 def level_and_text(event: Event) -> tuple[int, str]:
-    """The level and the text of an event."""
     match event:
         case AttemptStarted() | AttemptEnded():
             return _attempt(event)

@@ -40,8 +40,7 @@ from batchrun.report.reporters import JsonLines, choose, plain
 
 PAINT_EVERY = 0.2
 JSON_EVERY = 1.0
-CAUSES = 3
-"""Causes of failed rows shown at the end."""
+CAUSES = 3  # shown at the end
 HASTY_DRAIN = 8.0
 """Seconds for requests in flight after SIGTERM and SIGHUP: service managers kill soon after."""
 _SIGNALS = {
@@ -125,8 +124,6 @@ def _without_calls(prepared: Prepared, gathered: Gathered, prepare_log: Callable
 
 
 class Headless:
-    """One run on stderr and stdout."""
-
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._fold = Fold()
@@ -160,7 +157,6 @@ class Headless:
         print(f"batchrun: {text}", file=sys.stderr, flush=True)
 
     def finish(self, prepared: Prepared, access: Access | None) -> ExitCode:
-        """Run what is prepared to its end and print the summary."""
         try:
             ended = run_coroutine(self._go(prepared, access))
         except KeyboardInterrupt:  # before there was a run that obeys signals
@@ -184,8 +180,6 @@ class Headless:
         return ExitCode.OK
 
     def pilot(self, prepared: Prepared, rows: int, access: Access, *, as_json: bool, show: int) -> ExitCode:
-        """Run this many rows and print the estimate of the rest."""
-
         def at_hand(run: Run) -> None:
             self._run = run
             stop_on_signals(run, prepared.plan, self._signals)
@@ -292,7 +286,6 @@ def _stop(run: Run, plan: Plan, code: ExitCode, received: list[ExitCode]) -> Non
 
 
 def _failure_lines(ended: RunEnded, run: RunFile) -> list[str]:
-    """The most frequent causes of failed rows, each with an example and the command that sends its rows again."""
     if not ended.totals.failed or ended.exit_code in HASTY:
         return []
     with contextlib.suppress(StorageError), Reader.open(run.path) as reader:
@@ -313,7 +306,6 @@ def _failure_lines(ended: RunEnded, run: RunFile) -> list[str]:
 
 
 def _share_lines(ended: RunEnded, prepared: Prepared) -> list[str]:
-    """Replies and cost per service tier, if one was chosen, and per lane, if there are several."""
     plan, lines = prepared.plan, list[str]()
     if not (plan.tier or plan.lanes) or ended.exit_code in HASTY:
         return lines
@@ -334,7 +326,6 @@ def print_summary(  # noqa: PLR0913  the lines of the summary, each by name
     failures: Sequence[str] = (),
     shares: Sequence[str] = (),
 ) -> None:
-    """Print the summary: the coloured outcome, causes and commands, files, cost, the account."""
     text, colour = words.outcome(ended.totals, ended.exit_code)
     stopped = ended.exit_code not in (ExitCode.OK, ExitCode.ROWS_FAILED) and ended.message
     if stopped:
@@ -381,7 +372,6 @@ def _prediction(run: RunFile) -> Prediction | None:
 
 
 def end_event(ended: RunEnded, run: RunFile) -> dict[str, object]:
-    """The last JSON event of a run."""
     command = _resume_command(ended, run)
     found = _prediction(run)
     return {

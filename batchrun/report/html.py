@@ -32,8 +32,6 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 10, 24
 
 
 class Tick(NamedTuple):
-    """A label and its position."""
-
     at: float
     label: str
 
@@ -171,7 +169,6 @@ def report_page(run: RunFile) -> str:
 
 
 def _drawn(titled: dict[str, dict[str, list[list[Any]]]]) -> list[Chart]:
-    """All charts over the same time span."""
     times = [at for lines in titled.values() for points in lines.values() for at, _ in points]
     span = (min(times), max(times)) if times else None
     charts = (
@@ -186,8 +183,6 @@ def _drawn(titled: dict[str, dict[str, list[list[Any]]]]) -> list[Chart]:
 
 
 class Share(NamedTuple):
-    """Rows in one state, and their part of the bar of all rows."""
-
     name: str
     rows: int
     x: float
@@ -223,7 +218,6 @@ def _clock(at: float) -> str:
 def series(
     samples: list[tuple[float, dict[str, Any]]], timings: list[tuple[float, float, int]]
 ) -> dict[str, dict[str, Series]]:
-    """The lines of the charts, by title and name."""
     return {
         "Rows done a minute": {"rows": _rate(samples, "done")},
         "Tokens a minute": {"in": _rate(samples, "input_tokens"), "out": _rate(samples, "output_tokens")},
@@ -239,7 +233,6 @@ def _plain(samples: list[tuple[float, dict[str, Any]]], name: str) -> Series:
 
 
 def _rate(samples: list[tuple[float, dict[str, Any]]], name: str) -> Series:
-    """The growth of a sum per minute."""
     found: list[tuple[float, float | None]] = []
     for (before, old), (at, new) in itertools.pairwise(samples):
         grown = new.get(name, 0) - old.get(name, 0)
@@ -266,7 +259,6 @@ def _latency(timings: list[tuple[float, float, int]]) -> dict[str, Series]:
 
 
 def _spread(reader: Reader) -> Iterable[Record]:
-    """A sample of rows, evenly from the input."""
     rows = reader.totals.rows
     for place in range(min(SHOWN_ROWS, rows)):
         found = reader.entries(place * rows // SHOWN_ROWS if rows > SHOWN_ROWS else place, 1)
@@ -276,7 +268,6 @@ def _spread(reader: Reader) -> Iterable[Record]:
 
 
 def row_values(record: Record, plan: Plan) -> dict[str, Any]:
-    """One row for the sample, its texts cut."""
     return {
         "line": record.line,
         "id": printable(record.key, 80),
@@ -299,7 +290,6 @@ def excerpt(text: str) -> str:
 
 
 def _columns(text: str) -> str:
-    """A row as its columns, one per line; other text unchanged."""
     try:
         row = json.loads(text)
     except (ValueError, RecursionError):

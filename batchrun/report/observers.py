@@ -31,8 +31,7 @@ SECONDS = 30.0
 """Time limit of a notification; SECONDS_HASTY after SIGTERM and SIGHUP, as service managers kill soon."""
 SECONDS_HASTY = 3.0
 _POLL_EVERY = 0.1
-_SHOWN_ERROR = 300
-"""Characters shown of a command's error output."""
+_SHOWN_ERROR = 300  # characters
 
 
 def check_notifications(settings: Settings) -> None:
@@ -190,7 +189,6 @@ class Observers:
         return replace(ended, notes=(*ended.notes, *failures)) if failures else ended
 
     async def close(self) -> None:
-        """Stop periodic writes; closing twice is allowed."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.cancel()

@@ -8,7 +8,6 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -30,7 +29,6 @@ FOLLOW_EVERY = 2.0
 
 
 def runs_table(runs: list[Summary], *, as_json: bool, stream: TextIO | None = None) -> None:
-    """One line per run, the latest first."""
     out = stream or sys.stdout
     for found in runs:
         print(json.dumps(summary_values(found)) if as_json else _run_line(found), file=out)
@@ -52,7 +50,6 @@ def show_status(status: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def title(run: RunFile) -> str:
-    """A run in a question: id, output, number of replies."""
     totals = registry.summary(run).totals
     return f"run {run.id} ({printable(run.reference, 60)}, {totals.replies:,} {'reply' if totals.replies == 1 else 'replies'})"
 
@@ -63,8 +60,8 @@ def summary_values(found: Summary) -> dict[str, Any]:
         "created": found.run.meta.created,
         "state": words.state_of(found),
         "simulated": found.run.meta.simulated,
-        **{name: _planned(found).get(name) for name in ("input", "model")},
-        "prompt": _planned(found).get("prompt_name"),
+        **{name: words.planned(found).get(name) for name in ("input", "model")},
+        "prompt": words.planned(found).get("prompt_name"),
         "output": None if found.run.output is None else str(found.run.output),
         "journal": str(found.run.path),
         **plain(found.totals),
@@ -80,7 +77,7 @@ def _run_line(found: Summary) -> str:
     failed += f", {totals.in_batches:,} in batches" if totals.in_batches else ""
     mark = " [simulated]" if found.run.meta.simulated else ""
     target = "stdout" if found.run.output is None else printable(found.run.reference, 60)
-    state, plan = words.state_of(found), _planned(found)
+    state, plan = words.state_of(found), words.planned(found)
     what = ", ".join(printable(str(part), 30) for part in (plan.get("prompt_name"), plan.get("model")) if part)
     if coloured(sys.stdout):
         shade = {"finished": "green", "running": "cyan", "damaged": "red", "killed": "red"}.get(state, "yellow")
@@ -88,15 +85,7 @@ def _run_line(found: Summary) -> str:
     return f"{found.run.id}  {state:<10}  {totals.done:,}/{totals.rows:,} done{failed}  {what}  {target}{mark}"
 
 
-def _planned(found: Summary) -> dict[str, Any]:
-    """The plan as raw JSON: one of another version is readable, a damaged one is empty."""
-    with suppress(ValueError, RecursionError):
-        return json.loads(found.run.meta.plan)
-    return {}
-
-
 def show_run(run: RunFile, *, follow: bool, failed: bool, as_json: bool) -> None:
-    """Print one run, with `follow` until it ends."""
     out = sys.stdout
     _show_once(run, failed=failed, as_json=as_json, out=out)
     while follow and registry.summary(run).running is not None:
@@ -190,7 +179,11 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     yield from _section("batches", batch_table.lines(values["batches"], time.time()))
     yield from _section("lanes", words.lane_lines(of_lanes))
     yield from _section("errors by cause", [words.cause(cause) for cause in causes])
-    yield from _section("slowest rows", [_slow_line(entry) for entry in values["slowest"]])
+    slowest = (
+        f"line {entry['line']}: {words.duration(entry['seconds'])}, {entry['output_tokens'] or '?'} tokens out"
+        for entry in values["slowest"]
+    )
+    yield from _section("slowest rows", list(slowest))
     yield from _section("history", [_history_line(point) for point in values["history"]])
     command = words.resume_command(totals, run.reference, run.runs_dir)
     if command is not None and values["state"] != "running":
@@ -214,10 +207,6 @@ def _session_lines(sessions: list[dict[str, Any]], *, running: bool) -> Iterable
             exit_code = "killed" if session["exit_code"] is None else f"exit {session['exit_code']}"
             how = f"{words.duration(ended - session['started'])}, {exit_code}"
         yield f"session  {began:%Y-%m-%d %H:%M:%S}, {how}"
-
-
-def _slow_line(entry: dict[str, Any]) -> str:
-    return f"line {entry['line']}: {words.duration(entry['seconds'])}, {entry['output_tokens'] or '?'} tokens out"
 
 
 def _history_line(point: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ class Metric(NamedTuple):
 
 
 def check_place(path: Path) -> None:
-    """Raises RefusedError if the file cannot be written."""
+    """Raises RefusedError."""
     if not path.parent.is_dir():
         raise RefusedError(f"--metrics-file: no such directory: {path.parent}", "make it, or name another file")
     if path.is_dir() or not os.access(path.parent, os.W_OK):

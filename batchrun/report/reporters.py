@@ -45,26 +45,22 @@ from batchrun.report.values import plain
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-BAR = 12
-"""Minimum columns of the bar."""
-LINE_EVERY = 5.0
-"""Seconds between plain status lines."""
+BAR = 12  # columns at least
+LINE_EVERY = 5.0  # seconds
 CHECKED_EVERY = 100_000
 """Rows between plain lines of the input check: about a second."""
 
 
 class Reporter(Protocol):
     def handle(self, event: Event) -> None:
-        """Take one event; returns at once."""
+        """Returns at once."""
         ...
 
     def paint(self, progress: Progress) -> None:
-        """Show this progress; called a few times a second."""
+        """Called a few times a second."""
         ...
 
-    def close(self) -> None:
-        """Leave the terminal ready for a line of text."""
-        ...
+    def close(self) -> None: ...
 
 
 _OF_ROWS = frozenset({AttemptStarted, AttemptEnded, RowFinished, RowsAnswered})
@@ -72,7 +68,7 @@ _OF_ROWS = frozenset({AttemptStarted, AttemptEnded, RowFinished, RowsAnswered})
 
 
 class Quiet:
-    """Prints where requests go, and nothing else."""
+    """Prints only where requests go."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -127,8 +123,6 @@ _BAR_STANDING = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
 
 class Bar:
-    """A tqdm bar; rare events are printed above it."""
-
     def __init__(self, stream: TextIO, *, ascii_only: bool) -> None:
         self._stream = stream
         self._ascii = ascii_only
@@ -164,7 +158,6 @@ class Bar:
         return math.inf if columns is None else columns - (BAR + counts + times + len("100%|| [, ]"))
 
     def close(self) -> None:
-        """Leave the bar as it was last drawn."""
         if self._bar is not None:
             with contextlib.suppress(OSError):
                 self._bar.close()
@@ -252,7 +245,6 @@ class JsonLines:
         self._closed = False
 
     def handle(self, event: Event) -> None:
-        """Write a documented event."""
         for each in single(event):
             name = JSON_EVENTS.get(type(each))
             if name is not None:
@@ -305,7 +297,6 @@ _MONEY = (*(name for name in MONEY if name in SHOWN), "cost_input", "projected")
 
 
 def progress_values(progress: Progress) -> dict[str, Any]:
-    """The progress as JSON values."""
     values: dict[str, Any] = {name: getattr(progress, name) for name in _PICTURE}
     for name in ("row_rate", "token_rate", "eta", "elapsed"):
         values[name] = None if values[name] is None else round(values[name], 3)
@@ -343,7 +334,6 @@ def choose(
 
 
 def started(event: RunStarted) -> str:
-    """Which run begins, where it sends, and how much is left."""
     totals = event.totals
     left = totals.pending + totals.unknown if event.to_send is None else event.to_send
     rows = f"{left:,} of {counted(totals.rows)}" if left != totals.rows else counted(left)

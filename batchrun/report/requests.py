@@ -37,7 +37,6 @@ def of_record(plan: Plan, record: Record, parts: Parts | None) -> str:
 
 
 def readable(request: Request) -> str:
-    """A request's messages one after another, then the rest of its body."""
     body: dict[str, Any] = json.loads(request.body)
     return "\n".join(_parts(body))
 
@@ -77,7 +76,6 @@ def reply_text(record: Record) -> str:
 
 
 def body_text(body: str) -> str:
-    """The text of a reply's body, of any endpoint."""
     for endpoint in Endpoint:
         reply = replies.read(endpoint, body)
         if not isinstance(reply, Defect):
@@ -91,6 +89,5 @@ def tokens(body_bytes: int) -> int:
 
 
 def title_of(plan: Plan) -> str:
-    """Prompt and input, for a heading."""
     what = plan.prompt_name or ("OpenAI Batch requests" if plan.kind == "batch" else "request bodies")
     return printable(f"{what} · {Path(plan.input).name or plan.input}", 120)

@@ -29,7 +29,6 @@ except ImportError as error:
 
 _NANO = 1_000_000_000
 _FLUSH_MS = 5_000
-"""Time limit for the last spans if the collector does not answer."""
 
 
 class _Complaints(logging.Handler):
@@ -44,8 +43,6 @@ class _Complaints(logging.Handler):
 
 
 class Telemetry:
-    """Takes every event of one run."""
-
     def __init__(self) -> None:
         self._own: list[Any] = []
         self._complaints = _Complaints()

@@ -9,7 +9,6 @@ from batchrun.models import Bill
 from batchrun.pricing import usd
 
 MONEY = frozenset((*account.MONEY, "charged"))
-"""Members counted in picodollars."""
 
 
 def plain(event: Any) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Sentences about a run that all user interfaces share."""
 
+import json
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchrun.display import counted, printable
@@ -17,8 +19,7 @@ if TYPE_CHECKING:  # SQLite: not before the app's first frame
     from batchrun.journal import Cause, LaneShare, Reader, TierShare
     from batchrun.registry import Summary
 
-LONGEST_MESSAGE = 160
-"""Characters of the provider's message that are shown during a wait."""
+LONGEST_MESSAGE = 160  # characters
 
 
 MARK = "▌ "
@@ -59,13 +60,12 @@ def resume_command(totals: Totals, reference: str, runs_dir: str | None = None) 
 
 
 def cause(found: "Cause") -> str:
-    """Why rows failed: how many, lines, and an example message."""
     lines = ", ".join(map(str, found.lines))
     return f"{found.rows:,} × {printable(found.cause, 60)} (line {lines}): {printable(found.message, 160)}"
 
 
 def outcome(totals: Totals, code: ExitCode) -> tuple[str, str]:
-    """How a run ended, in one line, and its colour: green, yellow or red."""
+    """A line and its colour: green, yellow or red."""
     left = totals.pending + totals.unknown + totals.in_batches
     done = f"{totals.done:,} of {counted(totals.rows)} done"
     failed = f", {totals.failed:,} failed" if totals.failed else ""
@@ -86,7 +86,6 @@ def retry_cost(rows: int, totals: Totals, *, simulated: bool) -> str:
 
 
 def retry_command(found: "Cause", reference: str, totals: Totals, *, simulated: bool) -> str:
-    """The command that sends the rows of a cause again, and its estimated cost."""
     command = f"batchrun resume {_quoted(reference)}"
     if found.retryable < found.rows:
         command += f" --cause {_quoted(found.cause)}"
@@ -106,6 +105,13 @@ def state_of(found: "Summary") -> str:
         return "partial" if found.totals.pending or found.totals.unknown else "finished"
     plain = last.exit_code in (None, ExitCode.STOPPED)
     return "stopped" if plain else f"stopped ({ExitCode(last.exit_code).name.lower()})"
+
+
+def planned(found: "Summary") -> dict[str, Any]:
+    """The plan as raw JSON: one of another version is readable, a damaged one is empty."""
+    with suppress(ValueError, RecursionError):
+        return json.loads(found.run.meta.plan)
+    return {}
 
 
 def _quoted(text: str) -> str:
@@ -144,7 +150,7 @@ def money(cost: int) -> str:
 
 
 def spending(progress: Progress) -> str:
-    """The cost so far and at the end; empty without a price."""
+    """Empty without a price."""
     if not progress.priced:
         return ""
     ahead = progress.projected
@@ -154,7 +160,7 @@ def spending(progress: Progress) -> str:
 
 
 def bill(totals: Totals, *, simulated: bool = False) -> str:
-    """What a run was charged, and for what; empty without a price."""
+    """Empty without a price."""
     cost = totals.cost + totals.cost_reserved
     unpriced = f"{totals.unpriced:,} attempts of unknown price" if totals.unpriced else ""
     if not cost:
@@ -174,7 +180,7 @@ _BATCH_NEWS = frozenset({"submitted", "unsure", "refused", "settled", "duplicate
 
 
 def batch(event: BatchChanged) -> str | None:
-    """The line for a batch in a new state; None for uninteresting states."""
+    """None for uninteresting states."""
     if event.state not in _BATCH_NEWS or (event.state == "submitted" and event.status not in ("validating", None)):
         return None
     named = f" ({printable(event.remote, 80)})" if event.remote else ""
@@ -219,7 +225,7 @@ def lanes_not_open(progress: Progress) -> str:
 
 
 def notice(event: Notice | SendersChanged) -> str | None:
-    """The line of a notice or a lost sender; else None."""
+    """None for an event without a line."""
     if isinstance(event, Notice):
         return printable(event.message, 500)
     line = f"a sender was lost: {printable(event.why, 300)}; its requests in flight are sent again"
@@ -245,7 +251,7 @@ def read_from_cache(totals: Totals) -> str:
 
 
 def savings(totals: Totals) -> str:
-    """What shared replies of equal requests saved; empty if none."""
+    """Empty if there are none."""
     if not totals.deduplicated:
         return ""
     tokens = f", {counted(totals.saved_tokens, 'token')}" if totals.saved_tokens else ""
@@ -253,14 +259,12 @@ def savings(totals: Totals) -> str:
 
 
 def tokens(progress: Progress) -> str:
-    """The tokens of this session, with cached and reasoning tokens."""
     cached = f" ({count(progress.cached_tokens)} cached)" if progress.cached_tokens else ""
     reasoning = f" ({count(progress.reasoning_tokens)} reasoning)" if progress.reasoning_tokens else ""
     return f"{count(progress.input_tokens)} tokens in{cached}, {count(progress.output_tokens)} out{reasoning}"
 
 
 def waiting(wait: Waiting, now: float) -> str:
-    """Why no request can be sent, and for how long."""
     message = f": {printable(wait.said, LONGEST_MESSAGE)}" if wait.said else ""
     if wait.until is None or wait.until <= now:
         return f"waiting: {wait.reason}{message}"
@@ -277,12 +281,10 @@ def bound(limits: LimitsChanged | None) -> str:
 
 
 def blocked_by(progress: Progress) -> str:
-    """Why no request can be sent, or what bounds the speed."""
     return waiting(progress.waiting, progress.now) if progress.waiting is not None else bound(progress.limits)
 
 
 def failed(progress: Progress) -> str:
-    """How many rows failed, and how many in post-processing; empty if none."""
     if not progress.failed:
         return ""
     post = f" ({progress.failed_post:,} in post-processing)" if progress.failed_post else ""
@@ -290,13 +292,11 @@ def failed(progress: Progress) -> str:
 
 
 def awaited(in_flight: int, post: int) -> str:
-    """What a stopping run still waits for."""
     later = f"; {post:,} in post-processing get a few more seconds; resume processes the rest" if post else ""
     return f"waiting for {counted(in_flight, 'request')} in flight{later}"
 
 
 def status(progress: Progress) -> str:
-    """One plain line: progress, speed, what it waits for."""
     limits = progress.limits
     allowed = f"/{limits.allowed}" if limits is not None else ""
     parts = [

@@ -255,7 +255,6 @@ class BatchCalls:
         return batch
 
     def _settle_all(self) -> None:
-        """Write the results of every batch that has ended."""
         now = self._epoch()
         for batch in list(self._store.batches.values()):
             if not batch.settled and batch.status(now) in ENDED:

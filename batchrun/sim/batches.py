@@ -17,9 +17,8 @@ from typing import Any
 
 import orjson
 
-MOST_LINES = 50_000
+MOST_LINES = 50_000  # limits of OpenAI's batch files
 MOST_BYTES = 200_000_000
-"""The limits of OpenAI's batch files."""
 ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 
 
@@ -114,7 +113,7 @@ class Store:
         self._number = max((int(name[-8:]) for name in (*self.files, *self.batches)), default=0)
 
     def new_id(self, prefix: str) -> str:
-        """A new id; ids of one kind sort by age."""
+        """Ids of one kind sort by age."""
         self._number += 1
         return f"{prefix}sim_{self._number:08d}"
 

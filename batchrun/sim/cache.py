@@ -34,8 +34,6 @@ class Lookup(NamedTuple):
 
 
 class PrefixCache:
-    """Cached prefixes by digest, with the time at which each expires."""
-
     def __init__(self) -> None:
         self._ends: dict[bytes, float] = {}
 
@@ -65,7 +63,6 @@ class PrefixCache:
         return Lookup(read, max(0, written), tuple(prefix for prefix, _ in ends))
 
     def keep(self, found: Lookup, now: float) -> None:
-        """Keep the prefixes of a request whose reply is made."""
         for prefix in found.prefixes:
             self._ends.pop(prefix, None)
             self._ends[prefix] = now + _SECONDS

@@ -81,12 +81,10 @@ class Connection(asyncio.Protocol):
         self._done()
 
     def send_part(self, answer: Answer) -> None:
-        """Send the head and half of the body, then close."""
         self._write(_half(answer))
         self.close()
 
     def send_part_and_reset(self, answer: Answer) -> None:
-        """Send the head and half of the body, then reset."""
         self._write(_half(answer))
         asyncio.get_running_loop().call_later(0.02, self.reset)
 
@@ -98,7 +96,6 @@ class Connection(asyncio.Protocol):
         self._drip(everything[start:], max(1, -(-len(answer.body) // pieces)), pause)
 
     def garbage(self) -> None:
-        """Send bytes that are not HTTP, then close."""
         self._write(b"\x16\x03\x01\x00\xa5 this is not HTTP \x00\xff\r\n\r\n")
         self.close()
 

@@ -184,7 +184,6 @@ class Provider:
             self._serve(self._queue.popleft())
 
     def _answer(self, exchange: _Exchange) -> None:
-        """Send the reply, or what the fault puts in its place."""
         request, reply, fault = exchange.request, exchange.reply, exchange.fault
         assert request is not None
         assert reply is not None
@@ -338,7 +337,6 @@ _CONNECTION_FAULTS: dict[str, Callable[[Connection, Answer, float], None]] = {
 
 
 def error(status: int, message: str, code: str | None = None, param: str | None = None) -> Answer:
-    """OpenAI's answer to an invalid request."""
     inner = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
     return Answer(status, orjson.dumps({"error": inner}, option=orjson.OPT_APPEND_NEWLINE))
 

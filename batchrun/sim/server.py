@@ -37,7 +37,6 @@ class Server:
 
     @property
     def base_url(self) -> str:
-        """The base URL for clients."""
         return f"http://{_LOOPBACK}:{self.port}/v1"
 
     @property
@@ -57,7 +56,6 @@ class Server:
         self._plan_outages(self.provider.settings.faults)
 
     async def stop(self) -> None:
-        """Stop listening and reset open connections."""
         self._cancel_outages()
         for task in self._tasks:
             task.cancel()
@@ -69,7 +67,6 @@ class Server:
         await asyncio.sleep(0)
 
     def down(self, seconds: float) -> None:
-        """Refuse connections, and reset the open ones, for this many seconds."""
         self._go_down()
         self._timers.append(asyncio.get_running_loop().call_later(seconds, self._come_up))
 

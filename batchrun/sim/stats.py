@@ -52,7 +52,6 @@ class Stats:
         self.refused[digest] += 1
 
     def leave(self, label: str) -> None:
-        """Count the end of a call by its status or fault."""
         self.at_once -= 1
         self.by_status[label] += 1
 
@@ -66,7 +65,6 @@ class Stats:
         self.cache_write_tokens += cache.write
 
     def pay_batch(self, digest: bytes, input_tokens: int, output_tokens: int, cache: Lookup) -> None:
-        """Count the reply to a row of an ended batch."""
         self.replies[digest] = self.replies.get(digest, 0) + 1
         self.batch_input_tokens += input_tokens
         self.batch_output_tokens += output_tokens

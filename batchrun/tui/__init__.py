@@ -1,17 +1,13 @@
-"""The app: load a prompt, preview its requests, run it, steer it, retry rows; over the same engine as the command line.
+"""The app: set up, start, steer and read runs, over the same engine as the command line.
 
-    app        the Textual app: which screen, what keys, how it ends
-    screen_lifecycle  how screens are taken apart when it ends, or one of them is closed
-    terminal   what is painted, on a terminal that may be slow or go away; shutdown: signals and deadlines
-    session    one run of this process; alone meets the engine
+    app        the Textual app: screens, keys, shutdown
+    session    one run of this process; alone uses the engine
     replay     a run of another time or process, read from its journal
-    screens    compose and handle; styles beside each
-    widgets    know how to look
-    draft      the prompt, the input and the request that are being set up, without widgets
-    services   what screens may know and ask; setup_flags: what the setup says, as flags and as a command
+    services   the protocols through which screens use the app and runs
+    screens    compose widgets and handle their messages; styles beside each
+    widgets    draw
+    terminal, shutdown, screen_lifecycle   slow or closed terminals, signals, the order in which screens close
 
-The first frame is drawn by what loads at once; SQLite, prompts, formats and the engine are loaded behind it.
-
-Everything from outside (rows, prompts, replies, errors, file names) passes `display.printable` and is shown as text,
-never as markup.
+The first frame needs neither SQLite nor the engine; both are loaded after it. Text from outside passes
+`display.printable` and is shown as text, never as markup.
 """

@@ -1,7 +1,6 @@
 """The Textual app: screens, keys, the start of runs, and shutdown.
 
-However the app ends (`q`, Ctrl-C, SIGTERM, a closed terminal, a defect of a screen), the engine is stopped and awaited
-first, so that the journal is whole and every reply that was paid for is in it.
+However the app ends, the engine is stopped and awaited first, so that the journal has every reply that was paid for.
 """
 
 import asyncio
@@ -69,14 +68,12 @@ LIGHT = Theme(
     variables={"foreground-muted": "#4f5862", "primary-muted": "#cfdfe9", "scrollbar": "#848c96"},
     dark=False,
 )
-"""Every text colour has at least 4.5:1 on each of the four grounds: background, surface, panel, primary-muted (WCAG 2.2 AA)."""
-UNSENT = 2.0
-"""Seconds that a run which is still being checked may take to give up: nothing was sent, and a pipe may stay silent."""
+"""Text colours have a contrast of 4.5:1 on background, surface, panel and primary-muted (WCAG 2.2 AA)."""
+UNSENT_TIMEOUT = 2.0
+"""Seconds for a run that has sent nothing to end; its input may be a pipe without data."""
 
 
 class BatchrunApp(LifecycleApp):
-    """batchrun on a terminal."""
-
     TITLE = "batchrun"
     CSS_PATH = "app.tcss"
     ENABLE_COMMAND_PALETTE = True
@@ -120,14 +117,13 @@ class BatchrunApp(LifecycleApp):
         self.theme = self._theme()
 
     def _theme(self) -> str:
-        """The theme that `batchrun.toml` names. Raises RefusedError with the nearest name where there is none."""
+        """Raises RefusedError with the nearest name for an unknown theme."""
         name = str(self._settings.get("theme") or DARK.name)
         if name not in self.available_themes:
             raise unknown("theme", name, self.available_themes)
         return name
 
     def on_mount(self) -> None:
-        """Install the screens and the key map; load the engine after the first frame."""
         self.set_keymap(dict(self._settings.get("keys") or {}))
         self.install_screen(self._setup, "setup")  # pyright: ignore[reportUnknownMemberType]  Textual leaves results of screens open
         self.push_screen("setup")
@@ -135,11 +131,10 @@ class BatchrunApp(LifecycleApp):
 
     @work(exit_on_error=False)
     async def _load_engine(self) -> None:
-        """Once the first frame is there, so that a run starts at once."""
         await asyncio.to_thread(_later, "batchrun.tui.session")
 
     def get_driver_class(self) -> type[Driver]:
-        """A terminal that never holds the loop, in place of Textual's own for POSIX systems and for browsers."""
+        """Replaces Textual's terminals by ones that never block the loop."""
         chosen = super().get_driver_class()
         if sys.platform == "win32":
             return chosen
@@ -147,33 +142,28 @@ class BatchrunApp(LifecycleApp):
         return {"LinuxDriver": terminal.Terminal, "WebDriver": terminal.Browser}.get(chosen.__name__, chosen)
 
     def terminal_gone(self) -> None:
-        """The terminal was closed, perhaps without a signal: stop the run and exit within a deadline."""
+        """A closed terminal may come without a signal."""
         shutdown.within(shutdown.HASTY_DRAIN + shutdown.GRACE, ExitCode.HANGUP)
-        self.told_to_go(ExitCode.HANGUP)
+        self.quit_on_signal(ExitCode.HANGUP)
 
     @property
     def time(self) -> float:
-        """Seconds of the loop's clock."""
         return asyncio.get_running_loop().time()
 
     @property
     def steered(self) -> Steered | None:
-        """The run of this process, also after it has ended."""
         return self._session
 
     @property
     def busy(self) -> bool:
-        """Whether a run of this process is under way."""
         return self._session is not None and self._session.active
 
     @property
     def runs_dir(self) -> str | None:
-        """Where journals are kept, if not beside outputs."""
         found = self._flags.get("runs_dir")
         return None if found is None else str(found)
 
     def begin(self, task: Task) -> bool:
-        """Start a run; False where one is under way already, or the app is leaving."""
         if self._leaving:
             return False
         if self.busy:
@@ -186,39 +176,32 @@ class BatchrunApp(LifecycleApp):
         return True
 
     def show_run(self, watched: Watched | None) -> None:
-        """Show a run on the run screen."""
         cast("RunScreen", self.get_screen("run")).watch_run(watched)  # pyright: ignore[reportUnknownMemberType]  as above
         self.action_show("run")
 
     async def export(self, run: "RunFile") -> str:
-        """Write the output of a run again, in a thread; the names of what was written."""
         return await self._written(_later("batchrun.tui.session").exported, run)
 
     async def export_rows(self, journal: Path, wanted: "Wanted") -> str:
-        """Write the rows that are wanted to a file of their own, in a thread; its name and how many."""
         return await self._written(_later("batchrun.tui.session").exported_rows, journal, wanted)
 
     async def _written(self, write: Callable[..., str], *what: object) -> str:
-        """Write in a thread; the end of the app waits for it."""
+        """Write in a thread, which the end of the app waits for."""
         writing = asyncio.create_task(asyncio.to_thread(write, *what))
         self._exports.add(writing)
         writing.add_done_callback(self._exports.discard)
         return await asyncio.shield(writing)
 
     async def refusal(self, flags: Mapping[str, Any]) -> BatchrunError | None:
-        """Why a run of these flags would be refused, judged by the settings and whether there is a key; in a thread."""
         return await asyncio.to_thread(lambda: _later("batchrun.tui.session").refusal(flags))
 
     async def estimate(self, flags: Mapping[str, Any], wanted: Callable[[], bool]) -> EstimateText | None:
-        """What a run of these flags would send, cost and take, found in a thread; never beside a run."""
-
         def still() -> bool:
             return wanted() and not self.busy
 
         return await asyncio.to_thread(lambda: _later("batchrun.tui.session").estimate_text(flags, still))
 
     def edit_again(self, path: Path, position: int) -> None:
-        """Open the setup of a journaled run, with this row to try."""
         self._setup.open_again(path, position)
         self.action_show("setup")
 
@@ -248,7 +231,7 @@ class BatchrunApp(LifecycleApp):
             self.notify(words.account(snapshot.progress.ended.totals), timeout=8, markup=False)
 
     def _ask_about_drift(self, session: "Session") -> None:
-        """Replies that were paid for are replaced only when the user says so; those of tries always are."""
+        """Paid replies are replaced only after a confirmation; replies of tries always are."""
         task, drift = session.task, session.drift
         assert isinstance(task, Fresh)
         assert drift is not None
@@ -265,44 +248,40 @@ class BatchrunApp(LifecycleApp):
         self.push_screen(Confirm("Rows that are done would be sent again", drift.message, answers), answered)
 
     def on_start_screen_chosen(self, event: "StartScreen.Chosen") -> None:
-        """Go on in the setup with what was chosen on the start page."""
         self._setup.query_one(Form).choose(event.fields)
         self.action_show("setup")
-        self._setup.go_on()
+        self._setup.go_to_gap()
 
     def action_show(self, name: str) -> None:
-        """Go to one of the main screens."""
         while len(self.screen_stack) > MAIN:
             self.pop_screen()
         if self.screen is not self.get_screen(name):  # pyright: ignore[reportUnknownMemberType]  as above
             self.switch_screen(name)  # pyright: ignore[reportUnknownMemberType]  as above
 
     def action_help(self) -> None:
-        """What the keys do here."""
         if not isinstance(self.screen, Help):
             self.push_screen(Help(self.screen))
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """Everything that has a key, by name."""
         known: set[str] = set()
         for _, binding, enabled, _ in screen.active_bindings.values():
             action = binding.action
             if not enabled or not binding.id or action in known:  # those without an id are Textual's own
                 continue
             known.add(action)
-            said = f"{self.get_key_display(binding)}  {binding.tooltip or binding.description}"
-            yield SystemCommand(binding.description, said, lambda action=action: self._do(action))
+            text = f"{self.get_key_display(binding)}  {binding.tooltip or binding.description}"
+            yield SystemCommand(binding.description, text, lambda action=action: self._do(action))
         yield SystemCommand("Theme", "change colours", self.action_change_theme)
-        yield SystemCommand("Screenshot", "save an SVG picture of the screen", self._picture)
+        yield SystemCommand("Screenshot", "save an SVG picture of the screen", self._screenshot)
 
-    def _picture(self) -> None:
+    def _screenshot(self) -> None:
         self.deliver_screenshot()
 
     def _do(self, action: str) -> None:
         self.call_later(self.run_action, action, self.screen)
 
     def action_interrupt(self) -> None:
-        """Ctrl-C: copies the selection; else stops the run and quits; the second time abandons requests in flight."""
+        """Copy the selection; else stop the run and quit; a second time abandon requests in flight."""
         selected = getattr(self.focused, "selected_text", "")
         if selected:
             self.copy_to_clipboard(str(selected))
@@ -315,11 +294,9 @@ class BatchrunApp(LifecycleApp):
             self._go(ExitCode.INTERRUPTED)
 
     def action_leave(self) -> None:
-        """`q`: asks where a prompt is not saved, and where a run is under way."""
         self._leave_saved()
 
     def _leave_saved(self) -> None:
-        """Ask what becomes of edited prompts, where there are any, then go on with leaving."""
         unsaved = self._setup.unsaved
         if not unsaved:
             self._leave_run()
@@ -351,15 +328,14 @@ class BatchrunApp(LifecycleApp):
         if answer == "now" and self._session is not None:
             self._session.abandon()
 
-    def told_to_go(self, code: ExitCode) -> None:
-        """By a signal."""
+    def quit_on_signal(self, code: ExitCode) -> None:
         if code is ExitCode.INTERRUPTED:
             self.action_interrupt()
         else:
             self._go(code, shutdown.HASTY_DRAIN)
 
     def _go(self, code: ExitCode, drain: float | None = None) -> None:
-        """Stop the engine, await it, leave; sooner where that is under way already."""
+        """Stop the engine, await it, exit; a second call shortens the wait."""
         if self._leaving:
             if self._session is not None:
                 self._session.stop(code, drain)
@@ -371,19 +347,18 @@ class BatchrunApp(LifecycleApp):
         if self.busy:
             await self.settle(code, drain)
         if self._exports:
-            self.notify("an output is being written; the app ends with it", timeout=60)
+            self.notify("an output is being written; the app quits when it is done", timeout=60)
             await asyncio.wait(self._exports, timeout=drain)
         self.exit(int(code), return_code=int(code))
 
     async def settle(self, code: ExitCode, drain: float | None) -> None:
-        """Stop the run, if one is under way, and wait until its journal is closed."""
+        """Stop an active run and wait until its journal is closed."""
         session = self._session
         if session is not None and session.active and session.done is not None:
             session.stop(code, drain)
-            await asyncio.wait([session.done], timeout=None if session.prepared else UNSENT)
+            await asyncio.wait([session.done], timeout=None if session.prepared else UNSENT_TIMEOUT)
 
-    def last_words(self) -> list[str]:
-        """Lines printed on the terminal after the app: the account of the last run, and the command that resumes it."""
+    def closing_lines(self) -> list[str]:
         if self._session is None:
             return []
         snapshot = self._session.snapshot()
@@ -399,12 +374,11 @@ class BatchrunApp(LifecycleApp):
 
 
 def _later(name: str) -> Any:
-    """A module that the first frame does without: SQLite, prompts and the engine take longer than all the rest."""
     return importlib.import_module(name)
 
 
 def open_app(flags: Mapping[str, Any], *, settings: Mapping[str, Any], resume: Task | None = None) -> int:
-    """Show the app until it is quit; returns the exit code. `settings` are those of the `[app]` table."""
+    """Show the app until it is quit; returns the exit code. `settings` is the `[app]` table."""
     app = BatchrunApp(flags, settings=settings)
     if resume is not None:
         app.call_later(app.begin, resume)
@@ -415,17 +389,17 @@ def open_app(flags: Mapping[str, Any], *, settings: Mapping[str, Any], resume: T
 
 async def _shown(app: BatchrunApp) -> int:
     code = int(ExitCode.UNEXPECTED)
-    with shutdown.signals(app.told_to_go):
+    with shutdown.signals(app.quit_on_signal):
         try:
             await app.run_async()
             code = int(app.return_code or 0)
         finally:
             # Also after a defect of a screen: nothing that was paid for is lost.
             await app.settle(ExitCode.TERMINATED, shutdown.HASTY_DRAIN)
-            shutdown.within(shutdown.LAST_WORDS, code)
+            shutdown.within(shutdown.PRINT_TIMEOUT, code)
     # A pager that was ended by the end of the app leaves here what Textual catches while it paints.
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     with contextlib.suppress(OSError):  # a terminal that is gone
-        for line in app.last_words():
+        for line in app.closing_lines():
             print(f"batchrun: {line}", file=sys.stderr)
     return code

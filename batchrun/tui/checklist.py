@@ -1,4 +1,4 @@
-"""What a run needs before it can start, item by item, and which of it is missing. Pure."""
+"""What a run needs before it can start. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -7,10 +7,7 @@ KEY = "key"
 
 
 class Item(NamedTuple):
-    """One thing that is needed: what it is called, whether it is there, and the field that takes it.
-
-    `field` is the id of a field of the form; of a variable it is `variable:NAME`.
-    """
+    """One item; `field` is the id of its field in the form, or `variable:NAME`."""
 
     name: str
     met: bool
@@ -20,10 +17,9 @@ class Item(NamedTuple):
 def checklist(
     *, prompt: bool, source: bool, typed: Mapping[str, str], missing: Sequence[str], key: bool
 ) -> tuple[Item, ...]:
-    """Prompt, input, variables and key, in the order in which they are filled in.
+    """The items in the order of the form.
 
-    `typed` are the values of variables that are typed for all rows; `missing` names the variables without a value in
-    the row that is looked at.
+    `typed` has the typed values of variables; `missing` names the variables without a value in the current row.
     """
     names = list(dict.fromkeys((*typed, *missing)))
     variables = [Item(name, name not in missing and bool(typed.get(name, "x")), f"variable:{name}") for name in names]
@@ -36,5 +32,4 @@ def checklist(
 
 
 def gap(items: Sequence[Item]) -> Item | None:
-    """The first item that is missing."""
     return next((item for item in items if not item.met), None)

@@ -1,7 +1,7 @@
-"""The run that is being set up: the editor's prompt, the beginning of the input, the request they make.
+"""The run that is being set up: the edited prompt, the first rows of the input, and their requests. No widgets.
 
-No widgets. What reads files is a function for a thread; what it found is taken in on the loop. Prompts and formats are
-loaded with this module, which is why the setup screen opens it only when its first frame is there.
+Functions that read files are for a thread. The setup screen loads this module, with prompts and formats, after its
+first frame.
 """
 
 from collections.abc import Mapping
@@ -31,27 +31,25 @@ from batchrun.tui.setup_flags import Head
 HEAD = 100
 """Rows of the input that are shown."""
 ROOM = 4_000_000
-"""Characters of them after which no more are."""
+"""Characters after which no more rows are shown."""
 SHOWN = 5
 """Replies of a pilot that are shown."""
 STREAM = "-"
 LOOKED_AT = 64
-"""Bytes that tell the type of a file."""
+"""Bytes that identify the type of a file."""
 LONGEST = 1_000_000
-"""Bytes of a file that is no prompt yet and is opened all the same, to be mended."""
+"""Bytes of an invalid prompt file that is opened for repair."""
 
 
 class Source(NamedTuple):
-    """A prompt file as it was found: where, what is in it, and why it cannot be used."""
+    """`trouble` is why it is invalid."""
 
     path: Path | None = None
     text: str = ""
     trouble: BatchrunError | None = None
 
 
-class Asked(NamedTuple):
-    """What decides the request of a row: the prompt, the kind of input, the model, and the flags of the variables."""
-
+class RequestParts(NamedTuple):
     prompt: Prompt | None
     kind: Kind
     model: str | None
@@ -62,7 +60,7 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The request of one row as it would be sent, or why it would not. `missing` names variables without a value."""
+    """`missing` names variables without a value."""
 
     text: str
     tokens: int = 0
@@ -71,9 +69,7 @@ class Preview:
 
 
 class Draft:
-    """The prompt and the input that are being looked at. What was typed into a prompt stays, also while another is
-    shown.
-    """
+    """The current prompt and input. Unsaved text of a prompt is kept while another one is shown."""
 
     def __init__(self) -> None:
         self.prompt: Prompt | None = None
@@ -85,14 +81,13 @@ class Draft:
         self._unsaved: dict[Path, str] = {}
 
     def take_prompt(self, source: Source) -> str:
-        """Go over to this file; what is to be edited: the file's text, or what was typed there and not saved."""
+        """Switch to this file; returns its text, or its unsaved text."""
         self._source = source
         text = source.text if source.path is None else self._unsaved.get(source.path, source.text)
         self.edit(text)
         return text
 
     def edit(self, text: str) -> None:
-        """Take the editor's text as the prompt."""
         path, self._text = self._source.path, text
         self.prompt, self.prompt_trouble = None, self._source.trouble
         if path is None:
@@ -107,17 +102,15 @@ class Draft:
             self.prompt_trouble = error
 
     def take_head(self, head: Head | None, trouble: BatchrunError | None) -> None:
-        """Go over to another input."""
         self.head, self.head_trouble = head, trouble
 
     @property
     def path(self) -> Path | None:
-        """The file of the prompt."""
         return self._source.path
 
     @property
     def shown_path(self) -> str:
-        """Its path where it is below the current directory, else its name: it has to fit into a title."""
+        """The path if below the current directory, else the name: it has to fit into a title."""
         path = self._source.path or Path()
         if path.is_absolute():
             return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
@@ -125,16 +118,15 @@ class Draft:
 
     @property
     def edited(self) -> bool:
-        """Whether the editor's text is not what the file has."""
         return self.path is not None and self._text != self._source.text
 
     @property
     def unsaved(self) -> tuple[Path, ...]:
-        """Where the prompts that were edited and not saved are to be written, the one that is shown and others."""
+        """Where edited prompts would be saved."""
         return tuple(map(place_to_save, self._unsaved))
 
     def save_all(self) -> None:
-        """Write every edited prompt to its file. Raises as `save`."""
+        """Save every edited prompt. Raises as `save`."""
         for path, text in tuple(self._unsaved.items()):
             if path == self.path:
                 self.save()
@@ -143,7 +135,7 @@ class Draft:
                 del self._unsaved[path]
 
     def save(self) -> Path | None:
-        """Write the editor's text to its file, or beside the ones here. Raises OSError and UnicodeEncodeError."""
+        """Raises OSError and UnicodeEncodeError."""
         if self.path is None:
             return None
         target = place_to_save(self.path)
@@ -153,13 +145,13 @@ class Draft:
         return target
 
     def preview(self, row: Row | None, model: str | None, flags: Mapping[str, Mapping[str, str]]) -> Preview:
-        """What this row sends with these variables."""
         kind, name = (Kind.ROWS, "") if self.head is None else (self.head.kind, self.head.name)
-        return preview(Asked(self.prompt, kind, model, flags.get("set", {}), flags.get("columns", {}), name), row)
+        return preview(
+            RequestParts(self.prompt, kind, model, flags.get("set", {}), flags.get("columns", {}), name), row
+        )
 
     @property
     def output_name(self) -> str:
-        """The default name of the output."""
         head = self.head
         if head is None:
             return "INPUT.PROMPT.jsonl"
@@ -170,7 +162,7 @@ class Draft:
 
 
 def read_prompt(name: str) -> Source:
-    """The prompt of that name or path; blocks. A file that is no prompt comes with its text, so that it can be fixed."""
+    """Blocks. An invalid file comes with its text, so that it can be fixed."""
     try:
         prompt = prompts.load(name)
     except PromptError as error:
@@ -187,7 +179,7 @@ def _broken(path: Path, error: PromptError) -> Source:
 
 
 def read_head(source: str, flags: Mapping[str, object], *, has_prompt: bool) -> Head:
-    """Open an input as the flags say and read its first rows; blocks. Raises RefusedError."""
+    """Read the first rows of an input; blocks. Raises RefusedError."""
     if source == STREAM:
         raise InputError("the app cannot read standard input", "name a file, or run it without the app")
     settings = gather(flags).settings.model_copy(update={"input": source})
@@ -199,7 +191,7 @@ def read_head(source: str, flags: Mapping[str, object], *, has_prompt: bool) -> 
 
 
 def _is_sent(source: str) -> bool:
-    """Whether the first file of an input is a picture or audio, which is nothing else than what a prompt sends whole."""
+    """Whether the first file of an input is a picture or audio, which a prompt sends whole."""
     path = Path(source).expanduser()
     try:
         first = path if path.is_file() else files_of(source)[0][1]
@@ -211,7 +203,7 @@ def _is_sent(source: str) -> bool:
 
 
 def default_profile(flags: Mapping[str, object]) -> str:
-    """The profile that holds where none is chosen: of the environment or a configuration file, else the built-in one."""
+    """The profile that the environment or a configuration file sets, else the built-in one."""
     try:
         return gather(flags).settings.profile
     except BatchrunError:
@@ -219,21 +211,18 @@ def default_profile(flags: Mapping[str, object]) -> str:
 
 
 def prompt_names() -> list[str]:
-    """What names find a prompt; blocks."""
+    """Blocks."""
     return [found.name for found in prompts.available()]
 
 
 def plan_of(journal: Path) -> Plan:
-    """The plan of a journaled run; blocks. Raises StorageError."""
+    """Blocks. Raises StorageError."""
     with Reader.open(journal) as reader:
         return plan_from_json(reader.meta.plan)
 
 
 def answers(journal: Path, positions: tuple[int, ...] | None) -> list[tuple[Record, str]]:
-    """The rows at these positions, or the first few that are done, each with its reply as text.
-
-    Blocks. Raises StorageError.
-    """
+    """The rows at these positions, else the first done ones, with their replies as text. Blocks. Raises StorageError."""
     with Reader.open(journal) as reader:
         if positions is None:
             done = (position for page in reader.positions(Wanted(state=State.DONE)) for position in page)
@@ -242,55 +231,54 @@ def answers(journal: Path, positions: tuple[int, ...] | None) -> list[tuple[Reco
     return [(record, requests.reply_text(record)) for record in found if record is not None]
 
 
-def preview(asked: Asked, row: Row | None) -> Preview:
-    """What this row sends; missing variables appear in the text as ⟨name⟩."""
+def preview(parts: RequestParts, row: Row | None) -> Preview:
+    """The request of this row; missing variables appear as ⟨name⟩."""
     if row is None:
         return Preview("", trouble="choose an input to see a request")
     try:
-        return _previewed(asked, row)
+        return _previewed(parts, row)
     except RenderError as error:
-        return _with_gaps(asked, row, error)
+        return _with_gaps(parts, row, error)
     except BatchrunError as error:
         return Preview("", trouble=error.message)
 
 
-def _with_gaps(asked: Asked, row: Row, error: RenderError) -> Preview:
-    """The same row with marks for what it lacks."""
+def _with_gaps(parts: RequestParts, row: Row, error: RenderError) -> Preview:
     filled = {**row.fields, **{name: f"⟨{name}⟩" for name in error.missing}}
-    mapped = {name: column for name, column in asked.columns.items() if name not in error.missing}
+    mapped = {name: column for name, column in parts.columns.items() if name not in error.missing}
     try:
-        shown = _previewed(asked._replace(columns=mapped), row._replace(fields=filled))
+        shown = _previewed(parts._replace(columns=mapped), row._replace(fields=filled))
     except BatchrunError:
         return Preview("", missing=error.missing, trouble=error.message)
     return Preview(shown.text, shown.tokens, error.missing, error.message)
 
 
-def _previewed(asked: Asked, row: Row) -> Preview:
-    request = _renderer(asked).render(row)
+def _previewed(parts: RequestParts, row: Row) -> Preview:
+    request = _renderer(parts).render(row)
     return Preview(requests.readable(request), requests.tokens(len(request.body)))
 
 
-def _renderer(asked: Asked) -> Renderer:
-    prompt = asked.prompt
-    if asked.kind is Kind.BATCH:
+def _renderer(parts: RequestParts) -> Renderer:
+    prompt = parts.prompt
+    if parts.kind is Kind.BATCH:
         return prompts.batch_renderer()
-    if prompt is None and asked.kind is Kind.BODIES:
-        return prompts.body_renderer(endpoint=None, model=asked.model, params={}, id_column=None)
+    if prompt is None and parts.kind is Kind.BODIES:
+        return prompts.body_renderer(endpoint=None, model=parts.model, params={}, id_column=None)
     if prompt is None:
         raise RefusedError("rows need a prompt")
     endpoint = prompt.endpoint or Endpoint.CHAT
     made = prompts.renderer(
         prompt,
         endpoint=endpoint,
-        model=asked.model,
+        model=parts.model,
         params={},
-        variables=asked.variables,
-        columns=asked.columns,
+        variables=parts.variables,
+        columns=parts.columns,
     )
     if not prompt.files:
         return made
     takes = find_profile(DEFAULT, {}).media_at("")
-    return FilesRenderer(made, asked.input, takes, transcribes=endpoint is Endpoint.TRANSCRIPTIONS)
+    return FilesRenderer(made, parts.input, takes, transcribes=endpoint is Endpoint.TRANSCRIPTIONS)
 
 
 def _write(target: Path, text: str) -> None:
@@ -299,7 +287,7 @@ def _write(target: Path, text: str) -> None:
 
 
 def place_to_save(path: Path) -> Path:
-    """Where an edited prompt is saved: its own file; one that comes with batchrun is copied to ./prompts first."""
+    """The path for an edited prompt: its own file, or a copy in ./prompts for a built-in prompt."""
     shipped = prompts.default_places()[-1].resolve()
     inside = path.resolve().is_relative_to(shipped) and not shipped.is_relative_to(Path.cwd())
     return Path("prompts") / path.name if inside else path

@@ -1,4 +1,4 @@
-"""What the start page lists: recent runs, prompts, input files of this directory. Blocks; no widgets."""
+"""The lists of the start page: recent runs, prompts, input files. Blocks; no widgets."""
 
 import csv
 from collections.abc import Sequence
@@ -14,30 +14,25 @@ from batchrun.rows.detect import BY_SUFFIX
 from batchrun.tui import draft
 
 RUNS, PROMPTS, INPUTS = 5, 8, 12
-"""How many of each are listed."""
 COUNTED = 50_000_000
 """Bytes of an input up to which its rows are counted."""
 
 
 class Item(NamedTuple):
-    """A line of the page: a name and its description. `run` is the file of a run."""
-
     name: str
-    said: str
+    description: str
     run: RunFile | None = None
 
 
 class Overview(NamedTuple):
-    """The three lists."""
-
     runs: tuple[Item, ...]
     prompts: tuple[Item, ...]
     inputs: tuple[Item, ...]
 
 
 def overview(runs_dir: str | None) -> Overview:
-    """Everything that there is to begin with. What cannot be read is left out."""
-    found = [item for item in map(_prompt, prompts.available()) if item is not None]
+    """What cannot be read is left out."""
+    found = [Item(each.name, each.description) for each in prompts.available() if not each.error]
     runs = registry.listing(registry.directory_for(registry.STREAM, runs_dir))
     outputs = {run.output.resolve() for run in runs if run.output is not None}
     return Overview(tuple(_runs(runs[:RUNS])), tuple(found[:PROMPTS]), tuple(_inputs(Path.cwd(), outputs)))
@@ -57,12 +52,8 @@ def _runs(runs: Sequence[RunFile]) -> list[Item]:
     return items
 
 
-def _prompt(found: prompts.Listing) -> Item | None:
-    return None if found.error else Item(found.name, found.description)
-
-
 def _inputs(folder: Path, outputs: set[Path]) -> list[Item]:
-    """The files that can be read, tables before texts, without what runs have written: outputs, failed rows."""
+    """Readable files, tables before texts, without outputs of runs."""
     items: list[Item] = []
     written = outputs | {path.with_name(f"{path.stem}.errors.jsonl") for path in outputs}
     for path in sorted(folder.iterdir(), key=lambda path: (BY_SUFFIX.get(path.suffix) == "text", path.name)):
@@ -80,7 +71,7 @@ def _inputs(folder: Path, outputs: set[Path]) -> list[Item]:
 
 
 def rows_of(path: Path, form: str) -> int | None:
-    """How many rows a file of this format has; None where counting takes more than reading its lines."""
+    """The rows of a file; None if counting takes more than reading its lines."""
     if path.stat().st_size > COUNTED or form not in ("jsonl", "text", "csv"):
         return None
     with path.open(encoding="utf-8", errors="replace", newline="") as file:

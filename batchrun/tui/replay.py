@@ -1,7 +1,4 @@
-"""A run of another time or another process, read from its journal and shown through the same screens.
-
-One that another process works on is steered through its socket, where it has one; in a thread, as it may be slow.
-"""
+"""A run of another time or process, read from its journal; a running one is steered through its socket, in a thread."""
 
 import asyncio
 import time
@@ -29,7 +26,7 @@ _PHASES = {"running": Phase.RUNNING, "paused": Phase.PAUSED, "stopping": Phase.S
 
 
 class Replay:
-    """Looks at a journal; `read_again` reads it in a thread, `snapshot` is what it found."""
+    """`read_again` reads the journal in a thread, `snapshot` is the result."""
 
     def __init__(self, run: RunFile) -> None:
         self.run = run
@@ -40,11 +37,10 @@ class Replay:
         )
 
     def snapshot(self) -> RunSnapshot:
-        """What was read last."""
         return self._snapshot
 
     def read_again(self) -> bool:
-        """Read totals, samples and causes again; whether another process is at work on the run."""
+        """Returns whether another process works on the run."""
         try:
             snapshot = self._read()
         except StorageError as error:
@@ -55,12 +51,11 @@ class Replay:
                 reference=self.run.reference,
                 trouble=Trouble(error.message, error.hint),
             )
-        self._snapshot = snapshot if snapshot.foreign is None else self._asked(snapshot, {"command": "status"})
+        self._snapshot = snapshot if snapshot.foreign is None else self._steered(snapshot, {"command": "status"})
         return snapshot.foreign is not None
 
-    def _asked(self, snapshot: RunSnapshot, request: dict[str, Any]) -> RunSnapshot:
-        """The snapshot after the process that works on the run has performed a request; blocks. Without bounds where that
-        process has no socket."""
+    def _steered(self, snapshot: RunSnapshot, request: dict[str, Any]) -> RunSnapshot:
+        """The snapshot after a request to the other process; blocks. It has no bounds if that process has no socket."""
         try:
             status = steering.ask(self.run.path, request)
         except RefusedError:
@@ -70,30 +65,25 @@ class Replay:
 
     def _steer(self, command: str, **values: Any) -> None:
         def performed() -> None:
-            self._snapshot = self._asked(self._snapshot, {"command": command, **values})
+            self._snapshot = self._steered(self._snapshot, {"command": command, **values})
 
         request = asyncio.get_running_loop().run_in_executor(None, performed)
         self._requests.add(request)
         request.add_done_callback(self._requests.discard)
 
     def pause(self) -> None:
-        """Let no request be sent."""
         self._steer("pause")
 
-    def go_on(self) -> None:
-        """Let requests be sent again."""
+    def resume(self) -> None:
         self._steer("resume")
 
     def bound(self, bounds: Bounds) -> None:
-        """Hold the run to these limits from now on."""
         self._steer("limits", concurrency=bounds.cap, rpm=bounds.rpm, tpm=bounds.tpm)
 
     def drain(self) -> None:
-        """Send nothing new and wait for what is in flight."""
         self._steer("stop")
 
     def abandon(self) -> None:
-        """Give up what is in flight as well."""
         self._steer("stop-now")
 
     def _read(self) -> RunSnapshot:
@@ -104,23 +94,21 @@ class Replay:
             causes = reader.failures()
             alive = summary.running is not None
             tiers = [] if alive else reader.tiers()  # all attempts are read for it
-            kept = Kept(self._plan, reader.totals, reader.sessions, samples, causes, tiers)
+            recording = Recording(self._plan, reader.totals, reader.sessions, samples, causes, tiers)
         points = points_of(samples)
         return RunSnapshot(
             phase=Phase.RUNNING if alive else Phase.ENDED,
-            progress=picture(self.run, kept, alive=alive),
+            progress=progress_of(self.run, recording, alive=alive),
             title=title_of(self._plan),
             reference=self.run.reference,
             journal=self.run.path,
             history=points,
             foreign=summary.running,
-            said=None if alive else words.state_of(summary),
+            state=None if alive else words.state_of(summary),
         )
 
 
-class Kept(NamedTuple):
-    """What a journal keeps of a run's course."""
-
+class Recording(NamedTuple):
     plan: Plan
     totals: Totals
     sessions: Sequence[Session]
@@ -129,9 +117,9 @@ class Kept(NamedTuple):
     tiers: Sequence[TierShare]
 
 
-def picture(run: RunFile, kept: Kept, *, alive: bool) -> Progress:
-    """The picture of a run as its journal has it, by the fold that events go through; times are Unix seconds."""
-    plan, totals, sessions, samples, causes, tiers = kept
+def progress_of(run: RunFile, recording: Recording, *, alive: bool) -> Progress:
+    """The progress of a run by the fold that events go through; times are Unix seconds."""
+    plan, totals, sessions, samples, causes, tiers = recording
     state: dict[str, Any] = samples[-1].state if samples and alive else {}
     now = time.time() if alive else _end(sessions, run.meta.created)
     host = plan.base_url if not plan.simulated else "the simulated provider"
@@ -140,7 +128,7 @@ def picture(run: RunFile, kept: Kept, *, alive: bool) -> Progress:
     shares = {share.tier: (share.replies, share.cost) for share in tiers if share.tier != STANDARD}
     fold, marks = Fold(), [Mark(point.at, point.rows, point.tokens) for point in points_of(samples)]
     fold(RunStarted(run.id, Totals(rows=totals.rows), host, plan.model or "", plan.simulated, started))
-    retries = again(sessions, samples, totals, in_flight)
+    retries = retry_counts(sessions, samples, totals, in_flight)
     fold(Recorded(totals, alive, in_flight, *retries, causes, shares, marks if alive else marks[:1]))
     for event in (_waiting(state, now), _limits(state, now)):
         if event is not None:
@@ -148,11 +136,10 @@ def picture(run: RunFile, kept: Kept, *, alive: bool) -> Progress:
     return fold.snapshot(now)
 
 
-def again(sessions: Sequence[Session], samples: Sequence[Sample], totals: Totals, in_flight: int) -> tuple[int, int]:
-    """Retries, and attempts that met a 429: what the last sample of each session has counted.
-
-    Journals of earlier versions have not counted them: there all retries are taken together.
-    """
+def retry_counts(
+    sessions: Sequence[Session], samples: Sequence[Sample], totals: Totals, in_flight: int
+) -> tuple[int, int]:
+    """Retries and 429s from the last sample of each session; journals of earlier versions have only their sum."""
     starts = [session.started for session in sessions]
     last = {bisect_right(starts, sample.at): sample for sample in samples}
     states: list[dict[str, Any]] = [sample.state for sample in last.values()]
@@ -162,14 +149,13 @@ def again(sessions: Sequence[Session], samples: Sequence[Sample], totals: Totals
     return retries, throttled
 
 
-def _end(sessions: Sequence[Session], otherwise: float) -> float:
+def _end(sessions: Sequence[Session], created: float) -> float:
     if not sessions:
-        return otherwise
+        return created
     return sessions[-1].ended or sessions[-1].started
 
 
 def points_of(samples: Sequence[Sample]) -> tuple[Point, ...]:
-    """The samples of a run as points, thinned to what a sparkline can show."""
     step = max(1, len(samples) // POINTS)
     return tuple(_point(sample) for sample in samples[::step])
 

@@ -1,16 +1,15 @@
-"""Text from outside, for a pane: line by line safe, bounded however long it is, never markup."""
+"""Text from outside, safe to show and of bounded length."""
 
 from textual.content import Content
 
 from batchrun.display import printable
 from batchrun.report.words import MARK
 
-LINE = 4000
-"""Characters of one line that are shown."""
+LINE = 4000  # characters
 
 
 def shown(text: str, limit: int) -> Content:
-    """The text with the headings of messages set off, cut at `limit` characters."""
+    """The text with message headings highlighted, cut at `limit` characters."""
     lines: list[Content] = []
     for line in text[:limit].split("\n"):
         safe = printable(line, LINE)
@@ -21,11 +20,10 @@ def shown(text: str, limit: int) -> Content:
 
 
 def one_for_one(line: str) -> str:
-    """The same for text that is edited: one character for each, so that cursor positions stay right."""
+    """Safe text with one character for each, so that cursor positions stay right."""
     return line if line.isprintable() else "".join(map(_one, line))
 
 
 def _one(char: str) -> str:
-    """A control picture, or the replacement character for what would need more room."""
-    said = "\t" if char == "\t" else printable(char)
-    return said if len(said) == 1 else "\N{REPLACEMENT CHARACTER}"
+    shown_char = "\t" if char == "\t" else printable(char)
+    return shown_char if len(shown_char) == 1 else "\N{REPLACEMENT CHARACTER}"

@@ -1,7 +1,4 @@
-"""What a screen may know and ask: the snapshot of a run, how to steer it, and the services that begin runs. No behaviour.
-
-Screens and widgets meet the engine only through these protocols; the app and its session fulfil them.
-"""
+"""Protocols between screens and the rest: the snapshot of a run, its steering, and the services of the app."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,13 +18,10 @@ if TYPE_CHECKING:
     from batchrun.registry import RunFile
 
 
-PILOT = 50
-"""Rows of a pilot."""
+PILOT = 50  # rows
 
 
 class Phase(StrEnum):
-    """What a run is doing, in one word."""
-
     CHECKING = "checking rows"
     CONNECTING = "connecting"
     RUNNING = "running"
@@ -38,14 +32,12 @@ class Phase(StrEnum):
 
 
 class Trouble(NamedTuple):
-    """Why a run was refused or stopped, and what to do next."""
-
     message: str
     hint: str | None
 
 
 class Bounds(NamedTuple):
-    """The limits that the user has set: concurrency cap, requests and tokens per minute."""
+    """Limits set by the user; rates are per minute."""
 
     cap: int
     rpm: float | None
@@ -53,14 +45,12 @@ class Bounds(NamedTuple):
 
 
 class EstimateText(NamedTuple):
-    """What a run would send, cost and take, before it is started: in a few words, and as `batchrun plan` says it."""
-
     brief: str
     lines: tuple[str, ...]
 
 
 class Point(NamedTuple):
-    """How far a run was at a moment, for the sparklines; `at` is in seconds of one clock."""
+    """Progress at one time, for sparklines; `at` is in seconds."""
 
     at: float
     rows: int
@@ -69,11 +59,10 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSnapshot:
-    """The state of a run at one moment, as screens show it.
+    """The state of a run at one time.
 
-    `taken` are the rows that were checked so far, `started` is Unix time. `reference` is what a user types to mean the
-    run, None until it has a journal. `foreign` names the process that works on a run that is only looked at, `said` is
-    how an old run ended.
+    `taken` is the rows checked so far; `reference` identifies the run on a command line, None before it has a journal.
+    `foreign` names the process that works on a run of another process; `state` is that of an old run.
     """
 
     phase: Phase
@@ -87,33 +76,30 @@ class RunSnapshot:
     notices: tuple[str, ...] = ()
     trouble: Trouble | None = None
     foreign: str | None = None
-    said: str | None = None
+    state: str | None = None
     tried: bool = False
 
     @property
     def steerable(self) -> bool:
-        """Whether the run is under way and takes limits, pauses and stops."""
         return self.bounds is not None and self.phase not in (Phase.ENDED, Phase.REFUSED)
 
 
 class Watched(Protocol):
-    """A run to look at."""
-
     def snapshot(self) -> RunSnapshot:
-        """What is to be seen now; returns at once."""
+        """The current state; returns at once."""
         ...
 
     def read_again(self) -> bool:
-        """Read from the journal what no event reports; in a thread. Returns whether it can still change."""
+        """Read from the journal, in a thread, what no event reports; returns whether it may still change."""
         ...
 
 
 class Steered(Watched, Protocol):
-    """A run that can be steered: of this process, or of another one through its socket."""
+    """A run of this process, or of another one through its socket."""
 
     def pause(self) -> None: ...
 
-    def go_on(self) -> None: ...
+    def resume(self) -> None: ...
 
     def bound(self, bounds: Bounds) -> None: ...
 
@@ -124,10 +110,9 @@ class Steered(Watched, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fresh:
-    """A run of what the setup says: flags as the command line has them.
+    """A run of these flags.
 
-    `only` some rows, by position, is a try; `pilot` is how many rows from all over the input are sent to predict the
-    rest from. Neither writes an output.
+    `only` is the positions of the rows of a try, `pilot` the number of rows of a pilot; neither writes an output.
     """
 
     flags: Mapping[str, Any]
@@ -136,15 +121,14 @@ class Fresh:
 
     @property
     def whole(self) -> bool:
-        """Whether all rows are sent."""
         return self.only is None and self.pilot is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Again:
-    """Resuming a journaled run: what is left, what failed too, what failed for a cause, or rows by position.
+    """Resume a journaled run: pending rows, also all failed ones, those of a cause, or `only` rows by position.
 
-    With `done` the rows of `only` are sent again though they have a reply.
+    With `done` rows that have a reply are sent again.
     """
 
     reference: str
@@ -159,16 +143,14 @@ Task = Fresh | Again
 
 
 class Services(Protocol):
-    """Where screens ask for runs."""
-
     @property
     def steered(self) -> Steered | None:
-        """The run of this process, also after it has ended."""
+        """The run of this process, also after its end."""
         ...
 
     @property
     def busy(self) -> bool:
-        """Whether a run of this process is under way."""
+        """Whether a run of this process is active."""
         ...
 
     @property
@@ -180,39 +162,37 @@ class Services(Protocol):
     def runs_dir(self) -> str | None: ...
 
     def begin(self, task: Task) -> bool:
-        """Start a run; False where one is under way already."""
+        """Start a run; False if one is active."""
         ...
 
     def show_run(self, watched: Watched | None) -> None:
-        """Show a run on the run screen."""
+        """Go to the run screen with this run."""
         ...
 
     async def export(self, run: "RunFile") -> str:
-        """Write the output of a run again; the names of what was written. Raises BatchrunError."""
+        """Write a run's output again; returns the names. Raises BatchrunError."""
         ...
 
     async def export_rows(self, journal: Path, wanted: "Wanted") -> str:
-        """Write the rows that are wanted to a file of their own; its name and how many. Raises BatchrunError."""
+        """Write the wanted rows to a file; returns its name and their number. Raises BatchrunError."""
         ...
 
     async def refusal(self, flags: Mapping[str, Any]) -> BatchrunError | None:
-        """Why a run of these flags would be refused, judged by the settings and whether there is a key."""
+        """Why a run of these flags would be refused, by its settings and key."""
         ...
 
     async def estimate(self, flags: Mapping[str, Any], wanted: Callable[[], bool]) -> EstimateText | None:
-        """What a run of these flags would send, cost and take; None when not `wanted` any more. Raises BatchrunError."""
+        """The estimate of these flags; None once not `wanted`. Raises BatchrunError."""
         ...
 
     def edit_again(self, path: Path, position: int) -> None:
-        """Open the setup of a journaled run, with this row to try."""
+        """Open the setup of a journaled run at this row."""
         ...
 
 
 def services(screen: Screen[Any]) -> Services:
-    """The services of the app that a screen belongs to."""
     return cast("Services", screen.app)
 
 
 def app_of(node: DOMNode) -> App[Any]:
-    """The app that a screen or widget belongs to, whatever it returns."""
     return cast("App[Any]", node.app)  # pyright: ignore[reportUnknownMemberType]  Textual leaves the app's result open

@@ -1,8 +1,4 @@
-"""One run of this process: prepared in a thread, executed as a task on the app's loop, steered. Alone meets the engine.
-
-The app and the engine share one loop; every event is folded into counters at once, and screens look at `snapshot` when
-they paint.
-"""
+"""One run of this process: prepared in a thread, executed on the app's loop. The only module here that uses the engine."""
 
 import asyncio
 import contextlib
@@ -36,16 +32,15 @@ from batchrun.report.observers import Observers
 from batchrun.report.requests import title_of
 from batchrun.tui.services import Again, Bounds, EstimateText, Fresh, Phase, Point, RunSnapshot, Task, Trouble
 
-HISTORY = 240
-"""Points that the sparklines go back, one a second."""
+HISTORY = 240  # points, one per second
 
 
-class _GivenUpError(Exception):
-    """The user no longer wants what is being prepared."""
+class _CancelledError(Exception):
+    """The preparation was cancelled."""
 
 
 class Session:
-    """A run from its settings to its end. `start` it on the loop; `done` is its task."""
+    """A run from its settings to its end; `done` is its task."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -67,13 +62,12 @@ class Session:
         self._where: dict[str, Any] = {"reference": task.reference} if isinstance(task, Again) else {}
 
     def start(self) -> asyncio.Task[None]:
-        """Begin; the task ends with the run and raises nothing but defects."""
+        """The returned task raises only for defects."""
         self.done = asyncio.get_running_loop().create_task(self._go())
         return self.done
 
     @property
     def active(self) -> bool:
-        """Whether the run is under way."""
         return self.done is not None and not self.done.done()
 
     @property
@@ -84,8 +78,8 @@ class Session:
     async def _go(self) -> None:
         try:
             self._prepared = await asyncio.to_thread(self._prepare)
-        except _GivenUpError:
-            self._fail(RefusedError("given up before anything was sent"), ExitCode.INTERRUPTED)
+        except _CancelledError:
+            self._fail(RefusedError("cancelled before anything was sent"), ExitCode.INTERRUPTED)
         except BatchrunError as error:
             self._fail(error, error.exit_code)
         else:
@@ -111,7 +105,6 @@ class Session:
                 self._trouble = Trouble(self._masked(ended.message), ended.hint)
 
     async def _predict(self, prepared: Prepared, access: Access, rows: int) -> None:
-        """Send a pilot and note in the journal what it predicts."""
         with contextlib.closing(prepared):
             try:
                 ending = await pilot(prepared, rows, access, self._emit, at_hand=self._at_hand)
@@ -133,7 +126,6 @@ class Session:
         return text if self._access is None else self._access.mask.text(text)
 
     def _prepare(self) -> Prepared:
-        """In a thread: everything before the first call."""
         task = self.task
         if isinstance(task, Fresh):
             gathered = gather(task.flags)
@@ -163,7 +155,7 @@ class Session:
         if isinstance(event, IntakeProgress):
             self._taken = event.rows
             if self._stop is not None:
-                raise _GivenUpError
+                raise _CancelledError
         elif isinstance(event, Notice):
             self._notices.append(printable(self._masked(event.message), 300))
 
@@ -173,7 +165,7 @@ class Session:
             run.stop(self._stop, drain=0.0)
 
     def snapshot(self) -> RunSnapshot:
-        """What is to be seen now; once the run has ended, the same snapshot again."""
+        """The current state; the same object once the run has ended."""
         if self._ended_as is not None:
             return self._ended_as
         seen = RunSnapshot(
@@ -193,7 +185,6 @@ class Session:
         return seen
 
     def _progress(self) -> Progress:
-        """The picture of this moment, or of the end."""
         now = time.monotonic() if self._run is None else asyncio.get_running_loop().time()
         progress = self._fold.snapshot(now)
         self._remember(progress)
@@ -202,14 +193,12 @@ class Session:
         return progress
 
     def _remember(self, progress: Progress) -> None:
-        """A point a second for the sparklines."""
         due = not self._history or progress.now - self._history[-1].at >= 1.0
         if due and progress.ended is None:
             tokens = progress.input_tokens + progress.output_tokens
             self._history.append(Point(progress.now, progress.finished_here, tokens))
 
     def read_again(self) -> bool:
-        """False: events report everything."""
         return self.active
 
     def _phase(self) -> Phase:
@@ -238,29 +227,25 @@ class Session:
         return Bounds(limits.cap, limits.rpm, limits.tpm)
 
     def pause(self) -> None:
-        """Let nothing leave."""
         if self._run is not None and self.active:
             self._run.pause()
 
-    def go_on(self) -> None:
-        """Let requests leave again."""
+    def resume(self) -> None:
         if self._run is not None and self.active:
             self._run.resume()
 
     def bound(self, bounds: Bounds) -> None:
-        """Hold the run to these limits from now on."""
         if self._run is not None and self.active:
             now = self._run.limits
             self._run.change(Limits(bounds.cap, now.fixed, bounds.rpm, bounds.tpm))
 
     def drain(self) -> None:
-        """Send nothing new and await what is in flight, as Ctrl-C does without a screen."""
         self.stop(ExitCode.INTERRUPTED)
 
     def stop(self, code: ExitCode, drain: float | None = None) -> None:
-        """Send nothing new; `drain` seconds for what is in flight, None for what the plan says.
+        """Send nothing new; wait `drain` seconds for requests in flight, by default as the plan says.
 
-        Told again, it only ever gets shorter.
+        Another call can only shorten the wait.
         """
         if self._stop is not None:
             if self._run is not None and drain is not None:
@@ -268,18 +253,18 @@ class Session:
             return
         self._stop = RunResult(code, code.name.lower())
         if self._run is not None and self._prepared is not None:
-            patience = self._prepared.plan.drain
-            self._run.stop(self._stop, drain=patience if drain is None else min(drain, patience))
+            planned = self._prepared.plan.drain
+            self._run.stop(self._stop, drain=planned if drain is None else min(drain, planned))
 
     def abandon(self) -> None:
-        """Give up what is in flight as well: its rows become unknown."""
+        """Stop without waiting; rows in flight become unknown."""
         self.drain()
         if self._run is not None:
             self._run.abandon()
 
 
 def overall(progress: Progress) -> Progress:
-    """The picture of a run that has ended, with the rates of all its time instead of its last moments."""
+    """With the average rates of all its time."""
     spent, tokens = progress.elapsed, progress.input_tokens + progress.output_tokens
     if spent <= 0:
         return progress
@@ -287,9 +272,9 @@ def overall(progress: Progress) -> Progress:
 
 
 def refusal(flags: Mapping[str, Any]) -> BatchrunError | None:
-    """Why a run of these flags would be refused, judged by the settings and whether there is a key; blocks.
+    """Why a run of these flags would be refused, by its settings and key; blocks.
 
-    A command that tells the key is not run: it may ask its user, and this is looked at while settings are typed.
+    `api_key_command` is not run: it may ask its user, and this is called while settings are typed.
     """
     try:
         gathered = gather(flags)
@@ -301,40 +286,37 @@ def refusal(flags: Mapping[str, Any]) -> BatchrunError | None:
 
 
 def estimate_text(flags: Mapping[str, Any], wanted: Callable[[], bool]) -> EstimateText | None:
-    """What a run of these flags would send, cost and take; blocks, and reads the whole input as `batchrun plan` does.
-
-    None as soon as it is not wanted any more. Raises BatchrunError.
-    """
+    """The estimate of these flags; reads the whole input and blocks. None once not `wanted`. Raises BatchrunError."""
 
     def emit(_: Event) -> None:
         if not wanted():
-            raise _GivenUpError
+            raise _CancelledError
 
     gathered = gather(flags)
     check_input(gathered.settings)
     try:
         found = estimate(gathered, emit)
-    except _GivenUpError:
+    except _CancelledError:
         return None
     return EstimateText(estimates.brief(found), tuple(estimates.lines(found)))
 
 
 def exported_rows(journal: Path, wanted: Wanted) -> str:
-    """Write the rows that are wanted to a file beside the output; its name and how many rows. Raises BatchrunError."""
+    """Write the wanted rows beside the output; returns the name and the number of rows. Raises BatchrunError."""
     with Reader.open(journal) as reader:
         plan = plan_from_json(reader.meta.plan)
         output = RunFile(journal, reader.meta).output
         if output is None:
-            raise RefusedError("this run went to a stream", "batchrun export RUN --output FILE")
+            raise RefusedError("this run has no output file", "batchrun export RUN --output FILE")
         target = output.with_name(f"{output.stem}.filtered.jsonl")
         rows = write_chosen(plan, reader, wanted, target)
     return f"{target.name} ({counted(rows)})"
 
 
 def exported(run: RunFile) -> str:
-    """Write the output of a run again from its journal; the names of the files. Raises BatchrunError."""
+    """Write a run's output again; returns the names. Raises BatchrunError."""
     if run.output is None:
-        raise RefusedError(f"run {run.id} went to a stream", f"batchrun export {run.id} --output FILE")
+        raise RefusedError(f"run {run.id} has no output file", f"batchrun export {run.id} --output FILE")
     with Reader.open(run.path) as reader:
         plan = plan_from_json(reader.meta.plan)
     found = write_output(plan, run.path, run.output, run.output)

@@ -1,4 +1,4 @@
-"""What the setup says, as the flags a command line would give and as that very command. Pure."""
+"""The setup as the flags of a command line, and as that command. Pure."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -34,8 +34,6 @@ _ORDER = (
 
 
 class Head(NamedTuple):
-    """The beginning of an input: what it is, and its first rows."""
-
     name: str
     kind: Kind
     format: str
@@ -45,8 +43,7 @@ class Head(NamedTuple):
     rows: list[Row | Invalid]
 
     @property
-    def said(self) -> str:
-        """The input in a line."""
+    def summary(self) -> str:
         size = "" if self.size is None else f" · {_bytes(self.size)}"
         identity = f"id from {self.id_column}" if self.id_column else "rows identified by content"
         return f"{self.format} · {self.kind}{size} · {identity} · {', '.join(self.columns)}"
@@ -60,28 +57,24 @@ def _bytes(size: int) -> str:
 
 
 class Origin(NamedTuple):
-    """Where a variable has its value from: a column by name, a value for all rows, or the prompt's default."""
+    """`kind` is `column`, `value` or `default`."""
 
     kind: str
     text: str = ""
 
     def holds(self, columns: Sequence[str] | None, *, default: bool) -> bool:
-        """Whether it was chosen or typed, and exists: a `default` of the prompt, one of the `columns`.
-
-        None stands for an input that is not read yet: it may have any column.
-        """
+        """Whether it was chosen and still exists; None for an input that is not read yet."""
         if self.kind == FROM_DEFAULT or columns is None:
             return default or self.kind != FROM_DEFAULT
         return self.text != "" and (self.kind != "column" or self.text in columns)
 
 
 def has_default(prompt: "Prompt", name: str) -> bool:
-    """Whether a variable may be left to the prompt."""
     return name in prompt.defaults or name in prompt.optional
 
 
 def guess(prompt: "Prompt", name: str, columns: Sequence[str]) -> Origin:
-    """Where a variable most likely has its value from: a column of its name, its default, else to be typed."""
+    """The most likely origin: a column of that name, the default, a column of a similar name, else a typed value."""
     if name in columns:
         return Origin("column", name)
     if has_default(prompt, name):
@@ -92,14 +85,13 @@ def guess(prompt: "Prompt", name: str, columns: Sequence[str]) -> Origin:
 
 
 def variable_flags(origins: Mapping[str, Origin]) -> dict[str, Any]:
-    """The flags that say where variables come from; nothing for what would be so anyway."""
+    """The flags for these origins, without those that hold by default."""
     given = {name: origin.text for name, origin in origins.items() if origin.kind == FROM_VALUE and origin.text}
     mapped = {name: origin.text for name, origin in origins.items() if origin.kind == "column" and origin.text != name}
     return {**({"set": given} if given else {}), **({"columns": mapped} if mapped else {})}
 
 
 def command(flags: Mapping[str, Any]) -> str:
-    """The command that does the same without a screen, to copy."""
     words = ["batchrun"]
     names = [*(name for name in _ORDER if name in flags), *(name for name in flags if name not in _ORDER)]
     for name in names:

@@ -1,14 +1,12 @@
-"""A terminal that may be slow or closed: painting never blocks the loop or the run.
+"""A terminal that may be slow or closed: painting never blocks the loop.
 
-Textual hands what it paints to a thread through a short queue, and waits where that is full. Behind a terminal that
-stands still (Ctrl-S, a stalled connection) the run would wait with it, behind one that is gone for ever. So an
-`Output` of our own takes everything at once:
+Textual waits when the short queue to its output thread is full, so a stopped terminal (Ctrl-S, a stalled connection)
+would stop the run. `Output` takes everything at once:
 
-* while more than `BEHIND` bytes are unwritten, what is painted is dropped; as soon as the terminal has caught up, the
-  whole screen is painted again;
-* a terminal that cannot be written to, or is none any more, is gone: the app is told, and nothing is kept for it.
+* above `BEHIND` unwritten bytes output is dropped, and the whole screen is painted once the terminal has caught up;
+* a terminal that cannot be written to is gone: the app is notified.
 
-A browser is such a terminal too: textual-serve stands between, with a pipe to the app and one from it.
+Behind textual-serve the terminal is a pair of pipes.
 """
 
 import contextlib
@@ -24,17 +22,15 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.drivers.web_driver import WebDriver
 
 BEHIND = 256 * 1024
-"""Bytes that may wait for the terminal: a few full pictures of a large one."""
-LOOK_EVERY = 0.5
-"""Seconds between two looks whether a quiet terminal is still there."""
-LAST_WORDS = 2.0
-"""Seconds that a terminal has to take what is left for it."""
+"""Bytes that may wait for the terminal: a few screens of a large one."""
+CHECK_EVERY = 0.5  # seconds between checks of a quiet terminal
+CLOSE_TIMEOUT = 2.0  # seconds
 
 
 class Output:
     """Writes to a terminal in a thread; `write` returns at once.
 
-    `is_there` is asked while there is nothing to write. `gone` and `caught_up` are called in the thread.
+    `is_there` is called while there is nothing to write; `gone` and `caught_up` are called in the thread.
     """
 
     def __init__(
@@ -53,7 +49,7 @@ class Output:
         self._thread.start()
 
     def write(self, data: bytes, *, needed: bool = False) -> None:
-        """Have this written; dropped where the terminal is too far behind and it is not `needed`."""
+        """Dropped if the terminal is too far behind, unless `needed`."""
         with self._change:
             if self._unwritten > BEHIND and not needed:
                 self._dropped = True
@@ -63,14 +59,13 @@ class Output:
             self._change.notify()
 
     def close(self) -> None:
-        """Wait until everything is written, but not for a terminal that takes nothing."""
+        """Wait until everything is written, at most CLOSE_TIMEOUT."""
         with self._change:
             self._closed = True
             self._change.notify()
-        self._thread.join(LAST_WORDS)
+        self._thread.join(CLOSE_TIMEOUT)
 
     def _run(self) -> None:
-        """The thread."""
         try:
             while data := self._next():
                 self._put(data)
@@ -80,10 +75,10 @@ class Output:
             self._gone()
 
     def _next(self) -> bytes:
-        """All that waits; nothing at the end. Raises OSError where the terminal has gone away meanwhile."""
+        """All waiting output; empty at the end. Raises OSError if the terminal is gone."""
         with self._change:
             while not self._pieces and not self._closed:
-                if not self._change.wait(LOOK_EVERY) and not self._is_there():
+                if not self._change.wait(CHECK_EVERY) and not self._is_there():
                     raise OSError(errno.EIO, os.strerror(errno.EIO))
             data = b"".join(self._pieces)
             self._pieces.clear()
@@ -94,11 +89,10 @@ class Output:
         while rest:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
-            except BlockingIOError:  # whoever shares the terminal has asked for that
-                select.select([], [self._descriptor], [], LOOK_EVERY)
+            except BlockingIOError:  # another process may have made the terminal non-blocking
+                select.select([], [self._descriptor], [], CHECK_EVERY)
 
     def _written(self, size: int) -> bool:
-        """Whether the terminal has caught up, and lacks something."""
         with self._change:
             self._unwritten -= size
             if self._unwritten or not self._dropped:
@@ -108,63 +102,55 @@ class Output:
 
 
 class Host(Protocol):
-    """The app, as its terminal knows it."""
+    """The app."""
 
     def terminal_gone(self) -> None:
         """The terminal was closed, perhaps without a signal."""
         ...
 
 
-class _Patient(Driver):
-    """What both kinds of terminal share: an output that never waits, and the word that they are gone."""
-
+class _NonBlocking(Driver):
     exit_event: threading.Event
 
     def _open(self, descriptor: int, is_there: Callable[[], bool]) -> Output:
-        return Output(descriptor, is_there, gone=self._gone, caught_up=lambda: self._tell(self._paint_all))
+        return Output(descriptor, is_there, gone=self._gone, caught_up=lambda: self._call_on_loop(self._paint_all))
 
     def _gone(self) -> None:
         self.exit_event.set()  # reading at the end of a terminal returns at once, again and again
-        self._tell(cast("Host", self._app).terminal_gone)
+        self._call_on_loop(cast("Host", self._app).terminal_gone)
 
     def _paint_all(self) -> None:
         self._app.refresh(layout=True)
 
-    def _tell(self, what: Callable[[], None]) -> None:
+    def _call_on_loop(self, what: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(what)
 
 
-class Terminal(_Patient, LinuxDriver):
-    """Textual's terminal of POSIX systems."""
-
+class Terminal(_NonBlocking, LinuxDriver):
     def start_application_mode(self) -> None:
-        """Take the terminal over, at the start and after a pager."""
         file = cast("TextIO", self._file)
         self._encoding = file.encoding
         self._output = self._open(file.fileno(), lambda: os.isatty(self.fileno))
         super().start_application_mode()
 
     def write(self, data: str) -> None:
-        """Returns at once."""
         self._output.write(data.encode(self._encoding, "replace"))
 
     def close(self) -> None:
-        """Give the terminal back."""
         self._output.close()
         super().close()
 
     def run_input_thread(self) -> None:
-        """A terminal that cannot be read is gone, which the output finds out; it is no defect."""
+        """A terminal that cannot be read is gone, which the output detects."""
         with contextlib.suppress(OSError):
             super().run_input_thread()
 
 
-class Browser(_Patient, WebDriver):
+class Browser(_NonBlocking, WebDriver):
     """Textual's side of textual-serve; a closed tab is a closed terminal."""
 
     def start_application_mode(self) -> None:
-        """Begin to talk."""
         self._output = self._open(self.fileno, lambda: True)
         self._write = self._send  # pyright: ignore[reportAttributeAccessIssue]  Textual has an `os.write` there
         super().start_application_mode()
@@ -173,19 +159,17 @@ class Browser(_Patient, WebDriver):
         self._output.write(packet, needed=not packet.startswith(b"D"))
 
     def close(self) -> None:
-        """Say the last."""
         self._output.close()
         super().close()
 
     def on_meta(self, packet_type: str, payload: dict[str, object]) -> None:
-        """A closed tab lets the run drain before the app ends."""
+        """A closed tab lets the run drain."""
         if packet_type == "quit":
             self._gone()
         else:
             super().on_meta(packet_type, payload)
 
     def run_input_thread(self) -> None:
-        """Ends when the server is gone."""
         super().run_input_thread()
         if not self.exit_event.is_set():
             self._gone()

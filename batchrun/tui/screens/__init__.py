@@ -1,1 +1,1 @@
-"""The screens: each composes widgets, handles their messages, and asks the services; its styles lie beside it."""
+"""The screens; the styles of each are beside it."""

@@ -1,4 +1,4 @@
-"""Small questions over a screen: one of several, yes or no, the limits."""
+"""Dialogs: one of several, a confirmation, the limits."""
 
 from collections.abc import Sequence
 from typing import ClassVar, cast
@@ -15,13 +15,10 @@ from batchrun.errors import BatchrunError
 from batchrun.tui.services import Bounds, RunSnapshot
 from batchrun.tui.widgets.field import Field
 
-MORE = 1.25
-"""By how much one key press raises a limit, or lowers it."""
+MORE = 1.25  # factor per key press
 
 
 class Choose(ModalScreen[str | None]):
-    """One of several; the answer is its id, None for none."""
-
     CSS_PATH = "ask.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "dismiss(None)", "Close")]
 
@@ -31,19 +28,15 @@ class Choose(ModalScreen[str | None]):
         self._options = options
 
     def compose(self) -> ComposeResult:
-        """The question over the list."""
         with Vertical(classes="dialog"):
             yield Label(Content(self._question), classes="question")
             yield OptionList(*(Option(Content(text), id=name) for name, text in self._options), compact=True)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """Chosen."""
         self.dismiss(event.option.id)
 
 
 class Confirm(ModalScreen[str | None]):
-    """A question with a few answers, each with a key; Escape answers nothing."""
-
     CSS_PATH = "ask.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Cancel"),
@@ -59,7 +52,6 @@ class Confirm(ModalScreen[str | None]):
         self._answers = answers
 
     def compose(self) -> ComposeResult:
-        """The question, what it means, the answers."""
         with Vertical(classes="dialog"):
             yield Label(Content(self._question), classes="question")
             yield Label(Content(self._detail), classes="detail")
@@ -69,13 +61,10 @@ class Confirm(ModalScreen[str | None]):
                 yield Button("Cancel", id="cancel", compact=True)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Answered."""
         self.dismiss(None if event.button.id == "cancel" else event.button.id)
 
 
 class AskBounds(ModalScreen[Bounds | None]):
-    """Concurrency cap, requests and tokens per minute, to be typed."""
-
     CSS_PATH = "ask.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
 
@@ -84,7 +73,6 @@ class AskBounds(ModalScreen[Bounds | None]):
         self._bounds = bounds
 
     def compose(self) -> ComposeResult:
-        """One field each; empty means no limit of one's own."""
         values = (
             ("cap", "requests in flight, at most", str(self._bounds.cap)),
             ("rpm", "requests per minute", _shown(self._bounds.rpm)),
@@ -102,11 +90,9 @@ class AskBounds(ModalScreen[Bounds | None]):
                 yield Button("Cancel", id="cancel", compact=True)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Set, or leave as it is."""
         self._finish() if event.button.id == "set" else self.dismiss(None)
 
     def on_input_submitted(self) -> None:
-        """Enter sets."""
         self._finish()
 
     def _finish(self) -> None:
@@ -118,7 +104,7 @@ class AskBounds(ModalScreen[Bounds | None]):
 
 
 def bounds_of(cap: str, rpm: str, tpm: str) -> Bounds:
-    """The limits as typed, checked by the same rules as flags. Raises RefusedError."""
+    """The typed limits, checked like flags. Raises RefusedError."""
     from batchrun.plan.sources import gather  # noqa: PLC0415  a cycle of meaning, not of imports: only where typed
 
     flags = {name: value for name, value in (("concurrency", cap), ("rpm", rpm), ("tpm", tpm)) if value.strip()}
@@ -129,7 +115,7 @@ def bounds_of(cap: str, rpm: str, tpm: str) -> Bounds:
 
 
 def nudged(bounds: Bounds, name: str, direction: int, snapshot: RunSnapshot) -> Bounds:
-    """The limits with one of them a step up or down. Lowering a rate that has no limit starts at what it is now."""
+    """Lowering an unlimited rate starts at its current value."""
     limits = snapshot.progress.limits
     now = {"cap": float(bounds.cap), "rpm": bounds.rpm, "tpm": bounds.tpm}[name]
     if now is None:

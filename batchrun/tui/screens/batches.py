@@ -1,4 +1,4 @@
-"""The batches of a run: where each is, what it has done, and the commands that end them."""
+"""The batches of a run, and the commands that end them."""
 
 import asyncio
 import time
@@ -18,12 +18,11 @@ from batchrun.plan import plan_from_json
 from batchrun.report import words
 from batchrun.report.batch_table import batches, lines
 
-EVERY = 2.0
-"""Seconds between looks into the journal."""
+EVERY = 2.0  # seconds
 
 
 class BatchesScreen(ModalScreen[None]):
-    """A table of a run's batches, read from its journal again and again; `named` is the run in a command."""
+    """`named` is the run's name in a command."""
 
     CSS_PATH = "pick.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,b", "dismiss(None)", "Close")]
@@ -34,18 +33,16 @@ class BatchesScreen(ModalScreen[None]):
         self._named = named
 
     def compose(self) -> ComposeResult:
-        """The table, the account, the commands."""
         with Vertical(classes="dialog wide"):
             yield Label("Batches", classes="question")
             with VerticalScroll():
                 yield Static(id="batches")
 
     async def on_mount(self) -> None:
-        """Begin to look."""
-        self.set_interval(EVERY, self._look)
-        await self._look()
+        self.set_interval(EVERY, self._reread)
+        await self._reread()
 
-    async def _look(self) -> None:
+    async def _reread(self) -> None:
         self.query_one("#batches", Static).update(Content(await asyncio.to_thread(self._text)))
 
     def _text(self) -> str:
@@ -55,6 +52,6 @@ class BatchesScreen(ModalScreen[None]):
         except StorageError as error:
             return error.message
         if not found:
-            return "no batches in this run: --batch sends by them"
-        ways = f"batchrun batches {self._named} cancel | finish-live"
-        return "\n".join([*lines(found, time.time()), "", words.account(totals), "", f"to end them: {ways}"])
+            return "no batches in this run; --batch sends rows in batches"
+        commands = f"batchrun batches {self._named} cancel | finish-live"
+        return "\n".join([*lines(found, time.time()), "", words.account(totals), "", f"to end them: {commands}"])

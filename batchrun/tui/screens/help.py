@@ -1,4 +1,4 @@
-"""What the keys do, for the screen that help was asked on."""
+"""The help: the keys of a screen."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -15,8 +15,6 @@ from batchrun.tui.services import app_of
 
 
 class Help(ModalScreen[None]):
-    """Every key of a screen, shown or not."""
-
     CSS_PATH = "ask.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,f1", "dismiss(None)", "Close")]
 
@@ -26,7 +24,6 @@ class Help(ModalScreen[None]):
         self._groups = key_groups(about)
 
     def compose(self) -> ComposeResult:
-        """What the screen is for, then each group of keys below its title."""
         with VerticalScroll(classes="dialog"):
             yield Label("Keys", classes="question")
             if self._about:
@@ -40,7 +37,7 @@ class Help(ModalScreen[None]):
 
 
 def key_groups(about: Screen[Any]) -> dict[str, dict[str, list[str]]]:
-    """The keys of a screen by what they do, in groups: its own groups, what has the focus, the rest of it, everywhere."""
+    """The keys of a screen by action, in groups: its own groups, this pane, this screen, everywhere."""
     groups: Mapping[str, tuple[str, ...]] = about.KEY_GROUPS if isinstance(about, LifecycleScreen) else {}
     titles = {key: title for title, keys in groups.items() for key in keys}
     found: dict[str, dict[str, list[str]]] = {}

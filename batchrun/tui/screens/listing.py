@@ -1,4 +1,4 @@
-"""The rows of a run as a list: filter, search, sort, export; the row under the cursor beside or below it."""
+"""The rows of a run: list, filter, search, sort, export, preview."""
 
 from collections.abc import Callable, Sequence
 
@@ -31,39 +31,34 @@ KEYS: list[BindingType] = [
     Binding("f", "filter", "Filter", id="run.filter", tooltip="Show rows of one state or one cause of failure"),
     Binding("slash", "search", "Search", id="run.search", tooltip="Search in rows, replies and messages"),
     Binding("s", "sort", "Sort", id="run.sort", tooltip="Sort by row, latency or tokens"),
-    Binding("w", "export", "Write", id="run.export", tooltip="Write the rows that are listed to a file of their own"),
+    Binding("w", "export", "Write", id="run.export", tooltip="Write the listed rows to a file of their own"),
     Binding("v", "preview", "Preview", show=False, id="run.preview", tooltip="Show the row under the cursor beside or below the list, or hide it"),
     Binding("b", "batches", "Batches", show=False, id="run.batches", tooltip="Show the run's batches at the provider"),
     Binding("escape", "clear", "Clear filter", show=False, id="run.clear", tooltip="List all rows again"),
     *MOVING,
 ]  # fmt: skip
 NEED_ROWS = ("run.filter", "run.search", "run.sort", "run.export", "row.open")
-"""The keys that act on rows."""
 FIND_EVERY = 5.0
-"""Seconds after which a filtered list is found again while the run goes on."""
+"""Seconds between searches of a filtered list during a run."""
 BESIDE, BELOW = 120, 36
-"""Columns from which on the preview is beside the list, and lines from which on it is below where it is not beside."""
-STEP = 5
-"""Percent by which a key moves the border between list and preview."""
+"""Columns from which the preview is beside the list; lines from which it is below."""
+STEP = 5  # percent
 
 
 class ListingScreen(LifecycleScreen):
-    """A screen with the rows of a run."""
-
     def __init__(self) -> None:
         super().__init__()
         self._watched: Watched | None = None
         self._journal_rows: JournalRows | None = None
         self._wanted = Wanted()
         self._found_at = 0.0
-        self._said = Content("")
+        self._heading = Content("")
         self._fields: Sequence[str] = ()
         self._previewed: Line | None = None
         self._preview: bool | None = None
         self._share = 40
 
     def rows(self) -> ComposeResult:
-        """What is listed, the search, the list, the preview."""
         with Vertical(id="rows"):
             yield Static("", id="listing")
             yield Field(placeholder="text in row, reply or message; Enter searches, Escape closes", id="search")
@@ -72,11 +67,9 @@ class ListingScreen(LifecycleScreen):
                 yield RowPreview(id="preview")
 
     def on_resize(self) -> None:
-        """Room for the preview comes and goes."""
         self._arrange()
 
     def _arrange(self) -> None:
-        """The preview beside the list where the screen is wide, below where it is high or a key wants it, else hidden."""
         beside = self.size.width >= BESIDE
         shown = self._preview if self._preview is not None else beside or self.size.height >= BELOW
         self.set_class(shown and beside, "-beside")
@@ -86,17 +79,14 @@ class ListingScreen(LifecycleScreen):
         self.call_after_refresh(self._follow)
 
     def action_preview(self) -> None:
-        """Show the preview, or hide it."""
         self._preview = not self.query_one(RowPreview).display
         self._arrange()
 
     def action_border(self, right: int, down: int) -> None:
-        """Move the border between list and preview."""
         self._share = max(20, min(80, self._share - STEP * (right if self.has_class("-beside") else down)))
         self._arrange()
 
     def drop_rows(self) -> None:
-        """Close the journal and empty the list."""
         self._wanted = Wanted()
         if self._journal_rows is not None:
             self._journal_rows.close()
@@ -107,18 +97,15 @@ class ListingScreen(LifecycleScreen):
         for preview in self.query(RowPreview):
             preview.show(None, ())
 
-    def let_go(self) -> None:
-        """Close the journal."""
+    def release(self) -> None:
         self.drop_rows()
 
-    def say(self, listing: Content) -> None:
-        """Show this above the list."""
-        if not listing.is_same(self._said):
-            self._said = listing
+    def show_heading(self, listing: Content) -> None:
+        if not listing.is_same(self._heading):
+            self._heading = listing
             self.query_one("#listing", Static).update(listing, layout=False)
 
     def open_journal(self, snapshot: RunSnapshot) -> None:
-        """Open the journal once there is one."""
         outcomes = self.query_one(Outcomes)
         outcomes.live = snapshot.phase in (Phase.RUNNING, Phase.PAUSED, Phase.STOPPING)
         if self._journal_rows is not None and snapshot.journal not in (None, self._journal_rows.path):
@@ -131,11 +118,10 @@ class ListingScreen(LifecycleScreen):
 
     @work(exclusive=True, group="columns")
     async def _name_columns(self, rows: JournalRows) -> None:
-        """The columns of this run, from its plan."""
         try:
-            plan, fields = await rows.ask(_columns)
+            plan, fields = await rows.query(_columns)
         except BatchrunError:
-            return  # the columns that fit any run stay; what is wrong with the journal is said where its rows are read
+            return  # the columns that fit any run stay; reading its rows reports the journal's error
         if rows is self._journal_rows:
             self._fields = fields
             outcomes = self.query_one(Outcomes)
@@ -145,7 +131,6 @@ class ListingScreen(LifecycleScreen):
     @on(Outcomes.Moved)
     @work(exclusive=True, group="preview")
     async def _follow(self) -> None:
-        """Show the row under the cursor in the preview, where it is shown."""
         line, rows = self.query_one(Outcomes).current, self._journal_rows
         if rows is None or line == self._previewed or not self.query_one(RowPreview).display:
             return
@@ -158,7 +143,6 @@ class ListingScreen(LifecycleScreen):
             self.query_one(RowPreview).show(record, self._fields)
 
     def listed(self) -> Content:
-        """Which rows the list has, how many, in which order."""
         wanted, rows = self._wanted, self._journal_rows
         what = [str(wanted.state)] if wanted.state else []
         what += [f"because of {printable(wanted.cause, 60)}"] if wanted.cause else []
@@ -173,7 +157,7 @@ class ListingScreen(LifecycleScreen):
         return Content.assemble((shown, "bold"), (f"{total}{order}{more}", "$foreground-muted"), (trouble, "$error"))
 
     def found_again(self, *, ended: bool) -> None:
-        """Rows have changed, for the last time where the run has `ended`: show those of the list as they are now."""
+        """Show changed rows; for the last time if the run has `ended`."""
         outcomes = self.query_one(Outcomes)
         now = services(self).time
         if self._wanted.everything:
@@ -189,14 +173,13 @@ class ListingScreen(LifecycleScreen):
         if rows is None:
             return
 
-        def told() -> None:
+        def changed() -> None:
             outcomes.reread()
             outcomes.found()
 
-        await rows.choose(self._wanted, told)
+        await rows.choose(self._wanted, changed)
 
     def want(self, wanted: Wanted) -> None:
-        """List other rows."""
         self._wanted = wanted
         if self._journal_rows is not None:
             self._journal_rows.counted = False
@@ -210,12 +193,11 @@ class ListingScreen(LifecycleScreen):
     @on(Outcomes.FilterWanted)
     @work(exclusive=True, group="filter")
     async def action_filter(self) -> None:
-        """Choose a state, or a cause of failure, each with its rows."""
         rows = self._journal_rows
         if self._watched is None:
             return
         try:
-            failures = {} if rows is None else await rows.ask(lambda reader: reader.failures())
+            failures = {} if rows is None else await rows.query(lambda reader: reader.failures())
         except StorageError as error:
             self.notify(printable(error.message, 300), severity="error", markup=False)
             return
@@ -228,7 +210,6 @@ class ListingScreen(LifecycleScreen):
         self.ask("Show", [("all", f"{progress.rows:>9,}  all rows"), *states, *causes], self._filtered)
 
     def ask(self, question: str, options: list[tuple[str, str]], then: Callable[[str], None]) -> None:
-        """Ask for one of several; `then` gets its id."""
         app_of(self).push_screen(Choose(question, options), lambda answer: then(answer) if answer else None)
 
     def _filtered(self, answer: str) -> None:
@@ -241,37 +222,33 @@ class ListingScreen(LifecycleScreen):
             self.want(self._wanted._replace(state=State.FAILED, cause=name))
 
     def action_show_state(self, name: str) -> None:
-        """List the rows of a state that was clicked; states that the journal does not have list all rows."""
+        """List the rows of a clicked state; states that the journal lacks list all rows."""
         self.want(Wanted(state=State(name)) if name in set(State) - {State.IN_FLIGHT} else Wanted())
 
     def action_show_cause(self, place: int) -> None:
-        """List the rows that failed for a cause that was clicked, by its place among the causes."""
         causes = [] if self._watched is None else list(self._watched.snapshot().progress.causes)
         if place < len(causes):
             self.want(Wanted(state=State.FAILED, cause=causes[place]))
 
     @work(exclusive=True, group="export")
     async def action_export(self) -> None:
-        """Write the rows that are listed to a file beside the output."""
         if self._journal_rows is None:
-            self.notify("no rows yet: the run is being checked", severity="warning")
+            self.notify("no rows yet: the input is being checked", severity="warning")
             return
         try:
-            said = await services(self).export_rows(self._journal_rows.path, self._wanted)
+            written = await services(self).export_rows(self._journal_rows.path, self._wanted)
         except BatchrunError as error:
             self.notify(printable(error.message, 300), severity="error", markup=False)
         else:
-            self.notify(printable(f"wrote {said}", 300), markup=False)
+            self.notify(printable(f"wrote {written}", 300), markup=False)
 
     def action_batches(self) -> None:
-        """The batches of the run."""
         if self._journal_rows is None:
-            self.notify("no batches yet: the run is being checked", severity="warning")
+            self.notify("no batches yet: the input is being checked", severity="warning")
         else:
             app_of(self).push_screen(BatchesScreen(self._journal_rows.path, self._journal_rows.path.stem))
 
     def action_sort(self) -> None:
-        """The next order: by row, latency, tokens."""
         orders = list(Order)
         self._sort(orders[(orders.index(self._wanted.order) + 1) % len(orders)])
 
@@ -283,18 +260,15 @@ class ListingScreen(LifecycleScreen):
         self.want(self._wanted._replace(order=order))
 
     def action_search(self) -> None:
-        """Type what to look for."""
         search = self.query_one("#search", Input)
         search.display = True
         search.focus()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Search."""
         event.input.display = bool(event.value)
         self.want(self._wanted._replace(text=event.value.strip()))
 
     def action_clear(self) -> None:
-        """All rows again."""
         search = self.query_one("#search", Input)
         search.value, search.display = "", False
         if not self._wanted.everything:
@@ -302,7 +276,6 @@ class ListingScreen(LifecycleScreen):
         self.query_one(Outcomes).focus()
 
     def on_outcomes_opened(self, event: Outcomes.Opened) -> None:
-        """Show the row whole."""
         if self._journal_rows is not None and self._watched is not None:
             app_of(self).push_screen(
                 RowScreen(self._journal_rows, event.line.seq, self._watched, self.query_one(Outcomes))

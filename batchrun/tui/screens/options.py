@@ -1,4 +1,4 @@
-"""Every option of a run that has no field in the form of the setup, made from the table of the command line."""
+"""All options of a run that the setup form lacks, made from the table of the command line."""
 
 import shlex
 from collections.abc import Mapping
@@ -24,11 +24,10 @@ ELSEWHERE = frozenset({
 TEMPERATURE = Option(
     "Model and provider", "temperature", ("temperature",), "0 to 2", "How much replies vary; the same as --param temperature=N."
 )  # fmt: skip
-"""A parameter of the request body that has a line of its own, as it is the one that is set most."""
+"""The parameter that is set most has a line of its own."""
 
 
 def shown() -> tuple[Option, ...]:
-    """The options in the order of the table, the temperature before the other parameters."""
     found: list[Option] = []
     for option in OPTIONS:
         if option.name == "params":
@@ -39,7 +38,7 @@ def shown() -> tuple[Option, ...]:
 
 
 def texts_of(flags: Mapping[str, Any]) -> dict[str, str]:
-    """The flags as texts of the fields; a flag that is set is `on`."""
+    """A set switch is `on`."""
     found: dict[str, str] = {}
     for name, value in flags.items():
         if isinstance(value, Mapping):
@@ -62,7 +61,7 @@ def texts_of(flags: Mapping[str, Any]) -> dict[str, str]:
 
 
 def flags_of(texts: Mapping[str, str]) -> dict[str, Any]:
-    """The texts of the fields as flags. Raises ValueError for an unclosed quotation."""
+    """The reverse of `texts_of`. Raises ValueError for an unclosed quotation."""
     found: dict[str, Any] = {}
     for option in shown():
         text = texts.get(option.name, "").strip()
@@ -80,8 +79,6 @@ def flags_of(texts: Mapping[str, str]) -> dict[str, Any]:
 
 
 class Tick(Static, can_focus=True):
-    """A box that Space or a click ticks; what is ticked has a sign, not only a colour."""
-
     BINDINGS: ClassVar[list[BindingType]] = [Binding("space", "tick", "Tick", show=False)]
     ALLOW_SELECT = False
 
@@ -90,29 +87,23 @@ class Tick(Static, can_focus=True):
         self.ticked = ticked
 
     def render(self) -> Content:
-        """The box."""
         return Content("[✓]" if self.ticked else "[ ]")
 
     def action_tick(self) -> None:
-        """Tick it, or not any more."""
         self.ticked = not self.ticked
         self.refresh()
 
     def on_click(self) -> None:
-        """Tick it, or not any more."""
         self.action_tick()
 
 
 class OptionLine(Horizontal):
-    """One option: its flag, its value, what it does."""
-
     def __init__(self, option: Option, text: str) -> None:
         super().__init__()
         self.option = option
         self._text = text
 
     def compose(self) -> ComposeResult:
-        """A line to type in, or a box to tick."""
         yield Label(self.option.spellings[-1], classes="name")
         if self.option.metavar:
             yield Field(self._text, placeholder=self.option.metavar)
@@ -122,21 +113,20 @@ class OptionLine(Horizontal):
 
     @property
     def text(self) -> str:
-        """What is set."""
         if not self.option.metavar:
             return "on" if self.query_one(Tick).ticked else ""
         return self.query_one(Input).value
 
     def matches(self, wanted: str) -> bool:
-        """Whether its name or its description has these words."""
-        said = f"{self.option.name} {self.option.spellings[-1]} {self.option.help}".lower()
-        return all(word in said for word in wanted.lower().split())
+        text_of_option = f"{self.option.name} {self.option.spellings[-1]} {self.option.help}".lower()
+        return all(word in text_of_option for word in wanted.lower().split())
 
 
 class OptionsScreen(ModalScreen[dict[str, Any] | None]):
-    """All options in sections; the answer are the flags, also where one of them is refused: the setup says so."""
+    """Returns the flags even if one is invalid: the setup reports it."""
 
     CSS_PATH = "options.tcss"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012  Textual declares it so
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,f5", "done", "Back to the setup", priority=True),
         Binding("up", "app.focus_previous", show=False),
@@ -153,7 +143,6 @@ class OptionsScreen(ModalScreen[dict[str, Any] | None]):
         self._texts = texts_of({name: value for name, value in flags.items() if name not in self._other})
 
     def compose(self) -> ComposeResult:
-        """A search, the sections, what the option under the cursor does."""
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "options"
             dialog.border_subtitle = "Escape: back to the setup · Space ticks a box"
@@ -176,34 +165,30 @@ class OptionsScreen(ModalScreen[dict[str, Any] | None]):
             title.display = not event.value.strip()
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        """Say what the option does, in full."""
         line = event.widget.parent
         if isinstance(line, OptionLine):
             choices = f"  One of {', '.join(line.option.choices)}." if line.option.choices else ""
-            many = "  Several with spaces between." if line.option.many else ""
+            many = "  Separate several by spaces." if line.option.many else ""
             self.query_one("#about", Static).update(Content(f"{line.option.help}{choices}{many}"))
 
     def on_descendant_blur(self) -> None:
-        """Say what is wrong as soon as a field is left."""
         try:
             refusal = _refused(self._typed())
         except ValueError as error:
-            refusal = f"a quotation does not end: {error}"
+            refusal = f"unclosed quotation mark: {error}"
         self.query_one("#wrong", Static).update(Content(printable(refusal or "", 300)))
 
     def _typed(self) -> dict[str, Any]:
         return flags_of({line.option.name: line.text for line in self.query(OptionLine)})
 
     def action_done(self) -> None:
-        """Back, with what is set."""
         try:
             self.dismiss({**self._other, **self._typed()})
         except ValueError as error:
-            self.query_one("#wrong", Static).update(Content(f"a quotation does not end: {error}"))
+            self.query_one("#wrong", Static).update(Content(f"unclosed quotation mark: {error}"))
 
 
 def _refused(flags: Mapping[str, Any]) -> str | None:
-    """Why these options would be refused; None where they would not."""
     from batchrun.plan.sources import gather  # noqa: PLC0415  pydantic: not before the first frame
 
     try:

@@ -1,4 +1,4 @@
-"""A screen of panes: side by side where there is room, else one at a time behind tabs."""
+"""A screen of panes: side by side on a wide screen, else one at a time behind tabs."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -15,43 +15,35 @@ MOVING: list[BindingType] = [
     Binding("alt+up", "border(0, -1)", "Border up", show=False, id="pane.up", tooltip="Move the border between panes up"),
     Binding("alt+down", "border(0, 1)", "Border down", show=False, id="pane.down", tooltip="Move the border between panes down"),
 ]  # fmt: skip
-"""Keys of a screen that has `action_border(right, down)`."""
 
 
 class PanedScreen(LifecycleScreen):
-    """The pane `NAME` is the widget of this id, its tab `tab-NAME`; the tabs are in `#tabs`.
+    """The pane NAME is the widget with this id, its tab is `tab-NAME` in `#tabs`.
 
-    The chosen pane has the class `-chosen`, the screen then has `-at-NAME`.
+    The chosen pane has the class `-chosen`, its screen `-at-NAME`.
     """
 
     PANES: ClassVar[Mapping[str, str]] = {}
-    """Pane to title, in order."""
 
     def tabs(self) -> Tabs:
-        """One tab a pane."""
         return Tabs(*(Tab(title, id=f"tab-{name}") for name, title in self.PANES.items()), id="tabs")
 
     def on_mount(self) -> None:
-        """Titles."""
         for name, title in self.PANES.items():
             self.query_one(f"#{name}").border_title = title
 
     def focused_in(self, name: str) -> str:
-        """The selector of what takes keys in a pane."""
         return f"#{name}"
 
     def show_pane(self, name: str) -> None:
-        """Show a pane and focus it."""
         self.query_one("#tabs", Tabs).active = f"tab-{name}"
 
     def action_pane(self, by: int = 1) -> None:
-        """The next pane, or another one."""
         names = list(self.PANES)
         current = (self.query_one("#tabs", Tabs).active or f"tab-{names[0]}").removeprefix("tab-")
         self.show_pane(names[(names.index(current) + by) % len(names)])
 
     def action_go_pane(self, place: int) -> None:
-        """A pane by its place, from 0."""
         self.show_pane(list(self.PANES)[place])
 
     @on(Tabs.TabActivated, "#tabs")

@@ -1,4 +1,4 @@
-"""Picking a prompt or a file."""
+"""Choosing a prompt or a file."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,20 +18,14 @@ from batchrun.prompts import Listing, available
 
 
 class Files(DirectoryTree):
-    """A directory tree whose names are shown and never obeyed; hidden files are left out."""
-
     def process_label(self, label: TextType) -> Text:
-        """A name as text, whatever is in it."""
         return Text(printable(label if isinstance(label, str) else label.plain, 120))
 
     def filter_paths(self, paths: Iterable[Path]) -> Iterable[Path]:
-        """Nothing hidden."""
         return [path for path in paths if not path.name.startswith(".") and path.name != "__pycache__"]
 
 
 class Pick(ModalScreen[str | None]):
-    """A file by its path; for prompts also one of those that a name finds."""
-
     CSS_PATH = "pick.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Close")]
 
@@ -41,7 +35,6 @@ class Pick(ModalScreen[str | None]):
         self._prompts = prompts
 
     def compose(self) -> ComposeResult:
-        """The prompts, then the files."""
         with Vertical(classes="dialog"):
             yield Label(Content(self._question), classes="question")
             if self._prompts:
@@ -49,11 +42,9 @@ class Pick(ModalScreen[str | None]):
             yield Files(Path.cwd())
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """A prompt by its name."""
         self.dismiss(event.option.id)
 
     def on_directory_tree_file_selected(self, event: DirectoryTree.FileSelected) -> None:
-        """A file by its path from here."""
         path = event.path
         shown = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
         if not shown.isprintable():
@@ -62,13 +53,11 @@ class Pick(ModalScreen[str | None]):
         self.dismiss(shown)
 
 
-def known() -> list[Listing]:
-    """The prompts that a name finds; blocks."""
+def prompts() -> list[Listing]:
     return available()
 
 
 def described(found: Listing) -> Content:
-    """A prompt in a line."""
-    said = f"cannot be used: {found.error}" if found.error else found.description
+    text = f"cannot be used: {found.error}" if found.error else found.description
     style = "$error" if found.error else "$foreground-muted"
-    return Content.assemble((f"{printable(found.name, 24):<24}", "bold"), (printable(said, 200), style))
+    return Content.assemble((f"{printable(found.name, 24):<24}", "bold"), (printable(text, 200), style))

@@ -34,8 +34,6 @@ from batchrun.tui.widgets.preview import CUT, reply_text, source_text
 
 
 class RowScreen(LifecycleScreen):
-    """One row, whole."""
-
     CSS_PATH = "row.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012  Textual declares it so
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -45,12 +43,11 @@ class RowScreen(LifecycleScreen):
         Binding("c", "copy", "Copy", id="row.copy", tooltip="Copy the reply to the clipboard"),
         Binding("C", "copy_request", "Copy request", show=False, id="row.copy_request", tooltip="Copy the request to the clipboard"),
         Binding("o", "pager", "Pager", id="row.pager", tooltip="Open all texts of the row in $PAGER"),
-        Binding("r", "retry", "Send again", id="row.retry", tooltip="Send this row again; a done row after a question, its reply so far is kept"),
+        Binding("r", "retry", "Send again", id="row.retry", tooltip="Send this row again; a done row only after a confirmation, and its earlier reply is kept"),
         Binding("e", "edit", "Edit", id="row.edit", tooltip="Edit the prompt in the setup, and try this row"),
     ]  # fmt: skip
 
     def __init__(self, journal_rows: JournalRows, seq: int, watched: Watched, listed: Outcomes | None = None) -> None:
-        """`listed` is the list that the row is from; None for a single row."""
         super().__init__()
         self._listed = listed
         self._journal_rows = journal_rows
@@ -60,7 +57,6 @@ class RowScreen(LifecycleScreen):
         self._texts: dict[str, str] = {}
 
     def compose(self) -> ComposeResult:
-        """Heading, source and reply side by side, request and attempts below."""
         yield Static("", id="heading")
         with VerticalScroll(id="source", can_focus=True):
             yield Static("", id="source-text")
@@ -73,20 +69,18 @@ class RowScreen(LifecycleScreen):
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Read the row."""
         for name in ("source", "reply", "request", "attempts"):
             self.query_one(f"#{name}").border_title = name
         self._read(None)
 
     @work(exclusive=True)
     async def _read(self, listed: Outcomes | None) -> None:
-        """Read and show the row, or the one that the cursor of the list is on."""
         line = None if listed is None else await listed.reached()
         self._seq = self._seq if line is None else line.seq
         try:
             record, attempts = await self._journal_rows.record(self._seq)
             rendered, fields = (
-                ("", ()) if record is None else await self._journal_rows.ask(lambda reader: _rendered(reader, record))
+                ("", ()) if record is None else await self._journal_rows.query(lambda reader: _rendered(reader, record))
             )
         except BatchrunError as error:
             self.notify(printable(error.message, 300), severity="error", markup=False)
@@ -94,7 +88,7 @@ class RowScreen(LifecycleScreen):
         self._record = record
         if record is not None:
             self._show(record, attempts, rendered, fields)
-        self.known.set()
+        self.loaded.set()
 
     def _show(self, record: Record, attempts: list[Attempt], rendered: str, fields: Sequence[str]) -> None:
         self._texts = {
@@ -114,19 +108,16 @@ class RowScreen(LifecycleScreen):
         self.query_one("#attempts").border_title = f"attempts · {len(attempts)}"
 
     def action_step(self, by: int) -> None:
-        """The next row of the list, or the one before."""
         if self._listed is not None:
             self._listed.action_move(by)
-            self.known.clear()
+            self.loaded.clear()
             self._read(self._listed)
 
     def action_copy(self) -> None:
-        """The reply to the clipboard, by OSC 52."""
-        self.once_known(lambda: self._copy("reply"))
+        self.once_loaded(lambda: self._copy("reply"))
 
     def action_copy_request(self) -> None:
-        """The request to the clipboard."""
-        self.once_known(lambda: self._copy("request"))
+        self.once_loaded(lambda: self._copy("request"))
 
     def _copy(self, name: str) -> None:
         app_of(self).copy_to_clipboard(self._texts.get(name, ""))
@@ -134,20 +125,18 @@ class RowScreen(LifecycleScreen):
 
     @work(exclusive=True, group="pager")
     async def action_pager(self) -> None:
-        """Open all texts of the row in $PAGER; the run continues."""
-        await self.known.wait()
+        await self.loaded.wait()
         await show_in_pager(self, "\n\n".join(f"=== {name} ===\n{text}" for name, text in self._texts.items()))
 
     def action_retry(self) -> None:
-        """Send this row again."""
-        self.once_known(self._retry)
+        self.once_loaded(self._retry)
 
     def _retry(self) -> None:
         record, reference = self._record, self._watched.snapshot().reference
         if record is None or record.position is None or reference is None:
             return
         if self._watched.snapshot().foreign is not None:
-            self.notify("another process works on this run: retry when it has ended", severity="warning")
+            self.notify("another process is working on this run; retry when it has ended", severity="warning")
             return
         flags = {"runs_dir": services(self).runs_dir} if services(self).runs_dir else {}
         done = record.state is State.DONE
@@ -160,13 +149,12 @@ class RowScreen(LifecycleScreen):
             if answer == "send":
                 services(self).begin(again)
 
-        detail = "The output will have the new reply. The reply so far stays here, with its attempt."
+        detail = "The new reply goes into the output; the earlier one stays in the journal, with its attempt."
         answers = [("send", "Send again", "warning")]
         app_of(self).push_screen(Confirm(f"Line {record.line:,} is done: send it again?", detail, answers), answered)
 
     def action_edit(self) -> None:
-        """The setup with this run's prompt, and this row to try."""
-        self.once_known(self._edit)
+        self.once_loaded(self._edit)
 
     def _edit(self) -> None:
         if self._record is not None and self._record.position is not None:
@@ -174,13 +162,12 @@ class RowScreen(LifecycleScreen):
 
 
 def _rendered(reader: Reader, record: Record) -> tuple[str, Sequence[str]]:
-    """The request of a row as people read it, or why there is none; and the fields of the row that its prompt reads."""
     plan = plan_from_json(reader.meta.plan)
     return requests.of_record(plan, record, reader.parts(record.seq)), source_fields(plan, record.text)
 
 
 async def show_in_pager(screen: Screen[None], text: str) -> None:
-    """Open this text, made safe, in $PAGER; the loop and the run continue."""
+    """Open this text, made safe, in $PAGER; the run continues."""
     import asyncio  # noqa: PLC0415  only where a pager runs
 
     pager = shlex.split(os.environ.get("PAGER", "less"))
@@ -200,7 +187,6 @@ async def show_in_pager(screen: Screen[None], text: str) -> None:
 
 
 def heading(record: Record) -> Content:
-    """Which row, and how it ended."""
     sign, colour = next((sign, colour) for name, sign, colour in paint.STATES if name == record.state)
     parts: list[paint.Part] = [(f"{sign} {record.state}", f"bold {colour}"), f"  line {record.line:,}"]
     parts.append((f"  {printable(record.key, 60)}", paint.DIM))
@@ -216,7 +202,6 @@ def heading(record: Record) -> Content:
 
 
 def attempt_lines(attempts: list[Attempt]) -> list[Content]:
-    """One line an attempt, with the wait before it; the cause and the text of an error below."""
     lines: list[Content] = []
     before: float | None = None
     for attempt in attempts:
@@ -230,8 +215,8 @@ def attempt_lines(attempts: list[Attempt]) -> list[Content]:
             parts.append((f"  {attempt.input_tokens:,}+{attempt.output_tokens or 0:,} tokens", paint.DIM))
         lines.append(paint.joined([*parts, (waited, paint.DIM)]))
         if attempt.cause:
-            said = f"{printable(attempt.cause, 60)}: {printable(attempt.message or '', 300)}".removesuffix(": ")
-            lines.append(paint.joined([(f"     {said}", "$error")]))
+            text = f"{printable(attempt.cause, 60)}: {printable(attempt.message or '', 300)}".removesuffix(": ")
+            lines.append(paint.joined([(f"     {text}", "$error")]))
         if attempt.spent and attempt.body is not None:
             lines.append(paint.joined([("     earlier reply", "bold $accent")]))
             lines.append(safe_text.shown(requests.body_text(attempt.body), CUT))
@@ -242,5 +227,4 @@ def attempt_lines(attempts: list[Attempt]) -> list[Content]:
 
 
 def attempts_text(attempts: list[Attempt]) -> str:
-    """The attempts as JSON lines, bodies and all."""
     return "\n".join(json.dumps(attempt._asdict(), ensure_ascii=False) for attempt in attempts)

@@ -1,4 +1,4 @@
-"""The run screen: progress, throughput, limits, status; steering; the list of its rows."""
+"""The run screen: progress, throughput, limits, status, steering, rows."""
 
 import asyncio
 from collections.abc import Collection, Mapping
@@ -19,14 +19,13 @@ from batchrun.tui.screens.ask import AskBounds, nudged
 from batchrun.tui.screens.listing import ListingScreen
 from batchrun.tui.services import Again, Bounds, Phase, RunSnapshot, Steered, Watched, app_of, services
 from batchrun.tui.widgets.outcomes import Outcomes
-from batchrun.tui.widgets.panels import Account, Heading, LimitsPanel, Panel, Speed, Why
+from batchrun.tui.widgets.panels import Account, Heading, LimitsPanel, Panel, Speed, StatusPanel
 from batchrun.tui.widgets.title_bar import TitleBar
 
 STEERING = (
     *("run.pause", "run.drain", "run.abandon", "run.limits", "run.cap_up", "run.cap_down"),
     *("run.rpm_up", "run.rpm_down", "run.tpm_up", "run.tpm_down"),
 )
-"""The keys that act on a run that is under way."""
 PAINT_EVERY = 1 / 8
 REREAD_EVERY = 1.0
 _NONE = """\
@@ -38,8 +37,6 @@ F4  all runs of this directory"""
 
 
 class RunScreen(ListingScreen):
-    """One run, live or old."""
-
     CSS_PATH = "run.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide"), (120, "-paired")]  # noqa: RUF012  Textual declares it so
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -57,7 +54,7 @@ class RunScreen(ListingScreen):
         *listing.KEYS,
     ]  # fmt: skip
     KEY_GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"steer the run": STEERING, "after the run": ("run.retry",)}
-    ABOUT = "A run sends every pending row once. Each reply is kept before anything is done with it; a retry sends only what it names."
+    ABOUT = "A run sends every pending row once. Each reply is saved before it is processed; a retry sends only the chosen rows."
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +64,6 @@ class RunScreen(ListingScreen):
         self._snapshot: RunSnapshot | None = None
 
     def compose(self) -> ComposeResult:
-        """Heading, account, three panels, the table."""
         yield TitleBar("run")
         yield Static(_NONE, id="none")
         yield Heading(id="heading")
@@ -75,12 +71,11 @@ class RunScreen(ListingScreen):
         with Horizontal(id="panels"):
             yield Speed(id="speed")
             yield LimitsPanel(id="limits")
-            yield Why(id="why")
+            yield StatusPanel(id="why")
         yield from self.rows()
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Paint a few times a second, read the journal about once."""
         for name, title in (("account", "rows"), ("speed", "speed"), ("limits", "limits"), ("why", "status")):
             self.query_one(f"#{name}").border_title = title
         self.query_one("#rows").border_title = "results"
@@ -90,12 +85,11 @@ class RunScreen(ListingScreen):
         self.query_one(Outcomes).focus()
 
     def on_screen_resume(self) -> None:
-        """At once, not at the next tick."""
         self._paint()
         self._reread()
 
     def watch_run(self, watched: Watched | None) -> None:
-        """Show another run; where it sends more rows of the one that is shown, its rows stay."""
+        """Show another run; rows stay if it continues the shown one."""
         before, self._watched, self._snapshot = self._watched, watched, None
         self._changing = True
         self._read_at = None
@@ -120,16 +114,15 @@ class RunScreen(ListingScreen):
             for panel in self.query(Panel):
                 panel.show(snapshot)
             self.open_journal(snapshot)
-        self.say(self.listed())
+        self.show_heading(self.listed())
 
     def idle_keys(self) -> Collection[str]:
-        """Steering is for a run that is under way, retrying for one that is not."""
         if self._snapshot is None:
             return (*STEERING, *listing.NEED_ROWS, "run.retry")
         return ("run.retry",) if self._snapshot.steerable else STEERING
 
     def _reread_later(self) -> None:
-        """Read again, where the last time is over: a slow disk must not have each reading end the one before."""
+        """Skipped while the last reading is running, so that a slow disk does not cancel every one."""
         if self._rereading is None or self._rereading.is_finished:
             self._reread()
 
@@ -138,12 +131,11 @@ class RunScreen(ListingScreen):
 
     @work(exclusive=True, group="reread")
     async def _read_rows(self) -> None:
-        """Read the journal again: of an old or foreign run, and the rows of the list while they finish."""
         watched, rows = self._watched, self._journal_rows
         if watched is None or not self.is_current:
             return
         if self._changing:
-            self._changing = await self._looked(watched)
+            self._changing = await asyncio.to_thread(watched.read_again)
             self._paint()
         progress = watched.snapshot().progress
         mark = progress.finished, progress.in_flight, progress.ended is not None
@@ -153,11 +145,8 @@ class RunScreen(ListingScreen):
         await rows.recount()
         self.found_again(ended=progress.ended is not None)
 
-    async def _looked(self, watched: Watched) -> bool:
-        return await asyncio.to_thread(watched.read_again)
-
     def _steer(self) -> Steered | None:
-        """The run that is shown if it can be steered; else None, with a notification why."""
+        """None, with a notification, if it cannot be steered."""
         steered, watched = services(self).steered, self._watched
         if steered is not None and steered is watched:
             if services(self).busy:
@@ -172,12 +161,11 @@ class RunScreen(ListingScreen):
         return None
 
     def action_pause(self) -> None:
-        """Pause, or go on."""
         if (steered := self._steer()) is not None:
-            steered.go_on() if steered.snapshot().phase is Phase.PAUSED else steered.pause()
+            steered.resume() if steered.snapshot().phase is Phase.PAUSED else steered.pause()
 
     def action_bound(self, name: str, direction: int) -> None:
-        """Raise or lower one limit by a quarter; a rate that is not limited yet starts from what it is now."""
+        """Change one limit by a step; an unlimited rate starts from its current value."""
         steered = self._steer()
         bounds = steered.snapshot().bounds if steered is not None else None
         if steered is None or bounds is None:
@@ -189,7 +177,6 @@ class RunScreen(ListingScreen):
         self.notify(f"{label}: {'none set' if value is None else f'{value:,.0f}'}", timeout=2)
 
     def action_limits(self) -> None:
-        """Type limits."""
         steered = self._steer()
         bounds = steered.snapshot().bounds if steered is not None else None
         if steered is None or bounds is None:
@@ -202,24 +189,21 @@ class RunScreen(ListingScreen):
         app_of(self).push_screen(AskBounds(bounds), typed)
 
     def action_drain(self) -> None:
-        """Stop: send nothing new and wait for requests in flight; the second time abandon them."""
         if (steered := self._steer()) is not None:
             steered.abandon() if steered.snapshot().phase is Phase.STOPPING else steered.drain()
 
     def action_abandon(self) -> None:
-        """Stop at once: what is in flight becomes unknown."""
         if (steered := self._steer()) is not None:
             steered.abandon()
 
     @work(exclusive=True, group="retry")
     async def action_retry(self) -> None:
-        """Choose what to send again, as soon as the row under the cursor has been read."""
         line = await self.query_one(Outcomes).reached()
         if self._watched is None or not self.is_current:
             return
         snapshot = self._watched.snapshot()
         if snapshot.foreign is not None:
-            self.notify("another process works on this run: retry when it has ended", severity="warning")
+            self.notify("another process is working on this run; retry when it has ended", severity="warning")
             return
         options: list[tuple[str, str]] = []
         if line is not None and line.state is State.FAILED:
@@ -234,7 +218,7 @@ class RunScreen(ListingScreen):
         if not options:
             self.notify("nothing to send: no row is pending or failed", timeout=3)
             return
-        self.ask("Which rows are sent?", options, lambda answer: self._retried(snapshot, answer))
+        self.ask("Which rows should be sent?", options, lambda answer: self._retried(snapshot, answer))
 
     def _retried(self, snapshot: RunSnapshot, answer: str) -> None:
         kind, _, name = answer.partition(":")

@@ -1,4 +1,4 @@
-"""The runs of this directory, live and old: open, go on, retry, export, delete."""
+"""The runs of this directory: open, resume, retry, export, delete."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -31,13 +31,12 @@ _NONE = """\
 No runs here yet.
 
 n   set up a run
-F9  start page: prompts, input files, a way to try it without a key"""
+F9  start page: prompts, input files, a try without a key"""
 _COLOURS = {"running": "success", "finished": "foreground", "killed": "error", "damaged": "error"}
-_TITLES = (
+COLUMNS = (
     *(Text("state"), Text("output"), *(Text(name, justify="right") for name in ("rows", "done", "failed", "left"))),
-    *(Text("started"), Text("tokens", justify="right"), Text("run")),
+    *(Text("started"), Text("prompt"), Text("model"), Text("tokens", justify="right"), Text("run")),
 )
-"""The columns, the more needful first."""
 _SORTED: Mapping[str, Callable[[Summary], Any]] = {
     "state": words.state_of,
     "output": lambda found: found.run.reference,
@@ -46,35 +45,34 @@ _SORTED: Mapping[str, Callable[[Summary], Any]] = {
     "failed": lambda found: -found.totals.failed,
     "left": lambda found: -(found.totals.pending + found.totals.unknown),
     "started": lambda found: -found.run.meta.created,
+    "prompt": lambda found: str(words.planned(found).get("prompt_name") or ""),
+    "model": lambda found: str(words.planned(found).get("model") or ""),
     "tokens": lambda found: -(found.totals.input_tokens + found.totals.output_tokens),
     "run": lambda found: found.run.id,
 }
-"""What each column is sorted by: names forwards, numbers from the largest, times from the latest."""
+_LONGEST = 24  # cells of a prompt or a model
 _GAP = 2
-"""Cells beside what a column shows."""
+"""Cells of padding per column."""
 
 
 class RunTable(RowTable):
-    """The runs; Enter opens one as soon as they have been read."""
+    """Enter opens a run as soon as the list has been read."""
 
     def action_select_cursor(self) -> None:
-        """Open the run under the cursor."""
-        cast("RunsScreen", self.screen).once_known(super().action_select_cursor)
+        cast("RunsScreen", self.screen).once_loaded(super().action_select_cursor)
 
 
 class RunsScreen(LifecycleScreen):
-    """The run registry."""
-
     CSS_PATH = "runs.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "resume", "Resume", id="runs.resume", tooltip="Send everything that is pending or retryable"),
         Binding("f", "retry", "Retry failed", id="runs.retry", tooltip="Also send what failed permanently"),
         Binding("e", "export", "Export", id="runs.export", tooltip="Write the output again from the journal"),
-        Binding("d,delete", "delete", "Delete", id="runs.delete", tooltip="Delete the journal, after a question; the output stays"),
+        Binding("d,delete", "delete", "Delete", id="runs.delete", tooltip="Delete the journal, after a confirmation; the output stays"),
         Binding("s", "sort", "Sort", id="runs.sort", tooltip="Sort by the next column; a click on a title sorts by it"),
         Binding("n", "app.show('setup')", "New", id="runs.new", tooltip="Set up another run"),
     ]  # fmt: skip
-    ABOUT = "A run is one prompt over one input; its journal has every row, request and reply, and can be resumed at any time."
+    ABOUT = "A run is one prompt over one input; its journal has every row and reply. A run can be resumed at any time."
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +81,6 @@ class RunsScreen(LifecycleScreen):
         self._reading: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
-        """The list."""
         yield TitleBar("runs")
         yield Static("", id="heading")
         yield Static(_NONE, id="none")
@@ -91,16 +88,13 @@ class RunsScreen(LifecycleScreen):
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Read the directory now and then while it is looked at."""
         self.set_interval(REREAD_EVERY, self._read_if_seen)
         self._table.focus()
 
     def on_resize(self) -> None:
-        """As many columns as there is room for."""
         self._fill()
 
     def on_screen_resume(self) -> None:
-        """Read the directory."""
         self._read()
 
     @property
@@ -119,9 +113,8 @@ class RunsScreen(LifecycleScreen):
         self._take(await asyncio.to_thread(listed, services(self).runs_dir))
 
     def _take(self, found: list[Summary]) -> None:
-        """Show these runs in the chosen order; the cursor stays on its run."""
         found = sorted(found, key=_SORTED[self._by])
-        self.known.set()
+        self.loaded.set()
         if found == self._found:
             return
         seen, row = self._current, self._table.cursor_row
@@ -132,23 +125,23 @@ class RunsScreen(LifecycleScreen):
         self._table.move_cursor(row=row)
 
     def _fill(self) -> None:
-        """Columns are as wide as what they show from the first frame on; Textual's own measuring comes after it."""
+        """Columns are measured here: Textual's own measuring comes after the first frame."""
         table, room = self._table, self.size.width
         row = table.cursor_row
         table.clear(columns=True)
         lines = [cells(summary, app_of(self).theme_variables, room // 2) for summary in self._found]
-        titles = [Text.assemble(title, " ▾" if title.plain == self._by else "") for title in _TITLES]
-        for title, column in zip(titles, _TITLES, strict=True):
+        titles = [Text.assemble(title, " ▾" if title.plain == self._by else "") for title in COLUMNS]
+        for title, column in zip(titles, COLUMNS, strict=True):
             title.justify = column.justify
         widths = fitting([max(cell.cell_len for cell in column) for column in zip(titles, *lines, strict=True)], room)
-        for title, column, width in zip(titles, _TITLES, widths, strict=False):
+        for title, column, width in zip(titles, COLUMNS, widths, strict=False):
             table.add_column(title, key=column.plain, width=width)
         for summary, line in zip(self._found, lines, strict=True):
             table.add_row(*line[: len(widths)], key=summary.run.id)
         table.move_cursor(row=row)
-        self._say()
+        self._show_heading()
 
-    def _say(self) -> None:
+    def _show_heading(self) -> None:
         where = registry.directory_for(registry.STREAM, services(self).runs_dir)
         place = printable(str(where), 80)
         found = f"{counted(len(self._found), 'run')} in {place}" if self._found else f"none in {place}"
@@ -161,7 +154,6 @@ class RunsScreen(LifecycleScreen):
         return self._found[row] if 0 <= row < len(self._found) else None
 
     def on_data_table_row_selected(self) -> None:
-        """Open a run: through the same screens, from its journal; the one of this process as it is."""
         found = self._current
         if found is None:
             return
@@ -172,11 +164,9 @@ class RunsScreen(LifecycleScreen):
             services(self).show_run(Replay(found.run))
 
     def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
-        """Sort by the column whose title was clicked."""
         self._sort(str(event.column_key.value))
 
     def action_sort(self) -> None:
-        """Sort by the next column."""
         columns = [str(column.key.value) for column in self._table.ordered_columns]
         self._sort(columns[(columns.index(self._by) + 1) % len(columns) if self._by in columns else 0])
 
@@ -186,38 +176,34 @@ class RunsScreen(LifecycleScreen):
         self._fill()
 
     def action_resume(self) -> None:
-        """Everything that is not done."""
-        self.once_known(lambda: self._again(failed=False))
+        self.once_loaded(lambda: self._again(failed=False))
 
     def action_retry(self) -> None:
-        """Everything that failed, too."""
-        self.once_known(lambda: self._again(failed=True))
+        self.once_loaded(lambda: self._again(failed=True))
 
     def _again(self, *, failed: bool) -> None:
         found = self._current
         if found is not None and found.running is not None:
-            self.notify("another process works on this run; Enter shows it", severity="warning")
+            self.notify("another process is working on this run; Enter shows it", severity="warning")
         elif found is not None:
             flags = {"runs_dir": services(self).runs_dir} if services(self).runs_dir else {}
             services(self).begin(Again(reference=found.run.reference, flags=flags, failed=failed))
 
     @work(exclusive=True, group="export")
     async def action_export(self) -> None:
-        """The output again, from the journal."""
-        await self.known.wait()
+        await self.loaded.wait()
         found = self._current
         if found is None:
             return
         try:
-            said = await services(self).export(found.run)
+            written = await services(self).export(found.run)
         except BatchrunError as error:
             self.notify(printable(error.message, 300), severity="error", markup=False)
         else:
-            self.notify(printable(f"wrote {said}", 300), markup=False)
+            self.notify(printable(f"wrote {written}", 300), markup=False)
 
     def action_delete(self) -> None:
-        """Delete a journal, after a question."""
-        self.once_known(self._ask_to_delete)
+        self.once_loaded(self._ask_to_delete)
 
     def _ask_to_delete(self) -> None:
         found = self._current
@@ -242,23 +228,22 @@ class RunsScreen(LifecycleScreen):
 
 
 def listed(runs_dir: str | None) -> list[Summary]:
-    """The runs of the directory with their accounts, the latest first."""
     return registry.summaries(registry.directory_for(registry.STREAM, runs_dir))
 
 
 def fitting(widths: Sequence[int], room: int) -> list[int]:
-    """The widths of the first columns that have room side by side."""
     ends = accumulate(width + _GAP for width in widths)
     return [width for width, end in zip(widths, ends, strict=True) if end <= room]
 
 
 def cells(found: Summary, colours: Mapping[str, str], longest: int) -> list[Text]:
-    """A run as a line of the table, in the colours of the theme; its name takes at most `longest` cells."""
+    """The name takes at most `longest` cells."""
     totals, state = found.totals, words.state_of(found)
     left = totals.pending + totals.unknown
     mark = "  SIMULATED" if found.run.meta.simulated else ""
     name = Text(printable(found.run.reference, longest))
     name.truncate(max(8, longest - len(mark)), overflow="ellipsis")
+    plan = words.planned(found)
 
     def number(value: int, colour: str) -> Text:
         return Text(f"{value:,}", style=colours[colour if value else "foreground-muted"], justify="right")
@@ -271,6 +256,7 @@ def cells(found: Summary, colours: Mapping[str, str], longest: int) -> list[Text
         number(totals.failed, "error"),
         number(left, "warning"),
         Text(paint.clock(found.run.meta.created), style=colours["foreground-muted"]),
+        *(Text(printable(str(plan.get(key) or "–"), _LONGEST)) for key in ("prompt_name", "model")),
         Text(f"{words.count(totals.input_tokens)}+{words.count(totals.output_tokens)}", justify="right"),
         Text(found.run.id, style=colours["foreground-muted"]),
     ]

@@ -1,4 +1,4 @@
-"""The setup screen: what a run needs and what is missing; the request as it would be sent; the plan; then start."""
+"""The setup screen: prompt, input, variables, options, the rendered request, the plan, the start."""
 
 import asyncio
 import contextlib
@@ -35,16 +35,14 @@ if TYPE_CHECKING:
     from batchrun.tui.draft import Draft, Preview
 
 QUIET = 0.6
-"""Seconds of quiet before every row is looked at."""
+"""Seconds without a change before all rows are counted."""
 DEBOUNCE = 0.15
-"""Seconds of quiet after a key before files are looked at."""
+"""Seconds without a key before files are read."""
 _NOTHING_YET = "choose a prompt and an input: Ctrl+O lists them, F9 is the start page, F1 lists all keys"
 _NOT_TRIED = "replies appear here. Space selects rows (at most 5), F6 tries only these; Ctrl+R runs a pilot of 50 rows"
 
 
 class SetupScreen(TryingScreen):
-    """Everything that a run needs, filled in and looked at before anything is sent."""
-
     PANES = {"form": "setup", "prompt-pane": "prompt", "request": "request", "rows": "rows", "answers": "replies"}  # noqa: RUF012  declared by the base
     CSS_PATH = "setup.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide")]  # noqa: RUF012  Textual declares it so
@@ -70,8 +68,8 @@ class SetupScreen(TryingScreen):
         super().__init__()
         self._flags = dict(flags)
         self._opened = asyncio.Event()
-        self._known: dict[str, str | None] = {"prompt": None, "input": None}
-        self._news = asyncio.Event()
+        self._names_read: dict[str, str | None] = {"prompt": None, "input": None}
+        self._read_event = asyncio.Event()
         self._wanted_row = 0
         self._estimated_for: object = None
         self._items: tuple[Item, ...] = ()
@@ -80,7 +78,6 @@ class SetupScreen(TryingScreen):
         self._refused: tuple[Mapping[str, Any], BatchrunError | str] | None = None
 
     def compose(self) -> ComposeResult:
-        """Panes side by side where there is room, else one at a time."""
         yield TitleBar("setup")
         yield self.tabs()
         with Vertical(id="panes"):
@@ -101,32 +98,29 @@ class SetupScreen(TryingScreen):
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Titles; what the command line gave; a look now and then at what is tried."""
         self.show_pane("form")
         self.form.show_profile()
         self.set_interval(0.2, self.watch_sent)
         self.query_one(self.focused_in("form")).focus()
         self.query_one("#checklist").auto_links = False  # what can be clicked keeps its colours
         self._note_plan("")
-        self.say("reading the prompt and the input" if self._flags.get("input") else _NOTHING_YET)
+        self.show_problem("reading the prompt and the input" if self._flags.get("input") else _NOTHING_YET)
         self.call_after_refresh(self._open_draft)
 
     @work(exclusive=True, group="draft")
     async def _open_draft(self) -> None:
-        """After the first frame: load what reads prompts and inputs, then the default provider and the prompts' names."""
         module = await asyncio.to_thread(drafts)
         self._draft = module.Draft()
         self._load_prompt()
         self._read_head()
         self._opened.set()
         default = await asyncio.to_thread(module.default_profile, self.form.more)
-        self.form.know(default, await asyncio.to_thread(module.prompt_names))
+        self.form.set_defaults(default, await asyncio.to_thread(module.prompt_names))
         if self.is_current:
-            self.go_on(begun=False)
+            self.go_to_gap(begun=False)
 
     @work(exclusive=True, group="again")
     async def open_again(self, path: Path, position: int) -> None:
-        """Fill in what a journaled run was, with this row to try."""
         try:
             plan = await asyncio.to_thread(drafts().plan_of, path)
         except BatchrunError as error:
@@ -154,7 +148,7 @@ class SetupScreen(TryingScreen):
     @on(VariableField.Changed)
     @on(Input.Changed, "#model, #output")
     @on(DataTable.RowHighlighted, "#head")
-    def _told(self) -> None:
+    def _setting_changed(self) -> None:
         self._refresh_preview()
 
     @on(VariableField.Wanted)
@@ -168,8 +162,6 @@ class SetupScreen(TryingScreen):
 
     @on(OptionsLine.Wanted)
     def action_options(self) -> None:
-        """All options of the command line."""
-
         def chosen(flags: dict[str, Any] | None) -> None:
             if flags is not None:
                 self.form.more = flags
@@ -182,15 +174,14 @@ class SetupScreen(TryingScreen):
 
     @on(Input.Submitted)
     async def _next_gap(self, event: Input.Submitted) -> None:
-        """Enter goes to what is still missing."""
         event.stop()
-        self.go_on()
+        self.go_to_gap()
 
     @work(exclusive=True, group="gap")
-    async def go_on(self, *, begun: bool = True) -> None:
-        """The focus goes to the first item of the checklist that is missing; providers are listed at once.
+    async def go_to_gap(self, *, begun: bool = True) -> None:
+        """Focus the first missing item of the checklist and list providers.
 
-        Where the screen has just opened it stays where nothing is missing but a key.
+        On a screen that has just opened, a missing key does not move the focus.
         """
         await self.read()
         missing = gap(self._items)
@@ -206,7 +197,7 @@ class SetupScreen(TryingScreen):
 
     @work(exclusive=True, group="prompt")
     async def _load_prompt(self) -> None:
-        self._known["prompt"] = None
+        self._names_read["prompt"] = None
         await asyncio.sleep(DEBOUNCE)
         draft, name = self._draft, self.form.typed("prompt")
         if draft is None:
@@ -228,7 +219,7 @@ class SetupScreen(TryingScreen):
 
     @work(exclusive=True, group="head")
     async def _read_head(self) -> None:
-        self._known["input"] = None
+        self._names_read["input"] = None
         await asyncio.sleep(DEBOUNCE)
         draft, name = self._draft, self.form.typed("input")
         if draft is None:
@@ -246,8 +237,8 @@ class SetupScreen(TryingScreen):
         self._read_now("input", name)
 
     def _read_now(self, field: str, name: str) -> None:
-        self._known[field] = name
-        self._news.set()
+        self._names_read[field] = name
+        self._read_event.set()
 
     def _show_head(self, head: Head | None) -> None:
         table = self.query_one(HeadTable)
@@ -255,18 +246,18 @@ class SetupScreen(TryingScreen):
         if head is not None and 0 < self._wanted_row <= len(head.rows):
             table.move_cursor(row=self._wanted_row - 1)
         self._wanted_row = 0
-        said = "" if head is None else head.said
-        self.query_one("#input-info", Static).update(Content(printable(said, 300)))
+        summary = "" if head is None else head.summary
+        self.query_one("#input-info", Static).update(Content(printable(summary, 300)))
 
     def draft_changed(self) -> None:
-        """The prompt's title and its variables; a prompt that is broken for the moment keeps them."""
+        """Show the prompt's title and variables; an invalid prompt keeps the earlier ones."""
         draft = self._draft
         if draft is None:
             return
         self.refresh_bindings()
         self.show_status()
-        said = "" if draft.prompt is None else draft.prompt.description
-        self.query_one("#prompt-info", Static).update(Content(printable(said, 200)))
+        text = "" if draft.prompt is None else draft.prompt.description
+        self.query_one("#prompt-info", Static).update(Content(printable(text, 200)))
         mark = " ● edited" if draft.edited else ""
         title = "prompt" if draft.path is None else f"prompt{mark} · {printable(draft.shown_path, 60)}"
         self.query_one("#prompt-pane").border_title = Content(title).markup
@@ -291,16 +282,15 @@ class SetupScreen(TryingScreen):
         self.query_one("#output", Input).placeholder = printable(draft.output_name, 80)
         problem = self._problem(draft, shown)
         self._missing = shown.missing
-        self.say(problem)
+        self.show_problem(problem)
         self._plan(problem)
 
     def _plan(self, problem: BatchrunError | str | None) -> None:
-        """What it would send, cost and take, computed again for other settings."""
         draft, flags = self._draft, self.form.flags
         edited = draft is not None and draft.edited
         counted = problem is None and draft is not None and not edited
         if not counted:
-            note = "the prompt is edited: once saved, it is counted with every row"
+            note = "the prompt has unsaved changes; Ctrl+S saves it, then the plan is computed"
             self._note_plan(note if edited and problem is None else "")
         shown = flags, counted, None if draft is None else draft.path
         if shown != self._estimated_for:
@@ -309,7 +299,6 @@ class SetupScreen(TryingScreen):
 
     @work(exclusive=True, group="plan")
     async def _estimate_plan(self, shown: object, *, counted: bool) -> None:
-        """Whether it would be refused, and where every row can be `counted` what it would send, cost and take."""
         await asyncio.sleep(QUIET)
         if services(self).busy:
             return
@@ -328,22 +317,19 @@ class SetupScreen(TryingScreen):
                 Content.assemble(("plan  ", "bold $primary"), printable(brief, 400))
             )
             self.form.show_plan(lines)
-            self.say(None)
+            self.show_problem(None)
 
     def _note_plan(self, note: str) -> None:
-        """Why there is no plan."""
-        said = printable(note, 300) or "shown once prompt, input and variables are there"
+        text = printable(note, 300) or "shown once prompt, input and variables are set"
         self.query_one("#brief", Static).update(
-            Content.assemble(("plan  ", "bold $primary"), (said, "$foreground-muted"))
+            Content.assemble(("plan  ", "bold $primary"), (text, "$foreground-muted"))
         )
-        self.query_one("#plan", Static).update(Content.styled(said, "$foreground-muted"))
+        self.query_one("#plan", Static).update(Content.styled(text, "$foreground-muted"))
 
     def on_screen_resume(self) -> None:
-        """Compute the plan again: a run may have sent rows."""
         self.count_again()
 
     def count_again(self) -> None:
-        """Rows have been sent: the plan is another one."""
         self._estimated_for = None
         self._refresh_preview()
 
@@ -352,8 +338,7 @@ class SetupScreen(TryingScreen):
             return draft.prompt_trouble or _NOTHING_YET
         return draft.prompt_trouble or draft.head_trouble or shown.trouble
 
-    def say(self, problem: BatchrunError | str | None) -> None:
-        """The checklist, and below it what is wrong."""
+    def show_problem(self, problem: BatchrunError | str | None) -> None:
         if self._refused is not None and self._refused[0] == self.form.flags:
             problem = problem or self._refused[1]
         problem = problem or self._refusal
@@ -370,11 +355,11 @@ class SetupScreen(TryingScreen):
             parts.append(("Enter goes to what is missing", "$foreground-muted"))
         self.query_one("#checklist", Static).update(paint.joined(parts))
         trouble = self.query_one("#trouble", Static)
-        trouble.set_class(problem is not None, "-said")
+        trouble.set_class(problem is not None, "-shown")
         if isinstance(problem, BatchrunError):
-            said: list[paint.Part] = [(printable(problem.message, 400), "$error")]
-            said += [("  " + printable(problem.hint, 300), "$foreground-muted")] if problem.hint else []
-            trouble.update(paint.joined(said))
+            parts = [(printable(problem.message, 400), "$error")]
+            parts += [("  " + printable(problem.hint, 300), "$foreground-muted")] if problem.hint else []
+            trouble.update(paint.joined(parts))
         elif problem is not None:
             trouble.update(Content.styled(printable(problem, 400), "$warning"))
 
@@ -393,7 +378,6 @@ class SetupScreen(TryingScreen):
 
     @work(exclusive=True, group="start")
     async def action_start(self) -> None:
-        """Run all rows; where something is missing, stay, say what, and go to its field."""
         await self.read(begins=True)
         draft = self._draft
         assert draft is not None
@@ -412,26 +396,23 @@ class SetupScreen(TryingScreen):
         self.go_to_field("profile" if missing is None else missing.field)
 
     async def read(self, *, begins: bool = False) -> None:
-        """Wait until the prompt and the input that are named are read, and with them what is missing is known."""
         await self._opened.wait()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.patience if begins else None):
-                while any(self.form.typed(name) != known for name, known in self._known.items()):
-                    self._news.clear()
-                    await self._news.wait()
+            async with asyncio.timeout(self.input_timeout if begins else None):
+                while any(self.form.typed(name) != read for name, read in self._names_read.items()):
+                    self._read_event.clear()
+                    await self._read_event.wait()
 
     def refuse(self, problem: BatchrunError | str) -> None:
-        """Say why it was not started, until something is changed."""
         self._refused = self.form.flags, problem
-        self.say(None)
+        self.show_problem(None)
 
     @work(exclusive=True, group="pick")
     async def action_pick(self) -> None:
-        """A prompt, or an input where that field has the focus."""
-        from batchrun.tui.screens.pick import Pick, known  # noqa: PLC0415  prompts: not before the first frame
+        from batchrun.tui.screens.pick import Pick, prompts  # noqa: PLC0415  prompts: not before the first frame
 
         name = "input" if self.focused is not None and self.focused.id == "input" else "prompt"
-        found = await asyncio.to_thread(known) if name == "prompt" else []
+        found = await asyncio.to_thread(prompts) if name == "prompt" else []
         app_of(self).push_screen(Pick(f"Which {name}?", found), lambda chosen: self._picked(name, chosen))
 
     def _picked(self, name: str, chosen: str | None) -> None:
@@ -441,6 +422,5 @@ class SetupScreen(TryingScreen):
             field.focus()
 
     def action_copy(self) -> None:
-        """The command to the clipboard."""
         app_of(self).copy_to_clipboard(setup_flags.command(self.form.flags))
         self.notify("the command is copied", timeout=2)

@@ -1,4 +1,4 @@
-"""The start page: recent runs, prompts, input files of this directory, and a way to try it without a key."""
+"""The start page: recent runs, prompts, input files, and a try without a key."""
 
 import asyncio
 import importlib
@@ -26,21 +26,16 @@ _TITLES = {"runs": "recent runs", "prompts": "prompts", "inputs": "input files h
 _EMPTY = {
     "runs": "none yet",
     "prompts": "none found: put a .prompty file into ./prompts",
-    "inputs": "none: go to a directory with a .jsonl, .csv, .xlsx or .txt file",
+    "inputs": "none: start batchrun in a directory with a .jsonl, .csv, .xlsx or .txt file",
 }
 
 
 class StartList(OptionList):
-    """The list; Enter chooses as soon as it has been read."""
-
     def action_select(self) -> None:
-        """Choose what is under the cursor."""
-        cast("StartScreen", self.screen).once_known(super().action_select)
+        cast("StartScreen", self.screen).once_loaded(super().action_select)
 
 
 class StartScreen(LifecycleScreen):
-    """What there is to begin with."""
-
     CSS_PATH = "start.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("t", "try", "Try without a key", id="start.try", tooltip="Set up what is under the cursor with simulated replies"),
@@ -51,7 +46,7 @@ class StartScreen(LifecycleScreen):
     ]  # fmt: skip
 
     class Chosen(Message):
-        """The setup is to be opened with these fields filled in."""
+        """Open the setup with these fields."""
 
         def __init__(self, **fields: str) -> None:
             super().__init__()
@@ -62,7 +57,6 @@ class StartScreen(LifecycleScreen):
         self._found: Overview | None = None
 
     def compose(self) -> ComposeResult:
-        """A line of what this is, and the list."""
         yield TitleBar("start")
         line = Content.assemble(
             ("Run one prompt over many rows.  ", "bold"),
@@ -73,11 +67,9 @@ class StartScreen(LifecycleScreen):
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        """The list takes the keys."""
         self.query_one(OptionList).focus()
 
     def on_screen_resume(self) -> None:
-        """Read the lists again."""
         self._read()
 
     @work(exclusive=True)
@@ -87,22 +79,23 @@ class StartScreen(LifecycleScreen):
         if found != self._found:
             self._found = found
             self._fill(found)
-        self.known.set()
+        self.loaded.set()
 
     def _fill(self, found: "Overview") -> None:
         listed = self.query_one(OptionList)
         listed.clear_options()
-        said = Content.assemble(
+        line = Content.assemble(
             ("Try it without a key", "bold"), ("  simulated replies, costs nothing", "$foreground-muted")
         )
-        listed.add_option(Option(said, id=TRY))
+        listed.add_option(Option(line, id=TRY))
         for kind, title in _TITLES.items():
             items: tuple[Item, ...] = getattr(found, kind)
             head = Content.assemble("\n", (title, "bold $primary"), (f"  {kind[0]}", "$foreground-muted"))
             listed.add_option(Option(head, disabled=True))
             for number, item in enumerate(items):
                 name = Content.assemble(
-                    (f"{printable(item.name, 24):<24}  ", "bold"), (printable(item.said, 160), "$foreground-muted")
+                    (f"{printable(item.name, 24):<24}  ", "bold"),
+                    (printable(item.description, 160), "$foreground-muted"),
                 )
                 listed.add_option(Option(name, id=f"{kind}:{number}"))
             if not items:
@@ -110,7 +103,6 @@ class StartScreen(LifecycleScreen):
         listed.highlighted = 0
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """Open a run, or the setup with a prompt or an input."""
         kind, _, number = (event.option.id or "").partition(":")
         if kind == TRY:
             self.action_try()
@@ -126,8 +118,8 @@ class StartScreen(LifecycleScreen):
         return {**fields, "input": inputs[0].name} if len(inputs) == 1 else fields
 
     def action_try(self) -> None:
-        """The simulated provider, with the prompt or the input under the cursor, else the first of each."""
-        self.once_known(self._try)
+        """Set up the prompt or input under the cursor, else the first of each, with the simulated provider."""
+        self.once_loaded(self._try)
 
     def _try(self) -> None:
         found, option = self._found, self.query_one(OptionList).highlighted_option
@@ -142,8 +134,7 @@ class StartScreen(LifecycleScreen):
         self.post_message(self.Chosen(**fields))
 
     def action_go(self, kind: str) -> None:
-        """The cursor to a section; as soon as there is one where the list is still being read."""
-        self.once_known(lambda: self._go(kind))
+        self.once_loaded(lambda: self._go(kind))
 
     def _go(self, kind: str) -> None:
         listed = self.query_one(OptionList)

@@ -1,4 +1,4 @@
-"""What the setup sends before a run: the marked rows, or a pilot; and the prompt, saved before anything is sent."""
+"""The setup's prompt editor, tries and pilots."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -23,13 +23,11 @@ if TYPE_CHECKING:
     from batchrun.tui.draft import Draft
 
 
-PATIENCE = 2.0
-"""Seconds that a key waits for an input that may stay silent, such as a pipe."""
+INPUT_TIMEOUT = 2.0
+"""Seconds to wait for an input that may send nothing, such as a pipe."""
 
 
 class TryingScreen(PanedScreen):
-    """A screen with a form, a table of rows, and a pane of answers."""
-
     def __init__(self) -> None:
         super().__init__()
         self._draft: Draft | None = None
@@ -37,44 +35,40 @@ class TryingScreen(PanedScreen):
         self._piloting = False
         self._form_width, self._upper = 48, 60
 
-    def say(self, problem: BatchrunError | str | None) -> None:
-        """Show what is wrong, or that nothing is."""
+    def show_problem(self, problem: BatchrunError | str | None) -> None:
+        """Show what is wrong, if anything."""
 
     async def read(self, *, begins: bool = False) -> None:
-        """Wait until the prompt and the input that are named are read; where a run `begins`, not for a silent input."""
+        """Wait until prompt and input are read; if a run `begins`, not for a silent input."""
 
     @property
-    def patience(self) -> float | None:
-        """How long a start waits for the input; then the run waits for it, where it can be stopped. None for a file."""
+    def input_timeout(self) -> float | None:
+        """Seconds to wait for the input; None for a file."""
         name = self.form.typed("input")
         path = Path(name)
-        return PATIENCE if name == "-" or (path.exists() and not path.is_file()) else None
+        return INPUT_TIMEOUT if name == "-" or (path.exists() and not path.is_file()) else None
 
     def draft_changed(self) -> None:
-        """The prompt is saved."""
+        """The prompt was saved."""
 
     def count_again(self) -> None:
-        """Rows have been sent: the plan is another one."""
+        """Rows were sent: the estimate changes."""
 
     @property
     def form(self) -> Form:
-        """What is filled in."""
         return self.query_one(Form)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Saving is a key only where something is edited, going to the error where there is one."""
         if action == "error":
             return self.error_line is not None
         return bool(self.unsaved) if action == "save" else super().check_action(action, parameters)
 
     def idle_keys(self) -> Collection[str]:
-        """Nothing can be sent while the prompt has an error; prompts and inputs are chosen for fields of the form."""
         idle = ("setup.try", "setup.pilot") if self.error_line is not None else ()
         focused = app_of(self).focused
         return idle if focused is None or self.form in focused.ancestors else (*idle, "setup.pick")
 
     def action_border(self, right: int, down: int) -> None:
-        """Move the border of the form, or the one between upper and lower panes, in the wide layout."""
         self._form_width = max(32, min(self.size.width - 60, self._form_width + 4 * right))
         self._upper = max(20, min(80, self._upper + 5 * down))
         styles = self.query_one("#panes").styles
@@ -93,12 +87,11 @@ class TryingScreen(PanedScreen):
 
     @property
     def error_line(self) -> int | None:
-        """The line of the prompt with an error, from 1."""
+        """From 1."""
         trouble = None if self._draft is None else self._draft.prompt_trouble
         return trouble.line if isinstance(trouble, PromptError) else None
 
     def action_error(self) -> None:
-        """The cursor to the line with the error."""
         if (line := self.error_line) is not None:
             self.show_pane("prompt-pane")
             editor = self.query_one(Editor)
@@ -106,11 +99,9 @@ class TryingScreen(PanedScreen):
             self.call_after_refresh(editor.go_to, line)
 
     def action_go_to(self, field: str) -> None:
-        """The focus to an item of the checklist that was clicked."""
         self.go_to_field(field)
 
     def go_to_field(self, field: str) -> Widget:
-        """The focus to a field of the form; to the line with the error where that is what the prompt lacks."""
         if field == "prompt" and self.error_line is not None:
             self.action_error()
             return self.query_one(Editor)
@@ -120,7 +111,6 @@ class TryingScreen(PanedScreen):
         return entry
 
     def show_status(self) -> None:
-        """Below the editor what is wrong with the prompt, else where the cursor is and whether the text is saved."""
         editor, draft, line = self.query_one(Editor), self._draft, self.error_line
         editor.mark(line)
         self.set_class(line is not None, "-error-in-prompt")
@@ -130,15 +120,14 @@ class TryingScreen(PanedScreen):
             edited = "" if draft is None or not draft.edited else " · ● edited: Ctrl+S saves, Ctrl+Z undoes"
             shown = Content.styled(f"line {row + 1}, column {column + 1}{edited}", "$foreground-muted")
         else:
-            said = trouble.message.removeprefix(f"{draft.path}:").removeprefix(f"{line}:").strip()
+            text = trouble.message.removeprefix(f"{draft.path}:").removeprefix(f"{line}:").strip()
             where = "" if line is None else f"line {line} (Ctrl+G): "
-            parts: list[paint.Part] = [(f"✗ {where}", "bold $error"), (printable(said, 300), "$error")]
+            parts: list[paint.Part] = [(f"✗ {where}", "bold $error"), (printable(text, 300), "$error")]
             parts.append((f"  {printable(trouble.hint or '', 300)}", "$foreground-muted"))
             shown = paint.joined(parts)
         self.query_one(PromptStatus).show(shown)
 
     def action_save(self) -> bool:
-        """Write the editor's text to the prompt's file; one that comes with batchrun is copied here first."""
         try:
             target = None if self._draft is None else self._draft.save()
         except (OSError, UnicodeEncodeError) as error:
@@ -152,11 +141,10 @@ class TryingScreen(PanedScreen):
 
     @property
     def unsaved(self) -> tuple[Path, ...]:
-        """The files of prompts that were edited and not saved."""
         return () if self._draft is None else self._draft.unsaved
 
     def save_all(self) -> bool:
-        """Write every edited prompt; False, with a note, where one cannot be written."""
+        """False, with a notification, if one fails."""
         try:
             if self._draft is not None:
                 self._draft.save_all()
@@ -166,7 +154,7 @@ class TryingScreen(PanedScreen):
         return True
 
     def saved_first(self) -> bool:
-        """What runs is what is seen: an edited prompt is saved before it is sent."""
+        """Save an edited prompt before it is sent; False if it cannot be sent."""
         draft = self._draft
         if draft is None:
             return True
@@ -185,7 +173,6 @@ class TryingScreen(PanedScreen):
 
     @work(exclusive=True, group="try")
     async def action_try(self) -> None:
-        """Send the marked rows alone, as soon as prompt and input have been read."""
         await self.read()
         chosen = self.query_one(HeadTable).chosen
         if not chosen:
@@ -196,7 +183,6 @@ class TryingScreen(PanedScreen):
 
     @work(exclusive=True, group="try")
     async def action_pilot(self) -> None:
-        """Send a few rows from all over the input, so that the plan rests on their replies."""
         await self.read(begins=True)
         if not self.form.typed("input"):
             self.notify("choose an input first", severity="warning")
@@ -205,7 +191,6 @@ class TryingScreen(PanedScreen):
             self.show_pane("answers")
 
     def watch_sent(self) -> None:
-        """Show how far the marked rows or the pilot are; at the end their replies."""
         steered = services(self).steered
         if not (self._trying or self._piloting) or steered is None:
             return
@@ -224,11 +209,11 @@ class TryingScreen(PanedScreen):
         self.count_again()
         self.query_one("#answers").border_title = "replies"
         if snapshot.trouble is not None:
-            self.say(BatchrunError(*snapshot.trouble))
+            self.show_problem(BatchrunError(*snapshot.trouble))
         if snapshot.phase is Phase.REFUSED or snapshot.journal is None:
             self.query_one(Answers).show([], "nothing was sent")
             return
-        note = f"the pilot is done: the plan is measured on {snapshot.progress.finished:,} rows; F5 sends the rest"
+        note = f"pilot finished: the plan is based on {snapshot.progress.finished:,} rows; F5 sends the rest"
         self._read_answers(snapshot.journal, None if piloted else positions, note if piloted else "")
 
     @work(exclusive=True, group="answers")
@@ -238,14 +223,13 @@ class TryingScreen(PanedScreen):
         self.query_one(Answers).show(await asyncio.to_thread(drafts().answers, journal, positions), note)
 
     def focused_in(self, name: str) -> str:
-        """The first field that is empty, the editor, the table: what takes keys."""
         first = "#input" if self.query_one("#prompt", Input).value else "#prompt"
         inside = {"form": first, "prompt-pane": "#editor", "rows": "#head"}
         return inside.get(name) or super().focused_in(name)
 
 
 def drafts() -> ModuleType:
-    """What reads prompts and inputs: not before the first frame."""
+    """The module that reads prompts and inputs, not loaded before the first frame."""
     from batchrun.tui import draft  # noqa: PLC0415  as above
 
     return draft

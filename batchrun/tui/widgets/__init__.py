@@ -1,1 +1,1 @@
-"""What screens are made of. A widget knows how to look; it meets neither the engine nor another screen."""
+"""Widgets: they draw, and use neither the engine nor screens."""

@@ -1,4 +1,4 @@
-"""The rows of an input to choose from, and the answers to those that were tried."""
+"""The rows of an input, and the replies of a try."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
@@ -20,15 +20,14 @@ from batchrun.tui.widgets.table import RowTable
 if TYPE_CHECKING:
     from batchrun.journal import Record
 
-MOST = 5
-"""Rows that are tried at a time."""
+MOST = 5  # rows of a try
 _COLUMNS = 8
 _CELL = 60
 _ANSWER = 6000
 
 
 class HeadTable(RowTable):
-    """The first rows of an input. Space or a double click marks the rows to try."""
+    """Space or a double click selects rows to try."""
 
     DEFAULT_CSS = "HeadTable { height: 1fr; background: $background; }"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -36,7 +35,7 @@ class HeadTable(RowTable):
     ]
 
     class Marked(Message):
-        """Other rows are to be tried."""
+        """The selection has changed."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id, cursor_type="row")
@@ -44,7 +43,6 @@ class HeadTable(RowTable):
         self._head: Head | None = None
 
     def show(self, head: Head | None) -> None:
-        """Show the rows of this input."""
         self._head = head
         self.marked.clear()
         self.clear(columns=True)
@@ -71,12 +69,12 @@ class HeadTable(RowTable):
 
     @property
     def position(self) -> int:
-        """The place in the input of the row under the cursor, from 1."""
+        """From 1."""
         return self.cursor_row + 1
 
     @property
     def current(self) -> Row | None:
-        """The row under the cursor; None for a line that is none."""
+        """None for an invalid line."""
         head = self._head
         if head is None or not 0 <= self.cursor_row < len(head.rows):
             return None
@@ -85,11 +83,10 @@ class HeadTable(RowTable):
 
     @property
     def chosen(self) -> tuple[int, ...]:
-        """The rows to try by position: those that are marked, else the one under the cursor."""
+        """The positions of the selected rows, else of the one under the cursor."""
         return tuple(sorted(self.marked)) or ((self.position,) if self.current is not None else ())
 
     def action_mark(self) -> None:
-        """Mark the row, or not any more."""
         if self.current is None:
             return
         place = self.position
@@ -108,25 +105,20 @@ class HeadTable(RowTable):
         self.action_cursor_down()
 
     def double_clicked(self) -> None:
-        """Mark the row."""
         self.action_mark()
 
 
 class Answers(Static):
-    """The answers of a try, one below the other."""
-
     DEFAULT_CSS = "Answers { height: auto; width: 1fr; }"
 
     def show(self, answers: "Sequence[tuple[Record, str]]", note: str = "") -> None:
-        """Show these rows, each with its reply."""
         lines: list[Content] = [Content.styled(note, "$accent")] if note else []
-        for record, said in answers:
-            lines += [answer_heading(record), safe_text.shown(said, _ANSWER), Content("")]
+        for record, reply in answers:
+            lines += [answer_heading(record), safe_text.shown(reply, _ANSWER), Content("")]
         self.update(Content("\n").join(lines))
 
 
 def answer_heading(record: "Record") -> Content:
-    """One tried row: which, and how it went."""
     sign, colour = next((sign, colour) for name, sign, colour in paint.STATES if name == record.state)
     parts: list[paint.Part] = [(f"{sign} line {record.line:,}", f"bold {colour}")]
     parts.append((f"  {printable(record.key, 30)}", paint.DIM))

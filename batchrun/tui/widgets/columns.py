@@ -1,6 +1,6 @@
-"""The columns of the table over the rows of a run: the fields that its prompt reads, the fields that its replies have.
+"""The columns of the row table: fields that the prompt reads, fields of the replies. Pure.
 
-Pure. The texts of a `Line` are beginnings of JSON and may be cut anywhere, so they are read as far as they go.
+The texts of a `Line` are the beginning of JSON, cut anywhere, and are parsed as far as they go.
 """
 
 import json
@@ -15,18 +15,16 @@ from batchrun.models import Kind, State
 from batchrun.plan import Plan
 
 MOST_SOURCES, MOST_OUTPUTS = 3, 4
-"""Fields of the input and of the reply that have a column of their own, at most; a table of more is none to read."""
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"?')
 _SPACE = re.compile(r"[\s,:]*")
 _DECODER = json.JSONDecoder()
 
 
 class Column(NamedTuple):
-    """A column: its title, its width in cells, and from which width of the table on it is shown.
+    """A column, shown from a table width of `least` cells on.
 
-    `share` is 0 where `width` is all it gets; else it gets that many parts of what the others leave. `about` tells what
-    its text is from: the row as it came (`source`), the reply (`reply`), or the run. `order` is how a click on the title
-    sorts.
+    With `share` 0 it is `width` cells wide, else it gets that many parts of the remaining width. `about` is `source`,
+    `reply` or empty; `order` is how a click on the title sorts.
     """
 
     title: str
@@ -40,27 +38,34 @@ class Column(NamedTuple):
 
 
 def columns_of(plan: Plan | None, sources: Sequence[str] = ()) -> tuple[Column, ...]:
-    """The columns for the rows of a run, with these fields of its input; without a plan those that fit any.
+    """The columns of a run with these input fields; without a plan those that fit any run.
 
-    An id is shown where a column of the input has it and the prompt does not read that column anyway: an id made from
-    the row's content tells a reader nothing.
+    An id made from the row's content is useless to a reader: ids are shown only from an input column that the prompt
+    does not read.
     """
     outputs = () if plan is None or plan.post or len(plan.output_fields) > MOST_OUTPUTS else plan.output_fields
     keyed = plan is None or (plan.id_column is not None and plan.id_column not in sources)
     return (
         Column("state", 12, 0, _state),
-        Column("line", 6, 0, _number, right=True, order=Order.ROW),
-        *((Column("id", 12, 90, _key),) if keyed else ()),
+        Column("line", 6, 0, lambda line: f"{line.line:,}", right=True, order=Order.ROW),
+        *((Column("id", 12, 90, lambda line: line.key),) if keyed else ()),
         *(_source(name) for name in sources or ("",)),
         *(_output(name) for name in outputs or ("",)),
-        Column("latency", 9, 110, _seconds, right=True, order=Order.LATENCY),
+        Column(
+            "latency",
+            9,
+            110,
+            lambda line: "" if line.seconds is None else f"{line.seconds:.2f} s",
+            right=True,
+            order=Order.LATENCY,
+        ),
         Column("tokens", 12, 140, _tokens, right=True, order=Order.TOKENS),
-        Column("tries", 5, 160, _tries, right=True),
+        Column("tries", 5, 160, lambda line: str(line.attempts or ""), right=True),
     )
 
 
 def source_fields(plan: Plan, text: str) -> tuple[str, ...]:
-    """The fields of a row, given as JSON, that the prompt reads; empty where it reads none of them, or too many."""
+    """The fields of a row (JSON) that the prompt reads; empty if none or too many."""
     if plan.kind is not Kind.ROWS or plan.prompt_source is None:
         return ()
     try:
@@ -82,24 +87,21 @@ def _source(name: str) -> Column:
 
 def _output(name: str) -> Column:
     def text(line: Line) -> str:
-        said = line.output or ""
-        return field(said, name) if name and said.startswith("{") else values(said)
+        output = line.output or ""
+        return field(output, name) if name and output.startswith("{") else values(output)
 
     return Column(name or "reply", 0, 0, text, share=3, about="reply")
 
 
 def trouble(line: Line) -> str | None:
-    """Why a row has no reply; None where it has one or still may."""
+    """None if a row has a reply or may get one."""
     if line.state not in (State.FAILED, State.SKIPPED):
         return None
     return f"{line.cause}: {line.message}" if line.message and line.message != line.cause else line.cause or ""
 
 
 def fitted(columns: Sequence[Column], width: int, order: Order = Order.ROW) -> list[tuple[Column, int]]:
-    """The columns that are shown at this width, each with its own; what is left is shared.
-
-    The column that an `order` sorts by is shown at any width.
-    """
+    """The visible columns with their widths. The column of the `order` is always visible."""
     shown = [column for column in columns if width >= column.least or column.order is order]
     left = max(8, width - sum(column.width for column in shown) - len(shown) + 1)
     shares = sum(column.share for column in shown)
@@ -111,13 +113,13 @@ def fitted(columns: Sequence[Column], width: int, order: Order = Order.ROW) -> l
 
 
 def values(text: str) -> str:
-    """What a flat JSON object says, without the names, which are the same in every row; other texts as they are."""
+    """The values of a flat JSON object without names; other texts unchanged."""
     found = [value for _, value in members(text)]
     return text if not found or any(value[:1] in "{[" for value in found if value) else " · ".join(found)
 
 
 def field(text: str, name: str) -> str:
-    """One member of a JSON object as text; … where the text was cut before it."""
+    """One member as text; … if the text was cut before it."""
     for found, value in members(text):
         if found == name:
             return value
@@ -125,10 +127,7 @@ def field(text: str, name: str) -> str:
 
 
 def members(text: str) -> Iterable[tuple[str, str]]:
-    """The members of a JSON object as far as the text goes, each with its name.
-
-    Strings are without their quotes, other values as they are written. Nothing where the text is no object.
-    """
+    """The members of a JSON object as far as the text goes; strings without quotes, other values as written."""
     if not text.startswith("{"):
         return
     at = _after(1, text)
@@ -155,7 +154,7 @@ def _after(at: int, text: str) -> int:
 
 
 def _unescaped(string: str) -> str:
-    """What a JSON string says; one that was cut within an escape as it is written."""
+    """A JSON string's value; as written if it was cut within an escape."""
     inner = string[1:-1] if len(string) > 1 and string.endswith('"') else string[1:]
     try:
         return str(json.loads(f'"{inner}"', strict=False))
@@ -168,21 +167,5 @@ def _state(line: Line) -> str:
     return f"{line.state}{flags}"
 
 
-def _seconds(line: Line) -> str:
-    return "" if line.seconds is None else f"{line.seconds:.2f} s"
-
-
 def _tokens(line: Line) -> str:
     return "" if line.input_tokens is None else f"{line.input_tokens:,}+{line.output_tokens or 0:,}"
-
-
-def _number(line: Line) -> str:
-    return f"{line.line:,}"
-
-
-def _key(line: Line) -> str:
-    return line.key
-
-
-def _tries(line: Line) -> str:
-    return str(line.attempts or "")

@@ -1,4 +1,4 @@
-"""The prompt editor: a text area that knows the colours of prompt files and shows control characters as pictures."""
+"""The prompt editor, with the colours of prompt files."""
 
 import re
 from collections.abc import Iterator
@@ -30,8 +30,6 @@ _FILTER = re.compile(r"\|\s*(\w+)")
 
 
 class Editor(TextArea):
-    """Edits one prompt file. A line with an error has a sign beside its number."""
-
     DEFAULT_CSS = """
     Editor .text-area--gutter { color: $foreground-muted; }
     Editor .text-area--cursor-gutter { color: $foreground; background: $surface; }
@@ -48,45 +46,36 @@ class Editor(TextArea):
         self._error: int | None = None
 
     def on_mount(self) -> None:
-        """Colours of the app's theme, also when it changes."""
-        self._dress()
-        app_of(self).theme_changed_signal.subscribe(self, self._dressed)
+        self._apply_theme()
+        app_of(self).theme_changed_signal.subscribe(self, self._apply_theme)
 
-    def _dressed(self, _: object) -> None:
-        self._dress()
-
-    def _dress(self) -> None:
+    def _apply_theme(self, _: object = None) -> None:
         self.register_theme(theme_of(app_of(self)))
         self.theme = "css"
         self.theme = _THEME
 
     def mark(self, line: int | None) -> None:
-        """Mark this line, from 1, as the one with the error; None for none."""
         if line != self._error:
             self._error = line
             self._line_cache.clear()  # pyright: ignore[reportUnknownMemberType]  Textual leaves its keys open
             self.refresh()
 
     def go_to(self, line: int) -> None:
-        """The cursor to the first character of a line, from 1, and the line into the middle of what is shown."""
         row = min(max(1, line), self.document.line_count) - 1
         text = self.document.get_line(row)
         self.move_cursor((row, len(text) - len(text.lstrip())), center=True)
 
     def on_resize(self) -> None:
-        """The cursor stays in sight where the text below the editor takes a line more."""
         self.call_after_refresh(self.scroll_cursor_visible)
 
     def action_start(self) -> None:
-        """The cursor to the beginning of the text."""
         self.move_cursor((0, 0))
 
     def action_end(self) -> None:
-        """The cursor behind the last character."""
         self.move_cursor(self.document.end)
 
     def get_line(self, line_index: int) -> Text:
-        """A line without anything that a terminal would obey; as many characters as the document has."""
+        """A line made safe, with as many characters as the document has."""
         return Text(safe_text.one_for_one(self.document.get_line(line_index)), end="", no_wrap=True)
 
     def _build_highlight_map(self) -> None:
@@ -95,7 +84,6 @@ class Editor(TextArea):
             self._highlights[number].append((start, end, name))
 
     def _render_line(self, y: int) -> Strip:
-        """A line, with a sign in place of the blank behind its number where it has the error."""
         strip = super()._render_line(y)
         at = y + self.scroll_offset.y
         where = self.wrapped_document._offset_to_line_info  # pyright: ignore[reportPrivateUsage]  as TextArea itself
@@ -108,26 +96,22 @@ class Editor(TextArea):
 
 
 class PromptStatus(Static):
-    """The line below the editor: what is wrong and where, else where the cursor is. A click goes to the error."""
-
     DEFAULT_CSS = "PromptStatus { height: auto; max-height: 3; }"
     ALLOW_SELECT = False
 
     class Clicked(Message):
-        """The line of the error is wanted."""
+        """Go to the error."""
 
     def show(self, text: Content) -> None:
-        """Show this."""
         self.update(text)
 
     def on_click(self, event: events.Click) -> None:
-        """The cursor is to go to the error."""
         event.stop()
         self.post_message(self.Clicked())
 
 
 def highlights(lines: list[str]) -> Iterator[tuple[int, int, int, str]]:
-    """What is coloured: (line, first byte, byte behind the last, name). Offsets are UTF-8 bytes, as TextArea wants."""
+    """(line, first byte, end byte, name); offsets are UTF-8 bytes, as TextArea wants."""
     inside = bool(lines) and bool(_FENCE.fullmatch(lines[0]))
     for number, line in enumerate(lines):
         if _FENCE.fullmatch(line) and (inside or number == 0):
@@ -152,13 +136,11 @@ def highlights(lines: list[str]) -> Iterator[tuple[int, int, int, str]]:
 
 
 def _bytes(line: str, start: int, end: int) -> tuple[int, int]:
-    """Two places in a line as offsets of its UTF-8 bytes."""
     first = len(line[:start].encode())
     return first, first + len(line[start:end].encode())
 
 
 def theme_of(app: App[Any]) -> TextAreaTheme:
-    """The editor's colours, from the colours of the app."""
     colours = app.theme_variables
     return TextAreaTheme(
         name=_THEME,

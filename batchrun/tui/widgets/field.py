@@ -1,4 +1,4 @@
-"""A line to type in that shows whatever was put into it and lets none of it act on the terminal."""
+"""A text field that shows any value safely."""
 
 from rich.highlighter import Highlighter
 from rich.text import Text
@@ -8,7 +8,7 @@ from batchrun.tui import safe_text
 
 
 class Field(Input):
-    """One line; its value stays as it was given, to the character."""
+    """Its value stays unchanged, to the character."""
 
     DEFAULT_CSS = """
     Field { height: 1; background: $surface; }
@@ -23,11 +23,9 @@ class Field(Input):
 
 
 class _Literal(Highlighter):
-    """What is drawn of a value: as many characters as it has."""
-
     def __call__(self, text: str | Text) -> Text:
         plain = text if isinstance(text, str) else text.plain
         return Text(safe_text.one_for_one(plain), no_wrap=True, overflow="ignore", end="")
 
     def highlight(self, text: Text) -> None:
-        """Nothing is coloured."""
+        """Nothing."""

@@ -1,4 +1,4 @@
-"""The form of a run: prompt, input, variables, provider, output, options; the plan below it; what is typed as flags."""
+"""The form of a run, and its values as flags."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -37,25 +37,21 @@ _FIELDS = (*_PLAIN, "prompt", "input", "profile", "set", "columns")
 
 
 class OptionsLine(Static, can_focus=True):
-    """The options that are set; Enter or a click opens all of them."""
-
     BINDINGS = [Binding("enter,space", "open", "Options", show=False)]  # noqa: RUF012  Textual declares it so
     ALLOW_SELECT = False
 
     class Wanted(Message):
-        """The list of all options is wanted."""
+        """Open the list of options."""
 
     def action_open(self) -> None:
-        """Open the list."""
         self.post_message(self.Wanted())
 
     def on_click(self) -> None:
-        """Open the list."""
         self.post_message(self.Wanted())
 
 
 class Form(Vertical, can_focus=False):
-    """Fields that are filled in from the command line; what has no field here is an option in `more`."""
+    """Fields filled in from the command line; flags without a field are in `more`."""
 
     def __init__(self, flags: Mapping[str, Any], *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
@@ -65,7 +61,6 @@ class Form(Vertical, can_focus=False):
         self._prompts_model: str | None = None
 
     def compose(self) -> ComposeResult:
-        """Titles, fields, and a line of facts below what has any; the plan is below the part that scrolls."""
         with VerticalScroll(id="fields", can_focus=False):
             yield Label("prompt", classes="title")
             yield self._field("prompt", "a name, or the path of a file")
@@ -94,35 +89,31 @@ class Form(Vertical, can_focus=False):
             yield Static("", id="plan")
 
     def on_mount(self) -> None:
-        """The options that the command line gave."""
         self.show_options()
 
     def show_options(self) -> None:
-        """The options that are set, as flags."""
-        said = setup_flags.command(self.more).removeprefix("batchrun").strip()
-        dim = Content.styled("none set: Enter lists all of them", "$foreground-muted")
-        self.query_one(OptionsLine).update(Content(printable(said, 400)) if said else dim)
+        text = setup_flags.command(self.more).removeprefix("batchrun").strip()
+        dim = Content.styled("none set; Enter lists all", "$foreground-muted")
+        self.query_one(OptionsLine).update(Content(printable(text, 400)) if text else dim)
 
     def _field(self, name: str, placeholder: str) -> Input:
         return Field(str(self._given.get(name, "")), id=name, placeholder=placeholder)
 
-    def know(self, default: str, names: Iterable[str]) -> None:
-        """The profile that holds where none is chosen, and the names that find a prompt."""
+    def set_defaults(self, default: str, names: Iterable[str]) -> None:
         self.query_one("#prompt", Input).suggester = SuggestFromList([name for name in names if name.isprintable()])
         if self._select.value == self._default and "profile" not in self._given:
             self._select.value = default
         self._default = default
 
     def show_plan(self, lines: Iterable[str]) -> None:
-        """What a run would do: lines of a name, at least two spaces, and what stays beside it however long it is."""
+        """Show lines of a name, two spaces or more, and a text that wraps beside it."""
         table = Table.grid(padding=(0, 1))
         for line in lines:
-            name, _, said = printable(line, 300).partition("  ")
-            table.add_row(Text(name, no_wrap=True), Text(said.strip()))
+            name, _, text = printable(line, 300).partition("  ")
+            table.add_row(Text(name, no_wrap=True), Text(text.strip()))
         self.query_one("#plan", Static).update(table)
 
     def entry(self, field: str) -> Widget:
-        """What takes the value of a field of the checklist."""
         kind, _, name = field.partition(":")
         if kind == "variable" and name in self.query_one(Variables).fields:
             return self.query_one(Variables).fields[name].entry
@@ -130,23 +121,19 @@ class Form(Vertical, can_focus=False):
 
     @property
     def origins(self) -> dict[str, Origin]:
-        """Where each variable has its value from."""
         return self.query_one(Variables).origins
 
     @property
     def has_key(self) -> bool:
-        """Whether the key of the chosen provider is there, as far as that is known without running `api_key_command`."""
         try:
             return key_state(one_profile(self.profile)) != NO_KEY
         except BatchrunError:
             return False
 
     def typed(self, name: str) -> str:
-        """The text of a field."""
         return self.query_one(f"#{name}", Input).value.strip()
 
     def choose(self, fields: Mapping[str, str]) -> None:
-        """Fill in some fields by name; the others stay as they are."""
         for name, value in fields.items():
             if name == "profile":
                 self._select.value = value
@@ -154,7 +141,6 @@ class Form(Vertical, can_focus=False):
                 self.query_one(f"#{name}", Input).value = value
 
     def fill(self, plan: Plan) -> None:
-        """Fill in what a journaled run was."""
         values = {"prompt": plan.prompt_path, "input": plan.input, "model": plan.model, "output": plan.output}
         self._given = {"set": dict(plan.variables), "columns": dict(plan.columns), "profile": plan.profile}
         if plan.kind is Kind.ROWS:
@@ -170,11 +156,10 @@ class Form(Vertical, can_focus=False):
 
     @property
     def profile(self) -> str:
-        """The profile that is chosen."""
         return str(self._select.value)
 
     def model(self, prompt: "Prompt | None") -> str | None:
-        """The model that requests name: the typed one, the prompt's, the profile's."""
+        """The typed model, else the prompt's, else the profile's."""
         if typed := self.typed("model") or (prompt is not None and prompt.model):
             return typed
         try:
@@ -184,7 +169,6 @@ class Form(Vertical, can_focus=False):
 
     @property
     def flags(self) -> dict[str, Any]:
-        """What is set up, as the flags that a command line would give."""
         found: dict[str, Any] = {"input": self.typed("input"), "prompt": self.typed("prompt")}
         found |= setup_flags.variable_flags(self.query_one(Variables).origins)
         found["profile"] = self.profile if self.profile != self._default or "profile" in self._given else ""
@@ -192,7 +176,7 @@ class Form(Vertical, can_focus=False):
         return {name: value for name, value in {**found, **self.more}.items() if value not in ("", None)}
 
     def ask_variables(self, prompt: "Prompt | None", columns: tuple[str, ...] | None) -> None:
-        """Show the variables of this prompt, over an input with these columns, None for one that is not read yet."""
+        """Show the variables of this prompt; `columns` is None for an input that is not read yet."""
         self._prompts_model = None if prompt is None else prompt.model
         self.show_profile()
         names = sorted(prompt.variables) if prompt is not None else []
@@ -206,7 +190,6 @@ class Form(Vertical, can_focus=False):
         form.ask(origins, columns or (), hints, frozenset(prompt.defaults) | prompt.optional)
 
     def _origin(self, prompt: "Prompt", name: str, columns: tuple[str, ...] | None) -> Origin:
-        """What was chosen or given, where it still fits; else a guess."""
         known = self.query_one(Variables).origins.get(name)
         given, mapped = table(self._given.get("set")), table(self._given.get("columns"))
         if known is not None and known.holds(columns, default=setup_flags.has_default(prompt, name)):
@@ -218,28 +201,27 @@ class Form(Vertical, can_focus=False):
         return setup_flags.guess(prompt, name, columns or ())
 
     def show_profile(self) -> None:
-        """The line of facts below the provider, and the model that is used where none is typed."""
         model = self._prompts_model
         try:
             profile = one_profile(self.profile)
         except BatchrunError as error:
-            said = error.message
+            text = error.message
         else:
-            key = "no key needed" if profile.key_optional else f"key from {profile.api_key_env or 'its place'}"
+            key = "no key needed" if profile.key_optional else f"key from {profile.api_key_env or 'a file or command'}"
             where = (
                 "simulated replies on this machine, no cost"
                 if profile.simulated
                 else profile.base_url or "no address yet"
             )
-            said = f"{where} · {key}"
+            text = f"{where} · {key}"
             model = model or profile.model
-        default = f"model (default: {printable(model, 40)})" if model else "model: there is no default"
+        default = f"model (default: {printable(model, 40)})" if model else "model (no default)"
         self.query_one("#model", Input).placeholder = default
-        self.query_one("#profile-info", Static).update(Content(printable(said, 200)))
+        self.query_one("#profile-info", Static).update(Content(printable(text, 200)))
 
 
 def key_state(profile: Profile) -> str:
-    """Whether the key of a provider is there, in two words; `api_key_command` is not run for this."""
+    """Whether a provider's key was found; `api_key_command` is not run."""
     if profile.simulated or profile.key_optional:
         return "no key needed"
     if profile.api_key_command:
@@ -249,7 +231,6 @@ def key_state(profile: Profile) -> str:
 
 
 def table(given: Any) -> dict[str, str]:
-    """NAME=VALUE texts of the command line as a table."""
     if isinstance(given, Mapping):
         return {str(name): str(value) for name, value in cast("Mapping[Any, Any]", given).items()}
     pairs = (str(text).partition("=") for text in given or ())

@@ -1,4 +1,4 @@
-"""A table over all rows of a run, drawn line by line from the few pages of the journal that are on the screen."""
+"""A table of all rows of a run, of which only the visible pages are read."""
 
 import asyncio
 from collections import OrderedDict
@@ -22,10 +22,8 @@ from batchrun.models import State
 from batchrun.tui.journal_rows import JournalRows
 from batchrun.tui.widgets.columns import Column, columns_of, fitted, trouble
 
-PAGE = 200
-"""Rows that are read at a time."""
-PAGES = 16
-"""Pages that are kept."""
+PAGE = 200  # rows read at a time
+PAGES = 16  # kept
 _SIGNS = {
     State.DONE: ("●", "outcomes--done"),
     State.FAILED: ("✗", "outcomes--failed"),
@@ -38,7 +36,7 @@ _SIGNS = {
 
 
 class Outcomes(ScrollView, can_focus=True):
-    """The table; the cursor is a row number of the list. Pages come from `look`, which the screen gives and closes."""
+    """The cursor is a row number of the list; the screen owns the journal."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *("outcomes--done", "outcomes--failed", "outcomes--odd", "outcomes--flying", "outcomes--dim"),
@@ -68,11 +66,9 @@ class Outcomes(ScrollView, can_focus=True):
     cursor = reactive(0, repaint=True)
 
     class Moved(Message):
-        """Another row is under the cursor, or it has been read again."""
+        """The row under the cursor has changed."""
 
     class SortWanted(Message):
-        """The list is to have another order."""
-
         def __init__(self, order: Order) -> None:
             super().__init__()
             self.order = order
@@ -81,8 +77,6 @@ class Outcomes(ScrollView, can_focus=True):
         """Rows of some state are wanted."""
 
     class Opened(Message):
-        """A row is to be shown whole."""
-
         def __init__(self, line: Line) -> None:
             super().__init__()
             self.line = line
@@ -96,36 +90,32 @@ class Outcomes(ScrollView, can_focus=True):
         self._listed = Wanted()
         self._pages: OrderedDict[int, list[Line]] = OrderedDict()
         self._old: dict[int, list[Line]] = {}
-        self._asked: set[int] = set()
+        self._requested: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def show(self, journal_rows: JournalRows | None) -> None:
-        """List these rows from now on."""
         self._journal_rows, self._listed = journal_rows, Wanted()
         self._pages.clear()
         self._old.clear()
         self.found()
 
     def watch_cursor(self) -> None:
-        """Another row is under the cursor."""
         self.post_message(self.Moved())
 
     def found(self) -> None:
-        """The list has become longer or another one."""
         total = self.total
         self.virtual_size = Size(self.size.width, total + 1)
         self.cursor = min(self.cursor, max(0, total - 1))
-        self._tell()
+        self._wake()
         self.refresh()
 
-    def _tell(self) -> None:
-        """Wake who waits for a row."""
-        self._news.set()
-        self._news = asyncio.Event()
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def reread(self) -> None:
-        """Read what is on the screen again; until then the old lines stay, unless they are those of another list."""
+        """Read the visible rows again; old lines stay until then, unless they belong to another list."""
         if self._journal_rows is not None and self._journal_rows.listed != self._listed:
             self._listed = self._journal_rows.listed
             self.forget()
@@ -134,28 +124,26 @@ class Outcomes(ScrollView, can_focus=True):
         self.refresh()
 
     def forget(self) -> None:
-        """Another list: nothing that was read holds."""
         self._pages.clear()
         self._old.clear()
         self.refresh()
 
     @property
     def total(self) -> int:
-        """The rows of the list."""
         return 0 if self._journal_rows is None else self._journal_rows.total
 
     @property
     def current(self) -> Line | None:
-        """The row under the cursor, where it has been read."""
+        """The row under the cursor, if it has been read."""
         return self._at(self.cursor)
 
     async def reached(self) -> Line | None:
-        """The row under the cursor, once the list that is wanted and the row have been read; None where there is none."""
+        """The row under the cursor, once the wanted list and the row have been read; None if there is none."""
         rows = self._journal_rows
         while rows is not None and rows is self._journal_rows:
             if rows.counted and ((line := self.current) is not None or not self._reading):
                 return line
-            await self._news.wait()
+            await self._changed.wait()
         return None
 
     @property
@@ -166,14 +154,14 @@ class Outcomes(ScrollView, can_focus=True):
         page, place = divmod(number, PAGE)
         lines = self._pages.get(page)
         if lines is None:
-            self._ask(page)
+            self._request(page)
             lines = self._old.get(page, [])
         return lines[place] if place < len(lines) else None
 
-    def _ask(self, page: int) -> None:
-        if page in self._asked or self._journal_rows is None or page * PAGE >= self.total:
+    def _request(self, page: int) -> None:
+        if page in self._requested or self._journal_rows is None or page * PAGE >= self.total:
             return
-        self._asked.add(page)
+        self._requested.add(page)
         task = asyncio.get_running_loop().create_task(self._read(self._journal_rows, page))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -185,11 +173,11 @@ class Outcomes(ScrollView, can_focus=True):
         except StorageError:
             lines = []
         finally:
-            self._asked.discard(page)
+            self._requested.discard(page)
         if journal_rows is not self._journal_rows:
             return
         if listed != journal_rows.listed:
-            self._tell()
+            self._wake()
             self.refresh()
             return
         self._pages[page] = lines
@@ -198,15 +186,13 @@ class Outcomes(ScrollView, can_focus=True):
             self._pages.popitem(last=False)
         if self.cursor // PAGE == page:
             self.post_message(self.Moved())
-        self._tell()
+        self._wake()
         self.refresh()
 
     def on_resize(self, event: events.Resize) -> None:
-        """The table is as wide as there is room."""
         self.virtual_size = Size(event.size.width, self.total + 1)
 
     def render_line(self, y: int) -> Strip:
-        """One line of the screen: the head, or a row of the list."""
         width = self.scrollable_content_region.width
         columns = fitted(self.columns, width, self.order)
         if y == 0:
@@ -233,13 +219,13 @@ class Outcomes(ScrollView, can_focus=True):
         dim = Style(color=self.get_component_rich_style("outcomes--dim", partial=True).color)
         (_, first), *rest = columns
         segments = [Segment(_cell(f" {sign} {columns[0][0].text(line)}", first, right=False), style + colour)]
-        said = trouble(line)
+        reason = trouble(line)
         replies = [room for column, room in rest if column.about == "reply"]
         for column, room in rest:
-            if said is not None and column.about == "reply":  # why there is none, over the room of all its fields
+            if reason is not None and column.about == "reply":  # why there is none, over the room of all its fields
                 if replies:
                     room_of_all = sum(replies) + len(replies) - 1
-                    text = _cell(printable(said, max(1, room_of_all)), room_of_all, right=False)
+                    text = _cell(printable(reason, max(1, room_of_all)), room_of_all, right=False)
                     segments.append(Segment(f" {text}", style + colour))
                     replies = []
                 continue
@@ -249,19 +235,15 @@ class Outcomes(ScrollView, can_focus=True):
         return Strip(segments).adjust_cell_length(width, style)
 
     def action_move(self, by: int) -> None:
-        """The cursor some rows on."""
         self.action_move_to(self.cursor + by)
 
     def action_turn(self, by: int) -> None:
-        """The cursor some pages on."""
         self.action_move(by * max(1, self.size.height - 2))
 
     def action_last(self) -> None:
-        """The cursor to the last row."""
         self.action_move_to(self.total - 1)
 
     def action_move_to(self, number: int) -> None:
-        """The cursor to a row by number."""
         self.cursor = max(0, min(number, self.total - 1))
         top, room = round(self.scroll_offset.y), max(1, self.size.height - 1)
         if self.cursor < top:
@@ -270,7 +252,6 @@ class Outcomes(ScrollView, can_focus=True):
             self.scroll_to(y=self.cursor - room + 1, animate=False, force=True)
 
     def action_open(self) -> None:
-        """Show the row whole, as soon as it has been read."""
         self.run_worker(self._open(), group="open", exclusive=True)
 
     async def _open(self) -> None:
@@ -278,7 +259,6 @@ class Outcomes(ScrollView, can_focus=True):
             self.post_message(self.Opened(line))
 
     def on_click(self, event: events.Click) -> None:
-        """A click moves the cursor, a second one opens the row; one on a title sorts, on that of the state filters."""
         if event.y == 0:
             self._title_clicked(event.x)
             return

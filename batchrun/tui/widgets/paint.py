@@ -1,4 +1,4 @@
-"""A run's numbers as lines of text: pure functions from a snapshot and a width. Colours are names of the theme."""
+"""Pure functions from a snapshot and a width to lines of text. Colours are names of the theme."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -35,7 +35,7 @@ STATES = (
     ("in post-processing", "◍", "$primary"),
     ("pending", "·", "$foreground-muted"),
 )
-"""The states of a row, each with a sign of its own, so that nothing hangs on colour alone."""
+"""Each state has its own sign, so that it never depends on colour alone."""
 
 
 _BAR = {
@@ -48,16 +48,13 @@ _BAR = {
     "in post-processing": "▓",
     "pending": "─",
 }
-"""What the bar is drawn with, another block for each state."""
 
 
 def joined(parts: Iterable[Part]) -> Content:
-    """The parts in one line, each in its style."""
     return Content.assemble(*parts)
 
 
 def heading(snapshot: RunSnapshot, width: int) -> Content:
-    """What runs, where, and in which phase; the run's id only where it has room."""
     sign, colour = _PHASES[snapshot.phase]
     progress = snapshot.progress
     parts: list[Part] = [(f"{sign} {phase_text(snapshot)}", f"bold {colour}"), ("  ", ""), (snapshot.title, "bold")]
@@ -72,11 +69,10 @@ def heading(snapshot: RunSnapshot, width: int) -> Content:
 
 
 def phase_text(snapshot: RunSnapshot) -> str:
-    """The phase, with what belongs to it."""
     if snapshot.foreign is not None:
         return f"{snapshot.phase} in another process" if snapshot.bounds else "running elsewhere (read only)"
-    if snapshot.said is not None:
-        return snapshot.said
+    if snapshot.state is not None:
+        return snapshot.state
     ended = snapshot.progress.ended
     if snapshot.phase is Phase.ENDED and ended is not None:
         whole = "partial" if ended.totals.pending or ended.totals.unknown else "finished"
@@ -85,7 +81,6 @@ def phase_text(snapshot: RunSnapshot) -> str:
 
 
 def counts(progress: Progress) -> dict[str, int]:
-    """How many rows are in each state; their sum is the rows of the run."""
     return {
         "done": progress.done,
         "failed": progress.failed,
@@ -99,14 +94,14 @@ def counts(progress: Progress) -> dict[str, int]:
 
 
 def bar(progress: Progress, width: int) -> Content:
-    """One line of blocks: each state as long as its share, a state with any rows at least one block."""
+    """Blocks in proportion to the rows by state, at least one for each state with rows."""
     found = counts(progress)
     shares = widths([found[name] for name, _, _ in STATES], width)
     return joined((_BAR[name] * share, colour) for (name, _, colour), share in zip(STATES, shares, strict=True))
 
 
 def widths(values: Sequence[int], width: int) -> list[int]:
-    """Whole numbers in proportion to the values that sum up to `width`; nothing that exists is invisible."""
+    """Whole numbers in proportion to the values with the sum `width`; at least 1 for each value above 0."""
     total = sum(values)
     if total <= 0 or width <= 0:
         return [0] * (len(values) - 1) + [max(0, width)]
@@ -117,16 +112,15 @@ def widths(values: Sequence[int], width: int) -> list[int]:
 
 
 def account(progress: Progress, *, narrow: bool) -> Content:
-    """Every row in exactly one place, with the share that is finished."""
     found = counts(progress)
     percent = 100 * progress.finished / progress.rows if progress.rows else 0.0
     shown = f"{percent:.1f} %" if 0 < percent < 99.95 or progress.finished == progress.rows else f"{percent:.2f} %"
     parts: list[Part] = [(f"{shown}", "bold"), "  "]
     for name, sign, colour in STATES:
         if found[name] or name in ("done", "failed"):
-            said = words.count(found[name]) if narrow else f"{found[name]:,}"
+            text = words.count(found[name]) if narrow else f"{found[name]:,}"
             click = f" @click=screen.show_state({name!r})"
-            parts += [(f"{sign} {said}", f"{f'bold {colour}' if found[name] else DIM}{click}")]
+            parts += [(f"{sign} {text}", f"{f'bold {colour}' if found[name] else DIM}{click}")]
             parts += [(f" {name}", f"{DIM}{click}"), "  "]
     flags = [f"{count:,} {flag}" for flag in Flag if (count := getattr(progress, flag))]
     if progress.deduplicated and not narrow:
@@ -139,7 +133,7 @@ def account(progress: Progress, *, narrow: bool) -> Content:
 
 
 def spark(history: Sequence[Point], width: int, field: str) -> str:
-    """The rate over time as a row of blocks, newest at the right."""
+    """The rate over time as blocks, newest at the right."""
     rates = rates_of(history, field)[-width:]
     top = max(rates, default=0.0)
     if top <= 0:
@@ -149,7 +143,7 @@ def spark(history: Sequence[Point], width: int, field: str) -> str:
 
 
 def rates_of(history: Sequence[Point], field: str) -> list[float]:
-    """Differences per second between neighbouring points; `field` is rows or tokens."""
+    """`field` is rows or tokens."""
     found: list[float] = []
     for before, after in pairwise(history):
         span = after.at - before.at
@@ -159,7 +153,6 @@ def rates_of(history: Sequence[Point], field: str) -> list[float]:
 
 
 def gauge(share: float | None, width: int) -> str:
-    """A bar of `width` cells, `share` of them full; empty where nothing is known."""
     if share is None:
         return "·" * width
     full = round(max(0.0, min(1.0, share)) * width)
@@ -167,7 +160,6 @@ def gauge(share: float | None, width: int) -> str:
 
 
 def speed_lines(snapshot: RunSnapshot, width: int, height: int) -> list[Content]:
-    """Rates with sparklines, times, tokens, money; where there is no room, money comes before a second sparkline."""
     progress = snapshot.progress
     room = max(4, width - 20)
     lines = [
@@ -183,7 +175,6 @@ def speed_lines(snapshot: RunSnapshot, width: int, height: int) -> list[Content]
 
 
 def tokens_line(progress: Progress, width: int) -> Content:
-    """Tokens in and out; with what was cached of the former and what was reasoning of the latter, where it has room."""
     whole = _tokens(progress, progress.cached_tokens, progress.reasoning_tokens)
     return whole if whole.cell_length <= width else _tokens(progress, 0, 0)
 
@@ -199,7 +190,6 @@ def _tokens(progress: Progress, cached: int, reasoning: int) -> Content:
 
 
 def cost_lines(progress: Progress) -> list[Content]:
-    """What the run has cost and will have cost; below it what of that went into asking again, or into the unknown."""
     if not progress.priced:
         return [_pair("cost", "–", "simulated: no cost" if progress.simulated else "no price known", "")]
     ahead = progress.projected if progress.ended is None else None
@@ -232,7 +222,7 @@ def _pair(name: str, value: str, other: str, second: str) -> Content:
 
 
 def eta(snapshot: RunSnapshot) -> str:
-    """How long it will take, where anything supports a figure; from ten minutes on in whole minutes."""
+    """The remaining time; from ten minutes on in whole minutes."""
     left = snapshot.progress.eta
     if snapshot.phase in (Phase.STOPPING, Phase.ENDED, Phase.REFUSED):
         return "–"
@@ -244,7 +234,6 @@ def eta(snapshot: RunSnapshot) -> str:
 
 
 def limit_lines(snapshot: RunSnapshot, width: int, height: int) -> list[Content]:
-    """Concurrency now and allowed, and how much of the requests and tokens per minute is used."""
     progress, limits, bounds = snapshot.progress, snapshot.progress.limits, snapshot.bounds
     room = max(4, min(30, width - 27))
     if limits is None:
@@ -262,7 +251,7 @@ def limit_lines(snapshot: RunSnapshot, width: int, height: int) -> list[Content]
 
 
 def _limit(name: str, rate: float | None, pace: float, room: int, mine: float | None) -> Content:
-    """How much of a limit per minute the pace of the last half minute (per second) takes."""
+    """The share of a limit per minute that the rate (per second) uses."""
     if rate is None:
         return joined([(f"{name:<10}", DIM), (f"{'no limit':>9} ", DIM), ("·" * room, DIM)])
     used = 60 * pace / rate if rate > 0 else 1.0
@@ -273,7 +262,7 @@ def _limit(name: str, rate: float | None, pace: float, room: int, mine: float | 
 
 
 def _tries(progress: Progress, width: int, height: int) -> list[Content]:
-    """Attempts and what became of them: aligned, close together, or on two lines; in the end without the retries."""
+    """Attempts, retries and 429s, in the widest form that fits."""
     attempts, retries = words.count(progress.attempts), words.count(progress.retries)
     throttled: Part = (words.count(progress.throttled), "bold $warning" if progress.throttled else "bold")
     paid: list[Part] = []
@@ -295,21 +284,20 @@ def _tries(progress: Progress, width: int, height: int) -> list[Content]:
     return [whole if whole.cell_length <= width or not paid else joined([("429 ", DIM), throttled, *paid])]
 
 
-def why_lines(snapshot: RunSnapshot, width: int, height: int) -> list[Content]:
-    """Why it waits and until when, what went wrong, the last notices, errors by cause."""
+def status_lines(snapshot: RunSnapshot, width: int, height: int) -> list[Content]:
     lines: list[Content] = [waiting_line(snapshot)]
     if snapshot.trouble is not None:
         lines.append(joined([(printable(snapshot.trouble.message, 400), "$error")]))
         if snapshot.trouble.hint:
             lines.append(joined([("next: ", DIM), printable(snapshot.trouble.hint, 300)]))
-    lines += mending_lines(snapshot, height - len(lines))
+    lines += retry_lines(snapshot, height - len(lines))
     lines += cause_lines(snapshot.progress, width)
     lines += [joined([("· ", DIM), (notice, DIM)]) for notice in reversed(snapshot.notices)]
     return folded(lines, width, height)
 
 
 def folded(lines: Sequence[Content], width: int, height: int) -> list[Content]:
-    """The lines that have room, the first of them folded where there are more rows than lines."""
+    """The lines that fit, the first ones wrapped if there is room."""
     spare = height - len(lines)
     found: list[Content] = []
     for line in lines:
@@ -321,11 +309,10 @@ def folded(lines: Sequence[Content], width: int, height: int) -> list[Content]:
 
 
 def waiting_line(snapshot: RunSnapshot) -> Content:
-    """The one line that says what a run is waiting for."""
     progress = snapshot.progress
-    said = _PHASE_LINES.get(snapshot.phase)
-    if said is not None:
-        return said(snapshot)
+    line = _PHASE_LINES.get(snapshot.phase)
+    if line is not None:
+        return line(snapshot)
     if progress.waiting is not None:
         return joined([(words.waiting(progress.waiting, progress.now), "bold $warning")])
     bound = words.lanes_not_open(progress) or words.senders(progress) or words.bound(progress.limits)
@@ -334,10 +321,6 @@ def waiting_line(snapshot: RunSnapshot) -> Content:
 
 def _checking(snapshot: RunSnapshot) -> Content:
     return joined([("checking the input ", "$accent"), (counted(snapshot.taken), "bold")])
-
-
-def _connecting(_: RunSnapshot) -> Content:
-    return joined([("connecting to the provider", "$accent")])
 
 
 def _stopping(snapshot: RunSnapshot) -> Content:
@@ -357,24 +340,24 @@ def _paused(snapshot: RunSnapshot) -> Content:
 def _ended(snapshot: RunSnapshot) -> Content:
     ended = snapshot.progress.ended
     if ended is None:
-        return joined([(snapshot.said or "not running", "bold")])
-    said, colour = words.outcome(ended.totals, ended.exit_code)
+        return joined([(snapshot.state or "not running", "bold")])
+    text, colour = words.outcome(ended.totals, ended.exit_code)
     theme = {"green": "$success", "yellow": "$warning", "red": "$error"}[colour]
-    parts: list[Part] = [(said, f"bold {theme}")]
+    parts: list[Part] = [(text, f"bold {theme}")]
     parts += [("  wrote ", DIM), (printable(", ".join(ended.files), 200), "$success")] if ended.files else []
     return joined(parts)
 
 
-def mending_lines(snapshot: RunSnapshot, room: int) -> list[Content]:
-    """What can be sent after the end, by which key, and what that will cost; one line where `room` has no more."""
+def retry_lines(snapshot: RunSnapshot, room: int) -> list[Content]:
+    """One line if `room` has no more."""
     progress, ended = snapshot.progress, snapshot.progress.ended
     if snapshot.phase is not Phase.ENDED or (ended is None and snapshot.journal is None):
         return []
     now = progress if ended is None else ended.totals
     kinds = (
         (now.pending + now.unknown, "sends pending rows", "pending"),
-        (now.retryable, "retries what is retryable", "retryable"),
-        (now.failed - now.retryable, "retries what failed permanently", "failed permanently"),
+        (now.retryable, "retries retryable rows", "retryable"),
+        (now.failed - now.retryable, "retries rows that failed permanently", "failed permanently"),
     )
     found = [(rows, does, short) for rows, does, short in kinds if rows]
     key = ("r ", "bold $accent")
@@ -387,22 +370,17 @@ def mending_lines(snapshot: RunSnapshot, room: int) -> list[Content]:
     return [joined([key, f"{does}: {counted(rows)}{cost}"]) for (rows, does, _), cost in zip(found, costs, strict=True)]
 
 
-def _refused(_: RunSnapshot) -> Content:
-    return joined([("nothing was sent", "bold $error")])
-
-
 _PHASE_LINES: dict[Phase, Callable[[RunSnapshot], Content]] = {
     Phase.CHECKING: _checking,
-    Phase.CONNECTING: _connecting,
+    Phase.CONNECTING: lambda _: joined([("connecting to the provider", "$accent")]),
     Phase.STOPPING: _stopping,
     Phase.PAUSED: _paused,
     Phase.ENDED: _ended,
-    Phase.REFUSED: _refused,
+    Phase.REFUSED: lambda _: joined([("nothing was sent", "bold $error")]),
 }
 
 
 def cause_lines(progress: Progress, width: int) -> list[Content]:
-    """Errors by cause, the most frequent first."""
     room = max(8, width - 10)
     return [
         joined(
@@ -417,5 +395,4 @@ def cause_lines(progress: Progress, width: int) -> list[Content]:
 
 
 def clock(at: float) -> str:
-    """A moment for people, local time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -1,4 +1,4 @@
-"""One row beside the table: the fields that its prompt reads, and its reply, whole."""
+"""The preview of the row under the cursor."""
 
 import json
 from collections.abc import Sequence
@@ -17,21 +17,16 @@ from batchrun.report.words import MARK
 from batchrun.tui import safe_text
 from batchrun.tui.widgets.answers import answer_heading
 
-CUT = 20_000
-"""Characters of one text that are shown."""
+CUT = 20_000  # characters
 
 
 class RowPreview(VerticalScroll, can_focus=False):
-    """The row under the cursor of the table."""
-
     DEFAULT_CSS = "RowPreview Static { width: 1fr; height: auto; }"
 
     def compose(self) -> ComposeResult:
-        """One text."""
         yield Static("", id="preview-text")
 
     def show(self, record: Record | None, fields: Sequence[str]) -> None:
-        """Show this row with these fields of the input, all of them where none are named."""
         parts: list[Content] = []
         if record is not None:
             parts = [answer_heading(record)]
@@ -43,7 +38,6 @@ class RowPreview(VerticalScroll, can_focus=False):
 
 
 def source_text(text: str, fields: Sequence[str] = ()) -> str:
-    """A row of the input for reading: the value of each field (of all where none are named), with names if several."""
     try:
         row: Any = json.loads(text)
     except ValueError:
@@ -55,16 +49,15 @@ def source_text(text: str, fields: Sequence[str] = ()) -> str:
 
 
 def reply_text(record: Record) -> str:
-    """The reply, for reading: the fields of a reply one below the other, else its words, or why there are none."""
     if record.value is not None:
         value: Any = json.loads(record.value)
         if isinstance(value, dict) and value:
             return _members(cast("dict[str, Any]", value))
         if isinstance(value, str):
             return value
-    said = requests.reply_text(record)
+    text_of_reply = requests.reply_text(record)
     thinking = replies.thinking_of(record.body or "")
-    return said if thinking is None else f"{said}\n\n{MARK}thinking\n{thinking}"
+    return text_of_reply if thinking is None else f"{text_of_reply}\n\n{MARK}thinking\n{thinking}"
 
 
 def _members(found: dict[str, Any]) -> str:

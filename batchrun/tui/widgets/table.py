@@ -1,4 +1,4 @@
-"""A table of rows for the mouse: a click moves the cursor, a double click selects the row, one on a title sorts."""
+"""A table for the mouse: a click moves the cursor, a double click opens the row, a click on a title sorts."""
 
 from rich.text import Text
 from textual import events
@@ -6,10 +6,9 @@ from textual.widgets import DataTable
 
 
 class RowTable(DataTable[Text]):
-    """Textual's table selects a row with one click where the cursor is in it, and not with two where it is not."""
+    """Textual's table opens a row on one click if the cursor is there, and not on a double click elsewhere."""
 
     def on_click(self, event: events.Click) -> None:
-        """Move the cursor to the row; a second click selects it. A click on a title is left to Textual."""
         row = event.style.meta.get("row", -1)
         if row < 0:
             return
@@ -20,5 +19,4 @@ class RowTable(DataTable[Text]):
             self.double_clicked()
 
     def double_clicked(self) -> None:
-        """Open the row under the cursor, as Enter does."""
         self.action_select_cursor()

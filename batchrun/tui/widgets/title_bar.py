@@ -1,4 +1,4 @@
-"""The first line of every main screen: the program, its version, which screen this is, and the keys of the others."""
+"""The first line of main screens: program, version, screens with their keys, directory."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -15,14 +15,11 @@ SCREENS = (("start", "Start"), ("setup", "Setup"), ("run", "Run"), ("runs", "Run
 
 
 def directory() -> str:
-    """Where the program was started, the home directory as ~."""
     here = Path.cwd()
     return printable(f"~/{here.relative_to(Path.home())}" if here.is_relative_to(Path.home()) else str(here), 200)
 
 
 class TitleBar(Widget):
-    """`here` is the name of its screen."""
-
     DEFAULT_CSS = "TitleBar { dock: top; height: 1; background: $panel; padding: 0 1; }"
     ALLOW_SELECT = False
     WIDE: ClassVar[int] = 100
@@ -32,7 +29,6 @@ class TitleBar(Widget):
         self._here = here
 
     def render(self) -> Content:
-        """Name, screens, and where there is room the directory."""
         left = Content.assemble(("batchrun", "bold $text-primary"), (f" {__version__}  ", "$foreground-muted"))
         for text, style, _ in self._tabs():
             left += Content.styled(text, style)
@@ -57,7 +53,6 @@ class TitleBar(Widget):
         ]
 
     def on_click(self, event: events.Click) -> None:
-        """A click on a screen's name goes there."""
         at = len(f"batchrun {__version__}  ") + 1
         for text, _, name in self._tabs():
             if at <= event.x < at + len(text):
