@@ -112,7 +112,7 @@ def test_rows_are_shown_as_columns_and_attempts_that_failed_by_cause(folder: Pat
     found: dict[str, Any] = json.loads(batchrun(folder, "report", "last", "--json").stdout)
     assert found["sample"][0]["text"].startswith("id: 0 <script>")
     assert found["failed_attempts"] == [{"cause": "400 invalid_value", "attempts": 1, "possibly_billed": 0}]
-    assert "Attempts that were not accepted" in page.text
+    assert "Failed attempts" in page.text
 
 
 def test_a_run_that_is_not_there_is_refused(folder: Path) -> None:

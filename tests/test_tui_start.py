@@ -11,7 +11,7 @@ from batchrun.journal import Reader
 from batchrun.plan import plan_from_json
 from batchrun.plan.options import OPTIONS
 from batchrun.tui.app import BatchrunApp
-from batchrun.tui.checklist import checklist, gap
+from batchrun.tui.checklist import checklist, first_missing
 from batchrun.tui.overview import rows_of
 from batchrun.tui.screens import options
 from batchrun.tui.screens.run import RunScreen
@@ -153,8 +153,8 @@ def test_what_is_missing_is_told_in_the_order_in_which_it_is_filled_in() -> None
     assert [(item.name, item.met) for item in items] == [
         *(("prompt", True), ("input", True), ("tone", True), ("mood", False), ("key", False)),
     ]
-    assert gap(items) == ("mood", False, "variable:mood")
-    assert gap([item for item in items if item.met]) is None
+    assert first_missing(items) == ("mood", False, "variable:mood")
+    assert first_missing([item for item in items if item.met]) is None
 
 
 async def test_an_empty_directory_says_what_to_do(tmp_path: Path) -> None:

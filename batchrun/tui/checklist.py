@@ -31,5 +31,5 @@ def checklist(
     )
 
 
-def gap(items: Sequence[Item]) -> Item | None:
+def first_missing(items: Sequence[Item]) -> Item | None:
     return next((item for item in items if not item.met), None)

@@ -194,5 +194,11 @@ def services(screen: Screen[Any]) -> Services:
     return cast("Services", screen.app)
 
 
+def run_flags(screen: Screen[Any]) -> dict[str, Any]:
+    """The flags by which a run of this app's directory is found."""
+    runs_dir = services(screen).runs_dir
+    return {"runs_dir": runs_dir} if runs_dir else {}
+
+
 def app_of(node: DOMNode) -> App[Any]:
     return cast("App[Any]", node.app)  # pyright: ignore[reportUnknownMemberType]  Textual leaves the app's result open

@@ -114,7 +114,7 @@ def bounds_of(cap: str, rpm: str, tpm: str) -> Bounds:
     )
 
 
-def nudged(bounds: Bounds, name: str, direction: int, snapshot: RunSnapshot) -> Bounds:
+def stepped(bounds: Bounds, name: str, direction: int, snapshot: RunSnapshot) -> Bounds:
     """Lowering an unlimited rate starts at its current value."""
     limits = snapshot.progress.limits
     now = {"cap": float(bounds.cap), "rpm": bounds.rpm, "tpm": bounds.tpm}[name]

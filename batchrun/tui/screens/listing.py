@@ -156,7 +156,7 @@ class ListingScreen(LifecycleScreen):
         order = "" if wanted.order is Order.ROW else f" · by {wanted.order}, most first"
         return Content.assemble((shown, "bold"), (f"{total}{order}{more}", "$foreground-muted"), (trouble, "$error"))
 
-    def found_again(self, *, ended: bool) -> None:
+    def refresh_rows(self, *, ended: bool) -> None:
         """Show changed rows; for the last time if the run has `ended`."""
         outcomes = self.query_one(Outcomes)
         now = services(self).time
@@ -179,7 +179,7 @@ class ListingScreen(LifecycleScreen):
 
         await rows.choose(self._wanted, changed)
 
-    def want(self, wanted: Wanted) -> None:
+    def list_rows(self, wanted: Wanted) -> None:
         self._wanted = wanted
         if self._journal_rows is not None:
             self._journal_rows.counted = False
@@ -215,20 +215,20 @@ class ListingScreen(LifecycleScreen):
     def _filtered(self, answer: str) -> None:
         kind, _, name = answer.partition(":")
         if kind == "all":
-            self.want(self._wanted._replace(state=None, cause=None))
+            self.list_rows(self._wanted._replace(state=None, cause=None))
         elif kind == "state":
-            self.want(self._wanted._replace(state=State(name), cause=None))
+            self.list_rows(self._wanted._replace(state=State(name), cause=None))
         else:
-            self.want(self._wanted._replace(state=State.FAILED, cause=name))
+            self.list_rows(self._wanted._replace(state=State.FAILED, cause=name))
 
     def action_show_state(self, name: str) -> None:
         """List the rows of a clicked state; states that the journal lacks list all rows."""
-        self.want(Wanted(state=State(name)) if name in set(State) - {State.IN_FLIGHT} else Wanted())
+        self.list_rows(Wanted(state=State(name)) if name in set(State) - {State.IN_FLIGHT} else Wanted())
 
     def action_show_cause(self, place: int) -> None:
         causes = [] if self._watched is None else list(self._watched.snapshot().progress.causes)
         if place < len(causes):
-            self.want(Wanted(state=State.FAILED, cause=causes[place]))
+            self.list_rows(Wanted(state=State.FAILED, cause=causes[place]))
 
     @work(exclusive=True, group="export")
     async def action_export(self) -> None:
@@ -257,7 +257,7 @@ class ListingScreen(LifecycleScreen):
         self._sort(event.order)
 
     def _sort(self, order: Order) -> None:
-        self.want(self._wanted._replace(order=order))
+        self.list_rows(self._wanted._replace(order=order))
 
     def action_search(self) -> None:
         search = self.query_one("#search", Input)
@@ -266,13 +266,13 @@ class ListingScreen(LifecycleScreen):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.input.display = bool(event.value)
-        self.want(self._wanted._replace(text=event.value.strip()))
+        self.list_rows(self._wanted._replace(text=event.value.strip()))
 
     def action_clear(self) -> None:
         search = self.query_one("#search", Input)
         search.value, search.display = "", False
         if not self._wanted.everything:
-            self.want(Wanted())
+            self.list_rows(Wanted())
         self.query_one(Outcomes).focus()
 
     def on_outcomes_opened(self, event: Outcomes.Opened) -> None:

@@ -26,7 +26,7 @@ from batchrun.tui import safe_text
 from batchrun.tui.journal_rows import JournalRows
 from batchrun.tui.screen_lifecycle import LifecycleScreen
 from batchrun.tui.screens.ask import Confirm
-from batchrun.tui.services import Again, Watched, app_of, services
+from batchrun.tui.services import Again, Watched, app_of, run_flags, services
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.columns import source_fields
 from batchrun.tui.widgets.outcomes import Outcomes
@@ -138,9 +138,8 @@ class RowScreen(LifecycleScreen):
         if self._watched.snapshot().foreign is not None:
             self.notify("another process is working on this run; retry when it has ended", severity="warning")
             return
-        flags = {"runs_dir": services(self).runs_dir} if services(self).runs_dir else {}
         done = record.state is State.DONE
-        again = Again(reference=reference, flags=flags, only=(record.position,), done=done)
+        again = Again(reference=reference, flags=run_flags(self), only=(record.position,), done=done)
         if not done:
             services(self).begin(again)
             return
@@ -187,7 +186,7 @@ async def show_in_pager(screen: Screen[None], text: str) -> None:
 
 
 def heading(record: Record) -> Content:
-    sign, colour = next((sign, colour) for name, sign, colour in paint.STATES if name == record.state)
+    sign, colour = paint.SIGNS[record.state]
     parts: list[paint.Part] = [(f"{sign} {record.state}", f"bold {colour}"), f"  line {record.line:,}"]
     parts.append((f"  {printable(record.key, 60)}", paint.DIM))
     if record.flags:

@@ -15,9 +15,9 @@ from batchrun.display import printable
 from batchrun.models import State
 from batchrun.tui.replay import Replay
 from batchrun.tui.screens import listing
-from batchrun.tui.screens.ask import AskBounds, nudged
+from batchrun.tui.screens.ask import AskBounds, stepped
 from batchrun.tui.screens.listing import ListingScreen
-from batchrun.tui.services import Again, Bounds, Phase, RunSnapshot, Steered, Watched, app_of, services
+from batchrun.tui.services import Again, Bounds, Phase, RunSnapshot, Steered, Watched, app_of, run_flags, services
 from batchrun.tui.widgets.outcomes import Outcomes
 from batchrun.tui.widgets.panels import Account, Heading, LimitsPanel, Panel, Speed, StatusPanel
 from batchrun.tui.widgets.title_bar import TitleBar
@@ -143,7 +143,7 @@ class RunScreen(ListingScreen):
             return
         self._read_at = mark
         await rows.recount()
-        self.found_again(ended=progress.ended is not None)
+        self.refresh_rows(ended=progress.ended is not None)
 
     def _steer(self) -> Steered | None:
         """None, with a notification, if it cannot be steered."""
@@ -170,7 +170,7 @@ class RunScreen(ListingScreen):
         bounds = steered.snapshot().bounds if steered is not None else None
         if steered is None or bounds is None:
             return
-        changed = nudged(bounds, name, direction, steered.snapshot())
+        changed = stepped(bounds, name, direction, steered.snapshot())
         steered.bound(changed)
         value = getattr(changed, name)
         label = {"cap": "concurrency cap", "rpm": "requests per minute", "tpm": "tokens per minute"}[name]
@@ -224,11 +224,10 @@ class RunScreen(ListingScreen):
         kind, _, name = answer.partition(":")
         if snapshot.reference is None:
             return
-        flags = {"runs_dir": services(self).runs_dir} if services(self).runs_dir else {}
         services(self).begin(
             Again(
                 reference=snapshot.reference,
-                flags=flags,
+                flags=run_flags(self),
                 failed=kind == "failed",
                 cause=name if kind == "cause" else None,
                 only=(int(name),) if kind == "row" else None,

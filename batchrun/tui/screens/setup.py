@@ -17,7 +17,7 @@ from batchrun.display import printable
 from batchrun.errors import BatchrunError
 from batchrun.models import Kind
 from batchrun.tui import safe_text, setup_flags
-from batchrun.tui.checklist import Item, checklist, gap
+from batchrun.tui.checklist import Item, checklist, first_missing
 from batchrun.tui.screens.ask import Choose
 from batchrun.tui.screens.options import OptionsScreen
 from batchrun.tui.screens.panes import MOVING
@@ -184,7 +184,7 @@ class SetupScreen(TryingScreen):
         On a screen that has just opened, a missing key does not move the focus.
         """
         await self.read()
-        missing = gap(self._items)
+        missing = first_missing(self._items)
         if not begun and (missing is None or missing.field == "profile"):
             return
         if missing is None:
@@ -349,9 +349,9 @@ class SetupScreen(TryingScreen):
             click = f"@click=screen.go_to({item.field!r})"
             name = f"{printable(item.name, 20)}   "
             parts += [(f"{sign} ", f"bold {colour} {click}"), (name, f"{'' if item.met else 'bold '}{click}")]
-        if problem is None and gap(self._items) is None:
+        if problem is None and first_missing(self._items) is None:
             parts += [("ready ", "bold $success"), ("F5 starts, F6 tries the selected rows", "$foreground-muted")]
-        elif gap(self._items) is not None:
+        elif first_missing(self._items) is not None:
             parts.append(("Enter goes to what is missing", "$foreground-muted"))
         self.query_one("#checklist", Static).update(paint.joined(parts))
         trouble = self.query_one("#trouble", Static)
@@ -387,12 +387,12 @@ class SetupScreen(TryingScreen):
             shown = draft.preview(row, self.form.model(draft.prompt), self.form.flags)
         problem = self._problem(draft, shown) or await services(self).refusal(self.form.flags)
         if problem is None:
-            if self.saved_first():
+            if self.save_before_sending():
                 services(self).begin(Fresh(flags=self.form.flags))
             return
         self.refuse(problem)
         self.notify("not started: something is missing", severity="warning", timeout=3)
-        missing = gap(self._items)
+        missing = first_missing(self._items)
         self.go_to_field("profile" if missing is None else missing.field)
 
     async def read(self, *, begins: bool = False) -> None:

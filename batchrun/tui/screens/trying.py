@@ -153,7 +153,7 @@ class TryingScreen(PanedScreen):
             return False
         return True
 
-    def saved_first(self) -> bool:
+    def save_before_sending(self) -> bool:
         """Save an edited prompt before it is sent; False if it cannot be sent."""
         draft = self._draft
         if draft is None:
@@ -177,7 +177,7 @@ class TryingScreen(PanedScreen):
         chosen = self.query_one(HeadTable).chosen
         if not chosen:
             self.notify("choose an input first; Space selects rows to try", severity="warning")
-        elif self.saved_first() and services(self).begin(Fresh(flags=self.form.flags, only=chosen)):
+        elif self.save_before_sending() and services(self).begin(Fresh(flags=self.form.flags, only=chosen)):
             self._trying, self._piloting = chosen, False
             self.show_pane("answers")
 
@@ -186,7 +186,7 @@ class TryingScreen(PanedScreen):
         await self.read(begins=True)
         if not self.form.typed("input"):
             self.notify("choose an input first", severity="warning")
-        elif self.saved_first() and services(self).begin(Fresh(flags=self.form.flags, pilot=PILOT)):
+        elif self.save_before_sending() and services(self).begin(Fresh(flags=self.form.flags, pilot=PILOT)):
             self._piloting = True
             self.show_pane("answers")
 

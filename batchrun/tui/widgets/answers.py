@@ -119,7 +119,7 @@ class Answers(Static):
 
 
 def answer_heading(record: "Record") -> Content:
-    sign, colour = next((sign, colour) for name, sign, colour in paint.STATES if name == record.state)
+    sign, colour = paint.SIGNS[record.state]
     parts: list[paint.Part] = [(f"{sign} line {record.line:,}", f"bold {colour}")]
     parts.append((f"  {printable(record.key, 30)}", paint.DIM))
     if record.seconds is not None:

@@ -38,6 +38,7 @@ STATES = (
 """Each state has its own sign, so that it never depends on colour alone."""
 
 
+SIGNS = {name: (sign, colour) for name, sign, colour in STATES}
 _BAR = {
     "done": "█",
     "failed": "▚",
