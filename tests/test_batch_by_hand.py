@@ -233,7 +233,7 @@ def test_results_of_a_batch_that_is_open_can_be_brought_by_hand(here: Callable[.
         (["import", "last", "nowhere.jsonl"], "nowhere.jsonl: No such file"),
         (["import", "last", "."], "Is a directory"),
         (["import", "last"], "FILE…"),
-        (["export", "last", "--batch-requests", "out", "--failed"], "--batch-requests writes requests alone"),
+        (["export", "last", "--batch-requests", "out", "--failed"], "--batch-requests writes only requests"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(here: Callable[..., Said], words: list[str], said: str) -> None:

@@ -71,7 +71,7 @@ def export_run(  # noqa: PLR0913  what the command takes, each by name
 def export_requests(run: RunFile, folder: str, **others: object) -> None:
     """Write request files of the pending rows. Raises RefusedError, StorageError."""
     if any(others.values()):
-        raise RefusedError("--batch-requests writes requests alone", "leave the other options out")
+        raise RefusedError("--batch-requests writes only requests", "leave the other options out")
     written = write_requests(run, Path(folder))
     for each in written:
         _wrote(f"{each.path} ({counted(each.rows)}, {each.size:,} bytes)")

@@ -48,11 +48,11 @@ class SetupScreen(TryingScreen):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide")]  # noqa: RUF012  Textual declares it so
     VERTICAL_BREAKPOINTS = [(0, "-short"), (44, "-tall")]  # noqa: RUF012  as above
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f5", "start", "Start", priority=True, id="setup.start", tooltip="Start the run; where something is missing, go there"),
+        Binding("f5", "start", "Start", priority=True, id="setup.start", tooltip="Start the run, or go to what is missing"),
         Binding("f6", "try", "Try", priority=True, id="setup.try", tooltip="Send only the selected rows, or the one under the cursor"),
         Binding("ctrl+r", "pilot", "Pilot", priority=True, id="setup.pilot", tooltip="Send 50 rows from all over the input, and predict cost and time from them"),
         Binding("ctrl+t", "options", "Options", priority=True, id="setup.options", tooltip="All options of the command line"),
-        Binding("ctrl+o", "pick", "Choose…", priority=True, id="setup.pick", tooltip="Choose a prompt, or an input where that field has the focus"),
+        Binding("ctrl+o", "pick", "Choose…", priority=True, id="setup.pick", tooltip="Choose a prompt, or an input if that field has the focus"),
         Binding("ctrl+s", "save", "Save", priority=True, id="setup.save", tooltip="Save the prompt; one that comes with batchrun is copied to ./prompts"),
         Binding("ctrl+g", "error", "Error", priority=True, id="setup.error", tooltip="Go to the line of the prompt with the error"),
         Binding("f7", "pane", "Next pane", priority=True, id="setup.pane", tooltip="Go to the next pane"),
