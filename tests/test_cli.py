@@ -156,7 +156,7 @@ REFUSED = [
     (["sim", "--rpm", "many"], "--rpm must be a number, not many", ""),
     (["--api-key", CANARY, "--input", "x"], "--api-key does not exist", "set OPENAI_API_KEY"),
     ([f"--api-key={CANARY}"], "--api-key does not exist", "api_key_file"),
-    (["resume", "last", "--model", "m"], "--model is an option of run, not of resume", "the run's own command"),
+    (["resume", "last", "--model", "m"], "--model is an option of run, not of resume", "repeat the command that started the run"),
     (["run", "--zzzzz"], "unknown option: --zzzzz", "batchrun run --help"),
     (["--input"], "requires an argument", ""),
     (["--model", "--profile", "sim"], "--model needs a value, not --profile", ""),
@@ -224,7 +224,7 @@ def _fails(error: BaseException) -> Callable[..., int]:
 def test_whatever_is_raised_has_an_exit_code_and_no_secret(
     error: BaseException, code: ExitCode, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("batchrun.cli.run.execute", _fails(error))
+    monkeypatch.setattr("batchrun.report.headless.run", _fails(error))
     Path("key").write_text(CANARY)
     config = Path(os.environ["XDG_CONFIG_HOME"]) / "batchrun/batchrun.toml"
     config.parent.mkdir(parents=True)

@@ -28,7 +28,7 @@ from batchrun.events import (
 from batchrun.events import WaitReason as Reason
 from batchrun.models import Flag, Outcome, State
 from batchrun.progress import Progress
-from batchrun.report.event_log import told
+from batchrun.report.event_log import level_and_text
 from batchrun.report.reporters import Bar, Lines, notable
 
 pytestmark = pytest.mark.slow  # each test waits for runs of the whole program
@@ -154,7 +154,7 @@ TOLD: list[tuple[Event, int, str]] = [
 
 @pytest.mark.parametrize(("event", "level", "text"), TOLD)
 def test_an_event_is_told_in_words(event: Event, level: int, text: str) -> None:
-    assert told(event) == (level, text)
+    assert level_and_text(event) == (level, text)
 
 
 def test_a_run_that_stops_short_counts_towards_what_it_sends() -> None:

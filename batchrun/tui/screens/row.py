@@ -192,7 +192,7 @@ def heading(record: Record) -> Content:
     if record.flags:
         parts.append((f"  {', '.join(sorted(record.flags))}", "$warning"))
     if record.cause:
-        parts.append((f"  {printable(record.cause, 80)}: {printable(record.message or '', 300)}", "$error"))
+        parts.append((f"  {printable(record.cause, 80)}", "$error"))
     if record.seconds is not None:
         parts.append((f"  {record.seconds:.2f} s", paint.DIM))
     if record.input_tokens is not None:
@@ -204,7 +204,7 @@ def attempt_lines(attempts: list[Attempt]) -> list[Content]:
     lines: list[Content] = []
     before: float | None = None
     for attempt in attempts:
-        waited = "" if before is None else f"  after a wait of {max(0.0, attempt.began - before):.1f} s"
+        waited = "" if before is None else f"  {max(0.0, attempt.began - before):.1f} s wait"
         good = attempt.cause is None and attempt.ended is not None
         status = "no answer recorded" if attempt.ended is None else str(attempt.status or "no answer")
         parts: list[paint.Part] = [(f"{attempt.number:>2} ", paint.DIM), (f"{paint.clock(attempt.began)} ", "")]

@@ -47,20 +47,13 @@ def columns_of(plan: Plan | None, sources: Sequence[str] = ()) -> tuple[Column, 
     keyed = plan is None or (plan.id_column is not None and plan.id_column not in sources)
     return (
         Column("state", 12, 0, _state),
-        Column("line", 6, 0, lambda line: f"{line.line:,}", right=True, order=Order.ROW),
-        *((Column("id", 12, 90, lambda line: line.key),) if keyed else ()),
+        Column("line", 6, 0, _number, right=True, order=Order.ROW),
+        *((Column("id", 12, 90, _key),) if keyed else ()),
         *(_source(name) for name in sources or ("",)),
         *(_output(name) for name in outputs or ("",)),
-        Column(
-            "latency",
-            9,
-            110,
-            lambda line: "" if line.seconds is None else f"{line.seconds:.2f} s",
-            right=True,
-            order=Order.LATENCY,
-        ),
+        Column("latency", 9, 110, _seconds, right=True, order=Order.LATENCY),
         Column("tokens", 12, 140, _tokens, right=True, order=Order.TOKENS),
-        Column("tries", 5, 160, lambda line: str(line.attempts or ""), right=True),
+        Column("tries", 5, 160, _tries, right=True),
     )
 
 
@@ -169,3 +162,19 @@ def _state(line: Line) -> str:
 
 def _tokens(line: Line) -> str:
     return "" if line.input_tokens is None else f"{line.input_tokens:,}+{line.output_tokens or 0:,}"
+
+
+def _seconds(line: Line) -> str:
+    return "" if line.seconds is None else f"{line.seconds:.2f} s"
+
+
+def _number(line: Line) -> str:
+    return f"{line.line:,}"
+
+
+def _key(line: Line) -> str:
+    return line.key
+
+
+def _tries(line: Line) -> str:
+    return str(line.attempts or "")
