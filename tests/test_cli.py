@@ -156,7 +156,11 @@ REFUSED = [
     (["sim", "--rpm", "many"], "--rpm must be a number, not many", ""),
     (["--api-key", CANARY, "--input", "x"], "--api-key does not exist", "set OPENAI_API_KEY"),
     ([f"--api-key={CANARY}"], "--api-key does not exist", "api_key_file"),
-    (["resume", "last", "--model", "m"], "--model is an option of run, not of resume", "repeat the command that started the run"),
+    (
+        ["resume", "last", "--model", "m"],
+        "--model is an option of run, not of resume",
+        "repeat the command that started the run",
+    ),
     (["run", "--zzzzz"], "unknown option: --zzzzz", "batchrun run --help"),
     (["--input"], "requires an argument", ""),
     (["--model", "--profile", "sim"], "--model needs a value, not --profile", ""),

@@ -204,7 +204,7 @@ _EXAMPLES = (
         click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
         value("Options", "-o --output output", "FILE", "The file of the page; -: standard output [default: RUN.html].", completer=complete.files),
         flag("Options", "--json json", "Print one JSON object instead."),
-        *talk("runs_dir"),
+        *shared("runs_dir"),
     ],
     examples=_EXAMPLES,
 )  # fmt: skip
