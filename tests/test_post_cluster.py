@@ -24,7 +24,7 @@ from batchrun.post.plain import pack_done, unpack_shard
 from batchrun.post.pool import LostError
 from batchrun.post.reply import Done, Shard
 from batchrun.post.worker import Setup
-from batchrun.report.event_log import told
+from batchrun.report.event_log import level_and_text
 
 TWO = [Node("a", 1), Node("b", 1)]
 SETUP = Setup(("strip",), 16, 5.0, False)
@@ -452,4 +452,4 @@ def test_auto_is_the_cluster_that_this_machine_is_a_node_of(monkeypatch: pytest.
     ],
 )
 def test_the_log_says_where_rows_are(workers: int, on_cluster: bool, where: str) -> None:
-    assert told(PostChanged(5, workers, 0.0, on_cluster))[1] == f"5 rows in post-processing {where}"
+    assert level_and_text(PostChanged(5, workers, 0.0, on_cluster))[1] == f"5 rows in post-processing {where}"
