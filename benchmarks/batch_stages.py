@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -295,7 +296,7 @@ async def stages(folder: Path, rows: int, out: Clock, back: Clock) -> None:
         with back.taking("written and committed"):
             await journal.answer(answers, found, sum(filter(None, leased.costs)), BATCH)
         with back.taking("told"):
-            fold(rows_answered(leased, answers, found, 0.0))
+            fold(rows_answered(answers, found, 0.0, partial(journal.places, answers.rows)))
     journal.close(0)
 
 

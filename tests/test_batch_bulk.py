@@ -12,6 +12,7 @@ from engine import PLAN, WITH_SCHEMA, Stage
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrun.engine.batch_rows import matched
 from batchrun.engine.batches import Batches, Batching
 from batchrun.engine.budget_guard import BATCH, BudgetGuard, served
 from batchrun.engine.judge import judge_body
@@ -115,7 +116,7 @@ BODIES = ['{"n": 1}', '{"n": 2}', '{"n": "\\u00e9"}']
 OUTCOMES = [JUST_DONE, JUST_DONE._replace(value='{"score": 1}'), JUST_DONE]
 
 
-LEASED = columns(Leased, [(n, 1, 500, 100, n, n, f"id-{n}", 0) for n in (1, 2, 3)])
+LEASED = columns(Leased, [(n, 1, 500, 100, 0) for n in (1, 2, 3)])
 
 
 def answers_of(ends: list[End], first: int = 0) -> Answers:
@@ -139,6 +140,7 @@ async def answered(directory: Path, *, together: bool) -> tuple[Totals, list[Rec
     await journal.plan(Ticket(id=1, lane=1, state="fetched", chunk=1, rows=3), leases)
     if together:
         assert journal.leased(1, [3, 1, 2, 4]) == chosen(LEASED, [2, 0, 1])
+        assert journal.places([3, 1]) == [(3, 3, "id-3"), (1, 1, "id-1")]
         answers = answers_of(ENDS)
         await journal.answer(answers, Sum.of(answers), 1500, BATCH)
     else:
@@ -159,7 +161,7 @@ async def test_rows_that_are_answered_together_are_in_the_journal_as_one_by_one(
 @pytest.mark.parametrize("first", [0, 1, 2])
 def test_rows_that_are_answered_together_look_as_one_by_one(first: int) -> None:
     answers = answers_of(ENDS, first)
-    event = rows_answered(chosen(LEASED, range(first, 3)), answers, Sum.of(answers), 2.0)
+    event = rows_answered(answers, Sum.of(answers), 2.0, lambda: [(row, row, f"id-{row}") for row in answers.rows])
     started = RunStarted("r1", Totals(rows=10, in_batches=3), "host", "m", False, 0.0, price="$1")
     together, alone = Fold(), Fold()
     for fold in (together, alone):
@@ -170,6 +172,17 @@ def test_rows_that_are_answered_together_look_as_one_by_one(first: int) -> None:
         alone(each)
     assert together.snapshot(3.0) == alone.snapshot(3.0)
     assert together.snapshot(3.0).done == 3 - first
+
+
+def test_of_replies_together_those_are_decided_alone_that_are_of_other_attempts_or_awaited() -> None:
+    answers = columns(Answers, [(row, row % 2 + 1, *[None] * 11, 0, str(row)) for row in range(1, 7)])
+    leased = columns(Leased, [(row, 2, 500, row, row == 5) for row in (1, 3, 4, 5)])
+    mine, taken, others = matched(leased, answers)
+    assert (mine.rows, mine.tokens) == (taken.rows, [1, 3]) == ([1, 3], [1, 3])
+    assert taken.bodies == ["1", "3"]
+    assert [(each.seq, each.number, each.body) for each in others] == [
+        (2, 1, b"2"), (4, 1, b"4"), (5, 2, b"5"), (6, 1, b"6")
+    ]  # fmt: skip
 
 
 USAGES = st.none() | st.fixed_dictionaries(
@@ -223,7 +236,7 @@ def test_replies_are_charged_together_what_they_are_charged_one_by_one(body: dic
     answer = ReplyReader(Endpoint.CHAT, None, 1, None, *together.batch_rates("m"))(1, 1, data, body)
     if answer is None:
         return
-    leased = columns(Leased, [(1, 1, 500, 100, 1, 1, "id-1", 0)])
+    leased = columns(Leased, [(1, 1, 500, 100, 0)])
     charged = together.settle_all(leased, columns(Answers, [answer]))
     charge = alone.settle(alone.adopt(500, 100, "m", BATCH), served(judge_body(request, data, None), BATCH))
     kinds = Bill(other=500) if charge.bill is None else charge.bill

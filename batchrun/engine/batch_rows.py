@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from batchrun import retry
@@ -132,7 +133,7 @@ class BatchRows:
             return []
         leased, left = await asyncio.to_thread(self._at.journal.leased, where, answers.rows), list[Completion]()
         if any(leased.waits) or (leased.rows, leased.numbers) != (answers.rows, answers.numbers):
-            leased, answers, left = _matched(leased, answers)
+            leased, answers, left = matched(leased, answers)
         await self._store(ticket, leased, answers)
         return left
 
@@ -145,7 +146,7 @@ class BatchRows:
             if answer is None:
                 others.append((row, lease, completion))
             else:
-                leased.append((*lease, row.position, row.line, row.key, 0))
+                leased.append((*lease, 0))
                 answers.append(answer)
         await self._store(ticket, columns(Leased, leased), columns(Answers, answers))
         # Together, so that their outcomes share commits.
@@ -162,7 +163,8 @@ class BatchRows:
         found = Sum.of(answers)
         stored = self._at.journal.answer(answers, found, sum(filter(None, leased.costs)), BATCH)
         await self.told()
-        self._stored = stored, rows_answered(leased, answers, found, self._loop.time())
+        places = partial(self._at.journal.places, answers.rows)
+        self._stored = stored, rows_answered(answers, found, self._loop.time(), places)
 
     async def told(self) -> None:
         """Wait until replies that were taken together are committed, and tell of them."""
@@ -259,7 +261,7 @@ class BatchRows:
         self._batches.ends.left_pending = True
 
 
-def _matched(leased: Leased, answers: Answers) -> tuple[Leased, Answers, list[Completion]]:
+def matched(leased: Leased, answers: Answers) -> tuple[Leased, Answers, list[Completion]]:
     """The attempts that are answered where nothing waits for their rows, their answers, and the other answers."""
     attempts = zip(leased.rows, leased.numbers, leased.waits, strict=True)
     places = {(row, number): place for place, (row, number, waits) in enumerate(attempts) if not waits}

@@ -295,8 +295,9 @@ class BudgetGuard:
                 )
             )
             answers = answers._replace(costs=costs, charged_tokens=tokens, costs_other=other)
-        charged = zip(answers.costs, reserved, strict=True)
-        cost = sum(held if cost is None else cost for cost, held in charged)
+        cost = sum(filter(None, answers.costs))
+        if None in answers.costs:
+            cost += sum(held for known, held in zip(answers.costs, reserved, strict=True) if known is None)
         self._budget.settle(Held(sum(reserved), sum(leased.tokens)), cost, sum(answers.charged_tokens))
         self._wake()
         return answers

@@ -1,6 +1,6 @@
 """The state of a run at one moment: as an event, and as the JSON of a sample in the journal."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from batchrun.engine.budget_guard import BATCH
 from batchrun.engine.judge import Judged
 from batchrun.engine.pending_queue import RowState
 from batchrun.events import AttemptEnded, LimitsChanged, RowFinished, RowsAnswered
-from batchrun.journal import Answers, End, Journal, Leased, Sum
+from batchrun.journal import Answers, End, Journal, Sum
 from batchrun.limits import GateView
 from batchrun.models import JUST_DONE, Bill, Outcome, State, Usage, made
 from batchrun.pricing import usd
@@ -56,13 +56,16 @@ def row_finished(state: RowState, outcome: Outcome, now: float) -> RowFinished:
     return RowFinished(row.seq, row.line, row.position, row.key, now, outcome, True, reused.tokens, reused.cost)
 
 
-def rows_answered(leased: Leased, answers: Answers, found: Sum, now: float) -> RowsAnswered:
-    """Rows of a batch that were answered together, and their sum, as an event."""
-    rows, tiers = len(answers.rows), dict[str, tuple[int, int]]()
+def rows_answered(
+    answers: Answers, found: Sum, now: float, places: Callable[[], Sequence[tuple[int, int, str]]]
+) -> RowsAnswered:
+    """Rows of a batch that were answered together, and their sum, as an event; `places` are position, line and key of each, read
+    where single rows are told of."""
+    rows, tiers, paid = len(answers.rows), dict[str, tuple[int, int]](), found.cost
     if found.stated:
-        paid = sum(
-            cost or 0 for cost, given in zip(answers.costs, answers.input_tokens, strict=True) if given is not None
-        )
+        if found.stated < rows:
+            charged = zip(answers.costs, answers.input_tokens, strict=True)
+            paid = sum(cost or 0 for cost, given in charged if given is not None)
         tiers[BATCH] = found.stated, paid
     return RowsAnswered(
         rows=rows,
@@ -73,13 +76,14 @@ def rows_answered(leased: Leased, answers: Answers, found: Sum, now: float) -> R
         bill=found.bill,
         unpriced=rows - found.priced,
         without_usage=rows - found.stated,
-        each=partial(_each, leased, answers, now),
+        each=partial(_each, answers, now, places),
     )
 
 
-def _each(leased: Leased, answers: Answers, now: float) -> Iterator[AttemptEnded | RowFinished]:
-    places = zip(leased.positions, leased.lines, leased.keys, strict=True)
-    for answer, (position, line, key) in zip(zip(*answers, strict=True), places, strict=True):
+def _each(
+    answers: Answers, now: float, places: Callable[[], Sequence[tuple[int, int, str]]]
+) -> Iterator[AttemptEnded | RowFinished]:
+    for answer, (position, line, key) in zip(zip(*answers, strict=True), places(), strict=True):
         row, number, value, given, output, cached, reasoning, written, cost, _, *kinds, _ = answer
         usage = None if given is None else Usage(given, output, cached, reasoning, written, tier=BATCH)
         bill = None if cost is None else Bill(cost - sum(kinds), *kinds)

@@ -15,6 +15,7 @@ Copies of a journal in use are made with `Reader.copy`: the file alone lacks wha
 """
 
 from batchrun.journal.database import prepare
+from batchrun.journal.database import remove as delete
 from batchrun.journal.ingest import duplicate_id
 from batchrun.journal.lock import Lock, lock
 from batchrun.journal.pages import PAGE_BYTES, Page
@@ -48,7 +49,7 @@ from batchrun.journal.records import (
     chosen,
     columns,
 )
-from batchrun.journal.store import Journal, delete
+from batchrun.journal.store import Journal
 
 __all__ = [
     "PAGE_BYTES",

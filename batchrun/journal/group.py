@@ -45,7 +45,6 @@ _END_PAID = Insert("end_paid_attempt")
 _END_IN_TIER = Insert("end_attempt_in_tier")
 _FINISH = Insert("finish")
 _FINISH_DONE = Insert("finish_done")
-_ANSWERED = Insert("end_answered", sizes=(200, 20, 1))
 _BEGIN_BATCHED = Insert("begin_batched")
 _REPLY = Insert("insert_reply")
 _SAMPLE = Insert("insert_sample")
@@ -149,7 +148,8 @@ class Group:
         if self.tickets:
             connection.executemany(sql("put_ticket"), self.tickets)
         _REPLY.run(connection, self.replies)
-        _ANSWERED.run(connection, self.answered)
+        if self.answered:
+            connection.executemany(sql("end_answered"), self.answered)
         _END_PAID.run(connection, self.paid)
         _END_IN_TIER.run(connection, self.in_tier)
         _END.run(connection, self.ended)

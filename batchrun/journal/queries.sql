@@ -269,13 +269,15 @@ WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
 -- name: leased_rows
 -- As one JSON text, a list of each column: a step for each row would give the interpreter's lock away a thousand times a page.
 SELECT json_array(json_group_array(a.row), json_group_array(a.number), json_group_array(a.cost), json_group_array(a.charged_tokens),
-       json_group_array(position), json_group_array(line), json_group_array(rows.key),
        json_group_array((EXISTS (SELECT 1 FROM duplicates)
-                         AND EXISTS (SELECT 1 FROM duplicates WHERE duplicates.representative = rows.seq AND duplicates.reply IS NULL))
+                         AND EXISTS (SELECT 1 FROM duplicates WHERE duplicates.representative = a.row AND duplicates.reply IS NULL))
                         OR (EXISTS (SELECT 1 FROM reductions)
-                            AND ({is_reduced} OR EXISTS (SELECT 1 FROM reductions WHERE reductions.row = rows.seq)))))
+                            AND EXISTS (SELECT 1 FROM reductions WHERE reductions.row = a.row OR target = a.row))))
 FROM json_each(?) AS wanted CROSS JOIN attempts AS a ON a.row = wanted.value AND a.ended IS NULL AND a.ticket = ifnull(?, a.ticket)
-CROSS JOIN rows ON rows.seq = a.row WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = a.row)
+WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = a.row)
+
+-- name: places_of_rows
+SELECT position, line, rows.key FROM json_each(?) AS wanted CROSS JOIN rows ON rows.seq = wanted.value
 
 -- name: standings
 SELECT rows.seq, position, {state_of_row}, ifnull((SELECT max(number) FROM attempts WHERE attempts.row = rows.seq), 0)
@@ -761,12 +763,10 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: end_answered
 -- Of attempts that were in a batch; what else an attempt has of its end is what an open one has.
-UPDATE attempts SET reserved = cost, status = 200, seconds = 0, ended = found.column3, reply = found.column4,
-input_tokens = found.column5, output_tokens = found.column6, cached_tokens = found.column7, reasoning_tokens = found.column8,
-cache_write_tokens = found.column9, cost = found.column10, charged_tokens = found.column11, cost_cached = found.column12,
-cost_cache_write = found.column13, cost_output = found.column14, cost_other = found.column15, tier = found.column16
-FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) AS found
-WHERE attempts.row = found.column1 AND attempts.number = found.column2
+UPDATE attempts SET reserved = cost, status = 200, seconds = 0, ended = ?3, reply = ?4, input_tokens = ?5, output_tokens = ?6,
+cached_tokens = ?7, reasoning_tokens = ?8, cache_write_tokens = ?9, cost = ?10, charged_tokens = ?11, cost_cached = ?12,
+cost_cache_write = ?13, cost_output = ?14, cost_other = ?15, tier = ?16
+WHERE row = ?1 AND number = ?2
 
 -- name: end_attempt_in_tier
 INSERT INTO attempts (row, number, session, began, {ended_columns}, tier)

@@ -272,16 +272,13 @@ class Lease(NamedTuple):
 
 
 class Leased(NamedTuple):
-    """Attempts that are in a batch, as `Lease` has them, with the places of their rows in the input, a list of each; `waits` are
-    whether there are rows that wait for what one gets, or it is a part of a reduce row or one itself."""
+    """Attempts that are in a batch, as `Lease` has them, a list of each column; `waits` is 1 where there are rows that wait for what
+    one gets, or it is a part of a reduce row or one itself."""
 
     rows: list[int]
     numbers: list[int]
     costs: list[int | None]
     tokens: list[int]
-    positions: list[int]
-    lines: list[int]
-    keys: list[str]
     waits: list[int]
 
 

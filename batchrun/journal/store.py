@@ -314,9 +314,14 @@ class Journal:
             return pending.rows_in_batch(self._reading(), ticket, rows)
 
     def leased(self, ticket: int | None, rows: Sequence[int]) -> Leased:
-        """Those of these rows whose open attempt is in this ticket, or in any, without their texts, in the same order."""
+        """Those of these rows whose open attempt is in this ticket, or in any, in the same order."""
         with self._window_guard, database.translated(self.path):
             return pending.leased(self._reading(), ticket, rows)
+
+    def places(self, rows: Sequence[int]) -> list[tuple[int, int, str]]:
+        """Position, line and key of each of these rows."""
+        with self._window_guard, database.translated(self.path):
+            return self._reading().execute(sql("places_of_rows"), (json.dumps(rows),)).fetchall()
 
     def standings(self, rows: Sequence[int]) -> dict[int, Standing]:
         """Where these rows stand, those that there are."""
@@ -443,8 +448,3 @@ def _values(meta: Meta) -> dict[str, str | None]:
         "output": meta.output,
         "digest": meta.digest,
     }
-
-
-def delete(path: Path) -> None:
-    """Delete a journal and what is beside it, except the lock, which the caller holds and removes (`Lock.remove`)."""
-    database.remove(path)
