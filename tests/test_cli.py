@@ -167,7 +167,7 @@ REFUSED = [
     (["run", "rows.csv"], "unexpected extra argument (rows.csv)", ""),
     (["--input", "x", "--timeout", "none"], "--timeout: must be a finite duration", ""),
     (["--input", "x", "--json", "-o", "-"], "--json and --output - exclude each other", ""),
-    (["--profile", "sim"], "no input is chosen", "--input FILE"),
+    (["--profile", "sim"], "there is no input", "--input FILE"),
     (["--input", "x"], "no API key: OPENAI_API_KEY is not set", "--profile sim"),
     (["rm"], "no run is named", "batchrun rm RUN"),
     (

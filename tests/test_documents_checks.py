@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.documents import LANGUAGE, is_told
+from batchrun.documents import LANGUAGE, is_identifiable
 from batchrun.documents.checks import CHECKS, failed, maximum
 
 FINE = [
@@ -57,7 +57,7 @@ WRONG = [
     ("blanks", "a", " a", "begins with"),
     ("lines", "a\nb", "a b", "1 lines"),
     ("not-empty", "a", " \n", "empty"),
-    ("not-copied", "Good morning to you", "Good morning to you ", "itself"),
+    ("not-copied", "Good morning to you", "Good morning to you ", "identical to the source"),
     ("length-ratio", "Good morning, how are you today?", "Hi", "times as long"),
     ("length-ratio", "Good morning, how are you today?", "ja " * 80, "times as long"),
 ]
@@ -122,5 +122,5 @@ def test_languages_that_are_mistaken_for_one_another_pass():
     norwegian = "Den raske brune reven hopper over den late hunden mens hele landsbyen ser på det."
     assert failed([LANGUAGE], "", norwegian, "nb") is None
     assert failed([LANGUAGE], "", norwegian, "da") is None
-    assert is_told("pt-BR")
-    assert not is_told("kw")
+    assert is_identifiable("pt-BR")
+    assert not is_identifiable("kw")

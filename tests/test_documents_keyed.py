@@ -293,5 +293,5 @@ def test_what_is_not_of_the_format_is_refused(format: str, text: str):
 
 
 def test_a_string_catalog_needs_a_language():
-    with pytest.raises(DocumentError, match="name the one"):
+    with pytest.raises(DocumentError, match="state the target language"):
         texts("xcstrings", CATALOG.encode())

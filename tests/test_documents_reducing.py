@@ -218,7 +218,7 @@ def test_a_text_that_is_named_stands_for_all_its_parts(provider: Translator):
 @pytest.mark.parametrize(
     ("name", "text", "more", "said"),
     [
-        ("rows.csv", "a,b\n1,2\n", (), "--reduce divides the column text"),
+        ("rows.csv", "a,b\n1,2\n", (), "--reduce splits the column text"),
         ("rows.jsonl", '{"custom_id": "1", "body": {"messages": []}}', (), "--reduce is for rows with a prompt"),
         ("book.txt", BOOK, ("--split", "auto"), "--split"),
         ("book.txt", BOOK, ("--reduce", "few"), "auto, or a number of tokens"),

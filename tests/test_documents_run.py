@@ -362,7 +362,7 @@ def test_a_file_of_a_tree_that_is_damaged_further_down_is_left_out_as_a_whole(pr
     [
         ("docs", "docs/{path}", "next time"),
         ("docs", "docs/pl/{path}", "next time"),
-        ("docs/*.md", "{path}", "would overwrite docs/a.md"),
+        ("docs/*.md", "{path}", "would overwrite the input docs/a.md"),
         ("docs/**/*.md", "docs/pl/{path}", "next time"),
         ("docs", "pl/same{path}/../x.md", "same output"),
         ("docs/a.md", "docs/a.md", "would overwrite"),

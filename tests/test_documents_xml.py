@@ -281,7 +281,7 @@ def test_resx_strings_and_tmx_variants():
     assert [unit.getlanguageNode("de") is not None for unit in memory.units] == [True, True]
     assert '<tuv xml:lang="de"><seg>ÜHello <ph>x</ph>\'</seg></tuv>'.encode() in new
     assert segments("tmx", new, language="de") == []
-    with pytest.raises(DocumentError, match="name the one"):
+    with pytest.raises(DocumentError, match="state the target language"):
         texts("tmx", TMX.encode())
 
 

@@ -127,7 +127,7 @@ def test_another_file_does_not_take_the_place_of_rows_that_are_done() -> None:
 
 def test_blank_texts_are_said_and_sent_unless_something_else_is_chosen() -> None:
     Path("in.jsonl").write_text(BLANK)
-    assert "3 rows (line 2 …): the text is blank, and sent" in ran("-i", "in.jsonl", "-o", "sent.jsonl")
+    assert "3 rows (line 2 …): the text is blank and is sent" in ran("-i", "in.jsonl", "-o", "sent.jsonl")
     assert calls("sent.jsonl") == 4
     said = ran("-i", "in.jsonl", "-o", "skipped.jsonl", "--blank", "skip")
     assert "1 done + 0 failed + 3 skipped" in said
@@ -165,13 +165,13 @@ def test_a_prompt_that_takes_nothing_from_the_rows_is_refused_for_several() -> N
     Path("in.jsonl").write_text('{"text":"a"}\n{"text":"b"}\n')
     Path("p.md").write_text("Say $text")
     said = ran("-i", "in.jsonl", code=2)
-    assert "takes nothing from the rows" in said
+    assert "uses no column of the rows" in said
     assert "{{ text }}" in said
     ran("-i", "in.jsonl", "--yes")
     Path("one.jsonl").write_text('{"text":"a"}\n')
     ran("-i", "one.jsonl")
     Path("p.prompty").write_text("---\ninputs:\n  text: {default: x}\n---\nuser:\nSay hello\n")
-    assert "takes nothing" in ran("-i", "in.jsonl", "-o", "x.jsonl", "-p", "p.prompty", code=2)
+    assert "uses no column" in ran("-i", "in.jsonl", "-o", "x.jsonl", "-p", "p.prompty", code=2)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_lines_of_documents_are_not_sent_as_rows(name: str, data: str) -> None:
     from batchrun.plan.sources import gather  # noqa: PLC0415  the same
 
     Path(name).write_text(data)
-    with pytest.raises(InputError, match="its lines are no rows") as refused:
+    with pytest.raises(InputError, match="its lines are not rows") as refused:
         open_rows(gather({}).settings, name, has_prompt=True)
     assert refused.value.hint
     assert "--yes" in refused.value.hint

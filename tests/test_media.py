@@ -209,8 +209,8 @@ def test_a_row_without_a_picture_lacks_a_value_unless_the_prompt_says_otherwise(
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("user:\n{{ picture | upper }}", "`picture` names files, which are sent as they are"),
-        ("user:\n{{ picture ~ 'x' }}", "`picture` names files, which are sent as they are"),
+        ("user:\n{{ picture | upper }}", "`picture` names files, which are sent unchanged"),
+        ("user:\n{{ picture ~ 'x' }}", "`picture` names files, which are sent unchanged"),
         ("system:\n{{ picture }}\nuser:\nx", "a message of the system is text"),
     ],
 )
@@ -298,7 +298,7 @@ def test_an_address_is_sent_as_it_is_where_the_endpoint_takes_one() -> None:
     assert b'{"url":"https://host/a","detail":"low"}' in rendered(files=(address,), text="x").body
     prompt = "---\ninputs: {picture: {kind: file}}\n---\nuser:\n{{ picture }}"
     assert b'{"type":"input_file","file_url":"https://host/a"}' in rendered(prompt, Endpoint.RESPONSES, (address,)).body
-    with pytest.raises(RenderError, match="is an address, which /v1/chat/completions does not take"):
+    with pytest.raises(RenderError, match="is an address, which /v1/chat/completions does not accept"):
         rendered(prompt, Endpoint.CHAT, (address,))
 
 
@@ -328,10 +328,10 @@ def test_a_transcription_is_a_form_with_its_recording(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("prompt", "params", "said"),
     [
-        (PROMPT, {}, "takes one text, and the prompt has 2 messages"),
-        ("user:\n{{ text }}", {}, "takes one recording"),
-        (SPEECH, {"response_format": "srt"}, "response_format is 'srt', and replies are read as JSON"),
-        (SPEECH, {"prompt": "x"}, "`prompt` is the text of the prompt"),
+        (PROMPT, {}, "accepts one text, but the prompt has 2 messages"),
+        ("user:\n{{ text }}", {}, "needs one recording"),
+        (SPEECH, {"response_format": "srt"}, "response_format is 'srt', but replies are read as JSON"),
+        (SPEECH, {"prompt": "x"}, "`prompt` comes from the prompt"),
     ],
 )
 def test_what_is_no_transcription_is_refused_at_once(prompt: str, params: Any, said: str) -> None:
@@ -341,7 +341,7 @@ def test_what_is_no_transcription_is_refused_at_once(prompt: str, params: Any, s
 
 
 def test_a_transcription_is_of_one_recording() -> None:
-    with pytest.raises(RenderError, match="2 recordings, and a transcription is of one"):
+    with pytest.raises(RenderError, match="2 recordings, but a transcription needs one"):
         rendered(SPEECH, Endpoint.TRANSCRIPTIONS, (FILE._replace(type="audio/wav"),) * 2)
 
 

@@ -191,7 +191,7 @@ def test_nobody_listens_at_the_address():
         (("--notify-url", "https://h/x"), {}, "", "unknown option"),
         ((), {"BATCHRUN_NOTIFY_URL": f"http://192.0.2.1/{CANARY}"}, "", "notify_url would be sent unencrypted"),
         ((), {"BATCHRUN_NOTIFY_URL": f"ftp://h/{CANARY}"}, "", "BATCHRUN_NOTIFY_URL: must be an https:// address"),
-        ((), {}, 'notify = "mail"\n', "a directory may not say which commands run"),
+        ((), {}, 'notify = "mail"\n', "a directory may not select which commands run"),
         (("--metrics-file", "no/such/run.prom"), {}, "", "no such directory: no/such"),
     ],
 )

@@ -13,7 +13,7 @@ from batchrun.models import Endpoint, Flag, Kind
 from batchrun.plan import Plan, drift, drift_text, parse_duration, plan_from_json, plan_to_json
 from batchrun.plan.names import nearest
 from batchrun.plan.profiles import BUILT_IN
-from batchrun.plan.resolve import Facts, check_provider, gather_again, override, resolve
+from batchrun.plan.resolve import Facts, check_provider, gather_for_resume, override, resolve
 from batchrun.plan.sources import gather
 from batchrun.prompts import Prompt, parse
 
@@ -184,8 +184,8 @@ def test_the_format_follows_the_suffix_unless_it_is_chosen(flags: dict[str, str]
 
 REFUSED = [
     (Kind.ROWS, None, {}, "rows need a prompt"),
-    (Kind.ROWS, PROMPT, {"output": "a.txt"}, "cannot tell the format of a.txt"),
-    (Kind.ROWS, PROMPT, {"output": "data/rows.csv"}, "would overwrite data/rows.csv"),
+    (Kind.ROWS, PROMPT, {"output": "a.txt"}, "the format of a.txt is unknown"),
+    (Kind.ROWS, PROMPT, {"output": "data/rows.csv"}, "would overwrite the input data/rows.csv"),
     (Kind.ROWS, PROMPT, {"output": "-", "format": "xlsx"}, "cannot be written to standard output"),
     (Kind.ROWS, PROMPT, {"output_column": "text"}, "already has a column text"),
     (Kind.ROWS, PROMPT, {"profile": "groq"}, "no model is chosen"),
@@ -235,7 +235,7 @@ def test_an_output_that_would_be_a_row_the_next_time_is_refused(source: str, out
     Path("notes/deep").mkdir(parents=True)
     facts = Facts(source=source, stem="notes", kind=Kind.ROWS, format="files", columns=("text",))
     gathered = gather({"set": ["language=x"], "output": output})
-    with pytest.raises(RefusedError, match="would be a row of") if refused else contextlib.nullcontext():
+    with pytest.raises(RefusedError, match="would be read as part of") if refused else contextlib.nullcontext():
         resolve(gathered, facts, PROMPT)
 
 
@@ -284,19 +284,19 @@ def test_the_first_of_bare_bodies_tells_the_endpoint(columns: tuple[str, ...], e
 
 def test_going_on_takes_typed_flags_and_nothing_else_of_today() -> None:
     Path("batchrun.toml").write_text('concurrency = 3\nrpm = 5\nbase_url = "https://else/v1"\n')
-    changed = override(PLAN, gather_again(PLAN, {"concurrency": "8", "timeout": "1m"}))
+    changed = override(PLAN, gather_for_resume(PLAN, {"concurrency": "8", "timeout": "1m"}))
     assert changed == replace(PLAN, concurrency=8, timeout=60.0, timeout_chosen=True)
 
 
 def test_going_on_is_not_held_to_the_limit_of_the_earlier_command() -> None:
     short = replace(PLAN, limit=10, sample=5, stop_after=60.0, batch_detach=True)
-    assert override(short, gather_again(short, {})) == replace(PLAN, api_key_env="OPENAI_API_KEY")
-    assert override(short, gather_again(short, {"limit": "20"})).limit == 20
-    assert override(short, gather_again(short, {"batch_detach": True})).batch_detach
+    assert override(short, gather_for_resume(short, {})) == replace(PLAN, api_key_env="OPENAI_API_KEY")
+    assert override(short, gather_for_resume(short, {"limit": "20"})).limit == 20
+    assert override(short, gather_for_resume(short, {"batch_detach": True})).batch_detach
 
 
 def test_going_on_under_another_profile_moves_to_its_address() -> None:
-    changed = override(PLAN, gather_again(PLAN, {"profile": "groq"}))
+    changed = override(PLAN, gather_for_resume(PLAN, {"profile": "groq"}))
     assert (changed.profile, changed.base_url, changed.api_key_env) == (
         "groq",
         "https://api.groq.com/openai/v1",
@@ -312,16 +312,16 @@ def test_going_on_under_another_profile_takes_its_headers_and_limits_and_leaves_
         '[profiles.two]\nbase_url = "https://two/v1"\nmodel = "m"\nrpm = 22\nmax_output_tokens = 9\nheaders = {X-Team = "b"}\n'
     )
     plan = plan_of(profile="one", tpm="5")
-    moved = override(plan, gather_again(plan, {"profile": "two"}))
+    moved = override(plan, gather_for_resume(plan, {"profile": "two"}))
     assert (moved.base_url, moved.headers, moved.rpm, moved.tpm) == ("https://two/v1", {"X-Team": "b"}, 22, 5)
     assert drift(plan, moved) == ()
-    again = override(plan, gather_again(plan, {}))
+    again = override(plan, gather_for_resume(plan, {}))
     assert (again.headers, again.rpm) == ({"X-Token": "${ONE_TOKEN}"}, 11)
 
 
 def test_simulated_and_real_replies_never_meet() -> None:
     with pytest.raises(RefusedError, match="real replies"):
-        override(PLAN, gather_again(PLAN, {"profile": "sim"}))
+        override(PLAN, gather_for_resume(PLAN, {"profile": "sim"}))
 
 
 def test_a_simulated_run_needs_no_key_and_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:

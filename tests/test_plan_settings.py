@@ -14,7 +14,7 @@ from batchrun.errors import RefusedError
 from batchrun.models import Endpoint, Flag
 from batchrun.plan.catalogue import every_profile
 from batchrun.plan.config import OF_PROFILES, ONLY_FLAGS
-from batchrun.plan.durations import parse_moment
+from batchrun.plan.durations import parse_time
 from batchrun.plan.profiles import BUILT_IN, Profile
 from batchrun.plan.settings import OPTIONS, Settings
 from batchrun.plan.sources import ENVIRONMENT, FLAGS, Layer, gather, merge, settle
@@ -141,17 +141,17 @@ WRONG = [
     ({"schema_retries": "-1"}, "--schema-retries"),
     ({"fail_on": "truncatd"}, "--fail-on: must be some of truncated, refused, filtered, odd, empty"),
     ({"endpoint": "chatter"}, "--endpoint"),
-    ({"format": "xml"}, "--format: must be one of jsonl, csv, tsv, parquet, xlsx"),
+    ({"format": "xml"}, "--format: must be jsonl, csv, tsv, parquet, xlsx or rows"),
     ({"model": ""}, "--model: must not be empty"),
     ({"params": ["temperature"]}, "--param must be NAME=JSON"),
-    ({"params": ["a=1", "a=2"]}, "--param a is given twice"),
+    ({"params": ["a=1", "a=2"]}, "--param a appears twice"),
     ({"params": ["a=True"]}, "did you mean a=true?"),
     ({"params": ["a=NaN"]}, "not a JSON value"),
     ({"params": ["a={"]}, "not a JSON value"),
     ({"params": ["model=x"]}, "use --model"),
     ({"params": ["stream=true"]}, "stream cannot be switched on"),
     ({"profile": "opnai"}, "did you mean openai?"),
-    ({"profile": "sim", "base_url": "https://h/v1"}, "takes no base URL"),
+    ({"profile": "sim", "base_url": "https://h/v1"}, "has no base URL"),
     ({"json": True, "output": "-"}, "--json and --output - exclude each other"),
     ({"fresh": True, "update": True}, "--fresh and --update"),
     ({"quiet": True, "verbose": True}, "--quiet and --verbose"),
@@ -162,7 +162,7 @@ WRONG = [
     ({"headers": ["Host: h"]}, "belongs to the connection"),
     ({"headers": ["X-A: a\nX-B: b"]}, "cannot be sent"),
     ({"headers": ["X A: b"]}, "header name not allowed"),
-    ({"headers": ["X-A: 1", "x-a: 2"]}, "header x-a is given twice"),
+    ({"headers": ["X-A: 1", "x-a: 2"]}, "header x-a appears twice"),
 ]
 
 
@@ -185,7 +185,7 @@ WRONG_FILES = [
     ("max-attempts = 3\nmax_attempts = 4", "max_attempts appears twice in", ""),
     ("[profiles.x]\nmax-attempts = 3\nmax_attempts = 4", "max_attempts appears twice in", ""),
     ("profile = 'sim'\n[sim]\nrpm = 'x'", "sim in", "Not a value of the setting rpm"),
-    ("fresh = true", "decision for one command", "--fresh"),
+    ("fresh = true", "applies to one command only", "--fresh"),
     ("api_key = 'sk-secret'", "keys are not allowed in configuration files", "api_key_env"),
     ("api_key_env = 'X'", "keys are not allowed", "[profiles.NAME]"),
     ("params = 1", "must be a table", ""),
@@ -194,7 +194,7 @@ WRONG_FILES = [
     ("[profiles.x]\nbase_ulr = 'h'", "unknown key in [profiles.x]", "did you mean base_url?"),
     ("[profiles.x]\napi_key_env = 'sk-abc'", "not the name of an environment variable", ""),
     ("[profiles.x]\napi_key_command = 'pass x'", "must be a list of words", ""),
-    ("[profiles.x]\napi_key_command = ['pass']", "may not say which commands run", "move the profile to"),
+    ("[profiles.x]\napi_key_command = ['pass']", "may not select which commands run", "move the profile to"),
     ("[profiles.x]\napi_key_env = 'A'\napi_key_file = 'b'", "more than one of", ""),
     ("[profiles.x]\ninput_price = -1", "USD per million", ""),
     ("[profiles.x]\nheaders = {Authorization = 'Bearer abc'}", None, None),
@@ -231,8 +231,8 @@ def test_a_file_that_is_not_text_is_refused(here: Path) -> None:
     ("variable", "text"),
     [
         ("BATCHRUN_MODLE", "did you mean BATCHRUN_MODEL?"),
-        ("BATCHRUN_API_KEY", "is not read"),
-        ("BATCHRUN_FRESH", "decision for one command"),
+        ("BATCHRUN_API_KEY", "is not used"),
+        ("BATCHRUN_FRESH", "applies to one command only"),
         ("BATCHRUN_TIMEOUT", "BATCHRUN_TIMEOUT: must be a finite duration"),
         ("BATCHRUN_PARAMS", "BATCHRUN_PARAMS must be a JSON object"),
         ("BATCHRUN_JSON", "BATCHRUN_JSON"),
@@ -378,7 +378,7 @@ def test_the_dialect_is_the_profiles_or_that_of_the_host(
 )
 def test_a_time_to_finish_by_is_a_clock_a_date_or_from_now(text: str, seconds: float | None) -> None:
     before = time.time()
-    moment = parse_moment(text)
+    moment = parse_time(text)
     assert moment > before
     if seconds is not None:
         assert before + seconds <= moment <= time.time() + seconds
@@ -392,7 +392,7 @@ def test_a_time_to_finish_by_is_a_clock_a_date_or_from_now(text: str, seconds: f
 @pytest.mark.parametrize("text", ["soon", "25:00", "2030-01-02", "", "-1h", None])
 def test_what_is_no_time_to_finish_by_is_refused(text: str | None) -> None:
     with pytest.raises(ValueError, match="must be a time such as 07:00"):
-        parse_moment(text)
+        parse_time(text)
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def test_the_configuration_of_a_directory_may_not_name_code() -> None:
     Path("batchrun.toml").write_text('post = ["f.py:upper"]\n', encoding="utf-8")
     ran = batchrun(*RUN)
     assert ran.returncode == 2
-    assert "may not say which code runs" in ran.stderr
+    assert "may not select which code runs" in ran.stderr
 
 
 def test_the_users_own_configuration_and_a_variable_may() -> None:
@@ -218,7 +218,7 @@ def test_a_journal_from_elsewhere_runs_no_code_here() -> None:
     for args in (("resume",), ("post",)):
         ran = batchrun(*args, XDG_STATE_HOME=str(Path("elsewhere").absolute()))
         assert ran.returncode == 2
-        assert "were not named on this machine" in ran.stderr
+        assert "were not chosen on this machine" in ran.stderr
         assert "f.py:noted" in ran.stderr
     assert calls_made() == before
     named = batchrun("post", "--post", "f.py:score", XDG_STATE_HOME=str(Path("elsewhere").absolute()))

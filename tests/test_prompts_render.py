@@ -15,12 +15,12 @@ from batchrun.prompts import (
     Prompt,
     Renderer,
     RenderError,
-    ask_again,
     check_variables,
     load,
     parse,
     renderer,
     request_digest,
+    with_correction,
 )
 
 SHIPPED = (Path(__file__).parent.parent / "prompts",)
@@ -71,7 +71,7 @@ class TestBodies:
         assert body_of(prompt_of("> {{ text }}"), Endpoint.COMPLETIONS) == {"model": "m", "prompt": "> hi"}
 
     def test_one_text_endpoints_refuse_a_conversation(self):
-        with pytest.raises(PromptError, match="takes one text, and the prompt has 2 messages"):
+        with pytest.raises(PromptError, match="accepts one text, but the prompt has 2 messages"):
             renderer_of(prompt_of("system:\na\nuser:\nb"), Endpoint.EMBEDDINGS)
 
     @pytest.mark.parametrize("endpoint", [each for each in Endpoint if each != Endpoint.TRANSCRIPTIONS])
@@ -288,19 +288,19 @@ def test_a_plain_message_reads_exactly_as_jinja_would_have_it(value: Any):
 class TestAskAgain:
     def test_a_chat_is_continued_with_the_reply_and_the_complaint(self):
         first = renderer_of(prompt_of("{{ text }}")).render(row(text="hi"))
-        again = ask_again(first, '{"a": 1', "expected `}`")
+        again = with_correction(first, '{"a": 1', "expected `}`")
         messages = json.loads(again.body)["messages"]
         assert messages[:2] == [{"role": "user", "content": "hi"}, {"role": "assistant", "content": '{"a": 1'}]
         assert (messages[2]["role"], "expected `}`" in messages[2]["content"]) == ("user", True)
         assert again.endpoint is first.endpoint
 
     def test_a_text_as_input_of_responses_becomes_a_conversation(self):
-        again = ask_again(Request(Endpoint.RESPONSES, b'{"input":"hi","model":"m"}', None), "no", "bad")
+        again = with_correction(Request(Endpoint.RESPONSES, b'{"input":"hi","model":"m"}', None), "no", "bad")
         assert [item["role"] for item in json.loads(again.body)["input"]] == ["user", "assistant", "user"]
 
     def test_embeddings_are_no_conversation(self):
         with pytest.raises(ValueError, match="not a conversation"):
-            ask_again(Request(Endpoint.EMBEDDINGS, b'{"input":"hi"}', 0), "", "")
+            with_correction(Request(Endpoint.EMBEDDINGS, b'{"input":"hi"}', 0), "", "")
 
 
 def test_the_digest_tells_endpoint_and_body_apart():

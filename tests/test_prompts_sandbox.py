@@ -161,7 +161,7 @@ def test_a_template_that_would_explode_ends_soon_with_an_error(template: str, fi
         ("{{ a.upper }}", {"a": "x"}, "no member `upper`"),
         ("{{ a.append }}", {"a": []}, "no member `append`"),
         ("one\n{{ a / b }}", {"a": 1, "b": 0}, "p.md:2: division by zero"),
-        ("{% for x in a %}{% endfor %}", {"a": "text"}, "goes over a list"),
+        ("{% for x in a %}{% endfor %}", {"a": "text"}, "needs a list"),
         ("{% for x in a %}{% endfor %}", {"a": 3}, "not iterable"),
         ("{% if a %}{{ a.b }}{% endif %}", {"a": {"b": None}}, "null"),
         ("{% if a > 3 %}x{% endif %}", {"a": "4"}, "not supported between"),

@@ -174,7 +174,7 @@ def test_a_sheet_is_chosen_by_name_or_number_else_the_first_that_is_not_hidden(
     rows = opened(workbook(tmp_path / "a.xlsx", sheets, hide("lists")), sheet=sheet)
     assert fields(rows) == [{"text": text}]
     assert len(said(rows)) == 1
-    assert "is read; name another with --sheet" in said(rows)[0]
+    assert "is read; choose another with --sheet" in said(rows)[0]
 
 
 def test_a_sheet_that_does_not_exist_or_has_no_rows_names_the_others(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_sheet_that_does_not_exist_or_has_no_rows_names_the_others(tmp_path: P
     assert refused.value.hint == 'Its sheets: "Cover", "Data", "x" (hidden).'
     with pytest.raises(InputError, match='the sheet "Cover" has no rows') as refused:
         opened(path)
-    assert refused.value.hint == 'Name another with --sheet: "Data", "x" (hidden).'
+    assert refused.value.hint == 'Choose another with --sheet: "Data", "x" (hidden).'
     assert len(fields(opened(path, sheet="Data"))) == 3
 
 
@@ -218,7 +218,7 @@ def test_a_workbook_has_an_index_gaps_and_titles_as_a_table_has(tmp_path: Path) 
         opened(workbook(tmp_path / "c.xlsx", {"s": [["a", None, "b"], [1, None, 2], [1, "x", 2], [1, None, 2, 3]]}))
     )
     assert [(row.line, row.reason) for row in found if isinstance(row, Invalid)] == [
-        (3, "cell 2 has a value, but column 2 of the header no name"),
+        (3, "cell 2 has a value, but column 2 has no name in the header"),
         (4, "4 cells where the header has 3"),
     ]
 

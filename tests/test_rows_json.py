@@ -275,7 +275,7 @@ def test_a_bad_element_is_named_and_the_others_are_read(tmp_path: Path) -> None:
     rows = read(tmp_path / "a.json", b'[{"n":1},7,,{"a":tru},{"b":"\xe9"},{"n":6}]')
     assert [(row.line, row.reason) for row in rows if isinstance(row, Invalid)] == [
         (2, "not an object but a number" + OBJECT),
-        (3, "nothing between two commas"),
+        (3, "an element is missing between two commas"),
         (4, "invalid JSON at column 6: expecting value"),
         (5, "not UTF-8"),
     ]

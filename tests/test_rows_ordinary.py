@@ -89,7 +89,7 @@ def test_a_column_without_a_name_is_the_index_or_left_out(
 def test_a_cell_in_a_column_without_a_name_is_never_dropped(tmp_path: Path) -> None:
     rows = list(opened(tmp_path / "a.csv", "text,\nHello,\nBye,note\n"))
     assert [row.line for row in rows if isinstance(row, Invalid)] == [3]
-    with pytest.raises(InputError, match="column 2 of the header has no name"):
+    with pytest.raises(InputError, match="column 2 has no name in the header"):
         opened(tmp_path / "b.csv", "text,\nHello,note\n")
 
 
@@ -216,7 +216,7 @@ def test_lines_of_a_document_are_rows_only_if_they_are_asked_for(tmp_path: Path)
         return Refusal("subtitles", "Do this.") if name.endswith(".srt") and b"-->" in head else None
 
     data = "1\n00:00:01,000 --> 00:00:02,000\nHello\n"
-    with pytest.raises(InputError, match=r"a\.srt is subtitles: its lines are no rows") as refused:
+    with pytest.raises(InputError, match=r"a\.srt is subtitles: its lines are not rows") as refused:
         opened(tmp_path / "a.srt", data, structured=structured)
     assert refused.value.hint is not None
     assert refused.value.hint.startswith("Do this. With --yes")

@@ -152,7 +152,7 @@ def test_a_missing_file_is_refused_with_the_nearest_name(tmp_path: Path) -> None
     assert refused.value.hint == f"Did you mean {tmp_path}/reviews.jsonl?"
     with pytest.raises(InputError) as refused:
         opened(tmp_path / "no" / "a.jsonl")
-    assert refused.value.hint == f"There is no directory {tmp_path}/no either."
+    assert refused.value.hint == f"The directory {tmp_path}/no does not exist either."
 
 
 def test_names_that_cannot_be_are_refused(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_cell_longer_than_the_csv_module_allows_is_read(tmp_path: Path) -> Non
 
 def test_a_table_that_is_not_utf8_says_so(tmp_path: Path) -> None:
     assert reasons(opened(tmp_path / "t.csv", b"a,b\nx,caf\xe9\n")) == [(2, "not UTF-8")]
-    with pytest.raises(InputError, match="header is not"):
+    with pytest.raises(InputError, match="header cannot be decoded"):
         opened(tmp_path / "t.csv", b"a,caf\xe9\nx,y\n")
 
 
@@ -78,7 +78,7 @@ def test_a_table_that_is_not_utf8_says_so(tmp_path: Path) -> None:
     ("data", "reason"),
     [
         ("a,b,a\n1,2,3\n", 'the column "a" twice'),
-        ("a,,b\n1,2,3\n", "column 2 of the header has no name"),
+        ("a,,b\n1,2,3\n", "column 2 has no name in the header"),
         ('a,b\n1,2\n3,"x\n4,5\n', "opened in the record of line 3 is never closed"),
         ("a,b\n", "has no rows"),
         ('"a\n', "never closed"),

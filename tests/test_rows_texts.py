@@ -108,7 +108,7 @@ def test_a_directory_of_documents_is_a_row_for_each(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (pdf("", ""), "scanned perhaps"),
+        (pdf("", ""), "possibly scanned"),
         (pdf("Hello")[:300], "damaged PDF"),
         (docx("<w:p/>"), "without text"),
         (archive(word__document_dot_xml="<w:docu"), "damaged document"),

@@ -1,14 +1,14 @@
-"""Android string resources (strings.xml): `string`, the items of `plurals` and of `string-array`.
+"""Android string resources (strings.xml).
 
 Source: https://developer.android.com/guide/topics/resources/string-resource. Apostrophes and quotation marks are
-escaped with a backslash, blanks count as one unless they are quoted, `translatable="false"` is left alone.
+escaped with a backslash; blanks count as one unless quoted; `translatable="false"` is left alone.
 """
 
 import re
 from collections.abc import Iterator
 
 from batchrun.documents import plurals, xml_text
-from batchrun.documents.segment import Edit, Kind, Plural, Segment, Value, text_hash
+from batchrun.documents.segment import Edit, Format, Kind, Plural, Segment, Value, text_hash
 from batchrun.documents.window import Window
 from batchrun.documents.xml_text import Node, Piece, Spelling
 
@@ -21,7 +21,7 @@ _BLANKS = re.compile(r"[ \t\r\n]+")
 _RESOURCE = re.compile(r"[@?](?:\+|\w+:)?[\w.]+/[\w.]+|@null")
 
 
-class AndroidStrings:
+class AndroidStrings(Format):
     """The strings of one resource file."""
 
     def __init__(self, window: Window, language: str | None) -> None:
@@ -34,7 +34,7 @@ class AndroidStrings:
         return self._window.text
 
     def segments(self) -> Iterator[Segment]:
-        """Strings in their order, by name. Raises DocumentError."""
+        """Ids are names."""
         for node, within in xml_text.units(self._window, _UNITS):
             if any(each.attributes.get("translatable") == "false" for each in (node, *within)):
                 continue
@@ -57,7 +57,7 @@ class AndroidStrings:
             yield Segment(id, text, piece.start, piece.end, (piece.spelling, quoted), piece.kind, note=note)
 
     def _piece(self, node: Node) -> Piece:
-        """The text without the blanks around it, which Android does not read."""
+        """Without the blanks around it, which Android ignores."""
         piece = xml_text.piece_of(self._content, node)
         if piece.spelling is Spelling.CDATA:
             return piece
@@ -76,12 +76,8 @@ class AndroidStrings:
         kind = Kind.MARKUP if spelling is Spelling.MARKUP else Kind.XML
         return Segment(id, text, start, end, style, kind, note=note, plural=Plural(texts, uses))
 
-    def opening(self) -> tuple[Edit, ...]:
-        """Nothing."""
-        return ()
-
     def edits(self, segment: Segment, value: Value) -> tuple[Edit]:
-        """The new text with Android's escapes; for a plural an `item` for each form, spelled like the first one."""
+        """A plural becomes an `item` for each form, spelled like the first one."""
         if isinstance(value, str):
             spelling, quoted = segment.style
             text = self._spelled(value, spelling, quoted=quoted)
@@ -108,7 +104,7 @@ class AndroidStrings:
 
 
 def _read(piece: Piece) -> tuple[str, bool]:
-    """The text as an app shows it (tags as they are, in CDATA too), and whether it is quoted."""
+    """The text as an app shows it, and whether it is quoted."""
     parts = [piece.text] if piece.spelling is Spelling.PLAIN else xml_text.text_parts(piece.text)
     shown = [(part, False) if number % 2 else _shown(part) for number, part in enumerate(parts)]
     return "".join(text for text, _ in shown), any(quoted for _, quoted in shown)

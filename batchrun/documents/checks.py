@@ -1,7 +1,7 @@
-"""Checks of a translation against its source: pure functions source, target → complaint or None, under public names.
+"""Checks of a translation against its source: pure functions (source, target) → error or None.
 
-What is checked are facts about the two texts, never their style. A complaint is a sentence for the model that is asked
-again and for people. The placeholders are those of printf, Python, ICU, i18next, Ruby, Qt, shell and Mustache.
+Errors are shown to users and to the model. Placeholders are those of printf, Python, ICU, i18next, Ruby, Qt, shell and
+Mustache.
 """
 
 import re
@@ -36,14 +36,14 @@ _ENTITY = re.compile(r"&(?:#\d+|#x[0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]{1,30});")
 _NUMBER = re.compile(r"\d(?:[\d.,'\u2019\u00a0\u202f\u066b\u066c]*\d)?")
 _MARKERS = re.compile(r"(?:\*\*|__|`+|~~)")
 _LEAST_LETTERS = 12
-"""Letters below which an equal text is likely to be right: names, codes, words that both languages have."""
+"""Equal texts below this are names, codes or shared words."""
 _LEAST_LENGTH = 20
-"""Characters below which lengths say nothing."""
+"""Characters below which length ratios are meaningless."""
 _RATIO = 4.0
 
 
 def placeholders(source: str, target: str) -> str | None:
-    """The same placeholders, each as often; those of ICU messages by their arguments. Order is free."""
+    """The same placeholders in any order; of ICU messages the same arguments."""
     if _ICU.search(source):
         before, after = (
             Counter(f"{{{name}, {kind}}}" for name, kind in _ICU.findall(text)) for text in (source, target)
@@ -53,17 +53,17 @@ def placeholders(source: str, target: str) -> str | None:
 
 
 def markup(source: str, target: str) -> str | None:
-    """The same tags and entities, each as often, and what is opened in the source's way is closed."""
+    """The same tags and entities, and valid nesting."""
     return _difference(_tags(source), _tags(target), "tag") or _entities(source, target) or _nesting(source, target)
 
 
 def numbers(source: str, target: str) -> str | None:
-    """The same numbers by the values of their digits, whatever their separators and their script."""
+    """The same numbers, whatever their separators and script."""
     return _difference(_numbers(source), _numbers(target), "number")
 
 
 def blanks(source: str, target: str) -> str | None:
-    """White space at the beginning and the end is that of the source."""
+    """The same white space at both ends."""
     for where, edge in (("begins", _leading), ("ends", _trailing)):
         if edge(source) != edge(target):
             return f"it {where} with {edge(target)!r} where the source {where} with {edge(source)!r}"
@@ -71,28 +71,27 @@ def blanks(source: str, target: str) -> str | None:
 
 
 def lines(source: str, target: str) -> str | None:
-    """As many lines as the source has."""
+    """The same number of lines."""
     wanted, found = source.count("\n") + 1, target.count("\n") + 1
     return None if wanted == found else f"it has {found} lines, the source has {wanted}"
 
 
 def not_empty(source: str, target: str) -> str | None:
-    """Something where the source has something."""
+    """Not empty, unless the source is."""
     return "it is empty" if source.strip() and not target.strip() else None
 
 
 def not_copied(source: str, target: str) -> str | None:
-    """Another text than the source, where that has at least 12 letters beside placeholders and tags."""
+    """Differs from the source, if that has enough letters beside placeholders and tags."""
     plain = _TAG.sub(" ", _PLACEHOLDER.sub(" ", source))
     letters = sum(map(str.isalpha, plain))
-    return "it is the source text itself" if source.strip() == target.strip() and letters >= _LEAST_LETTERS else None
+    return (
+        "it is identical to the source text" if source.strip() == target.strip() and letters >= _LEAST_LETTERS else None
+    )
 
 
 def length_ratio(source: str, target: str) -> str | None:
-    """At most four times as long or as short as the source, where that has at least 20 characters.
-
-    Ideographs count twice and a half: that is what they stand for in an alphabet, about.
-    """
+    """At most four times as long or short; an ideograph counts as 2.5 characters."""
     before, after = _length(source), _length(target)
     if before < _LEAST_LENGTH or before / _RATIO <= after <= before * _RATIO:
         return None
@@ -111,11 +110,11 @@ CHECKS: Mapping[str, Check] = {
 }
 LANGUAGE = "language"
 NAMES = (*CHECKS, LANGUAGE)
-"""The public names of all checks; `language` needs one to compare with."""
+"""All checks; `language` needs a target language."""
 
 
 def in_language(code: str | None, target: str) -> str | None:
-    """A text that is not surely in another language, where it has enough letters beside placeholders and tags."""
+    """Not certainly in another language."""
     found = (
         None if code is None else other_language(_ENTITY.sub(" ", _TAG.sub(" ", _PLACEHOLDER.sub(" ", target))), code)
     )
@@ -128,11 +127,11 @@ def maximum(most: int, target: str) -> str | None:
 
 
 def failed(names: Iterable[str], source: str, target: str, language: str | None = None) -> tuple[str, str] | None:
-    """The first of these checks that a target fails, and its complaint; `language` is the code of the one it is to be in."""
+    """The first failed check and its error; `language` is the target's code."""
     for name in names:
-        complaint = in_language(language, target) if name == LANGUAGE else CHECKS[name](source, target)
-        if complaint is not None:
-            return name, complaint
+        error = in_language(language, target) if name == LANGUAGE else CHECKS[name](source, target)
+        if error is not None:
+            return name, error
     return None
 
 
@@ -163,7 +162,7 @@ def _tags(text: str) -> Counter[str]:
 
 
 def _entities(source: str, target: str) -> str | None:
-    """Entities of the source may become the characters they stand for; an entity that is new is an error of escaping."""
+    """Entities may become characters; a new one in a text without any is an error."""
     if not _ENTITY.search(target):
         return None
     known = {*_ENTITY.findall(source)}
@@ -172,7 +171,7 @@ def _entities(source: str, target: str) -> str | None:
 
 
 def _nesting(source: str, target: str) -> str | None:
-    """Tags are closed in the order of the source's nesting; and pairs of Markdown's marks stay pairs."""
+    """Tags and pairs of Markdown marks stay closed."""
     if _well_nested(source) and not _well_nested(target):
         return "its tags are not closed in the order in which they are opened"
     for mark, count in Counter(_MARKERS.findall(source)).items():

@@ -1,8 +1,4 @@
-"""Which document format a file is, by its name and its beginning; and which structured formats are not supported.
-
-Names decide first, since most formats have no signature; the content then confirms (XML by its root element, `WEBVTT`,
-`msgid`) or tells formats of one suffix apart. What has no telling name (standard input) is found by content alone.
-"""
+"""The format of a document, by name (most formats have no signature), then content."""
 
 import re
 from typing import NamedTuple
@@ -32,7 +28,7 @@ _XML_SUFFIXES = frozenset({".xml", ".xlf", ".xliff", ".ts", ".resx", ".resw", ".
 
 
 class Refusal(NamedTuple):
-    """Why a structured file is not read, and what to do instead."""
+    """Why a structured file is not read, and a hint."""
 
     what: str
     hint: str
@@ -47,20 +43,20 @@ _UNSUPPORTED = {
     ".mdx": Refusal("an MDX file", "Rename it to .md if it has no JSX; else extract its texts."),
     ".rst": Refusal("a reStructuredText file", "Extract its messages as PO first (sphinx-build -b gettext)."),
     ".adoc": Refusal("an AsciiDoc file", "Extract its messages as PO first (po4a)."),
-    ".html": Refusal("an HTML page", "Convert it to Markdown (pandoc -t markdown), or take its text."),
-    ".htm": Refusal("an HTML page", "Convert it to Markdown (pandoc -t markdown), or take its text."),
-    ".xhtml": Refusal("an HTML page", "Convert it to Markdown (pandoc -t markdown), or take its text."),
+    ".html": Refusal("an HTML page", "Convert it to Markdown (pandoc -t markdown), or extract its text."),
+    ".htm": Refusal("an HTML page", "Convert it to Markdown (pandoc -t markdown), or extract its text."),
+    ".xhtml": Refusal("an HTML page", "Convert it to Markdown (pandoc -t markdown), or extract its text."),
     ".svg": Refusal("an SVG image", "Extract its texts into a table first."),
-    ".eml": Refusal("an e-mail message", "Take its text out first, as one column of a table."),
-    ".mbox": Refusal("a mailbox", "Take the texts out first, as one column of a table."),
+    ".eml": Refusal("an e-mail message", "Extract its text first, as a column of a table."),
+    ".mbox": Refusal("a mailbox", "Extract the texts first, as a column of a table."),
     ".rtf": Refusal("an RTF document", "Save it as text or Markdown."),
     ".stringsdict": Refusal("an Apple .stringsdict file", "Convert it to a string catalog (.xcstrings) in Xcode."),
     ".ini": Refusal("an INI file", "Convert it to .properties or JSON."),
     ".toml": Refusal("a TOML file", "Convert it to JSON or YAML."),
     ".ftl": Refusal("a Fluent file", "Convert it to PO or JSON first."),
     ".php": Refusal("a PHP file", "Export its messages as JSON or PO."),
-    ".mo": Refusal("a compiled gettext catalog", "Take its source, or make it: msgunfmt FILE.mo -o FILE.po."),
-    ".qm": Refusal("a compiled Qt translation", "Take the .ts file it was made from."),
+    ".mo": Refusal("a compiled gettext catalog", "Use its source, or create it: msgunfmt FILE.mo -o FILE.po."),
+    ".qm": Refusal("a compiled Qt translation", "Use the .ts file it was made from."),
     ".ipynb": Refusal("a Jupyter notebook", "Convert it to Markdown first (jupyter nbconvert --to markdown)."),
     ".plist": Refusal("a property list", "Convert its texts to .strings or JSON."),
 }
@@ -73,12 +69,7 @@ _ROOTS = {
 
 
 def detect(name: str, head: bytes) -> str | None:
-    """The document format of a file; None for what is read as rows, or not at all.
-
-    One of srt, vtt, po, markdown, json (a tree), arb, xcstrings, android, xliff, ts, resx, tmx, yaml, strings,
-    properties. Plain text is never found here: its lines are rows unless the user says otherwise. `head` are the first
-    64 KB or so, uncompressed.
-    """
+    """The document format, or None; plain text is never detected. `head` is about the first 64 KB."""
     suffix = suffix_of(name)
     start = _ascii(head)
     if suffix in _XML_SUFFIXES or start.lstrip().startswith(b"<"):
@@ -91,7 +82,7 @@ def detect(name: str, head: bytes) -> str | None:
 
 
 def refusal(name: str, head: bytes) -> Refusal | None:
-    """Why a file with structure is refused, where its lines would be sent as if they were rows; None for all others."""
+    """Why a structured file, whose lines are not rows, is refused, or None."""
     suffix = suffix_of(name)
     if suffix in _UNSUPPORTED:
         return _UNSUPPORTED[suffix]
@@ -100,27 +91,27 @@ def refusal(name: str, head: bytes) -> Refusal | None:
         root = _root(start)
         if root is not None and _xml_format(start) is None:
             what = f"an XML file with the root element <{root.decode()[:40]}>"
-            return _ROOTS.get(root.lower(), Refusal(what, "Its texts have to be extracted into a table first."))
+            return _ROOTS.get(root.lower(), Refusal(what, "Extract its texts into a table first."))
     if start.startswith(b"[Script Info]"):
         return _UNSUPPORTED[".ass"]
     return None
 
 
 def suffix_of(name: str) -> str:
-    """The suffix of a path in lower case with its dot; empty where there is none."""
+    """The lower-case suffix with its dot, or an empty text."""
     file = re.split(r"[/\\]", name)[-1]
     stem, dot, ending = file.rpartition(".")
     return f".{ending.lower()}" if dot and stem.strip(".") else ""
 
 
 def is_tree(head: bytes) -> bool:
-    """Whether JSON begins with an object of several lines, so that it is no list of rows (JSONL)."""
+    """Whether JSON begins with an object over several lines (not JSONL)."""
     first, _, rest = head.removeprefix(b"\xef\xbb\xbf").strip().partition(b"\n")
     return first.startswith(b"{") and bool(rest) and not first.rstrip().endswith(b"}")
 
 
 def _ascii(head: bytes) -> bytes:
-    """The beginning as bytes of which the ASCII ones can be searched: UTF-16 with its zero bytes taken out."""
+    """Searchable ASCII: UTF-16 without its zero bytes."""
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return head[2:].replace(b"\0", b"")
     return head.removeprefix(b"\xef\xbb\xbf")
@@ -135,8 +126,7 @@ def _root(start: bytes) -> bytes | None:
 
 
 def _xml_format(start: bytes) -> str | None:
-    """`<root>` alone says little: RESX has `resheader` elements that name its reader."""
-    root = _root(start)
+    root = _root(start)  # `root` is ambiguous: RESX also has `resheader` elements
     if root == b"root" and b"resheader" not in start and b"<data " not in start:
         return None
     return _BY_ROOT.get(root) if root is not None else None

@@ -1,4 +1,4 @@
-"""A document: bytes of one format, its segments with lasting names, and the same bytes with some of them replaced."""
+"""A document: its segments under stable names, and its bytes with some segments replaced."""
 
 import codecs
 import re
@@ -15,30 +15,30 @@ from batchrun.documents.window import CHUNK, Splicer, Window
 from batchrun.models import made
 
 Chunks = Callable[[], Iterable[bytes]]
-"""Gives the bytes of a file from its beginning, each time anew."""
+"""Returns the bytes of a file from its beginning, each time it is called."""
 
 _XML = frozenset({"android", "xliff", "ts", "resx", "tmx"})
 _WINDOWED = _XML | {"po", "json", "arb"}
-"""Formats that are read bit by bit where they are UTF-8; of the others the whole content is held."""
+"""Formats that are read in a window if they are UTF-8; others are held whole."""
 _HEAD = 1 << 16
-"""Bytes at the beginning in which a file says what its encoding is."""
+"""Bytes in which a file states its encoding."""
 _PIECE = 1 << 16
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z][\w.-]*)""")
 _WITHOUT_MARK = {"utf-16": "utf-16-le", "utf-32": "utf-32-le", "utf-8-sig": "utf-8"}
-"""Codecs that would take a byte order mark for their own."""
+"""Codecs that would consume a byte order mark."""
 _LONGEST_ID = 200
 _CHARSET = re.compile(rb'"Content-Type:[^"\n]*charset=([A-Za-z0-9_.:-]+)')
 
 
 class Entry(NamedTuple):
-    """A segment and its name, which stays the same while its text does; `line` is where it stands in the file."""
+    """A segment with a name that stays the same as long as its text."""
 
     name: str
     segment: Segment
     line: int
 
     def around(self, value: Value) -> Value:
-        """The blanks around the source's text, put around a text or around each form."""
+        """The value with the blanks around the source's text added."""
         text = self.segment.text
         stripped = text.strip()
         if stripped == text:
@@ -50,11 +50,9 @@ class Entry(NamedTuple):
 
 
 class Document:
-    """One file read as a format: its bytes, or what gives them. `language` is the code of the target.
+    """One file in a format. Raises DocumentError, at the latest when read, for a wrong encoding.
 
-    `existing` says which translations that are there already are made again; `encoding` is that of the file where it
-    says none itself and it is not UTF-8. Raises DocumentError where the bytes are no text in the encoding of the format,
-    at the latest when they are read.
+    `encoding` applies if the file states none and is not UTF-8.
     """
 
     def __init__(
@@ -82,16 +80,14 @@ class Document:
             self._whole = content
 
     def entries(self) -> Iterator[Entry]:
-        """The segments to translate, each under a name of its own, in the order of the document.
+        """The segments to translate. Raises DocumentError.
 
-        The name is the format's own id; where that is only a position it is a hash of the source text. Equal ones get
-        an occurrence number. Raises DocumentError.
+        Names are ids, or hashes where an id is only a position, with an occurrence number if repeated.
         """
         window = self._window()
         return cast("Iterator[Entry]", self._entries(window, self._reader(window)))
 
     def _window(self) -> Window:
-        """The content from its beginning: bit by bit where its reader can, else the whole."""
         whole = self._whole
         if whole is None:
             return Window(_parts(self._chunks(), xml=self._xml), self._chunks)
@@ -99,13 +95,13 @@ class Document:
         return Window((whole,), lambda: (data(),))
 
     def _reader(self, window: Window) -> Format:
-        """What reads the format; only what is needed is loaded."""
+        """The format's reader, imported on use."""
         module, _, name = _READERS[self.format].partition(":")
         found = getattr(import_module(f"batchrun.documents.{module}"), name)
         return found(window if self.format in _WINDOWED else window.text, self._language)
 
     def _entries(self, window: Window, reader: Format, *, steps: bool = False) -> Iterator[Entry | None]:
-        """The entries; with `steps` also None wherever the window has moved on."""
+        """With `steps` also None wherever the window has moved."""
         distinct = Names().distinct
         line, at, text = 1, 0, window.text
         existing, empty = self._existing, Status.EMPTY
@@ -125,17 +121,17 @@ class Document:
 
     @property
     def encoding(self) -> str | None:
-        """The encoding that cannot have every character; None where all can be written."""
+        """The encoding, if it lacks characters."""
         return None if self._xml or self._encoding.startswith("utf-") else self._encoding
 
     def misfit(self, segment: Segment, value: str) -> str | None:
-        """Why a text would damage the document in the place of the segment."""
+        """Why a text would damage the document in place of the segment."""
         return misfit(segment.kind, segment.text, value) or unwritable(value, self.encoding)
 
     def written(self, values: Iterable[tuple[str, Value]], *, trimmed: bool = False) -> Iterator[bytes]:
-        """The document with the segments of these names replaced, in pieces; names come in the order of the segments.
+        """The document with segments replaced, in pieces; names are in document order. Raises DocumentError.
 
-        A segment without a value stays as it is. With `trimmed` the blanks around each source text are put back. Raises DocumentError for a name that the document does not have.
+        `trimmed` restores the blanks around source texts.
         """
         pieces = self._spliced(iter(values), trimmed=trimmed)
         if not self._xml:
@@ -150,7 +146,6 @@ class Document:
             yield from (text.encode(self._encoding, "xmlcharrefreplace") for text in texts)
 
     def _spliced(self, values: Iterator[tuple[str, Value]], *, trimmed: bool) -> Iterator[str]:
-        """The content with the edits that the values make."""
         window = self._window()
         reader = self._reader(window)
         splicer = Splicer(window)
@@ -173,14 +168,14 @@ class Document:
 
 
 def name_of(segment: Segment) -> str:
-    """The format's own id, shortened where it is a long text; `~` and a hash of the text where there is none."""
+    """The format's id, shortened if long, or a hash of the text."""
     if segment.id is None:
         return f"~{text_hash(segment.text)}"
     return segment.id if len(segment.id) <= _LONGEST_ID else f"{segment.id[:_LONGEST_ID]}…{text_hash(segment.id)}"
 
 
 def unwritable(value: str, encoding: str | None) -> str | None:
-    """Why a text cannot be written in an encoding (None: one that has every character)."""
+    """Why a text cannot be written in an encoding."""
     try:
         value.encode(encoding or "utf-8")
     except UnicodeEncodeError as error:
@@ -189,10 +184,7 @@ def unwritable(value: str, encoding: str | None) -> str | None:
 
 
 def encoding_of(format: str, data: bytes, chosen: str | None = None) -> str:
-    """The codec that gives the content and back the same bytes; a byte order mark stays part of the content.
-
-    What the file itself says wins over what is chosen.
-    """
+    """The codec that round-trips the bytes; what the file states wins."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16-le" if data[:1] == b"\xff" else "utf-16-be"
     if format == "po" and (stated := _CHARSET.search(data)) is not None and stated[1] != b"CHARSET":
@@ -205,7 +197,7 @@ def encoding_of(format: str, data: bytes, chosen: str | None = None) -> str:
 
 
 def _known(stated: bytes) -> str:
-    """A name of an encoding as it is compared here: UTF-8 has two spellings, each with capitals or without."""
+    """UTF-8 has two spellings."""
     name = stated.decode("ascii").lower()
     return "utf-8" if name == "utf8" else name
 
@@ -232,7 +224,7 @@ def _head(chunks: Chunks) -> bytes:
 
 
 def _parts(chunks: Iterable[bytes], *, xml: bool) -> Iterator[str]:
-    """The content of a file in UTF-8; of XML each byte is a character. Raises DocumentError."""
+    """The content of a UTF-8 file; in XML a character per byte."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     lines = 1
     for chunk in chain(chunks, [b""]):
@@ -252,9 +244,9 @@ def _decoded(data: bytes, encoding: str) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         raise DocumentError(f"line {line}: not text in {encoding.upper()}") from None
     except LookupError:
-        raise DocumentError(f"its encoding {encoding} is not known") from None
+        raise DocumentError(f"its encoding {encoding} is unknown") from None
     if not encoding.startswith("utf-") and content.encode(encoding) != data:
-        raise DocumentError(f"written again in {encoding.upper()} it would not be the same: save it as UTF-8")
+        raise DocumentError(f"it cannot be written back unchanged in {encoding.upper()}: save it as UTF-8")
     return content
 
 
@@ -277,4 +269,3 @@ _READERS: Mapping[str, str] = {
     "properties": "properties:JavaProperties",
 }
 FORMATS = tuple(_READERS)
-"""The formats there are, by name."""

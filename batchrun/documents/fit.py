@@ -1,4 +1,4 @@
-"""Whether a text can stand in the place of a segment without damage to the document around it. Pure."""
+"""Whether a text can replace a segment without damage to the document."""
 
 import re
 
@@ -9,7 +9,7 @@ _BLANK_LINE = re.compile(r"^[^\S\n]*$", re.MULTILINE)
 
 
 def misfit(kind: Kind, source: str, value: str) -> str | None:
-    """Why `value` would be something else than `source` was, or break the document; None where it fits."""
+    """Why `value` does not fit in place of `source`, or None."""
     if "\0" in value:
         return "it has a NUL character"
     if kind in (Kind.CUE, Kind.PARAGRAPH):
@@ -22,9 +22,7 @@ def misfit(kind: Kind, source: str, value: str) -> str | None:
     if kind is Kind.BLOCK:
         from batchrun.documents.markdown import shape  # noqa: PLC0415  only where there is Markdown
 
-        return (
-            None if shape(value) == shape(source) else "it would not be one block of Markdown like its source any more"
-        )
+        return None if shape(value) == shape(source) else "it is not the same kind of Markdown block as its source"
     return xml_text.misfit(source, value, markup=kind is Kind.MARKUP) if kind in (Kind.XML, Kind.MARKUP) else None
 
 

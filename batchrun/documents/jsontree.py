@@ -1,9 +1,7 @@
-"""Locale files in JSON: trees of texts, i18next and ARB. A string that is a value is a segment, its key path the id.
+"""Locale files in JSON: string values are segments, their key paths the ids.
 
-JSON is scanned for the places of its strings and never written anew. An element of an array has its position only, so it
-is identified by its text. i18next spells plural forms as keys with the endings of CLDR's categories
-(https://www.i18next.com/translation-function/plurals); ARB puts what developers say of `key` into `@key`
-(https://github.com/google/app-resource-bundle/wiki/ApplicationResourceBundleSpecification).
+i18next has plural forms in keys that end in CLDR categories (https://www.i18next.com/translation-function/plurals), ARB
+notes on `key` in `@key` (https://github.com/google/app-resource-bundle/wiki/ApplicationResourceBundleSpecification).
 """
 
 import json
@@ -13,29 +11,28 @@ from functools import cached_property, partial
 from typing import Any, NamedTuple, cast
 
 from batchrun.documents import plurals
-from batchrun.documents.segment import DocumentError, Edit, Plural, Segment, Value, text_hash
+from batchrun.documents.segment import DocumentError, Edit, Format, Plural, Segment, Value, pointer_part, text_hash
 from batchrun.documents.window import Window
 from batchrun.models import made
 
 _STRING = r'"([^"\\\n]*+(?:\\.[^"\\\n]*+)*+)"'
 _TOKEN = re.compile(rf"[ \t\r\n]*(?:{_STRING}|([\[\]{{}},:])|([-+.\w]+))")
 _MEMBER = re.compile(rf"[ \t\r\n]*{_STRING}[ \t\r\n]*:[ \t\r\n]*{_STRING},?")
-"""A key and a string, which most of a locale file is made of: one match instead of four."""
+"""A key and a string, the usual content: one match instead of four."""
 _KEY = re.compile(rf"[ \t\r\n]*{_STRING}[ \t\r\n]*:")
 _OPENED = {"}": "{", "]": "["}
 _BLANKS = re.compile(r"[ \t\r\n]*")
-_CATEGORIES = ("zero", "one", "two", "few", "many", "other")
 _PLAIN = Segment("", "", 0, 0)[4:]
-"""What a segment has beside its text and place: nothing."""
+"""The defaults of a segment."""
 _decode = json.JSONDecoder(strict=False).decode
 
 
 _Leaf = tuple[str, str | None, int, Segment]
-"""A string that is a value: the path of what holds it, its key (None within an array), the place of the key, and its segment."""
+"""A string value: parent's path, key (None in an array), place of the key, segment."""
 
 
 class _Form(NamedTuple):
-    """A string whose key ends in a CLDR category: the path and the key without it, the category, and the leaf's place."""
+    """A string whose key ends in a CLDR category, and its place."""
 
     unit: str
     base: str
@@ -44,16 +41,16 @@ class _Form(NamedTuple):
     segment: Segment
 
     def moved(self, by: int) -> "_Form":
-        """The same where the window has let go of `by` characters."""
+        """The same after the window has discarded `by` characters."""
         segment = self.segment._replace(start=self.segment.start - by, end=self.segment.end - by)
         return self._replace(named=self.named - by, segment=segment)
 
 
-class JsonTree:
+class JsonTree(Format):
     """The texts of one JSON object."""
 
     _arb = False
-    """Whether keys that begin with `@` are about other keys."""
+    """Whether keys with `@` describe others."""
 
     def __init__(self, window: Window, language: str | None) -> None:
         self._window = window
@@ -63,7 +60,7 @@ class JsonTree:
 
     @cached_property
     def _encode(self) -> Callable[[str], str]:
-        """How a text is spelled: with escapes for all characters beyond ASCII where the document does so."""
+        """Spells a text, with escapes if the document has them."""
         escapes, last = False, b""
         for chunk in self._window.chunks():
             if not chunk.isascii():
@@ -74,7 +71,7 @@ class JsonTree:
         return partial(json.dumps, ensure_ascii=escapes)
 
     def segments(self) -> Iterator[Segment]:
-        """The texts in their order. Raises DocumentError naming the line where this is no JSON."""
+        """Ids are key paths."""
         notes = self._notes() if self._arb else {}
         for parent, key, named, segment in self._leaves():
             if self._arb:
@@ -82,7 +79,7 @@ class JsonTree:
                     yield segment._replace(note=notes.get(key, ""))
                 continue
             form = None
-            if key is not None and key.endswith(_CATEGORIES):
+            if key is not None and key.endswith(plurals.CATEGORIES):
                 form = _form(parent, key, named, segment)
             if self._waiting and (form is None or form.unit != self._waiting[-1].unit):
                 yield from self._flushed()
@@ -93,7 +90,7 @@ class JsonTree:
         yield from self._flushed()
 
     def _flushed(self) -> Iterator[Segment]:
-        """Consecutive forms of a unit are one segment where `other` is among them, else one each."""
+        """Consecutive forms with `other` are one segment."""
         forms, self._waiting = self._waiting, []
         sources = {form.category: form.segment.text for form in forms}
         if len(forms) == 1 or "other" not in sources:
@@ -122,7 +119,7 @@ class JsonTree:
         return found
 
     def _leaves(self) -> Iterator[_Leaf]:  # noqa: PLR0912  one scan with all its cases
-        """Every string that is a value, found by a scan with a stack of the brackets that are open."""
+        """Every string value, with a stack of open brackets."""
         content, member = self._window.text, _MEMBER.match
         at = 1 if content.startswith("\ufeff") else 0
         parent, bracket, positional = "", "", False
@@ -155,7 +152,7 @@ class JsonTree:
             elif sign in ("{", "["):
                 stack.append((parent, bracket, positional))
                 if bracket:
-                    parent = f"{parent}/-" if bracket == "[" else f"{parent}/{_pointed(key or '')}"
+                    parent = f"{parent}/-" if bracket == "[" else f"{parent}/{pointer_part(key or '')}"
                 bracket, positional = sign, positional or sign == "["
             elif sign not in (None, ","):
                 if _OPENED.get(sign) != bracket:
@@ -173,7 +170,7 @@ class JsonTree:
             content, at = self._window.text, at - self._gone
 
     def _more(self, at: int) -> bool:
-        """Have more of the document, from a place on and from the forms on that wait; `_gone` is how far places moved."""
+        """Read on, keeping the text from `at` or the waiting forms on; `_gone` characters are discarded."""
         gone = self._waiting[0].named if self._waiting else at
         if not self._window.more(gone):
             return False
@@ -184,12 +181,8 @@ class JsonTree:
     def _wrong(self, at: int) -> DocumentError:
         return DocumentError(f"line {self._window.line(at)}: not JSON")
 
-    def opening(self) -> tuple[Edit, ...]:
-        """Nothing."""
-        return ()
-
     def edits(self, segment: Segment, value: Value) -> Iterable[Edit]:
-        """The new text as a JSON string, the forms of a plural as members in the place of the old ones."""
+        """Plural forms become members in place of the old ones."""
         if isinstance(value, str):
             text = self._encode(value)
         else:
@@ -206,26 +199,21 @@ class Arb(JsonTree):
 
 
 def _form(parent: str, key: str, named: int, segment: Segment) -> _Form | None:
-    """What a string is a form of by its key; None where it is none of a cardinal number."""
+    """The cardinal form that a key names."""
     base, _, category = key.rpartition("_")
-    if not base or category not in _CATEGORIES or base.endswith("_ordinal"):
+    if not base or category not in plurals.CATEGORIES or base.endswith("_ordinal"):
         return None
-    return _Form(f"{parent}/{_pointed(base)}", base, category, named, segment)
+    return _Form(f"{parent}/{pointer_part(base)}", base, category, named, segment)
 
 
 def _id(parent: str, key: str | None, text: str, *, positional: bool) -> str:
-    """The path of a string; within an array with a hash of the text instead of its position."""
-    path = parent if key is None else f"{parent}/{_pointed(key)}"
+    """The path of a string; a hash replaces an array position."""
+    path = parent if key is None else f"{parent}/{pointer_part(key)}"
     return f"{path}~{text_hash(text)}" if positional else path
 
 
-def _pointed(key: str) -> str:
-    """A key in a JSON Pointer (RFC 6901)."""
-    return key.replace("~", "~0").replace("/", "~1") if "~" in key or "/" in key else key
-
-
 def text_of(inside: str) -> str:
-    """The text of what stands between the quotation marks of a JSON string. Raises DocumentError."""
+    """The text of a JSON string without its quotation marks. Raises DocumentError."""
     if "\\" not in inside:
         return inside
     try:

@@ -1,8 +1,7 @@
-"""Markdown: a paragraph, a heading, a table cell is a segment, with the marks of lists and quotations left outside.
+"""Markdown: paragraphs, headings and table cells are segments, without list and quotation marks.
 
-markdown-it-py finds the blocks and the lines they are on; nothing is rendered. Left alone: front matter, fenced and
-indented code, HTML blocks, link definitions, rules, the lines between cells. Source: https://spec.commonmark.org/ and, for
-tables, https://github.github.com/gfm/#tables-extension-
+Front matter, code and HTML are left alone. Sources: https://spec.commonmark.org/ and
+https://github.github.com/gfm/#tables-extension-
 """
 
 import re
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from batchrun.documents.segment import Edit, Kind, Segment, Value, newline_of
+from batchrun.documents.segment import Edit, Format, Kind, Segment, Value, newline_of
 
 _LINE_END = re.compile(r"\r\n?|\n")
 _FRONT_MATTER = re.compile(
@@ -22,13 +21,13 @@ _FRONT_MATTER = re.compile(
 
 
 class _Place(NamedTuple):
-    """How a text is written: `prefixes` stand before its further lines (the last one before all that are added)."""
+    """`prefixes` of the further lines; the last is for all added ones."""
 
     prefixes: tuple[str, ...]
     cell: bool
 
 
-class Markdown:
+class Markdown(Format):
     """The blocks of one Markdown text."""
 
     def __init__(self, content: str, _language: str | None) -> None:
@@ -41,7 +40,7 @@ class Markdown:
         self._ends = [*(end.start() for end in ends), len(content)]
 
     def segments(self) -> Iterator[Segment]:
-        """Blocks in their order; the context of one is the heading above it."""
+        """The context of a block is the heading above it."""
         heading, above = "", ""
         inside: list[str] = []
         cells: dict[int, int] = {}
@@ -64,7 +63,7 @@ class Markdown:
                 )
 
     def _block(self, token: Token) -> tuple[int, int, str, tuple[str, ...]]:
-        """The range of a block: from the first character of its text to the last, with what stands before its lines."""
+        """Range, text and line prefixes."""
         first, last = token.map or (0, 0)
         texts = token.content.split("\n")
         start, prefixes, at = -1, list[str](), 0
@@ -79,12 +78,12 @@ class Markdown:
         return start, at, token.content, tuple(prefixes[1:])
 
     def _lines(self, first: int, last: int) -> tuple[int, int, str, tuple[str, ...]]:
-        """Whole lines, for a block whose text the parser spells otherwise than the file (tabs within a quotation)."""
+        """Whole lines, if the parser changes the text (tabs in a quotation)."""
         start, end = self._starts[first], self._ends[last - 1]
         return start, end, _LINE_END.sub("\n", self._content[start:end]), ()
 
     def _cell(self, token: Token, cells: dict[int, int]) -> tuple[int, int, str, tuple[str, ...]] | None:
-        """The range of a cell; `cells` has for a line where its last cell ended. None where it is spelled otherwise."""
+        """Range and text; `cells` has the end of each line's last cell."""
         number = (token.map or [0])[0]
         spelled = _with_bars(token.content)
         at = self._content.find(spelled, cells.get(number, self._starts[number]), self._ends[number])
@@ -93,12 +92,8 @@ class Markdown:
         cells[number] = at + len(spelled)
         return at, at + len(spelled), token.content, ()
 
-    def opening(self) -> tuple[Edit, ...]:
-        """Nothing."""
-        return ()
-
     def edits(self, segment: Segment, value: Value) -> tuple[Edit]:
-        """The new text, its lines behind the marks of the old ones."""
+        """New lines get the prefixes of the old ones."""
         place: _Place = segment.style
         text = str(value)
         if place.cell:
@@ -110,18 +105,18 @@ class Markdown:
 
 
 def _with_bars(text: str) -> str:
-    """A cell's text as a table has it: the parser takes the backslash before each bar away, in code as well."""
+    """The parser removes the backslash before each bar."""
     return text.replace("|", "\\|")
 
 
 def shape(text: str) -> list[str]:
-    """The blocks that a text is, by the names of the parser's tokens."""
+    """The block structure of a text, as token names."""
     return [token.type for token in _parser().parse(text)]
 
 
 @cache
 def _parser() -> Any:
-    """CommonMark with tables, blocks alone: inline text is not looked into."""
+    """CommonMark with tables; inline text is not parsed."""
     parser = MarkdownIt("commonmark").enable("table")
     parser.core.ruler.enableOnly(["normalize", "block"])
     return parser

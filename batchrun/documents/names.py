@@ -1,18 +1,18 @@
-"""Names that are told apart: which was met before, in 12 to 24 bytes for each, where a dict of them takes 150."""
+"""Duplicate detection for names in 12 to 24 bytes each; a dict takes 150."""
 
 from array import array
 
 _FEW, _MANY = 1 << 10, 1 << 18
-"""Slots of a table at first, and when it grows for the first time; after that it doubles when two thirds are taken."""
+"""Initial slots, and slots after the first growth; later growth doubles when two thirds are used."""
 
 _FREE = array("q", [0]) * _FEW
 
 
 class Names:
-    """Gives each name an occurrence number from the second time on.
+    """Numbers repeated names.
 
-    A name is kept as its hash of 64 bits, by open addressing with linear probing (Knuth, The Art of Computer Programming,
-    6.4, algorithm L); that two of a million have the same one happens in one of 37 million files.
+    It keeps 64-bit hashes with linear probing (Knuth, The Art of Computer Programming, 6.4, algorithm L); a million
+    names collide in one of 37 million files.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Names:
         self._mask, self._free = _FEW - 1, _FEW * 2 // 3
 
     def distinct(self, name: str) -> str:
-        """The name, with its occurrence number where it was met before."""
+        """The name, with its occurrence number if repeated."""
         table, mask = self._table, self._mask
         key = hash(name) or 1
         place = key & mask
@@ -37,7 +37,7 @@ class Names:
         return name
 
     def _grow(self) -> None:
-        """Move the keys within a longer table, beginning behind a free slot: what was probed past before is moved before."""
+        """Rehash from behind a free slot, so that probe sequences move in order."""
         table, before = self._table, self._mask
         slots = max(2 * len(table), _MANY)
         for _ in range(len(table), slots, _FEW):

@@ -1,21 +1,17 @@
-"""Plain text: a paragraph is a segment. Paragraphs are parted by blank lines.
-
-Where lines are longer than a hard-wrapped text has them, each line is a paragraph of its own.
-"""
+"""Plain text: paragraphs between blank lines are segments; lines are, if too long for a hard-wrapped text."""
 
 import re
 from collections.abc import Iterator
 
-from batchrun.documents.segment import Edit, Kind, Segment, Value, newline_of
+from batchrun.documents.segment import CONTEXT, Edit, Format, Kind, Segment, Value, newline_of
 
 _PARAGRAPH = re.compile(r"[^\S\n]*\S[^\n]*(?:\n[^\S\n]*[^\s][^\n]*)*")
 _LINE = re.compile(r"[^\S\n]*\S[^\n]*")
 _WRAPPED = 200
-"""Characters: the longest line that a hard-wrapped text has."""
-_CONTEXT = 200
+"""The longest line of a hard-wrapped text."""
 
 
-class PlainText:
+class PlainText(Format):
     """The paragraphs of one text."""
 
     def __init__(self, content: str, _language: str | None) -> None:
@@ -23,7 +19,7 @@ class PlainText:
         self._newline = newline_of(content)
 
     def segments(self) -> Iterator[Segment]:
-        """Paragraphs without the blanks around them; the context is the end of the one before."""
+        """The context is the end of the paragraph before."""
         longest = max(map(len, self._content.split("\n")), default=0)
         before = ""
         for found in (_PARAGRAPH if longest <= _WRAPPED else _LINE).finditer(self._content):
@@ -33,14 +29,10 @@ class PlainText:
                 start = found.end() - len(raw.lstrip())
                 text = text.replace("\r\n", "\n")
                 yield Segment(
-                    None, text, start, start + len(raw.strip()), None, Kind.PARAGRAPH, context=before[-_CONTEXT:]
+                    None, text, start, start + len(raw.strip()), None, Kind.PARAGRAPH, context=before[-CONTEXT:]
                 )
                 before = text
 
-    def opening(self) -> tuple[Edit, ...]:
-        """Nothing."""
-        return ()
-
     def edits(self, segment: Segment, value: Value) -> tuple[Edit]:
-        """The new text with the line ends of the file."""
+        """With the line ends of the file."""
         return (Edit(segment.start, segment.end, str(value).replace("\n", self._newline)),)

@@ -1,7 +1,6 @@
-"""Languages and their plural forms: which a target has, what each is for, and which language a user means.
+"""Languages by code and name, and their plural forms, from `languages.toml`.
 
-The table is `languages.toml`. gettext numbers its forms and states the rule in the catalog; JSON, Android and Apple name
-CLDR categories. A form's key is what the model answers under, its use the numbers it is for.
+gettext numbers the forms by a rule of the catalog; JSON, Android and Apple use CLDR categories.
 """
 
 import gettext as library
@@ -20,8 +19,11 @@ _CODE = re.compile(r"[A-Za-z]{2,3}(?:[-_@](?:[A-Za-z]{4}|latin))?(?:[-_](?:[A-Z]
 _PLAIN = re.compile(r"[\s,;()]+")
 
 
+CATEGORIES = ("zero", "one", "two", "few", "many", "other")
+
+
 class Forms(NamedTuple):
-    """The plural forms of a target: use by key, in the order of the format; `header` is how a catalog states them."""
+    """The uses of plural forms by key; `header` is a catalog's statement."""
 
     uses: Mapping[str, str]
     header: str | None = None
@@ -29,15 +31,12 @@ class Forms(NamedTuple):
 
 @cache
 def languages() -> dict[str, dict[str, Any]]:
-    """The table of languages by code, spelled as in `pt_BR`."""
+    """Languages by code, spelled as in `pt_BR`."""
     return tomllib.loads(resources.files("batchrun.documents").joinpath("languages.toml").read_text(encoding="utf-8"))
 
 
 def code_of(language: str | None) -> str | None:
-    """The code of a language given by code or name (`German`, `Deutsch`, `Brazilian Portuguese`); None if unknown.
-
-    The code keeps its script and region where it was given with them.
-    """
+    """The code of a language by code or name (`German`, `Deutsch`), or None."""
     if language is None:
         return None
     given = language.strip()
@@ -47,7 +46,7 @@ def code_of(language: str | None) -> str | None:
 
 
 def known(code: str) -> dict[str, Any] | None:
-    """The line of the table for a code, that of the language alone where the region has none."""
+    """The entry for a code, else for its language alone."""
     table = languages()
     parts = re.split(r"[-_@]", code)
     named = "_".join([parts[0].lower(), *(part.title() if len(part) == 4 else part.upper() for part in parts[1:])])
@@ -69,12 +68,12 @@ def _words(name: str) -> frozenset[str]:
 
 
 def stated(count: int, rule: str) -> Forms:
-    """The forms of a catalog's own header. Raises DocumentError for a rule that gettext cannot read."""
+    """The forms that a catalog's header states. Raises DocumentError for an invalid rule."""
     return Forms(_uses(count, rule.strip()))
 
 
 def gettext(language: str | None) -> Forms:
-    """The forms of a language in a catalog that does not state them: two where the language is not known."""
+    """The forms of a language in gettext; two if it is unknown."""
     line = known(language) if language else None
     header = line["gettext"] if line else "nplurals=2; plural=(n != 1);"
     count, _, rule = header.removeprefix("nplurals=").partition("; plural=")
@@ -82,7 +81,7 @@ def gettext(language: str | None) -> Forms:
 
 
 def cldr(language: str | None) -> Forms:
-    """The CLDR categories of a language; those of English where it is not known."""
+    """The CLDR categories of a language; those of English if it is unknown."""
     line = (known(language) if language else None) or languages()["en"]
     uses = cast("dict[str, str]", line["cldr"])
     return Forms({name: f"for {numbers}" for name, numbers in uses.items()})
@@ -90,7 +89,7 @@ def cldr(language: str | None) -> Forms:
 
 @cache
 def _uses(count: int, rule: str) -> dict[str, str]:
-    """Keys `form_0` … and the numbers each is used for, found by trying the rule."""
+    """Keys `form_0` … with their numbers, found by trying the rule."""
     compiled = cast("Callable[[str], Callable[[int], int]]", getattr(library, "c2py"))  # noqa: B009  typeshed lacks it
     try:
         index = compiled(rule)

@@ -1,15 +1,14 @@
-"""gettext catalogs (.po, .pot): the empty or fuzzy `msgstr` of a unit is what is filled.
+"""gettext catalogs (.po, .pot): empty or fuzzy `msgstr` are filled.
 
-Comments, obsolete entries (`#~`), previous texts (`#|`) and the way strings are wrapped are never written anew; the header
-is left alone, but for the placeholders of a template (`nplurals=INTEGER`), without which no plural form could be read.
-Format: https://www.gnu.org/software/gettext/manual/html_node/PO-Files.html
+In the header only a template's placeholder (`nplurals=INTEGER`) is replaced. Format:
+https://www.gnu.org/software/gettext/manual/html_node/PO-Files.html
 """
 
 import re
 from collections.abc import Iterator
 
 from batchrun.documents import plurals
-from batchrun.documents.segment import DocumentError, Edit, Kind, Plural, Segment, Status, Value
+from batchrun.documents.segment import DocumentError, Edit, Format, Kind, Plural, Segment, Status, Value
 from batchrun.documents.window import Window
 from batchrun.models import made
 
@@ -34,17 +33,17 @@ _NPLURALS = re.compile(
 )
 _TEMPLATE = "nplurals=INTEGER; plural=EXPRESSION;"
 _EXTRACTED = re.compile(r"^[ \t\r\f]*#\.([^\n]*)", re.MULTILINE)
-"""What is extracted from the source code for translators."""
+"""Comments extracted from source code for translators."""
 _FLAGS = re.compile(r"^[ \t]*#,[^\n]*\n?", re.MULTILINE)
 _PREVIOUS = re.compile(r"^[ \t]*#\|[^\n]*\n", re.MULTILINE)
 _COMMENTS, _PLURAL, _TARGET = (_ENTRY.groupindex[name] for name in ("comments", "forms", "target"))
-_EMPTY, _KIND = Status.EMPTY, Kind.TEXT  # names for what most units are: to look them up in an enum takes longer
+_EMPTY, _KIND = Status.EMPTY, Kind.TEXT  # faster than the enums' attributes
 _ID_SEPARATOR = "\x04"
-"""Between context and text, as in compiled catalogs."""
+"""Separates context and text, as in compiled catalogs."""
 
 
-class Catalog:
-    """The units of one catalog. `language` is the code of the target, None where only the header tells."""
+class Catalog(Format):
+    """The units of one catalog; `language` None: from the header."""
 
     def __init__(self, window: Window, language: str | None) -> None:
         self._window = window
@@ -55,10 +54,7 @@ class Catalog:
         self._forms: plurals.Forms | None = None
 
     def segments(self) -> Iterator[Segment]:
-        """A segment for each unit but the header. Raises DocumentError naming the line that is no part of a unit.
-
-        How far a unit goes is certain when the next one has been found, or the document is at its end.
-        """
+        """A unit is complete only when the next one, or the end, was found."""
         window, match = self._window, _ENTRY.match
         at = len(window.text) - len(window.text.removeprefix("\ufeff"))
         while True:
@@ -81,7 +77,7 @@ class Catalog:
             raise DocumentError(f"line {window.line(end)}: not an entry of a PO file")
 
     def _unit(self, found: re.Match[str]) -> Segment | None:
-        """The segment of a unit; of the header none, but what it says is noted."""
+        """None for the header, which is kept."""
         comments, note, context, literal, plural, forms, target = found.groups()
         source = literal[1:-1] if "\\" not in literal and "\n" not in literal else _text(literal)
         if context is not None:
@@ -114,7 +110,7 @@ class Catalog:
 
     @property
     def forms(self) -> plurals.Forms:
-        """The plural forms of the target: those of the header, else those of the language."""
+        """The target's plural forms, from the header or by language."""
         if self._forms is None:
             stated = _NPLURALS.search(self._header) if self._header else None
             if stated is not None:
@@ -124,7 +120,7 @@ class Catalog:
         return self._forms
 
     def opening(self) -> Iterator[Edit]:
-        """The plural forms in place of the placeholder that a template has in its header."""
+        """The plural forms in place of a template's placeholder."""
         if self._template is None or self._language is None:
             return
         at, self._template = self._template, None
@@ -133,7 +129,7 @@ class Catalog:
             yield Edit(at, at + len(_TEMPLATE), header)
 
     def edits(self, segment: Segment, value: Value) -> Iterator[Edit]:
-        """The new strings; a unit that was fuzzy loses the flag and its previous text."""
+        """A fuzzy unit loses the flag and its previous text."""
         if segment.style is not None:
             yield from self._without_fuzzy(segment.style, segment.start)
         if isinstance(value, str):
@@ -158,7 +154,7 @@ class Catalog:
             yield Edit(start + line.start(), start + line.end(), kept)
 
     def _spelled(self, value: str) -> str:
-        """A string literal, a line of it for each line of a text that has several."""
+        """A string literal with the text's lines."""
         spelled = value.translate(_SPELLED)
         if "\\n" not in spelled or value.count("\n") == value.endswith("\n"):
             return f'"{spelled}"'
@@ -167,7 +163,7 @@ class Catalog:
 
 
 def _text(literal: str) -> str:
-    """The text of a string literal, wrapped or not."""
+    """The text of a string literal."""
     literal = "".join([piece[1:-1] for piece in _PIECE.findall(literal)]) if "\n" in literal else literal[1:-1]
     return _ESCAPE.sub(_unescaped, literal) if "\\" in literal else literal
 

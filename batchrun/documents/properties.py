@@ -1,14 +1,15 @@
-"""Key and value files: Apple's .strings and Java's .properties.
+"""Apple's .strings and Java's .properties.
 
-Sources: https://developer.apple.com/library/archive/documentation/Cocoa/Conceptual/LoadingResources/Strings/Strings.html
-and java.util.Properties.load. A file of the latter that has no byte beyond ASCII is read alike as UTF-8 and as Latin-1, so
-what is put into it is escaped.
+Sources:
+https://developer.apple.com/library/archive/documentation/Cocoa/Conceptual/LoadingResources/Strings/Strings.html and
+java.util.Properties.load. Additions to a pure ASCII .properties file are escaped, because readers take it for UTF-8 or
+Latin-1.
 """
 
 import re
 from collections.abc import Iterator
 
-from batchrun.documents.segment import DocumentError, Edit, Segment, Value, line_of
+from batchrun.documents.segment import DocumentError, Edit, Format, Segment, Value, line_of
 
 _QUOTED = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _PAIR = re.compile(
@@ -27,16 +28,17 @@ _CONTINUED = re.compile(r"\\(?:\r\n|\n|\r)[ \t\f]*")
 _JAVA_ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
 _JAVA_SPELLED = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\f": "\\f"})
 _BEYOND_ASCII = re.compile(r"[^\x20-\x7e]")
+_LINE_END = re.compile(r"\r\n|\n|\r|\Z")
 
 
-class AppleStrings:
+class AppleStrings(Format):
     """The pairs of one .strings file."""
 
     def __init__(self, content: str, _language: str | None) -> None:
         self._content = content
 
     def segments(self) -> Iterator[Segment]:
-        """Values by their key, with the comment above. Raises DocumentError naming the line that is none."""
+        """Ids are keys."""
         at = 0
         while (found := _PAIR.match(self._content, at)) is not None:
             at = found.end()
@@ -52,16 +54,11 @@ class AppleStrings:
         if end < len(self._content):
             raise DocumentError(f'line {line_of(self._content, end)}: not a line of the form "key" = "value";')
 
-    def opening(self) -> tuple[Edit, ...]:
-        """Nothing."""
-        return ()
-
     def edits(self, segment: Segment, value: Value) -> tuple[Edit]:
-        """The new text with its escapes."""
         return (Edit(segment.start, segment.end, str(value).translate(_APPLE_SPELLED)),)
 
 
-class JavaProperties:
+class JavaProperties(Format):
     """The pairs of one .properties file."""
 
     def __init__(self, content: str, _language: str | None) -> None:
@@ -69,14 +66,16 @@ class JavaProperties:
         self._ascii = content.isascii()
 
     def segments(self) -> Iterator[Segment]:
-        """Values by their key, with the comment lines above."""
+        """Ids are keys."""
         note: list[str] = []
         at = len(self._content) - len(self._content.removeprefix("\ufeff"))
         while at < len(self._content) and (line := _LOGICAL.match(self._content, at)) is not None:
             at = line.end()
             text = line[1]
             if text.startswith(("#", "!")):
-                at = self._end_of_line(line.start(1))
+                # A backslash at the end of a comment does not continue it.
+                end = _LINE_END.search(self._content, line.start(1))
+                at = end.end() if end else len(self._content)
                 note.append(self._content[line.start(1) + 1 : at].strip())
                 continue
             if text and (key := _KEY.match(text)) is not None:
@@ -85,17 +84,7 @@ class JavaProperties:
                 yield Segment(_java(_CONTINUED.sub("", key[1])), value, start, line.end(1), note="\n".join(note))
             note = []
 
-    def _end_of_line(self, at: int) -> int:
-        """Where the line ends; a backslash at the end of a comment does not continue it."""
-        found = re.compile(r"\r\n|\n|\r|\Z").search(self._content, at)
-        return found.end() if found else len(self._content)
-
-    def opening(self) -> tuple[Edit, ...]:
-        """Nothing."""
-        return ()
-
     def edits(self, segment: Segment, value: Value) -> tuple[Edit]:
-        """The new text on one line, with its escapes."""
         text = str(value).translate(_JAVA_SPELLED)
         text = f"\\{text}" if text.startswith(" ") else text
         if self._ascii:
@@ -122,6 +111,6 @@ def _unescaped(found: re.Match[str]) -> str:
 
 
 def _units(character: str) -> str:
-    """A character as Java escapes it: one unit of UTF-16, or two."""
+    """A character as one or two UTF-16 units."""
     data = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{data[at] << 8 | data[at + 1]:04x}" for at in range(0, len(data), 2))

@@ -1,7 +1,7 @@
-"""A segment: one text of a document, where it stands, and what its format knows of it. Ranges become edits here.
+"""Segments, and the edits that replace them.
 
-A document's content is text, decoded with a codec that gives the same bytes back, so that a range of the content is a
-range of the file's bytes; where a window is read, places are those in it. In XML, whose parser counts bytes, a character of the content stands for one byte of UTF-8.
+Content is decoded by a codec that round-trips, so its ranges are ranges of the file (in a window, of that); in XML,
+whose parser counts bytes, a character stands for each byte.
 """
 
 import hashlib
@@ -9,13 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
+CONTEXT = 200
+"""Characters of neighbouring text that a segment has as its context."""
+
 
 class DocumentError(Exception):
-    """The file is not what its format says; the message names the line."""
+    """The file does not have its format; the message has the line."""
 
 
 class Existing(StrEnum):
-    """Which segments that have a translation already are translated again."""
+    """Which translated segments are translated again."""
 
     KEEP = "keep"
     FUZZY = "fuzzy"
@@ -23,7 +26,7 @@ class Existing(StrEnum):
 
 
 class Status(StrEnum):
-    """What the target of a segment is; a format that holds one language only has no targets."""
+    """State of a segment's target; always EMPTY in a format of one language."""
 
     EMPTY = "empty"
     FUZZY = "fuzzy"
@@ -31,7 +34,7 @@ class Status(StrEnum):
 
 
 class Kind(StrEnum):
-    """What may stand in the place of a segment: any text, or one that stays a cue, a paragraph, a line, XML."""
+    """What may replace a segment: any text, or the same kind."""
 
     TEXT = "text"
     CUE = "cue"
@@ -43,40 +46,34 @@ class Kind(StrEnum):
 
 
 class Plural(NamedTuple):
-    """A unit with plural forms: its source texts by form, and the forms of the target, each with what it is used for."""
+    """Source texts by form, and the target's forms with their uses."""
 
     sources: Mapping[str, str]
     forms: Mapping[str, str]
 
 
 class Segment(NamedTuple):
-    """One text to translate.
+    """One text to translate."""
 
-    `id` is the format's own name for it, None where that is only a position. `text` is what a reader sees, line ends as
-    `\\n`, escapes of the format undone; of a unit with plural forms it is the source form `other`. What stands from
-    `start` to `end` is replaced; `style` tells the format how to spell that, `kind` what can stand there. `context` is neighbouring source text,
-    `note` what developers say about it, `max` the most characters its translation may have.
-    """
-
-    id: str | None
-    text: str
-    start: int
+    id: str | None  # the format's own; None if that is only a position
+    text: str  # as a reader sees it, line ends as "\n"; of plural forms the source's `other`
+    start: int  # the range that is replaced
     end: int
-    style: Any = None
+    style: Any = None  # the format's: how a new text is spelled
     kind: Kind = Kind.TEXT
     status: Status = Status.EMPTY
-    context: str = ""
-    note: str = ""
-    max: int | None = None
+    context: str = ""  # neighbouring source text
+    note: str = ""  # the developers' comment
+    max: int | None = None  # characters of the translation
     plural: Plural | None = None
 
 
 Value = str | Mapping[str, str]
-"""What replaces a segment: a text, or one for each plural form of the target."""
+"""What replaces a segment: a text, or one per plural form."""
 
 
 class Edit(NamedTuple):
-    """Replace the content from `start` to `end`."""
+    """Replaces the content from `start` to `end`."""
 
     start: int
     end: int
@@ -84,18 +81,18 @@ class Edit(NamedTuple):
 
 
 class Format(Protocol):
-    """What a format module offers, bound to the content of one document."""
+    """A format module, bound to the content of one document."""
 
     def segments(self) -> Iterator[Segment]:
-        """All segments in the order of the document. Raises DocumentError."""
+        """All segments in order. Raises DocumentError."""
         ...
 
     def opening(self) -> Iterable[Edit]:
-        """Edits at the head of the document, made where any segment is replaced; the first one has been read."""
-        ...
+        """Edits at the head, if any segment is replaced; called after the first segment was read."""
+        return ()
 
     def edits(self, segment: Segment, value: Value) -> Iterable[Edit]:
-        """The edits, in order, that put `value` in the place of the segment's text."""
+        """The edits, in order, that replace the segment's text."""
         ...
 
 
@@ -107,16 +104,21 @@ def wanted(segment: Segment, existing: Existing) -> bool:
 
 
 def text_hash(text: str) -> str:
-    """What identifies a text that only has a position: 64 bits of BLAKE2b in hexadecimal."""
+    """The id of a text without one: 64 bits of BLAKE2b."""
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
+def pointer_part(key: str) -> str:
+    """A key escaped for a JSON Pointer (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1") if "~" in key or "/" in key else key
+
+
 def line_of(content: str, at: int) -> int:
-    """The 1-based line of a place in the content."""
+    """The line of a place, from 1."""
     return content.count("\n", 0, at) + 1
 
 
 def newline_of(content: str) -> str:
-    """The line end of a text: that of its first line."""
+    """The line end of the first line."""
     end = content.find("\n")
     return "\r\n" if end > 0 and content[end - 1] == "\r" else "\n"

@@ -1,8 +1,5 @@
-"""A long text in pieces that joined are the text again. Pure.
-
-A piece ends at the end of a sentence or line; where one sentence is too long between words, and where there are none
-between characters. Nothing is cut within a placeholder, a tag, a link or code.
-"""
+"""Splits a long text at sentences or lines, else words, else characters, but never within a placeholder, tag, link or
+code."""
 
 import re
 from bisect import bisect_left, bisect_right
@@ -17,17 +14,14 @@ _WHOLE = re.compile(
 
 
 class Piece(NamedTuple):
-    """A piece of a text, and the blanks between it and the next one."""
+    """A piece of a text, and the blanks after it."""
 
     text: str
     gap: str
 
 
 def split(text: str, most: int) -> list[Piece]:
-    """A text without blanks around it, in pieces of at most `most` bytes of UTF-8.
-
-    A piece is longer only where what must stay whole is.
-    """
+    """A stripped text in pieces of at most `most` UTF-8 bytes, unless indivisible."""
     whole = _disjoint([found.span() for found in _WHOLE.finditer(text)] + _braces(text))
     begins = [begin for begin, _ in whole]
     cuts = [
@@ -50,19 +44,19 @@ def split(text: str, most: int) -> list[Piece]:
 
 
 def _last(cuts: list[int], start: int, fits: int) -> int | None:
-    """The last place to cut after `start`, up to `fits`."""
+    """The last cut after `start`, up to `fits`."""
     index = bisect_right(cuts, fits)
     return cuts[index - 1] if index and cuts[index - 1] > start else None
 
 
 def _free(at: int, ranges: list[tuple[int, int]], begins: list[int]) -> int:
-    """The place itself, or the end of the range that it is within."""
+    """The place, or the end of its range."""
     index = bisect_left(begins, at)
     return max(at, ranges[index - 1][1]) if index else at
 
 
 def _disjoint(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The ranges in order, those that overlap as one."""
+    """The sorted ranges, overlapping ones merged."""
     found: list[tuple[int, int]] = []
     for begin, end in sorted(ranges):
         if found and begin < found[-1][1]:
@@ -73,7 +67,7 @@ def _disjoint(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _braces(text: str) -> list[tuple[int, int]]:
-    """The ranges of outermost braces, where they are in pairs: an ICU message within is one whole."""
+    """Ranges of outermost balanced braces (ICU messages)."""
     found: list[tuple[int, int]] = []
     depth = start = 0
     for match in re.finditer(r"[{}]", text):

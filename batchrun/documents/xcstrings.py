@@ -1,8 +1,7 @@
 """Apple's string catalogs (.xcstrings): all languages of an app in one JSON file.
 
-Source: https://developer.apple.com/documentation/xcode/localizing-and-varying-text-with-a-string-catalog. What the target
-language lacks is put in with the spelling of Xcode (`"key" : value`, two blanks a level), beside the other languages;
-what is there and not finished is filled. Variations by device and substitutions are left alone.
+Source: https://developer.apple.com/documentation/xcode/localizing-and-varying-text-with-a-string-catalog. Variations by
+device and substitutions are left alone.
 """
 
 import json
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 from batchrun.documents import plurals
 from batchrun.documents.jsontree import text_of
-from batchrun.documents.segment import DocumentError, Edit, Plural, Segment, Status, Value, line_of, newline_of
+from batchrun.documents.segment import DocumentError, Edit, Format, Plural, Segment, Status, Value, line_of, newline_of
 
 _STRING = re.compile(r'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"')
 _PLAIN = re.compile(r"[-+.\w]+")
@@ -21,7 +20,7 @@ _UNFINISHED = {"new": Status.EMPTY, "needs_review": Status.FUZZY, "stale": Statu
 
 
 class _Node(NamedTuple):
-    """A JSON value: its range, and what it is: the text of a string, the members of an object, or neither."""
+    """A JSON value: its range, and text or members."""
 
     start: int
     end: int
@@ -37,7 +36,7 @@ class _Node(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a translation is put: in the place of a value, as a new member at `level`, with or without a list around it."""
+    """Where a translation goes: over a value (level -1), or as a new member."""
 
     level: int
     before: str = ""
@@ -46,19 +45,19 @@ class _Place(NamedTuple):
     new: bool = False
 
 
-class StringCatalog:
-    """The strings of one catalog for one language."""
+class StringCatalog(Format):
+    """The strings of one catalog in one language."""
 
     def __init__(self, content: str, language: str | None) -> None:
         if language is None:
-            raise DocumentError("a string catalog holds many languages: name the one to translate into")
+            raise DocumentError("a string catalog has many languages: state the target language")
         self._content = content
         self._newline = newline_of(content)
         self._language = language.replace("_", "-")
         self._uses = plurals.cldr(language).uses
 
     def segments(self) -> Iterator[Segment]:
-        """Strings by their key. Raises DocumentError where this is no string catalog."""
+        """Ids are keys."""
         top = _value(
             self._content, _blanks(self._content, len(self._content) - len(self._content.removeprefix("\ufeff")))
         )
@@ -89,7 +88,7 @@ class StringCatalog:
         yield Segment(key, text, start, end, place, status=status, note=note, plural=plural)
 
     def _target(self, entry: _Node, target: _Node | None, *, plural: bool) -> tuple[Status, int, int, _Place]:
-        """The state of the translation, and the place where it is or will be."""
+        """The state and the place of a translation."""
         localizations = entry.at("localizations")
         if target is None:
             holder = localizations or entry
@@ -108,17 +107,15 @@ class StringCatalog:
             )
             changed = (state.start, state.end) if state is not None and status is not Status.TRANSLATED else None
             return status, unit.start, unit.end, _Place(-1, state=changed)
-        states = [state.text or "" for form in _forms(target) if (state := form.at("stringUnit", "state"))]
+        plurals_of = target.at("variations", "plural")
+        forms = [target] if plurals_of is None else plurals_of.members.values()
+        states = [state.text or "" for form in forms if (state := form.at("stringUnit", "state"))]
         found = {_UNFINISHED.get(state, Status.TRANSLATED) for state in states} or {Status.EMPTY}
         status = next(each for each in Status if each in found)
         return status, target.start, target.end, _Place(5)
 
-    def opening(self) -> tuple[Edit, ...]:
-        """Nothing."""
-        return ()
-
     def edits(self, segment: Segment, value: Value) -> Iterator[Edit]:
-        """The new value, or the new localization."""
+        """The value, or a new localization."""
         place: _Place = segment.style
         if place.level == -1:
             edits = [Edit(segment.start, segment.end, _quoted(str(value)))]
@@ -156,11 +153,6 @@ class StringCatalog:
 
     def _line(self, level: int) -> str:
         return self._newline + "  " * level
-
-
-def _forms(target: _Node) -> list[_Node]:
-    forms = target.at("variations", "plural")
-    return list(forms.members.values()) if forms is not None else [target]
 
 
 def _quoted(text: str) -> str:

@@ -1,8 +1,8 @@
-"""XLIFF 1.2 and 2.x: the target of a unit is filled, or made where there is none.
+"""XLIFF 1.2 and 2.x: targets are filled, or added.
 
 Sources: https://docs.oasis-open.org/xliff/v1.2/os/xliff-core.html and
-https://docs.oasis-open.org/xliff/xliff-core/v2.1/xliff-core-v2.1.html. `translate` holds for what is inside unless that
-states another; a `state` that says that a target is not finished becomes `translated` where it is filled.
+https://docs.oasis-open.org/xliff/xliff-core/v2.1/xliff-core-v2.1.html. `translate` is inherited; an unfinished `state`
+becomes `translated`.
 """
 
 import re
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from typing import cast
 
 from batchrun.documents import xml_text
-from batchrun.documents.segment import Edit, Kind, Segment, Status, Value
+from batchrun.documents.segment import Edit, Format, Kind, Segment, Status, Value
 from batchrun.documents.window import Window
 from batchrun.documents.xml_text import ATTRIBUTES, Node, Spelling
 from batchrun.models import made
 
 _UNITS = frozenset({"trans-unit", "unit"})
 _UNWRITTEN = frozenset({"new", "needs-translation", "initial"})
-_EMPTY, _KIND, _AS_TEXT = Status.EMPTY, Kind.XML, Spelling.PLAIN  # looking them up in an enum takes longer
+_EMPTY, _KIND, _AS_TEXT = Status.EMPTY, Kind.XML, Spelling.PLAIN  # faster than the enums' attributes
 
 
 _PLAIN = re.compile(
@@ -27,22 +27,22 @@ _PLAIN = re.compile(
     (?P<notes>(?:<note(?:\s{ATTRIBUTES})?+>[^<]*+</note\s*+>\s*+)*+)</trans-unit\s*+>""",
     re.VERBOSE | re.ASCII,
 )
-"""A unit of version 1.2 with nothing but text in its source, its target and its notes, as most are."""
+"""The usual unit of version 1.2: only text in source, target and notes."""
 _BEFORE, _SOURCE, _BEHIND, _TARGET, _NOTES = (
     _PLAIN.groupindex[name] for name in ("before", "source", "behind", "target", "notes")
 )
 _SEGMENT_MARK = re.compile(r"</?(?:[\w.-]+:)?mrk\b[^>]*+>", re.ASCII)
-"""What tools leave in the target of a unit that they divided into segments: a target with nothing else is empty."""
+"""Marks that tools leave in a divided target; a target of nothing else is empty."""
 _NOTE = re.compile(rf"<note(?:\s{ATTRIBUTES})?+>([^<]*+)")
 
 
 _Place = tuple[Spelling, str, int | None, bool, Node | None]
-"""How the source is spelled, the tag that is filled, where the source begins if a target is to be made, whether what is
-filled is an empty tag, and the element that states the state."""
+"""The source's spelling, the tag to fill, the source's start if a target is added, whether that tag is empty, and the
+element with the state."""
 _NONE: dict[str, str] = {}
 
 
-class Xliff:
+class Xliff(Format):
     """The units of one file."""
 
     def __init__(self, window: Window, _language: str | None) -> None:
@@ -54,7 +54,7 @@ class Xliff:
         return self._window.text
 
     def segments(self) -> Iterator[Segment]:
-        """Units in their order, by file and id. Raises DocumentError."""
+        """Ids are files and units."""
         known: tuple[Node, ...] | None = None
         inherited, file = "yes", ""
         for node, within in xml_text.units(self._window, _UNITS, _PLAIN):
@@ -84,7 +84,7 @@ class Xliff:
                 yield from self._segment(own, part, part.firsts(), note, None)
 
     def _plain(self, unit: re.Match[str], file: str, inherited: str) -> Segment | None:
-        """The segment of a unit that has nothing but text in it."""
+        """The segment of a text-only unit."""
         content = self._window.text
         id, rest, _, text, _, target, notes = unit.groups()
         attributes = xml_text.attributes_of(rest) if rest else _NONE
@@ -115,7 +115,7 @@ class Xliff:
     def _segment(
         self, id: str, part: Node, inside: dict[str, Node], note: str, longest: int | None
     ) -> tuple[Segment, ...]:
-        """The segment of a unit (in version 2 of one of its segments), if it has a source."""
+        """The segment of a unit, or of its segment in version 2."""
         source, target = inside.get("source"), inside.get("target")
         if source is None:
             return ()
@@ -140,7 +140,7 @@ class Xliff:
         return (Segment(id, text, start, end, place, kind, status, "", note, longest),)
 
     def _target(self, stated: Node, target: Node, *, approved: bool) -> tuple[int, int, Status]:
-        """The range of the text of a target, and what it is."""
+        """The range and the status of a target."""
         if target.empty_tag:
             return target.slash, target.after, _EMPTY
         state = stated.attributes.get("state")
@@ -154,12 +154,8 @@ class Xliff:
             status = Status.FUZZY if state.startswith("needs-") else Status.TRANSLATED
         return target.inner, target.end, status
 
-    def opening(self) -> tuple[Edit, ...]:
-        """Nothing."""
-        return ()
-
     def edits(self, segment: Segment, value: Value) -> Iterator[Edit]:
-        """The new target, and its state where it has one that says it is not finished."""
+        """The target, and its finished state."""
         spelling, tag, source, empty, stated = cast("_Place", segment.style)
         if stated is not None and segment.status is not Status.TRANSLATED and (state := stated.attribute("state")):
             yield Edit(*state, "translated")
@@ -174,6 +170,6 @@ class Xliff:
 
 
 def _longest(unit: dict[str, str]) -> int | None:
-    """The most characters of a target, where the unit states it in characters."""
+    """The most characters of a target."""
     width = unit.get("maxwidth", "")
     return int(width) if width.isdecimal() and unit.get("size-unit") == "char" else None

@@ -1,8 +1,7 @@
-"""XML by place: units of a document with the ranges of their elements, and how texts in them are spelled.
+"""XML by place: units with the ranges of their elements, and the spelling of texts.
 
-expat says whether a document is well-formed; then one regular expression finds its tags, three times as fast as expat
-calls handlers, in a window of the document. The content is UTF-8 of which each byte is one character (`latin-1`), so that places are those of bytes.
-Nothing is written anew; what a document holds beside its units (comments, processing instructions, a DTD) is passed over.
+expat checks that a document is well-formed; then a regular expression finds its tags, three times as fast as expat's
+handlers. Each character of the content is a byte of UTF-8 (`latin-1`), so places are byte offsets.
 """
 
 import re
@@ -22,9 +21,9 @@ _MARKUP = re.compile(
     |(?P<cut>))                                                                  # its end is not in the window yet""",
     re.VERBOSE | re.DOTALL | re.ASCII,
 )
-"""What begins with < behind the DTD of a well-formed document."""
+"""Anything that begins with < after the DTD of a well-formed document."""
+# Its groups; `lastindex` distinguishes an end tag, a start tag, an element with only text, and a cut one.
 _END, _NAME, _START, _WHOLE, _CUT = (_MARKUP.groupindex[name] for name in ("ends", "name", "attributes", "text", "cut"))
-"""Its groups; the last one tells an end tag, a start tag, an element with nothing but text in it, and what is cut."""
 ATTRIBUTES = r"""[^/<>"']*+(?:"[^"]*+"[^/<>"']*+|'[^']*+'[^/<>"']*+)*+"""
 _ATTRIBUTE = re.compile(r"""([^\s=]++)\s*+=\s*+["']((?<=")[^"]*+|(?<=')[^']*+)["']""", re.ASCII)
 _CDATA = re.compile(r"\s*<!\[CDATA\[((?:(?!\]\]>).)*)\]\]>\s*", re.DOTALL)
@@ -35,11 +34,11 @@ _SPELLED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _TAGS = re.compile(r"(<!\[CDATA\[.*?\]\]>|<!--.*?-->|<[^\s\d=<>][^>]*>)", re.DOTALL)
 _COMMENT = re.compile(r"<!--((?:(?!-->).)*)-->\s*\Z", re.DOTALL)
 _REACH = 1000
-"""Characters before an element in which its comment and its indentation are looked for."""
+"""Characters before an element in which its comment and indentation are looked for."""
 
 
 class Node:
-    """An element: the place of its start tag, of what is inside, and of what comes after it; `name` has no prefix."""
+    """An element and its places; `name` has no prefix."""
 
     __slots__ = ("_name", "_rest", "_values", "after", "children", "end", "inner", "name", "start")
 
@@ -53,33 +52,33 @@ class Node:
 
     @property
     def prefix(self) -> str:
-        """The prefix of its namespace with the colon, empty where there is none."""
+        """The namespace prefix with its colon, or nothing."""
         return self._name.removesuffix(self.name)
 
     @property
     def tag(self) -> str:
-        """Its name as it is written, with the prefix of its namespace."""
+        """The name with its prefix."""
         return self._name
 
     @property
     def empty_tag(self) -> bool:
-        """Whether it is written as one tag, `<a/>`."""
+        """Whether it is one tag, `<a/>`."""
         return self.after == self.inner
 
     @property
     def slash(self) -> int:
-        """Where the end of an empty tag begins: its slash with the blanks before it."""
+        """The start of an empty tag's end, blanks included."""
         return self.start + len(f"<{self._name}{self._rest.rstrip()}")
 
     @property
     def attributes(self) -> dict[str, str]:
-        """The values of its attributes as a reader of XML has them."""
+        """The attributes' values as XML readers have them."""
         if self._values is None:
             self._values = attributes_of(self._rest)
         return self._values
 
     def attribute(self, name: str) -> tuple[int, int] | None:
-        """The range of the value of an attribute."""
+        """The range of an attribute's value."""
         at = self.start + len(f"<{self._name}")
         for found in _ATTRIBUTE.finditer(self._rest):
             if found[1] == name:
@@ -103,18 +102,18 @@ class Node:
 
 
 class Spelling(StrEnum):
-    """How a text is written: with its special characters escaped, in a CDATA section, or with tags of its own."""
+    """Escaped, as a CDATA section, or with tags in the text."""
 
     PLAIN = "plain"
     CDATA = "cdata"
     MARKUP = "markup"
 
 
-_PLAIN = Spelling.PLAIN  # a name for what most texts are: to look one up in an enum takes as long as the rest of it
+_PLAIN = Spelling.PLAIN  # reading an enum's attribute takes as long as the rest of it
 
 
 class Piece(NamedTuple):
-    """The text of an element: what a reader sees (of markup, the markup), its range, its spelling and what can replace it."""
+    """An element's text or markup, with its range."""
 
     text: str
     start: int
@@ -136,10 +135,9 @@ def units(
 def units(  # noqa: PLR0912  one scan with all its cases
     window: Window, names: frozenset[str], plain: re.Pattern[str] | None = None
 ) -> Iterator[tuple[Node | re.Match[str], tuple[Node, ...]]]:
-    """The outermost elements of these names, each when it is closed, and those it is in, the outermost first.
+    """The outermost elements of these names, and the elements around them. Raises DocumentError.
 
-    For an element that `plain` matches, with the blanks before it, the match is given: nodes take longer than all the
-    rest. Raises DocumentError naming the line.
+    Those that `plain` matches are yielded as the match, because nodes take longer than all the rest.
     """
     opened: list[Node] = []
     within: tuple[Node, ...] = ()
@@ -186,7 +184,7 @@ def units(  # noqa: PLR0912  one scan with all its cases
 
 
 def _root(window: Window) -> int:
-    """The place of the first start tag of a document. Raises DocumentError where it is not well-formed."""
+    """The place of the first start tag. Raises DocumentError."""
     parser = expat.ParserCreate("utf-8")
     at = 0
 
@@ -210,7 +208,7 @@ def _root(window: Window) -> int:
 
 
 def attributes_of(tag: str) -> dict[str, str]:
-    """The attributes in a tag, as a reader of XML has them."""
+    """The attributes in a tag."""
     found = dict(_ATTRIBUTE.findall(tag))
     if "&" in tag or not (tag.isascii() and tag.isprintable()):
         return {decoded(name): _normalized(value) for name, value in found.items()}
@@ -218,7 +216,7 @@ def attributes_of(tag: str) -> dict[str, str]:
 
 
 def plain_node(content: str, start: int) -> Node:
-    """The element without others in it that begins at a place. Raises ValueError where there is none."""
+    """The text-only element at a place. Raises ValueError."""
     tag = _MARKUP.match(content, start)
     if tag is None or tag.lastindex in (None, _END, _CUT):
         raise ValueError(f"no element at {start}")
@@ -231,7 +229,7 @@ def piece_of(content: str, node: Node) -> Piece:
 
 
 def piece(content: str, start: int, end: int) -> Piece:
-    """The text of an element whose inside is given."""
+    """The text of a range inside an element."""
     raw = content[start:end]
     if "<" not in raw:
         if "&" not in raw:
@@ -245,18 +243,18 @@ def piece(content: str, start: int, end: int) -> Piece:
 
 
 def decoded(raw: str) -> str:
-    """A range of the content as text, with line ends as a reader of XML has them."""
+    """Content as text, with XML's line ends."""
     text = raw if raw.isascii() else raw.encode("latin-1").decode()
     return text.replace("\r\n", "\n") if "\r" in text else text
 
 
 def encoded(text: str) -> str:
-    """A text as a range of the content."""
+    """Text as content."""
     return text if text.isascii() else text.encode().decode("latin-1")
 
 
 def spelled(text: str, spelling: Spelling, newline: str = "\n") -> str:
-    """What stands in the content for a text."""
+    """The content for a text."""
     if spelling is Spelling.PLAIN:
         text = text.translate(_SPELLED)
     elif spelling is Spelling.CDATA:
@@ -265,7 +263,7 @@ def spelled(text: str, spelling: Spelling, newline: str = "\n") -> str:
 
 
 def misfit(source: str, value: str, *, markup: bool) -> str | None:
-    """Why a text cannot stand in XML: a character that no XML has, or markup that is not well formed."""
+    """Why a text cannot be in XML: invalid characters, or malformed markup."""
     if (bad := _FORBIDDEN.search(value)) is not None:
         return f"XML has no character {bad.group()!r}"
     if not markup:
@@ -280,19 +278,19 @@ def misfit(source: str, value: str, *, markup: bool) -> str | None:
 
 
 def text_parts(raw: str) -> list[str]:
-    """Text and tags of a piece of markup in turn, text first."""
+    """Text and tags in turn, text first."""
     return _TAGS.split(raw)
 
 
 def comment_before(content: str, at: int) -> str:
-    """The comment that stands directly before a place."""
+    """The comment directly before a place."""
     reach = content[max(0, at - _REACH) : at]
     found = _COMMENT.search(reach, reach.rfind("<!--")) if "<!--" in reach else None
     return decoded(found[1]).strip() if found else ""
 
 
 def indentation(content: str, at: int) -> str:
-    """The line end and the blanks before a place, empty where something else stands on its line."""
+    """The line end and blanks before a place, or nothing."""
     end = content.rfind("\n", 0, at)
     if end < 0 or content[end + 1 : at].strip(" \t"):
         return ""
@@ -300,7 +298,7 @@ def indentation(content: str, at: int) -> str:
 
 
 def _normalized(raw: str) -> str:
-    """The value of an attribute: its blanks are spaces, references are what they stand for, but those to a DTD."""
+    """White space and references resolved, except a DTD's."""
     return _REFERENCE.sub(_resolved, re.sub("[\t\n\r]", " ", decoded(raw)))
 
 

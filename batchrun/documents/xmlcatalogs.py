@@ -2,7 +2,7 @@
 
 Sources: https://doc.qt.io/qt-6/linguist-ts-file-format.html,
 https://learn.microsoft.com/dotnet/core/extensions/work-with-resx-files-programmatically,
-https://www.gala-global.org/tmx-14b. A TMX unit gets a `tuv` in the target's language where it has none.
+https://www.gala-global.org/tmx-14b. A TMX unit gets a `tuv` in the target's language.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from batchrun.documents import plurals, xml_text
-from batchrun.documents.segment import DocumentError, Edit, Plural, Segment, Status, Value
+from batchrun.documents.segment import DocumentError, Edit, Format, Plural, Segment, Status, Value
 from batchrun.documents.window import Window
 from batchrun.documents.xml_text import Node, Spelling
 
@@ -18,7 +18,7 @@ _UNFINISHED = re.compile(r"""\s+type\s*=\s*(?:"unfinished"|'unfinished')""")
 
 
 class _Place(NamedTuple):
-    """What is put before and after the new text, and between forms; `drop` is a range to take out before it."""
+    """Additions around and between new texts; `drop` is removed before."""
 
     spelling: Spelling
     before: str = ""
@@ -27,8 +27,8 @@ class _Place(NamedTuple):
     between: str = ""
 
 
-class _Catalog:
-    """What the three formats share: a text between two tags."""
+class _Catalog(Format):
+    """The common part: a text between two tags."""
 
     def __init__(self, window: Window, language: str | None) -> None:
         self._window = window
@@ -42,12 +42,7 @@ class _Catalog:
     def _text(self, node: Node | None) -> str:
         return "" if node is None else xml_text.piece_of(self._content, node).text
 
-    def opening(self) -> tuple[Edit, ...]:
-        """Nothing."""
-        return ()
-
     def edits(self, segment: Segment, value: Value) -> Iterator[Edit]:
-        """The new text in the place of the old one."""
         place: _Place = segment.style
         if place.drop is not None:
             yield Edit(*place.drop, "")
@@ -58,10 +53,10 @@ class _Catalog:
 
 
 class QtTranslations(_Catalog):
-    """The messages of one .ts file; those that are gone from the program are left alone."""
+    """The messages of one .ts file, without vanished ones."""
 
     def segments(self) -> Iterator[Segment]:
-        """Messages by context, source text and comment, or by their id. Raises DocumentError."""
+        """Ids are their own, or context, source text and comment."""
         known, context = None, ""
         for node, within in xml_text.units(self._window, frozenset({"name", "message"})):
             if [each.name for each in within[1:]] != ["context"]:
@@ -106,7 +101,7 @@ class QtTranslations(_Catalog):
         return _Place(spelling, drop=drop, between=between)
 
     def _uses(self, count: int, language: str | None) -> dict[str, str]:
-        """The forms of the file's own language: as many as it has room for, where lupdate has made room."""
+        """As many forms as lupdate has made room for."""
         uses = dict(plurals.gettext(language or self._language).uses)
         names = list(uses)[: count or None]
         return {name: uses[name] for name in names} | {
@@ -114,7 +109,7 @@ class QtTranslations(_Catalog):
         }
 
     def _spelled(self, value: Value, place: _Place) -> str:
-        """Quotation marks are escaped, too, as lupdate does; those within tags (`<byte value="x7"/>`) are not."""
+        """Quotation marks outside tags are escaped, as lupdate does."""
         if isinstance(value, str):
             text = super()._spelled(value, place)
             return text if place.spelling is Spelling.MARKUP else text.replace('"', "&quot;").replace("'", "&apos;")
@@ -122,10 +117,10 @@ class QtTranslations(_Catalog):
 
 
 class Resx(_Catalog):
-    """The strings of one .resx file; what is no text (images, sizes, names of controls) is left alone."""
+    """The strings of one .resx file, without images, sizes and names of controls."""
 
     def segments(self) -> Iterator[Segment]:
-        """Strings by their name. Raises DocumentError."""
+        """Ids are names."""
         for node, _ in xml_text.units(self._window, frozenset({"data"})):
             value, name = node.child("value"), node.attributes.get("name", "")
             if value is None or "type" in node.attributes or "mimetype" in node.attributes or name.startswith(">>"):
@@ -137,16 +132,16 @@ class Resx(_Catalog):
 
 
 class TranslationMemory(_Catalog):
-    """The units of one .tmx file that have no text in the target's language."""
+    """The units of one .tmx file without the target's language."""
 
     def __init__(self, window: Window, language: str | None) -> None:
         super().__init__(window, language)
         if language is None:
-            raise DocumentError("a TMX file holds many languages: name the one to translate into")
+            raise DocumentError("a TMX file has many languages: state the target language")
         self._target = language.replace("_", "-")
 
     def segments(self) -> Iterator[Segment]:
-        """Units by `tuid`, else by text. Raises DocumentError."""
+        """Ids are `tuid`."""
         srclang = None
         for node, _ in xml_text.units(self._window, frozenset({"header", "tu"})):
             if node.name == "header":
@@ -179,7 +174,7 @@ class TranslationMemory(_Catalog):
         yield Segment(id, piece.text, last.after, last.after, place, piece.kind, note=note)
 
     def _is_target(self, language: str) -> bool:
-        """Whether a code is the target's, or one of its regions where none is asked for: `de-DE` is German."""
+        """Whether it is the target, or its region if none is requested."""
         target = self._target.lower()
         return language == target or ("-" not in target and language.startswith(f"{target}-"))
 

@@ -1,9 +1,7 @@
-"""Locale files in YAML: a scalar that is a text is a segment, its key path the id.
+"""Locale files in YAML: texts are segments, their key paths the ids.
 
-PyYAML's events say where scalars stand; nothing is dumped. A new text keeps the style of the old one (plain, quoted, block)
-where that style can hold it, and is double-quoted where it cannot. A mapping of CLDR categories alone is a unit with
-plural forms (https://guides.rubyonrails.org/i18n.html#pluralization). Numbers, dates, keys, aliases and scalars with
-tags of their own are left alone.
+A new text keeps the old style if that can hold it, and is otherwise double-quoted. A mapping of only CLDR categories
+has plural forms (https://guides.rubyonrails.org/i18n.html#pluralization). Scalars that are not texts are left alone.
 """
 
 import re
@@ -14,18 +12,27 @@ from typing import Any, NamedTuple, cast
 import yaml
 
 from batchrun.documents import plurals
-from batchrun.documents.segment import DocumentError, Edit, Plural, Segment, Value, newline_of, text_hash
+from batchrun.documents.segment import (
+    DocumentError,
+    Edit,
+    Format,
+    Plural,
+    Segment,
+    Value,
+    newline_of,
+    pointer_part,
+    text_hash,
+)
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_CATEGORIES = frozenset({"zero", "one", "two", "few", "many", "other"})
 _TEXT = "tag:yaml.org,2002:str"
 _PROPERTIES = re.compile(r"(?:[&!]\S*[ \t\r\n]+)+")
 _BODY = re.compile(r"[|>]([^\r\n]*)(\r?\n)")
 _STATED = re.compile(r"[-+]?[1-9]")
-"""A block that states its indentation: its first line may begin with blanks that are text."""
+"""A block with stated indentation, whose first line may begin with blanks of the text."""
 _UNSAFE = re.compile(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|[\u2028\u2029]")
 _BREAKS = "\n\u2028\u2029"
-"""What YAML 1.1 takes for the end of a line, beside CR and NEL, which it reads as LF."""
+"""Line ends of YAML 1.1, beside CR and NEL, which it reads as LF."""
 _INDICATORS = frozenset("-?:,[]{}#&*!|>'\"%@`=<~")
 _SPELLED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t"}
 _START = yaml.Mark("", 0, 0, 0, None, 0)
@@ -33,20 +40,17 @@ _RESOLVER = yaml.resolver.Resolver()
 
 
 class _Place(NamedTuple):
-    """How a scalar is written: its style, whether it is within `{}` or `[]`, and of a block what comes before its lines.
-
-    `tail` are the line ends that a block has after its last line.
-    """
+    """How a scalar is written."""
 
     style: str
-    flow: bool
-    indent: str = ""
-    tail: str = ""
+    flow: bool  # within `{}` or `[]`
+    indent: str = ""  # before the lines of a block
+    tail: str = ""  # line ends after the last line of a block
     whole: int = 0
 
 
 class _Leaf(NamedTuple):
-    """A scalar that is a text: the mapping it is in (None: a sequence), its key and where that begins."""
+    """A text: its mapping (None: a sequence), key, and its place."""
 
     holder: "_Holder | None"
     key: str
@@ -55,7 +59,7 @@ class _Leaf(NamedTuple):
 
 
 class _Holder:
-    """A collection: its path, whether it is a mapping, how many values it has, the key that waits for its value."""
+    """A collection; `key` waits for its value."""
 
     def __init__(self, path: str, *, mapping: bool, flow: bool, positional: bool) -> None:
         self.path, self.mapping, self.flow, self.positional = path, mapping, flow, positional
@@ -63,7 +67,7 @@ class _Holder:
         self.key: tuple[str, int] | None = None
 
 
-class YamlTree:
+class YamlTree(Format):
     """The texts of one YAML file."""
 
     def __init__(self, content: str, language: str | None) -> None:
@@ -73,7 +77,7 @@ class YamlTree:
         self._forms = plurals.cldr(language) if language else None
 
     def segments(self) -> Iterator[Segment]:
-        """The texts in their order. Raises DocumentError naming the line where this is no YAML."""
+        """Ids are key paths."""
         try:
             leaves = list(self._leaves())
         except yaml.MarkedYAMLError as error:
@@ -90,7 +94,7 @@ class YamlTree:
                 yield from (leaf.segment for leaf in found)
 
     def _leaves(self) -> Iterator[_Leaf]:
-        """The scalars that are texts, from PyYAML's events and a stack of the collections that are open."""
+        """The texts, with a stack of open collections."""
         stack: list[_Holder] = []
         for event in yaml.parse(self._content[self._shift :], Loader=_LOADER):
             begun = event.start_mark or _START
@@ -103,11 +107,11 @@ class YamlTree:
             scalar = isinstance(event, yaml.ScalarEvent)
             if top is not None and top.mapping and top.key is None:
                 if not scalar and not isinstance(event, yaml.AliasEvent):
-                    raise DocumentError(f"line {begun.line + 1}: a key that is no text")
+                    raise DocumentError(f"line {begun.line + 1}: a key is not text")
                 top.key = (str(getattr(event, "value", "*")), begun.index + self._shift)
                 continue
             key, named = top.key if top is not None and top.key is not None else ("-", 0)
-            path = "" if top is None else f"{top.path}/{key.replace('~', '~0').replace('/', '~1')}"
+            path = "" if top is None else f"{top.path}/{pointer_part(key)}"
             positional = top is not None and (top.positional or not top.mapping)
             if top is not None:
                 top.values += 1
@@ -156,12 +160,8 @@ class YamlTree:
         style = (leaves[0].segment.style, between)
         return Segment(id, sources["other"], start, end, style, plural=Plural(sources, forms))
 
-    def opening(self) -> tuple[Edit, ...]:
-        """Nothing."""
-        return ()
-
     def edits(self, segment: Segment, value: Value) -> tuple[Edit]:
-        """The new scalar in the style of the old one, the forms of a plural as members in the place of the old ones."""
+        """Plural forms become members in place of the old ones."""
         if isinstance(value, str):
             place: _Place = segment.style
             if place.style not in ("|", ">"):
@@ -177,16 +177,16 @@ class YamlTree:
 
 
 def _is_plural(leaves: list[_Leaf]) -> bool:
-    """Whether these are all values of a mapping with a name, under CLDR's categories, none of them a block."""
+    """Whether these are all values of a mapping by CLDR categories."""
     holder, keys = leaves[0].holder, {leaf.key for leaf in leaves}
     if holder is None or not holder.path or len(leaves) < 2 or holder.values != len(leaves):
         return False
     plain = all(leaf.segment.style.style not in ("|", ">") for leaf in leaves)
-    return plain and "other" in keys and keys <= _CATEGORIES
+    return plain and "other" in keys and keys <= set(plurals.CATEGORIES)
 
 
 def _is_text(event: yaml.ScalarEvent) -> bool:
-    """Whether a loader makes a string of the scalar, as opposed to a number, a date, null or a type of its own."""
+    """Whether a loader makes a string of the scalar."""
     tag: str | None = event.tag
     if tag not in (None, "!", _TEXT):
         return False
@@ -200,7 +200,7 @@ def _resolved(text: str) -> str:
 
 
 def _spelled(value: str, place: _Place) -> str:
-    """A scalar of one line, in the style of the one it replaces where that can hold it."""
+    """In the old style if possible."""
     if _UNSAFE.search(value) or "\n" in value or "\t" in value:
         return _double_quoted(value)
     if place.style == "'":

@@ -194,7 +194,7 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
                     raise _clash(item, added)
                 if blanks.columns and blanks.is_blank(fields):
                     if blanks.policy is not Blank.SEND:
-                        source.remarks.add(blanks.said, line - source.remarks.offset)
+                        source.remarks.add(blanks.notice, line - source.remarks.offset)
                     if blanks.policy is Blank.SKIP:
                         yield IntakeRow(line, None, "", text, BLANK_ROW)
                         continue
@@ -202,7 +202,7 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
                         yield IntakeRow(line, key, "", text)
                         continue
                 if reduction is not None and (pieces := reduction.pieces(item)):
-                    source.remarks.add(reduction.said, line - source.remarks.offset)
+                    source.remarks.add(reduction.notice, line - source.remarks.offset)
                     yield from reduction.rows(item, pieces, renderer, problems.add, digest)
                     continue
                 request = render(item)

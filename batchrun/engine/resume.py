@@ -23,7 +23,7 @@ from batchrun.errors import RefusedError
 from batchrun.journal import Journal, Reader
 from batchrun.plan import plan_from_json, plan_to_json
 from batchrun.plan.rendering import prompt_of
-from batchrun.plan.resolve import gather_again, override
+from batchrun.plan.resolve import gather_for_resume, override
 from batchrun.plan.sources import Gathered
 
 
@@ -143,7 +143,7 @@ def _opened(reference: str, flags: dict[str, Any], undo: ExitStack) -> tuple[Pre
     if not journal.taken_in:
         raise RefusedError(f"run {found.id} was ended while its input was read", "give its first command again")
     old = plan_from_json(journal.meta.plan)
-    gathered = gather_again(old, flags)
+    gathered = gather_for_resume(old, flags)
     plan = override(old, gathered)
     post.check(plan.post, plan.ray)
     prompt = prompt_of(plan)

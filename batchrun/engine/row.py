@@ -33,7 +33,7 @@ from batchrun.models import JUST_DONE, Exchange, Flag, Outcome, Parts, Pending, 
 from batchrun.plan import Plan
 from batchrun.plan.blanks import copied
 from batchrun.plan.reducing import Reduction
-from batchrun.prompts import ask_again, more_room
+from batchrun.prompts import with_correction, with_larger_limit
 from batchrun.replies import ReplyChecker
 from batchrun.retry import AskAgain, Done, GiveUp, Health, Policy, RetryIn, StopRun, Tries, Verdict
 
@@ -324,9 +324,9 @@ class RowRunner:
             case AskAgain(complaint=complaint, more_room=more) if step is Step.ASK:
                 said = judged.reply.text if judged.reply is not None else None
                 if more:  # one that an earlier process has asked again is made from the row anew
-                    request = more_room(request, 1 if stored is not None else max(1, state.asks))
+                    request = with_larger_limit(request, 1 if stored is not None else max(1, state.asks))
                 elif said:
-                    request = ask_again(request, said, complaint, check=judged.answer.check)
+                    request = with_correction(request, said, complaint, check=judged.answer.check)
                 state.first_request, state.request = state.first_request or state.request, request
                 self._put_back(state, 0.0)
             case RetryIn() | AskAgain() | Done():

@@ -134,7 +134,7 @@ def named(plan: Plan) -> tuple[str, ...]:
 def check_named(plan: Plan, columns: Sequence[str]) -> None:
     """Raises RefusedError where rows have no text to check replies against, or no language is known to compare with."""
     if documents.LANGUAGE in plan.check:
-        if plan.target_language is None or not documents.is_told(plan.target_language):
+        if plan.target_language is None or not documents.is_identifiable(plan.target_language):
             which = "which one is wanted" if plan.target_language is None else f"texts in {plan.target_language}"
             raise RefusedError(
                 f"the check language does not know {which}",

@@ -11,7 +11,7 @@ from batchrun.limits import NO_HINTS
 from batchrun.models import Outcome, Parts, Pending, Reply, State
 from batchrun.plan import Plan
 from batchrun.plan.reducing import Reduction
-from batchrun.plan.segments import divided, put_together
+from batchrun.plan.segments import halves, join_halves
 from batchrun.prompts import Renderer, request_digest
 from batchrun.retry import Answer
 from batchrun.rows import restore
@@ -22,7 +22,7 @@ def pieces_of(plan: Plan, renderer: Renderer, row: Pending, digest: str) -> list
     if plan.split is None or plan.output_fields or row.target is not None:
         return []
     pieces: list[IntakeRow] = []
-    for number, text in enumerate(divided(row.text), 1):
+    for number, text in enumerate(halves(row.text), 1):
         request = renderer.render(restore(row.line, row.key, text))
         pieces.append(IntakeRow(row.line, f"{row.key}~piece-{number}", request_digest(request, digest), text))
     return pieces
@@ -30,7 +30,7 @@ def pieces_of(plan: Plan, renderer: Renderer, row: Pending, digest: str) -> list
 
 def whole_of(reduction: Reduction, parts: Parts, fields: Mapping[str, Any]) -> tuple[Judged, Outcome]:
     """The text of a row whose pieces are done, as a reply, and its outcome."""
-    text = put_together(fields, reduction.texts(parts))
+    text = join_halves(fields, reduction.texts(parts))
     value = orjson.dumps(text).decode()
     judged = Judged(Answer(200), Reply(text, text, None, frozenset(), None, None), None, NO_HINTS, value)
     return judged, Outcome(State.DONE, True, None, None, frozenset(), value)

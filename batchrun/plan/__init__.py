@@ -1,12 +1,11 @@
-"""From what the user said to one frozen plan, resolved once; after that the environment is not read any more.
+"""Resolves what the user chose into one frozen plan; after that nobody reads the environment.
 
     settings.gather      flags, BATCHRUN_* variables, batchrun.toml, profile  →  Gathered (Settings, Profile, sources)
-    keys.find_key        the API key: environment, file or command            →  Key, which never shows itself
+    keys.find_key        the API key: environment, file or command            →  Key
     resolve.resolve      Gathered + the facts of input and prompt              →  Plan, kept in the journal
     resolve.override     a journaled Plan + the flags of `resume`              →  Plan
 
-This door loads nothing beyond the standard library; `plan.settings` and `plan.resolve`, which need pydantic, are
-imported by their own names. The record is loaded where it is first asked for: `--help` reads `plan.options` alone.
+Importing this module loads only the standard library, because `--help` reads `plan.options`.
 """
 
 from typing import TYPE_CHECKING, Any

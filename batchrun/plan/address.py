@@ -1,4 +1,4 @@
-"""The provider's address: what a base URL may look like and where a key may travel."""
+"""Base URLs: their form, and where a key may be sent."""
 
 from urllib.parse import SplitResult, urlsplit
 
@@ -8,20 +8,20 @@ from batchrun.models import Endpoint
 
 
 def check_base_url(text: str, where: str = "base URL") -> str:
-    """The base URL without its last slash. Raises RefusedError for one that requests cannot be sent to."""
+    """The base URL without its last slash. Raises RefusedError if it is not usable."""
     url = text.strip().rstrip("/")
     parts = _split(url, where)
     if parts.scheme not in ("http", "https"):
         raise RefusedError(f"{where} must begin with https:// or http://", "for example https://api.openai.com/v1")
     if "@" in parts.netloc:
-        raise RefusedError(f"{where} holds a user name or password", "put the key where the profile names it")
+        raise RefusedError(f"{where} contains a user name or password", "put the key where the profile reads it")
     if not parts.hostname or parts.query or parts.fragment or not url.isprintable() or " " in url:
         raise RefusedError(
             f"{where} is not a plain address: {url}", "scheme, host and path only, as in https://host/v1"
         )
     for endpoint in Endpoint:
         if url.endswith(short := endpoint.removeprefix("/v1")):
-            raise RefusedError(f"{where} ends with an endpoint: {url}", f"leave {short} out; --endpoint chooses it")
+            raise RefusedError(f"{where} ends with an endpoint: {url}", f"omit {short}; --endpoint selects it")
     return url
 
 
@@ -35,19 +35,19 @@ def _split(url: str, where: str) -> SplitResult:
 
 
 def host_of(base_url: str) -> str:
-    """The host and port to show; what a run under the simulator shows is `simulated provider`."""
+    """Host and port to show; `simulated provider` for the simulator's empty address."""
     return urlsplit(base_url).netloc or "simulated provider"
 
 
 def is_loopback(base_url: str) -> bool:
-    """Whether the address never leaves this machine. The simulator's empty one does not."""
+    """Whether the address, or the simulator's empty one, is this machine."""
     return secrecy.is_loopback(urlsplit(base_url).hostname or "localhost")
 
 
 def check_secrecy(base_url: str, *, secret: bool, insecure_http: bool) -> None:
-    """Refuses to send a key in the clear to another machine, unless the user insists."""
+    """Raises RefusedError if a key would be sent unencrypted to another machine, without --insecure-http."""
     if secret and not insecure_http and base_url.startswith("http://") and not is_loopback(base_url):
         raise RefusedError(
-            f"the key would travel unencrypted to {host_of(base_url)}",
+            f"the key would be sent unencrypted to {host_of(base_url)}",
             "use an https:// address, or add --insecure-http if this network is yours",
         )

@@ -1,6 +1,6 @@
-"""Rows whose text is blank, and what becomes of them: sent as they are, left out, or answered blank without a call.
+"""Rows whose text is blank: sent, skipped, or answered blank without a request.
 
-Models answer a blank text with a question, which is paid for and lands in the output.
+Models answer a blank text with a question, which is paid for and ends up in the output.
 """
 
 from collections.abc import Mapping
@@ -12,23 +12,22 @@ from batchrun.plan.record import Plan
 from batchrun.plan.rendering import prompt_of
 from batchrun.prompts import ABSENT, Prompt, cell
 
-_SAID = {
-    None: "the text is blank, and sent: --blank skip leaves such rows out, --blank copy leaves their output blank",
+_NOTICES = {
+    None: "the text is blank and is sent: --blank skip leaves out such rows, --blank copy leaves their output blank",
     Blank.SEND: "",
     Blank.SKIP: "the text is blank: skipped",
-    Blank.COPY: "the text is blank: so is the output, without a call",
+    Blank.COPY: "the text is blank: the output is blank too, without a request",
 }
 
 
 class Blanks(NamedTuple):
-    """What is done with rows of which the prompt takes nothing but blanks; `columns` are those that it takes."""
+    """How rows are handled whose prompt columns are all blank."""
 
     columns: tuple[str, ...]
     policy: Blank | None
 
     def is_blank(self, fields: Mapping[str, Any]) -> bool:
-        """Whether a row has text in none of the columns, and an empty or blank one in some; null is blank too where
-        blank rows are not sent."""
+        """Whether no column has text and some has a blank, or null if blanks are not sent."""
         blank = False
         for column in self.columns:
             value = cell(fields, column)
@@ -42,14 +41,13 @@ class Blanks(NamedTuple):
         return blank
 
     @property
-    def said(self) -> str:
-        """What is said of such a row before the start."""
-        return _SAID[self.policy]
+    def notice(self) -> str:
+        """The notice about such a row before the start."""
+        return _NOTICES[self.policy]
 
 
 def blanks_of(plan: Plan, prompt: Prompt | None) -> Blanks:
-    """Those of a plan; no columns where its requests are not made from rows, or from the texts of segments, none of which
-    is blank."""
+    """Those of a plan; segments are never blank."""
     if prompt is None or plan.kind is not Kind.ROWS:
         return Blanks((), plan.blank)
     names = prompt.variables - plan.variables.keys()
@@ -60,5 +58,5 @@ def blanks_of(plan: Plan, prompt: Prompt | None) -> Blanks:
 
 
 def copied(plan: Plan) -> Blanks:
-    """The rows of a journaled plan that are answered blank, without a request; none where blank texts are sent."""
+    """Those that are answered without a request; otherwise no columns."""
     return blanks_of(plan, prompt_of(plan)) if plan.blank is Blank.COPY else Blanks((), plan.blank)

@@ -1,4 +1,4 @@
-"""All profiles: the built-in ones and those of the configuration files."""
+"""All profiles, built-in and configured."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,7 +8,7 @@ from batchrun.plan.profiles import BUILT_IN, KEY_SOURCES, Profile, find_profile
 
 
 def profile_tables(files: Iterable[ConfigFile]) -> dict[str, dict[str, Any]]:
-    """The `[profiles.NAME]` tables of all files, the nearer file's entries winning."""
+    """The `[profiles.NAME]` tables of all files; the nearer file's entries win."""
     tables: dict[str, dict[str, Any]] = {}
     for file in files:
         for name, table in file.profiles.items():
@@ -17,18 +17,18 @@ def profile_tables(files: Iterable[ConfigFile]) -> dict[str, dict[str, Any]]:
 
 
 def nearer_first(near: dict[str, Any], far: Any) -> dict[str, Any]:
-    """Both tables in one; where one names the place of the key, the other's place does not count."""
+    """Both tables merged, with one source of the key."""
     placed = any(source in near for source in KEY_SOURCES)
     rest = {name: value for name, value in far.items() if not (placed and name in KEY_SOURCES)}
     return {**rest, **near}
 
 
 def every_profile() -> list[Profile]:
-    """All profiles, the built-in ones first. Raises RefusedError for a configuration file that is not in order."""
+    """All profiles, the built-in ones first. Raises RefusedError for an invalid configuration file."""
     tables = profile_tables(read_files(None))
     return [find_profile(name, tables) for name in dict.fromkeys([*BUILT_IN, *tables])]
 
 
 def one_profile(name: str) -> Profile:
-    """The profile of that name. Raises RefusedError with the nearest name."""
+    """A profile. Raises RefusedError with the nearest name."""
     return find_profile(name, profile_tables(read_files(None)))

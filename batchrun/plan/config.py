@@ -1,7 +1,6 @@
-"""`batchrun.toml`: where it is found and what may stand in it. Nothing is taken from it unchecked.
+"""Reads and checks `batchrun.toml` of the current directory and of the user.
 
-Two files count: the one in the current directory and the user's, in the configuration directory (XDG_CONFIG_HOME
-where it is set). No parent directory is searched and no `.env` is read.
+The former is not trusted: it may not select commands, code or clusters.
 """
 
 import os
@@ -44,8 +43,7 @@ OF_PROFILES = {
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """One `batchrun.toml`: its options by name (underscores), its profile tables by profile name, its `[app]` table, its
-    `[[answers]]`, its `[batches.DIALECT]` tables by dialect."""
+    """One `batchrun.toml`: options (with underscores), and its tables by name."""
 
     path: Path
     options: Mapping[str, Any]
@@ -57,26 +55,22 @@ class ConfigFile:
 
 
 def user_file() -> Path:
-    """The user's own `batchrun.toml`; it need not exist."""
+    """The user's own `batchrun.toml`, which may not exist."""
     home = os.environ.get("XDG_CONFIG_HOME", "")
     folder = Path(home) / "batchrun" if Path(home).is_absolute() else user_config_path("batchrun", appauthor=False)
     return folder / NAME
 
 
 def runs_directory() -> str | None:
-    """Where journals are kept, as BATCHRUN_RUNS_DIR or a configuration file says; None where neither does.
-
-    For commands that only look for runs. Raises RefusedError as `read_files`.
-    """
-    said = [os.environ.get("BATCHRUN_RUNS_DIR"), *(file.options.get("runs_dir") for file in read_files(None))]
-    return next((str(name) for name in said if name), None)
+    """The directory of journals from BATCHRUN_RUNS_DIR or a file, or None. Raises RefusedError."""
+    names = [os.environ.get("BATCHRUN_RUNS_DIR"), *(file.options.get("runs_dir") for file in read_files(None))]
+    return next((str(name) for name in names if name), None)
 
 
 def read_files(options: Iterable[str] | None, folder: Path | None = None) -> tuple[ConfigFile, ...]:
-    """The configuration files that exist, the nearer first; `options` are the known option names, None to look
-    at profiles and `runs_dir` only.
+    """The existing files, the nearer first. Raises RefusedError.
 
-    Raises RefusedError, naming the file, for anything in them that is not known or not of the right form.
+    `options` are the known names; None reads only profiles and `runs_dir`.
     """
     here = (folder or Path.cwd()) / NAME
     user = user_file()
@@ -107,14 +101,14 @@ def _read(path: Path, known: frozenset[str] | None, *, trusted: bool) -> ConfigF
         options = _options(table, known, path)
     if "notify" in options and not trusted:
         raise RefusedError(
-            f"notify in {path}: a directory may not say which commands run",
-            f"type --notify, or set it in {user_file()}",
+            f"notify in {path}: the file of a directory may not select which commands run",
+            f"use --notify, or set it in {user_file()}",
         )
     on_cluster = str(options.get("workers", "")).strip().lower().startswith("ray") or "senders" in options
     if not trusted and ("ray" in options or on_cluster):
         raise RefusedError(
-            f"ray in {path}: a directory may not say where requests and replies go",
-            f"type --workers ray or --senders, and --ray HOST:PORT, or set them in {user_file()}",
+            f"ray in {path}: the file of a directory may not select where requests and replies are sent",
+            f"use --workers ray or --senders, and --ray HOST:PORT, or set them in {user_file()}",
         )
     if "post" in options:
         options["post"] = _functions(options["post"], path, trusted=trusted)
@@ -123,7 +117,7 @@ def _read(path: Path, known: frozenset[str] | None, *, trusted: bool) -> ConfigF
 
 
 def app_settings() -> dict[str, Any]:
-    """What the `[app]` tables say, the nearer file's entries winning: `theme`, and `keys` as a table of texts."""
+    """The merged `[app]` tables: `theme`, and `keys` as a table of texts."""
     files = [file.app for file in reversed(read_files(None))]
     keys = {name: key for app in files for name, key in app.get("keys", {}).items()}
     return {**{name: value for app in files for name, value in app.items()}, "keys": keys}
@@ -142,7 +136,7 @@ def _app(table: Any, path: Path) -> dict[str, Any]:
 
 
 def _answers(lines: Any, path: Path) -> tuple[Mapping[str, Any], ...]:
-    """The lines about what answers mean, in the form of `providers/answers.toml`."""
+    """Rules of `[[answers]]`, in the form of `providers/answers.toml`."""
     if not lines:
         return ()
     from batchrun.retry import compiled  # noqa: PLC0415  only where there are such lines
@@ -161,7 +155,7 @@ def _answers(lines: Any, path: Path) -> tuple[Mapping[str, Any], ...]:
 
 
 def _batches(value: Any, path: Path) -> Mapping[str, Mapping[str, Any]]:
-    """What the user says of vendors' batches, by dialect, in the form of `providers/batches.toml`."""
+    """The `[batches.DIALECT]` tables, in the form of `providers/batches.toml`."""
     tables = _tables(value, f"batches in {path}")
     if tables:
         from batchrun.lanes.shapes import check_vendor  # noqa: PLC0415  only where there are such tables
@@ -179,7 +173,7 @@ def _options(table: Mapping[str, Any], known: frozenset[str], path: Path) -> dic
     options = _plain(table, path)
     for key, value in options.items():
         if key in ONLY_FLAGS:
-            raise RefusedError(f"{key} in {path}: it is a decision for one command", f"type --{key.replace('_', '-')}")
+            raise RefusedError(f"{key} in {path}: it applies to one command only", f"use --{key.replace('_', '-')}")
         if key not in known:
             raise _unknown_key(key, known, path)
         if key in TABLES:
@@ -188,11 +182,11 @@ def _options(table: Mapping[str, Any], known: frozenset[str], path: Path) -> dic
 
 
 def _functions(value: Any, path: Path, *, trusted: bool) -> Any:
-    """The functions of `post`, whose files count from the directory of the configuration file."""
+    """File names are relative to the configuration file."""
     if not trusted:
         raise RefusedError(
-            f"post in {path}: a directory may not say which code runs",
-            f"type --post, or set it in {user_file()}",
+            f"post in {path}: the file of a directory may not select which code runs",
+            f"use --post, or set it in {user_file()}",
         )
     from batchrun.post import located  # noqa: PLC0415  only where there is post-processing
 
@@ -209,7 +203,7 @@ def _profile(name: str, table: Mapping[str, Any], path: Path, trusted: bool) -> 
     _check_types(own, where)
     if "api_key_command" in own and not trusted:
         raise RefusedError(
-            f"api_key_command in {where}: a directory may not say which commands run",
+            f"api_key_command in {where}: the file of a directory may not select which commands run",
             f"move the profile to {user_file()}",
         )
     return own
@@ -245,11 +239,11 @@ def _check_types(own: Mapping[str, Any], where: str) -> None:
     if not re.fullmatch(r"[A-Za-z_]\w*", own.get("api_key_env", "A"), re.ASCII):
         raise RefusedError(
             f"api_key_env in {where} is not the name of an environment variable",
-            "name the variable that holds the key, not the key itself",
+            "state the name of the variable that has the key, not the key itself",
         )
     _check_command(own.get("api_key_command", ["x"]), where)
     if len(own.keys() & set(KEY_SOURCES)) > 1:
-        raise RefusedError(f"{where} names more than one of {', '.join(KEY_SOURCES)}", "keep one")
+        raise RefusedError(f"{where} has more than one of {', '.join(KEY_SOURCES)}", "keep one")
 
 
 def _check_command(command: Any, where: str) -> None:
@@ -265,7 +259,7 @@ def _check_command(command: Any, where: str) -> None:
 
 
 def _plain(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Keys with underscores; paths made independent of the current directory."""
+    """Keys with underscores, and absolute paths."""
     plain: dict[str, Any] = {}
     for spelled, value in table.items():
         key = spelled.replace("-", "_")
@@ -294,6 +288,6 @@ def _unknown_key(key: str, known: Iterable[str], where: object) -> RefusedError:
     if _LOOKS_LIKE_KEY.fullmatch(key) or key in KEY_SOURCES:
         return RefusedError(
             f"{key} in {where}: keys are not allowed in configuration files",
-            "name their place: api_key_env, api_key_file or api_key_command in a [profiles.NAME] table",
+            "state where the key is: api_key_env, api_key_file or api_key_command in a [profiles.NAME] table",
         )
     return unknown("key", key, known, f" in {where}")

@@ -1,4 +1,4 @@
-"""Durations (`90`, `90s`, `10m`, `2h`, `1h30m`, `500ms`, `1d`) and sizes (`48MB`, `64MiB`) as people write them."""
+"""Durations (`90`, `10m`, `1h30m`, `500ms`) and sizes (`48MB`, `64MiB`) as people write them."""
 
 import contextlib
 import datetime
@@ -15,10 +15,7 @@ _LONGEST = 10 * 365 * _UNITS["d"]
 
 
 def parse_duration(value: object) -> float:
-    """Seconds of a duration: a number of seconds, or numbers with units from d down to ms, each at most once.
-
-    There is no way to say "for ever". Raises ValueError with a text that says what is expected.
-    """
+    """Seconds of a finite duration. Raises ValueError with what is expected."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(_expected(value))
     seconds = _parse(value.strip().lower()) if isinstance(value, str) else float(value)
@@ -29,23 +26,20 @@ def parse_duration(value: object) -> float:
     return seconds
 
 
-def parse_moment(value: object) -> float:
-    """Unix seconds of a time: `07:00` (the next one here), an ISO date with a time, or how long from now (`8h`).
-
-    Raises ValueError with a text that says what is expected.
-    """
+def parse_time(value: object) -> float:
+    """Unix seconds of `07:00` (the next one), an ISO time, or `8h` from now. Raises ValueError."""
     text, now = str(value).strip(), datetime.datetime.now().astimezone()
     if _CLOCK.fullmatch(text):
         hour, minute = map(int, text.split(":"))
         if hour < 24 and minute < 60:
-            moment = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
-            return (moment if moment > now else moment + datetime.timedelta(days=1)).timestamp()
+            time = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+            return (time if time > now else time + datetime.timedelta(days=1)).timestamp()
     with contextlib.suppress(ValueError):
         return now.timestamp() + parse_duration(text)
     with contextlib.suppress(ValueError):
-        moment = datetime.datetime.fromisoformat(text).astimezone()
+        time = datetime.datetime.fromisoformat(text).astimezone()
         if "T" in text.upper() or " " in text:
-            return moment.timestamp()
+            return time.timestamp()
     raise ValueError(f"must be a time such as 07:00, 2026-11-30T07:00 or 8h, not {value!r}")
 
 
@@ -63,7 +57,7 @@ def _expected(value: object) -> str:
 
 
 def parse_size(value: object) -> int:
-    """Bytes of a size, one at least. Raises ValueError with a text that says what is expected."""
+    """Bytes of a size, at least one. Raises ValueError."""
     found = _SIZE.fullmatch(str(value).strip().lower()) if isinstance(value, int | float | str) else None
     unit = None if found is None or isinstance(value, bool) else _BYTES.get(found[2])
     size = 0 if found is None or unit is None else int(float(found[1]) * unit)

@@ -1,4 +1,4 @@
-"""The input that settings name, opened; and what its rows must have to do with the prompt."""
+"""Opens the input of the settings, and checks that the prompt uses its rows."""
 
 from pathlib import Path
 
@@ -9,16 +9,13 @@ from batchrun.prompts import Prompt
 from batchrun.rows import Input, Reading, Refusal
 
 _WHOLE = frozenset({"json"})
-"""Document formats that may as well be rows."""
+"""Document formats whose content may also be rows."""
 
 
 def open_rows(
     settings: Settings, source: str, *, has_prompt: bool, takes_files: bool = False, spool: Path | None = None
 ) -> Input:
-    """The input `source`, read as the settings say. Of a prompt that `takes_files`, several files are rows without a text.
-
-    Raises InputError, also for files whose lines are no rows.
-    """
+    """The input `source`, whose files have no text if the prompt `takes_files`. Raises InputError."""
     takes = media.is_known if takes_files else None
     whole = settings.reduce is not None
     reading = Reading(settings.encoding, settings.sheet, settings.path, settings.yes, _structured, whole, takes)
@@ -26,7 +23,7 @@ def open_rows(
 
 
 def _structured(name: str, head: bytes) -> Refusal | None:
-    """Why the lines of a file are no rows: it is a document, of a format that is known or not."""
+    """Why a document is not read as lines."""
     if (refused := documents.refusal(name, head)) is not None:
         return Refusal(*refused)
     format = documents.detect(name, head)
@@ -34,10 +31,7 @@ def _structured(name: str, head: bytes) -> Refusal | None:
 
 
 def check_rows_used(settings: Settings, source: Input, prompt: Prompt) -> None:
-    """Refuses a prompt that says the same for every one of several rows, unless the user wants just that.
-
-    Raises InputError for a prompt whose text is in the list of rows that the input wraps.
-    """
+    """Raises PromptError if the prompt uses no column, InputError if its columns are in a wrapped list."""
     taken = {settings.columns.get(name, name) for name in prompt.variables - settings.variables.keys()}
     roots = {column.partition(".")[0] for column in taken} | taken
     if source.wrapped is not None and not roots & set(source.columns):
@@ -48,10 +42,10 @@ def check_rows_used(settings: Settings, source: Input, prompt: Prompt) -> None:
     if prompt.variables and roots & set(source.columns):
         return
     if prompt.variables - settings.variables.keys() - prompt.defaults.keys() - prompt.optional:
-        return  # a column that is missing, which is said elsewhere
+        return  # a missing column is reported elsewhere
     if settings.yes or len(source.head(2)) < 2:
         return
     raise PromptError(
-        f"the prompt `{prompt.name}` takes nothing from the rows: each would send, and pay for, the same request",
-        "Write {{ text }} where the column `text` belongs; --yes sends it as it is.",
+        f"the prompt `{prompt.name}` uses no column of the rows: the same request would be sent and paid for each row",
+        "Write {{ text }} where the column `text` belongs; --yes sends it unchanged.",
     )

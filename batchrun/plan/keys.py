@@ -1,4 +1,4 @@
-"""The API key: where it is found, and whether it can be one."""
+"""Finds and checks the API key."""
 
 import os
 import subprocess
@@ -14,17 +14,14 @@ _SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An API key and where it came from; only `value`, read on purpose, shows it."""
+    """An API key, hidden from repr, and where it came from."""
 
     value: str = field(repr=False)
     source: str
 
 
 def find_key(profile: Profile, *, needed: bool) -> Key | None:
-    """The key of a profile, None where there is none and none is needed.
-
-    Raises RefusedError for a key that is missing or cannot be sent, without showing any part of it.
-    """
+    """The key of a profile, or None. Raises RefusedError, which never contains part of it."""
     key = _from_file(profile) or _from_command(profile) or _from_environment(profile)
     if key is None and needed:
         raise _missing(profile)
@@ -58,7 +55,7 @@ def _from_command(profile: Profile) -> Key | None:
             profile.api_key_command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=_SECONDS, check=True
         )
     except subprocess.TimeoutExpired as error:
-        raise RefusedError(f"the key command {name} gave no key within {_SECONDS} s") from error
+        raise RefusedError(f"the key command {name} printed no key within {_SECONDS} s") from error
     except subprocess.CalledProcessError as error:
         raise RefusedError(f"the key command {name} failed with exit code {error.returncode}") from error
     except OSError as error:
@@ -69,7 +66,7 @@ def _from_command(profile: Profile) -> Key | None:
 def _checked(text: str, source: str) -> Key:
     value = text.strip()
     if not value:
-        raise RefusedError(f"{source} is empty", "it must hold the API key and nothing else")
+        raise RefusedError(f"{source} is empty", "it must contain the API key and nothing else")
     if len(value) > _LONGEST:
         raise RefusedError(f"{source} is too long to be an API key")
     if len(value.split()) > 1:

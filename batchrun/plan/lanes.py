@@ -1,4 +1,4 @@
-"""The lanes of a plan: what each member of a pool has of its own, of its profile and of the settings."""
+"""The lanes of a plan: what each member of a pool takes from its profile and from the settings."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,23 +14,22 @@ from batchrun.plan.settings import Settings
 from batchrun.plan.sources import Gathered
 
 LIMITS = ("concurrency", "concurrency_fixed", "rpm", "tpm")
-"""What each lane has of its own limits."""
 
 
 def pooled(plan: Plan, gathered: Gathered, model_of: Callable[[Profile], str | None]) -> Plan:
-    """The plan with its lanes, where the settings name several places. Raises as `lanes_of`."""
+    """The plan with its lanes, if the settings name several endpoints. Raises RefusedError."""
     lanes = lanes_of(gathered, model_of)
     if not lanes:
         return plan
     models = joined(lane["model"] for lane in lanes if not lane["fallback"])
     if plan.kind is not Kind.ROWS and joined(lane["model"] for lane in lanes) != lanes[0]["model"]:
         raise RefusedError(
-            "requests that come ready-made are for one model, and the places have several", "choose one with --model"
+            "ready-made requests are for one model, but the endpoints have several", "choose one with --model"
         )
     if plan.batch:
         raise RefusedError(
-            "batches go to one provider, and several places are named",
-            "leave --batch out, or name one place: --base-url once, and neither --pool nor --fallback",
+            "batches are sent to one provider, but several endpoints are selected",
+            "omit --batch, or select one endpoint: --base-url once, and neither --pool nor --fallback",
         )
     own = own_fields(lanes[0]) | {"model": models}
     return replace(
@@ -44,24 +43,21 @@ def pooled(plan: Plan, gathered: Gathered, model_of: Callable[[Profile], str | N
 
 
 def lanes_of(gathered: Gathered, model_of: Callable[[Profile], str | None]) -> tuple[dict[str, Any], ...]:
-    """The lanes of a pool, or of several base URLs, as `Plan.lanes` has them; none for a run with one place.
-
-    `model_of` gives the model that a profile's lane is asked for. Raises RefusedError.
-    """
+    """The lanes of a pool or of several base URLs, as in `Plan.lanes`; none for one endpoint. Raises RefusedError."""
     addresses, last = gathered.settings.base_url, gathered.fallback
     if gathered.members:
-        places = [(profile.name, profile, _address(profile)) for profile in gathered.members]
+        endpoints = [(profile.name, profile, _address(profile)) for profile in gathered.members]
     elif isinstance(addresses, tuple):
         checked = [check_base_url(address) for address in addresses]
-        places = [(name, gathered.profile, url) for name, url in zip(names_of(checked), checked, strict=True)]
+        endpoints = [(name, gathered.profile, url) for name, url in zip(names_of(checked), checked, strict=True)]
     elif last is not None and not gathered.profile.simulated:
-        places = [(gathered.profile.name, gathered.profile, check_base_url(addresses or ""))]
+        endpoints = [(gathered.profile.name, gathered.profile, check_base_url(addresses or ""))]
     else:
         return ()
     if last is not None:
-        if last.name in (name for name, _, _ in places) or last.simulated:
-            raise RefusedError(f"--fallback {last.name} is no other place", "name another profile")
-        places.append((last.name, last, _address(last)))
+        if last.name in (name for name, _, _ in endpoints) or last.simulated:
+            raise RefusedError(f"--fallback {last.name} is not another endpoint", "use another profile")
+        endpoints.append((last.name, last, _address(last)))
     return tuple(
         {
             "name": name,
@@ -79,7 +75,7 @@ def lanes_of(gathered: Gathered, model_of: Callable[[Profile], str | None]) -> t
             "quota": profile.quota,
             "fallback": profile is last,
         }
-        for name, profile, url in places
+        for name, profile, url in endpoints
     )
 
 
@@ -90,14 +86,14 @@ def _address(profile: Profile) -> str:
 
 
 def headers_of(gathered: Gathered, profile: Profile) -> dict[str, str]:
-    """The headers that go to a member: its profile's, and those that were chosen for the run, but no other profile's."""
+    """The headers of its profile and of the run, but no other profile's."""
     given = gathered.settings.headers
     chosen = {name: text for name, text in given.items() if not _of_a_profile(gathered, f"headers.{name}")}
     return {**profile.defaults.get("headers", {}), **chosen}
 
 
 def _limits(gathered: Gathered, profile: Profile) -> dict[str, Any]:
-    """What was chosen for the run holds for each lane; else what its profile says."""
+    """The run's limits, else the profile's."""
     settings = gathered.settings
     own = Settings(**{name: profile.defaults[name] for name in LIMITS if name in profile.defaults})
     of_run = {name for name in LIMITS if name in gathered.sources and not _of_a_profile(gathered, name)}

@@ -1,4 +1,4 @@
-"""Unknown names and the nearest known one: options, config keys, variables, profiles, columns, commands."""
+"""Unknown names, and the nearest known one."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from batchrun.errors import RefusedError
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` most likely means, None where nothing is near."""
+    """The known name that `name` probably means, or None."""
     spellings = {_plain(candidate): candidate for candidate in known}
     matches = difflib.get_close_matches(_plain(name), spellings, n=1, cutoff=0.6)
     return spellings[matches[0]] if matches else None
@@ -18,7 +18,7 @@ def _plain(name: str) -> str:
 
 
 def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> RefusedError:
-    """The refusal of an unknown name: `unknown profile: grok`, and `did you mean groq?`."""
+    """The refusal `unknown profile: grok`, with the hint `did you mean groq?`."""
     names = sorted(known)
     guess = nearest(name, names)
     hint = f"did you mean {guess}?" if guess else f"known: {', '.join(names)}" if names else None

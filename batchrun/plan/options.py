@@ -1,6 +1,6 @@
-"""The options of a run as data: the one table that flags, completion, help and the app's options are made from.
+"""The one table of a run's options, from which flags, completion, help and the app are made.
 
-Names and words alone; the form of a value is checked by `settings`. Loads nothing beyond the standard library.
+`settings` checks values. Loads only the standard library.
 """
 
 from typing import NamedTuple
@@ -126,4 +126,4 @@ OPTIONS: tuple[Option, ...] = (
 )  # fmt: skip
 
 FLAG_OF = {option.name: option.spellings[-1] for option in OPTIONS}
-"""How a setting is written as a flag."""
+"""The flag of each setting."""

@@ -1,4 +1,4 @@
-"""Where the output goes: its default name, its format, its columns, and what it may not overwrite."""
+"""The output's default name, format and columns, and what it may not overwrite."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -22,37 +22,37 @@ _FORMATS = {
     ".xlsx": "xlsx",
 }
 ROW_SUFFIXES = tuple(_FORMATS)
-"""Suffixes of outputs that have a row for each input row."""
+"""Suffixes of outputs with a row for each input row."""
 _ALIKE = frozenset({"csv", "tsv"})
-"""Formats of an input whose output has the same one, where none is chosen."""
+"""Formats that the output takes from its input."""
 
 
 def default_output(stem: str, kind: Kind, prompt: str | None, form: str) -> str:
-    """The output's name where none is chosen, in the current directory: `reviews.translate.csv`."""
+    """The default name, in the current directory: `reviews.translate.csv`."""
     middle = {Kind.ROWS: prompt or "output", Kind.BATCH: "results", Kind.BODIES: "output"}[kind]
     return f"{stem}.{middle}.{form}"
 
 
 def default_format(kind: Kind, input_format: str) -> str:
-    """The format of an output where none is chosen: a table of text like its input, else JSONL."""
+    """The default format: that of an input table of text, else JSONL."""
     return input_format if kind is Kind.ROWS and input_format in _ALIKE else "jsonl"
 
 
 def is_device(output: str | Path) -> bool:
-    """Whether the output is a pipe or a device: written to as it is, with nothing beside it."""
+    """Whether it is a pipe or a device."""
     path = Path(os.path.abspath(output))  # links such as /dev/stdout are not followed
     return path.exists() and (not path.is_file() or str(path.parent) in _DEVICES)
 
 
 def document_format(output: str, chosen: str | None) -> str:
-    """The output format of documents: rows where a format of rows is chosen or named, else documents."""
+    """Documents, unless a format of rows is chosen or named."""
     if chosen is not None:
         return "jsonl" if chosen == "rows" else chosen
     return "jsonl" if output == STREAM else _FORMATS.get(Path(output).suffix.lower(), patterns.DOCUMENT)
 
 
 def output_format(output: str, chosen: str | None, kind: Kind) -> str:
-    """The format of the output: the chosen one, else by suffix, else JSONL. Raises RefusedError."""
+    """The chosen format, else by suffix, else JSONL. Raises RefusedError."""
     chosen = "jsonl" if chosen == "rows" else chosen
     if chosen is not None and chosen not in _FORMATS.values():
         raise RefusedError(f"--format must be jsonl, csv, tsv, parquet or xlsx, not {chosen}")
@@ -70,55 +70,52 @@ def _by_suffix(output: str) -> str:
         return "jsonl"
     if suffix not in _FORMATS:
         raise RefusedError(
-            f"cannot tell the format of {output}",
-            "name it .jsonl, .csv, .tsv, .parquet or .xlsx, or add --format with one of these",
+            f"the format of {output} is unknown",
+            "use the suffix .jsonl, .csv, .tsv, .parquet or .xlsx, or add --format with one of these",
         )
     return _FORMATS[suffix]
 
 
 def errors_path(output: Path) -> Path:
-    """`NAME.errors.jsonl` beside NAME, whatever the output's format; `documents.errors.jsonl` for a pattern."""
+    """`NAME.errors.jsonl` beside NAME; `documents.errors.jsonl` for a pattern."""
     output = patterns.place(output)
     return output.with_name(f"{output.stem}.errors.jsonl")
 
 
 def partial_path(output: Path) -> Path:
-    """Where the rows of an unfinished run go, so that NAME is only ever whole."""
+    """The file of an unfinished run, so that NAME is always complete."""
     return output.with_name(f"{output.name}.partial")
 
 
 def written_beside(output: Path) -> tuple[Path, ...]:
-    """Every file that a run with this output may write, replace or remove."""
+    """Every file that a run with this output may write or remove."""
     return (output,) if is_device(output) else (output, errors_path(output), partial_path(output))
 
 
 def check_output(output: str) -> None:
-    """Refuses an output that is a directory, or whose directory is missing or may not be written."""
+    """Raises RefusedError for a directory, or one that is missing or not writable."""
     if output == STREAM:
         return
     if patterns.is_pattern(output):
         output = str(patterns.place(output))
-        _make_directory(Path(output).parent)
+        directory = Path(output).parent
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RefusedError(
+                f"{directory}: cannot be created: {error.strerror}", "choose another --output"
+            ) from error
     parent = Path(output).parent
     if Path(output).is_dir():
-        raise RefusedError(f"{output}: the output is a directory", "name a file in it")
+        raise RefusedError(f"{output}: the output is a directory", "use a file in it")
     if not parent.is_dir():
         raise RefusedError(f"{parent}: no such directory for the output", f"mkdir -p {parent}")
     if not is_device(output) and not os.access(parent, os.W_OK | os.X_OK):
         raise RefusedError(f"{parent}: no permission to write the output there", "choose another --output")
 
 
-def _make_directory(directory: Path) -> None:
-    """The directory of a tree of documents. Raises RefusedError where it cannot be made."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RefusedError(f"{directory}: cannot be made: {error.strerror}", "choose another --output") from error
-
-
 def check_not_input(output: str, sources: Iterable[str | None]) -> None:
-    """Refuses an output that would take the place of a file which is read, or be among those that are read the next
-    time, itself or by its errors file."""
+    """Raises RefusedError if the output would replace an input or be read as one."""
     if output == STREAM:
         return
     targets = {path.resolve() for path in written_beside(Path(output))}
@@ -128,13 +125,15 @@ def check_not_input(output: str, sources: Iterable[str | None]) -> None:
         place = Path(source).expanduser()
         if place.resolve() in targets:
             what = "output" if place.resolve() == Path(output).resolve() else f"run with the output {output}"
-            raise RefusedError(f"the {what} would overwrite {source}, which is read", "choose another --output")
+            raise RefusedError(f"the {what} would overwrite the input {source}", "choose another --output")
         if any(_is_among(path, place) for path in targets):
-            raise RefusedError(f"the output would be a row of {source} the next time", "choose an --output elsewhere")
+            raise RefusedError(
+                f"the output would be read as part of {source} the next time", "choose an --output elsewhere"
+            )
 
 
 def _is_among(path: Path, place: Path) -> bool:
-    """Whether a directory or a glob that is the input has this file among its rows."""
+    """Whether the input directory or glob includes this file."""
     if place.is_dir():
         folder = place.resolve()
         hidden = path.is_relative_to(folder) and any(part[0] == "." for part in path.relative_to(folder).parts)
@@ -143,16 +142,16 @@ def _is_among(path: Path, place: Path) -> bool:
 
 
 def output_fields(schema: Mapping[str, Any] | None, *, column_chosen: bool) -> tuple[str, ...]:
-    """The columns an output schema adds: its properties, unless a column for the whole value was chosen."""
+    """The columns of an output schema."""
     properties = schema.get("properties") if schema and not column_chosen else None
     return tuple(properties) if isinstance(properties, dict) else ()  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  names of a JSON object
 
 
 def check_clash(added: Iterable[str], columns: Iterable[str]) -> None:
-    """Refuses columns to add that the input already has."""
+    """Raises RefusedError for added columns that the input already has."""
     clash = [name for name in added if name in set(columns)]
     if clash:
         raise RefusedError(
             f"the input already has a column {', '.join(clash)}",
-            "name another with --output-column NAME",
+            "use another with --output-column NAME",
         )

@@ -1,4 +1,4 @@
-"""Names of documents in a plan: their formats, and outputs that are a pattern with `{path}`, one file for each input."""
+"""Formats of documents in a plan, and outputs with `{path}`: one file for each input."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ PATH = "{path}"
 MANY = "documents"
 """The input format of several documents."""
 DOCUMENT = "document"
-"""The output format of documents: the same file with other texts."""
+"""The output format of documents."""
 
 
 def input_format(format: str) -> str:
-    """What a plan calls the input format of one document: `po document`."""
+    """The input format of one document in a plan: `po document`."""
     return f"{format} document"
 
 
@@ -20,12 +20,12 @@ def is_document(format: str) -> bool:
 
 
 def is_pattern(output: str | Path) -> bool:
-    """Whether an output is a file for each input file."""
+    """Whether the output is one file for each input file."""
     return PATH in str(output)
 
 
 def place(output: str | Path) -> Path:
-    """The output as one name: that of a pattern without what differs by file, `de/documents` for `de/{path}`."""
+    """One name for the output: `de/documents` for the pattern `de/{path}`."""
     return Path(str(output).replace(PATH, MANY))
 
 
@@ -35,7 +35,7 @@ def file_for(output: str | Path, path: str) -> Path:
 
 
 def target_language(chosen: str | None, variables: dict[str, str]) -> str | None:
-    """The code of the language that is translated into: the chosen one, else what the prompt's variables name."""
+    """The chosen code, else that of the prompt's variables."""
     from batchrun.documents import code_of  # noqa: PLC0415  its table of languages: not to look at runs
 
     if chosen is not None:

@@ -1,4 +1,4 @@
-"""Pools: several places for one queue of rows, from `[pools.NAME]` of a configuration file or from several base URLs."""
+"""Pools: several endpoints for one queue of rows, from `[pools.NAME]` or from several base URLs."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -12,37 +12,36 @@ from batchrun.plan.record import Plan
 
 POLICIES = ("soonest", "cheapest", "primary")
 JOINED = " | "
-"""Between the names of the models of a pool."""
+"""Separates the models of a pool."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolTable:
-    """A `[pools.NAME]` table: its members are names of profiles."""
+    """A `[pools.NAME]` table; members are names of profiles."""
 
     members: tuple[str, ...]
     policy: str | None = None
 
 
 class LanePlan(NamedTuple):
-    """A lane of a run: its name, the run's plan with what is its own in it, the quota that it shares, if any, and whether it
-    gets only rows that have failed elsewhere."""
+    """A lane, with the run's plan as it applies there."""
 
     name: str
     plan: Plan
     quota: str | None = None
-    fallback: bool = False
+    fallback: bool = False  # gets only rows that have failed elsewhere
 
 
 _FIELDS = frozenset(item.name for item in fields(Plan)) - {"lanes", "pool", "pool_policy", "fallback"}
 
 
 def own_fields(lane: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a plan that a lane has of its own."""
+    """The fields of a plan that a lane overrides."""
     return {name: value for name, value in lane.items() if name in _FIELDS}
 
 
 def lane_plans(plan: Plan) -> tuple[LanePlan, ...]:
-    """The plan of each lane; of a run without a pool its own, under no name."""
+    """The plan of each lane, or the run's own."""
     if not plan.lanes:
         return (LanePlan("", plan),)
     alone = replace(plan, lanes=())
@@ -58,12 +57,12 @@ def lane_plans(plan: Plan) -> tuple[LanePlan, ...]:
 
 
 def joined(models: Iterable[str | None]) -> str | None:
-    """What stands for the model of a pool: the name of the one, or all names. It is part of what decides drift."""
+    """The model of a pool: all names, part of drift."""
     return JOINED.join(sorted({model for model in models if model})) or None
 
 
 def parsed(table: Mapping[str, Any], where: str) -> PoolTable:
-    """A pool as a file has it. Raises RefusedError."""
+    """The pool of a configuration table. Raises RefusedError."""
     for key in table.keys() - {"members", "policy"}:
         raise unknown("key", key, {"members", "policy"}, f" in {where}")
     members, policy = table.get("members"), table.get("policy")
@@ -71,7 +70,7 @@ def parsed(table: Mapping[str, Any], where: str) -> PoolTable:
         raise RefusedError(f"members in {where} must be a list of profiles", 'for example ["vllm-a", "openai"]')
     names = tuple(cast("list[str]", members))
     if len(set(names)) < len(names):
-        raise RefusedError(f"members in {where} names a profile twice", "keep one of them")
+        raise RefusedError(f"members in {where} has a profile twice", "keep one of them")
     if policy is not None and policy not in POLICIES:
         raise RefusedError(f"policy in {where} must be one of {', '.join(POLICIES)}")
     return PoolTable(names, policy)
@@ -80,20 +79,20 @@ def parsed(table: Mapping[str, Any], where: str) -> PoolTable:
 def members_of(
     pool: str, tables: Mapping[str, PoolTable], profiles: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Profile, ...]:
-    """The profiles of a pool. Raises RefusedError for a name that is not known, and for the simulator."""
+    """The profiles of a pool. Raises RefusedError."""
     if pool not in tables:
         raise unknown("pool", pool, tables)
     found = tuple(find_profile(name, profiles) for name in tables[pool].members)
     if any(profile.simulated for profile in found):
         raise RefusedError(
-            f"pool {pool}: the simulator inside batchrun shares no rows with others",
-            "name the address of a `batchrun sim` in a profile",
+            f"pool {pool}: the simulator inside batchrun cannot be in a pool",
+            "use the address of a `batchrun sim` in a profile",
         )
     return found
 
 
 def names_of(addresses: Iterable[str]) -> tuple[str, ...]:
-    """What lanes at these addresses are called: the host, the whole address where that is not enough. Raises RefusedError."""
+    """Names of lanes: hosts, or addresses if hosts are equal. Raises RefusedError."""
     given = tuple(addresses)
     if len(set(given)) < len(given):
         raise RefusedError("one base URL is given twice", "keep one of them")

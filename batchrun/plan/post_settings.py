@@ -1,4 +1,4 @@
-"""Where the functions of `--post` run, and whether the user of this machine has named them, and the cluster."""
+"""The workers and the cluster of `--post`, and whether this machine's user chose them."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -10,32 +10,31 @@ from batchrun.plan.signature import is_signed, sign
 
 
 def check_signature(functions: Sequence[str], found: str | None, ray: str | None = None) -> None:
-    """Raises RefusedError for functions, or a cluster for them, that were not named on this machine."""
+    """Raises RefusedError for functions or a cluster not chosen on this machine."""
     if ray is None and not any(":" in name for name in functions):
         return  # the built-in ones are batchrun's own
     if not is_signed(functions, found, ray):
         cluster = "" if ray is None else f" --workers ray --ray {ray}"
         what = "functions that were" if ray is None else "functions, and a Ray cluster for them, that were"
         raise RefusedError(
-            f"the journal names {what} not named on this machine: {', '.join(functions)}{cluster}",
-            "name what may run: " + " ".join(f"--post {name}" for name in functions) + cluster,
+            f"the journal has {what} not chosen on this machine: {', '.join(functions)}{cluster}",
+            "to allow them: " + " ".join(f"--post {name}" for name in functions) + cluster,
         )
 
 
-def chosen(settings: Settings) -> dict[str, Any]:
-    """The members of the plan: `workers`, `ray` and `post_seal`. Raises RefusedError for a cluster without use."""
-    workers, ray = _employed(settings, None)
+def of_new_run(settings: Settings) -> dict[str, Any]:
+    """Fields of a new plan. Raises RefusedError for an unused cluster."""
+    workers, ray = _workers_and_cluster(settings, None)
     if settings.ray is not None and ray is None and settings.senders is None:
         raise _unused()
     return {"workers": workers, "ray": ray, "post_seal": sign(settings.post, ray)}
 
 
-def again(plan: Plan, settings: Settings, typed: Collection[str]) -> dict[str, Any]:
-    """What the typed flags change of the plan of a journal. Raises RefusedError for functions, or a cluster, that were
-    named elsewhere."""
+def of_resume(plan: Plan, settings: Settings, typed: Collection[str]) -> dict[str, Any]:
+    """Changes by typed flags. Raises RefusedError for functions or a cluster chosen elsewhere."""
     workers, ray = plan.workers, plan.ray
     if "workers" in typed:
-        workers, ray = _employed(settings, plan.ray)
+        workers, ray = _workers_and_cluster(settings, plan.ray)
     elif "ray" in typed:
         if ray is None and plan.senders is None and settings.senders is None:
             raise _unused()
@@ -50,8 +49,8 @@ def again(plan: Plan, settings: Settings, typed: Collection[str]) -> dict[str, A
     return changes
 
 
-def _employed(settings: Settings, before: str | None) -> tuple[int | None, str | None]:
-    """The number of workers and the cluster; `before` is the cluster where none is named."""
+def _workers_and_cluster(settings: Settings, before: str | None) -> tuple[int | None, str | None]:
+    """Number of workers, and the cluster; `before` is its default."""
     workers = settings.workers
     if not isinstance(workers, str):
         return workers, None
@@ -60,4 +59,4 @@ def _employed(settings: Settings, before: str | None) -> tuple[int | None, str |
 
 
 def _unused() -> RefusedError:
-    return RefusedError("--ray is the cluster of --workers ray and of --senders", "add one of them, or leave --ray out")
+    return RefusedError("--ray is the cluster of --workers ray and of --senders", "add one of them, or omit --ray")

@@ -1,7 +1,6 @@
-"""Profiles: a provider's address, key, model, limits and prices under a name.
+"""Profiles: a provider's address, key, model, limits and prices.
 
-The built-in ones are the providers' own OpenAI-compatible endpoints, as their manuals name them. A table
-`[profiles.NAME]` of a `batchrun.toml` makes a new profile or overrides entries of a built-in one.
+The built-in ones are the providers' OpenAI-compatible endpoints; `[profiles.NAME]` tables add or change profiles.
 """
 
 import os
@@ -17,21 +16,13 @@ SIM = "sim"
 DEFAULT = "openai"
 KEY_SOURCES = ("api_key_env", "api_key_file", "api_key_command")
 PRICES = ("input_price", "output_price", "cached_price", "cache_write_price", "request_price", "batch_factor")
-"""Of a profile: numbers that decide what a reply costs, as `pricing.Terms` has them; `tier_factors` beside them."""
+"""Fields that decide costs, as in `pricing.Terms`, beside `tier_factors`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """A named provider configuration.
-
-    At most one of `api_key_env`, `api_key_file` and `api_key_command` is set: the name of a variable, a path, or a
-    command whose first line of output is the key. `model` and `params` yield to what the prompt says. `dialect` is the
-    provider whose way of answering is spoken there, None for what the host or the name tells;
-    `requests` is what it takes of a request, over what the table `requests` says, `media` what of files, over `[takes]` of
-    the table `media`. `defaults` are settings by
-    name, the weakest of all sources. Prices are USD per million tokens, `request_price` USD per request, factors of
-    the standard tier's prices. Profiles of one `quota` share a limiter in a pool.
-    """
+    """A named provider configuration. Prices are USD per million tokens or request; factors are of the standard
+    tier's."""
 
     name: str
     base_url: str | None = None
@@ -39,12 +30,12 @@ class Profile:
     api_key_file: str | None = None
     api_key_command: tuple[str, ...] = ()
     key_optional: bool = False
-    model: str | None = None
-    dialect: str | None = None
-    requests: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    media: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    model: str | None = None  # like `params` below the prompt's
+    dialect: str | None = None  # None: by host or name
+    requests: Mapping[str, Any] = field(default_factory=dict[str, Any])  # overrides the table `requests`
+    media: Mapping[str, Any] = field(default_factory=dict[str, Any])  # overrides `[takes]` of the table `media`
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])  # settings, the weakest of all sources
     input_price: float | None = None
     output_price: float | None = None
     cached_price: float | None = None
@@ -52,26 +43,24 @@ class Profile:
     request_price: float | None = None
     batch_factor: float | None = None
     tier_factors: Mapping[str, float] = field(default_factory=dict[str, float])
-    quota: str | None = None
+    quota: str | None = None  # profiles of one quota share a limiter in a pool
 
     @property
     def simulated(self) -> bool:
         return self.name == SIM
 
     def dialect_at(self, base_url: str) -> str:
-        """The dialect that is spoken at an address under this profile.
-
-        The default profile is also what every gateway gets that is named by --base-url alone: its name tells nothing.
-        """
+        """The dialect of an address under this profile."""
+        # The default profile also serves any gateway given by --base-url, so its name decides nothing.
         return self.dialect or dialect_of(base_url, ANY if self.name == DEFAULT else self.name)
 
     def takes_at(self, base_url: str) -> dict[str, Any]:
-        """What the provider at an address takes of a request, as the table `requests` has it."""
+        """What the provider at an address accepts in a request."""
         known = table("requests")
         return {**known[ANY], **known.get(self.dialect_at(base_url), {}), **self.requests}
 
     def media_at(self, base_url: str) -> dict[str, Any]:
-        """What files the provider at an address takes, as `[takes]` of the table `media` has it."""
+        """Which files the provider at an address accepts."""
         known = table("media")["takes"]
         return {**known[ANY], **known.get(self.dialect_at(base_url), {}), **self.media}
 
@@ -105,10 +94,7 @@ BUILT_IN = {
 
 
 def find_profile(name: str, tables: Mapping[str, Mapping[str, Any]]) -> Profile:
-    """The profile of that name: built in, from `tables`, or both merged.
-
-    Raises RefusedError with the nearest name where there is none.
-    """
+    """The profile, built-in and configured. Raises RefusedError with the nearest name."""
     known = BUILT_IN.keys() | tables.keys()
     if name not in known:
         raise unknown("profile", name, known)
@@ -118,11 +104,7 @@ def find_profile(name: str, tables: Mapping[str, Mapping[str, Any]]) -> Profile:
 
 
 def _with_environment(profile: Profile) -> Profile:
-    """What the environment says in the vendors' own variables, which their SDKs and manuals use.
-
-    https://platform.openai.com/docs/api-reference/authentication and the Azure OpenAI v1 API, whose base URL is the
-    resource's endpoint followed by `/openai/v1`.
-    """
+    """Applies OPENAI_* (platform.openai.com/docs/api-reference/authentication) and AZURE_OPENAI_ENDPOINT (v1 API)."""
     if profile.name == DEFAULT:
         sent = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
         headers = {header: f"${{{name}}}" for header, name in sent.items() if os.environ.get(name)}
@@ -136,8 +118,8 @@ def _with_environment(profile: Profile) -> Profile:
 def _merged(profile: Profile, table: Mapping[str, Any]) -> Profile:
     if profile.simulated and (named := table.keys() & {"base_url", *KEY_SOURCES}):
         raise RefusedError(
-            f"profile sim is the simulator inside batchrun: it takes no {min(named)}",
-            "give the table another name",
+            f"profile sim is the simulator inside batchrun: it has no {min(named)}",
+            "use another name for the table",
         )
     own = {
         name: table[name]

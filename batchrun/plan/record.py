@@ -1,4 +1,4 @@
-"""The plan: everything the user chose, resolved once and frozen; its JSON in the journal; what counts as drift."""
+"""The plan, its JSON in the journal, and drift."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -12,23 +12,9 @@ from batchrun.providers import ANY
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything a run needs to know, JSON-serialisable; kept in the journal. Durations are seconds.
+    """Everything a run depends on, as journaled. Durations are seconds, prices and costs USD.
 
-    What decides the request of a row (and so drift) is `kind`, `endpoint`, `model`, `params`, `prompt_source`,
-    `variables`, `columns`, `max_output_tokens` and `detail` (how closely pictures are looked at); the rest may change from one command to the next. No key is in it:
-    `headers` hold secrets only as `${NAME}` references to the environment, expanded when a request is sent.
-
-    `existing`, `target_language` and `check` are about documents and translations (docs/documents.md).
-    `input_format` and `output_format` are names such as `jsonl`, `csv`, `parquet`. `output_fields` are the members
-    that an output schema adds, one column each; where it is empty the reply's value goes whole into
-    `output_column`; `csv_delimiter` and `csv_marked` (a byte order mark) are those of a CSV input. `base_url` is empty for the embedded simulator. `dialect` is how the provider answers, `answers`
-    are the user's lines of the table of answers (`providers/answers.toml`), `requests` is what it takes of a request and `media` of its files. Prices are those of the profile; `max_cost` and
-    `reserve` (for each request) are USD. `tier` are service tiers, the preferred one first, `finish_by` is in Unix seconds,
-    `timeout_chosen` and `concurrency_chosen` are whether the user has chosen `timeout` and `concurrency`; `queue_gauges` is whether
-    a server is asked for its queue: on, off, or auto for servers of one's own. `post` are the functions that replies go through, files with their absolute
-    path; `workers` is None for auto, with `ray`, the address of a cluster, for all of it; `post_seal` shows who named them. `senders` on the cluster `senders_ray`, so many or `node` for one on each node, make the requests; `senders_seal` shows who named it. `lanes` are the members of a pool: what each has of its own, by
-    the name of the field, with `name` and `quota`; the fields themselves are those of the first, and `model` names all models. `lane_column` of the output
-    says which lane answered.
+    Only the fields of `_DRIFT` decide requests. It has no secret: `headers` refer to the environment as `${NAME}`.
     """
 
     kind: Kind
@@ -47,18 +33,18 @@ class Plan:
     output: str
     output_format: str
     output_column: str
-    output_fields: tuple[str, ...] = ()
-    csv_delimiter: str = ","
-    csv_marked: bool = False
+    output_fields: tuple[str, ...] = ()  # columns of an output schema; empty: the whole value in `output_column`
+    csv_delimiter: str = ","  # that of a CSV input
+    csv_marked: bool = False  # whether it begins with a byte order mark
 
     profile: str
-    base_url: str
+    base_url: str  # empty for the embedded simulator
     api_key_env: str | None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     ca_file: str | None = None
     simulated: bool = False
     dialect: str = ANY
-    answers: tuple[Mapping[str, Any], ...] = ()
+    answers: tuple[Mapping[str, Any], ...] = ()  # the user's rules, in the form of `providers/answers.toml`
     requests: Mapping[str, Any] = field(default_factory=dict[str, Any])
     media: Mapping[str, Any] = field(default_factory=dict[str, Any])
     input_price: float | None = None
@@ -72,14 +58,14 @@ class Plan:
     pool: str | None = None
     pool_policy: str = "soonest"
     fallback: str | None = None
-    lane_column: str | None = None
-    lanes: tuple[Mapping[str, Any], ...] = ()
+    lane_column: str | None = None  # output column with the lane that answered
+    lanes: tuple[Mapping[str, Any], ...] = ()  # each member's own fields; the plan itself has the first's
 
     concurrency: int = 256
     concurrency_fixed: bool = False
     max_bytes_in_flight: int = 48_000_000
     processes: int = 1
-    senders: int | str | None = None
+    senders: int | str | None = None  # a number, or `node` for one on each node of the cluster
     senders_ray: str | None = None
     senders_seal: str | None = None
     rpm: float | None = None
@@ -110,33 +96,30 @@ class Plan:
     batch_min: int = 100
     batch_first: int = 100
     cache: str = "auto"
-    tier: tuple[str, ...] = ()
+    tier: tuple[str, ...] = ()  # the preferred one first
     tier_patience: float = 600.0
-    timeout_chosen: bool = False
+    timeout_chosen: bool = False  # whether the user chose `timeout`
     concurrency_chosen: bool = True
     queue_gauges: str = "off"
-    finish_by: float | None = None
+    finish_by: float | None = None  # Unix seconds
     batches: Mapping[str, Any] = field(default_factory=dict[str, Any])
     max_cost: float | None = None
     max_total_tokens: int | None = None
     max_requests: int | None = None
     max_output_tokens: int | None = None
-    detail: str | None = None
-    reserve: float | None = None
+    detail: str | None = None  # of pictures
+    reserve: float | None = None  # per request
 
-    post: tuple[str, ...] = ()
-    workers: int | None = None
+    post: tuple[str, ...] = ()  # files with absolute paths
+    workers: int | None = None  # None: auto; with `ray`, the address of a cluster, all of it
     ray: str | None = None
     post_timeout: float = 60.0
     post_concurrency: int = 16
-    post_seal: str | None = None
+    post_seal: str | None = None  # signature over `post` and `ray`, see `plan.signature`
 
 
 def fail_on(names: Iterable[str]) -> frozenset[Flag]:
-    """The flags that make a reply a failure: `empty` and those that are named, without those named with a `-` before.
-
-    Raises ValueError for a name that is no flag.
-    """
+    """The flags that fail a reply: `empty` and these, without those after a `-`. Raises ValueError."""
     chosen = {Flag.EMPTY}
     for name in names:
         flag = Flag(name.removeprefix("-"))
@@ -145,7 +128,7 @@ def fail_on(names: Iterable[str]) -> frozenset[Flag]:
 
 
 def fail_on_names(flags: frozenset[Flag]) -> list[str]:
-    """The names that stand for these flags; none for the default, as in plans of earlier versions."""
+    """The names for these flags; none for the default."""
     left_out = [] if Flag.EMPTY in flags else [f"-{Flag.EMPTY}"]
     return left_out + sorted(flags - {Flag.EMPTY})
 
@@ -176,17 +159,18 @@ _DRIFT = {
 
 
 def plan_to_json(plan: Plan) -> str:
-    """The plan as one JSON object with stable order, so that equal plans have equal texts."""
+    """The plan as JSON in a stable order: equal plans have equal texts."""
     values = {item.name: getattr(plan, item.name) for item in fields(plan)}
     values["fail_on"] = fail_on_names(plan.fail_on)
     return json.dumps(values, ensure_ascii=False, allow_nan=False, default=dict)
 
 
 def plan_from_json(text: str) -> Plan:
-    """The plan of a journal. Raises StorageError where the text is none, or one of a later version."""
+    """The plan of a journal. Raises StorageError."""
     try:
         values = json.loads(text)
-        return Plan(**{name: _READERS.get(name, _same)(value) for name, value in values.items()})
+        read = {name: _READERS[name](value) if name in _READERS else value for name, value in values.items()}
+        return Plan(**read)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(
             f"the plan in the journal cannot be read: {error}",
@@ -194,17 +178,13 @@ def plan_from_json(text: str) -> Plan:
         ) from error
 
 
-def _same(value: Any) -> Any:
-    return value
-
-
 def drift(old: Plan, new: Plan) -> tuple[str, ...]:
-    """The fields that decide requests and differ, by name. Empty: every row's request is the same for the same row."""
+    """The fields that decide requests and differ."""
     return tuple(name for name in _DRIFT if getattr(old, name) != getattr(new, name))
 
 
 def drift_text(old: Plan, new: Plan) -> str:
-    """What changed, for people: `the model (gpt-5-mini → gpt-5) and parameters (temperature)`. Empty: no drift."""
+    """The drift as text: `the model (gpt-5-mini → gpt-5) and parameters (temperature)`."""
     parts = [_DRIFT[name] + _detail(getattr(old, name), getattr(new, name)) for name in drift(old, new)]
     return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
 

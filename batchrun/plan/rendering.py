@@ -1,7 +1,4 @@
-"""From a plan to what its requests are made with, so that a request can be shown before it is sent.
-
-It is pure but for inputs of a prompt that name files: those are looked at, unless the row says what they are.
-"""
+"""The renderers of a plan's requests, pure except for files that a row names."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +13,7 @@ from batchrun.prompts import Prompt, Renderer
 
 
 def plain_renderer(plan: Plan, prompt: Prompt | None) -> Renderer:
-    """The renderer that the plan's requests come from, without what a budget adds."""
+    """The renderer of the plan's requests, without what a budget adds."""
     if plan.kind is Kind.BATCH:
         return prompts.batch_renderer()
     if prompt is None:
@@ -46,11 +43,7 @@ def _of_prompt(plan: Plan, prompt: Prompt) -> "prompts.PromptRenderer":
 
 
 class FilesRenderer:
-    """Rows whose variables name files into requests; a row that does not say what its files are has them looked for.
-
-    `source` is the input, beside which relative paths are looked for; `takes` are the limits of the provider; `formula`
-    tells the tokens of pictures, with `detail`.
-    """
+    """Renders rows with files, looked up beside the input `source`; `formula` computes the tokens of pictures."""
 
     def __init__(  # noqa: PLR0913  what decides about files, by name
         self,
@@ -73,7 +66,7 @@ class FilesRenderer:
         self._folders = tuple(dict.fromkeys([beside, Path()]))
 
     def render(self, row: Row) -> Request:
-        """The request of this row. Raises RenderError, also for a file that is missing or that the provider does not take."""
+        """Raises RenderError, also for a file that is missing or not accepted."""
         if row.files is None:
             try:
                 values = self._plain.file_values(row)
@@ -85,14 +78,14 @@ class FilesRenderer:
         most = self._takes.get("request_bytes")
         if most is not None and request.size > most:
             raise prompts.RenderError(
-                f"the request has {request.size / 1e6:,.1f} MB with its files, and the provider takes {most / 1e6:,.1f} MB"
+                f"the request has {request.size / 1e6:,.1f} MB with its files; the provider accepts at most {most / 1e6:,.1f} MB"
             )
         tokens = None if self._formula is None else self._formula.of(request.files, self._detail)
         return request if not tokens else request._replace(file_tokens=tokens)
 
 
 class _SegmentRenderer:
-    """Segments into requests; one with plural forms is asked for as an object with a text for each form of the target."""
+    """Renders segments; plural forms are requested as an object."""
 
     def __init__(self, plan: Plan, prompt: Prompt, plain: Renderer) -> None:
         self._plan = plan
@@ -101,7 +94,7 @@ class _SegmentRenderer:
         self._plural: dict[tuple[tuple[str, str], ...], Renderer] = {}
 
     def render(self, row: Row) -> Request:
-        """The request of this row. Raises RenderError."""
+        """Raises RenderError."""
         forms: dict[str, str] | None = row.fields.get("forms")
         if not forms:
             return self._plain.render(row)
@@ -113,7 +106,7 @@ class _SegmentRenderer:
 
 
 def prompt_of(plan: Plan) -> Prompt | None:
-    """The prompt of a journaled plan: its source text, never the file of today."""
+    """The prompt of a journaled plan, from its stored source."""
     if plan.prompt_source is None:
         return None
     return prompts.parse(plan.prompt_source, path=plan.prompt_path or plan.prompt_name or "prompt")
@@ -122,8 +115,7 @@ def prompt_of(plan: Plan) -> Prompt | None:
 def sharing_of(
     plan: Plan, prompt: Prompt | None, *, batch: bool = False
 ) -> "tuple[prompts.PromptRenderer, prompts.Caching] | None":
-    """What requests of a prompt have in common, and what their provider's cache takes, or that of its batches; None where
-    none is to be used."""
+    """What a prompt's requests share, and the provider's cache; None if unused."""
     if prompt is None or plan.kind is not Kind.ROWS or plan.cache == "off":
         return None
     return _of_prompt(plan, prompt), prompts.caching_of(
@@ -132,5 +124,5 @@ def sharing_of(
 
 
 def spelling_of(plan: Plan, prompt: Prompt | None) -> prompts.Spelling | None:
-    """How the requests of a prompt are spelled when they are sent; requests that come ready-made are sent as they are."""
+    """How a prompt's requests are spelled for the provider; None for ready-made requests."""
     return None if prompt is None else prompts.spelling_of(plan.requests, prompt, plan.params)

@@ -1,4 +1,4 @@
-"""Settings and the facts of input and prompt become the plan; a journaled plan takes the flags of `resume`."""
+"""Makes the plan from settings, input and prompt, and applies the flags of `resume` to a journaled one."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -80,11 +80,7 @@ _AUTHENTICATION = {"authorization", "api-key", "x-api-key"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of the input before the plan.
-
-    `source` is what the user named, `stem` the beginning of a default output name, `columns` are those of the first
-    rows.
-    """
+    """Facts of the input; `stem` begins a default output name."""
 
     source: str
     stem: str
@@ -96,7 +92,7 @@ class Facts:
 
 
 def facts_of(source: str, rows: "Input") -> Facts:
-    """The facts of an opened input; `source` is what the user named."""
+    """The facts of an opened input."""
     return Facts(
         source=source,
         stem=rows.stem,
@@ -110,8 +106,7 @@ def facts_of(source: str, rows: "Input") -> Facts:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a client needs to be let in; never stored. `headers` are expanded, `mask` knows every secret of them. `lanes` are
-    those of the lanes of a pool, in order; the other fields are those of the first, but `mask` knows the secrets of all."""
+    """What a client needs to authenticate; never stored. `mask` has every secret."""
 
     key: Key | None
     headers: Mapping[str, str] = field(repr=False)
@@ -120,7 +115,7 @@ class Access:
 
 
 def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
-    """The plan of a run. Raises RefusedError where the choices do not fit the input, the prompt or each other."""
+    """The plan of a run. Raises RefusedError."""
     _check_kind(gathered, facts, prompt)
     settings, profile = gathered.settings, gathered.profile
     rows = facts.kind is Kind.ROWS
@@ -146,8 +141,8 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
         timeout_chosen="timeout" in gathered.sources,
         concurrency_chosen="concurrency" in gathered.sources,
         target_language=target_language(settings.target_language, settings.variables) if rows else None,
-        **post_settings.chosen(settings),
-        **sender_settings.chosen(settings),
+        **post_settings.of_new_run(settings),
+        **sender_settings.of_new_run(settings),
     )
 
     def model_of(member: Profile) -> str | None:
@@ -164,13 +159,15 @@ def _check_kind(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> No
     for option in unfit:
         if gathered.typed(option):
             what = "OpenAI Batch requests are" if facts.kind is Kind.BATCH else "request bodies are"
-            raise RefusedError(f"{what} sent unchanged: {_OF_PROMPTS[option]} does not apply", "leave it out")
+            raise RefusedError(
+                f"{what} sent unchanged: {_OF_PROMPTS[option]} does not apply", f"omit {_OF_PROMPTS[option]}"
+            )
     if gathered.typed("endpoint") and facts.kind is Kind.BATCH:
-        raise RefusedError("the `url` of each OpenAI Batch request chooses the endpoint", "leave --endpoint out")
+        raise RefusedError("the `url` of each OpenAI Batch request selects the endpoint", "omit --endpoint")
 
 
 def _of_prompt(option: str, table: Mapping[str, str], gathered: Gathered, prompt: "Prompt | None") -> dict[str, str]:
-    """The entries of a table of variables. Those of a file are for all prompts, and only for those that have them."""
+    """A table of variables; those of a file only if the prompt has them."""
     if prompt is None:
         return {}
     known = prompt.variables | prompt.inputs.keys()
@@ -178,21 +175,19 @@ def _of_prompt(option: str, table: Mapping[str, str], gathered: Gathered, prompt
 
 
 def _request(settings: Settings, profile: Profile, facts: Facts, prompt: "Prompt | None") -> dict[str, Any]:
-    """Endpoint, model and parameters: the settings first, then what the prompt says, then the profile."""
+    """The settings win over the prompt, the prompt over the profile."""
     if facts.kind is Kind.BATCH:
         return {"endpoint": Endpoint.CHAT, "model": None, "params": {}}
-    said: Iterable[str] = prompt.options if prompt else ()
-    params = {name: value for name, value in profile.params.items() if name not in said} | settings.params
+    of_prompt: Iterable[str] = prompt.options if prompt else ()
+    params = {name: value for name, value in profile.params.items() if name not in of_prompt} | settings.params
     if settings.tier and "service_tier" in params:
-        raise RefusedError(
-            "--tier and the parameter service_tier both choose the service tier", "leave one of them out"
-        )
+        raise RefusedError("--tier and the parameter service_tier both choose the service tier", "omit one of them")
     endpoint = settings.endpoint or (prompt.endpoint if prompt else _endpoint_of_bodies(facts.columns))
     return {"endpoint": endpoint or Endpoint.CHAT, "model": _model(settings, profile, facts, prompt), "params": params}
 
 
 def _model(settings: Settings, profile: Profile, facts: Facts, prompt: "Prompt | None") -> str | None:
-    """The model that requests under a profile are for."""
+    """The model under a profile."""
     if facts.kind is Kind.BATCH:
         return None
     model = settings.model or (prompt and prompt.model) or profile.model
@@ -205,9 +200,8 @@ def _model(settings: Settings, profile: Profile, facts: Facts, prompt: "Prompt |
 
 
 def _endpoint_of_bodies(columns: tuple[str, ...]) -> Endpoint:
-    """That of the first body, whose members are the first columns."""
-    told = {"messages": Endpoint.CHAT, "input": Endpoint.RESPONSES}
-    return next((told[name] for name in columns if name in told), Endpoint.CHAT)
+    endpoints = {"messages": Endpoint.CHAT, "input": Endpoint.RESPONSES}
+    return next((endpoints[name] for name in columns if name in endpoints), Endpoint.CHAT)
 
 
 def _output(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> dict[str, Any]:
@@ -223,7 +217,7 @@ def _output(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> dict[s
     members = output_fields(schema, column_chosen=settings.output_column is not None)
     lane = settings.lane_column
     if lane is not None and facts.kind is Kind.BATCH:
-        raise RefusedError("lines of OpenAI's results have no columns", "leave --lane-column out")
+        raise RefusedError("OpenAI's result files have no columns", "omit --lane-column")
     if lane in (*members, column):
         raise RefusedError(f"--lane-column {lane} is a column of the reply", "choose another name")
     if facts.kind is not Kind.BATCH:
@@ -241,8 +235,7 @@ def _output(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> dict[s
 
 
 def _fail_on(gathered: Gathered, facts: Facts) -> frozenset[Flag]:
-    """What is no reply; no document, and no text that is put together, gets one that was cut or refused unless that is
-    chosen."""
+    """Documents and combined texts also fail cut or refused replies."""
     whole = is_document(facts.format) or gathered.settings.reduce is not None
     if whole and "fail_on" not in gathered.sources:
         return frozenset(Flag) - {Flag.ODD, Flag.NUMBERS}
@@ -250,29 +243,28 @@ def _fail_on(gathered: Gathered, facts: Facts) -> frozenset[Flag]:
 
 
 def _checks(settings: Settings, prompt: "Prompt | None") -> tuple[str, ...]:
-    """The chosen checks, else those of the prompt. Raises RefusedError for a name in it that is none."""
+    """The chosen ones, else the prompt's."""
     named = prompt.checks if prompt is not None else ()
     unknown = [name for name in named if name not in (*NAMES, NO_CHECK)]
     if prompt is not None and unknown:
         known = ", ".join((*NAMES, NO_CHECK))
-        raise RefusedError(f"{prompt.path}: there is no check `{unknown[0]}`", f"take some of {known}")
+        raise RefusedError(f"{prompt.path}: there is no check `{unknown[0]}`", f"use some of {known}")
     return settings.check or named
 
 
 def _document_output(settings: Settings, facts: Facts, prompt: "Prompt | None") -> dict[str, Any]:
-    """The same file with other texts, beside its name that of the prompt; the reply's one text is what is put in."""
     members = output_fields(prompt.outputs if prompt else None, column_chosen=settings.output_column is not None)
     if len(members) > 1:
         raise RefusedError(
-            f"the prompt has {len(members)} outputs, and a segment has one translation",
-            "take a prompt with one output or without, or rows as the output: --format rows",
+            f"the prompt has {len(members)} outputs, but a segment has one translation",
+            "use a prompt with one output or none, or rows as the output: --format rows",
         )
     form = "jsonl" if settings.format == "rows" else settings.format or Path(facts.source).suffix.lstrip(".")
     output = settings.output or default_output(facts.stem, facts.kind, prompt.name if prompt else None, form)
     check_not_input(output, [facts.source, prompt.path if prompt else None])
     form = document_format(output, settings.format)
     if settings.lane_column is not None and form == DOCUMENT:
-        raise RefusedError("a document has no columns", "leave --lane-column out, or take --format rows")
+        raise RefusedError("a document has no columns", "omit --lane-column, or use --format rows")
     return {
         "lane_column": settings.lane_column,
         "output": output,
@@ -298,7 +290,7 @@ def _provider(gathered: Gathered) -> dict[str, Any]:
 
 
 def _base_url(gathered: Gathered) -> str:
-    """The address that is sent to, of several the first."""
+    """The address of the (first) endpoint."""
     profile, chosen = gathered.profile, gathered.settings.base_url
     if profile.simulated:
         return ""
@@ -312,7 +304,7 @@ def _base_url(gathered: Gathered) -> str:
 
 
 def check_provider(gathered: Gathered) -> Access:
-    """Address, authorities and key, checked before any input is read. Raises RefusedError."""
+    """Checks the provider before any input is read. Raises RefusedError."""
     if gathered.settings.ca_file is not None and not Path(gathered.settings.ca_file).is_file():
         raise RefusedError(f"no such file of certificate authorities: {gathered.settings.ca_file}", "correct --ca-file")
     lanes = lanes_of(gathered, lambda _: None)
@@ -321,8 +313,7 @@ def check_provider(gathered: Gathered) -> Access:
 
 
 def access(plan: Plan, gathered: Gathered) -> Access:
-    """What the client needs to send the requests of this plan. Raises RefusedError where the key is missing, cannot
-    be sent, or would travel in the clear."""
+    """The access for this plan. Raises RefusedError for a missing or unusable key."""
     return _accesses(gathered, [(gathered.profile, plan.base_url, plan.headers)], plan.lanes)
 
 
@@ -331,7 +322,6 @@ def _accesses(
     places: Sequence[tuple[Profile, str, Mapping[str, str]]],
     lanes: Iterable[Mapping[str, Any]],
 ) -> Access:
-    """Those of the lanes in one; of a run without a pool that of its one place."""
     known = (gathered.profile, *gathered.members, gathered.fallback)
     profiles = {profile.name: profile for profile in known if profile is not None}
     of_lanes = [(profiles[lane["profile"]], lane["base_url"], lane["headers"]) for lane in lanes]
@@ -357,10 +347,10 @@ def _access(gathered: Gathered, profile: Profile, base_url: str, headers: Mappin
     return Access(key, expand_headers(headers, os.environ), mask)
 
 
-def gather_again(plan: Plan, flags: Mapping[str, Any]) -> Gathered:
-    """The settings for resuming a journaled plan: its profile or its pool holds unless another is typed.
+def gather_for_resume(plan: Plan, flags: Mapping[str, Any]) -> Gathered:
+    """The settings for resuming a plan, with its profile or pool unless another is typed.
 
-    The key is found by this machine's profile of that name, never by anything the journal says.
+    The key is that of this machine's profile, never from the journal.
     """
     if plan.fallback is not None:
         flags = {"fallback": plan.fallback, **flags}
@@ -372,16 +362,15 @@ def gather_again(plan: Plan, flags: Mapping[str, Any]) -> Gathered:
 
 
 def override(plan: Plan, gathered: Gathered) -> Plan:
-    """The journaled plan with the typed flags of `resume`; nothing else of today's settings changes it.
+    """The journaled plan with the typed flags of `resume`; all remaining rows are processed.
 
-    How far the earlier command was to go does not hold: to go on means all that is not done. Another profile brings its
-    address, limits and prices along, and headers are sent only to the host they were meant for. Raises RefusedError
-    where simulated and real replies would meet in one output, and for functions of `post` that were named elsewhere.
+    Another profile brings its address, limits and prices; headers go only to the host they were meant for. Raises
+    RefusedError for mixing simulated and real replies, and for `post` chosen elsewhere.
     """
     if gathered.profile.simulated != plan.simulated:
         other = "simulated" if plan.simulated else "real"
         raise RefusedError(
-            f"this run holds {other} replies; profile {gathered.profile.name} would mix them with others",
+            f"this run has {other} replies; profile {gathered.profile.name} would mix them with others",
             f"resume with --profile {plan.profile}, or start another run with another --output",
         )
     moved = gathered.profile.name != plan.profile
@@ -394,8 +383,8 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
         changes["timeout_chosen"] = True
     if "concurrency" in typed | brought:
         changes["concurrency_chosen"] = True
-    changes |= post_settings.again(plan, gathered.settings, typed)
-    changes |= sender_settings.again(plan, gathered.settings, typed)
+    changes |= post_settings.of_resume(plan, gathered.settings, typed)
+    changes |= sender_settings.of_resume(plan, gathered.settings, typed)
     changes["api_key_env"] = gathered.profile.api_key_env
     if moved or "base_url" in typed:
         changes |= {"profile": gathered.profile.name, "base_url": _base_url(gathered)}
@@ -411,11 +400,11 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
     )
     if moved or {"base_url", "pool"} & typed or plan.pool is not None or gathered.settings.fallback != plan.fallback:
         changes |= {"lanes": (), "pool": None, "fallback": None}
-    return _pooled_again(replace(plan, **changes), plan, gathered)
+    return _pooled_for_resume(replace(plan, **changes), plan, gathered)
 
 
-def _pooled_again(plan: Plan, before: Plan, gathered: Gathered) -> Plan:
-    """The plan with the lanes of today. A member may be gone or new, but none may have a model that the run has not."""
+def _pooled_for_resume(plan: Plan, before: Plan, gathered: Gathered) -> Plan:
+    """Lanes may change, but not to a model that the run did not have."""
     known = set((before.model or "").split(JOINED))
 
     def model_of(profile: Profile) -> str | None:
@@ -426,8 +415,8 @@ def _pooled_again(plan: Plan, before: Plan, gathered: Gathered) -> Plan:
         model = profile.model or ""
         if model not in known:
             raise RefusedError(
-                f"{profile.name} has the model {model or '(none)'}, and this run has {before.model}",
-                "give the run's own command again with another --output",
+                f"{profile.name} has the model {model or '(none)'}, but this run has {before.model}",
+                "repeat the run's own command with another --output",
             )
         return model
 
@@ -438,7 +427,7 @@ def _pooled_again(plan: Plan, before: Plan, gathered: Gathered) -> Plan:
 
 
 def check_input(settings: Settings) -> str:
-    """The input's name. Raises InputError where none is chosen."""
+    """The input's name. Raises InputError if none is chosen."""
     if settings.input is None:
-        raise InputError("no input is chosen", "add --input FILE, a directory, a glob, or - for standard input")
+        raise InputError("there is no input", "add --input FILE, a directory, a glob, or - for standard input")
     return settings.input

@@ -1,10 +1,7 @@
-"""Documents as an input: their segments are its rows.
+"""Documents as an input: their segments are its rows, identified by path and name.
 
-A row has `path`, `segment` (the segment's name in its document), `text`, `context`, `note` and `max`; where there are
-plural forms also `plural` (the source's forms) and `forms` (those of the target and what they are for), and `text` is the
-source's forms as JSON. With `--split` a long text is several rows, each with its number as `part`, their number as `parts`
-and the blanks behind it as `gap`; joined they are the text. `kind` and `encoding` say what can stand in the segment's place. Path and name are the row's
-identity, so that a row is the same one while its text is.
+Besides `path`, `segment`, `text`, `context`, `note`, `max`, `kind` and `encoding`, a row with plural forms has `plural`
+(the source's) and `forms` (the target's), and a piece of a long text `part`, `parts` and `gap` (the blanks after it).
 """
 
 import glob
@@ -22,7 +19,7 @@ import orjson
 
 from batchrun import documents
 from batchrun.display import printable
-from batchrun.documents import CHUNK, Document, DocumentError, Entry, Kind
+from batchrun.documents import CHUNK, CONTEXT, Document, DocumentError, Entry, Kind
 from batchrun.errors import InputError, RefusedError
 from batchrun.models import Invalid, Row, made
 from batchrun.models import Kind as InputKind
@@ -34,15 +31,13 @@ from batchrun.rows import Input, Remarks, encoding_hint, files_of
 
 _HEAD = 64 * 1024
 _LARGEST = 256 * 1024 * 1024
-_CONTEXT = 200
-"""Characters of the piece before that a piece has as its context."""
 _TEXTS = (".txt", ".text")
 _dumps = orjson.dumps
 COLUMNS = ("path", "segment", "text", "context", "note", "max")
 
 
 class Found(NamedTuple):
-    """A document to read: what rows and outputs call it, where it is, its format."""
+    """A document to read; `path` is its name in rows and outputs."""
 
     path: str
     file: Path
@@ -50,7 +45,7 @@ class Found(NamedTuple):
 
 
 class DocumentInput(Input):
-    """The segments of documents as rows. `sources` are the documents, in the order of their rows."""
+    """The segments of documents, in order, as rows."""
 
     def __init__(self, name: str, sources: list[Found], settings: Settings) -> None:
         self.kind = InputKind.ROWS
@@ -98,7 +93,7 @@ class DocumentInput(Input):
                 yield Invalid(1, source.path, f"{source.path}: {error}")
 
     def _rows(self, path: str, entry: Entry, encoding: str | None) -> Iterator[Row | Invalid]:
-        """The row of a segment; of one that is too long a row for each piece, the first one under the segment's name."""
+        """The row of a segment, or of each piece of it."""
         segment, most = entry.segment, self._most
         text = segment.text.strip()
         whole = segment.plural is not None or segment.max is not None or segment.kind is Kind.MARKUP
@@ -111,13 +106,10 @@ class DocumentInput(Input):
             name = entry.name if number == 1 else f"{entry.name}~part-{number}"
             part = Entry(name, segment._replace(text=piece.text, context=before), entry.line)
             yield _row(path, part, encoding, {"part": number, "parts": len(pieces), "gap": piece.gap})
-            before = piece.text[-_CONTEXT:]
+            before = piece.text[-CONTEXT:]
 
     def chunks(self, source: Found) -> Iterator[bytes]:
-        """The bytes of a document, anew each time; `digests` says what they were when all of them were read.
-
-        Raises InputError, also where they are not the ones any more that were read before.
-        """
+        """The bytes of a document. Raises InputError if they have changed."""
         digest = hashlib.sha256()
         try:
             if source.file.stat().st_size > _LARGEST:
@@ -132,7 +124,7 @@ class DocumentInput(Input):
             raise InputError(f"{printable(source.path)} changed while it was read.", "Wait until it is complete.")
 
     def check_targets(self, output: str) -> tuple[Path, ...]:
-        """The files that an output stands for. Raises RefusedError where two are one, or one would be read the next time."""
+        """The files of an output pattern. Raises RefusedError for equal ones, or inputs."""
         if not patterns.is_pattern(output):
             return ()
         sources = {source.file.resolve(): source.path for source in self.sources}
@@ -142,7 +134,7 @@ class DocumentInput(Input):
             place = target.resolve()
             if place in sources:
                 raise RefusedError(
-                    f"the output for {source.path} would overwrite {sources[place]}, which is read",
+                    f"the output for {source.path} would overwrite the input {sources[place]}",
                     "choose another --output, such as -o 'out/{path}'",
                 )
             if place in targets:
@@ -151,7 +143,8 @@ class DocumentInput(Input):
                 raise RefusedError(f"{target}: the output for {source.path} is a directory")
             if self._would_be_read(target):
                 raise RefusedError(
-                    f"the output {target} would be part of the input the next time", "choose an --output elsewhere"
+                    f"the output {target} would be read as part of the input the next time",
+                    "choose an --output elsewhere",
                 )
             targets[place] = source.path
         return tuple(targets)
@@ -167,14 +160,14 @@ class DocumentInput(Input):
 
     def _hint(self, error: DocumentError) -> str | None:
         if "not text in" in str(error) and self.encoding is None:
-            return f"Name its encoding: --encoding {encoding_hint(_head(self.sources[0].file))}, perhaps."
-        if "name the one" in str(error):
+            return f"State its encoding, for example --encoding {encoding_hint(_head(self.sources[0].file))}."
+        if "state the target language" in str(error):
             return "add --target-language CODE, such as --target-language de"
         return None
 
 
 def open_documents(settings: Settings) -> DocumentInput | None:
-    """The documents that the input is; None where it is no document, but rows. Raises RefusedError, InputError."""
+    """The documents that the input is, or None for rows. Raises RefusedError, InputError."""
     source = settings.input
     if source is None or source == STREAM or settings.path is not None or settings.sheet is not None or settings.reduce:
         return None
@@ -192,7 +185,7 @@ def open_documents(settings: Settings) -> DocumentInput | None:
 
 
 def _one_of_many(name: str, file: Path) -> Found:
-    """A file of a tree or a glob: it has to be a document. Raises InputError."""
+    """Raises InputError for a file of a tree that is not a document."""
     head = _head(file)
     format = documents.detect(name, head) or ("text" if documents.suffix_of(name) in _TEXTS else None)
     if format is None and documents.suffix_of(name) == ".json" and head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
@@ -202,13 +195,13 @@ def _one_of_many(name: str, file: Path) -> Found:
         what = refusal.what if refusal is not None else "none of the document formats"
         raise InputError(
             f"{printable(name)} is {what}, which cannot be written back.",
-            "Name the files with a glob, such as -i 'docs/**/*.md'.",
+            "Select the files with a glob, such as -i 'docs/**/*.md'.",
         )
     return Found(name, file, format)
 
 
 def _format_of(path: Path, settings: Settings) -> str | None:
-    """The format of one file. Text and JSON are documents only where the output says so, or a tree has no rows."""
+    """Text and JSON are documents only if the output says so, or the JSON has no rows."""
     head = _head(path)
     format = documents.detect(path.name, head)
     suffix = documents.suffix_of(path.name)
@@ -225,7 +218,7 @@ def _format_of(path: Path, settings: Settings) -> str | None:
 
 
 def _has_rows(path: Path) -> bool:
-    """Whether a JSON object is a wrapper around a list of rows, or cannot be read: readers of rows say what to do."""
+    """Whether JSON has a list of rows, or is invalid, which the reader of rows reports."""
     try:
         value: Any = json.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     except (ValueError, RecursionError):
@@ -267,23 +260,23 @@ def _row(path: str, entry: Entry, encoding: str | None, more: Mapping[str, Any] 
         return Invalid(line, printable(text), "a lone surrogate, which cannot be sent")
 
 
-def divided(text: str) -> list[str]:
-    """The row of a text, once more in pieces of half its length, as rows; none where the text must stay whole."""
+def halves(text: str) -> list[str]:
+    """The row of a text as rows of half its length, or none."""
     fields: dict[str, Any] = orjson.loads(text)
-    pieces, before = _in_two(fields), fields["context"]
+    pieces, before = _split_in_two(fields), fields["context"]
     found: list[str] = []
     for number, piece in enumerate(pieces, 1):
         found.append(orjson.dumps(fields | {"text": piece.text, "context": before, "piece": number}).decode())
-        before = piece.text[-_CONTEXT:]
+        before = piece.text[-CONTEXT:]
     return found
 
 
-def put_together(fields: Mapping[str, Any], values: Sequence[str]) -> str:
-    """The text from those of its pieces, with the blanks between them as they were."""
-    return "".join(f"{value}{piece.gap}" for value, piece in zip(values, _in_two(fields), strict=True))
+def join_halves(fields: Mapping[str, Any], values: Sequence[str]) -> str:
+    """The text from its halves' texts, with the original blanks between them."""
+    return "".join(f"{value}{piece.gap}" for value, piece in zip(values, _split_in_two(fields), strict=True))
 
 
-def _in_two(fields: Mapping[str, Any]) -> list[documents.Piece]:
+def _split_in_two(fields: Mapping[str, Any]) -> list[documents.Piece]:
     text = str(fields["text"])
     if fields.get("kind") == Kind.MARKUP or fields.get("plural") or fields.get("max") is not None:
         return []

@@ -1,4 +1,4 @@
-"""Which processes make the requests, where it is not this one, and that the user of this machine has named their cluster."""
+"""Which other processes make the requests, and whether this machine's user chose their cluster."""
 
 from collections.abc import Collection
 from typing import Any
@@ -9,26 +9,26 @@ from batchrun.plan.settings import Settings
 from batchrun.plan.signature import is_signed, sign
 
 _NAMES = ("--senders",)
-"""What is signed together with the address of the cluster."""
+"""Signed together with the cluster's address."""
 
 
-def chosen(settings: Settings) -> dict[str, Any]:
-    """The members of the plan: `senders`, `senders_ray` and `senders_seal`. Raises RefusedError together with --processes."""
+def of_new_run(settings: Settings) -> dict[str, Any]:
+    """Fields of a new plan. Raises RefusedError."""
     if settings.senders is None:
         return {}
     if settings.processes > 1:
         raise RefusedError(
-            "--senders and --processes both say which processes make the requests",
-            "--processes for this machine, --senders for a Ray cluster",
+            "--senders and --processes both select the processes that make the requests",
+            "use --processes for this machine, --senders for a Ray cluster",
         )
     cluster = settings.ray or "auto"
     return {"senders": settings.senders, "senders_ray": cluster, "senders_seal": sign(_NAMES, cluster)}
 
 
-def again(plan: Plan, settings: Settings, typed: Collection[str]) -> dict[str, Any]:
-    """What the typed flags change of the plan of a journal. Raises RefusedError for a cluster that was named elsewhere."""
+def of_resume(plan: Plan, settings: Settings, typed: Collection[str]) -> dict[str, Any]:
+    """Changes by typed flags. Raises RefusedError for a cluster chosen elsewhere."""
     if "senders" in typed:
-        return chosen(settings)
+        return of_new_run(settings)
     if plan.senders is None:
         return {}
     if "processes" in typed:
@@ -37,7 +37,7 @@ def again(plan: Plan, settings: Settings, typed: Collection[str]) -> dict[str, A
         return {"senders_ray": settings.ray, "senders_seal": sign(_NAMES, settings.ray)}
     if not is_signed(_NAMES, plan.senders_seal, plan.senders_ray):
         raise RefusedError(
-            f"the journal names a Ray cluster to send requests from, which was not named on this machine: {plan.senders_ray}",
-            f"name it: --senders {plan.senders} --ray {plan.senders_ray}, or send from here: --processes 1",
+            f"the journal has a Ray cluster for sending requests that was not chosen on this machine: {plan.senders_ray}",
+            f"to allow it: --senders {plan.senders} --ray {plan.senders_ray}; to send from here: --processes 1",
         )
     return {}

@@ -1,4 +1,4 @@
-"""Settings: every option of a run with its form and its built-in default. Where values come from: `sources`."""
+"""Every option of a run, with its validation and default. `sources` collects the values."""
 
 import codecs
 import os
@@ -14,7 +14,7 @@ from batchrun.documents.checks import NAMES
 from batchrun.documents.plurals import code_of
 from batchrun.documents.segment import Existing
 from batchrun.models import Blank, Endpoint, Flag
-from batchrun.plan.durations import parse_duration, parse_moment, parse_size
+from batchrun.plan.durations import parse_duration, parse_size, parse_time
 from batchrun.plan.pools import POLICIES
 from batchrun.plan.profiles import DEFAULT
 from batchrun.plan.record import fail_on
@@ -22,17 +22,17 @@ from batchrun.plan.record import fail_on
 PREFIX = "BATCHRUN_"
 FORMATS = ("jsonl", "csv", "tsv", "parquet", "xlsx", "rows")
 NO_CHECK = "none"
-"""What switches the checks off that documents have otherwise."""
+"""Switches off the default checks of documents."""
 RAY = "ray"
-"""What `workers` is on a cluster, alone or with a number: `ray:8`."""
+"""`workers` on a cluster, alone or with a number: `ray:8`."""
 NODE = "node"
-"""What `senders` is for one on each node of the cluster."""
+"""`senders`: one on each node of the cluster."""
 AUTO_SPLIT = 2000
-"""Tokens of the source to which `auto` splits: the translation fits in 4,096, the smallest limit of output in use."""
+"""Source tokens to which `auto` splits: the translation fits in 4,096, the smallest output limit in use."""
 AUTO_REDUCE = 8000
-"""Tokens of a text that `auto` sends in one request: eight replies of that length fit into a context of 128,000."""
+"""Tokens of a text that `auto` sends in one request: eight such replies fit into a context of 128,000."""
 MOST_PROCESSES = 64
-"""A bound against slips of the keyboard; a few processes use all that one driver can give them."""
+"""Guards against typing errors; a few processes use all that one driver can give them."""
 _ENDPOINTS = {endpoint.rsplit("/", 1)[1]: endpoint for endpoint in Endpoint} | {"chat": Endpoint.CHAT}
 
 
@@ -97,18 +97,6 @@ def _flags(value: object) -> frozenset[Flag]:
         raise ValueError(f"must be some of {names}, with a - before one to leave it out, not {value!r}") from None
 
 
-def _format(value: object) -> str:
-    if value not in FORMATS:
-        raise ValueError(f"must be one of {', '.join(FORMATS)}, not {value!r}")
-    return str(value)
-
-
-def _existing(value: object) -> Existing:
-    if value not in tuple(Existing):
-        raise ValueError(f"must be one of {', '.join(Existing)}, not {value!r}")
-    return Existing(str(value))
-
-
 def _checks(value: object) -> tuple[str, ...]:
     names = cast("list[object]", value) if isinstance(value, list | tuple) else [value]
     words = tuple(word.strip() for name in names for word in str(name).split(","))
@@ -136,18 +124,12 @@ def _language(value: object) -> str:
     return code
 
 
-def _blank(value: object) -> Blank:
-    if value not in tuple(Blank):
-        raise ValueError(f"must be one of {', '.join(Blank)}, not {value!r}")
-    return Blank(str(value))
-
-
 def _one_of(*names: str) -> Callable[[object], str]:
-    said = " or ".join([", ".join(names[:-1]), names[-1]])
+    listed = " or ".join([", ".join(names[:-1]), names[-1]])
 
     def checked(value: object) -> str:
         if value not in names:
-            raise ValueError(f"must be {said}, not {value!r}")
+            raise ValueError(f"must be {listed}, not {value!r}")
         return str(value)
 
     return checked
@@ -158,30 +140,19 @@ def _tiers(value: object) -> tuple[str, ...]:
     words = ("standard" if word == "default" else word for word in (str(name).strip().lower() for name in names))
     tiers = tuple(dict.fromkeys(words))
     if not all(re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", name) for name in tiers) or "batch" in tiers:
-        raise ValueError(f"must be service tiers, such as flex or flex,standard; batches go by --batch, not {value!r}")
+        raise ValueError(
+            f"must be service tiers, such as flex or flex,standard (--batch is for batches), not {value!r}"
+        )
     return tiers
 
 
-def _detail(value: object) -> str:
-    if value not in ("low", "high", "auto"):
-        raise ValueError(f"must be low, high or auto, not {value!r}")
-    return str(value)
-
-
 def _addresses(value: object) -> object:
-    """One address as it is, several as a tuple."""
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, list | tuple):  # one address
         return value
     given = tuple(cast("list[object]", value))
     if not given or not all(type(one) is str for one in given):
         raise ValueError("must be an address, or a list of addresses")
     return given[0] if len(given) == 1 else given
-
-
-def _policy(value: object) -> str:
-    if value not in POLICIES:
-        raise ValueError(f"must be one of {', '.join(POLICIES)}, not {value!r}")
-    return str(value)
 
 
 def _encoding(value: object) -> str:
@@ -204,7 +175,6 @@ def _functions(value: object) -> tuple[str, ...]:
 
 
 def _workers(value: object) -> int | str | None:
-    """None for auto; a number; or `ray`, `ray:N`."""
     text = str(value).strip().lower()
     if value is None or text == "auto":
         return None
@@ -219,7 +189,6 @@ def _workers(value: object) -> int | str | None:
 
 
 def _cluster(value: object) -> str:
-    """The address of a Ray cluster."""
     text = str(value).strip()
     host, colon, port = text.rpartition(":")
     if text != "auto" and not (colon and host and port.isdecimal() and text.isprintable() and " " not in text):
@@ -237,7 +206,6 @@ def _processes(value: object) -> int:
 
 
 def _senders(value: object) -> int | str | None:
-    """A number, or `node`."""
     text = str(value).strip().lower()
     if value is None:
         return None
@@ -256,7 +224,7 @@ def _filled(value: object) -> object:
 
 
 def _webhook(value: object) -> str:
-    """An address that a document is posted to. What is wrong is said without it: it may be a secret."""
+    """The message does not contain the address, which may be a secret."""
     url = str(value).strip()
     try:
         parts = urlsplit(url)
@@ -276,11 +244,7 @@ Table = Annotated[dict[str, str], NoDecode]
 
 
 class Settings(BaseSettings):
-    """Every option of a run by name. Durations are seconds, rates per minute; None is "not chosen".
-
-    What a prompt or a profile may still say (`model`, `params`) is completed by `resolve`. `sim` are the settings of
-    the embedded simulator by name (docs/sim.md), which only a file or a variable sets.
-    """
+    """Every option of a run. Durations are seconds, rates per minute; None is "not chosen"."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_prefix_target="all", env_ignore_empty=True, frozen=True, extra="forbid"
@@ -289,27 +253,27 @@ class Settings(BaseSettings):
     input: Text | None = None
     prompt: Text | None = None
     output: Text | None = None
-    format: Annotated[str, BeforeValidator(_format)] | None = None
+    format: Annotated[str, BeforeValidator(_one_of(*FORMATS))] | None = None
     model: Text | None = None
     profile: Text = DEFAULT
     base_url: Annotated[str | tuple[str, ...] | None, NoDecode, BeforeValidator(_addresses)] = None
     pool: Text | None = None
     fallback: Text | None = None
-    pool_policy: Annotated[str, BeforeValidator(_policy)] | None = None
+    pool_policy: Annotated[str, BeforeValidator(_one_of(*POLICIES))] | None = None
     endpoint: Annotated[Endpoint, BeforeValidator(_endpoint)] | None = None
     params: Annotated[dict[str, Any], NoDecode] = {}
     headers: Table = {}
     variables: Table = Field(default={}, alias="set")
     columns: Table = {}
-    sim: Annotated[dict[str, Any], NoDecode] = {}
+    sim: Annotated[dict[str, Any], NoDecode] = {}  # only from a file or a variable
     id_column: Text | None = None
     sheet: Text | None = None
     encoding: Annotated[str, BeforeValidator(_encoding)] | None = None
     path: Text | None = None
     output_column: Text | None = None
     lane_column: Text | None = None
-    detail: Annotated[str, BeforeValidator(_detail)] | None = None
-    existing: Annotated[Existing, BeforeValidator(_existing)] = Existing.KEEP
+    detail: Annotated[str, BeforeValidator(_one_of("low", "high", "auto"))] | None = None
+    existing: Annotated[Existing, BeforeValidator(_one_of(*Existing))] = Existing.KEEP
     split: Annotated[int, BeforeValidator(_tokens(AUTO_SPLIT))] | None = None
     reduce: Annotated[int, BeforeValidator(_tokens(AUTO_REDUCE))] | None = None
     target_language: Annotated[str, BeforeValidator(_language)] | None = None
@@ -332,7 +296,7 @@ class Settings(BaseSettings):
     limit: Annotated[int, BeforeValidator(_count(0))] | None = None
     sample: Annotated[int, BeforeValidator(_count(1))] | None = None
     skip_invalid: bool = False
-    blank: Annotated[Blank, BeforeValidator(_blank)] | None = None
+    blank: Annotated[Blank, BeforeValidator(_one_of(*Blank))] | None = None
     fail_on: Annotated[frozenset[Flag], NoDecode, BeforeValidator(_flags)] = frozenset({Flag.EMPTY})
     schema_retries: Annotated[int, BeforeValidator(_count(0))] = 2
     retry_truncated: Annotated[int, BeforeValidator(_count(0))] = 0
@@ -347,7 +311,7 @@ class Settings(BaseSettings):
     cache: Annotated[str, BeforeValidator(_one_of("auto", "off"))] = "auto"
     tier: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_tiers)] = ()
     tier_patience: Duration = 600.0
-    finish_by: Annotated[float, NoDecode, BeforeValidator(parse_moment)] | None = None
+    finish_by: Annotated[float, NoDecode, BeforeValidator(parse_time)] | None = None
     max_cost: Dollars | None = None
     max_total_tokens: Annotated[int, BeforeValidator(_count(1))] | None = None
     max_requests: Annotated[int, BeforeValidator(_count(1))] | None = None
@@ -387,7 +351,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what `gather` hands over: it reads the sources itself, to name the one that is wrong."""
+        """`gather` reads the sources itself, to name the one that is wrong."""
         return (init_settings,)
 
 

@@ -1,9 +1,5 @@
-"""Whether the functions, and the cluster, that a journal names were named by the user of this machine.
-
-A journal can be copied here from anywhere, and what it says of post-processing is code that would run, and a place that
-replies would go to, or with `--senders` requests and the key. So the plan keeps a signature (HMAC), made with a secret of
-this user on this machine, over the very names that were typed or configured here.
-"""
+"""Signs the functions and clusters of a plan, so that a journal from elsewhere cannot select code to run or a place to
+send keys to: an HMAC with a secret of this user on this machine."""
 
 import contextlib
 import hashlib
@@ -17,8 +13,7 @@ from platformdirs import user_state_path
 
 
 def sign(functions: Sequence[str], ray: str | None = None) -> str | None:
-    """The signature over these names, and that of the cluster; None where there are none, or where no secret can be kept
-    here."""
+    """The signature; None without names, or if no secret can be kept."""
     secret = _secret() if functions else None
     if secret is None:
         return None
@@ -27,7 +22,7 @@ def sign(functions: Sequence[str], ray: str | None = None) -> str | None:
 
 
 def is_signed(names: Sequence[str], found: str | None, ray: str | None) -> bool:
-    """Whether this signature is that of these names, and this cluster, made here."""
+    """Whether the signature was made here for these names and this cluster."""
     own = sign(names, ray)
     return own is not None and found is not None and hmac.compare_digest(own, found)
 

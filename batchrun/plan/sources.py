@@ -1,9 +1,7 @@
-"""Where settings come from, and which source wins.
+"""Where settings come from, strongest first: typed flags, `BATCHRUN_*` variables, `batchrun.toml` in the current
+directory, the user's, the profile's defaults, built-in ones.
 
-The strongest source that sets a value wins: flags that were typed, `BATCHRUN_*` variables, `batchrun.toml` in the
-current directory, the user's `batchrun.toml`, the profile's defaults, the built-in defaults. Tables (`params`,
-`headers`, `set`, `columns`) are merged entry by entry by the same rule. Of two settings that exclude each other the
-stronger source wins; from one source they are refused.
+Tables are merged by entry. Of settings that exclude each other the stronger source wins; within one they are refused.
 """
 
 import json
@@ -20,7 +18,7 @@ from pydantic_settings import EnvSettingsSource
 from batchrun.display import printable
 from batchrun.errors import RefusedError
 from batchrun.plan.catalogue import profile_tables
-from batchrun.plan.config import ONLY_FLAGS, TABLES, ConfigFile, read_files
+from batchrun.plan.config import ONLY_FLAGS, TABLES, read_files
 from batchrun.plan.names import unknown
 from batchrun.plan.options import FLAG_OF
 from batchrun.plan.pools import POLICIES, members_of
@@ -34,7 +32,7 @@ ENVIRONMENT = "environment"
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What one source sets, by option name; `source` is how messages call it."""
+    """The options that one source sets."""
 
     source: str
     values: Mapping[str, Any]
@@ -48,31 +46,27 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """The settings, the profile they name, and for every option that was set the source that set it; of a table also
-    for every entry, as `set.language`. `answers` are the lines `[[answers]]` of the files, the nearer file's first,
-    `batches` their tables `[batches.DIALECT]` by dialect. `members` are the profiles of a pool, of which `profile` is the
-    first, and `policy` is what the pool prefers; `fallback` gets rows that failed."""
+    """The settings, and the source of every option and table entry (`set.language`)."""
 
     settings: Settings
     profile: Profile
     sources: Mapping[str, str]
     answers: tuple[Mapping[str, Any], ...] = ()
     batches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
-    members: tuple[Profile, ...] = ()
+    members: tuple[Profile, ...] = ()  # of a pool; `profile` is the first
     policy: str = POLICIES[0]
     fallback: Profile | None = None
 
     def typed(self, option: str) -> bool:
-        """Whether the option was given for this very command: by a flag or a `BATCHRUN_*` variable."""
+        """Whether a flag or a `BATCHRUN_*` variable set the option."""
         return self.sources.get(option) in (FLAGS, ENVIRONMENT)
 
 
 def gather(flags: Mapping[str, Any], folder: Path | None = None) -> Gathered:
-    """Settings from all sources. `flags` are the typed ones by option name; lists of NAME=VALUE for tables.
-
-    `folder` is the directory whose `batchrun.toml` counts, the current one by default. Raises RefusedError.
-    """
-    layers = [flag_layer(flags), environment_layer(), *map(_file_layer, files := read_files(OPTIONS, folder))]
+    """Settings from all sources; `folder` has the nearer `batchrun.toml`. Raises RefusedError."""
+    flags_and_variables = [flag_layer(flags), environment_layer()]
+    files = read_files(OPTIONS, folder)
+    layers = [*flags_and_variables, *(Layer(str(file.path), file.options) for file in files)]
     _refuse_undecoded(layers)
     merged, _ = merge(settle(layers))
     tables = profile_tables(files)
@@ -99,8 +93,7 @@ def gather(flags: Mapping[str, Any], folder: Path | None = None) -> Gathered:
 
 
 def _refuse_undecoded(layers: Iterable[Layer]) -> None:
-    """Raises RefusedError for an option with bytes that are not UTF-8, which Python keeps as lone surrogates (PEP 383):
-    neither a request nor the journal can hold them."""
+    """Lone surrogates (PEP 383) fit neither into requests nor the journal."""
     for layer in layers:
         for option, value in layer.values.items():
             for text in _texts(value):
@@ -109,12 +102,12 @@ def _refuse_undecoded(layers: Iterable[Layer]) -> None:
                 except UnicodeEncodeError:
                     raise RefusedError(
                         f"{layer.name_of(option)} is not UTF-8: {printable(text, 80)}",
-                        "write it in UTF-8; rename a file, or name it from within its directory",
+                        "write it in UTF-8; for a file name, rename the file or use a relative path",
                     ) from None
 
 
 def _texts(value: object) -> Iterator[str]:
-    """The strings in a value, those in lists and tables included."""
+    """All strings in a value."""
     if isinstance(value, str | Path):
         yield str(value)
     elif isinstance(value, Mapping):
@@ -139,16 +132,16 @@ def flag_layer(flags: Mapping[str, Any]) -> Layer:
 
 
 def environment_layer() -> Layer:
-    """The `BATCHRUN_*` variables; tables are JSON objects. An unknown one is refused with the nearest name."""
+    """The `BATCHRUN_*` variables; tables are JSON objects. Raises RefusedError for an unknown one."""
     known = frozenset(OPTIONS) - ONLY_FLAGS
     for variable in os.environ:
         option = variable.removeprefix(PREFIX).lower()
         if not variable.startswith(PREFIX) or option in known:
             continue
         if re.search("key|token|secret", option):
-            raise RefusedError(f"{variable} is not read", "set OPENAI_API_KEY, or the variable the profile names")
+            raise RefusedError(f"{variable} is not used", "set OPENAI_API_KEY, or the variable of the profile")
         if option in ONLY_FLAGS:
-            raise RefusedError(f"{variable}: it is a decision for one command", f"type --{option.replace('_', '-')}")
+            raise RefusedError(f"{variable}: it applies to one command only", f"use --{option.replace('_', '-')}")
         raise unknown("variable", variable, [PREFIX + option.upper() for option in known])
     values = {str(option): value for option, value in EnvSettingsSource(Settings)().items()}
     return Layer(ENVIRONMENT, {**values, **{name: _object(name, values[name]) for name in TABLES & values.keys()}})
@@ -164,10 +157,6 @@ def _object(option: str, text: str) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
-def _file_layer(file: ConfigFile) -> Layer:
-    return Layer(str(file.path), file.options)
-
-
 _EXCLUDE = (
     ("pool", "profile"),
     ("pool", "base_url"),
@@ -180,11 +169,7 @@ _OFF = frozenset({"", "0", "false", "f", "no", "n", "off"})
 
 
 def settle(layers: Iterable[Layer]) -> list[Layer]:
-    """The layers, the strongest first, without what a stronger layer excludes.
-
-    A base URL that comes from a weaker source than the profile's name is dropped as well: it belongs to another
-    choice, and a rehearsal under `sim` must never reach it. Raises RefusedError for exclusions within one layer.
-    """
+    """The layers without what a stronger one excludes. Raises RefusedError."""
     settled: list[Layer] = []
     chosen: set[str] = set()
     named_profile = False
@@ -195,6 +180,7 @@ def settle(layers: Iterable[Layer]) -> list[Layer]:
             if (value == "-" if option == "output" else str(value).strip().lower() not in _OFF)
         }
         dropped = {option for pair in _EXCLUDE for option in _loser(pair, active, chosen, layer)}
+        # A base URL weaker than the profile's name belongs to another choice: `sim` must never reach it.
         if named_profile and not layer.source.startswith("profile "):
             dropped.add("base_url")
         settled.append(
@@ -214,7 +200,7 @@ def _loser(pair: tuple[str, str], active: set[str], chosen: set[str], layer: Lay
 
 
 def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The strongest layer's value for every option that any sets, and the sources, as `Gathered` has them."""
+    """The strongest value of every option, and the sources."""
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for layer in layers:
@@ -231,12 +217,12 @@ def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _entry(option: str, name: str) -> str:
-    """What makes two entries of a table the same; letter case does not in names of headers (RFC 9110, 5.1)."""
+    """Names of headers ignore case (RFC 9110, 5.1)."""
     return name.lower() if option == "headers" else name
 
 
 def validate(values: Mapping[str, Any], layers: Iterable[Layer]) -> Settings:
-    """The settings, or RefusedError naming every value that is wrong and where it stands."""
+    """The settings. Raises RefusedError with every wrong value and its source."""
     checked = dict(values)
     for option in ("headers", "set", "columns"):
         if option in checked:
@@ -248,14 +234,13 @@ def validate(values: Mapping[str, Any], layers: Iterable[Layer]) -> Settings:
     raise RefusedError("; ".join(f"{_place(option, layers)}: {message}" for option, message in found))
 
 
-def _plain(kind: str, said: str) -> str:
-    """What is wrong with a value, without the words of pydantic."""
+def _plain(kind: str, message: str) -> str:
     plain = {
         "string_type": "must be text",
         "bool_type": "must be true or false",
         "bool_parsing": "must be true or false",
     }
-    return plain.get(kind, said.removeprefix("Value error, "))
+    return plain.get(kind, message.removeprefix("Value error, "))
 
 
 def _place(option: str, layers: Iterable[Layer]) -> str:
@@ -274,4 +259,4 @@ def _check(gathered: Gathered, layers: Iterable[Layer]) -> None:
         except RefusedError as error:
             raise RefusedError(f"{_place('sim', layers)}: {error.message}", error.hint) from error
     if profile.simulated and settings.base_url:
-        raise RefusedError("profile sim starts its own server: it takes no base URL", "leave --base-url out")
+        raise RefusedError("profile sim starts its own server: it has no base URL", "omit --base-url")

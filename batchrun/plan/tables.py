@@ -1,4 +1,4 @@
-"""`NAME=VALUE` options and their tables: parameters, headers, variables and columns."""
+"""`NAME=VALUE` options and their tables."""
 
 import json
 import re
@@ -31,7 +31,7 @@ _CONNECTION = {"connection", "content-length", "host", "keep-alive", "te", "trai
 
 
 def pairs(texts: Sequence[str], option: str, separators: str = "=") -> dict[str, str]:
-    """`NAME=VALUE` texts as a table. Raises RefusedError for one without a name or with a name given twice."""
+    """`NAME=VALUE` texts as a table. Raises RefusedError for a missing or repeated name."""
     table: dict[str, str] = {}
     for text in texts:
         name, _, value = _split(text, separators)
@@ -39,7 +39,7 @@ def pairs(texts: Sequence[str], option: str, separators: str = "=") -> dict[str,
             form = f"NAME{separators[-1]}{_VALUES.get(option, 'VALUE')}"
             raise RefusedError(f"{option} must be {form}", f"for example {option} {_EXAMPLES[option]}")
         if name in table:
-            raise RefusedError(f"{option} {name} is given twice", "keep one of them")
+            raise RefusedError(f"{option} {name} appears twice", "keep one of them")
         table[name] = value
     return table
 
@@ -52,10 +52,7 @@ def _split(text: str, separators: str) -> tuple[str | None, str, str]:
 
 
 def parse_param(name: str, text: str) -> Any:
-    """The JSON value of `--param NAME=JSON`; a bare word such as `low` stands for that text.
-
-    Raises RefusedError for anything else.
-    """
+    """A JSON value, or a bare word. Raises RefusedError."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
@@ -64,7 +61,9 @@ def parse_param(name: str, text: str) -> Any:
     right = _MISSPELT.get(text)
     raise RefusedError(
         f"--param {name}: not a JSON value: {text}",
-        f"did you mean {name}={right}?" if right else f"""quote a text twice: --param '{name}="some text"'""",
+        f"did you mean {name}={right}?"
+        if right
+        else f"""put JSON quotes around a text: --param '{name}="some text"'""",
     )
 
 
@@ -73,12 +72,12 @@ def _refuse_constant(text: str) -> Any:
 
 
 def check_params(params: Mapping[str, Any]) -> None:
-    """Refuses parameters that have an option of their own, and streaming: a reply is one body."""
+    """Raises RefusedError for parameters with an option of their own, and for streaming."""
     for name in params:
         if name in _OWN_OPTION:
             raise RefusedError(f"{name} is not a parameter", f"use {_OWN_OPTION[name]}")
     if params.get("stream"):
-        raise RefusedError("stream cannot be switched on: replies are read in full", "leave the parameter out")
+        raise RefusedError("stream cannot be switched on: replies are read in full", "omit the parameter")
     try:
         json.dumps(params, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -86,11 +85,11 @@ def check_params(params: Mapping[str, Any]) -> None:
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Refuses headers that are malformed or given twice, belong to the connection, or hold a secret in plain text."""
+    """Raises RefusedError for malformed or repeated headers, and secrets in plain text."""
     seen: set[str] = set()
     for name, value in headers.items():
         if name.lower() in seen:
-            raise RefusedError(f"header {name} is given twice", "keep one of them; letter case makes no difference")
+            raise RefusedError(f"header {name} appears twice", "keep one of them; upper and lower case are the same")
         seen.add(name.lower())
         if not _HEADER_NAME.fullmatch(name):
             raise RefusedError(f"header name not allowed: {name!r}", "letters, digits and dashes, as in X-Team")
@@ -100,16 +99,13 @@ def check_headers(headers: Mapping[str, str]) -> None:
             raise RefusedError(f"header {name}: the value has characters that cannot be sent", "printable ASCII only")
         if _SECRET.search(name) and not _REFERENCE.search(value):
             raise RefusedError(
-                f"header {name} looks like a secret, and a secret is not taken in plain text",
+                f"header {name} looks like a secret, which is not accepted in plain text",
                 f"put it into a variable and refer to it: --header '{name}: ${{MY_VARIABLE}}'",
             )
 
 
 def expand_headers(headers: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """The headers as they are sent, `${NAME}` replaced by the environment's value: never to be stored or shown.
-
-    Raises RefusedError naming a variable that is not set or holds what cannot be sent.
-    """
+    """The headers with `${NAME}` replaced, never to be stored or shown. Raises RefusedError."""
     return {name: _REFERENCE.sub(_lookup(name, environ), value) for name, value in headers.items()}
 
 
@@ -126,13 +122,13 @@ def _lookup(header: str, environ: Mapping[str, str]) -> Callable[[re.Match[str]]
 
 
 def secrets_of(headers: Mapping[str, str], environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The values that `${NAME}` references stand for: what must not appear in any text."""
+    """The values of `${NAME}` references, which must not appear in any text."""
     names = [name for value in headers.values() for name in _REFERENCE.findall(value)]
     return tuple(environ[name].strip() for name in names if environ.get(name, "").strip())
 
 
 def texts(value: Any, where: str) -> dict[str, str]:
-    """A table whose values are text; numbers of a TOML file are taken as they are written. Raises RefusedError."""
+    """A table of texts; numbers become text. Raises RefusedError."""
     table = cast("dict[str, Any]", value)
     for name, item in table.items():
         if isinstance(item, bool) or not isinstance(item, str | int | float):

@@ -1,19 +1,14 @@
-"""Prompts: from a prompt file to the request of a row.
-
-A prompt is loaded once (`load`, `parse`), checked completely at that moment, and then turned into a renderer, a pure
-function from a row to the exact bytes of a request. Nothing here reads the environment, opens a connection or keeps
-anything between rows that could change a result.
-"""
+"""Prompts: from a file, checked when loaded, to the request of a row. Renderers are pure functions."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from batchrun.prompts.bodies import batch_renderer, body_renderer
 from batchrun.prompts.caching import Caching, caching_of, key_member, marked, with_members
-from batchrun.prompts.definition import InputField, Message, Prompt, Renderer, RenderError
+from batchrun.prompts.definition import Message, Prompt, Renderer, RenderError
 from batchrun.prompts.files import Listing, available, default_places, load
 from batchrun.prompts.parse import parse
-from batchrun.prompts.request import ask_again, more_room, request_digest
+from batchrun.prompts.request import request_digest, with_correction, with_larger_limit
 from batchrun.prompts.schema import forms_schema
 from batchrun.prompts.spelling import Spelling, check_takes, spelling_of
 from batchrun.prompts.variables import ABSENT, cell, check_variables
@@ -24,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ABSENT",
     "Caching",
-    "InputField",
     "Listing",
     "Message",
     "Prompt",
@@ -32,7 +26,6 @@ __all__ = [
     "RenderError",
     "Renderer",
     "Spelling",
-    "ask_again",
     "available",
     "batch_renderer",
     "body_renderer",
@@ -45,17 +38,18 @@ __all__ = [
     "key_member",
     "load",
     "marked",
-    "more_room",
     "parse",
     "renderer",
     "request_digest",
     "spelling_of",
+    "with_correction",
+    "with_larger_limit",
     "with_members",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """What needs Jinja2, imported when it is first used: requests that come ready-made do without."""
+    """Imports what needs Jinja2 on first use."""
     if name not in {"PromptRenderer", "renderer"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.render"), name)

@@ -1,7 +1,6 @@
-"""Requests that come ready-made: OpenAI Batch lines, and bare bodies.
+"""Ready-made requests: OpenAI Batch lines, and bare bodies.
 
-A Batch line (`custom_id`, `method`, `url`, `body`: https://platform.openai.com/docs/guides/batch) is sent as it is:
-the characters of its `body` member, untouched.
+The `body` of a Batch line (https://platform.openai.com/docs/guides/batch) is sent unchanged.
 """
 
 import re
@@ -24,23 +23,22 @@ _URLS: Mapping[str, Endpoint] = {
 }
 _BLANKS = " \t\n\r"
 _FEW = 20
-"""Braces that are looked for one by one: `find` passes over a picture 25 times as fast as an expression, but begins slowly."""
+"""Braces to find one by one: `find` is 25 times as fast as an expression over a picture, but slow to start."""
 _FURTHER = re.compile(r'\}[ \t\n\r]*+,[ \t\n\r]*+"')
 _scan = JSONDecoder().raw_decode
 
 
 def batch_renderer() -> Renderer:
-    """The renderer of OpenAI Batch lines; each line's `url` chooses its endpoint."""
+    """The renderer of OpenAI Batch lines; `url` selects the endpoint."""
     return _BatchRenderer()
 
 
 def body_renderer(
     *, endpoint: Endpoint | None, model: str | None, params: Mapping[str, Any], id_column: str | None
 ) -> Renderer:
-    """The renderer of bare bodies: the row without its id; `model` and `params` go where the row has none of its own.
+    """The renderer of bare bodies, with `model` and `params` as defaults. Raises PromptError.
 
-    Without `endpoint`, each body tells it: `messages` is a chat, `input` a response, `prompt` a completion; with it, a
-    body for another one is refused. Raises PromptError for a parameter that cannot be sent.
+    Without `endpoint` each body decides it; with it, other bodies are refused.
     """
     return _BodyRenderer(endpoint, model, params, id_column)
 
@@ -49,7 +47,7 @@ class _BatchRenderer:
     """The exact text of `body`."""
 
     def render(self, row: Row) -> Request:
-        """The request of this line. Raises RenderError for a wrong `url`, `method` or `body`."""
+        """Raises RenderError for a wrong `url`, `method` or `body`."""
         text, fields = row.text, row.fields
         body = fields.get("body")
         if type(body) is not dict:
@@ -60,7 +58,7 @@ class _BatchRenderer:
         if endpoint is None:
             endpoint = _endpoint_of(given) if url is None else _wrong_url(url)
         if fields.get("method", "POST") != "POST":
-            raise RenderError(f"`method` is {fields['method']!r}, and only POST is sent")
+            raise RenderError(f"`method` is {fields['method']!r}, but only POST is supported")
         if given.get("stream"):
             raise _streamed()
         start, end = _place_of_body(text)
@@ -76,29 +74,29 @@ class _BatchRenderer:
 
 
 class _BodyRenderer:
-    """The row itself, without its id."""
+    """The row without its id."""
 
     def __init__(
         self, endpoint: Endpoint | None, model: str | None, params: Mapping[str, Any], id_column: str | None
     ) -> None:
         if params.get("stream"):
-            raise PromptError("`stream` is not supported: replies are read whole", "Leave the parameter out.")
+            raise PromptError("`stream` is not supported: replies are read whole", "Omit the parameter.")
         if endpoint is Endpoint.TRANSCRIPTIONS:
-            raise PromptError("transcriptions need a prompt", "One with an input of kind audio: docs/media.md has it.")
+            raise PromptError("transcriptions need a prompt", "Use one with an input of kind audio: docs/media.md.")
         self._endpoint = endpoint
         self._added = ({"model": model} if model else {}) | dict(params)
         self._id_column = id_column
 
     def render(self, row: Row) -> Request:
-        """The request of this row. Raises RenderError."""
+        """Raises RenderError."""
         body = self._added | row.fields if self._added else dict(row.fields)
         if self._id_column is not None:
             body.pop(self._id_column, None)
         endpoint = self._endpoint or _endpoint_of(body)
         if CONTENT[endpoint] not in body:
             raise RenderError(
-                f"the body has no `{CONTENT[endpoint]}`, which {endpoint} takes",
-                "All bodies of an input go to one endpoint, that of the first; --endpoint names another.",
+                f"the body has no `{CONTENT[endpoint]}`, which {endpoint} needs",
+                "All bodies of an input are sent to the endpoint of the first one; --endpoint selects another.",
             )
         if body.get("stream"):
             raise _streamed()
@@ -114,10 +112,10 @@ def _named(body: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _place_of_body(text: str) -> tuple[int, int]:
-    """Where the value of `body` begins and ends.
+    """The range of the value of `body`.
 
-    Nearly always it is the last member, and nothing before it is an object. Then the first `"body":` is its name, since
-    names are only in objects, and its value is all that follows up to the last brace, if that is one JSON value.
+    If it is the last member and no object precedes it, as usual, the first `"body":` is its name, since names are only
+    in objects, and its value reaches to the last brace.
     """
     name = text.find('"body":')
     if name > 0 and text[name - 1] != "\\" and text.count("{", 0, name) == 1:
@@ -130,7 +128,7 @@ def _place_of_body(text: str) -> tuple[int, int]:
 
 
 def _is_one_value(text: str, start: int, end: int) -> bool:
-    """Whether nothing follows the value that begins there: a further member would, after a brace and a comma."""
+    """Whether no member follows, after a brace and a comma."""
     if text[start] == "{" and not _is_followed(text, start, end):
         return True
     try:
@@ -141,7 +139,7 @@ def _is_one_value(text: str, start: int, end: int) -> bool:
 
 
 def _is_followed(text: str, start: int, end: int) -> bool:
-    """Whether anything in an object looks as if a further member followed it."""
+    """Whether any object seems followed by a member."""
     at = start - 1
     for _ in range(_FEW):
         if (at := text.find("}", at + 1, end)) < 0:
@@ -152,7 +150,7 @@ def _is_followed(text: str, start: int, end: int) -> bool:
 
 
 def _place_by_scan(text: str) -> tuple[int, int]:
-    """The same, member by member; of several bodies the last one, as a parser would have it."""
+    """By parsing; of several bodies the last."""
     index, found = _skip(text, text.index("{") + 1), (0, 0)
     while text[index] == '"':
         key, index = _scan(text, index)
@@ -181,7 +179,7 @@ def _endpoint_of(body: Mapping[str, Any]) -> Endpoint:
     if "prompt" in body:
         return Endpoint.COMPLETIONS
     raise RenderError(
-        "the body has neither `messages` nor `input`", "A body for chat has `messages`, one for responses `input`."
+        "the body has neither `messages` nor `input`", "A body for chat needs `messages`, one for responses `input`."
     )
 
 

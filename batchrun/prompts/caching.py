@@ -1,7 +1,6 @@
-"""How a request asks a provider to keep its beginning in a prompt cache, and to read it from there. Pure.
+"""How a request uses a provider's prompt cache for everything before a variable of the prompt.
 
-A request is rendered, hashed and kept without any of this; it is added when the request is sent, by splicing bytes.
-`providers/caching.toml` has what is known of which provider and model. The beginning is all before a variable of the prompt.
+This is added when a request is sent, never hashed; rules: `providers/caching.toml`.
 """
 
 import re
@@ -17,43 +16,39 @@ from batchrun.providers import table
 
 BYTES_PER_TOKEN = 4
 _MINIMUM, _SECONDS = 1024, 300.0
-"""Tokens and seconds of a cache that nothing is known of."""
+"""Tokens and seconds of an unknown cache."""
 _OPENING = b'"content":"'
 _ASSISTANT = b'"role":"assistant","content":"'
 _NEXT_MESSAGE = b'"},{"role":"'
 _QUOTE, _ESCAPE = b'"', ord("\\")
 _NAMES = re.compile(r'"(\w*cache\w*)":')
 _PARTS: Mapping[Endpoint, bytes] = {Endpoint.CHAT: b"text", Endpoint.RESPONSES: b"input_text"}
-"""The type of a block of text, where a message may have blocks."""
+"""The type of a text block, where messages may have blocks."""
 
 
 class Caching(NamedTuple):
-    """One line of the table for an endpoint. `mark` and `options` are JSON members without braces, empty for none; `key`
-    is the name of a member. Nothing below `minimum` tokens is kept, and nothing longer than `seconds` after its last use.
-    """
+    """The cache of a provider and model."""
 
-    key: str | None = None
-    mark: str = ""
-    options: str = ""
-    minimum: int = _MINIMUM
-    seconds: float = _SECONDS
+    key: str | None = None  # the name of a member
+    mark: str = ""  # JSON members without braces
+    options: str = ""  # the same
+    minimum: int = _MINIMUM  # tokens of a beginning that is cached
+    seconds: float = _SECONDS  # since its last use
 
     @property
     def names(self) -> tuple[str, ...]:
         """The members that a request gets."""
-        said = f"{self.mark},{self.options}"
-        return tuple(filter(None, (self.key, *_NAMES.findall(said))))
+        return tuple(filter(None, (self.key, *_NAMES.findall(f"{self.mark},{self.options}"))))
 
     def is_kept(self, size: int) -> bool:
-        """Whether a beginning of so many bytes is long enough to be kept, at four bytes a token."""
+        """Whether so many bytes are enough, at four a token."""
         return size >= self.minimum * BYTES_PER_TOKEN
 
 
 def caching_of(
     dialect: str, model: str | None, endpoint: Endpoint, params: Collection[str], *, batch: bool = False
 ) -> Caching:
-    """What is known of the cache behind a model, or of that of its batches. Members that the user has typed (`params`) are
-    the user's matter."""
+    """The cache of a model or its batches, without members that the user has typed (`params`)."""
     without = "never" if batch else "only"
     lines = (one for one in table("caching")["cache"] if one.get("batches") != without)
     line = next((one for one in lines if _fits(one, dialect, model or "", endpoint)), None)
@@ -81,12 +76,12 @@ def key_member(name: str, beginning: bytes) -> str:
 
 
 def with_members(body: bytes, members: str) -> bytes:
-    """The body, a JSON object that is not empty, with these members as its last."""
+    """The non-empty JSON object `body` with these members at its end."""
     return b"%b,%b}" % (body.rstrip()[:-1], members.encode())
 
 
 def _end_of_text(body: bytes, start: int) -> int:
-    """Where the JSON text ends that `start` is in: at the next quote that is not escaped."""
+    """The closing quotation mark of a JSON text."""
     end = body.find(_QUOTE, start)
     while end >= 0:
         before = end
@@ -99,10 +94,10 @@ def _end_of_text(body: bytes, start: int) -> int:
 
 
 def marked(body: bytes, ends: Sequence[int], mark: str, endpoint: Endpoint) -> bytes:
-    """The body of a rendered prompt with a mark at each of these places, which ascend: each is where a variable begins.
+    """The body with a mark at each place (ascending) where a variable begins.
 
-    The text of a message is cut there into blocks, the block before the place bears the mark. Where a message begins with
-    its variable, the message before it is what bears the mark, whole. Places before any text have none.
+    A message is cut into blocks there, and the block before the place is marked; if a message begins with its variable,
+    the message before it is.
     """
     kind = _PARTS.get(endpoint)
     if kind is None:

@@ -10,7 +10,7 @@ from batchrun.models import Endpoint, Request, Row
 
 
 class RenderError(PromptError):
-    """A row cannot become a request. `missing` names the variables it has no value for, where that is the cause."""
+    """A row cannot become a request; `missing` are the variables without a value."""
 
     def __init__(self, message: str, hint: str | None = None, missing: tuple[str, ...] = ()) -> None:
         super().__init__(message, hint)
@@ -18,7 +18,7 @@ class RenderError(PromptError):
 
 
 class InputField(NamedTuple):
-    """A declared variable. `default` counts only where `has_default`; a sample is never a default."""
+    """A declared variable; `default` applies if `has_default`."""
 
     kind: str | None = None
     description: str | None = None
@@ -27,7 +27,7 @@ class InputField(NamedTuple):
 
 
 class Message(NamedTuple):
-    """One message: its role, its Jinja template, and the 1-based line of the file where the template starts."""
+    """A message: role, Jinja template, and the template's first line in the file."""
 
     role: str
     template: str
@@ -36,55 +36,48 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A prompt that has passed every check.
+    """A prompt that has passed every check."""
 
-    `name` is the file's name without its suffix: what `load` finds it by, and safe in a file name. `title` is the
-    `name` of its front matter. `options` are the body parameters as the file spells them, `outputs` the JSON schema
-    of the reply, `checks` the names of checks that it has to pass. `files` are the variables that name files, each with its
-    kind: image, audio or file. A variable in `optional` may be absent from a row, one in `nullable` may be null, because the
-    template asks for it first.
-    """
-
-    name: str
+    name: str  # the file's, without suffix: safe in a file name
     title: str
     description: str
     path: str
     source: str
     model: str | None
     endpoint: Endpoint | None
-    options: Mapping[str, Any]
+    options: Mapping[str, Any]  # body parameters as spelled in the file
     inputs: Mapping[str, InputField]
-    outputs: dict[str, Any] | None
+    outputs: dict[str, Any] | None  # the JSON schema of the reply
     messages: tuple[Message, ...]
     variables: frozenset[str]
-    optional: frozenset[str]
-    nullable: frozenset[str]
+    optional: frozenset[str]  # may be absent from a row, because the template tests them
+    nullable: frozenset[str]  # may be null
     checks: tuple[str, ...] = ()
-    files: Mapping[str, str] = field(default_factory=dict[str, str])
+    files: Mapping[str, str] = field(default_factory=dict[str, str])  # variables with a kind: image, audio or file
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The values of variables that a row need not have."""
+        """Default values by variable."""
         return {name: field.default for name, field in self.inputs.items() if field.has_default}
 
 
 class Renderer(Protocol):
-    """Turns rows into requests; the same row always into the same bytes."""
+    """Turns rows into requests; equal rows give equal bytes."""
 
     def render(self, row: Row) -> Request:
-        """The request of this row. Raises RenderError."""
+        """Raises RenderError."""
         ...
 
 
 def nearest(name: str, known: Mapping[str, Any] | frozenset[str] | tuple[str, ...] | list[str]) -> str | None:
-    """The known name that was probably meant: letter case and separators count little."""
+    """The known name that was probably meant, whatever its case and separators."""
     plain = {_plain(candidate): candidate for candidate in sorted(known)}
     close = get_close_matches(_plain(name), plain, n=1, cutoff=0.6)
     return plain[close[0]] if close else None
 
 
 def did_you_mean(name: str, known: Mapping[str, Any] | frozenset[str] | tuple[str, ...] | list[str]) -> str:
-    """`; did you mean …?`, or nothing where no known name is near."""
+    """`; did you mean …?`, or nothing."""
     near = nearest(name, known)
     return f"; did you mean `{near}`?" if near else ""
 

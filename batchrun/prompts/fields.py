@@ -1,4 +1,4 @@
-"""The parts that both kinds of prompt file have, and how single keys of them are read."""
+"""Keys that both formats of prompt files have."""
 
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -24,7 +24,7 @@ _INPUT_KEYS = [
     "json_schema",
 ]
 FILE_KINDS = frozenset({"image", "audio", "file"})
-"""Kinds of inputs whose values name files."""
+"""Kinds of inputs that are files."""
 _TYPES = frozenset(
     [
         "string",
@@ -48,7 +48,7 @@ _TYPES = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a file says, before its templates are checked."""
+    """A file's content, before its templates are checked."""
 
     title: str = ""
     description: str = ""
@@ -62,18 +62,18 @@ class Parts:
 
 
 def known_keys(node: dict[str, Any], known: list[str], place: Place, where: str) -> None:
-    """Refuses an unknown key; `x-…` is free for own notes."""
+    """Raises PromptError for an unknown key; `x-…` is free for notes."""
     for key in map(str, node):
         if key not in known and not key.startswith(("x-", "x_")):
             raise place.error(
                 f"`{key}` is not known in {where}{did_you_mean(key, known)}",
-                f"Known: {', '.join(known)}. Own notes can go into `metadata` or a key that starts with `x-`.",
+                f"Known: {', '.join(known)}. Notes can be put into `metadata` or a key that starts with `x-`.",
                 key=key,
             )
 
 
 def text_of(node: dict[str, Any], key: str, place: Place) -> str:
-    """The text under `key`, empty where there is none. Numbers are taken as they are written."""
+    """The text under `key`, or an empty one."""
     value = node.get(key)
     if value is None:
         return ""
@@ -83,7 +83,7 @@ def text_of(node: dict[str, Any], key: str, place: Place) -> str:
 
 
 def mapping_of(node: dict[str, Any], key: str, place: Place) -> dict[str, Any]:
-    """The mapping under `key`, empty where there is none."""
+    """The mapping under `key`, or an empty one."""
     value = node.get(key)
     if value is None:
         return {}
@@ -93,18 +93,17 @@ def mapping_of(node: dict[str, Any], key: str, place: Place) -> dict[str, Any]:
 
 
 def unresolved(value: Any, what: str, place: Place) -> None:
-    """Refuses `${env:…}` and `${file:…}`, which would let a prompt file read this machine."""
+    """Raises PromptError for `${env:…}` and `${file:…}`, which could read this machine."""
     if isinstance(value, str) and value.startswith(("${env:", "${file:")):
         raise place.error(
-            f"{what} is {value!r}, which is not resolved", "Write the value, or give it on the command line."
+            f"{what} is {value!r}, which is not resolved", "Write the value, or set it on the command line."
         )
 
 
 def inputs_of(inputs: Any, place: Place, *, samples: bool) -> dict[str, InputField]:
-    """The declared variables: a list of properties or a mapping of names.
+    """The declared variables, from a list or a mapping.
 
-    A bare value in the mapping is a default, as Prompty 2.x has it; with `samples` the file is spelled as 1.x, where it
-    is only an example. The name of a type is a type in both.
+    A bare value is a default (Prompty 2.x), with `samples` an example (1.x).
     """
     if inputs is None:
         return {}

@@ -1,4 +1,4 @@
-"""Where prompts lie: `./prompts`, the user's own, and those that come with batchrun, in this order."""
+"""Finds prompts in `./prompts`, the user's directory, and those that come with batchrun."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,13 +11,13 @@ from batchrun.prompts.definition import Prompt, did_you_mean
 from batchrun.prompts.parse import MAX_SOURCE, SUFFIXES, parse, stem_of
 
 INLINE = "prompt"
-"""What a prompt is called that was written on the command line."""
+"""The name of a prompt written on the command line."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 class Listing(NamedTuple):
-    """A prompt as a list shows it; `error` says what is wrong with a file that cannot be used."""
+    """A prompt in a list; `error` is set if it cannot be used."""
 
     name: str
     description: str
@@ -27,17 +27,14 @@ class Listing(NamedTuple):
 
 
 def default_places() -> tuple[Path, ...]:
-    """The directories that are searched, first one first."""
+    """The directories that are searched, in order."""
     installed = _PACKAGE / "_prompts"
     shipped = installed if installed.is_dir() else _PACKAGE.parent / "prompts"
     return Path("prompts"), Path(platformdirs.user_config_dir("batchrun")) / "prompts", shipped
 
 
 def load(name: str, *, places: Sequence[Path] | None = None) -> Prompt:
-    """The prompt of this name or path, or the prompt that is written out in its place, checked.
-
-    Raises PromptError, with the nearest name where none has this one.
-    """
+    """The prompt of this name, path or text. Raises PromptError with the nearest name."""
     if "{{" in name:
         return parse(name, path=INLINE)
     path = _find(name, default_places() if places is None else places)
@@ -45,7 +42,7 @@ def load(name: str, *, places: Sequence[Path] | None = None) -> Prompt:
 
 
 def available(places: Sequence[Path] | None = None) -> list[Listing]:
-    """Every prompt that a bare name finds, by name; a broken file is listed with what is wrong with it."""
+    """Every prompt that a bare name finds, by name, broken ones included."""
     found: dict[str, Path] = {}
     for path in _files(default_places() if places is None else places):
         found.setdefault(stem_of(path.name), path)
@@ -74,7 +71,7 @@ def _find(name: str, places: Sequence[Path]) -> Path:
     known = f"Known prompts: {', '.join(names)}. " if names else ""
     raise PromptError(
         f"there is no prompt `{name}`{did_you_mean(name, names)}",
-        f"{known}A file of your own is named by its path; a text with `{{{{ variables }}}}` is a prompt itself.",
+        f"{known}For your own file, use its path; a text with `{{{{ variables }}}}` is itself a prompt.",
     )
 
 

@@ -1,8 +1,6 @@
-"""The filters and tests a prompt may use.
+"""The filters and tests that a prompt may use: deterministic, with results not much larger than their input.
 
-A filter is here if its result is not much larger than what goes in, whatever its arguments, and if the same row always
-gives the same text. Those that can multiply (`replace`, `join`, `indent`) compute the size of their result before they
-build it; `sandbox` counts what they all make. `default`, `is defined` and `is undefined` take null for absent.
+Those that can multiply check the size first; `sandbox` counts all. Null counts as undefined.
 """
 
 import json
@@ -15,14 +13,14 @@ from jinja2.filters import FILTERS, make_attrgetter
 from jinja2.tests import TESTS
 
 MAX_OUTPUT = 10_000_000
-"""Characters a message may come to, 10 MB of plain text."""
+"""Characters of a message."""
 
 
 class TooLargeError(Exception):
-    """A template makes more text than a request can carry."""
+    """A template makes too much text."""
 
     def __init__(self, what: str = "the message", limit: int = MAX_OUTPUT) -> None:
-        super().__init__(f"{what} comes to more than {limit // 1_000_000} MB")
+        super().__init__(f"{what} is larger than {limit // 1_000_000} MB")
 
 
 def _default(value: Any, default_value: Any = "", boolean: bool = False) -> Any:
@@ -147,7 +145,7 @@ MAPPABLE = frozenset(
         "upper",
     ]
 )
-"""What `map` may apply: each item stays about its size."""
+"""Filters for `map`, which keep an item's size."""
 
 _LEFT_OUT = frozenset({"callable", "filter", "test", "escaped", "sameas"})
 
@@ -157,9 +155,9 @@ SAFE_TESTS: dict[str, Callable[..., Any]] = {name: test for name, test in TESTS.
 }
 
 INSTEAD: Mapping[str, str] = {
-    "e": "the text is sent as it is: leave it out",
-    "escape": "the text is sent as it is: leave it out",
-    "safe": "the text is sent as it is: leave it out",
+    "e": "omit it: text is sent unescaped",
+    "escape": "omit it: text is sent unescaped",
+    "safe": "omit it: text is sent unescaped",
     "format": "write the text with `{{ … }}` in it",
     "random": "a row must always give the same request: choose the value in the input",
     "pprint": "`tojson(indent=2)`",

@@ -1,7 +1,7 @@
-"""GitHub's `.prompt.yml`: `messages`, `model`, `modelParameters`, `responseFormat`, `jsonSchema`.
+"""GitHub's `.prompt.yml`, without `testData` and `evaluators`.
 
-https://docs.github.com/en/github-models/use-github-models/storing-prompts-in-github-repositories; the fields are those
-of `pkg/prompt/prompt.go` in github/gh-models. `testData` and `evaluators` are for GitHub's own tests and not used here.
+https://docs.github.com/en/github-models/use-github-models/storing-prompts-in-github-repositories; fields:
+github/gh-models, `pkg/prompt/prompt.go`.
 """
 
 import json
@@ -30,7 +30,7 @@ _ROLES = ("system", "developer", "user", "assistant")
 
 
 def parts(text: str, path: str) -> Parts:
-    """What a `.prompt.yml` says. Raises PromptError."""
+    """The content of a `.prompt.yml`. Raises PromptError."""
     data, node = read_mapping(text, path=path)
     place = Place(path, node)
     known_keys(data, _KEYS, place, "the file")
@@ -61,15 +61,15 @@ def _messages(data: dict[str, Any], node: MappingNode | None, place: Place) -> t
         message = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
         role, content = str(message.get("role", "")).lower(), message.get("content")
         if role not in _ROLES or not isinstance(content, str):
-            said = f"message {number + 1} needs a `role` ({', '.join(_ROLES)}) and a text as `content`"
-            raise place.under(number).error(said)
+            problem = f"message {number + 1} needs a `role` ({', '.join(_ROLES)}) and a text as `content`"
+            raise place.under(number).error(problem)
         if content.strip():
             found.append(Message(role, content.strip("\n"), lines[number] if number < len(lines) else 1))
     return tuple(found)
 
 
 def _content_lines(node: MappingNode | None) -> list[int]:
-    """The 1-based line where the content of each message starts."""
+    """The line, from 1, of each message's content."""
     listed = _member(node, "messages")
     if not isinstance(listed, SequenceNode):
         return []

@@ -1,9 +1,7 @@
-"""Prompt files, read: Prompty 1.x and 2.x, GitHub's `.prompt.yml`, plain text and Markdown.
+"""Reads prompt files: Prompty, GitHub's `.prompt.yml`, plain text and Markdown.
 
-Prompty: https://github.com/microsoft/prompty (`spec/spec.md`, section 2). Where this reader departs from it, it does
-so for the user's safety: roles are split before rendering, so that a row cannot open a message; `${env:…}` and
-`${file:…}` are never resolved and `connection` is never used, so that a prompt from elsewhere can neither read this
-machine nor choose where a key is sent; an unknown key is an error, since it is mostly a slip.
+Prompty (https://github.com/microsoft/prompty, `spec/spec.md`, section 2) is restricted for untrusted prompts and rows:
+roles are split before rendering, `${env:…}`, `${file:…}` and `connection` are not used, unknown keys are errors.
 """
 
 import re
@@ -70,7 +68,7 @@ class _Model(NamedTuple):
 
 
 def stem_of(path: str) -> str:
-    """The name a prompt file goes by: its file name without the suffix of a prompt."""
+    """The prompt's name: the file name without its suffix."""
     name = PurePath(path).name
     for suffix in SUFFIXES:
         if name.lower().endswith(suffix) and len(name) > len(suffix):
@@ -79,13 +77,10 @@ def stem_of(path: str) -> str:
 
 
 def parse(source: str, *, path: str) -> Prompt:
-    """The prompt that `source` spells; `path` tells the format by its suffix and is named in errors.
-
-    Raises PromptError for everything that is wrong with it, at the latest here and never while rows are rendered.
-    """
+    """The checked prompt, in the format of the suffix of `path`. Raises PromptError."""
     if len(source) > MAX_SOURCE:
         raise PromptError(
-            f"{path}: larger than {MAX_SOURCE:,} characters", "A prompt is a template; data belongs into rows."
+            f"{path}: larger than {MAX_SOURCE:,} characters", "A prompt is a template; put data into rows."
         )
     text = source.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in text:
@@ -105,7 +100,7 @@ def parse(source: str, *, path: str) -> Prompt:
 def _checked(parts: Parts, source: str, path: str) -> Prompt:
     if not parts.messages:
         raise PromptError(
-            f"{path}: the prompt is empty", "Write what the model is to do, with `{{ text }}` for the row."
+            f"{path}: the prompt is empty", "Write the instructions, with `{{ text }}` for the row's text."
         )
     from batchrun.prompts import sandbox  # noqa: PLC0415  Jinja2
 
@@ -168,7 +163,7 @@ def _prompty(text: str, path: str) -> Parts:
 
 
 def _checks(value: Any, place: Place) -> tuple[str, ...]:
-    """The names of checks: a list, or a text with commas. Whether there are such checks is for the plan to say."""
+    """The plan checks whether they exist."""
     names = value.split(",") if isinstance(value, str) else [] if value is None else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in cast("list[Any]", names)):
         raise place.error("`checks` must be names of checks", "For example: checks: [placeholders, numbers]")
@@ -176,7 +171,7 @@ def _checks(value: Any, place: Place) -> tuple[str, ...]:
 
 
 def _front_matter(text: str, path: str) -> tuple[str | None, str, int]:
-    """Front matter (None where there is none), body, and the 1-based line where the body starts."""
+    """Front matter or None, body, and its first line."""
     lines = text.split("\n")
     start = next((number for number, line in enumerate(lines) if line.strip()), 0)
     if not _FENCE.fullmatch(lines[start].lstrip()):
@@ -189,7 +184,7 @@ def _front_matter(text: str, path: str) -> tuple[str | None, str, int]:
 
 
 def split_roles(body: str, first_line: int, path: str) -> tuple[Message, ...]:
-    """The messages of a body. Text before the first role line is the system's; without role lines all is the user's."""
+    """The messages of a body: text before the first role line is the system's, without any the user's."""
     role, start, lines = "system", 0, body.split("\n")
     messages: list[Message | None] = []
     marks = 0
@@ -211,7 +206,7 @@ def split_roles(body: str, first_line: int, path: str) -> tuple[Message, ...]:
 
 
 def _message(role: str, lines: list[str], first_line: int) -> Message | None:
-    """A message without the empty lines around it; None where nothing is left."""
+    """A message without empty lines around it, or None."""
     start, end = 0, len(lines)
     while start < end and not lines[start].strip():
         start += 1

@@ -1,10 +1,8 @@
-"""Rows for a prompt: the renderer.
+"""The renderer of a prompt.
 
-Everything that cannot change from row to row is computed once: the JSON around the texts, the options, the schema,
-and messages whose variables are all given by `--set`. A message that is only text with variables becomes a list of
-JSON pieces; any other runs its template, and keeps its last result, since the instructions of most prompts are the
-same for every row. A file is named by its digest where its content is to stand (`media.filled`); `[parts]` of
-providers/media.toml has how each endpoint spells a text and a file.
+JSON around the texts and messages with only `--set` variables are computed once. A message of text and variables
+becomes JSON pieces; any other runs its template and keeps the last result, which is usually the same for every row.
+Files stand as digests (`media.filled`), as `[parts]` of providers/media.toml has them.
 """
 
 import re
@@ -26,17 +24,17 @@ from batchrun.prompts.variables import ABSENT, cell, check_names, fixed_values
 from batchrun.providers import table
 
 MARKDOWN = re.compile(r"!\[[^\]\n]*\]\(\s*(\{\{-?\s*(\w+)\s*-?\}\})\s*\)")
-"""A picture as Markdown has it, its address a variable."""
+"""A Markdown picture whose address is a variable."""
 _GAP = re.compile(r"\{(\w+)(?::(\w*))?\}")
 
 
 def unwrapped(template: str, names: Mapping[str, str]) -> str:
-    """The template with each `![…]({{ name }})` of a variable that names files as the variable alone."""
+    """The template with `![…]({{ name }})` of file variables replaced by the variable."""
     return MARKDOWN.sub(lambda found: found[1] if found[2] in names else found[0], template)
 
 
 def part(endpoint: Endpoint, kind: str, file: File, detail: str | None) -> Any:
-    """A file as a part of a message; `kind` is image, audio or file. Raises RenderError for an address that is not taken."""
+    """A file as a part of a message. Raises RenderError."""
     shapes = table("media")["parts"][endpoint]
     if file.sha256:
         known = _types()[file.type]
@@ -45,13 +43,12 @@ def part(endpoint: Endpoint, kind: str, file: File, detail: str | None) -> Any:
         values = {"url": url, "data": data, "format": known.get("format"), "name": name, "detail": detail}
         return _filled(shapes[kind], values)
     if kind != "image" and f"{kind}_link" not in shapes:
-        raise RenderError(f"`{file.input}` is an address, which {endpoint} does not take", "Write the path of a file.")
+        raise RenderError(f"`{file.input}` is an address, which {endpoint} does not accept", "Use the path of a file.")
     return _filled(shapes.get(f"{kind}_link", shapes[kind]), {"url": file.path, "detail": detail})
 
 
 def content(endpoint: Endpoint, pieces: Sequence[str | Sequence[Any]]) -> Any:
-    """The content of a message: texts and parts in turn. Line ends beside a part are left out, and texts that are blank;
-    without any part it is a text."""
+    """The content of a message: one text, or texts and parts."""
     if len(pieces) == 1 and isinstance(pieces[0], str):
         return pieces[0]
     shape = table("media")["parts"][endpoint]["text"]
@@ -65,11 +62,10 @@ def content(endpoint: Endpoint, pieces: Sequence[str | Sequence[Any]]) -> Any:
 
 
 def transcription(pieces: Sequence[str | Sequence[Any]]) -> bytes:
-    """The members of a transcription with its recording and the text of its prompt. Raises RenderError unless there is just
-    one recording."""
+    """A transcription's recording and prompt as JSON. Raises RenderError."""
     recordings = [part for piece in pieces if not isinstance(piece, str) for part in piece]
     if len(recordings) != 1:
-        raise RenderError(f"{len(recordings)} recordings, and a transcription is of one", "Give each its own row.")
+        raise RenderError(f"{len(recordings)} recordings, but a transcription needs one", "Use a row for each.")
     text = "".join(piece for piece in pieces if isinstance(piece, str)).strip()
     return orjson.dumps({"file": recordings[0], **({"prompt": text} if text else {})})[1:-1]
 
@@ -80,7 +76,7 @@ def _types() -> Mapping[str, Mapping[str, Any]]:
 
 
 def _filled(shape: Any, values: Mapping[str, str | None]) -> Any:
-    """The shape with its gaps filled; members whose gap has no value are left out."""
+    """The shape with placeholders filled, or members dropped."""
     if isinstance(shape, dict):
         made = {name: _filled(member, values) for name, member in cast("dict[str, Any]", shape).items()}
         return {name: member for name, member in made.items() if member is not None}
@@ -92,7 +88,7 @@ _MISFITS = (
     *(TooLargeError, TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError),
     *(AttributeError, AssertionError),
 )
-"""What filters raise when a value is not what they are for; `truncate` asserts its arguments."""
+"""Errors of filters on unsuitable values; `truncate` asserts its arguments."""
 
 
 def renderer(  # noqa: PLR0913  everything that decides a request, by name
@@ -105,15 +101,15 @@ def renderer(  # noqa: PLR0913  everything that decides a request, by name
     columns: Mapping[str, str],
     detail: str | None = None,
 ) -> "PromptRenderer":
-    """The renderer of a prompt: `variables` are those of `--set`, `columns` maps variables to input columns, `detail` is
-    how closely a model is to look at pictures.
-
-    Raises PromptError where they do not fit the prompt, or the prompt does not fit the endpoint.
-    """
+    """The renderer of a prompt; `variables` are those of `--set`, `columns` maps variables to columns. Raises
+    PromptError."""
     check_names(prompt, variables, columns)
     rest = members(prompt, endpoint, model, params)
     values = _Values(prompt, fixed_values(prompt, variables), columns)
-    units = [_unit(message, prompt) for message in prompt.messages]
+    units = [
+        sandbox.compiled(message._replace(template=unwrapped(message.template, prompt.files)), prompt.path)
+        for message in prompt.messages
+    ]
     rich = [not prompt.files.keys().isdisjoint(unit.variables) for unit in units]
     pieces = frame(
         endpoint, rest, [(message.role, parts) for message, parts in zip(prompt.messages, rich, strict=True)]
@@ -121,12 +117,8 @@ def renderer(  # noqa: PLR0913  everything that decides a request, by name
     return PromptRenderer(endpoint, output_limit(endpoint, rest), values, pieces, units=units, detail=detail)
 
 
-def _unit(message: Message, prompt: Prompt) -> sandbox.Compiled:
-    return sandbox.compiled(message._replace(template=unwrapped(message.template, prompt.files)), prompt.path)
-
-
 class _Values:
-    """Where each variable of a prompt has its value from, and what is missing where there is none."""
+    """The sources of a prompt's variables."""
 
     def __init__(self, prompt: Prompt, fixed: Mapping[str, Any], columns: Mapping[str, str]) -> None:
         self.prompt = prompt
@@ -135,11 +127,11 @@ class _Values:
         self._defaults = prompt.defaults
 
     def source(self, name: str) -> tuple[str, Any]:
-        """The column of a variable, and what holds where a row has no such column."""
+        """A variable's column and default."""
         return self._columns.get(name, name), self._defaults.get(name, ABSENT)
 
     def of(self, name: str, fields: Mapping[str, Any]) -> Any:
-        """The value for this row, `ABSENT` for none. A null gives way to a default."""
+        """The value for a row, or `ABSENT`; a default replaces null."""
         if name in self.fixed:
             return self.fixed[name]
         column, default = self.source(name)
@@ -147,10 +139,7 @@ class _Values:
         return default if value is ABSENT or (value is None and default is not ABSENT) else value
 
     def refuse(self, fields: Mapping[str, Any], otherwise: str = "", *, printed: str | None = None) -> NoReturn:
-        """Raises the error for a row that could not be rendered, naming the variables it lacks, if any.
-
-        `printed` is a variable that is printed and absent, `otherwise` what is wrong where none is missing.
-        """
+        """Raises RenderError with the missing variables, including `printed`, or else with `otherwise`."""
         names = self.prompt.variables
         missing = tuple(sorted(name for name in names if name == printed or self._lacks(name, fields)))
         if not missing:
@@ -158,7 +147,7 @@ class _Values:
         listed = ", ".join(self._named(name, fields) for name in missing)
         raise RenderError(
             f"no value for {listed}",
-            "Fill the column, name another one with --column NAME=COLUMN, or give a default in the prompt.",
+            "Fill the column, select another one with --column NAME=COLUMN, or set a default in the prompt.",
             missing,
         )
 
@@ -206,20 +195,20 @@ class _TemplateMessage:
         except UndefinedError as error:
             self._values.refuse(fields, self._where(error))
         except _MISFITS as error:
-            raise RenderError(self._where(error), "Look at the value in this row, or ask for it with `if`.") from None
+            raise RenderError(self._where(error), "Check the value in this row, or test it with `if`.") from None
 
     def _where(self, error: Exception) -> str:
         line = sandbox.line_of(error, self._message, self._unit)
-        return f"{self._values.prompt.path}:{line}: {_said(error)}"
+        return f"{self._values.prompt.path}:{line}: {_error_text(error)}"
 
 
-def _said(error: Exception) -> str:
-    """What the error says; Pythons word differently that their stack is full."""
+def _error_text(error: Exception) -> str:
+    """Python versions word a full stack differently."""
     return "a value is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 class _FilesMessage(_TemplateMessage):
-    """A message with files: its content is a list of parts."""
+    """A message whose content is a list of parts."""
 
     def __init__(
         self, message: Message, unit: sandbox.Compiled, values: _Values, endpoint: Endpoint, detail: str | None
@@ -229,35 +218,33 @@ class _FilesMessage(_TemplateMessage):
         self._detail = detail
         self._files = {name: kind for name, kind in values.prompt.files.items() if name in unit.variables}
         self._texts = tuple(sorted(unit.variables - self._files.keys()))
-        self._mark = f"\0{token_hex(8)}:"  # no row can hold what is drawn anew by each process
+        self._mark = f"\0{token_hex(8)}:"  # random in each process, so that no row can contain it
         self._marked = re.compile(rf"{re.escape(self._mark)}(\w+)\0")
 
     def content(self, fields: Mapping[str, Any], files: Sequence[File]) -> bytes:
         """The content as JSON."""
         values = {name: value for name in self._texts if (value := self._values.of(name, fields)) is not ABSENT}
         given = {file.input for file in files}
-        values |= {name: f"{self._mark}{name}\0" if name in given else self._none(name) for name in self._files}
+        inputs = self._values.prompt.inputs
+        values |= {name: "" if inputs[name].has_default else None for name in self._files}
+        values |= {name: f"{self._mark}{name}\0" for name in self._files if name in given}
         for name in self._required:
             if values.get(name) is None:
                 self._values.refuse(fields, printed=name)
         pieces: list[str | list[Any]] = []
         for number, piece in enumerate(self._marked.split(self._run(values, fields))):
-            pieces.append(self._parts(piece, files) if number % 2 else piece)
+            if number % 2 == 0:
+                pieces.append(piece)
+                continue
+            kind = self._files[piece]
+            pieces.append([part(self._endpoint, kind, file, self._detail) for file in files if file.input == piece])
         if self._endpoint is Endpoint.TRANSCRIPTIONS:
             return transcription(pieces)
         return orjson.dumps(content(self._endpoint, pieces))
 
-    def _none(self, name: str) -> str | None:
-        """What stands for no file: nothing, where the prompt says that there need not be one."""
-        return "" if self._values.prompt.inputs[name].has_default else None
-
-    def _parts(self, name: str, files: Sequence[File]) -> list[Any]:
-        kind = self._files[name]
-        return [part(self._endpoint, kind, file, self._detail) for file in files if file.input == name]
-
 
 class PromptRenderer:
-    """Rows into requests, by filling the gaps of a body that is otherwise written already."""
+    """Fills the variable pieces of a body."""
 
     def __init__(  # noqa: PLR0913  what a body is made of
         self,
@@ -287,7 +274,7 @@ class PromptRenderer:
 
     @property
     def fixed(self) -> bytes:
-        """What every body begins with: all before the first variable. Empty where the prompt has none."""
+        """Everything before the first variable, if there is one."""
         return self._body[0] if self._places else b""
 
     @property
@@ -297,27 +284,26 @@ class PromptRenderer:
 
     @property
     def variables(self) -> int:
-        """How many places of a body differ from row to row."""
+        """Number of pieces that differ between rows."""
         return len(self._places)
 
     @property
     def _places(self) -> list[int]:
-        """The pieces of a body that differ from row to row, in order."""
         return sorted(index for index, *_ in [*self._slots, *self._templates, *self._of_files])
 
     def file_values(self, row: Row) -> list[tuple[str, str, Any]]:
-        """The variables that name files, their kinds, and their values for this row."""
+        """File variables with their kinds and this row's values."""
         files = self._values.prompt.files
         found = [(name, kind, self._values.of(name, row.fields)) for name, kind in files.items()]
         return [(name, kind, None if value is ABSENT else value) for name, kind, value in found]
 
     def beginnings(self, row: Row) -> list[bytes]:
-        """The body of this row cut before each variable but the first: what lies between is a piece. Raises RenderError."""
+        """The row's body cut before each variable but the first. Raises RenderError."""
         body = self._pieces(row)
         return [b"".join(body[one:other]) for one, other in pairwise([0, *self._places[1:]])]
 
     def render(self, row: Row) -> Request:
-        """The request of this row. Raises RenderError."""
+        """Raises RenderError."""
         sent = b"".join(self._pieces(row))
         if len(sent) > self._maximum:
             raise RenderError(str(TooLargeError()))
@@ -341,12 +327,12 @@ class PromptRenderer:
             for index, message in self._of_files:
                 body[index] = message.content(fields, row.files or ())
         except (TypeError, ValueError, RecursionError) as error:
-            raise RenderError(f"the text cannot be sent: {_said(error)}") from None
+            raise RenderError(f"the text cannot be sent: {_error_text(error)}") from None
         return body
 
     def _add(self, constant: bytes) -> None:
-        """Text that is the same for every row goes to the end of the last constant."""
-        if self._body and self._gap_at_end():
+        """Append constant text."""
+        if len(self._body) - 1 in self._places:
             self._body.append(constant)
         else:
             self._body[-1] += constant
@@ -354,9 +340,6 @@ class PromptRenderer:
     def _gap(self) -> int:
         self._body.append(b"")
         return len(self._body) - 1
-
-    def _gap_at_end(self) -> bool:
-        return len(self._body) - 1 in self._places
 
     def _message(self, message: Message, unit: sandbox.Compiled) -> None:
         if unit.pieces is None:

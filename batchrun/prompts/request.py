@@ -1,9 +1,8 @@
-"""The body of a request: how each endpoint spells a prompt, its options and its schema.
+"""The body of a request in each endpoint's spelling.
 
-Names that a prompt file writes in Prompty's or GitHub's spelling (`maxOutputTokens`, `topP`, `stopSequences`) become
-the endpoint's own; names written as a provider spells them are sent as they are, except for the token limit and the
-reply format, which the Responses endpoint has under other names
-(https://platform.openai.com/docs/api-reference/responses/create). What `--param` says is never renamed and wins.
+Options in Prompty's or GitHub's spelling (`maxOutputTokens`) are translated, those in a provider's are kept, except the
+token limit and reply format of Responses (https://platform.openai.com/docs/api-reference/responses/create). `--param`
+is never renamed, and wins.
 """
 
 import json
@@ -43,16 +42,16 @@ CONTENT: Mapping[Endpoint, str] = {
     Endpoint.COMPLETIONS: "prompt",
     Endpoint.TRANSCRIPTIONS: "file",
 }
-"""The member of the body that has what is asked."""
+"""The member with the prompt."""
 _EMBEDDINGS, _RESPONSES, _COMPLETIONS = Endpoint.EMBEDDINGS, Endpoint.RESPONSES, Endpoint.COMPLETIONS
 _SINGLE = (Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS, Endpoint.TRANSCRIPTIONS)
-"""Endpoints that take no conversation."""
+"""Endpoints without conversations."""
 _TRANSCRIPTS = ("json", "verbose_json", "diarized_json")
-"""Formats of a transcription that are JSON, as replies are read."""
+"""JSON formats of a transcription."""
 
 
 def members(prompt: Prompt, endpoint: Endpoint, model: str | None, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything of the body but the messages. Raises PromptError where the endpoint cannot carry the prompt."""
+    """The body without the messages. Raises PromptError."""
     options = {spelled(name, endpoint): value for name, value in prompt.options.items()}
     if endpoint is Endpoint.RESPONSES and "response_format" in options:
         form = _flat(options.pop("response_format"))
@@ -66,9 +65,9 @@ def members(prompt: Prompt, endpoint: Endpoint, model: str | None, params: Mappi
 
 
 def frame(endpoint: Endpoint, rest: Mapping[str, Any], roles: list[tuple[str, bool]]) -> list[str]:
-    """The constant JSON around the contents of the messages: one piece more than messages.
+    """The JSON around the messages' contents, one piece more than messages.
 
-    A message is its role and whether its content is a list of parts. Any other is a text, which belongs inside the quotes.
+    Each role has whether its content is a list of parts; a text belongs inside quotation marks.
     """
     model = {"model": rest["model"]} if "model" in rest else {}
     tail = {name: value for name, value in rest.items() if name != "model"}
@@ -86,8 +85,7 @@ def frame(endpoint: Endpoint, rest: Mapping[str, Any], roles: list[tuple[str, bo
 
 
 def output_limit(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
-    """The output tokens a body allows for all its choices, None where it states no limit. Embeddings have none, and
-    those of transcriptions are as many as the recording says: 0."""
+    """Output tokens allowed for all choices, or None; 0 for embeddings and transcriptions."""
     if endpoint in (_EMBEDDINGS, Endpoint.TRANSCRIPTIONS):
         return 0
     if endpoint is _RESPONSES:
@@ -102,34 +100,34 @@ def output_limit(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
 
 
 def prompts_in(body: Mapping[str, Any]) -> int:
-    """How many prompts a completion has: several are a list of texts, or of lists of tokens."""
+    """The number of prompts in a completion."""
     prompt = body.get("prompt")
     found = cast("list[Any]", prompt) if isinstance(prompt, list) else []
     return max(1, sum(isinstance(one, str | list) for one in found))
 
 
-def ask_again(request: Request, reply_text: str, complaint: str, *, check: str | None = None) -> Request:
-    """The same request, followed by the model's reply and what is wrong with it: against the schema, or by a check."""
+def with_correction(request: Request, reply_text: str, error: str, *, check: str | None = None) -> Request:
+    """The request, followed by the model's reply and its error."""
     name = CONTENT[request.endpoint]
     body: dict[str, Any] = json.loads(request.body)
-    talk = body.get(name)
-    if request.endpoint is Endpoint.RESPONSES and isinstance(talk, str):
-        talk = [{"role": "user", "content": talk}]
-    if request.endpoint in _SINGLE or not isinstance(talk, list):
+    conversation = body.get(name)
+    if request.endpoint is Endpoint.RESPONSES and isinstance(conversation, str):
+        conversation = [{"role": "user", "content": conversation}]
+    if request.endpoint in _SINGLE or not isinstance(conversation, list):
         raise ValueError(f"{request.endpoint} is not a conversation")
     wrong = "does not fit the required JSON schema" if check is None else "cannot be used"
     what = "JSON" if check is None else "reply"
-    correction = f"Your reply {wrong}: {complaint}\nReply again with the complete, corrected {what} and nothing else."
+    correction = f"Your reply {wrong}: {error}\nReply again with the complete, corrected {what} and nothing else."
     body[name] = [
-        *cast("list[Any]", talk),
+        *cast("list[Any]", conversation),
         {"role": "assistant", "content": reply_text},
         {"role": "user", "content": correction},
     ]
     return request._replace(body=to_json(body).encode("utf-8", "replace"))
 
 
-def more_room(request: Request, doublings: int = 1) -> Request:
-    """The same request with twice the output tokens, or that so many times; as it is where it states no limit."""
+def with_larger_limit(request: Request, doublings: int = 1) -> Request:
+    """The request with its output limit, if any, doubled."""
     if not request.output_limit:
         return request
     factor = 2**doublings
@@ -141,7 +139,7 @@ def more_room(request: Request, doublings: int = 1) -> Request:
 
 
 def request_digest(request: Request, kind: str) -> str:
-    """32 hexadecimal characters that tell whether a row's effective request has changed; `kind` is that of `digests`."""
+    """32 hexadecimal characters that identify the effective request; `kind` as in `digests`."""
     return _digest(request.endpoint, kind)(request.body)
 
 
@@ -151,12 +149,12 @@ def _digest(endpoint: Endpoint, kind: str) -> Callable[[bytes], str]:
 
 
 def to_json(value: Any) -> str:
-    """Compact JSON; raises ValueError for NaN and infinities, which JSON does not have."""
+    """Compact JSON. Raises ValueError for NaN and infinities."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def spelled(name: str, endpoint: Endpoint) -> str:
-    """The name of a body's member for an option as a prompt spells it."""
+    """A body's name for a prompt's option."""
     plain = _CAMEL.get(name, name)
     return _LIMITS[endpoint].get(plain, plain)
 
@@ -171,23 +169,21 @@ def _positive(value: Any) -> int | None:
 
 def _refuse_impossible(prompt: Prompt, endpoint: Endpoint, given: Mapping[str, Any]) -> None:
     if CONTENT[endpoint] in given:
-        raise PromptError(
-            f"`{CONTENT[endpoint]}` comes from the prompt", "Change the prompt, or leave the parameter out."
-        )
+        raise PromptError(f"`{CONTENT[endpoint]}` comes from the prompt", "Change the prompt, or omit the parameter.")
     if given.get("stream"):
-        raise PromptError("`stream` is not supported: replies are read whole", "Leave the parameter out.")
+        raise PromptError("`stream` is not supported: replies are read whole", "Omit the parameter.")
     single = endpoint in _SINGLE
     if single and len(prompt.messages) > 1:
         raise PromptError(
-            f"{prompt.path}: {endpoint} takes one text, and the prompt has {len(prompt.messages)} messages"
+            f"{prompt.path}: {endpoint} accepts one text, but the prompt has {len(prompt.messages)} messages"
         )
     if endpoint is Endpoint.TRANSCRIPTIONS:
         _refuse_transcription(prompt, given)
     elif single and prompt.files:
         named = ", ".join(f"`{name}`" for name in prompt.files)
-        raise PromptError(f"{prompt.path}: {endpoint} takes text, and {named} names files", "Take --endpoint chat.")
+        raise PromptError(f"{prompt.path}: {endpoint} accepts text, but {named} names files", "Use --endpoint chat.")
     if single and prompt.outputs is not None:
-        raise PromptError(f"{prompt.path}: {endpoint} has no structured output", "Leave `outputs` out.")
+        raise PromptError(f"{prompt.path}: {endpoint} has no structured output", "Omit `outputs`.")
     try:
         to_json(dict(given)).encode()
     except (TypeError, ValueError) as error:
@@ -197,20 +193,20 @@ def _refuse_impossible(prompt: Prompt, endpoint: Endpoint, given: Mapping[str, A
 def _refuse_transcription(prompt: Prompt, given: Mapping[str, Any]) -> None:
     if list(prompt.files.values()) != ["audio"]:
         raise PromptError(
-            f"{prompt.path}: {Endpoint.TRANSCRIPTIONS} takes one recording",
-            "Declare one input of kind audio, and print it.",
+            f"{prompt.path}: {Endpoint.TRANSCRIPTIONS} needs one recording",
+            "Declare one input of kind audio, and use it in the template.",
         )
     if "prompt" in given:
-        raise PromptError("`prompt` is the text of the prompt", "Change the prompt, or leave the parameter out.")
+        raise PromptError("`prompt` comes from the prompt", "Change the prompt, or omit the parameter.")
     if given.get("response_format", "json") not in _TRANSCRIPTS:
         raise PromptError(
-            f"response_format is {given['response_format']!r}, and replies are read as JSON",
-            f"Take one of {', '.join(_TRANSCRIPTS)}.",
+            f"response_format is {given['response_format']!r}, but replies are read as JSON",
+            f"Use one of {', '.join(_TRANSCRIPTS)}.",
         )
 
 
 def _add_schema(prompt: Prompt, endpoint: Endpoint, given: dict[str, Any]) -> None:
-    """The schema in the endpoint's spelling; a format that the user states is left alone."""
+    """Adds the schema, unless the user states a format."""
     name = re.sub(r"[^a-zA-Z0-9_-]", "_", prompt.name)[:64] or "output"
     named = {"name": name, "schema": prompt.outputs, "strict": is_strict(prompt.outputs)}
     if endpoint is Endpoint.CHAT:
@@ -222,7 +218,7 @@ def _add_schema(prompt: Prompt, endpoint: Endpoint, given: dict[str, Any]) -> No
 
 
 def _flat(form: Any) -> Any:
-    """Chat's `response_format` as the Responses endpoint has it: without the inner `json_schema`."""
+    """Chat's `response_format` in the form of the Responses endpoint."""
     if not isinstance(form, dict):
         return form
     node = dict(cast("dict[str, Any]", form))

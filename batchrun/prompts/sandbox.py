@@ -1,11 +1,8 @@
-"""Which templates are let in, and what they can reach while they render.
+"""Which templates may run, and what they can reach.
 
-Nothing inside a process can interrupt a template that loops without printing, and Jinja's sandbox limits neither memory
-nor time. So a template is judged before it ever runs, by `whitelist`, and what is left to happen while it renders is
-bounded: loops by MAX_STEPS, what filters, `~` and `+` make on the way by MAX_MADE, the message by MAX_OUTPUT.
-
-Row data is data only: `a.b` is the member `b` of an object, never an attribute of a Python value. There are no
-globals, no loader, no autoescaping, and undefined variables are errors.
+Nothing inside a process can interrupt a template, and Jinja's sandbox limits neither memory nor time. So a template is
+checked before it runs (`whitelist`), and loops, intermediate results and messages are bounded. `a.b` is a member of an
+object, never a Python attribute; there are no globals.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,11 +20,11 @@ from batchrun.prompts.filters import MAX_OUTPUT, SAFE_FILTERS, SAFE_TESTS, TooLa
 from batchrun.prompts.whitelist import Check
 
 MAX_STEPS = 100_000
-"""Turns of all loops of one message, for one row."""
+"""Iterations of all loops of one message, for one row."""
 
 MAX_MADE = 5 * MAX_OUTPUT
-"""Characters and elements of all that filters, `~` and `+` make for one message of one row. Each doubles a text at most
-a few times, but forty in a row would fill any memory."""
+"""Characters and elements that filters, `~` and `+` make for one message of one row: forty doublings would fill any
+memory."""
 
 _LEFT, _STEPS, _MADE, _PLAIN = "batchrun:left", "batchrun:steps", "batchrun:made", "batchrun:plain:"
 _LOOP_MEMBERS = frozenset(
@@ -36,7 +33,7 @@ _LOOP_MEMBERS = frozenset(
 
 
 class Environment(ImmutableSandboxedEnvironment):
-    """Jinja with row data in reach, and nothing else."""
+    """Jinja with access to row data only."""
 
     def __init__(self) -> None:
         super().__init__(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=_printed)
@@ -63,7 +60,7 @@ class Environment(ImmutableSandboxedEnvironment):
 
 
 class Compiled(NamedTuple):
-    """A template that may run. `pieces` is set where it is nothing but text (str) and variables (`Variable`)."""
+    """A template that may run; `pieces` if it has only text and variables."""
 
     template: Template
     variables: frozenset[str]
@@ -71,13 +68,13 @@ class Compiled(NamedTuple):
 
 
 class Variable(NamedTuple):
-    """A variable that is printed as it is."""
+    """A variable that is printed unchanged."""
 
     name: str
 
 
 class Use(NamedTuple):
-    """What a template needs. `optional` variables may be absent, `nullable` ones null, since it asks first."""
+    """The variables of a template; `optional` ones may be absent, `nullable` ones null."""
 
     variables: frozenset[str]
     optional: frozenset[str]
@@ -85,7 +82,7 @@ class Use(NamedTuple):
 
 
 class _Left:
-    """What one message may still do for one row."""
+    """The remaining budget of one message for one row."""
 
     __slots__ = ("made", "steps")
 
@@ -102,9 +99,9 @@ def _printed(value: Any) -> Any:
 
 @pass_context
 def _counted(context: Context, value: Any) -> Iterator[Any]:
-    """What a `for` goes over; counts the turns of all loops of this rendering."""
+    """The items of a `for`, counting iterations."""
     if isinstance(value, str):
-        raise TypeError("`for` goes over a list, and this is a text")
+        raise TypeError("`for` needs a list, but this is a text")
     left = cast("_Left", context.parent[_LEFT])
     for item in value:
         left.steps -= 1
@@ -115,17 +112,17 @@ def _counted(context: Context, value: Any) -> Iterator[Any]:
 
 @pass_context
 def _made(context: Context, value: Any) -> Any:
-    """A value that is new; counts what all of this rendering come to."""
+    """A new value, counting its size."""
     if type(value) in (str, list):
         left = cast("_Left", context.parent[_LEFT])
         left.made -= len(value)
         if left.made < 0:
-            raise TooLargeError("what its filters make", MAX_MADE)
+            raise TooLargeError("the text made by its filters", MAX_MADE)
     return value
 
 
 def _measured(plain: str) -> Callable[..., Any]:
-    """The filter of that name, its results counted; `map` and its like call filters by name and meet the same one."""
+    """The filter with its results counted, also if `map` calls it."""
 
     @pass_context
     def measured(context: Context, value: Any, /, *args: Any, **named: Any) -> Any:
@@ -135,7 +132,7 @@ def _measured(plain: str) -> Callable[..., Any]:
 
 
 class _Counting(NodeTransformer):
-    """Puts what counts around everything that grows or turns."""
+    """Wraps loops and concatenations in counters."""
 
     def visit(self, node: nodes.Node, *args: Any, **named: Any) -> nodes.Node:
         node = self.generic_visit(node, *args, **named)
@@ -152,23 +149,20 @@ _environment = Environment()
 
 
 def check(message: Message, path: str) -> Use:
-    """Whether the template may run, and what it needs. Raises PromptError with file and line."""
+    """The variables of a template that may run. Raises PromptError."""
     tree = _parse(message, path)
     variables = frozenset(find_undeclared_variables(tree))
-    asked = list(_asked(tree))
+    tested = list(_tested(tree))
     _compile(tree, message, path)
     return Use(
         variables,
-        variables & {name for name, how in asked if how == "absent"},
-        variables & {name for name, _ in asked},
+        variables & {name for name, how in tested if how == "absent"},
+        variables & {name for name, _ in tested},
     )
 
 
 def check_files(message: Message, names: frozenset[str], path: str) -> None:
-    """Whether the variables that name files are printed as they are, or asked for, and in messages of the user.
-
-    Raises PromptError with file and line.
-    """
+    """Raises PromptError if file variables are not just printed or tested, for the user."""
     tree = _parse(message, path)
     printed = (node for output in tree.find_all(nodes.Output) for node in output.nodes)
     plain = {id(node) for node in [*printed, *_operands(tree), *(test.node for test in tree.find_all(nodes.Test))]}
@@ -176,20 +170,20 @@ def check_files(message: Message, names: frozenset[str], path: str) -> None:
         line = message.line + node.lineno - 1
         if node.name in names and id(node) not in plain:
             raise PromptError(
-                f"{path}:{line}: `{node.name}` names files, which are sent as they are",
-                f"Write {{{{ {node.name} }}}}, or ask for it with `if`.",
+                f"{path}:{line}: `{node.name}` names files, which are sent unchanged",
+                f"Write {{{{ {node.name} }}}}, or test it with `if`.",
                 line,
             )
         if node.name in names and message.role != "user":
             raise PromptError(
-                f"{path}:{line}: `{node.name}` names files, and a message of the {message.role} is text",
-                "Put it into a message of the user: below a line `user:`.",
+                f"{path}:{line}: `{node.name}` names files, but a message of the {message.role} is text",
+                "Put it into a message of the user, below a line `user:`.",
                 line,
             )
 
 
 def compiled(message: Message, path: str) -> Compiled:
-    """The template, ready to run. Raises PromptError as `check` does."""
+    """The template, ready to run. Raises PromptError."""
     tree = _parse(message, path)
     variables = frozenset(find_undeclared_variables(tree))
     pieces = _pieces(tree)
@@ -198,7 +192,7 @@ def compiled(message: Message, path: str) -> Compiled:
 
 
 def run(unit: Compiled, values: Mapping[str, Any]) -> str:
-    """The text of the message. Raises what Jinja and the filters raise: UndefinedError, TypeError, TooLargeError …"""
+    """The text of the message. Raises errors of Jinja and the filters."""
     context = unit.template.new_context({**values, _LEFT: _Left()})
     return "".join(_bounded(unit.template.root_render_func(context)))
 
@@ -230,7 +224,7 @@ def _parse(message: Message, path: str) -> nodes.Template:
         raise PromptError(*_explain(error, message, path)) from None
     except RecursionError:
         raise PromptError(
-            f"{path}:{message.line}: expressions nested too deeply", "Write the template simpler.", message.line
+            f"{path}:{message.line}: expressions nested too deeply", "Simplify the template.", message.line
         ) from None
     except (ValueError, OverflowError, MemoryError) as error:
         raise PromptError(f"{path}:{message.line}: the template cannot be read: {error}", None, message.line) from None
@@ -247,15 +241,15 @@ def _compile(tree: nodes.Template, message: Message, path: str) -> Template:
 
 
 def _explain(error: TemplateSyntaxError, message: Message, path: str) -> tuple[str, str | None, int]:
-    """The message, the hint and the line of a PromptError."""
+    """Message, hint and line of a PromptError."""
     line, text = message.line + error.lineno - 1, error.message or "not a template"
     hint = "For braces that are meant as text, write `{{ '{{' }}` or put them between {% raw %} and {% endraw %}."
     if "Unexpected end of template" in text or "unknown tag 'end" in text:
         hint = "A block must begin and end within one message: close it before the next role line."
     elif "unknown tag" in text:
-        hint = "Known here are `{% if %}` and `{% for %}`."
+        hint = "Only `{% if %}` and `{% for %}` are available."
     elif "got '" in text or "expected token" in text:
-        hint = f"{hint} A column whose name is not one word is reached with --column NAME=COLUMN."
+        hint = f"{hint} For a column whose name is not one word, use --column NAME=COLUMN."
     return f"{path}:{line}: {text}", hint, line
 
 
@@ -274,8 +268,8 @@ def _pieces(tree: nodes.Template) -> tuple[str | Variable, ...] | None:
     return tuple(found)
 
 
-def _asked(tree: nodes.Template) -> Iterator[tuple[str, str]]:
-    """Variables the template asks about: whether they are there ("absent"), or what they are ("null")."""
+def _tested(tree: nodes.Template) -> Iterator[tuple[str, str]]:
+    """Variables tested for presence ("absent") or value ("null")."""
     for test in tree.find_all(nodes.Test):
         if isinstance(test.node, nodes.Name):
             yield test.node.name, "absent" if test.name in {"defined", "undefined"} else "null"

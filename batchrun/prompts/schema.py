@@ -1,9 +1,7 @@
-"""What a prompt says of its outputs, as a JSON schema.
+"""A prompt's outputs as a JSON schema.
 
-Prompty 2.x lists properties (`name`, `kind`, `description`, `required`, `enumValues`, `items`, `properties`), 1.x maps
-names to types, and either may be a JSON schema already. Structured Outputs wants every object closed and every
-property required; an optional property is therefore one that may be null
-(https://platform.openai.com/docs/guides/structured-outputs#supported-schemas).
+Prompty 2.x lists properties, 1.x maps names to types. Structured Outputs requires every property, so an optional one
+may be null (https://platform.openai.com/docs/guides/structured-outputs#supported-schemas).
 """
 
 from collections.abc import Mapping
@@ -35,7 +33,7 @@ _PROPERTY_KEYS = (
 
 
 def output_schema(outputs: Any, place: Place) -> dict[str, Any] | None:
-    """The JSON schema of the reply, None where the prompt wants plain text. Raises PromptError."""
+    """The JSON schema of the reply, or None for plain text. Raises PromptError."""
     if outputs is None or outputs in ({}, []):
         return None
     if _is_schema(outputs):
@@ -44,7 +42,7 @@ def output_schema(outputs: Any, place: Place) -> dict[str, Any] | None:
 
 
 def forms_schema(forms: Mapping[str, str]) -> dict[str, Any]:
-    """The schema of a reply that has a text for each plural form; `forms` says by key what each is for."""
+    """The schema of a reply with a text for each plural form."""
     return {
         "type": "object",
         "properties": {name: {"type": "string", "description": use} for name, use in forms.items()},
@@ -54,7 +52,7 @@ def forms_schema(forms: Mapping[str, str]) -> dict[str, Any]:
 
 
 def is_strict(schema: Any) -> bool:
-    """Whether `schema` keeps the rules of strict Structured Outputs: objects closed, every property required."""
+    """Whether the schema fits strict Structured Outputs: objects closed, every property required."""
     if isinstance(schema, list):
         return all(map(is_strict, cast("list[Any]", schema)))
     if not isinstance(schema, dict):

@@ -1,9 +1,5 @@
-"""What a provider takes of a request: the same request in the spelling that is accepted. Pure.
-
-A request is rendered, hashed and kept in one canonical spelling. Applied when it is sent, this changes what is another
-matter of the provider's than of the prompt: the name of the limit of output tokens, where the schema stands, names of
-roles and members. `providers/requests.toml` has what is known of which provider.
-"""
+"""A request in a provider's spelling, by `providers/requests.toml`, applied when it is sent; it is rendered and hashed
+in a canonical one."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -14,7 +10,7 @@ from batchrun.prompts.definition import Prompt
 from batchrun.prompts.request import spelled, to_json
 
 SCHEMAS = ("schema", "json_object", "message")
-"""How the schema of `outputs` can be sent."""
+"""Ways to send the schema of `outputs`."""
 _SYSTEM = ("system", "developer")
 _OURS = "maxOutputTokens"
 _CANONICAL = "max_completion_tokens"
@@ -22,25 +18,25 @@ _LIMITS = frozenset({"max_tokens", _CANONICAL})
 
 
 class Spelling(NamedTuple):
-    """What is to be changed in a body; `keep` are members that the user has typed, which are sent as they are.
+    """Changes to a body."""
 
-    `limit` is the new name of the limit of output tokens, None where it stays; `schema` is one of `SCHEMAS`.
-    """
-
-    schema: str
-    limit: str | None
+    schema: str  # one of SCHEMAS
+    limit: str | None  # new name of the limit of output tokens
     names: Mapping[str, str]
     roles: Mapping[str, str]
     without: Collection[str]
-    keep: Collection[str]
+    keep: Collection[str]  # members that the user has typed, sent unchanged
 
     def apply(self, request: Request) -> Request:
-        """The request as this provider takes it; the same object where nothing is to be changed."""
+        """The request for this provider; the same object if unchanged."""
         if request.endpoint is not Endpoint.CHAT:
             return request
         body: dict[str, Any] = json.loads(request.body)
         changed = self._renamed(body)
-        self._respell_roles(changed)
+        if self.roles:
+            changed["messages"] = [
+                {**message, "role": self.roles.get(message["role"], message["role"])} for message in changed["messages"]
+            ]
         self._move_schema(changed)
         return request if changed == body else request._replace(body=to_json(changed).encode("utf-8", "replace"))
 
@@ -51,35 +47,29 @@ class Spelling(NamedTuple):
         kept = {name: value for name, value in body.items() if name in self.keep or name not in self.without}
         return {name if name in self.keep else names.get(name, name): value for name, value in kept.items()}
 
-    def _respell_roles(self, body: dict[str, Any]) -> None:
-        if self.roles:
-            body["messages"] = [
-                {**message, "role": self.roles.get(message["role"], message["role"])} for message in body["messages"]
-            ]
-
     def _move_schema(self, body: dict[str, Any]) -> None:
         form = body.get("response_format")
         if self.schema == "schema" or "response_format" in self.keep or not isinstance(form, dict):
             return
-        told = cast("dict[str, Any]", form)
-        if told.get("type") != "json_schema":
+        node = cast("dict[str, Any]", form)
+        if node.get("type") != "json_schema":
             return
-        schema = told.get("json_schema", {}).get("schema", {})
+        schema = node.get("json_schema", {}).get("schema", {})
         if self.schema == "json_object":
             body["response_format"] = {"type": "json_object"}
         else:
             del body["response_format"]
-        asked = f"Reply with one JSON value and nothing else. It must fit this JSON schema:\n{to_json(schema)}"
+        instruction = f"Reply with one JSON value and nothing else. It must fit this JSON schema:\n{to_json(schema)}"
         messages: list[dict[str, Any]] = list(body["messages"])
         if messages and messages[0]["role"] in _SYSTEM:
-            messages[0] = {**messages[0], "content": _with_text(messages[0]["content"], asked)}
+            messages[0] = {**messages[0], "content": _with_text(messages[0]["content"], instruction)}
         else:
-            messages.insert(0, {"role": "system", "content": asked})
+            messages.insert(0, {"role": "system", "content": instruction})
         body["messages"] = messages
 
 
 def _with_text(content: Any, more: str) -> Any:
-    """The content of a message, text or blocks of text, with a paragraph more."""
+    """The content, text or blocks, with another paragraph."""
     if isinstance(content, str):
         return f"{content}\n\n{more}"
     blocks = cast("list[dict[str, Any]]", content)
@@ -87,7 +77,7 @@ def _with_text(content: Any, more: str) -> Any:
 
 
 def check_takes(takes: Mapping[str, Any]) -> None:
-    """Raises ValueError for entries that the table `requests` does not have."""
+    """Raises ValueError for entries that the table `requests` cannot have."""
     for name, value in takes.items():
         texts = cast("Collection[object]", value.values() if isinstance(value, dict) else value)
         if name == "schema":
@@ -106,10 +96,9 @@ def check_takes(takes: Mapping[str, Any]) -> None:
 
 
 def spelling_of(takes: Mapping[str, Any], prompt: Prompt, params: Collection[str]) -> Spelling | None:
-    """The spelling for the requests of a prompt, None where none of them is changed.
+    """The spelling for a prompt's requests, or None if unchanged.
 
-    `takes` has entries as the table `requests`; `params` are the members that the user has typed. A name that the
-    prompt writes as a provider spells it stays, too.
+    `takes` is like the table `requests`; `params`, and names in a provider's spelling, are kept.
     """
     limit = takes.get("limit")
     limit = limit if _OURS in prompt.options and limit != _CANONICAL and _CANONICAL not in prompt.options else None

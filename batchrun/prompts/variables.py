@@ -1,7 +1,6 @@
-"""Which variable of a prompt gets its value from where.
+"""Where each variable of a prompt gets its value: `--set`, else the row's column, else the default of `inputs`.
 
-`--set NAME=VALUE` wins over everything, then the row's column (`--column NAME=COLUMN`, else the column of the same
-name), then the default of the prompt's `inputs`. A null counts as absent unless the template asks for it.
+Null counts as absent unless the template tests it.
 """
 
 import json
@@ -18,12 +17,11 @@ _JSON_KINDS = frozenset(
 
 
 ABSENT = object()
-"""The value of a column that a row does not have."""
+"""The value of a missing column."""
 
 
 def cell(fields: Mapping[str, Any], column: str) -> Any:
-    """The value of a column, `ABSENT` for none; `data.text` is the member `text` of the column `data`, where no column
-    has that very name."""
+    """The value of a column, or `ABSENT`; `data.text` is also a member of `data`."""
     value = fields.get(column, ABSENT)
     if value is not ABSENT or "." not in column:
         return value
@@ -36,11 +34,7 @@ def cell(fields: Mapping[str, Any], column: str) -> Any:
 def check_variables(
     prompt: Prompt, columns: Sequence[str], variables: Mapping[str, str], column_map: Mapping[str, str]
 ) -> None:
-    """Whether every variable can get a value; `columns` are the input's, empty where they are not known.
-
-    Raises PromptError for a `--set` or `--column` that names no variable, for a `--column` that names no column,
-    and for variables that neither the input nor a default has.
-    """
+    """Raises PromptError for unknown names and for variables without a source; `columns` are empty if unknown."""
     check_names(prompt, variables, column_map)
     if not columns:
         return
@@ -55,7 +49,7 @@ def check_variables(
 
 
 def check_names(prompt: Prompt, variables: Mapping[str, str], column_map: Mapping[str, str]) -> None:
-    """Whether `--set` and `--column` name variables of the prompt, each only once. Raises PromptError."""
+    """Raises PromptError for names that are unknown or given twice."""
     known = prompt.variables | frozenset(prompt.inputs)
     for option, names in (("--set", variables), ("--column", column_map)):
         for name in names:
@@ -67,11 +61,11 @@ def check_names(prompt: Prompt, variables: Mapping[str, str], column_map: Mappin
                 )
     for name in variables:
         if name in column_map:
-            raise PromptError(f"`{name}` has both --set and --column", "Give one of them.")
+            raise PromptError(f"`{name}` has both --set and --column", "Use only one of them.")
 
 
 def fixed_values(prompt: Prompt, variables: Mapping[str, str]) -> dict[str, Any]:
-    """The values of `--set`; JSON where the prompt declares the variable as something else than text."""
+    """The values of `--set`, as JSON if declared so."""
     return {name: _typed(prompt, name, text) for name, text in variables.items()}
 
 
@@ -97,7 +91,7 @@ def _unfilled(prompt: Prompt, missing: list[str], columns: Sequence[str]) -> tup
         for name, column in pairs
     ]
     message = f"the input has no column for {listed}, which the prompt `{prompt.name}` needs"
-    return message, f"{_has(columns)} Try {', '.join(options)}, or give a default in the prompt."
+    return message, f"{_has(columns)} Try {', '.join(options)}, or set a default in the prompt."
 
 
 def _has(columns: Sequence[str]) -> str:

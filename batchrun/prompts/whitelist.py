@@ -1,8 +1,5 @@
-"""The whitelist: one walk over the syntax tree of a template, before it ever runs.
-
-It may hold variables, members of row data, filters and tests from `filters`, arithmetic that cannot explode, `if`,
-and `for` over row data at most two deep. Everything else is refused with its line and what to write instead.
-"""
+"""Checks the syntax tree of a template before it runs: variables, members of row data, the filters and tests, bounded
+arithmetic, `if`, and `for` at most two deep."""
 
 from collections.abc import Mapping
 
@@ -49,12 +46,12 @@ _ALLOWED = (
     nodes.Keyword,
 )
 
-_VALUES = "Give the value with --set NAME=VALUE or as a column of the input."
+_VALUES = "Set the value with --set NAME=VALUE or as a column of the input."
 _ONE_FILE = "A prompt is one file: write the text into it."
 _REFUSED: Mapping[type[nodes.Node], tuple[str, str]] = {
     nodes.Mul: ("`*`", "Write the text or the number out."),
     nodes.Pow: ("`**`", "Write the number out."),
-    nodes.Mod: ("`%`", "For numbers, ask `is divisibleby(2)`; for texts, write `{{ … }}` where the value belongs."),
+    nodes.Mod: ("`%`", "For numbers, test `is divisibleby(2)`; for texts, write `{{ … }}` where the value belongs."),
     nodes.Include: ("`include`", _ONE_FILE),
     nodes.Import: ("`import`", _ONE_FILE),
     nodes.FromImport: ("`import`", _ONE_FILE),
@@ -82,7 +79,7 @@ _METHODS = {
 
 
 class Check:
-    """Raises PromptError at the first thing that is not let in."""
+    """Raises PromptError at the first thing that is not allowed."""
 
     def __init__(self, message: Message, path: str) -> None:
         self._message = message
@@ -90,9 +87,9 @@ class Check:
         self._names = 0
 
     def visit(self, node: nodes.Node, depth: int = 0, loops: int = 0) -> None:
-        """Judges a node and all below it; `depth` and `loops` are those around it."""
+        """Check a node and everything below it."""
         if depth > MAX_SYNTAX_DEPTH:
-            self._refuse(node, "expressions nested this deeply", "Write it simpler.")
+            self._refuse(node, "expressions nested this deeply", "Simplify the template.")
         if not isinstance(node, _ALLOWED):
             self._not_allowed(node)
         if isinstance(node, nodes.Name):
@@ -112,11 +109,9 @@ class Check:
     def _name(self, node: nodes.Name) -> None:
         self._names += 1
         if self._names > MAX_NAMES:
-            self._refuse(node, f"more than {MAX_NAMES:,} uses of variables", "Write it simpler.")
+            self._refuse(node, f"more than {MAX_NAMES:,} uses of variables", "Simplify the template.")
         if node.name.startswith("__") or node.name == "self":
-            self._refuse(
-                node, f"the variable `{node.name}`", "Choose another name and map it with --column NAME=COLUMN."
-            )
+            self._refuse(node, f"the variable `{node.name}`", "Use another name and map it with --column NAME=COLUMN.")
 
     def _member(self, node: nodes.Getattr | nodes.Getitem) -> None:
         if isinstance(node, nodes.Getattr):

@@ -1,7 +1,6 @@
-"""YAML as configuration: plain data only, and the surprises of YAML 1.1 left out.
+"""YAML as configuration: plain data, with the core schema of YAML 1.2 (`no` is a text).
 
-Aliases are refused, since a few of them can stand for gigabytes; so are tags, repeated keys and deep nesting. Words
-are words: `no` is Norway and `12:30` a text, as in the core schema of YAML 1.2.
+Aliases are refused, since a few can expand to gigabytes.
 """
 
 import re
@@ -23,7 +22,7 @@ MAX_DEPTH = 40
 
 
 class _Loader(SafeLoader):
-    """Safe YAML with the scalars of the core schema."""
+    """Safe YAML with the core schema."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012  the base class declares it so
 
@@ -49,7 +48,7 @@ for _tag, _pattern, _first in _CORE:
 
 
 def read_mapping(text: str, *, path: str, first_line: int = 1) -> tuple[dict[str, Any], MappingNode | None]:
-    """The mapping that `text` holds, and its nodes, which know their lines. Raises PromptError."""
+    """The mapping in `text`, and its nodes. Raises PromptError."""
     try:
         _refuse_bombs(text)
         loader = _Loader(text)
@@ -77,7 +76,7 @@ def _refuse_bombs(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise _refusal("aliases (`*name`) are refused", event.start_mark)
+            raise _refusal("aliases (`*name`) are not allowed", event.start_mark)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -87,7 +86,7 @@ def _refuse_bombs(text: str) -> None:
 
 
 def _explain(error: yaml.YAMLError, path: str, first_line: int) -> tuple[str, str | None, int | None]:
-    """The message, the hint and the line of a PromptError."""
+    """Message, hint and line of a PromptError."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return f"{path}: not YAML: {str(error).splitlines()[0]}", None, None
     mark = error.problem_mark or error.context_mark

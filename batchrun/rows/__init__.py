@@ -1,9 +1,4 @@
-"""Every input format in, every output format out.
-
-Input is streamed: JSONL, JSON arrays, CSV, TSV, text, directories and globs, stdin; gzip and zstd by content; Parquet,
-Arrow and Excel with the extra `data`, PDF with `documents`. A record is a `Row` whose text is one JSON object on one line, or an `Invalid` with
-its line and its reason; neither is ever dropped. This package knows nothing of prompts, providers or the journal.
-"""
+"""Reading inputs and writing rows in every format. A record becomes a `Row` or an `Invalid`; none is dropped."""
 
 from batchrun.rows.check import NOT_UTF8, RESERVED
 from batchrun.rows.dialect import Table
@@ -22,7 +17,7 @@ from batchrun.rows.members import (
     restore,
 )
 from batchrun.rows.remarks import Remarks
-from batchrun.rows.writers import Exact, RowWriter, check_format, columns_of, writer
+from batchrun.rows.writers import Exact, check_format, columns_of, writer
 
 __all__ = [
     "NOT_UTF8",
@@ -33,7 +28,6 @@ __all__ = [
     "Reading",
     "Refusal",
     "Remarks",
-    "RowWriter",
     "Table",
     "batch_error_line",
     "batch_line",

@@ -1,12 +1,8 @@
-"""Whether a text is a JSON object that can be a row; and the members of one, found in its text.
+"""JSON objects as rows: parsing, reasons of refusal, and members by their place in the text.
 
-User rows are kept as their text. They are read by jiter, which like the standard library keeps every integer exact
-(orjson makes floats of those beyond 64 bits); what jiter refuses is read once more by the library, which takes it or
-names what is wrong. Refused are, with the reason: anything but an object, NaN and Infinity (RFC 8259 has none), integers
-of more than 4,300 digits, nesting deeper than 200, lone surrogates (they cannot be stored or sent).
-`Record` is what every reader yields for a good record: its line, its text as one JSON object on one line, its fields, and
-its text as UTF-8 where the reader has it.
-A member that appears twice counts with its last value, as `json` and the provider read it; the text keeps both.
+jiter keeps every integer exact (orjson makes floats beyond 64 bits); what it refuses the standard library accepts or
+explains. Refused are NaN and Infinity (not in RFC 8259), integers of more than 4,300 digits, nesting deeper than 200
+and lone surrogates. The last of two equal members counts.
 """
 
 import json
@@ -24,9 +20,10 @@ DEPTH_LIMIT = 200
 EXCERPT = 480
 RESERVED = "_batchrun"
 NOT_UTF8 = "not UTF-8"
-"""How the reason begins of a record that is not text in UTF-8."""
+"""Start of the reason of a record that is not UTF-8."""
 
 Record = tuple[int, str, dict[str, Any]] | tuple[int, str, dict[str, Any], bytes]
+"""A good record: line, text, fields and, where the reader has it, the text as UTF-8."""
 
 _NAMES: dict[type, str] = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -41,10 +38,7 @@ class RefusedRowError(Exception):
 
 
 class Member(NamedTuple):
-    """One top-level member of an object's text: its name and where its parts are.
-
-    `start` is where the name's quotation mark is, `value` and `end` enclose the value.
-    """
+    """A top-level member: the places of its name and its value."""
 
     name: str
     start: int
@@ -63,10 +57,8 @@ _encode_string = json.encoder.encode_basestring
 
 
 def parse(text: str, doubled: Callable[[str], None] | None = None, encoded: bytes | None = None) -> dict[str, Any]:
-    """The fields of a row's text. Raises RefusedRowError with the reason; about 1 µs for 400 characters.
-
-    `doubled` gets the name of a member that appears twice in one object; `encoded` is the text as UTF-8 where that is there.
-    """
+    """The fields of a row's text, in about 1 µs for 400 characters; `doubled` receives names of repeated members.
+    Raises RefusedRowError."""
     try:
         encoded = text.encode() if encoded is None else encoded
         fields = from_json(encoded, allow_inf_nan=False, catch_duplicate_keys=doubled is not None)
@@ -75,25 +67,26 @@ def parse(text: str, doubled: Callable[[str], None] | None = None, encoded: byte
         if doubled is not None and (found := _DOUBLED.match(str(error))):
             doubled(found[1])
     if not isinstance(fields, dict):
-        raise RefusedRowError(f"not an object but {_what(fields)}{_OBJECT_HINT}")
+        what = _NAMES.get(type(cast("object", fields)), "a number")
+        raise RefusedRowError(f"not an object but {what}{_OBJECT_HINT}")
     return cast("dict[str, Any]", fields)
 
 
 def members(text: str) -> Iterator[Member]:
-    """The top-level members of the text of a valid row, in their order."""
-    at = _after_blanks(text, text.index("{") + 1)
+    """The top-level members of a valid row's text."""
+    at = after_blanks(text, text.index("{") + 1)
     while text[at] != "}":
         name, end = _scan(text, at)
-        value = _after_blanks(text, _after_blanks(text, end) + 1)
+        value = after_blanks(text, after_blanks(text, end) + 1)
         _, end = _scan(text, value)
         yield Member(name, at, value, end)
-        at = _after_blanks(text, end)
+        at = after_blanks(text, end)
         if text[at] == ",":
-            at = _after_blanks(text, at + 1)
+            at = after_blanks(text, at + 1)
 
 
 def without_reserved(text: str) -> str:
-    """The text without its members `_batchrun`, byte for byte what it was before they were inserted."""
+    """The text before `_batchrun` members were inserted."""
     while True:
         found = list(members(text))
         at = next((index for index, member in enumerate(found) if member.name == RESERVED), None)
@@ -103,24 +96,24 @@ def without_reserved(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Valid JSON without line breaks: they and the blanks around them stand between tokens, never in a string."""
+    """Valid JSON without the line breaks between its tokens."""
     return _LINE_BREAKS.sub("", text) if "\n" in text or "\r" in text else text
 
 
 def string(text: str) -> str:
-    """The text as a JSON string, characters beyond ASCII as they are."""
+    """The text as a JSON string, not escaped to ASCII."""
     return _encode_string(text)
 
 
 def invalid(line: int, text: str, reason: str) -> Invalid:
-    """An Invalid with all of the text. Where it was not UTF-8, every byte of it becomes a character, as in Latin-1."""
+    """An Invalid with the whole text, as Latin-1 if not UTF-8."""
     if not encodable(text):
         text = text.encode(errors="surrogateescape").decode("latin-1")
     return Invalid(line, text, reason)
 
 
 def encodable(text: str) -> bool:
-    """Whether the text has no lone surrogate, so that it can be stored and sent."""
+    """Whether there is no lone surrogate."""
     if text.isascii():
         return True
     try:
@@ -131,7 +124,7 @@ def encodable(text: str) -> bool:
 
 
 def undecodable(line: int, data: bytes) -> Invalid:
-    """The Invalid of bytes that are not UTF-8, with the place of the first one."""
+    """The Invalid of bytes that are not UTF-8."""
     text = data.decode(errors="surrogateescape")
     try:
         data.decode()
@@ -141,29 +134,24 @@ def undecodable(line: int, data: bytes) -> Invalid:
 
 
 def too_long(line: int, data: bytes) -> Invalid:
-    """The Invalid of a record over the limit, of which only the beginning is kept."""
+    """The Invalid of a record over the limit."""
     start = data[:EXCERPT].decode(errors="ignore")
     return invalid(line, start, f"longer than {ROW_LIMIT // 1024**2} MiB")
 
 
 def _without(text: str, found: list[Member], at: int) -> str:
-    """The text without one member and without the one comma that parted it from the others."""
     if at:
         return text[: text.rindex(",", found[at - 1].end, found[at].start)] + text[found[at].end :]
     return text[: found[0].start] + text[found[1].start if len(found) > 1 else found[0].end :]
 
 
-def _what(value: object) -> str:
-    return _NAMES.get(type(value), "a number")
-
-
-def _after_blanks(text: str, at: int) -> int:
+def after_blanks(text: str, at: int) -> int:
+    """The position after JSON white space."""
     match = _BLANKS.match(text, at)
     return match.end() if match else at
 
 
 def _parse_exactly(text: str) -> Any:
-    """What the standard library reads, without lone surrogates."""
     try:
         fields = _decoder.decode(text)
     except (ValueError, RecursionError) as error:
@@ -195,10 +183,7 @@ def _refuse_surrogates(fields: object) -> None:
 
 
 def _refuse_depth(fields: object) -> None:
-    """A row is parsed again from other depths of the stack, so the limit stays far below the interpreter's.
-
-    It is that of jiter, which refuses what is nested deeper in the row by itself.
-    """
+    """jiter's limit, far below the interpreter's: rows are parsed again deeper in the stack."""
     level: list[Any] = [fields]
     for _ in range(1 + DEPTH_LIMIT):
         level = [inner for value in level for inner in _children(value) if isinstance(inner, dict | list)]

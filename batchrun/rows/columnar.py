@@ -1,9 +1,8 @@
 """Parquet, Arrow and Feather, read with the extra `data` (pyarrow).
 
-Dates and times are read as the numbers that the file holds and written as ISO 8601 text, cut to microseconds: Python's own
-types have no nanoseconds, no year 0 and no infinity. A year beyond 0001 to 9999 has a sign and at least four digits (ISO
-8601-1, expanded representation); the largest and smallest values are DuckDB's and PostgreSQL's `infinity` and `-infinity`.
-A column of bytes is text if all of it is UTF-8, else base64 throughout.
+Dates and times are read as stored numbers, because Python's types have no nanoseconds, year 0 or infinity, and written
+as ISO 8601 in microseconds; extreme values are DuckDB's and PostgreSQL's `infinity`. A column of bytes is text if all
+of it is UTF-8, otherwise base64.
 """
 
 import base64
@@ -25,7 +24,6 @@ from batchrun.rows.remarks import Remarks
 from batchrun.rows.source import Source
 
 PER_SECOND = {"s": 1, "ms": 1000, "us": 1_000_000, "ns": 1_000_000_000}
-"""Ticks of each of Arrow's units."""
 _EPOCH = datetime.datetime(1970, 1, 1)
 _SPAN = (datetime.datetime.min - _EPOCH).days, (datetime.datetime.max - _EPOCH).days
 _OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)")
@@ -34,7 +32,7 @@ _INFINITE_DAYS = {2**31 - 1: "infinity", -(2**31 - 1): "-infinity", -(2**31): "-
 
 
 def zone_of(name: str) -> datetime.tzinfo:
-    """The zone of an Arrow type: an offset or a name of the tz database."""
+    """The zone of an Arrow type: an offset or a tz name."""
     if found := _OFFSET.fullmatch(name):
         minutes = int(found[2]) * 60 + int(found[3])
         return datetime.timezone(datetime.timedelta(minutes=-minutes if found[1] == "-" else minutes))
@@ -42,20 +40,19 @@ def zone_of(name: str) -> datetime.tzinfo:
 
 
 def timestamp(value: int, unit: str, zone: datetime.tzinfo | None) -> str:
-    """A moment, counted from 1970 UTC in `unit`; with an offset where it has a zone."""
+    """A time since 1970 UTC as ISO 8601."""
     if value in _INFINITE:
         return _INFINITE[value]
     micros = value * 1_000_000 // PER_SECOND[unit]
     days, rest = divmod(micros, 86_400_000_000)
     if _SPAN[0] < days < _SPAN[1]:
-        moment = _EPOCH + datetime.timedelta(microseconds=micros)
-        return moment.isoformat() if zone is None else moment.replace(tzinfo=datetime.UTC).astimezone(zone).isoformat()
+        found = _EPOCH + datetime.timedelta(microseconds=micros)
+        return found.isoformat() if zone is None else found.replace(tzinfo=datetime.UTC).astimezone(zone).isoformat()
     return f"{day(days)}T{clock(rest)}{'' if zone is None else '+00:00'}"
 
 
 def day(days: int) -> str:
-    """A day, counted from 1970, in the proleptic Gregorian calendar. Source: howardhinnant.github.io/date_algorithms.html,
-    civil_from_days."""
+    """A Gregorian date, in days since 1970 (howardhinnant.github.io/date_algorithms.html, civil_from_days)."""
     if days in _INFINITE_DAYS:
         return _INFINITE_DAYS[days]
     if _SPAN[0] < days < _SPAN[1]:
@@ -71,17 +68,17 @@ def day(days: int) -> str:
 
 
 def day_of_milliseconds(value: int) -> str:
-    """A day that is counted in milliseconds."""
+    """A date in milliseconds since 1970."""
     return day(value // 86_400_000)
 
 
 def time_of_day(value: int, unit: str) -> str:
-    """A time of day, counted in `unit`."""
+    """A time of day in `unit`."""
     return clock(value * 1_000_000 // PER_SECOND[unit])
 
 
 def seconds(value: int, unit: str) -> float:
-    """A duration in seconds, counted in `unit`."""
+    """A duration in `unit`."""
     return value / PER_SECOND[unit]
 
 
@@ -93,8 +90,7 @@ def clock(micros: int) -> str:
 
 
 def parquet_interval(value: bytes) -> str:
-    """Parquet's INTERVAL: months, days and milliseconds, each in four bytes, low byte first (parquet-format,
-    LogicalTypes.md)."""
+    """Parquet's INTERVAL: months, days, milliseconds as little-endian uint32 (parquet-format, LogicalTypes.md)."""
     months, days, millis = struct.unpack("<III", value)
     return interval(months, days, millis / 1000)
 
@@ -105,7 +101,7 @@ def arrow_interval(value: tuple[int, int, int]) -> str:
 
 
 def interval(months: int, days: int, seconds: float) -> str:
-    """A period as ISO 8601 writes it: `P1M2DT3.5S`."""
+    """An ISO 8601 duration: `P1M2DT3.5S`."""
     date = "".join(f"{number}{unit}" for number, unit in ((months, "M"), (days, "D")) if number)
     time = f"T{seconds:.9f}".rstrip("0").rstrip(".") + "S" if seconds or not date else ""
     return f"P{date}{time}"
@@ -117,11 +113,11 @@ Value = Callable[[Any], Any]
 
 
 def read_parquet(source: Source, remarks: Remarks) -> Iterator[Record | Invalid]:
-    """A record per row of the file, numbered from 1."""
+    """A record per row."""
     parquet = library("parquet")
     with explained(source.name, "a Parquet file"), parquet.ParquetFile(source.path, pre_buffer=False) as file:
         groups = file.schema
-        spans = {
+        intervals = {
             groups.column(at).path
             for at in range(len(groups))
             if groups.column(at).converted_type == "INTERVAL" and groups.column(at).length == 12
@@ -130,12 +126,12 @@ def read_parquet(source: Source, remarks: Remarks) -> Iterator[Record | Invalid]
         def batches(columns: list[str] | None = None) -> Iterator[Any]:
             return file.iter_batches(batch_size=_BATCH, use_threads=False, columns=columns)
 
-        yield from _records(file.schema_arrow, batches, source.name, remarks, spans)
+        yield from _records(file.schema_arrow, batches, source.name, remarks, intervals)
     source.refuse_change()
 
 
 def read_arrow(source: Source, remarks: Remarks) -> Iterator[Record | Invalid]:
-    """A record per row of an Arrow file or stream, also one called Feather; numbered from 1."""
+    """A record per row of a file or stream."""
     pyarrow = library("arrow")
     ipc = library("ipc")
     with explained(source.name, "an Arrow file"), ExitStack() as files:
@@ -160,23 +156,23 @@ def read_arrow(source: Source, remarks: Remarks) -> Iterator[Record | Invalid]:
 
 
 def _records(
-    schema: Any, batches: Callable[..., Iterator[Any]], name: str, remarks: Remarks, spans: set[str]
+    schema: Any, batches: Callable[..., Iterator[Any]], name: str, remarks: Remarks, intervals: set[str]
 ) -> Iterator[Record | Invalid]:
-    """`spans` are the paths of Parquet's INTERVAL columns, which Arrow shows as 12 bytes."""
+    """`intervals` are Parquet's INTERVAL columns, which Arrow shows as 12 bytes."""
     names: list[str] = schema.names
     double = next((column for at, column in enumerate(names) if column in names[:at]), None)
     if double is not None:
         raise InputError(
             f'{name} has the column "{printable(double, 60)}" twice.', "Give each column a name of its own."
         )
-    types = [_stored(field.type, field.name, spans) for field in schema]
+    types = [_stored(field.type, field.name, intervals) for field in schema]
     for at, field in enumerate(schema):
-        if types[at] is _AS_IT_IS and _is_binary(field.type):
+        if types[at] is _UNCHANGED and _is_binary(field.type):
             types[at] = _Stored(None, _bytes_value(field.name, batches, remarks))
     number = 0
 
     def encoded() -> None:
-        remarks.add("bytes that are no text are base64", number)
+        remarks.add("bytes that are not UTF-8 text are written as base64", number)
 
     for batch in batches():
         columns = [
@@ -194,24 +190,24 @@ def _records(
 
 
 class _Stored(NamedTuple):
-    """The type that a column is read as where that is another one, and what its values become then."""
+    """The type to cast a column to, and the conversion of values."""
 
     type: Any
     read: Value | None
 
 
-_AS_IT_IS = _Stored(None, None)
+_UNCHANGED = _Stored(None, None)
 
 
-def _stored(type: Any, path: str, spans: set[str]) -> _Stored:
-    """Types that hold dates and times, at any depth, as the numbers they are stored as."""
+def _stored(type: Any, path: str, intervals: set[str]) -> _Stored:
+    """Dates and times at any depth become numbers."""
     pyarrow = library("arrow")
     kinds = pyarrow.types
-    if path in spans:
+    if path in intervals:
         return _Stored(None, parquet_interval)
     for is_kind, make in (
-        (kinds.is_timestamp, _moment),
-        (kinds.is_date, _day),
+        (kinds.is_timestamp, _timestamp),
+        (kinds.is_date, _date),
         (kinds.is_time, _time),
         (kinds.is_duration, _duration),
         (kinds.is_interval, _interval),
@@ -223,16 +219,16 @@ def _stored(type: Any, path: str, spans: set[str]) -> _Stored:
         (kinds.is_fixed_size_list, _list),
     ):
         if is_kind(type):
-            return make(type, path, spans)
-    return _AS_IT_IS
+            return make(type, path, intervals)
+    return _UNCHANGED
 
 
-def _moment(type: Any, *_: Any) -> _Stored:
+def _timestamp(type: Any, *_: Any) -> _Stored:
     zone = None if type.tz is None else zone_of(type.tz)
     return _Stored(library("arrow").int64(), partial(timestamp, unit=type.unit, zone=zone))
 
 
-def _day(type: Any, *_: Any) -> _Stored:
+def _date(type: Any, *_: Any) -> _Stored:
     pyarrow = library("arrow")
     if pyarrow.types.is_date32(type):
         return _Stored(pyarrow.int32(), day)
@@ -253,10 +249,10 @@ def _interval(*_: Any) -> _Stored:
     return _Stored(None, arrow_interval)
 
 
-def _struct(type: Any, path: str, spans: set[str]) -> _Stored:
-    inner = {field.name: _stored(field.type, f"{path}.{field.name}", spans) for field in type}
-    if all(stored is _AS_IT_IS for stored in inner.values()):
-        return _AS_IT_IS
+def _struct(type: Any, path: str, intervals: set[str]) -> _Stored:
+    inner = {field.name: _stored(field.type, f"{path}.{field.name}", intervals) for field in type}
+    if all(stored is _UNCHANGED for stored in inner.values()):
+        return _UNCHANGED
     fields = [field if (of := inner[field.name]).type is None else field.with_type(of.type) for field in type]
 
     def read(value: dict[str, Any]) -> dict[str, Any]:
@@ -265,11 +261,11 @@ def _struct(type: Any, path: str, spans: set[str]) -> _Stored:
     return _Stored(library("arrow").struct(fields), read)
 
 
-def _map(type: Any, path: str, spans: set[str]) -> _Stored:
-    key = _stored(type.key_type, f"{path}.key_value.key", spans)
-    item = _stored(type.item_type, f"{path}.key_value.value", spans)
-    if key is _AS_IT_IS and item is _AS_IT_IS:
-        return _AS_IT_IS
+def _map(type: Any, path: str, intervals: set[str]) -> _Stored:
+    key = _stored(type.key_type, f"{path}.key_value.key", intervals)
+    item = _stored(type.item_type, f"{path}.key_value.value", intervals)
+    if key is _UNCHANGED and item is _UNCHANGED:
+        return _UNCHANGED
 
     def read(value: list[tuple[Any, Any]]) -> list[list[Any]]:
         return [[_read(key, one), _read(item, other)] for one, other in value]
@@ -277,16 +273,16 @@ def _map(type: Any, path: str, spans: set[str]) -> _Stored:
     return _Stored(library("arrow").map_(key.type or type.key_type, item.type or type.item_type), read)
 
 
-def _dictionary(type: Any, path: str, spans: set[str]) -> _Stored:
-    value = _stored(type.value_type, path, spans)
-    return value if value is _AS_IT_IS else _Stored(value.type or type.value_type, value.read)
+def _dictionary(type: Any, path: str, intervals: set[str]) -> _Stored:
+    value = _stored(type.value_type, path, intervals)
+    return value if value is _UNCHANGED else _Stored(value.type or type.value_type, value.read)
 
 
-def _list(type: Any, path: str, spans: set[str]) -> _Stored:
+def _list(type: Any, path: str, intervals: set[str]) -> _Stored:
     pyarrow = library("arrow")
-    item = _stored(type.value_type, f"{path}.list.element", spans)
-    if item is _AS_IT_IS:
-        return _AS_IT_IS
+    item = _stored(type.value_type, f"{path}.list.element", intervals)
+    if item is _UNCHANGED:
+        return _UNCHANGED
 
     def read(value: list[Any]) -> list[Any]:
         return [_read(item, one) for one in value]
@@ -319,7 +315,7 @@ def _is_binary(type: Any) -> bool:
 
 
 def _bytes_value(column: str, batches: Callable[..., Iterator[Any]], remarks: Remarks) -> Value:
-    """How the bytes of a column are written: all of them in the same way."""
+    """How all values of a column are written."""
     pyarrow = library("arrow")
     try:
         for batch in batches([column]):
@@ -327,6 +323,6 @@ def _bytes_value(column: str, batches: Callable[..., Iterator[Any]], remarks: Re
                 return _text_or_base64  # a name with dots, which pyarrow takes for a path
             batch.column(0).cast(pyarrow.large_binary()).cast(pyarrow.large_string())
     except pyarrow.ArrowInvalid:
-        remarks.add(f"the column {printable(column, 60)} holds bytes that are no text: they are base64")
+        remarks.add(f"the column {printable(column, 60)} has bytes that are not UTF-8 text: it is written as base64")
         return _base64
     return bytes.decode

@@ -1,8 +1,6 @@
-"""Which format an input is: by its content first, then by its suffix.
+"""The format of an input, by content, then by suffix.
 
-`PAR1`, Arrow's marks and ZIP are Parquet, Arrow and Excel, a first line that is a JSON object is JSONL and `[` before an
-object is a JSON array, whatever the file is called. Beyond that the suffix decides; where there is none that says
-anything (stdin), lines that are equally wide under a header of short plain names are a table, and all else is text.
+Without a known suffix, equally wide lines under a header of short names are a table; all else is text.
 """
 
 import re
@@ -16,7 +14,7 @@ from typing import NamedTuple
 from batchrun.errors import InputError
 from batchrun.filetypes import type_of
 from batchrun.rows.check import RefusedRowError, parse
-from batchrun.rows.dialect import DELIMITERS, widths
+from batchrun.rows.dialect import DELIMITERS, is_regular, widths
 from batchrun.rows.source import BOM, Source
 
 JSONL_SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonlines")
@@ -28,18 +26,18 @@ BY_SUFFIX = {
     **dict.fromkeys(TEXT_SUFFIXES, "text"),
 }
 DOCUMENTS = ("pdf", "docx", "epub", "html")
-"""Formats of which the text is read: one row a file."""
+"""Formats of one row per file, of which the text is extracted."""
 _HEAD = 64 * 1024
 _ARRAY = re.compile(r"\s*\[\s*[{\]]")
 _COLUMN = re.compile(r"[^\W\d][\w.-]*( [\w.-]+){0,3}")
 _HTML = re.compile(r"\s*<(!doctype html|html)\b", re.IGNORECASE)
 _HTML_SUFFIXES = (".html", ".htm", ".xhtml")
 _UTF16 = "Read it with --encoding utf-16, or save it as UTF-8."
-_UNPACK = "Unpack it, and name a file or the directory."
+_UNPACK = "Unpack it, and use a file or the directory as the input."
 _UNREADABLE = (
     (0, b"\xff\xfe", "UTF-16", _UTF16),
     (0, b"\xfe\xff", "UTF-16", _UTF16),
-    (0, b"\xd0\xcf\x11\xe0", "an Excel workbook or Word document of the old kind (.xls, .doc)", "Save it as .xlsx or CSV, .docx or text."),
+    (0, b"\xd0\xcf\x11\xe0", "an Excel workbook or Word document in the old format (.xls, .doc)", "Save it as .xlsx or CSV, .docx or text."),
     (0, b"SQLite format 3\0", "an SQLite database", "Export the table as CSV or JSONL first."),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
     (0, b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
@@ -47,14 +45,14 @@ _UNREADABLE = (
     (4, b"1AY&SY", "a bzip2 file", "Unpack it; gzip and zstd are read as they are."),
     (257, b"ustar", "a tar archive", _UNPACK),
 )  # fmt: skip
-"""What a file has at a byte, what it is then, and what to do (file(1), magic/Magdir/archive and compress)."""
+"""Offset, magic number, description, hint (file(1), magic/Magdir/archive and compress)."""
 _PACKED = ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"\xff\xff\xff\xff", "arrow"), (b"%PDF-", "pdf"))
 _NAMES = {"parquet": "a Parquet file", "arrow": "an Arrow file", "pdf": "a PDF file", "excel": "an Excel workbook"}
 _SENTENCE_END = re.compile(r"[.!?…:。！？][\"'”’»)\]]*$")
 
 
 class Archive(NamedTuple):
-    """What a ZIP archive is; `format` is None for one that is not read, and `hint` then what to do."""
+    """A ZIP archive; `format` None: unreadable."""
 
     what: str
     format: str | None
@@ -62,8 +60,7 @@ class Archive(NamedTuple):
 
 
 def format_of(source: Source, *, decoded: bool = False) -> str:
-    """jsonl, json, objects, csv, tsv, text, parquet, arrow, excel, pdf, docx, epub, html. Raises InputError for what is
-    none of them. `decoded`: an encoding is stated, so that the bytes need not be UTF-8."""
+    """The format, such as jsonl or csv; `decoded`: any encoding. Raises InputError."""
     data = source.head(_HEAD)
     if not data.removeprefix(BOM).strip():
         raise InputError(f"{source.name} has no rows: it is empty.")
@@ -82,10 +79,7 @@ def format_of(source: Source, *, decoded: bool = False) -> str:
 
 
 def is_wrapped(text: str) -> bool:
-    """Whether a text is paragraphs whose sentences run on from line to line: their lines end where there was no room.
-
-    At least two paragraphs of two lines or more; most paragraphs end as a sentence does, and most other lines do not.
-    """
+    """Whether sentences continue from line to line, in two or more paragraphs."""
     paragraphs = [lines for part in re.split(r"\n[ \t\r]*\n", text) if len(lines := part.strip().splitlines()) > 0]
     inner = [line.rstrip() for lines in paragraphs for line in lines[:-1]]
     ends = [lines[-1].rstrip() for lines in paragraphs if len(lines) > 1]
@@ -103,14 +97,16 @@ def _zip_format(source: Source) -> str:
         with zipfile.ZipFile(source.path) as archive:
             found = zip_kind(archive)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise InputError(f"{source.name} cannot be read as a ZIP archive: {error}.", "Fetch it again.") from error
+        raise InputError(
+            f"{source.name} cannot be read as a ZIP archive: {error}.", "Copy or download it again."
+        ) from error
     if found.format is None:
         raise InputError(f"{source.name} is {found.what}, which cannot be read.", found.hint)
     return found.format
 
 
 def zip_kind(archive: zipfile.ZipFile) -> Archive:
-    """What an archive is. Raises what `zipfile` raises for one that is damaged or encrypted."""
+    """Raises zipfile's errors."""
     names = archive.namelist()
     mimetype = ""
     if "mimetype" in names:
@@ -119,7 +115,7 @@ def zip_kind(archive: zipfile.ZipFile) -> Archive:
     for kind in _kinds():
         if kind.get("member") in names or (mimetype and kind.get("mimetype") == mimetype):
             return Archive(kind["what"], kind.get("format"), kind.get("hint", ""))
-    return Archive("a ZIP archive", None, "Unpack it, and name a file or the directory.")
+    return Archive("a ZIP archive", None, _UNPACK)
 
 
 @cache
@@ -134,15 +130,15 @@ def _refuse_unreadable(data: bytes, name: str) -> None:
             raise InputError(f"{name} is {what}, which cannot be read.", hint)
     media = type_of(data)
     if media is not None and b"\0" in data:  # a text may begin like one
-        hint = f"A prompt that has an input of the kind {media.kind} sends it: docs/media.md."
-        raise InputError(f"{name} is no text: its content is {media.type}.", hint)
+        hint = f"To send it, use a prompt with an input of the kind {media.kind}: docs/media.md."
+        raise InputError(f"{name} is not text: its content is {media.type}.", hint)
     start = data[:64].removeprefix(BOM)
     if len(start) > 3 and (start[1::2].count(0) * 4 > len(start) or start[::2].count(0) * 4 > len(start)):
-        raise InputError(f"{name} looks like UTF-16 or a binary file, not like text.", _UTF16)
+        raise InputError(f"{name} looks like UTF-16 or a binary file, not like UTF-8 text.", _UTF16)
 
 
 def is_html(text: str, suffix: str) -> bool:
-    """Whether a text is an HTML page, by its name or its beginning."""
+    """Whether a text is HTML, by suffix or beginning."""
     return suffix in _HTML_SUFFIXES or _HTML.match(text) is not None
 
 
@@ -160,13 +156,13 @@ def _by_content(text: str, suffix: str) -> str | None:
 
 
 def _is_sequence(text: str, first: str) -> bool:
-    """Whether the objects are not one a line: the first one goes on over several lines, or others follow it in its own."""
+    """Whether the objects are not one per line."""
     try:
         value, end = JSONDecoder().raw_decode(text)
     except JSONDecodeError as error:
         cut = error.pos >= len(text) - 1 or error.msg.startswith("Unterminated string")
         return cut and len(first) < len(text) and len(text) >= _HEAD // 2
-    except (ValueError, RecursionError):  # too many digits, nested too deeply: said of the line
+    except (ValueError, RecursionError):  # too many digits, nested too deeply: the reader reports the line
         return False
     if not isinstance(value, dict):
         return False
@@ -185,7 +181,6 @@ def _by_shape(text: str) -> str:
     for delimiter in DELIMITERS:
         found = widths(text, delimiter)
         names = text.lstrip().partition("\n")[0].rstrip("\r").split(delimiter)
-        regular = len(found) > 1 and found[0] > 1 and len(set(found)) == 1
-        if regular and all(_COLUMN.fullmatch(name.strip('"')) for name in names):
+        if len(found) > 1 and is_regular(found) and all(_COLUMN.fullmatch(name.strip('"')) for name in names):
             return "tsv" if delimiter == "\t" else "csv"
     return "text"

@@ -1,8 +1,7 @@
-"""How a table in a text file is written: its delimiter, and what a quotation mark means in it.
+"""The delimiter and the quoting of a table in a text file.
 
-CSV follows RFC 4180, or escapes quotation marks with a backslash (Spark, MySQL), whichever its first records fit. TSV
-has no quotation marks by its registration (IANA, text/tab-separated-values): they are text unless every cell that begins
-with one is well formed.
+CSV follows RFC 4180, or escapes with a backslash (Spark, MySQL), as its first records fit. TSV has no quoting (IANA,
+text/tab-separated-values), unless every cell that begins with a quotation mark is well formed.
 """
 
 import contextlib
@@ -21,34 +20,32 @@ if TYPE_CHECKING:
 
 DELIMITERS = (",", ";", "\t", "|")
 NO_DELIMITER = "\x1f"
-"""The unit separator: a table with it has one column."""
-_LOOKED_AT = 20
+"""For tables with one column: the unit separator."""
+_SAMPLE = 20
 _SEPARATOR_LINE = re.compile(r"\ufeff?sep=(.)[ \t]*\r?\n", re.IGNORECASE)
 _WELL_FORMED = re.compile(r'"(?:[^"]|"")*"')
 _ESCAPED_QUOTE = re.compile(r'(\\+)"')
 
 
 class Dialect(NamedTuple):
-    """`quotes`: whether a cell may be quoted; `backslash`: whether `\\"` is a quotation mark inside a quoted cell;
-    `spaces`: whether blanks after a delimiter belong to no cell; `skip`: lines before the header."""
+    """How the cells of a table are written."""
 
     delimiter: str
     quotes: bool = True
-    backslash: bool = False
-    spaces: bool = False
-    skip: int = 0
+    backslash: bool = False  # \" is a quotation mark inside a quoted cell
+    spaces: bool = False  # blanks after a delimiter are not part of the cell
+    skip: int = 0  # lines before the header
 
 
 class Table(NamedTuple):
-    """How a CSV output is written, as its input is: its delimiter, and whether it begins with a byte order mark, without
-    which Excel takes UTF-8 for the system's encoding."""
+    """How a CSV output is written: as its input."""
 
     delimiter: str = ","
-    marked: bool = False
+    marked: bool = False  # begins with a byte order mark, without which Excel takes UTF-8 for the system's encoding
 
     @classmethod
     def of(cls, dialect: Dialect, head: bytes) -> Self:
-        """That of a table which begins with `head`."""
+        """That of a table that begins with `head`."""
         delimiter = dialect.delimiter if dialect.delimiter in (",", ";", "|") else ","
         return cls(delimiter, head.startswith(BOM))
 
@@ -57,11 +54,8 @@ COMMAS = Table()
 
 
 def csv_dialect(head: str, name: str, delimiter: str | None = None) -> Dialect:
-    """The dialect that the first records of a CSV file fit; RFC 4180 where they fit none.
-
-    `delimiter` is the one that is known, None where it is to be found. Excel's own first line `sep=;` names the delimiter. Raises InputError where a title stands above the header.
-    """
-    if stated := _SEPARATOR_LINE.match(head):
+    """The dialect that the first records fit. Raises InputError for a title above the header."""
+    if stated := _SEPARATOR_LINE.match(head):  # Excel's own first line `sep=;`
         return _fitting(head[stated.end() :], Dialect(stated[1], skip=1))
     delimiter = delimiter or delimiter_of(head)
     found = widths(head, delimiter)
@@ -72,10 +66,9 @@ def csv_dialect(head: str, name: str, delimiter: str | None = None) -> Dialect:
 
 
 def tsv_dialect(chunks: Callable[[], Iterable[bytes]], name: str, skip: int = 0) -> Dialect:
-    """Whether quotation marks are text in a TSV file; all of it is looked at, a line at a time.
+    """Whether quotation marks are text in a TSV file; reads all of it.
 
-    They quote where every cell that begins with one ends with one in its line, or, the lines being unequally wide, where
-    the file as a whole is an equally wide table after RFC 4180.
+    They quote if well formed in every line, or if lines are unequally wide and the file is a table by RFC 4180.
     """
     begun = even = True
     width = -1
@@ -99,47 +92,47 @@ def tsv_dialect(chunks: Callable[[], Iterable[bytes]], name: str, skip: int = 0)
 
 
 def delimiter_of(head: str) -> str:
-    """The delimiter whose records in the beginning of a table are equally wide, and widest; a comma in doubt."""
-    return max(DELIMITERS, key=lambda delimiter: (_regular(widths(head, delimiter)), max(widths(head, delimiter))))
+    """The delimiter that gives equally wide, wide records."""
+    return max(DELIMITERS, key=lambda delimiter: (is_regular(widths(head, delimiter)), max(widths(head, delimiter))))
 
 
 def widths(head: str, delimiter: str) -> list[int]:
-    """The number of cells of each of the first records. The last line may be cut: it counts only in a short head."""
+    """The numbers of cells in the first records."""
     found: list[int] = []
     with contextlib.suppress(csv.Error):
-        found.extend(len(cells) for cells in islice(csv.reader(_first_lines(head), delimiter=delimiter), _LOOKED_AT))
+        found.extend(len(cells) for cells in islice(csv.reader(_first_lines(head), delimiter=delimiter), _SAMPLE))
     return [width for width in found if width] or [1]
 
 
 def records_of(lines: Iterable[str], dialect: Dialect) -> "_csv.Reader":
-    """The csv module's reader of this dialect; it raises csv.Error for what is no record."""
+    """The csv reader of a dialect; it raises csv.Error for a malformed record."""
     if dialect.backslash:
         lines = map(_double, lines)
     return csv.reader(lines, delimiter=dialect.delimiter, strict=True, skipinitialspace=dialect.spaces)
 
 
-def _regular(found: list[int]) -> bool:
+def is_regular(found: list[int]) -> bool:
+    """Whether records are equally wide, with several cells."""
     return found[0] > 1 and len(set(found)) == 1
 
 
 def _first_lines(head: str) -> Iterator[str]:
     lines = head.split("\n")
-    return (f"{line}\n" for line in (lines[:-1] if len(lines) > _LOOKED_AT else lines))
+    return (f"{line}\n" for line in (lines[:-1] if len(lines) > _SAMPLE else lines))
 
 
 def _fitting(head: str, plain: Dialect) -> Dialect:
-    """The first dialect of these that the records of the head fit."""
     candidates = [plain, plain._replace(spaces=True), plain._replace(backslash=True)]
     fitting = (dialect for dialect in candidates if _is_table(_first_lines(head), dialect, cut=True))
     return next(fitting, plain)
 
 
 def _is_table(lines: Iterable[str], dialect: Dialect, *, cut: bool = False) -> bool:
-    """Whether these lines are records of one width; `cut`: only the first ones count, and the last may be cut off."""
+    """Whether records have one width; `cut`: reads only the first."""
     reader = records_of(islice(lines, dialect.skip if not cut else 0, None), dialect)
     width = 0
     try:
-        for cells in islice(reader, _LOOKED_AT if cut else None):
+        for cells in islice(reader, _SAMPLE if cut else None):
             if cells and len(cells) != (width := width or len(cells)):
                 return False
     except csv.Error as error:
@@ -148,17 +141,17 @@ def _is_table(lines: Iterable[str], dialect: Dialect, *, cut: bool = False) -> b
 
 
 def _double(line: str) -> str:
-    """The line with quotation marks doubled that were escaped by a backslash."""
+    """Backslash-escaped quotation marks doubled instead."""
     if '\\"' not in line:
         return line
     return _ESCAPED_QUOTE.sub(lambda found: "\\" * (len(found[1]) // 2) + ('""' if len(found[1]) % 2 else '"'), line)
 
 
 def _refuse_title(found: list[int], name: str) -> None:
-    """A first line of one cell above records that are all wider is no header."""
+    """One cell above wider records is no header."""
     below = found[1:]
     if len(below) > 1 and len(set(below)) == 1:
         raise InputError(
             f"{name}: the first line has 1 cell and the lines below it have {below[0]}: it looks like a title.",
-            "Delete what stands above the header.",
+            "Delete the lines above the header.",
         )

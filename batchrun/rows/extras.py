@@ -1,8 +1,5 @@
-"""What needs an extra: the libraries, which are imported only when used, and their values as JSON.
-
-What JSON has no type for becomes: dates and times ISO 8601 text, decimals their digits as text, durations seconds,
-bytes their text if they are UTF-8 and else base64, NaN, infinity and missing values of pandas null.
-"""
+"""The libraries of the extras, imported when used, and their values as JSON: dates and times as ISO 8601, decimals as
+text, durations in seconds, bytes as UTF-8 or base64; NaN, infinity and missing values of pandas as null."""
 
 import base64
 import datetime
@@ -44,7 +41,7 @@ _MODULES = {
 
 
 def library(format: str) -> Any:
-    """The module that reads and writes a format. Raises RefusedError with the command that installs it."""
+    """The library of a format. Raises RefusedError with the install command."""
     module, what, extra = _MODULES[format]
     try:
         return importlib.import_module(module)
@@ -57,7 +54,7 @@ def library(format: str) -> Any:
 
 
 def plain(value: object, encoded: Callable[[], None] | None = None) -> Any:
-    """The value in types that JSON has; `encoded` is called for bytes that became base64."""
+    """The value in JSON's types; `encoded` is called for base64."""
     if type(value) in _AS_IT_IS:
         return value
     if isinstance(value, float):
@@ -87,7 +84,7 @@ def _scalar(value: object, encoded: Callable[[], None] | None) -> str | float:
 
 
 def record(number: int, values: Mapping[str, object], encoded: Callable[[], None] | None = None) -> Record | Invalid:
-    """The record of a row of values by column; Invalid where JSON cannot hold one of them."""
+    """A record; Invalid if JSON cannot hold a value."""
     try:
         fields = {name: plain(value, encoded) for name, value in values.items()}
         text = encode(fields)
@@ -100,7 +97,7 @@ def record(number: int, values: Mapping[str, object], encoded: Callable[[], None
 
 @contextmanager
 def explained(name: str, what: str) -> Generator[None]:
-    """What the libraries raise about a file that is not what it seems, as InputError."""
+    """Raises InputError for a library's error on a damaged file."""
     with translated(name):
         try:
             yield

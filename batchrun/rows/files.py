@@ -1,10 +1,6 @@
-"""A directory or a glob: a file is a row with `path`, `name` and `text`, or files of rows of one kind are one input.
+"""Directories and globs: each file is a row, or files of rows are one input.
 
-For a prompt that sends files whole, a row has `path` and `name` alone.
-
-Directories are read with everything below them, in the order of the paths; hidden files and directories are left
-out, links to directories are not followed. `path` is relative to the directory, or as the glob matched it. A file
-that is not text, that cannot be read or that is too large is an invalid record.
+Directories are read recursively and sorted, without hidden files and links. Unreadable files are invalid records.
 """
 
 import glob
@@ -29,24 +25,22 @@ _ROWS = {
     ".arrow": "arrow",
     ".feather": "arrow",
 }
-"""What the suffix of a file of rows says of its format."""
 _NEVER_TEXT = frozenset({"jsonl", "parquet", "arrow"})
 NEEDS_CONTENT = ".json"
-"""A suffix that is one of rows, or of one document each."""
+"""Suffix of files of rows and of files of one document."""
 _BESIDE = "_"
-"""How the names begin that Spark and Hive write beside the files of rows."""
+"""Prefix of the marker files of Spark and Hive (`_SUCCESS`)."""
 
 
 def is_glob(source: str) -> bool:
-    """Whether the name of something that does not exist is a pattern."""
+    """Whether the name is a glob pattern."""
     return glob.has_magic(source)
 
 
 def files_of(source: str) -> list[tuple[str, Path]]:
-    """The files of a directory or a glob with their names: relative to the directory, or as the glob matched them.
+    """The files of a directory or a glob with their names. Raises InputError.
 
-    Where that is no path below the current directory, names are relative to the part of the glob that is fixed.
-    Raises InputError.
+    Names from outside the current directory are relative to the fixed part of a glob.
     """
     if os.path.isdir(source):
         return in_directory(Path(source))
@@ -58,7 +52,7 @@ def files_of(source: str) -> list[tuple[str, Path]]:
 
 
 def in_directory(directory: Path) -> list[tuple[str, Path]]:
-    """The files below a directory, with the path of each relative to it. Raises InputError."""
+    """The files below a directory and their relative paths. Raises InputError."""
     name = printable(str(directory))
     with translated(name):
         found = sorted((path.relative_to(directory).as_posix(), path) for path in _below(directory))
@@ -68,7 +62,7 @@ def in_directory(directory: Path) -> list[tuple[str, Path]]:
 
 
 def matching(pattern: str) -> list[tuple[str, Path]]:
-    """The files that a glob matches (`**` goes down), hidden ones only if it says so. Raises InputError."""
+    """The files that a glob matches (`**` is recursive). Raises InputError."""
     found = [(name, Path(name)) for name in sorted(glob.iglob(pattern, recursive=True)) if Path(name).is_file()]
     if not found:
         raise InputError(f"No file matches {printable(pattern)}.")
@@ -76,7 +70,7 @@ def matching(pattern: str) -> list[tuple[str, Path]]:
 
 
 def files_of_rows(found: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
-    """The files, if all of them have suffixes of rows of one format; none otherwise."""
+    """The files, if all have suffixes of one format of rows."""
     wanted = [file for file in found if not file[1].name.startswith(_BESIDE)]
     suffixes = {suffix_of(name) for name, _ in wanted}
     one_json = NEEDS_CONTENT in suffixes and len(suffixes) > 1
@@ -85,8 +79,7 @@ def files_of_rows(found: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
 
 
 def among_others(found: Sequence[tuple[str, Path]]) -> tuple[str, str] | None:
-    """A file of rows and one that is none, or of another format, where there are both among the files; None otherwise.
-    Only files that hold nothing but rows count: a CSV file may be a document among documents."""
+    """A file of rows and another one, or None; CSV and TSV may be documents and do not count."""
     rows = next(
         (
             (name, _ROWS[suffix_of(name)])
@@ -103,7 +96,7 @@ def among_others(found: Sequence[tuple[str, Path]]) -> tuple[str, str] | None:
 def read_files(
     files: Sequence[tuple[str, Path]], encoding: str | None, *, sent: bool = False
 ) -> Iterator[Record | Invalid]:
-    """A record per file; its line is the number of the file, from 1. With `sent` it has no text, and is not read."""
+    """A record per file, numbered from 1; with `sent` it has no text."""
     for number, (name, path) in enumerate(files, 1):
         if encodable(name):
             yield _named(number, {"path": name, "name": path.name}) if sent else _record(number, name, path, encoding)
@@ -112,20 +105,20 @@ def read_files(
 
 
 def _no_text(data: bytes, encoding: str | None) -> str:
-    """Why bytes are no text."""
+    """Why the bytes are not text."""
     if encoding is not None:
         return f"not text in {encoding}"
     if data.startswith((GZIP_MAGIC, *ZSTD_MAGICS)):
         return "compressed: unpack it first"
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) and len(data) % 2 == 0:
-        return "text in UTF-16: name that with --encoding, or save it as UTF-8"
+        return "text in UTF-16: read it with --encoding utf-16, or save it as UTF-8"
     if b"\0" in data:
         return "a binary file"
-    return f"not text in UTF-8: name its encoding (--encoding {encoding_hint(data)}, perhaps), or leave it out"
+    return f"not text in UTF-8: state its encoding (for example --encoding {encoding_hint(data)}), or remove the file"
 
 
 def _below(directory: Path) -> Iterator[Path]:
-    """The files that are not hidden. A directory that cannot be listed raises OSError: its files must not vanish."""
+    """Raises OSError for an unreadable directory: its files must not vanish."""
     for folder, folders, names in os.walk(directory, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(folder, name) for name in names if not name.startswith("."))

@@ -1,7 +1,6 @@
-"""JSON Lines, JSON arrays and objects over several lines: the records are checked and kept as their text.
+"""JSON Lines, JSON arrays and sequences of objects, kept as text.
 
-An array is never parsed as a whole: `_Splitter` finds the commas between its elements over chunks of any size, so
-that every element keeps its exact characters. Only line breaks between the tokens of an element are taken out.
+An array is never parsed as a whole: `_Splitter` finds the commas between its elements.
 """
 
 import codecs
@@ -14,23 +13,29 @@ from typing import NoReturn
 from batchrun.display import printable
 from batchrun.errors import InputError
 from batchrun.models import Invalid
-from batchrun.rows.check import NOT_UTF8, ROW_LIMIT, Record, RefusedRowError, encodable, invalid, one_line, parse
+from batchrun.rows.check import (
+    NOT_UTF8,
+    ROW_LIMIT,
+    Record,
+    RefusedRowError,
+    after_blanks,
+    encodable,
+    invalid,
+    one_line,
+    parse,
+)
 from batchrun.rows.lines import line_groups, without_bom
 from batchrun.rows.remarks import Remarks
 from batchrun.rows.wrapper import array_at, refuse_second
 
 _BLANKS = " \t\r\n"
-_BLANK = re.compile(r"[ \t\r\n]*")
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _FLAT_OBJECT = rf'\{{[^"{{}}\[\]]*+(?:{_STRING}[^"{{}}\[\]]*+)*+\}}'
 _TOKEN = re.compile(rf'{_FLAT_OBJECT}|{_STRING}|[\[{{\]}},"]', re.DOTALL)
 
 
 def read_jsonl(chunks: Iterable[bytes], remarks: Remarks) -> Iterator[Record | Invalid]:
-    """A record per line; blank lines are none. The line numbers are those of the file.
-
-    Where the first line is a string, strings are rows with the one member `text`.
-    """
+    """A record per line; strings are rows if the first is one."""
     number, strings = 0, _Strings()
     doubled = remarks.add
 
@@ -58,14 +63,12 @@ def read_jsonl(chunks: Iterable[bytes], remarks: Remarks) -> Iterator[Record | I
 
 
 def read_sequence(chunks: Iterable[bytes], name: str, remarks: Remarks) -> Iterator[Record | Invalid]:
-    """A record per object of a text of objects, each over several lines or several on one, as jq prints them; its line
-    is the one that it begins in. Raises InputError where an object does not end, or what stands between them is none.
-    """
+    """A record per object, as jq prints them. Raises InputError."""
     decoder, held, line = JSONDecoder(), _Held(), 1
     for piece in _grown(_decoded(chunks), held):
         buffer = held.text + piece
         start = 0
-        while (begin := _after_blanks(buffer, start)) < len(buffer):
+        while (begin := after_blanks(buffer, start)) < len(buffer):
             try:
                 _, end = decoder.raw_decode(buffer, begin)
             except (ValueError, RecursionError):
@@ -78,18 +81,14 @@ def read_sequence(chunks: Iterable[bytes], name: str, remarks: Remarks) -> Itera
         if len(held) > ROW_LIMIT:
             raise InputError(
                 f"{name}: the object that begins in line {line} is longer than {ROW_LIMIT // 1024**2} MiB.",
-                "Name the list of rows in it with --path NAME.",
+                "State the list of rows in it with --path NAME.",
             )
     if held.text.strip(_BLANKS):
         _refuse_rest(held.text, line, name)
 
 
 def read_array(chunks: Iterable[bytes], name: str, path: str | None, remarks: Remarks) -> Iterator[Record | Invalid]:
-    """A record per element of the one array that the input is, or that `path` names in it (`data.items`); its line is
-    the number of the element, from 1. Where the first element is a string, strings are rows with the one member `text`.
-
-    Raises InputError where the array is not closed or the brackets do not match: what follows cannot be trusted.
-    """
+    """A record per element of the array at `path`; strings are rows if the first is one. Raises InputError."""
     strings = _Strings()
     names = path.split(".") if path else []
     pieces = array_at(_decoded(chunks), names, name) if names else _decoded(chunks)
@@ -103,8 +102,6 @@ def read_array(chunks: Iterable[bytes], name: str, path: str | None, remarks: Re
 
 
 class _Held:
-    """What has been read and is not used yet."""
-
     def __init__(self) -> None:
         self.text = ""
 
@@ -113,13 +110,13 @@ class _Held:
 
 
 class _Strings:
-    """Strings in the place of objects: rows if the first record is one."""
+    """Strings are rows if the first record is one."""
 
     def __init__(self) -> None:
         self.over = False
 
     def record(self, number: int, text: str) -> Record | None:
-        """The row of a string; None where strings are no rows, or this is none."""
+        """The row `{"text": …}` of a string, or None."""
         value = text.strip(_BLANKS)
         if self.over or value[:1] != '"' or not encodable(value):
             return None
@@ -136,7 +133,7 @@ def _element(number: int, text: str, remarks: Remarks) -> Record | Invalid:
     try:
         fields = parse(text, lambda name: remarks.add(_double(name), number))
     except RefusedRowError as error:
-        return invalid(number, text, str(error) if text else "nothing between two commas")
+        return invalid(number, text, str(error) if text else "an element is missing between two commas")
     return number, one_line(text), fields
 
 
@@ -144,24 +141,19 @@ def _double(name: str) -> str:
     return f'the member "{printable(name, 60)}" appears twice in an object: its last value counts'
 
 
-def _after_blanks(text: str, at: int) -> int:
-    found = _BLANK.match(text, at)
-    return found.end() if found else at
-
-
 def _refuse_rest(buffer: str, line: int, name: str) -> NoReturn:
-    begin = _after_blanks(buffer, 0)
+    begin = after_blanks(buffer, 0)
     line += buffer.count("\n", 0, begin)
     try:
         parse(buffer[begin:])
-        reason = "something that is no object follows"
+        reason = "it is followed by something that is not an object"
     except RefusedRowError as error:
         reason = str(error)
     raise InputError(f"{name}: the object that begins in line {line}: {reason}.", "Fix it there; nothing was sent.")
 
 
 def _grown(pieces: Iterable[str], waiting: Sized) -> Iterator[str]:
-    """At least as much again as is waiting, so that a long element is not scanned over and over."""
+    """Pieces as long as what is waiting: a long element is not scanned over and over."""
     held: list[str] = []
     size = 0
     for piece in pieces:
@@ -175,7 +167,7 @@ def _grown(pieces: Iterable[str], waiting: Sized) -> Iterator[str]:
 
 
 def _elements(pieces: Iterable[str], name: str, depth: int) -> Iterator[str]:
-    """The elements of an array that `depth` objects enclose."""
+    """The elements of an array inside `depth` objects."""
     splitter = _Splitter(name, alone=not depth)
     grown = _grown(pieces, splitter)
     for piece in grown:
@@ -193,8 +185,7 @@ def _decoded(chunks: Iterable[bytes]) -> Iterator[str]:
 
 
 class _Splitter:
-    """Finds where the elements of one array end. `buffer` is what has not been given out yet; `alone` refuses what
-    follows the array."""
+    """Finds the ends of elements; `alone` refuses text after the array."""
 
     def __init__(self, name: str, *, alone: bool) -> None:
         self._name = name
@@ -234,7 +225,7 @@ class _Splitter:
         self._refuse_long_or_late()
 
     def end(self) -> None:
-        """Raises InputError if the array is not closed."""
+        """Raises InputError if the array is unclosed."""
         if not self.closed:
             raise InputError(
                 f"{self._name} is cut off: its JSON array is not closed after element {self._count}.",
@@ -253,7 +244,7 @@ class _Splitter:
         if self.closed and self._alone and self.buffer.strip(_BLANKS):
             raise InputError(
                 f"{self._name}: something follows the JSON array after element {self._count}.",
-                "One array is an input; records on lines of their own are another (JSONL).",
+                "Write all records in one array, or one record per line (JSONL).",
             )
         if self.closed and self._alone:
             self.buffer = ""

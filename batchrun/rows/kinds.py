@@ -1,9 +1,4 @@
-"""What the records of an input are, and who each of them is.
-
-The first valid record decides the kind and, unless it is named, the id column. Everything per record that is not
-about its format happens in `Identity.row`: the key `_batchrun` of an errors file is taken off, a record of another
-kind is found, an OpenAI Batch request is checked, the id is read.
-"""
+"""The kind and the ids of the records of an input. The first valid record decides them."""
 
 from typing import Any, NamedTuple, cast
 
@@ -15,26 +10,26 @@ from batchrun.rows.remarks import Remarks
 
 AUTOMATIC = ("custom_id", "id")
 NO_COLUMN = "none"
-_ROWS, _BATCH, _BODIES = Kind.ROWS, Kind.BATCH, Kind.BODIES  # every look into an enum costs ten times as much
-_SAID = {
+_ROWS, _BATCH, _BODIES = Kind.ROWS, Kind.BATCH, Kind.BODIES  # reading an enum's attribute costs ten times as much
+_DESCRIPTIONS = {
     _ROWS: "a row for a prompt",
     _BATCH: "an OpenAI Batch request",
     _BODIES: "a bare request body",
 }
 _RESULT = "an OpenAI Batch result, not a request"
-_ANSWERED = "the last message is the assistant's: the answer is sent along"
+_ANSWERED = "the last message is the assistant's: it is sent with the request"
 _URLS = frozenset(endpoint.value for endpoint in Endpoint)
 _CHAT = Endpoint.CHAT.value
 
 
 class Mixed(Invalid):
-    """A record of another kind than the first one: the input is refused for it, also with `--skip-invalid`."""
+    """A record of another kind, which refuses the input even with `--skip-invalid`."""
 
     __slots__ = ()
 
 
 class Identity(NamedTuple):
-    """What the first valid record decided: the kind, the id column (None: by content) and its line."""
+    """What the first valid record decided; `id_column` None: identified by content."""
 
     kind: Kind
     id_column: str | None
@@ -44,11 +39,11 @@ class Identity(NamedTuple):
     remarks: Remarks | None = None
 
     def noting(self, remarks: Remarks) -> "Identity":
-        """The same, with a place for what is remarkable."""
+        """The same, adding to these remarks."""
         return self._replace(remarks=remarks)
 
     def row(self, record: Record) -> Row | Invalid | None:
-        """The row of a record; None for the note of an invalid line, which an errors file holds."""
+        """The row of a record; None for an errors file's note."""
         if len(record) == 4:
             line, text, fields, encoded = record
         else:
@@ -59,7 +54,7 @@ class Identity(NamedTuple):
             (text, fields), encoded = stripped(text, fields), None
         kind = self.kind
         if (found := kind_of(fields, has_prompt=self.has_prompt, json=self.json)) is not kind:
-            return Mixed(line, text, f"{_SAID[found]}, but line {self.line} is {_SAID[kind]}")
+            return Mixed(line, text, f"{_DESCRIPTIONS[found]}, but line {self.line} is {_DESCRIPTIONS[kind]}")
         try:
             if kind is _BATCH:
                 _refuse_request(fields)
@@ -74,10 +69,10 @@ class Identity(NamedTuple):
 
 
 def identity_of(record: Record, id_column: str | None, *, has_prompt: bool, json: bool) -> Identity:
-    """What this record decides, being the first valid one. Raises InputError if it is a result and not an input."""
+    """What the first valid record decides. Raises InputError for a Batch result."""
     line, _, fields, *_ = record
     if not has_prompt and _is_result(fields):
-        raise InputError(f"Line {line} is {_RESULT}.", "Take the file of the requests as input.")
+        raise InputError(f"Line {line} is {_RESULT}.", "Use the file of the requests as the input.")
     kind = kind_of(fields, has_prompt=has_prompt, json=json)
     if id_column is None:
         column = next((name for name in AUTOMATIC if name in fields), None)
@@ -103,13 +98,13 @@ def kind_of(fields: dict[str, Any], *, has_prompt: bool, json: bool) -> Kind:
 
 
 def is_note(fields: dict[str, Any]) -> bool:
-    """Whether an object is no row but what an errors file says of a line that was none."""
+    """Whether an object is an errors file's note of an invalid line."""
     reserved = fields[RESERVED]
     return len(fields) == 1 and isinstance(reserved, dict) and "text" in reserved
 
 
 def stripped(text: str, fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Text and fields of a row without the key `_batchrun`."""
+    """Text and fields without `_batchrun`."""
     return without_reserved(text), {name: value for name, value in fields.items() if name != RESERVED}
 
 
@@ -129,14 +124,14 @@ def _key(fields: dict[str, Any], column: str) -> str:
 
 
 def _refuse_request(fields: dict[str, Any]) -> None:
-    """A method or url that is missing means POST to chat completions."""
+    """A missing method or url means POST to chat completions."""
     if type(fields["body"]) is not dict:
         raise RefusedRowError('the "body" of the request is not an object')
     method, url = fields.get("method", "POST"), fields.get("url", _CHAT)
     if method != "POST":
-        raise RefusedRowError(f"the method is {_shown(method)}, but only POST is sent")
+        raise RefusedRowError(f"the method is {_shown(method)}, but only POST is supported")
     if not isinstance(url, str) or url not in _URLS:
-        raise RefusedRowError(f"the url is {_shown(url)}, but it can only be one of {', '.join(sorted(_URLS))}")
+        raise RefusedRowError(f"the url is {_shown(url)}, but it must be one of {', '.join(sorted(_URLS))}")
 
 
 def _is_result(fields: dict[str, Any]) -> bool:
@@ -150,10 +145,7 @@ def _is_answered(fields: dict[str, Any]) -> bool:
 
 
 def pandas_orient(fields: dict[str, Any]) -> str | None:
-    """How pandas wrote this object if it is a whole table: with the orient columns, index or split.
-
-    Source: pandas.pydata.org, DataFrame.to_json: {column -> {index -> value}} is its default.
-    """
+    """The orient of a table written by pandas (DataFrame.to_json), or None."""
     if fields.keys() >= {"columns", "data"} and fields.keys() <= {"columns", "index", "data"}:
         return "split"
     inner = [cast("dict[str, Any]", value) for value in fields.values() if isinstance(value, dict)]
@@ -168,7 +160,7 @@ def pandas_orient(fields: dict[str, Any]) -> str | None:
 
 
 def list_in(fields: dict[str, Any]) -> str | None:
-    """The path of the list of objects in an object, if it has just one at its top, or one level below."""
+    """The path of a list of objects in an object."""
 
     def lists(of: dict[str, Any]) -> list[str]:
         filled = [(name, cast("list[Any]", value)) for name, value in of.items() if isinstance(value, list) and value]

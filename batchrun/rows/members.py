@@ -1,8 +1,4 @@
-"""Output lines: a row's own text with new members in it, and the lines of OpenAI's Batch files.
-
-The text of a row is never written anew: members are inserted before its last brace, so that numbers, order, spelling
-and blanks survive to the byte.
-"""
+"""Output lines: a row's text, unchanged to the byte, with new members; and the lines of OpenAI's Batch files."""
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -13,7 +9,7 @@ from batchrun.rows.check import RESERVED, RefusedRowError, encode, one_line, par
 
 
 def insert_members(text: str, additions: Mapping[str, str]) -> str:
-    """The object `text` with members added at its end; `additions` maps names to JSON texts."""
+    """The object `text` with members (name to JSON text) added at its end."""
     end = len(text) - 1 if text[-1] == "}" else text.rindex("}")
     inserted = "".join([_named(name) + value for name, value in additions.items()])
     if text[end - 1] in "{ \t\r\n" and text[:end].rstrip(" \t\r\n").endswith("{"):
@@ -22,28 +18,28 @@ def insert_members(text: str, additions: Mapping[str, str]) -> str:
 
 
 def clash(columns: Iterable[str], new_names: Iterable[str]) -> tuple[str, ...]:
-    """The new names that the input has already as columns, in their order."""
+    """The new names that are columns of the input."""
     taken = frozenset(columns)
     return tuple(name for name in new_names if name in taken)
 
 
 def error_text(text: str, reason: Mapping[str, Any]) -> str:
-    """A line of the errors file: the row plus the key `_batchrun`, which readers take off again."""
+    """A row of the errors file, with `_batchrun`, which readers remove."""
     return insert_members(text, {RESERVED: encode(dict(reason))})
 
 
 def note_text(invalid: Invalid, reason: Mapping[str, Any]) -> str:
-    """A line of the errors file for a record that was no row; readers pass over it like over a blank line."""
+    """An invalid record in the errors file; readers skip it."""
     return encode({RESERVED: {**reason, "line": invalid.line, "message": invalid.reason, "text": invalid.text}})
 
 
 def line_text(line: str) -> str:
-    """A line that is no row, as JSON: what the journal keeps of it."""
+    """An unparsable line as JSON, for the journal."""
     return string(line)
 
 
 def restore(line: int, key: str | None, text: str) -> Row:
-    """The row of a text that has been read before, as the journal keeps it. Raises ValueError if it is none."""
+    """The row of a journaled text. Raises ValueError."""
     encoded = text.encode()
     try:
         return made(Row, (line, key, text, parse(text, None, encoded), None, encoded))
@@ -52,10 +48,7 @@ def restore(line: int, key: str | None, text: str) -> Row:
 
 
 def batch_line(id: str, custom_id: str, status_code: int, request_id: str | None, body_text: str) -> str:
-    """A line of OpenAI's Batch output file; `body_text` is the reply's JSON, whose tokens stay as they are.
-
-    Shape: https://platform.openai.com/docs/api-reference/batch/request-output
-    """
+    """A line of OpenAI's Batch output (platform.openai.com/docs/api-reference/batch/request-output)."""
     return _batch(id, custom_id, _response(status_code, request_id, body_text), "null")
 
 
@@ -69,17 +62,14 @@ def batch_error_line(  # noqa: PLR0913 (the members of the line)
     request_id: str | None = None,
     body_text: str | None = None,
 ) -> str:
-    """A line of OpenAI's Batch error file. Without a status there was no answer, and `response` is null.
-
-    Where the answer was an error it says itself why, and `error` is null, as at OpenAI
-    (github.com/openai/openai-openapi/issues/302). A body that is not JSON (a proxy's HTML) becomes a string.
-    """
+    """A line of OpenAI's Batch error file; without `error` for an error reply
+    (github.com/openai/openai-openapi/issues/302)."""
     error = f'{{"code": {string(code)}, "message": {string(message)}}}'
     if status_code is None:
         return _batch(id, custom_id, "null", error)
-    told = status_code >= 400 and body_text is not None
+    body_is_error = status_code >= 400 and body_text is not None
     response = _response(status_code, request_id, _json_or_string(body_text))
-    return _batch(id, custom_id, response, "null" if told else error)
+    return _batch(id, custom_id, response, "null" if body_is_error else error)
 
 
 def _batch(id: str, custom_id: str, response: str, error: str) -> str:
@@ -96,7 +86,7 @@ def _json_or_string(body: str | None) -> str:
         return "null"
     try:
         parse(body)
-    except RefusedRowError:
+    except RefusedRowError:  # a proxy's HTML
         return string(body)
     return body
 

@@ -1,23 +1,20 @@
-"""What is said of an input before the start though none of its rows is refused: counted, with the first place."""
+"""Notices about an input that refuse no row."""
 
 
 class Remarks:
-    """Remarks of one reading, in the order of their first occurrence; a new reading begins with `clear`.
-
-    `offset` is added to lines: where several files are one input, the lines before the file at hand.
-    """
+    """Remarks of one reading, in order of first occurrence."""
 
     def __init__(self) -> None:
         self._found: dict[str, list[int]] = {}
-        self.offset = 0
+        self.offset = 0  # lines of the files before, where several files are one input
 
     def clear(self) -> None:
-        """Forget what an earlier reading found."""
+        """Remove all remarks."""
         self._found.clear()
         self.offset = 0
 
     def add(self, what: str, line: int | None = None) -> None:
-        """Note `what` is remarkable: of the record at `line`, or of the whole input where there is none."""
+        """About the record at `line`, or the whole input."""
         found = self._found.setdefault(what, [])
         if line is None:
             return
@@ -26,5 +23,5 @@ class Remarks:
         found[0] += 1
 
     def all(self) -> list[tuple[str, int, int | None]]:
-        """Each remark with how many records it is about and the line of the first (0 and None: the whole input)."""
+        """Each remark with its number of records and first line."""
         return [(what, *(found or (0, None))) for what, found in self._found.items()]  # pyright: ignore[reportReturnType]  two numbers

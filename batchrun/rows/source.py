@@ -1,8 +1,4 @@
-"""Where the bytes of an input come from: files, spooled streams, compression found by content, caps.
-
-Everything that can go wrong below the level of a format is found here and becomes an `InputError`: a missing file, no
-permission, a cut or corrupt archive, a decompression bomb, a file that changes while it is read.
-"""
+"""The bytes of an input: files, spooled streams, compression by content, limits. Every failure is an `InputError`."""
 
 import codecs
 import difflib
@@ -40,10 +36,9 @@ _STREAM_NAMES = ("-", "/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Source:
-    """One regular file that can be read again and again. `name` is what messages call it, safe to show.
+    """A regular file, or a stream's spool, that can be read repeatedly.
 
-    `path` is where the bytes are: for a stream the spool. `stamp` is what the file was when it was opened first; a file
-    that is another one after a whole reading is refused, so a growing file is never half taken.
+    A file whose `stamp` changed while it was read is refused, so a growing file is never read in part.
     """
 
     path: Path
@@ -53,7 +48,7 @@ class Source:
     stamp: tuple[int, ...] = field(repr=False)
 
     def chunks(self, size: int = CHUNK) -> Iterator[bytes]:
-        """The unpacked bytes, in pieces of at most `size`. Raises InputError."""
+        """The unpacked bytes, at most `size` at a time. Raises InputError."""
         with translated(self.name), self.path.open("rb", buffering=0) as raw:
             stream = _unpacked(raw)
             total = 0
@@ -64,11 +59,11 @@ class Source:
         self.refuse_change()
 
     def head(self, size: int = 64 * 1024) -> bytes:
-        """The first `size` unpacked bytes or so; what is only blanks is passed over."""
+        """About the first `size` unpacked bytes, without leading blanks."""
         return next((piece for piece in self.chunks(size) if piece.removeprefix(BOM).strip()), b"")
 
     def refuse_change(self) -> None:
-        """Raises InputError if the file is not what it was when it was opened first."""
+        """Raises InputError if the file has changed."""
         with translated(self.name):
             stamp = stamp_of(self.path.stat())
         if stamp != self.stamp:
@@ -82,7 +77,7 @@ class Source:
 
 
 def is_stream(source: str) -> bool:
-    """Whether the source can be read only once: stdin, a FIFO, process substitution, a character device."""
+    """Whether it can be read only once."""
     if source == "-" or source.startswith(_STREAM_NAMES[1:]):
         return True
     try:
@@ -93,7 +88,7 @@ def is_stream(source: str) -> bool:
 
 
 def regular(path: Path, name: str) -> Source:
-    """The source of a regular file. Raises InputError where there is none, with the nearest name."""
+    """The source of a regular file. Raises InputError with the nearest name."""
     with translated(name):
         try:
             status = path.stat()
@@ -109,7 +104,7 @@ def regular(path: Path, name: str) -> Source:
 
 
 def spooled(source: str, spool: Path | None) -> Source:
-    """Read a stream to its end into the file `spool` (None: a temporary one, gone with the source)."""
+    """A stream copied to `spool` (None: a temporary file)."""
     name = "stdin" if source == "-" else printable(source)
     target = _temporary() if spool is None else spool
     try:
@@ -126,7 +121,7 @@ def spooled(source: str, spool: Path | None) -> Source:
 
 
 def recoded(chunks: Iterable[bytes], encoding: str, name: str) -> Iterator[bytes]:
-    """Text in another encoding as UTF-8. Raises InputError where the bytes are none of it."""
+    """Text in another encoding as UTF-8. Raises InputError."""
     decoder = codecs.getincrementaldecoder(encoding)()
     done = 0
     try:
@@ -137,12 +132,12 @@ def recoded(chunks: Iterable[bytes], encoding: str, name: str) -> Iterator[bytes
     except UnicodeError as error:
         raise InputError(
             f"{name} is not text in {encoding}: after {done:,} bytes or more, {error.args[-1]}.",
-            "Name another --encoding.",
+            "Use another --encoding.",
         ) from error
 
 
 def with_line_feeds(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The chunks with line feeds in the place of carriage returns, where a file has these alone (as on old Macs)."""
+    """Replaces carriage returns of old Macs."""
     source = iter(chunks)
     first = next(source, b"")
     alone = b"\r" in first and b"\n" not in first
@@ -155,18 +150,18 @@ def with_line_feeds(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def suffix_of(name: str) -> str:
-    """The suffix that tells the format, in lower case: that of `rows.csv.gz` is `.csv`."""
+    """The suffix in lower case: `.csv` for `rows.csv.gz`."""
     return Path(unpacked_name(name)).suffix.lower()
 
 
 def unpacked_name(name: str) -> str:
-    """The name without the suffix of a compression."""
+    """The name without `.gz`, `.zst` and the like."""
     stem, dot, ending = name.rpartition(".")
     return stem if dot + ending.lower() in PACKED_SUFFIXES and stem else name
 
 
 def refuse_bomb(unpacked: int, packed: int, name: str) -> None:
-    """More than 1 GiB that came out of less than a thousandth of it is not data."""
+    """Raises InputError for over 1 GiB from less than a thousandth of it."""
     if unpacked > BOMB_SIZE and unpacked > packed * BOMB_RATIO:
         raise InputError(
             f"{name} unpacks to more than {BOMB_RATIO} times its size: it is refused as a decompression bomb.",
@@ -175,21 +170,23 @@ def refuse_bomb(unpacked: int, packed: int, name: str) -> None:
 
 
 def stamp_of(status: os.stat_result) -> tuple[int, ...]:
-    """What changes when a file is written to or replaced."""
+    """Changes when a file is written or replaced."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @contextmanager
 def translated(name: str) -> Generator[None]:
-    """Foreign exceptions of opening, reading and unpacking, as InputError."""
+    """Raises InputError for errors of opening, reading and unpacking."""
     try:
         yield
     except PermissionError as error:
         raise InputError(f"No permission to read {name}.") from error
     except EOFError as error:
-        raise InputError(f"{name} is cut off: its compressed data ends too early.", "Fetch it again.") from error
+        raise InputError(
+            f"{name} is cut off: its compressed data ends too early.", "Copy or download it again."
+        ) from error
     except (gzip.BadGzipFile, zlib.error, zstd.ZstdError) as error:
-        raise InputError(f"{name} is corrupt: {error}.", "Fetch it again.") from error
+        raise InputError(f"{name} is corrupt: {error}.", "Copy or download it again.") from error
     except OSError as error:
         raise InputError(f"Cannot read {name}: {error.strerror or error}.") from error
 
@@ -233,6 +230,6 @@ def _nearest(path: Path) -> str | None:
     try:
         names = os.listdir(path.parent)
     except OSError:
-        return f"There is no directory {printable(str(path.parent))} either."
+        return f"The directory {printable(str(path.parent))} does not exist either."
     close = difflib.get_close_matches(path.name, names, n=1)
     return f"Did you mean {printable(str(path.parent / close[0]))}?" if close else None

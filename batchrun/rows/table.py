@@ -1,9 +1,4 @@
-"""CSV and TSV, and text where a line is a row.
-
-All cells are strings. Header names lose the blanks around them. A record is named by the line it begins in; blank
-lines are no records. A column without a name is left out while its cells are empty. Raises InputError where the header
-is unusable or a quotation mark is never closed.
-"""
+"""CSV and TSV (all cells are strings), and text with a row per line."""
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +18,7 @@ INDEX = "index"
 
 
 class _Lines:
-    """The lines of a table; `text` is those that the record at hand was read from."""
+    """Remembers the lines of the current record."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines = lines
@@ -35,7 +30,6 @@ class _Lines:
             yield line
 
     def next_record(self) -> None:
-        """Forget the lines of the last record."""
         self._read.clear()
 
     @property
@@ -44,14 +38,14 @@ class _Lines:
 
 
 class Cells(NamedTuple):
-    """One record of a table as it was read, and the line it begins in."""
+    """A record, and the line it begins in."""
 
     line: int
     cells: Sequence[str]
 
 
 def read_text(chunks: Iterable[bytes]) -> Iterator[Record | Invalid]:
-    """A record `{"text": …}` per line that is not blank."""
+    """A record `{"text": …}` per non-blank line."""
     number = 0
     for group in line_groups(chunks):
         for line in group:
@@ -63,7 +57,7 @@ def read_text(chunks: Iterable[bytes]) -> Iterator[Record | Invalid]:
 
 
 def read_table(chunks: Iterable[bytes], dialect: Dialect, name: str, remarks: Remarks) -> Iterator[Record | Invalid]:
-    """A record per line of the table after the header."""
+    """A record per row. Raises InputError for an unusable header or an unclosed quotation."""
     csv.field_size_limit(ROW_LIMIT)
     lines = _Lines(raw_lines(chunks, name))
     records = _records(lines, dialect, name)
@@ -85,7 +79,7 @@ def read_table(chunks: Iterable[bytes], dialect: Dialect, name: str, remarks: Re
             continue
         if gaps:
             if (place := nameless(columns, cells)) is not None:
-                yield invalid(line, lines.text, f"cell {place} has a text, but column {place} of the header no name")
+                yield invalid(line, lines.text, f"cell {place} has text, but column {place} has no name in the header")
                 continue
             cells = [cells[at] for at, _, _ in named]
         text = "{" + ",".join(map(str.__add__, prefixes, map(string, cells))) + "}"
@@ -96,10 +90,9 @@ def read_table(chunks: Iterable[bytes], dialect: Dialect, name: str, remarks: Re
 
 
 def named_columns(header: Sequence[str], first: Sequence[object], name: str, remarks: Remarks) -> list[str | None]:
-    """The names of the columns; None for one without a name that is empty, at least in the first record.
+    """The column names; None for an unnamed empty one, `index` for the row names of pandas and R.
 
-    The first column may be the row names that pandas and R write without a name: it is called `index`. Raises
-    InputError for another column without a name, and for a name that appears twice.
+    Raises InputError for other unnamed columns and duplicates.
     """
     columns: list[str | None] = [column or None for column in header]
     double = next((column for at, column in enumerate(header) if column and column in header[:at]), None)
@@ -111,20 +104,20 @@ def named_columns(header: Sequence[str], first: Sequence[object], name: str, rem
         if columns[at] is not None or cell is None or not str(cell).strip():
             continue
         if at or INDEX in columns:
-            raise InputError(f"{name}: column {at + 1} of the header has no name.", "Give it one in the first line.")
+            raise InputError(f"{name}: column {at + 1} has no name in the header.", "Add one in the first line.")
         columns[0] = INDEX
         remarks.add(f"the first column has no name: it is read as `{INDEX}` (pandas leaves it out with index=False)")
     return columns
 
 
 def nameless(columns: Sequence[str | None], cells: Sequence[object]) -> int | None:
-    """The place, from 1, of a cell that is not empty in a column without a name."""
+    """Position from 1 of a non-empty cell in an unnamed column."""
     places = (at for at, column in enumerate(columns, 1) if column is None)
     return next((at for at in places if cells[at - 1] is not None and str(cells[at - 1]).strip()), None)
 
 
 def misfit(count: int, width: int) -> str:
-    """Why a record of that many cells is none under a header of that width."""
+    """The reason for a wrong number of cells."""
     return f"{'1 cell' if count == 1 else f'{count} cells'} where the header has {width}"
 
 
@@ -149,7 +142,7 @@ def _records(lines: _Lines, dialect: Dialect, name: str) -> Iterator[Cells | Inv
             return
         except csv.Error as error:
             _refuse_runaway(str(error), name, line)
-            yield invalid(line, lines.text, f"not a record of a table: {_plain(str(error))}")
+            yield invalid(line, lines.text, f"not a record of a table: {str(error).partition(' - do you')[0]}")
             continue
         if cells:
             yield Cells(line, cells)
@@ -163,10 +156,6 @@ def _refuse_runaway(message: str, name: str, line: int) -> None:
         )
 
 
-def _plain(message: str) -> str:
-    return message.partition(" - do you")[0]
-
-
 def _header(records: Iterator[Cells | Invalid], name: str) -> list[str]:
     first = next(records, None)
     if first is None:
@@ -177,7 +166,7 @@ def _header(records: Iterator[Cells | Invalid], name: str) -> list[str]:
     if not encodable("".join(header)):
         guess = encoding_hint("".join(header).encode(errors="surrogateescape"))
         raise InputError(
-            f"{name} is not UTF-8: its header is not.",
-            f"Name its encoding (--encoding {guess}, perhaps), or save it as UTF-8.",
+            f"{name} is not UTF-8: its header cannot be decoded.",
+            f"State its encoding (for example --encoding {guess}), or save it as UTF-8.",
         )
     return header

@@ -1,8 +1,4 @@
-"""The text of a document, without its form: PDF, Word, EPUB and HTML, for prompts that summarise or classify.
-
-PDF needs the extra `documents` (pypdf). Word and EPUB files are ZIP archives of XML and HTML, read with the standard
-library; entities are never expanded from declarations of the document. A paragraph is followed by a blank line.
-"""
+"""The text of PDF (extra `documents`), Word, EPUB and HTML documents, with blank lines between paragraphs."""
 
 import io
 import posixpath
@@ -64,17 +60,16 @@ _BLOCKS = frozenset(
         "ul",
     ]
 )
-_SILENT = frozenset({"script", "style", "template", "noscript", "svg", "math", "head"})
-"""Elements whose text no reader of the page sees."""
+_INVISIBLE = frozenset({"script", "style", "template", "noscript", "svg", "math", "head"})
+"""Elements whose text is not visible."""
 
 
 class UnreadableError(Exception):
-    """No text can be taken from the document; the message is the reason."""
+    """No text can be extracted; the message is the reason."""
 
 
 def document_text(data: bytes, suffix: str) -> str | None:
-    """The text of a document; None for what is none of these formats. Raises UnreadableError; RefusedError where the
-    extra is missing."""
+    """The text, or None for other formats. Raises UnreadableError, RefusedError."""
     if data.startswith(b"%PDF-"):
         return _pdf_text(data)
     if data.startswith(b"PK\x03\x04"):
@@ -89,7 +84,7 @@ def _pdf_text(data: bytes) -> str:
     try:
         reader = pypdf.PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):
-            raise UnreadableError("a PDF file that is encrypted: save it without a password")
+            raise UnreadableError("an encrypted PDF file: save it without a password")
         pages = [page.extract_text() for page in reader.pages]
     except UnreadableError:
         raise
@@ -97,7 +92,7 @@ def _pdf_text(data: bytes) -> str:
         raise UnreadableError(f"a damaged PDF file ({type(error).__name__})") from error
     text = "\n\n".join(page.strip() for page in pages if page.strip())
     if not text:
-        raise UnreadableError("a PDF file without text, scanned perhaps: run OCR over it (ocrmypdf)")
+        raise UnreadableError("a PDF file without text, possibly scanned: run OCR on it (ocrmypdf)")
     return text
 
 
@@ -113,11 +108,11 @@ def _packed_text(data: bytes) -> str:
                 return _epub_text(archive)
     except (zipfile.BadZipFile, ElementTree.ParseError, expat.ExpatError, KeyError, RuntimeError, EOFError) as error:
         raise UnreadableError(f"a damaged document ({type(error).__name__})") from error
-    raise UnreadableError(f"{kind.what}: {kind.hint or 'name it as the input'}")
+    raise UnreadableError(f"{kind.what}: {kind.hint or 'use the file itself as the input'}")
 
 
 def _docx_text(archive: zipfile.ZipFile) -> str:
-    """The paragraphs of the body, table cells included, in their order; deleted text and fall-backs are left out."""
+    """The body's paragraphs, table cells included, without deleted text."""
     body = _xml(archive.read("word/document.xml"))
     paragraphs = ["".join(_runs(paragraph)) for paragraph in body.iter(f"{_WORD}p")]
     text = "\n\n".join(paragraph for paragraph in paragraphs if paragraph.strip())
@@ -139,7 +134,7 @@ def _runs(element: ElementTree.Element) -> Iterator[str]:
 
 
 def _epub_text(archive: zipfile.ZipFile) -> str:
-    """The chapters in the order of the spine (EPUB 3.3, 5.7)."""
+    """In the order of the spine (EPUB 3.3, 5.7)."""
     container = _xml(archive.read("META-INF/container.xml"))
     root = next(container.iter(f"{_CONTAINER}rootfile")).get("full-path", "")
     package = _xml(archive.read(root))
@@ -153,19 +148,19 @@ def _epub_text(archive: zipfile.ZipFile) -> str:
         chapters.append(_html_text(_decoded(archive.read(place))))
     text = "\n\n".join(chapter for chapter in chapters if chapter)
     if not text:
-        raise UnreadableError("an e-book without text, of pictures perhaps")
+        raise UnreadableError("an e-book without text, possibly made of pictures")
     return text
 
 
 def _xml(data: bytes) -> ElementTree.Element:
-    """An element tree of a part that declares no entities: neither format has any, and they can be made to explode."""
+    """Neither format has entities, which could expand without limit."""
     if b"<!ENTITY" in data:
         raise UnreadableError("a document that declares entities")
     return ElementTree.fromstring(data)  # noqa: S314  no entities, and expat limits what is left
 
 
 def _decoded(data: bytes) -> str:
-    """HTML says its encoding in its first 1024 bytes, or is UTF-8 (WHATWG HTML, 4.2.5.4)."""
+    """HTML states its encoding in 1024 bytes, or is UTF-8 (WHATWG HTML, 4.2.5.4)."""
     stated = re.search(rb"""(?:charset|encoding)=["']?([A-Za-z0-9_.:-]+)""", data[:1024])
     for encoding in ("utf-8-sig", stated[1].decode("ascii") if stated else "utf-8"):
         try:
@@ -183,42 +178,42 @@ def _html_text(page: str) -> str:
 
 
 class _Page(HTMLParser):
-    """Collects what a reader of a page sees; `pre` keeps its lines."""
+    """Collects visible text; `pre` keeps its lines."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self._parts: list[str] = []
-        self._silent = 0
-        self._kept = 0
+        self._invisible = 0
+        self._preformatted = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """A block begins a paragraph."""
-        self._silent += tag in _SILENT
-        self._kept += tag == "pre"
+        self._invisible += tag in _INVISIBLE
+        self._preformatted += tag == "pre"
         if tag == "br":
             self._parts.append("\n")
         elif tag in _BLOCKS:
             self._parts.append("\n\n")
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """An element without content opens nothing."""
+        """An element without content."""
         if tag in _BLOCKS or tag == "br":
             self._parts.append("\n" if tag == "br" else "\n\n")
 
     def handle_endtag(self, tag: str) -> None:
         """A block ends a paragraph."""
-        self._silent = max(0, self._silent - (tag in _SILENT))
-        self._kept = max(0, self._kept - (tag == "pre"))
+        self._invisible = max(0, self._invisible - (tag in _INVISIBLE))
+        self._preformatted = max(0, self._preformatted - (tag == "pre"))
         if tag in _BLOCKS:
             self._parts.append("\n\n")
 
     def handle_data(self, data: str) -> None:
-        """Text; blanks and line ends are one blank."""
-        if not self._silent:
-            self._parts.append(data if self._kept else _BLANKS.sub(" ", data))
+        """Blanks and line ends become one blank."""
+        if not self._invisible:
+            self._parts.append(data if self._preformatted else _BLANKS.sub(" ", data))
 
     def text(self) -> str:
-        """The paragraphs, a blank line between them."""
+        """The paragraphs."""
         lines = "\n".join(line.rstrip() for line in "".join(self._parts).split("\n"))
         whole = re.sub(r"\n (?=\S)", "\n", lines)
         return re.sub(r"\n{3,}", "\n\n", whole).strip()

@@ -1,8 +1,4 @@
-"""Excel workbooks, read and written with the extra `data` (openpyxl).
-
-Read as a stream, a row at a time. The range that a sheet states is not believed: programs write ones that are too small.
-Formulas are read as the values that were stored with them.
-"""
+"""Excel workbooks, streamed with the extra `data` (openpyxl); formulas are read as stored values."""
 
 import re
 import warnings
@@ -22,23 +18,25 @@ from batchrun.rows.table import misfit, named_columns, nameless
 _ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
 _UNSTORED = "formulas without a stored value are null: open the workbook in a spreadsheet program and save it"
 _STALE = "formulas may have no computed value yet: open the workbook in a spreadsheet program and save it"
-_HIDDEN = "rows that are hidden in the sheet, by a filter perhaps, are read as well"
+_HIDDEN = "hidden rows (for example by a filter) are read as well"
 
 
 def read_excel(source: Source, sheet: str | None, remarks: Remarks) -> Iterator[Record | Invalid]:
-    """A record per row of a sheet that is not blank, under its first such row; its line is the row number of the sheet.
+    """A record per non-blank row after the header. Raises InputError.
 
-    `sheet` is a name or a number from 1; None takes the first one that is not hidden. Raises InputError.
+    `sheet` is a name or a number from 1; None: the first visible one.
     """
     openpyxl = library("excel")
-    _refuse_packed_bomb(source)
+    with explained(source.name, "an Excel workbook"), zipfile.ZipFile(source.path) as archive:
+        refuse_bomb(sum(entry.file_size for entry in archive.infolist()), source.size, source.name)
     with explained(source.name, "an Excel workbook"), source.path.open("rb") as file:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             chosen = _chosen(book.worksheets, sheet, source.name)
             if len(book.worksheets) > 1:
-                remarks.add(_said(book.worksheets, chosen))
+                others = _names(book.worksheets, chosen)
+                remarks.add(f'the sheet "{printable(chosen.title, 60)}" is read; choose another with --sheet: {others}')
             empty = True
             for found in _records(_rows(book, chosen, remarks), source.name, remarks):
                 empty = False
@@ -46,7 +44,7 @@ def read_excel(source: Source, sheet: str | None, remarks: Remarks) -> Iterator[
         if empty and len(book.worksheets) > 1:
             raise InputError(
                 f'{source.name}: the sheet "{printable(chosen.title, 60)}" has no rows under a header.',
-                f"Name another with --sheet: {_names(book.worksheets, chosen)}.",
+                f"Choose another with --sheet: {_names(book.worksheets, chosen)}.",
             )
     source.refuse_change()
 
@@ -64,10 +62,6 @@ def _chosen(sheets: Sequence[Any], wanted: str | None, name: str) -> Any:
     raise InputError(f"{name} has no sheet {printable(wanted, 60)}.", f"Its sheets: {_names(sheets, None)}.")
 
 
-def _said(sheets: Sequence[Any], chosen: Any) -> str:
-    return f'the sheet "{printable(chosen.title, 60)}" is read; name another with --sheet: {_names(sheets, chosen)}'
-
-
 def _names(sheets: Sequence[Any], but: Any) -> str:
     return ", ".join(
         f'"{printable(sheet.title, 60)}"' + (" (hidden)" if sheet.sheet_state != "visible" else "")
@@ -77,10 +71,8 @@ def _names(sheets: Sequence[Any], but: Any) -> str:
 
 
 def _rows(book: Any, sheet: Any, remarks: Remarks) -> Iterator[tuple[int, list[object]]]:
-    """The cells of each row of the sheet with its number, whatever range the sheet states; what is remarkable is noted.
-
-    openpyxl's own iteration cuts rows at the stated range and does not say which are hidden, so its parser is asked.
-    """
+    """Rows by number. openpyxl's own iteration cuts them at the range that the sheet states, which may be too small,
+    and does not report hidden ones, so its parser is used."""
     from openpyxl.worksheet import _reader  # noqa: PLC0415  only where a workbook is read
 
     formula, stale = _reader.FORMULA_TAG, bool(book.calculation is not None and book.calculation.fullCalcOnLoad)
@@ -103,7 +95,8 @@ def _rows(book: Any, sheet: Any, remarks: Remarks) -> Iterator[tuple[int, list[o
 
         parser.parse_cell = noted
         for number, cells in parser.parse():
-            if parser.row_dimensions.pop(str(number), {}).get("hidden") in ("1", "true") and _any(cells):
+            hidden = parser.row_dimensions.pop(str(number), {}).get("hidden") in ("1", "true")
+            if hidden and any(cell["value"] is not None for cell in cells):
                 remarks.add(_HIDDEN, number)
             values: list[object] = [None] * max((cell["column"] for cell in cells), default=0)
             for cell in cells:
@@ -113,12 +106,8 @@ def _rows(book: Any, sheet: Any, remarks: Remarks) -> Iterator[tuple[int, list[o
 
 
 def _unescaped(text: str) -> str:
-    """The text of a cell, with what XML cannot hold in the place of `_x000D_` (ECMA-376 part 1, ST_Xstring)."""
+    """Decodes `_x000D_` (ECMA-376 part 1, ST_Xstring)."""
     return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
-
-
-def _any(cells: Sequence[dict[str, Any]]) -> bool:
-    return any(cell["value"] is not None for cell in cells)
 
 
 def _records(rows: Iterator[tuple[int, list[object]]], name: str, remarks: Remarks) -> Iterator[Record | Invalid]:
@@ -139,7 +128,7 @@ def _records(rows: Iterator[tuple[int, list[object]]], name: str, remarks: Remar
             continue
         row = [*values, *[None] * (len(columns) - len(values))]
         if (place := nameless(columns, row)) is not None:
-            reason = f"cell {place} has a value, but column {place} of the header no name"
+            reason = f"cell {place} has a value, but column {place} has no name in the header"
             yield invalid(number, encode([plain(value) for value in row]), reason)
             continue
         yield record(number, {column: cell for column, cell in zip(columns, row, strict=True) if column is not None})
@@ -149,18 +138,13 @@ def _refuse_title(header: Sequence[str], values: Sequence[object], number: int, 
     if sum(map(bool, header)) == 1 and sum(value is not None for value in values) > 1:
         raise InputError(
             f"{name}: the row above row {number} has 1 cell, and row {number} has more: it looks like a title.",
-            "Delete what stands above the header.",
+            "Delete the rows above the header.",
         )
 
 
 def _trimmed(cells: Sequence[object]) -> Sequence[object]:
-    """Empty cells at the end are none."""
+    """Without empty cells at the end."""
     end = len(cells)
     while end and cells[end - 1] is None:
         end -= 1
     return cells[:end]
-
-
-def _refuse_packed_bomb(source: Source) -> None:
-    with explained(source.name, "an Excel workbook"), zipfile.ZipFile(source.path) as archive:
-        refuse_bomb(sum(entry.file_size for entry in archive.infolist()), source.size, source.name)

@@ -1,4 +1,4 @@
-"""The list of rows inside a JSON object, found without reading the object as a whole: `--path data.items`."""
+"""Finds a list of rows inside a JSON object without parsing all of it: `--path data.items`."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,8 +13,7 @@ _NAMED = 10
 
 
 def array_at(pieces: Iterable[str], path: Sequence[str], name: str) -> Iterator[str]:
-    """The text from the opening bracket of the list on that `path` names, member by member. Raises InputError where
-    there is no such list, naming those that there are."""
+    """The text from the list at `path` on. Raises InputError."""
     stream = iter(pieces)
     finder = _Finder(list(path))
     for piece in stream:
@@ -28,8 +27,7 @@ def array_at(pieces: Iterable[str], path: Sequence[str], name: str) -> Iterator[
 
 
 def refuse_second(pieces: Iterable[str], depth: int, name: str) -> None:
-    """Read what follows the list, in `depth` objects; raises InputError where another value comes after them: its rows
-    would be lost."""
+    """Raises InputError for a second object, whose rows would be lost."""
     buffer = ""
     for piece in pieces:
         text = buffer + piece
@@ -38,7 +36,7 @@ def refuse_second(pieces: Iterable[str], depth: int, name: str) -> None:
             mark = match.group()
             if depth <= 0:
                 raise InputError(
-                    f"{name} has more than one object: --path names the list in one.",
+                    f"{name} has more than one object, and --path reads the list of one.",
                     "`jq -c '.NAME[]' FILE` writes the lists of all of them as JSONL.",
                 )
             if mark == '"':
@@ -48,7 +46,7 @@ def refuse_second(pieces: Iterable[str], depth: int, name: str) -> None:
 
 
 class _Finder:
-    """Follows the members of nested objects over pieces of text; `lists` are the paths of the lists it met."""
+    """Follows nested members; `lists` are the paths of lists found."""
 
     def __init__(self, path: list[str]) -> None:
         self._path = path
@@ -58,7 +56,7 @@ class _Finder:
         self.lists: list[str] = []
 
     def feed(self, piece: str) -> str | None:
-        """The rest of the text from the list on, once it is found."""
+        """The rest of the text, once the list is found."""
         text = self._buffer + piece
         seen = 0
         for match in _TOKEN.finditer(text):

@@ -1,9 +1,7 @@
-"""Rows into a stream as JSONL, CSV, TSV, Parquet or Excel. The stream, its fsync and its rename are the caller's.
+"""Rows written to a stream as JSONL, CSV, TSV, Parquet or Excel.
 
-JSONL is exact. TSV is CSV with tabs: cells with tabs, line ends or quotation marks are quoted. CSV is for spreadsheets: numbers keep their spelling, lists and objects are JSON text, null is an empty
-cell; a cell that a spreadsheet would take for a formula gets a `'` in front (OWASP, "CSV injection"): one that begins
-with = + - @ (also the full-width ones), a tab or a line break, blanks and quotation marks before them included. A
-plain number such as -5 stays.
+In CSV a cell that a spreadsheet would take for a formula gets a `'` in front (OWASP, "CSV injection"): one that begins
+with = + - @ (also full-width), a tab or a line break, also after blanks and quotation marks; numbers do not.
 """
 
 import csv
@@ -29,7 +27,7 @@ _FORMULA = re.compile(r"[\t\r\n]|[\s'\"]*[=+\-@＝＋－＠]")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
 _BATCH = 10_000
 SHEET_ROWS, CELL_LENGTH = 1_048_576, 32_767
-"""What an Excel sheet and a cell hold at most (support.microsoft.com, "Excel specifications and limits")."""
+"""Excel's limits (support.microsoft.com, "Excel specifications and limits")."""
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\r\x0e-\x1f\ufffe\uffff]")
 _ESCAPE_LIKE = re.compile(r"_(?=x[0-9A-Fa-f]{4}_)")
 _COMMON = {frozenset({"int", "float"}): "float", frozenset({"int", "long"}): "long"}
@@ -37,26 +35,25 @@ _spelled = json.JSONDecoder(parse_int=str, parse_float=str).decode
 
 
 class RowWriter(Protocol):
-    """What writes the rows of an output."""
+    """Writes the rows of an output."""
 
     def write(self, text: str, additions: Mapping[str, str]) -> None:
-        """One row: its own text and the new members, name to JSON text."""
+        """Write a row's own text with new members, name to JSON text."""
         ...
 
     def close(self) -> None:
-        """Finish what the format needs; the stream stays open."""
+        """Write the rest; the stream stays open."""
         ...
 
 
 def check_format(format: str) -> None:
-    """Raises RefusedError where the extra that writes this format is not installed."""
+    """Raises RefusedError if the format's extra is missing."""
     if format in ("parquet", "xlsx"):
         library("arrow" if format == "parquet" else "excel")
 
 
 class Exact(Enum):
-    """Which cells of a CSV table are written as they are, though a spreadsheet may take them for formulas: none, those
-    of the input, which came out of such a table, or all."""
+    """Which CSV cells are written unchanged though they look like formulas; OWN: the input's."""
 
     NOTHING = 0
     OWN = 1
@@ -71,11 +68,9 @@ def writer(
     exact: Exact = Exact.NOTHING,
     table: Table = COMMAS,
 ) -> RowWriter:
-    """The writer of a format: jsonl, csv, tsv, parquet or xlsx.
+    """The writer of a format. Raises RefusedError if its extra is missing.
 
-    `columns` are those of a CSV or TSV table if they are known, the new ones included; else the first row
-    decides. `exact` and `table` are about CSV; TSV, which programs read, has all cells as they are. Raises RefusedError if the
-    format needs an extra that is missing.
+    `columns` include the new ones; without them the first row decides. `exact` and `table` are for CSV.
     """
     if format == "jsonl":
         return JsonlWriter(stream)
@@ -89,27 +84,27 @@ def writer(
 
 
 class JsonlWriter:
-    """One row a line."""
+    """One row per line."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._put = stream.write
 
     def write(self, text: str, additions: Mapping[str, str]) -> None:
-        """Raises OSError of the stream."""
+        """Raises OSError."""
         self._put((one_line(insert_members(text, additions)) + "\n").encode())
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Nothing is buffered."""
 
 
 class CsvWriter:
-    """RFC 4180 in UTF-8, with a header and CRLF; TSV with a tab in the place of the comma, and LF."""
+    """RFC 4180 in UTF-8; TSV has tabs, and LF instead of CRLF."""
 
     def __init__(self, stream: BinaryIO, columns: Sequence[str], table: Table, exact: Exact) -> None:
         self._stream = stream
         self._columns = dict.fromkeys(columns)
-        self._own = _as_it_is if exact is not Exact.NOTHING else neutral
-        self._new = _as_it_is if exact is Exact.ALL else neutral
+        self._own = _unchanged if exact is not Exact.NOTHING else neutral
+        self._new = _unchanged if exact is Exact.ALL else neutral
         self._buffer = io.StringIO(newline="")
         end = "\n" if table.delimiter == "\t" else "\r\n"
         self._csv = csv.writer(self._buffer, delimiter=table.delimiter, lineterminator=end)
@@ -119,7 +114,7 @@ class CsvWriter:
             self._put([self._own(name) for name in columns])
 
     def write(self, text: str, additions: Mapping[str, str]) -> None:
-        """Raises StorageError for a column that the header does not have."""
+        """Raises StorageError for a column that the header lacks."""
         cells = {name: self._own(cell) for name, cell in _cells(text).items()}
         for name, value in additions.items():
             cells[name] = self._new(_cells(f'{{"":{value}}}')[""])
@@ -131,7 +126,7 @@ class CsvWriter:
         self._put([cells.get(name, "") for name in self._columns])
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Nothing is buffered."""
 
     def _put(self, cells: list[str]) -> None:
         self._csv.writerow(cells)
@@ -141,11 +136,7 @@ class CsvWriter:
 
 
 class ExcelWriter:
-    """One sheet with a header. Rows wait in a temporary file until all columns are known.
-
-    Numbers are cells of numbers where Excel keeps all of their digits (15), else text; lists and objects are JSON text.
-    A text is never a formula, and one that is longer than a cell can be is refused.
-    """
+    """One sheet, written on `close`, when all columns are known; numbers of more than 15 digits are text."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._openpyxl = library("excel")
@@ -191,8 +182,7 @@ class ExcelWriter:
         return self._text(sheet, value if isinstance(value, str) else text)
 
     def _text(self, sheet: Any, text: str) -> Any:
-        """A cell that is text whatever it begins with; what XML cannot hold is written as Excel escapes it
-        (ECMA-376 part 1, 22.9.2.19 ST_Xstring)."""
+        """A text cell, escaped for XML (ECMA-376 part 1, 22.9.2.19 ST_Xstring)."""
         escaped = _NO_XML.sub(lambda found: f"_x{ord(found.group()):04X}_", _ESCAPE_LIKE.sub("_x005F_", text))
         cell = self._openpyxl.cell.WriteOnlyCell(sheet, value="")
         cell._value, cell.data_type = escaped, "s"
@@ -200,11 +190,7 @@ class ExcelWriter:
 
 
 class ParquetWriter:
-    """Rows wait in a temporary file until all columns and their types are known.
-
-    A column is boolean, int64, double or text if all its values are; else it is text, with JSON for what is no string.
-    It is text too where a double would be another number than an integer among them.
-    """
+    """Written on `close`, when all types are known: boolean, int64 or double if exact, else text, with JSON."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._parquet = library("parquet")
@@ -213,7 +199,7 @@ class ParquetWriter:
         self._types: dict[str, str] = {}
 
     def write(self, text: str, additions: Mapping[str, str]) -> None:
-        """Keeps the row, and widens the types of its columns."""
+        """Store a row, and widen the column types."""
         line = one_line(insert_members(text, additions))
         for name, value in json.loads(line).items():
             self._types[name] = _widened(self._types.get(name), value)
@@ -250,39 +236,36 @@ def _refuse_unknown(names: Iterable[str], columns: Container[str]) -> NoReturn:
 
 
 def _fits_excel(value: float, text: str) -> bool:
-    """Whether a cell of numbers shows this one with all the digits that it is written with."""
+    """Whether Excel keeps all digits of the number."""
     return math.isfinite(value) and len(re.sub(r"[eE].*|[-+.]", "", text).strip("0")) <= 15 and abs(value) < 1e308
 
 
-def _as_it_is(cell: str) -> str:
+def _unchanged(cell: str) -> str:
     return cell
 
 
 def neutral(cell: str) -> str:
-    """The cell as a spreadsheet may see it: never a formula."""
+    """The cell, never a formula."""
     if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell):
         return f"'{cell}"
     return cell
 
 
 def columns_of(text: str) -> Iterator[str]:
-    """The names of a row's members, to collect the columns of a CSV output."""
+    """The names of a row's members."""
     return (member.name for member in members(text))
 
 
 def _cells(text: str) -> dict[str, str]:
-    """The cell of each member. Numbers are read as text, so that they keep their spelling."""
+    """Each member's cell; numbers keep their spelling."""
     values: dict[str, Any] = _spelled(text)
     if all(type(value) is str for value in values.values()):
         return values
     texts = {member.name: text[member.value : member.end] for member in members(text)}
-    return {name: _cell(value, texts[name]) for name, value in values.items()}
-
-
-def _cell(value: object, text: str) -> str:
-    if isinstance(value, str):
-        return value
-    return "" if value is None else text
+    return {
+        name: value if isinstance(value, str) else "" if value is None else texts[name]
+        for name, value in values.items()
+    }
 
 
 def _typed(text: str, kind: str) -> Any:

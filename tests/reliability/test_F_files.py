@@ -360,7 +360,7 @@ async def test_F6_the_errors_file_of_a_run_is_not_read_and_replaced_at_once(prog
         for more in ((), ("--fresh",)):
             again = await program.run("-i", "out.errors.jsonl", *program.send(server.base_url, *more)[2:])
             assert again.code == 2
-            assert "would overwrite out.errors.jsonl, which is read" in again.err
+            assert "would overwrite the input out.errors.jsonl" in again.err
         elsewhere = await program.run("-i", "out.errors.jsonl", *program.send(server.base_url, output="more.jsonl")[2:])
         assert elsewhere.code == 3, elsewhere.err
     assert before == (
