@@ -90,7 +90,11 @@ class Pool:
     def _lane(self, number: int, member: Member) -> Lane:
         shared = self._gates.get(member.quota or "")
         senders = member.hub is not None
-        gate = shared or Gate(limits_of(member), listen=lambda event: self._tell(lane, event), senders=senders)
+
+        def listen(event: Waiting | Resumed) -> None:
+            self._tell(lane, event)
+
+        gate = shared or Gate(limits_of(member), listen=listen, senders=senders)
         if member.quota:
             self._gates[member.quota] = gate
         if member.client is not None and senders:
