@@ -47,7 +47,7 @@ class Sender(asyncio.Protocol):
                 self._transport.write(encoded(Kind.PONG, None))
 
     def _answer(self, leases: list[int], left: float) -> None:
-        said = [[lease, 200, "", True, left, left + LATENCY, "", {}, len(BODY)] for lease in leases]
+        said = [[lease, 200, "", True, left, left + LATENCY, "", 0, (), len(BODY)] for lease in leases]
         self._transport.write(encoded(Kind.COMPLETIONS, [self._completed + 1, *said], [BODY] * len(leases)))
         self._completed += len(leases)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from engine import Provider, Stage, fault, ok
+from engine import Provider, Stage, fault, garbage, ok, status
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +15,7 @@ from batchrun.client import UnsentError
 from batchrun.client.senders.frames import SLICE, Frame, Frames, Kind, boot_time, divided, encoded
 from batchrun.client.senders.hub import Hub, Kept
 from batchrun.client.senders.sender import VALID, Sender
-from batchrun.client.senders.states import Beat, State, passed, pause, stands
+from batchrun.client.senders.states import Beat, State, passed, pause, shares, stands
 from batchrun.client.senders.transport import PACE, Hears
 from batchrun.errors import ExitCode, RefusedError
 from batchrun.events import Notice, SendersChanged, Waiting, WaitReason
@@ -110,7 +110,8 @@ class Wire:
         return [lease[0] for frame in self.frames if frame.kind == Kind.LEASES for lease in frame.head[2:]]
 
     def answers(self, *leases: int) -> None:
-        said = [[lease, 200, "", True, 1.0, 2.0, "", {"x-request-id": f"r{lease}"}, len(DONE)] for lease in leases]
+        self.says(Kind.NAMES, [1, ["x-request-id"]])
+        said = [[lease, 200, "", True, 1.0, 2.0, "", 1, [f"r{lease}"], len(DONE)] for lease in leases]
         self.says(Kind.COMPLETIONS, [1, *said], *[DONE] * len(leases))
 
 
@@ -179,7 +180,7 @@ async def test_a_sender_that_dies_loses_what_it_had_and_another_one_is_started()
         assert lost[0].detail == "sender 1 was lost: process 1: killed by SIGKILL"
         second.answers(*second.leases)
         await asyncio.sleep(1.1)
-        assert [task.result().status for task in tasks] == [0, 200, 0, 200]
+        assert sorted(task.result().status for task in tasks) == [0, 0, 200, 200]
         assert [(told.starting, told.ready, told.suspect, told.lost, told.why) for told in scene.told[-3:]] == [
             (0, 1, 0, 1, "process 1: killed by SIGKILL"),
             (1, 1, 0, 1, ""),
@@ -319,7 +320,7 @@ async def test_an_exchange_that_nobody_waits_for_is_cancelled_at_the_sender() ->
 async def test_a_bug_in_a_sender_is_one_of_the_row_as_it_is_in_the_driver() -> None:
     async with Scene(1) as scene:
         (task,) = await scene.sends(1)
-        scene.wires[0].says(Kind.COMPLETIONS, [1, [1, 0, "bug", True, 0.0, 0.0, "KeyError: 'x'", {}, 0]])
+        scene.wires[0].says(Kind.COMPLETIONS, [1, [1, 0, "bug", True, 0.0, 0.0, "KeyError: 'x'", 0, [], 0]])
         with pytest.raises(RuntimeError, match="in sender 1: KeyError"):
             await task
 
@@ -426,6 +427,37 @@ async def test_a_batch_that_comes_again_is_answered_and_not_sent_again() -> None
     driver.gives(1, 1, 2)
     assert driver.completed[-1] == [2], "the first is in the journal"
     assert len(driver.provider.calls) == 2
+
+
+@pytest.mark.looptime
+async def test_the_names_of_headers_are_said_once_for_all_answers_that_have_the_same() -> None:
+    answers = [
+        status(500, headers={"X-A": "1", "X-B": "2"}),
+        status(500, headers={"X-A": "3", "X-B": "4"}),
+        garbage(b""),
+    ]
+    driver = Driver(Provider({"x": answers}))
+    driver.gives(1, 1, 2, 3)
+    await asyncio.sleep(0.1)
+    names = dict(frame.head for frame in driver.heard if frame.kind == Kind.NAMES)
+    said = {one[0]: one[7:9] for frame in driver.heard if frame.kind == Kind.COMPLETIONS for one in frame.head[1:]}
+    assert {lease: dict(zip(names.get(named, []), values, strict=True)) for lease, (named, values) in said.items()} == {
+        1: {"x-a": "1", "x-b": "2"},
+        2: {"x-a": "3", "x-b": "4"},
+        3: {},
+    }
+    assert len(names) == 1
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=6), st.integers(0, 60))
+def test_leases_go_to_the_senders_that_have_fewest(loads: list[int], count: int) -> None:
+    one_by_one = list(loads)
+    for _ in range(count):
+        one_by_one[one_by_one.index(min(one_by_one))] += 1
+    given = shares(loads, count)
+    assert sum(given) == count
+    assert min(given) >= 0
+    assert sorted(map(sum, zip(loads, given, strict=True))) == sorted(one_by_one)
 
 
 @pytest.mark.looptime

@@ -12,7 +12,8 @@ what that says, and `boot_time`, the clock that goes on while a machine sleeps, 
 | OPENED | sender | place |
 | LEASES | driver | now, batch, [lease, place, endpoint, timeout, depart, length of its body] … |
 | CANCEL | driver | [lease …]: their answers are not needed any more |
-| COMPLETIONS | sender | number of the first, [lease, status, fault, sent, left, ended, detail, headers, length of its body] … |
+| NAMES | sender | number, names of headers, in lower case, as COMPLETIONS have their number from then on |
+| COMPLETIONS | sender | number of the first, [lease, status, fault, sent, left, ended, detail, number of the names of its headers, their values, length of its body] … |
 | UNSENT | sender | [lease …]: these never left |
 | HOLD | driver | null: what was to leave later comes back as UNSENT |
 | RENEW | driver | place: use no connection again that was in use before |
@@ -47,6 +48,8 @@ ENDPOINTS = tuple(Endpoint)
 SLICE = 0.004
 """Seconds between two frames of leases, or of completions: what comes meanwhile goes together. Each frame costs both sides as
 much as several rows; the first one after a pause leaves at once."""
+NO_NAMES = 0
+"""The number of the names of headers where there are none."""
 BUG = "bug"
 """The fault of an exchange that ended by an error which is none of the wire."""
 
@@ -67,6 +70,7 @@ class Kind(IntEnum):
     HOLD = 11
     REACH = 12
     REACHED = 13
+    NAMES = 14
 
 
 class Frame(NamedTuple):

@@ -10,16 +10,15 @@ The hub does not know what carries its frames: a `Transport` does (`children`, `
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
-from batchrun.client.senders.frames import BUG, ENDPOINTS, Frame, Frames, Kind, boot_time, divided, encoded
-from batchrun.client.senders.states import BEAT, Beat, State, passed, pause, stands
+from batchrun.client.senders.frames import BUG, ENDPOINTS, NO_NAMES, Frame, Frames, Kind, boot_time, encoded
+from batchrun.client.senders.states import BEAT, Beat, State, passed, pause, shares, stands
 from batchrun.client.senders.transport import PACE, Pace, Start, Transport
 from batchrun.client.wire import UnsentError
 from batchrun.errors import HostError, RefusedError
 from batchrun.events import SendersChanged
-from batchrun.models import Exchange, Fault, Request
+from batchrun.models import Exchange, Fault, Request, made
 
 MOST_KEPT = 4 * 1024 * 1024
 """Bytes of replies after which a sender is told at once what it need not keep."""
@@ -31,6 +30,19 @@ class Kept(Exchange):
     """An exchange that its sender keeps until `stored` is called."""
 
     stored: Callable[..., None]
+
+
+class _Page:
+    """Completions that came in one frame, from the number `first` on, of which `left` may not be in the journal yet."""
+
+    __slots__ = ("first", "left")
+
+    def __init__(self, first: int, left: int) -> None:
+        self.first, self.left = first, left
+
+    def stored(self, *_: object) -> None:
+        """One of them needs not be kept any longer."""
+        self.left -= 1
 
 
 class _Lease:
@@ -60,16 +72,17 @@ class _Asked:
 
 
 class _Sender:
-    """One sender as the hub knows it: its leases, and those that leave with the next frame."""
+    """One sender as the hub knows it."""
 
     def __init__(self, number: int, hub: "Hub") -> None:
         self.number = number
         self.state = State.STARTING
         self.leases: dict[int, _Lease] = {}
-        self.out: list[_Lease] = []
         self.batch = self.completed = self.opened = 0
-        self.unstored: set[int] = set()
-        """Completions that have come and may not be in the journal yet, by their numbers."""
+        self.pages: deque[_Page] = deque()
+        """Completions that have come, from the first on that may not be in the journal yet."""
+        self.names: dict[int, list[str]] = {NO_NAMES: []}
+        """Names of headers by the number that it has given them."""
         self.kept_bytes = 0
         self.ended = ""
         """Why it was killed."""
@@ -89,11 +102,9 @@ class _Sender:
     def ping(self) -> None:
         """Send a ping, with the numbers of completions that it need not keep any more."""
         self.kept_bytes = 0
-        self.write(Kind.PING, [self._hub.times(), min(self.unstored, default=self.completed + 1)])
-
-    def stored(self, number: int, *_: object) -> None:
-        """A completion is in the journal."""
-        self.unstored.discard(number)
+        while self.pages and not self.pages[0].left:
+            self.pages.popleft()
+        self.write(Kind.PING, [self._hub.times(), self.pages[0].first if self.pages else self.completed + 1])
 
     def received(self, data: bytes) -> None:
         self.silent = 0.0
@@ -104,10 +115,6 @@ class _Sender:
 
     def gone(self, why: str) -> None:
         self._hub.lose(self, self.ended or why)
-
-
-def _load(sender: _Sender) -> int:
-    return len(sender.leases)
 
 
 class Hub:
@@ -255,26 +262,10 @@ class Hub:
     def heard(self, sender: _Sender, frame: Frame) -> None:
         """Handle one frame of a sender."""
         if frame.kind == Kind.COMPLETIONS:
-            _, *completions = frame.head
-            bodies = divided(frame.bodies, (completion[-1] for completion in completions))
-            for completion, body in zip(completions, bodies, strict=True):
-                number, status, fault, sent, left, ended, detail, headers, _ = completion
-                lease = sender.leases.pop(number, None)
-                sender.completed += 1
-                sender.kept_bytes += len(body)
-                self._failed = 0
-                if lease is None or lease.future.done():
-                    continue  # it was cancelled
-                if fault == BUG:
-                    lease.future.set_exception(RuntimeError(f"in sender {sender.number}: {detail}"))
-                    continue
-                why = Fault(fault) if fault else None
-                exchange = Kept(status, headers, body, left, ended, why, detail, sent)
-                exchange.stored = partial(sender.stored, sender.completed)
-                sender.unstored.add(sender.completed)
-                lease.future.set_result(exchange)
-            if sender.kept_bytes > MOST_KEPT:
-                sender.ping()
+            self._completed(sender, frame.head[1:], frame.bodies)
+        elif frame.kind == Kind.NAMES:
+            number, names = frame.head
+            sender.names[number] = names
         elif frame.kind == Kind.UNSENT:
             for number in frame.head:
                 self._return(sender.leases.pop(number, None))
@@ -285,6 +276,32 @@ class Hub:
         elif frame.kind == Kind.OPENED:
             sender.opened += 1
             self.look(sender)
+
+    def _completed(self, sender: _Sender, completions: list[Any], bodies: bytes) -> None:
+        """Give completions to those who wait for them."""
+        leases, names, place = sender.leases, sender.names, 0
+        page = _Page(sender.completed + 1, len(completions))
+        sender.pages.append(page)
+        sender.completed += len(completions)
+        sender.kept_bytes += len(bodies)
+        self._failed = 0
+        stored = page.stored
+        for number, status, fault, sent, left, ended, detail, named, values, length in completions:
+            place += length
+            lease = leases.pop(number, None)
+            if lease is None or lease.future.done():
+                stored()  # it was cancelled
+            elif fault == BUG:
+                stored()
+                lease.future.set_exception(RuntimeError(f"in sender {sender.number}: {detail}"))
+            else:
+                headers, body = dict(zip(names[named], values, strict=True)), bodies[place - length : place]
+                why = Fault(fault) if fault else None
+                exchange = made(Kept, (status, headers, body, left, ended, why, detail, sent))
+                exchange.stored = stored
+                lease.future.set_result(exchange)
+        if sender.kept_bytes > MOST_KEPT:
+            sender.ping()
 
     def look(self, sender: _Sender) -> None:
         """Update the state of a sender; emit a change."""
@@ -382,18 +399,14 @@ class Hub:
         ready = [sender for sender in self._senders if sender.state is State.READY]
         if not ready:
             return
-        now = self._flushed
-        while self._waiting:
-            lease = self._waiting.popleft()
-            if lease.future.done():
-                continue
-            sender = ready[0] if len(ready) == 1 else min(ready, key=_load)
-            lease.sender, lease.left = sender, now
-            sender.leases[lease.number] = lease
-            sender.out.append(lease)
-        for sender in ready:
-            if sender.out:
-                out, sender.out = sender.out, []
+        waiting, self._waiting = [lease for lease in self._waiting if not lease.future.done()], deque()
+        start = 0
+        for sender, share in zip(ready, shares([len(sender.leases) for sender in ready], len(waiting)), strict=True):
+            if out := waiting[start : start + share]:
+                start += share
+                for lease in out:
+                    lease.sender, lease.left = sender, self._flushed
+                    sender.leases[lease.number] = lease
                 sender.batch += 1
                 leases = [[one.number, one.place, one.endpoint, one.timeout, one.depart, len(one.body)] for one in out]
                 bodies = [one.body for one in out]

@@ -1,7 +1,7 @@
 """A client whose exchanges are made by senders; everything else stays in this process."""
 
 from collections.abc import Callable
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any, Self
 
 from batchrun.client.exchange import PREFLIGHT_SECONDS, Client
@@ -43,9 +43,9 @@ class RemoteClient(Client):
         """`spaced` tells whether requests leave at a distance from each other, which the senders then keep to."""
         self._spaced = spaced
 
-    async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109  the sender keeps it
+    def send(self, request: Request, *, timeout: float) -> "CoroutineType[Any, Any, Exchange]":
         """As `Client.send`. Raises UnsentError where the request never left."""
-        return await self._hub.send(self._place, request, timeout, spaced=self._spaced())
+        return self._hub.send(self._place, request, timeout, spaced=self._spaced())
 
     async def preflight(self, *, seconds: float = PREFLIGHT_SECONDS) -> None:
         """As `Client.preflight`, from where requests are sent."""

@@ -14,7 +14,18 @@ from typing import Any, cast
 
 from batchrun.client.event_loop import faster
 from batchrun.client.exchange import Client
-from batchrun.client.senders.frames import BUG, ENDPOINTS, SLICE, Frame, Frames, Kind, boot_time, divided, encoded
+from batchrun.client.senders.frames import (
+    BUG,
+    ENDPOINTS,
+    NO_NAMES,
+    SLICE,
+    Frame,
+    Frames,
+    Kind,
+    boot_time,
+    divided,
+    encoded,
+)
 from batchrun.client.senders.states import Offset
 from batchrun.errors import HostError
 from batchrun.models import Fault, Request
@@ -42,6 +53,8 @@ class Sender:
         self._batch = 0
         self._completed = 0
         self._flushed = 0.0
+        self._names: dict[tuple[str, ...], int] = {(): NO_NAMES}
+        """Names of headers as they came, and the number by which the driver knows them: answers of one server have the same."""
         self._out: list[tuple[list[Any], bytes]] = []
         self._planned: deque[tuple[float, int, int, Request, float]] = deque()
         self._kept: deque[tuple[int, list[Any], bytes]] = deque()
@@ -155,12 +168,16 @@ class Sender:
         except asyncio.CancelledError:
             return
         except Exception as error:  # noqa: BLE001  told to the driver, to which it is a bug of a row as it is there
-            self._complete(lease, [0, BUG, True, 0.0, 0.0, f"{type(error).__name__}: {error}", {}, 0], b"")
+            self._complete(lease, [0, BUG, True, 0.0, 0.0, f"{type(error).__name__}: {error}", NO_NAMES, (), 0], b"")
             return
         status, headers, body, left, ended, fault, detail, sent = exchange
-        kept = {str(name.lower()): value for name, value in headers.items()}
+        names = tuple(headers)
+        if (known := self._names.get(names)) is None:
+            known = self._names[names] = len(self._names)
+            self._write(Kind.NAMES, [known, [str(name.lower()) for name in names]])
         offset = self._clock.seconds
-        said = [status, _FAULTS[fault], sent, left - offset, ended - offset, detail, kept, len(body)]
+        times = left - offset, ended - offset
+        said = [status, _FAULTS[fault], sent, *times, detail, known, list(headers.values()), len(body)]
         self._complete(lease, said, body)
 
     def _complete(self, lease: int, said: list[Any], body: bytes) -> None:

@@ -1,5 +1,6 @@
 """The states of a sender. Pure."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from math import inf
 from typing import NamedTuple
@@ -46,6 +47,19 @@ def stands(state: State, silent: float, *, opened: bool, beat: Beat) -> State:
 def pause(failed: int) -> float:
     """Seconds until another sender is started in the place of a lost one; `failed` in succession had completed nothing."""
     return 0.0 if failed == 0 else min(30.0, 2.0 ** (failed - 1))
+
+
+def shares(loads: Sequence[int], count: int) -> list[int]:
+    """How many of `count` leases go to each of the senders that have so many, so that they have equally many then."""
+    found = [0] * len(loads)
+    order = sorted(range(len(loads)), key=loads.__getitem__)
+    for having in range(len(order), 0, -1):  # those that have most get none where the others do not reach them
+        level, more = divmod(count + sum(loads[place] for place in order[:having]), having)
+        if loads[order[having - 1]] <= level:
+            for rank, place in enumerate(order[:having]):
+                found[place] = level - loads[place] + (rank < more)
+            break
+    return found
 
 
 class Offset:
