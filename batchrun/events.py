@@ -188,7 +188,7 @@ class Resumed:
 class LimitsChanged:
     """What the gate allows now. Rates are per minute, None where no limit is known; `fill` is 0..1 of the bucket left.
 
-    `blocked_by` is what holds the next request back at this moment, be it for a millisecond: what bounds the speed. `basis` is
+    `blocked_by` is what blocks the next request at this moment, even for a millisecond: what limits throughput. `basis` is
     what the rate in force rests on: "stated", "inferred" from how stated figures move, or "learned" from 429s.
     """
 

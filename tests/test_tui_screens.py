@@ -142,9 +142,9 @@ def _summary(name: str, code: int | None, running: str | None, totals: Totals) -
     meta = Meta(
         run=f"20261120-1015-{name[:4]}",
         created=1_790_000_000.0,
-        plan=json.dumps({"prompt_name": "translate", "model": None if name == "rehearsal" else "gpt-5.4-mini"}),
+        plan=json.dumps({"prompt_name": "translate", "model": None if name == "simulated" else "gpt-5.4-mini"}),
         prompt=None,
-        simulated=name == "rehearsal",
+        simulated=name == "simulated",
         output=f"../{name}.jsonl",
     )
     sessions = [Session(1, 1.0, None if running else 60.0, code, 4711, "here")]
@@ -155,7 +155,7 @@ def summaries(_: object) -> list[Summary]:
     tokens = {"input_tokens": 1_234_567, "output_tokens": 345_678}
     return [
         _summary("reviews", None, "process 4711", Totals(rows=10_000, done=4_210, failed=37, unknown=14, **tokens)),
-        _summary("rehearsal", 0, None, Totals(rows=600, done=600, **tokens)),
+        _summary("simulated", 0, None, Totals(rows=600, done=600, **tokens)),
         _summary("articles", 4, None, Totals(rows=1_000_000, done=950_000, failed=49_000)),
         _summary("night [shift]", None, None, Totals(rows=30, done=3, unknown=2)),
     ]

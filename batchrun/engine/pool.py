@@ -347,7 +347,7 @@ class Pool:
         self.turn()
 
     def view(self) -> GateView:
-        """The gates of all lanes now, as one: sums, and what holds the next row back where it is so for all."""
+        """The gates of all lanes now, as one: sums, and what blocks the next row if it blocks all lanes."""
         if self.only is not None:
             return self.only.gate.view()
         views = [gate.view() for gate in dict.fromkeys(lane.gate for lane in self.lanes)]

@@ -1,6 +1,6 @@
 """The run: a bounded pool of workers takes rows from the queue and performs the steps of each (`row`).
 
-There is never a task per input row, and no worker sleeps for a retry.
+There is never a task per input row, and no worker waits for a retry.
 
 Ends: every row handled; a fatal verdict, the user, or the clock stops the run (no new request is sent, it waits for those in
 flight up to a limit); or the journal fails (everything is abandoned at once).

@@ -100,7 +100,7 @@ class Quota(NamedTuple):
 class GateView:
     """The gate at one moment. Rates are per minute, None where none is known; fills are 0..1 of what is left.
 
-    `reason` is what holds the next request back, None when nothing does or no request waits; `until` is the gate's
+    `reason` is what blocks the next request, None when nothing does or no request waits; `until` is the gate's
     clock. `refused_since` is when the present unbroken row of 429s began, None after any other answer. `basis` is what
     the rate in force rests on: "stated", "inferred" from how stated figures move, or "learned" from 429s.
     """
