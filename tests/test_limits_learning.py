@@ -21,6 +21,23 @@ async def test_a_rate_that_only_429s_show_is_learnt() -> None:
     assert len(provider.refused) < 50
 
 
+@pytest.mark.parametrize(("seconds", "least", "most"), [(0.002, 0.2, 0.5), (0.02, 0.6, 1.3), (0.5, 1.4, 3.0)])
+async def test_the_first_pace_doubles_sooner_where_a_server_answers_at_once(
+    seconds: float, least: float, most: float
+) -> None:
+    """Seconds until 300 requests have left."""
+    scene = Scene(Limits())
+    await asyncio.gather(*(scene.exchange(seconds=seconds) for _ in range(300)))
+    assert least <= scene.left[-1] <= most
+
+
+@pytest.mark.parametrize("rate", [10.0, 100.0])
+async def test_a_server_that_answers_at_once_refuses_few_though_it_says_no_limit(rate: float) -> None:
+    scene, provider = Scene(Limits(cap=256)), Provider(rate=rate, depth=max(2.0, 0.05 * rate))
+    await asyncio.gather(*(provider.row(scene, 0.002, refusal(Throttle.UNKNOWN)) for _ in range(400)))
+    assert len(provider.refused) < 30
+
+
 async def test_a_pace_that_starts_again_grows_only_while_it_holds_requests_back() -> None:
     """Not while the gate is closed: seconds later it would be without a bound."""
     pace = LearnedRate(start=True)

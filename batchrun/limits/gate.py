@@ -54,7 +54,6 @@ class Gate:
         self._cooldown = CoolDown(random or Random())  # noqa: S311  # jitter, not a secret
         self._reporter = WaitReporter(listen)
         self._queue = WaitQueue()
-        self._took = math.inf  # seconds of an exchange, on average
         self._alarm = Alarm(self._wake)
         self._in_flight, self.flights = 0, InFlight()
         self._paused = self._closed = self._recalled = False
@@ -131,8 +130,7 @@ class Gate:
         refused = throttle is not None or hints.looks_like_429
         beside, now = self.flights.beside(permit) if refused else 0, self._clock()
         self._end(permit, now)
-        took = now - permit.left
-        self._took = took if self._took == math.inf else self._took + (took - self._took) / 64
+        self._rates.time(now - permit.left)
         waited = self._reason if self._queue.waiters else None
         if throttle is not None:
             self._rates.settle(permit, 0)
@@ -300,7 +298,7 @@ class Gate:
 
     def _ready_next(self) -> None:
         """Let the next few get ready, but not where a rate may hold them back, or where this process has no idle slot."""
-        share = _READY if self._in_flight <= self._took * _HURRIED else _READY_FOR_SENDERS * self._senders
+        share = _READY if self._in_flight <= self._rates.took * _HURRIED else _READY_FOR_SENDERS * self._senders
         if share and not self._rates.limited:
             self._queue.get_ready(int(self._window.size * share))
 

@@ -1,6 +1,7 @@
 """Learning a rate from refusals alone, and the tokens of a request from what earlier ones used.
 
-A rate is learnt in stages. *Start*: it doubles every quarter of a second until the first 429. *Search*: from just
+A rate is learnt in stages. *Start*: it doubles every quarter of a second until the first 429, or in the time of eight
+exchanges one after another where that is less. *Search*: from just
 under what was admitted then, as each 429 of that burst shows it anew, it grows by some per cent a second, faster the
 longer nothing happens. *Hold*: the pace at which a refused request left is the level; the rate falls to just under it
 and returns along a cubic (as RFC 9438 does with a window): quickly at first, flat near the level, then ever faster
@@ -36,7 +37,12 @@ from batchrun.limits.random_429s import Random429Detector
 _FIRST_PACE = 16.0
 """Requests a second."""
 _DOUBLES_IN = 0.25
-"""Seconds."""
+_DOUBLES_SOONEST = 0.04
+"""Seconds, at most and at least."""
+_EXCHANGES = 8
+"""One after another, in whose time it doubles between these: what the rate was before is answered by then."""
+_DOUBLINGS = 12
+"""After which nothing spaces requests any more."""
 _SEARCH_FROM = 0.8
 """Share of what was admitted at the first 429s."""
 _SEARCH_GROWTH = 0.10
@@ -108,7 +114,7 @@ class LearnedRate:
         self._answered_at: deque[float] = deque(maxlen=_REMEMBERED)
         self._first = -1.0
         self._at = 0.0
-        self._time = 0.0
+        self._time = 0.0  # in the stage: seconds, or doublings in the first one
         self._onset = self._onset_left = self._anchor = math.inf
         self._level = math.inf
         self._plateau = _PLATEAU
@@ -130,13 +136,14 @@ class LearnedRate:
         """Whether 429s are known to come at random."""
         return self._random_429s.share > 0
 
-    def refresh(self, now: float, binding: bool) -> float:
-        """The rate now; `binding` is whether it held requests back since the last call."""
+    def refresh(self, now: float, binding: bool, took: float = math.inf) -> float:
+        """The rate now; `binding` is whether it held requests back since the last call, `took` the seconds of an exchange."""
         if self._first < 0:
             self._first = self._at = now
         elapsed, self._at = max(0.0, now - self._at), now
         if self._stage == "start":
-            self._time += elapsed if binding or not self.noisy else 0.0
+            if binding or not self.noisy:
+                self._time += elapsed / min(_DOUBLES_IN, max(_DOUBLES_SOONEST, _EXCHANGES * took))
             self._start()
         elif binding:
             self._time += min(elapsed, _LONGEST_STEP)
@@ -244,8 +251,7 @@ class LearnedRate:
     def _start(self) -> None:
         if self.rate == math.inf:
             return
-        doublings = self._time / _DOUBLES_IN
-        self.rate = self._first_pace * 2**doublings if doublings < 12 else math.inf
+        self.rate = self._first_pace * 2**self._time if self._time < _DOUBLINGS else math.inf
 
     def _start_again(self, now: float) -> None:
         """What was learnt was learnt from chance."""

@@ -59,6 +59,8 @@ _TUNED_EVERY = 0.02
 """Seconds for which a rate is taken as constant."""
 _HEARD_EVERY = 0.005
 """Seconds from one answer whose limits are believed to the next: hundreds a second tell no more."""
+_TIMED = 64
+"""Exchanges over which their time is averaged."""
 _METERED = 0.25
 """Seconds over which departures are counted, fading, for the rate at which a request left."""
 _PRESSURE = 5.0
@@ -92,6 +94,8 @@ class Rates:
         self._leaving, self._left_at = 0.0, now
         self._tuned = -math.inf
         self.share = 1.0
+        self.took, self._timed = math.inf, 0
+        """Seconds of an exchange, on average."""
         self.basis = self._basis = STATED
         """What the rate in force rests on."""
         self.testing: float | None = None
@@ -158,7 +162,7 @@ class Rates:
             else:
                 tokens = min(tokens, pace / self._share_of(kind))
         self.share, self._request_pace, self._tokens_stated = share, requests, tokens
-        learnt = self.pace.refresh(now, self._binding and self.pace.rate <= requests)
+        learnt = self.pace.refresh(now, self._binding and self.pace.rate <= requests, self.took)
         if self.testing is not None:
             learnt, share = max(learnt, self.testing), 1.0
         self._basis = LEARNED if learnt < requests else basis
@@ -275,6 +279,12 @@ class Rates:
             if limit.hear(stated, sent, now):
                 self.pace.search_from(max(self.pace.rate, limit.pace(now) / sent.unit), now)
         self.pace.heard(all(not _used_up(stated) for stated in said.limits), now)
+
+    def time(self, took: float) -> None:
+        """An exchange took so many seconds. Of many that leave together the shortest ends first, so it alone says little."""
+        if self._timed < _TIMED:
+            self._timed += 1
+        self.took = took if self._timed == 1 else self.took + (took - self.took) / self._timed
 
     def settle(self, permit: Permit, tokens: int) -> None:
         """The request has used so many tokens."""
