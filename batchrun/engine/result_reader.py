@@ -29,7 +29,6 @@ _MOST = 2**63
 """Picodollars that JSON has room for."""
 _UNKNOWN = (None,) * 6 + (0,) * 5
 """What a reply states and is charged that states no usage: what was reserved for it, which the journal knows."""
-_UNPRICED = (None, 0, 0, 0, 0)
 
 Line = tuple[Any, ...]
 """A line of `journal.Answers`."""
@@ -67,15 +66,30 @@ class ReplyReader:
         if usage is None:
             return (seq, number, value, *_UNKNOWN, body.decode())
         bill = billed(self.rates, usage, self.extra)
-        given, output, cached, reasoning, written, *_ = usage
-        if bill is None:
-            cost, *kinds = _UNPRICED
-        else:
-            cost, (_, *kinds) = sum(bill), bill
-            if cost >= _MOST:
-                return None
-        charged = given + output
-        return (seq, number, value, given, output, cached, reasoning, written, cost, charged, *kinds, body.decode())
+        # Each by its name: a starred one takes half a microsecond.
+        plain, read, wrote, made, other = bill or (0, 0, 0, 0, 0)
+        cost = None if bill is None else plain + read + wrote + made + other
+        if cost is not None and cost >= _MOST:
+            return None
+        given, output, cached, reasoning, written = usage[:5]
+        text, charged = body.decode(), given + output
+        return (
+            seq,
+            number,
+            value,
+            given,
+            output,
+            cached,
+            reasoning,
+            written,
+            cost,
+            charged,
+            read,
+            wrote,
+            made,
+            other,
+            text,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """What another process needs to read alike, where there is no checker."""

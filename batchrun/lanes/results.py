@@ -6,7 +6,7 @@ have a `result`; they are kept in OpenAI's.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,10 @@ LINES = 1000
 """Lines of results that are handed over together, at most."""
 ROOM = 4_000_000
 """Bytes of their bodies after which no more are added, so that memory does not grow with the length of replies."""
+
+
+_KNOWN: Mapping[str, Any] = {}
+"""In the place of a line that is a reply in the usual spelling."""
 
 
 class Results:
@@ -42,9 +46,8 @@ class Results:
         read, page = self._read, Page[list[Any]]([], [])
         left, room = LINES, ROOM
         for text in self._lines:
-            reply, line = self.shape.reply(text), dict[str, Any]()
-            if reply is None:
-                line = object_of(text)
+            reply = self.shape.reply(text)
+            line: Mapping[str, Any] = object_of(text) if reply is None else _KNOWN
             place = parse_wire_id(self.run, line.get("custom_id") if reply is None else reply[0])
             if place is None:
                 self.foreign += 1
@@ -53,16 +56,18 @@ class Results:
                 self.repeated += 1
                 continue
             self._met.add(place)
-            if reply is not None and read is not None and (made := read(*place, *reply[1:])) is not None:
-                page.read.append(made)
-                room -= len(reply[1])
-            else:
-                if reply is None:
-                    other = self.shape.completion(line, *place)
-                else:
-                    other = Completion(*place, Came.REPLY, 200, reply[1], "", None if read else reply[2])
+            if reply is None:
+                other = self.shape.completion(line, *place)
                 page.others.append(other)
                 room -= len(other.body)
+            else:
+                (seq, number), (_, body, data) = place, reply
+                made = None if read is None else read(seq, number, body, data)
+                if made is None:
+                    page.others.append(Completion(seq, number, Came.REPLY, 200, body, "", None if read else data))
+                else:
+                    page.read.append(made)
+                room -= len(body)
             left -= 1
             if not left or room <= 0:
                 break
