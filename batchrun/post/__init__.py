@@ -34,8 +34,8 @@ def check(specs: Sequence[str], ray: str | None = None) -> None:
 
 
 def described() -> dict[str, str]:
-    """The built-in functions by name, with what each does."""
-    return {name: " ".join((function.__doc__ or "").split()) for name, function in BUILT_IN.items()}
+    """The built-in functions by name, with the first line of their docstring."""
+    return {name: (function.__doc__ or "").partition("\n")[0] for name, function in BUILT_IN.items()}
 
 
 __all__ = [

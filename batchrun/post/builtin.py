@@ -14,11 +14,10 @@ _ONLY_BETWEEN = re.compile(r"[\s,;]*")
 
 
 def json(reply: Reply) -> Any:
-    """Find the JSON in the text, in or out of a code fence, repair it where it is broken, and return its value.
+    """Find the JSON in the text, inside or outside a code block, repair it if it is broken, and return its value.
 
-    Tried in this order: the text, the text behind the model's thinking, the last fenced block, the last whole value. A
-    value is repaired only where it is the only one: of several broken ones nothing tells which is meant. Raises
-    ValueError.
+    Tries in this order: the text, the text after the model's thinking, the last code block, the last complete value. A
+    broken value is repaired only if it is the only one, because it is unknown which of several is meant. Raises ValueError.
     """
     text = reply.text
     answer = extraction.split(text).answer
@@ -30,17 +29,17 @@ def json(reply: Reply) -> Any:
 
 
 def strip(reply: Reply) -> str:
-    """Take white space off both ends of the text."""
+    """Remove white space at both ends of the text."""
     return reply.text.strip()
 
 
 def lines(reply: Reply) -> list[str]:
-    """Return the lines of the text as a list, without blank ones and without white space at their ends."""
+    """Return the lines of the text as a list, without blank lines and without white space at both ends."""
     return [line for line in map(str.strip, reply.text.split("\n")) if line]
 
 
 def markdown(reply: Reply) -> str:
-    """Take the code fence away: the content of the first fenced block, or the whole text where there is none."""
+    """Remove the code fence: return the content of the first code block, or the whole text if there is none."""
     found = extraction.first_fence(reply.text)
     return reply.text.strip() if found is None else found
 
