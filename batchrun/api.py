@@ -1,16 +1,16 @@
-"""The Python API: the same plan, journal, resume, limits and exit codes as the command, over rows that are at hand.
+"""The Python API: the same plan, journal, resume, limits and exit codes as the command, for rows in memory.
 
     import batchrun
 
     result = batchrun.run(rows, prompt="Is this spam? {{ text }}", model="gpt-5.4-mini", output="spam.jsonl")
-    result.rows            # of the kind that was given, with the new columns
+    result.rows            # dictionaries, or a data frame if you passed one, with the new columns
 
     async with batchrun.open(rows, prompt="translate", variables={"language": "German"}) as run:
         async for outcome in run:
             ...
 
-The rows are written to a file beside the journal and taken in from there, so the same call again continues the run that
-belongs to its output: rows that are done are not sent again.
+The rows are written to a file beside the journal and read from there. The same call again continues the run that belongs to
+its output: done rows are not sent again.
 """
 
 import asyncio
@@ -53,16 +53,16 @@ Rows = Any
 """A path, or rows: mappings, dataclasses or texts in any iterable, or a data frame of pandas or Polars."""
 
 _TICK = 0.2
-"""Seconds between paintings of the progress bar."""
+"""Seconds between updates of the progress bar."""
 
 
 class Outcome(NamedTuple):
     """How one row ended.
 
     `row` is the input row, `output` the new columns (empty unless it is done). `state` is `done`, `failed` or `skipped`;
-    `permanent` is False for a failure that the next call sends again. `cause` and `message` say why it failed; `flags` are of
-    truncated, refused, filtered, odd, empty, numbers. `line` is its place in the rows, from 1; `seconds` how long the last
-    request took.
+    `permanent` is False for a failure that the next call sends again. `cause` and `message` say why it failed. `flags` are any
+    of truncated, refused, filtered, odd, empty, numbers. `line` is its position in the rows, from 1; `seconds` the duration of
+    the last request.
     """
 
     line: int
@@ -79,13 +79,12 @@ class Outcome(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class Result:
-    """What a run came to.
+    """The result of a run.
 
-    `rows` are the done rows in input order with their new columns, of the kind that was given: a list of dictionaries, or
-    a data frame. `outcomes` are all rows that have ended. `exit_code` is that of the command: 0 every row done, 3 some
-    failed, 4 stopped by the provider, 6 a budget is used up, 7 waiting for a provider's batches. `message` and `hint` say
-    why it stopped and what to do. `cost` is in US dollars, None where no price is known. `output` is the file that was
-    written, `run` the run's id.
+    `rows` are the done rows in input order with their new columns: a list of dictionaries, or a data frame if one was passed.
+    `outcomes` are all rows that have ended. `exit_code` is that of the command: 0 every row done, 3 some failed, 4 fatal
+    provider error, 6 budget used up, 7 waiting for batches. `message` and `hint` say why it stopped and what to do. `cost` is
+    in US dollars, None if no price is known. `output` is the file that was written, `run` the run's id.
     """
 
     rows: Any
@@ -109,7 +108,7 @@ class Result:
         return self.exit_code is ExitCode.OK
 
     def check(self) -> Self:
-        """The same; raises BatchrunError unless every row is done."""
+        """Return this result; raises BatchrunError unless every row is done."""
         if not self.ok:
             said = self.message or f"{self.totals.failed} of {self.totals.rows} rows failed"
             raise BatchrunError(said, self.hint or "look at `outcomes`, fix the cause, and call it again")
@@ -125,7 +124,7 @@ def run(
     progress: bool = True,
     **options: Any,
 ) -> Result:
-    """Run a prompt over rows and wait for the end, also where a loop runs already, as in a notebook.
+    """Run a prompt over rows and wait for the end; also works inside a running event loop, as in a notebook.
 
     `prompt` is a name, a path or the text of one. `options` are those of the command by their names in
     `batchrun.toml` (docs/configuration.md): `profile="sim"`, `max_cost=5`, `concurrency=8`, `params={"temperature": 0}`,
@@ -133,8 +132,8 @@ def run(
     `rows.PROMPT.jsonl`, or as the command names it for a path]; the same call with the same output continues that run.
     `progress` shows a bar.
 
-    Raises RefusedError for what is refused before any call, BusyError where another process works on the run, StorageError
-    for the disk. What the provider does is in the result.
+    Raises RefusedError if it is refused before any request, BusyError if another process works on the run, StorageError
+    for disk errors. Errors of the provider are in the result.
     """
     call = _Call(rows, prompt, {"model": model, "output": output, **options})
     looping = True
@@ -169,16 +168,16 @@ def open(
     output: str | Path | None = None,
     **options: Any,
 ) -> "Run":
-    """A run to follow row by row on the running loop; parameters and errors as those of `run`.
+    """A run whose rows can be processed as they end, on the running loop. Parameters and errors are those of `run`.
 
-    Use it as an asynchronous context manager; leaving it early stops the run, awaits what is in flight, and leaves the rest
-    pending.
+    Use it as an asynchronous context manager. Leaving it early stops the run: it waits for requests in flight, and the other
+    rows stay pending.
     """
     return Run(_Call(rows, prompt, {"model": model, "output": output, **options}))
 
 
 class Run:
-    """A run under way: iterate over it for the outcomes in the order in which rows end; then `result` has the whole."""
+    """A run under way: iterate over it for outcomes in the order in which rows end; then await `result`."""
 
     def __init__(self, call: "_Call") -> None:
         self._call = call
@@ -209,12 +208,12 @@ class Run:
             raise error
 
     async def result(self) -> Result:
-        """The result, once every row has ended. Raises as `run`."""
+        """The result, once every row has ended. Raises what `run` raises."""
         assert self._task is not None, "use it as an asynchronous context manager"
         return await self._task
 
     def stop(self) -> None:
-        """Send nothing new and wait for what is in flight."""
+        """Send nothing new and wait for requests in flight."""
         self._call.stop()
 
 
